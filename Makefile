@@ -1,0 +1,81 @@
+# `make demo` and `make test` do all of their own set-up; a machine needs Python 3.11+ and make.
+
+PYTHON ?= python3
+PORT ?= 8080
+WORKERS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
+NODE_MODULES := node_modules/.installed
+
+# Prerequisites are made in the order in which they are written, under `make -j` too.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- what to do -------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
+	@{ command -v npm && $(MAKE) -s --no-print-directory $(NODE_MODULES); } >/dev/null || \
+		echo "npm could not install sockjs-client: the pages take it from a CDN."
+	$(PY) examples/demo.py --port $(PORT)
+
+.PHONY: test
+test: test-system $(VENV)/.test $(NODE_MODULES) lint types ## lint, types, then all tests with coverage (ARGS=... goes to pytest)
+	$(PY) -m pytest -n $(WORKERS) --cov $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.test ## check format and style with ruff
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+.PHONY: types
+types: $(VENV)/.test ## check the types with mypy
+	$(PY) -m mypy --strict sockjs_tornado/
+
+.PHONY: format
+format: $(VENV)/.test ## format the code and mend what ruff can mend
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+.PHONY: lock
+lock: $(VENV)/.created ## pin the newest dependencies in requirements/
+	scripts/lock $(PYTHON)
+
+.PHONY: clean
+clean: ## remove everything that was made here
+	rm -rf $(VENV) node_modules build dist *.egg-info htmlcov .coverage .coverage.* .tox
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up: each stamp is renewed when what it was made from changes --------
+
+.PHONY: test-system
+test-system: # no stamp: it looks for a few commands, and is done when they are there
+	@scripts/system-packages node chromium
+
+$(VENV)/.created:
+	@scripts/system-packages python $(PYTHON)
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: requirements/demo.txt setup.py | $(VENV)/.created
+	$(PIP) install --no-deps -r requirements/demo.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@scripts/system-packages node || true
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt setup.py | $(VENV)/.created
+	$(PIP) install --no-deps -r requirements/test.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) check
+	@touch $@
+
+$(NODE_MODULES): package.json package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@

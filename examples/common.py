@@ -1,0 +1,80 @@
+"""What the examples share: the command line, their pages, sockjs-client, and a server that ends cleanly."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.routing import URLSpec
+from tornado.web import Application, RedirectHandler, StaticFileHandler
+
+from sockjs_tornado import SockJSRouter
+
+# The page and the hidden iframe of the iframe transports must run the very same sockjs-client. One URL for both, which
+# is also the routers' `sockjs_url`, makes sure of it. Without the local file, the URL leads to a public copy.
+SOCKJS_URL = "/static/sockjs.min.js"
+SOCKJS_FILE = Path(__file__).resolve().parent.parent / "node_modules/sockjs-client/dist/sockjs.min.js"
+SOCKJS_CDN = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js"
+
+
+class Page(StaticFileHandler):
+    """Files that the browser asks about each time, so that a reload shows what was edited."""
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Cache-Control", "no-cache")
+
+
+def page_specs(base: str, folder: Path, *files: str) -> list[URLSpec]:
+    """Serve `folder`'s index.html at `base` and the named files, and nothing else of that folder, beside it."""
+    names = "|".join(file.replace(".", r"\.") for file in files)
+    return [URLSpec(rf"{base}(|{names})", Page, {"path": str(folder), "default_filename": "index.html"})]
+
+
+def sockjs_specs() -> list[URLSpec]:
+    """Serve sockjs-client at `SOCKJS_URL`."""
+    if SOCKJS_FILE.is_file():
+        return [URLSpec(r"/static/(sockjs\.min\.js(?:\.map)?)", Page, {"path": str(SOCKJS_FILE.parent)})]
+    return [URLSpec(SOCKJS_URL, RedirectHandler, {"url": SOCKJS_CDN, "permanent": False})]
+
+
+def arguments(description: str | None, *, port: int = 8080) -> argparse.ArgumentParser:
+    """Take the options that every example has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=port, help="port; 0 takes a free one (default: %(default)s)")
+    return parser
+
+
+async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int) -> None:
+    """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then tell every client goodbye."""
+    try:
+        sockets = bind_sockets(port, host)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}")
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not loop.add_signal_handler, which Windows lacks.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+
+    # Routers first: a session's URL lies below its page's.
+    urls = [url for router in routers for url in router.urls]
+    server = HTTPServer(Application([*urls, *specs, *sockjs_specs()]))
+    server.add_sockets(sockets)
+    print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
+
+    await stop.wait()
+    server.stop()  # takes no more connections
+    await asyncio.gather(*(router.close(1001, "The server is going away") for router in routers))
+    await server.close_all_connections()
+
+
+def address(host: str, port: int) -> str:
+    """Return what to type into a browser."""
+    if host in ("127.0.0.1", "0.0.0.0", ""):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

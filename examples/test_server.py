@@ -1,0 +1,98 @@
+"""The standard SockJS test server: the services that protocol and client test suites expect, on port 8081."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from common import SOCKJS_URL, arguments, serve
+from tornado.ioloop import PeriodicCallback
+
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+
+
+class Echo(SockJSConnection):
+    """Sends every message back."""
+
+    def on_message(self, message: str) -> None:
+        self.send(message)
+
+
+class Close(SockJSConnection):
+    """Closes at once, with the default code and reason."""
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.close()
+
+
+class Amplify(SockJSConnection):
+    """Answers message n with 2^n letters; n is 1 to 19, anything else counts as 1."""
+
+    def on_message(self, message: str) -> None:
+        try:
+            power = int(message)
+        except ValueError:
+            power = 1
+        self.send("x" * 2 ** (power if 1 <= power <= 19 else 1))
+
+
+class Broadcast(SockJSConnection):
+    """Sends every message to all who are connected, the sender included."""
+
+    def __init__(self, everyone: set[SockJSConnection], session: Any) -> None:
+        super().__init__(session)
+        self.everyone = everyone
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.everyone.add(self)
+
+    def on_message(self, message: str) -> None:
+        self.broadcast(self.everyone, message)
+
+    def on_close(self) -> None:
+        self.everyone.discard(self)
+
+
+class Ticker(SockJSConnection):
+    """Sends `tick!` every second."""
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.ticks = PeriodicCallback(self.tick, 1000)
+        self.ticks.start()
+
+    def tick(self) -> None:
+        self.send("tick!")
+
+    def on_close(self) -> None:
+        self.ticks.stop()
+
+
+def make_routers(sockjs_url: str = SOCKJS_URL) -> list[SockJSRouter]:
+    """Make all services; those of two calls share nothing."""
+    everyone: set[SockJSConnection] = set()
+
+    def service(connection: Callable[[Any], SockJSConnection], prefix: str, **settings: Any) -> SockJSRouter:
+        # The suites watch streaming responses end, so these end soon.
+        return SockJSRouter(connection, prefix, {"response_limit": 4096, "sockjs_url": sockjs_url, **settings})
+
+    return [
+        service(Echo, "/echo"),
+        service(Close, "/close"),
+        service(Echo, "/disabled_websocket_echo", disabled_transports=["websocket"]),
+        service(Echo, "/cookie_needed_echo", jsessionid=True),
+        service(Amplify, "/amplify"),
+        service(partial(Broadcast, everyone), "/broadcast"),
+        service(Ticker, "/ticker"),
+    ]
+
+
+async def main() -> None:
+    """Serve until told to end."""
+    parser = arguments("The standard SockJS test server.", port=8081)
+    parser.add_argument("--sockjs-url", default=SOCKJS_URL, help="what iframe pages load (default: %(default)s)")
+    options = parser.parse_args()
+    await serve(make_routers(options.sockjs_url), [], options.host, options.port)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

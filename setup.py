@@ -1,0 +1,56 @@
+"""The distribution ``sockjs-tornado``: its version is kept here, and the package reads it from the metadata."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+UVLOOP = 'uvloop>=0.22.1; sys_platform != "win32"'
+
+setup(
+    name="sockjs-tornado",
+    version="2.0.0.dev0",
+    description="A SockJS 0.3.3 server for Tornado",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="the sockjs_tornado authors",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["sockjs_tornado", "sockjs_tornado.*"]),
+    package_data={"sockjs_tornado": ["py.typed"]},
+    zip_safe=False,
+    python_requires=">=3.11",
+    install_requires=["tornado>=6.5"],
+    extras_require={
+        "fast": [UVLOOP],
+        "test": [
+            UVLOOP,
+            "hypothesis",
+            "mypy",
+            "pycurl",
+            "pytest>=9.0",
+            "pytest-asyncio>=1.3",
+            "pytest-cov>=7.0",
+            "pytest-xdist>=3.8",
+            "ruff",
+            "selenium",
+            "websockets",
+            "wsproto",
+        ],
+        "docs": ["furo", "myst-parser", "sphinx"],
+    },
+    keywords=["sockjs", "tornado", "websocket", "realtime", "asyncio"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Web Environment",
+        "Framework :: AsyncIO",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
+        "Typing :: Typed",
+    ],
+)

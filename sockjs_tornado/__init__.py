@@ -1,0 +1,35 @@
+"""A SockJS server for Tornado::
+
+    import asyncio
+    import tornado.web
+    from sockjs_tornado import SockJSConnection, SockJSRouter
+
+    class Echo(SockJSConnection):
+        async def on_message(self, message):
+            await self.send(message)
+
+    async def main():
+        router = SockJSRouter(Echo, "/echo")
+        tornado.web.Application(router.urls).listen(8080, "127.0.0.1")
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+"""
+
+from .connection import ConnectionInfo, SockJSConnection
+from .exceptions import ConfigurationError, ConnectionClosed, SockJSError
+from .protocol import CloseCode
+from .router import SockJSRouter
+from .settings import Compression, Settings
+
+__all__ = [
+    "CloseCode",
+    "Compression",
+    "ConfigurationError",
+    "ConnectionClosed",
+    "ConnectionInfo",
+    "Settings",
+    "SockJSConnection",
+    "SockJSError",
+    "SockJSRouter",
+]

@@ -1,0 +1,153 @@
+"""Running the application's callbacks: in order, one at a time, plain or ``async def``.
+
+A plain callback is a plain call. An awaitable it returns runs as a task, and whatever comes meanwhile waits for it. A
+callback that raises is logged and closes its own session, nothing else.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from tornado.web import HTTPError
+
+from .exceptions import ConnectionClosed
+from .protocol import CloseCode, Message
+
+if TYPE_CHECKING:
+    from .connection import ConnectionInfo, SockJSConnection
+    from .session import Session
+
+__all__ = ["Callbacks"]
+
+logger = logging.getLogger(__name__)
+
+
+class Callbacks:
+    """The callbacks of one session.
+
+    Args:
+        session: Whose callbacks they are.
+        connection: The application's object that has them.
+    """
+
+    __slots__ = ("_busy", "_closing", "_connection", "_inbox", "_session")
+
+    def __init__(self, session: "Session", connection: "SockJSConnection") -> None:
+        self._session = session
+        self._connection = connection
+        self._inbox: deque[Message] | None = None
+        self._busy = False
+        self._closing = False
+
+    def open(self, info: "ConnectionInfo") -> None:
+        """Run ``on_open``; False from it, or an exception, rejects the client."""
+        self._busy = True
+        try:
+            result = self._connection.on_open(info)
+        except Exception as error:
+            self._failed("on_open", error)
+        else:
+            if result is False:
+                self._session.close()
+            elif isawaitable(result):
+                self._spawn(self._finish_open(result))
+                return
+        self._done()
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Run ``on_message`` for each message, or queue them behind what is running."""
+        if self._busy:
+            self._queue(iter(messages))
+            return
+        self._busy = True
+        session = self._session
+        on_message = self._connection.on_message
+        waiting = iter(messages)
+        for message in waiting:
+            try:
+                result = on_message(message)
+            except Exception as error:
+                self._failed("on_message", error)
+                break
+            if result is not None and isawaitable(result):
+                self._queue(waiting)
+                self._spawn(self._finish_message(result))
+                return
+            if session.is_closed:
+                break
+        self._done()
+
+    def close(self, *, discard: bool) -> None:
+        """Run ``on_close``, after what is running and, unless discarded, what the client had sent before."""
+        self._closing = True
+        if discard:
+            self._inbox = None
+        if not self._busy:
+            self._done()
+
+    def _queue(self, messages: Iterator[Message]) -> None:
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.extend(messages)
+
+    def _done(self) -> None:
+        """Go on with what came while a callback was running."""
+        self._busy = False
+        if self._inbox:
+            self._busy = True
+            self._spawn(self._finish_inbox())
+        elif self._closing:
+            # Busy for good: nothing comes after on_close.
+            self._busy = True
+            try:
+                result = self._connection.on_close()
+            except Exception as error:
+                self._failed("on_close", error)
+            else:
+                if isawaitable(result):
+                    self._spawn(self._guard("on_close", result))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._session.server.container.spawn(coroutine)
+
+    async def _finish_open(self, result: Awaitable[object]) -> None:
+        if await self._guard("on_open", result) is False:
+            self._session.close()
+        await self._finish_inbox()
+
+    async def _finish_message(self, result: Awaitable[object]) -> None:
+        await self._guard("on_message", result)
+        await self._finish_inbox()
+
+    async def _finish_inbox(self) -> None:
+        while self._inbox:
+            try:
+                result = self._connection.on_message(self._inbox.popleft())
+            except Exception as error:
+                self._failed("on_message", error)
+            else:
+                if isawaitable(result):
+                    await self._guard("on_message", result)
+        self._done()
+
+    async def _guard(self, name: str, result: Awaitable[object]) -> object:
+        try:
+            return await result
+        except (Exception, asyncio.CancelledError) as error:
+            self._failed(name, error)
+            return None
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        session = self._session
+        self._inbox = None
+        if isinstance(error, HTTPError) and name == "on_open":
+            session.close()
+        elif isinstance(error, ConnectionClosed) and session.is_closed:
+            # The client left while a callback was waiting for it: the ordinary end of a conversation.
+            logger.debug("%s of %r ended with the connection", name, session)
+        else:
+            logger.error("%s of %r failed", name, session, exc_info=error)
+            session.close(CloseCode.INTERNAL_ERROR, "Internal error")

@@ -1,0 +1,229 @@
+"""What an application subclasses and sees::
+
+    class Echo(SockJSConnection):
+        async def on_message(self, message):
+            await self.send(message)
+
+Nothing here may be used from another thread than the event loop's own; ``loop.call_soon_threadsafe(connection.send,
+message)`` is the way in from outside.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Generator, Iterable, Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from .exceptions import ConnectionClosed
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["ConnectionInfo", "Drain", "SockJSConnection"]
+
+
+class ConnectionInfo:
+    """The request that opened a session, as far as an application may safely know it.
+
+    Attributes:
+        ip: Address of the client (of the last proxy, unless the HTTP server was made with ``xheaders=True``).
+        path: Path of the request as it was sent.
+        uri: Path and query.
+        prefix: The part of the path that the router's prefix matched.
+        transport: Name of the transport that opened the session, such as ``"websocket"``.
+        headers: Selected header fields, by lower-case name.
+        cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
+            page may open a session with the visitor's cookies.
+    """
+
+    __slots__ = ("cookies", "headers", "ip", "path", "prefix", "transport", "uri")
+
+    #: Header fields that are passed on, beside those starting with ``x-forwarded-``.
+    SAFE_HEADERS = frozenset({"origin", "referer", "user-agent", "accept-language", "host", "x-real-ip", "via"})
+
+    def __init__(
+        self,
+        *,
+        ip: str,
+        uri: str,
+        prefix: str,
+        transport: str,
+        headers: Mapping[str, str],
+        cookies: Mapping[str, str],
+    ) -> None:
+        self.ip = ip
+        self.uri = uri
+        self.path = uri.partition("?")[0]
+        self.prefix = prefix
+        self.transport = transport
+        self.headers = headers
+        self.cookies = cookies
+
+    @property
+    def arguments(self) -> dict[str, list[str]]:
+        """The query's arguments, each name with its values in order."""
+        return parse_qs(urlsplit(self.uri).query, keep_blank_values=True)
+
+    def get_argument(self, name: str, default: str | None = None) -> str | None:
+        """Return the first value of a query argument, or ``default``."""
+        values = self.arguments.get(name)
+        return values[0] if values else default
+
+    def get_header(self, name: str, default: str | None = None) -> str | None:
+        """Return a header field by its name in any case, or ``default``."""
+        return self.headers.get(name.lower(), default)
+
+    def get_cookie(self, name: str, default: str | None = None) -> str | None:
+        """Return a cookie's value, or ``default``."""
+        return self.cookies.get(name, default)
+
+
+def parse_cookies(header: str) -> dict[str, str]:
+    """Return the cookies of a Cookie header; none where it is broken."""
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+    except CookieError:
+        return {}
+
+
+class Drain:
+    """What ``send`` returns. It need not be awaited; awaited, it waits until the client keeps up.
+
+    Raises:
+        ConnectionClosed: Awaited, where the connection is closed or closes meanwhile.
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        session = self._session
+        while session.is_congested:
+            drained = asyncio.Event()
+            session.on_drained(drained.set)
+            yield from drained.wait().__await__()
+        if session.is_closed:
+            raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
+
+
+class SockJSConnection:
+    """One client's connection: subclass it and override the callbacks.
+
+    Each callback may be plain or ``async def``; a connection's callbacks run in order, one at a time. One that raises
+    is logged and closes this connection with code 1011.
+
+    Args:
+        session: The session that carries the connection.
+
+    Attributes:
+        session: The same. ``session.server`` is the router.
+    """
+
+    def __init__(self, session: "Session") -> None:
+        self.session = session
+
+    def on_open(self, info: ConnectionInfo) -> Awaitable[bool | None] | bool | None:
+        """Hear of a new client, before its first message.
+
+        Args:
+            info: The request that opened the session.
+
+        Returns:
+            False to reject the client: the connection is closed before any message. So it is where an exception is
+            raised; ``tornado.web.HTTPError`` does it without an entry in the log.
+        """
+        return None
+
+    def on_message(self, message: Any) -> Awaitable[object] | object:
+        """Take a client's message: ``str``, or ``bytes`` for a binary message on a raw websocket."""
+
+    def on_close(self) -> Awaitable[object] | object:
+        """Hear, exactly once for every ``on_open``, that the connection is over.
+
+        ``close_code`` and ``close_reason`` tell why: what :meth:`close` was given, what a websocket client said, or
+        1002 (connection interrupted) and 1006 (timed out, or the network was lost).
+        """
+
+    def send(self, message: str | bytes | dict[str, Any] | list[Any], binary: bool = False) -> Awaitable[None]:
+        """Send a message.
+
+        Args:
+            message: ``str``; a dict or list, which is sent as JSON; ``bytes`` on a raw websocket.
+            binary: Send text as its UTF-8 bytes; for raw websockets.
+
+        Returns:
+            An awaitable that need not be awaited. Awaited, it waits while more than 64 Ki characters are queued for
+            the client or its socket is full, and raises ConnectionClosed where the connection is closed.
+
+        Raises:
+            TypeError: The message is of another type, or bytes on a transport that carries text alone.
+        """
+        session = self.session
+        if type(message) is not str or binary:
+            session.send(_encode(message, binary, session.takes_bytes))
+        else:
+            session.send(message)
+        return session.drain
+
+    def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
+        """Send one message to many connections; it is encoded once. Closed ones are passed over.
+
+        Args:
+            clients: Connections, in any iterable; it may change meanwhile.
+            message: ``str``, or a dict or list, which is sent as JSON.
+        """
+        self.session.server.broadcast(clients, message)
+
+    def close(self, code: int = 3000, reason: str = "Go away!") -> None:
+        """Close the connection; what was sent before still goes out first. Closing twice does nothing.
+
+        Args:
+            code: Close code that the client sees: 1000, 1001, 1008, 1011 or 3000 to 4999 are sensible.
+            reason: The same in words, at most 123 bytes of UTF-8 where a raw websocket shall see it whole.
+
+        Raises:
+            ValueError: The code is no number from 1000 to 4999.
+        """
+        if not 1000 <= code <= 4999:
+            raise ValueError(f"close code {code!r} is not a number from 1000 to 4999")
+        self.session.close(code, reason)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over."""
+        return self.session.is_closed
+
+    @property
+    def close_code(self) -> int | None:
+        """Why the connection closed; None while it is open."""
+        return self.session.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The same in words."""
+        return self.session.close_reason
+
+
+def encode_text(message: object) -> str:
+    """Return the text that a message is sent as.
+
+    Raises:
+        TypeError: It is neither text nor a dict or list.
+    """
+    if isinstance(message, str):
+        return message
+    if isinstance(message, dict | list):
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    raise TypeError(f"a message is str, dict or list (bytes on a raw websocket), not {type(message).__name__}")
+
+
+def _encode(message: object, binary: bool, takes_bytes: bool) -> str | bytes:
+    if isinstance(message, bytes | bytearray | memoryview):
+        if not takes_bytes:
+            raise TypeError("only a raw websocket carries bytes; encode them as text, in base64 for example")
+        return bytes(message)
+    text = encode_text(message)
+    return text.encode() if binary and takes_bytes else text

@@ -1,0 +1,198 @@
+"""Where a router keeps its sessions, with every deadline behind one timer."""
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Protocol
+
+from .session import Session, SessionState
+from .settings import Settings
+
+__all__ = ["Deadlines", "SessionContainer"]
+
+
+class Deadline(Protocol):
+    """Somebody who has a deadline."""
+
+    #: When, in monotonic seconds; infinity for never.
+    due: float
+    #: Kept by :class:`Deadlines`; None to begin with.
+    bucket: int | None
+
+    def check(self, now: float) -> None:
+        """Do what is due."""
+
+
+class Deadlines:
+    """Many deadlines behind one timer.
+
+    They stand in buckets of a fixed span of time. A deadline that moves later stays where it is and is moved when its
+    bucket comes up, so that what happens often (a poll that comes back) costs nothing here.
+
+    Args:
+        resolution: Seconds that a bucket spans, by which a deadline may be late.
+        now: Returns monotonic seconds.
+    """
+
+    def __init__(self, resolution: float, now: Callable[[], float]) -> None:
+        self._resolution = resolution
+        self._now = now
+        self._buckets: dict[int, set[Deadline]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_bucket: int | None = None
+
+    def schedule(self, owner: Deadline) -> None:
+        """See that ``owner.check`` is called once ``owner.due`` has come."""
+        if owner.due == math.inf:
+            return
+        # One later: the bucket comes up when all of its span has passed.
+        bucket = int(owner.due / self._resolution) + 1
+        if owner.bucket is not None:
+            if owner.bucket <= bucket:
+                return
+            self.cancel(owner)
+        owner.bucket = bucket
+        members = self._buckets.get(bucket)
+        if members is None:
+            self._buckets[bucket] = {owner}
+            if self._timer_bucket is None or bucket < self._timer_bucket:
+                self._set_timer(bucket)
+        else:
+            members.add(owner)
+
+    def cancel(self, owner: Deadline) -> None:
+        """Forget a deadline."""
+        bucket = owner.bucket
+        if bucket is not None:
+            owner.bucket = None
+            members = self._buckets.get(bucket)
+            if members is not None:
+                members.discard(owner)
+                if not members:
+                    del self._buckets[bucket]
+
+    def close(self) -> None:
+        """Stop the timer and forget everything."""
+        self._buckets.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._timer_bucket = None
+
+    def _set_timer(self, bucket: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_bucket = bucket
+        delay = max(bucket * self._resolution - self._now(), 0)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._run)
+
+    def _run(self) -> None:
+        self._timer = self._timer_bucket = None
+        now = self._now()
+        current = int(now / self._resolution)
+        for bucket in [bucket for bucket in self._buckets if bucket <= current]:
+            for owner in self._buckets.pop(bucket, ()):
+                # One that an earlier owner's check cancelled or moved has nothing due here any more.
+                if owner.bucket == bucket:
+                    owner.bucket = None
+                    if owner.due <= now:
+                        owner.check(now)
+                    if owner.bucket is None:
+                        self.schedule(owner)
+        if self._buckets and self._timer is None:
+            self._set_timer(min(self._buckets))
+
+
+class SessionContainer:
+    """The sessions of one router, on one event loop.
+
+    Args:
+        settings: Of the router.
+
+    Attributes:
+        closing: Whether :meth:`close` was called; no session may be added from then on.
+    """
+
+    now = staticmethod(time.monotonic)
+
+    def __init__(self, settings: Settings) -> None:
+        shortest = min(
+            settings.disconnect_delay,
+            settings.heartbeat_delay,
+            settings.websocket_ping_interval or math.inf,
+            settings.websocket_ping_timeout or math.inf,
+        )
+        self._deadlines = Deadlines(min(max(shortest / 20, 0.005), 0.1), self.now)
+        self.schedule = self._deadlines.schedule
+        self.cancel = self._deadlines.cancel
+        self._by_id: dict[str, Session] = {}
+        self._all: set[Session] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._emptied: asyncio.Event | None = None
+        self.closing = False
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._all.copy())
+
+    def add(self, session: Session) -> None:
+        """Keep a session until it is over; one without an id cannot be found by :meth:`get`."""
+        self._all.add(session)
+        if session.session_id is not None:
+            self._by_id[session.session_id] = session
+
+    def get(self, session_id: str) -> Session | None:
+        """Return the session that a client calls ``session_id``, None where there is none."""
+        return self._by_id.get(session_id)
+
+    def remove(self, session: Session) -> None:
+        """Forget a session."""
+        self.cancel(session)
+        self._all.discard(session)
+        if session.session_id is not None and self._by_id.get(session.session_id) is session:
+            del self._by_id[session.session_id]
+        if self._emptied is not None and not self._all:
+            self._emptied.set()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` at the event loop's next turn."""
+        asyncio.get_running_loop().call_soon(callback)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as a task that :meth:`close` waits for.
+
+        From Python 3.12 on it starts at once, and where it awaits nothing that is all there is to it.
+        """
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=loop, eager_start=True)
+        else:
+            task = loop.create_task(coroutine)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close every session and wait until each client has its close frame or is out of time.
+
+        That is at most ``disconnect_delay`` for a client that is between two polls. Callbacks that are still running
+        are waited for as well.
+        """
+        self.closing = True
+        for session in self:
+            session.close(code, reason)
+        if self._all:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+        current = asyncio.current_task()
+        while tasks := self._tasks - {current}:
+            await asyncio.wait(tasks)
+        self._deadlines.close()
+
+    @property
+    def open_sessions(self) -> list[Session]:
+        """The sessions that the application knows and that are not closed."""
+        return [session for session in self._all if session.state is SessionState.OPEN]

@@ -1,0 +1,84 @@
+"""The errors of sockjs_tornado.
+
+::
+
+    SockJSError
+    ├── ConfigurationError      a setting that cannot be what it is given as (also a ValueError)
+    ├── ConnectionClosed        an awaited ``send`` whose client went away
+    ├── SessionStateError       an event that the session's state does not allow
+    ├── PayloadError            a client's payload that is not what the protocol asks for
+    ├── HandshakeError          a websocket opening handshake that cannot be accepted, with its HTTP status
+    └── WebSocketError          a violation of RFC 6455 by the peer, with its close code
+
+``PayloadError``, ``HandshakeError`` and ``WebSocketError`` never leave the package: a transport turns them into the answer that the
+protocol prescribes.
+"""
+
+__all__ = [
+    "ConfigurationError",
+    "ConnectionClosed",
+    "HandshakeError",
+    "PayloadError",
+    "SessionStateError",
+    "SockJSError",
+    "WebSocketError",
+]
+
+
+class SockJSError(Exception):
+    """Base of every error that this package defines."""
+
+
+class ConfigurationError(SockJSError, ValueError):
+    """A setting has an unknown name, a wrong type or an impossible value."""
+
+
+class ConnectionClosed(SockJSError):
+    """The connection closed before the message that was awaited could be handed over.
+
+    Attributes:
+        code: Close code of the session.
+        reason: Close reason of the session.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"connection closed: {code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class SessionStateError(SockJSError):
+    """The session's state does not allow what was asked; nothing was changed."""
+
+
+class PayloadError(SockJSError):
+    """A client's payload is missing or is not a JSON array of strings; the text is the protocol's own."""
+
+
+class WebSocketError(SockJSError):
+    """The peer broke RFC 6455.
+
+    Attributes:
+        code: The close code to fail the connection with (RFC 6455, section 7.4.1).
+        reason: A short text for the close frame.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class HandshakeError(SockJSError):
+    """The request is no acceptable opening handshake (RFC 6455, section 4.2.2).
+
+    Attributes:
+        status: HTTP status to answer with.
+        headers: Header fields that belong to that answer.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers

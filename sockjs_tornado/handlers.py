@@ -1,0 +1,183 @@
+"""Tornado's side of the exchange port: one ``RequestHandler`` that offers a request to an endpoint."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+from urllib.parse import parse_qs
+
+from tornado.http1connection import HTTP1Connection
+from tornado.web import HTTPError, RequestHandler
+
+from .connection import ConnectionInfo, parse_cookies
+from .transports.endpoint import Endpoint
+from .transports.exchange import Headers, Waiting
+from .wire.stream import Connection, peer_gone, response_head, take_over, write_and_close
+
+__all__ = ["SockJSHandler"]
+
+
+class SockJSHandler(RequestHandler):
+    """Offers a request to an endpoint as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
+
+    Tornado does what is HTTP: it reads the request, routes it, and writes whole responses. Streams and websockets leave
+    it with their first byte.
+    """
+
+    def initialize(self, endpoint: Endpoint) -> None:
+        """Take what the URL spec holds for every request."""
+        self._endpoint = endpoint
+        self.session_id = ""
+        self.answered = False
+        self._held: asyncio.Future[None] | None = None
+        self._waiting: Waiting | None = None
+        request = self.request
+        self.remote_ip = request.remote_ip or ""
+        self.persistent = request.version == "HTTP/1.1"
+        # What the content type says of a body is not true (JSON is posted as text/plain, say); Tornado would answer 400
+        # to a body that it does not find to be what it is called.
+        self._content_type = request.headers.pop("Content-Type", "")
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self.request.method or ""
+
+    def set_default_headers(self) -> None:
+        """Say nothing of a content type where nothing was chosen."""
+        self.clear_header("Content-Type")
+
+    def check_xsrf_cookie(self) -> None:
+        """Let every POST pass: clients send no such cookie, and the router's origin policy decides."""
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        """Let every POST pass: the router's origin policy decides."""
+        return True
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Decode a part of the path; a session id may be any bytes."""
+        return value.decode("utf-8", "surrogateescape")
+
+    def compute_etag(self) -> str | None:
+        """Leave ETags to the endpoint."""
+        return None
+
+    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
+        self.session_id = session_id
+        return self._endpoint.handle(self)
+
+    head = get = post = delete = patch = put = options = _serve
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer without a body: what a client makes of an error is the status."""
+        if status_code == 405:
+            self.set_header("Allow", self._endpoint.allowed)
+        self.finish()
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log what is the server's fault alone."""
+        if not isinstance(value, HTTPError):
+            super().log_exception(typ, value, tb)
+
+    # The exchange.
+
+    def header(self, name: str) -> str:
+        """Return a request header."""
+        return self.request.headers.get(name, "")
+
+    def cookie(self, name: str) -> str | None:
+        """Return a cookie of the request."""
+        return parse_cookies(self.header("Cookie")).get(name)
+
+    def argument(self, name: str) -> str | None:
+        """Return the first value of a query argument."""
+        values = parse_qs(self.request.query).get(name)
+        return values[0] if values else None
+
+    def content_type(self) -> str:
+        """Return the request's media type."""
+        return self._content_type.partition(";")[0].strip().lower()
+
+    def body(self) -> bytes:
+        """Return the request's body."""
+        return self.request.body
+
+    def own_cookie(self) -> str | bool:
+        """Ask the ``jsessionid`` setting."""
+        setting = self._endpoint.server.settings.jsessionid
+        wanted = setting(self.request) if callable(setting) else setting
+        return wanted if isinstance(wanted, str) else bool(wanted)
+
+    def info(self, transport: str, suffix: int) -> ConnectionInfo:
+        """Describe the request for the application."""
+        headers = {
+            name.lower(): value
+            for name, value in self.request.headers.get_all()
+            if name.lower() in ConnectionInfo.SAFE_HEADERS or name.lower().startswith("x-forwarded-")
+        }
+        restricted = self._endpoint.server.origins.restricted
+        return ConnectionInfo(
+            ip=self.remote_ip,
+            uri=self.request.uri or "",
+            prefix=self.request.path.rsplit("/", suffix)[0],
+            transport=transport,
+            headers=headers,
+            cookies=parse_cookies(self.header("Cookie")) if restricted else {},
+        )
+
+    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Answer with a whole response."""
+        self.answered = True
+        self.set_status(status)
+        if not self.persistent:
+            # Tornado would keep the connection of an old client that asks for it; that client reads to the end.
+            headers = [*headers, ("Content-Length", str(len(body))), ("Connection", "close")]
+            stream = self.detach()
+            self.application.log_request(self)
+            write_and_close(stream, response_head(status, headers) + body)
+        else:
+            for name, value in headers:
+                self.add_header(name, value)
+            if status == 204:
+                # finish() would strip the content type.
+                self.flush()
+                self.finish()
+            else:
+                self.finish(body)
+        self._release()
+
+    async def hold(self, waiting: Waiting) -> None:
+        """Keep the request open until it is answered, or until the client has left."""
+        if self.is_gone():
+            self.answered = True
+            waiting.lost()
+            return
+        self._waiting = waiting
+        self._held = asyncio.get_running_loop().create_future()
+        await self._held
+
+    def on_connection_close(self) -> None:
+        """Hear from Tornado that the client has left."""
+        if not self.answered:
+            self.answered = True
+            if self._waiting is not None:
+                self._waiting.lost()
+            self._release()
+
+    def _release(self) -> None:
+        self._waiting = None
+        if self._held is not None and not self._held.done():
+            self._held.set_result(None)
+
+    async def take_over(self, status: int, protocol: Connection) -> None:
+        """Give the connection to ``protocol``."""
+        self.answered = True
+        self.set_status(status)
+        stream = self.detach()
+        self.application.log_request(self)
+        await take_over(stream, protocol, nodelay=self._endpoint.server.settings.disable_nagle)
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has already left."""
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        return connection.stream is None or connection.stream.closed() or peer_gone(connection.stream.socket)

@@ -1,0 +1,60 @@
+"""The one origin policy that every URL asks.
+
+A browser says with the Origin header which site's page makes a request; the header cannot be forged from a page. A
+request without one comes from the same origin or from no browser, and is let in.
+"""
+
+import re
+
+from .settings import Settings
+
+__all__ = ["OriginPolicy"]
+
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+
+
+class OriginPolicy:
+    """Decides which pages may talk to a router.
+
+    Args:
+        settings: ``allowed_origins`` is what counts.
+
+    Attributes:
+        restricted: Whether the policy refuses anybody at all.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        allowed = settings.allowed_origins
+        self.restricted = allowed != "*"
+        names = (allowed,) if isinstance(allowed, str) else allowed
+        self._same_origin = "same-origin" in names
+        self._exact = frozenset(_normal(name) for name in names if "*" not in name)
+        self._patterns = [_pattern(_normal(name)) for name in names if "*." in name]
+
+    def allows(self, origin: str, host: str) -> bool:
+        """Tell whether a request may be served.
+
+        Args:
+            origin: The Origin header, ``""`` where there is none.
+            host: The Host header, for ``"same-origin"``.
+        """
+        if not self.restricted or not origin:
+            return True
+        origin = _normal(origin)
+        if origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns):
+            return True
+        # The scheme is not compared: behind a proxy that ends TLS the server does not know its own.
+        scheme, separator, netloc = origin.partition("://")
+        return self._same_origin and bool(separator) and f"{scheme}://{netloc}" == _normal(f"{scheme}://{host}")
+
+
+def _normal(origin: str) -> str:
+    """Return an origin in lower case and without its scheme's default port (RFC 6454, section 6)."""
+    origin = origin.strip().lower()
+    scheme = origin.partition("://")[0]
+    return origin.removesuffix(f":{_DEFAULT_PORTS.get(scheme, '')}") if scheme in _DEFAULT_PORTS else origin
+
+
+def _pattern(origin: str) -> re.Pattern[str]:
+    # "*." stands for one or more labels of a host name, never for anything beyond the host.
+    return re.compile(re.escape(origin).replace(r"\*\.", r"(?:[a-z0-9_-]+\.)+"))

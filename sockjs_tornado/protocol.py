@@ -1,0 +1,175 @@
+"""The SockJS 0.3.3 framing: what stands between two strings and the bytes of a transport.
+
+Pure functions and constants; nothing here knows a session or a socket. The frames a client accepts are ``o`` (open),
+``h`` (heartbeat), ``a[...]`` (an array of messages) and ``c[code,"reason"]`` (close).
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from json.encoder import encode_basestring
+
+from .exceptions import PayloadError
+
+__all__ = [
+    "HEARTBEAT",
+    "OPEN",
+    "CloseCode",
+    "Framing",
+    "Message",
+    "PreparedMessage",
+    "close_frame",
+    "decode_payload",
+    "decode_websocket_payload",
+    "messages_frame",
+    "quote",
+]
+
+#: What an application sends and receives; bytes on a raw websocket only.
+Message = str | bytes
+
+#: How one kind of response writes a frame. What is shared by many receivers is one function object for all of them.
+Framing = Callable[[str], bytes]
+
+OPEN = "o"
+HEARTBEAT = "h"
+
+
+class CloseCode(IntEnum):
+    """Close codes that the server itself uses."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    INTERRUPTED = 1002
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    INTERNAL_ERROR = 1011
+    STILL_OPEN = 2010
+    GO_AWAY = 3000
+
+
+# What the client cannot receive verbatim on some transport. encode_basestring has dealt with quotes, backslashes and
+# the controls below U+0020; a surrogate in a str is always a lone one, and UTF-8 has no form for it.
+_MUST_ESCAPE = re.compile("[\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff\ud800-\udfff]")
+
+_raw_decode = json.JSONDecoder().raw_decode
+_JSON_SPACE = " \t\r\n"
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def quote(text: str) -> str:
+    """Return ``text`` as a JSON string literal that every transport carries intact.
+
+    Escapes U+0000-1F, U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF and lone surrogates, with lower-case hex;
+    everything else stays as it is, so that text in any script keeps its UTF-8 size.
+    """
+    quoted = encode_basestring(text)
+    return quoted if quoted.isascii() else _MUST_ESCAPE.sub(_escape, quoted)
+
+
+def messages_frame(messages: Iterable[str]) -> str:
+    """Return the ``a[...]`` frame that carries ``messages`` in order."""
+    frame = f"a[{','.join(map(encode_basestring, messages))}]"
+    return frame if frame.isascii() else _MUST_ESCAPE.sub(_escape, frame)
+
+
+def close_frame(code: int, reason: str) -> str:
+    """Return the close frame ``c[code,"reason"]``."""
+    return f"c[{code:d},{quote(reason)}]"
+
+
+def decode_payload(text: str) -> list[str]:
+    """Decode what a client posts: a JSON array of strings.
+
+    Any JSON escape is accepted, lone surrogates included; ``[]`` is no message.
+
+    Raises:
+        PayloadError: The payload is empty, is not JSON, or is not an array of strings. The text is the protocol's.
+    """
+    payload = _decode_json(text)
+    if type(payload) is list:
+        for message in payload:
+            if type(message) is not str:
+                break
+        else:
+            return payload
+    raise PayloadError("Broken JSON encoding.")
+
+
+def decode_websocket_payload(text: str) -> list[str]:
+    """Decode one websocket message: an array of strings or one bare string; an empty message is none.
+
+    Raises:
+        PayloadError: As :func:`decode_payload`.
+    """
+    if not text:
+        return []
+    if text[0] == "[":
+        return decode_payload(text)
+    payload = _decode_json(text)
+    return [payload] if type(payload) is str else decode_payload(text)
+
+
+def _decode_json(text: str) -> object:
+    try:
+        payload, end = _raw_decode(text)
+        if end == len(text):
+            return payload
+    except (ValueError, RecursionError):
+        pass
+    # The decoder above takes no white space around the value; only what has some pays for looking.
+    stripped = text.strip(_JSON_SPACE)
+    if not stripped:
+        raise PayloadError("Payload expected.")
+    if len(stripped) != len(text):
+        return _decode_json(stripped)
+    raise PayloadError("Broken JSON encoding.")
+
+
+class PreparedMessage:
+    """One message on its way to many sessions: each form of it is made once.
+
+    Args:
+        text: The message.
+
+    Attributes:
+        text: The message itself, for sessions that have to queue it.
+    """
+
+    __slots__ = ("_frame", "_framed", "_plain", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._frame: str | None = None
+        self._framed: dict[Framing, bytes] = {}
+        self._plain: dict[Framing, bytes] = {}
+
+    @property
+    def frame(self) -> str:
+        """The ``a[...]`` frame that carries the message alone."""
+        frame = self._frame
+        if frame is None:
+            frame = self._frame = messages_frame((self.text,))
+        return frame
+
+    def framed(self, framing: Framing) -> bytes:
+        """Return ``framing(self.frame)``, computed once for each framing."""
+        try:
+            return self._framed[framing]
+        except KeyError:
+            data = self._framed[framing] = framing(self.frame)
+            return data
+
+    def plain(self, framing: Framing) -> bytes:
+        """Return ``framing(self.text)``, for where there are no SockJS frames; computed once for each framing."""
+        try:
+            return self._plain[framing]
+        except KeyError:
+            data = self._plain[framing] = framing(self.text)
+            return data

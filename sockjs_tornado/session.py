@@ -1,0 +1,456 @@
+"""A SockJS session: a state machine between the application's connection and whatever receiver a client listens on.
+
+It knows frames, a bounded outbox and its own state; it knows no HTTP, no Tornado, no socket and no clock of its own.
+A transport attaches a :class:`Receiver` while a client listens and reports when it is done with it or has lost it;
+everything else is the session's own decision.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+from .callbacks import Callbacks
+from .connection import ConnectionInfo, Drain, SockJSConnection
+from .exceptions import SessionStateError
+from .protocol import HEARTBEAT, OPEN, CloseCode, Message, PreparedMessage
+
+__all__ = ["Host", "Receiver", "Server", "Session", "SessionState"]
+
+logger = logging.getLogger(__name__)
+
+#: Characters queued for one client above which an awaited ``send`` waits.
+HIGH_WATER: Final = 64 * 1024
+
+_NEVER: Final = float("inf")
+
+
+class SessionState(IntEnum):
+    """Where a session stands. It is closed for the application from ``CLOSING`` on."""
+
+    #: Made, and no receiver has come yet.
+    CONNECTING = 0
+    #: The application has been told of it.
+    OPEN = 1
+    #: Closed, but still there to tell the client so.
+    CLOSING = 2
+    #: Over and forgotten.
+    CLOSED = 3
+
+
+CONNECTING, OPENED, CLOSING, CLOSED = SessionState
+
+_TRANSITIONS: Final = {
+    CONNECTING: (OPENED, CLOSED),
+    OPENED: (CLOSING, CLOSED),
+    CLOSING: (CLOSED,),
+    CLOSED: (),
+}
+
+# What holds messages back in the outbox, as bits of one number: nothing does where it is 0.
+_CORKED: Final = 1  # callbacks are running; what they send leaves together at their end
+_PAUSED: Final = 2  # the receiver's own buffer is full
+_GATHERING: Final = 4  # immediate_flush is off
+_SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
+
+
+class Receiver(Protocol):
+    """What a session writes to while a client listens.
+
+    A receiver never reaches into the session: it calls :meth:`Session.detach` when it has taken all it can,
+    :meth:`Session.lose` when the network took it away, :meth:`Session.pause` and :meth:`Session.resume` as its buffer
+    fills and drains. After ``close`` it reports nothing but, for a websocket, its end.
+    """
+
+    @property
+    def binary(self) -> bool:
+        """Whether messages may be bytes."""
+
+    def send_frame(self, frame: str) -> None:
+        """Write a frame that is not a message: open or heartbeat."""
+
+    def send_messages(self, messages: Sequence[Message]) -> None:
+        """Write messages, in order, together."""
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Write one message that is on its way to many."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Tell the client that the session is closed, and end."""
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has already left, even if the event loop has not said so yet."""
+
+
+class Host(Protocol):
+    """What keeps sessions: time, deadlines and tasks. The container is one."""
+
+    #: Whether the end of all sessions has begun.
+    closing: bool
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def schedule(self, owner: Any) -> None:
+        """See that ``owner.check`` is called once ``owner.due`` has come."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` at the event loop's next turn."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run ``coroutine`` as a task, at once where Python can."""
+
+    def remove(self, session: "Session") -> None:
+        """Forget a session that is over."""
+
+    def get(self, session_id: str) -> "Session | None":
+        """Return the session that a client calls ``session_id``."""
+
+    def cancel(self, owner: Any) -> None:
+        """Forget a deadline."""
+
+
+class SessionSettings(Protocol):
+    """The settings that a session reads."""
+
+    @property
+    def disconnect_delay(self) -> float:
+        """Seconds that a session lives without a receiver."""
+
+    @property
+    def heartbeat_delay(self) -> float:
+        """Seconds between heartbeats."""
+
+    @property
+    def immediate_flush(self) -> bool:
+        """Whether a message is written at once."""
+
+    @property
+    def verify_ip(self) -> bool:
+        """Whether a session is for one address alone."""
+
+
+class Server(Protocol):
+    """What a session needs of its router."""
+
+    @property
+    def settings(self) -> SessionSettings:
+        """The router's settings."""
+
+    @property
+    def container(self) -> Host:
+        """What keeps the session."""
+
+
+class Session:
+    """One client's session.
+
+    Args:
+        connection: Anything that makes the application's connection when called with the session.
+        server: The router.
+        session_id: The client's name for the session; None for one that lives and dies with its receiver, as a
+            websocket's does.
+
+    Attributes:
+        server: The router, with whatever attributes the application put there.
+        session_id: As given. It is a secret of the client: do not log or publish it.
+        state: A :class:`SessionState`.
+        conn: The application's connection.
+        conn_info: What is known of the request that opened the session.
+        close_code: Why the session closed, None before.
+        close_reason: The same in words.
+        due: When :meth:`check` has to be called, in the host's seconds.
+        bucket: The host's note of where it keeps that deadline.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_callbacks",
+        "_hold",
+        "_host",
+        "_outbox",
+        "_queued",
+        "_receiver",
+        "_settings",
+        "_told",
+        "_waiters",
+        "bucket",
+        "close_code",
+        "close_reason",
+        "conn",
+        "conn_info",
+        "drain",
+        "due",
+        "server",
+        "session_id",
+        "state",
+    )
+
+    def __init__(
+        self,
+        connection: Callable[["Session"], SockJSConnection],
+        server: Server,
+        session_id: str | None,
+        info: ConnectionInfo,
+    ) -> None:
+        # The application puts attributes of its own there.
+        self.server: Any = server
+        self._settings = server.settings
+        self.session_id = session_id
+        self.state = CONNECTING
+        self.conn_info = info
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self._host = server.container
+        self._receiver: Receiver | None = None
+        self._outbox: list[Message] = []
+        self._queued = 0
+        self._hold = 0 if server.settings.immediate_flush else _GATHERING
+        self._told = False
+        self._waiters: list[Callable[[], None]] | None = None
+        self.bucket: int | None = None
+        self.due = self._host.now() + self._settings.disconnect_delay
+        self.drain = Drain(self)
+        self.conn = connection(self)
+        self._callbacks = Callbacks(self, self.conn)
+        self._host.schedule(self)
+
+    def __repr__(self) -> str:
+        label = "websocket" if self.session_id is None else f"{self.session_id[:4]}…"
+        return f"<{type(self).__name__} {label} {self.state.name} at {id(self):#x}>"
+
+    def _set_state(self, state: SessionState) -> None:
+        if state not in _TRANSITIONS[self.state]:
+            raise SessionStateError(f"{self!r} cannot become {state.name}")
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%r becomes %s", self, state.name)
+        self.state = state
+
+    # What the client's side reports.
+
+    def belongs_to(self, ip: str) -> bool:
+        """Tell whether a request from ``ip`` may use the session (``verify_ip``)."""
+        return ip == self.conn_info.ip or not self._settings.verify_ip
+
+    def attach(self, receiver: Receiver, ip: str) -> None:
+        """Take a receiver that a client listens on.
+
+        The first one opens the session. While another is attached the new one is told so and let go (close code
+        2010); after the end it gets what was still queued and the close frame.
+
+        Args:
+            receiver: Where the client listens.
+            ip: The address it listens from.
+        """
+        if not self.belongs_to(ip):
+            receiver.close(CloseCode.POLICY_VIOLATION, "Session was opened from another address")
+            return
+        current = self._receiver
+        if current is not None and current.is_gone():
+            self.lose(current)
+            current = None
+        if current is not None:
+            receiver.close(CloseCode.STILL_OPEN, "Another connection still open")
+        elif self.state is OPENED:
+            self._listen(receiver)
+            if self._outbox:
+                self._flush()
+        elif self.state is CONNECTING:
+            self._set_state(OPENED)
+            self._listen(receiver)
+            receiver.send_frame(OPEN)
+            self._hold |= _CORKED
+            self._callbacks.open(self.conn_info)
+            self._uncork()
+        else:
+            if self._outbox:
+                self._receiver = receiver
+                self._flush()
+                if self._receiver is None:
+                    return  # a poll: it took the messages, and the next one gets the close frame
+                self._receiver = None
+            self._tell(receiver)
+
+    def _listen(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.due = self._host.now() + self._settings.heartbeat_delay
+        self._host.schedule(self)
+
+    def detach(self, receiver: Receiver) -> None:
+        """Hear that a receiver is done: it has taken what it can, and the client will come again."""
+        if receiver is self._receiver:
+            self._receiver = None
+            self._hold &= ~_PAUSED
+            self.due = self._host.now() + self._settings.disconnect_delay
+            self._host.schedule(self)
+
+    def lose(
+        self, receiver: Receiver, code: int = CloseCode.INTERRUPTED, reason: str = "Connection interrupted"
+    ) -> None:
+        """Hear that a receiver was cut off, or that the client closed: the session is over.
+
+        Args:
+            receiver: The receiver, which may be one that the session has already let go.
+            code: What to tell the application.
+            reason: The same in words.
+        """
+        if receiver is self._receiver:
+            self._receiver = None
+            self._end(code, reason, discard=False)
+            self._told = True
+        if self.state is CLOSING and (self.session_id is None or self._host.closing):
+            self._release()
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
+        if self.state is OPENED:
+            self._hold |= _CORKED
+            self._callbacks.deliver(messages)
+            self._uncork()
+
+    def pause(self, receiver: Receiver) -> None:
+        """Hear that the receiver's buffer is full: messages wait in the outbox."""
+        if receiver is self._receiver:
+            self._hold |= _PAUSED
+
+    def resume(self, receiver: Receiver) -> None:
+        """Hear that the receiver's buffer has drained."""
+        if receiver is self._receiver:
+            self._hold &= ~_PAUSED
+            if self._outbox:
+                self._flush()
+            self._wake()
+
+    # What the application does.
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session is over for the application."""
+        return self.state >= CLOSING
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether messages may be bytes: on a raw websocket."""
+        return self._receiver is not None and self._receiver.binary
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client does not keep up with what is sent to it."""
+        return self.state is OPENED and (self._queued > HIGH_WATER or bool(self._hold & _PAUSED))
+
+    def send(self, message: Message) -> None:
+        """Send one message; after the end it goes nowhere."""
+        if self.state is OPENED:
+            self._outbox.append(message)
+            self._queued += len(message)
+            hold = self._hold
+            if not hold:
+                self._flush()
+            elif hold == _GATHERING:
+                self._hold = _GATHERING | _SCHEDULED
+                self._host.call_soon(self._gathered)
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Send one message that is on its way to many."""
+        if self.state is OPENED:
+            receiver = self._receiver
+            if receiver is None or self._hold or self._outbox:
+                self.send(message.text)
+            else:
+                receiver.send_prepared(message)
+
+    def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
+        """Close the session: the client gets what was sent before, then the close frame.
+
+        Args:
+            code: Close code, 1000 to 4999.
+            reason: The same in words.
+        """
+        if self.state is CONNECTING:
+            self.close_code, self.close_reason = code, reason
+            self._release()
+        elif self.state is OPENED:
+            self._hold &= ~_PAUSED
+            if self._outbox:
+                self._flush()
+            receiver = self._receiver
+            self._receiver = None
+            self._end(code, reason, discard=True)
+            if receiver is not None:
+                self._tell(receiver)
+        elif self.state is CLOSING and self._told and self._host.closing:
+            self._release()
+
+    def on_drained(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the client keeps up again, or the session ends."""
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(callback)
+
+    # What time does.
+
+    def check(self, now: float) -> None:
+        """Do what is due: a heartbeat while a client listens, the end where none has for too long."""
+        if self.state is OPENED:
+            if self._receiver is not None:
+                self.due = now + self._settings.heartbeat_delay
+                self._receiver.send_frame(HEARTBEAT)
+                return
+            self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
+        if self.state is not CLOSED:
+            self._release()
+
+    # Inside.
+
+    def _uncork(self) -> None:
+        self._hold &= ~_CORKED
+        if self._outbox:
+            self._flush()
+
+    def _gathered(self) -> None:
+        self._hold &= ~_SCHEDULED
+        if self._outbox and not self._hold & _CORKED:
+            self._flush()
+
+    def _flush(self) -> None:
+        receiver = self._receiver
+        if receiver is not None and not self._hold & _PAUSED:
+            messages = self._outbox
+            self._outbox = []
+            self._queued = 0
+            receiver.send_messages(messages)
+            if self._waiters is not None:
+                self._wake()
+
+    def _wake(self) -> None:
+        waiters = self._waiters
+        if waiters is not None and not self.is_congested:
+            self._waiters = None
+            for callback in waiters:
+                callback()
+
+    def _end(self, code: int, reason: str, *, discard: bool) -> None:
+        self._set_state(CLOSING)
+        self.close_code, self.close_reason = code, reason
+        self._hold &= ~_PAUSED
+        self._wake()
+        if self.session_id is None:
+            # The receiver knows when it has said goodbye, and reports it.
+            self.due = _NEVER
+        else:
+            self.due = self._host.now() + self._settings.disconnect_delay
+            self._host.schedule(self)
+        self._callbacks.close(discard=discard)
+
+    def _tell(self, receiver: Receiver) -> None:
+        assert self.close_code is not None and self.close_reason is not None
+        receiver.close(self.close_code, self.close_reason)
+        self._told = True
+        if self._host.closing and self.session_id is not None:
+            self._release()
+
+    def _release(self) -> None:
+        self._set_state(CLOSED)
+        self._outbox.clear()
+        self._host.remove(self)

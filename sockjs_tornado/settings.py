@@ -1,0 +1,251 @@
+"""Every option of a router, with its unit and default.
+
+:class:`Settings` is immutable and checked when it is made; ``SockJSRouter`` takes one, or a mapping of the same names::
+
+    SockJSRouter(Chat, "/chat", {"heartbeat_delay": 10, "allowed_origins": ["https://example.com"]})
+
+What is unknown, of the wrong type or impossible is a :class:`~sockjs_tornado.exceptions.ConfigurationError`.
+"""
+
+import dataclasses
+import difflib
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .exceptions import ConfigurationError
+
+__all__ = ["TRANSPORTS", "Compression", "Settings"]
+
+#: Names of the transports, as ``transports`` and ``disabled_transports`` take them.
+TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
+
+_Check = Callable[[Any], bool]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[^\s/*?#@,:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+
+
+def _is_number(value: object) -> bool:
+    # NaN compares false to everything and passes no check below.
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < float("inf")
+
+
+def _not_negative(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < float("inf")
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def _transport_names(value: Any) -> bool:
+    return _is_list(value) and all(name in TRANSPORTS for name in value)
+
+
+def _url(value: Any) -> bool:
+    # It is written into a page and must not be able to leave its attribute.
+    return isinstance(value, str) and re.fullmatch(r"(?:https?:/)?/[^\s\"'<>\\]*", value) is not None
+
+
+def _origins(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in ("*", "same-origin")
+    return _is_list(value) and all(
+        isinstance(origin, str) and (origin == "same-origin" or _ORIGIN.fullmatch(origin)) for origin in value
+    )
+
+
+def _option(default: Any, takes: str, check: _Check) -> Any:
+    return dataclasses.field(default=default, metadata={"takes": takes, "check": check})
+
+
+_SECONDS = "a number of seconds above 0"
+_SECONDS_OR_OFF = "a number of seconds, 0 for never"
+_NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
+_ORIGINS = (
+    "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', 'same-origin'"
+)
+
+
+class _Checked:
+    """A dataclass whose fields carry their own check."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if not field.metadata["check"](value):
+                raise ConfigurationError(
+                    f"{field.name}: got {value!r} ({type(value).__name__}), takes {field.metadata['takes']}"
+                )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Make an instance from a mapping of option names.
+
+        Raises:
+            ConfigurationError: A name is unknown (the error names the nearest one) or a value is not acceptable.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(f"{cls.__name__}: got {values!r} ({type(values).__name__}), takes a mapping")
+        takes = {field.name: field.metadata["takes"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name, value in values.items():
+            if name not in takes:
+                nearest = difflib.get_close_matches(str(name), takes, n=1, cutoff=0)[0]
+                raise ConfigurationError(
+                    f"{name}: unknown setting (got {value!r}); the nearest is {nearest}, which takes {takes[nearest]}"
+                )
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compression(_Checked):
+    """How permessage-deflate (RFC 7692) is done where ``websocket_compression`` is on.
+
+    Attributes:
+        level: zlib's level, 1 (fast) to 9 (small). Default 6.
+        context_takeover: Whether each connection keeps its compression window from message to message: better
+            compression for about 300 kB of memory a connection. Default False, which also lets a broadcast be
+            compressed once for all.
+        threshold: Messages shorter than this many bytes are sent as they are. Default 128.
+    """
+
+    level: int = _option(6, "a whole number from 1 to 9", lambda value: _count(value) and value <= 9)
+    context_takeover: bool = _option(False, "True or False", _flag)
+    threshold: int = _option(128, "a number of bytes", lambda value: _count(value) or value == 0)
+
+
+def _compression(value: Any) -> bool:
+    return isinstance(value, bool | Compression)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings(_Checked):
+    """The options of a :class:`~sockjs_tornado.router.SockJSRouter`.
+
+    Attributes:
+        disconnect_delay: Seconds that a session lives without a receiving request. Default 5. Raise it for clients on
+            bad networks; a client that has left is noticed that much later.
+        heartbeat_delay: Seconds between heartbeat frames. Default 25, below the 30 s after which many proxies cut a
+            silent response.
+        response_limit: Bytes of one streaming response, after which the client asks anew so that its browser can free
+            the memory. Default 131072.
+        transports: Names of the transports to offer; None, the default, offers all.
+        disabled_transports: Names of transports not to offer. Default none. ``websocket`` includes ``rawwebsocket``.
+        sockjs_url: Address of sockjs-client for the iframe transports; must be the very version that the pages use.
+            Default: version 1.6.1 from jsDelivr.
+        base_url: Address under which clients shall continue after ``/info``, such as another host that holds their
+            sessions. Default None: the one they asked.
+        allowed_origins: Which pages may use the server: ``"*"`` (the default) any, ``"same-origin"``, or a list of
+            origins, which may hold patterns like ``https://*.example.com``. With anything but ``"*"`` the transports
+            that cannot prove an origin (jsonp, htmlfile, and all that need the iframe) are off.
+        jsessionid: Whether session URLs set the JSESSIONID cookie that load balancers use for stickiness: True (the
+            default), False, or a callable that is given Tornado's request and returns the value of a Set-Cookie header,
+            or True for the usual cookie, or False for none.
+        verify_ip: Whether all requests of a session must come from the address that opened it. Default True.
+        immediate_flush: Whether a message sent outside of ``on_message`` is written at once (default True) or
+            gathered with others until the event loop's next turn.
+        disable_nagle: Whether small writes leave at once (TCP_NODELAY). Default True.
+        max_message_size: Bytes of one incoming message or POST body; more is refused with close code 1009 or
+            status 413. Default 10485760 (10 MiB).
+        websocket_ping_interval: Seconds between websocket pings, 0 (the default) for none.
+        websocket_ping_timeout: Seconds after a ping in which something must arrive, or the connection is dropped;
+            0, the default, means as long as the interval.
+        websocket_compression: permessage-deflate: False (the default), True, or a :class:`Compression`.
+        websocket_allow_origin: The old name of ``allowed_origins``, with its ``"*"`` or list. Default None.
+        session_check_interval: Accepted from sockjs-tornado 1.0 and without effect: deadlines need no polling.
+    """
+
+    disconnect_delay: float = _option(5, _SECONDS, _positive)
+    heartbeat_delay: float = _option(25, _SECONDS, _positive)
+    response_limit: int = _option(128 * 1024, "a number of bytes above 0", _count)
+    transports: tuple[str, ...] | None = _option(
+        None, f"None for all, or {_NAMES}", lambda value: value is None or _transport_names(value)
+    )
+    disabled_transports: tuple[str, ...] = _option((), _NAMES, _transport_names)
+    sockjs_url: str = _option(
+        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js", "a URL or an absolute path", _url
+    )
+    base_url: str | None = _option(
+        None, "None, or a URL or an absolute path", lambda value: value is None or _url(value)
+    )
+    allowed_origins: str | tuple[str, ...] = _option("*", _ORIGINS, _origins)
+    jsessionid: bool | Callable[[Any], object] = _option(
+        True, "True, False, or a callable that takes the request", lambda v: isinstance(v, bool) or callable(v)
+    )
+    verify_ip: bool = _option(True, "True or False", _flag)
+    immediate_flush: bool = _option(True, "True or False", _flag)
+    disable_nagle: bool = _option(True, "True or False", _flag)
+    max_message_size: int = _option(10 * 1024 * 1024, "a number of bytes above 0", _count)
+    websocket_ping_interval: float = _option(0, _SECONDS_OR_OFF, _not_negative)
+    websocket_ping_timeout: float = _option(0, "a number of seconds, 0 for the interval's length", _not_negative)
+    websocket_compression: bool | Compression = _option(
+        False, "True, False, or a Compression (also as a mapping)", _compression
+    )
+    websocket_allow_origin: str | tuple[str, ...] | None = _option(
+        None, f"None, or {_ORIGINS}", lambda value: value is None or _origins(value)
+    )
+    session_check_interval: float = _option(1, _SECONDS, _positive)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.websocket_compression, Mapping):
+            object.__setattr__(self, "websocket_compression", Compression.from_mapping(self.websocket_compression))
+        # Called by name: super() does not find its way through a dataclass with slots.
+        _Checked.__post_init__(self)
+        for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
+            value = getattr(self, name)
+            if _is_list(value):
+                object.__setattr__(self, name, tuple(value))
+        if self.websocket_ping_timeout > self.websocket_ping_interval:
+            raise ConfigurationError(
+                f"websocket_ping_timeout: got {self.websocket_ping_timeout!r}, takes at most websocket_ping_interval, "
+                f"which is {self.websocket_ping_interval!r}"
+            )
+        if self.websocket_allow_origin is not None:
+            warnings.warn(
+                "websocket_allow_origin is named allowed_origins since 2.0 and holds for every transport; "
+                "the old name goes in 2028",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+            if self.allowed_origins != "*":
+                raise ConfigurationError(
+                    f"websocket_allow_origin: got {self.websocket_allow_origin!r} beside allowed_origins, "
+                    "of which it is the old name; give allowed_origins alone"
+                )
+            object.__setattr__(self, "allowed_origins", self.websocket_allow_origin)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an option by its name, as sockjs-tornado's dictionary did it."""
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def offers(self, transport: str) -> bool:
+        """Tell whether ``transport`` is switched on and can keep the origin policy."""
+        names = {transport, "websocket"} if transport == "rawwebsocket" else {transport}
+        if names & set(self.disabled_transports):
+            return False
+        if self.allowed_origins != "*" and transport in ("jsonp", "htmlfile"):
+            return False
+        return self.transports is None or transport in self.transports
+
+    @property
+    def compression(self) -> Compression | None:
+        """How to compress websocket messages, None for not at all."""
+        if self.websocket_compression is True:
+            return Compression()
+        return self.websocket_compression or None

@@ -1,0 +1,49 @@
+"""The transports: how frames look on one kind of response, and what a request of its kind means.
+
+They are written against the exchange port of :mod:`.exchange`; nothing here knows Tornado.
+"""
+
+from collections.abc import Iterator
+
+from ..settings import Settings
+from .endpoint import Endpoint
+from .eventsource import EventSource
+from .htmlfile import HtmlFile
+from .jsonp import Jsonp, JsonpSend
+from .pages import Greeting, Iframe, Info
+from .websocket import RawWebSocket, WebSocket
+from .xhr import XhrPolling, XhrSend, XhrStreaming
+
+__all__ = ["offered_endpoints"]
+
+_SESSION = r"/[^/.]+/(?P<session_id>[^/.]+)"
+
+
+def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[str, type[Endpoint]]]:
+    """Yield the URLs of a router, as regular expressions behind the prefix, and what answers there.
+
+    Args:
+        settings: Of the router.
+        restricted: Whether the origin policy refuses anybody; then the iframe page, which works for pages of any
+            origin, is not offered.
+    """
+    yield "/?", Greeting
+    yield "/info", Info
+    if not restricted:
+        yield r"/iframe[0-9-.a-z_]*\.html", Iframe
+    for name, receiving in (
+        ("xhr", XhrPolling),
+        ("xhr_streaming", XhrStreaming),
+        ("eventsource", EventSource),
+        ("htmlfile", HtmlFile),
+        ("jsonp", Jsonp),
+        ("websocket", WebSocket),
+    ):
+        if settings.offers(name):
+            yield f"{_SESSION}/{name}", receiving
+    if settings.offers("rawwebsocket"):
+        yield "/websocket", RawWebSocket
+    if any(map(settings.offers, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
+        yield f"{_SESSION}/xhr_send", XhrSend
+    if settings.offers("jsonp"):
+        yield f"{_SESSION}/jsonp_send", JsonpSend

@@ -1,0 +1,120 @@
+"""What all URLs of a router have in common: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
+
+import re
+import time
+from collections.abc import Awaitable
+from email.utils import formatdate
+
+from .exchange import Exchange, Headers, Service
+
+__all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "cache_headers"]
+
+YEAR = 31_536_000
+
+PLAIN_TEXT = ("Content-Type", "text/plain; charset=UTF-8")
+JAVASCRIPT = ("Content-Type", "application/javascript; charset=UTF-8")
+# no-transform, so that no proxy on the way gathers a stream in order to compress it.
+NO_CACHE = ("Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0")
+
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]+")
+_COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
+
+
+def cache_headers() -> Headers:
+    """Return the header fields that let an answer be kept for a year."""
+    return [
+        ("Cache-Control", f"public, max-age={YEAR}"),
+        ("Expires", formatdate(time.time() + YEAR, usegmt=True)),
+    ]
+
+
+class Endpoint:
+    """One URL of a router: decides who may ask and how, and leaves the answer to its subclasses.
+
+    Args:
+        server: The router.
+
+    Attributes:
+        server: The router.
+        method: The method it is for.
+        cors: Whether pages of other origins read its answers, and may ask by OPTIONS first.
+        has_cookie: Whether it sets the JSESSIONID cookie, as all session URLs do.
+    """
+
+    method = "GET"
+    cors = False
+    has_cookie = True
+
+    def __init__(self, server: Service) -> None:
+        self.server = server
+
+    def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer a request, or see that it gets answered; what is returned has to be awaited."""
+        if self.server.closed or (self.server.container.closing and not self.serves_while_closing(exchange)):
+            exchange.respond(404, [])
+        elif not self.server.origins.allows(exchange.header("Origin"), exchange.header("Host")):
+            exchange.respond(403, [PLAIN_TEXT], b"Origin not allowed.\n")
+        elif exchange.method == self.method:
+            return self.serve(exchange)
+        elif exchange.method == "OPTIONS" and self.cors:
+            self._preflight(exchange)
+        else:
+            exchange.respond(405, [("Allow", self.allowed)])
+        return None
+
+    def serve(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer a request of the right method from an allowed origin."""
+        raise NotImplementedError
+
+    def serves_while_closing(self, exchange: Exchange) -> bool:
+        """Tell whether the request belongs to a session that has not heard its end yet."""
+        return self.server.container.get(exchange.session_id) is not None
+
+    def headers(self, exchange: Exchange, *fields: tuple[str, str]) -> Headers:
+        """Return ``fields``, followed by the CORS header fields and the cookie that belong to this URL."""
+        headers = list(fields)
+        if self.cors:
+            headers += _cors_headers(exchange)
+        if self.has_cookie and self.server.cookie_needed:
+            headers += _cookie_headers(exchange)
+        return headers
+
+    @property
+    def allowed(self) -> str:
+        """The Allow header field: which methods may be used."""
+        return f"OPTIONS, {self.method}" if self.cors else self.method
+
+    def _preflight(self, exchange: Exchange) -> None:
+        # The request's Access-Control-Request-Method is not judged: the answer is the same for all, and cached.
+        headers = self.headers(exchange, *cache_headers())
+        headers += [("Access-Control-Max-Age", str(YEAR)), ("Access-Control-Allow-Methods", self.allowed)]
+        exchange.respond(204, headers)
+
+
+def _cors_headers(exchange: Exchange) -> Headers:
+    origin = exchange.header("Origin")
+    if not origin:
+        headers = [("Access-Control-Allow-Origin", "*")]
+    elif _HEADER_VALUE.fullmatch(origin):
+        # With credentials, "*" would be refused by the browser; "null" (a sandboxed page) is an origin like others.
+        headers = [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Vary", "Origin"),
+        ]
+    else:
+        return []
+    requested = exchange.header("Access-Control-Request-Headers")
+    if requested and _HEADER_VALUE.fullmatch(requested):
+        headers.append(("Access-Control-Allow-Headers", requested))
+    return headers
+
+
+def _cookie_headers(exchange: Exchange) -> Headers:
+    wanted = exchange.own_cookie()
+    if wanted is True:
+        value = exchange.cookie("JSESSIONID")
+        if value is None or not _COOKIE_VALUE.fullmatch(value):
+            value = "dummy"
+        return [("Set-Cookie", f"JSESSIONID={value}; path=/")]
+    return [("Set-Cookie", wanted)] if wanted and _HEADER_VALUE.fullmatch(wanted) else []

@@ -1,0 +1,113 @@
+"""The port between a transport and one HTTP request: Tornado's handlers offer it, another front can."""
+
+from typing import Protocol
+
+from ..connection import ConnectionInfo
+from ..origins import OriginPolicy
+from ..session import Host, Session
+from ..settings import Settings
+from ..wire.stream import Connection
+
+__all__ = ["Exchange", "Headers", "Service", "Waiting"]
+
+#: Header fields of a response, in order.
+Headers = list[tuple[str, str]]
+
+
+class Waiting(Protocol):
+    """Who waits to answer a request that is kept open."""
+
+    def lost(self) -> None:
+        """Hear that the client has left before the answer."""
+
+
+class Service(Protocol):
+    """What a transport sees of its router.
+
+    Attributes:
+        settings: The settings.
+        origins: The origin policy.
+        read_buffer: Memory that taken-over connections read into.
+        closed: Whether the router has ended.
+        websockets_enabled: Whether the websocket transport is offered.
+        cookie_needed: Whether session URLs set the JSESSIONID cookie.
+    """
+
+    settings: Settings
+    origins: OriginPolicy
+    read_buffer: memoryview
+    closed: bool
+    websockets_enabled: bool
+    cookie_needed: bool
+
+    @property
+    def container(self) -> Host:
+        """The sessions."""
+
+    def open_session(self, session_id: str | None, info: ConnectionInfo) -> Session:
+        """Make a session and keep it."""
+
+
+class Exchange(Protocol):
+    """One request and the answer to it.
+
+    It is answered exactly once: by :meth:`respond`, now or later, or by :meth:`take_over`.
+
+    Attributes:
+        session_id: What the path named, ``""`` where it names none.
+        remote_ip: The client's address.
+        persistent: Whether the client speaks HTTP/1.1: the connection may be kept, and bodies may come in chunks.
+        answered: Whether the answer was given.
+    """
+
+    session_id: str
+    remote_ip: str
+    persistent: bool
+    answered: bool
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+
+    def header(self, name: str) -> str:
+        """Return a request header, ``""`` where there is none."""
+
+    def cookie(self, name: str) -> str | None:
+        """Return a cookie of the request."""
+
+    def argument(self, name: str) -> str | None:
+        """Return the first value of a query argument."""
+
+    def content_type(self) -> str:
+        """Return the request's media type in lower case, without parameters."""
+
+    def body(self) -> bytes:
+        """Return the request's body."""
+
+    def own_cookie(self) -> str | bool:
+        """Return what the ``jsessionid`` setting wants: a Set-Cookie value, True for the usual one, False for none."""
+
+    def info(self, transport: str, suffix: int) -> ConnectionInfo:
+        """Describe the request for the application.
+
+        Args:
+            transport: Name of the transport.
+            suffix: How many segments of the path follow the router's prefix.
+        """
+
+    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Answer with a whole response."""
+
+    async def hold(self, waiting: Waiting) -> None:
+        """Keep the request open until it is answered, or until the client has left."""
+
+    async def take_over(self, status: int, protocol: Connection) -> None:
+        """Give the connection to ``protocol``, which writes the response, its head included.
+
+        Args:
+            status: The response's status, for the access log.
+            protocol: The new owner of the connection.
+        """
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has already left, even if the event loop has not said so yet."""

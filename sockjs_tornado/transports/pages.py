@@ -1,0 +1,88 @@
+"""The URLs that belong to no session: the greeting, /info, and the iframe page."""
+
+import hashlib
+import json
+import secrets
+
+from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
+from .exchange import Exchange, Service
+
+__all__ = ["Greeting", "Iframe", "Info"]
+
+_IFRAME = """\
+<!DOCTYPE html>
+<html>
+<head>
+  <meta http-equiv="X-UA-Compatible" content="IE=edge" />
+  <meta http-equiv="Content-Type" content="text/html; charset=UTF-8" />
+  <script src="SOCKJS_URL"></script>
+  <script>
+    document.domain = document.domain;
+    SockJS.bootstrap_iframe();
+  </script>
+</head>
+<body>
+  <h2>Don't panic!</h2>
+  <p>This is a SockJS hidden iframe. It's used for cross domain magic.</p>
+</body>
+</html>
+"""
+
+
+class Page(Endpoint):
+    """A URL that belongs to no session."""
+
+    has_cookie = False
+
+    def serves_while_closing(self, exchange: Exchange) -> bool:
+        """It only invites new sessions."""
+        return False
+
+
+class Greeting(Page):
+    """``GET`` of the prefix itself."""
+
+    def serve(self, exchange: Exchange) -> None:
+        """Say hello."""
+        exchange.respond(200, [PLAIN_TEXT], b"Welcome to SockJS!\n")
+
+
+class Info(Page):
+    """``GET …/info``: what a client asks first."""
+
+    cors = True
+
+    def serve(self, exchange: Exchange) -> None:
+        """Say what this server offers."""
+        settings = self.server.settings
+        info: dict[str, object] = {
+            "websocket": self.server.websockets_enabled,
+            # Never looked at by any client; the reference server's value.
+            "origins": ["*:*"],
+            "cookie_needed": self.server.cookie_needed,
+            "entropy": secrets.randbits(32),
+        }
+        if settings.base_url is not None:
+            info["base_url"] = settings.base_url
+        headers = self.headers(exchange, ("Content-Type", "application/json; charset=UTF-8"), NO_CACHE)
+        exchange.respond(200, headers, json.dumps(info).encode())
+
+
+class Iframe(Page):
+    """``GET …/iframe*.html``: the page in which a client of another origin works."""
+
+    def __init__(self, server: Service) -> None:
+        super().__init__(server)
+        # The setting cannot hold a quote or an angle bracket; "&" alone could mean something else in an attribute.
+        url = server.settings.sockjs_url.replace("&", "&amp;")
+        self._body = _IFRAME.replace("SOCKJS_URL", url).encode()
+        self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
+
+    def serve(self, exchange: Exchange) -> None:
+        """Send the page, or say that the client has it."""
+        headers = [*cache_headers(), ("ETag", self._etag)]
+        known = exchange.header("If-None-Match")
+        if known.strip() == "*" or self._etag in known:
+            exchange.respond(304, headers)
+        else:
+            exchange.respond(200, [("Content-Type", "text/html; charset=UTF-8"), *headers], self._body)

@@ -1,0 +1,288 @@
+"""What the HTTP transports share. They receive on requests that end after one frame (polling) or after
+``response_limit`` bytes (streaming), and differ by how a frame is written; they send by POST.
+"""
+
+import functools
+from collections.abc import Awaitable, Sequence
+
+from ..exceptions import PayloadError
+from ..protocol import Framing, Message, PreparedMessage, close_frame, decode_payload, messages_frame
+from ..session import Session
+from ..wire.stream import Connection, response_head
+from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
+from .exchange import Exchange, Headers
+
+__all__ = ["PollingEndpoint", "SendingEndpoint", "StreamingEndpoint"]
+
+
+def _text_frame(messages: Sequence[Message]) -> str:
+    # Session.send takes bytes on raw websockets alone.
+    return messages_frame(messages)  # type: ignore[arg-type]
+
+
+class PollReceiver:
+    """A held request: it is answered with the first frame there is, and done.
+
+    Args:
+        exchange: The request.
+        headers: Header fields of the answer.
+        framing: How the frame is written.
+        session: Whom to tell.
+    """
+
+    __slots__ = ("_exchange", "_framing", "_headers", "_session")
+
+    binary = False
+
+    def __init__(self, exchange: Exchange, headers: Headers, framing: Framing, session: Session) -> None:
+        self._exchange = exchange
+        self._headers = headers
+        self._framing = framing
+        self._session = session
+
+    def send_frame(self, frame: str) -> None:
+        """Answer with a frame."""
+        if not self._exchange.answered:
+            self._exchange.respond(200, self._headers, self._framing(frame))
+            self._session.detach(self)
+
+    def send_messages(self, messages: Sequence[Message]) -> None:
+        """Answer with messages."""
+        self.send_frame(_text_frame(messages))
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Answer with a message on its way to many."""
+        self.send_frame(message.frame)
+
+    def close(self, code: int, reason: str) -> None:
+        """Answer with a close frame."""
+        self.send_frame(close_frame(code, reason))
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has left."""
+        return self._exchange.is_gone()
+
+    def lost(self) -> None:
+        """Hear that the client has left before the answer."""
+        self._session.lose(self)
+
+
+@functools.cache
+def chunked(framing: Framing) -> Framing:
+    """Return ``framing`` with each frame in a chunk of its own (RFC 9112, section 7.1)."""
+
+    def chunk(frame: str) -> bytes:
+        return _chunk(framing(frame))
+
+    return chunk
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class StreamReceiver(Connection):
+    """A response in pieces, until ``response_limit`` is reached.
+
+    Args:
+        buffer: Memory to read into.
+        headers: Header fields of the response.
+        prelude: What the response begins with.
+        framing: How a frame is written.
+        limit: Bytes of frames that the response may have.
+        exchange: The request. For HTTP/1.1 the body goes out in chunks; otherwise it ends with the connection.
+        session: The session to attach to.
+    """
+
+    __slots__ = ("_chunks", "_framing", "_left", "_remote_ip", "_session")
+
+    binary = False
+
+    def __init__(
+        self,
+        buffer: memoryview,
+        headers: Headers,
+        prelude: bytes,
+        framing: Framing,
+        limit: int,
+        exchange: Exchange,
+        session: Session,
+    ) -> None:
+        headers = [*headers, ("Connection", "close")]
+        if exchange.persistent:
+            headers.append(("Transfer-Encoding", "chunked"))
+            prelude = _chunk(prelude)
+        super().__init__(buffer, response_head(200, headers) + prelude)
+        self._framing = framing
+        self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
+        self._left = limit
+        self._session = session
+        self._remote_ip = exchange.remote_ip
+
+    def opened(self) -> None:
+        """Listen."""
+        self._session.attach(self, self._remote_ip)
+
+    def eof_received(self) -> None:
+        """Hear that the client has left; returning nothing closes the connection."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the connection is over."""
+        self._session.lose(self)
+
+    def pause_writing(self) -> None:
+        """Hear that the client does not keep up."""
+        self._session.pause(self)
+
+    def resume_writing(self) -> None:
+        """Hear that the client keeps up again."""
+        self._session.resume(self)
+
+    def send_frame(self, frame: str) -> None:
+        """Write a frame."""
+        data = self._framing(frame)
+        self._write(_chunk(data) if self._chunks else data, len(data))
+
+    def send_messages(self, messages: Sequence[Message]) -> None:
+        """Write messages in one frame."""
+        self.send_frame(_text_frame(messages))
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Write a message on its way to many."""
+        data = message.framed(self._framing)
+        self._write(message.framed(self._chunks) if self._chunks else data, len(data))
+
+    def close(self, code: int, reason: str) -> None:
+        """Write a close frame and end the response."""
+        data = self._framing(close_frame(code, reason))
+        self.transport.write(_chunk(data) if self._chunks else data)
+        self._finish()
+
+    def _write(self, data: bytes, size: int) -> None:
+        self.transport.write(data)
+        # The limit counts what the client has to keep: frames, not chunk sizes.
+        self._left -= size
+        if self._left <= 0:
+            self._session.detach(self)
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._chunks:
+            self.transport.write(b"0\r\n\r\n")
+        self.transport.close()
+
+
+class ReceivingEndpoint(Endpoint):
+    """Where a client listens.
+
+    Attributes:
+        name: The transport's name.
+        content_type: Header field of the response.
+    """
+
+    name: str
+    content_type: tuple[str, str]
+
+    def framing(self, callback: str) -> Framing:
+        """Return how a frame is written for the page's ``callback``, ``""`` where the transport has none."""
+        raise NotImplementedError
+
+    def callback(self, exchange: Exchange) -> str:
+        """Return the page's callback; a transport that needs one raises PayloadError where it is not acceptable."""
+        return ""
+
+    def extra_headers(self) -> Headers:
+        """Return further header fields of the response."""
+        return []
+
+    def serve(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Find or make the session and attach the request to it."""
+        try:
+            callback = self.callback(exchange)
+        except PayloadError as error:
+            headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.extra_headers())
+            exchange.respond(500, headers, str(error).encode())
+            return None
+        session = self.server.container.get(exchange.session_id)
+        if session is None:
+            session = self.server.open_session(exchange.session_id, exchange.info(self.name, 3))
+        headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
+        return self.listen(exchange, session, headers, callback)
+
+    def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+        """Attach the request to the session."""
+        raise NotImplementedError
+
+
+class PollingEndpoint(ReceivingEndpoint):
+    """Where a client listens for one frame at a time."""
+
+    def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+        """Answer with what there is, or hold the request until there is something."""
+        receiver = PollReceiver(exchange, headers, self.framing(callback), session)
+        session.attach(receiver, exchange.remote_ip)
+        return None if exchange.answered else exchange.hold(receiver)
+
+
+class StreamingEndpoint(ReceivingEndpoint):
+    """Where a client listens until the response is long enough."""
+
+    def prelude(self, callback: str) -> bytes:
+        """Return what the response begins with."""
+        raise NotImplementedError
+
+    def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+        """Begin the response and attach it."""
+        receiver = StreamReceiver(
+            self.server.read_buffer,
+            headers,
+            self.prelude(callback),
+            self.framing(callback),
+            self.server.settings.response_limit,
+            exchange,
+            session,
+        )
+        return exchange.take_over(200, receiver)
+
+
+class SendingEndpoint(Endpoint):
+    """Where a client posts its messages."""
+
+    method = "POST"
+
+    def payload(self, exchange: Exchange) -> str:
+        """Return the JSON text of the request; PayloadError where it cannot be."""
+        return decode_text(exchange.body())
+
+    def accept(self, exchange: Exchange) -> None:
+        """Answer that the messages have arrived."""
+        raise NotImplementedError
+
+    def serve(self, exchange: Exchange) -> None:
+        """Hand the messages to the session; whatever is wrong with them, the session lives on."""
+        session = self.server.container.get(exchange.session_id)
+        if session is None or session.is_closed or not session.belongs_to(exchange.remote_ip):
+            exchange.respond(404, self.headers(exchange, NO_CACHE))
+            return
+        if len(exchange.body()) > self.server.settings.max_message_size:
+            exchange.respond(413, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Payload too large.")
+            return
+        try:
+            messages = decode_payload(self.payload(exchange))
+        except PayloadError as error:
+            exchange.respond(500, self.headers(exchange, PLAIN_TEXT, NO_CACHE), str(error).encode())
+            return
+        session.receive(messages)
+        self.accept(exchange)
+
+
+def decode_text(body: bytes) -> str:
+    """Return a payload as text.
+
+    Raises:
+        PayloadError: It is not UTF-8.
+    """
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise PayloadError("Broken JSON encoding.") from None

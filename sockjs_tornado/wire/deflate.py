@@ -1,0 +1,148 @@
+"""permessage-deflate (RFC 7692): what is negotiated, and the two directions of one connection."""
+
+import re
+import zlib
+from typing import NamedTuple
+
+from ..exceptions import WebSocketError
+
+__all__ = ["Deflater", "Parameters", "RawInflater", "negotiate"]
+
+# RFC 7692, section 7.2.1: a message ends with an empty stored block whose last four bytes are left out.
+_TAIL = b"\x00\x00\xff\xff"
+_MAX_WINDOW = 15
+# zlib cannot make a raw stream with a window of 2^8 bytes.
+_MIN_WINDOW = 9
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Parameters(NamedTuple):
+    """What both sides agreed on (RFC 7692, section 7.1)."""
+
+    server_no_context_takeover: bool
+    client_no_context_takeover: bool
+    server_max_window_bits: int
+    client_max_window_bits: int
+
+    @property
+    def response(self) -> str:
+        """The value of Sec-WebSocket-Extensions that confirms the agreement."""
+        parts = ["permessage-deflate"]
+        if self.server_no_context_takeover:
+            parts.append("server_no_context_takeover")
+        if self.client_no_context_takeover:
+            parts.append("client_no_context_takeover")
+        if self.server_max_window_bits != _MAX_WINDOW:
+            parts.append(f"server_max_window_bits={self.server_max_window_bits}")
+        if self.client_max_window_bits != _MAX_WINDOW:
+            parts.append(f"client_max_window_bits={self.client_max_window_bits}")
+        return "; ".join(parts)
+
+
+def negotiate(header: str, *, context_takeover: bool) -> Parameters | None:
+    """Choose the first acceptable permessage-deflate offer of a Sec-WebSocket-Extensions header.
+
+    Args:
+        header: The client's header, possibly of several offers and extensions; rubbish in it is passed over.
+        context_takeover: Whether a compression context may live from message to message, on both sides.
+
+    Returns:
+        The agreement, or None where no offer is acceptable (RFC 7692, section 7).
+    """
+    for offer in header.split(","):
+        name, *items = (item.strip() for item in offer.split(";"))
+        if name.lower() == "permessage-deflate":
+            parameters = _accept(items, context_takeover)
+            if parameters is not None:
+                return parameters
+    return None
+
+
+def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
+    server_no_takeover = client_no_takeover = not context_takeover
+    server_bits = client_bits = _MAX_WINDOW
+    seen = set()
+    for item in items:
+        name, has_value, value = (part.strip() for part in item.partition("="))
+        value = value.strip('"')
+        if name in seen or not _TOKEN.fullmatch(name):
+            return None
+        seen.add(name)
+        if name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if has_value:
+                return None
+            if name == "server_no_context_takeover":
+                server_no_takeover = True
+            else:
+                client_no_takeover = True
+        elif name == "server_max_window_bits":
+            if not _is_window(value) or int(value) < _MIN_WINDOW:
+                return None
+            server_bits = int(value)
+        elif name == "client_max_window_bits":
+            # Without a value it only says that the client would take a limit (section 7.1.2.2).
+            if has_value:
+                if not _is_window(value):
+                    return None
+                client_bits = int(value)
+        else:
+            return None
+    return Parameters(server_no_takeover, client_no_takeover, server_bits, client_bits)
+
+
+def _is_window(value: str) -> bool:
+    return value in ("8", "9", "10", "11", "12", "13", "14", "15")
+
+
+class RawInflater:
+    """Decompresses one client's messages."""
+
+    __slots__ = ("_decompressor", "_takeover", "_window")
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._takeover = not parameters.client_no_context_takeover
+        # Inflating with a larger window than was used is always right.
+        self._window = -max(parameters.client_max_window_bits, _MIN_WINDOW)
+        self._decompressor = zlib.decompressobj(self._window)
+
+    def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
+        """Decompress the next part of a message.
+
+        Args:
+            data: Compressed bytes.
+            final: Whether the message ends with them.
+            limit: Bytes that may still come out of this message.
+
+        Raises:
+            WebSocketError: 1007 where the data is not a deflate stream, 1009 where more than ``limit`` comes out.
+        """
+        if final:
+            data += _TAIL
+        try:
+            # One byte more than allowed tells "just fits" from "too big" without inflating a bomb.
+            out = self._decompressor.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise WebSocketError(1007, "invalid compressed data") from error
+        if len(out) > limit:
+            raise WebSocketError(1009, "message too big")
+        if final and (not self._takeover or self._decompressor.eof):
+            self._decompressor = zlib.decompressobj(self._window)
+        return out
+
+
+class Deflater:
+    """Compresses messages to one client, or to many where no context is taken over."""
+
+    __slots__ = ("_compressor", "_level", "_takeover", "_window")
+
+    def __init__(self, parameters: Parameters, level: int) -> None:
+        self._takeover = not parameters.server_no_context_takeover
+        self._window = -parameters.server_max_window_bits
+        self._level = level
+        self._compressor = zlib.compressobj(level, zlib.DEFLATED, self._window) if self._takeover else None
+
+    def deflate(self, data: bytes) -> bytes:
+        """Return ``data`` as the payload of one compressed message."""
+        compressor = self._compressor or zlib.compressobj(self._level, zlib.DEFLATED, self._window)
+        return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(_TAIL)

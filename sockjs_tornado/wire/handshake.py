@@ -1,0 +1,46 @@
+"""The opening handshake of a websocket, server side (RFC 6455, section 4.2), on header values alone."""
+
+import base64
+import binascii
+import hashlib
+
+from ..exceptions import HandshakeError
+
+__all__ = ["accept_handshake"]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# 7 and 8 are the drafts of browsers from 2011, the same on the wire after the handshake.
+_VERSIONS = ("13", "8", "7")
+
+
+def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> list[tuple[str, str]]:
+    """Judge a client's handshake and return the header fields of the 101 answer.
+
+    Args:
+        upgrade: The Upgrade header, ``""`` where there is none; likewise the others.
+        connection: The Connection header.
+        version: Sec-WebSocket-Version.
+        key: Sec-WebSocket-Key.
+
+    Raises:
+        HandshakeError: With the status to answer: 400, or 426 with the versions spoken here.
+    """
+    if upgrade.strip().lower() != "websocket":
+        raise HandshakeError(400, 'Can "Upgrade" only to "WebSocket".')
+    if "upgrade" not in (token.strip().lower() for token in connection.split(",")):
+        raise HandshakeError(400, '"Connection" must be "Upgrade".')
+    if version.strip() not in _VERSIONS:
+        raise HandshakeError(426, "Unsupported WebSocket version.", (("Sec-WebSocket-Version", ", ".join(_VERSIONS)),))
+    key = key.strip()
+    try:
+        valid = len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        valid = False
+    if not valid:
+        raise HandshakeError(400, "Invalid Sec-WebSocket-Key.")
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", base64.b64encode(digest).decode()),
+    ]

@@ -1,0 +1,244 @@
+"""Connections taken over from Tornado: after the head of a response they leave ``IOStream``.
+
+:func:`take_over` moves a connection to an :class:`asyncio.Transport` of its own and writes what its first bytes shall
+be; from then on a :class:`Connection` owns it. Over TLS the socket cannot be moved: there an object with the same
+interface stands before the ``IOStream``, and the :class:`Connection` does not know.
+"""
+
+import asyncio
+import contextlib
+import select
+import socket
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+
+__all__ = ["READ_SIZE", "Connection", "peer_gone", "response_head", "take_over", "write_and_close"]
+
+#: Bytes that one read takes at most.
+READ_SIZE = 256 * 1024
+
+#: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
+_HIGH_WATER = 64 * 1024
+_LOW_WATER = 16 * 1024
+
+# Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
+_HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Base of what owns a taken-over connection.
+
+    Args:
+        buffer: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
+        head: Bytes to write before anything else.
+
+    Attributes:
+        transport: Set before :meth:`opened` is called.
+    """
+
+    __slots__ = ("_buffer", "_first", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, buffer: memoryview, head: bytes) -> None:
+        self._buffer = buffer
+        # What to write first, and then what had been read before: each is needed once.
+        self._first: tuple[bytes, bytes] | None = (head, b"")
+
+    def set_unread(self, unread: bytes) -> None:
+        """Take the bytes that had been read before the connection was taken over."""
+        if self._first is not None:
+            self._first = (self._first[0], unread)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: write the head, then take what had come with the request."""
+        self.transport = transport  # type: ignore[assignment]
+        assert self._first is not None
+        head, unread = self._first
+        self._first = None
+        self.transport.write(head)
+        self.opened()
+        if unread:
+            self.received(unread)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the memory that the next read goes to."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.received(bytes(self._buffer[:nbytes]))
+
+    def opened(self) -> None:
+        """Hear that the head is on its way."""
+
+    def received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has already left, even if the event loop has not said so yet."""
+        return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))
+
+
+def peer_gone(sock: Any) -> bool:
+    """Tell whether the other side of a socket has closed or aborted, whatever is still to be read.
+
+    Args:
+        sock: Anything with ``fileno``; None counts as gone.
+    """
+    if sock is None or sock.fileno() < 0:
+        return True
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows: only the event loop can tell
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _HANGUP)
+    return bool(poll.poll(0))
+
+
+def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return the head of an HTTP/1.1 response, down to its empty line (RFC 9112, section 4)."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {formatdate(usegmt=True)}"]
+    lines.extend(f"{name}: {value}" for name, value in headers)
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) -> None:
+    """Give ``protocol`` the connection of ``stream``, which Tornado has let go.
+
+    Bytes that the stream has read already are handed over; nothing is lost. Where the client has left meanwhile,
+    ``protocol`` never hears of the connection.
+
+    Args:
+        stream: What ``RequestHandler.detach`` returned.
+        protocol: The new owner.
+        nodelay: Whether small writes leave at once (TCP_NODELAY).
+    """
+    try:
+        unread = _take_unread(stream)
+        if isinstance(stream, SSLIOStream):
+            stream.set_nodelay(nodelay)
+            protocol.set_unread(unread)
+            _StreamTransport(stream, protocol).start()
+            return
+        sock = stream.socket.dup()
+    except (StreamClosedError, OSError):
+        stream.close()
+        return
+    protocol.set_unread(unread)
+    # The read that was still waiting for bytes ends here; the connection goes on under its second handle.
+    stream.close()
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+    except OSError:
+        sock.close()
+        return
+    if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
+        # asyncio has switched Nagle's algorithm off.
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+
+
+def _take_unread(stream: IOStream) -> bytes:
+    """Return all that ``stream`` has in its buffer, leaving it empty."""
+    reading = asyncio.ensure_future(stream.read_bytes(stream.max_buffer_size, partial=True))
+    if reading.done():
+        return reading.result()
+    return b""
+
+
+def write_and_close(stream: IOStream, data: bytes) -> None:
+    """Write ``data`` to a stream that Tornado has let go, then close it."""
+    try:
+        writing = stream.write(data)
+    except StreamClosedError:
+        return
+
+    def written(future: "asyncio.Future[None]") -> None:
+        future.exception()
+        stream.close()
+
+    writing.add_done_callback(written)
+
+
+class _StreamTransport(asyncio.Transport):
+    """An ``IOStream`` with the interface of an asyncio transport, for connections over TLS."""
+
+    def __init__(self, stream: IOStream, protocol: Connection) -> None:
+        super().__init__({"socket": stream.socket})
+        self._stream = stream
+        self._protocol = protocol
+        self._reading: asyncio.Task[None] | None = None
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._pending = 0
+        self._paused = False
+        self._closing = False
+
+    def start(self) -> None:
+        """Tell the protocol and begin to read."""
+        self._protocol.connection_made(self)
+        self._reading = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(StreamClosedError, OSError):
+            while True:
+                await self._may_read.wait()
+                self._protocol.received(await self._stream.read_bytes(READ_SIZE, partial=True))
+        self._closing = True
+        self._stream.close()
+        self._protocol.connection_lost(None)
+
+    def write(self, data: Any) -> None:
+        if self._stream.closed():
+            return
+        try:
+            writing = self._stream.write(data)
+        except StreamClosedError:
+            return
+        size = len(data)
+        self._pending += size
+
+        def written(future: "asyncio.Future[None]") -> None:
+            future.exception()
+            self._pending -= size
+            if self._paused and self._pending <= _LOW_WATER:
+                self._paused = False
+                self._protocol.resume_writing()
+            if self._closing and not self._pending:
+                self._stream.close()
+
+        writing.add_done_callback(written)
+        if self._pending > _HIGH_WATER and not self._paused:
+            self._paused = True
+            self._protocol.pause_writing()
+
+    def close(self) -> None:
+        self._closing = True
+        if not self._pending:
+            self._stream.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._stream.close()
+
+    def is_closing(self) -> bool:
+        return self._closing or self._stream.closed()
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self._may_read.clear()
+
+    def resume_reading(self) -> None:
+        self._may_read.set()
+
+    def is_reading(self) -> bool:
+        return self._may_read.is_set()
+
+    def get_write_buffer_size(self) -> int:
+        return self._pending
