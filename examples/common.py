@@ -12,13 +12,12 @@ from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
 from tornado.web import Application, RedirectHandler, StaticFileHandler
 
-from sockjs_tornado import SockJSRouter
+from sockjs_tornado import Settings, SockJSRouter
 
 # The page and the hidden iframe of the iframe transports must run the very same sockjs-client. One URL for both, which
 # is also the routers' `sockjs_url`, makes sure of it. Without the local file, the URL leads to a public copy.
 SOCKJS_URL = "/static/sockjs.min.js"
 SOCKJS_FILE = Path(__file__).resolve().parent.parent / "node_modules/sockjs-client/dist/sockjs.min.js"
-SOCKJS_CDN = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js"
 
 
 class Page(StaticFileHandler):
@@ -38,7 +37,7 @@ def sockjs_specs() -> list[URLSpec]:
     """Serve sockjs-client at `SOCKJS_URL`."""
     if SOCKJS_FILE.is_file():
         return [URLSpec(r"/static/(sockjs\.min\.js(?:\.map)?)", Page, {"path": str(SOCKJS_FILE.parent)})]
-    return [URLSpec(SOCKJS_URL, RedirectHandler, {"url": SOCKJS_CDN, "permanent": False})]
+    return [URLSpec(SOCKJS_URL, RedirectHandler, {"url": Settings().sockjs_url, "permanent": False})]
 
 
 def arguments(description: str | None, *, port: int = 8080) -> argparse.ArgumentParser:
@@ -68,8 +67,9 @@ async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host:
     print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
 
     await stop.wait()
-    server.stop()  # takes no more connections
+    # Still listening: clients that poll come for their goodbye.
     await asyncio.gather(*(router.close(1001, "The server is going away") for router in routers))
+    server.stop()
     await server.close_all_connections()
 
 

@@ -1,19 +1,19 @@
 """A SockJS server for Tornado::
 
-    import asyncio
-    import tornado.web
-    from sockjs_tornado import SockJSConnection, SockJSRouter
+import asyncio
+import tornado.web
+from sockjs_tornado import SockJSConnection, SockJSRouter
 
-    class Echo(SockJSConnection):
-        async def on_message(self, message):
-            await self.send(message)
+class Echo(SockJSConnection):
+    async def on_message(self, message):
+        await self.send(message)
 
-    async def main():
-        router = SockJSRouter(Echo, "/echo")
-        tornado.web.Application(router.urls).listen(8080, "127.0.0.1")
-        await asyncio.Event().wait()
+async def main():
+    router = SockJSRouter(Echo, "/echo")
+    tornado.web.Application(router.urls).listen(8080, "127.0.0.1")
+    await asyncio.Event().wait()
 
-    asyncio.run(main())
+asyncio.run(main())
 """
 
 from .connection import ConnectionInfo, SockJSConnection

@@ -10,8 +10,7 @@
     ├── HandshakeError          a websocket opening handshake that cannot be accepted, with its HTTP status
     └── WebSocketError          a violation of RFC 6455 by the peer, with its close code
 
-``PayloadError``, ``HandshakeError`` and ``WebSocketError`` never leave the package: a transport turns them into the answer that the
-protocol prescribes.
+The last three never leave the package: a transport turns them into the answer that the protocol prescribes.
 """
 
 __all__ = [

@@ -180,4 +180,4 @@ class SockJSHandler(RequestHandler):
         """Tell whether the client has already left."""
         connection = self.request.connection
         assert isinstance(connection, HTTP1Connection)
-        return connection.stream is None or connection.stream.closed() or peer_gone(connection.stream.socket)
+        return connection.stream.closed() or peer_gone(connection.stream.socket)

@@ -81,9 +81,7 @@ class SockJSRouter:
         """The open connections."""
         return [session.conn for session in self.container.open_sessions]
 
-    def broadcast(
-        self, clients: Iterable[SockJSConnection], message: str | dict[str, Any] | list[Any]
-    ) -> None:
+    def broadcast(self, clients: Iterable[SockJSConnection], message: str | dict[str, Any] | list[Any]) -> None:
         """Send one message to many connections; it is encoded once for each transport among them.
 
         Args:

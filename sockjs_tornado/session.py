@@ -264,13 +264,16 @@ class Session:
             self._callbacks.open(self.conn_info)
             self._uncork()
         else:
+            self._receiver = receiver
             if self._outbox:
-                self._receiver = receiver
                 self._flush()
-                if self._receiver is None:
-                    return  # a poll: it took the messages, and the next one gets the close frame
+            # A poll has taken the messages; the next one gets the close frame.
+            if self._is_attached(receiver):
                 self._receiver = None
-            self._tell(receiver)
+                self._tell(receiver)
+
+    def _is_attached(self, receiver: Receiver) -> bool:
+        return receiver is self._receiver
 
     def _listen(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -279,7 +282,7 @@ class Session:
 
     def detach(self, receiver: Receiver) -> None:
         """Hear that a receiver is done: it has taken what it can, and the client will come again."""
-        if receiver is self._receiver:
+        if self._is_attached(receiver):
             self._receiver = None
             self._hold &= ~_PAUSED
             self.due = self._host.now() + self._settings.disconnect_delay
@@ -295,7 +298,7 @@ class Session:
             code: What to tell the application.
             reason: The same in words.
         """
-        if receiver is self._receiver:
+        if self._is_attached(receiver):
             self._receiver = None
             self._end(code, reason, discard=False)
             self._told = True
@@ -311,12 +314,12 @@ class Session:
 
     def pause(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full: messages wait in the outbox."""
-        if receiver is self._receiver:
+        if self._is_attached(receiver):
             self._hold |= _PAUSED
 
     def resume(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer has drained."""
-        if receiver is self._receiver:
+        if self._is_attached(receiver):
             self._hold &= ~_PAUSED
             if self._outbox:
                 self._flush()

@@ -24,7 +24,9 @@ TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource"
 
 _Check = Callable[[Any], bool]
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[^\s/*?#@,:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[^\s/*?#@,:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
 
 
 def _is_number(value: object) -> bool:

@@ -69,7 +69,9 @@ async def serve() -> AsyncIterator[Serve]:
     routers: list[SockJSRouter] = []
     servers: list[RunningServer] = []
 
-    async def start(*served: SockJSRouter, ssl_options: Any = None, xheaders: bool = False, **settings: Any) -> RunningServer:
+    async def start(
+        *served: SockJSRouter, ssl_options: Any = None, xheaders: bool = False, **settings: Any
+    ) -> RunningServer:
         urls = [url for router in served for url in router.urls]
         application = tornado.web.Application(urls, log_function=lambda handler: None, **settings)
         http = tornado.httpserver.HTTPServer(application, ssl_options=ssl_options, xheaders=xheaders)

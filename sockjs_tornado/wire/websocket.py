@@ -4,7 +4,7 @@ The parser is fed bytes as they come and answers with what they complete::
 
     parser = FrameParser(max_size=1_000_000)
     for event in parser.feed(data):
-        ...     # str | bytes | Ping | Pong | Close | WebSocketError
+        ...  # str | bytes | Ping | Pong | Close | WebSocketError
 
 Text arrives as ``str``, binary as ``bytes``. A violation is the last event of its feed, a :class:`WebSocketError` with
 the close code to fail the connection with; what came before it is not lost. After a violation or a close frame the
@@ -26,8 +26,8 @@ __all__ = [
     "Pong",
     "apply_mask",
     "binary_frame",
-    "close_frame",
     "build_frame",
+    "close_frame",
     "ping_frame",
     "pong_frame",
     "text_frame",
@@ -100,8 +100,8 @@ class FrameParser:
     __slots__ = (
         "_buffer",
         "_compressed",
-        "_decoder",
         "_dead",
+        "_decoder",
         "_fast_below",
         "_fin",
         "_inflater",
@@ -158,7 +158,7 @@ class FrameParser:
                 if advanced == position:
                     break
                 position = advanced
-                if self._dead:
+                if events and type(events[-1]) is Close:
                     return events
         except UnicodeDecodeError:
             self._fail(events, WebSocketError(INVALID_DATA, "invalid UTF-8"))
@@ -304,7 +304,7 @@ def _parse_close(payload: bytes) -> Close:
     if not payload:
         return Close(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not (3000 <= code <= 4999 or 1000 <= code <= 1014 and code not in (1004, 1005, 1006)):
+    if len(payload) == 1 or not (3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))):
         raise WebSocketError(PROTOCOL_ERROR, "invalid close frame")
     return Close(code, payload[2:].decode())
 
