@@ -181,14 +181,13 @@ class SockJSConnection:
         """Close the connection; what was sent before still goes out first. Closing twice does nothing.
 
         Args:
-            code: Close code that the client sees: 1000, 1001, 1008, 1011 or 3000 to 4999 are sensible.
+            code: Close code that the client sees: 1000-1003, 1007-1014 (RFC 6455, section 7.4) or, for applications,
+                3000-4999.
             reason: The same in words, at most 123 bytes of UTF-8 where a raw websocket shall see it whole.
 
         Raises:
-            ValueError: The code is no number from 1000 to 4999.
+            ValueError: The code is another one.
         """
-        if not 1000 <= code <= 4999:
-            raise ValueError(f"close code {code!r} is not a number from 1000 to 4999")
         self.session.close(code, reason)
 
     @property

@@ -19,9 +19,11 @@ __all__ = [
     "Framing",
     "Message",
     "PreparedMessage",
+    "check_close_code",
     "close_frame",
     "decode_payload",
     "decode_websocket_payload",
+    "is_close_code",
     "messages_frame",
     "quote",
 ]
@@ -61,6 +63,17 @@ _JSON_SPACE = " \t\r\n"
 
 def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
+
+
+def is_close_code(code: int) -> bool:
+    """Tell whether a code may stand in a close frame (RFC 6455, section 7.4): 1000-1003, 1007-1014 or 3000-4999."""
+    return 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
+
+
+def check_close_code(code: int) -> None:
+    """Raise ValueError where :func:`is_close_code` says no."""
+    if not is_close_code(code):
+        raise ValueError(f"close code {code!r} is not one of 1000-1003, 1007-1014, 3000-4999")
 
 
 def quote(text: str) -> str:

@@ -9,7 +9,7 @@ from .connection import ConnectionInfo, SockJSConnection, encode_text
 from .container import SessionContainer
 from .handlers import SockJSHandler
 from .origins import OriginPolicy
-from .protocol import CloseCode, PreparedMessage
+from .protocol import CloseCode, PreparedMessage, check_close_code
 from .session import Session
 from .settings import Settings
 from .transports import offered_endpoints
@@ -103,8 +103,12 @@ class SockJSRouter:
         timer is stopped. Closing twice does nothing more.
 
         Args:
-            code: Close code that the clients see.
+            code: Close code that the clients see, as :meth:`SockJSConnection.close` takes it.
             reason: The same in words.
+
+        Raises:
+            ValueError: The code is another one; nothing is closed.
         """
+        check_close_code(code)
         await self.container.close(code, reason)
         self.closed = True

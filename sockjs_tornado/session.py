@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from .callbacks import Callbacks
 from .connection import ConnectionInfo, Drain, SockJSConnection
 from .exceptions import SessionStateError
-from .protocol import HEARTBEAT, OPEN, CloseCode, Message, PreparedMessage
+from .protocol import HEARTBEAT, OPEN, CloseCode, Message, PreparedMessage, check_close_code
 
 __all__ = ["Host", "Receiver", "Server", "Session", "SessionState"]
 
@@ -367,9 +367,13 @@ class Session:
         """Close the session: the client gets what was sent before, then the close frame.
 
         Args:
-            code: Close code, 1000 to 4999.
+            code: Close code, one that may stand in a websocket's close frame.
             reason: The same in words.
+
+        Raises:
+            ValueError: The code is another one.
         """
+        check_close_code(code)
         if self.state is CONNECTING:
             self.close_code, self.close_reason = code, reason
             self._release()

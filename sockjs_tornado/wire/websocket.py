@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ..exceptions import WebSocketError
+from ..protocol import is_close_code
 
 __all__ = [
     "Close",
@@ -300,11 +301,10 @@ class FrameParser:
 
 
 def _parse_close(payload: bytes) -> Close:
-    # RFC 6455, section 7.4: codes that must not appear in a frame, or that nobody has defined.
     if not payload:
         return Close(NO_STATUS, "")
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not (3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))):
+    if len(payload) == 1 or not is_close_code(code):
         raise WebSocketError(PROTOCOL_ERROR, "invalid close frame")
     return Close(code, payload[2:].decode())
 
