@@ -40,11 +40,21 @@ def sockjs_specs() -> list[URLSpec]:
     return [URLSpec(SOCKJS_URL, RedirectHandler, {"url": Settings().sockjs_url, "permanent": False})]
 
 
-def arguments(description: str | None, *, port: int = 8080) -> argparse.ArgumentParser:
+def port(text: str) -> int:
+    """Return a port number; ValueError where it is none."""
+    number = int(text)
+    if not 0 <= number <= 65535:  # bind_sockets would cut off the upper bits
+        raise ValueError
+    return number
+
+
+def arguments(description: str | None, *, default_port: int = 8080) -> argparse.ArgumentParser:
     """Take the options that every example has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=port, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=port, default=default_port, help="port; 0 takes a free one (default: %(default)s)"
+    )
     return parser
 
 
@@ -52,8 +62,8 @@ async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host:
     """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then tell every client goodbye."""
     try:
         sockets = bind_sockets(port, host)
-    except (OSError, OverflowError) as error:
-        sys.exit(f"Cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}")
+    except OSError as error:
+        sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}")
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -73,7 +73,8 @@ def make_routers(sockjs_url: str = SOCKJS_URL) -> list[SockJSRouter]:
 
     def service(connection: Callable[[Any], SockJSConnection], prefix: str, **settings: Any) -> SockJSRouter:
         # The suites watch streaming responses end, so these end soon.
-        return SockJSRouter(connection, prefix, {"response_limit": 4096, "sockjs_url": sockjs_url, **settings})
+        usual = {"response_limit": 4096, "jsessionid": False, "sockjs_url": sockjs_url}
+        return SockJSRouter(connection, prefix, usual | settings)
 
     return [
         service(Echo, "/echo"),
@@ -88,7 +89,7 @@ def make_routers(sockjs_url: str = SOCKJS_URL) -> list[SockJSRouter]:
 
 async def main() -> None:
     """Serve until told to end."""
-    parser = arguments("The standard SockJS test server.", port=8081)
+    parser = arguments("The standard SockJS test server.", default_port=8081)
     parser.add_argument("--sockjs-url", default=SOCKJS_URL, help="what iframe pages load (default: %(default)s)")
     options = parser.parse_args()
     await serve(make_routers(options.sockjs_url), [], options.host, options.port)

@@ -3,6 +3,7 @@
 
 const MAX_LINES = 500; // older ones go
 const MAX_WAIT = 30_000; // ms between two attempts to connect
+const MAX_SILENCE = 60_000; // ms; the server's heartbeat comes every 25 s
 const STABLE = 10_000; // ms that a connection must last before the next wait is a short one again
 
 const $ = (id) => document.getElementById(id);
@@ -13,8 +14,14 @@ let me = ""; // the one that the server gave; empty while not in the chat
 let people = [];
 let attempts = 0; // to connect, since the last connection that lasted
 let enteredAt = 0;
+let heardAt = 0;
 let retryAt = 0;
 let timer;
+let atEnd = true; // of the log; who has scrolled back to read is left alone
+
+// Tells the server that it is this window that comes back, though it may not have noticed yet that the old connection is
+// dead: so the nickname is given to it again.
+const token = crypto.getRandomValues(new Uint8Array(16)).join("-");
 
 // --- connection
 
@@ -22,11 +29,11 @@ function connect() {
   disconnect();
   show("connecting", "Connecting …");
   const transports = $("transport").value || undefined;
-  const mine = new SockJS("/chat/sockjs", null, { transports });
-  socket = mine;
-  mine.onopen = () => send({ type: "enter", name: wanted });
-  mine.onmessage = (event) => receive(JSON.parse(event.data));
-  mine.onclose = (event) => lost(event);
+  socket = new SockJS("/chat/sockjs", null, { transports });
+  socket.onopen = () => send({ type: "enter", name: wanted, token });
+  socket.onmessage = (event) => receive(JSON.parse(event.data));
+  socket.onheartbeat = () => (heardAt = Date.now());
+  socket.onclose = lost;
 }
 
 function disconnect() {
@@ -71,6 +78,7 @@ function countDown() {
 }
 
 function receive(message) {
+  heardAt = Date.now();
   switch (message.type) {
     case "welcome":
       me = message.name;
@@ -79,6 +87,7 @@ function receive(message) {
       enterRoom();
       listPeople(message.people);
       notice(me === wanted ? `You are ${me}.` : `“${wanted}” is taken, so you are “${me}”.`);
+      wanted = me; // also after a restart of the server
       break;
     case "entered":
       listPeople([...people, message.name]);
@@ -97,6 +106,11 @@ function receive(message) {
       break;
   }
 }
+
+// A network that is gone, or a laptop that slept: the browser itself may take many minutes to notice.
+setInterval(() => {
+  if (me && Date.now() - heardAt > MAX_SILENCE) lost({ code: 1006, reason: "Nothing heard from the server" });
+}, 5_000);
 
 // --- page
 
@@ -126,16 +140,16 @@ function leave(why = "") {
 function listPeople(names) {
   people = names.sort((a, b) => a.localeCompare(b));
   $("online").textContent = `Online (${people.length})`;
-  $("people").replaceChildren(...people.map((name) => person("li", name)));
+  $("people").replaceChildren(...people.map((name) => person("li", name, name === me ? " (you)" : "")));
 }
 
-function person(tag, name) {
+function person(tag, name, more = "") {
   const element = document.createElement(tag);
   let hash = 0;
   for (const character of name) hash = (hash * 31 + character.codePointAt(0)) % 360;
   element.className = "person";
   element.style.setProperty("--hue", hash);
-  element.textContent = name;
+  element.textContent = name + more;
   return element;
 }
 
@@ -145,15 +159,18 @@ function notice(text) {
 
 function line(kind, ...content) {
   const log = $("log");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   const time = document.createElement("time");
-  time.textContent = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  time.textContent = new Date().toLocaleTimeString([], { timeStyle: "short" });
   const element = document.createElement("p");
   element.className = kind;
   element.append(time, ...content); // strings become text nodes
   log.append(element);
   if (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
-  if (atEnd) log.scrollTop = log.scrollHeight; // who reads older messages is left alone
+  scrollToEnd();
+}
+
+function scrollToEnd() {
+  if (atEnd) $("log").scrollTop = $("log").scrollHeight;
 }
 
 // --- what the user does
@@ -172,6 +189,7 @@ $("say").addEventListener("submit", (event) => {
   const text = $("text").value.trim();
   if (!me || !text) return; // not connected: the text stays where it is
   send({ type: "say", text });
+  atEnd = true;
   $("text").value = "";
   $("text").focus();
 });
@@ -183,12 +201,20 @@ $("transport").addEventListener("change", () => {
 
 $("retry").addEventListener("click", connect);
 $("leave").addEventListener("click", () => leave());
+
+let lastTop = 0;
+$("log").addEventListener("scroll", () => {
+  const { scrollTop, scrollHeight, clientHeight } = $("log");
+  if (scrollHeight - scrollTop - clientHeight < 40) atEnd = true;
+  else if (scrollTop < lastTop) atEnd = false; // the user did it; it is not that the log has just shrunk or grown
+  lastTop = scrollTop;
+});
+new ResizeObserver(scrollToEnd).observe($("log"));
 addEventListener("online", () => $("waiting").hidden || connect());
 
 // An iPhone lays its keyboard over the page: make the page as high as what can be seen (unless it is zoomed in).
 visualViewport?.addEventListener("resize", () => {
   document.body.style.height = visualViewport.scale === 1 ? `${visualViewport.height}px` : "";
-  $("log").scrollTop = $("log").scrollHeight;
 });
 
 // Browsers may be set to refuse storage, with an exception.

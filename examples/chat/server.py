@@ -4,15 +4,18 @@ Run `python examples/chat/server.py`, open the address it prints in two windows,
 
 Both sides send JSON objects with a `type`. The client sends
 
-    {"type": "enter", "name": "Ann"}        once, first
+    {"type": "enter", "name": "Ann", "token": "41-190-…"}        once, first
     {"type": "say", "text": "Hello!"}
 
 and the server sends
 
-    {"type": "welcome", "name": "Ann 2", "people": ["Ann", "Ann 2"]}        the answer to `enter`
+    {"type": "welcome", "name": "Ann 2", "people": ["Ann", "Ann 2"]}      the answer to `enter`
     {"type": "entered", "name": "Bob"}      {"type": "left", "name": "Bob"}
     {"type": "said", "name": "Bob", "text": "Hello!"}
     {"type": "error", "text": "What was wrong, for people to read"}
+
+The token is a secret of the window. A connection that was lost may seem alive for a while; by its token the window that
+comes back takes its nickname over from there.
 """
 
 import asyncio
@@ -43,7 +46,7 @@ class Chat(SockJSConnection):
     def __init__(self, people: dict[str, "Chat"], session: Any) -> None:
         super().__init__(session)
         self.people = people
-        self.nickname = ""  # until the client has entered
+        self.nickname = self.token = ""  # until the client has entered
 
     def on_message(self, message: str) -> None:
         try:
@@ -51,8 +54,8 @@ class Chat(SockJSConnection):
         except (ValueError, RecursionError):  # no JSON, or nested too deep
             request = None
         match request:
-            case {"type": "enter", "name": str(name)}:
-                self.enter(" ".join(name.split()))
+            case {"type": "enter", "name": str(name), "token": str(token)} if 16 <= len(token) <= 64:
+                self.enter(" ".join(name.split()), token)
             case {"type": "say", "text": str(text)}:
                 self.say(text.strip())
             case _:
@@ -63,7 +66,7 @@ class Chat(SockJSConnection):
             del self.people[key(self.nickname)]
             self.broadcast(self.people.values(), {"type": "left", "name": self.nickname})
 
-    def enter(self, name: str) -> None:
+    def enter(self, name: str, token: str) -> None:
         """Take the nickname, or the like of it that is free."""
         if self.nickname:
             self.refuse(f"You are here already, as {self.nickname}.")
@@ -71,10 +74,14 @@ class Chat(SockJSConnection):
             self.refuse(f"A nickname has 1 to {MAX_NAME} visible characters.")
         else:
             others = (f"{stem} {number}" for stem in [name[: MAX_NAME - 6].rstrip()] for number in count(2))
-            while key(name) in self.people:
+            while (there := self.people.get(key(name))) and there.token != token:
                 name = next(others)
-            self.broadcast(self.people.values(), {"type": "entered", "name": name})
-            self.nickname = name
+            if there:
+                name, there.nickname = there.nickname, ""  # the old connection goes without notice
+                there.close()
+            else:
+                self.broadcast(self.people.values(), {"type": "entered", "name": name})
+            self.nickname, self.token = name, token
             self.people[key(name)] = self
             self.send({"type": "welcome", "name": name, "people": [person.nickname for person in self.people.values()]})
 
