@@ -27,7 +27,7 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 
 .PHONY: test
 test: test-system $(VENV)/.test $(NODE_MODULES) lint types ## lint, types, then all tests with coverage (ARGS=... goes to pytest)
-	$(PY) -m pytest -n $(WORKERS) --cov $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test ## check format and style with ruff

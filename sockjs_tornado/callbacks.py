@@ -24,20 +24,26 @@ __all__ = ["Callbacks"]
 
 logger = logging.getLogger(__name__)
 
+#: What a callback may raise without harm to anything but its session; CancelledError is no Exception.
+_FAILURES = (Exception, asyncio.CancelledError)
+
 
 class Callbacks:
     """The callbacks of one session.
 
     Args:
         session: Whose callbacks they are.
-        connection: The application's object that has them.
+
+    Attributes:
+        connection: The application's object that has them; set once it is made.
     """
 
-    __slots__ = ("_busy", "_closing", "_connection", "_inbox", "_session")
+    __slots__ = ("_busy", "_closing", "_inbox", "_session", "connection")
 
-    def __init__(self, session: "Session", connection: "SockJSConnection") -> None:
+    connection: "SockJSConnection"
+
+    def __init__(self, session: "Session") -> None:
         self._session = session
-        self._connection = connection
         self._inbox: deque[Message] | None = None
         self._busy = False
         self._closing = False
@@ -46,8 +52,8 @@ class Callbacks:
         """Run ``on_open``; False from it, or an exception, rejects the client."""
         self._busy = True
         try:
-            result = self._connection.on_open(info)
-        except Exception as error:
+            result = self.connection.on_open(info)
+        except _FAILURES as error:
             self._failed("on_open", error)
         else:
             if result is False:
@@ -64,16 +70,17 @@ class Callbacks:
             return
         self._busy = True
         session = self._session
-        on_message = self._connection.on_message
+        on_message = self.connection.on_message
         waiting = iter(messages)
         for message in waiting:
             try:
                 result = on_message(message)
-            except Exception as error:
+            except _FAILURES as error:
                 self._failed("on_message", error)
                 break
             if result is not None and isawaitable(result):
-                self._queue(waiting)
+                if not session.is_closed:
+                    self._queue(waiting)
                 self._spawn(self._finish_message(result))
                 return
             if session.is_closed:
@@ -84,9 +91,13 @@ class Callbacks:
         """Run ``on_close``, after what is running and, unless discarded, what the client had sent before."""
         self._closing = True
         if discard:
-            self._inbox = None
+            self.discard()
         if not self._busy:
             self._done()
+
+    def discard(self) -> None:
+        """Forget the messages that wait for what is running."""
+        self._inbox = None
 
     def _queue(self, messages: Iterator[Message]) -> None:
         if self._inbox is None:
@@ -103,8 +114,8 @@ class Callbacks:
             # Busy for good: nothing comes after on_close.
             self._busy = True
             try:
-                result = self._connection.on_close()
-            except Exception as error:
+                result = self.connection.on_close()
+            except _FAILURES as error:
                 self._failed("on_close", error)
             else:
                 if isawaitable(result):
@@ -125,8 +136,8 @@ class Callbacks:
     async def _finish_inbox(self) -> None:
         while self._inbox:
             try:
-                result = self._connection.on_message(self._inbox.popleft())
-            except Exception as error:
+                result = self.connection.on_message(self._inbox.popleft())
+            except _FAILURES as error:
                 self._failed("on_message", error)
             else:
                 if isawaitable(result):
@@ -136,18 +147,20 @@ class Callbacks:
     async def _guard(self, name: str, result: Awaitable[object]) -> object:
         try:
             return await result
-        except (Exception, asyncio.CancelledError) as error:
+        except _FAILURES as error:
             self._failed(name, error)
             return None
 
     def _failed(self, name: str, error: BaseException) -> None:
         session = self._session
-        self._inbox = None
-        if isinstance(error, HTTPError) and name == "on_open":
-            session.close()
-        elif isinstance(error, ConnectionClosed) and session.is_closed:
-            # The client left while a callback was waiting for it: the ordinary end of a conversation.
+        if isinstance(error, ConnectionClosed) and session.is_closed:
+            # The client left while a callback was waiting for it: the ordinary end of a conversation. What it had sent
+            # is still worth hearing, unless it was not let in yet.
             logger.debug("%s of %r ended with the connection", name, session)
+            if name == "on_open":
+                self.discard()
+        elif isinstance(error, HTTPError) and name == "on_open":
+            session.close()
         else:
             logger.error("%s of %r failed", name, session, exc_info=error)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from .exceptions import ConnectionClosed
 
@@ -63,7 +63,7 @@ class ConnectionInfo:
     @property
     def arguments(self) -> dict[str, list[str]]:
         """The query's arguments, each name with its values in order."""
-        return parse_qs(urlsplit(self.uri).query, keep_blank_values=True)
+        return parse_qs(self.uri.partition("?")[2], keep_blank_values=True)
 
     def get_argument(self, name: str, default: str | None = None) -> str | None:
         """Return the first value of a query argument, or ``default``."""
@@ -186,6 +186,7 @@ class SockJSConnection:
             reason: The same in words, at most 123 bytes of UTF-8 where a raw websocket shall see it whole.
 
         Raises:
+            TypeError: The reason is no ``str``.
             ValueError: The code is another one.
         """
         self.session.close(code, reason)

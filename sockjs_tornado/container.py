@@ -57,8 +57,7 @@ class Deadlines:
         members = self._buckets.get(bucket)
         if members is None:
             self._buckets[bucket] = {owner}
-            if self._timer_bucket is None or bucket < self._timer_bucket:
-                self._set_timer(bucket)
+            self._set_timer(bucket)
         else:
             members.add(owner)
 
@@ -81,6 +80,9 @@ class Deadlines:
             self._timer = self._timer_bucket = None
 
     def _set_timer(self, bucket: int) -> None:
+        """See that the timer goes off for ``bucket``, or before."""
+        if self._timer_bucket is not None and self._timer_bucket <= bucket:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_bucket = bucket
@@ -95,12 +97,13 @@ class Deadlines:
             for owner in self._buckets.pop(bucket, ()):
                 # One that an earlier owner's check cancelled or moved has nothing due here any more.
                 if owner.bucket == bucket:
-                    owner.bucket = None
                     if owner.due <= now:
                         owner.check(now)
-                    if owner.bucket is None:
+                    # Nor has one that cancelled itself.
+                    if owner.bucket == bucket:
+                        owner.bucket = None
                         self.schedule(owner)
-        if self._buckets and self._timer is None:
+        if self._buckets:
             self._set_timer(min(self._buckets))
 
 
@@ -140,6 +143,8 @@ class SessionContainer:
 
     def add(self, session: Session) -> None:
         """Keep a session until it is over; one without an id cannot be found by :meth:`get`."""
+        if session.state is SessionState.CLOSED:
+            return  # by the connection's own constructor
         self._all.add(session)
         if session.session_id is not None:
             self._by_id[session.session_id] = session
@@ -185,7 +190,8 @@ class SessionContainer:
         for session in self:
             session.close(code, reason)
         if self._all:
-            self._emptied = asyncio.Event()
+            if self._emptied is None:
+                self._emptied = asyncio.Event()
             await self._emptied.wait()
         current = asyncio.current_task()
         while tasks := self._tasks - {current}:

@@ -36,6 +36,8 @@ class SockJSHandler(RequestHandler):
         # What the content type says of a body is not true (JSON is posted as text/plain, say); Tornado would answer 400
         # to a body that it does not find to be what it is called.
         self._content_type = request.headers.pop("Content-Type", "")
+        # Tornado's compression does not know "no-transform", and would write the head of its stream into a 204.
+        request.headers.pop("Accept-Encoding", None)
 
     @property
     def method(self) -> str:
@@ -70,8 +72,10 @@ class SockJSHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer without a body: what a client makes of an error is the status."""
         if status_code == 405:
-            self.set_header("Allow", self._endpoint.allowed)
-        self.finish()
+            # A method that Tornado has never heard of.
+            self._endpoint.handle(self)
+        else:
+            self.finish()
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what is the server's fault alone."""
@@ -111,7 +115,7 @@ class SockJSHandler(RequestHandler):
         """Describe the request for the application."""
         headers = {
             name.lower(): value
-            for name, value in self.request.headers.get_all()
+            for name, value in self.request.headers.items()
             if name.lower() in ConnectionInfo.SAFE_HEADERS or name.lower().startswith("x-forwarded-")
         }
         restricted = self._endpoint.server.origins.restricted
@@ -130,7 +134,9 @@ class SockJSHandler(RequestHandler):
         self.set_status(status)
         if not self.persistent:
             # Tornado would keep the connection of an old client that asks for it; that client reads to the end.
-            headers = [*headers, ("Content-Length", str(len(body))), ("Connection", "close")]
+            headers = [*headers, ("Connection", "close")]
+            if status not in (204, 304):
+                headers.append(("Content-Length", str(len(body))))
             stream = self.detach()
             self.application.log_request(self)
             write_and_close(stream, response_head(status, headers) + body)
@@ -142,15 +148,11 @@ class SockJSHandler(RequestHandler):
                 self.flush()
                 self.finish()
             else:
-                self.finish(body)
+                self.finish(body or None)
         self._release()
 
     async def hold(self, waiting: Waiting) -> None:
         """Keep the request open until it is answered, or until the client has left."""
-        if self.is_gone():
-            self.answered = True
-            waiting.lost()
-            return
         self._waiting = waiting
         self._held = asyncio.get_running_loop().create_future()
         await self._held

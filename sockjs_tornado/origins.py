@@ -28,7 +28,7 @@ class OriginPolicy:
         self.restricted = allowed != "*"
         names = (allowed,) if isinstance(allowed, str) else allowed
         self._same_origin = "same-origin" in names
-        self._exact = frozenset(_normal(name) for name in names if "*" not in name)
+        self._exact = frozenset(_normal(name) for name in names if "://" in name and "*" not in name)
         self._patterns = [_pattern(_normal(name)) for name in names if "*." in name]
 
     def allows(self, origin: str, host: str) -> bool:

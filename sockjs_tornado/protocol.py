@@ -70,9 +70,9 @@ def is_close_code(code: int) -> bool:
     return 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
 
 
-def check_close_code(code: int) -> None:
-    """Raise ValueError where :func:`is_close_code` says no."""
-    if not is_close_code(code):
+def check_close_code(code: object) -> None:
+    """Raise ValueError where ``code`` is no ``int`` or :func:`is_close_code` says no."""
+    if not isinstance(code, int) or not is_close_code(code):
         raise ValueError(f"close code {code!r} is not one of 1000-1003, 1007-1014, 3000-4999")
 
 

@@ -42,7 +42,7 @@ CONNECTING, OPENED, CLOSING, CLOSED = SessionState
 
 _TRANSITIONS: Final = {
     CONNECTING: (OPENED, CLOSED),
-    OPENED: (CLOSING, CLOSED),
+    OPENED: (CLOSING,),
     CLOSING: (CLOSED,),
     CLOSED: (),
 }
@@ -159,6 +159,7 @@ class Session:
         conn_info: What is known of the request that opened the session.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
+        takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
         due: When :meth:`check` has to be called, in the host's seconds.
         bucket: The host's note of where it keeps that deadline.
     """
@@ -185,6 +186,7 @@ class Session:
         "server",
         "session_id",
         "state",
+        "takes_bytes",
     )
 
     def __init__(
@@ -202,6 +204,7 @@ class Session:
         self.conn_info = info
         self.close_code: int | None = None
         self.close_reason: str | None = None
+        self.takes_bytes = False
         self._host = server.container
         self._receiver: Receiver | None = None
         self._outbox: list[Message] = []
@@ -212,8 +215,8 @@ class Session:
         self.bucket: int | None = None
         self.due = self._host.now() + self._settings.disconnect_delay
         self.drain = Drain(self)
-        self.conn = connection(self)
-        self._callbacks = Callbacks(self, self.conn)
+        self._callbacks = Callbacks(self)
+        self.conn = self._callbacks.connection = connection(self)
         self._host.schedule(self)
 
     def __repr__(self) -> str:
@@ -258,6 +261,7 @@ class Session:
                 self._flush()
         elif self.state is CONNECTING:
             self._set_state(OPENED)
+            self.takes_bytes = receiver.binary
             self._listen(receiver)
             receiver.send_frame(OPEN)
             self._hold |= _CORKED
@@ -287,6 +291,7 @@ class Session:
             self._hold &= ~_PAUSED
             self.due = self._host.now() + self._settings.disconnect_delay
             self._host.schedule(self)
+            self._wake()
 
     def lose(
         self, receiver: Receiver, code: int = CloseCode.INTERRUPTED, reason: str = "Connection interrupted"
@@ -302,7 +307,7 @@ class Session:
             self._receiver = None
             self._end(code, reason, discard=False)
             self._told = True
-        if self.state is CLOSING and (self.session_id is None or self._host.closing):
+        if self.state is CLOSING and (self.session_id is None or (self._told and self._host.closing)):
             self._release()
 
     def receive(self, messages: Sequence[Message]) -> None:
@@ -331,11 +336,6 @@ class Session:
     def is_closed(self) -> bool:
         """Whether the session is over for the application."""
         return self.state >= CLOSING
-
-    @property
-    def takes_bytes(self) -> bool:
-        """Whether messages may be bytes: on a raw websocket."""
-        return self._receiver is not None and self._receiver.binary
 
     @property
     def is_congested(self) -> bool:
@@ -371,9 +371,12 @@ class Session:
             reason: The same in words.
 
         Raises:
+            TypeError: The reason is no ``str``.
             ValueError: The code is another one.
         """
         check_close_code(code)
+        if not isinstance(reason, str):
+            raise TypeError(f"a close reason is str, not {type(reason).__name__}")
         if self.state is CONNECTING:
             self.close_code, self.close_reason = code, reason
             self._release()
@@ -386,8 +389,11 @@ class Session:
             self._end(code, reason, discard=True)
             if receiver is not None:
                 self._tell(receiver)
-        elif self.state is CLOSING and self._told and self._host.closing:
-            self._release()
+        else:
+            # The client had left before; what it had sent until then is not wanted any more.
+            self._callbacks.discard()
+            if self.state is CLOSING and self._told and self._host.closing:
+                self._release()
 
     def on_drained(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the client keeps up again, or the session ends."""
@@ -405,6 +411,8 @@ class Session:
                 self._receiver.send_frame(HEARTBEAT)
                 return
             self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
+        elif self.state is CONNECTING:
+            self.close_code, self.close_reason = CloseCode.ABNORMAL, "Session timed out"
         if self.state is not CLOSED:
             self._release()
 
@@ -454,10 +462,12 @@ class Session:
         assert self.close_code is not None and self.close_reason is not None
         receiver.close(self.close_code, self.close_reason)
         self._told = True
-        if self._host.closing and self.session_id is not None:
+        # A session that ended before its first receiver came is released already.
+        if self.state is CLOSING and self._host.closing and self.session_id is not None:
             self._release()
 
     def _release(self) -> None:
         self._set_state(CLOSED)
+        self.due = _NEVER
         self._outbox.clear()
         self._host.remove(self)

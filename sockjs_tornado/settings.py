@@ -10,6 +10,7 @@ What is unknown, of the wrong type or impossible is a :class:`~sockjs_tornado.ex
 import dataclasses
 import difflib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,8 +43,12 @@ def _not_negative(value: Any) -> bool:
     return _is_number(value) and 0 <= value < float("inf")
 
 
+def _size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return _size(value) and value > 0
 
 
 def _flag(value: Any) -> bool:
@@ -59,8 +64,10 @@ def _transport_names(value: Any) -> bool:
 
 
 def _url(value: Any) -> bool:
-    # It is written into a page and must not be able to leave its attribute.
-    return isinstance(value, str) and re.fullmatch(r"(?:https?:/)?/[^\s\"'<>\\]*", value) is not None
+    # It is written into a page and must not be able to leave its attribute, nor to keep the page from being written.
+    return (
+        isinstance(value, str) and re.fullmatch(r"(?:https?:/)?/[^\s\0-\x1f\"'<>\\\ud800-\udfff]*", value) is not None
+    )
 
 
 def _origins(value: Any) -> bool:
@@ -81,6 +88,17 @@ _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
 _ORIGINS = (
     "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', 'same-origin'"
 )
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel`` at which a warning shows the application's own line."""
+    package = __name__.partition(".")[0]
+    frame = sys._getframe(1)
+    level = 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 class _Checked:
@@ -127,7 +145,7 @@ class Compression(_Checked):
 
     level: int = _option(6, "a whole number from 1 to 9", lambda value: _count(value) and value <= 9)
     context_takeover: bool = _option(False, "True or False", _flag)
-    threshold: int = _option(128, "a number of bytes", lambda value: _count(value) or value == 0)
+    threshold: int = _option(128, "a number of bytes", _size)
 
 
 def _compression(value: Any) -> bool:
@@ -221,9 +239,9 @@ class Settings(_Checked):
                 "websocket_allow_origin is named allowed_origins since 2.0 and holds for every transport; "
                 "the old name goes in 2028",
                 DeprecationWarning,
-                stacklevel=4,
+                stacklevel=_level_of_caller(),
             )
-            if self.allowed_origins != "*":
+            if self.allowed_origins not in ("*", self.websocket_allow_origin):
                 raise ConfigurationError(
                     f"websocket_allow_origin: got {self.websocket_allow_origin!r} beside allowed_origins, "
                     "of which it is the old name; give allowed_origins alone"

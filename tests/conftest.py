@@ -1,32 +1,21 @@
 """Fixtures of all tests: a server on a free port, and silence in the logs."""
 
 import asyncio
+import contextlib
+import functools
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
+from application import LogWatch, RunningServer, Serve
+from client import Client, Connect, Join, Peer, peer
 
 from sockjs_tornado import SockJSRouter
-
-
-class LogWatch:
-    """What was logged at WARNING or above; a test takes the records that it expects."""
-
-    def __init__(self) -> None:
-        self.records: list[logging.LogRecord] = []
-
-    def take(self, text: str) -> logging.LogRecord:
-        """Remove and return the first record whose message holds ``text``; fail where there is none."""
-        for record in self.records:
-            if text in record.getMessage():
-                self.records.remove(record)
-                return record
-        raise AssertionError(f"nothing logged with {text!r} in it: {[r.getMessage() for r in self.records]}")
 
 
 @pytest.fixture(autouse=True)
@@ -46,17 +35,6 @@ def logged() -> Iterator[LogWatch]:
     root.removeHandler(handler)
     left = [f"{record.name}: {record.getMessage()}" for record in watch.records]
     assert not left, f"logged without being expected: {left}"
-
-
-class RunningServer:
-    """An application that listens on a free port of loopback."""
-
-    def __init__(self, http: tornado.httpserver.HTTPServer, port: int) -> None:
-        self.http = http
-        self.port = port
-
-
-Serve = Callable[..., Awaitable[RunningServer]]
 
 
 @pytest.fixture
@@ -83,9 +61,45 @@ async def serve() -> AsyncIterator[Serve]:
         return server
 
     yield start
-    for router in routers:
-        async with asyncio.timeout(20):
-            await router.close()
+    async with asyncio.timeout(20):
+        for router in routers:
+            closing = asyncio.ensure_future(router.close())
+            await asyncio.sleep(0)
+            for session in router.container:
+                # Nobody comes any more for the close frame that it keeps.
+                session.check(session.due)
+            await closing
     for server in servers:
         server.http.stop()
         await server.http.close_all_connections()
+
+
+@pytest.fixture
+async def connect(serve: Serve) -> AsyncIterator[Connect]:
+    """Return a function that connects: ``client = await connect(server, tls=context)``.
+
+    The connections end with the test, before the servers do.
+    """
+    clients: list[Client] = []
+
+    async def open_client(server: RunningServer, **options: Any) -> Client:
+        client = await Client.connect(server.port, **options)
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        client.writer.transport.abort()
+    for client in clients:
+        with contextlib.suppress(OSError):
+            await client.writer.wait_closed()
+
+
+@pytest.fixture
+def join(connect: Connect) -> Join:
+    """Return a function that makes SockJS clients: ``peer = join(server, "xhr", prefix="/chat")``."""
+
+    def make_peer(server: RunningServer, transport: str, *, tls: Any = None, **more: str) -> Peer:
+        return peer(transport, functools.partial(connect, server, tls=tls), **more)
+
+    return make_peer

@@ -30,7 +30,7 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
     yield "/?", Greeting
     yield "/info", Info
     if not restricted:
-        yield r"/iframe[0-9-.a-z_]*\.html", Iframe
+        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html", Iframe
     for name, receiving in (
         ("xhr", XhrPolling),
         ("xhr_streaming", XhrStreaming),

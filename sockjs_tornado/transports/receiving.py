@@ -203,6 +203,11 @@ class ReceivingEndpoint(Endpoint):
             headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.extra_headers())
             exchange.respond(500, headers, str(error).encode())
             return None
+        if exchange.is_gone():
+            # A client that aborts its request at once: what it took from the session would be lost. Clients do that when
+            # they end, so the access log, the only reader of the answer, is told of nothing wrong.
+            exchange.respond(204, self.headers(exchange, NO_CACHE))
+            return None
         session = self.server.container.get(exchange.session_id)
         if session is None:
             session = self.server.open_session(exchange.session_id, exchange.info(self.name, 3))

@@ -1,5 +1,6 @@
 """websocket, and the raw websocket for clients that are no browsers: no framing, no open frame, no heartbeat."""
 
+import contextlib
 from collections.abc import Awaitable, Sequence
 from math import inf
 from typing import ClassVar, Final
@@ -205,7 +206,9 @@ class WebSocketReceiver(Connection):
         # Only our side is shut: to close with unread bytes in the socket would reset the connection, and the client
         # might lose what it has not read yet.
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            # A client that has reset the connection since the last write: its end is about to be heard of.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
         self._wake_after(CLOSE_TIMEOUT)
 
     def _end(self, code: int, reason: str) -> None:

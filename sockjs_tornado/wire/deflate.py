@@ -15,15 +15,16 @@ _MAX_WINDOW = 15
 _MIN_WINDOW = 9
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BITS = re.compile(r'("?)([89]|1[0-5])\1')
 
 
 class Parameters(NamedTuple):
-    """What both sides agreed on (RFC 7692, section 7.1)."""
+    """What both sides agreed on (RFC 7692, section 7.1); a window is None where nothing was said of it."""
 
     server_no_context_takeover: bool
     client_no_context_takeover: bool
-    server_max_window_bits: int
-    client_max_window_bits: int
+    server_max_window_bits: int | None
+    client_max_window_bits: int | None
 
     @property
     def response(self) -> str:
@@ -33,9 +34,9 @@ class Parameters(NamedTuple):
             parts.append("server_no_context_takeover")
         if self.client_no_context_takeover:
             parts.append("client_no_context_takeover")
-        if self.server_max_window_bits != _MAX_WINDOW:
+        if self.server_max_window_bits is not None:
             parts.append(f"server_max_window_bits={self.server_max_window_bits}")
-        if self.client_max_window_bits != _MAX_WINDOW:
+        if self.client_max_window_bits is not None:
             parts.append(f"client_max_window_bits={self.client_max_window_bits}")
         return "; ".join(parts)
 
@@ -61,11 +62,10 @@ def negotiate(header: str, *, context_takeover: bool) -> Parameters | None:
 
 def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
     server_no_takeover = client_no_takeover = not context_takeover
-    server_bits = client_bits = _MAX_WINDOW
+    server_bits = client_bits = None
     seen = set()
     for item in items:
         name, has_value, value = (part.strip() for part in item.partition("="))
-        value = value.strip('"')
         if name in seen or not _TOKEN.fullmatch(name):
             return None
         seen.add(name)
@@ -77,22 +77,24 @@ def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
             else:
                 client_no_takeover = True
         elif name == "server_max_window_bits":
-            if not _is_window(value) or int(value) < _MIN_WINDOW:
+            # An offer with a limit is accepted by confirming one (section 7.1.2.1).
+            server_bits = _window_bits(value)
+            if server_bits is None or server_bits < _MIN_WINDOW:
                 return None
-            server_bits = int(value)
         elif name == "client_max_window_bits":
             # Without a value it only says that the client would take a limit (section 7.1.2.2).
             if has_value:
-                if not _is_window(value):
+                client_bits = _window_bits(value)
+                if client_bits is None:
                     return None
-                client_bits = int(value)
         else:
             return None
     return Parameters(server_no_takeover, client_no_takeover, server_bits, client_bits)
 
 
-def _is_window(value: str) -> bool:
-    return value in ("8", "9", "10", "11", "12", "13", "14", "15")
+def _window_bits(value: str) -> int | None:
+    match = _BITS.fullmatch(value)
+    return int(match[2]) if match else None
 
 
 class RawInflater:
@@ -103,7 +105,7 @@ class RawInflater:
     def __init__(self, parameters: Parameters) -> None:
         self._takeover = not parameters.client_no_context_takeover
         # Inflating with a larger window than was used is always right.
-        self._window = -max(parameters.client_max_window_bits, _MIN_WINDOW)
+        self._window = -max(parameters.client_max_window_bits or _MAX_WINDOW, _MIN_WINDOW)
         self._decompressor = zlib.decompressobj(self._window)
 
     def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
@@ -115,7 +117,8 @@ class RawInflater:
             limit: Bytes that may still come out of this message.
 
         Raises:
-            WebSocketError: 1007 where the data is not a deflate stream, 1009 where more than ``limit`` comes out.
+            WebSocketError: 1007 where the data is not a deflate stream or goes on after the end of one, 1009 where more
+                than ``limit`` comes out.
         """
         if final:
             data += _TAIL
@@ -126,6 +129,11 @@ class RawInflater:
             raise WebSocketError(1007, "invalid compressed data") from error
         if len(out) > limit:
             raise WebSocketError(1009, "message too big")
+        if self._decompressor.eof:
+            # A block was marked as the last (section 7.2.3.4). What follows would be lost, and zlib would keep it.
+            rest = self._decompressor.unused_data
+            if (rest[: -len(_TAIL)] if final else rest) not in (b"", b"\x00"):
+                raise WebSocketError(1007, "invalid compressed data")
         if final and (not self._takeover or self._decompressor.eof):
             self._decompressor = zlib.decompressobj(self._window)
         return out
@@ -138,7 +146,7 @@ class Deflater:
 
     def __init__(self, parameters: Parameters, level: int) -> None:
         self._takeover = not parameters.server_no_context_takeover
-        self._window = -parameters.server_max_window_bits
+        self._window = -(parameters.server_max_window_bits or _MAX_WINDOW)
         self._level = level
         self._compressor = zlib.compressobj(level, zlib.DEFLATED, self._window) if self._takeover else None
 

@@ -117,13 +117,15 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) ->
         protocol: The new owner.
         nodelay: Whether small writes leave at once (TCP_NODELAY).
     """
+    if stream.closed():
+        return
     try:
-        unread = _take_unread(stream)
+        # Set for both handles; before anything is written, and whatever asyncio makes of the socket.
+        stream.set_nodelay(nodelay)
         if isinstance(stream, SSLIOStream):
-            stream.set_nodelay(nodelay)
-            protocol.set_unread(unread)
             _StreamTransport(stream, protocol).start()
             return
+        unread = _take_unread(stream)
         sock = stream.socket.dup()
     except (StreamClosedError, OSError):
         stream.close()
@@ -132,14 +134,14 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) ->
     # The read that was still waiting for bytes ends here; the connection goes on under its second handle.
     stream.close()
     try:
-        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
     except OSError:
         sock.close()
         return
     if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
-        # asyncio has switched Nagle's algorithm off.
+        # asyncio has switched Nagle's algorithm off; and the connection may be over already.
         with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
 
 
 def _take_unread(stream: IOStream) -> bytes:
@@ -184,13 +186,22 @@ class _StreamTransport(asyncio.Transport):
         self._reading = asyncio.ensure_future(self._read())
 
     async def _read(self) -> None:
-        with contextlib.suppress(StreamClosedError, OSError):
+        error = None
+        try:
             while True:
+                data = await self._stream.read_bytes(READ_SIZE, partial=True)
                 await self._may_read.wait()
-                self._protocol.received(await self._stream.read_bytes(READ_SIZE, partial=True))
-        self._closing = True
-        self._stream.close()
-        self._protocol.connection_lost(None)
+                # What comes while the last bytes are on their way out is for nobody.
+                if not self._closing:
+                    self._protocol.received(data)
+        except (StreamClosedError, OSError):
+            pass
+        except Exception as exc:
+            error = exc
+            context = {"message": "Fatal error: protocol.received() call failed.", "exception": exc, "transport": self}
+            asyncio.get_running_loop().call_exception_handler(context)
+        self.abort()
+        self._protocol.connection_lost(error)
 
     def write(self, data: Any) -> None:
         if self._stream.closed():
@@ -205,7 +216,7 @@ class _StreamTransport(asyncio.Transport):
         def written(future: "asyncio.Future[None]") -> None:
             future.exception()
             self._pending -= size
-            if self._paused and self._pending <= _LOW_WATER:
+            if self._paused and self._pending <= _LOW_WATER and not self._stream.closed():
                 self._paused = False
                 self._protocol.resume_writing()
             if self._closing and not self._pending:
@@ -218,11 +229,13 @@ class _StreamTransport(asyncio.Transport):
 
     def close(self) -> None:
         self._closing = True
+        self._may_read.set()
         if not self._pending:
             self._stream.close()
 
     def abort(self) -> None:
         self._closing = True
+        self._may_read.set()
         self._stream.close()
 
     def is_closing(self) -> bool:
@@ -238,7 +251,7 @@ class _StreamTransport(asyncio.Transport):
         self._may_read.set()
 
     def is_reading(self) -> bool:
-        return self._may_read.is_set()
+        return self._may_read.is_set() and not self._closing
 
     def get_write_buffer_size(self) -> int:
         return self._pending

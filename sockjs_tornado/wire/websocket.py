@@ -279,18 +279,22 @@ class FrameParser:
         return stop
 
     def _collect(self, chunk: bytes, final: bool, events: list[Event]) -> None:
+        # Fragments that hold nothing may come without end, so they must take nothing.
         if self._message == TEXT:
             # Decoded as it comes, so that bad UTF-8 is found at once and not a megabyte later.
             if self._decoder is None:
                 self._decoder = codecs.getincrementaldecoder("utf-8")()
             text: list[str] = self._parts or []  # type: ignore[assignment]
-            text.append(self._decoder.decode(chunk, final))
+            decoded = self._decoder.decode(chunk, final)
+            if decoded:
+                text.append(decoded)
             self._parts = text
             if final:
                 events.append("".join(text))
         else:
             binary: list[bytes] = self._parts or []  # type: ignore[assignment]
-            binary.append(chunk)
+            if chunk:
+                binary.append(chunk)
             self._parts = binary
             if final:
                 events.append(b"".join(binary))

@@ -1,0 +1,111 @@
+"""The server's side of the tests: what is served, what it is served by, and what it logs."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import tornado.httpserver
+from client import within
+
+from sockjs_tornado import ConnectionInfo, SockJSConnection
+
+
+class Echo(SockJSConnection):
+    """Sends every message back."""
+
+    def on_message(self, message: str | bytes) -> None:
+        self.send(message)
+
+
+class Noted(SockJSConnection):
+    """A connection that writes down what it hears.
+
+    Attributes:
+        info: What ``on_open`` was given.
+        closes: Code and reason, once for each ``on_close``.
+    """
+
+    info: ConnectionInfo
+
+    def __init__(self, session: Any, opened: "asyncio.Queue[Noted]") -> None:
+        super().__init__(session)
+        self.closes: list[tuple[int | None, str | None]] = []
+        self._opened = opened
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._closed = asyncio.Event()
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.info = info
+        self._opened.put_nowait(self)
+
+    def on_message(self, message: Any) -> None:
+        self._messages.put_nowait(message)
+
+    def on_close(self) -> None:
+        self.closes.append((self.close_code, self.close_reason))
+        self._closed.set()
+
+    async def message(self) -> Any:
+        """Return the next message."""
+        return await within(self._messages.get())
+
+    async def closed(self) -> tuple[int | None, str | None]:
+        """Wait for ``on_close`` and return why it was."""
+        await within(self._closed.wait())
+        (why,) = self.closes
+        return why
+
+
+class Journal:
+    """Makes connections of which the test gets hold: give it to a router in place of a class."""
+
+    def __init__(self, kind: type[Noted] = Noted) -> None:
+        self.opened: asyncio.Queue[Noted] = asyncio.Queue()
+        self._kind = kind
+
+    def __call__(self, session: Any) -> Noted:
+        return self._kind(session, self.opened)
+
+    async def connection(self) -> Noted:
+        """Return the next connection that opens, or has opened."""
+        return await within(self.opened.get())
+
+
+async def congest(connection: SockJSConnection) -> int:
+    """Send messages of 100,000 letters x until the client's buffers are full; return how many."""
+    sent = 0
+    while not connection.session.is_congested:
+        connection.send("x" * 100_000)
+        sent += 1
+        # The client's side reads ahead what it may.
+        await asyncio.sleep(0)
+        assert sent < 10_000
+    return sent
+
+
+class LogWatch:
+    """What was logged at WARNING or above; a test takes the records that it expects."""
+
+    def __init__(self) -> None:
+        self.records: list[logging.LogRecord] = []
+
+    def take(self, text: str) -> logging.LogRecord:
+        """Remove and return the first record whose message holds ``text``; fail where there is none."""
+        for record in self.records:
+            if text in record.getMessage():
+                self.records.remove(record)
+                return record
+        raise AssertionError(f"nothing logged with {text!r} in it: {[r.getMessage() for r in self.records]}")
+
+
+class RunningServer:
+    """An application that listens on a free port of loopback."""
+
+    def __init__(self, http: tornado.httpserver.HTTPServer, port: int) -> None:
+        self.http = http
+        self.port = port
+
+
+#: What the fixture ``serve`` is.
+Serve = Callable[..., Awaitable[RunningServer]]

@@ -1,0 +1,535 @@
+"""Clients on bare sockets: requests leave as the bytes they were given as, answers are read to the letter.
+
+:class:`Client` is one HTTP connection, :class:`WebSocket` one that was upgraded. A :class:`Peer` is a whole SockJS
+client on one transport; what it takes off a response is exactly one framing, and a single byte too many fails the test.
+"""
+
+import asyncio
+import base64
+import hashlib
+import itertools
+import json
+import re
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+T = TypeVar("T")
+
+#: Seconds after which anything that was to come is considered lost.
+WAIT = 30
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+#: The header fields of an opening handshake.
+HANDSHAKE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    f"Sec-WebSocket-Key: {KEY}",
+)
+FORM = "Content-Type: application/x-www-form-urlencoded"
+
+POLLING = ("xhr", "jsonp")
+STREAMING = ("xhr_streaming", "eventsource", "htmlfile")
+RECEIVING = (*POLLING, *STREAMING)
+#: Everything that speaks in frames.
+FRAMED = (*RECEIVING, "websocket")
+
+
+class Url(NamedTuple):
+    """A URL of a router, behind its prefix."""
+
+    path: str
+    method: str
+    cors: bool
+
+    @property
+    def allowed(self) -> str:
+        """What the Allow field says."""
+        return f"OPTIONS, {self.method}" if self.cors else self.method
+
+
+#: What belongs to no session.
+PAGES = (
+    Url("", "GET", False),
+    Url("/", "GET", False),
+    Url("/info", "GET", True),
+    Url("/iframe.html", "GET", False),
+    Url("/iframe-1.2.html", "GET", False),
+    Url("/websocket", "GET", False),
+)
+#: What belongs to a session.
+SESSION_URLS = (
+    Url("/000/abc/xhr", "POST", True),
+    Url("/000/abc/xhr_send", "POST", True),
+    Url("/000/abc/xhr_streaming", "POST", True),
+    Url("/000/abc/eventsource", "GET", True),
+    Url("/000/abc/htmlfile?c=cb", "GET", False),
+    Url("/000/abc/jsonp?c=cb", "GET", False),
+    Url("/000/abc/jsonp_send", "POST", False),
+    Url("/000/abc/websocket", "GET", False),
+)
+URLS = (*PAGES, *SESSION_URLS)
+
+
+def path_of(url: Url) -> str:
+    """Name a URL in a test's id."""
+    return url.path.removeprefix("/000/abc").partition("?")[0] or "-"
+
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\x20-\x7e]+)")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+_CHUNK_SIZE = re.compile(rb"[0-9a-f]+")
+# What the protocol wants escaped.
+_UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]")
+
+#: What the fixtures ``connect`` and ``join`` are.
+Connect = Callable[..., Awaitable["Client"]]
+Join = Callable[..., "Peer"]
+
+_ids = itertools.count(1)
+
+
+async def within(awaitable: Awaitable[T]) -> T:
+    """Await something that comes soon."""
+    async with asyncio.timeout(WAIT):
+        return await awaitable
+
+
+def new_session() -> str:
+    """Return an id that no other session of this run has."""
+    return f"session{next(_ids)}"
+
+
+def request(
+    method: str,
+    target: str,
+    *fields: str,
+    body: bytes | None = None,
+    version: str = "HTTP/1.1",
+    host: str = "localhost",
+) -> bytes:
+    """Return the bytes of a request; only a body brings a Content-Length with it."""
+    lines = [f"{method} {target} {version}", f"Host: {host}", *fields]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+@dataclass
+class Response:
+    """The head of a response, and its body once that was read."""
+
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    body: bytes = b""
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of all fields with a name."""
+        return [value for key, value in self.fields if key.lower() == name.lower()]
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.all(name))
+
+    def __getitem__(self, name: str) -> str:
+        (value,) = self.all(name)
+        return value
+
+    @property
+    def text(self) -> str:
+        """The body, which has to be UTF-8."""
+        return self.body.decode()
+
+
+class Client:
+    """One connection to a server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> "Client":
+        """Connect, from an address of loopback."""
+        name = "localhost" if tls else None
+        opening = asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, local_addr=(source, 0))
+        return cls(*await within(opening))
+
+    @property
+    def port(self) -> int:
+        """The connection's own port."""
+        return int(self.writer.get_extra_info("sockname")[1])
+
+    def write(self, data: bytes) -> None:
+        """Write bytes, in one packet where they fit into one."""
+        self.writer.write(data)
+
+    async def head(self) -> Response:
+        """Read the head of a response."""
+        raw = await within(self.reader.readuntil(b"\r\n\r\n"))
+        status_line, *lines = raw.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        start = _STATUS_LINE.fullmatch(status_line)
+        assert start, status_line
+        fields = []
+        for line in lines:
+            field = _FIELD.fullmatch(line)
+            assert field, line
+            fields.append((field[1].decode(), field[2].decode()))
+        return Response(int(start[1]), start[2].decode(), fields)
+
+    async def response(self, method: str = "") -> Response:
+        """Read a whole response, its body measured as RFC 9112, section 6.3, says."""
+        response = await self.head()
+        chunked = "Transfer-Encoding" in response
+        assert not (chunked and "Content-Length" in response)
+        if response.status in (101, 204, 304) or method == "HEAD":
+            assert not chunked
+            assert response.status == 304 or method == "HEAD" or "Content-Length" not in response
+        elif chunked:
+            assert response["Transfer-Encoding"] == "chunked"
+            response.body = b"".join(await self.chunks())
+        elif "Content-Length" in response:
+            response.body = await within(self.reader.readexactly(int(response["Content-Length"])))
+        else:
+            response.body = await self.rest()
+        return response
+
+    async def chunk(self) -> bytes:
+        """Read one chunk of a body; the last one is empty."""
+        line = await within(self.reader.readuntil(b"\r\n"))
+        size = line.removesuffix(b"\r\n")
+        assert _CHUNK_SIZE.fullmatch(size), line
+        data = await within(self.reader.readexactly(int(size, 16)))
+        assert await within(self.reader.readexactly(2)) == b"\r\n"
+        return data
+
+    async def chunks(self) -> list[bytes]:
+        """Read what is left of a chunked body."""
+        chunks = []
+        while chunk := await self.chunk():
+            chunks.append(chunk)
+        return chunks
+
+    async def exactly(self, size: int) -> bytes:
+        """Read so many bytes."""
+        return await within(self.reader.readexactly(size))
+
+    async def rest(self) -> bytes:
+        """Read until the server closes."""
+        return await within(self.reader.read(-1))
+
+    async def fetch(self, url: Url, *fields: str, prefix: str = "/echo", **more: Any) -> Response:
+        """Ask for a URL by its own method and read the head; what follows it is left to come."""
+        fields = (*HANDSHAKE, *fields) if url.path.endswith("/websocket") else fields
+        body = b"[]" if url.method == "POST" else None
+        self.write(request(url.method, prefix + url.path, *fields, body=body, **more))
+        return await self.head()
+
+    async def ask(self, method: str, target: str, *fields: str, body: bytes | None = None, **more: Any) -> Response:
+        """Send a request and read the whole response."""
+        self.write(request(method, target, *fields, body=body, **more))
+        return await self.response(method)
+
+    def reset(self) -> None:
+        """Have the connection reset, not closed in good order, when it goes."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def leave(self) -> None:
+        """Close the socket, before the event loop looks at any other."""
+        self.writer.transport.abort()
+        # The transport has queued the closing of its socket; it comes before this task's next step.
+        await asyncio.sleep(0)
+
+
+async def settle(connect: Connect, server: Any) -> None:
+    """Return once the server has seen what was sent to it before, on whatever connection.
+
+    It runs on this event loop, and what is on its way to a connection that it knows is read before a new one is served.
+    """
+    response = await (await connect(server)).ask("GET", "/not-there")
+    assert response.status == 404
+
+
+class Frame(NamedTuple):
+    """One websocket frame from the server."""
+
+    opcode: int
+    payload: bytes
+    fin: bool
+    rsv: int
+
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+def frame(
+    opcode: int, payload: bytes | str = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = b"\x0f\xa5\x00\x7e"
+) -> bytes:
+    """Return the bytes of a client's frame; without a mask it is one that no client may send."""
+    if isinstance(payload, str):
+        payload = payload.encode()
+    size = len(payload)
+    masked = 0x80 if mask else 0
+    head = bytes([fin << 7 | rsv << 4 | opcode])
+    if size < 126:
+        head += bytes([masked | size])
+    elif size < 1 << 16:
+        head += struct.pack(">BH", masked | 126, size)
+    else:
+        head += struct.pack(">BQ", masked | 127, size)
+    if mask is None:
+        return head + payload
+    key = (mask * (size // 4 + 1))[:size]
+    hidden = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
+    return head + mask + hidden.to_bytes(size, "big")
+
+
+def closing(code: int, reason: str = "") -> bytes:
+    """Return the bytes of a client's close frame."""
+    return frame(CLOSE, code.to_bytes(2, "big") + reason.encode())
+
+
+class WebSocket:
+    """A websocket, frame by frame."""
+
+    def __init__(self, client: Client, response: Response) -> None:
+        self.client = client
+        self.response = response
+
+    @classmethod
+    async def open(cls, client: Client, target: str, *fields: str, first: bytes = b"") -> "WebSocket":
+        """Do the opening handshake, with ``first`` in the same packet."""
+        client.write(request("GET", target, *HANDSHAKE, *fields) + first)
+        response = await client.response()
+        assert (response.status, response.reason) == (101, "Switching Protocols"), response
+        assert response["Upgrade"] == "websocket"
+        assert response["Connection"] == "Upgrade"
+        digest = hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        assert response["Sec-WebSocket-Accept"] == base64.b64encode(digest).decode()
+        return cls(client, response)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes."""
+        self.client.write(data)
+
+    async def frame(self) -> Frame:
+        """Read one frame, which must be as short as it can be and have no mask."""
+        first, second = await self.client.exactly(2)
+        size = second
+        if size == 126:
+            size = int.from_bytes(await self.client.exactly(2), "big")
+            assert size >= 126
+        elif size == 127:
+            size = int.from_bytes(await self.client.exactly(8), "big")
+            assert size >= 1 << 16
+        else:
+            assert size < 126
+        return Frame(first & 15, await self.client.exactly(size), bool(first & 0x80), first >> 4 & 7)
+
+    async def text(self) -> str:
+        """Read one whole, plain text message."""
+        got = await self.frame()
+        assert (got.opcode, got.fin, got.rsv) == (TEXT, True, 0), got
+        return got.payload.decode()
+
+    async def closed(self) -> tuple[int, str]:
+        """Read the close frame; code 0 stands for none. Nothing may come after it but the end."""
+        got = await self.frame()
+        assert (got.opcode, got.fin, got.rsv) == (CLOSE, True, 0), got
+        assert await self.client.rest() == b""
+        return int.from_bytes(got.payload[:2], "big"), got.payload[2:].decode()
+
+
+def decode_uri(text: str) -> str:
+    """Do what JavaScript's function of this name does (ECMA-262, section 19.2.6.2)."""
+
+    def decode(match: re.Match[str]) -> str:
+        decoded = bytes.fromhex(match[0].replace("%", "")).decode()
+        return "".join(quote(char, safe="") if char in ";/?:@&=+$,#" else char for char in decoded)
+
+    assert not re.search("%(?![0-9A-Fa-f]{2})", text), "JavaScript would raise an URIError"
+    return re.sub("(?:%[0-9A-Fa-f]{2})+", decode, text)
+
+
+_FRAMINGS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "xhr": (r"(.+)\n", str),
+    "xhr_streaming": (r"(.+)\n", str),
+    "eventsource": (r"data: ([^\r\n\0]+)\r\n\r\n", decode_uri),
+    "htmlfile": (r'<script>\np\(("[^<]+")\);\n</script>\r\n', json.loads),
+    "jsonp": (r'/\*\*/cb\((".+")\);\r\n', json.loads),
+}
+
+
+def unframe(transport: str, data: bytes) -> str:
+    """Take exactly one framing off."""
+    pattern, decode = _FRAMINGS[transport]
+    match = re.fullmatch(pattern, data.decode())
+    assert match, data
+    return decode(match[1])
+
+
+def asking(transport: str, base: str, *fields: str, version: str = "HTTP/1.1") -> bytes:
+    """Return the bytes of a receiving request."""
+    if transport in ("xhr", "xhr_streaming"):
+        return request("POST", f"{base}/{transport}", *fields, body=b"", version=version)
+    query = "?c=cb" if transport in ("jsonp", "htmlfile") else ""
+    return request("GET", f"{base}/{transport}{query}", *fields, version=version)
+
+
+def sending(transport: str, base: str, payload: str) -> bytes:
+    """Return the bytes of a sending request for the client of a receiving transport."""
+    if transport == "jsonp":
+        return request("POST", f"{base}/jsonp_send", FORM, body=urlencode({"d": payload}).encode())
+    return request("POST", f"{base}/xhr_send", "Content-Type: text/plain", body=payload.encode())
+
+
+def messages_of(text: str) -> list[str]:
+    """Return the messages of an ``a[...]`` frame that clients can read."""
+    assert text[0] == "a", text
+    assert not _UNSAFE.search(text), text
+    messages: list[str] = json.loads(text[1:])
+    assert all(type(message) is str for message in messages)
+    return messages
+
+
+async def first_frame(client: Client, transport: str) -> str:
+    """Read the answer to a receiving request as far as its first frame."""
+    if transport in POLLING:
+        return unframe(transport, (await client.response()).body)
+    await client.head()
+    await client.chunk()
+    return unframe(transport, await client.chunk())
+
+
+class Peer:
+    """A SockJS client on one transport, and the base of those.
+
+    Args:
+        transport: Its name.
+        connect: Makes a connection when called without arguments.
+        prefix: Of the router.
+        session: The session's id; a new one by default.
+    """
+
+    def __init__(self, transport: str, connect: Connect, prefix: str = "/echo", session: str = "") -> None:
+        self.transport = transport
+        self.connect = connect
+        self.session = session or new_session()
+        self.base = f"{prefix}/000/{self.session}"
+        self._sender: Client | None = None
+        self._messages: list[str] = []
+
+    def asking(self, *fields: str, version: str = "HTTP/1.1") -> bytes:
+        """Return the bytes of a receiving request."""
+        return asking(self.transport, self.base, *fields, version=version)
+
+    async def frame(self) -> str:
+        """Return the next frame; ask for it, once or again, where that has to be done."""
+        raise NotImplementedError
+
+    async def message(self) -> str:
+        """Return the next message."""
+        if not self._messages:
+            self._messages = messages_of(await self.frame())
+        return self._messages.pop(0)
+
+    async def send(self, *messages: str) -> None:
+        """Send messages, all at once."""
+        if self._sender is None:
+            self._sender = await self.connect()
+        self._sender.write(sending(self.transport, self.base, json.dumps(messages)))
+        response = await self._sender.response()
+        assert response.status == (200 if self.transport == "jsonp" else 204), response
+
+    def vanish(self) -> None:
+        """Leave without a word."""
+        raise NotImplementedError
+
+
+class PollingPeer(Peer):
+    """Asks for each frame anew, always on the same connection."""
+
+    client: Client | None = None
+    asked = False
+
+    async def listen(self) -> Client:
+        """Ask for a frame."""
+        if self.client is None:
+            self.client = await self.connect()
+        self.client.write(self.asking())
+        self.asked = True
+        return self.client
+
+    async def frame(self) -> str:
+        client = self.client if self.asked else None
+        client = client or await self.listen()
+        self.asked = False
+        response = await client.response()
+        assert response.status == 200, response
+        return unframe(self.transport, response.body)
+
+    def vanish(self) -> None:
+        assert self.client is not None
+        self.client.writer.transport.abort()
+
+
+class StreamingPeer(Peer):
+    """Takes frame after frame off a response, and asks for the next response when one ends."""
+
+    client: Client | None = None
+
+    async def listen(self) -> Client:
+        """Ask for a response, and read as far as its first frame."""
+        self.client = await self.connect()
+        self.client.write(self.asking())
+        response = await self.client.head()
+        assert response.status == 200, response
+        await self.client.chunk()
+        return self.client
+
+    async def frame(self) -> str:
+        while True:
+            client = self.client or await self.listen()
+            chunk = await client.chunk()
+            if chunk:
+                return unframe(self.transport, chunk)
+            assert await client.rest() == b""
+            self.client = None
+
+    def vanish(self) -> None:
+        assert self.client is not None
+        self.client.writer.transport.abort()
+
+
+class WebSocketPeer(Peer):
+    """Has a websocket."""
+
+    websocket: WebSocket | None = None
+
+    async def listen(self) -> WebSocket:
+        """Open the websocket."""
+        self.websocket = await WebSocket.open(await self.connect(), f"{self.base}/websocket")
+        return self.websocket
+
+    async def frame(self) -> str:
+        return await (self.websocket or await self.listen()).text()
+
+    async def send(self, *messages: str) -> None:
+        assert self.websocket is not None
+        self.websocket.write(frame(TEXT, json.dumps(messages)))
+
+    def vanish(self) -> None:
+        assert self.websocket is not None
+        self.websocket.client.writer.transport.abort()
+
+
+def peer(transport: str, connect: Connect, **more: str) -> Peer:
+    """Make a client of a transport."""
+    kind = WebSocketPeer if transport == "websocket" else PollingPeer if transport in POLLING else StreamingPeer
+    return kind(transport, connect, **more)

@@ -1,0 +1,241 @@
+"""What stands around a session in the tests that need no server: a host, receivers, and a connection that takes notes.
+
+Time moves when the test says so, and nothing here forgives: a receiver that is written to after its end fails the
+test, and so does a deadline that is left behind.
+"""
+
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
+from sockjs_tornado.protocol import Message, PreparedMessage
+from sockjs_tornado.session import Session
+
+IP = "192.0.2.1"
+
+
+class Pause:
+    """Awaited, it lets the host go on; the host's next turn comes back."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+class FakeHost:
+    """Keeps sessions without an event loop.
+
+    Args:
+        eager: Whether a coroutine starts at once, as from Python 3.12 on, or with the next turn.
+
+    Attributes:
+        time: Now.
+        removed: The sessions that have ended, in order.
+    """
+
+    def __init__(self, *, eager: bool = True) -> None:
+        self.closing = False
+        self.time = 1000.0
+        self.removed: list[Session] = []
+        self._eager = eager
+        self._deadlines: list[Any] = []
+        self._soon: list[Callable[[], None]] = []
+        self._running: list[Coroutine[Any, Any, None]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def schedule(self, owner: Any) -> None:
+        if owner not in self._deadlines and owner.due != math.inf:
+            self._deadlines.append(owner)
+
+    def cancel(self, owner: Any) -> None:
+        if owner in self._deadlines:
+            self._deadlines.remove(owner)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._soon.append(callback)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._running.append(coroutine)
+        if self._eager:
+            self._step(coroutine)
+
+    def remove(self, session: Session) -> None:
+        assert session not in self.removed
+        self.cancel(session)
+        self.removed.append(session)
+
+    def get(self, session_id: str) -> Session | None:
+        return None
+
+    @property
+    def due(self) -> float:
+        """When the next deadline comes, infinity for never."""
+        return min((owner.due for owner in self._deadlines), default=math.inf)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no callback is waiting for its turn."""
+        return not self._soon and not self._running
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and call whoever is due."""
+        end = self.time + seconds
+        while self.due <= end:
+            owner = min(self._deadlines, key=lambda owner: owner.due)
+            self.time = max(self.time, owner.due)
+            owner.check(self.time)
+            assert owner not in self._deadlines or owner.due > self.time, "nothing was done about the deadline"
+        self.time = end
+
+    def turn(self) -> None:
+        """Do what an event loop does in one turn."""
+        callbacks, self._soon = self._soon, []
+        for callback in callbacks:
+            callback()
+        for coroutine in tuple(self._running):
+            self._step(coroutine)
+
+    def _step(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            self._running.remove(coroutine)
+
+
+class Receiver:
+    """Somewhere a client listens.
+
+    Args:
+        session: Whom to tell.
+        limit: Frames it has room for: one for a poll, more for a stream, infinity for a websocket.
+        binary: Whether it is a raw websocket's.
+
+    Attributes:
+        frames: What was written: a frame or a prepared message as it is, messages as a list, a close frame as its code
+            and reason.
+        ended: Whether nothing may be written any more.
+        gone: Whether the client has left without the session having heard of it.
+        full: Whether the buffer fills up with the next write.
+    """
+
+    def __init__(self, session: Session, limit: float = math.inf, *, binary: bool = False) -> None:
+        self.binary = binary
+        self.frames: list[Any] = []
+        self.ended = False
+        self.gone = False
+        self.full = False
+        self._session = session
+        self._left = limit
+
+    def attach(self, ip: str = IP) -> "Receiver":
+        """Listen."""
+        self._session.attach(self, ip)
+        return self
+
+    def send_frame(self, frame: str) -> None:
+        self._write(frame)
+
+    def send_messages(self, messages: Sequence[Message]) -> None:
+        assert messages
+        self._write(list(messages))
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        self._write(message)
+
+    def close(self, code: int, reason: str) -> None:
+        assert not self.ended, "closed after its end"
+        self.ended = True
+        self.frames.append((code, reason))
+
+    def is_gone(self) -> bool:
+        return self.gone
+
+    def cut(self, *why: Any) -> None:
+        """Be cut off by the network, or report the end of what was closed."""
+        self.ended = True
+        self._session.lose(self, *why)
+
+    def drain(self) -> None:
+        """Have room in the buffer again."""
+        self.full = False
+        self._session.resume(self)
+
+    def take(self) -> list[Any]:
+        """Return the frames since the last time."""
+        frames, self.frames = self.frames, []
+        return frames
+
+    def _write(self, frame: Any) -> None:
+        assert not self.ended, f"{frame!r} was written to a receiver that has ended"
+        self.frames.append(frame)
+        self._left -= 1
+        if self._left <= 0:
+            self.ended = True
+            self._session.detach(self)
+        elif self.full:
+            self._session.pause(self)
+
+
+class Notes(SockJSConnection):
+    """A connection that writes down what it hears and then does what the test wants.
+
+    Args:
+        session: Whose connection it is.
+        acts: What to do in a callback, by its name: a function of the connection and what came.
+
+    Attributes:
+        heard: ``"open"``, each message, and close code and reason.
+        info: What ``on_open`` was given.
+    """
+
+    def __init__(self, session: Session, acts: Mapping[str, Callable[..., Any]]) -> None:
+        super().__init__(session)
+        self.heard: list[Any] = []
+        self._acts = acts
+
+    def on_open(self, info: ConnectionInfo) -> Any:
+        self.info = info
+        self.heard.append("open")
+        return self._act("on_open", info)
+
+    def on_message(self, message: Message) -> Any:
+        self.heard.append(message)
+        return self._act("on_message", message)
+
+    def on_close(self) -> Any:
+        self.heard.append((self.close_code, self.close_reason))
+        return self._act("on_close")
+
+    def _act(self, name: str, *what: Any) -> Any:
+        act = self._acts.get(name)
+        return act(self, *what) if act is not None else None
+
+
+def make_info(**fields: Any) -> ConnectionInfo:
+    """Return what is known of a request."""
+    usual = {"ip": IP, "uri": "/chat/0/s/xhr", "prefix": "/chat", "transport": "xhr", "headers": {}, "cookies": {}}
+    return ConnectionInfo(**usual | fields)
+
+
+def make_session(
+    host: Any,
+    session_id: str | None = "secret-id",
+    *,
+    kind: Callable[[Session], Any] | None = None,
+    acts: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+    **settings: Any,
+) -> Session:
+    """Return a session of a server of its own.
+
+    Args:
+        host: What keeps it.
+        session_id: None for a websocket's.
+        kind: What makes the connection, where it is not to be :class:`Notes`.
+        acts: What the notes do in their callbacks.
+        settings: Options of the server.
+    """
+    server = SimpleNamespace(settings=Settings(**settings), container=host)
+    return Session(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())

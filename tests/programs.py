@@ -1,0 +1,91 @@
+"""Programs that run beside the tests: servers in processes of their own, and the clients that a machine must have."""
+
+import re
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOCKJS_CLIENT = ROOT / "node_modules/sockjs-client"
+
+#: Seconds in which a program starts or ends, however busy the machine is.
+PATIENCE = 60
+
+
+def find_program(what: str, *names: str) -> str:
+    """Return the path of a program that goes by one of these names; fail where there is none."""
+    for name in names:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    pytest.fail(f"{what} is missing: no {' or '.join(names)} on the PATH. `scripts/system-packages` installs it.")
+
+
+def check_sockjs_client() -> None:
+    """Fail where sockjs-client is not installed."""
+    if not (SOCKJS_CLIENT / "dist/sockjs.min.js").is_file():
+        pytest.fail(f"sockjs-client is missing: {SOCKJS_CLIENT} is not there. `npm ci` installs it.")
+
+
+class Ended(NamedTuple):
+    """How a program ended, and all it said after its first line."""
+
+    status: int
+    output: str
+    errors: str
+
+
+class ServerProgram:
+    """A server in a process of its own. Every warning of Python is shown, so that :meth:`stop` returns it.
+
+    Args:
+        script: The program, below the root of the checkout. It prints one line with its addresses once it listens.
+        arguments: What it is given on its command line.
+
+    Attributes:
+        ports: The ports that it listens on.
+    """
+
+    def __init__(self, script: str, *arguments: str) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as this object
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "default", script, *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
+        self._ended: Ended | None = None
+        ready, _, _ = select.select([self._output], [], [], PATIENCE)
+        line = self._output.readline() if ready else ""
+        self.ports = [int(port) for port in re.findall(r"http://\S+?:(\d+)", line)]
+        if not self.ports:
+            self._process.kill()
+            pytest.fail(f"{script} did not start: {self.stop()}")
+
+    def ask_to_stop(self) -> None:
+        """Begin its end, without waiting."""
+        self._process.terminate()
+
+    def stop(self) -> Ended:
+        """End it, if it has not ended, and return what it left behind."""
+        if self._ended is None:
+            self.ask_to_stop()
+            try:
+                output, _ = self._process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                output, _ = self._process.communicate()
+            with self._errors as errors:
+                errors.seek(0)
+                self._ended = Ended(self._process.returncode, output, errors.read())
+        return self._ended

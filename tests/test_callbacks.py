@@ -1,0 +1,542 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from doubles import FakeHost, Notes, Receiver, make_session
+from tornado.web import HTTPError
+
+from sockjs_tornado import ConnectionClosed
+from sockjs_tornado.session import Session
+
+GO_AWAY = (3000, "Go away!")
+INTERRUPTED = (1002, "Connection interrupted")
+INTERNAL_ERROR = (1011, "Internal error")
+
+Act = Callable[..., Any]
+
+
+class LoopHost(FakeHost):
+    """A host whose coroutines run as tasks of the event loop.
+
+    Args:
+        eager: Whether they start at once, as from Python 3.12 on.
+    """
+
+    def __init__(self, *, eager: bool) -> None:
+        super().__init__(eager=eager)
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._eager:
+            try:
+                waits_for = coroutine.send(None)
+            except StopIteration:
+                return
+            coroutine = _Started(coroutine, waits_for).finish()
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def settle(self) -> None:
+        """Wait until no callback is running any more."""
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+
+
+class _Started:
+    """The rest of a coroutine that waits for its first future."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Any:
+        waits_for = self._waits_for
+        while True:
+            try:
+                result = yield waits_for
+            except BaseException as error:
+                step = self._coroutine.throw, error
+            else:
+                step = self._coroutine.send, result
+            try:
+                waits_for = step[0](step[1])
+            except StopIteration:
+                return
+
+    async def finish(self) -> None:
+        await self
+
+
+@pytest.fixture(params=[False, True], ids=["lazy tasks", "eager tasks"])
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[LoopHost]:
+    host = LoopHost(eager=request.param)
+    yield host
+    await host.settle()
+
+
+def opened(host: LoopHost, session_id: str | None = None, **acts: Act) -> tuple[Session, Receiver]:
+    """Return an open session and its receiver."""
+    session = make_session(host, session_id, acts=acts)
+    return session, Receiver(session).attach()
+
+
+def plainly(act: Act) -> Act:
+    return act
+
+
+def later(act: Act) -> Act:
+    """Return an ``async def`` that does the same after a while."""
+
+    async def wait_and_act(*args: Any) -> Any:
+        await asyncio.sleep(0)
+        return act(*args)
+
+    return wait_and_act
+
+
+def at_once(act: Act) -> Act:
+    """Return an ``async def`` that does the same without waiting for anything."""
+
+    async def act_at_once(*args: Any) -> Any:
+        return act(*args)
+
+    return act_at_once
+
+
+def awaitably(act: Act) -> Act:
+    """Return a plain function whose result is awaited."""
+
+    def act_awaitably(*args: Any) -> Awaitable[Any]:
+        return at_once(act)(*args)
+
+    return act_awaitably
+
+
+any_way = pytest.mark.parametrize("way", [plainly, later, at_once, awaitably])
+
+
+def nothing(*args: Any) -> None:
+    pass
+
+
+def fail(*args: Any) -> None:
+    raise LookupError("the application's own fault")
+
+
+# Order.
+
+
+@any_way
+async def test_callbacks_run_in_order_one_at_a_time(host: LoopHost, way: Callable[[Act], Act]) -> None:
+    running: list[str] = []
+
+    def act(name: str) -> Act:
+        whole = way(nothing)
+
+        def begin(conn: Notes, *what: Any) -> Any:
+            assert running == [], f"{name} began within {running}"
+            result = whole(conn, *what)
+            if result is None:
+                return None
+            running.append(name)
+
+            async def finish() -> None:
+                await result
+                running.remove(name)
+
+            return finish()
+
+        return begin
+
+    session, receiver = opened(host, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    receiver.cut()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", "2", "3", INTERRUPTED]
+
+
+async def test_messages_that_come_while_a_callback_runs_wait_for_it(host: LoopHost) -> None:
+    gates = {name: asyncio.Event() for name in ("open", "1", "2", "3")}
+    began: asyncio.Queue[str] = asyncio.Queue()
+
+    async def on_open(conn: Notes, info: Any) -> None:
+        began.put_nowait("open")
+        await gates["open"].wait()
+
+    async def on_message(conn: Notes, message: str) -> None:
+        began.put_nowait(message)
+        await gates[message].wait()
+
+    session, _ = opened(host, on_open=on_open, on_message=on_message)
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    for name in gates:
+        assert await began.get() == name
+        assert session.conn.heard[-1] == name
+        assert began.empty()
+        gates[name].set()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", "2", "3"]
+
+
+async def test_after_an_async_callback_plain_ones_go_on(host: LoopHost) -> None:
+    def on_message(conn: Notes, message: str) -> Any:
+        return asyncio.sleep(0) if message == "1" else None
+
+    session, _ = opened(host, on_message=on_message)
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    await host.settle()
+    session.receive(["4"])
+    assert session.conn.heard == ["open", "1", "2", "3", "4"]
+
+
+async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(host: LoopHost) -> None:
+    within = []
+
+    def on_message(conn: Notes, message: str) -> None:
+        if message == "1":
+            session.receive(["2"])
+            within.append(list(conn.heard))
+
+    session, _ = opened(host, on_message=on_message)
+    session.receive(["1"])
+    await host.settle()
+    assert within == [["open", "1"]]
+    assert session.conn.heard == ["open", "1", "2"]
+
+
+async def test_on_close_waits_for_what_is_running(host: LoopHost) -> None:
+    gate = asyncio.Event()
+    session, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    session.receive(["1"])
+    session.close()
+    assert session.conn.heard == ["open", "1"]
+    gate.set()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", GO_AWAY]
+
+
+async def test_sessions_do_not_wait_for_each_other(host: LoopHost) -> None:
+    gate = asyncio.Event()
+    busy, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    other, _ = opened(host, on_message=later(nothing))
+    busy.receive(["1", "2"])
+    other.receive(["3", "4"])
+    others = asyncio.ensure_future(asyncio.wait(host.tasks, return_when=asyncio.FIRST_COMPLETED))
+    await others
+    assert other.conn.heard == ["open", "3", "4"]
+    assert busy.conn.heard == ["open", "1"]
+    gate.set()
+
+
+async def test_a_result_that_is_not_awaitable_means_nothing(host: LoopHost) -> None:
+    session, _ = opened(
+        host, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
+    )
+    session.receive(["1", "2"])
+    session.close()
+    assert session.conn.heard == ["open", "1", "2", GO_AWAY]
+
+
+async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
+    futures = {message: asyncio.get_running_loop().create_future() for message in "12"}
+    began: asyncio.Queue[str] = asyncio.Queue()
+
+    def on_message(conn: Notes, message: str) -> Awaitable[object]:
+        began.put_nowait(message)
+        return futures[message]
+
+    session, _ = opened(host, on_message=on_message)
+    session.receive(["1", "2"])
+    assert await began.get() == "1"
+    assert began.empty()
+    futures["1"].set_result("ignored")
+    assert await began.get() == "2"
+    session.close()
+    assert session.conn.heard == ["open", "1", "2"]
+    futures["2"].set_result(False)
+    await host.settle()
+    assert session.conn.heard == ["open", "1", "2", GO_AWAY]
+
+
+# Letting in and rejecting.
+
+
+@any_way
+@pytest.mark.parametrize("answer", [None, True, 0, "", "no"])
+async def test_on_open_lets_in_with_anything_but_false(host: LoopHost, way: Callable[[Act], Act], answer: Any) -> None:
+    session, receiver = opened(host, on_open=way(lambda conn, info: answer))
+    session.receive(["1"])
+    await host.settle()
+    assert receiver.frames == ["o"]
+    assert session.conn.heard == ["open", "1"]
+
+
+@any_way
+@pytest.mark.parametrize("left", [False, True], ids=["client stays", "client leaves"])
+async def test_on_open_rejects_with_false_before_any_message(
+    host: LoopHost, way: Callable[[Act], Act], left: bool
+) -> None:
+    session, receiver = opened(host, on_open=way(lambda conn, info: False))
+    session.receive(["1", "2"])
+    if left and not session.is_closed:
+        receiver.cut()
+    await host.settle()
+    assert session.conn.heard == ["open", (session.close_code, session.close_reason)]
+    assert receiver.frames[1:] in ([GO_AWAY], [])
+    assert session.is_closed
+
+
+@any_way
+async def test_on_open_rejects_silently_with_an_http_error(host: LoopHost, way: Callable[[Act], Act]) -> None:
+    def reject(conn: Notes, info: Any) -> None:
+        raise HTTPError(403)
+
+    session, receiver = opened(host, on_open=way(reject))
+    session.receive(["1"])
+    await host.settle()
+    assert receiver.frames == ["o", GO_AWAY]
+    assert session.conn.heard == ["open", GO_AWAY]
+
+
+async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(host: LoopHost) -> None:
+    async def greet(conn: Notes, info: Any) -> None:
+        await conn.send("welcome")
+        conn.heard.append("never")
+
+    session = make_session(host, None, acts={"on_open": greet})
+    receiver = Receiver(session)
+    receiver.full = True
+    receiver.attach()
+    session.receive(["1"])
+    receiver.cut()
+    await host.settle()
+    assert session.conn.heard == ["open", INTERRUPTED]
+
+
+# What fails.
+
+
+@any_way
+async def test_an_exception_in_on_open_is_logged_and_rejects(
+    host: LoopHost, way: Callable[[Act], Act], logged: Any
+) -> None:
+    session, receiver = opened(host, on_open=way(fail))
+    session.receive(["1"])
+    await host.settle()
+    record = logged.take("on_open of <Session websocket ")
+    assert record.levelname == "ERROR"
+    assert record.exc_info[0] is LookupError
+    assert receiver.frames == ["o", INTERNAL_ERROR]
+    assert session.conn.heard == ["open", INTERNAL_ERROR]
+
+
+@any_way
+async def test_an_exception_in_on_message_is_logged_and_closes(
+    host: LoopHost, way: Callable[[Act], Act], logged: Any
+) -> None:
+    session, receiver = opened(host, on_message=way(fail))
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    await host.settle()
+    assert logged.take("on_message of <Session websocket ").exc_info[0] is LookupError
+    assert receiver.frames == ["o", INTERNAL_ERROR]
+    assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
+
+
+@any_way
+async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
+    host: LoopHost, way: Callable[[Act], Act], logged: Any
+) -> None:
+    failing = way(fail)
+
+    def on_message(conn: Notes, message: str) -> Any:
+        return asyncio.sleep(0) if message == "1" else failing()
+
+    session, receiver = opened(host, on_message=on_message)
+    session.receive(["1", "2", "3"])
+    await host.settle()
+    assert logged.take("on_message of <Session websocket ").exc_info[0] is LookupError
+    assert receiver.frames == ["o", INTERNAL_ERROR]
+    assert session.conn.heard == ["open", "1", "2", INTERNAL_ERROR]
+
+
+@any_way
+async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
+    host: LoopHost, way: Callable[[Act], Act], logged: Any
+) -> None:
+    session, receiver = opened(host, on_close=way(fail))
+    session.close()
+    await host.settle()
+    assert logged.take("on_close of <Session websocket ").exc_info[0] is LookupError
+    assert receiver.frames == ["o", GO_AWAY]
+    assert session.conn.heard == ["open", GO_AWAY]
+
+
+@any_way
+async def test_a_failure_touches_no_other_session(host: LoopHost, way: Callable[[Act], Act], logged: Any) -> None:
+    other, receiver = opened(host)
+    session, _ = opened(host, on_message=way(fail))
+    session.receive(["1"])
+    other.receive(["1"])
+    await host.settle()
+    logged.take("on_message of")
+    assert receiver.frames == ["o"]
+    assert other.conn.heard == ["open", "1"]
+
+
+@any_way
+@pytest.mark.parametrize("name", ["on_open", "on_message", "on_close"])
+async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
+    host: LoopHost, way: Callable[[Act], Act], name: str, logged: Any
+) -> None:
+    def cancelled(*args: Any) -> None:
+        raise asyncio.CancelledError
+
+    session, receiver = opened(host, **{name: way(cancelled)})
+    session.receive(["1"])
+    session.receive(["2"])
+    await host.settle()
+    session.close()
+    await host.settle()
+    assert logged.take(f"{name} of <Session websocket ").exc_info[0] is asyncio.CancelledError
+    end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
+    assert receiver.frames == ["o", end]
+    assert (
+        session.conn.heard
+        == {
+            "on_open": ["open", end],
+            "on_message": ["open", "1", end],
+            "on_close": ["open", "1", "2", end],
+        }[name]
+    )
+
+
+async def test_a_cancelled_helper_does_not_end_the_others(host: LoopHost, logged: Any) -> None:
+    helper = asyncio.get_running_loop().create_future()
+
+    async def wait_for_helper(conn: Notes, message: str) -> None:
+        await helper
+
+    session, _ = opened(host, on_message=wait_for_helper)
+    session.receive(["1", "2"])
+    helper.cancel()
+    await host.settle()
+    logged.take("on_message of")
+    assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
+
+
+@any_way
+async def test_an_http_error_after_on_open_is_logged(host: LoopHost, way: Callable[[Act], Act], logged: Any) -> None:
+    def reject(conn: Notes, message: str) -> None:
+        raise HTTPError(403)
+
+    session, _ = opened(host, on_message=way(reject))
+    session.receive(["1"])
+    await host.settle()
+    assert logged.take("on_message of").exc_info[0] is HTTPError
+    assert session.close_code == 1011
+
+
+@any_way
+async def test_connection_closed_while_the_session_is_open_is_logged(
+    host: LoopHost, way: Callable[[Act], Act], logged: Any
+) -> None:
+    def tell_another(conn: Notes, message: str) -> None:
+        raise ConnectionClosed(1002, "Another connection's")
+
+    session, _ = opened(host, on_message=way(tell_another))
+    session.receive(["1"])
+    await host.settle()
+    assert logged.take("on_message of").exc_info[0] is ConnectionClosed
+    assert session.close_code == 1011
+
+
+def test_an_exception_in_the_constructor_is_the_callers() -> None:
+    def make(session: Session) -> Notes:
+        raise LookupError("the application's own fault")
+
+    with pytest.raises(LookupError, match=r"^the application's own fault$"):
+        make_session(FakeHost(), kind=make)
+
+
+# A client that leaves.
+
+
+@any_way
+async def test_what_a_client_sent_before_it_left_is_delivered(host: LoopHost, way: Callable[[Act], Act]) -> None:
+    session, receiver = opened(host, on_open=later(nothing), on_message=way(nothing))
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    receiver.cut()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", "2", "3", INTERRUPTED]
+
+
+async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_rest(host: LoopHost) -> None:
+    async def echo(conn: Notes, message: str) -> None:
+        await conn.send(message)
+        conn.heard.append("never")
+
+    session, receiver = opened(host, on_message=echo)
+    session.pause(receiver)
+    session.receive(["1", "2", "3"])
+    receiver.cut()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", "2", "3", INTERRUPTED]
+
+
+async def test_what_waits_is_dropped_when_the_application_closes(host: LoopHost) -> None:
+    gate = asyncio.Event()
+    session, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    session.close()
+    gate.set()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", GO_AWAY]
+
+
+@any_way
+async def test_what_waits_is_dropped_when_a_callback_closes(host: LoopHost, way: Callable[[Act], Act]) -> None:
+    session, _ = opened(host, on_message=way(lambda conn, message: conn.close()))
+    session.receive(["1", "2"])
+    session.receive(["3"])
+    await host.settle()
+    assert session.conn.heard == ["open", "1", GO_AWAY]
+
+
+async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(host: LoopHost) -> None:
+    def close_and_wait(conn: Notes, message: str) -> Any:
+        conn.close()
+        return asyncio.sleep(0)
+
+    session, _ = opened(host, on_message=close_and_wait)
+    session.receive(["1", "2"])
+    await host.settle()
+    assert session.conn.heard == ["open", "1", GO_AWAY]
+
+
+async def test_what_waits_is_dropped_when_the_application_closes_after_the_client_left(host: LoopHost) -> None:
+    async def work(conn: Notes, message: str) -> None:
+        await asyncio.sleep(0)
+        conn.close()
+
+    session, receiver = opened(host, on_message=work)
+    session.receive(["1", "2"])
+    receiver.cut()
+    await host.settle()
+    assert session.conn.heard == ["open", "1", INTERRUPTED]
+
+
+async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left(host: LoopHost, logged: Any) -> None:
+    session, receiver = opened(host, on_message=later(fail))
+    session.receive(["1", "2"])
+    receiver.cut()
+    await host.settle()
+    logged.take("on_message of")
+    assert session.conn.heard == ["open", "1", INTERRUPTED]

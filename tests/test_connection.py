@@ -1,0 +1,404 @@
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from doubles import IP, FakeHost, Receiver, make_info, make_session
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
+from sockjs_tornado.connection import encode_text, parse_cookies
+from sockjs_tornado.session import HIGH_WATER, Session
+
+
+def listening(*, raw: bool = False) -> tuple[Session, Receiver]:
+    """Return an open session and its receiver, a raw websocket's or another."""
+    session = make_session(FakeHost(), None)
+    receiver = Receiver(session, binary=raw).attach()
+    receiver.take()
+    return session, receiver
+
+
+def between_polls() -> Session:
+    """Return an open session that nobody listens to."""
+    session = make_session(FakeHost())
+    Receiver(session, 1).attach()
+    return session
+
+
+# What is known of the request.
+
+
+def test_info_tells_what_it_was_given() -> None:
+    headers, cookies = {"user-agent": "curl/8"}, {"user": "42"}
+    info = ConnectionInfo(
+        ip=IP, uri="/chat/0/s/xhr?a=1", prefix="/chat", transport="xhr", headers=headers, cookies=cookies
+    )
+    assert (info.ip, info.uri, info.path, info.prefix) == (IP, "/chat/0/s/xhr?a=1", "/chat/0/s/xhr", "/chat")
+    assert info.transport == "xhr"
+    assert info.headers is headers
+    assert info.cookies is cookies
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        ("", {}),
+        ("?", {}),
+        ("?a=1", {"a": ["1"]}),
+        ("?a=1&b=2&a=3", {"a": ["1", "3"], "b": ["2"]}),
+        ("?a=&b", {"a": [""], "b": [""]}),
+        ("?a=1?b=2", {"a": ["1?b=2"]}),
+        ("?a=1;b=2", {"a": ["1;b=2"]}),
+        ("?a%20b=%D0%BA+%26", {"a b": ["к &"]}),
+        ("?a=%ff%00", {"a": ["\ufffd\0"]}),
+    ],
+)
+def test_arguments_are_those_of_the_query(query: str, arguments: dict[str, list[str]]) -> None:
+    info = make_info(uri=f"/chat/0/s/xhr{query}")
+    assert info.arguments == arguments
+    assert info.path == "/chat/0/s/xhr"
+
+
+@pytest.mark.parametrize("path", ["//[x", "http://[::1", "///", "", "//user@host:port", "/a#b", "*"])
+def test_arguments_are_found_whatever_the_path_is(path: str) -> None:
+    info = make_info(uri=f"{path}?a=1")
+    assert info.arguments == {"a": ["1"]}
+    assert info.path == path
+
+
+def test_get_argument_returns_the_first_value_or_a_default() -> None:
+    info = make_info(uri="/chat?a=1&a=2&b=")
+    assert info.get_argument("a") == "1"
+    assert info.get_argument("b") == ""
+    assert info.get_argument("b", "x") == ""
+    assert info.get_argument("c") is None
+    assert info.get_argument("c", "x") == "x"
+
+
+def test_get_header_takes_a_name_in_any_case() -> None:
+    info = make_info(headers={"user-agent": "curl/8", "via": ""})
+    for name in ("user-agent", "User-Agent", "USER-AGENT"):
+        assert info.get_header(name) == "curl/8"
+    assert info.get_header("Via", "x") == ""
+    assert info.get_header("Origin") is None
+    assert info.get_header("Origin", "x") == "x"
+
+
+def test_get_cookie_returns_the_value_or_a_default() -> None:
+    info = make_info(cookies={"user": "42"})
+    assert info.get_cookie("user") == "42"
+    assert info.get_cookie("User") is None
+    assert info.get_cookie("other", "x") == "x"
+
+
+def test_headers_that_are_passed_on_hold_no_secret() -> None:
+    assert all(name == name.lower() for name in ConnectionInfo.SAFE_HEADERS)
+    assert not ConnectionInfo.SAFE_HEADERS & {"cookie", "authorization", "proxy-authorization", "sec-websocket-key"}
+
+
+@pytest.mark.parametrize(
+    ("header", "cookies"),
+    [
+        ("", {}),
+        ("a=1", {"a": "1"}),
+        ("a=1; b=2;c=3", {"a": "1", "b": "2", "c": "3"}),
+        ('a="x y\\"z"', {"a": 'x y"z'}),
+        ("a=1; a=2", {"a": "2"}),
+        ("a=", {"a": ""}),
+        ("a/b=1; c=2", {}),
+        ("\0", {}),
+    ],
+)
+def test_cookies_are_read_or_there_are_none(header: str, cookies: dict[str, str]) -> None:
+    assert parse_cookies(header) == cookies
+
+
+# Sending.
+
+
+class Text(str):
+    """What a template engine may return."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("", ""),
+        ("x", "x"),
+        ("ключ\0\n", "ключ\0\n"),
+        (Text("x"), "x"),
+        ({}, "{}"),
+        ([], "[]"),
+        ({"a": [1, 2.5, None, True], "b": {"c": "ключ"}}, '{"a":[1,2.5,null,true],"b":{"c":"ключ"}}'),
+        ([1, "x"], '[1,"x"]'),
+    ],
+)
+def test_text_dicts_and_lists_can_be_sent_everywhere(message: Any, text: str) -> None:
+    framed, receiver = listening()
+    framed.conn.send(message)
+    framed.conn.send(message, binary=True)
+    assert receiver.frames == [[text], [text]]
+    raw, receiver = listening(raw=True)
+    raw.conn.send(message)
+    raw.conn.send(message, binary=True)
+    assert receiver.frames == [[text], [text.encode()]]
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda values: st.lists(values)))
+@hypothesis_settings(deadline=None)
+def test_a_list_arrives_as_it_was(value: Any) -> None:
+    text = encode_text([value])
+    assert json.loads(text) == [value]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_can_be_sent_on_a_raw_websocket(kind: Any) -> None:
+    session, receiver = listening(raw=True)
+    session.conn.send(kind(b"\x00\xff"))
+    session.conn.send(kind(b"\x00\xff"), binary=True)
+    assert receiver.frames == [[b"\x00\xff"], [b"\x00\xff"]]
+    assert [type(message) for (message,) in receiver.frames] == [bytes, bytes]
+
+
+def test_bytes_that_change_later_are_sent_as_they_were() -> None:
+    session, receiver = listening(raw=True)
+    session.pause(receiver)
+    data = bytearray(b"before")
+    session.conn.send(data)  # type: ignore[arg-type]
+    data[:] = b"behind"
+    receiver.drain()
+    assert receiver.frames == [[b"before"]]
+
+
+@pytest.mark.parametrize("message", [b"x", bytearray(b"x"), memoryview(b"x")])
+def test_bytes_cannot_be_sent_elsewhere(message: Any) -> None:
+    for session in (listening()[0], between_polls(), make_session(FakeHost())):
+        for binary in (False, True):
+            with pytest.raises(TypeError, match=r"^only a raw websocket carries bytes; encode them as text"):
+                session.conn.send(message, binary)
+
+
+@pytest.mark.parametrize("message", [None, 5, 1.5, True, ("x",), {"x"}, object(), str, iter("x")])
+def test_nothing_else_can_be_sent(message: Any) -> None:
+    expected = rf"^a message is str, dict or list \(bytes on a raw websocket\), not {type(message).__name__}$"
+    for raw in (False, True):
+        session, receiver = listening(raw=raw)
+        with pytest.raises(TypeError, match=expected):
+            session.conn.send(message)
+        assert receiver.frames == []
+        session.close()
+        with pytest.raises(TypeError, match=expected):
+            session.conn.send(message)
+
+
+def test_what_json_cannot_hold_is_not_sent() -> None:
+    session, receiver = listening()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        session.conn.send({"x": {1, 2}})
+    assert receiver.frames == []
+
+
+@pytest.mark.parametrize(("raw", "message"), [(False, "x"), (False, {"x": 1}), (True, "x"), (True, b"x")])
+def test_after_the_end_a_message_goes_nowhere(raw: bool, message: Any) -> None:
+    session, receiver = listening(raw=raw)
+    session.conn.close()
+    session.conn.send(message)
+    assert receiver.frames == [(3000, "Go away!")]
+    receiver.cut()
+    session.conn.send(message)
+    assert receiver.frames == [(3000, "Go away!")]
+
+
+def test_broadcast_is_the_servers() -> None:
+    session, _ = listening()
+    sent = []
+    session.server.broadcast = lambda clients, message: sent.append((clients, message))
+    clients = [session.conn]
+    session.conn.broadcast(clients, {"x": 1})
+    assert sent == [(clients, {"x": 1})]
+    assert sent[0][0] is clients
+
+
+# Waiting for the client.
+
+
+def is_ready(awaitable: Any) -> bool:
+    """Tell whether something can be awaited without waiting."""
+    try:
+        next(awaitable.__await__())
+    except StopIteration:
+        return True
+    return False
+
+
+async def test_to_await_send_means_to_wait_until_the_client_keeps_up() -> None:
+    session, receiver = listening()
+    receiver.full = True
+    waiting = asyncio.ensure_future(session.conn.send("1"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    receiver.drain()
+    await waiting
+    assert receiver.frames == [["1"]]
+
+
+async def test_to_await_send_costs_no_turn_where_the_client_keeps_up() -> None:
+    session, receiver = listening()
+    assert is_ready(session.conn.send("1"))
+    assert receiver.frames == [["1"]]
+
+
+async def test_to_await_send_is_not_to_wait_for_the_next_poll() -> None:
+    session = between_polls()
+    assert is_ready(session.conn.send("x" * HIGH_WATER))
+
+
+async def test_to_await_send_is_to_wait_for_a_poll_that_takes_a_long_queue() -> None:
+    session = between_polls()
+    waiting = asyncio.ensure_future(session.conn.send("x" * (HIGH_WATER + 1)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    Receiver(session, 1).attach()
+    await waiting
+
+
+def test_send_need_not_be_awaited() -> None:
+    session, receiver = listening()
+    session.pause(receiver)
+    for _ in range(3):
+        session.conn.send("x")
+    receiver.drain()
+    assert receiver.frames == [["x", "x", "x"]]
+
+
+async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
+    session, receiver = listening()
+    sent = session.conn.send("1")
+    await sent
+    session.pause(receiver)
+    waiting = asyncio.ensure_future(sent)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    receiver.drain()
+    await waiting
+    await sent
+
+
+async def test_all_that_wait_go_on_in_order() -> None:
+    session, receiver = listening()
+    session.pause(receiver)
+    went_on = []
+
+    async def send(message: str) -> None:
+        await session.conn.send(message)
+        went_on.append(message)
+
+    tasks = [asyncio.ensure_future(send(message)) for message in "123"]
+    await asyncio.sleep(0)
+    assert went_on == []
+    receiver.drain()
+    await asyncio.gather(*tasks)
+    assert went_on == ["1", "2", "3"]
+    assert receiver.frames == [["1", "2", "3"]]
+
+
+async def test_whoever_is_woken_waits_on_where_the_client_has_fallen_behind_again() -> None:
+    session, receiver = listening()
+    session.pause(receiver)
+    waiting = asyncio.ensure_future(session.conn.send("1"))
+    await asyncio.sleep(0)
+    session.resume(receiver)
+    session.pause(receiver)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    session.resume(receiver)
+    await waiting
+
+
+async def test_whoever_gives_up_waiting_harms_nobody() -> None:
+    session, receiver = listening()
+    session.pause(receiver)
+    impatient = asyncio.ensure_future(session.conn.send("1"))
+    patient = asyncio.ensure_future(session.conn.send("2"))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.sleep(0)
+    receiver.drain()
+    await patient
+    assert impatient.cancelled()
+    assert receiver.frames == [["1", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "reason"),
+    [
+        (lambda session, receiver: session.conn.close(4000, "Enough"), 4000, "Enough"),
+        (lambda session, receiver: receiver.cut(), 1002, "Connection interrupted"),
+        (lambda session, receiver: receiver.cut(1001, ""), 1001, ""),
+    ],
+)
+async def test_whoever_waits_hears_that_the_connection_closed(end: Any, code: int, reason: str) -> None:
+    session, receiver = listening()
+    session.pause(receiver)
+    waiting = asyncio.ensure_future(session.conn.send("1"))
+    await asyncio.sleep(0)
+    end(session, receiver)
+    with pytest.raises(ConnectionClosed) as caught:
+        await waiting
+    assert (caught.value.code, caught.value.reason) == (code, reason)
+    with pytest.raises(ConnectionClosed) as caught:
+        await session.conn.send("2")
+    assert (caught.value.code, caught.value.reason) == (code, reason)
+
+
+# Closing, and the rest.
+
+
+def test_a_connection_closes_its_session() -> None:
+    session, receiver = listening()
+    conn = session.conn
+    assert (conn.is_closed, conn.close_code, conn.close_reason) == (False, None, None)
+    conn.close()
+    assert (conn.is_closed, conn.close_code, conn.close_reason) == (True, 3000, "Go away!")
+    conn.close(4000, "Again")
+    assert (conn.is_closed, conn.close_code, conn.close_reason) == (True, 3000, "Go away!")
+    assert receiver.frames == [(3000, "Go away!")]
+
+
+def test_a_connection_closes_with_code_and_reason() -> None:
+    session, receiver = listening()
+    session.conn.close(code=4000, reason="Enough")
+    assert receiver.frames == [(4000, "Enough")]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error"), [(1006, "", ValueError), ("3000", "", ValueError), (3000, None, TypeError)]
+)
+def test_a_connection_does_not_close_with_what_no_frame_can_hold(
+    code: Any, reason: Any, error: type[Exception]
+) -> None:
+    session, receiver = listening()
+    with pytest.raises(error, match=r"^(close code|a close reason is str)"):
+        session.conn.close(code, reason)
+    assert not session.conn.is_closed
+    assert receiver.frames == []
+
+
+def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing() -> None:
+    session = make_session(FakeHost(), kind=SockJSConnection)
+    receiver = Receiver(session).attach()
+    session.receive(["1", "2"])
+    session.close()
+    assert receiver.frames == ["o", (3000, "Go away!")]
+
+
+def test_a_connection_knows_its_session() -> None:
+    session = SimpleNamespace()
+    assert SockJSConnection(session).session is session  # type: ignore[arg-type]

@@ -1,0 +1,70 @@
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import sockjs_tornado
+from sockjs_tornado import exceptions
+from sockjs_tornado.exceptions import (
+    ConfigurationError,
+    ConnectionClosed,
+    HandshakeError,
+    PayloadError,
+    SessionStateError,
+    SockJSError,
+    WebSocketError,
+)
+
+
+def tree(error: type[Exception], depth: int = 0) -> Iterator[tuple[int, str]]:
+    """Yield an error and those derived from it in this package, each with its depth."""
+    yield depth, error.__name__
+    for derived in error.__subclasses__():
+        if derived.__module__.startswith("sockjs_tornado."):
+            yield from tree(derived, depth + 1)
+
+
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+    drawn = [
+        (len(match[1]) // 4, match[2])
+        for match in re.finditer(r"^ {4}((?:[│├└─ ]{4})*)([A-Z]\w+)", exceptions.__doc__ or "", re.MULTILINE)
+    ]
+    assert drawn[0] == (0, "SockJSError")
+    assert sorted(drawn) == sorted(tree(SockJSError))
+
+
+def test_everything_in_the_tree_is_public() -> None:
+    assert sorted(name for _, name in tree(SockJSError)) == exceptions.__all__ == sorted(exceptions.__all__)
+
+
+@pytest.mark.parametrize("name", ["ConfigurationError", "ConnectionClosed", "SockJSError"])
+def test_what_an_application_may_meet_is_exported(name: str) -> None:
+    assert getattr(sockjs_tornado, name) is getattr(exceptions, name)
+    assert name in sockjs_tornado.__all__
+
+
+def test_a_configuration_error_is_a_value_error() -> None:
+    assert issubclass(ConfigurationError, ValueError)
+
+
+@pytest.mark.parametrize("error", [ConnectionClosed, HandshakeError, PayloadError, SessionStateError, WebSocketError])
+def test_the_others_are_none_of_pythons_own(error: type[Exception]) -> None:
+    assert error.__mro__ == (error, SockJSError, Exception, BaseException, object)
+
+
+def test_connection_closed_says_why() -> None:
+    error = ConnectionClosed(1002, "Connection interrupted")
+    assert (error.code, error.reason) == (1002, "Connection interrupted")
+    assert str(error) == "connection closed: 1002 Connection interrupted"
+
+
+def test_a_websocket_error_has_its_close_code() -> None:
+    error = WebSocketError(1007, "invalid UTF-8")
+    assert (error.code, error.reason, str(error)) == (1007, "invalid UTF-8", "invalid UTF-8")
+
+
+def test_a_handshake_error_has_its_status_and_headers() -> None:
+    error = HandshakeError(426, "Another version, please.", (("Sec-WebSocket-Version", "13"),))
+    assert (error.status, error.reason, str(error)) == (426, "Another version, please.", "Another version, please.")
+    assert error.headers == (("Sec-WebSocket-Version", "13"),)
+    assert HandshakeError(400, "No.").headers == ()

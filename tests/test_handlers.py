@@ -1,0 +1,531 @@
+"""Tornado's side: requests, what an application may switch on, and connections that are taken over."""
+
+import asyncio
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Echo, Journal, LogWatch, Noted, Serve
+from client import (
+    FORM,
+    FRAMED,
+    HANDSHAKE,
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    TEXT,
+    URLS,
+    Connect,
+    Join,
+    Url,
+    WebSocket,
+    asking,
+    first_frame,
+    frame,
+    path_of,
+    request,
+    sending,
+    settle,
+    within,
+)
+from tornado.web import HTTPError
+
+from sockjs_tornado import SockJSRouter
+
+# Paths.
+
+
+@pytest.mark.parametrize("raw", ["abc", "%61bc", "a%62%63"])
+async def test_a_session_is_known_by_its_id_however_it_is_spelled(serve: Serve, connect: Connect, raw: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+    assert (await client.ask("POST", f"/echo/111/{raw}/xhr_send", body=b'["x"]')).status == 204
+    assert (await client.ask("POST", f"/echo/%2e%2f/{raw}/xhr", body=b"")).body == b'a["x"]\n'
+
+
+@pytest.mark.parametrize(
+    ("raw", "session_id"),
+    [
+        ("a+b", "a+b"),
+        ("a%20b", "a b"),
+        ("%2e", "."),
+        ("a%2Fb", "a/b"),
+        ("%00", "\0"),
+        ("%", "%"),
+        ("%zz", "%zz"),
+        ("%E2%82%AC", "€"),
+        ("%ff", "\udcff"),
+        ("%C3%28", "\udcc3("),
+        ("%ED%A0%80", "\udced\udca0\udc80"),
+        ("~!$&'()*,;=:@-_", "~!$&'()*,;=:@-_"),
+        ("x" * 5000, "x" * 5000),
+    ],
+    ids=lambda value: value[:10].encode("ascii", "backslashreplace").decode(),
+)
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_a_session_id_may_be_any_bytes(
+    serve: Serve, connect: Connect, join: Join, transport: str, raw: str, session_id: str
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    peer = join(server, transport, session=raw)
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'a["x"]'
+    (session,) = router.container
+    assert session.session_id == (None if transport == "websocket" else session_id)
+
+
+# What the application hears of a request.
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_the_application_is_told_of_the_request(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/a/b")))
+    path = f"/a/b/000/abc/{transport}"
+    fields = (
+        "User-Agent: test/1",
+        "Origin: http://a.example",
+        "X-Forwarded-For: 192.0.2.7",
+        "x-forwarded-for: 192.0.2.8",
+        "X-Forwarded-Proto: https",
+        "Cookie: user=secret",
+        "Authorization: Basic secret",
+        "X-Other: secret",
+    )
+    data = asking(transport, "/a/b/000/abc", *fields)
+    if transport == "websocket":
+        data = request("GET", path, *HANDSHAKE, *fields)
+    client.write(data)
+    info = (await journal.connection()).info
+    assert info.ip == "127.0.0.1"
+    assert info.prefix == "/a/b"
+    assert info.path == path
+    assert info.uri == path + ("?c=cb" if transport in ("jsonp", "htmlfile") else "")
+    assert info.transport == transport
+    assert info.get_argument("c") == ("cb" if transport in ("jsonp", "htmlfile") else None)
+    assert info.get_header("User-Agent") == "test/1"
+    assert info.get_header("origin") == "http://a.example"
+    assert info.get_header("Host") == "localhost"
+    assert info.get_header("X-Forwarded-Proto") == "https"
+    assert info.get_header("X-Forwarded-For") == "192.0.2.7,192.0.2.8"
+    assert "secret" not in str(dict(info.headers))
+    assert info.cookies == {}
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
+async def test_cookies_are_for_applications_with_an_origin_policy(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})))
+    fields = ("Origin: http://a.example", "Cookie: user=me; other=x")
+    data = asking(transport, "/echo/000/abc", *fields)
+    if transport == "websocket":
+        data = request("GET", "/echo/000/abc/websocket", *HANDSHAKE, *fields)
+    client.write(data)
+    info = (await journal.connection()).info
+    assert info.cookies == {"user": "me", "other": "x"}
+    assert info.get_cookie("user") == "me"
+
+
+async def test_the_address_may_be_what_a_proxy_says(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo"), xheaders=True))
+    response = await client.ask("POST", "/echo/000/abc/xhr", "X-Real-Ip: 192.0.2.7", body=b"")
+    assert response.body == b"o\n"
+    assert (await journal.connection()).info.ip == "192.0.2.7"
+    response = await client.ask("POST", "/echo/000/abc/xhr", "X-Real-Ip: 192.0.2.8", body=b"")
+    assert response.body == b'c[1008,"Session was opened from another address"]\n'
+
+
+# HTTP/1.0.
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: keep-alive",)], ids=["plain", "keep-alive"])
+@pytest.mark.parametrize("path", ["", "/", "/info", "/iframe.html"])
+async def test_an_old_client_reads_a_page_to_the_end_of_the_connection(
+    serve: Serve, connect: Connect, path: str, fields: tuple[str, ...]
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    client = await connect(server)
+    client.write(request("GET", f"/echo{path}", *fields, version="HTTP/1.0"))
+    old = await client.head()
+    body = await client.rest()
+    new = await (await connect(server)).ask("GET", f"/echo{path}")
+    assert (old.status, old["Connection"]) == (200, "close")
+    assert "Transfer-Encoding" not in old
+    assert old["Content-Length"] == str(len(body))
+    assert old["Content-Type"] == new["Content-Type"]
+    if path == "/info":
+        assert json.loads(body).keys() == json.loads(new.body).keys()
+    else:
+        assert body == new.body
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: keep-alive",)], ids=["plain", "keep-alive"])
+async def test_an_old_client_may_send(serve: Serve, connect: Connect, fields: tuple[str, ...]) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    await (await connect(server)).ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection = await journal.connection()
+    for name, status, body in (("xhr_send", 204, b""), ("jsonp_send", 200, b"ok")):
+        client = await connect(server)
+        client.write(request("POST", f"/echo/000/abc/{name}", *fields, body=b'["x"]', version="HTTP/1.0"))
+        response = await client.head()
+        assert response.status == status
+        assert response["Content-Type"] == "text/plain; charset=UTF-8"
+        assert response.all("Content-Length") == ([] if status == 204 else ["2"])
+        assert await client.rest() == body
+        assert await connection.message() == "x"
+
+
+async def test_a_client_that_left_before_its_answer_does_no_harm(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    for version in ("HTTP/1.0", "HTTP/1.1"):
+        for url in URLS:
+            if url.path.endswith("websocket"):
+                continue
+            client = await connect(server)
+            await client.ask("GET", "/echo")
+            client.reset()
+            client.write(request(url.method, f"/echo{url.path}", body=b'["x"]', version=version))
+            await client.leave()
+    await settle(connect, server)
+
+
+# Applications' settings.
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_compressed_responses_leave_transports_alone(serve: Serve, connect: Connect, transport: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), compress_response=True)
+    accept = "Accept-Encoding: gzip, deflate"
+    client, sender = await connect(server), await connect(server)
+    client.write(asking(transport, "/echo/000/abc", accept))
+    assert await first_frame(client, transport) == "o"
+    message = "x" * 5000
+    for name, status in (("xhr_send", 204), ("jsonp_send", 200)):
+        body = json.dumps([message]).encode()
+        response = await sender.ask("POST", f"/echo/000/abc/{name}", accept, body=body)
+        assert response.status == status
+        assert "Content-Encoding" not in response
+    expected = f'a["{message}","{message}"]'
+    if transport in STREAMING:
+        expected = f'a["{message}"]'
+        assert message.encode() in await client.chunk()
+        await client.leave()
+        return
+    client.write(asking(transport, "/echo/000/abc", accept))
+    assert await first_frame(client, transport) == expected
+    response = await client.ask("OPTIONS", "/echo/000/abc/xhr", accept)
+    assert response.status == 204
+    assert (await client.ask("GET", "/echo/iframe.html", accept)).status == 200
+
+
+POSTS = [url for url in URLS if url.method == "POST"]
+
+
+@pytest.mark.parametrize("url", POSTS, ids=path_of)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ("Origin: http://evil.example",),
+        ("Origin: null", "Sec-Fetch-Site: cross-site"),
+        ("Origin: http://evil.example", "Sec-Fetch-Site: cross-site"),
+        ("Origin: http://evil.example", "Sec-Fetch-Site: same-site"),
+        ("Origin: http://localhost", "Sec-Fetch-Site: same-origin"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("protection", ["xsrf_cookies", "cross_origin_protection"])
+async def test_protections_of_the_application_let_posts_pass(
+    serve: Serve, connect: Connect, url: Url, fields: tuple[str, ...], protection: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), **{protection: True})
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", *fields, body=b"")
+    path = url.path.replace("abc", "new") if "send" not in url.path else url.path
+    client.write(request("POST", f"/echo{path}", *fields, body=b'["x"]'))
+    assert (await client.head()).status in (200, 204)
+
+
+async def test_the_router_decides_on_origins_and_not_the_application(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo", {"allowed_origins": ["http://a.example"]})
+    server = await serve(router, cross_origin_protection=True, trusted_origins=["http://b.example"])
+    client = await connect(server)
+    fields = ("Origin: http://b.example", "Sec-Fetch-Site: cross-site")
+    response = await client.ask("POST", "/echo/000/abc/xhr", *fields, body=b"")
+    assert (response.status, response.text) == (403, "Origin not allowed.\n")
+    fields = ("Origin: http://a.example", "Sec-Fetch-Site: cross-site")
+    assert (await client.ask("POST", "/echo/000/abc/xhr", *fields, body=b"")).body == b"o\n"
+
+
+async def test_each_answer_is_in_the_access_log_once(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"response_limit": 1}))
+    entries = []
+
+    def log(handler: Any) -> None:
+        entries.append((handler.request.method, handler.request.path, handler.get_status()))
+
+    server.http.request_callback.settings["log_function"] = log  # type: ignore[attr-defined]
+    asked = [
+        (request("GET", "/echo"), 200),
+        (request("GET", "/echo", version="HTTP/1.0"), 200),
+        (request("FOO", "/echo"), 405),
+        (request("GET", "/echo/x"), 404),
+        (asking("xhr", "/echo/000/abc"), 200),
+        (sending("xhr", "/echo/000/abc", "["), 500),
+        (sending("xhr", "/echo/000/abc", "[]"), 204),
+        (asking("jsonp", "/echo/000/other", version="HTTP/1.0"), 200),
+        (asking("eventsource", "/echo/000/more"), 200),
+        (request("GET", "/echo/000/abc/websocket"), 400),
+        (request("GET", "/echo/000/abc/websocket", *HANDSHAKE), 101),
+    ]
+    for data, status in asked:
+        client = await connect(server)
+        client.write(data)
+        assert (await client.head()).status == status
+    assert [status for _, _, status in entries] == [status for _, status in asked]
+    for (data, _), (method, path, _) in zip(asked, entries, strict=True):
+        assert data.startswith(f"{method} {path}".encode())
+
+
+# Errors of the application.
+
+
+@pytest.mark.parametrize("transport", [*FRAMED, "raw"])
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+async def test_a_constructor_that_raises_is_a_500_and_logged_once(
+    serve: Serve, connect: Connect, logged: LogWatch, transport: str, version: str
+) -> None:
+    if transport in ("websocket", "raw"):
+        version = "HTTP/1.1"
+
+    class Faulty(Noted):
+        broken = True
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            if self.broken:
+                raise ZeroDivisionError
+
+    journal = Journal(Faulty)
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    data = asking(transport, "/echo/000/abc", version=version)
+    if transport in ("websocket", "raw"):
+        data = request("GET", "/echo/websocket" if transport == "raw" else "/echo/000/abc/websocket", *HANDSHAKE)
+    client = await connect(server)
+    client.write(data)
+    response = await client.response()
+    assert (response.status, response.reason, response.body) == (500, "Internal Server Error", b"")
+    for absent in ("Content-Type", "Set-Cookie", "Upgrade"):
+        assert absent not in response
+    record = logged.take("Uncaught exception")
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    assert logged.records == []
+    assert len(router.container) == 0
+    # The id is not spoilt.
+    Faulty.broken = False
+    client = await connect(server)
+    client.write(data)
+    assert (await client.head()).status in (101, 200)
+    await journal.connection()
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_a_constructor_may_refuse_with_a_status(serve: Serve, connect: Connect, transport: str) -> None:
+    class Refusing(Echo):
+        def __init__(self, session: Any) -> None:
+            raise HTTPError(403, "not logged: %s", "secret")
+
+    client = await connect(await serve(SockJSRouter(Refusing, "/echo")))
+    client.write(asking(transport, "/echo/000/abc"))
+    response = await client.response()
+    assert (response.status, response.body) == (403, b"")
+
+
+async def test_a_cookie_function_that_raises_is_a_500(serve: Serve, connect: Connect, logged: LogWatch) -> None:
+    def jsessionid(request: object) -> bool:
+        raise ZeroDivisionError
+
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": jsessionid})))
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).status == 500
+    logged.take("Uncaught exception")
+    assert (await client.ask("GET", "/echo")).status == 200
+
+
+# Requests that are held.
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_nothing_is_left_of_a_poll_whose_client_has_left(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc"))
+    await first_frame(client, transport)
+    client.write(asking(transport, "/echo/000/abc"))
+    await settle(connect, server)
+    await client.leave()
+    connection = await journal.connection()
+    assert await connection.closed() == (1002, "Connection interrupted")
+    connection.send("to nobody")
+    connection.close()
+    await settle(connect, server)
+    assert connection.closes == [(1002, "Connection interrupted")]
+
+
+# Connections that are taken over.
+
+
+@pytest.mark.parametrize("disable_nagle", [True, False])
+@pytest.mark.parametrize("transport", [*STREAMING, "websocket"])
+async def test_small_writes_wait_where_they_are_told_to(
+    serve: Serve, connect: Connect, join: Join, transport: str, disable_nagle: bool
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"disable_nagle": disable_nagle}))
+    assert await join(server, transport).frame() == "o"
+    receiver: Any = (await journal.connection()).session._receiver
+    # The option is set behind the first bytes.
+    await settle(connect, server)
+    sock = receiver.transport.get_extra_info("socket")
+    assert bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is disable_nagle
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Make a certificate for localhost and its key."""
+    openssl = shutil.which("openssl")
+    assert openssl
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.fixture
+def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """Return what the server needs."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+@pytest.fixture
+def client_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """Return what the client needs."""
+    return ssl.create_default_context(cafile=str(certificate[0]))
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_every_transport_works_over_tls(
+    serve: Serve, join: Join, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 10_000}), ssl_options=server_tls)
+    peer = join(server, transport, tls=client_tls)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for message in ("x", "ä€😀" * 100_000, "y" * 3_000_000, "z"):
+        await peer.send(message)
+        assert await connection.message() == message
+        connection.send(message)
+        assert await peer.message() == message
+    connection.close(3001, "enough")
+    assert await peer.frame() == 'c[3001,"enough"]'
+    assert await connection.closed() == (3001, "enough")
+
+
+@pytest.mark.parametrize("transport", [*STREAMING, "websocket"])
+async def test_an_awaited_send_waits_over_tls_too(
+    serve: Serve, join: Join, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30}), ssl_options=server_tls)
+    peer = join(server, transport, tls=client_tls)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+
+    async def send_all() -> None:
+        for _ in range(200):
+            await connection.send("x" * 100_000)
+
+    sending_all = asyncio.ensure_future(send_all())
+    for _ in range(200):
+        assert await peer.message() == "x" * 100_000
+    await within(sending_all)
+
+
+@pytest.mark.parametrize("transport", [*RECEIVING, "websocket"])
+async def test_a_client_that_leaves_is_noticed_over_tls(
+    serve: Serve, connect: Connect, join: Join, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"), ssl_options=server_tls)
+    peer: Any = join(server, transport, tls=client_tls)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    if transport in POLLING:
+        await peer.listen()
+        client = await connect(server, tls=client_tls)
+        client.write(request("GET", "/echo"))
+        await client.response()
+    peer.vanish()
+    reason = (1006, "Connection lost") if transport == "websocket" else (1002, "Connection interrupted")
+    assert await connection.closed() == reason
+
+
+@pytest.mark.parametrize("target", ["/echo/000/abc/websocket", "/echo/websocket"], ids=["sockjs", "raw"])
+@pytest.mark.parametrize("count", [1, 1000, 50_000])
+async def test_frames_in_the_packet_of_the_handshake_are_not_lost_over_tls(
+    serve: Serve,
+    connect: Connect,
+    target: str,
+    count: int,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo"), ssl_options=server_tls), tls=client_tls)
+    messages = [f"message {number}" for number in range(count)]
+    quote = (lambda message: message) if target == "/echo/websocket" else json.dumps
+    first = b"".join(frame(TEXT, quote(message)) for message in messages)
+    await WebSocket.open(client, target, first=first)
+    connection = await journal.connection()
+    assert [await connection.message() for _ in messages] == messages
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_an_old_client_reads_a_stream_to_its_end_over_tls(
+    serve: Serve, connect: Connect, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1000}), ssl_options=server_tls)
+    client = await connect(server, tls=client_tls)
+    client.write(asking(transport, "/echo/000/abc", version="HTTP/1.0"))
+    await client.head()
+    (await journal.connection()).send("x" * 2_000_000)
+    assert b"x" * 2_000_000 in await client.rest()
+
+
+async def test_a_form_is_taken_over_tls(
+    serve: Serve, connect: Connect, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls), tls=client_tls)
+    await client.ask("GET", "/echo/000/abc/jsonp?c=cb")
+    response = await client.ask("POST", "/echo/000/abc/jsonp_send", FORM, body=b"d=%5B%22x%22%5D")
+    assert response.text == "ok"
+    assert (await client.ask("GET", "/echo/000/abc/jsonp?c=cb")).body == b'/**/cb("a[\\"x\\"]");\r\n'

@@ -1,0 +1,153 @@
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sockjs_tornado import Settings
+from sockjs_tornado.origins import OriginPolicy
+
+HOST = "chat.example.com"
+
+
+def policy(*allowed: str) -> OriginPolicy:
+    """Return the policy of a list of origins."""
+    return OriginPolicy(Settings(allowed_origins=allowed))
+
+
+@pytest.mark.parametrize("origin", ["", "null", "https://anywhere.example", "no origin at all", "https://[::1]:8080"])
+def test_without_a_list_every_page_may_come(origin: str) -> None:
+    free = OriginPolicy(Settings())
+    assert not free.restricted
+    assert free.allows(origin, HOST)
+    assert free.allows(origin, "")
+
+
+@pytest.mark.parametrize("allowed", ["same-origin", ("https://example.com",), ("https://*.example.com",), ()])
+def test_a_request_without_an_origin_may_come(allowed: str | tuple[str, ...]) -> None:
+    strict = OriginPolicy(Settings(allowed_origins=allowed))
+    assert strict.restricted
+    assert strict.allows("", HOST)
+
+
+@pytest.mark.parametrize("origin", ["null", "*", "same-origin", f"https://{HOST}", "https://", "x"])
+def test_an_empty_list_lets_no_page_in(origin: str) -> None:
+    assert not policy().allows(origin, HOST)
+
+
+def test_a_listed_origin_may_come_however_it_is_spelled() -> None:
+    for allowed, origin in [
+        ("https://example.com", "https://example.com"),
+        ("https://example.com", "HTTPS://EXAMPLE.com"),
+        ("https://Example.COM", "https://example.com"),
+        ("https://example.com", " https://example.com "),
+        ("https://example.com:443", "https://example.com"),
+        ("https://example.com", "https://example.com:443"),
+        ("http://example.com:80", "http://example.com"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("ws://example.com:80", "ws://example.com"),
+        ("wss://example.com", "wss://example.com:443"),
+        ("app://local", "app://local"),
+    ]:
+        assert policy("https://first.example", allowed, "https://last.example").allows(origin, HOST)
+
+
+def test_any_other_origin_is_refused() -> None:
+    listed = policy("https://example.com")
+    for origin in [
+        *("http://example.com", "https://example.com:8443", "https://example.com:80", "https://example.com:4430"),
+        *("https://www.example.com", "https://example.com.evil.example", "https://evil-example.com"),
+        *("https://xample.com", "https://exampleXcom", "https://example.com@evil.example"),
+        *("https://evil.example/https://example.com", "https://example.com, https://evil.example"),
+        *("https://example.com/", "https://example.com/page", "https:example.com", "//example.com", "example.com"),
+        *("null", "*", "https://*.example.com", f"https://{HOST}"),
+    ]:
+        assert not listed.allows(origin, HOST)
+
+
+@given(st.text())
+@hypothesis_settings(deadline=None)
+def test_no_text_is_an_origin_but_the_listed_one(text: str) -> None:
+    expected = text == "" or text.strip().lower() in ("https://example.com", "https://example.com:443")
+    assert policy("https://example.com").allows(text, HOST) == expected
+    assert not policy("https://example.com").allows(f"https://example.com{text}x", HOST)
+
+
+def test_a_pattern_stands_for_the_hosts_below() -> None:
+    below = policy("https://*.example.com")
+    for origin in [
+        *("https://a.example.com", "https://a.b.c.example.com", "https://A.Example.Com", "https://a.example.com:443"),
+        *("https://xn--80ak6aa92e.example.com", "https://a-b.example.com", "https://a_b.example.com"),
+        "https://1.example.com",
+    ]:
+        assert below.allows(origin, HOST)
+
+
+def test_a_pattern_stands_for_nothing_beyond_the_host() -> None:
+    below = policy("https://*.example.com")
+    for origin in [
+        *("https://example.com", "https://.example.com", "https://..example.com", "https://aexample.com"),
+        *("http://a.example.com", "https://a.example.com:8443", "https://a.exampleXcom", "https://a.example.com."),
+        *("https://a.example.com.evil.example", "https://evil.example/.example.com", "https://a b.example.com"),
+        *("https://evil.example#.example.com", "https://evil.example?.example.com", "https://user@a.example.com"),
+        *("https://evil.example:80.example.com", "https://evil.example\\.example.com", "https://a.example.com/"),
+        *("https://evil.example/a.example.com", "https://*.example.com", "a.example.com", "null"),
+    ]:
+        assert not below.allows(origin, HOST)
+
+
+def test_a_pattern_may_have_a_port() -> None:
+    pattern = policy("http://*.example.com:8080")
+    assert pattern.allows("http://a.example.com:8080", HOST)
+    assert not pattern.allows("http://a.example.com", HOST)
+    assert not pattern.allows("http://a.example.com:80", HOST)
+
+
+def test_a_pattern_with_its_schemes_port_is_one_without() -> None:
+    assert policy("https://*.example.com:443").allows("https://a.example.com", HOST)
+
+
+def test_origins_patterns_and_the_same_origin_go_together() -> None:
+    mixed = policy("https://example.com", "https://*.example.org", "same-origin")
+    for origin in ("https://example.com", "https://a.example.org", f"https://{HOST}"):
+        assert mixed.allows(origin, HOST)
+    for origin in ("https://a.example.com", "https://example.org", "https://other.example"):
+        assert not mixed.allows(origin, HOST)
+
+
+@pytest.mark.parametrize("allowed", ["same-origin", ("same-origin",), ("https://example.com", "same-origin")])
+def test_the_same_origin_is_that_of_the_host_header(allowed: str | tuple[str, ...]) -> None:
+    same = OriginPolicy(Settings(allowed_origins=allowed))
+    for origin, host in [
+        ("https://chat.example.com", "chat.example.com"),
+        ("https://CHAT.example.com", "chat.EXAMPLE.com"),
+        ("http://chat.example.com", "chat.example.com:80"),
+        ("https://chat.example.com", "chat.example.com:443"),
+        ("https://chat.example.com:443", "chat.example.com"),
+        ("http://localhost:8080", "localhost:8080"),
+        ("http://[::1]:8080", "[::1]:8080"),
+    ]:
+        assert same.allows(origin, host)
+
+
+def test_any_other_host_is_not_the_same_origin() -> None:
+    same = OriginPolicy(Settings(allowed_origins="same-origin"))
+    for origin, host in [
+        ("https://example.com", "chat.example.com"),
+        ("https://chat.example.com:8443", "chat.example.com"),
+        ("https://chat.example.com", "chat.example.com:8443"),
+        ("https://chat.example.com.evil.example", "chat.example.com"),
+        ("https://evil.example/chat.example.com", "chat.example.com"),
+        ("https://chat.example.com", "chat.example.com:80"),
+        ("chat.example.com", "chat.example.com"),
+        ("same-origin", "chat.example.com"),
+        ("null", "chat.example.com"),
+        ("null", "null"),
+        ("null", ""),
+        ("https://chat.example.com", ""),
+    ]:
+        assert not same.allows(origin, host)
+
+
+def test_the_same_origin_is_nothing_special_where_it_is_not_listed() -> None:
+    assert not policy("https://example.com").allows(f"https://{HOST}", HOST)

@@ -1,0 +1,327 @@
+import itertools
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sockjs_tornado.exceptions import PayloadError
+from sockjs_tornado.protocol import (
+    HEARTBEAT,
+    OPEN,
+    CloseCode,
+    PreparedMessage,
+    check_close_code,
+    close_frame,
+    decode_payload,
+    decode_websocket_payload,
+    is_close_code,
+    messages_frame,
+    quote,
+)
+
+properties = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+#: Any text at all, with lone surrogates and characters beyond the BMP.
+TEXT = st.text(
+    st.one_of(
+        st.characters(codec=None, exclude_categories=()),
+        st.characters(min_codepoint=0x2000, max_codepoint=0x206F),
+        st.characters(min_codepoint=0xFFF0, max_codepoint=0xFFFF),
+        st.characters(min_codepoint=0x10000),
+        st.integers(0xD800, 0xDFFF).map(chr),
+        st.sampled_from('\0\n\r\t\b\f\x1f\x7f"\\/[],'),
+    )
+)
+
+#: What must not stand verbatim in a frame, beside quotes and backslashes.
+UNSAFE = [
+    *(range(0x20), range(0x200C, 0x2010), range(0x2028, 0x2030), range(0x2060, 0x2070), range(0xFFF0, 0x10000)),
+    range(0xD800, 0xE000),
+]
+SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f", '"': r"\"", "\\": r"\\"}
+
+
+def utf16(texts: list[str]) -> list[bytes]:
+    """Return texts as a browser has them: there two surrogates that meet are a pair."""
+    return [text.encode("utf-16-le", "surrogatepass") for text in texts]
+
+
+# What the server writes.
+
+
+def test_the_constant_frames() -> None:
+    assert (OPEN, HEARTBEAT) == ("o", "h")
+
+
+def test_every_character_of_the_bmp_is_escaped_as_it_must_be_and_no_other() -> None:
+    unsafe = set(itertools.chain.from_iterable(UNSAFE))
+    for code in range(0x10000):
+        character = chr(code)
+        expected = SHORT_ESCAPES.get(character, f"\\u{code:04x}" if code in unsafe else character)
+        assert quote(character) == f'"{expected}"'
+        assert messages_frame([character]) == f'a["{expected}"]'
+
+
+def test_every_character_beyond_the_bmp_stays_as_it_is() -> None:
+    text = "".join(map(chr, range(0x10000, 0x110000)))
+    assert quote(text) == f'"{text}"'
+    assert messages_frame([text]) == f'a["{text}"]'
+
+
+@given(st.lists(TEXT))
+@properties
+def test_any_messages_survive_their_frame(messages: list[str]) -> None:
+    frame = messages_frame(messages)
+    assert frame[0] == "a"
+    assert utf16(json.loads(frame[1:])) == utf16(messages)
+
+
+@given(st.lists(TEXT))
+@properties
+def test_a_frame_can_be_written_by_every_transport(messages: list[str]) -> None:
+    frame = messages_frame(messages)
+    frame.encode()
+    assert not re.search("[\0-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]", frame)
+    assert all(escape == escape.lower() for escape in re.findall(r"\\u....", frame))
+
+
+@given(st.lists(TEXT))
+@properties
+def test_a_frame_is_compact(messages: list[str]) -> None:
+    assert messages_frame(messages) == f"a[{','.join(map(quote, messages))}]"
+
+
+@pytest.mark.parametrize(
+    ("messages", "frame"),
+    [
+        ([], "a[]"),
+        ([""], 'a[""]'),
+        (["x"], 'a["x"]'),
+        (["x", "y", "z"], 'a["x","y","z"]'),
+        (["x, y"], 'a["x, y"]'),
+        (["ключ", "\u2028"], 'a["ключ","\\u2028"]'),
+        (["\ud800", "\udfff\U0001f600"], 'a["\\ud800","\\udfff\U0001f600"]'),
+        (['{"a": "</script>"}'], 'a["{\\"a\\": \\"</script>\\"}"]'),
+    ],
+)
+def test_messages_in_a_frame(messages: list[str], frame: str) -> None:
+    assert messages_frame(messages) == frame
+    assert messages_frame(tuple(messages)) == frame
+    assert messages_frame(iter(messages)) == frame
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "frame"),
+    [
+        (3000, "Go away!", 'c[3000,"Go away!"]'),
+        (CloseCode.STILL_OPEN, "Another connection still open", 'c[2010,"Another connection still open"]'),
+        (CloseCode.INTERRUPTED, "", 'c[1002,""]'),
+        (4999, 'a "reason"\n\u2028\ud800', 'c[4999,"a \\"reason\\"\\n\\u2028\\ud800"]'),
+    ],
+)
+def test_a_close_frame_holds_code_and_reason(code: int, reason: str, frame: str) -> None:
+    assert close_frame(code, reason) == frame
+
+
+@given(st.integers(1000, 4999), TEXT)
+@properties
+def test_any_reason_survives_a_close_frame(code: int, reason: str) -> None:
+    frame = close_frame(code, reason)
+    assert frame[0] == "c"
+    decoded = json.loads(frame[1:])
+    assert decoded[0] == code
+    assert utf16(decoded[1:]) == utf16([reason])
+
+
+# Close codes.
+
+
+def test_close_codes_are_those_that_a_frame_may_carry() -> None:
+    allowed = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+    assert {code for code in range(-1, 70_000) if is_close_code(code)} == allowed
+    for code in allowed:
+        check_close_code(code)
+    for code in (-1, 0, 999, 1004, 1006, 1015, 2999, 5000, 65535, 10**9):
+        with pytest.raises(ValueError, match=rf"^close code {code} is not one of 1000-1003, 1007-1014, 3000-4999$"):
+            check_close_code(code)
+
+
+@pytest.mark.parametrize("code", ["3000", 3000.0, None, b"3000", True, float("nan"), [3000]])
+def test_a_close_code_is_a_whole_number(code: Any) -> None:
+    with pytest.raises(ValueError, match=r"^close code "):
+        check_close_code(code)
+
+
+def test_the_servers_own_close_codes() -> None:
+    assert {code.name: code.value for code in CloseCode} == {
+        "NORMAL": 1000,
+        "GOING_AWAY": 1001,
+        "INTERRUPTED": 1002,
+        "NO_STATUS": 1005,
+        "ABNORMAL": 1006,
+        "INVALID_DATA": 1007,
+        "POLICY_VIOLATION": 1008,
+        "INTERNAL_ERROR": 1011,
+        "STILL_OPEN": 2010,
+        "GO_AWAY": 3000,
+    }
+
+
+# What the client writes.
+
+#: Payloads that are right everywhere.
+PAYLOADS = [
+    ("[]", []),
+    ('[""]', [""]),
+    ('["x"]', ["x"]),
+    ('["x","y"]', ["x", "y"]),
+    (' [ "x" ,\t"y"\r\n] \n', ["x", "y"]),
+    ('["\\u0041\\n\\/\\\\\\""]', ['A\n/\\"']),
+    ('["\\uD83D\\uDE00"]', ["\U0001f600"]),
+    ('["\\ud83d","\\uDE00x"]', ["\ud83d", "\ude00x"]),
+    ('["\\u0000\x7f\u2028\ufeff"]', ["\0\x7f\u2028\ufeff"]),
+    ('["ключ \U0001f600"]', ["ключ \U0001f600"]),
+    ('["[\\"x\\"]"]', ['["x"]']),
+]
+#: Payloads that are wrong everywhere.
+BROKEN = [
+    *('["x"', '["x]', "[x]", "['x']", '["x",]', '[,"x"]', '["x" "y"]', '["x"]y', '["x"]["y"]', "]", "[", "x", "\\"),
+    *("null", "true", "false", "5", "-1.5", "1e999", "NaN", "-Infinity", "{}", '{"0":"x"}', '{"x":["y"]}'),
+    *("[null]", "[true]", "[5]", "[1e999]", "[NaN]", "[[]]", '[["x"]]', "[{}]", '["x",5]', '[5,"x"]', '["x",null]'),
+    *('["\n"]', '["\0"]', '["\x1f"]', '["\\x41"]', '["\\u004"]', '["\\u00g1"]', '["\\"]', '\0["x"]', '["x"]\0', "\0"),
+    *('\ufeff["x"]', '\u00a0["x"]', '["x"]\u2028', '\v["x"]', '\f["x"]', '"x', '"x"y', '"x""y"', '"\n"'),
+    *("9" * 5000, f"[{'9' * 5000}]", f"-{'9' * 5000}.5e{'9' * 5000}"),
+    *("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"x":' * 100_000, '[{"x":' * 50_000, '["x",' * 100_000),
+    " " * 100_000 + "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
+def test_a_payload_is_an_array_of_strings(decode: Any) -> None:
+    for text, messages in PAYLOADS:
+        assert decode(text) == messages
+
+
+@pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
+def test_anything_else_is_refused_in_the_protocols_words(decode: Any) -> None:
+    for text in BROKEN:
+        with pytest.raises(PayloadError, match=r"^Broken JSON encoding\.$"):
+            decode(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\r\n "])
+def test_a_post_must_have_a_payload(text: str) -> None:
+    with pytest.raises(PayloadError, match=r"^Payload expected\.$"):
+        decode_payload(text)
+
+
+@pytest.mark.parametrize("text", ['"x"', '""', ' "x" '])
+def test_a_post_is_no_bare_string(text: str) -> None:
+    with pytest.raises(PayloadError, match=r"^Broken JSON encoding\.$"):
+        decode_payload(text)
+
+
+def test_an_empty_websocket_message_is_no_message() -> None:
+    assert decode_websocket_payload("") == []
+
+
+def test_a_websocket_message_of_white_space_is_refused() -> None:
+    with pytest.raises(PayloadError, match=r"^Payload expected\.$"):
+        decode_websocket_payload(" ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [('"x"', "x"), ('""', ""), (' "x"\n', "x"), ('"\\ud800"', "\ud800"), ('"[\\"x\\"]"', '["x"]')]
+)
+def test_a_websocket_message_may_be_one_bare_string(text: str, message: str) -> None:
+    assert decode_websocket_payload(text) == [message]
+
+
+SPACE = st.text(" \t\r\n", max_size=3)
+
+
+@given(st.lists(TEXT), st.booleans(), SPACE, SPACE)
+@properties
+def test_any_messages_survive_their_payload(messages: list[str], ascii_only: bool, before: str, behind: str) -> None:
+    text = before + json.dumps(messages, ensure_ascii=ascii_only) + behind
+    for decode in (decode_payload, decode_websocket_payload):
+        assert utf16(decode(text)) == utf16(messages)
+
+
+@given(st.one_of(TEXT, st.text('[]{},:"\\ux0 \n'), st.recursive(st.none() | st.text(), st.lists).map(json.dumps)))
+@properties
+def test_a_payload_is_messages_or_an_error_and_nothing_else(text: str) -> None:
+    for decode in (decode_payload, decode_websocket_payload):
+        try:
+            messages = decode(text)
+        except PayloadError:
+            continue
+        assert all(type(message) is str for message in messages)
+        assert text == "" or json.loads(text) in (messages, *messages)
+
+
+# A message to many.
+
+
+class Framings:
+    """A framing that counts how often it is asked."""
+
+    def __init__(self, prefix: str) -> None:
+        self.asked: list[str] = []
+        self._prefix = prefix
+
+    def __call__(self, frame: str) -> bytes:
+        self.asked.append(frame)
+        return f"{self._prefix}{frame}".encode()
+
+
+def test_a_prepared_message_has_one_frame() -> None:
+    message = PreparedMessage('a "message"')
+    assert message.text == 'a "message"'
+    assert message.frame == 'a["a \\"message\\""]'
+    assert message.frame is message.frame
+
+
+def test_a_prepared_message_renders_each_framing_once() -> None:
+    message = PreparedMessage("x")
+    one, two = Framings("1:"), Framings("2:")
+    for _ in range(3):
+        assert message.framed(one) == b'1:a["x"]'
+        assert message.framed(two) == b'2:a["x"]'
+        assert message.plain(one) == b"1:x"
+        assert message.plain(two) == b"2:x"
+    assert one.asked == two.asked == ['a["x"]', "x"]
+
+
+def test_a_prepared_message_that_nobody_frames_costs_nothing() -> None:
+    message = PreparedMessage("x")
+    framing = Framings("")
+    message.plain(framing)
+    assert message._frame is None
+    assert framing.asked == ["x"]
+
+
+def test_a_framing_that_fails_is_asked_again() -> None:
+    class Closed(Exception):
+        pass
+
+    message = PreparedMessage("x")
+    framing = Framings("")
+    answers = iter([Closed(), b"ready"])
+
+    def framing_that_fails_once(frame: str) -> bytes:
+        framing(frame)
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with pytest.raises(Closed):
+        message.framed(framing_that_fails_once)
+    assert message.framed(framing_that_fails_once) == b"ready"
+    assert message.framed(framing_that_fails_once) == b"ready"
+    assert framing.asked == ['a["x"]'] * 2

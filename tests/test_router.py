@@ -1,0 +1,585 @@
+"""The router: its URLs, its transports, broadcasts, and its end."""
+
+import asyncio
+import itertools
+import json
+import random
+from typing import Any
+
+import pytest
+from application import Echo, Journal, Noted, Serve
+from client import (
+    FRAMED,
+    HANDSHAKE,
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    TEXT,
+    URLS,
+    Connect,
+    Join,
+    Url,
+    WebSocket,
+    asking,
+    first_frame,
+    frame,
+    path_of,
+    request,
+    sending,
+    settle,
+    within,
+)
+
+from sockjs_tornado import ConfigurationError, Settings, SockJSConnection, SockJSRouter
+
+GONE = 'c[3000,"Go away!"]'
+
+# URLs.
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE", "FOO"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//",
+        "///",
+        "/a",
+        "/a/",
+        "/a/a",
+        "/a/a/",
+        "//a/xhr",
+        "/a//xhr",
+        "///xhr",
+        "//xhr",
+        "/a/a//xhr",
+        "/a/a/xhr/",
+        "/a/a/xhr//",
+        "/a/a/a/xhr",
+        "/a./a/xhr",
+        "/.a/a/xhr",
+        "/./a/xhr",
+        "/a/a./xhr",
+        "/a/./xhr",
+        "/a/a.b/xhr_send",
+        "/a/../websocket",
+        "/a/a/xhr.html",
+        "/a/a/XHR",
+        "/a/a/xhr_polling",
+        "/a/a/xhr%5Fsend",
+        "/a%2Fa/xhr",
+        "/a/a/info",
+        "/a/info",
+        "/info/",
+        "/INFO",
+        "/inf%6F",
+        "/websocket/",
+        "/a/websocket",
+        "/iframe",
+        "x",
+        ".",
+        "/%",
+    ],
+)
+async def test_there_is_nothing_else_below_the_prefix(serve: Serve, connect: Connect, path: str, method: str) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    response = await client.ask(method, f"/echo{path}", body=b"")
+    assert response.status == 404
+    assert len(router.container) == 0
+
+
+@pytest.mark.parametrize("server_part", ["000", "a", "-", "~!$&'()*+,;=:@", "%20", "%2F", "%2e", "%00", "%ff", "x" * 500])
+async def test_the_server_part_is_for_load_balancers_only(serve: Serve, connect: Connect, server_part: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+    assert (await client.ask("POST", f"/echo/{server_part}/abc/xhr_send", body=b'["x"]')).status == 204
+    assert (await client.ask("POST", f"/echo/{server_part}x/abc/xhr", body=b"")).body == b'a["x"]\n'
+
+
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+@pytest.mark.parametrize(
+    ("prefix", "base"),
+    [
+        ("/echo", "/echo"),
+        ("/echo/", "/echo"),
+        ("/a/b-c.d", "/a/b-c.d"),
+        ("", ""),
+        ("/", ""),
+        ("/room-[a-z]+", "/room-xyz"),
+        ("/(?:x|y)", "/y"),
+    ],
+)
+async def test_the_urls_begin_with_the_prefix(
+    serve: Serve, connect: Connect, url: Url, prefix: str, base: str
+) -> None:
+    if not base + url.path:
+        base = "/"
+    client = await connect(await serve(SockJSRouter(Echo, prefix)))
+    response = await client.fetch(url, prefix=base)
+    expected = 404 if "send" in url.path else 101 if url.path.endswith("websocket") else 200
+    assert response.status == expected
+    if base != "/":
+        other = await connect(await serve(SockJSRouter(Echo, prefix + "x")))
+        assert (await other.fetch(url, prefix=base or "/y")).status == 404
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_the_application_sees_what_a_pattern_matched(
+    serve: Serve, join: Join, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/room-[a-z]+"))
+    for room in ("/room-red", "/room-blue"):
+        peer = join(server, transport, prefix=room)
+        assert await peer.frame() == "o"
+        connection = await journal.connection()
+        assert connection.info.prefix == room
+        assert connection.info.path.startswith(f"{room}/000/")
+
+
+async def test_routers_of_one_application_do_not_meet(serve: Serve, connect: Connect) -> None:
+    journals = [Journal() for _ in range(3)]
+    prefixes = ["/a", "/ab", "/c"]
+    routers = [SockJSRouter(journal, prefix) for journal, prefix in zip(journals, prefixes, strict=True)]
+    client = await connect(await serve(*routers))
+    connections = []
+    for prefix, journal in zip(prefixes, journals, strict=True):
+        # The same session id in all of them.
+        assert (await client.ask("POST", f"{prefix}/000/abc/xhr", body=b"")).body == b"o\n"
+        connections.append(await journal.connection())
+    await client.ask("POST", "/ab/000/abc/xhr_send", body=b'["x"]')
+    assert await connections[1].message() == "x"
+    routers[1].broadcast(routers[1].connections, "for ab")
+    assert [router.connections for router in routers] == [[connection] for connection in connections]
+    connections[0].send("for a")
+    connections[2].close()
+    assert (await client.ask("POST", "/a/000/abc/xhr", body=b"")).body == b'a["for a"]\n'
+    assert (await client.ask("POST", "/ab/000/abc/xhr", body=b"")).body == b'a["for ab"]\n'
+    assert (await client.ask("POST", "/c/000/abc/xhr", body=b"")).body == b'c[3000,"Go away!"]\n'
+    closing = asyncio.ensure_future(routers[0].close())
+    assert (await client.ask("POST", "/a/000/abc/xhr", body=b"")).body == b'c[3000,"Go away!"]\n'
+    await within(closing)
+    assert [(await client.ask("GET", f"{prefix}/info")).status for prefix in prefixes] == [404, 200, 200]
+
+
+# Transports.
+
+
+def urls_of(*names: str) -> set[str]:
+    """Return the last parts of the URLs that a few transports have."""
+    urls = set(names) - {"rawwebsocket"}
+    if {"xhr", "xhr_streaming", "eventsource", "htmlfile"} & urls:
+        urls.add("xhr_send")
+    if "jsonp" in urls:
+        urls.add("jsonp_send")
+    return urls
+
+
+EVERY = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
+
+
+@pytest.mark.parametrize(
+    ("settings", "offered"),
+    [
+        ({}, EVERY),
+        ({"transports": None}, EVERY),
+        ({"transports": []}, ()),
+        *(({"transports": [name]}, (name,)) for name in EVERY),
+        ({"transports": ("jsonp", "xhr")}, ("jsonp", "xhr")),
+        ({"disabled_transports": EVERY}, ()),
+        ({"disabled_transports": ["websocket"]}, EVERY[2:]),
+        *(
+            ({"disabled_transports": [name]}, tuple(other for other in EVERY if other != name))
+            for name in EVERY[1:]
+        ),
+        ({"transports": ["xhr", "jsonp", "websocket"], "disabled_transports": ["jsonp"]}, ("xhr", "websocket")),
+        ({"transports": EVERY, "disabled_transports": ["websocket"]}, EVERY[2:]),
+    ],
+    ids=str,
+)
+async def test_what_is_not_offered_is_not_found(
+    serve: Serve, connect: Connect, settings: dict[str, Any], offered: tuple[str, ...]
+) -> None:
+    router = SockJSRouter(Echo, "/echo", settings)
+    server = await serve(router)
+    found = set()
+    for url in URLS:
+        if "/000/" in url.path:
+            response = await (await connect(server)).fetch(Url(url.path, "TRACE", False))
+            assert response.status in (404, 405)
+            if response.status == 405:
+                found.add(path_of(url).removeprefix("/"))
+    assert found == urls_of(*offered)
+    client = await connect(server)
+    response = await client.ask("GET", "/echo/info")
+    assert json.loads(response.body)["websocket"] is ("websocket" in offered)
+    assert (await client.ask("GET", "/echo")).status == 200
+    raw = await client.ask("GET", "/echo/websocket", *HANDSHAKE)
+    assert raw.status == (101 if "rawwebsocket" in offered else 404)
+
+
+def test_settings_come_as_a_mapping_or_as_settings() -> None:
+    settings = Settings(heartbeat_delay=7)
+    assert SockJSRouter(Echo, "/x", settings).settings is settings
+    assert SockJSRouter(Echo, "/x", {"heartbeat_delay": 7}).settings == settings
+    assert SockJSRouter(Echo, "/x").settings == Settings()
+    for wrong in ({"heartbeat": 7}, {"heartbeat_delay": "7"}, ["heartbeat_delay"], "x"):
+        with pytest.raises(ConfigurationError):
+            SockJSRouter(Echo, "/x", wrong)  # type: ignore[arg-type]
+
+
+# Broadcasts.
+
+
+async def test_a_broadcast_reaches_all_transports_at_once(serve: Serve, connect: Connect, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    # Two of each: a polling client holds one poll, and the other one is between two of them.
+    peers: list[Any] = [join(server, transport) for transport in FRAMED * 2]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    for peer in peers[: len(peers) // 2]:
+        if peer.transport in POLLING:
+            await peer.listen()
+    raw = [await WebSocket.open(await connect(server), "/echo/websocket") for _ in range(2)]
+    await settle(connect, server)
+    connections = [await journal.connection() for _ in range(len(peers) + len(raw))]
+    message = "to all: \u2028 </script> % \x00 ä"
+    for number, send in enumerate((router.broadcast, connections[0].broadcast)):
+        send((connection for connection in connections), f"{message}{number}")
+    router.broadcast(set(router.connections), {"number": 2})
+    for peer in peers:
+        assert [await peer.message() for _ in range(3)] == [f"{message}0", f"{message}1", '{"number":2}']
+    for websocket in raw:
+        assert [await websocket.text() for _ in range(3)] == [f"{message}0", f"{message}1", '{"number":2}']
+
+
+async def test_a_broadcast_passes_over_who_is_closed(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    peers = [join(server, transport) for transport in FRAMED]
+    connections = []
+    for peer in peers:
+        assert await peer.frame() == "o"
+        connections.append(await journal.connection())
+    for connection in connections[::2]:
+        connection.close()
+    assert set(router.connections) == set(connections[1::2])
+    router.broadcast(connections, "x")
+    for peer in peers[::2]:
+        assert await peer.frame() == GONE
+    for peer in peers[1::2]:
+        assert await peer.frame() == 'a["x"]'
+
+
+async def test_a_broadcast_may_change_who_is_there(serve: Serve, join: Join) -> None:
+    everyone: set[SockJSConnection] = set()
+
+    class Chat(Echo):
+        def on_open(self, info: object) -> None:
+            everyone.add(self)
+            self.broadcast(everyone, f"{len(everyone)} here")
+
+        def on_message(self, message: Any) -> None:
+            for connection in everyone - {self}:
+                connection.close()
+            self.broadcast(everyone, message)
+
+        def on_close(self) -> None:
+            everyone.discard(self)
+            self.broadcast(everyone, f"{len(everyone)} left")
+
+    server = await serve(SockJSRouter(Chat, "/echo"))
+    peers = [join(server, transport) for transport in ("xhr_streaming", "websocket", "eventsource")]
+    for number, peer in enumerate(peers):
+        assert await peer.frame() == "o"
+        for other in peers[: number + 1]:
+            assert await other.message() == f"{number + 1} here"
+    await peers[0].send("bye")
+    assert [await peers[0].message() for _ in range(3)] == ["2 left", "1 left", "bye"]
+
+
+@pytest.mark.parametrize("message", [b"x", None, 1])
+async def test_a_broadcast_is_text(message: Any) -> None:
+    with pytest.raises(TypeError):
+        SockJSRouter(Echo, "/echo").broadcast([], message)
+
+
+# A thousand messages.
+
+_AWKWARD = [
+    "",
+    "\x00\x01\x1f\x7f\x80\x9f",
+    "\"\\/'`\b\f\n\r\t",
+    "</script><!--]]>&lt;",
+    "%%25%0A%00+%u0041",
+    "\u200c\u200f\u2028\u202f\u2060\u206f\ufeff\ufff0\uffff",
+    "äßø€\u4e2d\u6587\u05d0\U0001f600\U0010ffff",
+    "\ud800 \udfff \udbff",
+    "data: x\r\n\r\n",
+    'a["x"]c[3000,"Go away!"]h',
+    "x" * 1000,
+]
+
+
+def awkward_messages(count: int) -> list[str]:
+    """Return messages of all that has ever gone wrong, always the same ones."""
+    chance = random.Random(7)
+    messages = []
+    for number in range(count):
+        parts = [chance.choice(_AWKWARD) for _ in range(chance.randrange(4))]
+        parts += [chr(chance.randrange(0x10000)) for _ in range(chance.randrange(20))]
+        chance.shuffle(parts)
+        messages.append(f"{number}:{''.join(parts)}")
+    # What JSON makes of surrogates that happen to be pairs.
+    decoded: list[str] = json.loads(json.dumps(messages))
+    return decoded
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_a_thousand_messages_arrive_whole_and_in_order(serve: Serve, join: Join, transport: str) -> None:
+    messages = awkward_messages(1000)
+    heard = []
+
+    class Listening(Echo):
+        def on_message(self, message: str | bytes) -> None:
+            heard.append(message)
+            super().on_message(message)
+
+    peer = join(await serve(SockJSRouter(Listening, "/echo", {"response_limit": 20_000})), transport)
+    assert await peer.frame() == "o"
+
+    async def send_all() -> None:
+        rest = iter(messages)
+        for size in itertools.cycle((1, 2, 7, 30)):
+            batch = list(itertools.islice(rest, size))
+            if not batch:
+                return
+            await peer.send(*batch)
+
+    sending_all = asyncio.ensure_future(send_all())
+    echoed = [await peer.message() for _ in messages]
+    await within(sending_all)
+    assert heard == messages
+    assert echoed == messages
+
+
+async def test_a_thousand_messages_pass_a_raw_websocket_whole_and_in_order(serve: Serve, connect: Connect) -> None:
+    # A text frame has no form for lone surrogates.
+    messages = [message.encode("utf-8", "replace").decode() for message in awkward_messages(1000)]
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(Echo, "/echo"))), "/echo/websocket")
+    for message in messages:
+        websocket.write(frame(TEXT, message))
+    assert [await websocket.text() for _ in messages] == messages
+
+
+# The end.
+
+
+class Everyone:
+    """Clients of all kinds of one router, each attached in its own way."""
+
+    def __init__(self, server: Any, connect: Connect, join: Join) -> None:
+        self.peers: list[Any] = [join(server, transport) for transport in FRAMED]
+        self.between: list[Any] = [join(server, transport) for transport in POLLING]
+        self.raw: list[WebSocket] = []
+        self._server = server
+        self._connect = connect
+
+    async def join(self) -> None:
+        """Open all sessions; ``peers`` listen, ``between`` do not."""
+        for peer in self.peers + self.between:
+            assert await peer.frame() == "o"
+        for peer in self.peers:
+            if peer.transport in POLLING:
+                await peer.listen()
+        self.raw = [await WebSocket.open(await self._connect(self._server), "/echo/websocket")]
+        await settle(self._connect, self._server)
+
+    def __len__(self) -> int:
+        return len(self.peers) + len(self.between) + len(self.raw)
+
+
+def timers() -> list[asyncio.TimerHandle]:
+    """Return the timers of the package that are still to come on this loop."""
+    scheduled: list[asyncio.TimerHandle] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+    callbacks = [(handle, handle._callback) for handle in scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+    return [handle for handle, callback in callbacks if callback.__module__.startswith("sockjs_tornado")]
+
+
+async def test_the_end_of_a_router_is_told_to_everyone_once(serve: Serve, connect: Connect, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    everyone = Everyone(server, connect, join)
+    await everyone.join()
+    connections = [await journal.connection() for _ in range(len(everyone))]
+    assert timers()
+    closing = asyncio.ensure_future(router.close(3999, "restart"))
+    for peer in everyone.peers + everyone.between:
+        assert await peer.frame() == 'c[3999,"restart"]'
+        if peer.transport == "websocket":
+            assert await peer.websocket.closed() == (1000, "")
+            peer.vanish()
+        elif peer.transport in STREAMING:
+            assert await peer.client.rest() == b"0\r\n\r\n"
+    for websocket in everyone.raw:
+        assert await websocket.closed() == (3999, "restart")
+        websocket.write(frame(8))
+    await within(closing)
+    assert router.closed
+    assert [connection.closes for connection in connections] == [[(3999, "restart")]] * len(everyone)
+    assert len(router.container) == 0
+    assert router.connections == []
+    assert timers() == []
+    # Twice is once.
+    await within(router.close())
+    assert [len(connection.closes) for connection in connections] == [1] * len(everyone)
+
+
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+async def test_nothing_is_found_behind_the_end(serve: Serve, connect: Connect, join: Join, url: Url) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    peer = join(server, "xhr_streaming", session="abc")
+    assert await peer.frame() == "o"
+    closing = asyncio.ensure_future(router.close())
+    assert await peer.frame() == GONE
+    await within(closing)
+    for method in (url.method, "OPTIONS", "TRACE", "FOO"):
+        client = await connect(server)
+        response = await client.fetch(Url(url.path, method, url.cors))
+        assert response.status == 404
+        for absent in ("Set-Cookie", "Allow", "Access-Control-Allow-Origin"):
+            assert absent not in response
+
+
+async def test_a_closing_router_serves_only_whom_it_has_to_tell(serve: Serve, connect: Connect, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    peer = join(server, "xhr", session="abc")
+    assert await peer.frame() == "o"
+    closing = asyncio.ensure_future(router.close())
+    await settle(connect, server)
+    assert not closing.done()
+    assert not router.closed
+    for url in URLS:
+        new = url.path.replace("abc", "new")
+        assert (await (await connect(server)).fetch(Url(new, url.method, url.cors))).status == 404
+    # A websocket is a new session whatever its id.
+    assert (await (await connect(server)).ask("GET", "/echo/000/abc/websocket", *HANDSHAKE)).status == 404
+    client = await connect(server)
+    assert (await client.ask("OPTIONS", "/echo/000/abc/xhr")).status == 204
+    client.write(sending("xhr", "/echo/000/abc", '["x"]'))
+    assert (await client.response()).status in (204, 404)
+    assert not closing.done()
+    assert await peer.frame() == GONE
+    await within(closing)
+    assert (await (await connect(server)).ask("POST", "/echo/000/abc/xhr", body=b"")).status == 404
+
+
+async def test_the_end_waits_no_longer_than_the_disconnect_delay(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1})
+    server = await serve(router)
+    assert await join(server, "xhr").frame() == "o"
+    connection = await journal.connection()
+    await within(router.close())
+    assert connection.closes == [(3000, "Go away!")]
+    assert timers() == []
+
+
+async def test_the_end_waits_for_callbacks(serve: Serve, join: Join) -> None:
+    ended = []
+
+    class Slow(Echo):
+        async def on_close(self) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            ended.append(self.close_code)
+
+    router = SockJSRouter(Slow, "/echo")
+    server = await serve(router)
+    peers = [join(server, transport) for transport in STREAMING]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    await within(router.close(1001, "later"))
+    assert ended == [1001] * 3
+
+
+async def test_sessions_that_had_ended_before_do_not_hold_up_the_end(
+    serve: Serve, connect: Connect, join: Join
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    told, cut, dropped = [join(server, transport) for transport in ("xhr_streaming", "eventsource", "websocket")]
+    connections = []
+    for peer in (told, cut, dropped):
+        assert await peer.frame() == "o"
+        connections.append(await journal.connection())
+    connections[0].close(3001, "before")
+    assert await told.frame() == 'c[3001,"before"]'
+    cut.vanish()
+    dropped.vanish()
+    for connection in connections[1:]:
+        await connection.closed()
+    # All would be kept for disconnect_delay, to tell who asks.
+    await asyncio.wait_for(router.close(), 4)
+    assert [code for connection in connections for code, _ in connection.closes] == [3001, 1002, 1006]
+
+
+@pytest.mark.parametrize("transport", [*RECEIVING, "websocket", "raw"])
+async def test_a_router_may_end_while_a_client_arrives(serve: Serve, connect: Connect, transport: str) -> None:
+    ends = []
+
+    class Ending(Noted):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            ends.append(asyncio.ensure_future(router.close()))
+
+    journal = Journal(Ending)
+    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1})
+    client = await connect(await serve(router))
+    data = asking(transport, "/echo/000/abc")
+    if transport in ("websocket", "raw"):
+        path = "/echo/websocket" if transport == "raw" else "/echo/000/abc/websocket"
+        data = request("GET", path, *HANDSHAKE)
+    client.write(data)
+    if transport in POLLING:
+        assert await first_frame(client, transport) == "o"
+    elif transport in STREAMING:
+        assert await first_frame(client, transport) == GONE
+        assert await client.rest() == b"0\r\n\r\n"
+    else:
+        assert (await client.response()).status == 101
+        websocket = WebSocket(client, await client_response(client))
+        if transport == "websocket":
+            assert await websocket.text() == GONE
+        assert await websocket.closed() == ((3000, "Go away!") if transport == "raw" else (1000, ""))
+        await client.leave()
+    await within(ends[0])
+    assert len(router.container) == 0
+    while not journal.opened.empty():
+        connection = await journal.connection()
+        assert await connection.closed() == (3000, "Go away!")
+
+
+async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
+    class Ending(Noted):
+        async def on_message(self, message: str) -> None:
+            self.send("last words")
+            await self.session.server.close(3001, message)
+
+    journal = Journal(Ending)
+    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1})
+    server = await serve(router)
+    for transport in ("xhr_streaming",):
+        peer = join(server, transport)
+        assert await peer.frame() == "o"
+        await peer.send("the end")
+        assert [await peer.frame(), await peer.frame()] == ['a["last words"]', 'c[3001,"the end"]']
+    assert await (await journal.connection()).closed() == (3001, "the end")

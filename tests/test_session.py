@@ -1,0 +1,1282 @@
+import itertools
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from doubles import IP, FakeHost, Notes, Pause, Receiver, make_session
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from sockjs_tornado.exceptions import SessionStateError
+from sockjs_tornado.protocol import PreparedMessage
+from sockjs_tornado.session import HIGH_WATER, Session, SessionState
+
+CONNECTING, OPEN, CLOSING, CLOSED = SessionState
+
+GO_AWAY = (3000, "Go away!")
+STILL_OPEN = (2010, "Another connection still open")
+INTERRUPTED = (1002, "Connection interrupted")
+TIMED_OUT = (1006, "Session timed out")
+
+DISCONNECT_DELAY = 5
+HEARTBEAT_DELAY = 25
+
+#: Frames that a receiver has room for.
+POLL, STREAM = 1, math.inf
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
+def stream(session: Session, limit: float = STREAM) -> Receiver:
+    """Return a receiver that has just attached, its first frame, if any, taken."""
+    receiver = Receiver(session, limit).attach()
+    receiver.take()
+    return receiver
+
+
+def poll(session: Session) -> list[Any]:
+    """Return what a poll gets at once."""
+    return Receiver(session, POLL).attach().frames
+
+
+def polled(host: FakeHost, **more: Any) -> Session:
+    """Return a session that a poll has opened."""
+    session = make_session(host, **more)
+    assert poll(session) == ["o"]
+    return session
+
+
+def in_state(state: SessionState, host: FakeHost) -> Session:
+    """Return a session that events have brought into a state."""
+    session = make_session(host)
+    if state is CLOSED:
+        session.close()
+    elif state is not CONNECTING:
+        stream(session).cut()
+        if state is OPEN:
+            session = polled(host)
+    assert session.state is state
+    return session
+
+
+def everything_of(session: Session) -> dict[str, Any]:
+    """Return all that a session knows, to see that nothing has changed."""
+    names = set(Session.__slots__) - {"__dict__", "__weakref__"}
+    values = {name: getattr(session, name) for name in names}
+    return values | {"_outbox": list(session._outbox), "heard": list(session.conn.heard)}
+
+
+def welcome(conn: Notes, info: Any) -> None:
+    conn.send("welcome")
+
+
+def echo(conn: Notes, message: str) -> None:
+    conn.send(message)
+
+
+# The table of states.
+
+LEGAL = {(CONNECTING, OPEN), (CONNECTING, CLOSED), (OPEN, CLOSING), (CLOSING, CLOSED)}
+ILLEGAL = [(before, after) for before in SessionState for after in SessionState if (before, after) not in LEGAL]
+
+
+@pytest.mark.parametrize(("before", "after"), ILLEGAL)
+def test_an_illegal_transition_raises_and_changes_nothing(
+    host: FakeHost, before: SessionState, after: SessionState
+) -> None:
+    session = in_state(before, host)
+    known = everything_of(session)
+    with pytest.raises(SessionStateError, match=rf"{before.name} at 0x[0-9a-f]+> cannot become {after.name}$"):
+        session._set_state(after)
+    assert everything_of(session) == known
+
+
+@pytest.mark.parametrize(
+    ("events", "states"),
+    [
+        ([Session.close], [CONNECTING, CLOSED]),
+        ([stream, Session.close], [CONNECTING, OPEN, CLOSING]),
+        ([poll, Session.close, poll], [CONNECTING, OPEN, CLOSING, CLOSING]),
+        ([lambda session: stream(session).cut()], [CONNECTING, CLOSING]),
+        ([lambda session: session.server.container.advance(DISCONNECT_DELAY)], [CONNECTING, CLOSED]),
+        ([poll, lambda session: session.server.container.advance(DISCONNECT_DELAY)], [CONNECTING, OPEN, CLOSED]),
+        (
+            [poll, Session.close, lambda session: session.server.container.advance(DISCONNECT_DELAY)],
+            [CONNECTING, OPEN, CLOSING, CLOSED],
+        ),
+    ],
+)
+def test_events_lead_through_the_states(
+    host: FakeHost, events: list[Callable[[Session], Any]], states: list[SessionState]
+) -> None:
+    session = make_session(host)
+    seen = [session.state]
+    for event in events:
+        event(session)
+        seen.append(session.state)
+    assert seen == states
+    assert host.removed == ([session] if states[-1] is CLOSED else [])
+
+
+def test_every_transition_is_logged_for_who_wants_to_know(host: FakeHost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "sockjs_tornado.session")
+    session = polled(host)
+    session.close()
+    host.advance(DISCONNECT_DELAY)
+    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == ["OPEN", "CLOSING", "CLOSED"]
+
+
+def test_a_representation_tells_the_state_and_keeps_the_secret(host: FakeHost) -> None:
+    session = make_session(host, "secret-id")
+    assert "CONNECTING" in repr(session)
+    assert "secr…" in repr(session)
+    assert "secret" not in repr(session)
+    assert "<Session websocket CONNECTING at " in repr(make_session(host, None))
+
+
+@pytest.mark.parametrize("state", [CONNECTING, CLOSING, CLOSED])
+def test_messages_go_nowhere_unless_the_session_is_open(host: FakeHost, state: SessionState) -> None:
+    session = in_state(state, host)
+    known = everything_of(session)
+    session.send("lost")
+    assert everything_of(session) == known
+    session.send_prepared(PreparedMessage("lost"))
+    assert everything_of(session) == known
+    session.receive(["lost"])
+    assert everything_of(session) == known
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(host: FakeHost, state: SessionState) -> None:
+    session = in_state(state, host)
+    known = everything_of(session)
+    for report in (Session.detach, Session.lose, Session.pause, Session.resume):
+        report(session, Receiver(session))
+        assert everything_of(session) == known
+
+
+def test_a_closed_session_has_no_deadline(host: FakeHost) -> None:
+    session = in_state(CLOSED, host)
+    assert host.due == math.inf
+    assert session.due == math.inf
+
+
+def test_a_check_that_comes_late_changes_nothing(host: FakeHost) -> None:
+    session = in_state(CLOSED, host)
+    known = everything_of(session)
+    session.check(host.now() + 1000)
+    assert everything_of(session) == known
+
+
+# Opening.
+
+
+def test_the_open_frame_comes_first_and_once(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_open": welcome})
+    receiver = Receiver(session).attach()
+    session.send("more")
+    assert receiver.frames == ["o", ["welcome"], ["more"]]
+    session.detach(receiver)
+    assert stream(session).frames == []
+
+
+def test_the_open_frame_of_a_poll_is_all_it_gets(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_open": welcome})
+    assert poll(session) == ["o"]
+    assert poll(session) == [["welcome"]]
+
+
+def test_on_open_is_given_what_is_known_of_the_request(host: FakeHost) -> None:
+    session = polled(host)
+    assert session.conn.info is session.conn_info
+    assert session.conn.info.ip == IP
+
+
+def test_a_connection_is_made_with_its_session_before_anybody_listens(host: FakeHost) -> None:
+    made = []
+
+    def make(session: Session) -> Notes:
+        made.append((session, session.state, session.session_id, session.conn_info.ip, session.server.settings))
+        return Notes(session, {})
+
+    session = make_session(host, kind=make)
+    assert made == [(session, CONNECTING, "secret-id", IP, session.server.settings)]
+    assert isinstance(session.conn, Notes)
+
+
+def test_a_session_that_nobody_listens_to_ends_without_the_application(host: FakeHost) -> None:
+    session = make_session(host)
+    host.advance(DISCONNECT_DELAY - 0.001)
+    assert session.state is CONNECTING
+    host.advance(0.001)
+    assert session.state is CLOSED
+    assert session.conn.heard == []
+    assert host.removed == [session]
+    assert host.due == math.inf
+
+
+def test_a_first_receiver_that_comes_too_late_is_told_so(host: FakeHost) -> None:
+    session = make_session(host)
+    host.advance(DISCONNECT_DELAY)
+    assert poll(session) == [TIMED_OUT]
+    assert session.conn.heard == []
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_session_closed_before_its_first_receiver_tells_it_so(host: FakeHost, closing: bool) -> None:
+    session = make_session(host)
+    host.closing = closing
+    session.close(1001, "Restart")
+    assert host.removed == [session]
+    assert poll(session) == [(1001, "Restart")]
+    assert session.conn.heard == []
+
+
+def test_a_connection_may_close_itself_while_it_is_made(host: FakeHost) -> None:
+    class Full(Notes):
+        def __init__(self, session: Session) -> None:
+            super().__init__(session, {})
+            self.send("lost")
+            self.close(3001, "Full")
+            self.close(3002, "Twice")
+
+    session = make_session(host, kind=Full)
+    assert session.state is CLOSED
+    assert host.removed == [session]
+    assert host.due == math.inf
+    assert poll(session) == [(3001, "Full")]
+    assert session.conn.heard == []
+
+
+def test_a_constructor_that_raises_leaves_nothing_behind(host: FakeHost) -> None:
+    def fail(session: Session) -> Notes:
+        raise RuntimeError("no database")
+
+    with pytest.raises(RuntimeError, match=r"^no database$"):
+        make_session(host, kind=fail)
+    assert host.due == math.inf
+    assert host.removed == []
+
+
+# Receiving and sending.
+
+
+@pytest.mark.parametrize("limit", [POLL, STREAM])
+def test_a_life_in_order(host: FakeHost, limit: float) -> None:
+    session = make_session(host)
+    Receiver(session, limit).attach()
+    session.receive(["1", "2"])
+    session.receive([])
+    session.receive(["3"])
+    session.close()
+    assert session.conn.heard == ["open", "1", "2", "3", GO_AWAY]
+
+
+def test_a_message_is_written_at_once_where_a_client_listens(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    session.send("1")
+    assert receiver.take() == [["1"]]
+    session.send("2")
+    assert receiver.take() == [["2"]]
+
+
+def test_what_is_sent_while_nobody_listens_leaves_together(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("1")
+    session.send("2")
+    session.send("3")
+    assert poll(session) == [["1", "2", "3"]]
+    receiver = Receiver(session, POLL).attach()
+    assert receiver.frames == []
+    session.send("4")
+    session.send("5")
+    assert receiver.frames == [["4"]]
+    assert poll(session) == [["5"]]
+
+
+def test_what_is_sent_while_a_batch_is_received_leaves_together(host: FakeHost) -> None:
+    def answer(conn: Notes, message: str) -> None:
+        conn.send(f"{message}a")
+        conn.send(f"{message}b")
+
+    session = make_session(host, acts={"on_message": answer})
+    receiver = stream(session)
+    session.receive(["1", "2", "3"])
+    assert receiver.frames == [["1a", "1b", "2a", "2b", "3a", "3b"]]
+
+
+def test_what_an_async_callback_sends_at_once_leaves_with_the_batch(host: FakeHost) -> None:
+    async def answer(conn: Notes, message: str) -> None:
+        conn.send(f"{message}a")
+        await Pause()
+        conn.send(f"{message}b")
+
+    session = make_session(host, acts={"on_message": answer})
+    receiver = stream(session)
+    session.receive(["1", "2"])
+    assert receiver.take() == [["1a"]]
+    host.turn()
+    assert receiver.take() == [["1b"], ["2a"]]
+
+
+def test_a_reply_to_a_polling_client_is_one_frame(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_message": echo})
+    poll(session)
+    receiver = Receiver(session, POLL).attach()
+    session.receive(["1", "2"])
+    assert receiver.frames == [["1", "2"]]
+
+
+def test_messages_to_another_session_are_not_held_back_by_a_batch(host: FakeHost) -> None:
+    other = make_session(host)
+    receiver = stream(other)
+    seen = []
+
+    def tell(conn: Notes, message: str) -> None:
+        other.send(message)
+        seen.append(receiver.take())
+
+    session = make_session(host, acts={"on_message": tell})
+    stream(session)
+    session.receive(["1", "2"])
+    assert seen == [[["1"]], [["2"]]]
+
+
+def test_a_stream_that_is_full_is_followed_by_the_next_one(host: FakeHost) -> None:
+    session = make_session(host)
+    first = Receiver(session, 3).attach()
+    for message in "abc":
+        session.send(message)
+    assert first.frames == ["o", ["a"], ["b"]]
+    second = stream(session)
+    session.send("d")
+    assert second.frames == [["d"]]
+
+
+def test_bytes_are_for_receivers_of_bytes(host: FakeHost) -> None:
+    raw, framed = make_session(host, None), make_session(host, None)
+    assert not raw.takes_bytes
+    Receiver(raw, binary=True).attach()
+    stream(framed)
+    assert (raw.takes_bytes, framed.takes_bytes) == (True, False)
+    raw.close()
+    assert raw.takes_bytes
+
+
+# immediate_flush.
+
+
+def test_without_immediate_flush_messages_gather_until_the_next_turn(host: FakeHost) -> None:
+    session = make_session(host, immediate_flush=False)
+    receiver = stream(session)
+    session.send("1")
+    session.send("2")
+    session.send_prepared(PreparedMessage("3"))
+    assert receiver.frames == []
+    host.turn()
+    assert receiver.take() == [["1", "2", "3"]]
+    assert host.is_idle
+    session.send("4")
+    host.turn()
+    assert receiver.take() == [["4"]]
+
+
+def test_without_immediate_flush_a_reply_leaves_with_its_batch(host: FakeHost) -> None:
+    session = make_session(host, immediate_flush=False, acts={"on_message": echo})
+    receiver = stream(session)
+    session.send("0")
+    session.receive(["1", "2"])
+    assert receiver.take() == [["0", "1", "2"]]
+    host.turn()
+    assert receiver.take() == []
+
+
+def test_without_immediate_flush_a_turn_within_a_batch_holds_its_messages_together(host: FakeHost) -> None:
+    def answer(conn: Notes, message: str) -> None:
+        conn.send(message)
+        host.turn()
+
+    session = make_session(host, immediate_flush=False, acts={"on_message": answer})
+    receiver = stream(session)
+    session.send("0")
+    session.receive(["1", "2"])
+    assert receiver.take() == [["0", "1", "2"]]
+
+
+def test_without_immediate_flush_nothing_is_lost_between_polls(host: FakeHost) -> None:
+    session = polled(host, immediate_flush=False)
+    session.send("1")
+    host.turn()
+    session.send("2")
+    assert poll(session) == [["1", "2"]]
+    host.turn()
+    receiver = Receiver(session, POLL).attach()
+    session.send("3")
+    host.turn()
+    assert receiver.frames == [["3"]]
+
+
+def test_without_immediate_flush_a_close_does_not_wait(host: FakeHost) -> None:
+    session = make_session(host, immediate_flush=False)
+    receiver = stream(session)
+    session.send("1")
+    session.close()
+    assert receiver.frames == [["1"], GO_AWAY]
+    host.turn()
+    assert receiver.frames == [["1"], GO_AWAY]
+
+
+# Prepared messages.
+
+
+def test_a_prepared_message_is_handed_on_as_it_is(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    message = PreparedMessage("1")
+    session.send_prepared(message)
+    assert receiver.frames == [message]
+
+
+def test_a_prepared_message_stands_in_line_behind_queued_ones(host: FakeHost) -> None:
+    session = polled(host)
+    session.send_prepared(PreparedMessage("1"))
+    session.send("2")
+    session.send_prepared(PreparedMessage("3"))
+    assert poll(session) == [["1", "2", "3"]]
+
+
+def test_a_prepared_message_stands_in_line_within_a_batch(host: FakeHost) -> None:
+    def answer(conn: Notes, message: str) -> None:
+        conn.send("before")
+        conn.session.send_prepared(PreparedMessage(message))
+        conn.send("behind")
+
+    session = make_session(host, acts={"on_message": answer})
+    receiver = stream(session)
+    session.receive(["1"])
+    assert receiver.frames == [["before", "1", "behind"]]
+
+
+def test_a_prepared_message_waits_while_the_receiver_is_paused(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    session.pause(receiver)
+    session.send_prepared(PreparedMessage("1"))
+    session.send("2")
+    assert receiver.frames == []
+    session.resume(receiver)
+    assert receiver.frames == [["1", "2"]]
+
+
+# Closing.
+
+
+def test_a_stream_gets_what_was_sent_and_then_the_close_frame(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    session.pause(receiver)
+    session.send("1")
+    session.send("2")
+    session.close(3001, "Enough")
+    session.send("lost")
+    assert receiver.frames == [["1", "2"], (3001, "Enough")]
+    assert (session.close_code, session.close_reason) == (3001, "Enough")
+
+
+def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("1")
+    session.send("2")
+    session.close()
+    assert poll(session) == [["1", "2"]]
+    assert poll(session) == [GO_AWAY]
+    assert poll(session) == [GO_AWAY]
+
+
+def test_a_stream_that_comes_after_the_close_gets_both(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("1")
+    session.close()
+    assert Receiver(session).attach().frames == [["1"], GO_AWAY]
+
+
+def test_a_held_poll_gets_the_close_frame(host: FakeHost) -> None:
+    session = polled(host)
+    receiver = Receiver(session, POLL).attach()
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+
+
+def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(host: FakeHost) -> None:
+    def answer(conn: Notes, message: str) -> None:
+        conn.send("bye")
+        conn.close()
+        conn.send("lost")
+
+    session = make_session(host, acts={"on_message": answer})
+    poll(session)
+    receiver = Receiver(session, POLL).attach()
+    session.receive(["1", "2"])
+    assert receiver.frames == [["bye"]]
+    assert poll(session) == [GO_AWAY]
+    assert session.conn.heard == ["open", "1", GO_AWAY]
+
+
+def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(host: FakeHost) -> None:
+    session = make_session(host)
+    stream(session)
+    session.close()
+    host.advance(DISCONNECT_DELAY - 0.001)
+    assert poll(session) == [GO_AWAY]
+    assert Receiver(session).attach().frames == [GO_AWAY]
+    assert host.removed == []
+    host.advance(0.001)
+    assert host.removed == [session]
+    assert host.due == math.inf
+
+
+def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("1")
+    session.close()
+    host.advance(DISCONNECT_DELAY - 1)
+    assert poll(session) == [["1"]]
+    host.advance(DISCONNECT_DELAY - 1)
+    assert poll(session) == [GO_AWAY]
+
+
+@pytest.mark.parametrize("limit", [POLL, STREAM])
+def test_close_within_on_open(host: FakeHost, limit: float) -> None:
+    def reject(conn: Notes, info: Any) -> None:
+        conn.send("sorry")
+        conn.close(3001, "Full")
+        conn.send("lost")
+
+    session = make_session(host, acts={"on_open": reject})
+    frames = Receiver(session, limit).attach().frames
+    while (3001, "Full") not in frames:
+        frames += poll(session)
+    assert frames == ["o", ["sorry"], (3001, "Full")]
+    assert session.conn.heard == ["open", (3001, "Full")]
+
+
+def test_close_within_on_close_does_nothing_more(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_close": lambda conn: conn.close(3001, "Again")})
+    receiver = stream(session)
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+    assert session.conn.heard == ["open", GO_AWAY]
+    assert session.conn.close_code == 3000
+
+
+def test_send_within_on_close_goes_nowhere(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_close": lambda conn: conn.send("lost")})
+    receiver = stream(session)
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_a_close_code_that_no_frame_may_carry_changes_nothing(host: FakeHost, state: SessionState) -> None:
+    session = in_state(state, host)
+    known = everything_of(session)
+    for code in (999, 1004, 1005, 1006, 1015, 2010, 2999, 5000, 3000.0, "3000", None):
+        with pytest.raises(ValueError, match=rf"^close code {code!r} is not one of"):
+            session.close(code, "No")  # type: ignore[arg-type]
+        assert everything_of(session) == known
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_a_close_reason_that_is_no_text_changes_nothing(host: FakeHost, state: SessionState) -> None:
+    session = in_state(state, host)
+    known = everything_of(session)
+    for reason in (None, b"No", 3):
+        with pytest.raises(TypeError, match=rf"^a close reason is str, not {type(reason).__name__}$"):
+            session.close(3000, reason)  # type: ignore[arg-type]
+        assert everything_of(session) == known
+
+
+def expire(session: Session, receiver: Receiver) -> None:
+    session.detach(receiver)
+    session.server.container.advance(1000)
+
+
+def be_noticed(session: Session, receiver: Receiver) -> None:
+    receiver.gone = True
+    poll(session)
+
+
+def shut_down(session: Session, receiver: Receiver) -> None:
+    session.server.container.closing = True
+    session.close()
+
+
+ENDINGS: list[Callable[[Session, Receiver], None]] = [
+    lambda session, receiver: session.close(),
+    lambda session, receiver: receiver.cut(),
+    lambda session, receiver: receiver.cut(1000, "Bye"),
+    expire,
+    be_noticed,
+    shut_down,
+]
+
+
+@pytest.mark.parametrize("session_id", ["secret-id", None])
+@pytest.mark.parametrize("first", ENDINGS)
+def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Session, Receiver], None]) -> None:
+    for second in ENDINGS:
+        host = FakeHost()
+        session = make_session(host, session_id)
+        receiver = stream(session)
+        session.receive(["1"])
+        first(session, receiver)
+        code, reason = session.close_code, session.close_reason
+        assert code is not None
+        second(session, receiver)
+        receiver.cut()
+        host.advance(1000)
+        assert session.conn.heard == ["open", "1", (code, reason)]
+        assert host.removed == [session]
+
+
+def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_client_left(host: FakeHost) -> None:
+    async def work(conn: Notes, message: str) -> None:
+        await Pause()
+        conn.close()
+
+    session = make_session(host, acts={"on_message": work})
+    receiver = stream(session)
+    session.receive(["1", "2"])
+    receiver.cut()
+    host.turn()
+    assert session.conn.heard == ["open", "1", INTERRUPTED]
+
+
+# The network.
+
+
+@pytest.mark.parametrize("limit", [POLL, STREAM])
+def test_a_second_receiver_is_turned_away_and_the_first_untouched(host: FakeHost, limit: float) -> None:
+    session = polled(host)
+    first = Receiver(session).attach()
+    second = Receiver(session, limit).attach()
+    assert second.frames == [STILL_OPEN]
+    assert first.frames == []
+    session.detach(second)
+    session.lose(second)
+    session.send("1")
+    assert first.frames == [["1"]]
+    assert session.conn.heard == ["open"]
+
+
+def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(host: FakeHost) -> None:
+    session = make_session(host)
+    first = stream(session)
+    first.gone = True
+    assert poll(session) == [INTERRUPTED]
+    assert session.conn.heard == ["open", INTERRUPTED]
+    assert first.frames == []
+
+
+def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(host: FakeHost) -> None:
+    session = make_session(host)
+    first = stream(session)
+    session.pause(first)
+    session.send("1")
+    first.gone = True
+    assert poll(session) == [["1"]]
+    assert poll(session) == [INTERRUPTED]
+
+
+def test_a_cut_receiver_ends_the_session(host: FakeHost) -> None:
+    session = make_session(host)
+    stream(session).cut()
+    assert session.is_closed
+    assert session.conn.heard == ["open", INTERRUPTED]
+    assert poll(session) == [INTERRUPTED]
+    assert poll(session) == [INTERRUPTED]
+    host.advance(DISCONNECT_DELAY)
+    assert host.removed == [session]
+
+
+def test_a_client_that_closes_says_why(host: FakeHost) -> None:
+    session = make_session(host, None)
+    stream(session).cut(4001, "Done")
+    assert session.conn.heard == ["open", (4001, "Done")]
+    assert session.state is CLOSED
+
+
+def test_a_websocket_session_waits_for_its_receiver_to_end(host: FakeHost) -> None:
+    session = make_session(host, None)
+    receiver = stream(session)
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+    host.advance(1000)
+    assert session.state is CLOSING
+    receiver.cut(1006, "Connection lost")
+    assert session.state is CLOSED
+    assert session.conn.heard == ["open", GO_AWAY]
+    assert host.removed == [session]
+
+
+def test_another_address_is_turned_away(host: FakeHost) -> None:
+    session = make_session(host)
+    stranger = Receiver(session).attach("203.0.113.9")
+    assert stranger.frames == [(1008, "Session was opened from another address")]
+    assert session.state is CONNECTING
+    first = stream(session)
+    Receiver(session).attach("203.0.113.9")
+    session.send("1")
+    assert first.frames == [["1"]]
+    session.close()
+    assert Receiver(session).attach("203.0.113.9").frames == [(1008, "Session was opened from another address")]
+    assert not session.belongs_to("203.0.113.9")
+    assert session.belongs_to(IP)
+
+
+def test_another_address_is_let_in_without_verify_ip(host: FakeHost) -> None:
+    session = make_session(host, verify_ip=False)
+    assert session.belongs_to("203.0.113.9")
+    assert Receiver(session).attach("203.0.113.9").frames == ["o"]
+
+
+# Time.
+
+
+def test_heartbeats_come_while_a_client_listens(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    host.advance(HEARTBEAT_DELAY - 0.001)
+    assert receiver.take() == []
+    host.advance(0.001)
+    assert receiver.take() == ["h"]
+    session.send("1")
+    host.advance(2 * HEARTBEAT_DELAY)
+    assert receiver.take() == [["1"], "h", "h"]
+
+
+def test_a_heartbeat_ends_a_poll(host: FakeHost) -> None:
+    session = polled(host)
+    receiver = Receiver(session, POLL).attach()
+    host.advance(HEARTBEAT_DELAY)
+    assert receiver.frames == ["h"]
+    assert host.due == host.now() + DISCONNECT_DELAY
+
+
+def test_there_are_no_heartbeats_for_nobody(host: FakeHost) -> None:
+    session = polled(host, disconnect_delay=1000)
+    host.advance(999)
+    assert session.state is OPEN
+    assert poll(session) == []
+    session.close()
+    stream(session)
+    host.advance(999)
+    assert session.state is CLOSING
+    assert host.due == 1999 + 1000
+
+
+def test_a_client_that_does_not_come_back_is_missed_once(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("lost")
+    host.advance(DISCONNECT_DELAY - 0.001)
+    assert session.state is OPEN
+    host.advance(0.001)
+    assert session.conn.heard == ["open", TIMED_OUT]
+    assert host.removed == [session]
+    host.advance(1000)
+    assert session.conn.heard == ["open", TIMED_OUT]
+
+
+def test_a_client_that_comes_back_in_time_is_not_missed(host: FakeHost) -> None:
+    session = polled(host)
+    for _ in range(5):
+        host.advance(DISCONNECT_DELAY - 0.001)
+        receiver = Receiver(session, POLL).attach()
+        host.advance(DISCONNECT_DELAY)
+        session.send("still here")
+        assert receiver.frames == [["still here"]]
+    assert session.conn.heard == ["open"]
+
+
+def test_the_delays_are_settings(host: FakeHost) -> None:
+    session = make_session(host, heartbeat_delay=2, disconnect_delay=3)
+    receiver = stream(session)
+    host.advance(2)
+    assert receiver.frames == ["h"]
+    session.detach(receiver)
+    host.advance(2.999)
+    assert session.state is OPEN
+    host.advance(0.001)
+    assert session.state is CLOSED
+
+
+# A client that does not keep up.
+
+
+def test_messages_wait_while_the_receiver_is_paused(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    receiver.full = True
+    for message in "1234":
+        session.send(message)
+    assert receiver.take() == [["1"]]
+    receiver.drain()
+    assert receiver.take() == [["2", "3", "4"]]
+    session.send("5")
+    assert receiver.take() == [["5"]]
+
+
+def test_a_reply_waits_while_the_receiver_is_paused(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_message": echo})
+    receiver = stream(session)
+    session.pause(receiver)
+    session.receive(["1", "2"])
+    assert receiver.frames == []
+    session.receive(["3"])
+    receiver.drain()
+    assert receiver.frames == [["1", "2", "3"]]
+
+
+def test_a_pause_ends_with_its_receiver(host: FakeHost) -> None:
+    session = make_session(host)
+    first = stream(session)
+    session.pause(first)
+    session.send("1")
+    session.detach(first)
+    assert not session.is_congested
+    second = stream(session, POLL)
+    session.send("2")
+    assert poll(session) == [["2"]]
+    assert second.ended
+
+
+def test_a_client_is_congested_above_the_mark(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("x" * HIGH_WATER)
+    assert not session.is_congested
+    session.send("x")
+    assert session.is_congested
+    poll(session)
+    assert not session.is_congested
+
+
+def test_a_client_is_congested_while_its_receiver_is_paused(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    assert not session.is_congested
+    session.pause(receiver)
+    assert session.is_congested
+    session.resume(receiver)
+    assert not session.is_congested
+
+
+def congest_paused(session: Session, receiver: Receiver) -> None:
+    session.pause(receiver)
+
+
+def congest_queued(session: Session, receiver: Receiver) -> None:
+    session.detach(receiver)
+    session.send("x" * (HIGH_WATER + 1))
+
+
+@pytest.mark.parametrize(
+    ("congest", "relieve"),
+    [
+        (congest_paused, lambda session, receiver: receiver.drain()),
+        (congest_paused, lambda session, receiver: session.detach(receiver)),
+        (congest_paused, lambda session, receiver: receiver.cut()),
+        (congest_paused, lambda session, receiver: session.close()),
+        (congest_queued, lambda session, receiver: poll(session)),
+        (congest_queued, lambda session, receiver: session.close()),
+        (congest_queued, lambda session, receiver: session.server.container.advance(DISCONNECT_DELAY)),
+    ],
+)
+def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
+    host: FakeHost, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
+) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    congest(session, receiver)
+    woken = []
+    session.on_drained(lambda: woken.append(1))
+    session.on_drained(lambda: woken.append(2))
+    assert woken == []
+    assert session.is_congested
+    relieve(session, receiver)
+    assert woken == [1, 2]
+    session.close()
+    poll(session)
+    assert woken == [1, 2]
+
+
+def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    session.pause(receiver)
+    session.send("1")
+    woken = []
+    session.on_drained(lambda: woken.append(1))
+    receiver.full = True
+    session.resume(receiver)
+    assert receiver.frames == [["1"]]
+    assert woken == []
+    receiver.drain()
+    assert woken == [1]
+
+
+# The end of all sessions.
+
+
+def test_at_the_end_a_session_with_a_client_is_told_and_released(host: FakeHost) -> None:
+    session = polled(host)
+    receiver = Receiver(session, POLL).attach()
+    host.closing = True
+    session.close(1001, "Restart")
+    assert receiver.frames == [(1001, "Restart")]
+    assert host.removed == [session]
+    assert session.conn.heard == ["open", (1001, "Restart")]
+
+
+def test_at_the_end_a_client_between_two_polls_has_time_to_come(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("1")
+    host.closing = True
+    session.close()
+    assert poll(session) == [["1"]]
+    assert host.removed == []
+    assert poll(session) == [GO_AWAY]
+    assert host.removed == [session]
+
+
+def test_at_the_end_a_client_that_does_not_come_is_given_up(host: FakeHost) -> None:
+    session = polled(host)
+    host.closing = True
+    session.close()
+    host.advance(DISCONNECT_DELAY - 0.001)
+    assert host.removed == []
+    host.advance(0.001)
+    assert host.removed == [session]
+    assert session.conn.heard == ["open", GO_AWAY]
+
+
+def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(host: FakeHost) -> None:
+    session = make_session(host)
+    first = Receiver(session, 1).attach()
+    host.closing = True
+    session.close()
+    session.lose(first)
+    assert host.removed == []
+    assert poll(session) == [GO_AWAY]
+    assert host.removed == [session]
+
+
+@pytest.mark.parametrize("told", [lambda session: (stream(session), session.close()), lambda s: stream(s).cut()])
+def test_at_the_end_a_session_that_was_told_before_is_released(host: FakeHost, told: Callable[[Session], Any]) -> None:
+    session = make_session(host)
+    told(session)
+    assert host.removed == []
+    host.closing = True
+    session.close()
+    assert host.removed == [session]
+
+
+def test_at_the_end_a_session_that_was_not_told_before_is_kept(host: FakeHost) -> None:
+    session = polled(host)
+    session.close(3001, "Before")
+    host.closing = True
+    session.close()
+    assert host.removed == []
+    assert poll(session) == [(3001, "Before")]
+    assert host.removed == [session]
+
+
+def test_at_the_end_a_cut_session_is_released(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    host.closing = True
+    receiver.cut()
+    assert host.removed == [session]
+    assert session.conn.heard == ["open", INTERRUPTED]
+
+
+def test_at_the_end_a_websocket_is_released_when_it_is_over(host: FakeHost) -> None:
+    session = make_session(host, None)
+    receiver = stream(session)
+    host.closing = True
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+    assert host.removed == []
+    receiver.cut()
+    assert host.removed == [session]
+
+
+# Any order of events.
+
+MESSAGES = st.lists(st.text("abc", max_size=3), max_size=4)
+#: What the application does with a message of this text.
+COMMANDS = st.sampled_from(["echo", "echo twice", "pause", "pause and echo", "close", "note"])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """A session whose receivers come, go and report in any order, beside a model of what must come out of it."""
+
+    @initialize(session_id=st.sampled_from(["secret-id", None]), eager=st.booleans(), immediate_flush=st.booleans())
+    def begin(self, session_id: str | None, eager: bool, immediate_flush: bool) -> None:
+        self.host = FakeHost(eager=eager)
+        acts = {"on_open": self.on_open, "on_message": self.on_message, "on_close": self.on_close}
+        self.session = make_session(self.host, session_id, acts=acts, immediate_flush=immediate_flush)
+        self.conn = self.session.conn
+        self.receivers: list[Receiver] = []
+        self.numbers = itertools.count()
+        self.running = False
+        # The model: what was given to the session, and whether it may keep what it has been given from its application.
+        self.sent: list[str] = []
+        self.posted: list[str] = []
+        self.dropped = False
+
+    @property
+    def current(self) -> Receiver | None:
+        """The receiver that must be attached, None for none."""
+        return next((receiver for receiver in self.receivers if not receiver.ended), None)
+
+    @property
+    def is_http(self) -> bool:
+        return self.session.session_id is not None
+
+    # The application.
+
+    def send(self, text: str) -> None:
+        self.note_sent(text)
+        self.conn.send(text)
+
+    def note_sent(self, text: str) -> None:
+        if self.session.state is OPEN:
+            self.sent.append(text)
+
+    def close(self) -> None:
+        self.dropped = True
+        self.conn.close()
+
+    def on_open(self, conn: Notes, info: Any) -> None:
+        self.send("welcome")
+
+    async def on_message(self, conn: Notes, message: str) -> None:
+        assert not self.running, "two callbacks at once"
+        self.running = True
+        command = message.rpartition(" #")[0]
+        if "pause" in command:
+            await Pause()
+        if "echo" in command:
+            self.send(message)
+        if "twice" in command:
+            self.send(message)
+        if "close" in command:
+            self.close()
+        self.running = False
+
+    def on_close(self, conn: Notes) -> None:
+        assert not self.running, "on_close within a callback"
+        self.send("too late")
+
+    # The client.
+
+    def attach(self, limit: float) -> Receiver:
+        before = self.current
+        receiver = Receiver(self.session, limit).attach()
+        if before is not None and before.gone:
+            before.ended = True
+        elif before is not None:
+            assert receiver.frames == [STILL_OPEN]
+        self.receivers.append(receiver)
+        return receiver
+
+    @precondition(lambda self: self.is_http or not self.receivers)
+    @rule(limit=st.sampled_from([1, 2, 4, math.inf]))
+    def a_client_listens(self, limit: float) -> None:
+        self.attach(limit if self.is_http else math.inf)
+
+    @rule(commands=st.lists(COMMANDS, max_size=4))
+    def messages_arrive(self, commands: list[str]) -> None:
+        messages = [f"{command} #{next(self.numbers)}" for command in commands]
+        if self.session.state is OPEN:
+            self.posted += messages
+        self.session.receive(messages)
+
+    @rule()
+    def another_address_tries(self) -> None:
+        receiver = Receiver(self.session).attach("203.0.113.9")
+        assert [frame[0] for frame in receiver.frames] == [1008]
+
+    # The network.
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def the_receiver_is_cut(self) -> None:
+        self.current.cut()
+
+    @precondition(lambda self: self.current is not None and self.is_http)
+    @rule()
+    def the_client_leaves_unnoticed(self) -> None:
+        self.current.gone = True
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def the_buffer_is_full(self) -> None:
+        self.session.pause(self.current)
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def the_next_write_fills_the_buffer(self) -> None:
+        self.current.full = True
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def the_buffer_drains(self) -> None:
+        self.current.drain()
+
+    @precondition(lambda self: any(receiver.ended for receiver in self.receivers))
+    @rule(data=st.data(), report=st.sampled_from([Session.detach, Session.lose, Session.pause, Session.resume]))
+    def one_that_has_ended_reports(self, data: st.DataObject, report: Callable[[Session, Receiver], None]) -> None:
+        report(self.session, data.draw(st.sampled_from([receiver for receiver in self.receivers if receiver.ended])))
+
+    # The server.
+
+    @rule(messages=MESSAGES)
+    def the_application_sends(self, messages: list[str]) -> None:
+        for message in messages:
+            self.send(f"{message} #{next(self.numbers)}")
+
+    @rule()
+    def the_application_broadcasts(self) -> None:
+        text = f"to all #{next(self.numbers)}"
+        self.note_sent(text)
+        self.session.send_prepared(PreparedMessage(text))
+
+    @rule()
+    def the_application_closes(self) -> None:
+        self.close()
+
+    @rule(seconds=st.sampled_from([0, 1, DISCONNECT_DELAY, HEARTBEAT_DELAY, 100]))
+    def time_passes(self, seconds: float) -> None:
+        self.host.advance(seconds)
+
+    @rule()
+    def the_loop_turns(self) -> None:
+        self.host.turn()
+
+    @precondition(lambda self: len(self.receivers) > 3)
+    @rule()
+    def the_server_shuts_down(self) -> None:
+        self.host.closing = True
+        self.close()
+
+    # What must hold.
+
+    @invariant()
+    def at_most_one_is_attached(self) -> None:
+        attached = [receiver for receiver in self.receivers if not receiver.ended]
+        assert len(attached) <= (self.session.state is OPEN)
+
+    @invariant()
+    def each_receiver_hears_the_protocol(self) -> None:
+        everything = [frame for receiver in self.receivers for frame in receiver.frames]
+        opens = [index for index, frame in enumerate(everything) if frame == "o"]
+        assert opens in ([], [0])
+        for receiver in self.receivers:
+            closes = [frame for frame in receiver.frames if isinstance(frame, tuple)]
+            assert closes in ([], receiver.frames[-1:])
+            if closes and closes[0] != STILL_OPEN:
+                assert closes[0] == (self.session.close_code, self.session.close_reason)
+
+    @invariant()
+    def messages_go_out_in_order_and_none_twice(self) -> None:
+        written = self.written()
+        assert written == self.sent[: len(written)]
+        if self.current is not None and self.host.is_idle and not self.session.is_congested:
+            assert written == self.sent
+
+    @invariant()
+    def messages_come_in_in_order_and_none_twice(self) -> None:
+        heard = [entry for entry in self.conn.heard if isinstance(entry, str) and entry != "open"]
+        assert heard == self.posted[: len(heard)]
+        if self.host.is_idle and not self.dropped:
+            assert heard == self.posted
+
+    @invariant()
+    def the_application_hears_of_beginning_and_end_once(self) -> None:
+        heard = self.conn.heard
+        assert heard.count("open") == sum(receiver.frames.count("o") for receiver in self.receivers)
+        assert heard[:1] in ([], ["open"])
+        ends = [index for index, entry in enumerate(heard) if isinstance(entry, tuple)]
+        if self.session.is_closed and self.host.is_idle and heard:
+            assert ends == [len(heard) - 1]
+        else:
+            assert ends in ([], [len(heard) - 1])
+            assert not ends or self.session.is_closed
+
+    @invariant()
+    def it_is_forgotten_once_and_for_all(self) -> None:
+        assert self.host.removed == ([self.session] if self.session.state is CLOSED else [])
+        if self.session.state is CLOSED:
+            assert self.host.due == math.inf
+
+    def written(self) -> list[str]:
+        # Receivers do not overlap, so that their order is that of what was written.
+        texts: list[str] = []
+        for receiver in self.receivers:
+            for frame in receiver.frames:
+                if isinstance(frame, PreparedMessage):
+                    texts.append(frame.text)
+                elif isinstance(frame, list):
+                    texts.extend(frame)
+        return texts
+
+    def teardown(self) -> None:
+        """Let the client take all there is, as long as there is somebody to give it."""
+        if self.current is not None and not self.current.gone:
+            self.current.drain()
+        self.finish_callbacks()
+        self.close()
+        self.finish_callbacks()
+        if self.is_http and self.session.state is CLOSING:
+            last = self.attach(1)
+            if self.session.state is CLOSING:
+                last = self.attach(1)
+            assert last.frames == [(self.session.close_code, self.session.close_reason)]
+            assert self.written() == self.sent
+        self.host.advance(1000)
+        for receiver in self.receivers:
+            self.session.lose(receiver)
+        assert self.session.state is CLOSED
+        self.each_receiver_hears_the_protocol()
+        self.messages_come_in_in_order_and_none_twice()
+        self.the_application_hears_of_beginning_and_end_once()
+        self.it_is_forgotten_once_and_for_all()
+
+    def finish_callbacks(self) -> None:
+        while not self.host.is_idle:
+            self.host.turn()
+
+
+def test_any_order_of_events() -> None:
+    run_state_machine_as_test(
+        AnyOrder,
+        settings=hypothesis_settings(
+            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )

@@ -1,0 +1,390 @@
+import dataclasses
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from sockjs_tornado import Compression, ConfigurationError, Settings, SockJSConnection, SockJSRouter
+from sockjs_tornado.settings import TRANSPORTS
+
+
+def cookie(request: Any) -> str:
+    return "JSESSIONID=node1; path=/"
+
+
+NO_NUMBERS = ("5", b"5", None, True, False, [5], {}, 1j, Decimal(5), math.nan, math.inf, -math.inf, -1, -0.5)
+NO_COUNTS = (*NO_NUMBERS, 1.0, 1.5, 0)
+NO_FLAGS = (None, 0, 1, "yes", "", [], object())
+NO_URLS = (
+    *(5, True, b"/sockjs.js", ["/sockjs.js"]),
+    *("", "sockjs.js", "javascript:alert(1)", "data:text/javascript,alert(1)", "ftp://example.com/", "http:/sockjs.js"),
+    *('/sockjs.js"onload="alert(1)', "/sockjs.js'", "/<script>", "/sockjs.js>", "/\\evil.example/"),
+    *(
+        "/sockjs .js",
+        "/sockjs.js\n",
+        "\n/sockjs.js",
+        "/sockjs\tjs",
+        "/sockjs\u2028js",
+        "/sockjs\0js",
+        "/sockjs\ud800js",
+    ),
+)
+NO_TRANSPORTS = ("xhr", 5, True, ["xhr", "websockets"], [None], ["XHR"], {"xhr": True}, iter(["xhr"]), [["xhr"]])
+NO_ORIGINS = (
+    *(
+        5,
+        True,
+        "",
+        "https://example.com",
+        "null",
+        "**",
+        b"*",
+        {"https://example.com": 1},
+        iter(["https://example.com"]),
+    ),
+    *(["*"], ["null"], [None], [b"https://example.com"], ["example.com"], ["//example.com"], ["https://"], [""]),
+    *(["https://example.com/"], ["https://example.com/path"], ["https://example.com?"], ["https://example.com#"]),
+    *(
+        ["https://user@example.com"],
+        ["https://exa mple.com"],
+        ["https://example.com\n"],
+        ["https://a.com,https://b.com"],
+    ),
+    *(["https://example.com:port"], ["https://example.com:123456"], ["https://example.com:"], ["https://[::1"]),
+    *(["https://*"], ["https://*example.com"], ["https://a.*.com"], ["https://*.*.com"], ["*://example.com"]),
+    *(["https://example.com", "example.com"],),
+)
+
+#: Of each option its default, values that it takes, values that it does not take, and words that say what it takes.
+OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
+    "disconnect_delay": (5, (1, 0.01, 1e6), (*NO_NUMBERS, 0, 0.0), "a number of seconds above 0"),
+    "heartbeat_delay": (25, (1, 0.01, 1e6), (*NO_NUMBERS, 0, 0.0), "a number of seconds above 0"),
+    "response_limit": (131072, (1, 4096), NO_COUNTS, "a number of bytes above 0"),
+    "transports": (None, (None, (), ("xhr",), TRANSPORTS), NO_TRANSPORTS, "None for all, or a list of transport names"),
+    "disabled_transports": ((), ((), ("xhr",), TRANSPORTS), (*NO_TRANSPORTS, None), "of websocket, rawwebsocket, xhr"),
+    "sockjs_url": (
+        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
+        ("/static/sockjs.min.js", "//cdn.example/sockjs.js?v=1&w=2#x", "http://localhost:8080/sockjs.js", "/ключ.js"),
+        (*NO_URLS, None),
+        "a URL or an absolute path",
+    ),
+    "base_url": (None, (None, "/chat", "https://node7.example/chat"), NO_URLS, "None, or a URL or an absolute path"),
+    "allowed_origins": (
+        "*",
+        (
+            *("*", "same-origin", (), ("same-origin",), ("https://example.com",), ("HTTP://LOCALHOST:3000",)),
+            *(("https://*.example.com:8443", "same-origin"), ("http://[::1]:8080",), ("app://local",)),
+        ),
+        (*NO_ORIGINS, None),
+        "or a list of origins such as 'https://example.com'",
+    ),
+    "jsessionid": (True, (True, False, cookie), (None, 1, 0, "JSESSIONID", []), "True, False, or a callable"),
+    "verify_ip": (True, (True, False), NO_FLAGS, "True or False"),
+    "immediate_flush": (True, (True, False), NO_FLAGS, "True or False"),
+    "disable_nagle": (True, (True, False), NO_FLAGS, "True or False"),
+    "max_message_size": (10485760, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
+    "websocket_ping_interval": (0, (0, 0.5, 30), NO_NUMBERS, "a number of seconds, 0 for never"),
+    "websocket_ping_timeout": (0, (0,), (*NO_NUMBERS, 1), "takes "),
+    "websocket_compression": (
+        False,
+        (True, False, Compression(level=1)),
+        (None, 0, 1, "gzip", 6, ("level", 6)),
+        "True, False, or a Compression",
+    ),
+    "websocket_allow_origin": (None, (None,), NO_ORIGINS, "None, or "),
+    "session_check_interval": (1, (1, 0.5), (*NO_NUMBERS, 0), "a number of seconds above 0"),
+}
+
+any_option = pytest.mark.parametrize("name", OPTIONS)
+#: The ways to make settings of names and values.
+WAYS: list[Callable[[dict[str, Any]], Settings]] = [lambda values: Settings(**values), Settings.from_mapping]
+
+
+def test_the_tests_know_every_option() -> None:
+    assert list(OPTIONS) == [field.name for field in dataclasses.fields(Settings)]
+
+
+@pytest.mark.parametrize("kind", [Settings, Compression])
+def test_the_documentation_knows_every_option(kind: type) -> None:
+    documented = re.findall(r"^ {8}(\w+): ", kind.__doc__ or "", re.MULTILINE)
+    assert documented == [field.name for field in dataclasses.fields(kind)]
+
+
+@any_option
+def test_an_option_has_a_default(name: str) -> None:
+    default = OPTIONS[name][0]
+    assert getattr(Settings(), name) == default
+    assert type(getattr(Settings(), name)) is type(default)
+
+
+@any_option
+def test_an_option_takes_good_values(name: str) -> None:
+    for value, make in itertools.product(OPTIONS[name][1], WAYS):
+        assert getattr(make({name: value}), name) == value
+
+
+@any_option
+def test_an_option_refuses_bad_values_and_says_what_it_takes(name: str) -> None:
+    _, _, bad, takes = OPTIONS[name]
+    for value, make in itertools.product(bad, WAYS):
+        with pytest.raises(ConfigurationError) as caught:
+            make({name: value})
+        assert str(caught.value).startswith(f"{name}: got {value!r}")
+        assert takes in str(caught.value)
+
+
+def test_a_bad_value_is_named_with_its_type() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^response_limit: got '4096' \(str\), takes a number of bytes above 0$"
+    ):
+        Settings(response_limit="4096")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("transports", "xhr"), ("disabled_transports", "xhr"), ("allowed_origins", "https://example.com")],
+)
+def test_a_list_may_be_any_collection_and_is_kept_as_a_tuple(name: str, value: str, kind: Callable[..., Any]) -> None:
+    assert getattr(Settings.from_mapping({name: kind([value])}), name) == (value,)
+
+
+def test_a_list_that_changes_later_changes_nothing() -> None:
+    names = ["xhr"]
+    settings = Settings(transports=names)  # type: ignore[arg-type]
+    names.append("jsonp")
+    assert settings.transports == ("xhr",)
+
+
+def test_settings_do_not_change() -> None:
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.heartbeat_delay = 1  # type: ignore[misc]
+    assert settings == Settings()
+
+
+def test_settings_are_given_by_name() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        Settings(5)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nearest", "takes"),
+    [
+        ("hearbeat_delay", 10, "heartbeat_delay", "a number of seconds above 0"),
+        ("sockjs_URL", "/sockjs.js", "sockjs_url", "a URL or an absolute path"),
+        ("disabled_transport", ["xhr"], "disabled_transports", "a list of transport names, of websocket,"),
+        ("allow_origin", "*", "allowed_origins", '"*", "same-origin", or a list of origins'),
+        ("compression", True, "websocket_compression", "True, False, or a Compression"),
+        (b"jsessionid", True, "jsessionid", "True, False, or a callable"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(name: Any, value: Any, nearest: str, takes: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_mapping({"heartbeat_delay": 10, name: value})
+    expected = f"{name}: unknown setting (got {value!r}); the nearest is {nearest}, which takes {takes}"
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["", "\0", "x" * 1000, 5, None])
+def test_any_unknown_name_has_a_nearest_one(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown setting .* the nearest is [a-z_]+, which takes "):
+        Settings.from_mapping({name: 1})
+
+
+@pytest.mark.parametrize("values", [None, 5, "heartbeat_delay", ["heartbeat_delay"], [("heartbeat_delay", 5)]])
+def test_what_is_no_mapping_is_refused(values: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Settings: got .*, takes a mapping$"):
+        Settings.from_mapping(values)
+
+
+def test_any_mapping_will_do() -> None:
+    assert Settings.from_mapping(MappingProxyType({"heartbeat_delay": 10})) == Settings(heartbeat_delay=10)
+
+
+def test_a_router_takes_a_mapping_or_settings_or_nothing() -> None:
+    settings = Settings(heartbeat_delay=10)
+    assert SockJSRouter(SockJSConnection, "/a", settings).settings is settings
+    assert SockJSRouter(SockJSConnection, "/a", {"heartbeat_delay": 10}).settings == settings
+    assert SockJSRouter(SockJSConnection, "/a").settings == Settings()
+    with pytest.raises(ConfigurationError, match=r"^heartbeat: unknown setting"):
+        SockJSRouter(SockJSConnection, "/a", {"heartbeat": 10})
+
+
+def test_an_option_is_found_by_its_name_as_in_a_dictionary() -> None:
+    settings = Settings(heartbeat_delay=10)
+    assert settings["heartbeat_delay"] == 10
+    for name in ("heartbeat", "offers", "compression", "__class__"):
+        with pytest.raises(KeyError, match=name):
+            settings[name]
+
+
+def test_the_options_of_sockjs_tornado_1_0_are_known() -> None:
+    settings = {
+        "session_check_interval": 1,
+        "disconnect_delay": 5,
+        "heartbeat_delay": 25,
+        "disabled_transports": [],
+        "sockjs_url": "https://cdn.jsdelivr.net/sockjs/0.3/sockjs.min.js",
+        "response_limit": 128 * 1024,
+        "jsessionid": True,
+        "immediate_flush": True,
+        "disable_nagle": True,
+        "verify_ip": True,
+    }
+    assert dataclasses.replace(Settings.from_mapping(settings), sockjs_url=Settings().sockjs_url) == Settings()
+
+
+# websocket_allow_origin, the old name of allowed_origins.
+
+OLD_NAME = r"^websocket_allow_origin is named allowed_origins since 2\.0"
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [("*", "*"), (["https://example.com"], ("https://example.com",)), ([], ()), ("same-origin", "same-origin")],
+)
+def test_the_old_name_of_allowed_origins_still_works(value: Any, allowed: Any) -> None:
+    with pytest.warns(DeprecationWarning, match=OLD_NAME):
+        settings = Settings.from_mapping({"websocket_allow_origin": value})
+    assert settings.allowed_origins == allowed
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Settings(websocket_allow_origin="*"),
+        lambda: Settings.from_mapping({"websocket_allow_origin": "*"}),
+        lambda: SockJSRouter(SockJSConnection, "/a", {"websocket_allow_origin": "*"}),
+    ],
+)
+def test_the_warning_shows_the_applications_own_line(make: Callable[[], object]) -> None:
+    with pytest.warns(DeprecationWarning, match=OLD_NAME) as caught:
+        make()
+    (warning,) = caught
+    assert (warning.filename, warning.lineno) == (__file__, make.__code__.co_firstlineno)
+
+
+def test_the_old_name_and_the_new_one_do_not_go_together() -> None:
+    with (
+        pytest.warns(DeprecationWarning, match=OLD_NAME),
+        pytest.raises(ConfigurationError, match=r"^websocket_allow_origin: got .*beside"),
+    ):
+        Settings(websocket_allow_origin="*", allowed_origins="same-origin")
+
+
+def test_settings_with_the_old_name_can_be_replaced() -> None:
+    with pytest.warns(DeprecationWarning, match=OLD_NAME):
+        settings = Settings(websocket_allow_origin=("https://example.com",))
+    with pytest.warns(DeprecationWarning, match=OLD_NAME):
+        replaced = dataclasses.replace(settings, heartbeat_delay=10)
+    assert replaced.allowed_origins == ("https://example.com",)
+    assert replaced.heartbeat_delay == 10
+
+
+def test_without_the_old_name_nobody_is_warned() -> None:
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        Settings(allowed_origins=("https://example.com",), websocket_allow_origin=None)
+    assert caught == []
+
+
+# Pings.
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [(0, 0), (30, 0), (30, 30), (30, 0.5)])
+def test_a_ping_timeout_is_at_most_the_interval(interval: float, timeout: float) -> None:
+    settings = Settings(websocket_ping_interval=interval, websocket_ping_timeout=timeout)
+    assert (settings.websocket_ping_interval, settings.websocket_ping_timeout) == (interval, timeout)
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [(0, 1), (30, 30.5)])
+def test_a_ping_timeout_beyond_the_interval_is_refused(interval: float, timeout: float) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(websocket_ping_interval=interval, websocket_ping_timeout=timeout)
+    assert str(caught.value) == (
+        f"websocket_ping_timeout: got {timeout}, takes at most websocket_ping_interval, which is {interval}"
+    )
+
+
+# Compression.
+
+COMPRESSION: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
+    "level": (6, tuple(range(1, 10)), (*NO_COUNTS, 10), "a whole number from 1 to 9"),
+    "context_takeover": (False, (True, False), NO_FLAGS, "True or False"),
+    "threshold": (128, (0, 1, 10**6), (*NO_NUMBERS, 1.5, 0.0), "a number of bytes"),
+}
+
+
+def test_the_tests_know_every_option_of_compression() -> None:
+    assert list(COMPRESSION) == [field.name for field in dataclasses.fields(Compression)]
+
+
+@pytest.mark.parametrize("name", COMPRESSION)
+def test_compression_checks_its_options(name: str) -> None:
+    default, good, bad, takes = COMPRESSION[name]
+    assert getattr(Compression(), name) == default
+    for value in good:
+        assert getattr(Compression(**{name: value}), name) == value
+    for value in bad:
+        with pytest.raises(ConfigurationError) as caught:
+            Compression(**{name: value})
+        assert str(caught.value).startswith(f"{name}: got {value!r} ({type(value).__name__}), takes {takes}")
+
+
+def test_compression_may_be_a_mapping() -> None:
+    settings = Settings.from_mapping({"websocket_compression": {"level": 9, "context_takeover": True}})
+    assert settings.websocket_compression == Compression(level=9, context_takeover=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"level": 10}, "level: got 10 (int), takes a whole number from 1 to 9"),
+        ({"levle": 9}, "levle: unknown setting (got 9); the nearest is level, which takes a whole number from 1 to 9"),
+    ],
+)
+def test_a_mapping_for_compression_is_checked(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(websocket_compression=values)  # type: ignore[arg-type]
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "compression"),
+    [(False, None), (True, Compression()), (Compression(level=1), Compression(level=1)), ({}, Compression())],
+)
+def test_compression_is_what_to_compress_with(value: Any, compression: Compression | None) -> None:
+    assert Settings(websocket_compression=value).compression == compression
+
+
+# Which transports there are.
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, ()),
+        ({"disabled_transports": ["xhr"]}, ("xhr",)),
+        ({"disabled_transports": ["jsonp", "eventsource"]}, ("jsonp", "eventsource")),
+        ({"disabled_transports": ["websocket"]}, ("websocket", "rawwebsocket")),
+        ({"disabled_transports": ["rawwebsocket"]}, ("rawwebsocket",)),
+        ({"transports": []}, TRANSPORTS),
+        ({"transports": ["xhr", "jsonp"]}, tuple(name for name in TRANSPORTS if name not in ("xhr", "jsonp"))),
+        ({"transports": ["rawwebsocket"]}, tuple(name for name in TRANSPORTS if name != "rawwebsocket")),
+        ({"transports": TRANSPORTS, "disabled_transports": ["htmlfile"]}, ("htmlfile",)),
+        ({"allowed_origins": "same-origin"}, ("jsonp", "htmlfile")),
+        ({"allowed_origins": ["https://example.com"]}, ("jsonp", "htmlfile")),
+        ({"allowed_origins": [], "transports": ["jsonp"]}, TRANSPORTS),
+    ],
+)
+def test_transports_are_offered_unless_switched_off(options: dict[str, Any], missing: tuple[str, ...]) -> None:
+    settings = Settings.from_mapping(options)
+    assert [name for name in TRANSPORTS if not settings.offers(name)] == [
+        name for name in TRANSPORTS if name in missing
+    ]

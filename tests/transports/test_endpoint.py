@@ -1,0 +1,387 @@
+"""What all URLs have in common: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+from application import Echo, Serve
+from client import HANDSHAKE, SESSION_URLS, URLS, Connect, Response, Url, path_of
+
+from sockjs_tornado import SockJSRouter
+
+NO_CACHE = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
+YEAR = 31_536_000
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO", "get", "PROPFIND")
+
+CORS_URLS = [url for url in URLS if url.cors]
+OTHER_URLS = [url for url in URLS if not url.cors]
+
+
+def cors_fields(response: Response) -> dict[str, str]:
+    """Return the fields of CORS, each of which may be there once."""
+    names = [name for name, _ in response.fields if name.startswith("Access-Control-")]
+    assert len(set(names)) == len(names)
+    return {name: response[name] for name in names}
+
+
+# Methods.
+
+
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+async def test_a_wrong_method_is_answered_by_405_and_nothing_else(
+    serve: Serve, connect: Connect, url: Url, version: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    client = await connect(server)
+    for method in METHODS:
+        if method == url.method or (url.cors and method == "OPTIONS"):
+            continue
+        response = await client.ask(method, f"/echo{url.path}", body=b"", version=version)
+        assert (response.status, response.reason) == (405, "Method Not Allowed")
+        assert response["Allow"] == url.allowed
+        assert response["Content-Length"] == "0"
+        assert response.body == b""
+        for absent in ("Content-Type", "Cache-Control", "ETag"):
+            assert absent not in response
+        if version == "HTTP/1.0":
+            assert await client.rest() == b""
+            client = await connect(server)
+
+
+async def test_a_wrong_method_makes_no_session(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    for method, name in (("GET", "xhr"), ("FOO", "xhr"), ("POST", "eventsource"), ("OPTIONS", "xhr_streaming")):
+        await client.ask(method, f"/echo/000/abc/{name}", body=b"")
+    assert len(router.container) == 0
+
+
+# Caching.
+
+
+@pytest.mark.parametrize("url", [url for url in URLS if not url.path.endswith("websocket")], ids=path_of)
+async def test_nothing_but_pages_may_be_cached(serve: Serve, connect: Connect, url: Url) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.fetch(url)
+    assert "Last-Modified" not in response
+    if url.path in ("", "/"):
+        assert "Cache-Control" not in response
+    elif "iframe" in url.path:
+        assert response["Cache-Control"] == f"public, max-age={YEAR}"
+    else:
+        assert response["Cache-Control"] == NO_CACHE
+        for absent in ("Expires", "ETag", "Pragma"):
+            assert absent not in response
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/echo/000/abc/jsonp", None, 500),
+        ("GET", "/echo/000/abc/htmlfile?c=%25", None, 500),
+        ("POST", "/echo/000/nobody/xhr_send", b'["x"]', 404),
+        ("POST", "/echo/000/nobody/jsonp_send", b'["x"]', 404),
+        ("POST", "/echo/000/abc/xhr_send", b"", 500),
+        ("POST", "/echo/000/abc/xhr_send", b"[", 500),
+        ("POST", "/echo/000/abc/xhr_send", b"x" * 1000, 413),
+        ("POST", "/echo/000/abc/jsonp_send", b"[", 500),
+    ],
+)
+async def test_errors_of_session_urls_may_not_be_cached_either(
+    serve: Serve, connect: Connect, method: str, path: str, body: bytes | None, status: int
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 999})))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    response = await client.ask(method, path, body=body)
+    assert response.status == status
+    assert response["Cache-Control"] == NO_CACHE
+    assert response["Set-Cookie"] == "JSESSIONID=dummy; path=/"
+    for absent in ("Expires", "Last-Modified", "ETag"):
+        assert absent not in response
+
+
+# CORS.
+
+
+@pytest.mark.parametrize("url", CORS_URLS, ids=path_of)
+@pytest.mark.parametrize(
+    "origin", ["http://example.com", "https://example.com:8443", "null", "http://[::1]:80", "strange thing, \"'<>"]
+)
+async def test_the_origin_is_allowed_by_its_name_and_with_credentials(
+    serve: Serve, connect: Connect, url: Url, origin: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    for response in (
+        await (await connect(server)).fetch(url, f"Origin: {origin}"),
+        await (await connect(server)).ask("OPTIONS", f"/echo{url.path}", f"Origin: {origin}"),
+    ):
+        assert response["Access-Control-Allow-Origin"] == origin
+        assert response["Access-Control-Allow-Credentials"] == "true"
+        assert response["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("url", CORS_URLS, ids=path_of)
+@pytest.mark.parametrize("fields", [(), ("Origin:",), ("Origin:  ",)], ids=["without", "empty", "blank"])
+async def test_without_an_origin_all_are_allowed_without_credentials(
+    serve: Serve, connect: Connect, url: Url, fields: tuple[str, ...]
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    response = await (await connect(server)).fetch(url, *fields)
+    assert cors_fields(response) == {"Access-Control-Allow-Origin": "*"}
+    assert "Vary" not in response
+    response = await (await connect(server)).ask("OPTIONS", f"/echo{url.path}", *fields)
+    assert response["Access-Control-Allow-Origin"] == "*"
+    assert "Access-Control-Allow-Credentials" not in response
+
+
+@pytest.mark.parametrize("url", CORS_URLS, ids=path_of)
+@pytest.mark.parametrize("origin", ["http://\xe4.example.com", "\x80\xff", "http://a\tb"])
+async def test_an_origin_that_no_header_should_carry_is_not_repeated(
+    serve: Serve, connect: Connect, url: Url, origin: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.fetch(url, f"Origin: {origin}")
+    assert response.status in (200, 404)
+    assert cors_fields(response) == {}
+
+
+@pytest.mark.parametrize("url", CORS_URLS, ids=path_of)
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE", "", "rubbish"])
+async def test_a_preflight_is_answered_for_a_year(serve: Serve, connect: Connect, url: Url, method: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    before = time.time()
+    response = await client.ask(
+        "OPTIONS",
+        f"/echo{url.path}",
+        "Origin: http://example.com",
+        f"Access-Control-Request-Method: {method}",
+        "Access-Control-Request-Headers: Content-Type, X-Custom",
+    )
+    assert (response.status, response.reason) == (204, "No Content")
+    assert cors_fields(response) == {
+        "Access-Control-Allow-Origin": "http://example.com",
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Allow-Headers": "Content-Type, X-Custom",
+        "Access-Control-Allow-Methods": url.allowed,
+        "Access-Control-Max-Age": str(YEAR),
+    }
+    assert int(response["Access-Control-Max-Age"]) > 1_000_000
+    assert response["Cache-Control"] == f"public, max-age={YEAR}"
+    assert before + YEAR - 1 <= parsedate_to_datetime(response["Expires"]).timestamp() <= time.time() + YEAR
+    for absent in ("Content-Type", "Content-Length", "Transfer-Encoding", "Last-Modified"):
+        assert absent not in response
+    # There is no body: the next answer follows the head.
+    assert (await client.ask("GET", "/echo")).text == "Welcome to SockJS!\n"
+
+
+@pytest.mark.parametrize("fields", [(), ("Access-Control-Request-Headers:",)], ids=["without", "empty"])
+@pytest.mark.parametrize("url", CORS_URLS, ids=path_of)
+async def test_no_headers_are_allowed_where_none_are_asked_for(
+    serve: Serve, connect: Connect, url: Url, fields: tuple[str, ...]
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.ask("OPTIONS", f"/echo{url.path}", *fields)
+    assert response.status == 204
+    assert "Access-Control-Allow-Headers" not in response
+
+
+@pytest.mark.parametrize("names", ["X-\xe4", "\x80", "a\tb"])
+async def test_headers_that_nobody_can_mean_are_not_repeated(serve: Serve, connect: Connect, names: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.ask("OPTIONS", "/echo/000/abc/xhr", f"Access-Control-Request-Headers: {names}")
+    assert response.status == 204
+    assert "Access-Control-Allow-Headers" not in response
+
+
+async def test_a_preflight_to_an_old_client_ends_with_the_connection(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    fields = ("Origin: null", "Connection: keep-alive")
+    response = await client.ask("OPTIONS", "/echo/000/abc/xhr", *fields, version="HTTP/1.0")
+    assert response.status == 204
+    assert response["Access-Control-Allow-Origin"] == "null"
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("url", OTHER_URLS, ids=path_of)
+async def test_what_is_not_read_by_scripts_says_nothing_of_origins(serve: Serve, connect: Connect, url: Url) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    response = await (await connect(server)).fetch(url, "Origin: http://example.com")
+    assert cors_fields(response) == {}
+    response = await (await connect(server)).ask("OPTIONS", f"/echo{url.path}", "Origin: http://example.com")
+    assert response.status == 405
+    assert cors_fields(response) == {}
+
+
+# JSESSIONID.
+
+
+@pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [
+        (None, "dummy"),
+        ("JSESSIONID=abcdef", "abcdef"),
+        ("a=b; JSESSIONID=node1.1~x; c=d", "node1.1~x"),
+        ("jsessionid=abc", "dummy"),
+        ("JSESSIONID=", "dummy"),
+        ('JSESSIONID="two words"', "dummy"),
+        ('JSESSIONID="a\\073 path=/x"', "dummy"),
+        ("JSESSIONID=\xe4\xe4", "dummy"),
+        ("; =;; ,", "dummy"),
+    ],
+)
+async def test_the_cookie_is_echoed_or_made(
+    serve: Serve, connect: Connect, url: Url, sent: str | None, value: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": True}))
+    fields = [f"Cookie: {sent}"] if sent is not None else []
+    response = await (await connect(server)).fetch(url, *fields)
+    assert response["Set-Cookie"] == f"JSESSIONID={value}; path=/"
+    if url.cors:
+        response = await (await connect(server)).ask("OPTIONS", f"/echo{url.path}", *fields)
+        assert response["Set-Cookie"] == f"JSESSIONID={value}; path=/"
+
+
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+async def test_there_is_no_cookie_where_it_is_switched_off(serve: Serve, connect: Connect, url: Url) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": False}))
+    assert "Set-Cookie" not in await (await connect(server)).fetch(url, "Cookie: JSESSIONID=abc")
+
+
+@pytest.mark.parametrize("url", [url for url in URLS if url not in SESSION_URLS], ids=path_of)
+async def test_what_belongs_to_no_session_sets_no_cookie(serve: Serve, connect: Connect, url: Url) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": True}))
+    assert "Set-Cookie" not in await (await connect(server)).fetch(url, "Cookie: JSESSIONID=abc")
+
+
+@pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
+@pytest.mark.parametrize(
+    ("wanted", "fields"),
+    [
+        ("JSESSIONID=mine; path=/; secure", ["JSESSIONID=mine; path=/; secure"]),
+        (True, ["JSESSIONID=abc; path=/"]),
+        (False, []),
+        (None, []),
+        ("", []),
+        ("a=b\r\nX-Evil: 1", []),
+        ("a=\xe4", []),
+    ],
+)
+async def test_a_callable_decides_on_the_cookie(
+    serve: Serve, connect: Connect, url: Url, wanted: Any, fields: list[str]
+) -> None:
+    asked = []
+
+    def jsessionid(asking: Any) -> Any:
+        asked.append(asking.path)
+        return wanted
+
+    server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": jsessionid}))
+    response = await (await connect(server)).fetch(url, "Cookie: JSESSIONID=abc")
+    assert response.all("Set-Cookie") == fields
+    assert "X-Evil" not in response
+    assert asked == [f"/echo{url.path.partition('?')[0]}"]
+
+
+# The origin policy.
+
+EVERYWHERE = [url for url in URLS if not any(name in url.path for name in ("iframe", "jsonp", "htmlfile"))]
+
+
+@pytest.mark.parametrize("url", EVERYWHERE, ids=path_of)
+@pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"], []], ids=["same", "list", "nobody"])
+async def test_a_foreign_origin_is_refused_everywhere(
+    serve: Serve, connect: Connect, url: Url, allowed: str | list[str]
+) -> None:
+    router = SockJSRouter(Echo, "/echo", {"allowed_origins": allowed})
+    server = await serve(router)
+    for method in (url.method, "OPTIONS", "DELETE", "FOO"):
+        client = await connect(server)
+        fields = HANDSHAKE if url.path.endswith("/websocket") else ()
+        body = b'["x"]' if method == "POST" else None
+        response = await client.ask(method, f"/echo{url.path}", "Origin: https://evil.example", *fields, body=body)
+        assert (response.status, response.reason) == (403, "Forbidden")
+        assert cors_fields(response) == {}
+        for absent in ("Set-Cookie", "Allow", "Cache-Control"):
+            assert absent not in response
+        assert response.text == "Origin not allowed.\n"
+        assert response["Content-Type"] == "text/plain; charset=UTF-8"
+    assert len(router.container) == 0
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status"),
+    [
+        ("*", "https://anything.example", 200),
+        ("*", "null", 200),
+        ("same-origin", "http://localhost", 200),
+        ("same-origin", "https://localhost", 200),
+        ("same-origin", "http://LOCALHOST:80", 200),
+        ("same-origin", "https://localhost:443", 200),
+        ("same-origin", "http://localhost:81", 403),
+        ("same-origin", "http://localhost.evil.example", 403),
+        ("same-origin", "localhost", 403),
+        ("same-origin", "null", 403),
+        ("same-origin", None, 200),
+        (["https://example.com"], "https://example.com", 200),
+        (["https://example.com"], "HTTPS://Example.COM:443", 200),
+        (["https://EXAMPLE.com:443"], "https://example.com", 200),
+        (["https://example.com"], "http://example.com", 403),
+        (["https://example.com"], "https://example.com:8443", 403),
+        (["https://example.com"], "https://example.com.evil.example", 403),
+        (["https://example.com"], "https://www.example.com", 403),
+        (["https://example.com"], "http://localhost", 403),
+        (["https://example.com"], "null", 403),
+        (["https://example.com"], None, 200),
+        (["https://*.example.com"], "https://www.example.com", 200),
+        (["https://*.example.com"], "https://a.b.example.com", 200),
+        (["https://*.example.com"], "https://example.com", 403),
+        (["https://*.example.com"], "https://evilexample.com", 403),
+        (["https://*.example.com"], "https://evil.example#.example.com", 403),
+        (["https://*.example.com"], "https://evil.example/.example.com", 403),
+        (["https://*.example.com", "same-origin"], "http://localhost", 200),
+        (["http://a.example", "https://b.example"], "https://b.example", 200),
+    ],
+)
+async def test_the_policy_decides_by_the_origin(
+    serve: Serve, connect: Connect, allowed: str | list[str], origin: str | None, status: int
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": allowed})))
+    fields = [f"Origin: {origin}"] if origin is not None else []
+    response = await client.ask("POST", "/echo/000/abc/xhr", *fields, body=b"")
+    assert response.status == status
+    if status == 200:
+        assert response.body == b"o\n"
+        assert response["Access-Control-Allow-Origin"] == (origin or "*")
+
+
+async def test_a_foreign_origin_does_not_reach_a_session_either(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": ["https://example.com"]})))
+    await client.ask("POST", "/echo/000/abc/xhr", "Origin: https://example.com", body=b"")
+    for name in ("xhr", "xhr_send", "xhr_streaming"):
+        response = await client.ask("POST", f"/echo/000/abc/{name}", "Origin: https://evil.example", body=b'["x"]')
+        assert response.status == 403
+    response = await client.ask("POST", "/echo/000/abc/xhr_send", "Origin: https://example.com", body=b'["mine"]')
+    assert response.status == 204
+    response = await client.ask("POST", "/echo/000/abc/xhr", "Origin: https://example.com", body=b"")
+    assert response.body == b'a["mine"]\n'
+
+
+@pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"]])
+@pytest.mark.parametrize("origin", ["https://example.com", "https://evil.example", "http://localhost", None])
+@pytest.mark.parametrize("url", [url for url in URLS if url not in EVERYWHERE], ids=path_of)
+async def test_what_cannot_prove_an_origin_is_off_under_a_policy(
+    serve: Serve, connect: Connect, url: Url, allowed: str | list[str], origin: str | None
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": allowed})))
+    response = await client.fetch(url, *([f"Origin: {origin}"] if origin else []))
+    assert response.status == 404
+
+
+async def test_an_allowed_origin_gets_its_websocket(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": ["https://example.com"]}))
+    for url in ("/echo/000/abc/websocket", "/echo/websocket"):
+        response = await (await connect(server)).ask("GET", url, "Origin: https://example.com", *HANDSHAKE)
+        assert response.status == 101

@@ -1,0 +1,213 @@
+"""The port between transports and requests: all transports work behind a front that knows nothing of Tornado."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+from application import Echo, Journal
+from client import FRAMED, HANDSHAKE, POLLING, RECEIVING, Client, Peer, WebSocket, asking, peer, request, within
+
+from sockjs_tornado import ConnectionInfo, SockJSRouter
+from sockjs_tornado.transports import offered_endpoints
+from sockjs_tornado.transports.exchange import Exchange, Headers, Waiting
+from sockjs_tornado.wire.stream import Connection, peer_gone, response_head
+
+
+class StreamsExchange:
+    """One request, read from asyncio's streams; each has a connection of its own."""
+
+    session_id = ""
+    remote_ip = "192.0.2.1"
+    persistent = True
+
+    def __init__(self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        start, *lines = head.decode("latin-1").strip().split("\r\n")
+        self.method, self.target, _ = start.split(" ")
+        self._headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        self._body = body
+        self._reader = reader
+        self._writer = writer
+        self.answered = False
+
+    def header(self, name: str) -> str:
+        return self._headers.get(name.lower(), "")
+
+    def cookie(self, name: str) -> str | None:
+        return dict(pair.split("=") for pair in self.header("Cookie").split("; ") if pair).get(name)
+
+    def argument(self, name: str) -> str | None:
+        return parse_qs(self.target.partition("?")[2]).get(name, [None])[0]
+
+    def content_type(self) -> str:
+        return self.header("Content-Type").partition(";")[0]
+
+    def body(self) -> bytes:
+        return self._body
+
+    def own_cookie(self) -> str | bool:
+        return True
+
+    def info(self, transport: str, suffix: int) -> ConnectionInfo:
+        prefix = self.target.rsplit("/", suffix)[0]
+        return ConnectionInfo(
+            ip=self.remote_ip, uri=self.target, prefix=prefix, transport=transport, headers={}, cookies={}
+        )
+
+    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        assert not self.answered
+        self.answered = True
+        if status != 204:
+            headers = [*headers, ("Content-Length", str(len(body)))]
+        self._writer.write(response_head(status, [*headers, ("Connection", "close")]) + body)
+        self._writer.close()
+
+    async def hold(self, waiting: Waiting) -> None:
+        # Ends with the connection, from either side.
+        with contextlib.suppress(OSError):
+            await self._reader.read()
+        if not self.answered:
+            self.answered = True
+            self._writer.close()
+            waiting.lost()
+
+    async def take_over(self, status: int, protocol: Connection) -> None:
+        assert not self.answered
+        self.answered = True
+        transport = self._writer.transport
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+    def is_gone(self) -> bool:
+        return peer_gone(self._writer.get_extra_info("socket"))
+
+
+@pytest.fixture
+async def front() -> AsyncIterator[Any]:
+    """Return a function that serves a router on asyncio's streams and gives back what connects to it."""
+    servers: list[asyncio.Server] = []
+    clients: list[Client] = []
+    routers: list[SockJSRouter] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def start(router: SockJSRouter) -> Any:
+        endpoints = [
+            (re.compile(f"/echo{pattern}"), endpoint(router))
+            for pattern, endpoint in offered_endpoints(router.settings, router.origins.restricted)
+        ]
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"Content-Length: (\d+)", head)
+            body = await reader.readexactly(int(length[1])) if length else b""
+            exchange = StreamsExchange(head, body, reader, writer)
+            for pattern, endpoint in endpoints:
+                match = pattern.fullmatch(exchange.target.partition("?")[0])
+                if match:
+                    exchange.session_id = unquote(match.groupdict().get("session_id", ""))
+                    offered: Exchange = exchange
+                    waiting: Awaitable[None] | None = endpoint.handle(offered)
+                    if waiting is not None:
+                        await waiting
+                    return
+            exchange.respond(404, [])
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(handle(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        servers.append(server)
+        routers.append(router)
+
+        async def connect() -> Client:
+            client = await Client.connect(server.sockets[0].getsockname()[1])
+            clients.append(client)
+            return client
+
+        return connect
+
+    yield start
+    for client in clients:
+        client.writer.transport.abort()
+    for router in routers:
+        await within(router.close())
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+    while tasks:
+        await within(asyncio.wait(tasks))
+
+
+class OneRequestPeer(Peer):
+    """A polling client that has a new connection for each poll."""
+
+    async def frame(self) -> str:
+        return await peer(self.transport, self.connect, session=self.session).frame()
+
+
+async def test_pages_are_served_by_another_front(front: Any) -> None:
+    connect = await front(SockJSRouter(Echo, "/echo"))
+    assert (await (await connect()).ask("GET", "/echo")).text == "Welcome to SockJS!\n"
+    assert (await (await connect()).ask("POST", "/echo/info", body=b"")).status == 405
+    response = await (await connect()).ask("OPTIONS", "/echo/info", "Origin: http://a.example")
+    assert (response.status, response["Access-Control-Allow-Origin"]) == (204, "http://a.example")
+    response = await (await connect()).ask("GET", "/echo/000/abc/jsonp?c=%20", "Cookie: JSESSIONID=mine")
+    assert (response.status, response["Set-Cookie"]) == (500, "JSESSIONID=mine; path=/")
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_every_transport_works_behind_another_front(front: Any, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1, "response_limit": 200})
+    connect = await front(router)
+    client = peer(transport, connect)
+    if transport in POLLING:
+        client = OneRequestPeer(transport, connect, session=client.session)
+    assert await client.frame() == "o"
+    connection = await journal.connection()
+    assert (connection.info.ip, connection.info.transport) == ("192.0.2.1", transport)
+    for message in ("x" * 300, "y"):
+        client._sender = None
+        await client.send(message)
+        assert await connection.message() == message
+        connection.send(message)
+        assert await client.frame() == f'a["{message}"]'
+    connection.close(3001, "enough")
+    assert await client.frame() == 'c[3001,"enough"]'
+    assert await connection.closed() == (3001, "enough")
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_another_front_reports_a_client_that_leaves(front: Any, transport: str) -> None:
+    journal = Journal()
+    connect = await front(SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1}))
+    opening = OneRequestPeer("xhr", connect)
+    assert await opening.frame() == "o"
+    client = await connect()
+    client.write(asking(transport, opening.base))
+    intruder = OneRequestPeer("xhr", connect, session=opening.session)
+    assert await intruder.frame() == 'c[2010,"Another connection still open"]'
+    await client.leave()
+    assert await (await journal.connection()).closed() == (1002, "Connection interrupted")
+    assert await opening.frame() == 'c[1002,"Connection interrupted"]'
+
+
+async def test_another_front_gives_its_connection_to_a_raw_websocket(front: Any) -> None:
+    connect = await front(SockJSRouter(Echo, "/echo"))
+    assert (await (await connect()).ask("GET", "/echo/websocket", *HANDSHAKE[1:])).status == 400
+    websocket = await WebSocket.open(await connect(), "/echo/websocket")
+    websocket.write(bytes.fromhex("81 82 00000000") + b"hi")
+    assert await websocket.text() == "hi"
+
+
+def test_a_request_is_made_of_what_it_is_given() -> None:
+    assert request("GET", "/", "A: b", host="h", body=b"x") == (
+        b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\nContent-Length: 1\r\n\r\nx"
+    )
+    assert partial(request, version="HTTP/1.0")("FOO", "/x") == b"FOO /x HTTP/1.0\r\nHost: localhost\r\n\r\n"

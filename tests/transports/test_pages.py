@@ -1,0 +1,210 @@
+"""The URLs that belong to no session: the greeting, /info and the iframe page."""
+
+import json
+import re
+import time
+from email.utils import parsedate_to_datetime
+
+import pytest
+from application import Echo, Serve
+from client import Connect, request
+
+from sockjs_tornado import SockJSRouter
+
+NO_CACHE = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
+YEAR = 31_536_000
+
+IFRAME = b"""\
+<!DOCTYPE html>
+<html>
+<head>
+  <meta http-equiv="X-UA-Compatible" content="IE=edge" />
+  <meta http-equiv="Content-Type" content="text/html; charset=UTF-8" />
+  <script src="URL"></script>
+  <script>
+    document.domain = document.domain;
+    SockJS.bootstrap_iframe();
+  </script>
+</head>
+<body>
+  <h2>Don't panic!</h2>
+  <p>This is a SockJS hidden iframe. It's used for cross domain magic.</p>
+</body>
+</html>
+"""
+
+
+@pytest.mark.parametrize("path", ["/echo", "/echo/", "/echo?x=1", "/echo/?"])
+async def test_the_greeting_says_welcome(serve: Serve, connect: Connect, path: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.ask("GET", path)
+    assert (response.status, response.reason) == (200, "OK")
+    assert response["Content-Type"] == "text/plain; charset=UTF-8"
+    assert response["Content-Length"] == "19"
+    assert response.body == b"Welcome to SockJS!\n"
+    assert "Set-Cookie" not in response
+
+
+async def test_info_tells_what_the_server_offers(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": False})))
+    response = await client.ask("GET", "/echo/info")
+    assert (response.status, response.reason) == (200, "OK")
+    assert response["Content-Type"] == "application/json; charset=UTF-8"
+    assert response["Cache-Control"] == NO_CACHE
+    for absent in ("Expires", "Last-Modified", "ETag", "Set-Cookie"):
+        assert absent not in response
+    info = json.loads(response.body)
+    assert info.keys() == {"websocket", "origins", "cookie_needed", "entropy"}
+    assert info["websocket"] is True
+    assert info["origins"] == ["*:*"]
+    assert info["cookie_needed"] is False
+
+
+@pytest.mark.parametrize("jsessionid", [True, lambda request: False])
+async def test_info_asks_for_cookies_and_sets_none(serve: Serve, connect: Connect, jsessionid: object) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": jsessionid})))
+    response = await client.ask("GET", "/echo/info", "Cookie: JSESSIONID=abc")
+    assert json.loads(response.body)["cookie_needed"] is True
+    assert "Set-Cookie" not in response
+
+
+async def test_the_entropy_of_info_is_32_bits_and_never_the_same(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    numbers = [json.loads((await client.ask("GET", "/echo/info")).body)["entropy"] for _ in range(100)]
+    assert all(type(number) is int and 0 <= number < 1 << 32 for number in numbers)
+    # Two of a hundred may be the same by chance, once in a million runs.
+    assert len(set(numbers)) >= 98
+    # Every bit takes part.
+    seen = 0
+    always = (1 << 32) - 1
+    for number in numbers:
+        seen |= number
+        always &= number
+    assert (seen, always) == ((1 << 32) - 1, 0)
+
+
+@pytest.mark.parametrize("base_url", ["https://node1.example.com/echo", "/elsewhere"])
+async def test_info_names_the_base_url_where_there_is_one(serve: Serve, connect: Connect, base_url: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"base_url": base_url})))
+    assert json.loads((await client.ask("GET", "/echo/info")).body)["base_url"] == base_url
+
+
+@pytest.mark.parametrize(
+    ("settings", "offered"),
+    [
+        ({}, True),
+        ({"disabled_transports": ["websocket"]}, False),
+        ({"disabled_transports": ["rawwebsocket", "xhr"]}, True),
+        ({"transports": ["websocket"]}, True),
+        ({"transports": ["xhr", "rawwebsocket"]}, False),
+    ],
+)
+async def test_info_tells_whether_there_are_websockets(
+    serve: Serve, connect: Connect, settings: dict[str, object], offered: bool
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))
+    assert json.loads((await client.ask("GET", "/echo/info")).body)["websocket"] is offered
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "iframe.html",
+        "iframe-a.html",
+        "iframe-.html",
+        "iframe-0.1.2.html",
+        "iframe-0.1.2abc-dirty.2144.html",
+        "iframe-_-.html",
+        "iframe.html?t=qweqweqwe",
+        "iframe-a.html?t=1&t=%ff#",
+    ],
+)
+async def test_the_iframe_page_is_served_to_the_byte(serve: Serve, connect: Connect, name: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"sockjs_url": "/static/sockjs.min.js"})))
+    before = time.time()
+    response = await client.ask("GET", f"/echo/{name}")
+    assert (response.status, response.reason) == (200, "OK")
+    assert response["Content-Type"] == "text/html; charset=UTF-8"
+    assert response["Cache-Control"] == f"public, max-age={YEAR}"
+    assert response["Expires"].endswith(" GMT")
+    assert before + YEAR - 1 <= parsedate_to_datetime(response["Expires"]).timestamp() <= time.time() + YEAR
+    assert re.fullmatch(r'"[!-~]+"', response["ETag"])
+    for absent in ("Last-Modified", "Set-Cookie"):
+        assert absent not in response
+    assert response.body == IFRAME.replace(b"URL", b"/static/sockjs.min.js")
+
+
+async def test_the_iframe_page_is_the_same_whatever_its_name(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    names = ["iframe.html", "iframe-1.html", "iframe-2.html?x"]
+    pages = [await client.ask("GET", f"/echo/{name}") for name in names]
+    assert len({(page.body, page["ETag"]) for page in pages}) == 1
+
+
+async def test_the_etag_is_another_when_the_page_is(serve: Serve, connect: Connect) -> None:
+    routers = [SockJSRouter(Echo, f"/{name}", {"sockjs_url": f"/{name}.js"}) for name in "ab"]
+    client = await connect(await serve(*routers))
+    a, b = [await client.ask("GET", f"/{name}/iframe.html") for name in "ab"]
+    assert a["ETag"] != b["ETag"]
+
+
+async def test_the_address_of_the_client_is_safe_within_the_page(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo", {"sockjs_url": "https://example.com/s.js?a=1&copy=2"})
+    response = await (await connect(await serve(router))).ask("GET", "/echo/iframe.html")
+    assert b'<script src="https://example.com/s.js?a=1&amp;copy=2"></script>' in response.body
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "iframe.htm",
+        "iframe",
+        "IFRAME.HTML",
+        "IFRAME",
+        "iframe.HTML",
+        "iframe.xml",
+        "iframe-/.html",
+        "iframe-A.html",
+        "iframe-%61.html",
+        "iframea.html",
+        "iframe_.html",
+        "iframe-.html/",
+        "a/iframe.html",
+    ],
+)
+async def test_other_spellings_of_the_iframe_page_are_not_found(serve: Serve, connect: Connect, name: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    assert (await client.ask("GET", f"/echo/{name}")).status == 404
+
+
+@pytest.mark.parametrize("known", ["{}", '"other", {}', 'W/{}, "other"', "*", "  {}  "])
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+async def test_a_page_that_the_client_has_is_not_sent_again(
+    serve: Serve, connect: Connect, known: str, version: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    etag = (await (await connect(server)).ask("GET", "/echo/iframe.html"))["ETag"]
+    client = await connect(server)
+    client.write(request("GET", "/echo/iframe.html", f"If-None-Match: {known.format(etag)}", version=version))
+    response = await client.head()
+    assert (response.status, response.reason) == (304, "Not Modified")
+    for absent in ("Content-Type", "Content-Length", "Transfer-Encoding", "Last-Modified", "Set-Cookie"):
+        assert absent not in response
+    assert response["ETag"] == etag
+    assert response["Cache-Control"] == f"public, max-age={YEAR}"
+    assert "Expires" in response
+    if version == "HTTP/1.1":
+        # The connection goes on where the head ended: there is no body.
+        client.write(request("GET", "/echo", "Connection: close"))
+        assert (await client.response()).text == "Welcome to SockJS!\n"
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("known", ['"other"', "", 'W/"other"', "rubbish"])
+async def test_a_page_that_the_client_has_in_another_version_is_sent(
+    serve: Serve, connect: Connect, known: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.ask("GET", "/echo/iframe.html", f"If-None-Match: {known}")
+    assert response.status == 200
+    assert b"SockJS.bootstrap_iframe();" in response.body

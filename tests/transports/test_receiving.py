@@ -1,0 +1,649 @@
+"""What the HTTP transports share: polls and streams, their ends and interruptions, and what is posted."""
+
+import asyncio
+import json
+
+import pytest
+from application import Echo, Journal, Noted, Serve, congest
+from client import (
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    Connect,
+    Join,
+    PollingPeer,
+    StreamingPeer,
+    asking,
+    first_frame,
+    new_session,
+    request,
+    sending,
+    settle,
+    unframe,
+    within,
+)
+
+from sockjs_tornado import ConnectionClosed, SockJSRouter
+
+INTERRUPTED = 'c[1002,"Connection interrupted"]'
+STILL_OPEN = 'c[2010,"Another connection still open"]'
+
+
+# Two at once.
+
+
+@pytest.mark.parametrize("second", RECEIVING)
+@pytest.mark.parametrize("first", RECEIVING)
+async def test_the_second_of_two_receivers_is_sent_away_and_the_first_is_untouched(
+    serve: Serve, connect: Connect, join: Join, first: str, second: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    listener = join(server, first, session="abc")
+    assert await listener.frame() == "o"
+    connection = await journal.connection()
+    if first in POLLING:
+        await listener.listen()
+        await settle(connect, server)
+    for _ in range(2):
+        intruder = await connect(server)
+        intruder.write(asking(second, listener.base))
+        assert await first_frame(intruder, second) == STILL_OPEN
+        if second in STREAMING:
+            assert await intruder.rest() == b"0\r\n\r\n"
+    connection.send("for the first")
+    assert await listener.frame() == 'a["for the first"]'
+    assert not connection.is_closed
+    assert connection.closes == []
+
+
+# Interruptions.
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("leaves_first", [True, False], ids=["then", "while"])
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_request_right_behind_an_aborted_one_hears_of_the_interruption(
+    serve: Serve, connect: Connect, transport: str, leaves_first: bool, reset: bool
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    new = await connect(server)
+    for _ in range(50):
+        base = f"/echo/000/{new_session()}"
+        old = await connect(server)
+        old.write(asking(transport, base))
+        assert await first_frame(old, transport) == "o"
+        connection = await journal.connection()
+        if transport in POLLING:
+            old.write(asking(transport, base))
+        # The server knows the new connection, and that the old one listens.
+        if transport in STREAMING:
+            new = await connect(server)
+        await new.ask("GET", "/echo")
+        if reset:
+            old.reset()
+        if leaves_first:
+            await old.leave()
+            new.write(asking(transport, base))
+        else:
+            new.write(asking(transport, base))
+            await old.leave()
+        assert await first_frame(new, transport) == INTERRUPTED
+        assert await connection.closed() == (1002, "Connection interrupted")
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_request_that_was_aborted_before_it_was_served_leaves_no_trace(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    for _ in range(50):
+        old, new = await connect(server), await connect(server)
+        for client in (old, new):
+            await client.ask("GET", "/echo")
+        base = f"/echo/000/{new_session()}"
+        old.write(asking(transport, base))
+        await old.leave()
+        new.write(asking(transport, base))
+        assert await first_frame(new, transport) == "o"
+        assert (await journal.connection()).closes == []
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_messages_are_not_given_to_a_client_that_has_left(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    opening, leaving, staying = [await connect(server) for _ in range(3)]
+    opening.write(asking("xhr", "/echo/000/abc"))
+    assert await first_frame(opening, "xhr") == "o"
+    (await journal.connection()).send("kept")
+    for client in (leaving, staying):
+        await client.ask("GET", "/echo")
+    leaving.write(asking(transport, "/echo/000/abc"))
+    await leaving.leave()
+    staying.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(staying, transport) == 'a["kept"]'
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_client_that_leaves_while_it_listens_ends_the_session(
+    serve: Serve, connect: Connect, join: Join, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    if transport in POLLING:
+        await peer.listen()
+        await settle(connect, server)
+    peer.vanish()
+    assert await connection.closed() == (1002, "Connection interrupted")
+    assert connection.is_closed
+    for _ in range(2):
+        again = join(server, transport, session=peer.session)
+        assert await again.frame() == INTERRUPTED
+
+
+# The end of a session.
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_request_right_behind_the_end_gets_the_frame_of_the_application(
+    serve: Serve, connect: Connect, join: Join, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    if transport in POLLING:
+        await peer.listen()
+    new = await connect(server)
+    await new.ask("GET", "/echo")
+    # The new request is there before the end of the old one has left the server.
+    new.write(asking(transport, peer.base))
+    connection.close(3333, 'because "so"')
+    assert await first_frame(new, transport) == 'c[3333,"because \\"so\\""]'
+    assert await peer.frame() == 'c[3333,"because \\"so\\""]'
+    assert connection.closes == [(3333, 'because "so"')]
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_closed_session_keeps_answering_with_its_close_frame(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    (await journal.connection()).close()
+    for name in (transport, *RECEIVING, *RECEIVING):
+        again = join(server, name, session=peer.session)
+        assert await again.frame() == 'c[3000,"Go away!"]'
+        if name in STREAMING:
+            assert isinstance(again, StreamingPeer)
+            assert again.client is not None
+            assert await again.client.rest() == b"0\r\n\r\n"
+
+
+async def test_a_closed_session_answers_until_it_times_out(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1}))
+    peer = join(server, "xhr")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    connection.close(3001, "done")
+    async with asyncio.timeout(30):
+        while (frame := await peer.frame()) != "o":
+            assert frame == 'c[3001,"done"]'
+    assert await journal.connection() is not connection
+    assert connection.closes == [(3001, "done")]
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_session_that_nobody_listens_to_is_over(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1, "response_limit": 1})
+    server = await serve(router)
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    assert await connection.closed() == (1006, "Session timed out")
+    assert len(router.container) == 0
+    assert await peer.frame() == "o"
+    assert await journal.connection() is not connection
+    assert connection.closes == [(1006, "Session timed out")]
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_what_was_sent_before_the_end_arrives_before_it(serve: Serve, join: Join, transport: str) -> None:
+    class Brief(Echo):
+        def on_message(self, message: str) -> None:
+            self.send("last")
+            self.send("words")
+            self.close(3005, "bye")
+            self.send("never")
+
+    server = await serve(SockJSRouter(Brief, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'a["last","words"]'
+    assert await peer.frame() == 'c[3005,"bye"]'
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_session_closed_as_it_opens_opens_first(serve: Serve, join: Join, transport: str) -> None:
+    class Closing(Noted):
+        def on_open(self, info: object) -> None:
+            self._opened.put_nowait(self)
+            self.send("hello")
+            self.close()
+
+    journal = Journal(Closing)
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peer = join(server, transport)
+    frames = [await peer.frame() for _ in range(4)]
+    assert frames == ["o", 'a["hello"]', 'c[3000,"Go away!"]', 'c[3000,"Go away!"]']
+    assert await (await journal.connection()).closed() == (3000, "Go away!")
+
+
+# Messages.
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_messages_that_queued_up_go_out_together(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1}))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for number in range(5):
+        connection.send(f"message {number}")
+    connection.send({"key": ["ä", None]})
+    assert await peer.frame() == (
+        'a["message 0","message 1","message 2","message 3","message 4","{\\"key\\":[\\"ä\\",null]}"]'
+    )
+    connection.send("x")
+    assert await peer.frame() == 'a["x"]'
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_answers_to_messages_that_came_together_go_out_together(serve: Serve, join: Join, transport: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    await peer.send("a", "", "c")
+    assert await peer.frame() == 'a["a","","c"]'
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_big_message_arrives(serve: Serve, join: Join, transport: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    message = "ä\u2028%</script>" * 100_000
+    await peer.send(message)
+    assert await peer.message() == message
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_a_stream_ends_with_the_frame_that_reaches_the_limit(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1000}))
+    peer = join(server, transport)
+    assert isinstance(peer, StreamingPeer)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for _ in range(3):
+        connection.send("y" * 2000)
+        connection.send("between")
+        client = peer.client or await peer.listen()
+        assert unframe(transport, await client.chunk()) == f'a["{"y" * 2000}"]'
+        assert await client.rest() == b"0\r\n\r\n"
+        client = await peer.listen()
+        assert unframe(transport, await client.chunk()) == 'a["between"]'
+    assert connection.closes == []
+
+
+# Connections: HTTP/1.1.
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_polls_and_sends_may_be_pipelined(serve: Serve, connect: Connect, transport: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    poll = asking(transport, "/echo/000/abc")
+    sends = [sending(transport, "/echo/000/abc", json.dumps([str(number)])) for number in range(20)]
+    client.write(poll + b"".join(send + poll for send in sends))
+    assert await first_frame(client, transport) == "o"
+    for number in range(20):
+        assert (await client.response()).status == (200 if transport == "jsonp" else 204)
+        assert await first_frame(client, transport) == f'a["{number}"]'
+    client.write(request("GET", "/echo", "Connection: close"))
+    response = await client.response()
+    assert response["Connection"] == "close"
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_a_poll_ends_its_connection_where_it_is_asked_to(serve: Serve, connect: Connect, transport: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client.write(asking(transport, "/echo/000/abc", "Connection: close"))
+    response = await client.response()
+    assert response["Connection"] == "close"
+    assert unframe(transport, response.body) == "o"
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_nothing_is_served_behind_a_stream(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    client.write(asking(transport, "/echo/000/abc") + asking("xhr", "/echo/000/xyz") * 3)
+    response = await client.head()
+    assert response["Connection"] == "close"
+    await client.chunk()
+    assert unframe(transport, await client.chunk()) == "o"
+    client.write(b"more\r\n\r\n" * 3 + asking("xhr", "/echo/000/xyz"))
+    connection = await journal.connection()
+    connection.send("x")
+    assert unframe(transport, await client.chunk()) == 'a["x"]'
+    assert router.container.get("xyz") is None
+    connection.close()
+    assert len(await client.chunks()) == 1
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_a_stream_may_follow_other_requests_on_its_connection(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client.write(request("GET", "/echo") + asking("xhr", "/echo/000/abc") + asking(transport, "/echo/000/xyz"))
+    assert (await client.response()).text == "Welcome to SockJS!\n"
+    assert await first_frame(client, "xhr") == "o"
+    assert await first_frame(client, transport) == "o"
+
+
+# Connections: HTTP/1.0.
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: keep-alive",), ("Connection: Keep-Alive",)], ids=len)
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_an_old_client_reads_to_the_end_of_the_connection(
+    serve: Serve, connect: Connect, transport: str, fields: tuple[str, ...]
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 4096}))
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc", *fields, version="HTTP/1.0"))
+    response = await client.head()
+    assert response.status == 200
+    assert "Transfer-Encoding" not in response
+    assert response["Connection"] == "close"
+    connection = await journal.connection()
+    if transport in POLLING:
+        assert unframe(transport, await client.rest()) == "o"
+        connection.send("x")
+        client = await connect(server)
+        client.write(asking(transport, "/echo/000/abc", *fields, version="HTTP/1.0"))
+        await client.head()
+        assert unframe(transport, await client.rest()) == 'a["x"]'
+    else:
+        connection.send("x" * 4096)
+        body = await client.rest()
+        # Prelude and frames as they are: the same that comes in chunks.
+        new = await connect(server)
+        new.write(asking(transport, "/echo/000/xyz"))
+        await new.head()
+        start = await new.chunk() + await new.chunk()
+        assert body.startswith(start)
+        assert unframe(transport, body.removeprefix(start)) == f'a["{"x" * 4096}"]'
+    assert connection.closes == []
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_a_held_poll_of_an_old_client_is_answered_too(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    for expected in ("o", 'a["x"]', 'c[3000,"Go away!"]'):
+        client = await connect(server)
+        client.write(asking(transport, "/echo/000/abc", "Connection: keep-alive", version="HTTP/1.0"))
+        await settle(connect, server)
+        if expected == "o":
+            connection = await journal.connection()
+        elif expected == 'a["x"]':
+            connection.send("x")
+        else:
+            connection.close()
+        await client.head()
+        assert unframe(transport, await client.rest()) == expected
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_an_old_client_that_leaves_ends_the_session(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+    client.write(asking("xhr", "/echo/000/abc"))
+    assert await first_frame(client, "xhr") == "o"
+    client.write(asking(transport, "/echo/000/abc", version="HTTP/1.0"))
+    await settle(connect, server)
+    await client.leave()
+    assert await (await journal.connection()).closed() == (1002, "Connection interrupted")
+
+
+# Waiting for the client.
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_an_awaited_send_waits_for_a_stream_that_is_not_read(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30}))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    sent = await congest(connection)
+    waiting = asyncio.ensure_future(connection.send("the last one"))
+    for _ in range(sent):
+        assert await peer.message() == "x" * 100_000
+    assert await peer.message() == "the last one"
+    await within(waiting)
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_an_awaited_send_ends_with_a_stream_that_is_not_read(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30}))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    await congest(connection)
+    waiting = [asyncio.ensure_future(connection.send("x")) for _ in range(3)]
+    peer.vanish()
+    for send in waiting:
+        with pytest.raises(ConnectionClosed) as caught:
+            await within(send)
+        assert (caught.value.code, caught.value.reason) == (1002, "Connection interrupted")
+    assert await connection.closed() == (1002, "Connection interrupted")
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_an_awaited_send_waits_for_the_next_poll(
+    serve: Serve, connect: Connect, join: Join, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    await within(connection.send("x" * 65_536))
+    waiting = asyncio.ensure_future(connection.send("y"))
+    await settle(connect, server)
+    assert not waiting.done()
+    assert await peer.frame() == f'a["{"x" * 65_536}","y"]'
+    await within(waiting)
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_an_awaited_send_ends_with_a_client_that_does_not_come_back(
+    serve: Serve, join: Join, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1}))
+    assert await join(server, transport).frame() == "o"
+    connection = await journal.connection()
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(connection.send("x" * 65_537))
+    assert caught.value.code == 1006
+    assert await connection.closed() == (1006, "Session timed out")
+
+
+# Sending.
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+@pytest.mark.parametrize("body", [None, b"", b"[", b'["x"]'])
+async def test_nobody_is_sent_to_in_an_unknown_session(
+    serve: Serve, connect: Connect, name: str, body: bytes | None
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    response = await client.ask("POST", f"/echo/000/nobody/{name}", body=body)
+    assert (response.status, response.reason) == (404, "Not Found")
+    assert response.body == b""
+    assert "Content-Type" not in response
+    assert len(router.container) == 0
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (None, b"Payload expected."),
+        (b"", b"Payload expected."),
+        (b" \r\n\t", b"Payload expected."),
+        (b"[", b"Broken JSON encoding."),
+        (b'["x', b"Broken JSON encoding."),
+        (b'["x"', b"Broken JSON encoding."),
+        (b'["x"],', b"Broken JSON encoding."),
+        (b'["x"]["y"]', b"Broken JSON encoding."),
+        (b'"x"', b"Broken JSON encoding."),
+        (b"x", b"Broken JSON encoding."),
+        (b"{}", b"Broken JSON encoding."),
+        (b'{"x": "y"}', b"Broken JSON encoding."),
+        (b"null", b"Broken JSON encoding."),
+        (b"[1]", b"Broken JSON encoding."),
+        (b'["x", null]', b"Broken JSON encoding."),
+        (b'[["x"]]', b"Broken JSON encoding."),
+        (b"['x']", b"Broken JSON encoding."),
+        (b'["\n"]', b"Broken JSON encoding."),
+        (b'["\xff"]', b"Broken JSON encoding."),
+        (b'["\xed\xa0\x80"]', b"Broken JSON encoding."),
+        (b"\xff\xfe", b"Broken JSON encoding."),
+        (b"[" * 100_000, b"Broken JSON encoding."),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_what_is_no_array_of_strings_is_refused_and_the_session_lives_on(
+    serve: Serve, connect: Connect, name: str, body: bytes | None, text: bytes
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    response = await client.ask("POST", f"/echo/000/abc/{name}", body=body)
+    assert (response.status, response.reason) == (500, "Internal Server Error")
+    assert response["Content-Type"] == "text/plain; charset=UTF-8"
+    assert response["Content-Length"] == str(len(text))
+    assert response.body == text
+    await client.ask("POST", f"/echo/000/abc/{name}", body=b'["alive"]')
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["alive"]\n'
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+async def test_too_much_at_once_is_refused_and_the_session_lives_on(serve: Serve, connect: Connect, name: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 100})))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    just_fits = b'["' + b"x" * 96 + b'"]'
+    response = await client.ask("POST", f"/echo/000/abc/{name}", body=just_fits + b" ")
+    assert (response.status, response.text) == (413, "Payload too large.")
+    assert response["Content-Type"] == "text/plain; charset=UTF-8"
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=just_fits)).status in (200, 204)
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"a" + just_fits + b"\n"
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+@pytest.mark.parametrize("payload", [b"[]", b" [ ] "])
+async def test_no_messages_are_accepted(serve: Serve, connect: Connect, name: str, payload: bytes) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=payload)).status in (200, 204)
+    await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["x"]\n'
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+async def test_any_json_escape_is_understood(serve: Serve, connect: Connect, name: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection = await journal.connection()
+    body = rb'[ "\u0041\u00e4\uD83D\uDE00\uDEAD\/\b\f\n\r\t\"\\", "\u2028' + "ä€😀\x7f".encode() + b'" ]\r\n'
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=body)).status in (200, 204)
+    assert await connection.message() == 'Aä😀\udead/\b\f\n\r\t"\\'
+    assert await connection.message() == "\u2028ä€😀\x7f"
+
+
+async def test_a_post_without_a_length_has_an_empty_body(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client.write(request("POST", "/echo/000/abc/xhr") + request("POST", "/echo/000/abc/xhr_send"))
+    assert (await client.response()).body == b"o\n"
+    response = await client.response()
+    assert (response.status, response.body) == (500, b"Payload expected.")
+    client.write(request("POST", "/echo/000/abc/xhr_streaming"))
+    assert (await client.head()).status == 200
+
+
+# verify_ip.
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_another_address_cannot_use_the_session(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    owner, thief = await connect(server), await connect(server, source="127.0.0.2")
+    owner.write(asking("xhr", "/echo/000/abc"))
+    assert await first_frame(owner, "xhr") == "o"
+    connection = await journal.connection()
+    assert connection.info.ip == "127.0.0.1"
+    connection.send("for the owner")
+    thief.write(sending("xhr", "/echo/000/abc", '["x"]'))
+    assert (await thief.response()).status == 404
+    thief.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(thief, transport) == 'c[1008,"Session was opened from another address"]'
+    owner.write(asking("xhr", "/echo/000/abc"))
+    assert await first_frame(owner, "xhr") == 'a["for the owner"]'
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_session_may_be_for_all_addresses(serve: Serve, connect: Connect, transport: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"verify_ip": False}))
+    home, away = await connect(server), await connect(server, source="127.0.0.2")
+    home.write(asking("xhr", "/echo/000/abc"))
+    assert await first_frame(home, "xhr") == "o"
+    away.write(sending("xhr", "/echo/000/abc", '["x"]'))
+    assert (await away.response()).status == 204
+    away.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(away, transport) == 'a["x"]'
+
+
+async def test_polls_of_one_client_share_their_connection(serve: Serve, join: Join) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    peer = join(server, "xhr")
+    assert isinstance(peer, PollingPeer)
+    assert await peer.frame() == "o"
+    client = peer.client
+    for number in range(10):
+        await peer.send(str(number))
+        assert await peer.frame() == f'a["{number}"]'
+    assert peer.client is client

@@ -1,0 +1,1051 @@
+"""websocket and the raw websocket: handshake, frames, ends, liveness and compression."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import wsproto
+import wsproto.events as events
+from application import Echo, Journal, Noted, Serve, congest
+from client import (
+    BINARY,
+    CLOSE,
+    FRAMED,
+    HANDSHAKE,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    Client,
+    Connect,
+    Join,
+    WebSocket,
+    closing,
+    frame,
+    request,
+    unframe,
+    within,
+)
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason
+
+from sockjs_tornado import Compression, ConnectionClosed, SockJSRouter
+
+SOCKJS = "/echo/000/abc/websocket"
+RAW = "/echo/websocket"
+BOTH = pytest.mark.parametrize("target", [SOCKJS, RAW], ids=["sockjs", "raw"])
+
+
+async def opened(client: Client, target: str, *fields: str) -> WebSocket:
+    """Open a websocket and take its open frame, where it has one."""
+    websocket = await WebSocket.open(client, target, *fields)
+    if target != RAW:
+        assert await websocket.text() == "o"
+    return websocket
+
+
+def text(message: str, target: str) -> bytes:
+    """Return the frame that carries a message to the server."""
+    return frame(TEXT, message if target == RAW else json.dumps(message))
+
+
+# The opening handshake.
+
+
+@BOTH
+async def test_the_handshake_is_answered_by_just_what_it_takes(serve: Serve, connect: Connect, target: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    offer = "Sec-WebSocket-Extensions: permessage-deflate"
+    client.write(request("GET", target, *HANDSHAKE, offer, "Sec-WebSocket-Protocol: chat"))
+    response = await client.head()
+    assert (response.status, response.reason) == (101, "Switching Protocols")
+    names = ["Date", "Upgrade", "Connection", "Sec-WebSocket-Accept"]
+    assert [name for name, _ in response.fields] == (names if target == RAW else [*names, "Set-Cookie"])
+    assert response["Connection"] == "Upgrade"
+    assert response["Upgrade"] == "websocket"
+    # The example of RFC 6455, section 1.3.
+    assert response["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "replacing",
+    [
+        {"Sec-WebSocket-Version": "8"},
+        {"Sec-WebSocket-Version": "7"},
+        {"Sec-WebSocket-Version": " 13 "},
+        {"Connection": "keep-alive, Upgrade"},
+        {"Connection": "upgrade"},
+        {"Connection": "UPGRADE,x"},
+        {"Upgrade": "WebSocket"},
+        {"Upgrade": "WEBSOCKET"},
+        {"Sec-WebSocket-Extensions": "rubbish; ; =,"},
+        {"Content-Length": "0"},
+    ],
+    ids=str,
+)
+async def test_a_handshake_may_be_spelled_in_many_ways(
+    serve: Serve, connect: Connect, target: str, replacing: dict[str, str]
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    response = await client.ask("GET", target, *handshake(replacing))
+    assert response.status == 101
+    assert response["Connection"] == "Upgrade"
+
+
+def handshake(replacing: dict[str, str | None]) -> list[str]:
+    """Return the header fields of a handshake with some replaced, or left out."""
+    fields: dict[str, str | None] = dict(field.split(": ") for field in HANDSHAKE) | replacing
+    return [f"{name}: {value}" for name, value in fields.items() if value is not None]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("replacing", "status", "text"),
+    [
+        (dict.fromkeys(field.split(": ")[0] for field in HANDSHAKE), 400, 'Can "Upgrade" only to "WebSocket".'),
+        ({"Upgrade": None}, 400, 'Can "Upgrade" only to "WebSocket".'),
+        ({"Upgrade": "h2c"}, 400, 'Can "Upgrade" only to "WebSocket".'),
+        ({"Connection": None}, 400, '"Connection" must be "Upgrade".'),
+        ({"Connection": "close"}, 400, '"Connection" must be "Upgrade".'),
+        ({"Connection": "keep-alive, Upgraded"}, 400, '"Connection" must be "Upgrade".'),
+        ({"Sec-WebSocket-Version": None}, 426, "Unsupported WebSocket version."),
+        ({"Sec-WebSocket-Version": ""}, 426, "Unsupported WebSocket version."),
+        ({"Sec-WebSocket-Version": "6"}, 426, "Unsupported WebSocket version."),
+        ({"Sec-WebSocket-Version": "14"}, 426, "Unsupported WebSocket version."),
+        ({"Sec-WebSocket-Version": "13, 8"}, 426, "Unsupported WebSocket version."),
+        ({"Sec-WebSocket-Version": "x"}, 426, "Unsupported WebSocket version."),
+        ({"Sec-WebSocket-Key": None}, 400, "Invalid Sec-WebSocket-Key."),
+        ({"Sec-WebSocket-Key": ""}, 400, "Invalid Sec-WebSocket-Key."),
+        ({"Sec-WebSocket-Key": "dG9vIHNob3J0"}, 400, "Invalid Sec-WebSocket-Key."),
+        ({"Sec-WebSocket-Key": KEY + "AAAA"}, 400, "Invalid Sec-WebSocket-Key."),
+        ({"Sec-WebSocket-Key": "\xe4" * 24}, 400, "Invalid Sec-WebSocket-Key."),
+        ({"Sec-WebSocket-Key": "!" * 24}, 400, "Invalid Sec-WebSocket-Key."),
+    ],
+    ids=str,
+)
+async def test_what_is_no_handshake_is_refused(
+    serve: Serve, connect: Connect, target: str, replacing: dict[str, str | None], status: int, text: str
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    response = await client.ask("GET", target, *handshake(replacing))
+    assert response.status == status
+    assert response["Content-Type"] == "text/plain; charset=UTF-8"
+    assert response.text == f"{text}\n"
+    assert response.all("Sec-WebSocket-Version") == (["13, 8, 7"] if status == 426 else [])
+    assert len(router.container) == 0
+    if response.all("Connection") != ["close"]:
+        # The connection is as good as before.
+        await opened(client, target)
+
+
+@BOTH
+async def test_http_1_0_has_no_websockets(serve: Serve, connect: Connect, target: str) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    response = await client.ask("GET", target, *HANDSHAKE, version="HTTP/1.0")
+    assert (response.status, response.text) == (400, "A websocket needs HTTP/1.1.\n")
+    assert await client.rest() == b""
+    assert len(router.container) == 0
+
+
+@BOTH
+async def test_a_websocket_may_follow_other_requests_on_its_connection(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    await client.ask("GET", "/echo")
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    await opened(client, target)
+
+
+# What arrives with the handshake.
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 1), (1000, 5), (1, 65_535), (1, 65_536), (5, 30_000), (1, 3_000_000)], ids=str
+)
+async def test_frames_in_the_packet_of_the_handshake_are_not_lost(
+    serve: Serve, connect: Connect, target: str, count: int, size: int
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    messages = [str(number).ljust(size, "x") for number in range(count)]
+    await WebSocket.open(client, target, first=b"".join(text(message, target) for message in messages))
+    connection = await journal.connection()
+    assert [await connection.message() for _ in messages] == messages
+
+
+@BOTH
+@pytest.mark.parametrize("split", [1, 2, 5, 6, 7])
+async def test_half_a_frame_in_the_packet_of_the_handshake_is_not_lost(
+    serve: Serve, connect: Connect, target: str, split: int
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    data = text("message", target)
+    websocket = await WebSocket.open(client, target, first=data[:split])
+    websocket.write(data[split:])
+    assert await (await journal.connection()).message() == "message"
+
+
+@BOTH
+async def test_frames_that_arrive_while_the_application_makes_its_connection_are_not_lost(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    class Slow(Noted):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            client.write(text("meanwhile", target))
+
+    journal = Journal(Slow)
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await WebSocket.open(client, target, first=text("first", target))
+    connection = await journal.connection()
+    assert [await connection.message() for _ in range(2)] == ["first", "meanwhile"]
+
+
+@BOTH
+@pytest.mark.parametrize("before", [b"", frame(PING, b"x")], ids=["nothing", "a frame"])
+async def test_a_client_that_leaves_while_the_application_makes_its_connection_is_no_error(
+    serve: Serve, connect: Connect, target: str, before: bytes
+) -> None:
+    class Slow(Echo):
+        def __init__(self, session: Any) -> None:
+            super().__init__(session)
+            client.write(before)
+            client.writer.write_eof()
+
+    client = await connect(await serve(SockJSRouter(Slow, "/echo")))
+    client.write(request("GET", target, *HANDSHAKE))
+    answer = await client.rest()
+    assert not answer or answer.startswith(b"HTTP/1.1 101 ")
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    ("payload", "messages"),
+    [
+        ('"x"', ["x"]),
+        ('["x"]', ["x"]),
+        ('["x","y"]', ["x", "y"]),
+        (' ["x" , "y"]\r\n', ["x", "y"]),
+        (' "x" ', ["x"]),
+        ('""', [""]),
+        ('["",""]', ["", ""]),
+        ("", []),
+        ("[]", []),
+        (" [ ] ", []),
+        (r'"\u0041\ud83d\ude00\uDEAD\/"', ["A😀\udead/"]),
+        ('["ä€😀\u2028"]', ["ä€😀\u2028"]),
+    ],
+)
+async def test_a_frame_holds_an_array_or_one_string_or_nothing(
+    serve: Serve, connect: Connect, payload: str, messages: list[str]
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, SOCKJS)
+    websocket.write(frame(TEXT, payload) + text("the next", SOCKJS))
+    connection = await journal.connection()
+    assert [await connection.message() for _ in range(len(messages) + 1)] == [*messages, "the next"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        frame(TEXT, "x"),
+        frame(TEXT, '"x'),
+        frame(TEXT, '["x'),
+        frame(TEXT, "["),
+        frame(TEXT, "{}"),
+        frame(TEXT, "1"),
+        frame(TEXT, "[1]"),
+        frame(TEXT, '["x", null]'),
+        frame(TEXT, "null"),
+        frame(TEXT, " "),
+        frame(TEXT, '"x""y"'),
+        frame(TEXT, "[" * 100_000),
+        frame(BINARY, '["x"]'),
+        frame(BINARY),
+    ],
+    ids=lambda bad: repr(bad)[:30],
+)
+async def test_bad_json_ends_the_connection_at_once(serve: Serve, connect: Connect, bad: bytes) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, SOCKJS)
+    websocket.write(text("before", SOCKJS) + bad + text("behind", SOCKJS))
+    assert await client.rest() == b""
+    connection = await journal.connection()
+    assert await connection.message() == "before"
+    code, _ = await connection.closed()
+    assert code == 1007
+
+
+async def test_answers_to_what_came_before_bad_json_are_not_lost(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    websocket = await opened(client, SOCKJS)
+    websocket.write(text("before", SOCKJS) + frame(TEXT, "{"))
+    assert await websocket.text() == 'a["before"]'
+    assert await client.rest() == b""
+
+
+async def test_messages_are_sent_in_one_frame_for_one_turn(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    websocket = await opened(client, SOCKJS)
+    websocket.write(b"".join(text(str(number), SOCKJS) for number in range(100)))
+    assert await websocket.text() == "a" + json.dumps([str(number) for number in range(100)], separators=(",", ":"))
+
+
+async def test_what_is_sent_between_turns_is_a_frame_each(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, SOCKJS)
+    connection = await journal.connection()
+    connection.send("a")
+    connection.send("\u2028\x00\udead\ud83d\ude00😀")
+    assert [await websocket.text(), await websocket.text()] == ['a["a"]', r'a["\u2028\u0000\udead\ud83d\ude00😀"]']
+
+
+async def test_heartbeats_are_frames_of_sockjs(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.02})))
+    websocket = await WebSocket.open(client, SOCKJS)
+    assert [await websocket.text() for _ in range(3)] == ["o", "h", "h"]
+
+
+@BOTH
+async def test_a_fragmented_message_is_one_message(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, target)
+    # Fragments end within characters, are empty, and have control frames between them.
+    parts = [bytes([byte]) for byte in '"ä€😀"'.encode()]
+    websocket.write(frame(TEXT, fin=False))
+    for number, part in enumerate(parts):
+        websocket.write(frame(0, part, fin=False) + frame(PING, str(number)))
+    websocket.write(frame(0))
+    for number in range(len(parts)):
+        assert await websocket.frame() == (PONG, str(number).encode(), True, 0)
+    assert await (await journal.connection()).message() == ('"ä€😀"' if target == RAW else "ä€😀")
+
+
+async def test_each_websocket_is_a_session_of_its_own(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peers = [join(server, "websocket", session="abc") for _ in range(3)]
+    connections = []
+    for peer in peers:
+        assert await peer.frame() == "o"
+        connections.append(await journal.connection())
+    connections[1].close()
+    assert await peers[1].frame() == 'c[3000,"Go away!"]'
+    for peer, connection in zip(peers[::2], connections[::2], strict=True):
+        connection.send(f"for {id(peer)}")
+        assert await peer.frame() == f'a["for {id(peer)}"]'
+
+
+async def test_a_websocket_has_nothing_to_do_with_a_session_of_the_same_id(
+    serve: Serve, connect: Connect, join: Join
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    peers = [join(server, transport, session="abc") for transport in ("websocket", "xhr_streaming", "websocket")]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    assert await join(server, "eventsource", session="abc").frame() == 'c[2010,"Another connection still open"]'
+    assert [(await journal.connection()).info.transport for _ in peers] == ["websocket", "xhr_streaming", "websocket"]
+    await peers[1].send("to the stream")
+    session = router.container.get("abc")
+    assert session is not None
+    assert await session.conn.message() == "to the stream"  # type: ignore[attr-defined]
+
+
+# Control frames and violations.
+
+
+@BOTH
+@pytest.mark.parametrize("payload", [b"", b"x", bytes(range(125))], ids=len)
+async def test_a_ping_is_answered_with_its_payload(serve: Serve, connect: Connect, target: str, payload: bytes) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    websocket = await opened(client, target)
+    websocket.write(frame(PING, payload) + frame(PONG, b"nobody asked") + frame(PING, b"next"))
+    assert await websocket.frame() == (PONG, payload, True, 0)
+    assert await websocket.frame() == (PONG, b"next", True, 0)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, '"x"', mask=None), 1002),
+        (frame(PING, mask=None), 1002),
+        (frame(TEXT, '"x"', rsv=4), 1002),
+        (frame(TEXT, '"x"', rsv=2), 1002),
+        (frame(TEXT, '"x"', rsv=1), 1002),
+        (frame(PING, rsv=4), 1002),
+        (frame(3), 1002),
+        (frame(7), 1002),
+        (frame(11), 1002),
+        (frame(15), 1002),
+        (frame(PING, fin=False), 1002),
+        (frame(CLOSE, fin=False), 1002),
+        (frame(PING, bytes(126)), 1002),
+        (frame(0, '"x"'), 1002),
+        (frame(TEXT, '"', fin=False) + frame(TEXT, 'x"'), 1002),
+        (frame(TEXT, '"', fin=False) + frame(BINARY, 'x"'), 1002),
+        (b"\x81\xfe\x00\x03\0\0\0\0" + b'"x"', 1002),
+        (b"\x81\xff\0\0\0\0\0\0\x00\x03\0\0\0\0" + b'"x"', 1002),
+        (b"\x81\xff\x80\0\0\0\0\0\0\x03\0\0\0\0" + b'"x"', 1002),
+        (frame(CLOSE, b"\x03"), 1002),
+        (closing(0), 1002),
+        (closing(999), 1002),
+        (closing(1004), 1002),
+        (closing(1005), 1002),
+        (closing(1006), 1002),
+        (closing(1015), 1002),
+        (closing(2999), 1002),
+        (closing(5000), 1002),
+        (closing(65535), 1002),
+        (frame(TEXT, b'"\xff"'), 1007),
+        (frame(TEXT, b'"\xed\xa0\x80"'), 1007),
+        (frame(TEXT, b'"\xc3', fin=False) + frame(0, b'"'), 1007),
+        (frame(TEXT, b'"\xff', fin=False), 1007),
+        (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+        (frame(TEXT, b'"' + b"x" * 999 + b'"'), 1009),
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009),
+        (frame(TEXT, b'"' + b"x" * 500, fin=False) + frame(0, b"x" * 500), 1009),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_a_violation_is_answered_by_its_close_code(
+    serve: Serve, connect: Connect, target: str, data: bytes, code: int
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000})))
+    websocket = await opened(client, target)
+    websocket.write(text("before", target) + data + text("behind", target))
+    got, reason = await websocket.closed()
+    assert got == code
+    assert reason
+    connection = await journal.connection()
+    assert await connection.message() == "before"
+    assert await connection.closed() == (code, reason)
+
+
+@BOTH
+async def test_a_message_of_the_full_size_is_taken(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000})))
+    websocket = await opened(client, target)
+    message = "x" * (1000 if target == RAW else 998)
+    payload = message if target == RAW else f'"{message}"'
+    websocket.write(frame(TEXT, payload))
+    websocket.write(frame(TEXT, payload[:500], fin=False) + frame(0, payload[500:]))
+    connection = await journal.connection()
+    assert [await connection.message() for _ in range(2)] == [message] * 2
+
+
+@BOTH
+async def test_a_client_that_reads_nothing_gets_no_pongs_without_end(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    websocket = await opened(client, target)
+    pings = 200_000
+    websocket.write(frame(PING, bytes(125)) * pings + text("the end", target))
+    await within(client.writer.drain())
+    pongs = 0
+    while (got := await websocket.frame()).opcode == PONG:
+        pongs += 1
+    assert b"the end" in got.payload
+    assert 0 < pongs < pings
+
+
+# The end.
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(3000, "Go away!"), (1000, ""), (4999, 'ä"\u2028'), (1011, "x" * 200)], ids=str
+)
+async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
+    serve: Serve, connect: Connect, code: int, reason: str
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    websocket = await opened(await connect(await serve(router)), SOCKJS)
+    connection = await journal.connection()
+    connection.close(code, reason)
+    connection.close(4000, "twice")
+    connection.send("too late")
+    close_frame = await websocket.text()
+    assert close_frame[0] == "c"
+    assert json.loads(close_frame[1:]) == [code, reason]
+    assert await websocket.closed() == (1000, "")
+    assert connection.closes == [(code, reason)]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "heard"),
+    [
+        (3000, "Go away!", "Go away!"),
+        (1000, "", ""),
+        (4999, "ä\u2028", "ä\u2028"),
+        (1011, "x" * 200, "x" * 123),
+        (3000, "x" * 122 + "ä", "x" * 122),
+        (3000, "\ud800", "\ufffd"),
+    ],
+)
+async def test_a_raw_websocket_is_closed_with_the_code_and_reason_themselves(
+    serve: Serve, connect: Connect, code: int, reason: str, heard: str
+) -> None:
+    journal = Journal()
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), RAW)
+    connection = await journal.connection()
+    connection.close(code, reason)
+    assert await websocket.closed() == (code, heard)
+    assert connection.closes == [(code, reason)]
+
+
+@BOTH
+async def test_a_raw_or_framed_connection_goes_away_by_default(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), target)
+    (await journal.connection()).close()
+    if target != RAW:
+        assert await websocket.text() == 'c[3000,"Go away!"]'
+    assert await websocket.closed() == ((3000, "Go away!") if target == RAW else (1000, ""))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (closing(1000), 1000, ""),
+        (closing(1001, "leaving"), 1001, "leaving"),
+        (closing(3000, "ä" * 61 + "x"), 3000, "ä" * 61 + "x"),
+        (closing(4999, "bye"), 4999, "bye"),
+        (frame(CLOSE), 1005, ""),
+    ],
+    ids=["1000", "1001", "3000", "4999", "none"],
+)
+async def test_the_client_closes_and_the_application_hears_why(
+    serve: Serve, connect: Connect, target: str, data: bytes, code: int, reason: str
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    websocket = await opened(await connect(await serve(router)), target)
+    websocket.write(text("last words", target) + data + text("never", target))
+    # The answer repeats the code.
+    assert await websocket.closed() == (0 if code == 1005 else code, "")
+    connection = await journal.connection()
+    assert await connection.closed() == (code, reason)
+    assert await connection.message() == "last words"
+    assert connection._messages.empty()
+    assert len(router.container) == 0
+
+
+@BOTH
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_client_that_leaves_without_a_word_is_noticed(
+    serve: Serve, connect: Connect, target: str, reset: bool
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    await opened(client, target)
+    if reset:
+        client.reset()
+    await client.leave()
+    connection = await journal.connection()
+    assert await connection.closed() == (1006, "Connection lost")
+    assert len(router.container) == 0
+
+
+@BOTH
+async def test_a_client_that_ends_its_side_ends_the_connection(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await opened(client, target)
+    client.writer.write_eof()
+    assert await client.rest() == b""
+    assert await (await journal.connection()).closed() == (1006, "Connection lost")
+
+
+@BOTH
+async def test_a_client_in_the_middle_of_sending_still_hears_the_end(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    class Closing(Noted):
+        def on_message(self, message: str) -> None:
+            self.close(3001, "enough")
+
+    journal = Journal(Closing)
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, target)
+    websocket.write(text("x" * 1000, target) * 1000)
+    if target != RAW:
+        assert await websocket.text() == 'c[3001,"enough"]'
+    websocket.write(text("x" * 1000, target) * 1000)
+    assert await websocket.closed() == ((3001, "enough") if target == RAW else (1000, ""))
+    assert await (await journal.connection()).closed() == (3001, "enough")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "answer", [closing(1000), closing(1000) + frame(PING), frame(3), frame(TEXT, "{") + closing(1000)]
+)
+async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_frame(
+    serve: Serve, connect: Connect, target: str, answer: bytes
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    websocket = await opened(client, target)
+    connection = await journal.connection()
+    connection.close()
+    # A ping is no answer, nor is it answered.
+    websocket.write(frame(PING) + text("x", target) + answer)
+    await client.rest()
+    async with asyncio.timeout(30):
+        await router.close()
+    assert len(router.container) == 0
+    assert connection.closes == [(3000, "Go away!")]
+
+
+@BOTH
+async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.transports.websocket.CLOSE_TIMEOUT", 0.05)
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    await opened(client, target)
+    connection = await journal.connection()
+    connection.close()
+    async with asyncio.timeout(30):
+        await router.close()
+    assert connection.closes == [(3000, "Go away!")]
+    await client.rest()
+
+
+@BOTH
+async def test_a_client_may_be_rejected(serve: Serve, connect: Connect, target: str) -> None:
+    class Rejecting(Noted):
+        def on_open(self, info: object) -> Any:
+            super().on_open(info)  # type: ignore[arg-type]
+            return False
+
+    journal = Journal(Rejecting)
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), target)
+    if target != RAW:
+        assert [await websocket.text(), await websocket.text()] == ["o", 'c[3000,"Go away!"]']
+    assert await websocket.closed() == ((3000, "Go away!") if target == RAW else (1000, ""))
+    assert await (await journal.connection()).closed() == (3000, "Go away!")
+
+
+# Waiting for the client.
+
+
+@BOTH
+async def test_an_awaited_send_waits_for_a_client_that_does_not_read(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    journal = Journal()
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), target)
+    connection = await journal.connection()
+    sent = await congest(connection)
+    waiting = asyncio.ensure_future(connection.send("the last one"))
+    size = 0
+    while size < sent * 100_000:
+        size += len((await websocket.text()).strip('a[]"'))
+    assert (await websocket.text()).strip('a[]"') == "the last one"
+    await within(waiting)
+
+
+@BOTH
+async def test_an_awaited_send_ends_with_the_client(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await opened(client, target)
+    connection = await journal.connection()
+    await congest(connection)
+    waiting = [asyncio.ensure_future(connection.send("x")) for _ in range(3)]
+    await client.leave()
+    for send in waiting:
+        with pytest.raises(ConnectionClosed) as caught:
+            await within(send)
+        assert caught.value.code == 1006
+    assert await connection.closed() == (1006, "Connection lost")
+
+
+# Liveness.
+
+
+@BOTH
+@pytest.mark.parametrize("patience", [0, 0.02], ids=["interval", "shorter"])
+async def test_a_mute_client_is_dropped(serve: Serve, connect: Connect, target: str, patience: float) -> None:
+    settings = {"websocket_ping_interval": 0.05, "websocket_ping_timeout": patience}
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))
+    websocket = await opened(client, target)
+    assert await websocket.frame() == (PING, b"", True, 0)
+    assert await client.rest() == b""
+    assert await (await journal.connection()).closed() == (1006, "Ping timeout")
+
+
+@BOTH
+@pytest.mark.parametrize("patience", [0, 0.2], ids=["interval", "shorter"])
+@pytest.mark.parametrize(
+    "answers",
+    [[frame(PONG)] * 3, [frame(PING)] * 3, [frame(PONG, b"other")[:1], frame(PONG, b"other")[1:], frame(TEXT)[:3]]],
+    ids=["pongs", "pings", "bytes"],
+)
+async def test_a_client_that_answers_pings_with_anything_lives(
+    serve: Serve, connect: Connect, target: str, patience: float, answers: list[bytes]
+) -> None:
+    settings = {"websocket_ping_interval": 0.3, "websocket_ping_timeout": patience}
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))
+    websocket = await opened(client, target)
+    connection = await journal.connection()
+    for answer in answers:
+        while (await websocket.frame()).opcode != PING:
+            pass
+        websocket.write(answer)
+    while (await websocket.frame()).opcode != PING:
+        pass
+    assert connection.closes == []
+
+
+@BOTH
+async def test_there_are_no_pings_by_default(serve: Serve, connect: Connect, target: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.02})
+    client = await connect(await serve(router))
+    websocket = await opened(client, target)
+    if target != RAW:
+        assert [await websocket.text() for _ in range(3)] == ["h"] * 3
+    else:
+        # Nor heartbeats on a raw websocket: those of another session tell the time.
+        other = await opened(await connect(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.02}))), SOCKJS)
+        assert [await other.text() for _ in range(3)] == ["h"] * 3
+        websocket.write(frame(TEXT, "first"))
+        assert await websocket.text() == "first"
+
+
+# The raw websocket.
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload", "message"),
+    [
+        (TEXT, "plain", "plain"),
+        (TEXT, "", ""),
+        (TEXT, '["x"]', '["x"]'),
+        (TEXT, "ä€😀\u2028\x00", "ä€😀\u2028\x00"),
+        (BINARY, bytes(range(256)), bytes(range(256))),
+        (BINARY, b"", b""),
+        (BINARY, b"x" * 70_000, b"x" * 70_000),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_text_and_binary_messages_pass_through(
+    serve: Serve, connect: Connect, opcode: int, payload: str | bytes, message: str | bytes
+) -> None:
+    heard = []
+
+    class Listening(Echo):
+        def on_message(self, message: str | bytes) -> None:
+            heard.append(message)
+            super().on_message(message)
+
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(Listening, "/echo"))), RAW)
+    websocket.write(frame(opcode, payload))
+    raw = payload.encode() if isinstance(payload, str) else payload
+    assert await websocket.frame() == (opcode, raw, True, 0)
+    assert heard == [message]
+
+
+async def test_a_raw_websocket_sends_each_message_as_what_it_is(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), RAW)
+    connection = await journal.connection()
+    connection.send("text")
+    connection.send(b"bytes")
+    connection.send(bytearray(b"more"))
+    connection.send(memoryview(b"yet more"))
+    connection.send("as binary ä", binary=True)
+    connection.send({"a": [1]})
+    connection.send("lone \udead and pair \ud83d\ude00")
+    assert [await websocket.frame() for _ in range(7)] == [
+        (TEXT, b"text", True, 0),
+        (BINARY, b"bytes", True, 0),
+        (BINARY, b"more", True, 0),
+        (BINARY, b"yet more", True, 0),
+        (BINARY, "as binary ä".encode(), True, 0),
+        (TEXT, b'{"a":[1]}', True, 0),
+        (TEXT, "lone \ufffd and pair 😀".encode(), True, 0),
+    ]
+
+
+async def test_the_answers_of_a_raw_websocket_keep_their_order(serve: Serve, connect: Connect) -> None:
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(Echo, "/echo"))), RAW)
+    websocket.write(frame(TEXT, "a") + frame(BINARY, b"b") + frame(TEXT, "c"))
+    assert [await websocket.frame() for _ in range(3)] == [
+        (TEXT, b"a", True, 0),
+        (BINARY, b"b", True, 0),
+        (TEXT, b"c", True, 0),
+    ]
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_bytes_are_a_type_error_on_transports_that_carry_text(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for message in (b"x", bytearray(b"x"), memoryview(b"x")):
+        with pytest.raises(TypeError):
+            connection.send(message)
+    for message in (None, 1, object()):
+        with pytest.raises(TypeError):
+            connection.send(message)
+    connection.send("text, though it was to be ä binary one", binary=True)
+    assert await peer.frame() == 'a["text, though it was to be ä binary one"]'
+
+
+async def test_the_application_is_told_of_the_raw_websocket(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), f"{RAW}?room=1")
+    connection = await journal.connection()
+    assert connection.info.transport == "rawwebsocket"
+    assert connection.info.prefix == "/echo"
+    assert connection.info.get_argument("room") == "1"
+
+
+# Compression.
+
+
+class WsProto:
+    """A websocket whose client side is wsproto."""
+
+    def __init__(self, client: Client, target: str, deflate: PerMessageDeflate) -> None:
+        self.client = client
+        self.connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+        self.deflate = deflate
+        self._events: list[Any] = []
+        opening = events.Request(host="localhost", target=target, extensions=[deflate])
+        client.write(self.connection.send(opening))
+
+    async def event(self) -> Any:
+        """Return the next event."""
+        while not self._events:
+            self.connection.receive_data(await within(self.client.reader.read(65_536)))
+            self._events = list(self.connection.events())
+        return self._events.pop(0)
+
+    async def message(self) -> str:
+        """Return the next text message."""
+        text = ""
+        while True:
+            event = await self.event()
+            assert isinstance(event, events.TextMessage), event
+            text += event.data
+            if event.message_finished:
+                return text
+
+    def send(self, data: str) -> None:
+        """Send a text message."""
+        self.client.write(self.connection.send(events.TextMessage(data)))
+
+
+OFFERS = [
+    PerMessageDeflate(),
+    PerMessageDeflate(client_no_context_takeover=True),
+    PerMessageDeflate(server_no_context_takeover=True),
+    PerMessageDeflate(client_no_context_takeover=True, server_no_context_takeover=True),
+    PerMessageDeflate(client_max_window_bits=9),
+    PerMessageDeflate(server_max_window_bits=9, client_max_window_bits=12),
+    PerMessageDeflate(server_max_window_bits=15),
+]
+
+
+@BOTH
+@pytest.mark.parametrize("takeover", [False, True], ids=["without context", "with context"])
+@pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: str(offer.offer()))
+async def test_compressed_messages_go_both_ways(
+    serve: Serve, connect: Connect, target: str, takeover: bool, offer: PerMessageDeflate
+) -> None:
+    settings = {"websocket_compression": Compression(context_takeover=takeover)}
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))
+    kind = PerMessageDeflate(
+        client_no_context_takeover=offer.client_no_context_takeover,
+        server_no_context_takeover=offer.server_no_context_takeover,
+        client_max_window_bits=offer._client_max_window_bits,
+        server_max_window_bits=offer._server_max_window_bits,
+    )
+    peer = WsProto(client, target, kind)
+    assert isinstance(accepted := await peer.event(), events.AcceptConnection)
+    assert accepted.extensions == [kind]
+    assert kind.enabled()
+    assert kind.client_no_context_takeover is (offer.client_no_context_takeover or not takeover)
+    assert kind.server_no_context_takeover is (offer.server_no_context_takeover or not takeover)
+    if target != RAW:
+        assert await peer.message() == "o"
+    for message in ("short", "long ä€😀 " * 1000, "long ä€😀 " * 1000, "", "\u2028" * 128, "x" * 300_000):
+        peer.send(message if target == RAW else json.dumps([message]))
+        answer = await peer.message()
+        assert (answer if target == RAW else json.loads(answer[1:])[0]) == message
+
+
+@BOTH
+async def test_long_messages_are_compressed_and_short_ones_are_not(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    settings = {"websocket_compression": {"threshold": 100, "level": 9}}
+    client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))
+    websocket = await opened(client, target, "Sec-WebSocket-Extensions: permessage-deflate")
+    assert websocket.response["Sec-WebSocket-Extensions"] == (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    )
+    connection = await journal.connection()
+    connection.send("x" * (99 if target == RAW else 94))
+    connection.send("x" * (100 if target == RAW else 95))
+    short, long = await websocket.frame(), await websocket.frame()
+    assert (short.opcode, short.rsv, len(short.payload)) == (TEXT, 0, 99)
+    assert (long.opcode, long.rsv) == (TEXT, 4)
+    assert len(long.payload) < 50
+
+
+@pytest.mark.parametrize(
+    ("takeover", "offer", "agreement"),
+    [
+        (True, "permessage-deflate", "permessage-deflate"),
+        (True, "permessage-deflate; client_max_window_bits", "permessage-deflate"),
+        (True, "x-webkit-deflate-frame, permessage-deflate", "permessage-deflate"),
+        (True, "permessage-deflate; server_max_window_bits=8, permessage-deflate", "permessage-deflate"),
+        (True, "permessage-deflate; rubbish, permessage-deflate; server_max_window_bits=10", None),
+        (True, "permessage-deflate; server_max_window_bits=99", ""),
+        (True, "permessage-bzip2", ""),
+        (False, "permessage-deflate; client_no_context_takeover", None),
+    ],
+)
+async def test_the_first_acceptable_offer_is_taken(
+    serve: Serve, connect: Connect, takeover: bool, offer: str, agreement: str | None
+) -> None:
+    settings = {"websocket_compression": Compression(context_takeover=takeover)}
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))
+    websocket = await opened(client, SOCKJS, f"Sec-WebSocket-Extensions: {offer}")
+    if agreement is None:
+        agreement = (
+            "permessage-deflate; server_max_window_bits=10"
+            if takeover
+            else "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        )
+    assert websocket.response.all("Sec-WebSocket-Extensions") == ([agreement] if agreement else [])
+    websocket.write(text("x" * 1000, SOCKJS))
+    assert (await websocket.frame()).rsv == (4 if agreement else 0)
+
+
+@BOTH
+async def test_a_context_makes_the_second_of_two_equal_messages_small(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    journal = Journal()
+    settings = {"websocket_compression": Compression(context_takeover=True)}
+    client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))
+    websocket = await opened(client, target, "Sec-WebSocket-Extensions: permessage-deflate")
+    connection = await journal.connection()
+    message = "".join(chr(0x21 + number * number % 89 % 64) for number in range(2000))
+    connection.send(message)
+    connection.send(message)
+    first, second = await websocket.frame(), await websocket.frame()
+    assert len(second.payload) < len(first.payload) / 3
+
+
+@BOTH
+@pytest.mark.parametrize("takeover", [False, True], ids=["without context", "with context"])
+async def test_a_broadcast_reaches_compressed_and_plain_clients(
+    serve: Serve, connect: Connect, target: str, takeover: bool
+) -> None:
+    settings = {"websocket_compression": Compression(context_takeover=takeover)}
+    router = SockJSRouter(Journal(), "/echo", settings)
+    server = await serve(router)
+    peers = [WsProto(await connect(server), target, PerMessageDeflate()) for _ in range(3)]
+    for peer in peers:
+        await peer.event()
+        if target != RAW:
+            assert await peer.message() == "o"
+    plain = await opened(await connect(server), target)
+    message = "to all: \u2028 ä" * 100
+    for _ in range(2):
+        router.broadcast(router.connections, message)
+        for answer in [await peer.message() for peer in peers] + [await plain.text()]:
+            assert (answer if target == RAW else json.loads(answer[1:])[0]) == message
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, b"\xff\xff\xff", rsv=4), 1007),
+        (frame(TEXT, bytes.fromhex("ca c4 60 14 84 30 06 00 00 00 ff ff"), rsv=2), 1002),
+        (frame(TEXT, b"", fin=False, rsv=4) + frame(0, rsv=4), 1002),
+        (frame(PING, rsv=4), 1002),
+    ],
+    ids=["no deflate", "another bit", "continuation", "ping"],
+)
+async def test_violations_of_the_compression_have_their_codes(
+    serve: Serve, connect: Connect, target: str, data: bytes, code: int
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"websocket_compression": True})))
+    websocket = await opened(client, target, "Sec-WebSocket-Extensions: permessage-deflate")
+    websocket.write(data)
+    got, _ = await websocket.closed()
+    assert got == code
+
+
+@BOTH
+async def test_the_limit_holds_for_what_a_message_inflates_to(serve: Serve, connect: Connect, target: str) -> None:
+    settings = {"websocket_compression": True, "max_message_size": 10_000}
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))
+    peer = WsProto(client, target, PerMessageDeflate())
+    await peer.event()
+    if target != RAW:
+        assert await peer.message() == "o"
+    fits = "x" * (10_000 if target == RAW else 9998)
+    peer.send(fits if target == RAW else f'"{fits}"')
+    assert fits in await peer.message()
+    peer.send("x" * 1_000_000)
+    ended = await peer.event()
+    assert isinstance(ended, events.CloseConnection)
+    assert ended.code == CloseReason.MESSAGE_TOO_BIG
+
+
+@BOTH
+async def test_nothing_is_compressed_unless_it_is_switched_on(serve: Serve, connect: Connect, target: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    peer = WsProto(client, target, deflate := PerMessageDeflate())
+    assert isinstance(accepted := await peer.event(), events.AcceptConnection)
+    assert accepted.extensions == []
+    assert not deflate.enabled()
+    if target != RAW:
+        assert await peer.message() == "o"
+    peer.send('["' + "x" * 1000 + '"]')
+    assert "x" * 1000 in await peer.message()
+
+
+def test_the_helpers_agree_with_wsproto_on_frames() -> None:
+    server = wsproto.connection.Connection(wsproto.ConnectionType.SERVER)
+    server.receive_data(frame(TEXT, "ä") + frame(BINARY, b"x" * 70_000) + frame(PING, b"p") + closing(3000, "why"))
+    got = list(server.events())
+    assert [event for event in got if isinstance(event, events.TextMessage)] == [events.TextMessage("ä")]
+    assert [event for event in got if isinstance(event, events.Ping)] == [events.Ping(b"p")]
+    assert got[-1] == events.CloseConnection(3000, "why")
+    assert unframe("xhr", b"o\n") == "o"

@@ -1,0 +1,855 @@
+"""Connections taken over from Tornado: a real server, real clients, over TCP, a Unix socket and TLS."""
+
+import asyncio
+import contextlib
+import email.utils
+import errno
+import os
+import random
+import resource
+import select
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets, bind_unix_socket
+from tornado.web import Application, RequestHandler
+
+from sockjs_tornado.wire import stream as wire_stream
+from sockjs_tornado.wire.stream import READ_SIZE, Connection, peer_gone, response_head, take_over, write_and_close
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+#: Seconds after which what should have happened has not.
+PATIENCE = 20
+
+#: More than the kernel keeps for a client that does not read.
+FLOOD = 32 * 1024 * 1024
+
+
+def noise(size: int) -> bytes:
+    """Return bytes in which nothing repeats, the same for each call."""
+    return random.Random(size).randbytes(size)
+
+
+async def passed(event: asyncio.Event) -> None:
+    """Wait until an event was set."""
+    async with asyncio.timeout(PATIENCE):
+        await event.wait()
+
+
+class Recorder(Connection):
+    """Writes down what it hears."""
+
+    def __init__(self, head: bytes = HEAD, buffer: memoryview | None = None) -> None:
+        super().__init__(memoryview(bytearray(READ_SIZE)) if buffer is None else buffer, head)
+        self.heard: list[str] = []
+        self.data = bytearray()
+        #: What came before anything was read from the transport.
+        self.unread = b""
+        self.changed = asyncio.Event()
+        self.error: Exception | None = None
+
+    def note(self, what: str) -> None:
+        self.heard.append(what)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that this connection hears of."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_heard(self, what: str) -> None:
+        await self.until(lambda: what in self.heard)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.unread = bytes(self.data)
+
+    def opened(self) -> None:
+        self.note("opened")
+
+    def received(self, data: bytes) -> None:
+        self.data += data
+        self.note("received")
+
+    def pause_writing(self) -> None:
+        self.note("paused")
+
+    def resume_writing(self) -> None:
+        self.note("resumed")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.error = exc
+        self.note("lost")
+
+    @property
+    def without_data(self) -> list[str]:
+        return [what for what in self.heard if what != "received"]
+
+
+class Client:
+    """A blocking socket: what it is not told to read stays where it is."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE)
+        self.sock = sock
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.to_thread(self.sock.sendall, data)
+
+    async def receive(self, size: int) -> bytes:
+        """Return so many bytes, fewer where the server has closed."""
+
+        def read() -> bytes:
+            data = bytearray()
+            while len(data) < size:
+                try:
+                    piece = self.sock.recv(min(size - len(data), 1 << 20))
+                except (ConnectionError, ssl.SSLError):
+                    break
+                if not piece:
+                    break
+                data += piece
+            return bytes(data)
+
+        return await asyncio.to_thread(read)
+
+    async def receive_all(self) -> bytes:
+        """Return all bytes until the server closes."""
+        return await self.receive(1 << 62)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close with RST where the socket knows it."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+class Site:
+    """A Tornado server whose only handler lets its connections be taken over.
+
+    Attributes:
+        nodelay: For :func:`take_over`.
+        entered: Set when the handler has begun.
+        gate: What the handler waits for before it gives the connection away; open unless a test closes it.
+        noticed: Set when Tornado tells the handler that the client has gone.
+        finished: Set when the handler has ended.
+    """
+
+    def __init__(self, kind: str, directory: Path, certificate: Path) -> None:
+        self.kind = kind
+        self.nodelay = True
+        self.chunk_size: int | None = None
+        self.entered = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.noticed = asyncio.Event()
+        self.finished = asyncio.Event()
+        self.give: Callable[[IOStream], Awaitable[None]] = self._take_over
+        self.next: list[Recorder] = []
+        self._path = str(directory / "socket")
+        self._certificate = certificate
+        self._port = 0
+        self.servers: list[HTTPServer] = []
+        self._clients: list[Client] = []
+
+    async def _take_over(self, stream: IOStream) -> None:
+        await take_over(stream, self.next.pop(0), nodelay=self.nodelay)
+
+    def start(self, listening: socket.socket | None = None) -> None:
+        """Listen, by default on a socket that Tornado makes."""
+        options = None
+        if self.kind == "tls":
+            options = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            options.load_cert_chain(self._certificate)
+        site = self
+
+        class Handler(RequestHandler):
+            async def get(self) -> None:
+                site.entered.set()
+                try:
+                    await site.gate.wait()
+                    await site.give(self.detach())
+                finally:
+                    site.finished.set()
+
+            def on_connection_close(self) -> None:
+                site.noticed.set()
+
+        application = Application([("/", Handler)], log_function=lambda handler: None)
+        server = HTTPServer(application, ssl_options=options, chunk_size=self.chunk_size)
+        if listening is None:
+            if self.kind == "unix":
+                listening = bind_unix_socket(self._path)
+            else:
+                (listening,) = bind_sockets(0, "127.0.0.1")
+        if self.kind != "unix":
+            self._port = listening.getsockname()[1]
+        server.add_socket(listening)
+        self.servers.append(server)
+
+    async def connect(self) -> Client:
+        """Return a client that has said nothing yet."""
+
+        def open_socket() -> socket.socket:
+            if self.kind == "unix":
+                sock = socket.socket(socket.AF_UNIX)
+                sock.connect(self._path)
+                return sock
+            sock = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
+            if self.kind == "tls":
+                context = ssl.create_default_context(cafile=self._certificate)
+                return context.wrap_socket(sock, server_hostname="127.0.0.1")
+            return sock
+
+        client = Client(await asyncio.to_thread(open_socket))
+        self._clients.append(client)
+        return client
+
+    async def request(self, more: bytes = b"", recorder: Recorder | None = None) -> tuple[Client, Recorder]:
+        """Send a request, with bytes that follow it at once, and return both ends."""
+        recorder = recorder or Recorder()
+        self.next.append(recorder)
+        client = await self.connect()
+        await client.send(REQUEST + more)
+        return client, recorder
+
+    async def taken_over(self, more: bytes = b"", recorder: Recorder | None = None) -> tuple[Client, Recorder]:
+        """Return both ends of a connection that was taken over, its head read by the client."""
+        client, recorder = await self.request(more, recorder)
+        assert await client.receive(len(HEAD)) == HEAD
+        await recorder.until_heard("opened")
+        await passed(self.finished)
+        return client, recorder
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            client.close()
+        for server in self.servers:
+            server.stop()
+            await server.close_all_connections()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of 127.0.0.1, signed by itself."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
+@contextlib.asynccontextmanager
+async def serving(kind: str, directory: Path, certificate: Path) -> AsyncIterator[Site]:
+    site = Site(kind, directory, certificate)
+    yield site
+    await site.stop()
+
+
+@pytest.fixture(params=["tcp", "unix", "tls"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    """A server of each kind, to be started by the test."""
+    async with serving(request.param, tmp_path, certificate) as site:
+        yield site
+
+
+@pytest.fixture
+async def tcp_site(tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    async with serving("tcp", tmp_path, certificate) as site:
+        yield site
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def plain_site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    """A server of the kinds whose socket can be moved."""
+    async with serving(request.param, tmp_path, certificate) as site:
+        yield site
+
+
+async def some_turns() -> None:
+    """Let the event loop do all that it can do now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# --- taking over ------------------------------------------------------------
+
+
+async def test_the_head_comes_first_and_then_both_talk(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    assert server.heard == ["opened"]
+    await client.send(b"question")
+    await server.until(lambda: server.data == b"question")
+    server.transport.write(b"answer")
+    assert await client.receive(6) == b"answer"
+    assert not server.is_gone()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1 << 20], ids=["usual chunks", "large chunks"])
+async def test_no_byte_that_comes_with_the_request_is_lost(site: Site, chunk_size: int | None) -> None:
+    """Tornado reads as much as a chunk with the request; the rest is still in the socket."""
+    site.chunk_size = chunk_size
+    site.start()
+    for size in (1, 100, 65_535, 65_536, 65_537, 1_000_000):
+        payload = noise(size)
+        client, server = await site.taken_over(payload)
+        await client.send(b"and more")
+        await server.until(lambda server=server, size=size: len(server.data) >= size + 8)
+        assert server.data == payload + b"and more"
+        assert server.heard[0] == "opened"
+        client.close()
+        await server.until_heard("lost")
+
+
+async def test_more_than_a_chunk_may_have_been_read_before(plain_site: Site) -> None:
+    plain_site.chunk_size = 1 << 20
+    (listening,) = bind_sockets(0, "127.0.0.1") if plain_site.kind == "tcp" else [None]
+    if listening is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    plain_site.start(listening)
+    payload = noise(150_000)
+    recorder = Recorder()
+    plain_site.next.append(recorder)
+    client = await plain_site.connect()
+    # The event loop stands still meanwhile: all of it is there when Tornado reads for the first time.
+    client.sock.sendall(REQUEST + payload)
+    await recorder.until(lambda: len(recorder.data) == len(payload))
+    assert recorder.data == payload
+    assert len(recorder.unread) > 65_536
+
+
+async def test_bytes_that_come_while_the_handler_waits_are_not_lost(site: Site) -> None:
+    site.gate.clear()
+    site.start()
+    client, server = await site.request(b"first, ")
+    await passed(site.entered)
+    await client.send(b"second, ")
+    await some_turns()
+    assert server.heard == []
+    site.gate.set()
+    await server.until_heard("opened")
+    await client.send(b"third")
+    await server.until(lambda: server.data == b"first, second, third")
+
+
+async def test_connections_may_share_their_memory(site: Site) -> None:
+    """Each read is worked off before the next one."""
+    site.start()
+    shared = memoryview(bytearray(1000))
+    pairs = [await site.taken_over(recorder=Recorder(buffer=shared)) for _ in range(5)]
+    payloads = [bytes([i]) * 300_000 for i in range(len(pairs))]
+    await asyncio.gather(*(client.send(payload) for (client, _), payload in zip(pairs, payloads, strict=True)))
+    for (_, server), payload in zip(pairs, payloads, strict=True):
+        await server.until(lambda server=server: len(server.data) == 300_000)
+        assert server.data == payload
+
+
+# --- the client leaves ------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [Client.close, Client.reset], ids=["FIN", "RST"])
+async def test_a_client_that_leaves_ends_the_connection_once(site: Site, way: Callable[[Client], None]) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    await client.send(b"bye")
+    await server.until(lambda: server.data == b"bye")
+    way(client)
+    await server.until_heard("lost")
+    await some_turns()
+    assert server.without_data == ["opened", "lost"]
+    assert server.is_gone()
+    assert server.transport.is_closing()
+    server.transport.close()
+    server.transport.abort()
+    await some_turns()
+    assert server.without_data == ["opened", "lost"]
+
+
+async def test_a_client_that_shuts_its_side_has_left(site: Site) -> None:
+    """Half a connection is none here: no protocol above has a use for it."""
+    site.start()
+    client, server = await site.taken_over()
+    # Beneath TLS, where there is TLS: what the server says is still understood.
+    socket.socket.shutdown(client.sock, socket.SHUT_WR)
+    await server.until_heard("lost")
+    assert await client.receive_all() == b""
+
+
+@pytest.mark.parametrize("last_words", [b"", b"last words"], ids=["silent", "with unread data"])
+@pytest.mark.parametrize("way", [Client.close, Client.reset], ids=["FIN", "RST"])
+async def test_a_connection_knows_of_a_gone_client_before_the_loop_does(
+    site: Site, way: Callable[[Client], None], last_words: bytes
+) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    assert not server.is_gone()
+    # Without a turn of the event loop in between.
+    if last_words:
+        client.sock.sendall(last_words)
+        wait_for(server.transport.get_extra_info("socket"), select.POLLIN)
+        assert not server.is_gone()
+    way(client)
+    wait_for(server.transport.get_extra_info("socket"), select.POLLRDHUP)
+    assert server.is_gone()
+    assert server.without_data == ["opened"]
+    assert not server.transport.is_closing()
+    await server.until_heard("lost")
+
+
+def wait_for(sock: socket.socket, event: int) -> None:
+    """Wait, standing still, until the kernel has news of a socket."""
+    poll = select.poll()
+    poll.register(sock.fileno(), event)
+    assert poll.poll(PATIENCE * 1000)
+
+
+async def test_the_server_that_closes_is_gone_itself(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.transport.close()
+    assert server.is_gone()
+    server.transport.write(b"too late")
+    assert await client.receive_all() == b""
+    await server.until_heard("lost")
+    assert server.error is None
+
+
+# --- the client leaves during the takeover ----------------------------------
+
+
+@pytest.mark.parametrize("more", [b"", b"more"], ids=["request alone", "with more"])
+@pytest.mark.parametrize("way", [Client.close, Client.reset], ids=["FIN", "RST"])
+async def test_a_client_that_left_while_the_handler_waited_is_let_go(
+    site: Site, way: Callable[[Client], None], more: bytes
+) -> None:
+    """Whether Tornado has noticed or not, the protocol hears all of a connection or nothing at all."""
+    site.gate.clear()
+    site.start()
+    client, server = await site.request(more)
+    await passed(site.entered)
+    await some_turns()
+    way(client)
+    # While there is something to be read, Tornado does not look for the end of it.
+    if not more:
+        await passed(site.noticed)
+        await some_turns()
+    site.gate.set()
+    await passed(site.finished)
+    if site.noticed.is_set():
+        await some_turns()
+        assert server.heard == []
+    else:
+        await server.until_heard("lost")
+        assert server.data == more
+        assert server.without_data == ["opened", "lost"]
+
+
+async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(site: Site) -> None:
+    site.gate.clear()
+    site.start()
+    client, server = await site.request(b"more")
+    await passed(site.entered)
+    stopping = asyncio.ensure_future(site.servers[0].close_all_connections())
+    assert await client.receive_all() == b""
+    site.gate.set()
+    await passed(site.finished)
+    await stopping
+    assert server.heard == []
+
+
+async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> None:
+    site.start()
+    recorder = Recorder()
+    site.next.append(recorder)
+    client = await site.connect()
+    client.sock.sendall(REQUEST)
+    client.close()
+    await passed(site.finished)
+    if recorder.heard:
+        await recorder.until_heard("lost")
+        assert recorder.heard == ["opened", "lost"]
+
+
+async def test_last_words_with_the_request_are_heard(site: Site) -> None:
+    site.start()
+    recorder = Recorder()
+    site.next.append(recorder)
+    client = await site.connect()
+    client.sock.sendall(REQUEST + b"last words")
+    client.close()
+    await recorder.until_heard("lost")
+    assert recorder.data == b"last words"
+    assert recorder.without_data == ["opened", "lost"]
+
+
+async def test_without_a_free_descriptor_the_connection_is_closed(plain_site: Site) -> None:
+    async def give(stream: IOStream) -> None:
+        free = os.dup(0)
+        os.close(free)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            await take_over(stream, plain_site.next.pop(), nodelay=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    plain_site.give = give
+    plain_site.start()
+    client, server = await plain_site.request()
+    assert await client.receive_all() == b""
+    assert server.heard == []
+
+
+async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS says EINVAL to setsockopt, which asyncio calls, once the client has left."""
+
+    async def refuse(protocol_factory: object, sock: socket.socket) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "connect_accepted_socket", refuse)
+    plain_site.start()
+    client, server = await plain_site.request()
+    assert await client.receive_all() == b""
+    assert server.heard == []
+
+
+# --- is the peer there? -----------------------------------------------------
+
+
+@contextlib.contextmanager
+def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@contextlib.contextmanager
+def unix_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+PAIRS = pytest.mark.parametrize("pair", [tcp_pair, unix_pair], ids=["tcp", "unix"])
+Pair = Callable[[], contextlib.AbstractContextManager[tuple[socket.socket, socket.socket]]]
+
+
+@PAIRS
+def test_a_peer_that_is_silent_or_talks_is_there(pair: Pair) -> None:
+    with pair() as (ours, theirs):
+        assert not peer_gone(ours)
+        theirs.sendall(b"unread")
+        wait_for(ours, select.POLLIN)
+        assert not peer_gone(ours)
+
+
+@PAIRS
+def test_a_peer_is_there_though_we_have_shut_our_side(pair: Pair) -> None:
+    with pair() as (ours, theirs):
+        ours.shutdown(socket.SHUT_WR)
+        wait_for(theirs, select.POLLRDHUP)
+        assert not peer_gone(ours)
+        assert peer_gone(theirs)
+
+
+@PAIRS
+@pytest.mark.parametrize("unread", [b"", b"unread"])
+def test_a_peer_that_has_closed_or_shut_its_side_is_gone(pair: Pair, unread: bytes) -> None:
+    for leave in (socket.socket.close, lambda sock: sock.shutdown(socket.SHUT_WR)):
+        with pair() as (ours, theirs):
+            theirs.sendall(unread)
+            leave(theirs)
+            wait_for(ours, select.POLLRDHUP)
+            assert peer_gone(ours)
+            assert ours.recv(100) == unread
+            assert peer_gone(ours)
+
+
+@pytest.mark.parametrize("unread", [b"", b"unread"])
+def test_a_peer_that_has_reset_the_connection_is_gone(unread: bytes) -> None:
+    with tcp_pair() as (ours, theirs):
+        theirs.sendall(unread)
+        Client(theirs).reset()
+        wait_for(ours, select.POLLHUP)
+        assert peer_gone(ours)
+
+
+def test_who_has_no_socket_has_no_peer() -> None:
+    with unix_pair() as (ours, _):
+        ours.close()
+        assert peer_gone(ours)
+    assert peer_gone(None)
+
+
+# --- TCP_NODELAY ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodelay", [True, False])
+@pytest.mark.parametrize("listening", [bind_sockets, socket.create_server], ids=["by Tornado", "by Python"])
+async def test_small_writes_leave_at_once_or_not(
+    site: Site, nodelay: bool, listening: Callable[..., list[socket.socket] | socket.socket]
+) -> None:
+    """How the listening socket was made does not matter."""
+    site.nodelay = nodelay
+    if site.kind == "unix":
+        site.start()
+    elif listening is bind_sockets:
+        site.start(bind_sockets(0, "127.0.0.1")[0])
+    else:
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        site.start(sock)
+    client, server = await site.taken_over()
+    if site.kind != "unix":
+        sock = server.transport.get_extra_info("socket")
+        assert bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is nodelay
+    server.transport.write(b"there")
+    assert await client.receive(5) == b"there"
+
+
+@pytest.mark.parametrize("nodelay", [True, False])
+@pytest.mark.parametrize("end", [asyncio.Transport.close, asyncio.Transport.abort], ids=["close", "abort"])
+async def test_a_connection_may_end_as_it_begins(
+    site: Site, nodelay: bool, end: Callable[[asyncio.Transport], None]
+) -> None:
+    class Brief(Recorder):
+        def opened(self) -> None:
+            super().opened()
+            getattr(self.transport, end.__name__)()
+
+    site.nodelay = nodelay
+    site.start()
+    client, server = await site.request(recorder=Brief())
+    assert await client.receive_all() in ((HEAD,) if end is asyncio.Transport.close else (HEAD, b""))
+    await server.until_heard("lost")
+    await passed(site.finished)
+    assert server.heard == ["opened", "lost"]
+
+
+# --- writing ----------------------------------------------------------------
+
+
+async def test_a_client_that_does_not_read_pauses_writing_until_it_does(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    flood = noise(FLOOD)
+    server.transport.write(b"small")
+    assert server.heard == ["opened"]
+    server.transport.write(flood)
+    await server.until_heard("paused")
+    assert server.transport.get_write_buffer_size() > 0
+    await some_turns()
+    assert server.heard == ["opened", "paused"]
+    server.transport.write(b"small")
+    assert await client.receive(5 + FLOOD + 5) == b"small" + flood + b"small"
+    await server.until_heard("resumed")
+    await some_turns()
+    assert server.heard == ["opened", "paused", "resumed"]
+    assert server.transport.get_write_buffer_size() == 0
+    # And again.
+    server.transport.write(flood)
+    assert await client.receive(FLOOD) == flood
+    await server.until(lambda: server.heard.count("resumed") == 2)
+    assert server.heard == ["opened", "paused", "resumed", "paused", "resumed"]
+
+
+async def test_closing_lets_everything_written_arrive_first(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    flood = noise(FLOOD)
+    server.transport.write(flood)
+    server.transport.close()
+    assert server.transport.is_closing()
+    await some_turns()
+    assert "lost" not in server.heard
+    assert await client.receive_all() == flood
+    await server.until_heard("lost")
+    assert server.error is None
+
+
+async def test_while_closing_nothing_is_received(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.transport.write(noise(FLOOD))
+    server.transport.close()
+    await client.send(b"unheard")
+    await some_turns()
+    await client.receive_all()
+    await server.until_heard("lost")
+    assert server.data == b""
+
+
+async def test_aborting_drops_what_was_not_sent(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.transport.write(noise(FLOOD))
+    await server.until_heard("paused")
+    server.transport.abort()
+    assert server.transport.is_closing()
+    assert len(await client.receive_all()) < FLOOD
+    await server.until_heard("lost")
+    await some_turns()
+    # Who is gone needs no resuming.
+    assert server.heard == ["opened", "paused", "lost"]
+
+
+@pytest.mark.parametrize("way", [Client.close, Client.reset], ids=["FIN", "RST"])
+async def test_a_client_that_leaves_while_written_to_ends_the_connection(
+    site: Site, way: Callable[[Client], None]
+) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.transport.write(noise(FLOOD))
+    await server.until_heard("paused")
+    way(client)
+    await server.until_heard("lost")
+    await some_turns()
+    assert server.heard == ["opened", "paused", "lost"]
+
+
+async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    assert server.transport.can_write_eof() is (site.kind != "tls")
+    if server.transport.can_write_eof():
+        server.transport.write_eof()
+        assert await client.receive_all() == b""
+        await client.send(b"still there")
+        await server.until(lambda: server.data == b"still there")
+
+
+# --- reading ----------------------------------------------------------------
+
+
+async def test_reading_can_be_paused(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    assert server.transport.is_reading()
+    server.transport.pause_reading()
+    assert not server.transport.is_reading()
+    await client.send(b"later")
+    await some_turns()
+    assert server.heard == ["opened"]
+    server.transport.resume_reading()
+    assert server.transport.is_reading()
+    await server.until(lambda: server.data == b"later")
+
+
+@pytest.mark.parametrize("sent", [b"", b"unheard"], ids=["nothing to read", "something to read"])
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_paused_connection_can_end(site: Site, end: str, sent: bytes) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.transport.pause_reading()
+    await client.send(sent)
+    await some_turns()
+    getattr(server.transport, end)()
+    await server.until_heard("lost")
+    assert not server.transport.is_reading()
+    assert server.heard == ["opened", "lost"]
+    assert await client.receive_all() == b""
+
+
+async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: Site, logged) -> None:
+    class Broken(Recorder):
+        def received(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+    site.start()
+    client, server = await site.taken_over(recorder=Broken())
+    other_client, other = await site.taken_over()
+    await client.send(b"x")
+    await server.until_heard("lost")
+    assert await client.receive_all() == b""
+    assert isinstance(server.error, ZeroDivisionError)
+    record = logged.take("Fatal error")
+    assert record.name == "asyncio"
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    await other_client.send(b"y")
+    await other.until(lambda: other.data == b"y")
+
+
+# --- without taking over ----------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 10, FLOOD])
+async def test_what_is_written_before_closing_arrives(site: Site, size: int) -> None:
+    async def give(stream: IOStream) -> None:
+        write_and_close(stream, noise(size))
+
+    site.give = give
+    site.start()
+    client = await site.connect()
+    await client.send(REQUEST)
+    assert await client.receive_all() == noise(size)
+
+
+async def test_writing_to_a_client_that_has_left_does_nothing(site: Site) -> None:
+    async def give(stream: IOStream) -> None:
+        write_and_close(stream, b"unheard")
+        assert stream.closed()
+
+    site.give = give
+    site.gate.clear()
+    site.start()
+    client = await site.connect()
+    await client.send(REQUEST)
+    await passed(site.entered)
+    client.close()
+    await passed(site.noticed)
+    site.gate.set()
+    await passed(site.finished)
+
+
+async def test_a_client_that_leaves_within_the_answer_closes_it(site: Site) -> None:
+    given: list[IOStream] = []
+    closed = asyncio.Event()
+
+    async def give(stream: IOStream) -> None:
+        given.append(stream)
+        stream.set_close_callback(closed.set)
+        write_and_close(stream, noise(FLOOD))
+
+    site.give = give
+    site.start()
+    client = await site.connect()
+    await client.send(REQUEST)
+    await client.receive(100)
+    client.reset()
+    await passed(closed)
+    assert given[0].closed()
+
+
+@pytest.mark.parametrize(("status", "phrase"), [(101, "Switching Protocols"), (200, "OK"), (404, "Not Found")])
+def test_a_head_has_its_fields_in_order(status: int, phrase: str) -> None:
+    """RFC 9112, section 4; RFC 9110, section 6.6.1 for the date."""
+    fields = [("Set-Cookie", "a=1"), ("Cache-Control", "no-store"), ("Set-Cookie", "b=\xfc"), ("Empty", "")]
+    first, date, *lines = response_head(status, fields).decode("latin-1").split("\r\n")
+    assert first == f"HTTP/1.1 {status} {phrase}"
+    name, _, value = date.partition(": ")
+    assert name == "Date"
+    assert value.endswith(" GMT")
+    assert email.utils.format_datetime(email.utils.parsedate_to_datetime(value), usegmt=True) == value
+    assert lines == [*(f"{name}: {value}" for name, value in fields), "", ""]
+
+
+def test_every_public_name_is_here() -> None:
+    assert all(hasattr(wire_stream, name) for name in wire_stream.__all__)
