@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: What a callback may raise without harm to anything but its session; CancelledError is no Exception.
 _FAILURES = (Exception, asyncio.CancelledError)
 
+#: What an empty message counts for in the backlog.
+_MESSAGE_SHARE = 64
+
 
 class Callbacks:
     """The callbacks of one session.
@@ -36,15 +39,17 @@ class Callbacks:
 
     Attributes:
         connection: The application's object that has them; set once it is made.
+        backlog: How much waits for what is running, in characters and a share for each message.
     """
 
-    __slots__ = ("_busy", "_closing", "_inbox", "_session", "connection")
+    __slots__ = ("_busy", "_closing", "_inbox", "_session", "backlog", "connection")
 
     connection: "SockJSConnection"
 
     def __init__(self, session: "Session") -> None:
         self._session = session
         self._inbox: deque[Message] | None = None
+        self.backlog = 0
         self._busy = False
         self._closing = False
 
@@ -61,6 +66,8 @@ class Callbacks:
             elif isawaitable(result):
                 self._spawn(self._finish_open(result))
                 return
+            else:
+                self._session.is_accepted = True
         self._done()
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -98,11 +105,14 @@ class Callbacks:
     def discard(self) -> None:
         """Forget the messages that wait for what is running."""
         self._inbox = None
+        self.backlog = 0
 
     def _queue(self, messages: Iterator[Message]) -> None:
         if self._inbox is None:
             self._inbox = deque()
-        self._inbox.extend(messages)
+        for message in messages:
+            self._inbox.append(message)
+            self.backlog += len(message) + _MESSAGE_SHARE
 
     def _done(self) -> None:
         """Go on with what came while a callback was running."""
@@ -127,6 +137,7 @@ class Callbacks:
     async def _finish_open(self, result: Awaitable[object]) -> None:
         if await self._guard("on_open", result) is False:
             self._session.close()
+        self._session.is_accepted = not self._session.is_closed
         await self._finish_inbox()
 
     async def _finish_message(self, result: Awaitable[object]) -> None:
@@ -135,8 +146,12 @@ class Callbacks:
 
     async def _finish_inbox(self) -> None:
         while self._inbox:
+            message = self._inbox.popleft()
+            self.backlog -= len(message) + _MESSAGE_SHARE
+            if not self._inbox:
+                self._session.caught_up()
             try:
-                result = self.connection.on_message(self._inbox.popleft())
+                result = self.connection.on_message(message)
             except _FAILURES as error:
                 self._failed("on_message", error)
             else:
@@ -153,14 +168,23 @@ class Callbacks:
 
     def _failed(self, name: str, error: BaseException) -> None:
         session = self._session
-        if isinstance(error, ConnectionClosed) and session.is_closed:
-            # The client left while a callback was waiting for it: the ordinary end of a conversation. What it had sent
-            # is still worth hearing, unless it was not let in yet.
-            logger.debug("%s of %r ended with the connection", name, session)
-            if name == "on_open":
+        if isinstance(error, ConnectionClosed):
+            # Somebody left while the callback was waiting for it: the ordinary end of a conversation. What this client
+            # had sent is still worth hearing, unless it was not let in yet.
+            logger.debug("%s of %r ended with a connection", name, session)
+            if session.is_closed and name == "on_open":
                 self.discard()
         elif isinstance(error, HTTPError) and name == "on_open":
             session.close()
+        elif isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            logger.debug("%s of %r was cancelled", name, session)
+            session.close(CloseCode.GOING_AWAY, "Going away")
         else:
             logger.error("%s of %r failed", name, session, exc_info=error)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the running task is being cancelled, rather than something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

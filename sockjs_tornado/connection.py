@@ -11,7 +11,6 @@ message)`` is the way in from outside.
 import asyncio
 import json
 from collections.abc import Awaitable, Generator, Iterable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -79,14 +78,6 @@ class ConnectionInfo:
         return self.cookies.get(name, default)
 
 
-def parse_cookies(header: str) -> dict[str, str]:
-    """Return the cookies of a Cookie header; none where it is broken."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
-    except CookieError:
-        return {}
-
-
 class Drain:
     """What ``send`` returns. It need not be awaited; awaited, it waits until the client keeps up.
 
@@ -104,7 +95,10 @@ class Drain:
         while session.is_congested:
             drained = asyncio.Event()
             session.on_drained(drained.set)
-            yield from drained.wait().__await__()
+            try:
+                yield from drained.wait().__await__()
+            finally:
+                session.forget_waiter(drained.set)
         if session.is_closed:
             raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
 
@@ -147,7 +141,9 @@ class SockJSConnection:
         1002 (connection interrupted) and 1006 (timed out, or the network was lost).
         """
 
-    def send(self, message: str | bytes | dict[str, Any] | list[Any], binary: bool = False) -> Awaitable[None]:
+    def send(
+        self, message: str | bytes | bytearray | dict[str, Any] | list[Any], binary: bool = False
+    ) -> Awaitable[None]:
         """Send a message.
 
         Args:

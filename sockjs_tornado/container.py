@@ -1,6 +1,7 @@
 """Where a router keeps its sessions, with every deadline behind one timer."""
 
 import asyncio
+import logging
 import math
 import sys
 import time
@@ -9,8 +10,12 @@ from typing import Any, Protocol
 
 from .session import Session, SessionState
 from .settings import Settings
+from .wire.stream import READ_SIZE
 
 __all__ = ["Deadlines", "SessionContainer"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class Deadline(Protocol):
@@ -74,6 +79,9 @@ class Deadlines:
 
     def close(self) -> None:
         """Stop the timer and forget everything."""
+        for members in self._buckets.values():
+            for owner in members:
+                owner.bucket = None
         self._buckets.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -98,7 +106,11 @@ class Deadlines:
                 # One that an earlier owner's check cancelled or moved has nothing due here any more.
                 if owner.bucket == bucket:
                     if owner.due <= now:
-                        owner.check(now)
+                        try:
+                            owner.check(now)
+                        except Exception:
+                            # A subclass of the application's: the others' deadlines must not suffer.
+                            logger.exception("%r failed at its deadline", owner)
                     # Nor has one that cancelled itself.
                     if owner.bucket == bucket:
                         owner.bucket = None
@@ -115,6 +127,7 @@ class SessionContainer:
 
     Attributes:
         closing: Whether :meth:`close` was called; no session may be added from then on.
+        read_buffer: Memory that connections read into.
     """
 
     now = staticmethod(time.monotonic)
@@ -132,7 +145,10 @@ class SessionContainer:
         self._by_id: dict[str, Session] = {}
         self._all: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = 0
         self._emptied: asyncio.Event | None = None
+        self._patience = settings.disconnect_delay
+        self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.closing = False
 
     def __len__(self) -> int:
@@ -159,8 +175,7 @@ class SessionContainer:
         self._all.discard(session)
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
-        if self._emptied is not None and not self._all:
-            self._emptied.set()
+        self._look_whether_empty()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the event loop's next turn."""
@@ -180,25 +195,38 @@ class SessionContainer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def connection_opened(self) -> None:
+        """Count a connection that was taken over."""
+        self._connections += 1
+
+    def connection_closed(self) -> None:
+        """Count it no more."""
+        self._connections -= 1
+        self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self._emptied is not None and not self._all and not self._connections:
+            self._emptied.set()
+
     async def close(self, code: int, reason: str) -> None:
         """Close every session and wait until each client has its close frame or is out of time.
 
         That is at most ``disconnect_delay`` for a client that is between two polls. Callbacks that are still running
-        are waited for as well.
+        afterwards have as long again.
         """
         self.closing = True
         for session in self:
             session.close(code, reason)
-        if self._all:
-            if self._emptied is None:
-                self._emptied = asyncio.Event()
-            await self._emptied.wait()
-        current = asyncio.current_task()
-        while tasks := self._tasks - {current}:
-            await asyncio.wait(tasks)
+        if self._emptied is None:
+            self._emptied = asyncio.Event()
+        self._look_whether_empty()
+        await self._emptied.wait()
+        tasks = self._tasks - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._patience)
         self._deadlines.close()
 
     @property
     def open_sessions(self) -> list[Session]:
-        """The sessions that the application knows and that are not closed."""
-        return [session for session in self._all if session.state is SessionState.OPEN]
+        """The sessions that the application has accepted and that are not closed."""
+        return [session for session in self._all if session.state is SessionState.OPEN and session.is_accepted]

@@ -6,9 +6,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tornado.http1connection import HTTP1Connection
+from tornado.iostream import IOStream
+from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
-from .connection import ConnectionInfo, parse_cookies
+from .connection import ConnectionInfo
 from .transports.endpoint import Endpoint
 from .transports.exchange import Headers, Waiting
 from .wire.stream import Connection, peer_gone, response_head, take_over, write_and_close
@@ -90,7 +92,10 @@ class SockJSHandler(RequestHandler):
 
     def cookie(self, name: str) -> str | None:
         """Return a cookie of the request."""
-        return parse_cookies(self.header("Cookie")).get(name)
+        return self._cookies().get(name)
+
+    def _cookies(self) -> dict[str, str]:
+        return {name: morsel.value for name, morsel in self.request.cookies.items()}
 
     def argument(self, name: str) -> str | None:
         """Return the first value of a query argument."""
@@ -125,7 +130,7 @@ class SockJSHandler(RequestHandler):
             prefix=self.request.path.rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,
-            cookies=parse_cookies(self.header("Cookie")) if restricted else {},
+            cookies=self._cookies() if restricted else {},
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -137,9 +142,7 @@ class SockJSHandler(RequestHandler):
             headers = [*headers, ("Connection", "close")]
             if status not in (204, 304):
                 headers.append(("Content-Length", str(len(body))))
-            stream = self.detach()
-            self.application.log_request(self)
-            write_and_close(stream, response_head(status, headers) + body)
+            write_and_close(self._leave(), response_head(status, headers) + body)
         else:
             for name, value in headers:
                 self.add_header(name, value)
@@ -165,21 +168,39 @@ class SockJSHandler(RequestHandler):
                 self._waiting.lost()
             self._release()
 
+    def _leave(self) -> IOStream:
+        """Take the connection away from Tornado, which logs the request as answered."""
+        self.answered = True
+        stream = self.detach()
+        self.application.log_request(self)
+        # The templates' namespace refers to the handler; Tornado cuts that when it finishes a request.
+        self.ui = ObjectDict()
+        return stream
+
     def _release(self) -> None:
         self._waiting = None
         if self._held is not None and not self._held.done():
             self._held.set_result(None)
 
+    def abort(self) -> None:
+        """Let go of the request without an answer."""
+        self.answered = True
+        self._connection.stream.close()
+        self._release()
+
     async def take_over(self, status: int, protocol: Connection) -> None:
         """Give the connection to ``protocol``."""
-        self.answered = True
         self.set_status(status)
-        stream = self.detach()
-        self.application.log_request(self)
+        stream = self._leave()
         await take_over(stream, protocol, nodelay=self._endpoint.server.settings.disable_nagle)
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left."""
+        stream = self._connection.stream
+        return stream.closed() or peer_gone(stream.socket)
+
+    @property
+    def _connection(self) -> HTTP1Connection:
         connection = self.request.connection
         assert isinstance(connection, HTTP1Connection)
-        return connection.stream.closed() or peer_gone(connection.stream.socket)
+        return connection

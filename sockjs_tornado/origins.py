@@ -1,7 +1,8 @@
 """The one origin policy that every URL asks.
 
-A browser says with the Origin header which site's page makes a request; the header cannot be forged from a page. A
-request without one comes from the same origin or from no browser, and is let in.
+A browser says with the Origin header which site's page makes a request; a page cannot forge it. Browsers leave it out
+of plain GETs, those of an image in another site's page included; Sec-Fetch-Site tells these apart (W3C Fetch Metadata).
+A request with neither comes from no browser, or from a very old one, and is let in.
 """
 
 import re
@@ -31,15 +32,18 @@ class OriginPolicy:
         self._exact = frozenset(_normal(name) for name in names if "://" in name and "*" not in name)
         self._patterns = [_pattern(_normal(name)) for name in names if "*." in name]
 
-    def allows(self, origin: str, host: str) -> bool:
+    def allows(self, origin: str, host: str, fetch_site: str = "") -> bool:
         """Tell whether a request may be served.
 
         Args:
             origin: The Origin header, ``""`` where there is none.
             host: The Host header, for ``"same-origin"``.
+            fetch_site: The Sec-Fetch-Site header, ``""`` where there is none.
         """
-        if not self.restricted or not origin:
+        if not self.restricted:
             return True
+        if not origin:
+            return fetch_site not in ("cross-site", "same-site")
         origin = _normal(origin)
         if origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns):
             return True

@@ -51,6 +51,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
     STILL_OPEN = 2010
     GO_AWAY = 3000
+    SLOW_CONSUMER = 3008
 
 
 # What the client cannot receive verbatim on some transport. encode_basestring has dealt with quotes, backslashes and

@@ -13,7 +13,6 @@ from .protocol import CloseCode, PreparedMessage, check_close_code
 from .session import Session
 from .settings import Settings
 from .transports import offered_endpoints
-from .wire.stream import READ_SIZE
 
 __all__ = ["SockJSRouter"]
 
@@ -54,7 +53,6 @@ class SockJSRouter:
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
         self.container = SessionContainer(self.settings)
-        self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self.closed = False

@@ -81,6 +81,15 @@ class Receiver(Protocol):
     def is_gone(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
 
+    def abort(self) -> None:
+        """Let go of a client that has already left."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now, where the receiver is what takes it."""
+
+    def resume_reading(self) -> None:
+        """Go on taking."""
+
 
 class Host(Protocol):
     """What keeps sessions: time, deadlines and tasks. The container is one."""
@@ -126,6 +135,10 @@ class SessionSettings(Protocol):
         """Whether a message is written at once."""
 
     @property
+    def max_queue_bytes(self) -> int:
+        """What may wait for a client, and for the application."""
+
+    @property
     def verify_ip(self) -> bool:
         """Whether a session is for one address alone."""
 
@@ -159,6 +172,7 @@ class Session:
         conn_info: What is known of the request that opened the session.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
+        is_accepted: Whether ``on_open`` has let the client in.
         takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
         due: When :meth:`check` has to be called, in the host's seconds.
         bucket: The host's note of where it keeps that deadline.
@@ -183,6 +197,7 @@ class Session:
         "conn_info",
         "drain",
         "due",
+        "is_accepted",
         "server",
         "session_id",
         "state",
@@ -205,6 +220,7 @@ class Session:
         self.close_code: int | None = None
         self.close_reason: str | None = None
         self.takes_bytes = False
+        self.is_accepted = False
         self._host = server.container
         self._receiver: Receiver | None = None
         self._outbox: list[Message] = []
@@ -220,7 +236,7 @@ class Session:
         self._host.schedule(self)
 
     def __repr__(self) -> str:
-        label = "websocket" if self.session_id is None else f"{self.session_id[:4]}…"
+        label = "websocket" if self.session_id is None else f"{ascii(self.session_id[:4])[1:-1]}…"
         return f"<{type(self).__name__} {label} {self.state.name} at {id(self):#x}>"
 
     def _set_state(self, state: SessionState) -> None:
@@ -235,6 +251,10 @@ class Session:
     def belongs_to(self, ip: str) -> bool:
         """Tell whether a request from ``ip`` may use the session (``verify_ip``)."""
         return ip == self.conn_info.ip or not self._settings.verify_ip
+
+    def is_known_to(self, ip: str) -> bool:
+        """Tell whether a client at ``ip`` has been told of the session, so that it may send."""
+        return self.state is not CONNECTING and self.belongs_to(ip)
 
     def attach(self, receiver: Receiver, ip: str) -> None:
         """Take a receiver that a client listens on.
@@ -252,6 +272,7 @@ class Session:
         current = self._receiver
         if current is not None and current.is_gone():
             self.lose(current)
+            current.abort()
             current = None
         if current is not None:
             receiver.close(CloseCode.STILL_OPEN, "Another connection still open")
@@ -316,6 +337,13 @@ class Session:
             self._hold |= _CORKED
             self._callbacks.deliver(messages)
             self._uncork()
+            if self._callbacks.backlog > HIGH_WATER and self._receiver is not None:
+                self._receiver.pause_reading()
+
+    def caught_up(self) -> None:
+        """Hear that the application has worked off what the client had sent."""
+        if self._receiver is not None:
+            self._receiver.resume_reading()
 
     def pause(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full: messages wait in the outbox."""
@@ -338,6 +366,11 @@ class Session:
         return self.state >= CLOSING
 
     @property
+    def is_overrun(self) -> bool:
+        """Whether more waits for the application than may."""
+        return self._callbacks.backlog > self._settings.max_queue_bytes
+
+    @property
     def is_congested(self) -> bool:
         """Whether the client does not keep up with what is sent to it."""
         return self.state is OPENED and (self._queued > HIGH_WATER or bool(self._hold & _PAUSED))
@@ -348,11 +381,14 @@ class Session:
             self._outbox.append(message)
             self._queued += len(message)
             hold = self._hold
-            if not hold:
+            if not hold and self._receiver is not None:
                 self._flush()
-            elif hold == _GATHERING:
-                self._hold = _GATHERING | _SCHEDULED
-                self._host.call_soon(self._gathered)
+            else:
+                if hold == _GATHERING:
+                    self._hold = _GATHERING | _SCHEDULED
+                    self._host.call_soon(self._gathered)
+                if self._queued > self._settings.max_queue_bytes:
+                    self._overflow()
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Send one message that is on its way to many."""
@@ -395,11 +431,27 @@ class Session:
             if self.state is CLOSING and self._told and self._host.closing:
                 self._release()
 
+    def _overflow(self) -> None:
+        """Find more in the outbox than may wait: what is merely gathered goes out, a client that does not read ends."""
+        self._flush()
+        if self._outbox:
+            receiver = self._receiver
+            self._receiver = None
+            self._outbox.clear()
+            self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
+            if receiver is not None:
+                self._tell(receiver)
+
     def on_drained(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the client keeps up again, or the session ends."""
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(callback)
+
+    def forget_waiter(self, callback: Callable[[], None]) -> None:
+        """Undo :meth:`on_drained` for somebody who waits no more."""
+        if self._waiters is not None and callback in self._waiters:
+            self._waiters.remove(callback)
 
     # What time does.
 

@@ -12,7 +12,7 @@ import difflib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -180,7 +180,11 @@ class Settings(_Checked):
             gathered with others until the event loop's next turn.
         disable_nagle: Whether small writes leave at once (TCP_NODELAY). Default True.
         max_message_size: Bytes of one incoming message or POST body; more is refused with close code 1009 or
-            status 413. Default 10485760 (10 MiB).
+            status 413. Default 10485760 (10 MiB). Tornado reads a POST's body before this is looked at: give its
+            ``HTTPServer`` a ``max_body_size`` as well.
+        max_queue_bytes: Characters that may wait for one client in the server; a client that lets more pile up is
+            closed with code 3008. As many may wait for an application whose callbacks fall behind: websockets are not
+            read meanwhile, and POSTs beyond it get 429. Default 1048576 (1 MiB).
         websocket_ping_interval: Seconds between websocket pings, 0 (the default) for none.
         websocket_ping_timeout: Seconds after a ping in which something must arrive, or the connection is dropped;
             0, the default, means as long as the interval.
@@ -192,17 +196,17 @@ class Settings(_Checked):
     disconnect_delay: float = _option(5, _SECONDS, _positive)
     heartbeat_delay: float = _option(25, _SECONDS, _positive)
     response_limit: int = _option(128 * 1024, "a number of bytes above 0", _count)
-    transports: tuple[str, ...] | None = _option(
+    transports: Sequence[str] | None = _option(
         None, f"None for all, or {_NAMES}", lambda value: value is None or _transport_names(value)
     )
-    disabled_transports: tuple[str, ...] = _option((), _NAMES, _transport_names)
+    disabled_transports: Sequence[str] = _option((), _NAMES, _transport_names)
     sockjs_url: str = _option(
         "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js", "a URL or an absolute path", _url
     )
     base_url: str | None = _option(
         None, "None, or a URL or an absolute path", lambda value: value is None or _url(value)
     )
-    allowed_origins: str | tuple[str, ...] = _option("*", _ORIGINS, _origins)
+    allowed_origins: str | Sequence[str] = _option("*", _ORIGINS, _origins)
     jsessionid: bool | Callable[[Any], object] = _option(
         True, "True, False, or a callable that takes the request", lambda v: isinstance(v, bool) or callable(v)
     )
@@ -210,12 +214,13 @@ class Settings(_Checked):
     immediate_flush: bool = _option(True, "True or False", _flag)
     disable_nagle: bool = _option(True, "True or False", _flag)
     max_message_size: int = _option(10 * 1024 * 1024, "a number of bytes above 0", _count)
+    max_queue_bytes: int = _option(1024 * 1024, "a number of bytes above 0", _count)
     websocket_ping_interval: float = _option(0, _SECONDS_OR_OFF, _not_negative)
     websocket_ping_timeout: float = _option(0, "a number of seconds, 0 for the interval's length", _not_negative)
-    websocket_compression: bool | Compression = _option(
+    websocket_compression: bool | Compression | Mapping[str, Any] = _option(
         False, "True, False, or a Compression (also as a mapping)", _compression
     )
-    websocket_allow_origin: str | tuple[str, ...] | None = _option(
+    websocket_allow_origin: str | Sequence[str] | None = _option(
         None, f"None, or {_ORIGINS}", lambda value: value is None or _origins(value)
     )
     session_check_interval: float = _option(1, _SECONDS, _positive)
@@ -268,4 +273,4 @@ class Settings(_Checked):
         """How to compress websocket messages, None for not at all."""
         if self.websocket_compression is True:
             return Compression()
-        return self.websocket_compression or None
+        return self.websocket_compression if isinstance(self.websocket_compression, Compression) else None

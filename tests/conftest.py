@@ -18,6 +18,12 @@ from client import Client, Connect, Join, Peer, peer
 from sockjs_tornado import SockJSRouter
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector, which runs after each test, pass over all that was there before the first one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[LogWatch]:
     """Fail a test in which something was logged that it has not taken, task exceptions never retrieved included."""

@@ -119,6 +119,7 @@ class Receiver:
         ended: Whether nothing may be written any more.
         gone: Whether the client has left without the session having heard of it.
         full: Whether the buffer fills up with the next write.
+        reading: Whether it takes what the client sends.
     """
 
     def __init__(self, session: Session, limit: float = math.inf, *, binary: bool = False) -> None:
@@ -127,6 +128,7 @@ class Receiver:
         self.ended = False
         self.gone = False
         self.full = False
+        self.reading = True
         self._session = session
         self._left = limit
 
@@ -152,6 +154,16 @@ class Receiver:
 
     def is_gone(self) -> bool:
         return self.gone
+
+    def abort(self) -> None:
+        assert self.gone, "aborted while its client was there"
+        self.ended = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def cut(self, *why: Any) -> None:
         """Be cut off by the network, or report the end of what was closed."""

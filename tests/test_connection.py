@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
-from sockjs_tornado.connection import encode_text, parse_cookies
+from sockjs_tornado.connection import encode_text
 from sockjs_tornado.session import HIGH_WATER, Session
 
 
@@ -98,23 +98,6 @@ def test_get_cookie_returns_the_value_or_a_default() -> None:
 def test_headers_that_are_passed_on_hold_no_secret() -> None:
     assert all(name == name.lower() for name in ConnectionInfo.SAFE_HEADERS)
     assert not ConnectionInfo.SAFE_HEADERS & {"cookie", "authorization", "proxy-authorization", "sec-websocket-key"}
-
-
-@pytest.mark.parametrize(
-    ("header", "cookies"),
-    [
-        ("", {}),
-        ("a=1", {"a": "1"}),
-        ("a=1; b=2;c=3", {"a": "1", "b": "2", "c": "3"}),
-        ('a="x y\\"z"', {"a": 'x y"z'}),
-        ("a=1; a=2", {"a": "2"}),
-        ("a=", {"a": ""}),
-        ("a/b=1; c=2", {}),
-        ("\0", {}),
-    ],
-)
-def test_cookies_are_read_or_there_are_none(header: str, cookies: dict[str, str]) -> None:
-    assert parse_cookies(header) == cookies
 
 
 # Sending.

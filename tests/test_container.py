@@ -171,8 +171,9 @@ def test_a_deadline_that_moves_earlier_is_met_earlier_and_once(timers: Timers, d
     deadlines.schedule(owner)
     owner.due = 1005
     deadlines.schedule(owner)
-    timers.advance(100)
+    timers.advance(6)
     assert owner.checks == [1005 + RESOLUTION]
+    assert timers.pending == []
 
 
 def test_a_deadline_that_moves_earlier_leaves_its_neighbours(timers: Timers, deadlines: Deadlines) -> None:
@@ -196,10 +197,12 @@ def test_a_deadline_that_is_cancelled_is_not_met(timers: Timers, deadlines: Dead
     assert neighbour.checks == [1005 + RESOLUTION]
 
 
-def test_when_all_are_cancelled_no_timer_is_set_again(timers: Timers, deadlines: Deadlines) -> None:
-    owner = Owner(1005)
-    deadlines.schedule(owner)
-    deadlines.cancel(owner)
+def test_for_what_is_cancelled_no_timer_is_set_again(timers: Timers, deadlines: Deadlines) -> None:
+    owners = [Owner(1005), Owner(1050), Owner(1050)]
+    for owner in owners:
+        deadlines.schedule(owner)
+    for owner in owners:
+        deadlines.cancel(owner)
     timers.advance(100)
     assert timers.made == 1
     assert timers.pending == []
@@ -308,6 +311,11 @@ def test_closed_deadlines_are_forgotten(timers: Timers, deadlines: Deadlines) ->
     timers.advance(100)
     assert owner.checks == []
     deadlines.cancel(owner)
+    later = Owner(1200)
+    deadlines.schedule(later)
+    timers.advance(200)
+    assert later.checks == [1200 + RESOLUTION]
+    assert owner.checks == []
 
 
 DELAYS = st.integers(0, 80).map(lambda eighths: eighths / 16)
@@ -410,6 +418,7 @@ async def test_a_session_that_ends_is_forgotten(container: SessionContainer) -> 
     session.close()
     assert container.get("a") is None
     assert list(container) == [other]
+    assert session.bucket is None
 
 
 async def test_a_websocket_that_ends_is_forgotten(container: SessionContainer) -> None:
@@ -533,21 +542,24 @@ async def test_close_tells_everybody(container: SessionContainer) -> None:
 
 async def test_close_has_nothing_to_wait_for_without_sessions() -> None:
     container = SessionContainer(Settings())
+    assert not container.closing
     closing = container.close(3000, "Go away!")
     with pytest.raises(StopIteration):
         closing.send(None)
     assert container.closing
 
 
-async def test_close_waits_for_a_late_poll(container: SessionContainer) -> None:
-    session = polled(container, disconnect_delay=1000)
-    session.send("1")
+async def test_close_waits_for_late_polls(container: SessionContainer) -> None:
+    sessions = [polled(container, name, disconnect_delay=1000) for name in "ab"]
+    sessions[0].send("1")
     closing = asyncio.ensure_future(container.close(3000, "Go away!"))
     await asyncio.sleep(0)
-    assert Receiver(session, 1).attach().frames == [["1"]]
-    await asyncio.sleep(0)
-    assert not closing.done()
-    assert Receiver(session, 1).attach().frames == [(3000, "Go away!")]
+    assert Receiver(sessions[0], 1).attach().frames == [["1"]]
+    for session in sessions:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not closing.done()
+        assert Receiver(session, 1).attach().frames == [(3000, "Go away!")]
     await closing
     assert len(container) == 0
 

@@ -168,6 +168,7 @@ def test_the_servers_own_close_codes() -> None:
         "INTERNAL_ERROR": 1011,
         "STILL_OPEN": 2010,
         "GO_AWAY": 3000,
+        "SLOW_CONSUMER": 3008,
     }
 
 

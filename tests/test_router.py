@@ -37,7 +37,7 @@ GONE = 'c[3000,"Go away!"]'
 # URLs.
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE", "FOO"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize(
     "path",
     [
@@ -88,12 +88,12 @@ async def test_there_is_nothing_else_below_the_prefix(serve: Serve, connect: Con
     assert len(router.container) == 0
 
 
-@pytest.mark.parametrize("server_part", ["000", "a", "-", "~!$&'()*+,;=:@", "%20", "%2F", "%2e", "%00", "%ff", "x" * 500])
-async def test_the_server_part_is_for_load_balancers_only(serve: Serve, connect: Connect, server_part: str) -> None:
+@pytest.mark.parametrize("name", ["000", "a", "-", "~!$&'()*+,;=:@", "%20", "%2F", "%2e", "%00", "%ff", "x" * 500])
+async def test_the_server_part_is_for_load_balancers_only(serve: Serve, connect: Connect, name: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
-    assert (await client.ask("POST", f"/echo/{server_part}/abc/xhr_send", body=b'["x"]')).status == 204
-    assert (await client.ask("POST", f"/echo/{server_part}x/abc/xhr", body=b"")).body == b'a["x"]\n'
+    assert (await client.ask("POST", f"/echo/{name}/abc/xhr_send", body=b'["x"]')).status == 204
+    assert (await client.ask("POST", f"/echo/{name}x/abc/xhr", body=b"")).body == b'a["x"]\n'
 
 
 @pytest.mark.parametrize("url", URLS, ids=path_of)
@@ -109,9 +109,7 @@ async def test_the_server_part_is_for_load_balancers_only(serve: Serve, connect:
         ("/(?:x|y)", "/y"),
     ],
 )
-async def test_the_urls_begin_with_the_prefix(
-    serve: Serve, connect: Connect, url: Url, prefix: str, base: str
-) -> None:
+async def test_the_urls_begin_with_the_prefix(serve: Serve, connect: Connect, url: Url, prefix: str, base: str) -> None:
     if not base + url.path:
         base = "/"
     client = await connect(await serve(SockJSRouter(Echo, prefix)))
@@ -124,9 +122,7 @@ async def test_the_urls_begin_with_the_prefix(
 
 
 @pytest.mark.parametrize("transport", FRAMED)
-async def test_the_application_sees_what_a_pattern_matched(
-    serve: Serve, join: Join, transport: str
-) -> None:
+async def test_the_application_sees_what_a_pattern_matched(serve: Serve, join: Join, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/room-[a-z]+"))
     for room in ("/room-red", "/room-blue"):
@@ -188,10 +184,7 @@ EVERY = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "ht
         ({"transports": ("jsonp", "xhr")}, ("jsonp", "xhr")),
         ({"disabled_transports": EVERY}, ()),
         ({"disabled_transports": ["websocket"]}, EVERY[2:]),
-        *(
-            ({"disabled_transports": [name]}, tuple(other for other in EVERY if other != name))
-            for name in EVERY[1:]
-        ),
+        *(({"disabled_transports": [name]}, tuple(other for other in EVERY if other != name)) for name in EVERY[1:]),
         ({"transports": ["xhr", "jsonp", "websocket"], "disabled_transports": ["jsonp"]}, ("xhr", "websocket")),
         ({"transports": EVERY, "disabled_transports": ["websocket"]}, EVERY[2:]),
     ],
@@ -205,7 +198,7 @@ async def test_what_is_not_offered_is_not_found(
     found = set()
     for url in URLS:
         if "/000/" in url.path:
-            response = await (await connect(server)).fetch(Url(url.path, "TRACE", False))
+            response = await (await connect(server)).fetch(Url(url.path, "DELETE", False))
             assert response.status in (404, 405)
             if response.status == 405:
                 found.add(path_of(url).removeprefix("/"))
@@ -555,14 +548,15 @@ async def test_a_router_may_end_while_a_client_arrives(serve: Serve, connect: Co
         assert await first_frame(client, transport) == GONE
         assert await client.rest() == b"0\r\n\r\n"
     else:
-        assert (await client.response()).status == 101
-        websocket = WebSocket(client, await client_response(client))
+        websocket = WebSocket(client, await client.response())
+        assert websocket.response.status == 101
         if transport == "websocket":
             assert await websocket.text() == GONE
         assert await websocket.closed() == ((3000, "Go away!") if transport == "raw" else (1000, ""))
         await client.leave()
     await within(ends[0])
     assert len(router.container) == 0
+    assert timers() == []
     while not journal.opened.empty():
         connection = await journal.connection()
         assert await connection.closed() == (3000, "Go away!")
@@ -577,9 +571,8 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
     journal = Journal(Ending)
     router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1})
     server = await serve(router)
-    for transport in ("xhr_streaming",):
-        peer = join(server, transport)
-        assert await peer.frame() == "o"
-        await peer.send("the end")
-        assert [await peer.frame(), await peer.frame()] == ['a["last words"]', 'c[3001,"the end"]']
+    peer = join(server, "xhr_streaming")
+    assert await peer.frame() == "o"
+    await peer.send("the end")
+    assert [await peer.frame(), await peer.frame()] == ['a["last words"]', 'c[3001,"the end"]']
     assert await (await journal.connection()).closed() == (3001, "the end")

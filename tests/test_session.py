@@ -924,6 +924,56 @@ def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
     assert woken == [1, 2]
 
 
+@pytest.mark.parametrize("session_id", ["secret-id", None])
+def test_a_client_that_does_not_read_is_closed_at_the_bound(host: FakeHost, session_id: str | None) -> None:
+    session = make_session(host, session_id, max_queue_bytes=100)
+    receiver = Receiver(session).attach()
+    receiver.full = True
+    session.send("fills the buffer")
+    session.send("x" * 100)
+    assert session.state is SessionState.OPEN
+    session.send("x")
+    assert (session.state, session.close_code, session.close_reason) == (SessionState.CLOSING, 3008, "Slow consumer")
+    assert receiver.take()[-2:] == [["fills the buffer"], (3008, "Slow consumer")]
+
+
+def test_a_client_that_does_not_poll_is_closed_at_the_bound(host: FakeHost) -> None:
+    session = make_session(host, max_queue_bytes=100)
+    Receiver(session, 1).attach()
+    session.send("x" * 101)
+    assert session.close_code == 3008
+    assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
+
+
+def test_what_is_merely_gathered_is_no_reason_to_close(host: FakeHost) -> None:
+    def much(conn: Notes, message: str) -> None:
+        for _ in range(3):
+            conn.send("x" * 60)
+
+    session = make_session(host, acts={"on_message": much}, max_queue_bytes=100)
+    receiver = Receiver(session).attach()
+    receiver.take()
+    session.receive(["go"])
+    assert session.state is SessionState.OPEN
+    assert [message for frame in receiver.take() for message in frame] == ["x" * 60] * 3
+
+
+def test_reading_stops_while_the_application_falls_behind(host: FakeHost) -> None:
+    def wait(conn: Notes, message: str) -> Pause:
+        return Pause()
+
+    session = make_session(host, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
+    receiver = Receiver(session).attach()
+    session.receive(["first", "x" * HIGH_WATER])
+    assert not receiver.reading
+    assert not session.is_overrun
+    session.receive(["x" * HIGH_WATER])
+    assert session.is_overrun
+    while not receiver.reading:
+        host.turn()
+    assert not session.is_overrun
+
+
 def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(host: FakeHost) -> None:
     session = make_session(host)
     receiver = stream(session)

@@ -89,6 +89,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "immediate_flush": (True, (True, False), NO_FLAGS, "True or False"),
     "disable_nagle": (True, (True, False), NO_FLAGS, "True or False"),
     "max_message_size": (10485760, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
+    "max_queue_bytes": (1048576, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
     "websocket_ping_interval": (0, (0, 0.5, 30), NO_NUMBERS, "a number of seconds, 0 for never"),
     "websocket_ping_timeout": (0, (0,), (*NO_NUMBERS, 1), "takes "),
     "websocket_compression": (

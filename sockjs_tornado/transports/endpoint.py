@@ -52,7 +52,7 @@ class Endpoint:
         """Answer a request, or see that it gets answered; what is returned has to be awaited."""
         if self.server.closed or (self.server.container.closing and not self.serves_while_closing(exchange)):
             exchange.respond(404, [])
-        elif not self.server.origins.allows(exchange.header("Origin"), exchange.header("Host")):
+        elif not self._is_welcome(exchange):
             exchange.respond(403, [PLAIN_TEXT], b"Origin not allowed.\n")
         elif exchange.method == self.method:
             return self.serve(exchange)
@@ -65,6 +65,11 @@ class Endpoint:
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer a request of the right method from an allowed origin."""
         raise NotImplementedError
+
+    def _is_welcome(self, exchange: Exchange) -> bool:
+        # The websockets of before 2011 (versions 7 and 8) name the origin in a header of their own.
+        origin = exchange.header("Origin") or exchange.header("Sec-WebSocket-Origin")
+        return self.server.origins.allows(origin, exchange.header("Host"), exchange.header("Sec-Fetch-Site"))
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Tell whether the request belongs to a session that has not heard its end yet."""

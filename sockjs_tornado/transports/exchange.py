@@ -6,7 +6,7 @@ from ..connection import ConnectionInfo
 from ..origins import OriginPolicy
 from ..session import Host, Session
 from ..settings import Settings
-from ..wire.stream import Connection
+from ..wire.stream import Connection, Keeper
 
 __all__ = ["Exchange", "Headers", "Service", "Waiting"]
 
@@ -21,13 +21,16 @@ class Waiting(Protocol):
         """Hear that the client has left before the answer."""
 
 
+class Sessions(Host, Keeper, Protocol):
+    """What keeps both sessions and connections."""
+
+
 class Service(Protocol):
     """What a transport sees of its router.
 
     Attributes:
         settings: The settings.
         origins: The origin policy.
-        read_buffer: Memory that taken-over connections read into.
         closed: Whether the router has ended.
         websockets_enabled: Whether the websocket transport is offered.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
@@ -35,14 +38,13 @@ class Service(Protocol):
 
     settings: Settings
     origins: OriginPolicy
-    read_buffer: memoryview
     closed: bool
     websockets_enabled: bool
     cookie_needed: bool
 
     @property
-    def container(self) -> Host:
-        """The sessions."""
+    def container(self) -> Sessions:
+        """The sessions, and the connections that were taken over for them."""
 
     def open_session(self, session_id: str | None, info: ConnectionInfo) -> Session:
         """Make a session and keep it."""
@@ -108,6 +110,9 @@ class Exchange(Protocol):
             status: The response's status, for the access log.
             protocol: The new owner of the connection.
         """
+
+    def abort(self) -> None:
+        """Let go of the request without an answer: its client has left."""
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""

@@ -62,7 +62,7 @@ class JsonpSend(SendingEndpoint):
         if exchange.content_type() != "application/x-www-form-urlencoded":
             return text
         try:
-            values = parse_qs(text, errors="strict").get("d")
+            values = parse_qs(text, errors="strict", max_num_fields=16).get("d")
         except ValueError:
             raise PayloadError("Broken JSON encoding.") from None
         return values[0] if values else ""

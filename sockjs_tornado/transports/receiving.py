@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from ..exceptions import PayloadError
 from ..protocol import Framing, Message, PreparedMessage, close_frame, decode_payload, messages_frame
 from ..session import Session
-from ..wire.stream import Connection, response_head
+from ..wire.stream import Connection, Keeper, response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers
 
@@ -62,6 +62,15 @@ class PollReceiver:
         """Tell whether the client has left."""
         return self._exchange.is_gone()
 
+    def abort(self) -> None:
+        """Let go of the request: its client has left."""
+        self._exchange.abort()
+
+    def pause_reading(self) -> None:
+        """Do nothing: clients send on other requests."""
+
+    resume_reading = pause_reading
+
     def lost(self) -> None:
         """Hear that the client has left before the answer."""
         self._session.lose(self)
@@ -85,7 +94,7 @@ class StreamReceiver(Connection):
     """A response in pieces, until ``response_limit`` is reached.
 
     Args:
-        buffer: Memory to read into.
+        keeper: What keeps the connection.
         headers: Header fields of the response.
         prelude: What the response begins with.
         framing: How a frame is written.
@@ -100,7 +109,7 @@ class StreamReceiver(Connection):
 
     def __init__(
         self,
-        buffer: memoryview,
+        keeper: Keeper,
         headers: Headers,
         prelude: bytes,
         framing: Framing,
@@ -112,7 +121,7 @@ class StreamReceiver(Connection):
         if exchange.persistent:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
-        super().__init__(buffer, response_head(200, headers) + prelude)
+        super().__init__(keeper, response_head(200, headers) + prelude)
         self._framing = framing
         self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
         self._left = limit
@@ -123,12 +132,14 @@ class StreamReceiver(Connection):
         """Listen."""
         self._session.attach(self, self._remote_ip)
 
-    def eof_received(self) -> None:
-        """Hear that the client has left; returning nothing closes the connection."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is over."""
+    def lost(self) -> None:
+        """Hear that the client has left."""
         self._session.lose(self)
+
+    def pause_reading(self) -> None:
+        """Do nothing: clients send on other requests."""
+
+    resume_reading = pause_reading
 
     def pause_writing(self) -> None:
         """Hear that the client does not keep up."""
@@ -155,21 +166,21 @@ class StreamReceiver(Connection):
     def close(self, code: int, reason: str) -> None:
         """Write a close frame and end the response."""
         data = self._framing(close_frame(code, reason))
-        self.transport.write(_chunk(data) if self._chunks else data)
-        self._finish()
+        self.write(_chunk(data) if self._chunks else data)
+        self._end()
 
     def _write(self, data: bytes, size: int) -> None:
-        self.transport.write(data)
+        self.write(data)
         # The limit counts what the client has to keep: frames, not chunk sizes.
         self._left -= size
         if self._left <= 0:
             self._session.detach(self)
-            self._finish()
+            self._end()
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         if self._chunks:
-            self.transport.write(b"0\r\n\r\n")
-        self.transport.close()
+            self.write(b"0\r\n\r\n")
+        self.finish()
 
 
 class ReceivingEndpoint(Endpoint):
@@ -204,14 +215,14 @@ class ReceivingEndpoint(Endpoint):
             exchange.respond(500, headers, str(error).encode())
             return None
         if exchange.is_gone():
-            # A client that aborts its request at once: what it took from the session would be lost. Clients do that when
-            # they end, so the access log, the only reader of the answer, is told of nothing wrong.
+            # A client that aborts its request at once: what it took from the session would be lost. Clients do so when
+            # they end; the access log, the only reader of this answer, is told of nothing wrong.
             exchange.respond(204, self.headers(exchange, NO_CACHE))
             return None
+        headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
         session = self.server.container.get(exchange.session_id)
         if session is None:
             session = self.server.open_session(exchange.session_id, exchange.info(self.name, 3))
-        headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
         return self.listen(exchange, session, headers, callback)
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
@@ -239,7 +250,7 @@ class StreamingEndpoint(ReceivingEndpoint):
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Begin the response and attach it."""
         receiver = StreamReceiver(
-            self.server.read_buffer,
+            self.server.container,
             headers,
             self.prelude(callback),
             self.framing(callback),
@@ -266,8 +277,11 @@ class SendingEndpoint(Endpoint):
     def serve(self, exchange: Exchange) -> None:
         """Hand the messages to the session; whatever is wrong with them, the session lives on."""
         session = self.server.container.get(exchange.session_id)
-        if session is None or session.is_closed or not session.belongs_to(exchange.remote_ip):
+        if session is None or not session.is_known_to(exchange.remote_ip):
             exchange.respond(404, self.headers(exchange, NO_CACHE))
+            return
+        if session.is_overrun:
+            exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages are waiting.")
             return
         if len(exchange.body()) > self.server.settings.max_message_size:
             exchange.respond(413, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Payload too large.")

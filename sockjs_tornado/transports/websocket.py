@@ -11,13 +11,14 @@ from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake
-from ..wire.stream import Connection, response_head
+from ..wire.stream import LINGER, Connection, response_head
 from ..wire.websocket import (
     TEXT,
     Close,
     Event,
     FrameParser,
     Ping,
+    Pong,
     binary_frame,
     build_frame,
     close_frame,
@@ -31,8 +32,8 @@ from .exchange import Exchange, Headers, Service
 
 __all__ = ["RawWebSocket", "WebSocket"]
 
-#: Seconds that a client has to answer the server's close frame.
-CLOSE_TIMEOUT: Final = 2.0
+#: Bytes of compressed input that are worked off at a time, since they may become a thousand times as many.
+INFLATE_SIZE: Final = 4096
 
 #: Bytes in the write buffer above which pings are not answered: a client that reads nothing gets nothing.
 PONG_LIMIT: Final = 64 * 1024
@@ -50,16 +51,14 @@ class WebSocketReceiver(Connection):
     """
 
     __slots__ = (
-        "_closing",
         "_framing",
         "_heard",
+        "_inflating",
         "_parser",
         "_pinging",
-        "_server",
         "_session",
+        "_settings",
         "_shared",
-        "bucket",
-        "due",
     )
 
     binary: ClassVar[bool] = False
@@ -72,80 +71,82 @@ class WebSocketReceiver(Connection):
         framing: Framing,
         session: Session,
     ) -> None:
-        super().__init__(server.read_buffer, response_head(101, headers))
+        super().__init__(server.container, response_head(101, headers))
+        self._settings = server.settings
+        self._inflating = parameters is not None
         self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters) if parameters else None)
         self._framing = framing
         # One function for all receivers, or one with the context of this receiver alone?
         self._shared = parameters is None or parameters.server_no_context_takeover
-        self._server = server
         self._session = session
-        self._closing = False
         self._heard = True
         self._pinging = False
-        self.bucket: int | None = None
-        self.due = 0.0
 
     # From the network.
 
     def opened(self) -> None:
         """Listen."""
-        interval = self._server.settings.websocket_ping_interval
-        if interval:
-            self._wake_after(interval)
+        if self._settings.websocket_ping_interval:
+            self.wake_after(self._settings.websocket_ping_interval)
         self._session.attach(self, self._session.conn_info.ip)
 
     def received(self, data: bytes) -> None:
         """Take bytes; the messages in them reach the session together."""
         self._heard = True
+        if self._inflating:
+            for start in range(0, len(data), INFLATE_SIZE):
+                self._work_off(self._parser.feed(data[start : start + INFLATE_SIZE]))
+        else:
+            self._work_off(self._parser.feed(data))
+
+    def _work_off(self, events: list[Event]) -> None:
         messages: list[Message] = []
+        pong = None
         try:
-            for event in self._parser.feed(data):
+            for event in events:
                 if isinstance(event, str | bytes):
                     messages.extend(self._decode(event))
-                else:
+                elif isinstance(event, Ping):
+                    # RFC 6455, section 5.5.3: the most recent one is enough.
+                    pong = event.payload
+                elif not isinstance(event, Pong):
                     if messages:
                         self._session.receive(messages)
                         messages = []
-                    self._control(event)
+                    self._end_by_client(event)
         except PayloadError as error:
             if messages:
                 self._session.receive(messages)
             # The protocol wants no goodbye here.
-            self._end(CloseCode.INVALID_DATA, str(error))
-            self.transport.close()
+            self._session.lose(self, CloseCode.INVALID_DATA, str(error))
+            self.finish()
             return
         if messages:
             self._session.receive(messages)
+        if pong is not None and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
+            self.write(pong_frame(pong))
 
     def _decode(self, message: Message) -> Sequence[Message]:
         if isinstance(message, bytes):
             raise PayloadError("Binary message.")
         return decode_websocket_payload(message)
 
-    def _control(self, event: Event) -> None:
-        if isinstance(event, Ping):
-            if not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
-                self.transport.write(pong_frame(event.payload))
+    def _end_by_client(self, event: Close | WebSocketError) -> None:
+        if self._closing:
+            # The answer to the server's own close frame, or rubbish instead of one.
+            self.finish()
         elif isinstance(event, Close):
-            if not self._closing:
-                # RFC 6455, section 5.5.1: the answer carries the code that came.
-                self.transport.write(close_frame(event.code))
-                self._end(event.code, event.reason)
-            self.transport.close()
-        elif isinstance(event, WebSocketError):
-            if self._closing:
-                self.transport.close()
-            else:
-                self._say_goodbye(event.code, event.reason)
-                self._end(event.code, event.reason)
+            # RFC 6455, section 5.5.1: the answer carries the code that came.
+            self.write(close_frame(event.code))
+            self._session.lose(self, event.code, event.reason)
+            self.finish()
+        else:
+            self._session.lose(self, event.code, event.reason)
+            self._say_goodbye(event.code, event.reason)
 
-    def eof_received(self) -> None:
-        """Hear that the client has left; returning nothing closes the connection."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is over."""
-        self._server.container.cancel(self)
-        self._end(CloseCode.ABNORMAL, "Connection lost")
+    def lost(self) -> None:
+        """Hear that the client has left."""
+        self._session.lose(self, CloseCode.ABNORMAL, "Connection lost")
 
     def pause_writing(self) -> None:
         """Hear that the client does not keep up."""
@@ -159,61 +160,63 @@ class WebSocketReceiver(Connection):
 
     def send_frame(self, frame: str) -> None:
         """Write a frame."""
-        self.transport.write(self._framing(frame))
+        self.write(self._framing(frame))
 
     def send_messages(self, messages: Sequence[Message]) -> None:
         """Write messages in one frame."""
-        self.transport.write(self._framing(messages_frame(messages)))  # type: ignore[arg-type]
+        self.write(self._framing(messages_frame(messages)))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
-        self.transport.write(message.framed(framing) if self._shared else framing(message.frame))
+        self.write(message.framed(framing) if self._shared else framing(message.frame))
 
     def close(self, code: int, reason: str) -> None:
         """Write the close frame of SockJS, then that of the websocket."""
-        self.transport.write(self._framing(sockjs_close_frame(code, reason)))
+        self.write(self._framing(sockjs_close_frame(code, reason)))
         self._say_goodbye(CloseCode.NORMAL, "")
 
-    # Deadlines: pings, and the answer to a close frame.
+    def pause_reading(self) -> None:
+        """Read nothing more for now: the application does not keep up."""
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # Deadlines: pings, and the end.
 
     def check(self, now: float) -> None:
         """Ping, or give up on a client that no longer answers."""
-        settings = self._server.settings
-        timeout = settings.websocket_ping_timeout or settings.websocket_ping_interval
-        if self._closing or (self._pinging and not self._heard):
-            self._end(CloseCode.ABNORMAL, "Ping timeout")
+        interval = self._settings.websocket_ping_interval
+        timeout = self._settings.websocket_ping_timeout or interval
+        if self._closing:
+            super().check(now)
+        elif self._pinging and not self._heard and self.transport.is_reading():
             self.due = inf
-            self.transport.abort()
-        elif self._pinging and timeout < settings.websocket_ping_interval:
+            self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
+            self.abort()
+        elif self._pinging and timeout < interval:
             self._pinging = False
-            self.due = now + settings.websocket_ping_interval - timeout
+            self.due = now + interval - timeout
         else:
             self._heard = False
             self._pinging = True
             self.due = now + timeout
-            self.transport.write(ping_frame())
-
-    def _wake_after(self, delay: float) -> None:
-        container = self._server.container
-        self.due = container.now() + delay
-        container.schedule(self)
+            self.write(ping_frame())
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.1)."""
         self._closing = True
-        self.transport.write(close_frame(code, reason))
+        self.write(close_frame(code, reason))
         # Only our side is shut: to close with unread bytes in the socket would reset the connection, and the client
         # might lose what it has not read yet.
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof() and not self.transport.is_closing():
             # A client that has reset the connection since the last write: its end is about to be heard of.
             with contextlib.suppress(OSError):
                 self.transport.write_eof()
-        self._wake_after(CLOSE_TIMEOUT)
-
-    def _end(self, code: int, reason: str) -> None:
-        self._closing = True
-        self._session.lose(self, code, reason)
+        self.wake_after(LINGER)
 
 
 def _raw_text_frame(text: str) -> bytes:
@@ -236,14 +239,12 @@ class RawWebSocketReceiver(WebSocketReceiver):
     def send_messages(self, messages: Sequence[Message]) -> None:
         """Write each message, all in one write."""
         framing = self._framing
-        self.transport.write(
-            b"".join([binary_frame(item) if isinstance(item, bytes) else framing(item) for item in messages])
-        )
+        self.write(b"".join([binary_frame(item) if isinstance(item, bytes) else framing(item) for item in messages]))
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
-        self.transport.write(message.plain(framing) if self._shared else framing(message.text))
+        self.write(message.plain(framing) if self._shared else framing(message.text))
 
     def close(self, code: int, reason: str) -> None:
         """Close the websocket with the application's own code and reason."""
@@ -288,8 +289,8 @@ class WebSocket(Endpoint):
             parameters = negotiate(offers, context_takeover=compression.context_takeover)
             if parameters is not None:
                 fields.append(("Sec-WebSocket-Extensions", parameters.response))
-        session = self.server.open_session(None, exchange.info(self.name, self.suffix))
         headers = self.headers(exchange, *fields)
+        session = self.server.open_session(None, exchange.info(self.name, self.suffix))
         receiver = self.receiver(self.server, headers, parameters, self._framing(parameters), session)
         return exchange.take_over(101, receiver)
 

@@ -106,7 +106,8 @@ class RawInflater:
         self._takeover = not parameters.client_no_context_takeover
         # Inflating with a larger window than was used is always right.
         self._window = -max(parameters.client_max_window_bits or _MAX_WINDOW, _MIN_WINDOW)
-        self._decompressor = zlib.decompressobj(self._window)
+        # Made for the first message, and where no context is kept for each: an idle connection holds none.
+        self._decompressor: zlib._Decompress | None = None
 
     def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
         """Decompress the next part of a message.
@@ -122,6 +123,8 @@ class RawInflater:
         """
         if final:
             data += _TAIL
+        if self._decompressor is None:
+            self._decompressor = zlib.decompressobj(self._window)
         try:
             # One byte more than allowed tells "just fits" from "too big" without inflating a bomb.
             out = self._decompressor.decompress(data, limit + 1)
@@ -135,7 +138,7 @@ class RawInflater:
             if (rest[: -len(_TAIL)] if final else rest) not in (b"", b"\x00"):
                 raise WebSocketError(1007, "invalid compressed data")
         if final and (not self._takeover or self._decompressor.eof):
-            self._decompressor = zlib.decompressobj(self._window)
+            self._decompressor = None
         return out
 
 

@@ -30,7 +30,9 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
     if "upgrade" not in (token.strip().lower() for token in connection.split(",")):
         raise HandshakeError(400, '"Connection" must be "Upgrade".')
     if version.strip() not in _VERSIONS:
-        raise HandshakeError(426, "Unsupported WebSocket version.", (("Sec-WebSocket-Version", ", ".join(_VERSIONS)),))
+        # RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
+        headers = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", ", ".join(_VERSIONS)))
+        raise HandshakeError(426, "Unsupported WebSocket version.", headers)
     key = key.strip()
     try:
         valid = len(base64.b64decode(key, validate=True)) == 16

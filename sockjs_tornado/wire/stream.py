@@ -12,14 +12,18 @@ import socket
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from math import inf
+from typing import Any, Protocol
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 __all__ = ["READ_SIZE", "Connection", "peer_gone", "response_head", "take_over", "write_and_close"]
 
-#: Bytes that one read takes at most.
-READ_SIZE = 256 * 1024
+#: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
+READ_SIZE = 32 * 1024
+
+#: Seconds that a connection has to take its last bytes.
+LINGER = 2.0
 
 #: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
 _HIGH_WATER = 64 * 1024
@@ -29,23 +33,51 @@ _LOW_WATER = 16 * 1024
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
+class Keeper(Protocol):
+    """What keeps connections: deadlines, and who is there. The container is one."""
+
+    #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
+    read_buffer: memoryview
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def schedule(self, owner: Any) -> None:
+        """See that ``owner.check`` is called once ``owner.due`` has come."""
+
+    def cancel(self, owner: Any) -> None:
+        """Forget a deadline."""
+
+    def connection_opened(self) -> None:
+        """Count a connection."""
+
+    def connection_closed(self) -> None:
+        """Count it no more."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """Base of what owns a taken-over connection.
 
     Args:
-        buffer: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
+        keeper: What keeps it.
         head: Bytes to write before anything else.
 
     Attributes:
         transport: Set before :meth:`opened` is called.
+        due: When :meth:`check` has to be called, in the keeper's seconds.
+        bucket: The keeper's note of where it keeps that deadline.
     """
 
-    __slots__ = ("_buffer", "_first", "transport")
+    __slots__ = ("_buffer", "_closing", "_first", "_keeper", "bucket", "due", "transport")
 
     transport: asyncio.Transport
 
-    def __init__(self, buffer: memoryview, head: bytes) -> None:
-        self._buffer = buffer
+    def __init__(self, keeper: Keeper, head: bytes) -> None:
+        self._keeper = keeper
+        self._buffer = keeper.read_buffer
+        self._closing = False
+        self.bucket: int | None = None
+        self.due = inf
         # What to write first, and then what had been read before: each is needed once.
         self._first: tuple[bytes, bytes] | None = (head, b"")
 
@@ -60,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._first is not None
         head, unread = self._first
         self._first = None
+        self._keeper.connection_opened()
         self.transport.write(head)
         self.opened()
         if unread:
@@ -73,11 +106,52 @@ class Connection(asyncio.BufferedProtocol):
         """Take what was read."""
         self.received(bytes(self._buffer[:nbytes]))
 
+    def eof_received(self) -> None:
+        """Hear that the client has left; returning nothing closes the connection."""
+        self.lost()
+        self.finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the connection is over."""
+        self._closing = True
+        self._keeper.cancel(self)
+        self._keeper.connection_closed()
+        self.lost()
+
     def opened(self) -> None:
         """Hear that the head is on its way."""
 
     def received(self, data: bytes) -> None:
         """Take bytes from the client."""
+
+    def lost(self) -> None:
+        """Hear, possibly more than once, that the client has left."""
+
+    def write(self, data: bytes) -> None:
+        """Write, unless nobody is there any more."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """Write nothing more, and close once the client has what is written, or is out of time."""
+        self._closing = True
+        self.transport.close()
+        self.wake_after(LINGER)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        self.transport.abort()
+
+    def check(self, now: float) -> None:
+        """Give up on a client that does not take its last bytes."""
+        self.due = inf
+        self.abort()
+
+    def wake_after(self, delay: float) -> None:
+        """See that :meth:`check` is called in ``delay`` seconds."""
+        self.due = self._keeper.now() + delay
+        self._keeper.schedule(self)
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
@@ -135,12 +209,14 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) ->
     stream.close()
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
-    except OSError:
+    except BaseException as error:
         sock.close()
-        return
+        if isinstance(error, OSError):
+            return
+        raise
     if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
         # asyncio has switched Nagle's algorithm off; and the connection may be over already.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
 
 
@@ -206,10 +282,7 @@ class _StreamTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         if self._stream.closed():
             return
-        try:
-            writing = self._stream.write(data)
-        except StreamClosedError:
-            return
+        writing = self._stream.write(data)
         size = len(data)
         self._pending += size
 
@@ -245,7 +318,9 @@ class _StreamTransport(asyncio.Transport):
         return False
 
     def pause_reading(self) -> None:
-        self._may_read.clear()
+        # At the end, what is still read is passed over.
+        if not self._closing:
+            self._may_read.clear()
 
     def resume_reading(self) -> None:
         self._may_read.set()

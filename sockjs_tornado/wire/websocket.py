@@ -12,6 +12,7 @@ parser ignores everything.
 """
 
 import codecs
+import io
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -99,6 +100,7 @@ class FrameParser:
     """
 
     __slots__ = (
+        "_binary",
         "_buffer",
         "_compressed",
         "_dead",
@@ -110,8 +112,8 @@ class FrameParser:
         "_mask",
         "_max_size",
         "_message",
-        "_parts",
         "_size",
+        "_text",
     )
 
     def __init__(self, max_size: int, inflater: Inflater | None = None) -> None:
@@ -129,8 +131,9 @@ class FrameParser:
         self._message = CONTINUATION
         self._compressed = False
         self._size = 0
-        self._parts: list[bytes] | list[str] | None = None
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._text: io.StringIO | None = None
+        self._decoder: codecs.IncrementalDecoder
+        self._binary: bytearray | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes from the peer and return the events they complete, in order."""
@@ -172,7 +175,7 @@ class FrameParser:
 
     def _fail(self, events: list[Event], error: WebSocketError) -> None:
         self._dead = True
-        self._parts = self._decoder = None
+        self._text = self._binary = None
         events.append(error)
 
     def _read_frame(self, data: bytes, position: int, end: int, events: list[Event]) -> int:
@@ -269,7 +272,7 @@ class FrameParser:
             assert self._inflater is not None
             chunk = self._inflater.inflate(chunk, final=final, limit=self._max_size - self._size)
         self._size += len(chunk)
-        if final and self._parts is None:
+        if final and self._text is None and self._binary is None:
             # The whole message in one piece.
             events.append(chunk.decode() if self._message == TEXT else chunk)
             self._message = CONTINUATION
@@ -279,29 +282,25 @@ class FrameParser:
         return stop
 
     def _collect(self, chunk: bytes, final: bool, events: list[Event]) -> None:
-        # Fragments that hold nothing may come without end, so they must take nothing.
+        # Into one growing buffer: a list would hold an object for each fragment, however small.
         if self._message == TEXT:
             # Decoded as it comes, so that bad UTF-8 is found at once and not a megabyte later.
-            if self._decoder is None:
+            if self._text is None:
+                self._text = io.StringIO()
                 self._decoder = codecs.getincrementaldecoder("utf-8")()
-            text: list[str] = self._parts or []  # type: ignore[assignment]
-            decoded = self._decoder.decode(chunk, final)
-            if decoded:
-                text.append(decoded)
-            self._parts = text
+            self._text.write(self._decoder.decode(chunk, final))
             if final:
-                events.append("".join(text))
+                events.append(self._text.getvalue())
         else:
-            binary: list[bytes] = self._parts or []  # type: ignore[assignment]
-            if chunk:
-                binary.append(chunk)
-            self._parts = binary
+            if self._binary is None:
+                self._binary = bytearray()
+            self._binary += chunk
             if final:
-                events.append(b"".join(binary))
+                events.append(bytes(self._binary))
         if final:
             self._message = CONTINUATION
             self._size = 0
-            self._parts = self._decoder = None
+            self._text = self._binary = None
 
 
 def _parse_close(payload: bytes) -> Close:

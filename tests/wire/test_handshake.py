@@ -69,13 +69,14 @@ def test_what_is_no_upgrade_is_a_bad_request() -> None:
 
 
 def test_another_version_is_told_the_ones_spoken_here() -> None:
-    """Section 4.2.2: the answer has a Sec-WebSocket-Version header of the acceptable ones."""
+    """Section 4.2.2: the answer names the acceptable ones, and what to upgrade to (RFC 9110, section 15.5.22)."""
     for version in ("", "0", "6", "9", "12", "14", "013", "13.0", "13, 8", "x"):
         error = refusal("websocket", "Upgrade", version, KEY)
         assert error.status == 426
-        ((name, value),) = error.headers
-        assert name == "Sec-WebSocket-Version"
-        for offered in value.split(", "):
+        headers = dict(error.headers)
+        assert headers.keys() == {"Upgrade", "Sec-WebSocket-Version"}
+        assert headers["Upgrade"] == "websocket"
+        for offered in headers["Sec-WebSocket-Version"].split(", "):
             assert accept_handshake("websocket", "Upgrade", offered, KEY)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import email.utils
 import errno
+import math
 import os
 import random
 import resource
@@ -16,13 +17,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from application import LogWatch
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado.wire import stream as wire_stream
-from sockjs_tornado.wire.stream import READ_SIZE, Connection, peer_gone, response_head, take_over, write_and_close
+from sockjs_tornado.wire.stream import (
+    LINGER,
+    READ_SIZE,
+    Connection,
+    peer_gone,
+    response_head,
+    take_over,
+    write_and_close,
+)
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -30,8 +40,11 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 #: Seconds after which what should have happened has not.
 PATIENCE = 20
 
-#: More than the kernel keeps for a client that does not read.
-FLOOD = 32 * 1024 * 1024
+#: Bytes that the kernel is asked to keep for a client that does not read; it may take several times as many.
+KERNEL_BUFFER = 64 * 1024
+
+#: More than it can keep.
+FLOOD = 64 * KERNEL_BUFFER
 
 
 def noise(size: int) -> bytes:
@@ -45,17 +58,44 @@ async def passed(event: asyncio.Event) -> None:
         await event.wait()
 
 
+class Ledger:
+    """A keeper that writes down what it is asked for; its time stands still."""
+
+    def __init__(self, size: int = READ_SIZE) -> None:
+        self.read_buffer = memoryview(bytearray(size))
+        self.deadlines: dict[Connection, float] = {}
+        self.opened = 0
+        self.closed = 0
+
+    def now(self) -> float:
+        return 1000.0
+
+    def schedule(self, owner: Connection) -> None:
+        self.deadlines[owner] = owner.due
+
+    def cancel(self, owner: Connection) -> None:
+        self.deadlines.pop(owner, None)
+
+    def connection_opened(self) -> None:
+        self.opened += 1
+
+    def connection_closed(self) -> None:
+        self.closed += 1
+
+
 class Recorder(Connection):
     """Writes down what it hears."""
 
-    def __init__(self, head: bytes = HEAD, buffer: memoryview | None = None) -> None:
-        super().__init__(memoryview(bytearray(READ_SIZE)) if buffer is None else buffer, head)
+    def __init__(self, keeper: Ledger | None = None) -> None:
+        self.keeper = keeper or Ledger()
+        super().__init__(self.keeper, HEAD)
         self.heard: list[str] = []
         self.data = bytearray()
         #: What came before anything was read from the transport.
         self.unread = b""
         self.changed = asyncio.Event()
         self.error: Exception | None = None
+        self.times_lost = 0
 
     def note(self, what: str) -> None:
         self.heard.append(what)
@@ -88,9 +128,13 @@ class Recorder(Connection):
     def resume_writing(self) -> None:
         self.note("resumed")
 
+    def lost(self) -> None:
+        self.times_lost += 1
+
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self.error = exc
-        self.note("lost")
+        self.note("ended")
 
     @property
     def without_data(self) -> list[str]:
@@ -197,6 +241,8 @@ class Site:
                 (listening,) = bind_sockets(0, "127.0.0.1")
         if self.kind != "unix":
             self._port = listening.getsockname()[1]
+        # Connections inherit it.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
         server.add_socket(listening)
         self.servers.append(server)
 
@@ -208,7 +254,10 @@ class Site:
                 sock = socket.socket(socket.AF_UNIX)
                 sock.connect(self._path)
                 return sock
-            sock = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
+            sock.settimeout(PATIENCE)
+            sock.connect(("127.0.0.1", self._port))
             if self.kind == "tls":
                 context = ssl.create_default_context(cafile=self._certificate)
                 return context.wrap_socket(sock, server_hostname="127.0.0.1")
@@ -313,7 +362,7 @@ async def test_no_byte_that_comes_with_the_request_is_lost(site: Site, chunk_siz
         assert server.data == payload + b"and more"
         assert server.heard[0] == "opened"
         client.close()
-        await server.until_heard("lost")
+        await server.until_heard("ended")
 
 
 async def test_more_than_a_chunk_may_have_been_read_before(plain_site: Site) -> None:
@@ -350,8 +399,8 @@ async def test_bytes_that_come_while_the_handler_waits_are_not_lost(site: Site) 
 async def test_connections_may_share_their_memory(site: Site) -> None:
     """Each read is worked off before the next one."""
     site.start()
-    shared = memoryview(bytearray(1000))
-    pairs = [await site.taken_over(recorder=Recorder(buffer=shared)) for _ in range(5)]
+    shared = Ledger(1000)
+    pairs = [await site.taken_over(recorder=Recorder(shared)) for _ in range(5)]
     payloads = [bytes([i]) * 300_000 for i in range(len(pairs))]
     await asyncio.gather(*(client.send(payload) for (client, _), payload in zip(pairs, payloads, strict=True)))
     for (_, server), payload in zip(pairs, payloads, strict=True):
@@ -369,15 +418,20 @@ async def test_a_client_that_leaves_ends_the_connection_once(site: Site, way: Ca
     await client.send(b"bye")
     await server.until(lambda: server.data == b"bye")
     way(client)
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     await some_turns()
-    assert server.without_data == ["opened", "lost"]
+    assert server.without_data == ["opened", "ended"]
+    assert server.times_lost
+    assert (server.keeper.opened, server.keeper.closed, server.keeper.deadlines) == (1, 1, {})
     assert server.is_gone()
     assert server.transport.is_closing()
+    # What is done now goes nowhere, and raises nothing.
+    server.write(b"too late")
+    server.abort()
     server.transport.close()
     server.transport.abort()
     await some_turns()
-    assert server.without_data == ["opened", "lost"]
+    assert server.without_data == ["opened", "ended"]
 
 
 async def test_a_client_that_shuts_its_side_has_left(site: Site) -> None:
@@ -386,7 +440,7 @@ async def test_a_client_that_shuts_its_side_has_left(site: Site) -> None:
     client, server = await site.taken_over()
     # Beneath TLS, where there is TLS: what the server says is still understood.
     socket.socket.shutdown(client.sock, socket.SHUT_WR)
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     assert await client.receive_all() == b""
 
 
@@ -408,7 +462,7 @@ async def test_a_connection_knows_of_a_gone_client_before_the_loop_does(
     assert server.is_gone()
     assert server.without_data == ["opened"]
     assert not server.transport.is_closing()
-    await server.until_heard("lost")
+    await server.until_heard("ended")
 
 
 def wait_for(sock: socket.socket, event: int) -> None:
@@ -425,7 +479,7 @@ async def test_the_server_that_closes_is_gone_itself(site: Site) -> None:
     assert server.is_gone()
     server.transport.write(b"too late")
     assert await client.receive_all() == b""
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     assert server.error is None
 
 
@@ -454,9 +508,9 @@ async def test_a_client_that_left_while_the_handler_waited_is_let_go(
         await some_turns()
         assert server.heard == []
     else:
-        await server.until_heard("lost")
+        await server.until_heard("ended")
         assert server.data == more
-        assert server.without_data == ["opened", "lost"]
+        assert server.without_data == ["opened", "ended"]
 
 
 async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(site: Site) -> None:
@@ -470,6 +524,7 @@ async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(s
     await passed(site.finished)
     await stopping
     assert server.heard == []
+    assert server.keeper.opened == 0
 
 
 async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> None:
@@ -481,8 +536,8 @@ async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> No
     client.close()
     await passed(site.finished)
     if recorder.heard:
-        await recorder.until_heard("lost")
-        assert recorder.heard == ["opened", "lost"]
+        await recorder.until_heard("ended")
+        assert recorder.heard == ["opened", "ended"]
 
 
 async def test_last_words_with_the_request_are_heard(site: Site) -> None:
@@ -492,9 +547,9 @@ async def test_last_words_with_the_request_are_heard(site: Site) -> None:
     client = await site.connect()
     client.sock.sendall(REQUEST + b"last words")
     client.close()
-    await recorder.until_heard("lost")
+    await recorder.until_heard("ended")
     assert recorder.data == b"last words"
-    assert recorder.without_data == ["opened", "lost"]
+    assert recorder.without_data == ["opened", "ended"]
 
 
 async def test_without_a_free_descriptor_the_connection_is_closed(plain_site: Site) -> None:
@@ -526,6 +581,25 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
     client, server = await plain_site.request()
     assert await client.receive_all() == b""
     assert server.heard == []
+
+
+async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
+    async def give(stream: IOStream) -> None:
+        taking = asyncio.ensure_future(take_over(stream, site.next.pop(), nodelay=True))
+        await asyncio.sleep(0)
+        taking.cancel()
+        await asyncio.wait([taking])
+        # Over TLS there is nothing to wait for.
+        assert taking.cancelled() is (site.kind != "tls")
+
+    site.give = give
+    site.start()
+    client, server = await site.request()
+    await passed(site.finished)
+    if site.kind == "tls":
+        server.abort()
+    # The head may be on its way already.
+    assert await client.receive_all() in (HEAD, b"")
 
 
 # --- is the peer there? -----------------------------------------------------
@@ -638,9 +712,9 @@ async def test_a_connection_may_end_as_it_begins(
     site.start()
     client, server = await site.request(recorder=Brief())
     assert await client.receive_all() in ((HEAD,) if end is asyncio.Transport.close else (HEAD, b""))
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     await passed(site.finished)
-    assert server.heard == ["opened", "lost"]
+    assert server.heard == ["opened", "ended"]
 
 
 # --- writing ----------------------------------------------------------------
@@ -678,9 +752,9 @@ async def test_closing_lets_everything_written_arrive_first(site: Site) -> None:
     server.transport.close()
     assert server.transport.is_closing()
     await some_turns()
-    assert "lost" not in server.heard
+    assert "ended" not in server.heard
     assert await client.receive_all() == flood
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     assert server.error is None
 
 
@@ -692,7 +766,7 @@ async def test_while_closing_nothing_is_received(site: Site) -> None:
     await client.send(b"unheard")
     await some_turns()
     await client.receive_all()
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     assert server.data == b""
 
 
@@ -704,10 +778,10 @@ async def test_aborting_drops_what_was_not_sent(site: Site) -> None:
     server.transport.abort()
     assert server.transport.is_closing()
     assert len(await client.receive_all()) < FLOOD
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     await some_turns()
     # Who is gone needs no resuming.
-    assert server.heard == ["opened", "paused", "lost"]
+    assert server.heard == ["opened", "paused", "ended"]
 
 
 @pytest.mark.parametrize("way", [Client.close, Client.reset], ids=["FIN", "RST"])
@@ -719,9 +793,9 @@ async def test_a_client_that_leaves_while_written_to_ends_the_connection(
     server.transport.write(noise(FLOOD))
     await server.until_heard("paused")
     way(client)
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     await some_turns()
-    assert server.heard == ["opened", "paused", "lost"]
+    assert server.heard == ["opened", "paused", "ended"]
 
 
 async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> None:
@@ -733,6 +807,33 @@ async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> No
         assert await client.receive_all() == b""
         await client.send(b"still there")
         await server.until(lambda: server.data == b"still there")
+
+
+@pytest.mark.parametrize("size", [0, FLOOD], ids=["nothing", "much"])
+async def test_finishing_lets_everything_written_arrive_first(site: Site, size: int) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.write(noise(size))
+    server.finish()
+    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    server.write(b"too late")
+    assert await client.receive_all() == noise(size)
+    await server.until_heard("ended")
+    assert server.keeper.deadlines == {}
+
+
+async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_deadline(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.write(noise(FLOOD))
+    server.finish()
+    await some_turns()
+    assert "ended" not in server.heard
+    server.check(server.due)
+    assert server.due == math.inf
+    await server.until_heard("ended")
+    assert server.keeper.closed == 1
+    assert len(await client.receive_all()) < FLOOD
 
 
 # --- reading ----------------------------------------------------------------
@@ -761,13 +862,15 @@ async def test_a_paused_connection_can_end(site: Site, end: str, sent: bytes) ->
     await client.send(sent)
     await some_turns()
     getattr(server.transport, end)()
-    await server.until_heard("lost")
+    # It makes no difference any more.
+    server.transport.pause_reading()
+    await server.until_heard("ended")
     assert not server.transport.is_reading()
-    assert server.heard == ["opened", "lost"]
+    assert server.heard == ["opened", "ended"]
     assert await client.receive_all() == b""
 
 
-async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: Site, logged) -> None:
+async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: Site, logged: LogWatch) -> None:
     class Broken(Recorder):
         def received(self, data: bytes) -> None:
             raise ZeroDivisionError
@@ -776,7 +879,7 @@ async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: S
     client, server = await site.taken_over(recorder=Broken())
     other_client, other = await site.taken_over()
     await client.send(b"x")
-    await server.until_heard("lost")
+    await server.until_heard("ended")
     assert await client.receive_all() == b""
     assert isinstance(server.error, ZeroDivisionError)
     record = logged.take("Fatal error")

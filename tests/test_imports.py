@@ -1,0 +1,271 @@
+"""Who may import whom: the rooms of the house, as ``docs/architecture.md`` describes them, held against the sources."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import sockjs_tornado
+
+PACKAGE = sockjs_tornado.__name__
+ROOT = Path(sockjs_tornado.__file__).parent
+
+
+class Allowed(NamedTuple):
+    """What a module may import besides the standard library's harmless parts.
+
+    Attributes:
+        own: Modules of the package; ``name.*`` stands for a package with all in it.
+        outside: Modules of others.
+        effects: Modules of the standard library through which the world is touched.
+        types: Modules of the package that are imported for annotations alone, under TYPE_CHECKING.
+    """
+
+    own: str = ""
+    outside: str = ""
+    effects: str = ""
+    types: str = ""
+
+
+#: Modules of the standard library that do I/O, wait, or start something. Logging and clocks are not among them.
+EFFECTS = {
+    *("asyncio", "concurrent", "http.client", "http.server", "multiprocessing", "os", "select", "selectors", "signal"),
+    *("socket", "socketserver", "ssl", "subprocess", "threading"),
+}
+
+TRANSPORTS = Allowed("transports.* connection exceptions origins protocol session settings wire.*")
+
+#: The table. A module that is not in it has no room in the house.
+ALLOWED = {
+    "": Allowed("connection exceptions protocol router settings"),
+    "exceptions": Allowed(),
+    "protocol": Allowed("exceptions"),
+    "settings": Allowed("exceptions"),
+    "origins": Allowed("settings"),
+    "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
+    "callbacks": Allowed("exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"),
+    "session": Allowed("callbacks connection exceptions protocol"),
+    "container": Allowed("session settings wire.stream", effects="asyncio"),
+    "rooms": Allowed("exceptions protocol", types="connection session"),
+    "wire": Allowed(),
+    # For Tornado's function in C, and nothing else of it.
+    "wire.websocket": Allowed("exceptions protocol", outside="tornado.speedups"),
+    "wire.deflate": Allowed("exceptions"),
+    "wire.handshake": Allowed("exceptions"),
+    "wire.stream": Allowed(outside="tornado.iostream", effects="asyncio select socket"),
+    "transports": TRANSPORTS,
+    "transports.endpoint": TRANSPORTS,
+    "transports.eventsource": TRANSPORTS,
+    "transports.exchange": TRANSPORTS,
+    "transports.htmlfile": TRANSPORTS,
+    "transports.jsonp": TRANSPORTS,
+    "transports.pages": TRANSPORTS,
+    "transports.receiving": TRANSPORTS,
+    "transports.websocket": TRANSPORTS,
+    "transports.xhr": TRANSPORTS,
+    "handlers": Allowed(
+        "connection settings transports.* wire.*",
+        outside="tornado.http1connection tornado.httputil tornado.iostream tornado.util tornado.web",
+        effects="asyncio",
+    ),
+    "router": Allowed(
+        "connection container exceptions handlers origins protocol rooms session settings stats transports.* wire.*",
+        outside="tornado.ioloop tornado.routing tornado.web",
+        effects="asyncio",
+    ),
+    "stats": Allowed(types="connection router session"),
+    # What applications import where they want it: no other row names them.
+    "migrate": Allowed("connection exceptions protocol", types="session"),
+    "multiplex": Allowed("connection exceptions protocol session"),
+}
+
+
+class Import(NamedTuple):
+    """One imported module: its full name, and whether only type checkers import it."""
+
+    name: str
+    typing: bool
+
+
+def name_of(path: Path) -> str:
+    """Return a source file's name below the package; that of the package itself is empty."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+SOURCES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def is_module(name: str) -> bool:
+    """Tell whether a full name is one of the package's modules."""
+    return name == PACKAGE or (name.startswith(f"{PACKAGE}.") and name.removeprefix(f"{PACKAGE}.") in SOURCES)
+
+
+def read_imports(source: str, package: str) -> set[Import]:
+    """Return all imports of a source, wherever in it they stand.
+
+    Args:
+        source: Its text.
+        package: Full name of the package that relative imports start from.
+    """
+    return set(_walk(ast.parse(source), package, typing=False))
+
+
+def _walk(node: ast.AST, package: str, *, typing: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, typing) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = package.split(".")
+        parts = base[: len(base) - node.level + 1] if node.level else []
+        origin = ".".join([*parts, *filter(None, [node.module])])
+        for alias in node.names:
+            # What is imported from a package may be a module of it.
+            name = f"{origin}.{alias.name}"
+            yield Import(name if is_module(name) else origin, typing)
+    elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in node.body:
+            yield from _walk(child, package, typing=True)
+        for child in node.orelse:
+            yield from _walk(child, package, typing=typing)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child, package, typing=typing)
+
+
+def imports_of(module: str) -> set[Import]:
+    """Return the imports of one of the package's modules."""
+    path = SOURCES[module]
+    full = f"{PACKAGE}.{module}".rstrip(".")
+    return read_imports(path.read_text(encoding="utf-8"), full if path.stem == "__init__" else full.rpartition(".")[0])
+
+
+def covers(patterns: str, name: str) -> bool:
+    """Tell whether a name is among the patterns."""
+    for pattern in patterns.split():
+        whole = pattern.removesuffix(".*")
+        if name == whole or (whole != pattern and name.startswith(f"{whole}.")):
+            return True
+    return False
+
+
+def violations(imports: set[Import], allowed: Allowed) -> list[str]:
+    """Return the names that may not be imported."""
+    return sorted(name for name, typing in imports if not _may(name, allowed, typing=typing))
+
+
+def _may(name: str, allowed: Allowed, *, typing: bool) -> bool:
+    if name.partition(".")[0] == PACKAGE:
+        own = name.removeprefix(PACKAGE).removeprefix(".")
+        return covers(allowed.own, own) or (typing and covers(allowed.types, own))
+    parts = name.split(".")
+    if parts[0] in sys.stdlib_module_names:
+        effects = {".".join(parts[: i + 1]) for i in range(len(parts))} & EFFECTS
+        return all(covers(allowed.effects, effect) for effect in effects)
+    return covers(allowed.outside, name)
+
+
+def test_every_module_has_its_row_in_the_table() -> None:
+    assert not SOURCES.keys() - ALLOWED.keys()
+
+
+@pytest.mark.parametrize("module", SOURCES, ids=lambda module: module or PACKAGE)
+def test_a_module_imports_what_the_table_allows_alone(module: str) -> None:
+    assert violations(imports_of(module), ALLOWED[module]) == []
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """At run time; annotations may point both ways."""
+    graph = {
+        f"{PACKAGE}.{module}".rstrip("."): {
+            name for name, typing in imports_of(module) if is_module(name) and not typing
+        }
+        for module in SOURCES
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(SOURCES)
+
+
+def test_the_table_itself_has_no_circle() -> None:
+    """What may be imported may be imported by all that may: otherwise the table would allow a circle."""
+    rooms = {module.partition(".")[0] for module in ALLOWED}
+    graph: dict[str, set[str]] = {room: set() for room in rooms}
+    for module, allowed in ALLOWED.items():
+        room = module.partition(".")[0]
+        graph[room] |= {name.partition(".")[0] for name in allowed.own.split()} - {room}
+    assert set(TopologicalSorter(graph).static_order()) == rooms
+
+
+def test_the_pure_modules_touch_nothing() -> None:
+    for module in ("exceptions", "protocol", "settings", "session", "wire.websocket", "wire.deflate", "wire.handshake"):
+        allowed = ALLOWED[module]
+        assert not allowed.effects
+        assert allowed.outside == ("tornado.speedups" if module == "wire.websocket" else "")
+
+
+def test_tornado_is_the_business_of_few() -> None:
+    users = {module for module in SOURCES if any(name.split(".")[0] == "tornado" for name, _ in imports_of(module))}
+    assert users <= {"callbacks", "handlers", "router", "wire.stream", "wire.websocket"}
+
+
+def test_a_transport_knows_neither_handler_nor_router_nor_container() -> None:
+    for module in SOURCES:
+        if module.partition(".")[0] == "transports":
+            imported = {name.removeprefix(f"{PACKAGE}.") for name, _ in imports_of(module)}
+            assert not imported & {"handlers", "router", "container"}
+
+
+def test_every_import_is_seen() -> None:
+    """In functions, under conditions, from a parent package, of a module or of a name in it."""
+    source = """
+import os.path, zlib
+from typing import TYPE_CHECKING
+from . import deflate
+from .. import session as its_session
+from ..exceptions import WebSocketError
+from tornado.web import HTTPError
+if TYPE_CHECKING:
+    from .stream import Connection
+else:
+    from .handshake import accept_handshake
+def function():
+    try:
+        import sockjs_tornado.router
+    except ImportError:
+        from ..settings import Settings
+"""
+    runtime = {"os.path", "zlib", "typing", "tornado.web"}
+    runtime |= {f"{PACKAGE}.{name}" for name in ("wire.deflate", "session", "exceptions", "wire.handshake", "router")}
+    runtime |= {f"{PACKAGE}.settings"}
+    expected = {Import(name, False) for name in runtime} | {Import(f"{PACKAGE}.wire.stream", True)}
+    assert read_imports(source, f"{PACKAGE}.wire") == expected
+
+
+def test_what_is_not_allowed_is_found() -> None:
+    source = """
+from typing import TYPE_CHECKING
+import json, os.path, redis
+import asyncio
+import tornado.web, tornado.iostream.x
+from . import router, container
+from .wire.stream import Connection
+from .transports.xhr import XhrSend
+from .wire import websocket
+if TYPE_CHECKING:
+    from .session import Session
+    from .handlers import SockJSHandler
+"""
+    imports = read_imports(source, PACKAGE)
+    allowed = Allowed("router wire.*", outside="tornado.web", effects="asyncio", types="session container")
+    expected = [
+        "os.path",
+        "redis",
+        "sockjs_tornado.container",
+        "sockjs_tornado.handlers",
+        "sockjs_tornado.transports.xhr",
+    ]
+    assert violations(imports, allowed) == [*expected, "tornado.iostream.x"]
+    assert "asyncio" in violations(imports, Allowed())
+    assert f"{PACKAGE}.wire.stream" in violations(imports, Allowed("wire"))
