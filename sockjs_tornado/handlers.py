@@ -192,7 +192,13 @@ class SockJSHandler(RequestHandler):
         """Give the connection to ``protocol``."""
         self.set_status(status)
         stream = self._leave()
-        await take_over(stream, protocol, nodelay=self._endpoint.server.settings.disable_nagle)
+        server = self._endpoint.server
+        # On its way it counts already: the router's end waits for it.
+        server.container.connection_opened()
+        try:
+            await take_over(stream, protocol, nodelay=server.settings.disable_nagle)
+        finally:
+            server.container.connection_closed()
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left."""

@@ -387,7 +387,8 @@ class Session:
                 if hold == _GATHERING:
                     self._hold = _GATHERING | _SCHEDULED
                     self._host.call_soon(self._gathered)
-                if self._queued > self._settings.max_queue_bytes:
+                # One message, however big, is no pile.
+                if self._queued > self._settings.max_queue_bytes and len(self._outbox) > 1:
                     self._overflow()
 
     def send_prepared(self, message: PreparedMessage) -> None:

@@ -182,9 +182,9 @@ class Settings(_Checked):
         max_message_size: Bytes of one incoming message or POST body; more is refused with close code 1009 or
             status 413. Default 10485760 (10 MiB). Tornado reads a POST's body before this is looked at: give its
             ``HTTPServer`` a ``max_body_size`` as well.
-        max_queue_bytes: Characters that may wait for one client in the server; a client that lets more pile up is
-            closed with code 3008. As many may wait for an application whose callbacks fall behind: websockets are not
-            read meanwhile, and POSTs beyond it get 429. Default 1048576 (1 MiB).
+        max_queue_bytes: Characters that may wait for one client in the server; a client that lets more messages pile
+            up is closed with code 3008. As many may wait for an application whose callbacks fall behind: websockets are
+            not read meanwhile, and POSTs beyond it get 429. Default 1048576 (1 MiB).
         websocket_ping_interval: Seconds between websocket pings, 0 (the default) for none.
         websocket_ping_timeout: Seconds after a ping in which something must arrive, or the connection is dropped;
             0, the default, means as long as the interval.

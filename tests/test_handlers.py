@@ -435,7 +435,8 @@ async def test_every_transport_works_over_tls(
     serve: Serve, join: Join, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 10_000}), ssl_options=server_tls)
+    settings = {"response_limit": 10_000, "max_queue_bytes": 4_000_000}
+    server = await serve(SockJSRouter(journal, "/echo", settings), ssl_options=server_tls)
     peer = join(server, transport, tls=client_tls)
     assert await peer.frame() == "o"
     connection = await journal.connection()

@@ -930,7 +930,8 @@ def test_a_client_that_does_not_read_is_closed_at_the_bound(host: FakeHost, sess
     receiver = Receiver(session).attach()
     receiver.full = True
     session.send("fills the buffer")
-    session.send("x" * 100)
+    session.send("x" * 50)
+    session.send("x" * 50)
     assert session.state is SessionState.OPEN
     session.send("x")
     assert (session.state, session.close_code, session.close_reason) == (SessionState.CLOSING, 3008, "Slow consumer")
@@ -941,6 +942,8 @@ def test_a_client_that_does_not_poll_is_closed_at_the_bound(host: FakeHost) -> N
     session = make_session(host, max_queue_bytes=100)
     Receiver(session, 1).attach()
     session.send("x" * 101)
+    assert not session.is_closed  # one message is no pile
+    session.send("x")
     assert session.close_code == 3008
     assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
 

@@ -101,14 +101,14 @@ class WebSocketReceiver(Connection):
 
     def _work_off(self, events: list[Event]) -> None:
         messages: list[Message] = []
-        pong = None
+        pongs = b""
         try:
             for event in events:
                 if isinstance(event, str | bytes):
                     messages.extend(self._decode(event))
                 elif isinstance(event, Ping):
-                    # RFC 6455, section 5.5.3: the most recent one is enough.
-                    pong = event.payload
+                    # Answered together, so that many pings are not as many writes.
+                    pongs += pong_frame(event.payload)
                 elif not isinstance(event, Pong):
                     if messages:
                         self._session.receive(messages)
@@ -123,8 +123,8 @@ class WebSocketReceiver(Connection):
             return
         if messages:
             self._session.receive(messages)
-        if pong is not None and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
-            self.write(pong_frame(pong))
+        if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
+            self.write(pongs)
 
     def _decode(self, message: Message) -> Sequence[Message]:
         if isinstance(message, bytes):

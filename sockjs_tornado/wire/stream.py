@@ -81,6 +81,14 @@ class Connection(asyncio.BufferedProtocol):
         # What to write first, and then what had been read before: each is needed once.
         self._first: tuple[bytes, bytes] | None = (head, b"")
 
+    def expect(self) -> None:
+        """Hear that the connection is on its way."""
+        self._keeper.connection_opened()
+
+    def miss(self) -> None:
+        """Hear that it will not come."""
+        self._keeper.connection_closed()
+
     def set_unread(self, unread: bytes) -> None:
         """Take the bytes that had been read before the connection was taken over."""
         if self._first is not None:
@@ -92,7 +100,6 @@ class Connection(asyncio.BufferedProtocol):
         assert self._first is not None
         head, unread = self._first
         self._first = None
-        self._keeper.connection_opened()
         self.transport.write(head)
         self.opened()
         if unread:
@@ -191,19 +198,29 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) ->
         protocol: The new owner.
         nodelay: Whether small writes leave at once (TCP_NODELAY).
     """
-    if stream.closed():
-        return
+    protocol.expect()
+    moved = False
     try:
-        # Set for both handles; before anything is written, and whatever asyncio makes of the socket.
+        moved = await _move(stream, protocol, nodelay)
+    finally:
+        if not moved:
+            protocol.miss()
+
+
+async def _move(stream: IOStream, protocol: Connection, nodelay: bool) -> bool:
+    if stream.closed():
+        return False
+    try:
+        # Before anything is written; asyncio sets it again for what it makes of the socket.
         stream.set_nodelay(nodelay)
         if isinstance(stream, SSLIOStream):
             _StreamTransport(stream, protocol).start()
-            return
+            return True
         unread = _take_unread(stream)
         sock = stream.socket.dup()
     except (StreamClosedError, OSError):
         stream.close()
-        return
+        return False
     protocol.set_unread(unread)
     # The read that was still waiting for bytes ends here; the connection goes on under its second handle.
     stream.close()
@@ -212,12 +229,13 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) ->
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
-            return
+            return False
         raise
     if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
-        # asyncio has switched Nagle's algorithm off; and the connection may be over already.
+        # The connection may be over already.
         with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    return True
 
 
 def _take_unread(stream: IOStream) -> bytes:

@@ -12,7 +12,6 @@ parser ignores everything.
 """
 
 import codecs
-import io
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -100,8 +99,8 @@ class FrameParser:
     """
 
     __slots__ = (
-        "_binary",
         "_buffer",
+        "_collected",
         "_compressed",
         "_dead",
         "_decoder",
@@ -113,7 +112,6 @@ class FrameParser:
         "_max_size",
         "_message",
         "_size",
-        "_text",
     )
 
     def __init__(self, max_size: int, inflater: Inflater | None = None) -> None:
@@ -131,9 +129,8 @@ class FrameParser:
         self._message = CONTINUATION
         self._compressed = False
         self._size = 0
-        self._text: io.StringIO | None = None
-        self._decoder: codecs.IncrementalDecoder
-        self._binary: bytearray | None = None
+        self._collected: bytearray | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes from the peer and return the events they complete, in order."""
@@ -175,7 +172,7 @@ class FrameParser:
 
     def _fail(self, events: list[Event], error: WebSocketError) -> None:
         self._dead = True
-        self._text = self._binary = None
+        self._collected = self._decoder = None
         events.append(error)
 
     def _read_frame(self, data: bytes, position: int, end: int, events: list[Event]) -> int:
@@ -272,7 +269,7 @@ class FrameParser:
             assert self._inflater is not None
             chunk = self._inflater.inflate(chunk, final=final, limit=self._max_size - self._size)
         self._size += len(chunk)
-        if final and self._text is None and self._binary is None:
+        if final and self._collected is None:
             # The whole message in one piece.
             events.append(chunk.decode() if self._message == TEXT else chunk)
             self._message = CONTINUATION
@@ -282,25 +279,19 @@ class FrameParser:
         return stop
 
     def _collect(self, chunk: bytes, final: bool, events: list[Event]) -> None:
-        # Into one growing buffer: a list would hold an object for each fragment, however small.
-        if self._message == TEXT:
-            # Decoded as it comes, so that bad UTF-8 is found at once and not a megabyte later.
-            if self._text is None:
-                self._text = io.StringIO()
-                self._decoder = codecs.getincrementaldecoder("utf-8")()
-            self._text.write(self._decoder.decode(chunk, final))
-            if final:
-                events.append(self._text.getvalue())
-        else:
-            if self._binary is None:
-                self._binary = bytearray()
-            self._binary += chunk
-            if final:
-                events.append(bytes(self._binary))
+        # Into one growing buffer: a list, and StringIO too, would hold an object for each fragment, however small.
+        if self._collected is None:
+            self._collected = bytearray()
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if self._message == TEXT else None
+        if self._decoder is not None:
+            # Bad UTF-8 is found at once and not a megabyte later.
+            self._decoder.decode(chunk)
+        self._collected += chunk
         if final:
+            events.append(bytes(self._collected) if self._decoder is None else self._collected.decode())
             self._message = CONTINUATION
             self._size = 0
-            self._text = self._binary = None
+            self._collected = self._decoder = None
 
 
 def _parse_close(payload: bytes) -> Close:

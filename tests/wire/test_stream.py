@@ -524,7 +524,7 @@ async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(s
     await passed(site.finished)
     await stopping
     assert server.heard == []
-    assert server.keeper.opened == 0
+    assert server.keeper.opened == server.keeper.closed == 1
 
 
 async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> None:
