@@ -57,7 +57,7 @@ clean: ## remove everything that was made here
 
 .PHONY: test-system
 test-system: # no stamp: it looks for a few commands, and is done when they are there
-	@scripts/system-packages node chromium
+	@scripts/system-packages node chromium proxies
 
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)

@@ -20,6 +20,7 @@ from .connection import ConnectionInfo, SockJSConnection
 from .exceptions import ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode
 from .router import SockJSRouter
+from .session import Session
 from .settings import Compression, Settings
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionClosed",
     "ConnectionInfo",
+    "Session",
     "Settings",
     "SockJSConnection",
     "SockJSError",

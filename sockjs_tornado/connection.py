@@ -10,7 +10,8 @@ message)`` is the way in from outside.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Generator, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -19,7 +20,34 @@ from .exceptions import ConnectionClosed
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["ConnectionInfo", "Drain", "SockJSConnection"]
+__all__ = ["ConnectionInfo", "Drain", "Headers", "SockJSConnection"]
+
+logger = logging.getLogger(__name__)
+
+
+class Headers(Mapping[str, str]):
+    """Header fields, found by their name in any case.
+
+    Args:
+        fields: The fields.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = {name.lower(): value for name, value in fields.items()}
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._fields!r})"
 
 
 class ConnectionInfo:
@@ -27,19 +55,34 @@ class ConnectionInfo:
 
     Attributes:
         ip: Address of the client (of the last proxy, unless the HTTP server was made with ``xheaders=True``).
+        port: Its port; 0 where there is none to tell, as on a Unix socket.
         path: Path of the request as it was sent.
         uri: Path and query.
         prefix: The part of the path that the router's prefix matched.
         transport: Name of the transport that opened the session, such as ``"websocket"``.
-        headers: Selected header fields, by lower-case name.
+        headers: Selected header fields, found by their name in any case: origin, referer, user-agent, accept-language,
+            host, via, x-real-ip, x-client-ip, x-cluster-client-ip and x-forwarded-*; authorization as well where an
+            origin list is configured.
         cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
             page may open a session with the visitor's cookies.
     """
 
-    __slots__ = ("cookies", "headers", "ip", "path", "prefix", "transport", "uri")
+    __slots__ = ("_cookies", "headers", "ip", "path", "port", "prefix", "transport", "uri")
 
     #: Header fields that are passed on, beside those starting with ``x-forwarded-``.
-    SAFE_HEADERS = frozenset({"origin", "referer", "user-agent", "accept-language", "host", "x-real-ip", "via"})
+    SAFE_HEADERS = frozenset(
+        {
+            "origin",
+            "referer",
+            "user-agent",
+            "accept-language",
+            "host",
+            "via",
+            "x-real-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+        }
+    )
 
     def __init__(
         self,
@@ -49,15 +92,25 @@ class ConnectionInfo:
         prefix: str,
         transport: str,
         headers: Mapping[str, str],
-        cookies: Mapping[str, str],
+        cookies: Mapping[str, str] | None,
+        port: int = 0,
     ) -> None:
         self.ip = ip
+        self.port = port
         self.uri = uri
         self.path = uri.partition("?")[0]
         self.prefix = prefix
         self.transport = transport
-        self.headers = headers
-        self.cookies = cookies
+        self.headers = Headers(headers)
+        self._cookies = cookies
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The request's cookies, by name."""
+        if self._cookies is None:
+            logger.debug("no cookies without allowed_origins: any site's page may open a session")
+            self._cookies = {}
+        return self._cookies
 
     @property
     def arguments(self) -> dict[str, list[str]]:
@@ -71,7 +124,7 @@ class ConnectionInfo:
 
     def get_header(self, name: str, default: str | None = None) -> str | None:
         """Return a header field by its name in any case, or ``default``."""
-        return self.headers.get(name.lower(), default)
+        return self.headers.get(name, default)
 
     def get_cookie(self, name: str, default: str | None = None) -> str | None:
         """Return a cookie's value, or ``default``."""
@@ -116,6 +169,8 @@ class SockJSConnection:
         session: The same. ``session.server`` is the router.
     """
 
+    session: "Session"
+
     def __init__(self, session: "Session") -> None:
         self.session = session
 
@@ -156,6 +211,8 @@ class SockJSConnection:
 
         Raises:
             TypeError: The message is of another type, or bytes on a transport that carries text alone.
+            RuntimeError: In another thread than the event loop's; ``loop.call_soon_threadsafe(connection.send,
+                message)`` is the way from there.
         """
         session = self.session
         if type(message) is not str or binary:
@@ -191,6 +248,11 @@ class SockJSConnection:
     def is_closed(self) -> bool:
         """Whether the connection is over."""
         return self.session.is_closed
+
+    @property
+    def id(self) -> str:
+        """A name for logs, unique among the router's connections. It is not the session id, which is a secret."""
+        return self.session.label
 
     @property
     def close_code(self) -> int | None:

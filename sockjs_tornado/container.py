@@ -1,6 +1,8 @@
 """Where a router keeps its sessions, with every deadline behind one timer."""
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import math
 import sys
@@ -114,7 +116,9 @@ class Deadlines:
                     # Nor has one that cancelled itself.
                     if owner.bucket == bucket:
                         owner.bucket = None
-                        self.schedule(owner)
+                        # Who did nothing about a deadline has none any more: it would be due again at once, for ever.
+                        if owner.due > now:
+                            self.schedule(owner)
         if self._buckets:
             self._set_timer(min(self._buckets))
 
@@ -146,6 +150,7 @@ class SessionContainer:
         self._all: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._labels = itertools.count(1)
         self._emptied: asyncio.Event | None = None
         self._patience = settings.disconnect_delay
         self.read_buffer = memoryview(bytearray(READ_SIZE))
@@ -195,6 +200,10 @@ class SessionContainer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def next_label(self) -> str:
+        """Return a name for a session that no other one had."""
+        return str(next(self._labels))
+
     def connection_opened(self) -> None:
         """Count a connection that was taken over."""
         self._connections += 1
@@ -221,9 +230,12 @@ class SessionContainer:
             self._emptied = asyncio.Event()
         self._look_whether_empty()
         await self._emptied.wait()
-        tasks = self._tasks - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._patience)
+        current = asyncio.current_task()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                # A callback that ends may be followed by on_close.
+                while tasks := self._tasks - {current}:
+                    await asyncio.wait(tasks)
         self._deadlines.close()
 
     @property

@@ -28,6 +28,7 @@ class SockJSHandler(RequestHandler):
     def initialize(self, endpoint: Endpoint) -> None:
         """Take what the URL spec holds for every request."""
         self._endpoint = endpoint
+        endpoint.server.application = self.application
         self.session_id = ""
         self.answered = False
         self._held: asyncio.Future[None] | None = None
@@ -118,19 +119,24 @@ class SockJSHandler(RequestHandler):
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Describe the request for the application."""
-        headers = {
-            name.lower(): value
-            for name, value in self.request.headers.items()
-            if name.lower() in ConnectionInfo.SAFE_HEADERS or name.lower().startswith("x-forwarded-")
-        }
         restricted = self._endpoint.server.origins.restricted
+        headers = {
+            name: value
+            for name, value in self.request.headers.items()
+            if (lower := name.lower()) in ConnectionInfo.SAFE_HEADERS
+            or lower.startswith("x-forwarded-")
+            or (restricted and lower == "authorization")
+        }
+        context = getattr(self.request.connection, "context", None)
+        address = getattr(context, "address", None)
         return ConnectionInfo(
             ip=self.remote_ip,
+            port=address[1] if isinstance(address, tuple) and len(address) > 1 else 0,
             uri=self.request.uri or "",
             prefix=self.request.path.rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,
-            cookies=self._cookies() if restricted else {},
+            cookies=self._cookies() if restricted else None,
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -192,13 +198,7 @@ class SockJSHandler(RequestHandler):
         """Give the connection to ``protocol``."""
         self.set_status(status)
         stream = self._leave()
-        server = self._endpoint.server
-        # On its way it counts already: the router's end waits for it.
-        server.container.connection_opened()
-        try:
-            await take_over(stream, protocol, nodelay=server.settings.disable_nagle)
-        finally:
-            server.container.connection_closed()
+        await take_over(stream, protocol, nodelay=self._endpoint.server.settings.disable_nagle)
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left."""

@@ -1,17 +1,21 @@
 """The router: what an application makes, and what holds everything else together."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
 
 from .connection import ConnectionInfo, SockJSConnection, encode_text
 from .container import SessionContainer
+from .exceptions import ConfigurationError
 from .handlers import SockJSHandler
 from .origins import OriginPolicy
 from .protocol import CloseCode, PreparedMessage, check_close_code
 from .session import Session
 from .settings import Settings
+from .stats import Stats
 from .transports import offered_endpoints
 
 __all__ = ["SockJSRouter"]
@@ -29,13 +33,17 @@ class SockJSRouter:
         connection: A subclass of SockJSConnection, or any callable that makes a connection of a session.
         prefix: Where the URLs begin, such as ``"/chat"``; a regular expression, without capturing groups.
         user_settings: A :class:`~sockjs_tornado.settings.Settings`, or a mapping of its names.
+        io_loop: Tornado's name for the event loop; taken for compatibility, the running loop is what counts.
+        session_kls: A subclass of :class:`~sockjs_tornado.session.Session` to make sessions of.
 
     Raises:
-        ConfigurationError: A setting is not acceptable.
+        ConfigurationError: A setting or the prefix is not acceptable.
 
     Attributes:
-        settings: The settings.
+        settings: The settings, also as ``settings["name"]``.
         urls: URL specs for ``tornado.web.Application``.
+        stats: Counters; ``stats.dump()`` returns them.
+        application: The application that serves the router, once it has served a request.
         origins: The origin policy.
         container: The sessions.
         closed: Whether :meth:`close` has finished.
@@ -48,31 +56,61 @@ class SockJSRouter:
         connection: Callable[[Session], SockJSConnection],
         prefix: str = "",
         user_settings: Settings | Mapping[str, Any] | None = None,
+        io_loop: IOLoop | None = None,
+        session_kls: type[Session] | None = None,
     ) -> None:
         settings = user_settings
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
         self.container = SessionContainer(self.settings)
+        self.stats = Stats(lambda: self.container.open_sessions)
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
+        self.application: Any = None
         self.closed = False
         self._connection = connection
-        prefix = prefix.rstrip("/")
+        self._io_loop = io_loop
+        self._session_class = session_kls or Session
+        prefix = _checked(prefix)
         self.urls = [
             URLSpec(prefix + pattern, SockJSHandler, {"endpoint": endpoint(self)})
             for pattern, endpoint in offered_endpoints(self.settings, self.origins.restricted)
         ]
 
-    def open_session(self, session_id: str | None, info: ConnectionInfo) -> Session:
+    @property
+    def io_loop(self) -> IOLoop:
+        """The event loop, by Tornado's name."""
+        return self._io_loop or IOLoop.current()
+
+    def apply_routes(self, routes: list[Any]) -> list[Any]:
+        """Add the URL specs to a list of routes and return it."""
+        routes.extend(self.urls)
+        return routes
+
+    def create_session(
+        self, session_id: str | None, register: bool = True, info: ConnectionInfo | None = None
+    ) -> Session:
         """Make a session and keep it.
 
         Args:
-            session_id: The client's name for it; None for a websocket's, which cannot be found again.
+            session_id: The client's name for it.
+            register: Whether requests find it by that name; a websocket's session, which ends with its connection,
+                is not found.
             info: The request that opens it.
         """
-        session = Session(self._connection, self, session_id, info)
+        if info is None:
+            info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
+        session = self._session_class(self._connection, self, session_id if register else None, info)
         self.container.add(session)
         return session
+
+    def get_session(self, session_id: str) -> Session | None:
+        """Return the session that a client calls ``session_id``, None where there is none."""
+        return self.container.get(session_id)
+
+    def get_connection_class(self) -> Callable[[Session], SockJSConnection]:
+        """Return what makes the connections."""
+        return self._connection
 
     @property
     def connections(self) -> list[SockJSConnection]:
@@ -88,9 +126,13 @@ class SockJSRouter:
 
         Raises:
             TypeError: The message is of another type.
+            RuntimeError: In another thread than the event loop's.
         """
         prepared = PreparedMessage(encode_text(message))
-        for client in tuple(clients):
+        receivers = tuple(clients)
+        if receivers:
+            receivers[0].session.check_thread()
+        for client in receivers:
             client.session.send_prepared(prepared)
 
     async def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
@@ -110,3 +152,21 @@ class SockJSRouter:
         check_close_code(code)
         await self.container.close(code, reason)
         self.closed = True
+
+
+def _checked(prefix: str) -> str:
+    """Return a prefix without the slash at its end.
+
+    Raises:
+        ConfigurationError: No path can begin with it.
+    """
+    takes = 'takes "" or a path such as "/chat", which may be a regular expression without capturing groups'
+    if not isinstance(prefix, str):
+        raise ConfigurationError(f"prefix: got {prefix!r} ({type(prefix).__name__}), {takes}")
+    try:
+        groups = re.compile(prefix).groups
+    except re.error as error:
+        raise ConfigurationError(f"prefix: got {prefix!r} ({error}), {takes}") from None
+    if groups or prefix[:1].isalnum():
+        raise ConfigurationError(f"prefix: got {prefix!r}, {takes}")
+    return prefix.rstrip("/")

@@ -6,8 +6,10 @@ everything else is the session's own decision.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import IntEnum
+from threading import get_ident
+from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
 from .callbacks import Callbacks
@@ -100,6 +102,9 @@ class Host(Protocol):
     def now(self) -> float:
         """Return monotonic seconds."""
 
+    def next_label(self) -> str:
+        """Return a name that no session has had."""
+
     def schedule(self, owner: Any) -> None:
         """See that ``owner.check`` is called once ``owner.due`` has come."""
 
@@ -143,6 +148,14 @@ class SessionSettings(Protocol):
         """Whether a session is for one address alone."""
 
 
+class Counters(Protocol):
+    """What a session counts."""
+
+    connections: int
+    messages_sent: int
+    messages_received: int
+
+
 class Server(Protocol):
     """What a session needs of its router."""
 
@@ -153,6 +166,10 @@ class Server(Protocol):
     @property
     def container(self) -> Host:
         """What keeps the session."""
+
+    @property
+    def stats(self) -> Counters:
+        """The router's counters."""
 
 
 class Session:
@@ -170,6 +187,7 @@ class Session:
         state: A :class:`SessionState`.
         conn: The application's connection.
         conn_info: What is known of the request that opened the session.
+        label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
         is_accepted: Whether ``on_open`` has let the client in.
@@ -188,6 +206,8 @@ class Session:
         "_queued",
         "_receiver",
         "_settings",
+        "_stats",
+        "_thread",
         "_told",
         "_waiters",
         "bucket",
@@ -198,6 +218,7 @@ class Session:
         "drain",
         "due",
         "is_accepted",
+        "label",
         "server",
         "session_id",
         "state",
@@ -214,6 +235,8 @@ class Session:
         # The application puts attributes of its own there.
         self.server: Any = server
         self._settings = server.settings
+        self._stats = server.stats
+        self._thread = get_ident()
         self.session_id = session_id
         self.state = CONNECTING
         self.conn_info = info
@@ -228,6 +251,7 @@ class Session:
         self._hold = 0 if server.settings.immediate_flush else _GATHERING
         self._told = False
         self._waiters: list[Callable[[], None]] | None = None
+        self.label = self._host.next_label()
         self.bucket: int | None = None
         self.due = self._host.now() + self._settings.disconnect_delay
         self.drain = Drain(self)
@@ -236,8 +260,7 @@ class Session:
         self._host.schedule(self)
 
     def __repr__(self) -> str:
-        label = "websocket" if self.session_id is None else f"{ascii(self.session_id[:4])[1:-1]}…"
-        return f"<{type(self).__name__} {label} {self.state.name} at {id(self):#x}>"
+        return f"<{type(self).__name__} {self.label} {self.conn_info.transport} {self.state.name}>"
 
     def _set_state(self, state: SessionState) -> None:
         if state not in _TRANSITIONS[self.state]:
@@ -302,6 +325,7 @@ class Session:
 
     def _listen(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        self._stats.connections += 1
         self.due = self._host.now() + self._settings.heartbeat_delay
         self._host.schedule(self)
 
@@ -334,6 +358,7 @@ class Session:
     def receive(self, messages: Sequence[Message]) -> None:
         """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
         if self.state is OPENED:
+            self._stats.messages_received += len(messages)
             self._hold |= _CORKED
             self._callbacks.deliver(messages)
             self._uncork()
@@ -366,6 +391,35 @@ class Session:
         return self.state >= CLOSING
 
     @property
+    def is_attached(self) -> bool:
+        """Whether the client listens at this moment."""
+        return self._receiver is not None
+
+    @property
+    def transport_name(self) -> str:
+        """Name of the transport that opened the session."""
+        return self.conn_info.transport
+
+    @property
+    def handler(self) -> SimpleNamespace:
+        """An object with the ``application`` that serves the router; request handlers themselves are not kept."""
+        return SimpleNamespace(application=self.server.application)
+
+    def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
+        """Send a message as the connection's ``send`` does it; the name that sockjs-tornado 1.0 had.
+
+        Args:
+            msg: The message.
+            stats: Without effect.
+            binary: As for the connection's ``send``.
+        """
+        self.conn.send(msg, binary)
+
+    def broadcast(self, clients: Iterable[SockJSConnection], msg: Any) -> None:
+        """Send one message to many connections, as the router's ``broadcast`` does it."""
+        self.server.broadcast(clients, msg)
+
+    @property
     def is_overrun(self) -> bool:
         """Whether more waits for the application than may."""
         return self._callbacks.backlog > self._settings.max_queue_bytes
@@ -375,8 +429,22 @@ class Session:
         """Whether the client does not keep up with what is sent to it."""
         return self.state is OPENED and (self._queued > HIGH_WATER or bool(self._hold & _PAUSED))
 
+    def check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the event loop's, where nothing here may be used."""
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "a connection belongs to its event loop's thread; "
+                "from another one use loop.call_soon_threadsafe(connection.send, message)"
+            )
+
     def send(self, message: Message) -> None:
-        """Send one message; after the end it goes nowhere."""
+        """Send one message; after the end it goes nowhere.
+
+        Raises:
+            RuntimeError: In another thread than the event loop's.
+        """
+        if get_ident() != self._thread:
+            self.check_thread()
         if self.state is OPENED:
             self._outbox.append(message)
             self._queued += len(message)
@@ -398,6 +466,7 @@ class Session:
             if receiver is None or self._hold or self._outbox:
                 self.send(message.text)
             else:
+                self._stats.messages_sent += 1
                 receiver.send_prepared(message)
 
     def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
@@ -408,9 +477,11 @@ class Session:
             reason: The same in words.
 
         Raises:
+            RuntimeError: In another thread than the event loop's.
             TypeError: The reason is no ``str``.
             ValueError: The code is another one.
         """
+        self.check_thread()
         check_close_code(code)
         if not isinstance(reason, str):
             raise TypeError(f"a close reason is str, not {type(reason).__name__}")
@@ -487,6 +558,7 @@ class Session:
             messages = self._outbox
             self._outbox = []
             self._queued = 0
+            self._stats.messages_sent += len(messages)
             receiver.send_messages(messages)
             if self._waiters is not None:
                 self._wake()

@@ -12,6 +12,7 @@ from typing import Any
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.protocol import Message, PreparedMessage
 from sockjs_tornado.session import Session
+from sockjs_tornado.stats import Stats
 
 IP = "192.0.2.1"
 
@@ -34,6 +35,8 @@ class FakeHost:
         removed: The sessions that have ended, in order.
     """
 
+    labels = 0
+
     def __init__(self, *, eager: bool = True) -> None:
         self.closing = False
         self.time = 1000.0
@@ -45,6 +48,10 @@ class FakeHost:
 
     def now(self) -> float:
         return self.time
+
+    def next_label(self) -> str:
+        self.labels += 1
+        return str(self.labels)
 
     def schedule(self, owner: Any) -> None:
         if owner not in self._deadlines and owner.due != math.inf:
@@ -249,5 +256,5 @@ def make_session(
         acts: What the notes do in their callbacks.
         settings: Options of the server.
     """
-    server = SimpleNamespace(settings=Settings(**settings), container=host)
+    server = SimpleNamespace(settings=Settings(**settings), container=host, stats=Stats(list))
     return Session(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())

@@ -64,6 +64,7 @@ class ServerProgram:
         )
         assert self._process.stdout is not None
         self._output = self._process.stdout
+        self._asked = False
         self._ended: Ended | None = None
         ready, _, _ = select.select([self._output], [], [], PATIENCE)
         line = self._output.readline() if ready else ""
@@ -74,7 +75,10 @@ class ServerProgram:
 
     def ask_to_stop(self) -> None:
         """Begin its end, without waiting."""
-        self._process.terminate()
+        # Once: a second signal would meet a program that is almost gone and has let go of its handler.
+        if not self._asked:
+            self._asked = True
+            self._process.terminate()
 
     def stop(self) -> Ended:
         """End it, if it has not ended, and return what it left behind."""

@@ -329,7 +329,7 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
     session, receiver = opened(host, on_open=way(fail))
     session.receive(["1"])
     await host.settle()
-    record = logged.take("on_open of <Session websocket ")
+    record = logged.take("on_open of <Session 1 xhr ")
     assert record.levelname == "ERROR"
     assert record.exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
@@ -344,7 +344,7 @@ async def test_an_exception_in_on_message_is_logged_and_closes(
     session.receive(["1", "2"])
     session.receive(["3"])
     await host.settle()
-    assert logged.take("on_message of <Session websocket ").exc_info[0] is LookupError
+    assert logged.take("on_message of <Session 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
 
@@ -361,7 +361,7 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
     session, receiver = opened(host, on_message=on_message)
     session.receive(["1", "2", "3"])
     await host.settle()
-    assert logged.take("on_message of <Session websocket ").exc_info[0] is LookupError
+    assert logged.take("on_message of <Session 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.conn.heard == ["open", "1", "2", INTERNAL_ERROR]
 
@@ -373,7 +373,7 @@ async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
     session, receiver = opened(host, on_close=way(fail))
     session.close()
     await host.settle()
-    assert logged.take("on_close of <Session websocket ").exc_info[0] is LookupError
+    assert logged.take("on_close of <Session 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", GO_AWAY]
     assert session.conn.heard == ["open", GO_AWAY]
 
@@ -404,7 +404,7 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
     await host.settle()
     session.close()
     await host.settle()
-    assert logged.take(f"{name} of <Session websocket ").exc_info[0] is asyncio.CancelledError
+    assert logged.take(f"{name} of <Session 1 xhr ").exc_info[0] is asyncio.CancelledError
     end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
     assert receiver.frames == ["o", end]
     assert (
@@ -429,6 +429,25 @@ async def test_a_cancelled_helper_does_not_end_the_others(host: LoopHost, logged
     await host.settle()
     logged.take("on_message of")
     assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
+
+
+async def test_a_callback_that_is_cancelled_itself_ends_quietly(host: LoopHost) -> None:
+    began = asyncio.Event()
+
+    async def wait_for_ever(conn: Notes, message: str) -> None:
+        began.set()
+        await asyncio.get_running_loop().create_future()
+
+    session, receiver = opened(host, on_message=wait_for_ever)
+    session.receive(["1", "2"])
+    await began.wait()
+    await asyncio.sleep(0)
+    # As when an event loop ends.
+    for task in host.tasks:
+        task.cancel()
+    await host.settle()
+    assert receiver.frames == ["o", (1001, "Going away")]
+    assert session.conn.heard == ["open", "1", (1001, "Going away")]
 
 
 @any_way

@@ -39,7 +39,8 @@ def test_info_tells_what_it_was_given() -> None:
     )
     assert (info.ip, info.uri, info.path, info.prefix) == (IP, "/chat/0/s/xhr?a=1", "/chat/0/s/xhr", "/chat")
     assert info.transport == "xhr"
-    assert info.headers is headers
+    assert dict(info.headers) == headers
+    assert info.headers["User-Agent"] == "curl/8"
     assert info.cookies is cookies
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from application import LogWatch
 from doubles import Notes, Receiver, make_session
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -248,6 +249,30 @@ def test_whoever_cancels_itself_when_it_is_called_is_forgotten(timers: Timers, d
     deadlines.schedule(owner)
     timers.advance(100)
     assert len(owner.checks) == 1
+    assert timers.pending == []
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_whoever_fails_when_it_is_called_harms_nobody(
+    timers: Timers, deadlines: Deadlines, moves: bool, logged: LogWatch
+) -> None:
+    class Broken(Owner):
+        def check(self, now: float) -> None:
+            self.checks.append(now)
+            if moves:
+                self.due = now + 10 if len(self.checks) == 1 else math.inf
+            raise LookupError
+
+    broken = Broken(1005)
+    others = [Owner(1005), Owner(1005), Owner(1010)]
+    for owner in (others[0], broken, *others[1:]):
+        deadlines.schedule(owner)
+    timers.advance(100)
+    assert [len(owner.checks) for owner in others] == [1, 1, 1]
+    # Without a new deadline it is not called again and again.
+    assert len(broken.checks) == (2 if moves else 1)
+    for _ in broken.checks:
+        assert logged.take("failed at its deadline").exc_info[0] is LookupError
     assert timers.pending == []
 
 
@@ -599,6 +624,54 @@ async def test_close_waits_for_an_async_on_close(container: SessionContainer) ->
     Receiver(session).attach()
     await container.close(3000, "Go away!")
     assert ended == [session.conn]
+
+
+async def test_close_waits_for_an_on_close_that_follows_a_callback(container: SessionContainer) -> None:
+    gate = asyncio.Event()
+    ended = []
+
+    async def on_close(conn: Notes) -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ended.append(conn)
+
+    session = keep(container, acts={"on_message": lambda conn, message: gate.wait(), "on_close": on_close})
+    Receiver(session).attach()
+    session.receive(["1"])
+    closing = asyncio.ensure_future(container.close(3000, "Go away!"))
+    await asyncio.sleep(0)
+    gate.set()
+    await closing
+    assert ended == [session.conn]
+
+
+async def test_close_gives_up_on_a_callback_after_disconnect_delay() -> None:
+    container = SessionContainer(Settings(disconnect_delay=0.01))
+    gate = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def on_close(conn: Notes) -> None:
+        await gate.wait()
+        ended.set()
+
+    session = keep(container, acts={"on_close": on_close})
+    Receiver(session).attach()
+    await container.close(3000, "Go away!")
+    assert not ended.is_set()
+    gate.set()
+    await ended.wait()
+
+
+async def test_close_waits_for_connections_on_their_way(container: SessionContainer) -> None:
+    container.connection_opened()
+    container.connection_opened()
+    closing = asyncio.ensure_future(container.close(3000, "Go away!"))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not closing.done()
+        container.connection_closed()
+    await closing
 
 
 async def test_close_may_be_called_by_a_callback(container: SessionContainer) -> None:

@@ -29,8 +29,10 @@ from client import (
     settle,
     within,
 )
+from tornado.ioloop import IOLoop
 
 from sockjs_tornado import ConfigurationError, Settings, SockJSConnection, SockJSRouter
+from sockjs_tornado.session import Session
 
 GONE = 'c[3000,"Go away!"]'
 
@@ -117,8 +119,14 @@ async def test_the_urls_begin_with_the_prefix(serve: Serve, connect: Connect, ur
     expected = 404 if "send" in url.path else 101 if url.path.endswith("websocket") else 200
     assert response.status == expected
     if base != "/":
-        other = await connect(await serve(SockJSRouter(Echo, prefix + "x")))
+        other = await connect(await serve(SockJSRouter(Echo, f"{prefix}/x")))
         assert (await other.fetch(url, prefix=base or "/y")).status == 404
+
+
+@pytest.mark.parametrize("prefix", ["x", "echo", "/(a)", "(/a)", "/(?P<name>a)", "/[", None, 1, b"/a"])
+def test_a_prefix_that_no_path_can_begin_with_is_refused(prefix: Any) -> None:
+    with pytest.raises(ConfigurationError, match="prefix"):
+        SockJSRouter(Echo, prefix)
 
 
 @pytest.mark.parametrize("transport", FRAMED)
@@ -221,6 +229,48 @@ def test_settings_come_as_a_mapping_or_as_settings() -> None:
             SockJSRouter(Echo, "/x", wrong)  # type: ignore[arg-type]
 
 
+# What moves over from sockjs-tornado 1.0.
+
+
+async def test_the_routes_go_to_a_list_of_others() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    routes: list[Any] = ["another"]
+    assert router.apply_routes(routes) is routes
+    assert routes == ["another", *router.urls]
+    assert router.get_connection_class() is Echo
+    assert router.io_loop is IOLoop.current()
+    assert SockJSRouter(Echo, io_loop=(loop := IOLoop.current())).io_loop is loop
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_sessions_are_of_the_class_that_was_given(serve: Serve, join: Join, transport: str) -> None:
+    class Special(Session):
+        pass
+
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", None, None, Special)
+    server = await serve(router)
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    session = (await journal.connection()).session
+    assert type(session) is Special
+    assert session.server is router
+    # A websocket's session cannot be found again.
+    assert router.get_session(peer.session) is (None if transport == "websocket" else session)
+
+
+async def test_an_application_may_make_a_session_itself(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    session = router.create_session("abc")
+    assert router.get_session("abc") is session
+    assert router.create_session("other", register=False) not in (session, router.get_session("other"))
+    assert router.get_session("other") is None
+    peer = join(await serve(router), "xhr", session="abc")
+    # It was opened by nobody's address.
+    assert await peer.frame() == 'c[1008,"Session was opened from another address"]'
+
+
 # Broadcasts.
 
 
@@ -298,6 +348,16 @@ async def test_a_broadcast_may_change_who_is_there(serve: Serve, join: Join) -> 
 async def test_a_broadcast_is_text(message: Any) -> None:
     with pytest.raises(TypeError):
         SockJSRouter(Echo, "/echo").broadcast([], message)
+
+
+async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, join: Join) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    with pytest.raises(RuntimeError):
+        await asyncio.to_thread(router.broadcast, router.connections, "x")
+    router.broadcast(router.connections, "y")
+    assert await peer.frame() == 'a["y"]'
 
 
 # A thousand messages.
@@ -472,6 +532,17 @@ async def test_a_closing_router_serves_only_whom_it_has_to_tell(serve: Serve, co
     assert await peer.frame() == GONE
     await within(closing)
     assert (await (await connect(server)).ask("POST", "/echo/000/abc/xhr", body=b"")).status == 404
+
+
+@pytest.mark.parametrize("code", [0, 999, 1005, 1006, 1015, 5000])
+async def test_the_end_has_a_code_that_clients_may_see(serve: Serve, join: Join, code: int) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "xhr_streaming")
+    assert await peer.frame() == "o"
+    with pytest.raises(ValueError, match=str(code)):
+        await router.close(code)
+    await peer.send("still there")
+    assert await peer.frame() == 'a["still there"]'
 
 
 async def test_the_end_waits_no_longer_than_the_disconnect_delay(serve: Serve, join: Join) -> None:

@@ -100,7 +100,7 @@ def test_an_illegal_transition_raises_and_changes_nothing(
 ) -> None:
     session = in_state(before, host)
     known = everything_of(session)
-    with pytest.raises(SessionStateError, match=rf"{before.name} at 0x[0-9a-f]+> cannot become {after.name}$"):
+    with pytest.raises(SessionStateError, match=rf"{before.name}> cannot become {after.name}$"):
         session._set_state(after)
     assert everything_of(session) == known
 
@@ -141,11 +141,8 @@ def test_every_transition_is_logged_for_who_wants_to_know(host: FakeHost, caplog
 
 
 def test_a_representation_tells_the_state_and_keeps_the_secret(host: FakeHost) -> None:
-    session = make_session(host, "secret-id")
-    assert "CONNECTING" in repr(session)
-    assert "secr…" in repr(session)
-    assert "secret" not in repr(session)
-    assert "<Session websocket CONNECTING at " in repr(make_session(host, None))
+    assert repr(make_session(host, "secret-id")) == "<Session 1 xhr CONNECTING>"
+    assert make_session(host, None).label == "2"
 
 
 @pytest.mark.parametrize("state", [CONNECTING, CLOSING, CLOSED])
@@ -691,6 +688,7 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
     assert poll(session) == [INTERRUPTED]
     assert session.conn.heard == ["open", INTERRUPTED]
     assert first.frames == []
+    assert first.ended
 
 
 def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(host: FakeHost) -> None:
@@ -747,6 +745,16 @@ def test_another_address_is_turned_away(host: FakeHost) -> None:
     assert Receiver(session).attach("203.0.113.9").frames == [(1008, "Session was opened from another address")]
     assert not session.belongs_to("203.0.113.9")
     assert session.belongs_to(IP)
+
+
+def test_a_session_is_known_to_whom_it_was_told(host: FakeHost) -> None:
+    session = make_session(host)
+    assert not session.is_known_to(IP)
+    stream(session)
+    assert session.is_known_to(IP)
+    assert not session.is_known_to("203.0.113.9")
+    session.close()
+    assert session.is_known_to(IP)
 
 
 def test_another_address_is_let_in_without_verify_ip(host: FakeHost) -> None:
@@ -975,6 +983,31 @@ def test_reading_stops_while_the_application_falls_behind(host: FakeHost) -> Non
     while not receiver.reading:
         host.turn()
     assert not session.is_overrun
+
+
+def test_an_application_may_catch_up_while_nobody_listens(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_message": lambda conn, message: Pause()})
+    poll(session)
+    session.receive(["1", "x" * HIGH_WATER])
+    while not host.is_idle:
+        host.turn()
+    assert session.conn.heard == ["open", "1", "x" * HIGH_WATER]
+
+
+def test_whoever_waits_no_more_is_not_woken(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    session.pause(receiver)
+    woken: list[int] = []
+    callbacks = [lambda: woken.append(1), lambda: woken.append(2)]
+    for callback in callbacks:
+        session.on_drained(callback)
+    session.forget_waiter(callbacks[0])
+    session.forget_waiter(callbacks[0])
+    receiver.drain()
+    assert woken == [2]
+    session.forget_waiter(callbacks[1])
+    assert woken == [2]
 
 
 def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(host: FakeHost) -> None:

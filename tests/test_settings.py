@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import itertools
 import math
 import re
@@ -113,7 +114,7 @@ def test_the_tests_know_every_option() -> None:
 
 @pytest.mark.parametrize("kind", [Settings, Compression])
 def test_the_documentation_knows_every_option(kind: type) -> None:
-    documented = re.findall(r"^ {8}(\w+): ", kind.__doc__ or "", re.MULTILINE)
+    documented = re.findall(r"^ {4}(\w+): ", inspect.getdoc(kind) or "", re.MULTILINE)
     assert documented == [field.name for field in dataclasses.fields(kind)]
 
 

@@ -1,6 +1,6 @@
 """The port between a transport and one HTTP request: Tornado's handlers offer it, another front can."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..connection import ConnectionInfo
 from ..origins import OriginPolicy
@@ -33,6 +33,7 @@ class Service(Protocol):
         origins: The origin policy.
         closed: Whether the router has ended.
         websockets_enabled: Whether the websocket transport is offered.
+        application: The application that serves it, once it has served a request.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
     """
 
@@ -41,12 +42,13 @@ class Service(Protocol):
     closed: bool
     websockets_enabled: bool
     cookie_needed: bool
+    application: Any
 
     @property
     def container(self) -> Sessions:
         """The sessions, and the connections that were taken over for them."""
 
-    def open_session(self, session_id: str | None, info: ConnectionInfo) -> Session:
+    def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:
         """Make a session and keep it."""
 
 

@@ -117,7 +117,8 @@ class StreamReceiver(Connection):
         exchange: Exchange,
         session: Session,
     ) -> None:
-        headers = [*headers, ("Connection", "close")]
+        # nginx gathers what it passes on unless it is told here, or by its configuration, not to.
+        headers = [*headers, ("X-Accel-Buffering", "no"), ("Connection", "close")]
         if exchange.persistent:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
@@ -222,7 +223,7 @@ class ReceivingEndpoint(Endpoint):
         headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
         session = self.server.container.get(exchange.session_id)
         if session is None:
-            session = self.server.open_session(exchange.session_id, exchange.info(self.name, 3))
+            session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, 3))
         return self.listen(exchange, session, headers, callback)
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:

@@ -290,7 +290,7 @@ class WebSocket(Endpoint):
             if parameters is not None:
                 fields.append(("Sec-WebSocket-Extensions", parameters.response))
         headers = self.headers(exchange, *fields)
-        session = self.server.open_session(None, exchange.info(self.name, self.suffix))
+        session = self.server.create_session(None, False, exchange.info(self.name, self.suffix))
         receiver = self.receiver(self.server, headers, parameters, self._framing(parameters), session)
         return exchange.take_over(101, receiver)
 

@@ -94,4 +94,6 @@ def test_two_people_talk_over_two_transports(
     ended = server.stop()
     ann.sees("Connection lost (1001 The server is going away).")
     chromium.close_windows([ann.window, bob.window])
+    # Ann's page may have tried to come back.
+    chromium.complaints()
     assert ended == Ended(status=0, output="", errors="")

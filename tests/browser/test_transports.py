@@ -107,15 +107,20 @@ def start(chromium: Chromium, url: str, chains: list[dict[str, Any]]) -> str:
 def collect(chromium: Chromium, windows: list[str]) -> Seen:
     """Wait for the scenarios of all pages; of a page that does not come to its end, take what there is."""
     driver = chromium.driver
+    # Selenium waits no longer than two minutes for one answer.
+    driver.set_script_timeout(20)
     end = time.monotonic() + PATIENCE
     seen: dict[str, Any] = {}
     for window in windows:
         driver.switch_to.window(window)
-        driver.set_script_timeout(max(end - time.monotonic(), 1))
-        try:
-            seen.update(driver.execute_async_script("finished.then(arguments[0])"))
-        except TimeoutException:
-            seen.update(driver.execute_script("return results"))
+        while True:
+            try:
+                seen.update(driver.execute_async_script("finished.then(arguments[0])"))
+                break
+            except TimeoutException:
+                if time.monotonic() > end:
+                    seen.update(driver.execute_script("return results"))
+                    break
     return seen
 
 

@@ -369,6 +369,33 @@ async def test_a_foreign_origin_does_not_reach_a_session_either(serve: Serve, co
     assert response.body == b'a["mine"]\n'
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (("Sec-Fetch-Site: cross-site",), 403),
+        (("Sec-Fetch-Site: same-site",), 403),
+        (("Sec-Fetch-Site: same-origin",), 101),
+        (("Sec-Fetch-Site: none",), 101),
+        (("Sec-Fetch-Site: cross-site", "Origin: https://example.com"), 101),
+        (("Sec-Fetch-Site: same-origin", "Origin: https://evil.example"), 403),
+        (("Sec-WebSocket-Origin: https://example.com",), 101),
+        (("Sec-WebSocket-Origin: https://evil.example",), 403),
+        (("Sec-WebSocket-Origin: https://evil.example", "Origin: https://example.com"), 101),
+        (("Sec-WebSocket-Origin: https://example.com", "Origin: https://evil.example"), 403),
+    ],
+    ids=str,
+)
+async def test_other_headers_tell_of_the_origin_too(
+    serve: Serve, connect: Connect, fields: tuple[str, ...], status: int
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": ["https://example.com"]}))
+    assert (await (await connect(server)).ask("GET", "/echo/000/abc/websocket", *HANDSHAKE, *fields)).status == status
+    client = await connect(server)
+    expected = 200 if status == 101 else 403
+    assert (await client.ask("GET", "/echo/info", *fields)).status == expected
+    assert (await client.ask("POST", "/echo/000/abc/xhr", *fields, body=b"")).status == expected
+
+
 @pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"]])
 @pytest.mark.parametrize("origin", ["https://example.com", "https://evil.example", "http://localhost", None])
 @pytest.mark.parametrize("url", [url for url in URLS if url not in EVERYWHERE], ids=path_of)

@@ -79,6 +79,7 @@ class StreamsExchange:
         assert not self.answered
         self.answered = True
         transport = self._writer.transport
+        protocol.expect()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 

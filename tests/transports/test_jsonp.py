@@ -159,6 +159,7 @@ async def test_a_form_or_json_is_sent(serve: Serve, connect: Connect, content_ty
         (b"d=%ff", b"Broken JSON encoding."),
         (b"d=\xff", b"Broken JSON encoding."),
         (b"d=[1]", b"Broken JSON encoding."),
+        (b"x=1&" * 20 + b'd=["x"]', b"Broken JSON encoding."),
     ],
 )
 async def test_a_form_without_messages_is_refused_and_the_session_lives_on(

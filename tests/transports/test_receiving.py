@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import socket
+import struct
+from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve, congest
@@ -90,6 +93,41 @@ async def test_a_request_right_behind_an_aborted_one_hears_of_the_interruption(
             new.write(asking(transport, base))
             await old.leave()
         assert await first_frame(new, transport) == INTERRUPTED
+        assert await connection.closed() == (1002, "Connection interrupted")
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("second", RECEIVING)
+@pytest.mark.parametrize("first", RECEIVING)
+async def test_an_aborted_request_is_noticed_before_the_event_loop_tells_of_it(
+    serve: Serve, connect: Connect, first: str, second: str, reset: bool
+) -> None:
+    leaving: list[socket.socket] = []
+
+    def jsessionid(request: object) -> bool:
+        # Called in the middle of serving a request: the event loop can know nothing yet.
+        while leaving:
+            leaving.pop().close()
+        return False
+
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"jsessionid": jsessionid}))
+    client = await connect(server)
+    for _ in range(5):
+        base = f"/echo/000/{new_session()}"
+        client.write(asking("xhr", base))
+        assert await first_frame(client, "xhr") == "o"
+        connection = await journal.connection()
+        old = socket.create_connection(("127.0.0.1", server.port))
+        if reset:
+            old.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        old.sendall(asking(first, base))
+        await settle(connect, server)
+        await settle(connect, server)
+        leaving.append(old)
+        new = await connect(server)
+        new.write(asking(second, base))
+        assert await first_frame(new, second) == INTERRUPTED
         assert await connection.closed() == (1002, "Connection interrupted")
 
 
@@ -500,6 +538,45 @@ async def test_an_awaited_send_ends_with_a_client_that_does_not_come_back(
     assert await connection.closed() == (1006, "Session timed out")
 
 
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_client_that_lets_messages_pile_up_is_closed(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000, "response_limit": 1}))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for _ in range(10):
+        connection.send("x" * 100)
+    assert await peer.frame() == "a" + json.dumps(["x" * 100] * 10, separators=(",", ":"))
+    # One message may be as big as it likes.
+    connection.send("y" * 1001)
+    assert await peer.frame() == f'a["{"y" * 1001}"]'
+    for _ in range(11):
+        connection.send("z" * 100)
+    assert connection.is_closed
+    assert await peer.frame() == 'c[3008,"Slow consumer"]'
+    assert connection.closes == [(3008, "Slow consumer")]
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_a_stream_that_is_not_read_does_not_outlive_its_session(
+    serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 0.05)
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})
+    peer: Any = join(await serve(router), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    await congest(connection)
+    connection.close()
+    # It waits for all connections.
+    await within(router.close())
+    assert connection.closes == [(3000, "Go away!")]
+    assert await peer.client.rest()
+    assert peer.client.reader.at_eof()
+
+
 # Sending.
 
 
@@ -515,6 +592,77 @@ async def test_nobody_is_sent_to_in_an_unknown_session(
     assert response.body == b""
     assert "Content-Type" not in response
     assert len(router.container) == 0
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+async def test_a_closed_session_takes_messages_and_forgets_them(serve: Serve, connect: Connect, name: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection = await journal.connection()
+    connection.close(3001, "done")
+    # Anything but success would make the client close before it has heard why.
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status in (200, 204)
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b"[")).status == 500
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'c[3001,"done"]\n'
+    assert connection._messages.empty()
+
+
+async def test_nobody_sends_before_the_session_is_open(serve: Serve, connect: Connect) -> None:
+    class Eager(Noted):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            sender.write(sending("xhr", "/echo/000/abc", '["x"]'))
+
+    journal = Journal(Eager)
+    server = await serve(SockJSRouter(journal, "/echo"))
+    sender, client = await connect(server), await connect(server)
+    await sender.ask("GET", "/echo")
+    client.write(asking("xhr_streaming", "/echo/000/abc"))
+    response = await sender.response()
+    assert await first_frame(client, "xhr_streaming") == "o"
+    connection = await journal.connection()
+    # The stream is on its way while the message arrives: it is refused, or it is heard, but never lost.
+    if response.status == 204:
+        assert await connection.message() == "x"
+    else:
+        assert response.status == 404
+        assert connection._messages.empty()
+
+
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+async def test_an_application_that_does_not_keep_up_is_not_sent_more(serve: Serve, connect: Connect, name: str) -> None:
+    class Busy(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: str) -> None:
+            super().on_message(message)
+            await self.may_go_on.wait()
+
+    Busy.may_go_on = asyncio.Event()
+    journal = Journal(Busy)
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000})))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection = await journal.connection()
+    body = json.dumps(["x" * 500]).encode()
+    statuses = []
+    for _ in range(10):
+        response = await client.ask("POST", f"/echo/000/abc/{name}", body=body)
+        statuses.append(response.status)
+        if response.status == 429:
+            assert response["Content-Type"] == "text/plain; charset=UTF-8"
+            assert response.text == "Too many messages are waiting."
+    taken = statuses.index(429)
+    assert taken > 1
+    assert set(statuses[:taken]) <= {200, 204}
+    assert set(statuses[taken:]) == {429}
+    Busy.may_go_on.set()
+    for _ in range(taken):
+        assert await connection.message() == "x" * 500
+    assert connection._messages.empty()
+    # The session lives on.
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["y"]')).status in (200, 204)
+    assert await connection.message() == "y"
 
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])

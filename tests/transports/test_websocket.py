@@ -24,6 +24,7 @@ from client import (
     closing,
     frame,
     request,
+    settle,
     unframe,
     within,
 )
@@ -376,10 +377,10 @@ async def test_a_ping_is_answered_with_its_payload(serve: Serve, connect: Connec
     websocket = await opened(client, target)
     websocket.write(frame(PING, payload) + frame(PONG, b"nobody asked"))
     assert await websocket.frame() == (PONG, payload, True, 0)
-    # Of many that wait the last one is enough (RFC 6455, section 5.5.3).
-    websocket.write(b"".join(frame(PING, str(number)) for number in range(1000)))
-    while (got := await websocket.frame()) != (PONG, b"999", True, 0):
-        assert got.opcode == PONG
+    # Together they are still one for one.
+    websocket.write(b"".join(frame(PING, str(number)) for number in range(100)))
+    for number in range(100):
+        assert await websocket.frame() == (PONG, str(number).encode(), True, 0)
 
 
 @BOTH
@@ -686,6 +687,84 @@ async def test_an_awaited_send_ends_with_the_client(serve: Serve, connect: Conne
             await within(send)
         assert caught.value.code == 1006
     assert await connection.closed() == (1006, "Connection lost")
+
+
+@BOTH
+async def test_a_client_that_lets_messages_pile_up_is_closed(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, target)
+    connection = await journal.connection()
+    sent = await congest(connection)
+    while not connection.is_closed:
+        connection.send("y" * 100_000)
+    assert await connection.closed() == (3008, "Slow consumer")
+    size = 0
+    while size < sent * 100_000:
+        size += (await websocket.text()).count("x")
+    # What had piled up is lost.
+    if target != RAW:
+        assert await websocket.text() == 'c[3008,"Slow consumer"]'
+    assert await websocket.closed() == ((3008, "Slow consumer") if target == RAW else (1000, ""))
+
+
+# An application that does not keep up.
+
+
+class Busy(Noted):
+    """Works on each message until it is told to go on."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.may_go_on = asyncio.Event()
+
+    async def on_message(self, message: Any) -> None:
+        super().on_message(message)
+        await self.may_go_on.wait()
+
+
+@BOTH
+async def test_a_client_is_not_read_while_the_application_does_not_keep_up(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    journal = Journal(Busy)
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+    websocket = await opened(client, target)
+    connection: Any = await journal.connection()
+    messages = [str(number) + "x" * 50_000 for number in range(600)]
+    for message in messages:
+        websocket.write(text(message, target))
+    transport = connection.session._receiver.transport
+    assert await connection.message() == messages[0]
+    async with asyncio.timeout(30):
+        while transport.is_reading():
+            await settle(connect, server)
+    # Much is still with the client, whose own buffers are full.
+    assert client.writer.transport.get_write_buffer_size() > 0
+    connection.may_go_on.set()
+    for message in messages[1:]:
+        assert await connection.message() == message
+    websocket.write(text("the end", target))
+    assert await connection.message() == "the end"
+
+
+@BOTH
+async def test_a_client_that_is_not_read_is_not_taken_for_mute(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal(Busy)
+    settings = {"websocket_ping_interval": 0.05}
+    client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))
+    websocket = await opened(client, target)
+    connection: Any = await journal.connection()
+    for _ in range(2):
+        websocket.write(text("x" * 100_000, target))
+    await connection.message()
+    for _ in range(5):
+        while (await websocket.frame()).opcode != PING:
+            pass
+    assert connection.closes == []
+    connection.may_go_on.set()
+    assert await connection.message() == "x" * 100_000
 
 
 # Liveness.

@@ -521,8 +521,9 @@ def test_a_message_may_have_just_the_limit(opcode: int) -> None:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_one_byte_more_is_too_big_by_the_header_alone(opcode: int) -> None:
     for limit in LIMITS:
-        header = frame(opcode, b"a" * (limit + 1))[: -(limit + 1)]
-        assert plain(FrameParser(limit).feed(frame(PING) + header)) == [("Ping", b""), violation(TOO_BIG)]
+        whole = frame(opcode, b"a" * (limit + 1))
+        for stream in (whole, whole[: -(limit + 1)]):
+            assert plain(FrameParser(limit).feed(frame(PING) + stream)) == [("Ping", b""), violation(TOO_BIG)]
 
 
 def test_the_longest_length_there_is_does_not_reserve_memory() -> None:
@@ -712,6 +713,15 @@ def test_a_close_frame_reaches_a_client_with_as_much_of_its_reason_as_fits(code:
     assert whole.startswith(heard_reason)
     left = whole[len(heard_reason) :]
     assert not left or len((heard_reason + left[0]).encode()) > 123
+
+
+def test_a_long_close_reason_is_cut_between_characters() -> None:
+    for character in "a\u00e4\u20ac\U0001f600":
+        for before in range(4):
+            reason = "b" * before + character * 130
+            ((_, (_, heard_reason)),) = heard(close_frame(1000, reason))
+            room = (123 - before) // len(character.encode())
+            assert heard_reason == "b" * before + character * room
 
 
 def test_a_close_frame_without_a_code_is_empty() -> None:

@@ -1,0 +1,21 @@
+"""Sphinx configuration; `make docs` builds the pages into build/docs."""
+
+from importlib.metadata import version as installed
+
+project = "sockjs_tornado"
+author = "the sockjs_tornado authors"
+copyright = f"2026, {author}"
+version = release = installed("sockjs-tornado")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+exclude_patterns: list[str] = []
+
+html_theme = "furo"
+html_title = "sockjs_tornado"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_use_rtype = False
+myst_enable_extensions = ["colon_fence"]

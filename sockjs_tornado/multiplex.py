@@ -1,0 +1,128 @@
+"""Several logical connections over one: the wire format of the websocket-multiplex page script.
+
+Each message is ``type,channel,payload``: the page sends ``sub,news`` to open a channel, ``msg,news,text`` on it and
+``uns,news`` to close it; the server sends ``msg`` and ``uns``. Each channel has a connection class of its own::
+
+    from sockjs_tornado.multiplex import MultiplexConnection
+
+    router = SockJSRouter(MultiplexConnection.get(news=News, chat=Chat), "/multiplex")
+
+In the page: ``new WebSocketMultiplex(new SockJS("/multiplex")).channel("news")``.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from .connection import SockJSConnection
+from .protocol import CloseCode, Message, PreparedMessage
+from .session import Session
+
+__all__ = ["MultiplexConnection"]
+
+ConnectionFactory = Callable[[Session], SockJSConnection]
+
+# What JavaScript's escape() leaves as it is; the page script names channels by it.
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@*_+-./")
+
+
+def _escape(name: str) -> str:
+    """Return ``name`` as JavaScript's ``escape`` writes it (ECMA-262, section B.2.1.1)."""
+    units = name.encode("utf-16-be", "surrogatepass")
+    codes = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
+    return "".join(
+        chr(code) if chr(code) in _PLAIN else f"%{code:02X}" if code < 256 else f"%u{code:04X}" for code in codes
+    )
+
+
+class ChannelReceiver:
+    """What the session of a channel writes to: the connection that carries it.
+
+    Args:
+        carrier: The connection.
+        name: The channel's name on the wire.
+        session: The session of the channel.
+    """
+
+    __slots__ = ("_carrier", "_name", "session")
+
+    binary = False
+
+    def __init__(self, carrier: "MultiplexConnection", name: str, session: Session) -> None:
+        self._carrier = carrier
+        self._name = name
+        self.session = session
+
+    def send_frame(self, frame: str) -> None:
+        """Write nothing: a channel has neither an open frame nor heartbeats."""
+
+    def send_messages(self, messages: Sequence[Message]) -> None:
+        """Write messages."""
+        for message in messages:
+            self._carrier.send(f"msg,{self._name},{message!s}")
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Write a message on its way to many."""
+        self.send_messages((message.text,))
+
+    def close(self, code: int, reason: str) -> None:
+        """Tell the page that the channel is closed."""
+        self._carrier.send(f"uns,{self._name}")
+        self._carrier.let_go(self._name, code, reason)
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has left."""
+        return self._carrier.is_closed
+
+    def abort(self) -> None:
+        """Do nothing: the connection has ended, and its channels with it."""
+
+    resume_reading = pause_reading = abort
+
+
+class MultiplexConnection(SockJSConnection):
+    """Carries channels; make a class of it with :meth:`get`."""
+
+    #: Connection classes by channel name, as the page script spells it.
+    channels: ClassVar[dict[str, ConnectionFactory]] = {}
+
+    @classmethod
+    def get(cls, **channels: ConnectionFactory) -> "type[MultiplexConnection]":
+        """Return a connection class that carries ``channels``, each a connection class by the channel's name."""
+        named = {_escape(name): factory for name, factory in channels.items()}
+        return type(cls.__name__, (cls,), {"channels": named})
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._endpoints: dict[str, ChannelReceiver] = {}
+
+    def on_message(self, message: Any) -> None:
+        """Hand a message to its channel; what makes no sense is passed over."""
+        if not isinstance(message, str):
+            return
+        kind, _, rest = message.partition(",")
+        name, _, payload = rest.partition(",")
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            if kind == "sub" and name in self.channels:
+                self._subscribe(name)
+        elif kind == "msg":
+            endpoint.session.receive((payload,))
+        elif kind == "uns":
+            self.let_go(name, CloseCode.NORMAL, "Channel closed")
+
+    def on_close(self) -> None:
+        """Close all channels."""
+        for name in tuple(self._endpoints):
+            self.let_go(name, self.close_code or CloseCode.NO_STATUS, self.close_reason or "")
+
+    def _subscribe(self, name: str) -> None:
+        info = self.session.conn_info
+        channel = Session(self.channels[name], self.session.server, None, info)
+        self._endpoints[name] = endpoint = ChannelReceiver(self, name, channel)
+        channel.attach(endpoint, info.ip)
+
+    def let_go(self, name: str, code: int, reason: str) -> None:
+        """Forget a channel that one side has closed."""
+        endpoint = self._endpoints.pop(name, None)
+        if endpoint is not None:
+            endpoint.session.lose(endpoint, code, reason)

@@ -1,0 +1,135 @@
+"""What the servers of these tests have in common: a service that answers questions, and how to run it."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.routing import URLSpec
+from tornado.web import Application, RequestHandler
+
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+
+
+class Departures:
+    """Why connections ended, by the names that their clients gave them."""
+
+    def __init__(self) -> None:
+        self.closes: defaultdict[str, list[tuple[int | None, str | None]]] = defaultdict(list)
+        self.events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+
+class Talk(SockJSConnection):
+    """Sends every message back, but for those that ask for something else."""
+
+    name = ""
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.info = info
+
+    def on_message(self, message: str | bytes) -> None:
+        router = self.session.server
+        match message:
+            case "where?":
+                self.send(
+                    {
+                        "node": router.node,
+                        "pid": os.getpid(),
+                        "thread": threading.current_thread().name,
+                        "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+                        "ip": self.info.ip,
+                        "prefix": self.info.prefix,
+                        "transport": self.info.transport,
+                        "forwarded": self.info.get_header("X-Forwarded-For"),
+                        "scheme": self.info.get_header("X-Forwarded-Proto"),
+                    }
+                )
+            case "close!":
+                self.close(4001, "Enough")
+            case str() if message.startswith("everybody: "):
+                self.broadcast(router.connections, message)
+            case str() if message.startswith("my name is "):
+                self.name = message.removeprefix("my name is ")
+                self.send(message)
+            case _:
+                self.send(message)
+
+    def on_close(self) -> None:
+        departures = self.session.server.departures
+        departures.closes[self.name].append((self.close_code, self.close_reason))
+        departures.events[self.name].set()
+
+
+class Ended(RequestHandler):
+    """Waits until a connection has ended, and tells why: each time that it was heard."""
+
+    def initialize(self, departures: Departures) -> None:
+        self.departures = departures
+
+    async def get(self) -> None:
+        name = self.get_query_argument("name")
+        await self.departures.events[name].wait()
+        self.finish({"closes": self.departures.closes[name]})
+
+
+class Pid(RequestHandler):
+    """Tells which process answers."""
+
+    def get(self) -> None:
+        self.finish(str(os.getpid()))
+
+
+def make_router(prefix: str, node: str = "", **settings: Any) -> SockJSRouter:
+    """Make a router whose streams end soon, so that clients have to come again, for which they have all the time."""
+    router = SockJSRouter(Talk, prefix, {"response_limit": 2048, "disconnect_delay": 600, **settings})
+    router.node = node
+    router.departures = Departures()
+    return router
+
+
+def make_application(*routers: SockJSRouter) -> Application:
+    """Make an application of routers, and of handlers by which tests look behind the first of them."""
+    specs = [url for router in routers for url in router.urls]
+    specs += [URLSpec("/ended", Ended, {"departures": routers[0].departures}), URLSpec("/pid", Pid)]
+    return Application(specs, log_function=lambda handler: None)
+
+
+def announce(*ports: int) -> None:
+    """Tell the test that the server listens."""
+    print("Listening on", *(f"http://127.0.0.1:{port}" for port in ports), flush=True)
+
+
+def run(main: Callable[[], Awaitable[None]], loop: str) -> None:
+    """Run a coroutine function on an event loop, `asyncio` or `uvloop`."""
+    factory = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+async def told_to_stop() -> None:
+    """Wait for SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+
+
+async def shut_down(servers: Sequence[HTTPServer], routers: Sequence[SockJSRouter]) -> None:
+    """End servers whose clients have left."""
+    closing = asyncio.gather(*(router.close() for router in routers))
+    await asyncio.sleep(0)
+    for router in routers:
+        for session in router.container:
+            # Nobody comes any more for the close frame that it keeps.
+            session.check(session.due)
+    await closing
+    for server in servers:
+        server.stop()
+        await server.close_all_connections()

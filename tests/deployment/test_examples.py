@@ -1,0 +1,129 @@
+"""The server and the systemd unit of `examples/deploy`, and what its files promise each other."""
+
+import asyncio
+import configparser
+import contextlib
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client import FRAMED, STREAMING, Client
+from programs import ServerProgram
+
+from sockjs_tornado import Settings, SockJSConnection, SockJSRouter
+
+from .conftest import FRONTS, Remember, Visit, leave
+from .proxies import DEPLOY, NODE_PORTS, Node, proxy, reserved_port, server
+from .visitor import TRANSPORTS, any_peer, begin, exchange
+
+PREFIX = "/sockjs/echo"
+HAPROXY = (DEPLOY / "haproxy.cfg").read_text()
+NGINX = (DEPLOY / "nginx.conf").read_text()
+README = (DEPLOY / "README.md").read_text()
+
+
+def service() -> configparser.SectionProxy:
+    """Return what the systemd unit says of the service; a name that comes twice is an error."""
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.read(DEPLOY / "sockjs@.service")
+    return parser["Service"]
+
+
+@contextlib.contextmanager
+def unit_for_a_port() -> Iterator[tuple[ServerProgram, int]]:
+    """Run what the systemd unit runs for a port, with the files of the checkout."""
+    with reserved_port() as port:
+        python, script, *arguments = shlex.split(service()["ExecStart"].replace("%i", str(port)))
+        assert python == f"{service()['WorkingDirectory']}/.venv/bin/python"
+        assert script == f"{service()['WorkingDirectory']}/server.py"
+        with server(*arguments, script=str(DEPLOY / "server.py")) as program:
+            assert program.ports == [port]
+            yield program, port
+
+
+async def test_the_unit_starts_a_server_that_tells_all_clients_goodbye(remember: Remember) -> None:
+    with unit_for_a_port() as (program, port):
+        connect = remember(partial(Client.connect, port))
+        # Polls last, and then first: they have only `disconnect_delay` until they must come again.
+        clients = [await begin(any_peer(transport, connect, PREFIX)) for transport in reversed(TRANSPORTS)]
+        for client in clients:
+            assert await exchange(client, "hello") == "hello"
+        program.ask_to_stop()
+        for client in reversed(clients):
+            if client.transport in FRAMED:
+                assert await client.frame() == 'c[1001,"The server is going away"]'
+            else:
+                assert await client.websocket.closed() == (1001, "The server is going away")
+        await remember.leave()
+
+
+@pytest.mark.parametrize(("kind", "sticky"), FRONTS)
+async def test_two_of_that_server_work_behind_a_proxy(visit: Visit, tmp_path: Path, kind: str, sticky: str) -> None:
+    with unit_for_a_port() as (_, one), unit_for_a_port() as (_, two):
+        servers = [Node(f"node{port}", port, f"127.0.0.1:{port}") for port in (one, two)]
+        with proxy(kind, sticky, servers, tmp_path) as port:
+            seen = set()
+            for transport in itertools.islice(itertools.cycle((*STREAMING, "websocket")), 200):
+                visitor = await visit(transport, port).open()
+                assert [await exchange(visitor, str(number)) for number in range(5)] == ["0", "1", "2", "3", "4"]
+                # HAProxy writes its own name for the server before that.
+                seen.add(visitor.jar["JSESSIONID"].rpartition("~")[2])
+                await leave(visitor.clients)
+                if len(seen) == 2:
+                    break
+            assert seen == {f"node{one}", f"node{two}"}
+
+
+def test_all_files_speak_of_the_same_ports() -> None:
+    for text in (HAPROXY, NGINX, (DEPLOY / "sockjs@.service").read_text(), README):
+        assert {int(port) for port in re.findall(r"\b8[0-9]{3}\b", text)} == set(NODE_PORTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (HAPROXY, ["timeout client", "timeout server", "timeout tunnel", "timeout http-keep-alive"]),
+        (NGINX, ["proxy_read_timeout", "proxy_send_timeout"]),
+    ],
+    ids=["haproxy", "nginx"],
+)
+def test_proxies_have_more_patience_than_there_is_time_between_heartbeats(text: str, names: list[str]) -> None:
+    for name in names:
+        (seconds,) = re.findall(rf"^ +{name} ([0-9]+)s;?$", text, re.MULTILINE)
+        assert int(seconds) >= 2 * Settings().heartbeat_delay
+
+
+def test_nginx_takes_bodies_as_large_as_the_server_does() -> None:
+    (megabytes,) = re.findall(r"client_max_body_size ([0-9]+)m;", NGINX)
+    assert int(megabytes) << 20 == Settings().max_message_size
+
+
+def test_systemd_waits_longer_than_polling_clients_have_for_their_goodbye() -> None:
+    assert int(service()["TimeoutStopSec"]) > Settings().disconnect_delay
+
+
+async def test_haproxy_checks_a_page_that_is_gone_once_the_server_shuts_down(serve: Any, remember: Remember) -> None:
+    (path,) = re.findall(r"option httpchk GET (\S+)", HAPROXY)
+    router = SockJSRouter(SockJSConnection, PREFIX, {"disconnect_delay": 600})
+    connect = remember(partial(Client.connect, (await serve(router)).port))
+
+    async def check() -> int:
+        return (await (await connect()).ask("GET", path)).status
+
+    poller = await begin(any_peer("xhr", connect, PREFIX))
+    assert await check() == 200
+    closing = asyncio.ensure_future(router.close())
+    await asyncio.sleep(0)
+    assert await check() == 404
+    assert await poller.frame() == 'c[3000,"Go away!"]'
+    await closing
+
+
+@pytest.mark.parametrize("name", re.findall(r"\]\(([^:)#]+)\)", README))
+def test_the_files_that_the_page_leads_to_are_there(name: str) -> None:
+    assert (DEPLOY / name).exists()
