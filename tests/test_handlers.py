@@ -104,7 +104,7 @@ async def test_the_application_is_told_of_the_request(serve: Serve, connect: Con
         data = request("GET", path, *HANDSHAKE, *fields)
     client.write(data)
     info = (await journal.connection()).info
-    assert info.ip == "127.0.0.1"
+    assert (info.ip, info.port) == ("127.0.0.1", client.port)
     assert info.prefix == "/a/b"
     assert info.path == path
     assert info.uri == path + ("?c=cb" if transport in ("jsonp", "htmlfile") else "")
@@ -120,12 +120,12 @@ async def test_the_application_is_told_of_the_request(serve: Serve, connect: Con
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
-async def test_cookies_are_for_applications_with_an_origin_policy(
+async def test_credentials_are_for_applications_with_an_origin_policy(
     serve: Serve, connect: Connect, transport: str
 ) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})))
-    fields = ("Origin: http://a.example", "Cookie: user=me; other=x")
+    fields = ("Origin: http://a.example", "Cookie: user=me; other=x", "Authorization: Bearer token", "X-Other: secret")
     data = asking(transport, "/echo/000/abc", *fields)
     if transport == "websocket":
         data = request("GET", "/echo/000/abc/websocket", *HANDSHAKE, *fields)
@@ -133,6 +133,8 @@ async def test_cookies_are_for_applications_with_an_origin_policy(
     info = (await journal.connection()).info
     assert info.cookies == {"user": "me", "other": "x"}
     assert info.get_cookie("user") == "me"
+    assert info.get_header("Authorization") == "Bearer token"
+    assert info.get_header("X-Other") is None
 
 
 async def test_the_address_may_be_what_a_proxy_says(serve: Serve, connect: Connect) -> None:
@@ -143,6 +145,14 @@ async def test_the_address_may_be_what_a_proxy_says(serve: Serve, connect: Conne
     assert (await journal.connection()).info.ip == "192.0.2.7"
     response = await client.ask("POST", "/echo/000/abc/xhr", "X-Real-Ip: 192.0.2.8", body=b"")
     assert response.body == b'c[1008,"Session was opened from another address"]\n'
+
+
+async def test_the_router_knows_its_application(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    assert router.application is None
+    server = await serve(router)
+    await (await connect(server)).ask("GET", "/echo")
+    assert router.application is server.http.request_callback
 
 
 # HTTP/1.0.

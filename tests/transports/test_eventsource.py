@@ -26,10 +26,12 @@ async def test_a_stream_is_a_line_break_and_an_event_for_each_frame(serve: Serve
         "Cache-Control",
         "Access-Control-Allow-Origin",
         "Set-Cookie",
+        "X-Accel-Buffering",
         "Connection",
         "Transfer-Encoding",
     ]
     assert response["Content-Type"] == "text/event-stream"
+    assert response["X-Accel-Buffering"] == "no"
     assert response["Connection"] == "close"
     assert await client.exactly(7) == b"2\r\n\r\n\r\n"
     assert await client.exactly(16) == b"b\r\ndata: o\r\n\r\n\r\n"

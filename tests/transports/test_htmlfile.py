@@ -44,11 +44,13 @@ async def test_a_stream_is_a_page_and_a_script_for_each_frame(serve: Serve, conn
         "Cache-Control",
         "X-Content-Type-Options",
         "Set-Cookie",
+        "X-Accel-Buffering",
         "Connection",
         "Transfer-Encoding",
     ]
     assert response["Content-Type"] == "text/html; charset=UTF-8"
     assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["X-Accel-Buffering"] == "no"
     assert response["Connection"] == "close"
     prelude = (await client.chunk()).decode()
     page = PAGE.replace("CALLBACK", "_jp.abc")

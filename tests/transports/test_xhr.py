@@ -62,10 +62,12 @@ async def test_a_stream_is_a_prelude_and_a_chunk_for_each_frame(serve: Serve, co
         "Cache-Control",
         "Access-Control-Allow-Origin",
         "Set-Cookie",
+        "X-Accel-Buffering",
         "Connection",
         "Transfer-Encoding",
     ]
     assert response["Content-Type"] == JAVASCRIPT
+    assert response["X-Accel-Buffering"] == "no"
     assert response["Connection"] == "close"
     assert response["Transfer-Encoding"] == "chunked"
     assert await client.exactly(5) == b"801\r\n"
