@@ -8,6 +8,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
+COMPATIBILITY := .compatibility/.installed
 
 # Prerequisites are made in the order in which they are written, under `make -j` too.
 .NOTPARALLEL:
@@ -26,7 +27,7 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 	$(PY) examples/demo.py --port $(PORT)
 
 .PHONY: test
-test: test-system $(VENV)/.test $(NODE_MODULES) lint types ## lint, types, then all tests with coverage (ARGS=... goes to pytest)
+test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov $(ARGS)
 
 .PHONY: lint
@@ -37,6 +38,11 @@ lint: $(VENV)/.test ## check format and style with ruff
 .PHONY: types
 types: $(VENV)/.test ## check the types with mypy
 	$(PY) -m mypy --strict sockjs_tornado/
+
+.PHONY: docs
+docs: $(VENV)/.docs ## build the documentation into build/docs; open index.html there
+	@# From scratch each time, which takes seconds: what was built before would keep its warnings to itself.
+	$(PY) -m sphinx --quiet --fail-on-warning --nitpicky --fresh-env --doctree-dir build/doctrees docs build/docs
 
 .PHONY: format
 format: $(VENV)/.test ## format the code and mend what ruff can mend
@@ -49,7 +55,7 @@ lock: $(VENV)/.created ## pin the newest dependencies in requirements/
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf $(VENV) node_modules build dist *.egg-info htmlcov .coverage .coverage.* .tox
+	rm -rf $(VENV) node_modules .compatibility build dist *.egg-info htmlcov .coverage .coverage.* .tox
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -74,6 +80,18 @@ $(VENV)/.test: requirements/test.txt setup.py | $(VENV)/.created
 	$(PIP) install --no-deps -r requirements/test.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
+	$(PIP) install --no-deps -r requirements/docs.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) check
+	@touch $@
+
+# The old package, where nothing but its comparison with ours finds it.
+$(COMPATIBILITY): requirements/compatibility.txt | $(VENV)/.created
+	rm -rf $(@D)
+	$(PIP) install --no-deps --target $(@D) -r requirements/compatibility.txt
 	@touch $@
 
 $(NODE_MODULES): package.json package-lock.json

@@ -17,5 +17,10 @@ html_title = "sockjs_tornado"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+napoleon_use_ivar = True
 napoleon_use_rtype = False
+nitpick_ignore_regex = [
+    ("py:class", r"(collections\.abc|tornado|types)\..*"),  # these are described elsewhere
+    ("py:class", r"sockjs_tornado\.(stats\.CountedSession|session\.Server)"),  # protocols that the router fulfils
+]
 myst_enable_extensions = ["colon_fence"]

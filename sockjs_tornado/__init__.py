@@ -1,19 +1,24 @@
-"""A SockJS server for Tornado::
+"""A SockJS server for Tornado.
 
-import asyncio
-import tornado.web
-from sockjs_tornado import SockJSConnection, SockJSRouter
+The smallest of all::
 
-class Echo(SockJSConnection):
-    async def on_message(self, message):
-        await self.send(message)
+    import asyncio
+    import tornado.web
+    from sockjs_tornado import SockJSConnection, SockJSRouter
 
-async def main():
-    router = SockJSRouter(Echo, "/echo")
-    tornado.web.Application(router.urls).listen(8080, "127.0.0.1")
-    await asyncio.Event().wait()
 
-asyncio.run(main())
+    class Echo(SockJSConnection):
+        async def on_message(self, message):
+            await self.send(message)
+
+
+    async def main():
+        router = SockJSRouter(Echo, "/echo")
+        tornado.web.Application(router.urls).listen(8080, "127.0.0.1")
+        await asyncio.Event().wait()
+
+
+    asyncio.run(main())
 """
 
 from .connection import ConnectionInfo, SockJSConnection

@@ -61,7 +61,7 @@ class ConnectionInfo:
         prefix: The part of the path that the router's prefix matched.
         transport: Name of the transport that opened the session, such as ``"websocket"``.
         headers: Selected header fields, found by their name in any case: origin, referer, user-agent, accept-language,
-            host, via, x-real-ip, x-client-ip, x-cluster-client-ip and x-forwarded-*; authorization as well where an
+            host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``; authorization as well where an
             origin list is configured.
         cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
             page may open a session with the visitor's cookies.
@@ -181,7 +181,7 @@ class SockJSConnection:
             info: The request that opened the session.
 
         Returns:
-            False to reject the client: the connection is closed before any message. So it is where an exception is
+            False to reject the client; the connection is closed before any message. So it is where an exception is
             raised; ``tornado.web.HTTPError`` does it without an entry in the log.
         """
         return None
@@ -211,8 +211,8 @@ class SockJSConnection:
 
         Raises:
             TypeError: The message is of another type, or bytes on a transport that carries text alone.
-            RuntimeError: In another thread than the event loop's; ``loop.call_soon_threadsafe(connection.send,
-                message)`` is the way from there.
+            RuntimeError: In another thread than the event loop's;
+                ``loop.call_soon_threadsafe(connection.send, message)`` is the way from there.
         """
         session = self.session
         if type(message) is not str or binary:

@@ -10,7 +10,8 @@ Each message is ``type,channel,payload``: the page sends ``sub,news`` to open a 
 In the page: ``new WebSocketMultiplex(new SockJS("/multiplex")).channel("news")``.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from .connection import SockJSConnection
@@ -41,9 +42,13 @@ class ChannelReceiver:
         carrier: The connection.
         name: The channel's name on the wire.
         session: The session of the channel.
+
+    Attributes:
+        session: The same.
+        reading: Whether the channel takes what the client sends; it does not while its application falls behind.
     """
 
-    __slots__ = ("_carrier", "_name", "session")
+    __slots__ = ("_carrier", "_name", "reading", "session")
 
     binary = False
 
@@ -51,6 +56,8 @@ class ChannelReceiver:
         self._carrier = carrier
         self._name = name
         self.session = session
+        self.reading = asyncio.Event()
+        self.reading.set()
 
     def send_frame(self, frame: str) -> None:
         """Write nothing: a channel has neither an open frame nor heartbeats."""
@@ -59,6 +66,12 @@ class ChannelReceiver:
         """Write messages."""
         for message in messages:
             self._carrier.send(f"msg,{self._name},{message!s}")
+        if self._carrier.session.is_congested:
+            self.session.pause(self)
+            self._carrier.session.on_drained(self._resume)
+
+    def _resume(self) -> None:
+        self.session.resume(self)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
@@ -76,7 +89,13 @@ class ChannelReceiver:
     def abort(self) -> None:
         """Do nothing: the connection has ended, and its channels with it."""
 
-    resume_reading = pause_reading = abort
+    def pause_reading(self) -> None:
+        """Have the connection wait with what comes next."""
+        self.reading.clear()
+
+    def resume_reading(self) -> None:
+        """Have it go on."""
+        self.reading.set()
 
 
 class MultiplexConnection(SockJSConnection):
@@ -95,10 +114,14 @@ class MultiplexConnection(SockJSConnection):
         super().__init__(session)
         self._endpoints: dict[str, ChannelReceiver] = {}
 
-    def on_message(self, message: Any) -> None:
-        """Hand a message to its channel; what makes no sense is passed over."""
+    def on_message(self, message: Any) -> Awaitable[object] | None:
+        """Hand a message to its channel; what makes no sense is passed over.
+
+        Returns:
+            Where the channel's application falls behind, what waits until it has caught up.
+        """
         if not isinstance(message, str):
-            return
+            return None
         kind, _, rest = message.partition(",")
         name, _, payload = rest.partition(",")
         endpoint = self._endpoints.get(name)
@@ -107,8 +130,11 @@ class MultiplexConnection(SockJSConnection):
                 self._subscribe(name)
         elif kind == "msg":
             endpoint.session.receive((payload,))
+            if not endpoint.reading.is_set():
+                return endpoint.reading.wait()
         elif kind == "uns":
             self.let_go(name, CloseCode.NORMAL, "Channel closed")
+        return None
 
     def on_close(self) -> None:
         """Close all channels."""
@@ -126,3 +152,5 @@ class MultiplexConnection(SockJSConnection):
         endpoint = self._endpoints.pop(name, None)
         if endpoint is not None:
             endpoint.session.lose(endpoint, code, reason)
+            # Nobody is there any more to say so.
+            endpoint.reading.set()

@@ -1,15 +1,18 @@
 """The router: what an application makes, and what holds everything else together."""
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
 
-from .connection import ConnectionInfo, SockJSConnection, encode_text
+from .connection import ConnectionInfo, Drain, SockJSConnection, encode_text
 from .container import SessionContainer
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, ConnectionClosed
 from .handlers import SockJSHandler
 from .origins import OriginPolicy
 from .protocol import CloseCode, PreparedMessage, check_close_code
@@ -170,3 +173,16 @@ def _checked(prefix: str) -> str:
     if groups or prefix[:1].isalnum():
         raise ConfigurationError(f"prefix: got {prefix!r}, {takes}")
     return prefix.rstrip("/")
+
+
+# Tornado's own event loop and coroutines wait for whatever awaitable they are given: a `send` that is handed to
+# `IOLoop.add_callback`, or yielded, comes to nothing where the client has left, as it always did.
+def _convert_drain(drain: Drain) -> "asyncio.Future[None]":
+    async def drained() -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await drain
+
+    return asyncio.ensure_future(drained())
+
+
+convert_yielded.register(Drain, _convert_drain)  # type: ignore[attr-defined]

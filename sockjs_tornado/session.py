@@ -184,7 +184,7 @@ class Session:
     Attributes:
         server: The router, with whatever attributes the application put there.
         session_id: As given. It is a secret of the client: do not log or publish it.
-        state: A :class:`SessionState`.
+        state: A :class:`~sockjs_tornado.session.SessionState`.
         conn: The application's connection.
         conn_info: What is known of the request that opened the session.
         label: A name for logs, unique among the host's sessions.
@@ -273,7 +273,8 @@ class Session:
 
     def belongs_to(self, ip: str) -> bool:
         """Tell whether a request from ``ip`` may use the session (``verify_ip``)."""
-        return ip == self.conn_info.ip or not self._settings.verify_ip
+        # Nobody's yet, where the application has made the session without a request.
+        return ip == self.conn_info.ip or not self.conn_info.ip or not self._settings.verify_ip
 
     def is_known_to(self, ip: str) -> bool:
         """Tell whether a client at ``ip`` has been told of the session, so that it may send."""
@@ -306,6 +307,7 @@ class Session:
         elif self.state is CONNECTING:
             self._set_state(OPENED)
             self.takes_bytes = receiver.binary
+            self.conn_info.ip = self.conn_info.ip or ip
             self._listen(receiver)
             receiver.send_frame(OPEN)
             self._hold |= _CORKED
@@ -414,6 +416,12 @@ class Session:
             binary: As for the connection's ``send``.
         """
         self.conn.send(msg, binary)
+
+    def get_close_reason(self) -> tuple[int, str]:
+        """Return close code and reason, those of a plain ``close()`` while the session is open."""
+        if self.close_code is None or self.close_reason is None:
+            return CloseCode.GO_AWAY, "Go away!"
+        return self.close_code, self.close_reason
 
     def broadcast(self, clients: Iterable[SockJSConnection], msg: Any) -> None:
         """Send one message to many connections, as the router's ``broadcast`` does it."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import tornado.httpserver
 import tornado.netutil
@@ -16,6 +17,12 @@ from application import LogWatch, RunningServer, Serve
 from client import Client, Connect, Join, Peer, peer
 
 from sockjs_tornado import SockJSRouter
+
+# How long hypothesis takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile(
+    "sockjs_tornado", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("sockjs_tornado")
 
 
 def pytest_collection_finish() -> None:

@@ -42,7 +42,8 @@ class FakeHost:
         self.time = 1000.0
         self.removed: list[Session] = []
         self._eager = eager
-        self._deadlines: list[Any] = []
+        # Whose deadline is looked at, and when: a later one is found then, an earlier one has to be told of.
+        self._deadlines: dict[Any, float] = {}
         self._soon: list[Callable[[], None]] = []
         self._running: list[Coroutine[Any, Any, None]] = []
 
@@ -54,12 +55,11 @@ class FakeHost:
         return str(self.labels)
 
     def schedule(self, owner: Any) -> None:
-        if owner not in self._deadlines and owner.due != math.inf:
-            self._deadlines.append(owner)
+        if owner.due < self._deadlines.get(owner, math.inf):
+            self._deadlines[owner] = owner.due
 
     def cancel(self, owner: Any) -> None:
-        if owner in self._deadlines:
-            self._deadlines.remove(owner)
+        self._deadlines.pop(owner, None)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._soon.append(callback)
@@ -79,8 +79,8 @@ class FakeHost:
 
     @property
     def due(self) -> float:
-        """When the next deadline comes, infinity for never."""
-        return min((owner.due for owner in self._deadlines), default=math.inf)
+        """When the next deadline is looked at, infinity for never."""
+        return min(self._deadlines.values(), default=math.inf)
 
     @property
     def is_idle(self) -> bool:
@@ -91,10 +91,14 @@ class FakeHost:
         """Let time pass, and call whoever is due."""
         end = self.time + seconds
         while self.due <= end:
-            owner = min(self._deadlines, key=lambda owner: owner.due)
-            self.time = max(self.time, owner.due)
-            owner.check(self.time)
-            assert owner not in self._deadlines or owner.due > self.time, "nothing was done about the deadline"
+            owner = min(self._deadlines, key=self._deadlines.__getitem__)
+            self.time = max(self.time, self._deadlines[owner])
+            if owner.due <= self.time:
+                owner.check(self.time)
+            if owner in self._deadlines:
+                assert owner.due > self.time, "nothing was done about the deadline"
+                del self._deadlines[owner]
+                self.schedule(owner)
         self.time = end
 
     def turn(self) -> None:

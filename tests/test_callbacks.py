@@ -270,11 +270,19 @@ async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
 @any_way
 @pytest.mark.parametrize("answer", [None, True, 0, "", "no"])
 async def test_on_open_lets_in_with_anything_but_false(host: LoopHost, way: Callable[[Act], Act], answer: Any) -> None:
-    session, receiver = opened(host, on_open=way(lambda conn, info: answer))
+    seen = []
+
+    def let_in(conn: Notes, info: Any) -> Any:
+        seen.append(conn.session.is_accepted)
+        return answer
+
+    session, receiver = opened(host, on_open=way(let_in))
     session.receive(["1"])
     await host.settle()
     assert receiver.frames == ["o"]
     assert session.conn.heard == ["open", "1"]
+    assert seen == [False]
+    assert session.is_accepted
 
 
 @any_way
@@ -290,6 +298,7 @@ async def test_on_open_rejects_with_false_before_any_message(
     assert session.conn.heard == ["open", (session.close_code, session.close_reason)]
     assert receiver.frames[1:] in ([GO_AWAY], [])
     assert session.is_closed
+    assert not session.is_accepted
 
 
 @any_way
@@ -302,6 +311,7 @@ async def test_on_open_rejects_silently_with_an_http_error(host: LoopHost, way: 
     await host.settle()
     assert receiver.frames == ["o", GO_AWAY]
     assert session.conn.heard == ["open", GO_AWAY]
+    assert not session.is_accepted
 
 
 async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(host: LoopHost) -> None:

@@ -1,6 +1,7 @@
 """The examples start, answer, refuse what they cannot do, and end cleanly."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -9,17 +10,21 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from programs import ROOT, ServerProgram
+from programs import PATIENCE, ROOT, ServerProgram
 
 PAGES = {
     "examples/demo.py": ["/", "/chat/", "/chat/chat.js", "/chat/chat.css", "/echo/"],
     "examples/chat/server.py": ["/", "/chat/"],
     "examples/echo/server.py": ["/", "/echo/"],
+    "examples/multiplex/server.py": ["/", "/multiplex/", "/static/multiplex_client.js"],
+    "examples/token_auth/server.py": ["/", "/token_auth/"],
 }
 SERVICES = {
     "examples/demo.py": ["/chat/sockjs", "/echo/sockjs"],
     "examples/chat/server.py": ["/chat/sockjs"],
     "examples/echo/server.py": ["/echo/sockjs"],
+    "examples/multiplex/server.py": ["/multiplex/sockjs"],
+    "examples/token_auth/server.py": ["/token_auth/sockjs"],
     "examples/test_server.py": [
         "/echo",
         "/close",
@@ -117,6 +122,78 @@ class TestTestServer:
     def test_the_ticker_ticks(self, test_server: Example) -> None:
         assert self.poll(test_server, "/ticker", "s") == b"o\n"
         assert self.poll(test_server, "/ticker", "s") == b'a["tick!"]\n'
+
+
+class TestTokenAuth:
+    SERVICE = "/token_auth/sockjs/000/s"
+
+    def connect(self, example: Example, *messages: str) -> bytes:
+        """Open a session, send messages together, and return what the next poll brings."""
+        assert example.get(f"{self.SERVICE}/xhr", b"") == b"o\n"
+        if messages:
+            example.get(f"{self.SERVICE}/xhr_send", json.dumps(messages).encode())
+        return example.get(f"{self.SERVICE}/xhr", b"")
+
+    def token(self, example: Example) -> str:
+        """Return the token that the page carries."""
+        (token,) = re.findall('TOKEN = "(.+)";', example.get("/token_auth/").decode())
+        return str(token)
+
+    @pytest.fixture
+    def example(self, request: pytest.FixtureRequest) -> Iterator[Example]:
+        """A server that waits for tokens for as many seconds as its parameter says."""
+        program = ServerProgram("examples/token_auth/server.py", "--port", "0", "--seconds", request.param)
+        yield Example(program)
+        ended = program.stop()
+        assert (ended.status, ended.output, ended.errors) == (0, "", "")
+
+    @pytest.mark.parametrize("example", ["600"], indirect=True)
+    def test_who_shows_the_page_s_token_is_let_in(self, example: Example) -> None:
+        assert self.connect(example, self.token(example), "hi") == b'a["Hello, guest!","guest said: hi"]\n'
+
+    @pytest.mark.parametrize("example", ["600"], indirect=True)
+    def test_who_shows_a_forged_token_is_closed(self, example: Example) -> None:
+        forged = self.token(example).replace("Z3Vlc3Q=", "cm9vdA==")  # root instead of guest
+        assert forged != self.token(example)
+        assert self.connect(example, forged, "hi") == b'c[4001,"Invalid token"]\n'
+
+    @pytest.mark.parametrize("example", ["0"], indirect=True)
+    def test_who_shows_none_is_closed(self, example: Example) -> None:
+        assert self.connect(example) == b'c[4001,"No token in time"]\n'
+
+
+class TestRawClient:
+    """Both clients, against the test server."""
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+
+    def run_python(self, url: str, *messages: str) -> subprocess.CompletedProcess[bytes]:
+        return self.run(sys.executable, "-W", "default", "-X", "utf8", "examples/raw_client/client.py", url, *messages)
+
+    def test_python_s_prints_the_answers(self, test_server: Example) -> None:
+        ended = self.run_python(f"ws://127.0.0.1:{test_server.program.ports[0]}/echo/websocket", "hello", "wörld")
+        assert (ended.returncode, ended.stdout.decode(), ended.stderr) == (0, "hello\nwörld\n", b"")
+
+    @pytest.mark.parametrize(
+        ("path", "complaint"),
+        [
+            ("/close/websocket", "Closed by the server: 3000 Go away!"),
+            ("/echo", "Cannot connect to {}: Non-websocket response"),
+        ],
+    )
+    def test_python_s_says_what_went_wrong(self, test_server: Example, path: str, complaint: str) -> None:
+        url = f"ws://127.0.0.1:{test_server.program.ports[0]}{path}"
+        ended = self.run_python(url, "hello")
+        assert (ended.returncode, ended.stdout, ended.stderr.decode()) == (1, b"", complaint.format(url) + "\n")
+
+    def test_the_shell_s_prints_all_that_comes(self, test_server: Example) -> None:
+        port = str(test_server.program.ports[0])
+        ended = self.run("examples/raw_client/client.sh", "127.0.0.1", port, "/echo/websocket")
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        head, _, frames = ended.stdout.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert frames == b"\x81\x05hello\x88\x00"
 
 
 def test_the_test_server_says_where_the_iframe_finds_sockjs_client() -> None:

@@ -166,6 +166,21 @@ def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(host: Fake
         assert everything_of(session) == known
 
 
+def test_one_that_was_attached_does_not_speak_for_the_one_that_is(host: FakeHost) -> None:
+    session = make_session(host)
+    former, current = Receiver(session, 1).attach(), stream(session)
+    session.pause(current)
+    session.send("waits")
+    known = everything_of(session)
+    for report in (Session.detach, Session.lose, Session.pause, Session.resume):
+        report(session, former)
+        assert everything_of(session) == known
+    current.drain()
+    session.pause(former)
+    session.send("does not wait")
+    assert current.frames == [["waits"], ["does not wait"]]
+
+
 def test_a_closed_session_has_no_deadline(host: FakeHost) -> None:
     session = in_state(CLOSED, host)
     assert host.due == math.inf
@@ -808,6 +823,19 @@ def test_a_client_that_does_not_come_back_is_missed_once(host: FakeHost) -> None
     assert host.removed == [session]
     host.advance(1000)
     assert session.conn.heard == ["open", TIMED_OUT]
+    assert poll(session) == [TIMED_OUT]
+
+
+@pytest.mark.parametrize("ended", [Session.detach, Session.lose], ids=["detached", "lost"])
+def test_a_session_is_over_soon_after_a_long_stream(host: FakeHost, ended: Callable[[Session, Receiver], None]) -> None:
+    session = make_session(host)
+    receiver = stream(session)
+    host.advance(10)
+    ended(session, receiver)
+    host.advance(DISCONNECT_DELAY - 0.001)
+    assert host.removed == []
+    host.advance(0.001)
+    assert host.removed == [session]
 
 
 def test_a_client_that_comes_back_in_time_is_not_missed(host: FakeHost) -> None:

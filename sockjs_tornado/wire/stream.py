@@ -68,7 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         bucket: The keeper's note of where it keeps that deadline.
     """
 
-    __slots__ = ("_buffer", "_closing", "_first", "_keeper", "bucket", "due", "transport")
+    __slots__ = ("_buffer", "_closing", "_ended", "_first", "_keeper", "bucket", "due", "transport")
 
     transport: asyncio.Transport
 
@@ -76,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         self._keeper = keeper
         self._buffer = keeper.read_buffer
         self._closing = False
+        self._ended = False
         self.bucket: int | None = None
         self.due = inf
         # What to write first, and then what had been read before: each is needed once.
@@ -86,8 +87,11 @@ class Connection(asyncio.BufferedProtocol):
         self._keeper.connection_opened()
 
     def miss(self) -> None:
-        """Hear that it will not come."""
-        self._keeper.connection_closed()
+        """Hear that it will not come, or that it ends with the takeover, which was cancelled."""
+        if self._first is None:
+            self.connection_lost(None)
+        else:
+            self._keeper.connection_closed()
 
     def set_unread(self, unread: bytes) -> None:
         """Take the bytes that had been read before the connection was taken over."""
@@ -120,7 +124,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the connection is over."""
-        self._closing = True
+        # Of one whose takeover was cancelled, asyncio tells as well, uvloop does not.
+        if self._ended:
+            return
+        self._ended = self._closing = True
         self._keeper.cancel(self)
         self._keeper.connection_closed()
         self.lost()

@@ -168,7 +168,8 @@ def test_no_page_has_an_error(run: Run) -> None:
         # A client that leaves cannot call off a script that is loading, and its function is gone when the script comes.
         r"/leave/\S+/jsonp\?c=\S+ .*TypeError: _jp\.\w+ is not a function",
     ]
-    assert [text for text in run.complaints if not any(re.search(pattern, text) for pattern in expected)] == []
+    unexpected = [text for text in run.complaints if not any(re.search(pattern, text) for pattern in expected)]
+    assert not unexpected, "\n".join(unexpected)
 
 
 def test_an_error_in_a_page_or_its_iframe_would_be_noticed(run: Run, chromium: Chromium) -> None:

@@ -130,11 +130,14 @@ class Recorder(Connection):
 
     def lost(self) -> None:
         self.times_lost += 1
+        self.changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        before = self.keeper.closed
         super().connection_lost(exc)
-        self.error = exc
-        self.note("ended")
+        if self.keeper.closed > before:
+            self.error = exc
+            self.note("ended")
 
     @property
     def without_data(self) -> list[str]:
@@ -568,6 +571,7 @@ async def test_without_a_free_descriptor_the_connection_is_closed(plain_site: Si
     client, server = await plain_site.request()
     assert await client.receive_all() == b""
     assert server.heard == []
+    assert server.keeper.opened == server.keeper.closed == 1
 
 
 async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,6 +585,7 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
     client, server = await plain_site.request()
     assert await client.receive_all() == b""
     assert server.heard == []
+    assert server.keeper.opened == server.keeper.closed == 1
 
 
 async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
@@ -600,6 +605,10 @@ async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) ->
         server.abort()
     # The head may be on its way already.
     assert await client.receive_all() in (HEAD, b"")
+    await server.until(lambda: server.keeper.closed > 0)
+    await some_turns()
+    assert server.keeper.opened == server.keeper.closed == 1
+    assert server.heard in ([], ["opened", "ended"])
 
 
 # --- is the peer there? -----------------------------------------------------
@@ -763,6 +772,8 @@ async def test_while_closing_nothing_is_received(site: Site) -> None:
     client, server = await site.taken_over()
     server.transport.write(noise(FLOOD))
     server.transport.close()
+    # It makes no difference any more.
+    server.transport.pause_reading()
     await client.send(b"unheard")
     await some_turns()
     await client.receive_all()
@@ -796,6 +807,18 @@ async def test_a_client_that_leaves_while_written_to_ends_the_connection(
     await server.until_heard("ended")
     await some_turns()
     assert server.heard == ["opened", "paused", "ended"]
+
+
+async def test_the_end_is_known_before_the_last_bytes_are_taken(plain_site: Site) -> None:
+    plain_site.start()
+    client, server = await plain_site.taken_over()
+    server.write(noise(FLOOD))
+    client.sock.shutdown(socket.SHUT_WR)
+    await server.until(lambda: server.times_lost > 0)
+    assert "ended" not in server.heard
+    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    assert await client.receive_all() == noise(FLOOD)
+    await server.until_heard("ended")
 
 
 async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> None:
@@ -862,8 +885,6 @@ async def test_a_paused_connection_can_end(site: Site, end: str, sent: bytes) ->
     await client.send(sent)
     await some_turns()
     getattr(server.transport, end)()
-    # It makes no difference any more.
-    server.transport.pause_reading()
     await server.until_heard("ended")
     assert not server.transport.is_reading()
     assert server.heard == ["opened", "ended"]

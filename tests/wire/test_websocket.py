@@ -624,7 +624,7 @@ def test_fragments_that_hold_nothing_take_no_memory(opcode: int) -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_small_fragments_take_little_more_memory_than_what_they_hold(opcode: int) -> None:
-    number = 50_000
+    number = 10_000
     size = number * len("\u20ac".encode())
     parser = FrameParser(size)
     parser.feed(frame(opcode, fin=False))

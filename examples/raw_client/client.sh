@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The raw websocket with nothing but bash: say hello, say goodbye, print what comes. A mask of zeros is a legal one.
+#
+#     examples/raw_client/client.sh localhost 8081 /echo/websocket
+set -eu
+exec 3<>"/dev/tcp/$1/$2"
+printf '%s\r\n' "GET $3 HTTP/1.1" "Host: $1:$2" 'Upgrade: websocket' 'Connection: Upgrade' \
+    'Sec-WebSocket-Version: 13' 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==' '' >&3
+printf '\x81\x85\0\0\0\0hello\x88\x80\0\0\0\0' >&3 # a text frame, and a close frame
+cat <&3

@@ -1,0 +1,193 @@
+"""The documentation says what is true: its programs run, its commands exist, its links lead somewhere, its tables are
+complete.
+"""
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import unicodedata
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import PATIENCE, ROOT, ServerProgram
+
+from sockjs_tornado import Settings
+from sockjs_tornado.settings import TRANSPORTS
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def name(page: Path) -> str:
+    """Return a page's path in the checkout."""
+    return str(page.relative_to(ROOT))
+
+
+def blocks(language: str) -> list[Any]:
+    """Return the code blocks in one language as parameters of a test, each named by its page and line."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(pytest.param(match[1], id=f"{name(page)}:{line}"))
+    assert found
+    return found
+
+
+def outside_blocks(page: Path) -> str:
+    """Return the text of a page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def table(page: Path, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without its head."""
+    section = re.split(rf"^#+ {heading}\n", page.read_text(), flags=re.MULTILINE)[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in section.splitlines() if row.startswith("|")]
+    return rows[2:]
+
+
+def serves(block: str) -> bool:
+    """Tell whether a program runs until it is stopped."""
+    return "asyncio.run(" in block
+
+
+# --- programs
+
+
+@pytest.mark.parametrize("block", [param for param in blocks("python") if serves(param.values[0])])
+def test_a_server_answers(block: str, tmp_path: Path) -> None:
+    (prefix,) = re.findall(r'SockJSRouter\(\w+, "(/\w+)"', block)
+    script = tmp_path / "server.py"
+    script.write_text(block)
+    program = ServerProgram("tests/run_script.py", str(script))
+
+    def post(transport: str, body: bytes) -> bytes:
+        url = f"http://127.0.0.1:{program.ports[0]}{prefix}/000/session/{transport}"
+        with urllib.request.urlopen(url, body, timeout=PATIENCE) as answer:
+            received: bytes = answer.read()
+        return received
+
+    try:
+        assert post("xhr", b"") == b"o\n"
+        assert post("xhr_send", b'["hello"]') == b""
+        assert post("xhr", b"") == b'a["hello"]\n'
+    finally:
+        ended = program.stop()
+    assert (ended.status, ended.output, ended.errors) == (-signal.SIGTERM, "", "")
+
+
+@pytest.mark.parametrize("block", [param for param in blocks("python") if not serves(param.values[0])])
+def test_a_definition_runs_to_its_end(block: str, tmp_path: Path) -> None:
+    script = tmp_path / "definition.py"
+    script.write_text(block)
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+# --- commands and files
+
+
+def missing(command: Iterable[str]) -> set[str]:
+    """Return what a command line names and the checkout does not have."""
+    program, *arguments = command
+    if program == "make":
+        return {word for word in arguments if not word.startswith("-") and "=" not in word} - TARGETS
+    files = {word for word in (program, *arguments) if re.match(r"(examples|scripts|tests|docs|requirements)/", word)}
+    if program == "npm":
+        files.add("package-lock.json")
+    return {file for file in files if not (ROOT / file).exists()}
+
+
+def test_missing_names_what_is_missing() -> None:
+    assert missing(["make", "-j", "demo", "nothing", "PORT=1"]) == {"nothing"}
+    assert missing(["python", "examples/demo.py", "examples/nothing.py", "--port"]) == {"examples/nothing.py"}
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_commands_are_there(block: str) -> None:
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert commands
+    for command in commands:
+        assert missing(command) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_files_in_the_text_are_there(page: Path) -> None:
+    for code in re.findall(r"`([^`\n]+)`", outside_blocks(page)):
+        if re.match(r"(make|python|examples/|scripts/|tests/|docs/|requirements/)", code):
+            assert missing(code.split()) == set()
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what may follow a # in links to a page: its headings, as GitHub and Sphinx spell them there."""
+    headings = re.findall(r"^#+ (.*)$", outside_blocks(page), re.MULTILINE)
+    plain = (unicodedata.normalize("NFC", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Return the links in a page's text that lead nowhere in the checkout. Those to other sites are passed over."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def test_broken_links_finds_them() -> None:
+    text = "[a](setup.py) [b](README.md#settings) [c](https://x.example) ![d](nothing.png) [e](#nothing) [f](#try-it)"
+    assert broken_links(ROOT / "README.md", text) == ["nothing.png", "#nothing"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page, outside_blocks(page)) == []
+
+
+def test_every_page_of_the_documentation_is_in_its_contents() -> None:
+    (contents,) = re.findall(r"^```{toctree}\n.*?\n\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.M | re.DOTALL)
+    assert sorted([*contents.split(), "index"]) == sorted(page.stem for page in (ROOT / "docs").glob("*.md"))
+
+
+# --- tables
+
+
+def test_the_settings_table_names_every_setting_with_its_default() -> None:
+    documented = {row[0].strip("`"): row[1].strip("`") for row in table(ROOT / "README.md", "Settings")}
+    defaults = {field.name: field.default for field in fields(Settings)}
+    assert documented.keys() == defaults.keys()
+    for setting, default in defaults.items():
+        if setting == "sockjs_url":
+            assert "1.6.1" in documented[setting]
+            assert "@1.6.1/" in str(default)
+        else:
+            assert documented[setting].strip('"') == str(default), setting
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/transports.md"])
+def test_the_transports_tables_name_every_transport(page: str) -> None:
+    assert sorted(row[0].strip("`") for row in table(ROOT / page, "Transports")) == sorted(TRANSPORTS)
