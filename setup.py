@@ -28,7 +28,7 @@ setup(
             "mypy",
             "pycurl",
             "pytest>=9.0",
-            "pytest-asyncio>=1.3",
+            "pytest-asyncio>=1.5",
             "pytest-cov>=7.0",
             "pytest-xdist>=3.8",
             "ruff",

@@ -21,6 +21,6 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
     ("py:class", r"(collections\.abc|tornado|types)\..*"),  # these are described elsewhere
-    ("py:class", r"sockjs_tornado\.(stats\.CountedSession|session\.Server)"),  # protocols that the router fulfils
+    ("py:class", r"sockjs_tornado\.(stats\.CountedSession|ports\.Server)"),  # protocols that the router fulfils
 ]
 myst_enable_extensions = ["colon_fence"]

@@ -168,11 +168,11 @@ class Callbacks:
 
     def _failed(self, name: str, error: BaseException) -> None:
         session = self._session
-        if isinstance(error, ConnectionClosed):
+        if isinstance(error, ConnectionClosed) and (session.is_closed or name != "on_open"):
             # Somebody left while the callback was waiting for it: the ordinary end of a conversation. What this client
             # had sent is still worth hearing, unless it was not let in yet.
             logger.debug("%s of %r ended with a connection", name, session)
-            if session.is_closed and name == "on_open":
+            if name == "on_open":
                 self.discard()
         elif isinstance(error, HTTPError) and name == "on_open":
             session.close()

@@ -1,23 +1,24 @@
 """A SockJS session: a state machine between the application's connection and whatever receiver a client listens on.
 
 It knows frames, a bounded outbox and its own state; it knows no HTTP, no Tornado, no socket and no clock of its own.
-A transport attaches a :class:`Receiver` while a client listens and reports when it is done with it or has lost it;
-everything else is the session's own decision.
+A transport attaches a receiver while a client listens and reports when it is done with it or has lost it; everything
+else is the session's own decision.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from threading import get_ident
 from types import SimpleNamespace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .callbacks import Callbacks
 from .connection import ConnectionInfo, Drain, SockJSConnection
 from .exceptions import SessionStateError
+from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, PreparedMessage, check_close_code
 
-__all__ = ["Host", "Receiver", "Server", "Session", "SessionState"]
+__all__ = ["Session", "SessionState"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,122 +55,6 @@ _CORKED: Final = 1  # callbacks are running; what they send leaves together at t
 _PAUSED: Final = 2  # the receiver's own buffer is full
 _GATHERING: Final = 4  # immediate_flush is off
 _SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
-
-
-class Receiver(Protocol):
-    """What a session writes to while a client listens.
-
-    A receiver never reaches into the session: it calls :meth:`Session.detach` when it has taken all it can,
-    :meth:`Session.lose` when the network took it away, :meth:`Session.pause` and :meth:`Session.resume` as its buffer
-    fills and drains. After ``close`` it reports nothing but, for a websocket, its end.
-    """
-
-    @property
-    def binary(self) -> bool:
-        """Whether messages may be bytes."""
-
-    def send_frame(self, frame: str) -> None:
-        """Write a frame that is not a message: open or heartbeat."""
-
-    def send_messages(self, messages: Sequence[Message]) -> None:
-        """Write messages, in order, together."""
-
-    def send_prepared(self, message: PreparedMessage) -> None:
-        """Write one message that is on its way to many."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Tell the client that the session is closed, and end."""
-
-    def is_gone(self) -> bool:
-        """Tell whether the client has already left, even if the event loop has not said so yet."""
-
-    def abort(self) -> None:
-        """Let go of a client that has already left."""
-
-    def pause_reading(self) -> None:
-        """Take nothing more from the client for now, where the receiver is what takes it."""
-
-    def resume_reading(self) -> None:
-        """Go on taking."""
-
-
-class Host(Protocol):
-    """What keeps sessions: time, deadlines and tasks. The container is one."""
-
-    #: Whether the end of all sessions has begun.
-    closing: bool
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-
-    def next_label(self) -> str:
-        """Return a name that no session has had."""
-
-    def schedule(self, owner: Any) -> None:
-        """See that ``owner.check`` is called once ``owner.due`` has come."""
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` at the event loop's next turn."""
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run ``coroutine`` as a task, at once where Python can."""
-
-    def remove(self, session: "Session") -> None:
-        """Forget a session that is over."""
-
-    def get(self, session_id: str) -> "Session | None":
-        """Return the session that a client calls ``session_id``."""
-
-    def cancel(self, owner: Any) -> None:
-        """Forget a deadline."""
-
-
-class SessionSettings(Protocol):
-    """The settings that a session reads."""
-
-    @property
-    def disconnect_delay(self) -> float:
-        """Seconds that a session lives without a receiver."""
-
-    @property
-    def heartbeat_delay(self) -> float:
-        """Seconds between heartbeats."""
-
-    @property
-    def immediate_flush(self) -> bool:
-        """Whether a message is written at once."""
-
-    @property
-    def max_queue_bytes(self) -> int:
-        """What may wait for a client, and for the application."""
-
-    @property
-    def verify_ip(self) -> bool:
-        """Whether a session is for one address alone."""
-
-
-class Counters(Protocol):
-    """What a session counts."""
-
-    connections: int
-    messages_sent: int
-    messages_received: int
-
-
-class Server(Protocol):
-    """What a session needs of its router."""
-
-    @property
-    def settings(self) -> SessionSettings:
-        """The router's settings."""
-
-    @property
-    def container(self) -> Host:
-        """What keeps the session."""
-
-    @property
-    def stats(self) -> Counters:
-        """The router's counters."""
 
 
 class Session:

@@ -39,6 +39,18 @@ RECEIVING = (*POLLING, *STREAMING)
 #: Everything that speaks in frames.
 FRAMED = (*RECEIVING, "websocket")
 
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\x20-\x7e]+)")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+_CHUNK_SIZE = re.compile(rb"[0-9a-f]+")
+# What the protocol wants escaped.
+_UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]")
+
+#: What the fixtures ``connect`` and ``join`` are.
+Connect = Callable[..., Awaitable["Client"]]
+Join = Callable[..., "Peer"]
+
+_ids = itertools.count(1)
+
 
 class Url(NamedTuple):
     """A URL of a router, behind its prefix."""
@@ -81,19 +93,6 @@ def path_of(url: Url) -> str:
     return url.path.removeprefix("/000/abc").partition("?")[0] or "-"
 
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\x20-\x7e]+)")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
-_CHUNK_SIZE = re.compile(rb"[0-9a-f]+")
-# What the protocol wants escaped.
-_UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]")
-
-#: What the fixtures ``connect`` and ``join`` are.
-Connect = Callable[..., Awaitable["Client"]]
-Join = Callable[..., "Peer"]
-
-_ids = itertools.count(1)
-
-
 async def within(awaitable: Awaitable[T]) -> T:
     """Await something that comes soon."""
     async with asyncio.timeout(WAIT):
@@ -105,16 +104,9 @@ def new_session() -> str:
     return f"session{next(_ids)}"
 
 
-def request(
-    method: str,
-    target: str,
-    *fields: str,
-    body: bytes | None = None,
-    version: str = "HTTP/1.1",
-    host: str = "localhost",
-) -> bytes:
+def request(method: str, target: str, *fields: str, body: bytes | None = None, version: str = "HTTP/1.1") -> bytes:
     """Return the bytes of a request; only a body brings a Content-Length with it."""
-    lines = [f"{method} {target} {version}", f"Host: {host}", *fields]
+    lines = [f"{method} {target} {version}", "Host: localhost", *fields]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")

@@ -205,9 +205,10 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ho
 
     session, _ = opened(host, on_message=on_message)
     session.receive(["1"])
+    session.receive(["3"])
     await host.settle()
     assert within == [["open", "1"]]
-    assert session.conn.heard == ["open", "1", "2"]
+    assert session.conn.heard == ["open", "1", "2", "3"]
 
 
 async def test_on_close_waits_for_what_is_running(host: LoopHost) -> None:
@@ -219,6 +220,43 @@ async def test_on_close_waits_for_what_is_running(host: LoopHost) -> None:
     gate.set()
     await host.settle()
     assert session.conn.heard == ["open", "1", GO_AWAY]
+
+
+async def test_what_waits_is_counted_until_its_turn_comes(host: LoopHost) -> None:
+    gates = {message: asyncio.Event() for message in ("1", "22", "333")}
+    began: asyncio.Queue[str] = asyncio.Queue()
+
+    async def on_message(conn: Notes, message: str) -> None:
+        began.put_nowait(message)
+        await gates[message].wait()
+
+    session, receiver = opened(host, on_message=on_message)
+    callbacks = session._callbacks
+    share = 64
+    assert callbacks.backlog == 0
+    session.receive(["1", "22"])
+    assert callbacks.backlog == 2 + share
+    session.receive(["333"])
+    receiver.reading = False
+    for message, backlog, reading in (("1", 5 + 2 * share, False), ("22", 3 + share, False), ("333", 0, True)):
+        assert await began.get() == message
+        assert callbacks.backlog == backlog
+        assert receiver.reading == reading
+        gates[message].set()
+    await host.settle()
+    session.receive(["1", "22", "333"])
+    await host.settle()
+    assert callbacks.backlog == 0
+
+
+async def test_what_is_dropped_is_no_longer_counted(host: LoopHost) -> None:
+    gate = asyncio.Event()
+    session, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    session.receive(["1", "2"])
+    assert session._callbacks.backlog > 0
+    session.close()
+    assert session._callbacks.backlog == 0
+    gate.set()
 
 
 async def test_sessions_do_not_wait_for_each_other(host: LoopHost) -> None:
@@ -441,6 +479,39 @@ async def test_a_cancelled_helper_does_not_end_the_others(host: LoopHost, logged
     assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
 
 
+async def test_a_cancellation_within_a_plain_callback_needs_no_task(host: LoopHost, logged: LogWatch) -> None:
+    def cancelled(conn: Notes, message: str) -> None:
+        raise asyncio.CancelledError
+
+    session, receiver = opened(host, on_message=cancelled)
+    # As from an asyncio protocol.
+    asyncio.get_running_loop().call_soon(session.receive, ["1"])
+    await asyncio.sleep(0)
+    logged.take("on_message of")
+    assert receiver.frames == ["o", INTERNAL_ERROR]
+
+
+async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(host: LoopHost, logged: LogWatch) -> None:
+    began = asyncio.Event()
+
+    async def fail_in_the_end(conn: Notes, message: str) -> None:
+        began.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            fail()
+
+    session, _ = opened(host, on_message=fail_in_the_end)
+    session.receive(["1"])
+    await began.wait()
+    await asyncio.sleep(0)
+    for task in host.tasks:
+        task.cancel()
+    await host.settle()
+    assert logged.take("on_message of").exc_info[0] is LookupError
+    assert session.close_code == 1011
+
+
 async def test_a_callback_that_is_cancelled_itself_ends_quietly(host: LoopHost) -> None:
     began = asyncio.Event()
 
@@ -485,6 +556,22 @@ async def test_another_connection_that_closed_does_no_harm_to_this_one(
     session.receive(["1"])
     await host.settle()
     assert not session.is_closed
+
+
+@any_way
+async def test_whoever_was_not_let_in_because_another_connection_closed_is_rejected(
+    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+) -> None:
+    def tell_another(conn: Notes, info: Any) -> None:
+        raise ConnectionClosed(1002, "Another connection's")
+
+    session, receiver = opened(host, on_open=way(tell_another))
+    session.receive(["1"])
+    await host.settle()
+    assert logged.take("on_open of").exc_info[0] is ConnectionClosed
+    assert receiver.frames == ["o", INTERNAL_ERROR]
+    assert session.conn.heard == ["open", INTERNAL_ERROR]
+    assert not session.is_accepted
 
 
 def test_an_exception_in_the_constructor_is_the_callers() -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
-from sockjs_tornado.connection import encode_text
+from sockjs_tornado.connection import Headers, encode_text
 from sockjs_tornado.session import HIGH_WATER, Session
 
 
@@ -87,6 +87,29 @@ def test_get_header_takes_a_name_in_any_case() -> None:
     assert info.get_header("Via", "x") == ""
     assert info.get_header("Origin") is None
     assert info.get_header("Origin", "x") == "x"
+
+
+def test_headers_are_a_mapping_whose_names_have_any_case() -> None:
+    headers = Headers({"User-Agent": "curl/8", "via": "x"})
+    assert headers["user-agent"] == headers["USER-AGENT"] == "curl/8"
+    assert "Via" in headers
+    assert "origin" not in headers
+    assert dict(headers) == {"user-agent": "curl/8", "via": "x"}
+    assert len(headers) == 2
+    assert repr(headers) == "Headers({'user-agent': 'curl/8', 'via': 'x'})"
+    with pytest.raises(KeyError, match="origin"):
+        headers["Origin"]
+
+
+def test_without_cookies_there_are_none() -> None:
+    info = make_info(cookies=None)
+    assert info.cookies == {}
+    assert info.get_cookie("user", "x") == "x"
+
+
+def test_a_port_need_not_be_known() -> None:
+    assert make_info().port == 0
+    assert make_info(port=49152).port == 49152
 
 
 def test_get_cookie_returns_the_value_or_a_default() -> None:
@@ -314,6 +337,7 @@ async def test_whoever_gives_up_waiting_harms_nobody() -> None:
     await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.sleep(0)
+    assert len(session._waiters or []) == 1
     receiver.drain()
     await patient
     assert impatient.cancelled()
@@ -381,6 +405,13 @@ def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing(
     session.receive(["1", "2"])
     session.close()
     assert receiver.frames == ["o", (3000, "Go away!")]
+
+
+def test_a_connection_has_a_name_that_is_no_secret() -> None:
+    host = FakeHost()
+    first, second = make_session(host, "secret-id"), make_session(host, "secret-id")
+    assert first.conn.id != second.conn.id
+    assert "secret" not in first.conn.id
 
 
 def test_a_connection_knows_its_session() -> None:

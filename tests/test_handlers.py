@@ -480,6 +480,36 @@ async def test_an_awaited_send_waits_over_tls_too(
     await within(sending_all)
 
 
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_a_stream_that_is_read_slowly_arrives_whole_over_tls(
+    serve: Serve,
+    join: Join,
+    transport: str,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The test is the clock.
+    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 100}), ssl_options=server_tls)
+    peer: Any = join(server, transport, tls=client_tls)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    connection.send("x" * 20_000_000)
+    data = bytearray()
+    steps = 0
+    while unsent := receiver.transport.get_write_buffer_size():
+        while receiver.transport.get_write_buffer_size() > max(unsent - 1_000_000, 0):
+            data += await peer.client.exactly(100_000)
+        receiver.check(receiver.due)
+        steps += 1
+    assert steps > 3
+    data += await peer.client.rest()
+    assert data.count(b"x") >= 20_000_000
+
+
 @pytest.mark.parametrize("transport", [*RECEIVING, "websocket"])
 async def test_a_client_that_leaves_is_noticed_over_tls(
     serve: Serve, connect: Connect, join: Join, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext

@@ -37,7 +37,7 @@ EFFECTS = {
     *("socket", "socketserver", "ssl", "subprocess", "threading"),
 }
 
-TRANSPORTS = Allowed("transports.* connection exceptions origins protocol session settings wire.*")
+TRANSPORTS = Allowed("transports.* connection exceptions origins ports protocol session settings wire.*")
 
 #: The table. A module that is not in it has no room in the house.
 ALLOWED = {
@@ -49,7 +49,8 @@ ALLOWED = {
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
     "callbacks": Allowed("exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"),
     # Of threading, the name of the thread it is used from.
-    "session": Allowed("callbacks connection exceptions protocol", effects="threading"),
+    "ports": Allowed("protocol", types="session"),
+    "session": Allowed("callbacks connection exceptions ports protocol", effects="threading"),
     "container": Allowed("session settings wire.stream", effects="asyncio"),
     "rooms": Allowed("exceptions protocol", types="connection session"),
     "wire": Allowed(),

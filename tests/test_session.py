@@ -206,6 +206,16 @@ def test_the_open_frame_comes_first_and_once(host: FakeHost) -> None:
     assert stream(session).frames == []
 
 
+def test_what_on_open_sends_leaves_together(host: FakeHost) -> None:
+    def greet(conn: Notes, info: Any) -> None:
+        conn.send("1")
+        conn.session.send_prepared(PreparedMessage("2"))
+        conn.send("3")
+
+    session = make_session(host, acts={"on_open": greet})
+    assert Receiver(session).attach().frames == ["o", ["1", "2", "3"]]
+
+
 def test_the_open_frame_of_a_poll_is_all_it_gets(host: FakeHost) -> None:
     session = make_session(host, acts={"on_open": welcome})
     assert poll(session) == ["o"]
@@ -400,6 +410,7 @@ def test_without_immediate_flush_messages_gather_until_the_next_turn(host: FakeH
     session.send("2")
     session.send_prepared(PreparedMessage("3"))
     assert receiver.frames == []
+    assert len(host._soon) == 1
     host.turn()
     assert receiver.take() == [["1", "2", "3"]]
     assert host.is_idle
@@ -560,6 +571,15 @@ def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(host: FakeH
     host.advance(0.001)
     assert host.removed == [session]
     assert host.due == math.inf
+
+
+def test_to_close_again_does_not_make_a_session_forget_its_end(host: FakeHost) -> None:
+    session = make_session(host)
+    stream(session)
+    session.close()
+    session.close(4000, "Again")
+    assert host.removed == []
+    assert poll(session) == [GO_AWAY]
 
 
 def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(host: FakeHost) -> None:
@@ -838,6 +858,15 @@ def test_a_session_is_over_soon_after_a_long_stream(host: FakeHost, ended: Calla
     assert host.removed == [session]
 
 
+def test_what_a_client_sent_before_it_was_missed_is_delivered(host: FakeHost) -> None:
+    session = polled(host, acts={"on_message": lambda conn, message: Pause()})
+    session.receive(["1", "2"])
+    host.advance(DISCONNECT_DELAY)
+    while not host.is_idle:
+        host.turn()
+    assert session.conn.heard == ["open", "1", "2", TIMED_OUT]
+
+
 def test_a_client_that_comes_back_in_time_is_not_missed(host: FakeHost) -> None:
     session = polled(host)
     for _ in range(5):
@@ -938,6 +967,7 @@ def congest_queued(session: Session, receiver: Receiver) -> None:
         (congest_paused, lambda session, receiver: receiver.cut()),
         (congest_paused, lambda session, receiver: session.close()),
         (congest_queued, lambda session, receiver: poll(session)),
+        (congest_queued, lambda session, receiver: stream(session)),
         (congest_queued, lambda session, receiver: session.close()),
         (congest_queued, lambda session, receiver: session.server.container.advance(DISCONNECT_DELAY)),
     ],
@@ -982,6 +1012,31 @@ def test_a_client_that_does_not_poll_is_closed_at_the_bound(host: FakeHost) -> N
     session.send("x")
     assert session.close_code == 3008
     assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
+
+
+def test_a_client_that_does_not_read_is_let_go_for_good(host: FakeHost) -> None:
+    session = make_session(host, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+    receiver = stream(session)
+    session.receive(["1", "2"])
+    session.pause(receiver)
+    for _ in range(2):
+        session.send("x" * 51)
+    assert receiver.frames == [(3008, "Slow consumer")]
+    assert poll(session) == [(3008, "Slow consumer")]
+    while not host.is_idle:
+        host.turn()
+    assert session.conn.heard == ["open", "1", (3008, "Slow consumer")]
+
+
+def test_an_application_is_overrun_above_the_bound(host: FakeHost) -> None:
+    session = polled(host, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+    session.receive(["1", "x" * 36])  # and a share of 64 for the message
+    assert not session.is_overrun
+    session.receive([""])
+    assert session.is_overrun
+    while not host.is_idle:
+        host.turn()
+    assert not session.is_overrun
 
 
 def test_what_is_merely_gathered_is_no_reason_to_close(host: FakeHost) -> None:

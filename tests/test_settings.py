@@ -164,16 +164,21 @@ def test_a_list_that_changes_later_changes_nothing() -> None:
     assert settings.transports == ("xhr",)
 
 
-def test_settings_do_not_change() -> None:
-    settings = Settings()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.heartbeat_delay = 1  # type: ignore[misc]
-    assert settings == Settings()
+@pytest.mark.parametrize("kind", [Settings, Compression])
+def test_settings_do_not_change(kind: type) -> None:
+    settings = kind()
+    for field in dataclasses.fields(kind):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field.name, getattr(settings, field.name))
+    with pytest.raises((AttributeError, TypeError)):
+        settings.heartbeat = 10
+    assert settings == kind()
 
 
-def test_settings_are_given_by_name() -> None:
+@pytest.mark.parametrize("kind", [Settings, Compression])
+def test_settings_are_given_by_name(kind: type) -> None:
     with pytest.raises(TypeError, match="positional"):
-        Settings(5)  # type: ignore[misc]
+        kind(5)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 from ..connection import ConnectionInfo
 from ..origins import OriginPolicy
-from ..session import Host, Session
+from ..ports import Host
+from ..session import Session
 from ..settings import Settings
 from ..wire.stream import Connection, Keeper
 

@@ -11,7 +11,7 @@ from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake
-from ..wire.stream import LINGER, Connection, response_head
+from ..wire.stream import Connection, response_head
 from ..wire.websocket import (
     TEXT,
     Close,
@@ -216,7 +216,7 @@ class WebSocketReceiver(Connection):
             # A client that has reset the connection since the last write: its end is about to be heard of.
             with contextlib.suppress(OSError):
                 self.transport.write_eof()
-        self.wake_after(LINGER)
+        self.linger()
 
 
 def _raw_text_frame(text: str) -> bytes:

@@ -22,8 +22,11 @@ __all__ = ["READ_SIZE", "Connection", "peer_gone", "response_head", "take_over",
 #: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
 READ_SIZE = 32 * 1024
 
-#: Seconds that a connection has to take its last bytes.
+#: Seconds in which a client has to take some of its last bytes.
 LINGER = 2.0
+
+#: Bytes that it has to take in that time at least.
+_PACE = 16 * 1024
 
 #: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
 _HIGH_WATER = 64 * 1024
@@ -68,7 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         bucket: The keeper's note of where it keeps that deadline.
     """
 
-    __slots__ = ("_buffer", "_closing", "_ended", "_first", "_keeper", "bucket", "due", "transport")
+    __slots__ = ("_buffer", "_closing", "_ended", "_first", "_keeper", "_unsent", "bucket", "due", "transport")
 
     transport: asyncio.Transport
 
@@ -147,9 +150,14 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.write(data)
 
     def finish(self) -> None:
-        """Write nothing more, and close once the client has what is written, or is out of time."""
+        """Write nothing more, and close once the client has what is written, or does not take it."""
         self._closing = True
         self.transport.close()
+        self.linger()
+
+    def linger(self) -> None:
+        """See that a client that does not take its last bytes is given up."""
+        self._unsent = self.transport.get_write_buffer_size()
         self.wake_after(LINGER)
 
     def abort(self) -> None:
@@ -158,9 +166,15 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def check(self, now: float) -> None:
-        """Give up on a client that does not take its last bytes."""
-        self.due = inf
-        self.abort()
+        """Give up on a client that does not take its last bytes; over a slow line they take their time."""
+        unsent = self.transport.get_write_buffer_size()
+        taken = self._unsent - unsent
+        if taken and taken >= min(_PACE, self._unsent):
+            self._unsent = unsent
+            self.due = now + LINGER
+        else:
+            self.due = inf
+            self.abort()
 
     def wake_after(self, delay: float) -> None:
         """See that :meth:`check` is called in ``delay`` seconds."""
@@ -305,6 +319,11 @@ class _StreamTransport(asyncio.Transport):
         self._protocol.connection_lost(error)
 
     def write(self, data: Any) -> None:
+        # In pieces, so that it can be seen how much of it has left.
+        for start in range(0, len(data), _HIGH_WATER):
+            self._write_piece(data[start : start + _HIGH_WATER])
+
+    def _write_piece(self, data: Any) -> None:
         if self._stream.closed():
             return
         writing = self._stream.write(data)

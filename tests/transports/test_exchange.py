@@ -4,13 +4,25 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import pytest
 from application import Echo, Journal
-from client import FRAMED, HANDSHAKE, POLLING, RECEIVING, Client, Peer, WebSocket, asking, peer, request, within
+from client import (
+    FRAMED,
+    HANDSHAKE,
+    POLLING,
+    RECEIVING,
+    TEXT,
+    Client,
+    Peer,
+    WebSocket,
+    asking,
+    frame,
+    peer,
+    within,
+)
 
 from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import offered_endpoints
@@ -210,12 +222,5 @@ async def test_another_front_gives_its_connection_to_a_raw_websocket(front: Any)
     connect = await front(SockJSRouter(Echo, "/echo"))
     assert (await (await connect()).ask("GET", "/echo/websocket", *HANDSHAKE[1:])).status == 400
     websocket = await WebSocket.open(await connect(), "/echo/websocket")
-    websocket.write(bytes.fromhex("81 82 00000000") + b"hi")
+    websocket.write(frame(TEXT, "hi"))
     assert await websocket.text() == "hi"
-
-
-def test_a_request_is_made_of_what_it_is_given() -> None:
-    assert request("GET", "/", "A: b", host="h", body=b"x") == (
-        b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\nContent-Length: 1\r\n\r\nx"
-    )
-    assert partial(request, version="HTTP/1.0")("FOO", "/x") == b"FOO /x HTTP/1.0\r\nHost: localhost\r\n\r\n"

@@ -157,6 +157,7 @@ async def test_a_form_or_json_is_sent(serve: Serve, connect: Connect, content_ty
         (b"d=x", b"Broken JSON encoding."),
         (b"d=%22x%22", b"Broken JSON encoding."),
         (b"d=%ff", b"Broken JSON encoding."),
+        (b"d=[%22%ff%22]", b"Broken JSON encoding."),
         (b"d=\xff", b"Broken JSON encoding."),
         (b"d=[1]", b"Broken JSON encoding."),
         (b"x=1&" * 20 + b'd=["x"]', b"Broken JSON encoding."),

@@ -559,6 +559,33 @@ async def test_a_client_that_lets_messages_pile_up_is_closed(serve: Serve, join:
 
 
 @pytest.mark.parametrize("transport", STREAMING)
+async def test_a_stream_that_is_read_slowly_arrives_whole(
+    serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The test is the clock.
+    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
+    journal = Journal()
+    peer: Any = join(await serve(SockJSRouter(journal, "/echo", {"response_limit": 100})), transport)
+    assert await peer.frame() == "o"
+    client = peer.client
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    size = 20_000_000
+    connection.send("x" * size)
+    data = bytearray()
+    steps = 0
+    while unsent := receiver.transport.get_write_buffer_size():
+        while receiver.transport.get_write_buffer_size() > max(unsent - 1_000_000, 0):
+            data += await client.exactly(100_000)
+        receiver.check(receiver.due)
+        steps += 1
+    data += await client.rest()
+    assert steps > 3
+    assert data.count(b"x") >= size
+
+
+@pytest.mark.parametrize("transport", STREAMING)
 async def test_a_stream_that_is_not_read_does_not_outlive_its_session(
     serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -626,7 +627,7 @@ async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_f
 async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.transports.websocket.LINGER", 0.05)
+    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 0.05)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     client = await connect(await serve(router))
@@ -637,6 +638,34 @@ async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
         await router.close()
     assert connection.closes == [(3000, "Go away!")]
     await client.rest()
+
+
+@BOTH
+async def test_a_client_that_reads_slowly_gets_all_that_was_sent_before_the_end(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The test is the clock.
+    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await opened(client, target)
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    connection.send("x" * 20_000_000)
+    connection.close()
+    data = bytearray()
+    while unsent := receiver.transport.get_write_buffer_size():
+        assert not receiver.transport.is_closing()
+        while receiver.transport.get_write_buffer_size() > max(unsent - 3_000_000, 0):
+            data += await client.exactly(100_000)
+        receiver.check(receiver.due)
+    # It has all, and has not answered the close frame yet: the last chance to do so.
+    assert not receiver.transport.is_closing()
+    receiver.check(receiver.due)
+    assert receiver.transport.is_closing()
+    data += await client.rest()
+    assert data.count(b"x") == 20_000_000
 
 
 @BOTH

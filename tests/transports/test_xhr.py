@@ -115,6 +115,20 @@ async def test_the_31st_message_of_128_ends_a_stream_of_4096(serve: Serve, conne
     assert connection.closes == []
 
 
+@pytest.mark.parametrize(("size", "ends"), [(4096 - 2 - 6, True), (4096 - 2 - 7, False)], ids=["4096", "4095"])
+async def test_the_limit_is_reached_to_the_byte(serve: Serve, connect: Connect, size: int, ends: bool) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"response_limit": 4096})))
+    client.write(request("POST", "/echo/000/abc/xhr_streaming", body=b""))
+    await client.head()
+    assert [await client.chunk(), await client.chunk()] == [b"h" * 2048 + b"\n", b"o\n"]
+    connection = await journal.connection()
+    connection.send("x" * size)
+    connection.send("next")
+    assert await client.chunk() == b'a["' + b"x" * size + b'"]\n'
+    assert await client.chunk() == (b"" if ends else b'a["next"]\n')
+
+
 # Sending.
 
 

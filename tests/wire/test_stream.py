@@ -852,8 +852,11 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
     server.finish()
     await some_turns()
     assert "ended" not in server.heard
-    server.check(server.due)
-    assert server.due == math.inf
+    # The sockets' own buffers may have taken some; when they are full nothing leaves any more.
+    async with asyncio.timeout(20):
+        while server.due != math.inf:
+            server.check(server.due)
+            await some_turns()
     await server.until_heard("ended")
     assert server.keeper.closed == 1
     assert len(await client.receive_all()) < FLOOD
