@@ -40,7 +40,7 @@ class SockJSRouter:
         session_kls: A subclass of :class:`~sockjs_tornado.session.Session` to make sessions of.
 
     Raises:
-        ConfigurationError: A setting or the prefix is not acceptable.
+        ConfigurationError: The connection, a setting or the prefix is not acceptable.
 
     Attributes:
         settings: The settings, also as ``settings["name"]``.
@@ -62,6 +62,11 @@ class SockJSRouter:
         io_loop: IOLoop | None = None,
         session_kls: type[Session] | None = None,
     ) -> None:
+        if not callable(connection):
+            raise ConfigurationError(
+                f"connection: got {connection!r} ({type(connection).__name__}), takes a SockJSConnection subclass or "
+                "anything else that makes a connection when called with a session"
+            )
         settings = user_settings
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)

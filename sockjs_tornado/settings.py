@@ -227,7 +227,11 @@ class Settings(_Checked):
 
     def __post_init__(self) -> None:
         if isinstance(self.websocket_compression, Mapping):
-            object.__setattr__(self, "websocket_compression", Compression.from_mapping(self.websocket_compression))
+            try:
+                compression = Compression.from_mapping(self.websocket_compression)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"websocket_compression: {error}") from None
+            object.__setattr__(self, "websocket_compression", compression)
         # Called by name: super() does not find its way through a dataclass with slots.
         _Checked.__post_init__(self)
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):

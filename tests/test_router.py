@@ -680,3 +680,12 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
     await peer.send("the end")
     assert [await peer.frame(), await peer.frame()] == ['a["last words"]', 'c[3001,"the end"]']
     assert await (await journal.connection()).closed() == (3001, "the end")
+
+
+@pytest.mark.parametrize("connection", [None, "Echo", 5, Echo])
+def test_what_makes_no_connection_is_refused_at_once(connection: Any) -> None:
+    if callable(connection):
+        assert SockJSRouter(connection, "/chat").get_connection_class() is connection
+    else:
+        with pytest.raises(ConfigurationError, match=r"^connection: got .* takes a SockJSConnection subclass"):
+            SockJSRouter(connection, "/chat")

@@ -359,7 +359,7 @@ def test_compression_may_be_a_mapping() -> None:
 def test_a_mapping_for_compression_is_checked(values: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(websocket_compression=values)  # type: ignore[arg-type]
-    assert str(caught.value) == text
+    assert str(caught.value) == f"websocket_compression: {text}"
 
 
 @pytest.mark.parametrize(
