@@ -104,9 +104,16 @@ def new_session() -> str:
     return f"session{next(_ids)}"
 
 
-def request(method: str, target: str, *fields: str, body: bytes | None = None, version: str = "HTTP/1.1") -> bytes:
+def request(
+    method: str,
+    target: str,
+    *fields: str,
+    body: bytes | None = None,
+    version: str = "HTTP/1.1",
+    host: str = "localhost",
+) -> bytes:
     """Return the bytes of a request; only a body brings a Content-Length with it."""
-    lines = [f"{method} {target} {version}", "Host: localhost", *fields]
+    lines = [f"{method} {target} {version}", f"Host: {host}", *fields]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
