@@ -242,6 +242,11 @@ class Session:
         if self.state is CLOSING and (self.session_id is None or (self._told and self._host.closing)):
             self._release()
 
+    def interrupt(self) -> None:
+        """Hear that a receiving request was cut before it could be attached: the session is over, unless another is."""
+        if self.state is OPENED and self._receiver is None:
+            self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
+
     def receive(self, messages: Sequence[Message]) -> None:
         """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
         if self.state is OPENED:

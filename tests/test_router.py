@@ -29,6 +29,7 @@ from client import (
     settle,
     within,
 )
+from tornado.gen import coroutine
 from tornado.ioloop import IOLoop
 
 from sockjs_tornado import ConfigurationError, Settings, SockJSConnection, SockJSRouter
@@ -127,6 +128,12 @@ async def test_the_urls_begin_with_the_prefix(serve: Serve, connect: Connect, ur
 def test_a_prefix_that_no_path_can_begin_with_is_refused(prefix: Any) -> None:
     with pytest.raises(ConfigurationError, match="prefix"):
         SockJSRouter(Echo, prefix)
+
+
+@pytest.mark.parametrize("connection", [None, "Echo", Echo(None), 1])  # type: ignore[arg-type]
+def test_what_makes_no_connection_is_refused(connection: Any) -> None:
+    with pytest.raises(ConfigurationError, match="connection"):
+        SockJSRouter(connection, "/echo")
 
 
 @pytest.mark.parametrize("transport", FRAMED)
@@ -270,6 +277,28 @@ async def test_an_application_may_make_a_session_itself(serve: Serve, join: Join
     # It was nobody's address's so far.
     assert await peer.frame() == "o"
     assert (await journal.connection()).session is session
+
+
+async def test_a_send_may_be_left_to_tornados_loop_and_coroutines(serve: Serve, join: Join) -> None:
+    @coroutine
+    def send_by_yielding() -> Any:
+        yield connection.send("yielded")
+        return "done"
+
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    peer = join(await serve(router), "xhr_streaming")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    router.io_loop.add_callback(connection.send, "from the loop")
+    assert await peer.frame() == 'a["from the loop"]'
+    assert await within(send_by_yielding()) == "done"
+    assert await peer.frame() == 'a["yielded"]'
+    connection.close()
+    # To a client that has left it comes to nothing.
+    router.io_loop.add_callback(connection.send, "too late")
+    assert await within(send_by_yielding()) == "done"
+    assert await peer.frame() == GONE
 
 
 # Broadcasts.

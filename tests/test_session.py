@@ -747,6 +747,22 @@ def test_a_cut_receiver_ends_the_session(host: FakeHost) -> None:
     assert host.removed == [session]
 
 
+def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("waiting")
+    session.interrupt()
+    assert (session.close_code, session.close_reason) == (1002, "Connection interrupted")
+    assert Receiver(session, 1).attach().take() == [["waiting"]]
+    assert Receiver(session, 1).attach().take() == [(1002, "Connection interrupted")]
+
+
+def test_a_request_that_was_cut_does_no_harm_while_another_listens(host: FakeHost) -> None:
+    session = make_session(host)
+    Receiver(session).attach()
+    session.interrupt()
+    assert not session.is_closed
+
+
 def test_a_client_that_closes_says_why(host: FakeHost) -> None:
     session = make_session(host, None)
     stream(session).cut(4001, "Done")

@@ -216,8 +216,11 @@ class ReceivingEndpoint(Endpoint):
             exchange.respond(500, headers, str(error).encode())
             return None
         if exchange.is_gone():
-            # A client that aborts its request at once: what it took from the session would be lost. Clients do so when
-            # they end; the access log, the only reader of this answer, is told of nothing wrong.
+            # What it took from the session would be lost. Clients abort requests when they end, so the access log, the
+            # only reader of the answer, is told of nothing wrong.
+            session = self.server.container.get(exchange.session_id)
+            if session is not None and session.belongs_to(exchange.remote_ip):
+                session.interrupt()
             exchange.respond(204, self.headers(exchange, NO_CACHE))
             return None
         headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())

@@ -812,3 +812,15 @@ async def test_polls_of_one_client_share_their_connection(serve: Serve, join: Jo
         await peer.send(str(number))
         assert await peer.frame() == f'a["{number}"]'
     assert peer.client is client
+
+
+async def test_a_poll_aborted_before_it_is_served_ends_its_session(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    client = await connect(server)
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+    # In one turn of the event loop that serves it: the request has come, and its client has left.
+    aborted = socket.create_connection(("127.0.0.1", server.port))
+    aborted.sendall(b"POST /echo/000/abc/xhr HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    aborted.close()
+    answer = await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    assert answer.body == b'c[1002,"Connection interrupted"]\n'

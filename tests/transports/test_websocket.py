@@ -479,8 +479,10 @@ async def test_a_client_that_reads_nothing_gets_no_pongs(serve: Serve, connect: 
     ("code", "reason"), [(3000, "Go away!"), (1000, ""), (4999, 'ä"\u2028'), (1011, "x" * 200)], ids=str
 )
 async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
-    serve: Serve, connect: Connect, code: int, reason: str
+    serve: Serve, connect: Connect, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It does not wait for the client's close frame to end its side.
+    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     websocket = await opened(await connect(await serve(router)), SOCKJS)
