@@ -9,13 +9,13 @@ message)`` is the way in from outside.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from .exceptions import ConnectionClosed
+from .protocol import Outgoing, encode_message
 
 if TYPE_CHECKING:
     from .session import Session
@@ -202,7 +202,9 @@ class SockJSConnection:
         """Send a message.
 
         Args:
-            message: ``str``; a dict or list, which is sent as JSON; ``bytes`` on a raw websocket.
+            message: ``str``; a dict or list of JSON's types, which reaches the page as a value (``event.data`` is an
+                object or array there, as with sockjs-tornado 1.0) and a raw websocket as JSON text; ``bytes`` on a raw
+                websocket.
             binary: Send text as its UTF-8 bytes; for raw websockets.
 
         Returns:
@@ -211,6 +213,7 @@ class SockJSConnection:
 
         Raises:
             TypeError: The message is of another type, or bytes on a transport that carries text alone.
+            ValueError: JSON has no form for a number in it: not a number, or infinite.
             RuntimeError: In another thread than the event loop's;
                 ``loop.call_soon_threadsafe(connection.send, message)`` is the way from there.
         """
@@ -226,7 +229,7 @@ class SockJSConnection:
 
         Args:
             clients: Connections, in any iterable; it may change meanwhile.
-            message: ``str``, or a dict or list, which is sent as JSON.
+            message: ``str``, or a dict or list, as :meth:`send` takes them.
         """
         self.session.server.broadcast(clients, message)
 
@@ -265,23 +268,10 @@ class SockJSConnection:
         return self.session.close_reason
 
 
-def encode_text(message: object) -> str:
-    """Return the text that a message is sent as.
-
-    Raises:
-        TypeError: It is neither text nor a dict or list.
-    """
-    if isinstance(message, str):
-        return message
-    if isinstance(message, dict | list):
-        return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-    raise TypeError(f"a message is str, dict or list (bytes on a raw websocket), not {type(message).__name__}")
-
-
-def _encode(message: object, binary: bool, takes_bytes: bool) -> str | bytes:
+def _encode(message: object, binary: bool, takes_bytes: bool) -> Outgoing:
     if isinstance(message, bytes | bytearray | memoryview):
         if not takes_bytes:
             raise TypeError("only a raw websocket carries bytes; encode them as text, in base64 for example")
         return bytes(message)
-    text = encode_text(message)
-    return text.encode() if binary and takes_bytes else text
+    encoded = encode_message(message)
+    return str(encoded).encode() if binary and takes_bytes else encoded

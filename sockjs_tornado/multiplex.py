@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from .connection import SockJSConnection
-from .protocol import CloseCode, Message, PreparedMessage
+from .protocol import CloseCode, Outgoing, PreparedMessage
 from .session import Session
 
 __all__ = ["MultiplexConnection"]
@@ -62,7 +62,7 @@ class ChannelReceiver:
     def send_frame(self, frame: str) -> None:
         """Write nothing: a channel has neither an open frame nor heartbeats."""
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages."""
         for message in messages:
             self._carrier.send(f"msg,{self._name},{message!s}")

@@ -6,7 +6,7 @@ The session is written against these. Transports, the container and the router f
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .protocol import Message, PreparedMessage
+from .protocol import Outgoing, PreparedMessage
 
 if TYPE_CHECKING:
     from .session import Session
@@ -29,7 +29,7 @@ class Receiver(Protocol):
     def send_frame(self, frame: str) -> None:
         """Write a frame that is not a message: open or heartbeat."""
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages, in order, together."""
 
     def send_prepared(self, message: PreparedMessage) -> None:

@@ -6,7 +6,7 @@ Pure functions and constants; nothing here knows a session or a socket. The fram
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from json.encoder import encode_basestring
 
@@ -17,19 +17,45 @@ __all__ = [
     "OPEN",
     "CloseCode",
     "Framing",
+    "JSONValue",
     "Message",
+    "Outgoing",
     "PreparedMessage",
     "check_close_code",
     "close_frame",
     "decode_payload",
     "decode_websocket_payload",
+    "encode_message",
     "is_close_code",
     "messages_frame",
     "quote",
 ]
 
-#: What an application sends and receives; bytes on a raw websocket only.
+#: What a client sends; bytes on a raw websocket only.
 Message = str | bytes
+
+
+class JSONValue:
+    """A message that is JSON already and goes into the frame as it is, so that the page gets the value itself.
+
+    Args:
+        text: The JSON; it is the message where there are no SockJS frames.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+#: What an application sends; bytes on a raw websocket only.
+Outgoing = str | bytes | JSONValue
 
 #: How one kind of response writes a frame. What is shared by many receivers is one function object for all of them.
 Framing = Callable[[str], bytes]
@@ -87,9 +113,28 @@ def quote(text: str) -> str:
     return quoted if quoted.isascii() else _MUST_ESCAPE.sub(_escape, quoted)
 
 
-def messages_frame(messages: Iterable[str]) -> str:
+def encode_message(message: object) -> str | JSONValue:
+    """Return what goes into a frame for a message.
+
+    Raises:
+        TypeError: It is neither text nor a dict or list of JSON's types.
+        ValueError: It has a number that JSON has no form for, or contains itself.
+    """
+    if isinstance(message, str):
+        return message
+    if isinstance(message, dict | list):
+        return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+    raise TypeError(f"a message is str, dict or list (bytes on a raw websocket), not {type(message).__name__}")
+
+
+def messages_frame(messages: Sequence[str | JSONValue]) -> str:
     """Return the ``a[...]`` frame that carries ``messages`` in order."""
-    frame = f"a[{','.join(map(encode_basestring, messages))}]"
+    try:
+        items = ",".join(map(encode_basestring, messages))  # type: ignore[arg-type]
+    except TypeError:
+        # Tried first, because what is sent is text nearly always.
+        items = ",".join([item.text if isinstance(item, JSONValue) else encode_basestring(item) for item in messages])
+    frame = f"a[{items}]"
     return frame if frame.isascii() else _MUST_ESCAPE.sub(_escape, frame)
 
 
@@ -158,7 +203,7 @@ class PreparedMessage:
 
     __slots__ = ("_frame", "_framed", "_plain", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str | JSONValue) -> None:
         self.text = text
         self._frame: str | None = None
         self._framed: dict[Framing, bytes] = {}
@@ -181,9 +226,9 @@ class PreparedMessage:
             return data
 
     def plain(self, framing: Framing) -> bytes:
-        """Return ``framing(self.text)``, for where there are no SockJS frames; computed once for each framing."""
+        """Return ``framing(str(self.text))``, for where there are no SockJS frames; computed once for each framing."""
         try:
             return self._plain[framing]
         except KeyError:
-            data = self._plain[framing] = framing(self.text)
+            data = self._plain[framing] = framing(str(self.text))
             return data

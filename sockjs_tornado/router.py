@@ -10,12 +10,12 @@ from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
 
-from .connection import ConnectionInfo, Drain, SockJSConnection, encode_text
+from .connection import ConnectionInfo, Drain, SockJSConnection
 from .container import SessionContainer
 from .exceptions import ConfigurationError, ConnectionClosed
 from .handlers import SockJSHandler
 from .origins import OriginPolicy
-from .protocol import CloseCode, PreparedMessage, check_close_code
+from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
 from .session import Session
 from .settings import Settings
 from .stats import Stats
@@ -130,13 +130,14 @@ class SockJSRouter:
 
         Args:
             clients: Connections, in any iterable; it may change meanwhile. Closed ones are passed over.
-            message: ``str``, or a dict or list, which is sent as JSON.
+            message: ``str``, or a dict or list, as :meth:`SockJSConnection.send` takes them.
 
         Raises:
             TypeError: The message is of another type.
+            ValueError: JSON has no form for a number in it.
             RuntimeError: In another thread than the event loop's.
         """
-        prepared = PreparedMessage(encode_text(message))
+        prepared = PreparedMessage(encode_message(message))
         receivers = tuple(clients)
         if receivers:
             receivers[0].session.check_thread()

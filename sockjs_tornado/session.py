@@ -16,7 +16,7 @@ from .callbacks import Callbacks
 from .connection import ConnectionInfo, Drain, SockJSConnection
 from .exceptions import SessionStateError
 from .ports import Receiver, Server
-from .protocol import HEARTBEAT, OPEN, CloseCode, Message, PreparedMessage, check_close_code
+from .protocol import HEARTBEAT, OPEN, CloseCode, Message, Outgoing, PreparedMessage, check_close_code
 
 __all__ = ["Session", "SessionState"]
 
@@ -131,7 +131,7 @@ class Session:
         self.is_accepted = False
         self._host = server.container
         self._receiver: Receiver | None = None
-        self._outbox: list[Message] = []
+        self._outbox: list[Outgoing] = []
         self._queued = 0
         self._hold = 0 if server.settings.immediate_flush else _GATHERING
         self._told = False
@@ -335,7 +335,7 @@ class Session:
                 "from another one use loop.call_soon_threadsafe(connection.send, message)"
             )
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Outgoing) -> None:
         """Send one message; after the end it goes nowhere.
 
         Raises:

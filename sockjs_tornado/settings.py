@@ -90,6 +90,10 @@ _ORIGINS = (
 )
 
 
+# What sockjs-tornado 1.0 looked for deadlines by; who sets another should know that it is not needed.
+_CHECK_INTERVAL = 1
+
+
 def _level_of_caller() -> int:
     """Return the ``stacklevel`` at which a warning shows the application's own line."""
     package = __name__.partition(".")[0]
@@ -190,7 +194,7 @@ class Settings(_Checked):
             0, the default, means as long as the interval.
         websocket_compression: permessage-deflate: False (the default), True, or a :class:`Compression`.
         websocket_allow_origin: The old name of ``allowed_origins``, with its ``"*"`` or list. Default None.
-        session_check_interval: Accepted from sockjs-tornado 1.0 and without effect: deadlines need no polling.
+        session_check_interval: Accepted from sockjs-tornado 1.0, with a warning, and without effect: deadlines need no polling.
     """
 
     disconnect_delay: float = _option(5, _SECONDS, _positive)
@@ -223,7 +227,7 @@ class Settings(_Checked):
     websocket_allow_origin: str | Sequence[str] | None = _option(
         None, f"None, or {_ORIGINS}", lambda value: value is None or _origins(value)
     )
-    session_check_interval: float = _option(1, _SECONDS, _positive)
+    session_check_interval: float = _option(_CHECK_INTERVAL, _SECONDS, _positive)
 
     def __post_init__(self) -> None:
         if isinstance(self.websocket_compression, Mapping):
@@ -242,6 +246,12 @@ class Settings(_Checked):
             raise ConfigurationError(
                 f"websocket_ping_timeout: got {self.websocket_ping_timeout!r}, takes at most websocket_ping_interval, "
                 f"which is {self.websocket_ping_interval!r}"
+            )
+        if self.session_check_interval != _CHECK_INTERVAL:
+            warnings.warn(
+                "session_check_interval has no effect since 2.0; the name goes in 2028",
+                DeprecationWarning,
+                stacklevel=_level_of_caller(),
             )
         if self.websocket_allow_origin is not None:
             warnings.warn(

@@ -388,12 +388,12 @@ def sending(transport: str, base: str, payload: str) -> bytes:
     return request("POST", f"{base}/xhr_send", "Content-Type: text/plain", body=payload.encode())
 
 
-def messages_of(text: str) -> list[str]:
-    """Return the messages of an ``a[...]`` frame that clients can read."""
+def messages_of(text: str) -> list[Any]:
+    """Return the messages of an ``a[...]`` frame that clients can read: text, or what a dict or list became."""
     assert text[0] == "a", text
     assert not _UNSAFE.search(text), text
-    messages: list[str] = json.loads(text[1:])
-    assert all(type(message) is str for message in messages)
+    messages: list[Any] = json.loads(text[1:])
+    assert all(type(message) in (str, dict, list) for message in messages)
     return messages
 
 
@@ -432,7 +432,7 @@ class Peer:
         """Return the next frame; ask for it, once or again, where that has to be done."""
         raise NotImplementedError
 
-    async def message(self) -> str:
+    async def message(self) -> Any:
         """Return the next message."""
         if not self._messages:
             self._messages = messages_of(await self.frame())

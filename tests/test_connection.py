@@ -10,7 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
-from sockjs_tornado.connection import Headers, encode_text
+from sockjs_tornado.connection import Headers
+from sockjs_tornado.protocol import encode_message, messages_frame
 from sockjs_tornado.session import HIGH_WATER, Session
 
 
@@ -133,35 +134,44 @@ class Text(str):
     __slots__ = ()
 
 
+@pytest.mark.parametrize("message", ["", "x", "ключ\0\n", Text("x")])
+def test_text_can_be_sent_everywhere(message: str) -> None:
+    framed, receiver = listening()
+    framed.conn.send(message)
+    framed.conn.send(message, binary=True)
+    assert receiver.frames == [[message], [message]]
+    raw, receiver = listening(raw=True)
+    raw.conn.send(message)
+    raw.conn.send(message, binary=True)
+    assert receiver.frames == [[message], [message.encode()]]
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        ("", ""),
-        ("x", "x"),
-        ("ключ\0\n", "ключ\0\n"),
-        (Text("x"), "x"),
         ({}, "{}"),
         ([], "[]"),
         ({"a": [1, 2.5, None, True], "b": {"c": "ключ"}}, '{"a":[1,2.5,null,true],"b":{"c":"ключ"}}'),
         ([1, "x"], '[1,"x"]'),
     ],
 )
-def test_text_dicts_and_lists_can_be_sent_everywhere(message: Any, text: str) -> None:
+def test_dicts_and_lists_are_values_in_frames_and_text_elsewhere(message: Any, text: str) -> None:
     framed, receiver = listening()
     framed.conn.send(message)
     framed.conn.send(message, binary=True)
-    assert receiver.frames == [[text], [text]]
+    assert [messages_frame(messages) for messages in receiver.frames] == [f"a[{text}]"] * 2
     raw, receiver = listening(raw=True)
     raw.conn.send(message)
     raw.conn.send(message, binary=True)
-    assert receiver.frames == [[text], [text.encode()]]
+    ((sent,), (encoded,)) = receiver.frames
+    assert (str(sent), encoded) == (text, text.encode())
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda values: st.lists(values)))
 @hypothesis_settings(deadline=None)
 def test_a_list_arrives_as_it_was(value: Any) -> None:
-    text = encode_text([value])
-    assert json.loads(text) == [value]
+    frame = messages_frame([encode_message([value])])
+    assert json.loads(frame[1:]) == [[value]]
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -208,6 +218,8 @@ def test_what_json_cannot_hold_is_not_sent() -> None:
     session, receiver = listening()
     with pytest.raises(TypeError, match="not JSON serializable"):
         session.conn.send({"x": {1, 2}})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        session.conn.send({"x": float("nan")})
     assert receiver.frames == []
 
 

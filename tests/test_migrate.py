@@ -41,7 +41,7 @@ async def test_a_handler_of_tornado_s_goes_on_working(
     path = f"{peer.base}/{transport}"
     assert await within(handler.heard.get()) == ("127.0.0.1", "127.0.0.1", path, None)
     await peer.send("hello")
-    assert await peer.message() == '{"said":"hello"}'
+    assert await peer.message() == {"said": "hello"}
 
 
 async def test_a_raw_websocket_carries_bytes(serve: Serve, connect: Connect, handler: type[Handler]) -> None:

@@ -323,7 +323,7 @@ async def test_a_broadcast_reaches_all_transports_at_once(serve: Serve, connect:
         send((connection for connection in connections), f"{message}{number}")
     router.broadcast(set(router.connections), {"number": 2})
     for peer in peers:
-        assert [await peer.message() for _ in range(3)] == [f"{message}0", f"{message}1", '{"number":2}']
+        assert [await peer.message() for _ in range(3)] == [f"{message}0", f"{message}1", {"number": 2}]
     for websocket in raw:
         assert [await websocket.text() for _ in range(3)] == [f"{message}0", f"{message}1", '{"number":2}']
 

@@ -100,7 +100,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         "True, False, or a Compression",
     ),
     "websocket_allow_origin": (None, (None,), NO_ORIGINS, "None, or "),
-    "session_check_interval": (1, (1, 0.5), (*NO_NUMBERS, 0), "a number of seconds above 0"),
+    "session_check_interval": (1, (1,), (*NO_NUMBERS, 0), "a number of seconds above 0"),
 }
 
 any_option = pytest.mark.parametrize("name", OPTIONS)
@@ -293,6 +293,12 @@ def test_settings_with_the_old_name_can_be_replaced() -> None:
         replaced = dataclasses.replace(settings, heartbeat_delay=10)
     assert replaced.allowed_origins == ("https://example.com",)
     assert replaced.heartbeat_delay == 10
+
+
+def test_an_interval_that_nothing_needs_is_accepted_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"^session_check_interval has no effect since 2\.0; .* goes in 2028"):
+        settings = Settings(session_check_interval=0.5)
+    assert settings["session_check_interval"] == 0.5
 
 
 def test_without_the_old_name_nobody_is_warned() -> None:

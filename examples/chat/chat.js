@@ -31,7 +31,7 @@ function connect() {
   const transports = $("transport").value || undefined;
   socket = new SockJS("/chat/sockjs", null, { transports });
   socket.onopen = () => send({ type: "enter", name: wanted, token });
-  socket.onmessage = (event) => receive(JSON.parse(event.data));
+  socket.onmessage = (event) => receive(event.data);
   socket.onheartbeat = () => (heardAt = Date.now());
   socket.onclose = lost;
 }

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Sequence
 
 from ..exceptions import PayloadError
-from ..protocol import Framing, Message, PreparedMessage, close_frame, decode_payload, messages_frame
+from ..protocol import Framing, Outgoing, PreparedMessage, close_frame, decode_payload, messages_frame
 from ..session import Session
 from ..wire.stream import Connection, Keeper, response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
@@ -15,7 +15,7 @@ from .exchange import Exchange, Headers
 __all__ = ["PollingEndpoint", "SendingEndpoint", "StreamingEndpoint"]
 
 
-def _text_frame(messages: Sequence[Message]) -> str:
+def _text_frame(messages: Sequence[Outgoing]) -> str:
     # Session.send takes bytes on raw websockets alone.
     return messages_frame(messages)  # type: ignore[arg-type]
 
@@ -46,7 +46,7 @@ class PollReceiver:
             self._exchange.respond(200, self._headers, self._framing(frame))
             self._session.detach(self)
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Answer with messages."""
         self.send_frame(_text_frame(messages))
 
@@ -155,7 +155,7 @@ class StreamReceiver(Connection):
         data = self._framing(frame)
         self._write(_chunk(data) if self._chunks else data, len(data))
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages in one frame."""
         self.send_frame(_text_frame(messages))
 

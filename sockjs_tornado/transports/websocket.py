@@ -6,7 +6,7 @@ from math import inf
 from typing import ClassVar, Final
 
 from ..exceptions import HandshakeError, PayloadError, WebSocketError
-from ..protocol import CloseCode, Framing, Message, PreparedMessage, decode_websocket_payload, messages_frame
+from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, decode_websocket_payload, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
@@ -162,7 +162,7 @@ class WebSocketReceiver(Connection):
         """Write a frame."""
         self.write(self._framing(frame))
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages in one frame."""
         self.write(self._framing(messages_frame(messages)))  # type: ignore[arg-type]
 
@@ -236,15 +236,17 @@ class RawWebSocketReceiver(WebSocketReceiver):
     def send_frame(self, frame: str) -> None:
         """Write nothing: there is neither an open frame nor a heartbeat."""
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write each message, all in one write."""
         framing = self._framing
-        self.write(b"".join([binary_frame(item) if isinstance(item, bytes) else framing(item) for item in messages]))
+        self.write(
+            b"".join([binary_frame(item) if isinstance(item, bytes) else framing(str(item)) for item in messages])
+        )
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
-        self.write(message.plain(framing) if self._shared else framing(message.text))
+        self.write(message.plain(framing) if self._shared else framing(str(message.text)))
 
     def close(self, code: int, reason: str) -> None:
         """Close the websocket with the application's own code and reason."""

@@ -31,12 +31,6 @@ class Difference(NamedTuple):
 ORIGIN = "http://example\\.com"
 DIFFERENCES = (
     # What applications notice.
-    Difference(
-        r"(websocket|xhr) · dict 'x'",
-        re.escape("[{'said': 'x', 'list': [1, None]}]"),
-        re.escape("""['{"said":"x","list":[1,null]}']"""),
-        "a dict reaches the page as text",
-    ),
     Difference(r"websocket · \[\"argument room\"\]", ".*b\\\\'den\\\\'.*", '.*"den".*', "`get_argument` returns text"),
     Difference(r"\w+ \?reject · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "it rejects the client"),
     Difference(r"xhr \?close · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "`close()` within `on_open`"),

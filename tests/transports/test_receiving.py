@@ -300,9 +300,7 @@ async def test_messages_that_queued_up_go_out_together(serve: Serve, join: Join,
     for number in range(5):
         connection.send(f"message {number}")
     connection.send({"key": ["ä", None]})
-    assert await peer.frame() == (
-        'a["message 0","message 1","message 2","message 3","message 4","{\\"key\\":[\\"ä\\",null]}"]'
-    )
+    assert await peer.frame() == 'a["message 0","message 1","message 2","message 3","message 4",{"key":["ä",null]}]'
     connection.send("x")
     assert await peer.frame() == 'a["x"]'
 
