@@ -194,7 +194,7 @@ class Settings(_Checked):
             0, the default, means as long as the interval.
         websocket_compression: permessage-deflate: False (the default), True, or a :class:`Compression`.
         websocket_allow_origin: The old name of ``allowed_origins``, with its ``"*"`` or list. Default None.
-        session_check_interval: Accepted from sockjs-tornado 1.0, with a warning, and without effect: deadlines need no polling.
+        session_check_interval: Accepted from sockjs-tornado 1.0, with a warning, and without effect.
     """
 
     disconnect_delay: float = _option(5, _SECONDS, _positive)
