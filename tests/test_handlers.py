@@ -529,6 +529,34 @@ async def test_a_client_that_leaves_is_noticed_over_tls(
     assert await connection.closed() == reason
 
 
+@pytest.mark.parametrize("end", ["closed", "reset", "cut"])
+@pytest.mark.parametrize("first", [b"", frame(TEXT, '"x"')[:5], frame(TEXT, '"x', fin=False)], ids=len)
+@pytest.mark.parametrize("target", ["/echo/000/abc/websocket", "/echo/websocket"], ids=["sockjs", "raw"])
+async def test_a_client_that_leaves_in_the_middle_of_a_frame_is_noticed_over_tls(
+    serve: Serve,
+    connect: Connect,
+    target: str,
+    first: bytes,
+    end: str,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router, ssl_options=server_tls), tls=client_tls)
+    await WebSocket.open(client, target, first=first)
+    connection = await journal.connection()
+    if end == "closed":
+        client.writer.close()
+    else:
+        if end == "reset":
+            client.reset()
+        client.writer.transport.abort()
+    assert await connection.closed() == (1006, "Connection lost")
+    await within(router.close())
+    assert connection.closes == [(1006, "Connection lost")]
+
+
 @pytest.mark.parametrize("target", ["/echo/000/abc/websocket", "/echo/websocket"], ids=["sockjs", "raw"])
 @pytest.mark.parametrize("count", [1, 1000, 20_000])
 async def test_frames_in_the_packet_of_the_handshake_are_not_lost_over_tls(

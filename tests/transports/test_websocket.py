@@ -124,6 +124,7 @@ def handshake(replacing: dict[str, str | None]) -> list[str]:
         ({"Sec-WebSocket-Key": KEY + "AAAA"}, 400, "Invalid Sec-WebSocket-Key."),
         ({"Sec-WebSocket-Key": "\xe4" * 24}, 400, "Invalid Sec-WebSocket-Key."),
         ({"Sec-WebSocket-Key": "!" * 24}, 400, "Invalid Sec-WebSocket-Key."),
+        ({"Sec-WebSocket-Key": f"{KEY},{KEY}"}, 400, "Invalid Sec-WebSocket-Key."),
     ],
     ids=str,
 )
@@ -414,6 +415,7 @@ async def test_a_ping_is_answered_with_its_payload(serve: Serve, connect: Connec
         (closing(1005), 1002),
         (closing(1006), 1002),
         (closing(1015), 1002),
+        (closing(1016), 1002),
         (closing(2999), 1002),
         (closing(5000), 1002),
         (closing(65535), 1002),
