@@ -9,6 +9,11 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
+SPEEDUPS := sockjs_tornado/_speedups.c
+
+# What holds on every event loop, and without anything in C.
+CONFORMANCE := $(addprefix tests/,transports wire test_bad_input.py test_connection.py test_handlers.py test_protocol.py \
+	test_router.py test_session.py)
 
 # Prerequisites are made in the order in which they are written, under `make -j` too.
 .NOTPARALLEL:
@@ -29,6 +34,14 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 .PHONY: test
 test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov $(ARGS)
+	@# As a TLS client uvloop loses the end of what it reads; its TLS servers are in tests/deployment, with another client.
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
+	PYTHONPATH=tests $(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet -p plain $(CONFORMANCE)
+
+.PHONY: bench
+bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks (an hour; QUICK=1 takes 5 minutes; ARGS=...)
+	@scripts/system-packages node
+	$(PY) benchmarks/compare.py $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test ## check format and style with ruff
@@ -57,26 +70,27 @@ lock: $(VENV)/.created ## pin the newest dependencies in requirements/
 clean: ## remove everything that was made here
 	rm -rf $(VENV) node_modules .compatibility build dist *.egg-info htmlcov .coverage .coverage.* .tox
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f sockjs_tornado/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up: each stamp is renewed when what it was made from changes --------
 
 .PHONY: test-system
 test-system: # no stamp: it looks for a few commands, and is done when they are there
-	@scripts/system-packages node chromium proxies
+	@scripts/system-packages compiler $(PYTHON) node chromium proxies
 
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.demo: requirements/demo.txt setup.py | $(VENV)/.created
+$(VENV)/.demo: requirements/demo.txt setup.py $(SPEEDUPS) | $(VENV)/.created
 	$(PIP) install --no-deps -r requirements/demo.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@scripts/system-packages node || true
 	@touch $@
 
-$(VENV)/.test: requirements/test.txt setup.py | $(VENV)/.created
+$(VENV)/.test: requirements/test.txt setup.py $(SPEEDUPS) | $(VENV)/.created
 	$(PIP) install --no-deps -r requirements/test.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check

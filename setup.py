@@ -1,10 +1,17 @@
 """The distribution ``sockjs-tornado``: its version is kept here, and the package reads it from the metadata."""
 
+import sys
+import sysconfig
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
-UVLOOP = 'uvloop>=0.22.1; sys_platform != "win32"'
+FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
+BENCH = [*FAST, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pycurl>=7.45.7", "pyperf>=2.10"]
+
+# For CPython's stable ABI, which free-threaded builds do not have. Where it is not built, Python code does the same.
+HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+SPEEDUPS = Extension("sockjs_tornado._speedups", ["sockjs_tornado/_speedups.c"], py_limited_api=True, optional=True)
 
 setup(
     name="sockjs-tornado",
@@ -16,17 +23,19 @@ setup(
     license_expression="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["sockjs_tornado", "sockjs_tornado.*"]),
-    package_data={"sockjs_tornado": ["py.typed"]},
+    package_data={"sockjs_tornado": ["py.typed", "*.pyi"]},
+    ext_modules=[SPEEDUPS] if HAS_STABLE_ABI else [],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if HAS_STABLE_ABI else {},
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=["tornado>=6.5"],
     extras_require={
-        "fast": [UVLOOP],
+        "fast": FAST,
+        "bench": BENCH,
         "test": [
-            UVLOOP,
+            *BENCH,
             "hypothesis",
             "mypy",
-            "pycurl",
             "pytest>=9.0",
             "pytest-asyncio>=1.5",
             "pytest-cov>=7.0",

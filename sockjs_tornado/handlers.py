@@ -93,7 +93,7 @@ class SockJSHandler(RequestHandler):
 
     def cookie(self, name: str) -> str | None:
         """Return a cookie of the request."""
-        return self._cookies().get(name)
+        return self._cookies().get(name) if name in self.header("Cookie") else None
 
     def _cookies(self) -> dict[str, str]:
         return {name: morsel.value for name, morsel in self.request.cookies.items()}
@@ -143,22 +143,30 @@ class SockJSHandler(RequestHandler):
         """Answer with a whole response."""
         self.answered = True
         self.set_status(status)
-        if not self.persistent:
-            # Tornado would keep the connection of an old client that asks for it; that client reads to the end.
-            headers = [*headers, ("Connection", "close")]
-            if status not in (204, 304):
-                headers.append(("Content-Length", str(len(body))))
-            write_and_close(self._leave(), response_head(status, headers) + body)
+        headers = list(headers)
+        if status not in (204, 304):
+            headers.append(("Content-Length", str(len(body))))
+        # Tornado would keep the connection of an old client that asks for it; that client reads to the end.
+        if not self.persistent or self.header("Connection").lower() == "close":
+            headers.append(("Connection", "close"))
+        response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
+        if self.persistent:
+            self._write(response)
         else:
-            for name, value in headers:
-                self.add_header(name, value)
-            if status == 204:
-                # finish() would strip the content type.
-                self.flush()
-                self.finish()
-            else:
-                self.finish(body or None)
+            write_and_close(self._leave(), response)
         self._release()
+
+    def _write(self, response: bytes) -> None:
+        """Write a whole response and let the connection go on, as ``finish`` does it.
+
+        That one would look at each header field five times, strip a 204 of its content type, and write it in two parts.
+        """
+        connection = self._connection
+        connection.set_close_callback(None)
+        connection.write(response)
+        connection.finish()
+        self._finished = True
+        self._let_go()
 
     async def hold(self, waiting: Waiting) -> None:
         """Keep the request open until it is answered, or until the client has left."""
@@ -178,10 +186,13 @@ class SockJSHandler(RequestHandler):
         """Take the connection away from Tornado, which logs the request as answered."""
         self.answered = True
         stream = self.detach()
+        self._let_go()
+        return stream
+
+    def _let_go(self) -> None:
         self.application.log_request(self)
         # The templates' namespace refers to the handler; Tornado cuts that when it finishes a request.
         self.ui = ObjectDict()
-        return stream
 
     def _release(self) -> None:
         self._waiting = None

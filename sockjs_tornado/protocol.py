@@ -88,6 +88,30 @@ _raw_decode = json.JSONDecoder().raw_decode
 _JSON_SPACE = " \t\r\n"
 
 
+def _encode_in_python(messages: Sequence[str]) -> str:
+    return f"[{','.join(map(encode_basestring, messages))}]"
+
+
+def _decode_in_python(text: str) -> list[str]:
+    return _strings(_decode_json(text))
+
+
+# Nearly all that is encoded and decoded is arrays of ordinary strings. These two take nothing else, and what they
+# refuse is looked at again, more slowly. msgspec (the extra `fast`) has both in C.
+_encode_strings: Callable[[Sequence[str]], str]
+_decode_strings: Callable[[str], list[str]]
+try:
+    import msgspec
+except ImportError:
+    _encode_strings, _decode_strings = _encode_in_python, _decode_in_python
+    _REFUSALS: tuple[type[Exception], ...] = (TypeError, PayloadError)
+else:
+    _encode = msgspec.json.Encoder().encode
+    _encode_strings = lambda messages: _encode(messages).decode()  # noqa: E731
+    _decode_strings = msgspec.json.Decoder(list[str]).decode
+    _REFUSALS = (TypeError, UnicodeEncodeError, msgspec.MsgspecError)
+
+
 def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
@@ -130,11 +154,10 @@ def encode_message(message: object) -> str | JSONValue:
 def messages_frame(messages: Sequence[str | JSONValue]) -> str:
     """Return the ``a[...]`` frame that carries ``messages`` in order."""
     try:
-        items = ",".join(map(encode_basestring, messages))  # type: ignore[arg-type]
-    except TypeError:
-        # Tried first, because what is sent is text nearly always.
-        items = ",".join([item.text if isinstance(item, JSONValue) else encode_basestring(item) for item in messages])
-    frame = f"a[{items}]"
+        frame = "a" + _encode_strings(messages)  # type: ignore[arg-type]
+    except _REFUSALS:
+        items = [item.text if isinstance(item, JSONValue) else encode_basestring(item) for item in messages]
+        frame = f"a[{','.join(items)}]"
     return frame if frame.isascii() else _MUST_ESCAPE.sub(_escape, frame)
 
 
@@ -151,14 +174,10 @@ def decode_payload(text: str) -> list[str]:
     Raises:
         PayloadError: The payload is empty, is not JSON, or is not an array of strings. The text is the protocol's.
     """
-    payload = _decode_json(text)
-    if type(payload) is list:
-        for message in payload:
-            if type(message) is not str:
-                break
-        else:
-            return payload
-    raise PayloadError("Broken JSON encoding.")
+    try:
+        return _decode_strings(text)
+    except _REFUSALS:
+        return _strings(_decode_json(text))
 
 
 def decode_websocket_payload(text: str) -> list[str]:
@@ -167,12 +186,23 @@ def decode_websocket_payload(text: str) -> list[str]:
     Raises:
         PayloadError: As :func:`decode_payload`.
     """
-    if not text:
-        return []
-    if text[0] == "[":
-        return decode_payload(text)
-    payload = _decode_json(text)
-    return [payload] if type(payload) is str else decode_payload(text)
+    try:
+        return _decode_strings(text)
+    except _REFUSALS:
+        if not text:
+            return []
+        payload = _decode_json(text)
+        return [payload] if type(payload) is str else _strings(payload)
+
+
+def _strings(payload: object) -> list[str]:
+    if type(payload) is list:
+        for message in payload:
+            if type(message) is not str:
+                break
+        else:
+            return payload
+    raise PayloadError("Broken JSON encoding.")
 
 
 def _decode_json(text: str) -> object:
@@ -199,14 +229,15 @@ class PreparedMessage:
 
     Attributes:
         text: The message itself, for sessions that have to queue it.
+        rendered: What :meth:`framed` has returned so far, by framing.
     """
 
-    __slots__ = ("_frame", "_framed", "_plain", "text")
+    __slots__ = ("_frame", "_plain", "rendered", "text")
 
     def __init__(self, text: str | JSONValue) -> None:
         self.text = text
         self._frame: str | None = None
-        self._framed: dict[Framing, bytes] = {}
+        self.rendered: dict[Framing, bytes] = {}
         self._plain: dict[Framing, bytes] = {}
 
     @property
@@ -220,9 +251,9 @@ class PreparedMessage:
     def framed(self, framing: Framing) -> bytes:
         """Return ``framing(self.frame)``, computed once for each framing."""
         try:
-            return self._framed[framing]
+            return self.rendered[framing]
         except KeyError:
-            data = self._framed[framing] = framing(self.frame)
+            data = self.rendered[framing] = framing(self.frame)
             return data
 
     def plain(self, framing: Framing) -> bytes:

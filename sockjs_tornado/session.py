@@ -76,6 +76,7 @@ class Session:
         close_code: Why the session closed, None before.
         close_reason: The same in words.
         is_accepted: Whether ``on_open`` has let the client in.
+        is_closed: Whether the session is over for the application.
         takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
         due: When :meth:`check` has to be called, in the host's seconds.
         bucket: The host's note of where it keeps that deadline.
@@ -103,6 +104,7 @@ class Session:
         "drain",
         "due",
         "is_accepted",
+        "is_closed",
         "label",
         "server",
         "session_id",
@@ -129,6 +131,7 @@ class Session:
         self.close_reason: str | None = None
         self.takes_bytes = False
         self.is_accepted = False
+        self.is_closed = False
         self._host = server.container
         self._receiver: Receiver | None = None
         self._outbox: list[Outgoing] = []
@@ -153,6 +156,7 @@ class Session:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%r becomes %s", self, state.name)
         self.state = state
+        self.is_closed = state >= CLOSING
 
     # What the client's side reports.
 
@@ -197,7 +201,9 @@ class Session:
             receiver.send_frame(OPEN)
             self._hold |= _CORKED
             self._callbacks.open(self.conn_info)
-            self._uncork()
+            self._hold &= ~_CORKED
+            if self._outbox:
+                self._flush()
         else:
             self._receiver = receiver
             if self._outbox:
@@ -252,9 +258,12 @@ class Session:
         if self.state is OPENED:
             self._stats.messages_received += len(messages)
             self._hold |= _CORKED
-            self._callbacks.deliver(messages)
-            self._uncork()
-            if self._callbacks.backlog > HIGH_WATER and self._receiver is not None:
+            callbacks = self._callbacks
+            callbacks.deliver(messages)
+            self._hold &= ~_CORKED
+            if self._outbox:
+                self._flush()
+            if callbacks.backlog > HIGH_WATER and self._receiver is not None:
                 self._receiver.pause_reading()
 
     def caught_up(self) -> None:
@@ -276,11 +285,6 @@ class Session:
             self._wake()
 
     # What the application does.
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the session is over for the application."""
-        return self.state >= CLOSING
 
     @property
     def is_attached(self) -> bool:
@@ -359,13 +363,13 @@ class Session:
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Send one message that is on its way to many."""
-        if self.state is OPENED:
-            receiver = self._receiver
-            if receiver is None or self._hold or self._outbox:
-                self.send(message.text)
-            else:
-                self._stats.messages_sent += 1
-                receiver.send_prepared(message)
+        receiver = self._receiver
+        # While there is a receiver and nothing holds messages back, the session is open and its outbox empty.
+        if receiver is not None and not self._hold:
+            self._stats.messages_sent += 1
+            receiver.send_prepared(message)
+        else:
+            self.send(message.text)
 
     def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
         """Close the session: the client gets what was sent before, then the close frame.
@@ -439,11 +443,6 @@ class Session:
             self._release()
 
     # Inside.
-
-    def _uncork(self) -> None:
-        self._hold &= ~_CORKED
-        if self._outbox:
-            self._flush()
 
     def _gathered(self) -> None:
         self._hold &= ~_SCHEDULED

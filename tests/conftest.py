@@ -13,6 +13,7 @@ import pytest
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
+import uvloop
 from application import LogWatch, RunningServer, Serve
 from client import Client, Connect, Join, Peer, peer
 
@@ -23,6 +24,17 @@ hypothesis.settings.register_profile(
     "sockjs_tornado", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("sockjs_tornado")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the event loop be chosen: ``--loop uvloop``."""
+    parser.addoption("--loop", default="asyncio", choices=["asyncio", "uvloop"], help="what coroutines run on")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
+    """Return what makes the event loops of the tests, by name."""
+    loop = config.getoption("--loop")
+    return {loop: {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[loop]}
 
 
 def pytest_collection_finish() -> None:

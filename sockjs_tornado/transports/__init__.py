@@ -27,23 +27,24 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
         restricted: Whether the origin policy refuses anybody; then the iframe page, which works for pages of any
             origin, is not offered.
     """
-    yield "/?", Greeting
-    yield "/info", Info
-    if not restricted:
-        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html", Iframe
+    # The busiest come first: Tornado tries one after the other.
+    if any(map(settings.offers, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
+        yield f"{_SESSION}/xhr_send", XhrSend
     for name, receiving in (
         ("xhr", XhrPolling),
         ("xhr_streaming", XhrStreaming),
+        ("websocket", WebSocket),
         ("eventsource", EventSource),
         ("htmlfile", HtmlFile),
         ("jsonp", Jsonp),
-        ("websocket", WebSocket),
     ):
         if settings.offers(name):
             yield f"{_SESSION}/{name}", receiving
-    if settings.offers("rawwebsocket"):
-        yield "/websocket", RawWebSocket
-    if any(map(settings.offers, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
-        yield f"{_SESSION}/xhr_send", XhrSend
     if settings.offers("jsonp"):
         yield f"{_SESSION}/jsonp_send", JsonpSend
+    if settings.offers("rawwebsocket"):
+        yield "/websocket", RawWebSocket
+    yield "/info", Info
+    if not restricted:
+        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html", Iframe
+    yield "/?", Greeting

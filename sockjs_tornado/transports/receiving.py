@@ -161,8 +161,10 @@ class StreamReceiver(Connection):
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
-        data = message.framed(self._framing)
-        self._write(message.framed(self._chunks) if self._chunks else data, len(data))
+        rendered = message.rendered
+        framing, chunks = self._framing, self._chunks
+        data = rendered.get(framing) or message.framed(framing)
+        self._write((rendered.get(chunks) or message.framed(chunks)) if chunks else data, len(data))
 
     def close(self, code: int, reason: str) -> None:
         """Write a close frame and end the response."""
@@ -171,7 +173,9 @@ class StreamReceiver(Connection):
         self._end()
 
     def _write(self, data: bytes, size: int) -> None:
-        self.write(data)
+        transport = self.transport
+        if not transport.is_closing():
+            transport.write(data)
         # The limit counts what the client has to keep: frames, not chunk sizes.
         self._left -= size
         if self._left <= 0:

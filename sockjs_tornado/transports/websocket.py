@@ -15,7 +15,6 @@ from ..wire.stream import Connection, response_head
 from ..wire.websocket import (
     TEXT,
     Close,
-    Event,
     FrameParser,
     Ping,
     Pong,
@@ -29,6 +28,15 @@ from ..wire.websocket import (
 )
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers, Service
+
+try:
+    from .._speedups import write_messages
+except ImportError:  # where it was not built
+
+    def write_messages(messages: object, /) -> bytes | None:
+        """Return the websocket frame with the SockJS frame of ``messages``, or None to have it made in two steps."""
+        return None
+
 
 __all__ = ["RawWebSocket", "WebSocket"]
 
@@ -92,20 +100,19 @@ class WebSocketReceiver(Connection):
 
     def received(self, data: bytes) -> None:
         """Take bytes; the messages in them reach the session together."""
-        self._heard = True
-        if self._inflating:
+        if self._inflating and len(data) > INFLATE_SIZE:
             for start in range(0, len(data), INFLATE_SIZE):
-                self._work_off(self._parser.feed(data[start : start + INFLATE_SIZE]))
-        else:
-            self._work_off(self._parser.feed(data))
-
-    def _work_off(self, events: list[Event]) -> None:
+                self.received(data[start : start + INFLATE_SIZE])
+            return
+        self._heard = True
         messages: list[Message] = []
         pongs = b""
         try:
-            for event in events:
-                if isinstance(event, str | bytes):
-                    messages.extend(self._decode(event))
+            for event in self._parser.feed(data):
+                if isinstance(event, str):
+                    messages += self._decode(event)
+                elif isinstance(event, bytes):
+                    messages.append(self._take_binary(event))
                 elif isinstance(event, Ping):
                     # Answered together, so that many pings are not as many writes.
                     pongs += pong_frame(event.payload)
@@ -126,10 +133,10 @@ class WebSocketReceiver(Connection):
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(pongs)
 
-    def _decode(self, message: Message) -> Sequence[Message]:
-        if isinstance(message, bytes):
-            raise PayloadError("Binary message.")
-        return decode_websocket_payload(message)
+    _decode = staticmethod(decode_websocket_payload)
+
+    def _take_binary(self, message: bytes) -> bytes:
+        raise PayloadError("Binary message.")
 
     def _end_by_client(self, event: Close | WebSocketError) -> None:
         if self._closing:
@@ -164,12 +171,21 @@ class WebSocketReceiver(Connection):
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages in one frame."""
-        self.write(self._framing(messages_frame(messages)))  # type: ignore[arg-type]
+        transport = self.transport
+        if not transport.is_closing():
+            framing = self._framing
+            data = write_messages(messages) if framing is text_frame else None
+            transport.write(data or framing(messages_frame(messages)))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
-        self.write(message.framed(framing) if self._shared else framing(message.frame))
+        transport = self.transport
+        if not transport.is_closing():
+            if self._shared:
+                transport.write(message.rendered.get(framing) or message.framed(framing))
+            else:
+                transport.write(framing(message.frame))
 
     def close(self, code: int, reason: str) -> None:
         """Write the close frame of SockJS, then that of the websocket."""
@@ -223,6 +239,10 @@ def _raw_text_frame(text: str) -> bytes:
     return build_frame(TEXT, to_utf8(text))
 
 
+def _as_it_is(text: str) -> list[str]:
+    return [text]
+
+
 class RawWebSocketReceiver(WebSocketReceiver):
     """A websocket without SockJS: each message is one of the websocket's own, text or binary."""
 
@@ -230,8 +250,10 @@ class RawWebSocketReceiver(WebSocketReceiver):
 
     binary: ClassVar[bool] = True
 
-    def _decode(self, message: Message) -> Sequence[Message]:
-        return (message,)
+    _decode = staticmethod(_as_it_is)
+
+    def _take_binary(self, message: bytes) -> bytes:
+        return message
 
     def send_frame(self, frame: str) -> None:
         """Write nothing: there is neither an open frame nor a heartbeat."""

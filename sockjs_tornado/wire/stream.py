@@ -7,8 +7,10 @@ interface stands before the ``IOStream``, and the :class:`Connection` does not k
 
 import asyncio
 import contextlib
+import functools
 import select
 import socket
+import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
@@ -118,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.received(bytes(self._buffer[:nbytes]))
+        self.received(self._buffer[:nbytes].tobytes())
 
     def eof_received(self) -> None:
         """Hear that the client has left; returning nothing closes the connection."""
@@ -203,9 +205,19 @@ def peer_gone(sock: Any) -> bool:
 
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     """Return the head of an HTTP/1.1 response, down to its empty line (RFC 9112, section 4)."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {formatdate(usegmt=True)}"]
-    lines.extend(f"{name}: {value}" for name, value in headers)
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    return f"{_status_line(status)}Date: {_date(int(time.time()))}\r\n{''.join(lines)}\r\n".encode("latin-1")
+
+
+@functools.cache
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+
+
+# All responses of a second share its date.
+@functools.lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) -> None:

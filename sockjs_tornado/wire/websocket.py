@@ -13,7 +13,7 @@ parser ignores everything.
 
 import codecs
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import WebSocketError
 from ..protocol import is_close_code
@@ -90,6 +90,32 @@ else:
     apply_mask = _apply_mask_c
 
 
+def _read_text_frames_python(data: bytes, position: int, max_size: int, events: list[Any]) -> int:
+    """Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.
+
+    Stops at the first frame that is not text, final, masked, whole, short and of at most ``max_size`` bytes.
+
+    Raises:
+        UnicodeDecodeError: The text is not UTF-8.
+    """
+    end = len(data)
+    below = MASK | min(126, max_size + 1)
+    while end - position >= 6:
+        second = data[position + 1]
+        stop = position + second - (MASK - 6)
+        if data[position] != FIN | TEXT or not MASK <= second < below or stop > end:
+            break
+        events.append(apply_mask(data[position + 2 : position + 6], data[position + 6 : stop]).decode())
+        position = stop
+    return position
+
+
+try:
+    from .._speedups import read_text_frames
+except ImportError:  # where it was not built
+    read_text_frames = _read_text_frames_python
+
+
 class FrameParser:
     """Incremental parser of client frames (RFC 6455, section 5).
 
@@ -104,7 +130,6 @@ class FrameParser:
         "_compressed",
         "_dead",
         "_decoder",
-        "_fast_below",
         "_fin",
         "_inflater",
         "_left",
@@ -117,8 +142,6 @@ class FrameParser:
     def __init__(self, max_size: int, inflater: Inflater | None = None) -> None:
         self._max_size = max_size
         self._inflater = inflater
-        # The second byte of a masked frame short enough for the fast path is below this.
-        self._fast_below = MASK | min(126, max_size + 1)
         self._buffer = b""
         self._dead = False
         # The frame whose payload is being read: what is left of it, and the mask rotated to the next byte.
@@ -146,15 +169,11 @@ class FrameParser:
             if self._left:
                 position = self._read_payload(data, 0, end, events)
             while end - position >= 2:
-                second = data[position + 1]
-                # Nearly every frame of nearly every application: final, unfragmented, short, text.
-                if data[position] == FIN | TEXT and MASK <= second < self._fast_below and not self._message:
-                    stop = position + second - (MASK - 6)
-                    if stop <= end:
-                        payload = apply_mask(data[position + 2 : position + 6], data[position + 6 : stop])
-                        events.append(payload.decode())
-                        position = stop
-                        continue
+                if not self._message:
+                    # Nearly every frame of nearly every application.
+                    position = read_text_frames(data, position, self._max_size, events)
+                    if end - position < 2:
+                        break
                 advanced = self._read_frame(data, position, end, events)
                 if advanced == position:
                     break

@@ -820,5 +820,6 @@ async def test_a_poll_aborted_before_it_is_served_ends_its_session(serve: Serve,
     aborted = socket.create_connection(("127.0.0.1", server.port))
     aborted.sendall(b"POST /echo/000/abc/xhr HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     aborted.close()
+    await settle(connect, server)
     answer = await client.ask("POST", "/echo/000/abc/xhr", body=b"")
     assert answer.body == b'c[1002,"Connection interrupted"]\n'

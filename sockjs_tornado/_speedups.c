@@ -1,0 +1,319 @@
+/* What sockjs_tornado.wire.websocket and sockjs_tornado.transports.websocket do for each message, in C.
+ *
+ * Optional: each function has a twin in Python there, which is used where this was not built, and which sees whatever is
+ * out of the ordinary. The tests hold both to the same.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#define BYTES_OF(x) (UINT64_C(0x0101010101010101) * (x))
+#define HIGH_BITS BYTES_OF(0x80)
+
+/* High bits at the bytes of a word that are zero; exact as far as whether there are any. */
+#define ZEROS(word) (((word) - BYTES_OF(1)) & ~(word) & HIGH_BITS)
+
+/* --- frames that come in --- */
+
+enum { FINAL_TEXT = 0x81, MASKED = 0x80, SMALL = 256 };
+
+static void
+unmask(unsigned char *to, const unsigned char *from, Py_ssize_t size, const unsigned char *mask)
+{
+    unsigned char twice[8];
+    uint64_t key, word;
+    Py_ssize_t i = 0;
+
+    memcpy(twice, mask, 4);
+    memcpy(twice + 4, mask, 4);
+    memcpy(&key, twice, 8);
+    for (; i + 8 <= size; i += 8) {
+        memcpy(&word, from + i, 8);
+        word ^= key;
+        memcpy(to + i, &word, 8);
+    }
+    for (; i < size; i++)
+        to[i] = from[i] ^ mask[i & 3];
+}
+
+static PyObject *
+unmasked_text(const unsigned char *from, Py_ssize_t size, const unsigned char *mask)
+{
+    unsigned char small[SMALL];
+    unsigned char *to = small;
+    PyObject *text;
+
+    if (size > SMALL && (to = PyMem_Malloc(size)) == NULL)
+        return PyErr_NoMemory();
+    unmask(to, from, size, mask);
+    text = PyUnicode_DecodeUTF8((const char *)to, size, NULL);
+    if (to != small)
+        PyMem_Free(to);
+    return text;
+}
+
+PyDoc_STRVAR(read_text_frames_doc,
+"read_text_frames(data, position, max_size, events)\n--\n\n"
+"Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.\n\n"
+"Stops at the first frame that is not text, final, masked, whole, below 64 KiB and of at most ``max_size`` bytes.\n\n"
+"Raises:\n"
+"    UnicodeDecodeError: The text is not UTF-8.");
+
+static PyObject *
+read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    const unsigned char *data;
+    char *start;
+    Py_ssize_t end, position, max_size;
+
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "read_text_frames() takes 4 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[0], &start, &end) < 0)
+        return NULL;
+    data = (const unsigned char *)start;
+    position = PyLong_AsSsize_t(args[1]);
+    if (position == -1 && PyErr_Occurred())
+        return NULL;
+    max_size = PyLong_AsSsize_t(args[2]);
+    if (max_size == -1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return NULL;
+        PyErr_Clear();
+        max_size = PY_SSIZE_T_MAX;
+    }
+    if (position < 0) {
+        PyErr_SetString(PyExc_ValueError, "position is negative");
+        return NULL;
+    }
+
+    while (position <= end - 6) {
+        const unsigned char *frame = data + position;
+        Py_ssize_t size, payload = 6;
+        PyObject *text;
+        int failed;
+
+        if (frame[0] != FINAL_TEXT || !(frame[1] & MASKED))
+            break;
+        size = frame[1] & 0x7F;
+        if (size == 126) {
+            payload = 8;
+            size = frame[2] << 8 | frame[3];
+            /* Not the shortest form, which is an error. */
+            if (size < 126)
+                break;
+        }
+        else if (size == 127)
+            break;
+        if (size > max_size || payload + size > end - position)
+            break;
+        text = unmasked_text(frame + payload, size, frame + payload - 4);
+        if (text == NULL)
+            return NULL;
+        failed = PyList_Append(args[3], text);
+        Py_DECREF(text);
+        if (failed)
+            return NULL;
+        position += payload + size;
+    }
+    return PyLong_FromSsize_t(position);
+}
+
+/* --- messages that go out --- */
+
+/* How many bytes of JSON a byte of UTF-8 takes more than one, where it is always the same. */
+static int
+escape_growth(unsigned char byte)
+{
+    switch (byte) {
+    case '"': case '\\': case '\b': case '\f': case '\n': case '\r': case '\t':
+        return 1;
+    default:
+        return byte < 0x20 ? 5 : 0;
+    }
+}
+
+/* Whether three bytes of UTF-8 are a character that not every client receives verbatim:
+ * U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF. */
+static int
+must_escape(const unsigned char *c)
+{
+    if (c[0] == 0xE2)
+        return (c[1] == 0x80 && ((c[2] >= 0x8C && c[2] <= 0x8F) || (c[2] >= 0xA8 && c[2] <= 0xAF)))
+            || (c[1] == 0x81 && c[2] >= 0xA0 && c[2] <= 0xAF);
+    return c[0] == 0xEF && c[1] == 0xBF && c[2] >= 0xB0;
+}
+
+/* Return how many bytes from the start need no look of their own: neither escaped nor outside ASCII. */
+static Py_ssize_t
+plain_prefix(const unsigned char *text, Py_ssize_t size)
+{
+    Py_ssize_t i = 0;
+
+    for (; i + 8 <= size; i += 8) {
+        uint64_t word;
+        memcpy(&word, text + i, 8);
+        if ((word | ZEROS(word ^ BYTES_OF('"')) | ZEROS(word ^ BYTES_OF('\\')) | (word - BYTES_OF(0x20)))
+            & HIGH_BITS)
+            break;
+    }
+    while (i < size && text[i] < 0x80 && !escape_growth(text[i]))
+        i++;
+    return i;
+}
+
+static Py_ssize_t
+quoted_size(const unsigned char *text, Py_ssize_t size)
+{
+    Py_ssize_t quoted = size + 2;
+    Py_ssize_t i = 0;
+
+    while ((i += plain_prefix(text + i, size - i)) < size) {
+        for (; i < size && text[i] >= 0x80; i++) {
+            if (text[i] >= 0xE2 && must_escape(text + i)) {
+                quoted += 3;
+                i += 2;
+            }
+        }
+        for (; i < size && text[i] < 0x80 && escape_growth(text[i]); i++)
+            quoted += escape_growth(text[i]);
+    }
+    return quoted;
+}
+
+static unsigned char *
+put_escape(unsigned char *to, unsigned int code)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    *to++ = '\\';
+    *to++ = 'u';
+    *to++ = digits[code >> 12];
+    *to++ = digits[code >> 8 & 15];
+    *to++ = digits[code >> 4 & 15];
+    *to++ = digits[code & 15];
+    return to;
+}
+
+static unsigned char *
+put_quoted(unsigned char *to, const unsigned char *text, Py_ssize_t size)
+{
+    static const char shorts[] = "btn?fr";
+    Py_ssize_t i = 0;
+
+    *to++ = '"';
+    while (i < size) {
+        Py_ssize_t plain = plain_prefix(text + i, size - i);
+        memcpy(to, text + i, plain);
+        to += plain;
+        i += plain;
+        for (; i < size && text[i] >= 0x80; i++) {
+            if (text[i] >= 0xE2 && must_escape(text + i)) {
+                to = put_escape(to, (text[i] & 15u) << 12 | (text[i + 1] & 63u) << 6 | (text[i + 2] & 63u));
+                i += 2;
+            }
+            else
+                *to++ = text[i];
+        }
+        for (; i < size && text[i] < 0x80 && escape_growth(text[i]); i++) {
+            if (escape_growth(text[i]) == 1) {
+                *to++ = '\\';
+                *to++ = text[i] >= 0x20 ? text[i] : (unsigned char)shorts[text[i] - '\b'];
+            }
+            else
+                to = put_escape(to, text[i]);
+        }
+    }
+    *to++ = '"';
+    return to;
+}
+
+PyDoc_STRVAR(write_messages_doc,
+"write_messages(messages)\n--\n\n"
+"Return the websocket frame with the SockJS frame of ``messages``.\n\n"
+"None where they are no list, or have anything but text that UTF-8 has a form for.");
+
+static PyObject *
+write_messages(PyObject *module, PyObject *messages)
+{
+    Py_ssize_t count, i, payload, header, size;
+    const char *text;
+    unsigned char *to;
+    PyObject *frame;
+
+    if (!PyList_CheckExact(messages))
+        Py_RETURN_NONE;
+    count = PyList_Size(messages);
+    /* a[ and ], and a comma between two. */
+    payload = count ? 3 + count - 1 : 3;
+    for (i = 0; i < count; i++) {
+        PyObject *message = PyList_GetItem(messages, i);
+        if (!PyUnicode_Check(message))
+            Py_RETURN_NONE;
+        text = PyUnicode_AsUTF8AndSize(message, &size);
+        if (text == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+                return NULL;
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+        payload += quoted_size((const unsigned char *)text, size);
+    }
+    header = payload < 126 ? 2 : payload < 65536 ? 4 : 10;
+    frame = PyBytes_FromStringAndSize(NULL, header + payload);
+    if (frame == NULL)
+        return NULL;
+    to = (unsigned char *)PyBytes_AsString(frame);
+    *to++ = FINAL_TEXT;
+    if (header == 2)
+        *to++ = (unsigned char)payload;
+    else {
+        int shift = header == 4 ? 8 : 56;
+        *to++ = header == 4 ? 126 : 127;
+        for (; shift >= 0; shift -= 8)
+            *to++ = (unsigned char)((uint64_t)payload >> shift);
+    }
+    *to++ = 'a';
+    *to++ = '[';
+    for (i = 0; i < count; i++) {
+        if (i)
+            *to++ = ',';
+        text = PyUnicode_AsUTF8AndSize(PyList_GetItem(messages, i), &size);
+        if (text == NULL) {
+            Py_DECREF(frame);
+            return NULL;
+        }
+        to = put_quoted(to, (const unsigned char *)text, size);
+    }
+    *to = ']';
+    return frame;
+}
+
+/* --- the module --- */
+
+static PyMethodDef functions[] = {
+    {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},
+    {"write_messages", write_messages, METH_O, write_messages_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "sockjs_tornado._speedups",
+    .m_size = 0,
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&definition);
+}
