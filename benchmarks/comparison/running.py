@@ -1,0 +1,207 @@
+"""One measurement: a server is started, the load is put on it from other cores, and its result is read."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .loads import Load
+from .machine import Cores
+from .servers import ROOT, Installed, Server
+
+__all__ = ["RunError", "Stuck", "measure", "raise_file_limit"]
+
+LOADTEST = ROOT / "benchmarks/loadtest.py"
+
+#: Seconds in which a server starts or ends.
+_PATIENCE = 20
+
+
+class RunError(Exception):
+    """A server has failed a load; the text says why."""
+
+
+class Stuck(RunError):
+    """The load did not come to its end."""
+
+
+class Address(NamedTuple):
+    """A server that listens."""
+
+    pid: int
+    port: int
+
+
+def raise_file_limit() -> int | None:
+    """Allow as many open files as the system lets us, for all that is started from here on.
+
+    Returns:
+        How many, None where that cannot be told.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (65536, hard):
+        with contextlib.suppress(ValueError, OSError):
+            if limit >= hard:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+                break
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def measure(
+    server: Server, installed: Installed, load: Load, duration: float, warmup: float, cores: Cores, files: int | None
+) -> dict[str, Any]:
+    """Start a server, run a load against it, end it, and return what the load has written.
+
+    Raises:
+        Stuck: The load did not end.
+        RunError: The server did not start, or it lost, reordered, duplicated or changed messages, or refused sessions.
+    """
+    with _running(installed, cores) as address:
+        result = _run_load(server, load, address, duration, warmup, cores, files)
+    try:
+        load.figure.read(result)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise RunError(f"the result has no {load.figure.unit}: {error!r}") from None
+    return result
+
+
+def _run_load(
+    server: Server, load: Load, address: Address, duration: float, warmup: float, cores: Cores, files: int | None
+) -> dict[str, Any]:
+    path = "broadcast" if load.scenario == "broadcast" else "echo"
+    options = {
+        "--transport": "rawwebsocket" if server.kind == "ceiling" else load.transport,
+        "--scenario": load.scenario,
+        "--sessions": load.sessions,
+        "--in-flight": load.in_flight,
+        "--size": load.size,
+        "--duration": duration,
+        "--warmup": warmup,
+        "--processes": _processes(load, cores, files),
+        "--pid": address.pid,
+        "--json": "-",
+    }
+    arguments = [str(word) for option in options.items() for word in option]
+    command = [sys.executable, str(LOADTEST), f"http://127.0.0.1:{address.port}/{path}", *arguments, "--quiet"]
+    with _pinned(cores.load):
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    limit = 60 + 3 * (duration + warmup) + load.sessions / 100
+    try:
+        output, errors = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Stuck(f"the load did not end within {limit:.0f} s") from None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    return _read_result(process.returncode, output, errors)
+
+
+def _processes(load: Load, cores: Cores, files: int | None) -> int:
+    """Return how many processes make the load: one a core, and as many as its sessions need for their open files."""
+    by_cores = max(1, min(4, len(cores.load)))
+    return by_cores if files is None else max(by_cores, math.ceil(load.sessions * 1.25 / files))
+
+
+def _read_result(status: int, output: str, errors: str) -> dict[str, Any]:
+    try:
+        result = json.loads(output)
+    except ValueError:
+        result = None
+    if isinstance(result, dict) and status == 0:
+        return result
+    found = result.get("errors", {}) if isinstance(result, dict) else {}
+    counted = ", ".join(f"{count} {name}" for name, count in found.items() if count and isinstance(count, int))
+    if counted:
+        reasons = "; ".join(result.get("reasons", ()))
+        raise RunError(f"errors: {counted}" + (f" ({reasons})" if reasons else ""))
+    raise RunError(_last_line(errors).removeprefix("loadtest: ") or f"the load ended with status {status}")
+
+
+@contextlib.contextmanager
+def _running(installed: Installed, cores: Cores) -> Iterator[Address]:
+    """Start a server and end it afterwards."""
+    with tempfile.TemporaryFile("w+") as errors:
+        with _pinned(cores.server):
+            process = subprocess.Popen(
+                [*installed.command, "--port", "0"],
+                env={**_environment(), **installed.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        assert process.stdout is not None
+        try:
+            with process.stdout:
+                line = _first_line(process.stdout.fileno())
+                found = re.search(r"pid (\d+) port (\d+)", line)
+                if found is None:
+                    errors.seek(0)
+                    raise RunError(
+                        f"the server did not start: {_last_line(errors.read()) or line or 'it says nothing'}"
+                    )
+                yield Address(int(found[1]), int(found[2]))
+        finally:
+            _end(process)
+
+
+def _environment() -> dict[str, str]:
+    # A peer imports what was installed for it, and nothing that these point to.
+    return {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NODE_PATH", "NODE_OPTIONS")
+    }
+
+
+def _first_line(output: int) -> str:
+    # Read as it comes: a buffered reader would wait for a line that a hanging server never writes.
+    line = b""
+    deadline = time.monotonic() + _PATIENCE
+    while b"\n" not in line:
+        ready, _, _ = select.select([output], [], [], max(0, deadline - time.monotonic()))
+        data = os.read(output, 4096) if ready else b""
+        if not data:
+            break
+        line += data
+    return line.decode(errors="replace").strip()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _pinned(cores: frozenset[int]) -> Iterator[None]:
+    """Let what is started meanwhile run on these cores alone: it inherits them before its first thread."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

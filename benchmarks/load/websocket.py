@@ -1,0 +1,121 @@
+"""Sessions over websockets, with SockJS's framing or without any."""
+
+import asyncio
+import secrets
+from urllib.parse import urlsplit
+
+import picows
+
+from .plan import Plan
+from .session import CLOSE_TIMEOUT, OPEN_TIMEOUT, Listener, Session, SessionError
+
+_TEXT = picows.WSMsgType.TEXT
+_BINARY = picows.WSMsgType.BINARY
+_CONTINUATION = picows.WSMsgType.CONTINUATION
+_CLOSE = picows.WSMsgType.CLOSE
+
+
+class WebSocketTransport:
+    """Opens websockets.
+
+    Args:
+        plan: Whose transport is `websocket` or `rawwebsocket`.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._raw = plan.transport == "rawwebsocket"
+        self._url = urlsplit(plan.url)._replace(scheme="wss" if plan.url.startswith("https:") else "ws").geturl()
+
+    async def open(self, number: int, listener: Listener) -> Session:
+        """Open a session; SessionError where that fails. `number` tells it from the run's others."""
+        session = WebSocketSession(listener, raw=self._raw)
+        path = "/websocket" if self._raw else f"/{number % 1000:03}/{secrets.token_hex(8)}/websocket"
+        source = self._plan.source(number)
+        try:
+            await picows.ws_connect(
+                lambda: session,
+                self._url + path,
+                websocket_handshake_timeout=OPEN_TIMEOUT,
+                # Every socket may bring a big message, but thousands of them wait with a buffer of their own.
+                read_buffer_init_size=4096,
+                local_addr=None if source is None else (source, 0),
+            )
+        except (OSError, TimeoutError, picows.WSError) as error:
+            session.give_up()
+            raise SessionError(f"cannot connect: {str(error) or type(error).__name__}") from error
+        try:
+            await session.wait_open()
+        except SessionError:
+            await session.close()
+            raise
+        return session
+
+
+class WebSocketSession(Session, picows.WSListener):
+    """One websocket.
+
+    Args:
+        listener: Who hears of it.
+        raw: Whether messages travel as they are, without SockJS's frames.
+    """
+
+    def __init__(self, listener: Listener, *, raw: bool) -> None:
+        super().__init__(listener)
+        self._raw = raw
+        self._transport: picows.WSTransport | None = None
+        self._parts: list[bytes] = []
+        self._gone = asyncio.get_running_loop().create_future()
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+        if self._raw:
+            self._opened.set_result(None)
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is _TEXT and frame.fin:
+            payload = frame.get_payload_as_bytes()
+        elif kind in (_TEXT, _BINARY, _CONTINUATION):
+            self._parts.append(frame.get_payload_as_bytes())
+            if not frame.fin:
+                return
+            payload = b"".join(self._parts)
+            self._parts.clear()
+        else:
+            if kind is _CLOSE:
+                self._fail(f"closed by the server: {frame.get_close_code()} {frame.get_close_reason() or ''}".rstrip())
+                transport.disconnect()
+            return
+        if self._raw:
+            self._messages([payload])
+        else:
+            self._frame(payload)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._fail("the server ended the connection")
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages, in this order; each is a frame of its own, as with a browser's `send`."""
+        assert self._transport is not None
+        for message in messages:
+            self._transport.send(_TEXT, message if self._raw else b'["%b"]' % message)
+
+    def give_up(self) -> None:
+        """Forget a session that was not opened."""
+        self._over = True
+        self._opened.cancel()
+
+    async def close(self) -> None:
+        """Say goodbye, and wait until the server has ended the connection. The listener hears of nothing any more."""
+        self._over = True
+        if self._transport is None or self._gone.done():
+            return
+        self._transport.send_close(picows.WSCloseCode.OK)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._gone
+        except TimeoutError:
+            self._transport.disconnect(graceful=False)

@@ -1,0 +1,30 @@
+'use strict';
+// The peer `sockjs` for Node.js, the protocol's reference server: /echo and /broadcast.
+
+const http = require('http');
+const sockjs = require('sockjs');
+const { listen } = require('./common');
+
+const quiet = { log: () => {} };
+const everybody = new Set();
+
+const echo = sockjs.createServer(quiet);
+echo.on('connection', (connection) => {
+  if (connection === null) return;
+  connection.on('data', (message) => connection.write(message));
+});
+
+const broadcast = sockjs.createServer(quiet);
+broadcast.on('connection', (connection) => {
+  if (connection === null) return;
+  everybody.add(connection);
+  connection.on('data', (message) => {
+    for (const other of everybody) other.write(message);
+  });
+  connection.on('close', () => everybody.delete(connection));
+});
+
+const server = http.createServer();
+echo.installHandlers(server, { prefix: '/echo' });
+broadcast.installHandlers(server, { prefix: '/broadcast' });
+listen(server);

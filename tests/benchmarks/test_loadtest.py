@@ -1,0 +1,407 @@
+"""`benchmarks/server.py` and `benchmarks/loadtest.py`, run against each other and against servers that are wrong.
+
+Nothing here says how fast anything is.
+"""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import loadtest
+import pytest
+from programs import PATIENCE, ROOT
+
+TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource")
+SERVICES = {"echo": "echo", "broadcast": "broadcast", "idle": "echo", "connect": "echo", "chat": "broadcast"}
+URL = "http://127.0.0.1:8080/echo"
+SERVER = ("benchmarks/server.py", "--port", "0")
+WRONG_SERVER = "tests/benchmarks/wrong_server.py"
+
+
+class Server(NamedTuple):
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def url(self, service: str = "echo") -> str:
+        return f"http://127.0.0.1:{self.port}/{service}"
+
+
+@contextlib.contextmanager
+def serving(*commands: tuple[str, ...]) -> Iterator[list[Server]]:
+    """Run servers, which end quietly when they are told to."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "default", *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    try:
+        yield [wait_for(process) for process in processes]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            assert process.communicate(timeout=PATIENCE) == ("", "")
+            assert process.returncode == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str]) -> Server:
+    """Wait until a server says that it listens."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+    line = process.stdout.readline() if ready else ""
+    match = re.fullmatch(r"pid (\d+) port (\d+)\n", line)
+    if match is None:
+        process.kill()
+        pytest.fail(f"{process.args} did not start: {line!r} {process.communicate()}")
+    assert int(match[1]) == process.pid
+    return Server(process, int(match[2]))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The server for benchmarks."""
+    with serving(SERVER) as servers:
+        yield servers[0]
+
+
+class Run:
+    """A running load test."""
+
+    def __init__(self, url: str, *arguments: object, **more: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "default", "benchmarks/loadtest.py", url, *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more),
+        )
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end, and return its status and what it wrote."""
+        try:
+            output, errors = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self.process.returncode, output, errors
+
+    def report(self, expected: int = 0) -> Any:
+        """Wait for its end, with that status, and return the JSON that it wrote."""
+        status, output, errors = self.end()
+        assert (status, errors) == (expected, ""), output
+        return json.loads(output)
+
+
+def start(server: Server, scenario: str = "echo", transport: str = "websocket", **options: object) -> Run:
+    """Start a short run that writes JSON."""
+    usual = {"scenario": scenario, "transport": transport, "sessions": 3, "size": 40, "duration": 0.2, "warmup": 0}
+    arguments = [
+        word for name, value in (usual | options).items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    return Run(server.url(SERVICES[scenario]), "--json", "-", *arguments)
+
+
+NO_ERRORS = {"lost": 0, "reordered": 0, "duplicated": 0, "corrupt": 0, "connection": 0}
+
+
+def check_latencies(report: Any) -> None:
+    """The five are there, and rise."""
+    latencies = report["latency_ms"]
+    assert list(latencies) == ["p50", "p90", "p99", "p999", "max"]
+    values = list(latencies.values())
+    assert values == sorted(values)
+    assert values[0] > 0
+
+
+class TestScenarios:
+    """Each over all transports, at the same time."""
+
+    def runs(self, servers: list[Server], scenario: str, **options: object) -> Iterator[Any]:
+        """Yield the reports of a run for each transport and server."""
+        together = list(zip(TRANSPORTS, servers, strict=True))
+        runs = [start(server, scenario, transport, **options) for transport, server in together]
+        for (transport, server), run in zip(together, runs, strict=True):
+            report = run.report()
+            assert (report["url"], report["transport"]) == (server.url(SERVICES[scenario]), transport)
+            assert (report["scenario"], report["sessions"], report["size"]) == (scenario, 3, 40)
+            assert (report["errors"], report["reasons"]) == (NO_ERRORS, {})
+            assert report["messages_per_second"] == pytest.approx(report["messages"] / report["duration"])
+            yield report
+
+    def test_echo(self, server: Server) -> None:
+        for report in self.runs([server] * len(TRANSPORTS), "echo", in_flight=2, pid=server.process.pid):
+            assert report["in_flight"] == 2
+            # What was sent is what was received in the interval, and what was under way at its end.
+            assert 0 < report["messages"] <= report["messages_sent"]
+            check_latencies(report)
+            usage = report["server"]
+            assert usage["cpu_user_s"] >= 0
+            assert usage["cpu_system_s"] >= 0
+            assert usage["rss_bytes"] > 1_000_000
+
+    @pytest.mark.parametrize(("scenario", "options"), [("broadcast", {}), ("chat", {"rate": 100})])
+    def test_all_hear_it(self, scenario: str, options: dict[str, object]) -> None:
+        # A server for each, so that it hears no messages but its own.
+        with serving(*[SERVER] * len(TRANSPORTS)) as servers:
+            for report in self.runs(servers, scenario, **options):
+                assert 0 < report["messages"] <= 3 * report["messages_sent"]
+                check_latencies(report)
+
+    def test_idle(self, server: Server) -> None:
+        for report in self.runs([server] * len(TRANSPORTS), "idle", pid=server.process.pid):
+            assert (report["messages"], report["sessions_open"]) == (0, 3)
+            assert isinstance(report["server"]["rss_per_session_bytes"], float)
+            assert set(report["latency_ms"].values()) == {None}
+
+    def test_connect(self, server: Server) -> None:
+        for report in self.runs([server] * len(TRANSPORTS), "connect"):
+            assert report["messages"] == 0
+            assert report["sessions_opened"] > 0
+            assert report["sessions_per_second"] == pytest.approx(report["sessions_opened"] / 0.2)
+            assert report["server"] is None
+            check_latencies(report)
+
+
+@pytest.mark.parametrize("scenario", ["echo", "broadcast"])
+def test_several_processes_are_one_load(server: Server, scenario: str) -> None:
+    report = start(server, scenario, processes=2, sessions=5).report()
+    assert (report["processes"], report["sessions_open"], report["errors"]) == (2, 5, NO_ERRORS)
+    assert report["messages"] > 0
+
+
+def test_there_are_no_more_processes_than_sessions(server: Server) -> None:
+    assert start(server, processes=9, sessions=1).report()["processes"] == 1
+
+
+@pytest.mark.parametrize(("scenario", "each"), [("echo", 1), ("broadcast", 3)])
+def test_a_rate_is_kept(server: Server, scenario: str, each: int) -> None:
+    report = start(server, scenario, rate=100, duration=0.5).report()
+    assert (report["rate"], report["errors"]) == (100, NO_ERRORS)
+    # What is due is sent, however late: 50 messages, give or take one at each end.
+    assert 49 <= report["messages_sent"] <= 51
+    assert 0 < report["messages"] <= each * report["messages_sent"]
+
+
+class TestWrongServers:
+    def test_what_they_do_is_counted(self) -> None:
+        faults = {
+            "loses": {"lost": 1},
+            "reorders": {"reordered": 1},
+            "duplicates": {"duplicated": 1},
+            "corrupts": {"corrupt": 1},
+            "misnumbers": {"corrupt": 1},
+        }
+        with serving(*((WRONG_SERVER, fault) for fault in faults)) as servers:
+            runs = [start(server, sessions=1, in_flight=4, patience=0.3) for server in servers]
+            for (fault, errors), run in zip(faults.items(), runs, strict=True):
+                report = run.report(1)
+                assert (fault, report["errors"]) == (fault, NO_ERRORS | errors)
+                # It went on.
+                assert report["messages"] > 10
+
+    def test_what_others_have_sent_is_corrupt(self, server: Server) -> None:
+        run = Run(server.url("broadcast"), "--json", "-", "--sessions", 3, "--duration", 0.2, "--warmup", 0)
+        report = run.report(1)
+        # Each has its own message back, and those of the two others.
+        assert report["errors"]["corrupt"] == pytest.approx(2 * report["messages_sent"], abs=6)
+
+    def test_a_session_that_ends_is_an_error(self) -> None:
+        with serving(*[(WRONG_SERVER, "closes")] * len(TRANSPORTS)) as servers:
+            runs = [
+                start(server, transport=transport, sessions=1, in_flight=10)
+                for server, transport in zip(servers, TRANSPORTS, strict=True)
+            ]
+            for run in runs:
+                report = run.report(1)
+                assert report["errors"] == NO_ERRORS | {"connection": 1}
+                (reason,) = report["reasons"]
+                assert "4000" in reason
+                assert "Enough" in reason
+
+    def test_a_stall_shows_in_what_was_due_meanwhile(self) -> None:
+        with serving((WRONG_SERVER, "stalls")) as (server,):
+            report = start(server, rate=100, duration=1).report()
+        # For half of the interval nothing is answered. A load that waited for its answers would have one slow message.
+        assert report["latency_ms"]["max"] >= 500
+        assert report["latency_ms"]["p90"] >= 200
+        assert 99 <= report["messages_sent"] <= 101
+
+    def test_a_server_that_ends_is_an_error(self) -> None:
+        with serving(SERVER) as (server,):
+            run = start(server, duration=1, rate=100, patience=0.3)
+            deadline = time.monotonic() + PATIENCE
+            while not established(server):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            server.process.terminate()
+            report = run.report(1)
+        assert report["errors"]["connection"] == 3
+
+
+def established(server: Server) -> bool:
+    """Tell whether all three sessions of a run are connected."""
+    port = f":{server.port:04X} "
+    with open("/proc/net/tcp") as table:
+        return sum(port in line and " 01 " in line for line in table) >= 6  # both ends are in it
+
+
+class TestWhatCannotBeDone:
+    """One clear line, and status 1."""
+
+    def complaint(self, url: str, *arguments: object, **more: Any) -> str:
+        status, output, errors = Run(url, "--duration", 0.1, "--warmup", 0, *arguments, **more).end()
+        assert (status, output) == (1, "")
+        (line,) = errors.splitlines()
+        return line
+
+    def test_nobody_listens(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        line = self.complaint(f"http://127.0.0.1:{port}/echo")
+        assert line == f"loadtest: cannot reach 127.0.0.1:{port}: Connection refused"
+
+    def test_a_wrong_url(self, server: Server) -> None:
+        url = server.url("nothing")
+        line = self.complaint(url)
+        assert line == f"loadtest: {url} is no SockJS service: /nothing/info answers with status 404"
+
+    def test_too_many_sessions(self, server: Server) -> None:
+        def allow_few_files() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+        line = self.complaint(server.url(), "--sessions", 200, preexec_fn=allow_few_files)
+        assert "for its share of 200 sessions, and the limit is 256" in line
+        assert "ulimit -Hn" in line
+
+
+class TestTheCommandLine:
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ([], "url"),
+            (["ftp://127.0.0.1/echo"], "no SockJS prefix"),
+            (["http://127.0.0.1:99999/echo"], "no SockJS prefix"),
+            ([URL, "--transport", "pigeon"], "--transport"),
+            ([URL, "--sessions", "0"], "--sessions must be 1 or more"),
+            ([URL, "--size", "27"], "--size must be 28 or more"),
+            ([URL, "--duration", "0"], "--duration must be more than 0"),
+            ([URL, "--duration", "nan"], "--duration must be more than 0"),
+            ([URL, "--rate", "-1"], "--rate must be more than 0"),
+            ([URL, "--rate", "1", "--scenario", "idle"], "--rate says nothing about idle"),
+            ([URL, "--pid", "0"], "there is no process 0"),
+            ([URL, "--json", "/nowhere/to/be/found"], "cannot write /nowhere/to/be/found"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(
+        self,
+        arguments: list[str],
+        complaint: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["loadtest.py", *arguments])
+        with pytest.raises(SystemExit) as ending:
+            loadtest.main()
+        output, errors = capsys.readouterr()
+        assert (ending.value.code, output) == (2, "")
+        assert complaint in errors.splitlines()[-1]
+
+    @pytest.mark.parametrize(
+        ("package", "transport"), [("hdrh", "xhr"), ("picows", "rawwebsocket"), ("pycurl", "eventsource")]
+    )
+    def test_a_package_that_is_missing_is_named(
+        self, package: str, transport: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def find_spec(name: str) -> object:
+            return None if name == package else sys
+
+        monkeypatch.setattr(sys, "argv", ["loadtest.py", URL, "--transport", transport])
+        monkeypatch.setattr(loadtest.importlib.util, "find_spec", find_spec)
+        with pytest.raises(SystemExit, match=r'is missing: pip install "sockjs-tornado\[bench\]"$'):
+            loadtest.main()
+
+    def test_json_goes_to_a_file_and_text_to_the_terminal(self, server: Server, tmp_path: Path) -> None:
+        file = tmp_path / "result.json"
+        run = Run(server.url(), "--duration", 0.2, "--warmup", 0, "--json", file, "--pid", server.process.pid)
+        status, output, errors = run.end()
+        assert (status, errors) == (0, "")
+        report = json.loads(file.read_text())
+        assert report["sessions"] == 100
+        assert output.startswith(f"echo, websocket, 100 sessions, {server.url()}\n")
+        for part in (f"{report['messages']:,} received", "p99.9", "server CPU", "memory", "errors      none"):
+            assert part in output
+
+    @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+    def test_progress_is_shown_on_a_terminal(self, server: Server, quiet: list[str]) -> None:
+        near, far = pty.openpty()
+        try:
+            run = Run(server.url(), "--sessions", 3, "--duration", 1.2, "--warmup", 0, "--rate", 50, *quiet, stderr=far)
+            status, _, _ = run.end()
+            ready, _, _ = select.select([near], [], [], 0)
+            shown = os.read(near, 4096).decode() if ready else ""
+        finally:
+            os.close(near)
+            os.close(far)
+        assert status == 0
+        if quiet:
+            assert shown == ""
+        else:
+            assert re.search(r"3 sessions, \d+ messages/s, p50 [\d.]+ ms, p99 [\d.]+ ms", shown)
+
+    def test_control_c_ends_it_quietly(self, server: Server) -> None:
+        run = start(server, duration=30)
+        deadline = time.monotonic() + PATIENCE
+        while not established(server):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        run.process.send_signal(signal.SIGINT)
+        assert run.end() == (130, "", "")
+
+
+class TestTheServer:
+    @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+    def test_it_runs_on_both_loops(self, loop: str) -> None:
+        with serving((*SERVER, "--server", "tornado", "--loop", loop)) as (server,):
+            assert start(server).report()["errors"] == NO_ERRORS
+
+    def test_a_port_that_is_taken_is_one_clear_line(self, server: Server) -> None:
+        ended = subprocess.run(
+            [sys.executable, "benchmarks/server.py", "--port", str(server.port)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == f"Cannot listen on 127.0.0.1, port {server.port}: Address already in use\n"
+
+    @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--server", "pigeon"]])
+    def test_what_makes_no_sense_is_refused(self, arguments: list[str]) -> None:
+        ended = subprocess.run(
+            [sys.executable, "benchmarks/server.py", *arguments], cwd=ROOT, capture_output=True, timeout=PATIENCE
+        )
+        assert (ended.returncode, ended.stdout) == (2, b"")

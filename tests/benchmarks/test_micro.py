@@ -1,0 +1,37 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from programs import ROOT
+
+SCRIPT = "benchmarks/micro/hot_functions.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_every_benchmark_runs_and_its_result_can_be_compared(tmp_path: Path) -> None:
+    file = str(tmp_path / "result.json")
+    ended = run(SCRIPT, "--debug-single-value", "--quiet", "-o", file)
+    assert ended.returncode == 0, ended.stderr
+    for name in ("wire: FrameParser.feed", "protocol: quote", "session: Session.receive", "framing: eventsource"):
+        assert name in ended.stdout
+    compared = run("-m", "pyperf", "compare_to", file, file, "--table")
+    assert compared.returncode == 0, compared.stderr
+    assert "session: Session.send" in compared.stdout
+
+
+@pytest.mark.parametrize("part", ["session", "SESSION.SEND"])
+def test_a_group_or_some_by_name(part: str) -> None:
+    ended = run(SCRIPT, "--debug-single-value", "--quiet", "--only", part)
+    assert ended.returncode == 0, ended.stderr
+    assert "Session.send_prepared" in ended.stdout
+    assert "FrameParser" not in ended.stdout
+
+
+def test_nothing_by_a_name() -> None:
+    ended = run(SCRIPT, "--only", "no such function")
+    assert ended.returncode == 2
+    assert "no such function" in ended.stderr
