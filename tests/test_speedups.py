@@ -80,7 +80,7 @@ class TestWriteMessages:
             iter("x"),
             None,
         ],
-        ids=ascii,
+        ids=lambda messages: type(messages).__name__,
     )
     def test_what_is_not_plain_text_is_left_to_python(self, messages: Any) -> None:
         assert _speedups.write_messages(messages) is None
