@@ -77,7 +77,7 @@ clean: ## remove everything that was made here
 
 .PHONY: test-system
 test-system: # no stamp: it looks for a few commands, and is done when they are there
-	@scripts/system-packages compiler $(PYTHON) node chromium proxies
+	@scripts/system-packages node chromium proxies
 
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)
@@ -91,6 +91,7 @@ $(VENV)/.demo: requirements/demo.txt setup.py $(SPEEDUPS) | $(VENV)/.created
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt setup.py $(SPEEDUPS) | $(VENV)/.created
+	@scripts/system-packages compiler $(PYTHON)
 	$(PIP) install --no-deps -r requirements/test.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check

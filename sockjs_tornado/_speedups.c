@@ -57,7 +57,7 @@ unmasked_text(const unsigned char *from, Py_ssize_t size, const unsigned char *m
 }
 
 PyDoc_STRVAR(read_text_frames_doc,
-"read_text_frames(data, position, max_size, events)\n--\n\n"
+"read_text_frames(data, position, max_size, events, /)\n--\n\n"
 "Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.\n\n"
 "Stops at the first frame that is not text, final, masked, whole, below 64 KiB and of at most ``max_size`` bytes.\n\n"
 "Raises:\n"
@@ -173,6 +173,10 @@ quoted_size(const unsigned char *text, Py_ssize_t size)
     Py_ssize_t quoted = size + 2;
     Py_ssize_t i = 0;
 
+    /* Each byte may become six. */
+    if (size > (PY_SSIZE_T_MAX - 2) / 6)
+        return PY_SSIZE_T_MAX;
+
     while ((i += plain_prefix(text + i, size - i)) < size) {
         for (; i < size && text[i] >= 0x80; i++) {
             if (text[i] >= 0xE2 && must_escape(text + i)) {
@@ -234,7 +238,7 @@ put_quoted(unsigned char *to, const unsigned char *text, Py_ssize_t size)
 }
 
 PyDoc_STRVAR(write_messages_doc,
-"write_messages(messages)\n--\n\n"
+"write_messages(messages, /)\n--\n\n"
 "Return the websocket frame with the SockJS frame of ``messages``.\n\n"
 "None where they are no list, or have anything but text that UTF-8 has a form for.");
 
@@ -262,7 +266,11 @@ write_messages(PyObject *module, PyObject *messages)
             PyErr_Clear();
             Py_RETURN_NONE;
         }
-        payload += quoted_size((const unsigned char *)text, size);
+        size = quoted_size((const unsigned char *)text, size);
+        /* On 32 bits, too much for one object. */
+        if (size > PY_SSIZE_T_MAX - 16 - payload)
+            return PyErr_NoMemory();
+        payload += size;
     }
     header = payload < 126 ? 2 : payload < 65536 ? 4 : 10;
     frame = PyBytes_FromStringAndSize(NULL, header + payload);

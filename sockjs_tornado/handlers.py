@@ -1,6 +1,7 @@
 """Tornado's side of the exchange port: one ``RequestHandler`` that offers a request to an endpoint."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,6 +17,8 @@ from .transports.exchange import Headers, Waiting
 from .wire.stream import Connection, peer_gone, response_head, take_over, write_and_close
 
 __all__ = ["SockJSHandler"]
+
+logger = logging.getLogger(__name__)
 
 
 class SockJSHandler(RequestHandler):
@@ -78,6 +81,7 @@ class SockJSHandler(RequestHandler):
             # A method that Tornado has never heard of.
             self._endpoint.handle(self)
         else:
+            self.answered = True
             self.finish()
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
@@ -147,14 +151,13 @@ class SockJSHandler(RequestHandler):
         if status not in (204, 304):
             headers.append(("Content-Length", str(len(body))))
         # Tornado would keep the connection of an old client that asks for it; that client reads to the end.
-        if not self.persistent or self.header("Connection").lower() == "close":
+        if not self.persistent or self.header("Connection").lower() == "close" or self._connection.no_keep_alive:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
         if self.persistent:
             self._write(response)
         else:
             write_and_close(self._leave(), response)
-        self._release()
 
     def _write(self, response: bytes) -> None:
         """Write a whole response and let the connection go on, as ``finish`` does it.
@@ -167,6 +170,7 @@ class SockJSHandler(RequestHandler):
         connection.finish()
         self._finished = True
         self._let_go()
+        self.on_finish()
 
     async def hold(self, waiting: Waiting) -> None:
         """Keep the request open until it is answered, or until the client has left."""
@@ -190,9 +194,15 @@ class SockJSHandler(RequestHandler):
         return stream
 
     def _let_go(self) -> None:
-        self.application.log_request(self)
-        # The templates' namespace refers to the handler; Tornado cuts that when it finishes a request.
+        """Do what Tornado does when it has finished a request."""
+        # The templates' namespace refers to the handler.
         self.ui = ObjectDict()
+        self._release()
+        try:
+            self.application.log_request(self)
+        except Exception:
+            # The application's own: it must not take a session or its caller with it.
+            logger.exception("the access log failed")
 
     def _release(self) -> None:
         self._waiting = None

@@ -598,3 +598,51 @@ async def test_a_form_is_taken_over_tls(
     response = await client.ask("POST", "/echo/000/abc/jsonp_send", FORM, body=b"d=%5B%22x%22%5D")
     assert response.text == "ok"
     assert (await client.ask("GET", "/echo/000/abc/jsonp?c=cb")).body == b'/**/cb("a[\\"x\\"]");\r\n'
+
+
+async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join: Join, logged: LogWatch) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    peer = join(server, "xhr")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+
+    def fail(handler: object) -> None:
+        raise OSError("no space left")
+
+    server.http.request_callback.settings["log_function"] = fail
+    await peer.listen()
+    connection.send("one")
+    assert await peer.frame() == 'a["one"]'
+    connection.send("two")
+    assert await peer.frame() == 'a["two"]'
+    for _ in range(2):
+        assert logged.take("the access log failed").name == "sockjs_tornado.handlers"
+
+
+async def test_what_is_sent_from_the_access_log_waits_for_the_next_poll(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    peer = join(server, "xhr")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    noted = iter(["noted"])
+
+    def note(handler: object) -> None:
+        for text in noted:
+            router.broadcast([connection], text)
+
+    server.http.request_callback.settings["log_function"] = note
+    await peer.listen()
+    connection.send("one")
+    assert await peer.frame() == 'a["one"]'
+    assert await peer.frame() == 'a["noted"]'
+
+
+@pytest.mark.parametrize("target", ["/echo", "/echo/info", "/echo/nothing/here/nowhere"])
+async def test_who_keeps_no_connection_says_so(serve: Serve, connect: Connect, target: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    server.http.conn_params.no_keep_alive = True
+    response = await (await connect(server)).ask("GET", target)
+    assert response["Connection"] == "close"

@@ -43,8 +43,9 @@ class PollReceiver:
     def send_frame(self, frame: str) -> None:
         """Answer with a frame."""
         if not self._exchange.answered:
-            self._exchange.respond(200, self._headers, self._framing(frame))
+            # First, because to respond is to run the application's access log, which may send.
             self._session.detach(self)
+            self._exchange.respond(200, self._headers, self._framing(frame))
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Answer with messages."""

@@ -1,6 +1,7 @@
 """What the servers of these tests have in common: a service that answers questions, and how to run it."""
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -35,19 +36,19 @@ class Talk(SockJSConnection):
         router = self.session.server
         match message:
             case "where?":
-                self.send(
-                    {
-                        "node": router.node,
-                        "pid": os.getpid(),
-                        "thread": threading.current_thread().name,
-                        "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
-                        "ip": self.info.ip,
-                        "prefix": self.info.prefix,
-                        "transport": self.info.transport,
-                        "forwarded": self.info.get_header("X-Forwarded-For"),
-                        "scheme": self.info.get_header("X-Forwarded-Proto"),
-                    }
-                )
+                facts = {
+                    "node": router.node,
+                    "pid": os.getpid(),
+                    "thread": threading.current_thread().name,
+                    "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+                    "ip": self.info.ip,
+                    "prefix": self.info.prefix,
+                    "transport": self.info.transport,
+                    "forwarded": self.info.get_header("X-Forwarded-For"),
+                    "scheme": self.info.get_header("X-Forwarded-Proto"),
+                }
+                # As text, which is the same on raw websockets.
+                self.send(json.dumps(facts))
             case "close!":
                 self.close(4001, "Enough")
             case str() if message.startswith("everybody: "):
