@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from urllib.parse import urlsplit
 
 import picows
@@ -98,10 +99,16 @@ class WebSocketSession(Session, picows.WSListener):
         self._fail("the server ended the connection")
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages, in this order; each is a frame of its own, as with a browser's `send`."""
-        assert self._transport is not None
+        """Send messages, in this order: a frame each, which leave together as from one turn of a browser."""
+        transport = self._transport
+        assert transport is not None
+        sock = transport.underlying_transport.get_extra_info("socket") if len(messages) > 1 else None
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         for message in messages:
-            self._transport.send(_TEXT, message if self._raw else b'["%b"]' % message)
+            transport.send(_TEXT, message if self._raw else b'["%b"]' % message)
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def give_up(self) -> None:
         """Forget a session that was not opened."""
