@@ -113,7 +113,11 @@ def missing(command: Iterable[str]) -> set[str]:
     program, *arguments = command
     if program == "make":
         return {word for word in arguments if not word.startswith("-") and "=" not in word} - TARGETS
-    files = {word for word in (program, *arguments) if re.match(r"(examples|scripts|tests|docs|requirements)/", word)}
+    files = {
+        word
+        for word in (program, *arguments)
+        if re.match(r"(benchmarks|examples|scripts|tests|docs|requirements)/", word)
+    }
     if program == "npm":
         files.add("package-lock.json")
     return {file for file in files if not (ROOT / file).exists()}
@@ -135,7 +139,7 @@ def test_commands_are_there(block: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_and_files_in_the_text_are_there(page: Path) -> None:
     for code in re.findall(r"`([^`\n]+)`", outside_blocks(page)):
-        if re.match(r"(make|python|examples/|scripts/|tests/|docs/|requirements/)", code):
+        if re.match(r"(make|python|benchmarks/|examples/|scripts/|tests/|docs/|requirements/)", code):
             assert missing(code.split()) == set()
 
 

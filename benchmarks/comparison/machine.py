@@ -54,7 +54,7 @@ def describe_machine() -> dict[str, str]:
     if "--enable-optimizations" in arguments:
         build = "optimised build (PGO" + (" and LTO)" if "--with-lto" in arguments else ")")
     else:
-        build = "built without --enable-optimizations" if arguments else "build options unknown"
+        build = "configured without --enable-optimizations" if arguments else "build options unknown"
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
