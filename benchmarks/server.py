@@ -7,6 +7,7 @@ defaults. It listens on 127.0.0.1, says `pid N port P` when it does, and ends on
 import argparse
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -86,6 +87,9 @@ async def serve(front: Front, sockets: list[socket.socket]) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # As docs/performance.md advises: full collections look at every object of every session.
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
     async with front(sockets):
         print(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}", flush=True)
         await stop.wait()

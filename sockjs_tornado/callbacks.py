@@ -40,9 +40,10 @@ class Callbacks:
     Attributes:
         connection: The application's object that has them; set once it is made.
         backlog: How much waits for what is running, in characters and a share for each message.
+        is_over: Whether no callback runs or will run: before ``on_open``, and after ``on_close``.
     """
 
-    __slots__ = ("_busy", "_closing", "_inbox", "_session", "backlog", "connection")
+    __slots__ = ("_busy", "_closing", "_inbox", "_session", "backlog", "connection", "is_over")
 
     connection: "SockJSConnection"
 
@@ -52,10 +53,12 @@ class Callbacks:
         self.backlog = 0
         self._busy = False
         self._closing = False
+        self.is_over = True
 
     def open(self, info: "ConnectionInfo") -> None:
         """Run ``on_open``; False from it, or an exception, rejects the client."""
         self._busy = True
+        self.is_over = False
         try:
             result = self.connection.on_open(info)
         except _FAILURES as error:
@@ -129,7 +132,17 @@ class Callbacks:
                 self._failed("on_close", error)
             else:
                 if isawaitable(result):
-                    self._spawn(self._guard("on_close", result))
+                    self._spawn(self._finish_close(result))
+                    return
+            self._end()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._session.let_go()
+
+    def forget(self) -> None:
+        """Let go of session and connection."""
+        del self._session, self.connection
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._session.server.container.spawn(coroutine)
@@ -139,6 +152,10 @@ class Callbacks:
             self._session.close()
         self._session.is_accepted = not self._session.is_closed
         await self._finish_inbox()
+
+    async def _finish_close(self, result: Awaitable[object]) -> None:
+        await self._guard("on_close", result)
+        self._end()
 
     async def _finish_message(self, result: Awaitable[object]) -> None:
         await self._guard("on_message", result)

@@ -10,7 +10,7 @@ message)`` is the way in from outside.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -20,7 +20,7 @@ from .protocol import Outgoing, encode_message
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["ConnectionInfo", "Drain", "Headers", "SockJSConnection"]
+__all__ = ["ConnectionInfo", "Headers", "SockJSConnection", "drained"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,29 +131,21 @@ class ConnectionInfo:
         return self.cookies.get(name, default)
 
 
-class Drain:
-    """What ``send`` returns. It need not be awaited; awaited, it waits until the client keeps up.
+async def drained(session: "Session") -> None:
+    """Wait until the client keeps up with what is sent to it.
 
     Raises:
-        ConnectionClosed: Awaited, where the connection is closed or closes meanwhile.
+        ConnectionClosed: The session is closed, or closes meanwhile.
     """
-
-    __slots__ = ("_session",)
-
-    def __init__(self, session: "Session") -> None:
-        self._session = session
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        session = self._session
-        while session.is_congested:
-            drained = asyncio.Event()
-            session.on_drained(drained.set)
-            try:
-                yield from drained.wait().__await__()
-            finally:
-                session.forget_waiter(drained.set)
-        if session.is_closed:
-            raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
+    while session.is_congested:
+        waiting = asyncio.Event()
+        session.on_drained(waiting.set)
+        try:
+            await waiting.wait()
+        finally:
+            session.forget_waiter(waiting.set)
+    if session.is_closed:
+        raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
 
 
 class SockJSConnection:
@@ -222,7 +214,7 @@ class SockJSConnection:
             session.send(_encode(message, binary, session.takes_bytes))
         else:
             session.send(message)
-        return session.drain
+        return session
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
         """Send one message to many connections; it is encoded once. Closed ones are passed over.

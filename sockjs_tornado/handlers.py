@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream
 from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
@@ -41,18 +42,22 @@ class SockJSHandler(RequestHandler):
         self.persistent = request.version == "HTTP/1.1"
         # What the content type says of a body is not true (JSON is posted as text/plain, say); Tornado would answer 400
         # to a body that it does not find to be what it is called.
-        self._content_type = request.headers.pop("Content-Type", "")
+        self._content_type = self.header("Content-Type")
         # Tornado's compression does not know "no-transform", and would write the head of its stream into a 204.
-        request.headers.pop("Accept-Encoding", None)
+        for name in ("Content-Type", "Accept-Encoding"):
+            if name in request.headers:
+                del request.headers[name]
 
     @property
     def method(self) -> str:
         """The request's method."""
         return self.request.method or ""
 
-    def set_default_headers(self) -> None:
-        """Say nothing of a content type where nothing was chosen."""
-        self.clear_header("Content-Type")
+    def clear(self) -> None:
+        """Begin an answer. An endpoint chooses all its header fields: Tornado's own would be made for nothing."""
+        self._headers = HTTPHeaders()
+        self._write_buffer: list[bytes] = []
+        self.set_status(200)
 
     def check_xsrf_cookie(self) -> None:
         """Let every POST pass: clients send no such cookie, and the router's origin policy decides."""
@@ -81,8 +86,7 @@ class SockJSHandler(RequestHandler):
             # A method that Tornado has never heard of.
             self._endpoint.handle(self)
         else:
-            self.answered = True
-            self.finish()
+            self.respond(status_code, [])
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what is the server's fault alone."""
@@ -93,7 +97,9 @@ class SockJSHandler(RequestHandler):
 
     def header(self, name: str) -> str:
         """Return a request header."""
-        return self.request.headers.get(name, "")
+        # Most of those asked for are missing, which get() finds out by an exception.
+        headers = self.request.headers
+        return headers[name] if name in headers else ""  # noqa: SIM401
 
     def cookie(self, name: str) -> str | None:
         """Return a cookie of the request."""

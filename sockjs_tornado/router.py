@@ -10,7 +10,7 @@ from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
 
-from .connection import ConnectionInfo, Drain, SockJSConnection
+from .connection import ConnectionInfo, SockJSConnection
 from .container import SessionContainer
 from .exceptions import ConfigurationError, ConnectionClosed
 from .handlers import SockJSHandler
@@ -183,12 +183,12 @@ def _checked(prefix: str) -> str:
 
 # Tornado's own event loop and coroutines wait for whatever awaitable they are given: a `send` that is handed to
 # `IOLoop.add_callback`, or yielded, comes to nothing where the client has left, as it always did.
-def _convert_drain(drain: Drain) -> "asyncio.Future[None]":
+def _convert_session(session: Session) -> "asyncio.Future[None]":
     async def drained() -> None:
         with contextlib.suppress(ConnectionClosed):
-            await drain
+            await session
 
     return asyncio.ensure_future(drained())
 
 
-convert_yielded.register(Drain, _convert_drain)  # type: ignore[attr-defined]
+convert_yielded.register(Session, _convert_session)  # type: ignore[attr-defined]

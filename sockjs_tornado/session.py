@@ -6,14 +6,14 @@ else is the session's own decision.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from enum import IntEnum
 from threading import get_ident
 from types import SimpleNamespace
 from typing import Any, Final
 
 from .callbacks import Callbacks
-from .connection import ConnectionInfo, Drain, SockJSConnection
+from .connection import ConnectionInfo, SockJSConnection, drained
 from .exceptions import SessionStateError
 from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, Outgoing, PreparedMessage, check_close_code
@@ -70,7 +70,7 @@ class Session:
         server: The router, with whatever attributes the application put there.
         session_id: As given. It is a secret of the client: do not log or publish it.
         state: A :class:`~sockjs_tornado.session.SessionState`.
-        conn: The application's connection.
+        conn: The application's connection; None after the end, once ``on_close`` is through.
         conn_info: What is known of the request that opened the session.
         label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.
@@ -101,7 +101,6 @@ class Session:
         "close_reason",
         "conn",
         "conn_info",
-        "drain",
         "due",
         "is_accepted",
         "is_closed",
@@ -142,8 +141,8 @@ class Session:
         self.label = self._host.next_label()
         self.bucket: int | None = None
         self.due = self._host.now() + self._settings.disconnect_delay
-        self.drain = Drain(self)
         self._callbacks = Callbacks(self)
+        self.conn: Any = None
         self.conn = self._callbacks.connection = connection(self)
         self._host.schedule(self)
 
@@ -416,6 +415,10 @@ class Session:
             if receiver is not None:
                 self._tell(receiver)
 
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait until the client keeps up; see the connection's ``send``."""
+        return drained(self).__await__()
+
     def on_drained(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the client keeps up again, or the session ends."""
         if self._waiters is None:
@@ -493,3 +496,10 @@ class Session:
         self.due = _NEVER
         self._outbox.clear()
         self._host.remove(self)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Break the circle of session and connection when both are over: no garbage collector has to find it."""
+        if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
+            self._callbacks.forget()
+            self.conn = None

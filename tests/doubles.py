@@ -243,6 +243,16 @@ def make_info(**fields: Any) -> ConnectionInfo:
     return ConnectionInfo(**usual | fields)
 
 
+class KeptSession(Session):
+    """A session whose connection can be asked for what it has heard after the end, too."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, make: Callable[[Session], Any], *others: Any) -> None:
+        super().__init__(make, *others)
+        self.connection = self.conn
+
+
 def make_session(
     host: Any,
     session_id: str | None = "secret-id",
@@ -250,7 +260,7 @@ def make_session(
     kind: Callable[[Session], Any] | None = None,
     acts: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
     **settings: Any,
-) -> Session:
+) -> KeptSession:
     """Return a session of a server of its own.
 
     Args:
@@ -261,4 +271,4 @@ def make_session(
         settings: Options of the server.
     """
     server = SimpleNamespace(settings=Settings(**settings), container=host, stats=Stats(list))
-    return Session(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())
+    return KeptSession(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())

@@ -156,7 +156,7 @@ async def test_callbacks_run_in_order_one_at_a_time(host: LoopHost, way: Callabl
     session.receive(["3"])
     receiver.cut()
     await host.settle()
-    assert session.conn.heard == ["open", "1", "2", "3", INTERRUPTED]
+    assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_messages_that_come_while_a_callback_runs_wait_for_it(host: LoopHost) -> None:
@@ -176,11 +176,11 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(host: LoopHo
     session.receive(["3"])
     for name in gates:
         assert await began.get() == name
-        assert session.conn.heard[-1] == name
+        assert session.connection.heard[-1] == name
         assert began.empty()
         gates[name].set()
     await host.settle()
-    assert session.conn.heard == ["open", "1", "2", "3"]
+    assert session.connection.heard == ["open", "1", "2", "3"]
 
 
 async def test_after_an_async_callback_plain_ones_go_on(host: LoopHost) -> None:
@@ -192,7 +192,7 @@ async def test_after_an_async_callback_plain_ones_go_on(host: LoopHost) -> None:
     session.receive(["3"])
     await host.settle()
     session.receive(["4"])
-    assert session.conn.heard == ["open", "1", "2", "3", "4"]
+    assert session.connection.heard == ["open", "1", "2", "3", "4"]
 
 
 async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(host: LoopHost) -> None:
@@ -208,7 +208,7 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ho
     session.receive(["3"])
     await host.settle()
     assert within == [["open", "1"]]
-    assert session.conn.heard == ["open", "1", "2", "3"]
+    assert session.connection.heard == ["open", "1", "2", "3"]
 
 
 async def test_on_close_waits_for_what_is_running(host: LoopHost) -> None:
@@ -216,10 +216,10 @@ async def test_on_close_waits_for_what_is_running(host: LoopHost) -> None:
     session, _ = opened(host, on_message=lambda conn, message: gate.wait())
     session.receive(["1"])
     session.close()
-    assert session.conn.heard == ["open", "1"]
+    assert session.connection.heard == ["open", "1"]
     gate.set()
     await host.settle()
-    assert session.conn.heard == ["open", "1", GO_AWAY]
+    assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
 async def test_what_waits_is_counted_until_its_turn_comes(host: LoopHost) -> None:
@@ -267,8 +267,8 @@ async def test_sessions_do_not_wait_for_each_other(host: LoopHost) -> None:
     other.receive(["3", "4"])
     others = asyncio.ensure_future(asyncio.wait(host.tasks, return_when=asyncio.FIRST_COMPLETED))
     await others
-    assert other.conn.heard == ["open", "3", "4"]
-    assert busy.conn.heard == ["open", "1"]
+    assert other.connection.heard == ["open", "3", "4"]
+    assert busy.connection.heard == ["open", "1"]
     gate.set()
 
 
@@ -278,7 +278,7 @@ async def test_a_result_that_is_not_awaitable_means_nothing(host: LoopHost) -> N
     )
     session.receive(["1", "2"])
     session.close()
-    assert session.conn.heard == ["open", "1", "2", GO_AWAY]
+    assert session.connection.heard == ["open", "1", "2", GO_AWAY]
 
 
 async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
@@ -296,10 +296,10 @@ async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
     futures["1"].set_result("ignored")
     assert await began.get() == "2"
     session.close()
-    assert session.conn.heard == ["open", "1", "2"]
+    assert session.connection.heard == ["open", "1", "2"]
     futures["2"].set_result(False)
     await host.settle()
-    assert session.conn.heard == ["open", "1", "2", GO_AWAY]
+    assert session.connection.heard == ["open", "1", "2", GO_AWAY]
 
 
 # Letting in and rejecting.
@@ -318,7 +318,7 @@ async def test_on_open_lets_in_with_anything_but_false(host: LoopHost, way: Call
     session.receive(["1"])
     await host.settle()
     assert receiver.frames == ["o"]
-    assert session.conn.heard == ["open", "1"]
+    assert session.connection.heard == ["open", "1"]
     assert seen == [False]
     assert session.is_accepted
 
@@ -333,7 +333,7 @@ async def test_on_open_rejects_with_false_before_any_message(
     if left and not session.is_closed:
         receiver.cut()
     await host.settle()
-    assert session.conn.heard == ["open", (session.close_code, session.close_reason)]
+    assert session.connection.heard == ["open", (session.close_code, session.close_reason)]
     assert receiver.frames[1:] in ([GO_AWAY], [])
     assert session.is_closed
     assert not session.is_accepted
@@ -348,7 +348,7 @@ async def test_on_open_rejects_silently_with_an_http_error(host: LoopHost, way: 
     session.receive(["1"])
     await host.settle()
     assert receiver.frames == ["o", GO_AWAY]
-    assert session.conn.heard == ["open", GO_AWAY]
+    assert session.connection.heard == ["open", GO_AWAY]
     assert not session.is_accepted
 
 
@@ -364,7 +364,7 @@ async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(hos
     session.receive(["1"])
     receiver.cut()
     await host.settle()
-    assert session.conn.heard == ["open", INTERRUPTED]
+    assert session.connection.heard == ["open", INTERRUPTED]
 
 
 # What fails.
@@ -377,11 +377,11 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
     session, receiver = opened(host, on_open=way(fail))
     session.receive(["1"])
     await host.settle()
-    record = logged.take("on_open of <Session 1 xhr ")
+    record = logged.take("on_open of <KeptSession 1 xhr ")
     assert record.levelname == "ERROR"
     assert record.exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.conn.heard == ["open", INTERNAL_ERROR]
+    assert session.connection.heard == ["open", INTERNAL_ERROR]
 
 
 @any_way
@@ -392,9 +392,9 @@ async def test_an_exception_in_on_message_is_logged_and_closes(
     session.receive(["1", "2"])
     session.receive(["3"])
     await host.settle()
-    assert logged.take("on_message of <Session 1 xhr ").exc_info[0] is LookupError
+    assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
+    assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
 
 
 @any_way
@@ -409,9 +409,9 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
     session, receiver = opened(host, on_message=on_message)
     session.receive(["1", "2", "3"])
     await host.settle()
-    assert logged.take("on_message of <Session 1 xhr ").exc_info[0] is LookupError
+    assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.conn.heard == ["open", "1", "2", INTERNAL_ERROR]
+    assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
 
 
 @any_way
@@ -421,9 +421,9 @@ async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
     session, receiver = opened(host, on_close=way(fail))
     session.close()
     await host.settle()
-    assert logged.take("on_close of <Session 1 xhr ").exc_info[0] is LookupError
+    assert logged.take("on_close of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", GO_AWAY]
-    assert session.conn.heard == ["open", GO_AWAY]
+    assert session.connection.heard == ["open", GO_AWAY]
 
 
 @any_way
@@ -435,7 +435,7 @@ async def test_a_failure_touches_no_other_session(host: LoopHost, way: Callable[
     await host.settle()
     logged.take("on_message of")
     assert receiver.frames == ["o"]
-    assert other.conn.heard == ["open", "1"]
+    assert other.connection.heard == ["open", "1"]
 
 
 @any_way
@@ -452,11 +452,11 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
     await host.settle()
     session.close()
     await host.settle()
-    assert logged.take(f"{name} of <Session 1 xhr ").exc_info[0] is asyncio.CancelledError
+    assert logged.take(f"{name} of <KeptSession 1 xhr ").exc_info[0] is asyncio.CancelledError
     end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
     assert receiver.frames == ["o", end]
     assert (
-        session.conn.heard
+        session.connection.heard
         == {
             "on_open": ["open", end],
             "on_message": ["open", "1", end],
@@ -476,7 +476,7 @@ async def test_a_cancelled_helper_does_not_end_the_others(host: LoopHost, logged
     helper.cancel()
     await host.settle()
     logged.take("on_message of")
-    assert session.conn.heard == ["open", "1", INTERNAL_ERROR]
+    assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
 
 
 async def test_a_cancellation_within_a_plain_callback_needs_no_task(host: LoopHost, logged: LogWatch) -> None:
@@ -528,7 +528,7 @@ async def test_a_callback_that_is_cancelled_itself_ends_quietly(host: LoopHost) 
         task.cancel()
     await host.settle()
     assert receiver.frames == ["o", (1001, "Going away")]
-    assert session.conn.heard == ["open", "1", (1001, "Going away")]
+    assert session.connection.heard == ["open", "1", (1001, "Going away")]
 
 
 @any_way
@@ -570,7 +570,7 @@ async def test_whoever_was_not_let_in_because_another_connection_closed_is_rejec
     await host.settle()
     assert logged.take("on_open of").exc_info[0] is ConnectionClosed
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.conn.heard == ["open", INTERNAL_ERROR]
+    assert session.connection.heard == ["open", INTERNAL_ERROR]
     assert not session.is_accepted
 
 
@@ -592,7 +592,7 @@ async def test_what_a_client_sent_before_it_left_is_delivered(host: LoopHost, wa
     session.receive(["3"])
     receiver.cut()
     await host.settle()
-    assert session.conn.heard == ["open", "1", "2", "3", INTERRUPTED]
+    assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_rest(host: LoopHost) -> None:
@@ -605,7 +605,7 @@ async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_
     session.receive(["1", "2", "3"])
     receiver.cut()
     await host.settle()
-    assert session.conn.heard == ["open", "1", "2", "3", INTERRUPTED]
+    assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_what_waits_is_dropped_when_the_application_closes(host: LoopHost) -> None:
@@ -616,7 +616,7 @@ async def test_what_waits_is_dropped_when_the_application_closes(host: LoopHost)
     session.close()
     gate.set()
     await host.settle()
-    assert session.conn.heard == ["open", "1", GO_AWAY]
+    assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
 @any_way
@@ -625,7 +625,7 @@ async def test_what_waits_is_dropped_when_a_callback_closes(host: LoopHost, way:
     session.receive(["1", "2"])
     session.receive(["3"])
     await host.settle()
-    assert session.conn.heard == ["open", "1", GO_AWAY]
+    assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
 async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(host: LoopHost) -> None:
@@ -636,7 +636,7 @@ async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(host:
     session, _ = opened(host, on_message=close_and_wait)
     session.receive(["1", "2"])
     await host.settle()
-    assert session.conn.heard == ["open", "1", GO_AWAY]
+    assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
 async def test_what_waits_is_dropped_when_the_application_closes_after_the_client_left(host: LoopHost) -> None:
@@ -648,7 +648,7 @@ async def test_what_waits_is_dropped_when_the_application_closes_after_the_clien
     session.receive(["1", "2"])
     receiver.cut()
     await host.settle()
-    assert session.conn.heard == ["open", "1", INTERRUPTED]
+    assert session.connection.heard == ["open", "1", INTERRUPTED]
 
 
 async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left(
@@ -659,4 +659,4 @@ async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left
     receiver.cut()
     await host.settle()
     logged.take("on_message of")
-    assert session.conn.heard == ["open", "1", INTERRUPTED]
+    assert session.connection.heard == ["open", "1", INTERRUPTED]

@@ -137,12 +137,12 @@ class Text(str):
 @pytest.mark.parametrize("message", ["", "x", "ключ\0\n", Text("x")])
 def test_text_can_be_sent_everywhere(message: str) -> None:
     framed, receiver = listening()
-    framed.conn.send(message)
-    framed.conn.send(message, binary=True)
+    framed.connection.send(message)
+    framed.connection.send(message, binary=True)
     assert receiver.frames == [[message], [message]]
     raw, receiver = listening(raw=True)
-    raw.conn.send(message)
-    raw.conn.send(message, binary=True)
+    raw.connection.send(message)
+    raw.connection.send(message, binary=True)
     assert receiver.frames == [[message], [message.encode()]]
 
 
@@ -157,12 +157,12 @@ def test_text_can_be_sent_everywhere(message: str) -> None:
 )
 def test_dicts_and_lists_are_values_in_frames_and_text_elsewhere(message: Any, text: str) -> None:
     framed, receiver = listening()
-    framed.conn.send(message)
-    framed.conn.send(message, binary=True)
+    framed.connection.send(message)
+    framed.connection.send(message, binary=True)
     assert [messages_frame(messages) for messages in receiver.frames] == [f"a[{text}]"] * 2
     raw, receiver = listening(raw=True)
-    raw.conn.send(message)
-    raw.conn.send(message, binary=True)
+    raw.connection.send(message)
+    raw.connection.send(message, binary=True)
     ((sent,), (encoded,)) = receiver.frames
     assert (str(sent), encoded) == (text, text.encode())
 
@@ -177,8 +177,8 @@ def test_a_list_arrives_as_it_was(value: Any) -> None:
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_can_be_sent_on_a_raw_websocket(kind: Any) -> None:
     session, receiver = listening(raw=True)
-    session.conn.send(kind(b"\x00\xff"))
-    session.conn.send(kind(b"\x00\xff"), binary=True)
+    session.connection.send(kind(b"\x00\xff"))
+    session.connection.send(kind(b"\x00\xff"), binary=True)
     assert receiver.frames == [[b"\x00\xff"], [b"\x00\xff"]]
     assert [type(message) for (message,) in receiver.frames] == [bytes, bytes]
 
@@ -187,7 +187,7 @@ def test_bytes_that_change_later_are_sent_as_they_were() -> None:
     session, receiver = listening(raw=True)
     session.pause(receiver)
     data = bytearray(b"before")
-    session.conn.send(data)  # type: ignore[arg-type]
+    session.connection.send(data)  # type: ignore[arg-type]
     data[:] = b"behind"
     receiver.drain()
     assert receiver.frames == [[b"before"]]
@@ -198,7 +198,7 @@ def test_bytes_cannot_be_sent_elsewhere(message: Any) -> None:
     for session in (listening()[0], between_polls(), make_session(FakeHost())):
         for binary in (False, True):
             with pytest.raises(TypeError, match=r"^only a raw websocket carries bytes; encode them as text"):
-                session.conn.send(message, binary)
+                session.connection.send(message, binary)
 
 
 @pytest.mark.parametrize("message", [None, 5, 1.5, True, ("x",), {"x"}, object(), str, iter("x")])
@@ -207,30 +207,30 @@ def test_nothing_else_can_be_sent(message: Any) -> None:
     for raw in (False, True):
         session, receiver = listening(raw=raw)
         with pytest.raises(TypeError, match=expected):
-            session.conn.send(message)
+            session.connection.send(message)
         assert receiver.frames == []
         session.close()
         with pytest.raises(TypeError, match=expected):
-            session.conn.send(message)
+            session.connection.send(message)
 
 
 def test_what_json_cannot_hold_is_not_sent() -> None:
     session, receiver = listening()
     with pytest.raises(TypeError, match="not JSON serializable"):
-        session.conn.send({"x": {1, 2}})
+        session.connection.send({"x": {1, 2}})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        session.conn.send({"x": float("nan")})
+        session.connection.send({"x": float("nan")})
     assert receiver.frames == []
 
 
 @pytest.mark.parametrize(("raw", "message"), [(False, "x"), (False, {"x": 1}), (True, "x"), (True, b"x")])
 def test_after_the_end_a_message_goes_nowhere(raw: bool, message: Any) -> None:
     session, receiver = listening(raw=raw)
-    session.conn.close()
-    session.conn.send(message)
+    session.connection.close()
+    session.connection.send(message)
     assert receiver.frames == [(3000, "Go away!")]
     receiver.cut()
-    session.conn.send(message)
+    session.connection.send(message)
     assert receiver.frames == [(3000, "Go away!")]
 
 
@@ -238,8 +238,8 @@ def test_broadcast_is_the_servers() -> None:
     session, _ = listening()
     sent = []
     session.server.broadcast = lambda clients, message: sent.append((clients, message))
-    clients = [session.conn]
-    session.conn.broadcast(clients, {"x": 1})
+    clients = [session.connection]
+    session.connection.broadcast(clients, {"x": 1})
     assert sent == [(clients, {"x": 1})]
     assert sent[0][0] is clients
 
@@ -259,7 +259,7 @@ def is_ready(awaitable: Any) -> bool:
 async def test_to_await_send_means_to_wait_until_the_client_keeps_up() -> None:
     session, receiver = listening()
     receiver.full = True
-    waiting = asyncio.ensure_future(session.conn.send("1"))
+    waiting = asyncio.ensure_future(session.connection.send("1"))
     await asyncio.sleep(0)
     assert not waiting.done()
     receiver.drain()
@@ -269,18 +269,18 @@ async def test_to_await_send_means_to_wait_until_the_client_keeps_up() -> None:
 
 async def test_to_await_send_costs_no_turn_where_the_client_keeps_up() -> None:
     session, receiver = listening()
-    assert is_ready(session.conn.send("1"))
+    assert is_ready(session.connection.send("1"))
     assert receiver.frames == [["1"]]
 
 
 async def test_to_await_send_is_not_to_wait_for_the_next_poll() -> None:
     session = between_polls()
-    assert is_ready(session.conn.send("x" * HIGH_WATER))
+    assert is_ready(session.connection.send("x" * HIGH_WATER))
 
 
 async def test_to_await_send_is_to_wait_for_a_poll_that_takes_a_long_queue() -> None:
     session = between_polls()
-    waiting = asyncio.ensure_future(session.conn.send("x" * (HIGH_WATER + 1)))
+    waiting = asyncio.ensure_future(session.connection.send("x" * (HIGH_WATER + 1)))
     await asyncio.sleep(0)
     assert not waiting.done()
     Receiver(session, 1).attach()
@@ -291,14 +291,14 @@ def test_send_need_not_be_awaited() -> None:
     session, receiver = listening()
     session.pause(receiver)
     for _ in range(3):
-        session.conn.send("x")
+        session.connection.send("x")
     receiver.drain()
     assert receiver.frames == [["x", "x", "x"]]
 
 
 async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
     session, receiver = listening()
-    sent = session.conn.send("1")
+    sent = session.connection.send("1")
     await sent
     session.pause(receiver)
     waiting = asyncio.ensure_future(sent)
@@ -315,7 +315,7 @@ async def test_all_that_wait_go_on_in_order() -> None:
     went_on = []
 
     async def send(message: str) -> None:
-        await session.conn.send(message)
+        await session.connection.send(message)
         went_on.append(message)
 
     tasks = [asyncio.ensure_future(send(message)) for message in "123"]
@@ -330,7 +330,7 @@ async def test_all_that_wait_go_on_in_order() -> None:
 async def test_whoever_is_woken_waits_on_where_the_client_has_fallen_behind_again() -> None:
     session, receiver = listening()
     session.pause(receiver)
-    waiting = asyncio.ensure_future(session.conn.send("1"))
+    waiting = asyncio.ensure_future(session.connection.send("1"))
     await asyncio.sleep(0)
     session.resume(receiver)
     session.pause(receiver)
@@ -344,8 +344,8 @@ async def test_whoever_is_woken_waits_on_where_the_client_has_fallen_behind_agai
 async def test_whoever_gives_up_waiting_harms_nobody() -> None:
     session, receiver = listening()
     session.pause(receiver)
-    impatient = asyncio.ensure_future(session.conn.send("1"))
-    patient = asyncio.ensure_future(session.conn.send("2"))
+    impatient = asyncio.ensure_future(session.connection.send("1"))
+    patient = asyncio.ensure_future(session.connection.send("2"))
     await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.sleep(0)
@@ -359,7 +359,7 @@ async def test_whoever_gives_up_waiting_harms_nobody() -> None:
 @pytest.mark.parametrize(
     ("end", "code", "reason"),
     [
-        (lambda session, receiver: session.conn.close(4000, "Enough"), 4000, "Enough"),
+        (lambda session, receiver: session.connection.close(4000, "Enough"), 4000, "Enough"),
         (lambda session, receiver: receiver.cut(), 1002, "Connection interrupted"),
         (lambda session, receiver: receiver.cut(1001, ""), 1001, ""),
     ],
@@ -367,14 +367,14 @@ async def test_whoever_gives_up_waiting_harms_nobody() -> None:
 async def test_whoever_waits_hears_that_the_connection_closed(end: Any, code: int, reason: str) -> None:
     session, receiver = listening()
     session.pause(receiver)
-    waiting = asyncio.ensure_future(session.conn.send("1"))
+    waiting = asyncio.ensure_future(session.connection.send("1"))
     await asyncio.sleep(0)
     end(session, receiver)
     with pytest.raises(ConnectionClosed) as caught:
         await waiting
     assert (caught.value.code, caught.value.reason) == (code, reason)
     with pytest.raises(ConnectionClosed) as caught:
-        await session.conn.send("2")
+        await session.connection.send("2")
     assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
@@ -383,7 +383,7 @@ async def test_whoever_waits_hears_that_the_connection_closed(end: Any, code: in
 
 def test_a_connection_closes_its_session() -> None:
     session, receiver = listening()
-    conn = session.conn
+    conn = session.connection
     assert (conn.is_closed, conn.close_code, conn.close_reason) == (False, None, None)
     conn.close()
     assert (conn.is_closed, conn.close_code, conn.close_reason) == (True, 3000, "Go away!")
@@ -394,7 +394,7 @@ def test_a_connection_closes_its_session() -> None:
 
 def test_a_connection_closes_with_code_and_reason() -> None:
     session, receiver = listening()
-    session.conn.close(code=4000, reason="Enough")
+    session.connection.close(code=4000, reason="Enough")
     assert receiver.frames == [(4000, "Enough")]
 
 
@@ -406,8 +406,8 @@ def test_a_connection_does_not_close_with_what_no_frame_can_hold(
 ) -> None:
     session, receiver = listening()
     with pytest.raises(error, match=r"^(close code|a close reason is str)"):
-        session.conn.close(code, reason)
-    assert not session.conn.is_closed
+        session.connection.close(code, reason)
+    assert not session.connection.is_closed
     assert receiver.frames == []
 
 
@@ -422,8 +422,8 @@ def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing(
 def test_a_connection_has_a_name_that_is_no_secret() -> None:
     host = FakeHost()
     first, second = make_session(host, "secret-id"), make_session(host, "secret-id")
-    assert first.conn.id != second.conn.id
-    assert "secret" not in first.conn.id
+    assert first.connection.id != second.connection.id
+    assert "secret" not in first.connection.id
 
 
 def test_a_connection_knows_its_session() -> None:

@@ -562,8 +562,8 @@ async def test_close_tells_everybody(container: SessionContainer) -> None:
     receivers[2].cut()
     await closing
     for session in (polling, streaming, websocket):
-        assert session.conn.heard == ["open", (1001, "Restart")]
-    assert made.conn.heard == []
+        assert session.connection.heard == ["open", (1001, "Restart")]
+    assert made.connection.heard == []
     assert made.state is SessionState.CLOSED
     assert container._deadlines._timer is None
 
@@ -597,7 +597,7 @@ async def test_close_gives_up_on_a_poll_after_disconnect_delay() -> None:
     session = polled(container, disconnect_delay=0.01)
     await container.close(3000, "Go away!")
     assert session.state is SessionState.CLOSED
-    assert session.conn.heard == ["open", (3000, "Go away!")]
+    assert session.connection.heard == ["open", (3000, "Go away!")]
 
 
 async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -> None:
@@ -612,7 +612,7 @@ async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -
     assert not closing.done()
     gate.set()
     await closing
-    assert session.conn.heard == ["open", "1", (3000, "Go away!")]
+    assert session.connection.heard == ["open", "1", (3000, "Go away!")]
 
 
 async def test_close_waits_for_an_async_on_close(container: SessionContainer) -> None:
@@ -626,7 +626,7 @@ async def test_close_waits_for_an_async_on_close(container: SessionContainer) ->
     session = keep(container, acts={"on_close": on_close})
     Receiver(session).attach()
     await container.close(3000, "Go away!")
-    assert ended == [session.conn]
+    assert ended == [session.connection]
 
 
 async def test_close_waits_for_an_on_close_that_follows_a_callback(container: SessionContainer) -> None:
@@ -645,7 +645,7 @@ async def test_close_waits_for_an_on_close_that_follows_a_callback(container: Se
     await asyncio.sleep(0)
     gate.set()
     await closing
-    assert ended == [session.conn]
+    assert ended == [session.connection]
 
 
 async def test_close_gives_up_on_a_callback_after_disconnect_delay() -> None:
@@ -698,4 +698,4 @@ async def test_close_may_be_called_twice_at_once(container: SessionContainer) ->
     assert Receiver(session, 1).attach().frames == [(3001, "First")]
     await both
     await container.close(3003, "Third")
-    assert session.conn.heard == ["open", (3001, "First")]
+    assert session.connection.heard == ["open", (3001, "First")]

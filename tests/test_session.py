@@ -77,7 +77,7 @@ def everything_of(session: Session) -> dict[str, Any]:
     """Return all that a session knows, to see that nothing has changed."""
     names = set(Session.__slots__) - {"__dict__", "__weakref__"}
     values = {name: getattr(session, name) for name in names}
-    return values | {"_outbox": list(session._outbox), "heard": list(session.conn.heard)}
+    return values | {"_outbox": list(session._outbox), "heard": list(session.connection.heard)}
 
 
 def welcome(conn: Notes, info: Any) -> None:
@@ -141,7 +141,7 @@ def test_every_transition_is_logged_for_who_wants_to_know(host: FakeHost, caplog
 
 
 def test_a_representation_tells_the_state_and_keeps_the_secret(host: FakeHost) -> None:
-    assert repr(make_session(host, "secret-id")) == "<Session 1 xhr CONNECTING>"
+    assert repr(make_session(host, "secret-id")) == "<KeptSession 1 xhr CONNECTING>"
     assert make_session(host, None).label == "2"
 
 
@@ -224,8 +224,8 @@ def test_the_open_frame_of_a_poll_is_all_it_gets(host: FakeHost) -> None:
 
 def test_on_open_is_given_what_is_known_of_the_request(host: FakeHost) -> None:
     session = polled(host)
-    assert session.conn.info is session.conn_info
-    assert session.conn.info.ip == IP
+    assert session.connection.info is session.conn_info
+    assert session.connection.info.ip == IP
 
 
 def test_a_connection_is_made_with_its_session_before_anybody_listens(host: FakeHost) -> None:
@@ -237,7 +237,7 @@ def test_a_connection_is_made_with_its_session_before_anybody_listens(host: Fake
 
     session = make_session(host, kind=make)
     assert made == [(session, CONNECTING, "secret-id", IP, session.server.settings)]
-    assert isinstance(session.conn, Notes)
+    assert isinstance(session.connection, Notes)
 
 
 def test_a_session_that_nobody_listens_to_ends_without_the_application(host: FakeHost) -> None:
@@ -246,7 +246,7 @@ def test_a_session_that_nobody_listens_to_ends_without_the_application(host: Fak
     assert session.state is CONNECTING
     host.advance(0.001)
     assert session.state is CLOSED
-    assert session.conn.heard == []
+    assert session.connection.heard == []
     assert host.removed == [session]
     assert host.due == math.inf
 
@@ -255,7 +255,7 @@ def test_a_first_receiver_that_comes_too_late_is_told_so(host: FakeHost) -> None
     session = make_session(host)
     host.advance(DISCONNECT_DELAY)
     assert poll(session) == [TIMED_OUT]
-    assert session.conn.heard == []
+    assert session.connection.heard == []
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -265,7 +265,7 @@ def test_a_session_closed_before_its_first_receiver_tells_it_so(host: FakeHost, 
     session.close(1001, "Restart")
     assert host.removed == [session]
     assert poll(session) == [(1001, "Restart")]
-    assert session.conn.heard == []
+    assert session.connection.heard == []
 
 
 def test_a_connection_may_close_itself_while_it_is_made(host: FakeHost) -> None:
@@ -281,7 +281,7 @@ def test_a_connection_may_close_itself_while_it_is_made(host: FakeHost) -> None:
     assert host.removed == [session]
     assert host.due == math.inf
     assert poll(session) == [(3001, "Full")]
-    assert session.conn.heard == []
+    assert session.connection.heard == []
 
 
 def test_a_constructor_that_raises_leaves_nothing_behind(host: FakeHost) -> None:
@@ -305,7 +305,7 @@ def test_a_life_in_order(host: FakeHost, limit: float) -> None:
     session.receive([])
     session.receive(["3"])
     session.close()
-    assert session.conn.heard == ["open", "1", "2", "3", GO_AWAY]
+    assert session.connection.heard == ["open", "1", "2", "3", GO_AWAY]
 
 
 def test_a_message_is_written_at_once_where_a_client_listens(host: FakeHost) -> None:
@@ -557,7 +557,7 @@ def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(host: FakeHost) 
     session.receive(["1", "2"])
     assert receiver.frames == [["bye"]]
     assert poll(session) == [GO_AWAY]
-    assert session.conn.heard == ["open", "1", GO_AWAY]
+    assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
 def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(host: FakeHost) -> None:
@@ -604,7 +604,7 @@ def test_close_within_on_open(host: FakeHost, limit: float) -> None:
     while (3001, "Full") not in frames:
         frames += poll(session)
     assert frames == ["o", ["sorry"], (3001, "Full")]
-    assert session.conn.heard == ["open", (3001, "Full")]
+    assert session.connection.heard == ["open", (3001, "Full")]
 
 
 def test_close_within_on_close_does_nothing_more(host: FakeHost) -> None:
@@ -612,8 +612,8 @@ def test_close_within_on_close_does_nothing_more(host: FakeHost) -> None:
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
-    assert session.conn.heard == ["open", GO_AWAY]
-    assert session.conn.close_code == 3000
+    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.close_code == 3000
 
 
 def test_send_within_on_close_goes_nowhere(host: FakeHost) -> None:
@@ -682,7 +682,7 @@ def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Ses
         second(session, receiver)
         receiver.cut()
         host.advance(1000)
-        assert session.conn.heard == ["open", "1", (code, reason)]
+        assert session.connection.heard == ["open", "1", (code, reason)]
         assert host.removed == [session]
 
 
@@ -696,7 +696,7 @@ def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_
     session.receive(["1", "2"])
     receiver.cut()
     host.turn()
-    assert session.conn.heard == ["open", "1", INTERRUPTED]
+    assert session.connection.heard == ["open", "1", INTERRUPTED]
 
 
 # The network.
@@ -713,7 +713,7 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(host: FakeHost
     session.lose(second)
     session.send("1")
     assert first.frames == [["1"]]
-    assert session.conn.heard == ["open"]
+    assert session.connection.heard == ["open"]
 
 
 def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(host: FakeHost) -> None:
@@ -721,7 +721,7 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
     first = stream(session)
     first.gone = True
     assert poll(session) == [INTERRUPTED]
-    assert session.conn.heard == ["open", INTERRUPTED]
+    assert session.connection.heard == ["open", INTERRUPTED]
     assert first.frames == []
     assert first.ended
 
@@ -740,7 +740,7 @@ def test_a_cut_receiver_ends_the_session(host: FakeHost) -> None:
     session = make_session(host)
     stream(session).cut()
     assert session.is_closed
-    assert session.conn.heard == ["open", INTERRUPTED]
+    assert session.connection.heard == ["open", INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
     host.advance(DISCONNECT_DELAY)
@@ -766,7 +766,7 @@ def test_a_request_that_was_cut_does_no_harm_while_another_listens(host: FakeHos
 def test_a_client_that_closes_says_why(host: FakeHost) -> None:
     session = make_session(host, None)
     stream(session).cut(4001, "Done")
-    assert session.conn.heard == ["open", (4001, "Done")]
+    assert session.connection.heard == ["open", (4001, "Done")]
     assert session.state is CLOSED
 
 
@@ -779,7 +779,7 @@ def test_a_websocket_session_waits_for_its_receiver_to_end(host: FakeHost) -> No
     assert session.state is CLOSING
     receiver.cut(1006, "Connection lost")
     assert session.state is CLOSED
-    assert session.conn.heard == ["open", GO_AWAY]
+    assert session.connection.heard == ["open", GO_AWAY]
     assert host.removed == [session]
 
 
@@ -855,10 +855,10 @@ def test_a_client_that_does_not_come_back_is_missed_once(host: FakeHost) -> None
     host.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is OPEN
     host.advance(0.001)
-    assert session.conn.heard == ["open", TIMED_OUT]
+    assert session.connection.heard == ["open", TIMED_OUT]
     assert host.removed == [session]
     host.advance(1000)
-    assert session.conn.heard == ["open", TIMED_OUT]
+    assert session.connection.heard == ["open", TIMED_OUT]
     assert poll(session) == [TIMED_OUT]
 
 
@@ -880,7 +880,7 @@ def test_what_a_client_sent_before_it_was_missed_is_delivered(host: FakeHost) ->
     host.advance(DISCONNECT_DELAY)
     while not host.is_idle:
         host.turn()
-    assert session.conn.heard == ["open", "1", "2", TIMED_OUT]
+    assert session.connection.heard == ["open", "1", "2", TIMED_OUT]
 
 
 def test_a_client_that_comes_back_in_time_is_not_missed(host: FakeHost) -> None:
@@ -891,7 +891,7 @@ def test_a_client_that_comes_back_in_time_is_not_missed(host: FakeHost) -> None:
         host.advance(DISCONNECT_DELAY)
         session.send("still here")
         assert receiver.frames == [["still here"]]
-    assert session.conn.heard == ["open"]
+    assert session.connection.heard == ["open"]
 
 
 def test_the_delays_are_settings(host: FakeHost) -> None:
@@ -1041,7 +1041,7 @@ def test_a_client_that_does_not_read_is_let_go_for_good(host: FakeHost) -> None:
     assert poll(session) == [(3008, "Slow consumer")]
     while not host.is_idle:
         host.turn()
-    assert session.conn.heard == ["open", "1", (3008, "Slow consumer")]
+    assert session.connection.heard == ["open", "1", (3008, "Slow consumer")]
 
 
 def test_an_application_is_overrun_above_the_bound(host: FakeHost) -> None:
@@ -1090,7 +1090,7 @@ def test_an_application_may_catch_up_while_nobody_listens(host: FakeHost) -> Non
     session.receive(["1", "x" * HIGH_WATER])
     while not host.is_idle:
         host.turn()
-    assert session.conn.heard == ["open", "1", "x" * HIGH_WATER]
+    assert session.connection.heard == ["open", "1", "x" * HIGH_WATER]
 
 
 def test_whoever_waits_no_more_is_not_woken(host: FakeHost) -> None:
@@ -1134,7 +1134,7 @@ def test_at_the_end_a_session_with_a_client_is_told_and_released(host: FakeHost)
     session.close(1001, "Restart")
     assert receiver.frames == [(1001, "Restart")]
     assert host.removed == [session]
-    assert session.conn.heard == ["open", (1001, "Restart")]
+    assert session.connection.heard == ["open", (1001, "Restart")]
 
 
 def test_at_the_end_a_client_between_two_polls_has_time_to_come(host: FakeHost) -> None:
@@ -1156,7 +1156,7 @@ def test_at_the_end_a_client_that_does_not_come_is_given_up(host: FakeHost) -> N
     assert host.removed == []
     host.advance(0.001)
     assert host.removed == [session]
-    assert session.conn.heard == ["open", GO_AWAY]
+    assert session.connection.heard == ["open", GO_AWAY]
 
 
 def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(host: FakeHost) -> None:
@@ -1196,7 +1196,7 @@ def test_at_the_end_a_cut_session_is_released(host: FakeHost) -> None:
     host.closing = True
     receiver.cut()
     assert host.removed == [session]
-    assert session.conn.heard == ["open", INTERRUPTED]
+    assert session.connection.heard == ["open", INTERRUPTED]
 
 
 def test_at_the_end_a_websocket_is_released_when_it_is_over(host: FakeHost) -> None:
@@ -1225,7 +1225,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.host = FakeHost(eager=eager)
         acts = {"on_open": self.on_open, "on_message": self.on_message, "on_close": self.on_close}
         self.session = make_session(self.host, session_id, acts=acts, immediate_flush=immediate_flush)
-        self.conn = self.session.conn
+        self.connection = self.session.connection
         self.receivers: list[Receiver] = []
         self.numbers = itertools.count()
         self.running = False
@@ -1247,7 +1247,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def send(self, text: str) -> None:
         self.note_sent(text)
-        self.conn.send(text)
+        self.connection.send(text)
 
     def note_sent(self, text: str) -> None:
         if self.session.state is OPEN:
@@ -1255,7 +1255,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def close(self) -> None:
         self.dropped = True
-        self.conn.close()
+        self.connection.close()
 
     def on_open(self, conn: Notes, info: Any) -> None:
         self.send("welcome")
@@ -1397,14 +1397,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def messages_come_in_in_order_and_none_twice(self) -> None:
-        heard = [entry for entry in self.conn.heard if isinstance(entry, str) and entry != "open"]
+        heard = [entry for entry in self.connection.heard if isinstance(entry, str) and entry != "open"]
         assert heard == self.posted[: len(heard)]
         if self.host.is_idle and not self.dropped:
             assert heard == self.posted
 
     @invariant()
     def the_application_hears_of_beginning_and_end_once(self) -> None:
-        heard = self.conn.heard
+        heard = self.connection.heard
         assert heard.count("open") == sum(receiver.frames.count("o") for receiver in self.receivers)
         assert heard[:1] in ([], ["open"])
         ends = [index for index, entry in enumerate(heard) if isinstance(entry, tuple)]
