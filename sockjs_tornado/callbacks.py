@@ -36,6 +36,7 @@ class Callbacks:
 
     Args:
         session: Whose callbacks they are.
+        timeout: Seconds that an awaitable of theirs may take, 0 for any.
 
     Attributes:
         connection: The application's object that has them; set once it is made.
@@ -43,16 +44,31 @@ class Callbacks:
         is_over: Whether no callback runs or will run: before ``on_open``, and after ``on_close``.
     """
 
-    __slots__ = ("_busy", "_closing", "_inbox", "_session", "backlog", "connection", "is_over")
+    __slots__ = (
+        "_busy",
+        "_closing",
+        "_dropped",
+        "_inbox",
+        "_reporting",
+        "_session",
+        "_timeout",
+        "backlog",
+        "connection",
+        "is_over",
+    )
 
     connection: "SockJSConnection"
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
+        self._timeout = timeout or None
         self._inbox: deque[Message] | None = None
         self.backlog = 0
         self._busy = False
         self._closing = False
+        # Messages that on_dropped has not been told of; whether it is to be, or is being, told.
+        self._dropped = 0
+        self._reporting = False
         self.is_over = True
 
     def open(self, info: "ConnectionInfo") -> None:
@@ -70,7 +86,7 @@ class Callbacks:
                 self._spawn(self._finish_open(result))
                 return
             else:
-                self._session.is_accepted = True
+                self._session.accept()
         self._done()
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -97,6 +113,14 @@ class Callbacks:
                 break
         self._done()
 
+    def dropped(self, count: int) -> None:
+        """Run ``on_dropped``, after what is running; what it loses itself is told with the next loss."""
+        self._dropped += count
+        if not self._reporting:
+            self._reporting = True
+            if not self._busy:
+                self._done()
+
     def close(self, *, discard: bool) -> None:
         """Run ``on_close``, after what is running and, unless discarded, what the client had sent before."""
         self._closing = True
@@ -120,6 +144,11 @@ class Callbacks:
     def _done(self) -> None:
         """Go on with what came while a callback was running."""
         self._busy = False
+        if self._reporting:
+            self._busy = True
+            if self._report():
+                return
+            self._busy = False
         if self._inbox:
             self._busy = True
             self._spawn(self._finish_inbox())
@@ -136,6 +165,25 @@ class Callbacks:
                     return
             self._end()
 
+    def _report(self) -> bool:
+        """Run ``on_dropped``; return whether it goes on as a task."""
+        count, self._dropped = self._dropped, 0
+        try:
+            result = self.connection.on_dropped(count)
+        except _FAILURES as error:
+            self._failed("on_dropped", error)
+        else:
+            if isawaitable(result):
+                self._spawn(self._finish_report(result))
+                return True
+        self._reporting = False
+        return False
+
+    async def _finish_report(self, result: Awaitable[object]) -> None:
+        await self._guard("on_dropped", result)
+        self._reporting = False
+        await self._finish_inbox()
+
     def _end(self) -> None:
         self.is_over = True
         self._session.let_go()
@@ -150,7 +198,7 @@ class Callbacks:
     async def _finish_open(self, result: Awaitable[object]) -> None:
         if await self._guard("on_open", result) is False:
             self._session.close()
-        self._session.is_accepted = not self._session.is_closed
+        self._session.accept()
         await self._finish_inbox()
 
     async def _finish_close(self, result: Awaitable[object]) -> None:
@@ -178,7 +226,15 @@ class Callbacks:
 
     async def _guard(self, name: str, result: Awaitable[object]) -> object:
         try:
-            return await result
+            if self._timeout is None:
+                return await result
+            async with asyncio.timeout(self._timeout) as limit:
+                return await result
+        except TimeoutError:
+            if self._timeout is not None and limit.expired():
+                error = TimeoutError(f"took longer than callback_timeout ({self._timeout:g} s)")
+            self._failed(name, error)
+            return None
         except _FAILURES as error:
             self._failed(name, error)
             return None

@@ -181,6 +181,13 @@ class SockJSConnection:
     def on_message(self, message: Any) -> Awaitable[object] | object:
         """Take a client's message: ``str``, or ``bytes`` for a binary message on a raw websocket."""
 
+    def on_dropped(self, count: int) -> Awaitable[object] | object:
+        """Hear that ``count`` messages to this client were dropped, because it does not keep up.
+
+        It happens where ``slow_consumer`` says ``"drop_oldest"``. Messages that are dropped while this runs are told
+        of with the next loss.
+        """
+
     def on_close(self) -> Awaitable[object] | object:
         """Hear, exactly once for every ``on_open``, that the connection is over.
 

@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
@@ -147,7 +148,11 @@ class SessionContainer:
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self._by_id: dict[str, Session] = {}
-        self._all: set[Session] = set()
+        # Each with the address that it was counted under.
+        self._all: dict[Session, str] = {}
+        self._settings = settings
+        self._by_ip: Counter[str] = Counter()
+        self._unopened = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._labels = itertools.count(1)
@@ -160,13 +165,16 @@ class SessionContainer:
         return len(self._all)
 
     def __iter__(self) -> Iterator[Session]:
-        return iter(self._all.copy())
+        return iter(list(self._all))
 
     def add(self, session: Session) -> None:
         """Keep a session until it is over; one without an id cannot be found by :meth:`get`."""
         if session.state is SessionState.CLOSED:
             return  # by the connection's own constructor
-        self._all.add(session)
+        ip = session.conn_info.ip
+        self._all[session] = ip
+        self._by_ip[ip] += 1
+        self._unopened += not session.is_accepted
         if session.session_id is not None:
             self._by_id[session.session_id] = session
 
@@ -177,10 +185,30 @@ class SessionContainer:
     def remove(self, session: Session) -> None:
         """Forget a session."""
         self.cancel(session)
-        self._all.discard(session)
+        ip = self._all.pop(session, None)
+        if ip is not None:
+            self._unopened -= not session.is_accepted
+            self._by_ip[ip] -= 1
+            if not self._by_ip[ip]:
+                del self._by_ip[ip]
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
         self._look_whether_empty()
+
+    def accepted(self, session: Session) -> None:
+        """Hear that the application has let a session's client in."""
+        self._unopened -= session in self._all
+
+    def full(self, ip: str) -> str | None:
+        """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
+        settings = self._settings
+        if 0 < settings.max_sessions <= len(self._all):
+            return "max_sessions"
+        if 0 < settings.max_sessions_per_ip <= self._by_ip[ip]:
+            return "max_sessions_per_ip"
+        if 0 < settings.max_unopened_sessions <= self._unopened:
+            return "max_unopened_sessions"
+        return None
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the event loop's next turn."""

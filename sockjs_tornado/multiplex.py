@@ -51,6 +51,8 @@ class ChannelReceiver:
     __slots__ = ("_carrier", "_name", "reading", "session")
 
     binary = False
+    #: What was written is the carrier's.
+    unsent = 0
 
     def __init__(self, carrier: "MultiplexConnection", name: str, session: Session) -> None:
         self._carrier = carrier

@@ -3,6 +3,7 @@
 The session is written against these. Transports, the container and the router fill them; tests fill them without any.
 """
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,10 @@ class Receiver(Protocol):
     @property
     def binary(self) -> bool:
         """Whether messages may be bytes."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the operating system has not taken yet."""
 
     def send_frame(self, frame: str) -> None:
         """Write a frame that is not a message: open or heartbeat."""
@@ -72,6 +77,9 @@ class Host(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``coroutine`` as a task, at once where Python can."""
 
+    def accepted(self, session: "Session") -> None:
+        """Hear that the application has let the session's client in."""
+
     def remove(self, session: "Session") -> None:
         """Forget a session that is over."""
 
@@ -102,6 +110,22 @@ class SessionSettings(Protocol):
         """What may wait for a client, and for the application."""
 
     @property
+    def max_queue_messages(self) -> int:
+        """How many messages may wait for a client."""
+
+    @property
+    def slow_consumer(self) -> str | Callable[[Any], str]:
+        """What becomes of a client for which more waits: "close" or "drop_oldest"."""
+
+    @property
+    def inbound_rate(self) -> tuple[float, float] | None:
+        """How many messages a client may send a second, and at once."""
+
+    @property
+    def callback_timeout(self) -> float:
+        """Seconds that an awaitable of a callback may take, 0 for any."""
+
+    @property
     def verify_ip(self) -> bool:
         """Whether a session is for one address alone."""
 
@@ -112,6 +136,8 @@ class Counters(Protocol):
     connections: int
     messages_sent: int
     messages_received: int
+    messages_dropped: int
+    rejected: Counter[str]
 
 
 class Server(Protocol):

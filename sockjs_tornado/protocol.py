@@ -74,10 +74,12 @@ class CloseCode(IntEnum):
     ABNORMAL = 1006
     INVALID_DATA = 1007
     POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     STILL_OPEN = 2010
     GO_AWAY = 3000
     SLOW_CONSUMER = 3008
+    TOO_FAST = 3013
 
 
 # What the client cannot receive verbatim on some transport. encode_basestring has dealt with quotes, backslashes and

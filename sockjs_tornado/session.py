@@ -6,15 +6,16 @@ else is the session's own decision.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from enum import IntEnum
 from threading import get_ident
-from types import SimpleNamespace
 from typing import Any, Final
 
 from .callbacks import Callbacks
+from .compat import LegacySession
 from .connection import ConnectionInfo, SockJSConnection, drained
 from .exceptions import SessionStateError
+from .limits import RateLimit
 from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, Outgoing, PreparedMessage, check_close_code
 
@@ -57,7 +58,7 @@ _GATHERING: Final = 4  # immediate_flush is off
 _SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
 
 
-class Session:
+class Session(LegacySession):
     """One client's session.
 
     Args:
@@ -75,7 +76,7 @@ class Session:
         label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
-        is_accepted: Whether ``on_open`` has let the client in.
+        is_accepted: Whether ``on_open`` has let the client in; :meth:`accept` says so.
         is_closed: Whether the session is over for the application.
         takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
         due: When :meth:`check` has to be called, in the host's seconds.
@@ -88,9 +89,12 @@ class Session:
         "_callbacks",
         "_hold",
         "_host",
+        "_judging",
         "_outbox",
         "_queued",
+        "_rate_limit",
         "_receiver",
+        "_sending",
         "_settings",
         "_stats",
         "_thread",
@@ -137,11 +141,15 @@ class Session:
         self._queued = 0
         self._hold = 0 if server.settings.immediate_flush else _GATHERING
         self._told = False
+        self._judging = False
         self._waiters: list[Callable[[], None]] | None = None
+        self._sending: list[Callable[[], None]] | None = None
+        rate = server.settings.inbound_rate
+        self._rate_limit = RateLimit(*rate, self._host.now()) if rate else None
         self.label = self._host.next_label()
         self.bucket: int | None = None
         self.due = self._host.now() + self._settings.disconnect_delay
-        self._callbacks = Callbacks(self)
+        self._callbacks = Callbacks(self, server.settings.callback_timeout)
         self.conn: Any = None
         self.conn = self._callbacks.connection = connection(self)
         self._host.schedule(self)
@@ -158,6 +166,12 @@ class Session:
         self.is_closed = state >= CLOSING
 
     # What the client's side reports.
+
+    def accept(self) -> None:
+        """Hear that ``on_open`` has let the client in."""
+        if not self.is_closed:
+            self.is_accepted = True
+            self._host.accepted(self)
 
     def belongs_to(self, ip: str) -> bool:
         """Tell whether a request from ``ip`` may use the session (``verify_ip``)."""
@@ -252,9 +266,16 @@ class Session:
         if self.state is OPENED and self._receiver is None:
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
-    def receive(self, messages: Sequence[Message]) -> None:
-        """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
+    def receive(self, messages: Sequence[Message]) -> bool:
+        """Hand the client's messages to the application, in order; what it sends meanwhile leaves together.
+
+        Returns:
+            False where the client sends faster than it may (``max_inbound_rate``); nothing was taken then.
+        """
         if self.state is OPENED:
+            if self._rate_limit is not None and not self._rate_limit.take(len(messages), self._host.now()):
+                self._stats.rejected["rate"] += 1
+                return False
             self._stats.messages_received += len(messages)
             self._hold |= _CORKED
             callbacks = self._callbacks
@@ -262,13 +283,28 @@ class Session:
             self._hold &= ~_CORKED
             if self._outbox:
                 self._flush()
-            if callbacks.backlog > HIGH_WATER and self._receiver is not None:
+            if callbacks.backlog and self.is_behind and self._receiver is not None:
                 self._receiver.pause_reading()
+        return True
 
     def caught_up(self) -> None:
         """Hear that the application has worked off what the client had sent."""
         if self._receiver is not None:
             self._receiver.resume_reading()
+        self._let_senders_go()
+
+    def after_catching_up(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the application has worked off what the client had sent, or the session ends."""
+        if self._sending is None:
+            self._sending = []
+        self._sending.append(callback)
+
+    def _let_senders_go(self) -> None:
+        senders = self._sending
+        if senders is not None:
+            self._sending = None
+            for callback in senders:
+                callback()
 
     def pause(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full: messages wait in the outbox."""
@@ -296,29 +332,9 @@ class Session:
         return self.conn_info.transport
 
     @property
-    def handler(self) -> SimpleNamespace:
-        """An object with the ``application`` that serves the router; request handlers themselves are not kept."""
-        return SimpleNamespace(application=self.server.application)
-
-    def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
-        """Send a message as the connection's ``send`` does it; the name that sockjs-tornado 1.0 had.
-
-        Args:
-            msg: The message.
-            stats: Without effect.
-            binary: As for the connection's ``send``.
-        """
-        self.conn.send(msg, binary)
-
-    def get_close_reason(self) -> tuple[int, str]:
-        """Return close code and reason, those of a plain ``close()`` while the session is open."""
-        if self.close_code is None or self.close_reason is None:
-            return CloseCode.GO_AWAY, "Go away!"
-        return self.close_code, self.close_reason
-
-    def broadcast(self, clients: Iterable[SockJSConnection], msg: Any) -> None:
-        """Send one message to many connections, as the router's ``broadcast`` does it."""
-        self.server.broadcast(clients, msg)
+    def is_behind(self) -> bool:
+        """Whether so much waits for the application that the client should be slowed down."""
+        return self.state is OPENED and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
 
     @property
     def is_overrun(self) -> bool:
@@ -328,7 +344,12 @@ class Session:
     @property
     def is_congested(self) -> bool:
         """Whether the client does not keep up with what is sent to it."""
-        return self.state is OPENED and (self._queued > HIGH_WATER or bool(self._hold & _PAUSED))
+        settings = self._settings
+        return self.state is OPENED and (
+            bool(self._hold & _PAUSED)
+            or self._queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
+            or len(self._outbox) > settings.max_queue_messages // 2
+        )
 
     def check_thread(self) -> None:
         """Raise RuntimeError in another thread than the event loop's, where nothing here may be used."""
@@ -356,8 +377,7 @@ class Session:
                 if hold == _GATHERING:
                     self._hold = _GATHERING | _SCHEDULED
                     self._host.call_soon(self._gathered)
-                # One message, however big, is no pile.
-                if self._queued > self._settings.max_queue_bytes and len(self._outbox) > 1:
+                if self._is_full():
                     self._overflow()
 
     def send_prepared(self, message: PreparedMessage) -> None:
@@ -404,16 +424,54 @@ class Session:
             if self.state is CLOSING and self._told and self._host.closing:
                 self._release()
 
+    def _is_full(self) -> bool:
+        """Tell whether more waits for the client than may, in the outbox and in the receiver's own buffer."""
+        settings = self._settings
+        queued, waiting = self._queued, len(self._outbox)
+        if self._hold & _PAUSED and self._receiver is not None:
+            queued += self._receiver.unsent
+            waiting += 1
+        # One message, however big, is no pile.
+        return waiting > 1 and (queued > settings.max_queue_bytes or waiting > settings.max_queue_messages)
+
     def _overflow(self) -> None:
-        """Find more in the outbox than may wait: what is merely gathered goes out, a client that does not read ends."""
+        """Find more waiting than may: what is merely gathered goes out, a client that does not read is judged."""
         self._flush()
-        if self._outbox:
+        if self._judging or not self._is_full():
+            return
+        verdict = self._settings.slow_consumer
+        if callable(verdict):
+            self._judging = True
+            try:
+                verdict = verdict(self.conn)
+                if verdict not in ("close", "drop_oldest"):
+                    raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
+            except Exception:
+                logger.exception("slow_consumer failed for %r", self)
+                verdict = "close"
+            finally:
+                self._judging = False
+        if self.state is not OPENED or not self._is_full():
+            return
+        if verdict == "drop_oldest":
+            self._drop()
+        else:
             receiver = self._receiver
             self._receiver = None
+            self._stats.messages_dropped += len(self._outbox)
             self._outbox.clear()
+            self._queued = 0
             self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
             if receiver is not None:
                 self._tell(receiver)
+
+    def _drop(self) -> None:
+        dropped = 0
+        while self._is_full() and self._outbox:
+            self._queued -= len(self._outbox.pop(0))
+            dropped += 1
+        self._stats.messages_dropped += dropped
+        self._callbacks.dropped(dropped)
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait until the client keeps up; see the connection's ``send``."""
@@ -437,7 +495,9 @@ class Session:
         if self.state is OPENED:
             if self._receiver is not None:
                 self.due = now + self._settings.heartbeat_delay
-                self._receiver.send_frame(HEARTBEAT)
+                # Behind what a client does not take, a heartbeat tells it nothing.
+                if not self._hold & _PAUSED:
+                    self._receiver.send_frame(HEARTBEAT)
                 return
             self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
         elif self.state is CONNECTING:
@@ -475,6 +535,7 @@ class Session:
         self.close_code, self.close_reason = code, reason
         self._hold &= ~_PAUSED
         self._wake()
+        self._let_senders_go()
         if self.session_id is None:
             # The receiver knows when it has said goodbye, and reports it.
             self.due = _NEVER

@@ -78,10 +78,21 @@ def _origins(value: Any) -> bool:
     )
 
 
+def _verdict(value: Any) -> bool:
+    return value in ("close", "drop_oldest") if isinstance(value, str) else callable(value)
+
+
+def _rate(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) == 2 and all(map(_positive, value)) and value[1] >= 1
+    return value is None or _positive(value)
+
+
 def _option(default: Any, takes: str, check: _Check) -> Any:
     return dataclasses.field(default=default, metadata={"takes": takes, "check": check})
 
 
+_SESSIONS = "a number of sessions, 0 for any"
 _SECONDS = "a number of seconds above 0"
 _SECONDS_OR_OFF = "a number of seconds, 0 for never"
 _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
@@ -184,11 +195,29 @@ class Settings(_Checked):
             gathered with others until the event loop's next turn.
         disable_nagle: Whether small writes leave at once (TCP_NODELAY). Default True.
         max_message_size: Bytes of one incoming message or POST body; more is refused with close code 1009 or
-            status 413. Default 10485760 (10 MiB). Tornado reads a POST's body before this is looked at: give its
-            ``HTTPServer`` a ``max_body_size`` as well.
-        max_queue_bytes: Characters that may wait for one client in the server; a client that lets more messages pile
-            up is closed with code 3008. As many may wait for an application whose callbacks fall behind: websockets are
-            not read meanwhile, and POSTs beyond it get 429. Default 1048576 (1 MiB).
+            status 413, before a body is read. Default 10485760 (10 MiB).
+        max_queue_bytes: Characters that may wait for one client, in the server and in the write buffer of its socket.
+            As many may wait for an application whose callbacks fall behind: websockets are not read meanwhile, the
+            answers to POSTs wait, and POSTs beyond it get 429. Default 1048576 (1 MiB).
+        max_queue_messages: Messages that may wait for one client. Default 10000.
+        slow_consumer: What becomes of a client for which more than that waits. ``"close"``, the default, closes it with
+            code 3008; ``"drop_oldest"`` drops messages, oldest first, and tells the connection by ``on_dropped``; a
+            callable is given the connection and returns one of the two.
+        max_inbound_rate: Messages that a client may send a second: a number, or a pair of that and how many may come
+            at once; None, the default, for any. Beyond it a POST gets 429, and a websocket is closed with code 3013.
+        max_messages_per_request: Messages in one POST, or in one websocket message. More is refused with status 413
+            or close code 1009. Default 10000.
+        max_sessions: Sessions that the router may have. Default 100000; 0 for any number. A client that comes when
+            this or one of the next two is reached gets status 503 with Retry-After.
+        max_sessions_per_ip: Sessions that one address may have. Default 0, for any number: a company's, or a proxy's,
+            one address may have many.
+        max_unopened_sessions: Sessions whose ``on_open`` has not let their client in yet. Default 10000; 0 for any
+            number.
+        callback_timeout: Seconds that an ``async def`` callback may take; it is cancelled then, and its session closed
+            with code 1011. Default 0, for any time.
+        network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing of what was
+            written, as after a cable was cut, where the operating system can tell (Linux). A heartbeat is enough to
+            find out. Default 30; 0 leaves it to the system, which may take a quarter of an hour.
         websocket_ping_interval: Seconds between websocket pings, 0 (the default) for none.
         websocket_ping_timeout: Seconds after a ping in which something must arrive, or the connection is dropped;
             0, the default, means as long as the interval.
@@ -219,6 +248,19 @@ class Settings(_Checked):
     disable_nagle: bool = _option(True, "True or False", _flag)
     max_message_size: int = _option(10 * 1024 * 1024, "a number of bytes above 0", _count)
     max_queue_bytes: int = _option(1024 * 1024, "a number of bytes above 0", _count)
+    max_queue_messages: int = _option(10_000, "a number of messages above 0", _count)
+    slow_consumer: str | Callable[[Any], str] = _option(
+        "close", '"close", "drop_oldest", or a callable that takes the connection', _verdict
+    )
+    max_inbound_rate: float | tuple[float, float] | None = _option(
+        None, "None, a number of messages a second above 0, or a pair of that and a number at once", _rate
+    )
+    max_messages_per_request: int = _option(10_000, "a number of messages above 0", _count)
+    max_sessions: int = _option(100_000, _SESSIONS, _size)
+    max_sessions_per_ip: int = _option(0, _SESSIONS, _size)
+    max_unopened_sessions: int = _option(10_000, _SESSIONS, _size)
+    callback_timeout: float = _option(0, _SECONDS_OR_OFF, _not_negative)
+    network_timeout: float = _option(30, "a number of seconds, 0 for the system's own", _not_negative)
     websocket_ping_interval: float = _option(0, _SECONDS_OR_OFF, _not_negative)
     websocket_ping_timeout: float = _option(0, "a number of seconds, 0 for the interval's length", _not_negative)
     websocket_compression: bool | Compression | Mapping[str, Any] = _option(
@@ -281,6 +323,12 @@ class Settings(_Checked):
         if self.allowed_origins != "*" and transport in ("jsonp", "htmlfile"):
             return False
         return self.transports is None or transport in self.transports
+
+    @property
+    def inbound_rate(self) -> tuple[float, float] | None:
+        """How many messages a client may send a second, and at once; None for any."""
+        rate = self.max_inbound_rate
+        return (rate, max(rate, 1)) if isinstance(rate, int | float) else rate
 
     @property
     def compression(self) -> Compression | None:

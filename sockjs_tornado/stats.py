@@ -34,9 +34,20 @@ class Stats:
         connections: Receiving requests and websockets that were attached to sessions.
         messages_sent: Messages handed to receivers.
         messages_received: Messages taken from clients.
+        messages_dropped: Messages that waited for clients which did not take them, and were given up.
+        rejected: What was refused, by the limit that did it.
     """
 
-    __slots__ = ("_now", "_samples", "_sessions", "connections", "messages_received", "messages_sent")
+    __slots__ = (
+        "_now",
+        "_samples",
+        "_sessions",
+        "connections",
+        "messages_dropped",
+        "messages_received",
+        "messages_sent",
+        "rejected",
+    )
 
     def __init__(
         self, sessions: Callable[[], Iterable[CountedSession]], now: Callable[[], float] = time.monotonic
@@ -46,6 +57,8 @@ class Stats:
         self.connections = 0
         self.messages_sent = 0
         self.messages_received = 0
+        self.messages_dropped = 0
+        self.rejected: Counter[str] = Counter()
         self._samples = deque([self._sample()])
 
     def _sample(self) -> tuple[float, int, int, int]:

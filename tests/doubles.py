@@ -69,6 +69,9 @@ class FakeHost:
         if self._eager:
             self._step(coroutine)
 
+    def accepted(self, session: Session) -> None:
+        assert session.is_accepted
+
     def remove(self, session: Session) -> None:
         assert session not in self.removed
         self.cancel(session)
@@ -131,6 +134,7 @@ class Receiver:
         gone: Whether the client has left without the session having heard of it.
         full: Whether the buffer fills up with the next write.
         reading: Whether it takes what the client sends.
+        unsent: Bytes that are in its buffer.
     """
 
     def __init__(self, session: Session, limit: float = math.inf, *, binary: bool = False) -> None:
@@ -140,6 +144,7 @@ class Receiver:
         self.gone = False
         self.full = False
         self.reading = True
+        self.unsent = 0
         self._session = session
         self._left = limit
 

@@ -1,6 +1,7 @@
 """What all URLs of a router have in common: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
 
 import re
+import secrets
 import time
 from collections.abc import Awaitable
 from email.utils import formatdate
@@ -10,6 +11,9 @@ from .exchange import Exchange, Headers, Service
 __all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "cache_headers"]
 
 YEAR = 31_536_000
+
+#: Seconds after which, at the latest, a client that was sent away may come again.
+RETRY_AFTER = 10
 
 PLAIN_TEXT = ("Content-Type", "text/plain; charset=UTF-8")
 JAVASCRIPT = ("Content-Type", "application/javascript; charset=UTF-8")
@@ -65,6 +69,19 @@ class Endpoint:
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer a request of the right method from an allowed origin."""
         raise NotImplementedError
+
+    def refuses(self, exchange: Exchange) -> bool:
+        """Answer 503 where there is no room for a new session, and say so."""
+        limit = self.server.container.full(exchange.remote_ip)
+        if limit is not None:
+            self.unavailable(exchange, limit)
+        return limit is not None
+
+    def unavailable(self, exchange: Exchange, why: str) -> None:
+        """Answer 503, with a time to come again that is not the same for all."""
+        self.server.stats.rejected[why] += 1
+        again = ("Retry-After", str(1 + secrets.randbelow(RETRY_AFTER)))
+        exchange.respond(503, self.headers(exchange, PLAIN_TEXT, NO_CACHE, again), b"Try again later.\n")
 
     def _is_welcome(self, exchange: Exchange) -> bool:
         # The websockets of before 2011 (versions 7 and 8) name the origin in a header of their own.

@@ -7,6 +7,7 @@ from ..origins import OriginPolicy
 from ..ports import Host
 from ..session import Session
 from ..settings import Settings
+from ..stats import Stats
 from ..wire.stream import Connection, Keeper
 
 __all__ = ["Exchange", "Headers", "Service", "Waiting"]
@@ -25,6 +26,9 @@ class Waiting(Protocol):
 class Sessions(Host, Keeper, Protocol):
     """What keeps both sessions and connections."""
 
+    def full(self, ip: str) -> str | None:
+        """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
+
 
 class Service(Protocol):
     """What a transport sees of its router.
@@ -35,6 +39,7 @@ class Service(Protocol):
         closed: Whether the router has ended.
         websockets_enabled: Whether the websocket transport is offered.
         application: The application that serves it, once it has served a request.
+        stats: Its counters.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
     """
 
@@ -44,6 +49,7 @@ class Service(Protocol):
     websockets_enabled: bool
     cookie_needed: bool
     application: Any
+    stats: Stats
 
     @property
     def container(self) -> Sessions:

@@ -7,7 +7,8 @@ from ..exceptions import PayloadError
 from ..protocol import Framing, quote
 from .endpoint import JAVASCRIPT, NO_CACHE, PLAIN_TEXT
 from .exchange import Exchange, Headers
-from .receiving import PollingEndpoint, SendingEndpoint, decode_text
+from .receiving import PollingEndpoint
+from .sending import SendingEndpoint, decode_text
 
 __all__ = ["NOSNIFF", "Jsonp", "JsonpSend", "page_callback"]
 

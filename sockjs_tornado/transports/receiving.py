@@ -1,18 +1,18 @@
-"""What the HTTP transports share. They receive on requests that end after one frame (polling) or after
-``response_limit`` bytes (streaming), and differ by how a frame is written; they send by POST.
+"""How the HTTP transports receive: on requests that end after one frame (polling) or after ``response_limit`` bytes
+(streaming). They differ by how a frame is written.
 """
 
 import functools
 from collections.abc import Awaitable, Sequence
 
 from ..exceptions import PayloadError
-from ..protocol import Framing, Outgoing, PreparedMessage, close_frame, decode_payload, messages_frame
+from ..protocol import Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session import Session
 from ..wire.stream import Connection, Keeper, response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers
 
-__all__ = ["PollingEndpoint", "SendingEndpoint", "StreamingEndpoint"]
+__all__ = ["PollingEndpoint", "StreamingEndpoint"]
 
 
 def _text_frame(messages: Sequence[Outgoing]) -> str:
@@ -33,6 +33,8 @@ class PollReceiver:
     __slots__ = ("_exchange", "_framing", "_headers", "_session")
 
     binary = False
+    #: What was written is with Tornado, and the receiver is done.
+    unsent = 0
 
     def __init__(self, exchange: Exchange, headers: Headers, framing: Framing, session: Session) -> None:
         self._exchange = exchange
@@ -231,6 +233,8 @@ class ReceivingEndpoint(Endpoint):
         headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
         session = self.server.container.get(exchange.session_id)
         if session is None:
+            if self.refuses(exchange):
+                return None
             session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, 3))
         return self.listen(exchange, session, headers, callback)
 
@@ -268,49 +272,3 @@ class StreamingEndpoint(ReceivingEndpoint):
             session,
         )
         return exchange.take_over(200, receiver)
-
-
-class SendingEndpoint(Endpoint):
-    """Where a client posts its messages."""
-
-    method = "POST"
-
-    def payload(self, exchange: Exchange) -> str:
-        """Return the JSON text of the request; PayloadError where it cannot be."""
-        return decode_text(exchange.body())
-
-    def accept(self, exchange: Exchange) -> None:
-        """Answer that the messages have arrived."""
-        raise NotImplementedError
-
-    def serve(self, exchange: Exchange) -> None:
-        """Hand the messages to the session; whatever is wrong with them, the session lives on."""
-        session = self.server.container.get(exchange.session_id)
-        if session is None or not session.is_known_to(exchange.remote_ip):
-            exchange.respond(404, self.headers(exchange, NO_CACHE))
-            return
-        if session.is_overrun:
-            exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages are waiting.")
-            return
-        if len(exchange.body()) > self.server.settings.max_message_size:
-            exchange.respond(413, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Payload too large.")
-            return
-        try:
-            messages = decode_payload(self.payload(exchange))
-        except PayloadError as error:
-            exchange.respond(500, self.headers(exchange, PLAIN_TEXT, NO_CACHE), str(error).encode())
-            return
-        session.receive(messages)
-        self.accept(exchange)
-
-
-def decode_text(body: bytes) -> str:
-    """Return a payload as text.
-
-    Raises:
-        PayloadError: It is not UTF-8.
-    """
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise PayloadError("Broken JSON encoding.") from None

@@ -15,6 +15,7 @@ from ..wire.stream import Connection, response_head
 from ..wire.websocket import (
     TEXT,
     Close,
+    Event,
     FrameParser,
     Ping,
     Pong,
@@ -108,7 +109,8 @@ class WebSocketReceiver(Connection):
         messages: list[Message] = []
         pongs = b""
         try:
-            for event in self._parser.feed(data):
+            events = self._parser.feed(data)
+            for event in events:
                 if isinstance(event, str):
                     messages += self._decode(event)
                 elif isinstance(event, bytes):
@@ -118,20 +120,33 @@ class WebSocketReceiver(Connection):
                     pongs += pong_frame(event.payload)
                 elif not isinstance(event, Pong):
                     if messages:
-                        self._session.receive(messages)
+                        self._deliver(messages, events)
                         messages = []
                     self._end_by_client(event)
         except PayloadError as error:
             if messages:
-                self._session.receive(messages)
+                self._deliver(messages, events)
             # The protocol wants no goodbye here.
             self._session.lose(self, CloseCode.INVALID_DATA, str(error))
             self.finish()
             return
         if messages:
-            self._session.receive(messages)
+            self._deliver(messages, events)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(pongs)
+
+    def _deliver(self, messages: list[Message], events: Sequence[Event]) -> None:
+        most = self._settings.max_messages_per_request
+        # Those of one read may come in many websocket messages.
+        if len(messages) > most and self._has_more(most, events):
+            self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
+        elif not self._session.receive(messages):
+            self._session.close(CloseCode.TOO_FAST, "Too many messages")
+
+    def _has_more(self, most: int, events: Sequence[Event]) -> bool:
+        with contextlib.suppress(PayloadError):
+            return any(isinstance(event, str) and len(self._decode(event)) > most for event in events)
+        return False
 
     _decode = staticmethod(decode_websocket_payload)
 
@@ -305,6 +320,8 @@ class WebSocket(Endpoint):
             )
         except HandshakeError as error:
             exchange.respond(error.status, [PLAIN_TEXT, *error.headers], f"{error.reason}\n".encode())
+            return None
+        if self.refuses(exchange):
             return None
         compression = self.server.settings.compression
         parameters = None

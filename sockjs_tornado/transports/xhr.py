@@ -3,7 +3,8 @@
 from ..protocol import Framing
 from .endpoint import JAVASCRIPT, NO_CACHE, PLAIN_TEXT
 from .exchange import Exchange
-from .receiving import PollingEndpoint, SendingEndpoint, StreamingEndpoint
+from .receiving import PollingEndpoint, StreamingEndpoint
+from .sending import SendingEndpoint
 
 __all__ = ["XhrPolling", "XhrSend", "XhrStreaming"]
 

@@ -137,6 +137,11 @@ class Connection(asyncio.BufferedProtocol):
         self._keeper.connection_closed()
         self.lost()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the operating system has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
     def opened(self) -> None:
         """Hear that the head is on its way."""
 

@@ -1,0 +1,100 @@
+"""How the HTTP transports send: by POST."""
+
+from collections.abc import Awaitable
+from math import inf
+
+from ..exceptions import PayloadError
+from ..protocol import decode_payload
+from ..session import Session
+from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
+from .exchange import Exchange
+
+__all__ = ["SendingEndpoint", "decode_text"]
+
+
+class SendingEndpoint(Endpoint):
+    """Where a client posts its messages."""
+
+    method = "POST"
+
+    def payload(self, exchange: Exchange) -> str:
+        """Return the JSON text of the request; PayloadError where it cannot be."""
+        return decode_text(exchange.body())
+
+    def accept(self, exchange: Exchange) -> None:
+        """Answer that the messages have arrived."""
+        raise NotImplementedError
+
+    def serve(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Hand the messages to the session; whatever is wrong with them, the session lives on."""
+        session = self.server.container.get(exchange.session_id)
+        if session is None or not session.is_known_to(exchange.remote_ip):
+            exchange.respond(404, self.headers(exchange, NO_CACHE))
+            return None
+        settings = self.server.settings
+        if session.is_overrun:
+            self._refuse(exchange, 429, "Too many messages are waiting.")
+            return None
+        if len(exchange.body()) > settings.max_message_size:
+            self._refuse(exchange, 413, "Payload too large.")
+            return None
+        try:
+            messages = decode_payload(self.payload(exchange))
+        except PayloadError as error:
+            self._refuse(exchange, 500, str(error))
+            return None
+        if len(messages) > settings.max_messages_per_request:
+            self._refuse(exchange, 413, "Too many messages.")
+            return None
+        if not session.receive(messages):
+            self._refuse(exchange, 429, "Too many messages a second.")
+            return None
+        if session.is_behind:
+            return exchange.hold(_Accepting(self, exchange, session))
+        self.accept(exchange)
+        return None
+
+    def _refuse(self, exchange: Exchange, status: int, why: str) -> None:
+        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE), why.encode())
+
+
+class _Accepting:
+    """A POST whose answer waits until the application has caught up, or for as long as a client may be silent.
+
+    The client has its messages taken all the same; it is only slowed down, as its next POST waits for this answer.
+    """
+
+    def __init__(self, endpoint: SendingEndpoint, exchange: Exchange, session: Session) -> None:
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._keeper = endpoint.server.container
+        self.bucket: int | None = None
+        self.due = self._keeper.now() + endpoint.server.settings.heartbeat_delay
+        self._keeper.schedule(self)
+        session.after_catching_up(self._answer)
+
+    def _answer(self) -> None:
+        if not self._exchange.answered:
+            self.lost()
+            self._endpoint.accept(self._exchange)
+
+    def check(self, now: float) -> None:
+        """Keep the client waiting no longer."""
+        self._answer()
+
+    def lost(self) -> None:
+        """Hear that the client has left: nobody waits for the answer."""
+        self._keeper.cancel(self)
+        self.due = inf
+
+
+def decode_text(body: bytes) -> str:
+    """Return a payload as text.
+
+    Raises:
+        PayloadError: It is not UTF-8.
+    """
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise PayloadError("Broken JSON encoding.") from None
