@@ -15,7 +15,8 @@ from tornado.web import HTTPError, RequestHandler
 from .connection import ConnectionInfo
 from .transports.endpoint import Endpoint
 from .transports.exchange import Headers, Waiting
-from .wire.stream import Connection, peer_gone, response_head, take_over, write_and_close
+from .wire.sockets import peer_gone
+from .wire.stream import Connection, response_head, take_over, write_and_close
 
 __all__ = ["SockJSHandler"]
 
@@ -225,7 +226,8 @@ class SockJSHandler(RequestHandler):
         """Give the connection to ``protocol``."""
         self.set_status(status)
         stream = self._leave()
-        await take_over(stream, protocol, nodelay=self._endpoint.server.settings.disable_nagle)
+        settings = self._endpoint.server.settings
+        await take_over(stream, protocol, nodelay=settings.disable_nagle, silence=settings.network_timeout)
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left."""

@@ -8,12 +8,11 @@ from typing import Any
 
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
-from tornado.routing import URLSpec
 
+from .bodies import url_specs
 from .connection import ConnectionInfo, SockJSConnection
 from .container import SessionContainer
 from .exceptions import ConfigurationError, ConnectionClosed
-from .handlers import SockJSHandler
 from .origins import OriginPolicy
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
 from .session import Session
@@ -80,10 +79,10 @@ class SockJSRouter:
         self._io_loop = io_loop
         self._session_class = session_kls or Session
         prefix = _checked(prefix)
-        self.urls = [
-            URLSpec(prefix + pattern, SockJSHandler, {"endpoint": endpoint(self)})
-            for pattern, endpoint in offered_endpoints(self.settings, self.origins.restricted)
-        ]
+        offered = offered_endpoints(self.settings, self.origins.restricted)
+        self.urls = url_specs(
+            [(prefix + pattern, endpoint(self)) for pattern, endpoint in offered], self.settings.max_message_size
+        )
 
     @property
     def io_loop(self) -> IOLoop:

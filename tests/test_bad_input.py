@@ -335,12 +335,10 @@ async def test_a_session_that_is_over_is_sent_to_in_vain(serve: Serve, connect: 
     server = await serve(router)
     async with bystanders(server, join, journal):
         client = await connect(server)
-        assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b"x" * 101)).status == 404
+        assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status == 404
         await client.ask("POST", "/echo/000/abc/xhr", body=b"")
         connection = await journal.connection()
-        assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b"x" * 101)).status == 413
         connection.close()
-        assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b"x" * 101)).status == 413
         async with asyncio.timeout(30):
             while router.container.get("abc") is not None:
                 assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status in (200, 204, 404)

@@ -35,9 +35,6 @@ class SendingEndpoint(Endpoint):
         if session.is_overrun:
             self._refuse(exchange, 429, "Too many messages are waiting.")
             return None
-        if len(exchange.body()) > settings.max_message_size:
-            self._refuse(exchange, 413, "Payload too large.")
-            return None
         try:
             messages = decode_payload(self.payload(exchange))
         except PayloadError as error:

@@ -11,6 +11,7 @@ from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake
+from ..wire.sockets import unacknowledged
 from ..wire.stream import Connection, response_head
 from ..wire.websocket import (
     TEXT,
@@ -48,6 +49,10 @@ INFLATE_SIZE: Final = 4096
 PONG_LIMIT: Final = 64 * 1024
 
 
+#: Bytes before a ping that a slow line may need some time for.
+PILE: Final = 16 * 1024
+
+
 class WebSocketReceiver(Connection):
     """A websocket that speaks SockJS: from the parser to the session, and back.
 
@@ -63,6 +68,7 @@ class WebSocketReceiver(Connection):
         "_framing",
         "_heard",
         "_inflating",
+        "_left",
         "_parser",
         "_pinging",
         "_session",
@@ -90,6 +96,7 @@ class WebSocketReceiver(Connection):
         self._session = session
         self._heard = True
         self._pinging = False
+        self._left = 0
 
     # From the network.
 
@@ -224,7 +231,7 @@ class WebSocketReceiver(Connection):
         timeout = self._settings.websocket_ping_timeout or interval
         if self._closing:
             super().check(now)
-        elif self._pinging and not self._heard and self.transport.is_reading():
+        elif self._pinging and not self._heard and self.transport.is_reading() and not self._has_taken():
             self.due = inf
             self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
             self.abort()
@@ -235,7 +242,15 @@ class WebSocketReceiver(Connection):
             self._heard = False
             self._pinging = True
             self.due = now + timeout
+            self._left = self._untaken()
             self.write(ping_frame())
+
+    def _untaken(self) -> int:
+        return self.unsent + unacknowledged(self.transport.get_extra_info("socket"))
+
+    def _has_taken(self) -> bool:
+        """Tell whether the peer has taken a part of the pile that stood before the ping: a slow line takes its time."""
+        return self._left > PILE and self._untaken() < self._left
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.1)."""

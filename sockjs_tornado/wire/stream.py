@@ -8,7 +8,6 @@ interface stands before the ``IOStream``, and the :class:`Connection` does not k
 import asyncio
 import contextlib
 import functools
-import select
 import socket
 import time
 from collections.abc import Iterable
@@ -19,7 +18,9 @@ from typing import Any, Protocol
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-__all__ = ["READ_SIZE", "Connection", "peer_gone", "response_head", "take_over", "write_and_close"]
+from .sockets import give_up_silent, peer_gone
+
+__all__ = ["READ_SIZE", "Connection", "response_head", "take_over", "write_and_close"]
 
 #: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
 READ_SIZE = 32 * 1024
@@ -33,9 +34,6 @@ _PACE = 16 * 1024
 #: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
-
-# Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
-_HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Keeper(Protocol):
@@ -193,21 +191,6 @@ class Connection(asyncio.BufferedProtocol):
         return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))
 
 
-def peer_gone(sock: Any) -> bool:
-    """Tell whether the other side of a socket has closed or aborted, whatever is still to be read.
-
-    Args:
-        sock: Anything with ``fileno``; None counts as gone.
-    """
-    if sock is None or sock.fileno() < 0:
-        return True
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows: only the event loop can tell
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), _HANGUP)
-    return bool(poll.poll(0))
-
-
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     """Return the head of an HTTP/1.1 response, down to its empty line (RFC 9112, section 4)."""
     lines = [f"{name}: {value}\r\n" for name, value in headers]
@@ -225,7 +208,7 @@ def _date(seconds: int) -> str:
     return formatdate(seconds, usegmt=True)
 
 
-async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) -> None:
+async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence: float) -> None:
     """Give ``protocol`` the connection of ``stream``, which Tornado has let go.
 
     Bytes that the stream has read already are handed over; nothing is lost. Where the client has left meanwhile,
@@ -235,22 +218,25 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool) ->
         stream: What ``RequestHandler.detach`` returned.
         protocol: The new owner.
         nodelay: Whether small writes leave at once (TCP_NODELAY).
+        silence: Seconds after which a peer that acknowledges nothing is given up, 0 for the system's own.
     """
     protocol.expect()
     moved = False
     try:
-        moved = await _move(stream, protocol, nodelay)
+        moved = await _move(stream, protocol, nodelay, silence)
     finally:
         if not moved:
             protocol.miss()
 
 
-async def _move(stream: IOStream, protocol: Connection, nodelay: bool) -> bool:
+async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: float) -> bool:
     if stream.closed():
         return False
     try:
         # Before anything is written; asyncio sets it again for what it makes of the socket.
         stream.set_nodelay(nodelay)
+        if silence:
+            give_up_silent(stream.socket, silence)
         if isinstance(stream, SSLIOStream):
             _StreamTransport(stream, protocol).start()
             return True

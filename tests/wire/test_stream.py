@@ -24,11 +24,11 @@ from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado.wire import stream as wire_stream
+from sockjs_tornado.wire.sockets import peer_gone
 from sockjs_tornado.wire.stream import (
     LINGER,
     READ_SIZE,
     Connection,
-    peer_gone,
     response_head,
     take_over,
     write_and_close,
@@ -213,7 +213,7 @@ class Site:
         self._clients: list[Client] = []
 
     async def _take_over(self, stream: IOStream) -> None:
-        await take_over(stream, self.next.pop(0), nodelay=self.nodelay)
+        await take_over(stream, self.next.pop(0), nodelay=self.nodelay, silence=0)
 
     def start(self, listening: socket.socket | None = None) -> None:
         """Listen, by default on a socket that Tornado makes."""
@@ -562,7 +562,7 @@ async def test_without_a_free_descriptor_the_connection_is_closed(plain_site: Si
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
         try:
-            await take_over(stream, plain_site.next.pop(), nodelay=True)
+            await take_over(stream, plain_site.next.pop(), nodelay=True, silence=0)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -590,7 +590,7 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
 
 async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
     async def give(stream: IOStream) -> None:
-        taking = asyncio.ensure_future(take_over(stream, site.next.pop(), nodelay=True))
+        taking = asyncio.ensure_future(take_over(stream, site.next.pop(), nodelay=True, silence=0))
         await asyncio.sleep(0)
         taking.cancel()
         await asyncio.wait([taking])

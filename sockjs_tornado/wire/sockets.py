@@ -1,0 +1,57 @@
+"""What the operating system knows of a connection, and does about it."""
+
+import select
+import socket
+import sys
+from typing import Any
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # pragma: no cover - Windows
+    TIOCOUTQ = 0
+
+__all__ = ["give_up_silent", "peer_gone", "unacknowledged"]
+
+# Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
+_HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+def peer_gone(sock: Any) -> bool:
+    """Tell whether the other side of a socket has closed or aborted, whatever is still to be read.
+
+    Args:
+        sock: Anything with ``fileno``; None counts as gone.
+    """
+    if sock is None or sock.fileno() < 0:
+        return True
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows: only the event loop can tell
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _HANGUP)
+    return bool(poll.poll(0))
+
+
+def give_up_silent(sock: socket.socket, seconds: float) -> None:
+    """Have the operating system give up a peer that takes or acknowledges nothing for so long.
+
+    Without it, Linux sends again what was not acknowledged for a quarter of an hour (RFC 9293, section 3.8.3, calls the
+    limit R2). Where nothing is written at all, as on a raw websocket, keepalive probes ask for an acknowledgement.
+    """
+    if sock.family == getattr(socket, "AF_UNIX", None) or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    whole = max(1, round(seconds))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, whole // 3))
+
+
+def unacknowledged(sock: Any) -> int:
+    """Return how many bytes of what was written the peer has not taken yet, 0 where the system does not tell."""
+    if not TIOCOUTQ:  # pragma: no cover - Windows
+        return 0
+    try:
+        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
