@@ -5,11 +5,12 @@ import contextlib
 import itertools
 import logging
 import math
+import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .session import Session, SessionState
 from .settings import Settings
@@ -19,6 +20,13 @@ __all__ = ["Deadlines", "SessionContainer"]
 
 
 logger = logging.getLogger(__name__)
+
+
+#: Sessions that are dealt with before others get their turn.
+SLICE: Final = 200
+
+#: Seconds between two batches of those that are closed over some time.
+_STEP = 0.1
 
 
 class Deadline(Protocol):
@@ -48,7 +56,7 @@ class Deadlines:
         self._resolution = resolution
         self._now = now
         self._buckets: dict[int, set[Deadline]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._timer_bucket: int | None = None
 
     def schedule(self, owner: Deadline) -> None:
@@ -104,24 +112,35 @@ class Deadlines:
         self._timer = self._timer_bucket = None
         now = self._now()
         current = int(now / self._resolution)
+        left = SLICE
         for bucket in [bucket for bucket in self._buckets if bucket <= current]:
-            for owner in self._buckets.pop(bucket, ()):
-                # One that an earlier owner's check cancelled or moved has nothing due here any more.
-                if owner.bucket == bucket:
-                    if owner.due <= now:
-                        try:
-                            owner.check(now)
-                        except Exception:
-                            # A subclass of the application's: the others' deadlines must not suffer.
-                            logger.exception("%r failed at its deadline", owner)
-                    # Nor has one that cancelled itself.
-                    if owner.bucket == bucket:
-                        owner.bucket = None
-                        # Who did nothing about a deadline has none any more: it would be due again at once, for ever.
-                        if owner.due > now:
-                            self.schedule(owner)
+            members = self._buckets.get(bucket, set())
+            while members and left:
+                left -= 1
+                self._settle(members.pop(), bucket, now)
+            if members:
+                # The loop's other callbacks first.
+                self._set_timer(bucket)
+                return
+            self._buckets.pop(bucket, None)
         if self._buckets:
             self._set_timer(min(self._buckets))
+
+    def _settle(self, owner: Deadline, bucket: int, now: float) -> None:
+        # Not one that an earlier owner's check moved.
+        if owner.bucket == bucket:
+            if owner.due <= now:
+                try:
+                    owner.check(now)
+                except Exception:
+                    # A subclass of the application's: the others' deadlines must not suffer.
+                    logger.exception("%r failed at its deadline", owner)
+            # Nor has one that cancelled itself.
+            if owner.bucket == bucket:
+                owner.bucket = None
+                # Who did nothing about a deadline has none any more: it would be due again at once, for ever.
+                if owner.due > now:
+                    self.schedule(owner)
 
 
 class SessionContainer:
@@ -132,6 +151,7 @@ class SessionContainer:
 
     Attributes:
         closing: Whether :meth:`close` was called; no session may be added from then on.
+        draining: Whether :meth:`drain` was called; no client may open a session from then on.
         read_buffer: Memory that connections read into.
     """
 
@@ -160,6 +180,7 @@ class SessionContainer:
         self._patience = settings.disconnect_delay
         self.read_buffer = memoryview(bytearray(READ_SIZE))
         self.closing = False
+        self.draining = False
 
     def __len__(self) -> int:
         return len(self._all)
@@ -202,6 +223,8 @@ class SessionContainer:
     def full(self, ip: str) -> str | None:
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
         settings = self._settings
+        if self.draining:
+            return "draining"
         if 0 < settings.max_sessions <= len(self._all):
             return "max_sessions"
         if 0 < settings.max_sessions_per_ip <= self._by_ip[ip]:
@@ -245,6 +268,26 @@ class SessionContainer:
         if self._emptied is not None and not self._all and not self._connections:
             self._emptied.set()
 
+    async def drain(self, seconds: float, code: int, reason: str) -> None:
+        """Let no new session in, close those there are over so many seconds, and wait as :meth:`close` does."""
+        self.draining = True
+        sessions = list(self)
+        # Who came together, and would come again together, is spread.
+        random.shuffle(sessions)
+        await self._close_all(sessions, seconds, code, reason)
+        await self.close(code, reason)
+
+    async def _close_all(self, sessions: list[Session], seconds: float, code: int, reason: str) -> None:
+        """Close sessions, not so many at once that others would have to wait for it."""
+        batch = SLICE if not seconds else max(1, min(SLICE, math.ceil(len(sessions) * _STEP / seconds)))
+        pause = seconds * batch / len(sessions) if sessions else 0
+        for start in range(0, len(sessions), batch):
+            if start:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            for session in sessions[start : start + batch]:
+                # What a client has sent, and was told had arrived, is still heard.
+                session.close(code, reason, discard=False)
+
     async def close(self, code: int, reason: str) -> None:
         """Close every session and wait until each client has its close frame or is out of time.
 
@@ -252,8 +295,7 @@ class SessionContainer:
         afterwards have as long again.
         """
         self.closing = True
-        for session in self:
-            session.close(code, reason)
+        await self._close_all(list(self), 0, code, reason)
         if self._emptied is None:
             self._emptied = asyncio.Event()
         self._look_whether_empty()

@@ -143,6 +143,32 @@ class SockJSRouter:
         for client in receivers:
             client.session.send_prepared(prepared)
 
+    @property
+    def draining(self) -> bool:
+        """Whether no new session is let in any more, because :meth:`drain` or :meth:`close` was called."""
+        return self.container.draining or self.container.closing
+
+    async def drain(
+        self, seconds: float = 5, code: int = CloseCode.SERVICE_RESTART, reason: str = "Service restart"
+    ) -> None:
+        """Empty the router for a restart, so that its clients come again elsewhere and not all at once.
+
+        New sessions are refused from now on: ``/info`` and all URLs that would open one answer 503 with Retry-After.
+        Those there are go on until their turn comes: they are closed in batches, in no order, over ``seconds``. What
+        clients had sent before is still handed to ``on_message``. Then waits as :meth:`close` does.
+
+        Args:
+            seconds: Over which the closing is spread.
+            code: Close code that the clients see, as :meth:`SockJSConnection.close` takes it.
+            reason: The same in words.
+
+        Raises:
+            ValueError: The code is another one; nothing is closed.
+        """
+        check_close_code(code)
+        await self.container.drain(seconds, code, reason)
+        self.closed = True
+
     async def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
         """Close the router: no new session is let in, and every client is told.
 

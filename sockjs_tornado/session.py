@@ -390,12 +390,13 @@ class Session(LegacySession):
         else:
             self.send(message.text)
 
-    def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
+    def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!", *, discard: bool = True) -> None:
         """Close the session: the client gets what was sent before, then the close frame.
 
         Args:
             code: Close code, one that may stand in a websocket's close frame.
             reason: The same in words.
+            discard: Whether what the client had sent, and waits for a callback that runs, is forgotten.
 
         Raises:
             RuntimeError: In another thread than the event loop's.
@@ -415,12 +416,13 @@ class Session(LegacySession):
                 self._flush()
             receiver = self._receiver
             self._receiver = None
-            self._end(code, reason, discard=True)
+            self._end(code, reason, discard=discard)
             if receiver is not None:
                 self._tell(receiver)
         else:
-            # The client had left before; what it had sent until then is not wanted any more.
-            self._callbacks.discard()
+            # The client had left before; what it had sent until then may not be wanted any more.
+            if discard:
+                self._callbacks.discard()
             if self.state is CLOSING and self._told and self._host.closing:
                 self._release()
 

@@ -26,6 +26,9 @@ class Waiting(Protocol):
 class Sessions(Host, Keeper, Protocol):
     """What keeps both sessions and connections."""
 
+    #: Whether the router is emptied: no client may open a session.
+    draining: bool
+
     def full(self, ip: str) -> str | None:
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
 

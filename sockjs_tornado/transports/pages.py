@@ -54,6 +54,9 @@ class Info(Page):
 
     def serve(self, exchange: Exchange) -> None:
         """Say what this server offers."""
+        if self.server.container.draining:
+            self.unavailable(exchange, "draining")
+            return
         settings = self.server.settings
         info: dict[str, object] = {
             "websocket": self.server.websockets_enabled,

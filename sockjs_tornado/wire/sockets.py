@@ -6,10 +6,12 @@ import sys
 from typing import Any
 
 try:
-    from fcntl import ioctl
-    from termios import TIOCOUTQ
+    import fcntl
+    import termios
 except ImportError:  # pragma: no cover - Windows
-    TIOCOUTQ = 0
+    _QUEUE_SIZE = 0
+else:
+    _QUEUE_SIZE = termios.TIOCOUTQ
 
 __all__ = ["give_up_silent", "peer_gone", "unacknowledged"]
 
@@ -49,9 +51,9 @@ def give_up_silent(sock: socket.socket, seconds: float) -> None:
 
 def unacknowledged(sock: Any) -> int:
     """Return how many bytes of what was written the peer has not taken yet, 0 where the system does not tell."""
-    if not TIOCOUTQ:  # pragma: no cover - Windows
+    if not _QUEUE_SIZE:  # pragma: no cover - Windows
         return 0
     try:
-        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), _QUEUE_SIZE, bytes(4)), sys.byteorder)
     except (OSError, ValueError):
         return 0

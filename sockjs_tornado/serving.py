@@ -1,0 +1,145 @@
+"""Serving until told to stop, and stopping well::
+
+    application = tornado.web.Application(router.urls)
+    asyncio.run(serve(application, [router], bind_sockets(8080, "127.0.0.1")))
+
+What is done here, every application may do by itself: nothing in the package needs it.
+"""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Any, Final
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from .protocol import CloseCode
+from .router import SockJSRouter
+
+__all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
+
+logger = logging.getLogger(__name__)
+
+#: What Tornado's ``HTTPServer`` is made with, so that no client may take its time for ever: seconds for a request's
+#: head, the waiting for it included, and for its body; bytes of the two.
+HTTP_LIMITS: Final = MappingProxyType(
+    {
+        "idle_connection_timeout": 75,
+        "body_timeout": 60,
+        "max_header_size": 32 * 1024,
+        "max_body_size": 16 * 1024 * 1024,
+    }
+)
+
+#: Seconds to wait when there are no more file descriptors for further clients.
+PAUSE: Final = 0.5
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class _PatientSocket(socket.socket):
+    """A listening socket that waits, when the process or the system has no more file descriptors.
+
+    Clients wait in its backlog meanwhile. Without this, the event loop would try again without end.
+    """
+
+    _short = False
+
+    def accept(self) -> Any:
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            if not self._short:
+                logger.warning("cannot accept clients for now: %s", error.strerror)
+            self._short = True
+            loop = IOLoop.current()
+            loop.update_handler(self.fileno(), 0)
+            loop.call_later(PAUSE, self._resume)
+            raise BlockingIOError from None
+        self._short = False
+        return accepted
+
+    def _resume(self) -> None:
+        # Unless the server has stopped.
+        if self.fileno() >= 0:
+            IOLoop.current().update_handler(self.fileno(), IOLoop.READ)
+
+
+@asynccontextmanager
+async def http_server(
+    application: Application, sockets: Iterable[socket.socket], **options: Any
+) -> AsyncIterator[HTTPServer]:
+    """Have an application served while the context is open.
+
+    Args:
+        application: The application.
+        sockets: Listening sockets, as :func:`tornado.netutil.bind_sockets` makes them; the server closes them.
+        options: Of Tornado's ``HTTPServer``, in place of or beside those of :data:`HTTP_LIMITS`.
+    """
+    server = HTTPServer(application, **{**HTTP_LIMITS, **options})
+    patient = []
+    for sock in sockets:
+        patient.append(_PatientSocket(fileno=sock.detach()))
+        patient[-1].setblocking(False)
+    server.add_sockets(patient)
+    try:
+        yield server
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+async def serve(
+    application: Application,
+    routers: Iterable[SockJSRouter],
+    sockets: Iterable[socket.socket],
+    *,
+    drain_time: float = 5,
+    deadline: float = 30,
+    code: int = CloseCode.SERVICE_RESTART,
+    reason: str = "Service restart",
+    **options: Any,
+) -> None:
+    """Serve until SIGTERM or SIGINT comes, then drain the routers, stop listening and return.
+
+    A second signal ends the draining.
+
+    Args:
+        application: The application; its routes hold the routers' URL specs.
+        routers: What to drain.
+        sockets: Listening sockets, as :func:`tornado.netutil.bind_sockets` makes them; they are closed at the end.
+        drain_time: Seconds over which the closing of the sessions is spread. Default 5.
+        deadline: Seconds after the signal in which the draining ends in any case. Default 30.
+        code: Close code that the clients see.
+        reason: The same in words.
+        options: Of Tornado's ``HTTPServer``, such as ``xheaders`` and ``ssl_options``, in place of or beside those of
+            :data:`HTTP_LIMITS`.
+    """
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    try:
+        async with http_server(application, sockets, **options):
+            await signals.get()
+            draining = asyncio.gather(*(router.drain(drain_time, code, reason) for router in routers))
+            hurried = asyncio.ensure_future(signals.get())
+            await asyncio.wait((draining, hurried), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if not draining.done():
+                logger.warning("stopped before all clients had heard of it")
+                draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,30 @@
+"""Every kind of client on every transport, for a while: nothing is lost, and nothing of them is left."""
+
+import os
+import subprocess
+import sys
+
+from programs import PATIENCE, ROOT
+
+#: How long clients come; ``SOCKJS_SOAK_SECONDS`` has the last word.
+SECONDS = 120
+
+
+def test_nothing_is_lost_and_nothing_is_left() -> None:
+    seconds = float(os.environ.get("SOCKJS_SOAK_SECONDS", SECONDS))
+    with subprocess.Popen(
+        [sys.executable, "-W", "default", "-m", "soak", "--duration", str(seconds)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds + 10 * PATIENCE)
+        except BaseException:
+            # It ends what it has started.
+            process.terminate()
+            raise
+    assert process.returncode == 0, output
