@@ -225,18 +225,19 @@ class Callbacks:
         self._done()
 
     async def _guard(self, name: str, result: Awaitable[object]) -> object:
+        limit = None
         try:
             if self._timeout is None:
                 return await result
             async with asyncio.timeout(self._timeout) as limit:
                 return await result
-        except TimeoutError:
-            if self._timeout is not None and limit.expired():
-                error = TimeoutError(f"took longer than callback_timeout ({self._timeout:g} s)")
-            self._failed(name, error)
-            return None
         except _FAILURES as error:
-            self._failed(name, error)
+            if limit is not None and limit.expired():
+                late = TimeoutError(f"took longer than callback_timeout ({self._timeout:g} s)")
+                late.__cause__ = error
+                self._failed(name, late)
+            else:
+                self._failed(name, error)
             return None
 
     def _failed(self, name: str, error: BaseException) -> None:

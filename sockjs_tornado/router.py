@@ -155,7 +155,8 @@ class SockJSRouter:
 
         New sessions are refused from now on: ``/info`` and all URLs that would open one answer 503 with Retry-After.
         Those there are go on until their turn comes: they are closed in batches, in no order, over ``seconds``. What
-        clients had sent before is still handed to ``on_message``. Then waits as :meth:`close` does.
+        clients had sent before is still handed to ``on_message``. Then waits as :meth:`close` does; the router's URLs
+        go on answering 503.
 
         Args:
             seconds: Over which the closing is spread.

@@ -233,6 +233,9 @@ class Notes(SockJSConnection):
         self.heard.append(message)
         return self._act("on_message", message)
 
+    def on_dropped(self, count: int) -> Any:
+        return self._act("on_dropped", count)
+
     def on_close(self) -> Any:
         self.heard.append((self.close_code, self.close_reason))
         return self._act("on_close")

@@ -55,7 +55,10 @@ class Endpoint:
     def handle(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer a request, or see that it gets answered; what is returned has to be awaited."""
         if self.server.closed or (self.server.container.closing and not self.serves_while_closing(exchange)):
-            exchange.respond(404, [])
+            if self.server.container.draining:
+                self.unavailable(exchange, "draining")
+            else:
+                exchange.respond(404, [])
         elif not self._is_welcome(exchange):
             exchange.respond(403, [PLAIN_TEXT], b"Origin not allowed.\n")
         elif exchange.method == self.method:

@@ -11,7 +11,7 @@ from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake
-from ..wire.sockets import unacknowledged
+from ..wire.sockets import acknowledged, unacknowledged
 from ..wire.stream import Connection, response_head
 from ..wire.websocket import (
     TEXT,
@@ -65,10 +65,10 @@ class WebSocketReceiver(Connection):
     """
 
     __slots__ = (
+        "_acknowledged",
         "_framing",
         "_heard",
         "_inflating",
-        "_left",
         "_parser",
         "_pinging",
         "_session",
@@ -96,7 +96,8 @@ class WebSocketReceiver(Connection):
         self._session = session
         self._heard = True
         self._pinging = False
-        self._left = 0
+        # Bytes that the peer had taken at the last ping, where many stood before that.
+        self._acknowledged: int | None = None
 
     # From the network.
 
@@ -242,15 +243,15 @@ class WebSocketReceiver(Connection):
             self._heard = False
             self._pinging = True
             self.due = now + timeout
-            self._left = self._untaken()
+            sock = self.transport.get_extra_info("socket")
+            is_pile = self.unsent + unacknowledged(sock) > PILE
+            self._acknowledged = acknowledged(sock) if is_pile else None
             self.write(ping_frame())
 
-    def _untaken(self) -> int:
-        return self.unsent + unacknowledged(self.transport.get_extra_info("socket"))
-
     def _has_taken(self) -> bool:
-        """Tell whether the peer has taken a part of the pile that stood before the ping: a slow line takes its time."""
-        return self._left > PILE and self._untaken() < self._left
+        """Tell whether the peer takes what stood before the ping: a slow line takes its time."""
+        before = self._acknowledged
+        return before is not None and acknowledged(self.transport.get_extra_info("socket")) > before
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.1)."""

@@ -13,7 +13,10 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
-__all__ = ["give_up_silent", "peer_gone", "unacknowledged"]
+__all__ = ["acknowledged", "give_up_silent", "peer_gone", "unacknowledged"]
+
+# Where tcpi_bytes_acked stands in Linux's struct tcp_info.
+_BYTES_ACKED = 120
 
 # Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
@@ -47,6 +50,17 @@ def give_up_silent(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, whole // 3))
+
+
+def acknowledged(sock: Any) -> int:
+    """Return how many bytes the peer has taken from the beginning on, 0 where the system does not tell."""
+    if not hasattr(socket, "TCP_INFO"):  # pragma: no cover - not Linux
+        return 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+    except OSError:
+        return 0
+    return int.from_bytes(info[_BYTES_ACKED:], sys.byteorder)
 
 
 def unacknowledged(sock: Any) -> int:

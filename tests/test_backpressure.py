@@ -1,0 +1,315 @@
+"""What a session does when its client, or its application, does not keep up."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from application import LogWatch
+from doubles import FakeHost, KeptSession, Notes, Receiver, make_session
+
+from sockjs_tornado import SockJSConnection
+from sockjs_tornado.protocol import PreparedMessage
+
+SLOW = (3008, "Slow consumer")
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
+def stalled(host: FakeHost, unsent: int = 0, **options: Any) -> tuple[KeptSession, Receiver]:
+    """Return a session whose client reads no more, and its receiver."""
+    session = make_session(host, **options)
+    receiver = Receiver(session).attach()
+    session.pause(receiver)
+    receiver.unsent = unsent
+    receiver.take()
+    return session, receiver
+
+
+def drops(count: list[int]) -> dict[str, Callable[..., Any]]:
+    return {"on_dropped": lambda conn, dropped: count.append(dropped)}
+
+
+# At the bound.
+
+
+def test_too_many_messages_close_the_session(host: FakeHost) -> None:
+    session, receiver = stalled(host, max_queue_messages=10)
+    # What is in the buffer counts as one.
+    for number in range(9):
+        session.send(str(number))
+    assert not session.is_closed
+    session.send("9")
+    assert receiver.frames == [SLOW]
+    assert session.connection.heard[-1] == SLOW
+    assert session._stats.messages_dropped == 10
+
+
+def test_what_is_in_the_buffer_counts(host: FakeHost) -> None:
+    session, receiver = stalled(host, unsent=900, max_queue_bytes=1000)
+    session.send("x" * 100)
+    assert not session.is_closed
+    session.send("x")
+    assert receiver.frames == [SLOW]
+
+
+def test_one_message_is_no_pile(host: FakeHost) -> None:
+    session = make_session(host, max_queue_bytes=1000)
+    Receiver(session, 1).attach()
+    session.send("x" * 5000)
+    assert not session.is_closed
+    session.send("y")
+    assert session.close_code == 3008
+
+
+def test_a_broadcast_counts_like_any_message(host: FakeHost) -> None:
+    session, receiver = stalled(host, max_queue_messages=10)
+    for number in range(10):
+        session.send_prepared(PreparedMessage(str(number)))
+    assert receiver.frames == [SLOW]
+
+
+def test_what_is_sent_within_a_callback_is_no_pile_where_the_client_reads(host: FakeHost) -> None:
+    acts = {"on_message": lambda conn, message: [conn.send("x") for _ in range(100)]}
+    session = make_session(host, max_queue_messages=10, acts=acts)
+    receiver = Receiver(session).attach()
+    session.receive(["go"])
+    assert not session.is_closed
+    assert sum(len(frame) for frame in receiver.take() if isinstance(frame, list)) == 100
+
+
+def test_no_heartbeat_is_put_behind_what_is_not_taken(host: FakeHost) -> None:
+    session, receiver = stalled(host, heartbeat_delay=25)
+    host.advance(60)
+    assert receiver.take() == []
+    receiver.drain()
+    host.advance(25)
+    assert receiver.take() == ["h"]
+    assert not session.is_closed
+
+
+# Losing messages in place of the client.
+
+
+def test_the_oldest_are_dropped_and_the_application_is_told(host: FakeHost) -> None:
+    told: list[int] = []
+    session, receiver = stalled(host, max_queue_messages=5, slow_consumer="drop_oldest", acts=drops(told))
+    for number in range(10):
+        session.send(str(number))
+    assert told == [1] * 6
+    assert session._stats.messages_dropped == 6
+    receiver.drain()
+    assert receiver.take() == [["6", "7", "8", "9"]]
+
+
+def test_as_much_is_dropped_as_a_big_message_needs(host: FakeHost) -> None:
+    told: list[int] = []
+    session, receiver = stalled(host, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
+    for number in range(10):
+        session.send(str(number) * 10)
+    session.send("x" * 75)
+    assert told == [8]
+    receiver.drain()
+    assert receiver.take() == [["8" * 10, "9" * 10, "x" * 75]]
+    # The sizes of what is left were kept right.
+    assert not session.is_congested
+
+
+def test_a_message_that_finds_no_room_at_all_is_dropped_itself(host: FakeHost) -> None:
+    told: list[int] = []
+    session, receiver = stalled(host, unsent=100, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
+    session.send("x")
+    assert told == [1]
+    receiver.drain()
+    assert receiver.take() == []
+
+
+def test_drops_within_a_callback_are_told_together_after_it(host: FakeHost) -> None:
+    heard: list[Any] = []
+
+    def act(conn: Notes, message: str) -> None:
+        for number in range(10):
+            conn.send(str(number))
+        heard.append("done")
+
+    session, _ = stalled(
+        host,
+        max_queue_messages=5,
+        slow_consumer="drop_oldest",
+        acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
+    )
+    session.receive(["go"])
+    assert heard == ["done", 6]
+
+
+def test_what_telling_of_drops_drops_is_told_with_the_next_loss(host: FakeHost) -> None:
+    told: list[int] = []
+
+    def tell(conn: Notes, count: int) -> None:
+        told.append(count)
+        conn.send("you have missed something")
+
+    session, _ = stalled(host, max_queue_messages=5, slow_consumer="drop_oldest", acts={"on_dropped": tell})
+    for number in range(5):
+        session.send(str(number))
+    assert told == [1]
+    session.send("5")
+    assert told == [1, 2]
+    session.connection.close()
+    assert session.is_closed
+
+
+def test_a_slow_telling_of_drops_is_waited_for(host: FakeHost) -> None:
+    heard: list[Any] = []
+    go_on: list[bool] = []
+
+    class Turn:
+        def __await__(self) -> Any:
+            while not go_on:
+                yield
+
+    async def tell(conn: Notes, count: int) -> None:
+        heard.append(count)
+        await Turn()
+        heard.append("told")
+
+    session, _ = stalled(
+        host,
+        max_queue_messages=2,
+        slow_consumer="drop_oldest",
+        acts={"on_dropped": tell, "on_message": lambda conn, message: heard.append(message)},
+    )
+    for number in range(4):
+        session.send(str(number))
+    host.turn()
+    session.receive(["later"])
+    host.turn()
+    assert heard == [1]
+    go_on.append(True)
+    host.turn()
+    assert heard == [1, "told", "later"]
+    session.send("x")
+    host.turn()
+    # Two were dropped while it was being told, and one since.
+    assert heard[3:] == [3, "told"]
+
+
+def test_a_failing_on_dropped_closes_the_session(host: FakeHost, logged: LogWatch) -> None:
+    def fail(conn: Notes, count: int) -> None:
+        raise LookupError
+
+    session, _ = stalled(host, max_queue_messages=1, slow_consumer="drop_oldest", acts={"on_dropped": fail})
+    session.send("x")
+    assert logged.take("on_dropped of").exc_info[0] is LookupError
+    assert session.close_code == 1011
+
+
+def test_the_application_may_decide(host: FakeHost) -> None:
+    verdicts = iter(["drop_oldest", "close"])
+    asked: list[SockJSConnection] = []
+
+    def decide(conn: SockJSConnection) -> str:
+        asked.append(conn)
+        conn.send("this, too, finds no room, and does not ask again")
+        return next(verdicts)
+
+    session, receiver = stalled(host, max_queue_messages=2, slow_consumer=decide)
+    session.send("1")
+    session.send("2")
+    assert asked == [session.connection]
+    assert not session.is_closed
+    session.send("3")
+    assert receiver.frames == [SLOW]
+
+
+@pytest.mark.parametrize("verdict", [None, "drop", LookupError])
+def test_a_wrong_decision_is_logged_and_closes(host: FakeHost, logged: LogWatch, verdict: Any) -> None:
+    def decide(conn: SockJSConnection) -> Any:
+        if verdict is LookupError:
+            raise LookupError
+        return verdict
+
+    session, receiver = stalled(host, max_queue_messages=2, slow_consumer=decide)
+    session.send("1")
+    session.send("2")
+    logged.take("slow_consumer failed for")
+    assert receiver.frames == [SLOW]
+
+
+def test_the_application_may_close_instead_of_deciding(host: FakeHost) -> None:
+    def decide(conn: SockJSConnection) -> str:
+        conn.close(4000, "Too slow")
+        return "drop_oldest"
+
+    session, receiver = stalled(host, max_queue_messages=2, slow_consumer=decide)
+    session.send("1")
+    session.send("2")
+    assert receiver.frames[-1] == (4000, "Too slow")
+    assert session._stats.messages_dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"), [({"max_queue_messages": 10}, ["x"] * 5), ({"max_queue_bytes": 100}, ["x" * 51])]
+)
+def test_an_awaited_send_waits_from_half_of_the_bound_on(
+    host: FakeHost, options: dict[str, int], messages: list[str]
+) -> None:
+    session = make_session(host, **options)
+    Receiver(session, 1).attach()
+    for message in messages:
+        assert not session.is_congested
+        session.send(message)
+    if "max_queue_messages" in options:
+        session.send("one more")
+    assert session.is_congested
+
+
+# A client that is too fast.
+
+
+def test_a_client_may_send_so_many_a_second(host: FakeHost) -> None:
+    session = make_session(host, max_inbound_rate=(1, 3))
+    Receiver(session).attach()
+    assert session.receive(["1", "2", "3"])
+    assert not session.receive(["4"])
+    assert session._stats.rejected == {"rate": 1}
+    host.time += 1
+    assert session.receive(["4"])
+    assert session.connection.heard == ["open", "1", "2", "3", "4"]
+
+
+def test_a_rate_alone_lets_as_many_come_at_once(host: FakeHost) -> None:
+    session = make_session(host, max_inbound_rate=5)
+    Receiver(session).attach()
+    assert session.receive(["x"] * 5)
+    assert not session.receive(["x"])
+
+
+def test_a_closed_session_refuses_nobody(host: FakeHost) -> None:
+    session = make_session(host, max_inbound_rate=1)
+    Receiver(session).attach()
+    session.close()
+    assert session.receive(["x"] * 100)
+
+
+async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost) -> None:
+    async def for_ever(conn: Notes, message: str) -> None:
+        await asyncio.Event().wait()
+
+    session = make_session(host, acts={"on_message": for_ever}, max_queue_bytes=1000)
+    receiver = Receiver(session).attach()
+    session.receive(["first"])
+    session.receive(["x" * 600])
+    assert session.is_behind
+    assert not receiver.reading
+    let_go: list[int] = []
+    session.after_catching_up(lambda: let_go.append(1))
+    session.after_catching_up(lambda: let_go.append(2))
+    session.close()
+    assert let_go == [1, 2]
+    assert not session.is_behind
+    for coroutine in host._running:
+        coroutine.close()

@@ -1,0 +1,353 @@
+"""What keeps clients from using a server up: how many, how much, how fast, how long."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from application import Echo, Journal, LogWatch, Noted, Serve, congest
+from client import FRAMED, HANDSHAKE, TEXT, Connect, Join, WebSocket, asking, frame, request, settle, within
+
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.wire.sockets import acknowledged
+
+SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+
+
+async def opening(connect: Connect, server: Any, transport: str, session: str, source: str = "127.0.0.1") -> Any:
+    """Ask for a session and return the response's head."""
+    client = await connect(server, source=source)
+    client.write(ask_for(transport, f"/echo/000/{session}"))
+    return await client.head()
+
+
+def ask_for(transport: str, base: str) -> bytes:
+    """Return the request that opens a session."""
+    if transport == "rawwebsocket":
+        return request("GET", "/echo/websocket", *HANDSHAKE)
+    return asking(transport, base, *(HANDSHAKE if transport == "websocket" else ()))
+
+
+def is_refused(response: Any) -> bool:
+    """Tell whether there was no room."""
+    if response.status != 503:
+        return False
+    assert 1 <= int(response["Retry-After"]) <= 10
+    assert response["Cache-Control"].startswith("no-store")
+    return True
+
+
+# How many.
+
+
+@pytest.mark.parametrize("transport", [*FRAMED, "rawwebsocket"])
+async def test_no_more_sessions_than_the_limit(serve: Serve, connect: Connect, join: Join, transport: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_sessions": 2, "disconnect_delay": 0.1})
+    server = await serve(router)
+    peers = [join(server, "websocket") for _ in range(2)]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    assert is_refused(await opening(connect, server, transport, "refused"))
+    assert router.stats.rejected == {"max_sessions": 1}
+    # Those who are there stay, and make room when they leave.
+    await peers[0].send("x")
+    assert await peers[0].message() == "x"
+    peers[1].vanish()
+    await settle(connect, server)
+    newcomer = join(server, "websocket")
+    assert await newcomer.frame() == "o"
+
+
+async def test_a_poll_of_a_session_that_is_there_is_no_new_one(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_sessions": 1}))
+    client = await connect(server)
+    assert (await client.ask("POST", "/echo/000/a/xhr", body=b"")).body == b"o\n"
+    assert (await client.ask("POST", "/echo/000/a/xhr_send", body=b'["x"]')).status == 204
+    assert (await client.ask("POST", "/echo/000/a/xhr", body=b"")).body == b'a["x"]\n'
+    assert is_refused(await opening(connect, server, "xhr", "b"))
+
+
+async def test_no_more_sessions_of_an_address_than_the_limit(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_sessions_per_ip": 1}))
+    assert (await opening(connect, server, "xhr_streaming", "a", "127.0.0.2")).status == 200
+    assert is_refused(await opening(connect, server, "xhr_streaming", "b", "127.0.0.2"))
+    assert (await opening(connect, server, "xhr_streaming", "c", "127.0.0.3")).status == 200
+
+
+async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
+    serve: Serve, connect: Connect, join: Join
+) -> None:
+    class Doorman(SockJSConnection):
+        may_open: asyncio.Event
+
+        async def on_open(self, info: Any) -> bool:
+            await self.may_open.wait()
+            return "no" not in info.uri
+
+    Doorman.may_open = asyncio.Event()
+    router = SockJSRouter(Doorman, "/echo", {"max_unopened_sessions": 2, "disconnect_delay": 60})
+    server = await serve(router)
+    for session in ("a", "no"):
+        assert (await opening(connect, server, "xhr_streaming", session)).status == 200
+    assert is_refused(await opening(connect, server, "xhr_streaming", "b"))
+    Doorman.may_open.set()
+    await settle(connect, server)
+    # One has been let in. The other one was rejected, and is there until its client has been told.
+    assert (await opening(connect, server, "xhr_streaming", "c")).status == 200
+    await settle(connect, server)
+    assert not router.container.full("127.0.0.1")
+
+
+# How much.
+
+
+@SENDING
+async def test_a_body_that_is_said_to_be_too_long_is_not_read(serve: Serve, connect: Connect, name: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
+    client = await connect(await serve(router))
+    # Not a byte of it has come, and a Tornado that reads it first would wait.
+    client.write(request("POST", f"/echo/000/abc/{name}", "Content-Length: 1001", "Origin: http://a.example"))
+    response = await client.response()
+    assert (response.status, response.text) == (413, "Payload too large.")
+    assert response["Connection"] == "close"
+    assert ("Access-Control-Allow-Origin" in response) == (name == "xhr_send")
+    # What comes of it all the same is passed over.
+    client.write(b"x" * 1001)
+    assert await client.rest() == b""
+    assert router.stats.rejected == {"max_message_size": 1}
+
+
+@pytest.mark.parametrize("length", ["1001", "9" * 40])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/xhr"), ("GET", "/websocket"), ("POST", "/xhr_streaming")])
+async def test_no_url_takes_a_long_body(serve: Serve, connect: Connect, method: str, path: str, length: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000})))
+    client.write(request(method, f"/echo/000/abc{path}", f"Content-Length: {length}"))
+    assert (await client.response()).status == 413
+    assert await client.rest() == b""
+
+
+@SENDING
+async def test_a_body_in_chunks_is_counted(serve: Serve, connect: Connect, name: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000}))
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+
+    def chunked(*chunks: bytes) -> bytes:
+        head = request("POST", f"/echo/000/abc/{name}", "Transfer-Encoding: chunked")
+        return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+
+    client.write(chunked(b'["', b"x" * 996, b'"]') + b"0\r\n\r\n")
+    assert (await client.response()).status in (200, 204)
+    # It is refused where the limit is reached, before its end has come.
+    client.write(chunked(b'["', b"x" * 996, b'"', b"]]"))
+    response = await client.response()
+    assert (response.status, response.text) == (413, "Payload too large.")
+    other = await connect(server)
+    assert (await other.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["' + b"x" * 996 + b'"]\n'
+
+
+@SENDING
+async def test_too_many_messages_in_a_request_are_refused(serve: Serve, connect: Connect, name: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_messages_per_request": 3})))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    response = await client.ask("POST", f"/echo/000/abc/{name}", body=b'["1","2","3","4"]')
+    assert (response.status, response.text) == (413, "Too many messages.")
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["1","2","3"]')).status in (200, 204)
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["1","2","3"]\n'
+
+
+async def test_too_many_messages_in_a_websocket_message_end_it(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_messages_per_request": 3}))
+    websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
+    assert await websocket.text() == "o"
+    connection = await journal.connection()
+    # Many that come with one read are not many in one.
+    websocket.write(frame(TEXT, '["1","2","3"]') + frame(TEXT, '["4","5","6"]'))
+    assert [await connection.message() for _ in range(6)] == list("123456")
+    websocket.write(frame(TEXT, '["1","2","3","4"]'))
+    assert await websocket.closed() == (1009, "too many messages")
+    assert await connection.closed() == (1009, "too many messages")
+    assert connection._messages.empty()
+
+
+async def test_what_comes_before_rubbish_is_counted_too(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_messages_per_request": 3}))
+    websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
+    connection = await journal.connection()
+    websocket.write(frame(TEXT, '["1","2"]') + frame(TEXT, '["3","4"]') + frame(TEXT, "rubbish"))
+    assert (await connection.closed())[0] == 1007
+    assert [await connection.message() for _ in range(4)] == list("1234")
+
+
+# How fast.
+
+
+@SENDING
+async def test_a_client_that_posts_too_fast_is_told(serve: Serve, connect: Connect, name: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_inbound_rate": (0.001, 2)})
+    client = await connect(await serve(router))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["1","2"]')).status in (200, 204)
+    response = await client.ask("POST", f"/echo/000/abc/{name}", body=b'["3"]')
+    assert (response.status, response.text) == (429, "Too many messages a second.")
+    assert router.stats.rejected == {"rate": 1}
+    # The session lives on.
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["1","2"]\n'
+
+
+@pytest.mark.parametrize("path", ["/echo/000/abc/websocket", "/echo/websocket"])
+async def test_a_websocket_that_is_too_fast_is_closed(serve: Serve, connect: Connect, path: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 2)}))
+    websocket = await WebSocket.open(await connect(server), path)
+    connection = await journal.connection()
+    raw = path == "/echo/websocket"
+    if not raw:
+        assert await websocket.text() == "o"
+    websocket.write(frame(TEXT, "x" if raw else '["x"]') * 2)
+    await connection.message()
+    websocket.write(frame(TEXT, "x" if raw else '["x"]'))
+    if raw:
+        assert await websocket.closed() == (3013, "Too many messages")
+    else:
+        assert await websocket.text() == 'c[3013,"Too many messages"]'
+    assert await connection.closed() == (3013, "Too many messages")
+
+
+# How long.
+
+
+async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: Join, logged: LogWatch) -> None:
+    class Endless(Noted):
+        cancelled = False
+
+        async def on_message(self, message: str) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled = True
+
+    journal = Journal(Endless)
+    server = await serve(SockJSRouter(journal, "/echo", {"callback_timeout": 0.05}))
+    peer = join(server, "websocket")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    await peer.send("x")
+    assert await connection.closed() == (1011, "Internal error")
+    assert await peer.frame() == 'c[1011,"Internal error"]'
+    assert connection.cancelled  # type: ignore[attr-defined]
+    assert "took longer than callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
+
+
+@pytest.mark.parametrize("name", ["on_open", "on_close"])
+async def test_any_callback_may_be_too_slow(serve: Serve, join: Join, logged: LogWatch, name: str) -> None:
+    async def for_ever(self: Any, *args: Any) -> None:
+        await asyncio.Event().wait()
+
+    slow = type("Slow", (SockJSConnection,), {name: for_ever})
+    router = SockJSRouter(slow, "/echo", {"callback_timeout": 0.05})
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    await within(router.close())
+    logged.take(f"{name} of")
+
+
+async def test_a_callback_s_own_timeout_is_its_own_failure(serve: Serve, join: Join, logged: LogWatch) -> None:
+    class Impatient(SockJSConnection):
+        async def on_message(self, message: str) -> None:
+            raise TimeoutError("the database")
+
+    peer = join(await serve(SockJSRouter(Impatient, "/echo", {"callback_timeout": 60})), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'c[1011,"Internal error"]'
+    assert str(logged.take("on_message of").exc_info[1]) == "the database"
+
+
+@SENDING
+async def test_a_post_waits_no_longer_than_a_client_may_be_silent(serve: Serve, connect: Connect, name: str) -> None:
+    class Busy(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: str) -> None:
+            await self.may_go_on.wait()
+
+    Busy.may_go_on = asyncio.Event()
+    server = await serve(SockJSRouter(Journal(Busy), "/echo", {"max_queue_bytes": 1000, "heartbeat_delay": 0.05}))
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    body = json.dumps(["x", "y" * 500]).encode()
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=body)).status in (200, 204)
+    Busy.may_go_on.set()
+
+
+@SENDING
+async def test_a_client_may_leave_while_its_post_waits(serve: Serve, connect: Connect, name: str) -> None:
+    class Busy(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: str) -> None:
+            super().on_message(message)
+            await self.may_go_on.wait()
+
+    Busy.may_go_on = asyncio.Event()
+    journal = Journal(Busy)
+    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000}))
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection = await journal.connection()
+    sender = await connect(server)
+    sender.write(request("POST", f"/echo/000/abc/{name}", body=json.dumps(["x", "y" * 500]).encode()))
+    assert await connection.message() == "x"
+    await sender.leave()
+    await settle(connect, server)
+    Busy.may_go_on.set()
+    assert await connection.message() == "y" * 500
+
+
+# Peers that are not there any more.
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming"])
+async def test_a_peer_that_takes_nothing_is_given_up(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"network_timeout": 0.2, "max_queue_bytes": 2**40}))
+    client = await connect(server)
+    client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    client.write(ask_for(transport, "/echo/000/abc"))
+    connection = await journal.connection()
+    await congest(connection)
+    assert (await connection.closed())[0] in (1002, 1006)
+
+
+async def test_a_slow_line_is_not_called_dead(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    settings = {"websocket_ping_interval": 1000, "network_timeout": 0, "max_queue_bytes": 2**40}
+    server = await serve(SockJSRouter(journal, "/echo", settings))
+    client = await connect(server)
+    await WebSocket.open(client, "/echo/000/abc/websocket")
+    connection = await journal.connection()
+    reading = client.reader._transport  # type: ignore[attr-defined]
+    reading.pause_reading()
+    receiver = connection.session._receiver
+    assert receiver is not None
+    await congest(connection)
+    receiver.check(0.0)
+    sock = receiver.transport.get_extra_info("socket")
+    for _ in range(3):
+        # The ping stands behind much that the client has not taken; of that it takes a part before the deadline.
+        before = acknowledged(sock)
+        reading.resume_reading()
+        async with asyncio.timeout(30):
+            while acknowledged(sock) <= before:
+                assert await client.reader.read(2**16)
+                await asyncio.sleep(0)
+        reading.pause_reading()
+        await congest(connection)
+        receiver.check(0.0)
+        assert not connection.is_closed
+    receiver.check(0.0)
+    # Nothing was taken since the last ping.
+    assert await connection.closed() == (1006, "Ping timeout")

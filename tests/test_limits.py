@@ -1,0 +1,39 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sockjs_tornado.limits import RateLimit
+
+
+def test_a_burst_is_let_through_and_then_the_rate() -> None:
+    limit = RateLimit(10, 3, 100.0)
+    assert [limit.take(1, 100.0) for _ in range(4)] == [True, True, True, False]
+    assert not limit.take(1, 100.0625)
+    assert limit.take(1, 100.125)
+    assert not limit.take(1, 100.125)
+
+
+def test_what_is_refused_takes_nothing() -> None:
+    limit = RateLimit(1, 5, 0.0)
+    assert not limit.take(6, 0.0)
+    assert limit.take(5, 0.0)
+
+
+def test_a_long_silence_saves_up_no_more_than_a_burst() -> None:
+    limit = RateLimit(10, 3, 0.0)
+    assert limit.take(3, 0.0)
+    assert not limit.take(4, 1000.0)
+    assert limit.take(3, 1000.0)
+
+
+@given(
+    st.integers(1, 100),
+    st.integers(1, 100),
+    st.lists(st.tuples(st.integers(0, 50), st.sampled_from([0, 0.125, 1, 60]))),
+)
+def test_never_more_than_the_burst_and_the_rate(rate: int, burst: int, events: list[tuple[int, float]]) -> None:
+    limit, now, taken = RateLimit(rate, burst, 0.0), 0.0, 0
+    for count, later in events:
+        now += later
+        if limit.take(count, now):
+            taken += count
+        assert taken <= burst + rate * now
