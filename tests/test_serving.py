@@ -1,0 +1,178 @@
+"""Serving until told to stop: limits on time and size, signals, and a shortage of file descriptors."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from application import Echo, LogWatch
+from client import HANDSHAKE, TEXT, Client, WebSocket, frame, request, within
+from programs import ServerProgram
+from tornado.web import Application
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, http_server, serve
+
+RESTART = 'c[1012,"Service restart"]'
+
+
+@pytest.fixture
+def programs() -> Iterator[list[ServerProgram]]:
+    started: list[ServerProgram] = []
+    yield started
+    for program in started:
+        program.stop()
+
+
+def start(programs: list[ServerProgram], *arguments: str) -> ServerProgram:
+    program = ServerProgram("tests/served.py", *arguments)
+    programs.append(program)
+    return program
+
+
+@contextlib.asynccontextmanager
+async def served(**options: Any) -> AsyncIterator[tuple[SockJSRouter, int]]:
+    """Serve echoes, and give the router and the port."""
+    router = SockJSRouter(Echo, "/echo")
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    async with http_server(application, sockets, **options):
+        yield router, port
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Client]:
+    """Connect, and leave at the end."""
+    client = await within(Client.connect(port))
+    yield client
+    await client.leave()
+
+
+# Clients that take their time.
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"GET /echo/info HTTP/1.1\r\nHost: a\r\n",
+        request("GET", "/echo/000/abc/websocket", *HANDSHAKE)[:-2],
+        request("POST", "/echo/000/abc/xhr_send", "Content-Length: 10") + b'["x',
+        request("POST", "/echo/000/abc/xhr_send", "Transfer-Encoding: chunked") + b"3\r\n",
+        request("GET", "/echo/info"),
+    ],
+    ids=["nothing", "half a head", "half a handshake", "half a body", "half a chunk", "nothing more"],
+)
+async def test_who_does_not_finish_a_request_is_hung_up_on(begun: bytes) -> None:
+    async with served(idle_connection_timeout=0.1, body_timeout=0.1) as (_, port), connected(port) as client:
+        client.write(begun)
+        if begun.endswith(b"\r\n\r\n"):
+            assert (await client.response()).status == 200
+        assert await client.rest() == b""
+
+
+async def test_a_poll_and_a_stream_are_not_hung_up_on() -> None:
+    async with served(idle_connection_timeout=0.1, body_timeout=0.1) as (router, port), connected(port) as client:
+        websocket = await WebSocket.open(client, "/echo/000/a/websocket")
+        assert await websocket.text() == "o"
+        async with connected(port) as poller, connected(port) as other:
+            assert (await poller.ask("POST", "/echo/000/b/xhr", body=b"")).body == b"o\n"
+            poller.write(request("POST", "/echo/000/b/xhr", body=b""))
+            # One who does not finish is hung up on meanwhile.
+            assert await other.rest() == b""
+            session = router.get_session("b")
+            assert session is not None
+            session.send("x")
+            assert (await poller.response()).body == b'a["x"]\n'
+        websocket.write(b"\x8a\x80\x00\x00\x00\x00")
+        await within(router.close())
+        assert await websocket.text() == 'c[3000,"Go away!"]'
+
+
+async def test_a_head_that_is_too_long_is_not_taken() -> None:
+    async with served() as (_, port), connected(port) as client:
+        client.write(b"GET /echo HTTP/1.1\r\nX: " + b"x" * (HTTP_LIMITS["max_header_size"] + 1))
+        assert await client.rest() == b""
+
+
+# Signals.
+
+
+async def open_websocket(client: Client) -> WebSocket:
+    websocket = await WebSocket.open(client, "/echo/000/abc/websocket")
+    assert await websocket.text() == "o"
+    return websocket
+
+
+async def test_a_signal_tells_every_client_and_ends_the_program(programs: list[ServerProgram]) -> None:
+    program = start(programs)
+    async with connected(program.ports[0]) as client:
+        websocket = await open_websocket(client)
+        program.ask_to_stop()
+        assert await websocket.text() == RESTART
+        ended = await asyncio.to_thread(program.stop)
+    assert (ended.status, ended.errors) == (0, "")
+
+
+async def test_the_end_comes_at_the_deadline(programs: list[ServerProgram]) -> None:
+    program = start(programs, "--deadline", "0.2", "--disconnect-delay", "600")
+    async with connected(program.ports[0]) as client:
+        # Whoever polled once is waited for.
+        assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+        ended = await asyncio.to_thread(program.stop)
+    assert (ended.status, ended.errors) == (0, "stopped before all clients had heard of it\n")
+
+
+async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 600})
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    serving = asyncio.ensure_future(serve(application, [router], sockets, drain_time=0))
+    async with connected(port) as client:
+        assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (await client.ask("GET", "/echo/info")).status == 503
+        assert not serving.done()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await within(serving)
+    logged.take("stopped before all clients had heard of it")
+    session = router.get_session("abc")
+    assert session is not None
+    session.check(session.due)
+    router.container._deadlines.close()
+
+
+# No more file descriptors.
+
+
+async def test_clients_wait_where_there_are_no_file_descriptors(programs: list[ServerProgram]) -> None:
+    program = start(programs, "--files", "32")
+    port = program.ports[0]
+    async with connected(port) as first, contextlib.AsyncExitStack() as stack:
+        websocket = await open_websocket(first)
+        clients = [await stack.enter_async_context(connected(port)) for _ in range(50)]
+
+        async def come_and_go(client: Client) -> None:
+            # Where the last descriptor went to the handshake, the connection ends with it.
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await open_websocket(client)
+
+        visits = {asyncio.ensure_future(come_and_go(client)): client for client in clients}
+        waiting = set(visits)
+        while waiting:
+            # Who was let in is served while others wait, and makes room for them by leaving.
+            done, waiting = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            assert done, "nobody was let in"
+            websocket.write(frame(TEXT, '["x"]'))
+            assert await websocket.text() == 'a["x"]'
+            for visit in done:
+                await visit
+                await visits[visit].leave()
+    ended = await asyncio.to_thread(program.stop)
+    assert ended.status == 0
+    assert ended.errors.startswith("cannot accept clients for now: Too many open files\n")
