@@ -12,8 +12,8 @@ COMPATIBILITY := .compatibility/.installed
 SPEEDUPS := sockjs_tornado/_speedups.c
 
 # What holds on every event loop, and without anything in C.
-CONFORMANCE := $(addprefix tests/,transports wire test_bad_input.py test_connection.py test_handlers.py test_protocol.py \
-	test_router.py test_session.py)
+CONFORMANCE := $(addprefix tests/,transports wire test_bad_input.py test_caps.py test_connection.py test_drain.py \
+	test_handlers.py test_lifetime.py test_protocol.py test_router.py test_session.py)
 
 # Prerequisites are made in the order in which they are written, under `make -j` too.
 .NOTPARALLEL:
@@ -37,6 +37,10 @@ test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs
 	@# As a TLS client uvloop loses the end of what it reads; its TLS servers are in tests/deployment, with another client.
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
 	PYTHONPATH=tests $(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet -p plain $(CONFORMANCE)
+
+.PHONY: soak
+soak: $(VENV)/.test ## let clients of every kind come and go, and see that nothing is left (SECONDS=600; ARGS=...)
+	PYTHONPATH=tests $(PY) -W default -m soak --duration $(or $(SECONDS),600) $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks (an hour; QUICK=1 takes 5 minutes; ARGS=...)

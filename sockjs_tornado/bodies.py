@@ -4,6 +4,7 @@ A request is looked at when its head is there. Most go to :class:`~sockjs_tornad
 whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end where the limit is reached.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -62,7 +63,9 @@ class _Refusal(Connection):
     def opened(self) -> None:
         # To close with unread bytes in the socket would reset the connection, and the client might lose the answer.
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            # A client that has reset the connection meanwhile: its end is about to be heard of.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
         self.linger()
 
 

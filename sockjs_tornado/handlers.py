@@ -187,6 +187,8 @@ class SockJSHandler(RequestHandler):
 
     def on_connection_close(self) -> None:
         """Hear from Tornado that the client has left."""
+        # It ends the waiting for a body that comes in chunks.
+        super().on_connection_close()
         if not self.answered:
             self.answered = True
             if self._waiting is not None:

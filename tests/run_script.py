@@ -12,15 +12,17 @@ from typing import Any
 import tornado.netutil
 import tornado.tcpserver
 
+bind_sockets = tornado.netutil.bind_sockets
+
 
 def bind_free_port(port: int, address: str | None = None, **more: Any) -> list[socket.socket]:
     """Listen on a free port and say on which."""
-    sockets = tornado.netutil.bind_sockets(0, address, **more)
+    sockets = bind_sockets(0, address, **more)
     print(f"Listening on http://{address}:{sockets[0].getsockname()[1]}", flush=True)
     return sockets
 
 
 if __name__ == "__main__":
-    tornado.tcpserver.bind_sockets = bind_free_port
+    tornado.tcpserver.bind_sockets = tornado.netutil.bind_sockets = bind_free_port
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, and nothing of the tests
     runpy.run_path(sys.argv[1], run_name="__main__")

@@ -146,6 +146,20 @@ async def test_a_body_in_chunks_is_counted(serve: Serve, connect: Connect, name:
     assert (await other.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["' + b"x" * 996 + b'"]\n'
 
 
+@pytest.mark.parametrize("size", [2, 2000], ids=["little", "too much"])
+async def test_a_client_may_leave_within_a_body_in_chunks(serve: Serve, connect: Connect, size: int) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000}))
+    client = await connect(server)
+    await settle(connect, server)
+    before = asyncio.all_tasks()
+    client.write(request("POST", "/echo/000/abc/xhr_send", "Transfer-Encoding: chunked") + b"%x\r\n" % 5000)
+    client.write(b"x" * size)
+    await settle(connect, server)
+    await client.leave()
+    await settle(connect, server)
+    assert {task for task in asyncio.all_tasks() - before if "_execute" in repr(task)} == set()
+
+
 @SENDING
 async def test_too_many_messages_in_a_request_are_refused(serve: Serve, connect: Connect, name: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_messages_per_request": 3})))

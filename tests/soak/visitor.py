@@ -1,0 +1,206 @@
+"""A client on any transport, raw websockets included, that keeps track of the connections it makes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from typing import Any
+
+from client import (
+    BINARY,
+    CLOSE,
+    PING,
+    POLLING,
+    PONG,
+    TEXT,
+    Client,
+    Peer,
+    WebSocketPeer,
+    closing,
+    frame,
+    new_session,
+    peer,
+    within,
+)
+
+TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
+WEBSOCKETS = ("websocket", "rawwebsocket")
+PREFIX = "/soak"
+
+
+class Closed(Exception):
+    """The server has closed the session, or has answered that the client closed it."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class LivingPeer(WebSocketPeer):
+    """Has a websocket, and answers what comes on it beside messages."""
+
+    leaving = False
+
+    async def frame(self) -> Any:
+        websocket = self.websocket or await self.listen()
+        while True:
+            got = await websocket.frame()
+            assert (got.fin, got.rsv) == (True, 0), got
+            if got.opcode == PING:
+                # Nothing may follow a close frame: the server has closed its socket by then.
+                if not self.leaving:
+                    websocket.write(frame(PONG, got.payload))
+            elif got.opcode == CLOSE:
+                code, reason = int.from_bytes(got.payload[:2], "big"), got.payload[2:].decode()
+                if not self.leaving:
+                    websocket.write(closing(code))
+                assert await websocket.client.rest() == b""
+                raise Closed(code, reason)
+            else:
+                assert got.opcode == TEXT or self.transport == "rawwebsocket", got
+                return got.payload if got.opcode == BINARY else got.payload.decode()
+
+
+class RawPeer(LivingPeer):
+    """Has a raw websocket: a frame is a message."""
+
+    def __init__(self, transport: str, connect: Any, prefix: str) -> None:
+        super().__init__(transport, connect)
+        self.base = prefix
+
+    async def send(self, *messages: Any) -> None:
+        assert self.websocket is not None
+        for message in messages:
+            self.websocket.write(frame(BINARY if isinstance(message, bytes) else TEXT, message))
+
+
+class Visitor:
+    """A client.
+
+    Args:
+        port: Of the server.
+        transport: Its name.
+        source: The address to come from.
+        host: The address of the server.
+        session: The session's id; a new one by default.
+    """
+
+    def __init__(
+        self, port: int, transport: str, source: str = "127.0.0.1", host: str = "127.0.0.1", session: str = ""
+    ) -> None:
+        self.port, self.transport, self.source, self.host = port, transport, source, host
+        self._clients: list[Client] = []
+        self.peer: Peer
+        if transport == "websocket":
+            self.peer = LivingPeer(transport, self.connect, PREFIX)
+        elif transport == "rawwebsocket":
+            self.peer = RawPeer(transport, self.connect, PREFIX)
+        else:
+            # Other processes count their sessions, too.
+            session = session or f"{new_session()}of{os.getpid()}"
+            self.peer = peer(transport, self.connect, prefix=PREFIX, session=session)
+
+    async def connect(self) -> Client:
+        """Make another connection, and close those that the server has ended."""
+        for client in self._clients:
+            if client.reader.at_eof():
+                client.writer.close()
+        self._clients = [client for client in self._clients if not client.writer.is_closing()]
+        client = await connect(self.port, self.source, self.host)
+        self._clients.append(client)
+        return client
+
+    async def open(self) -> None:
+        """Begin the session."""
+        if isinstance(self.peer, RawPeer):
+            await self.peer.listen()
+        else:
+            first = await self.peer.frame()
+            assert first == "o", first
+
+    async def hear(self) -> list[Any]:
+        """Return the next messages; raise Closed where there are none any more."""
+        while True:
+            text = await self.peer.frame()
+            if isinstance(self.peer, RawPeer):
+                return [text]
+            if text[0] == "a":
+                messages: list[Any] = json.loads(text[1:])
+                assert messages, text
+                return messages
+            if text[0] == "c":
+                await self._end()
+                raise Closed(*json.loads(text[1:]))
+            assert text == "h", text
+
+    async def _end(self) -> None:
+        """See that nothing follows SockJS's close frame but the transport's own end."""
+        if isinstance(self.peer, LivingPeer):
+            with contextlib.suppress(Closed):
+                raise AssertionError(f"behind the close frame: {await self.peer.frame()}")
+        elif self.transport not in POLLING:
+            client: Client = self.peer.client  # type: ignore[attr-defined]
+            assert await client.chunk() == b""
+            assert await client.rest() == b""
+
+    async def send(self, *messages: Any) -> None:
+        """Send messages."""
+        await self.peer.send(*messages)
+
+    def say_goodbye(self) -> None:
+        """Begin the closing handshake of a websocket; what follows is still to be heard."""
+        assert isinstance(self.peer, LivingPeer)
+        assert self.peer.websocket is not None
+        self.peer.leaving = True
+        self.peer.websocket.write(closing(1000, "Done"))
+
+    async def hear_goodbye(self, code: int, reason: str) -> None:
+        """See that nothing comes any more but the end."""
+        try:
+            messages = await self.hear()
+        except Closed as closed:
+            if (closed.code, closed.reason) != (code, reason):
+                raise
+        else:
+            raise AssertionError(f"instead of a goodbye there comes {messages}")
+
+    async def leave(self, *, reset: bool = False) -> None:
+        """Close all connections, or reset them."""
+        clients, self._clients = self._clients, []
+        await close(clients, reset=reset)
+
+
+async def connect(
+    port: int, source: str = "127.0.0.1", host: str = "127.0.0.1", receive_buffer: int | None = None
+) -> Client:
+    """Make a connection; with a small receive buffer it is soon full."""
+    sock = socket.socket()
+    try:
+        sock.setblocking(False)
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.bind((source, 0))
+        await within(asyncio.get_running_loop().sock_connect(sock, (host, port)))
+        return Client(*await asyncio.open_connection(sock=sock))
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def close(clients: list[Client], *, reset: bool = False) -> None:
+    """Close connections, or reset them."""
+    for client in clients:
+        if client.writer.transport.get_extra_info("socket").fileno() < 0:
+            continue
+        if reset:
+            with contextlib.suppress(OSError):
+                client.reset()
+            client.writer.transport.abort()
+        else:
+            client.writer.close()
+    # By then the transports have closed their sockets, but for those that have still something to write.
+    await asyncio.sleep(0)
+    for client in clients:
+        client.writer.transport.abort()
