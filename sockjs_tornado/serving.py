@@ -83,7 +83,7 @@ async def http_server(
 
     Args:
         application: The application.
-        sockets: Listening sockets, as :func:`tornado.netutil.bind_sockets` makes them; the server closes them.
+        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them; the server closes them.
         options: Of Tornado's ``HTTPServer``, in place of or beside those of :data:`HTTP_LIMITS`.
     """
     server = HTTPServer(application, **{**HTTP_LIMITS, **options})
@@ -117,7 +117,7 @@ async def serve(
     Args:
         application: The application; its routes hold the routers' URL specs.
         routers: What to drain.
-        sockets: Listening sockets, as :func:`tornado.netutil.bind_sockets` makes them; they are closed at the end.
+        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them; they are closed at the end.
         drain_time: Seconds over which the closing of the sessions is spread. Default 5.
         deadline: Seconds after the signal in which the draining ends in any case. Default 30.
         code: Close code that the clients see.

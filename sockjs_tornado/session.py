@@ -76,7 +76,7 @@ class Session(LegacySession):
         label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
-        is_accepted: Whether ``on_open`` has let the client in; :meth:`accept` says so.
+        is_accepted: Whether ``on_open`` has let the client in.
         is_closed: Whether the session is over for the application.
         takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
         due: When :meth:`check` has to be called, in the host's seconds.
