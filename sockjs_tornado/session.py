@@ -377,7 +377,13 @@ class Session(LegacySession):
                 if hold == _GATHERING:
                     self._hold = _GATHERING | _SCHEDULED
                     self._host.call_soon(self._gathered)
-                if self._is_full():
+                # Most of the time no more is to be looked at than this.
+                settings = self._settings
+                if (
+                    self._queued > settings.max_queue_bytes
+                    or len(self._outbox) > settings.max_queue_messages
+                    or hold & _PAUSED
+                ) and self._is_full():
                     self._overflow()
 
     def send_prepared(self, message: PreparedMessage) -> None:

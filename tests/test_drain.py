@@ -94,6 +94,18 @@ async def test_a_late_poll_gets_the_close_frame(serve: Serve, join: Join) -> Non
     await within(draining)
 
 
+@pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+async def test_what_comes_after_the_end_is_not_said_to_have_arrived(serve: Serve, connect: Connect, name: str) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+    draining = asyncio.ensure_future(router.drain(0))
+    await asyncio.sleep(0)
+    assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status == 404
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).text == f"{RESTART}\n"
+    await within(draining)
+
+
 @pytest.mark.parametrize("end", ["drain", "close"])
 async def test_what_was_said_to_have_arrived_is_heard(serve: Serve, connect: Connect, end: str) -> None:
     class Slow(Noted):

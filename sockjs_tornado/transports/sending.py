@@ -27,8 +27,12 @@ class SendingEndpoint(Endpoint):
 
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Hand the messages to the session; whatever is wrong with them, the session lives on."""
-        session = self.server.container.get(exchange.session_id)
-        if session is None or not session.is_known_to(exchange.remote_ip):
+        container = self.server.container
+        session = container.get(exchange.session_id)
+        # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
+        # them elsewhere.
+        is_over = session is not None and session.is_closed and container.draining
+        if session is None or is_over or not session.is_known_to(exchange.remote_ip):
             exchange.respond(404, self.headers(exchange, NO_CACHE))
             return None
         settings = self.server.settings
