@@ -1,18 +1,16 @@
 """What the examples share: the command line, their pages, sockjs-client, and a server that ends cleanly."""
 
 import argparse
-import asyncio
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
 from tornado.web import Application, RedirectHandler, StaticFileHandler
 
 from sockjs_tornado import Settings, SockJSRouter
+from sockjs_tornado.serving import bind_sockets
+from sockjs_tornado.serving import serve as serve_application
 
 # The page and the hidden iframe of the iframe transports must run the very same sockjs-client. One URL for both, which
 # is also the routers' `sockjs_url`, makes sure of it. Without the local file, the URL leads to a public copy.
@@ -65,22 +63,11 @@ async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host:
     except OSError as error:
         sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}")
 
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Not loop.add_signal_handler, which Windows lacks.
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-
     # Routers first: a session's URL lies below its page's.
     urls = [url for router in routers for url in router.urls]
-    server = HTTPServer(Application([*urls, *specs, *sockjs_specs()]))
-    server.add_sockets(sockets)
+    application = Application([*urls, *specs, *sockjs_specs()])
     print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
-
-    await stop.wait()
-    # Still listening: clients that poll come for their goodbye.
-    await asyncio.gather(*(router.close(1001, "The server is going away") for router in routers))
-    server.stop()
-    await server.close_all_connections()
+    await serve_application(application, routers, sockets, drain_time=0, code=1001, reason="The server is going away")
 
 
 def address(host: str, port: int) -> str:

@@ -112,7 +112,7 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT comes, then drain the routers, stop listening and return.
 
-    A second signal ends the draining.
+    A second signal ends the draining. Call it in the main thread, which is where Python hears of signals.
 
     Args:
         application: The application; its routes hold the routers' URL specs.
@@ -127,8 +127,12 @@ async def serve(
     """
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
+
+    def hear(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(signals.put_nowait, number)
+
+    # Not loop.add_signal_handler, which Windows lacks.
+    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         async with http_server(application, sockets, **options):
             await signals.get()
@@ -141,5 +145,5 @@ async def serve(
                 draining.cancel()
             await asyncio.gather(draining, return_exceptions=True)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -49,16 +49,17 @@ def unit_for_a_port() -> Iterator[tuple[ServerProgram, int]]:
 async def test_the_unit_starts_a_server_that_tells_all_clients_goodbye(remember: Remember) -> None:
     with unit_for_a_port() as (program, port):
         connect = remember(partial(Client.connect, port))
-        # Polls last, and then first: they have only `disconnect_delay` until they must come again.
         clients = [await begin(any_peer(transport, connect, PREFIX)) for transport in reversed(TRANSPORTS)]
         for client in clients:
             assert await exchange(client, "hello") == "hello"
         program.ask_to_stop()
-        for client in reversed(clients):
-            if client.transport in FRAMED:
-                assert await client.frame() == 'c[1001,"The server is going away"]'
-            else:
-                assert await client.websocket.closed() == (1001, "The server is going away")
+
+        async def end(client: Any) -> Any:
+            return await (client.frame() if client.transport in FRAMED else client.websocket.closed())
+
+        # All at once: polls have only `disconnect_delay` until they must come again.
+        ends = await asyncio.gather(*map(end, clients))
+        assert set(ends) == {'c[1012,"Service restart"]', (1012, "Service restart")}
         await remember.leave()
 
 
