@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -137,6 +138,29 @@ async def test_a_wrong_close_code_empties_nothing(code: int) -> None:
     with pytest.raises(ValueError, match=str(code)):
         await router.drain(code=code)
     assert not router.draining
+
+
+# Clocks.
+
+
+@pytest.mark.parametrize("jump", [-1e8, 1e8])
+async def test_a_clock_that_is_set_does_no_harm(
+    serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    real = time.time
+    router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.05, "disconnect_delay": 60})
+    server = await serve(router)
+    peers = [join(server, transport) for transport in ("websocket", "xhr_streaming", "xhr")]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    for peer in peers:
+        assert await peer.frame() == "h"
+        await peer.send("x")
+        while (received := await peer.frame()) == "h":
+            pass
+        assert received == 'a["x"]'
+    assert len(router.container) == 3
 
 
 # Many at once.

@@ -1220,11 +1220,22 @@ COMMANDS = st.sampled_from(["echo", "echo twice", "pause", "pause and echo", "cl
 class AnyOrder(RuleBasedStateMachine):
     """A session whose receivers come, go and report in any order, beside a model of what must come out of it."""
 
-    @initialize(session_id=st.sampled_from(["secret-id", None]), eager=st.booleans(), immediate_flush=st.booleans())
-    def begin(self, session_id: str | None, eager: bool, immediate_flush: bool) -> None:
+    @initialize(
+        session_id=st.sampled_from(["secret-id", None]),
+        eager=st.booleans(),
+        immediate_flush=st.booleans(),
+        lossy=st.booleans(),
+    )
+    def begin(self, session_id: str | None, eager: bool, immediate_flush: bool, lossy: bool) -> None:
         self.host = FakeHost(eager=eager)
-        acts = {"on_open": self.on_open, "on_message": self.on_message, "on_close": self.on_close}
-        self.session = make_session(self.host, session_id, acts=acts, immediate_flush=immediate_flush)
+        acts = {
+            "on_open": self.on_open,
+            "on_message": self.on_message,
+            "on_dropped": self.on_dropped,
+            "on_close": self.on_close,
+        }
+        settings: dict[str, Any] = {"max_queue_messages": 2, "slow_consumer": "drop_oldest"} if lossy else {}
+        self.session = make_session(self.host, session_id, acts=acts, immediate_flush=immediate_flush, **settings)
         self.connection = self.session.connection
         self.receivers: list[Receiver] = []
         self.numbers = itertools.count()
@@ -1233,6 +1244,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.sent: list[str] = []
         self.posted: list[str] = []
         self.dropped = False
+        # How many messages to the client the application was told to be lost.
+        self.told = 0
 
     @property
     def current(self) -> Receiver | None:
@@ -1272,6 +1285,14 @@ class AnyOrder(RuleBasedStateMachine):
             self.send(message)
         if "close" in command:
             self.close()
+        self.running = False
+
+    async def on_dropped(self, conn: Notes, count: int) -> None:
+        assert not self.running, "on_dropped within a callback"
+        assert count > 0
+        self.running = True
+        await Pause()
+        self.told += count
         self.running = False
 
     def on_close(self, conn: Notes) -> None:
@@ -1391,9 +1412,23 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def messages_go_out_in_order_and_none_twice(self) -> None:
         written = self.written()
-        assert written == self.sent[: len(written)]
+        lost = self.session._stats.messages_dropped
+        if lost:
+            rest = iter(self.sent)
+            assert all(text in rest for text in written)
+        else:
+            assert written == self.sent[: len(written)]
+        waiting = len(self.sent) - len(written) - lost
+        assert waiting == len(self.session._outbox) or self.session.state is CLOSED
         if self.current is not None and self.host.is_idle and not self.session.is_congested:
-            assert written == self.sent
+            assert waiting == 0
+
+    @invariant()
+    def the_application_is_told_of_every_loss(self) -> None:
+        lost = self.session._stats.messages_dropped
+        assert self.told <= lost
+        # What is lost while it is told of a loss is told with the next one.
+        assert (self.told > 0) == (lost > 0) or not self.host.is_idle
 
     @invariant()
     def messages_come_in_in_order_and_none_twice(self) -> None:
@@ -1443,7 +1478,7 @@ class AnyOrder(RuleBasedStateMachine):
             if self.session.state is CLOSING:
                 last = self.attach(1)
             assert last.frames == [(self.session.close_code, self.session.close_reason)]
-            assert self.written() == self.sent
+            assert len(self.written()) + self.session._stats.messages_dropped == len(self.sent)
         self.host.advance(1000)
         for receiver in self.receivers:
             self.session.lose(receiver)
