@@ -1225,8 +1225,9 @@ class AnyOrder(RuleBasedStateMachine):
         eager=st.booleans(),
         immediate_flush=st.booleans(),
         lossy=st.booleans(),
+        calm=st.integers(0, 30),
     )
-    def begin(self, session_id: str | None, eager: bool, immediate_flush: bool, lossy: bool) -> None:
+    def begin(self, session_id: str | None, eager: bool, immediate_flush: bool, lossy: bool, calm: int) -> None:
         self.host = FakeHost(eager=eager)
         acts = {
             "on_open": self.on_open,
@@ -1246,6 +1247,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.dropped = False
         # How many messages to the client the application was told to be lost.
         self.told = 0
+        # Steps before which nothing ends the session, or most runs would be over as they begin.
+        self.calm = calm
+
+    @invariant()
+    def a_step_is_done(self) -> None:
+        self.calm -= 1
 
     @property
     def current(self) -> Receiver | None:
@@ -1283,7 +1290,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.send(message)
         if "twice" in command:
             self.send(message)
-        if "close" in command:
+        if "close" in command and self.calm < 0:
             self.close()
         self.running = False
 
@@ -1330,7 +1337,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     # The network.
 
-    @precondition(lambda self: self.current is not None)
+    @precondition(lambda self: self.current is not None and self.calm < 0)
     @rule()
     def the_receiver_is_cut(self) -> None:
         self.current.cut()
@@ -1373,13 +1380,15 @@ class AnyOrder(RuleBasedStateMachine):
         self.note_sent(text)
         self.session.send_prepared(PreparedMessage(text))
 
+    @precondition(lambda self: self.calm < 0)
     @rule()
     def the_application_closes(self) -> None:
         self.close()
 
     @rule(seconds=st.sampled_from([0, 1, DISCONNECT_DELAY, HEARTBEAT_DELAY, 100]))
     def time_passes(self, seconds: float) -> None:
-        self.host.advance(seconds)
+        if self.calm < 0 or self.current is not None:
+            self.host.advance(seconds)
 
     @rule()
     def the_loop_turns(self) -> None:
