@@ -23,6 +23,7 @@ from tornado.web import Application
 
 from .protocol import CloseCode
 from .router import SockJSRouter
+from .wire.sockets import give_up_silent
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
 
@@ -77,18 +78,24 @@ class _PatientSocket(socket.socket):
 
 @asynccontextmanager
 async def http_server(
-    application: Application, sockets: Iterable[socket.socket], **options: Any
+    application: Application, sockets: Iterable[socket.socket], *, network_timeout: float = 30, **options: Any
 ) -> AsyncIterator[HTTPServer]:
     """Have an application served while the context is open.
 
     Args:
         application: The application.
         sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them; the server closes them.
+        network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing, as the routers'
+            setting has it for websockets and streams; here it is for every connection, polls included. Default 30; 0
+            leaves it to the system.
         options: Of Tornado's ``HTTPServer``, in place of or beside those of :data:`HTTP_LIMITS`.
     """
     server = HTTPServer(application, **{**HTTP_LIMITS, **options})
     patient = []
     for sock in sockets:
+        if network_timeout:
+            # Accepted connections inherit it.
+            give_up_silent(sock, network_timeout)
         patient.append(_PatientSocket(fileno=sock.detach()))
         patient[-1].setblocking(False)
     server.add_sockets(patient)
@@ -122,8 +129,8 @@ async def serve(
         deadline: Seconds after the signal in which the draining ends in any case. Default 30.
         code: Close code that the clients see.
         reason: The same in words.
-        options: Of Tornado's ``HTTPServer``, such as ``xheaders`` and ``ssl_options``, in place of or beside those of
-            :data:`HTTP_LIMITS`.
+        options: Of :func:`http_server`, and of Tornado's ``HTTPServer``, such as ``xheaders`` and ``ssl_options``, in
+            place of or beside those of :data:`HTTP_LIMITS`.
     """
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -97,6 +98,24 @@ async def test_a_head_that_is_too_long_is_not_taken() -> None:
     async with served() as (_, port), connected(port) as client:
         client.write(b"GET /echo HTTP/1.1\r\nX: " + b"x" * (HTTP_LIMITS["max_header_size"] + 1))
         assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("seconds", [0, 7])
+async def test_a_peer_that_vanishes_is_given_up_on_every_connection(seconds: int) -> None:
+    async with served(network_timeout=seconds) as (router, port), connected(port) as client:
+        client.write(request("POST", "/echo/000/a/xhr", body=b""))
+        assert (await client.response()).status == 200
+        client.write(request("POST", "/echo/000/a/xhr", body=b""))
+        async with connected(port) as other:
+            assert (await other.ask("GET", "/echo/info")).status == 200
+        session = router.get_session("a")
+        assert session is not None
+        sock = session._receiver._exchange._connection.stream.socket  # type: ignore[union-attr]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1000
+        assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) == bool(seconds)
+        session.close()
+        session.check(session.due)
+        await client.response()
 
 
 # Signals.

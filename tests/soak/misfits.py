@@ -235,6 +235,8 @@ async def send_garbage(load: Load, name: str, chance: random.Random) -> str:
         if chance.random() < 0.1:
             # Drop by drop.
             for index in range(min(len(data), 40)):
+                if client.writer.is_closing():
+                    break
                 client.write(data[index : index + 1])
                 await asyncio.sleep(0.005)
             data = data[40:]

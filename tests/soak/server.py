@@ -14,13 +14,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
-from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session import Session, SessionState
 from sockjs_tornado.transports.receiving import PollReceiver
 from sockjs_tornado.wire.stream import Connection
@@ -35,6 +34,8 @@ SETTINGS = {
     "max_queue_bytes": 256 * 1024,
     "max_message_size": 256 * 1024,
 }
+#: Of the HTTP server. Those who begin a request and hang are hung up on while the soak runs.
+LIMITS = {"idle_connection_timeout": 30, "body_timeout": 15, "max_body_size": 1024 * 1024}
 #: What the kernel keeps for one client. As much as it likes to would take a stalled client long to fill.
 SEND_BUFFER = 16 * 1024
 #: What must not outlive the clients.
@@ -232,22 +233,20 @@ async def serve(addresses: list[str]) -> None:
     application = Application(
         [*router.urls, ("/state", State, {"router": router, "ledger": ledger})], log_function=lambda handler: None
     )
-    server = HTTPServer(application, max_body_size=1024 * 1024)
     port = 0
+    sockets: list[socket.socket] = []
     for address in addresses:
-        sockets = bind_sockets(port, address)
+        sockets += bind_sockets(port, address)
         port = sockets[0].getsockname()[1]
-        for sock in sockets:
-            # Whoever is accepted inherits it.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        server.add_sockets(sockets)
-    watching = asyncio.create_task(ledger.watch())
-    print(port, flush=True)
-    await stop.wait()
-    watching.cancel()
-    await router.close()
-    server.stop()
-    await server.close_all_connections()
+    for sock in sockets:
+        # Whoever is accepted inherits it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    async with http_server(application, sockets, network_timeout=SETTINGS["network_timeout"], **LIMITS):
+        watching = asyncio.create_task(ledger.watch())
+        print(port, flush=True)
+        await stop.wait()
+        watching.cancel()
+        await router.close()
 
 
 if __name__ == "__main__":
