@@ -1,4 +1,4 @@
-"""Request bodies that Tornado must not gather first: one said to be too long, and one that comes in chunks.
+"""Request bodies that Tornado must not gather first: one said to be too long, and one whose length is not said.
 
 A request is looked at when its head is there. Most go to :class:`~sockjs_tornado.handlers.SockJSHandler`, which has the
 whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end where the limit is reached.
@@ -6,7 +6,7 @@ whole body when it is made; the others go to :class:`StreamedBodyHandler`, and e
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
@@ -15,7 +15,7 @@ from tornado.web import stream_request_body
 
 from .handlers import SockJSHandler
 from .transports.endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
-from .wire.stream import Connection, response_head
+from .wire.stream import Connection, response_head, write_and_close
 
 __all__ = ["StreamedBodyHandler", "url_specs"]
 
@@ -51,8 +51,8 @@ class _BoundedPath(PathMatches):
                 return None
             if "Content-Length" in headers:
                 length = headers["Content-Length"]
-                # Tornado says what is wrong with one that is no number.
-                if length.isdecimal() and (len(length) > 18 or int(length) > self._max_size):
+                # Tornado takes the same length more than once, too.
+                if not length.isdecimal() or len(length) > 18 or int(length) > self._max_size:
                     return None
         return found
 
@@ -81,24 +81,47 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def prepare(self) -> None:
         """Refuse a body that is said to be too long, before it is read."""
-        if "Transfer-Encoding" not in self.request.headers:
-            self._finished = True
-            headers = [*self._too_large(), ("Content-Length", str(len(_TOO_LARGE))), ("Connection", "close")]
-            keeper = self._endpoint.server.container
-            await self.take_over(413, _Refusal(keeper, response_head(413, headers) + _TOO_LARGE))
+        if self.header("Content-Length").isdecimal():
+            await self._refuse(413)
+        elif not self.persistent:
+            # Chunks are not for HTTP/1.0 (RFC 9112, section 6.1).
+            await self._refuse(400)
+
+    async def _refuse(self, status: int) -> None:
+        self._finished = True
+        response = self._refusal(status)
+        container = self._endpoint.server.container
+        if container.closing:
+            # Nobody waits for those who are refused.
+            write_and_close(self._leave(), response)
+        else:
+            await self.take_over(status, _Refusal(container, response))
+
+    def _refusal(self, status: int) -> bytes:
+        body = _TOO_LARGE if status == 413 and self.method != "HEAD" else b""
+        self._endpoint.server.stats.rejected["max_message_size"] += status == 413
+        fields = self._endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
+        return response_head(status, [*fields, ("Content-Length", str(len(body))), ("Connection", "close")]) + body
 
     def data_received(self, chunk: bytes) -> None:
-        """Take a part of the body; what is too much is answered, and passed over to its end."""
-        if self.answered:
-            return
-        self._chunks += chunk
-        if len(self._chunks) > self._max_size:
-            self._chunks.clear()
-            self.respond(413, [*self._too_large(), ("Connection", "close")], _TOO_LARGE)
+        """Take a part of the body; what is too much is answered at once, and passed over to its end."""
+        if not self.answered:
+            self._chunks += chunk
+            if len(self._chunks) > self._max_size:
+                self._chunks.clear()
+                self.answered = True
+                self.set_status(413)
+                self._connection.write(self._refusal(413))
 
-    def _too_large(self) -> list[tuple[str, str]]:
-        self._endpoint.server.stats.rejected["max_message_size"] += 1
-        return self._endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
+    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
+        if self.answered:
+            # All of the body has come: now the connection can end without a reset.
+            self._finished = True
+            write_and_close(self._leave(), b"")
+            return None
+        return super()._serve(session_id)
+
+    head = get = post = delete = patch = put = options = _serve
 
     def body(self) -> bytes:
         """Return the request's body."""

@@ -48,10 +48,12 @@ class Callbacks:
         "_busy",
         "_closing",
         "_dropped",
+        "_expired",
         "_inbox",
-        "_reporting",
         "_session",
+        "_telling",
         "_timeout",
+        "_untold",
         "backlog",
         "connection",
         "is_over",
@@ -66,15 +68,19 @@ class Callbacks:
         self.backlog = 0
         self._busy = False
         self._closing = False
-        # Messages that on_dropped has not been told of; whether it is to be, or is being, told.
+        # Messages that on_dropped has not been told of; whether it is to be told, and whether it is being told.
         self._dropped = 0
-        self._reporting = False
+        self._untold = False
+        self._telling = False
+        # Whether what runs was called off, because it took too long.
+        self._expired = False
         self.is_over = True
 
     def open(self, info: "ConnectionInfo") -> None:
         """Run ``on_open``; False from it, or an exception, rejects the client."""
         self._busy = True
         self.is_over = False
+        accepted = False
         try:
             result = self.connection.on_open(info)
         except _FAILURES as error:
@@ -86,7 +92,8 @@ class Callbacks:
                 self._spawn(self._finish_open(result))
                 return
             else:
-                self._session.accept()
+                accepted = True
+        self._session.entered(accepted)
         self._done()
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -116,8 +123,8 @@ class Callbacks:
     def dropped(self, count: int) -> None:
         """Run ``on_dropped``, after what is running; what it loses itself is told with the next loss."""
         self._dropped += count
-        if not self._reporting:
-            self._reporting = True
+        if not self._telling:
+            self._untold = True
             if not self._busy:
                 self._done()
 
@@ -144,9 +151,11 @@ class Callbacks:
     def _done(self) -> None:
         """Go on with what came while a callback was running."""
         self._busy = False
-        if self._reporting:
+        if self._untold:
             self._busy = True
-            if self._report():
+            telling = self._tell()
+            if telling is not None:
+                self._spawn(self._finish_telling(telling))
                 return
             self._busy = False
         if self._inbox:
@@ -165,8 +174,10 @@ class Callbacks:
                     return
             self._end()
 
-    def _report(self) -> bool:
-        """Run ``on_dropped``; return whether it goes on as a task."""
+    def _tell(self) -> Awaitable[object] | None:
+        """Run ``on_dropped``; return what is to be awaited of it."""
+        self._untold = False
+        self._telling = True
         count, self._dropped = self._dropped, 0
         try:
             result = self.connection.on_dropped(count)
@@ -174,14 +185,13 @@ class Callbacks:
             self._failed("on_dropped", error)
         else:
             if isawaitable(result):
-                self._spawn(self._finish_report(result))
-                return True
-        self._reporting = False
-        return False
+                return result
+        self._telling = False
+        return None
 
-    async def _finish_report(self, result: Awaitable[object]) -> None:
+    async def _finish_telling(self, result: Awaitable[object]) -> None:
         await self._guard("on_dropped", result)
-        self._reporting = False
+        self._telling = False
         await self._finish_inbox()
 
     def _end(self) -> None:
@@ -198,7 +208,7 @@ class Callbacks:
     async def _finish_open(self, result: Awaitable[object]) -> None:
         if await self._guard("on_open", result) is False:
             self._session.close()
-        self._session.accept()
+        self._session.entered(True)
         await self._finish_inbox()
 
     async def _finish_close(self, result: Awaitable[object]) -> None:
@@ -211,6 +221,12 @@ class Callbacks:
 
     async def _finish_inbox(self) -> None:
         while self._inbox:
+            if self._untold:
+                telling = self._tell()
+                if telling is not None:
+                    await self._guard("on_dropped", telling)
+                    self._telling = False
+                continue
             message = self._inbox.popleft()
             self.backlog -= len(message) + _MESSAGE_SHARE
             if not self._inbox:
@@ -225,20 +241,32 @@ class Callbacks:
         self._done()
 
     async def _guard(self, name: str, result: Awaitable[object]) -> object:
-        limit = None
+        if self._timeout is None:
+            return await self._await(name, result)
+        task = asyncio.current_task()
+        assert task is not None
+        deadline = asyncio.get_running_loop().call_later(self._timeout, self._expire, name, task)
         try:
-            if self._timeout is None:
-                return await result
-            async with asyncio.timeout(self._timeout) as limit:
-                return await result
+            return await self._await(name, result)
+        finally:
+            deadline.cancel()
+            if self._expired:
+                self._expired = False
+                task.uncancel()
+
+    async def _await(self, name: str, result: Awaitable[object]) -> object:
+        try:
+            return await result
         except _FAILURES as error:
-            if limit is not None and limit.expired():
-                late = TimeoutError(f"took longer than callback_timeout ({self._timeout:g} s)")
-                late.__cause__ = error
-                self._failed(name, late)
-            else:
+            if not self._expired:
                 self._failed(name, error)
             return None
+
+    def _expire(self, name: str, task: "asyncio.Task[Any]") -> None:
+        """Call off what takes too long; its session ends now, whatever it makes of that."""
+        self._expired = True
+        self._failed(name, TimeoutError(f"takes longer than callback_timeout ({self._timeout:g} s)"))
+        task.cancel()
 
     def _failed(self, name: str, error: BaseException) -> None:
         session = self._session

@@ -32,7 +32,9 @@ class LegacySession:
             stats: Without effect.
             binary: As for the connection's ``send``.
         """
-        self.conn.send(msg, binary)
+        # After the end it goes nowhere, as any message.
+        if self.conn is not None:
+            self.conn.send(msg, binary)
 
     def get_close_reason(self) -> tuple[int, str]:
         """Return close code and reason, those of a plain ``close()`` while the session is open."""

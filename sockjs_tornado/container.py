@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
 import itertools
 import logging
 import math
@@ -16,11 +18,14 @@ from .session import Session, SessionState
 from .settings import Settings
 from .wire.stream import READ_SIZE
 
-__all__ = ["Deadlines", "SessionContainer"]
+__all__ = ["Deadlines", "SessionContainer", "check_seconds"]
 
 
 logger = logging.getLogger(__name__)
 
+
+#: Seconds beyond ``disconnect_delay`` that clients have at the end.
+GRACE: Final = 10
 
 #: Sessions that are dealt with before others get their turn.
 SLICE: Final = 200
@@ -172,7 +177,8 @@ class SessionContainer:
         self._all: dict[Session, str] = {}
         self._settings = settings
         self._by_ip: Counter[str] = Counter()
-        self._unopened = 0
+        # Those whose on_open is not through; it may run on after the client has left.
+        self._opening: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._labels = itertools.count(1)
@@ -192,10 +198,10 @@ class SessionContainer:
         """Keep a session until it is over; one without an id cannot be found by :meth:`get`."""
         if session.state is SessionState.CLOSED:
             return  # by the connection's own constructor
-        ip = session.conn_info.ip
+        ip = _network(session.conn_info.ip)
         self._all[session] = ip
         self._by_ip[ip] += 1
-        self._unopened += not session.is_accepted
+        self._opening.add(session)
         if session.session_id is not None:
             self._by_id[session.session_id] = session
 
@@ -208,7 +214,6 @@ class SessionContainer:
         self.cancel(session)
         ip = self._all.pop(session, None)
         if ip is not None:
-            self._unopened -= not session.is_accepted
             self._by_ip[ip] -= 1
             if not self._by_ip[ip]:
                 del self._by_ip[ip]
@@ -216,9 +221,9 @@ class SessionContainer:
             del self._by_id[session.session_id]
         self._look_whether_empty()
 
-    def accepted(self, session: Session) -> None:
-        """Hear that the application has let a session's client in."""
-        self._unopened -= session in self._all
+    def entered(self, session: Session) -> None:
+        """Hear that ``on_open`` of a session is through, or never begins."""
+        self._opening.discard(session)
 
     def full(self, ip: str) -> str | None:
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
@@ -227,9 +232,9 @@ class SessionContainer:
             return "draining"
         if 0 < settings.max_sessions <= len(self._all):
             return "max_sessions"
-        if 0 < settings.max_sessions_per_ip <= self._by_ip[ip]:
+        if 0 < settings.max_sessions_per_ip <= self._by_ip[_network(ip)]:
             return "max_sessions_per_ip"
-        if 0 < settings.max_unopened_sessions <= self._unopened:
+        if 0 < settings.max_unopened_sessions <= len(self._opening):
             return "max_unopened_sessions"
         return None
 
@@ -292,23 +297,49 @@ class SessionContainer:
         """Close every session and wait until each client has its close frame or is out of time.
 
         That is at most ``disconnect_delay`` for a client that is between two polls. Callbacks that are still running
-        afterwards have as long again.
+        afterwards have as long again, and are cancelled then.
         """
         self.closing = True
         await self._close_all(list(self), 0, code, reason)
         if self._emptied is None:
             self._emptied = asyncio.Event()
         self._look_whether_empty()
-        await self._emptied.wait()
+        # A client that takes its last bytes a few at a time is not waited for without end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience + GRACE):
+                await self._emptied.wait()
         current = asyncio.current_task()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 # A callback that ends may be followed by on_close.
                 while tasks := self._tasks - {current}:
                     await asyncio.wait(tasks)
+        if tasks := self._tasks - {current}:
+            logger.warning("%d callbacks did not end, and were cancelled", len(tasks))
+            for task in tasks:
+                task.cancel()
+            # What follows on their end, on_close for one, has a turn.
+            await asyncio.wait(tasks, timeout=GRACE)
         self._deadlines.close()
 
     @property
     def open_sessions(self) -> list[Session]:
         """The sessions that the application has accepted and that are not closed."""
         return [session for session in self._all if session.state is SessionState.OPEN and session.is_accepted]
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise ValueError where ``value`` is no number of seconds."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: got {value!r}, takes a number of seconds, 0 or more")
+
+
+@functools.lru_cache(maxsize=1024)
+def _network(ip: str) -> str:
+    """Return the address that a client counts under: of IPv6, one host has all of a /64."""
+    if ":" not in ip:
+        return ip
+    try:
+        return str(ipaddress.IPv6Network((ip.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return ip

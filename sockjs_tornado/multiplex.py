@@ -70,9 +70,11 @@ class ChannelReceiver:
             self._carrier.send(f"msg,{self._name},{message!s}")
         if self._carrier.session.is_congested:
             self.session.pause(self)
-            self._carrier.session.on_drained(self._resume)
+            self._carrier.session.forget_waiter(self.resume)
+            self._carrier.session.on_drained(self.resume)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Hear that the connection takes more."""
         self.session.resume(self)
 
     def send_prepared(self, message: PreparedMessage) -> None:
@@ -153,6 +155,7 @@ class MultiplexConnection(SockJSConnection):
         """Forget a channel that one side has closed."""
         endpoint = self._endpoints.pop(name, None)
         if endpoint is not None:
+            self.session.forget_waiter(endpoint.resume)
             endpoint.session.lose(endpoint, code, reason)
             # Nobody is there any more to say so.
             endpoint.reading.set()

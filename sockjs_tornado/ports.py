@@ -77,8 +77,8 @@ class Host(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``coroutine`` as a task, at once where Python can."""
 
-    def accepted(self, session: "Session") -> None:
-        """Hear that the application has let the session's client in."""
+    def entered(self, session: "Session") -> None:
+        """Hear that ``on_open`` of the session is through, or never begins."""
 
     def remove(self, session: "Session") -> None:
         """Forget a session that is over."""

@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from .bodies import url_specs
 from .connection import ConnectionInfo, SockJSConnection
-from .container import SessionContainer
+from .container import SessionContainer, check_seconds
 from .exceptions import ConfigurationError, ConnectionClosed
 from .origins import OriginPolicy
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
@@ -164,9 +164,12 @@ class SockJSRouter:
             reason: The same in words.
 
         Raises:
-            ValueError: The code is another one; nothing is closed.
+            ValueError: The code is another one, or the seconds are no number of 0 or more; nothing is closed.
+
+        Cancelled, it leaves a router that lets nobody in, and whose clients are still there; it may be called again.
         """
         check_close_code(code)
+        check_seconds("seconds", seconds)
         await self.container.drain(seconds, code, reason)
         self.closed = True
 
@@ -174,8 +177,8 @@ class SockJSRouter:
         """Close the router: no new session is let in, and every client is told.
 
         Waits until each client has its close frame or is out of time (a polling client has ``disconnect_delay`` to
-        come for it), and until the application's callbacks have ended. Afterwards the router's URLs answer 404 and its
-        timer is stopped. Closing twice does nothing more.
+        come for it), and until the application's callbacks have ended, or have had as long again and are cancelled.
+        Afterwards the router's URLs answer 404 and its timer is stopped. Closing twice does nothing more.
 
         Args:
             code: Close code that the clients see, as :meth:`SockJSConnection.close` takes it.

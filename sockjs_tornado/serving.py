@@ -7,12 +7,12 @@ What is done here, every application may do by itself: nothing in the package ne
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from .protocol import CloseCode
+from .container import check_seconds
+from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
 from .wire.sockets import give_up_silent
 
@@ -39,6 +40,9 @@ HTTP_LIMITS: Final = MappingProxyType(
         "max_body_size": 16 * 1024 * 1024,
     }
 )
+
+#: Seconds in which, at the very end, clients hear of it and callbacks end.
+LAST: Final = 1
 
 #: Seconds to wait when there are no more file descriptors for further clients.
 PAUSE: Final = 0.5
@@ -76,9 +80,9 @@ class _PatientSocket(socket.socket):
             IOLoop.current().update_handler(self.fileno(), IOLoop.READ)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def http_server(
-    application: Application, sockets: Iterable[socket.socket], *, network_timeout: float = 30, **options: Any
+    application: Application, sockets: Sequence[socket.socket], *, network_timeout: float = 30, **options: Any
 ) -> AsyncIterator[HTTPServer]:
     """Have an application served while the context is open.
 
@@ -90,15 +94,20 @@ async def http_server(
             leaves it to the system.
         options: Of Tornado's ``HTTPServer``, in place of or beside those of :data:`HTTP_LIMITS`.
     """
-    server = HTTPServer(application, **{**HTTP_LIMITS, **options})
-    patient = []
-    for sock in sockets:
-        if network_timeout:
-            # Accepted connections inherit it.
-            give_up_silent(sock, network_timeout)
-        patient.append(_PatientSocket(fileno=sock.detach()))
-        patient[-1].setblocking(False)
-    server.add_sockets(patient)
+    with contextlib.ExitStack() as bound:
+        for sock in sockets:
+            bound.callback(sock.close)
+        server = HTTPServer(application, **{**HTTP_LIMITS, **options})
+        patient = []
+        for sock in sockets:
+            if network_timeout:
+                # Accepted connections inherit it.
+                give_up_silent(sock, network_timeout)
+            patient.append(_PatientSocket(fileno=sock.detach()))
+            bound.callback(patient[-1].close)
+            patient[-1].setblocking(False)
+        server.add_sockets(patient)
+        bound.pop_all()
     try:
         yield server
     finally:
@@ -109,7 +118,7 @@ async def http_server(
 async def serve(
     application: Application,
     routers: Iterable[SockJSRouter],
-    sockets: Iterable[socket.socket],
+    sockets: Sequence[socket.socket],
     *,
     drain_time: float = 5,
     deadline: float = 30,
@@ -119,7 +128,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT comes, then drain the routers, stop listening and return.
 
-    A second signal ends the draining. Call it in the main thread, which is where Python hears of signals.
+    A second signal ends the draining: who has not heard of it is closed at once. So is everybody where the call is
+    cancelled. Call it in the main thread, which is where Python hears of signals.
 
     Args:
         application: The application; its routes hold the routers' URL specs.
@@ -131,26 +141,47 @@ async def serve(
         reason: The same in words.
         options: Of :func:`http_server`, and of Tornado's ``HTTPServer``, such as ``xheaders`` and ``ssl_options``, in
             place of or beside those of :data:`HTTP_LIMITS`.
+
+    Raises:
+        ValueError: The code may not stand in a close frame, or a number of seconds is none.
     """
+    check_close_code(code)
+    check_seconds("drain_time", drain_time)
+    check_seconds("deadline", deadline)
+    routers = list(routers)
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
 
     def hear(number: int, frame: object) -> None:
         loop.call_soon_threadsafe(signals.put_nowait, number)
 
+    async def drain(seconds: float) -> None:
+        # That of one may fail; the others are waited for all the same.
+        draining = (router.drain(seconds, code, reason) for router in routers)
+        for result in await asyncio.gather(*draining, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
     # Not loop.add_signal_handler, which Windows lacks.
     before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         async with http_server(application, sockets, **options):
-            await signals.get()
-            draining = asyncio.gather(*(router.drain(drain_time, code, reason) for router in routers))
-            hurried = asyncio.ensure_future(signals.get())
-            await asyncio.wait((draining, hurried), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            if not draining.done():
-                logger.warning("stopped before all clients had heard of it")
-                draining.cancel()
-            await asyncio.gather(draining, return_exceptions=True)
+            try:
+                await signals.get()
+                draining = asyncio.ensure_future(drain(drain_time))
+                hurried = asyncio.ensure_future(signals.get())
+                await asyncio.wait((draining, hurried), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+                hurried.cancel()
+                if draining.done():
+                    await draining
+                else:
+                    logger.warning("stopped before all clients had heard of it")
+                    draining.cancel()
+            finally:
+                # However it ends: who has not heard of it does so now, and every connection has its on_close.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST):
+                        await drain(0)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -23,6 +23,9 @@ __all__ = ["Session", "SessionState"]
 
 logger = logging.getLogger(__name__)
 
+#: POSTs of one client that may wait for the application to catch up.
+MAX_HELD: Final = 4
+
 #: Characters queued for one client above which an awaited ``send`` waits.
 HIGH_WATER: Final = 64 * 1024
 
@@ -87,6 +90,7 @@ class Session(LegacySession):
         "__dict__",
         "__weakref__",
         "_callbacks",
+        "_held",
         "_hold",
         "_host",
         "_judging",
@@ -94,7 +98,6 @@ class Session(LegacySession):
         "_queued",
         "_rate_limit",
         "_receiver",
-        "_sending",
         "_settings",
         "_stats",
         "_thread",
@@ -143,7 +146,7 @@ class Session(LegacySession):
         self._told = False
         self._judging = False
         self._waiters: list[Callable[[], None]] | None = None
-        self._sending: list[Callable[[], None]] | None = None
+        self._held: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
         self._rate_limit = RateLimit(*rate, self._host.now()) if rate else None
         self.label = self._host.next_label()
@@ -167,11 +170,10 @@ class Session(LegacySession):
 
     # What the client's side reports.
 
-    def accept(self) -> None:
-        """Hear that ``on_open`` has let the client in."""
-        if not self.is_closed:
-            self.is_accepted = True
-            self._host.accepted(self)
+    def entered(self, accepted: bool) -> None:
+        """Hear that ``on_open`` is through, and whether it has let the client in."""
+        self.is_accepted = accepted and not self.is_closed
+        self._host.entered(self)
 
     def belongs_to(self, ip: str) -> bool:
         """Tell whether a request from ``ip`` may use the session (``verify_ip``)."""
@@ -266,16 +268,18 @@ class Session(LegacySession):
         if self.state is OPENED and self._receiver is None:
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
-    def receive(self, messages: Sequence[Message]) -> bool:
-        """Hand the client's messages to the application, in order; what it sends meanwhile leaves together.
+    def admits(self, count: int) -> bool:
+        """Tell whether the client may send so many messages now (``max_inbound_rate``), and count them."""
+        limit = self._rate_limit
+        # To send none is not for nothing.
+        if limit is None or self.state is not OPENED or limit.take(max(count, 1), self._host.now()):
+            return True
+        self._stats.rejected["max_inbound_rate"] += 1
+        return False
 
-        Returns:
-            False where the client sends faster than it may (``max_inbound_rate``); nothing was taken then.
-        """
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
         if self.state is OPENED:
-            if self._rate_limit is not None and not self._rate_limit.take(len(messages), self._host.now()):
-                self._stats.rejected["rate"] += 1
-                return False
             self._stats.messages_received += len(messages)
             self._hold |= _CORKED
             callbacks = self._callbacks
@@ -285,25 +289,36 @@ class Session(LegacySession):
                 self._flush()
             if callbacks.backlog and self.is_behind and self._receiver is not None:
                 self._receiver.pause_reading()
-        return True
 
     def caught_up(self) -> None:
         """Hear that the application has worked off what the client had sent."""
         if self._receiver is not None:
             self._receiver.resume_reading()
-        self._let_senders_go()
+        self._let_held_go()
 
-    def after_catching_up(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the application has worked off what the client had sent, or the session ends."""
-        if self._sending is None:
-            self._sending = []
-        self._sending.append(callback)
+    def hold(self, callback: Callable[[], None]) -> bool:
+        """Call ``callback`` once the application has worked off what the client had sent, or the session ends.
 
-    def _let_senders_go(self) -> None:
-        senders = self._sending
-        if senders is not None:
-            self._sending = None
-            for callback in senders:
+        Returns:
+            False where so many wait for that already that nobody else may.
+        """
+        if self._held is None:
+            self._held = []
+        if len(self._held) >= MAX_HELD:
+            return False
+        self._held.append(callback)
+        return True
+
+    def forget_held(self, callback: Callable[[], None]) -> None:
+        """Undo :meth:`hold` for somebody who waits no more."""
+        if self._held is not None and callback in self._held:
+            self._held.remove(callback)
+
+    def _let_held_go(self) -> None:
+        held = self._held
+        if held is not None:
+            self._held = None
+            for callback in held:
                 callback()
 
     def pause(self, receiver: Receiver) -> None:
@@ -532,18 +547,16 @@ class Session(LegacySession):
                 self._wake()
 
     def _wake(self) -> None:
-        waiters = self._waiters
-        if waiters is not None and not self.is_congested:
-            self._waiters = None
-            for callback in waiters:
-                callback()
+        # Who is called may send, so that the others have to wait on.
+        while self._waiters and not self.is_congested:
+            self._waiters.pop(0)()
 
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
         self._hold &= ~_PAUSED
         self._wake()
-        self._let_senders_go()
+        self._let_held_go()
         if self.session_id is None:
             # The receiver knows when it has said goodbye, and reports it.
             self.due = _NEVER
@@ -564,6 +577,9 @@ class Session(LegacySession):
         self._set_state(CLOSED)
         self.due = _NEVER
         self._outbox.clear()
+        if self._callbacks.is_over:
+            # Before on_open has begun, or after all.
+            self._host.entered(self)
         self._host.remove(self)
         self.let_go()
 

@@ -69,8 +69,8 @@ class FakeHost:
         if self._eager:
             self._step(coroutine)
 
-    def accepted(self, session: Session) -> None:
-        assert session.is_accepted
+    def entered(self, session: Session) -> None:
+        pass
 
     def remove(self, session: Session) -> None:
         assert session not in self.removed

@@ -10,6 +10,7 @@ from doubles import FakeHost, KeptSession, Notes, Receiver, make_session
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
+from sockjs_tornado.session import MAX_HELD
 
 SLOW = (3008, "Slow consumer")
 
@@ -273,26 +274,31 @@ def test_an_awaited_send_waits_from_half_of_the_bound_on(
 def test_a_client_may_send_so_many_a_second(host: FakeHost) -> None:
     session = make_session(host, max_inbound_rate=(1, 3))
     Receiver(session).attach()
-    assert session.receive(["1", "2", "3"])
-    assert not session.receive(["4"])
-    assert session._stats.rejected == {"rate": 1}
+    assert session.admits(3)
+    assert not session.admits(1)
+    assert session._stats.rejected == {"max_inbound_rate": 1}
     host.time += 1
-    assert session.receive(["4"])
-    assert session.connection.heard == ["open", "1", "2", "3", "4"]
+    assert session.admits(1)
 
 
 def test_a_rate_alone_lets_as_many_come_at_once(host: FakeHost) -> None:
     session = make_session(host, max_inbound_rate=5)
     Receiver(session).attach()
-    assert session.receive(["x"] * 5)
-    assert not session.receive(["x"])
+    assert session.admits(5)
+    assert not session.admits(1)
+
+
+def test_to_send_nothing_counts_too(host: FakeHost) -> None:
+    session = make_session(host, max_inbound_rate=2)
+    Receiver(session).attach()
+    assert [session.admits(0) for _ in range(3)] == [True, True, False]
 
 
 def test_a_closed_session_refuses_nobody(host: FakeHost) -> None:
     session = make_session(host, max_inbound_rate=1)
     Receiver(session).attach()
     session.close()
-    assert session.receive(["x"] * 100)
+    assert session.admits(100)
 
 
 async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost) -> None:
@@ -306,10 +312,11 @@ async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost
     assert session.is_behind
     assert not receiver.reading
     let_go: list[int] = []
-    session.after_catching_up(lambda: let_go.append(1))
-    session.after_catching_up(lambda: let_go.append(2))
+    held = [lambda number=number: let_go.append(number) for number in range(MAX_HELD + 1)]
+    assert [session.hold(callback) for callback in held] == [True] * MAX_HELD + [False]
+    session.forget_held(held[0])
     session.close()
-    assert let_go == [1, 2]
+    assert let_go == [1, 2, 3]
     assert not session.is_behind
     for coroutine in host._running:
         coroutine.close()

@@ -1,14 +1,18 @@
 """What keeps clients from using a server up: how many, how much, how fast, how long."""
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
 import pytest
 from application import Echo, Journal, LogWatch, Noted, Serve, congest
-from client import FRAMED, HANDSHAKE, TEXT, Connect, Join, WebSocket, asking, frame, request, settle, within
+from client import FRAMED, HANDSHAKE, TEXT, Client, Connect, Join, WebSocket, asking, frame, request, settle, within
+from tornado.web import Application
 
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado.serving import bind_sockets, http_server
+from sockjs_tornado.session import MAX_HELD
 from sockjs_tornado.wire.sockets import acknowledged
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
@@ -92,10 +96,41 @@ async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
     assert is_refused(await opening(connect, server, "xhr_streaming", "b"))
     Doorman.may_open.set()
     await settle(connect, server)
-    # One has been let in. The other one was rejected, and is there until its client has been told.
     assert (await opening(connect, server, "xhr_streaming", "c")).status == 200
     await settle(connect, server)
     assert not router.container.full("127.0.0.1")
+
+
+async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect: Connect) -> None:
+    class Doorman(SockJSConnection):
+        may_open: asyncio.Event
+
+        async def on_open(self, info: Any) -> None:
+            await self.may_open.wait()
+
+    Doorman.may_open = asyncio.Event()
+    router = SockJSRouter(Doorman, "/echo", {"max_unopened_sessions": 2})
+    server = await serve(router)
+    for session in ("a", "b"):
+        client = await connect(server)
+        client.write(ask_for("websocket", f"/echo/000/{session}"))
+        assert (await client.head()).status == 101
+        await client.leave()
+        await settle(connect, server)
+    assert len(router.container) == 0
+    assert is_refused(await opening(connect, server, "websocket", "c"))
+    Doorman.may_open.set()
+    await settle(connect, server)
+    assert (await opening(connect, server, "websocket", "c")).status == 101
+
+
+async def test_a_host_s_ipv6_addresses_count_as_one() -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_sessions_per_ip": 1, "disconnect_delay": 0.01})
+    info = ConnectionInfo(ip="2001:db8::1", uri="", prefix="", transport="xhr", headers={}, cookies=None)
+    router.create_session("a", True, info)
+    assert router.container.full("2001:db8::ffff:1") == "max_sessions_per_ip"
+    assert router.container.full("2001:db8:0:1::1") is None
+    await within(router.close())
 
 
 # How much.
@@ -161,6 +196,100 @@ async def test_a_client_may_leave_within_a_body_in_chunks(serve: Serve, connect:
 
 
 @SENDING
+@pytest.mark.parametrize("field", ["2000, 2000", "2000\r\nContent-Length: 2000"], ids=["a list", "two fields"])
+async def test_a_length_that_is_said_twice_is_not_overlooked(
+    serve: Serve, connect: Connect, name: str, field: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000}))
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    client.write(request("POST", f"/echo/000/abc/{name}", f"Content-Length: {field}") + b'["' + b"x" * 1996 + b'"]')
+    assert (await client.response()).status == 413
+    assert await client.rest() == b""
+
+
+@SENDING
+async def test_what_tornado_unpacks_is_measured(serve: Serve, connect: Connect, name: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    async with http_server(application, sockets, decompress_request=True):
+        client = await Client.connect(port)
+        await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+        packed = gzip.compress(b'["' + b"x" * 100_000 + b'"]')
+        assert len(packed) < 1000
+        response = await client.ask("POST", f"/echo/000/abc/{name}", "Content-Encoding: gzip", body=packed)
+        assert response.status == 413
+        await client.leave()
+        session = router.get_session("abc")
+        assert session is not None
+        session.check(session.due)
+        await within(router.close())
+
+
+async def test_much_too_much_in_chunks_gets_its_answer_too(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000})))
+    client.write(request("POST", "/echo/000/abc/xhr_send", "Transfer-Encoding: chunked"))
+    for _ in range(50):
+        client.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    client.write(b"0\r\n\r\n")
+    assert (await client.response()).status == 413
+    assert await client.rest() == b""
+
+
+async def test_chunks_are_not_for_http_1_0(serve: Serve, connect: Connect) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000})))
+    head = request("POST", "/echo/000/abc/xhr_send", "Transfer-Encoding: chunked", version="HTTP/1.0")
+    client.write(head + b"fff\r\n" + b"x" * 0xFFF)
+    assert (await client.response()).status == 400
+    assert await client.rest() == b""
+
+
+async def test_refused_clients_do_not_keep_a_router_open(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    closing = asyncio.ensure_future(router.close())
+    await asyncio.sleep(0)
+    client = await connect(server)
+    client.write(request("POST", "/echo/000/abc/xhr_send", "Content-Length: 99999999"))
+    assert (await client.response()).status == 413
+    await within(closing)
+
+
+@SENDING
+async def test_only_so_many_posts_wait(serve: Serve, connect: Connect, name: str) -> None:
+    class Busy(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: str) -> None:
+            await self.may_go_on.wait()
+
+    Busy.may_go_on = asyncio.Event()
+    journal = Journal(Busy)
+    router = SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000, "disconnect_delay": 60})
+    server = await serve(router)
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection = await journal.connection()
+    first = await connect(server)
+    first.write(request("POST", f"/echo/000/abc/{name}", body=json.dumps(["x", "y" * 500]).encode()))
+    for round_ in range(2):
+        held = [await connect(server) for _ in range(2 * MAX_HELD)]
+        for sender in held:
+            sender.write(request("POST", f"/echo/000/abc/{name}", body=b"[]"))
+        await settle(connect, server)
+        assert len(connection.session._held or ()) == MAX_HELD, round_
+        # Who leaves makes room, and leaves nothing behind.
+        for sender in held:
+            await sender.leave()
+        await settle(connect, server)
+        assert len(connection.session._held or ()) <= 1
+    Busy.may_go_on.set()
+    assert (await first.response()).status in (200, 204)
+
+
+@SENDING
 async def test_too_many_messages_in_a_request_are_refused(serve: Serve, connect: Connect, name: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_messages_per_request": 3})))
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
@@ -206,7 +335,7 @@ async def test_a_client_that_posts_too_fast_is_told(serve: Serve, connect: Conne
     assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["1","2"]')).status in (200, 204)
     response = await client.ask("POST", f"/echo/000/abc/{name}", body=b'["3"]')
     assert (response.status, response.text) == (429, "Too many messages a second.")
-    assert router.stats.rejected == {"rate": 1}
+    assert router.stats.rejected == {"max_inbound_rate": 1}
     # The session lives on.
     assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["1","2"]\n'
 
@@ -252,7 +381,7 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
     assert await connection.closed() == (1011, "Internal error")
     assert await peer.frame() == 'c[1011,"Internal error"]'
     assert connection.cancelled  # type: ignore[attr-defined]
-    assert "took longer than callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
+    assert "takes longer than callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
 
 
 @pytest.mark.parametrize("name", ["on_open", "on_close"])
@@ -266,6 +395,31 @@ async def test_any_callback_may_be_too_slow(serve: Serve, join: Join, logged: Lo
     assert await peer.frame() == "o"
     await within(router.close())
     logged.take(f"{name} of")
+
+
+async def test_a_callback_that_will_not_be_cancelled_keeps_no_session_open(
+    serve: Serve, join: Join, logged: LogWatch
+) -> None:
+    class Stubborn(Noted):
+        may_end: asyncio.Event
+
+        async def on_message(self, message: str) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await self.may_end.wait()
+
+    Stubborn.may_end = asyncio.Event()
+    journal = Journal(Stubborn)
+    peer = join(await serve(SockJSRouter(journal, "/echo", {"callback_timeout": 0.05})), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'c[1011,"Internal error"]'
+    logged.take("on_message of")
+    connection = await journal.connection()
+    assert connection.closes == []
+    Stubborn.may_end.set()
+    assert await connection.closed() == (1011, "Internal error")
 
 
 async def test_a_callback_s_own_timeout_is_its_own_failure(serve: Serve, join: Join, logged: LogWatch) -> None:

@@ -648,21 +648,25 @@ async def test_close_waits_for_an_on_close_that_follows_a_callback(container: Se
     assert ended == [session.connection]
 
 
-async def test_close_gives_up_on_a_callback_after_disconnect_delay() -> None:
+@pytest.mark.parametrize("callback", ["on_message", "on_close"])
+async def test_close_cancels_a_callback_after_disconnect_delay(logged: LogWatch, callback: str) -> None:
     container = SessionContainer(Settings(disconnect_delay=0.01))
-    gate = asyncio.Event()
-    ended = asyncio.Event()
+    ended = []
 
-    async def on_close(conn: Notes) -> None:
-        await gate.wait()
-        ended.set()
+    async def hang(conn: Notes, *args: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(callback)
 
-    session = keep(container, acts={"on_close": on_close})
+    session = keep(container, acts={callback: hang})
     Receiver(session).attach()
+    session.receive(["x"])
     await container.close(3000, "Go away!")
-    assert not ended.is_set()
-    gate.set()
-    await ended.wait()
+    assert ended == [callback]
+    # on_close has run in any case.
+    assert session.connection.heard[-1] == (3000, "Go away!")
+    logged.take("1 callbacks did not end, and were cancelled")
 
 
 async def test_close_waits_for_connections_on_their_way(container: SessionContainer) -> None:

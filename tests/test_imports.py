@@ -91,7 +91,7 @@ ALLOWED = {
     # What applications import where they want it: no other row names them.
     "migrate": Allowed("connection exceptions protocol", types="session"),
     "serving": Allowed(
-        "protocol router wire.sockets",
+        "container protocol router wire.sockets",
         outside="tornado.httpserver tornado.ioloop tornado.netutil tornado.web",
         effects="asyncio signal socket",
     ),

@@ -14,7 +14,7 @@ from client import HANDSHAKE, TEXT, Client, WebSocket, frame, request, within
 from programs import ServerProgram
 from tornado.web import Application
 
-from sockjs_tornado import SockJSRouter
+from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, http_server, serve
 
 RESTART = 'c[1012,"Service restart"]'
@@ -164,6 +164,50 @@ async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
     assert session is not None
     session.check(session.due)
     router.container._deadlines.close()
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancelled"])
+async def test_every_connection_has_its_on_close_however_it_ends(end: str, logged: LogWatch) -> None:
+    closes: list[object] = []
+
+    class Kept(SockJSConnection):
+        def on_close(self) -> None:
+            closes.append((self.close_code, self.close_reason))
+
+    router = SockJSRouter(Kept, "/echo", {"disconnect_delay": 600})
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    serving = asyncio.ensure_future(serve(application, [router], sockets, drain_time=600, deadline=0.05))
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(port)) for _ in range(5)]
+        websockets = [await open_websocket(client) for client in clients]
+        if end == "cancelled":
+            serving.cancel()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert [await websocket.text() for websocket in websockets] == [RESTART] * 5
+        for client in clients:
+            client.writer.close()
+        await asyncio.wait([serving], timeout=30)
+    assert serving.cancelled() == (end == "cancelled")
+    assert closes == [(1012, "Service restart")] * 5
+    if end == "deadline":
+        logged.take("stopped before all clients had heard of it")
+
+
+@pytest.mark.parametrize("wrong", [{"code": 99}, {"drain_time": -1}, {"deadline": float("nan")}])
+async def test_what_could_not_be_done_at_the_end_is_refused_at_the_start(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)) if "code" not in wrong else "99"):
+        await serve(Application(), [SockJSRouter(Echo, "/echo")], [], **wrong)
+
+
+async def test_a_server_that_cannot_be_made_leaves_no_socket() -> None:
+    sockets = bind_sockets(0, "127.0.0.1")
+    with pytest.raises(TypeError):
+        async with http_server(Application(), sockets, no_such_option=True):
+            pass
+    assert [sock.fileno() for sock in sockets] == [-1]
 
 
 # No more file descriptors.

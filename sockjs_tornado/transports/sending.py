@@ -37,25 +37,33 @@ class SendingEndpoint(Endpoint):
             return None
         settings = self.server.settings
         if session.is_overrun:
-            self._refuse(exchange, 429, "Too many messages are waiting.")
+            self._refuse(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
+            return None
+        # What Tornado has unpacked may be longer than what was said.
+        if len(exchange.body()) > settings.max_message_size:
+            self._refuse(exchange, 413, "Payload too large.", "max_message_size")
             return None
         try:
             messages = decode_payload(self.payload(exchange))
         except PayloadError as error:
-            self._refuse(exchange, 500, str(error))
+            exchange.respond(500, self.headers(exchange, PLAIN_TEXT, NO_CACHE), str(error).encode())
             return None
         if len(messages) > settings.max_messages_per_request:
-            self._refuse(exchange, 413, "Too many messages.")
+            self._refuse(exchange, 413, "Too many messages.", "max_messages_per_request")
             return None
-        if not session.receive(messages):
-            self._refuse(exchange, 429, "Too many messages a second.")
+        if not session.admits(len(messages)):
+            exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
             return None
+        session.receive(messages)
         if session.is_behind:
-            return exchange.hold(_Accepting(self, exchange, session))
+            accepting = _Accepting(self, exchange, session)
+            if accepting.wait():
+                return exchange.hold(accepting)
         self.accept(exchange)
         return None
 
-    def _refuse(self, exchange: Exchange, status: int, why: str) -> None:
+    def _refuse(self, exchange: Exchange, status: int, why: str, limit: str) -> None:
+        self.server.stats.rejected[limit] += 1
         exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE), why.encode())
 
 
@@ -68,15 +76,22 @@ class _Accepting:
     def __init__(self, endpoint: SendingEndpoint, exchange: Exchange, session: Session) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
+        self._session = session
         self._keeper = endpoint.server.container
         self.bucket: int | None = None
-        self.due = self._keeper.now() + endpoint.server.settings.heartbeat_delay
+        self.due = inf
+
+    def wait(self) -> bool:
+        """Begin to wait; return whether that may be."""
+        if not self._session.hold(self._answer):
+            return False
+        self.due = self._keeper.now() + self._endpoint.server.settings.heartbeat_delay
         self._keeper.schedule(self)
-        session.after_catching_up(self._answer)
+        return True
 
     def _answer(self) -> None:
+        self.lost()
         if not self._exchange.answered:
-            self.lost()
             self._endpoint.accept(self._exchange)
 
     def check(self, now: float) -> None:
@@ -85,6 +100,7 @@ class _Accepting:
 
     def lost(self) -> None:
         """Hear that the client has left: nobody waits for the answer."""
+        self._session.forget_held(self._answer)
         self._keeper.cancel(self)
         self.due = inf
 

@@ -74,6 +74,7 @@ class WebSocketReceiver(Connection):
         "_session",
         "_settings",
         "_shared",
+        "_stats",
     )
 
     binary: ClassVar[bool] = False
@@ -88,6 +89,7 @@ class WebSocketReceiver(Connection):
     ) -> None:
         super().__init__(server.container, response_head(101, headers))
         self._settings = server.settings
+        self._stats = server.stats
         self._inflating = parameters is not None
         self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters) if parameters else None)
         self._framing = framing
@@ -147,9 +149,13 @@ class WebSocketReceiver(Connection):
         most = self._settings.max_messages_per_request
         # Those of one read may come in many websocket messages.
         if len(messages) > most and self._has_more(most, events):
+            self._stats.rejected["max_messages_per_request"] += 1
             self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
-        elif not self._session.receive(messages):
-            self._session.close(CloseCode.TOO_FAST, "Too many messages")
+        elif self._settings.max_inbound_rate is not None and not self._session.admits(len(messages)):
+            # What came before is still heard.
+            self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
+        else:
+            self._session.receive(messages)
 
     def _has_more(self, most: int, events: Sequence[Event]) -> bool:
         with contextlib.suppress(PayloadError):

@@ -7,6 +7,7 @@ interface stands before the ``IOStream``, and the :class:`Connection` does not k
 
 import asyncio
 import contextlib
+import errno
 import functools
 import socket
 import time
@@ -240,8 +241,19 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: 
         if isinstance(stream, SSLIOStream):
             _StreamTransport(stream, protocol).start()
             return True
-        unread = _take_unread(stream)
-        sock = stream.socket.dup()
+        try:
+            sock = stream.socket.dup()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            # No second handle is to be had: it stays where it is.
+            _StreamTransport(stream, protocol).start()
+            return True
+        try:
+            unread = _take_unread(stream)
+        except StreamClosedError:
+            sock.close()
+            raise
     except (StreamClosedError, OSError):
         stream.close()
         return False

@@ -555,7 +555,7 @@ async def test_last_words_with_the_request_are_heard(site: Site) -> None:
     assert recorder.without_data == ["opened", "ended"]
 
 
-async def test_without_a_free_descriptor_the_connection_is_closed(plain_site: Site) -> None:
+async def test_without_a_free_descriptor_the_connection_stays_where_it_is(plain_site: Site) -> None:
     async def give(stream: IOStream) -> None:
         free = os.dup(0)
         os.close(free)
@@ -568,10 +568,10 @@ async def test_without_a_free_descriptor_the_connection_is_closed(plain_site: Si
 
     plain_site.give = give
     plain_site.start()
-    client, server = await plain_site.request()
-    assert await client.receive_all() == b""
-    assert server.heard == []
-    assert server.keeper.opened == server.keeper.closed == 1
+    client, server = await plain_site.taken_over(b"more")
+    await server.until(lambda: server.data == b"more")
+    server.transport.write(b"answer")
+    assert await client.receive(6) == b"answer"
 
 
 async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
