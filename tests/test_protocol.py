@@ -165,10 +165,13 @@ def test_the_servers_own_close_codes() -> None:
         "ABNORMAL": 1006,
         "INVALID_DATA": 1007,
         "POLICY_VIOLATION": 1008,
+        "TOO_BIG": 1009,
         "INTERNAL_ERROR": 1011,
+        "SERVICE_RESTART": 1012,
         "STILL_OPEN": 2010,
         "GO_AWAY": 3000,
         "SLOW_CONSUMER": 3008,
+        "TOO_FAST": 3013,
     }
 
 

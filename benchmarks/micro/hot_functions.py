@@ -65,7 +65,7 @@ class IdleHost:
     def schedule(self, owner: Any) -> None:
         pass
 
-    cancel = remove = schedule
+    cancel = remove = entered = schedule
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         callback()
@@ -105,6 +105,7 @@ class DiscardingReceiver:
         pass
 
     pause_reading = resume_reading = abort
+    unsent = 0
 
 
 class Silent(SockJSConnection):

@@ -83,6 +83,9 @@ class Records(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "tornado.general" and record.getMessage().startswith("error on read"):
+            # What Tornado says of a connection whose peer has vanished.
+            return
         self._ledger.logged += 1
         if len(self._ledger.records) < KEPT:
             self._ledger.records.append(self.format(record)[-2000:])
