@@ -24,7 +24,7 @@ __all__ = ["Session", "SessionState"]
 logger = logging.getLogger(__name__)
 
 #: POSTs of one client that may wait for the application to catch up.
-MAX_HELD: Final = 4
+MAX_DELAYED: Final = 4
 
 #: Characters queued for one client above which an awaited ``send`` waits.
 HIGH_WATER: Final = 64 * 1024
@@ -90,7 +90,7 @@ class Session(LegacySession):
         "__dict__",
         "__weakref__",
         "_callbacks",
-        "_held",
+        "_delayed",
         "_hold",
         "_host",
         "_judging",
@@ -146,7 +146,7 @@ class Session(LegacySession):
         self._told = False
         self._judging = False
         self._waiters: list[Callable[[], None]] | None = None
-        self._held: list[Callable[[], None]] | None = None
+        self._delayed: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
         self._rate_limit = RateLimit(*rate, self._host.now()) if rate else None
         self.label = self._host.next_label()
@@ -294,31 +294,31 @@ class Session(LegacySession):
         """Hear that the application has worked off what the client had sent."""
         if self._receiver is not None:
             self._receiver.resume_reading()
-        self._let_held_go()
+        self._let_delayed_go()
 
-    def hold(self, callback: Callable[[], None]) -> bool:
+    def delay(self, callback: Callable[[], None]) -> bool:
         """Call ``callback`` once the application has worked off what the client had sent, or the session ends.
 
         Returns:
             False where so many wait for that already that nobody else may.
         """
-        if self._held is None:
-            self._held = []
-        if len(self._held) >= MAX_HELD:
+        if self._delayed is None:
+            self._delayed = []
+        if len(self._delayed) >= MAX_DELAYED:
             return False
-        self._held.append(callback)
+        self._delayed.append(callback)
         return True
 
-    def forget_held(self, callback: Callable[[], None]) -> None:
-        """Undo :meth:`hold` for somebody who waits no more."""
-        if self._held is not None and callback in self._held:
-            self._held.remove(callback)
+    def forget_delayed(self, callback: Callable[[], None]) -> None:
+        """Undo :meth:`delay` for somebody who waits no more."""
+        if self._delayed is not None and callback in self._delayed:
+            self._delayed.remove(callback)
 
-    def _let_held_go(self) -> None:
-        held = self._held
-        if held is not None:
-            self._held = None
-            for callback in held:
+    def _let_delayed_go(self) -> None:
+        delayed = self._delayed
+        if delayed is not None:
+            self._delayed = None
+            for callback in delayed:
                 callback()
 
     def pause(self, receiver: Receiver) -> None:
@@ -556,7 +556,7 @@ class Session(LegacySession):
         self.close_code, self.close_reason = code, reason
         self._hold &= ~_PAUSED
         self._wake()
-        self._let_held_go()
+        self._let_delayed_go()
         if self.session_id is None:
             # The receiver knows when it has said goodbye, and reports it.
             self.due = _NEVER

@@ -10,7 +10,7 @@ from doubles import FakeHost, KeptSession, Notes, Receiver, make_session
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
-from sockjs_tornado.session import MAX_HELD
+from sockjs_tornado.session import MAX_DELAYED
 
 SLOW = (3008, "Slow consumer")
 
@@ -312,9 +312,9 @@ async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost
     assert session.is_behind
     assert not receiver.reading
     let_go: list[int] = []
-    held = [lambda number=number: let_go.append(number) for number in range(MAX_HELD + 1)]
-    assert [session.hold(callback) for callback in held] == [True] * MAX_HELD + [False]
-    session.forget_held(held[0])
+    held = [lambda number=number: let_go.append(number) for number in range(MAX_DELAYED + 1)]
+    assert [session.delay(callback) for callback in held] == [True] * MAX_DELAYED + [False]
+    session.forget_delayed(held[0])
     session.close()
     assert let_go == [1, 2, 3]
     assert not session.is_behind

@@ -83,7 +83,7 @@ class _Accepting:
 
     def wait(self) -> bool:
         """Begin to wait; return whether that may be."""
-        if not self._session.hold(self._answer):
+        if not self._session.delay(self._answer):
             return False
         self.due = self._keeper.now() + self._endpoint.server.settings.heartbeat_delay
         self._keeper.schedule(self)
@@ -100,7 +100,7 @@ class _Accepting:
 
     def lost(self) -> None:
         """Hear that the client has left: nobody waits for the answer."""
-        self._session.forget_held(self._answer)
+        self._session.forget_delayed(self._answer)
         self._keeper.cancel(self)
         self.due = inf
 
