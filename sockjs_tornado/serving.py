@@ -170,12 +170,14 @@ async def serve(
                 await signals.get()
                 draining = asyncio.ensure_future(drain(drain_time))
                 hurried = asyncio.ensure_future(signals.get())
-                await asyncio.wait((draining, hurried), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-                hurried.cancel()
-                if draining.done():
-                    await draining
-                else:
-                    logger.warning("stopped before all clients had heard of it")
+                try:
+                    await asyncio.wait((draining, hurried), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+                    if draining.done():
+                        draining.result()
+                    else:
+                        logger.warning("stopped before all clients had heard of it")
+                finally:
+                    hurried.cancel()
                     draining.cancel()
             finally:
                 # However it ends: who has not heard of it does so now, and every connection has its on_close.
