@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from doubles import FakeHost, KeptSession, Notes, Receiver, make_session
+from doubles import FakeHost, KeptSession, Notes, Pause, Receiver, make_session
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
@@ -320,3 +320,51 @@ async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost
     assert not session.is_behind
     for coroutine in host._running:
         coroutine.close()
+
+
+def test_whoever_waits_is_let_go_while_there_is_room(host: FakeHost) -> None:
+    session, receiver = stalled(host)
+    went: list[int] = []
+
+    def first() -> None:
+        went.append(1)
+        session.pause(receiver)
+
+    session.on_drained(first)
+    session.on_drained(lambda: went.append(2))
+    receiver.drain()
+    assert went == [1]
+    receiver.drain()
+    assert went == [1, 2]
+
+
+async def test_a_loss_is_told_between_two_messages(host: FakeHost) -> None:
+    heard: list[Any] = []
+
+    async def act(conn: Notes, message: str) -> None:
+        heard.append(message)
+        await Pause()
+        for number in range(5):
+            conn.send(str(number))
+
+    session, _ = stalled(
+        host,
+        max_queue_messages=2,
+        slow_consumer="drop_oldest",
+        acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
+    )
+    session.receive(["a", "b", "c"])
+    while not host.is_idle:
+        host.turn()
+    assert heard == ["a", 4, "b", 5, "c", 5]
+
+
+def test_the_old_way_to_send_goes_nowhere_after_the_end(host: FakeHost) -> None:
+    session = make_session(host)
+    receiver = Receiver(session).attach()
+    session.close()
+    host.advance(1000)
+    assert session.conn is None
+    receiver.take()
+    session.send_message("x")
+    assert receiver.take() == []

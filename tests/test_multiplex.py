@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from application import Journal, Serve, congest
+from application import Journal, Noted, Serve, congest
 from client import TEXT, Connect, Join, Peer, WebSocket, frame, settle, within
+from doubles import FakeHost, Receiver, make_session
 from programs import PATIENCE, ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
 
@@ -457,3 +458,34 @@ def test_the_page_script_talks_to_the_example() -> None:
         assert heard["transports"] == [transport, transport]
     assert set(json.loads(ended.stdout)) == set(TRANSPORTS)
     assert stopped == Ended(status=0, output="", errors="")
+
+
+def test_channels_that_were_left_wait_for_nothing() -> None:
+    class Chatty(SockJSConnection):
+        def on_open(self, info: Any) -> None:
+            self.send("x" * 100)
+
+    carrier = make_session(FakeHost(), None, kind=MultiplexConnection.get(a=Chatty), slow_consumer="drop_oldest")
+    receiver = Receiver(carrier).attach()
+    carrier.pause(receiver)
+    for _ in range(50):
+        carrier.receive(["sub,a", "uns,a"])
+    assert not carrier._waiters
+
+
+async def test_a_limit_on_the_rate_counts_what_the_connection_carries_once(enter: Enter) -> None:
+    class Slow(Noted):
+        may_go_on = asyncio.Event()
+
+        async def on_message(self, message: str) -> None:
+            await self.may_go_on.wait()
+            super().on_message(message)
+
+    journal = Journal(Slow)
+    peer = await enter("xhr", {"max_inbound_rate": (0.001, 12)}, a=journal)
+    await peer.send("sub,a")
+    connection = await journal.connection()
+    for number in range(10):
+        await peer.send(f"msg,a,{number}")
+    Slow.may_go_on.set()
+    assert [await connection.message() for _ in range(10)] == list("0123456789")
