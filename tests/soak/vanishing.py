@@ -110,11 +110,11 @@ class Network:
         guest: That of the other end.
     """
 
-    # Addresses for documentation (RFC 5737): nobody has them.
-    host = "203.0.113.249"
-    guest = "203.0.113.250"
-
     def __init__(self) -> None:
+        # Addresses for documentation (RFC 5737): nobody has them, but for another run beside this one.
+        subnet = os.getpid() % 64 * 4
+        self.host = f"203.0.113.{subnet + 1}"
+        self.guest = f"203.0.113.{subnet + 2}"
         self.name = f"soak{os.getpid()}"
         self.link = f"soak{os.getpid() % 10**8}h"
 
@@ -127,9 +127,9 @@ class Network:
         commands = [
             f"netns add {network.name}",
             f"link add {network.link} type veth peer name guest netns {network.name}",
-            f"address add {cls.host}/30 dev {network.link}",
+            f"address add {network.host}/30 dev {network.link}",
             f"link set {network.link} up",
-            f"-n {network.name} address add {cls.guest}/30 dev guest",
+            f"-n {network.name} address add {network.guest}/30 dev guest",
             f"-n {network.name} link set guest up",
         ]
         for command in commands:
