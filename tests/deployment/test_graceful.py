@@ -104,7 +104,7 @@ def configuration(port: int, ports: Sequence[int]) -> str:
     """Put a test's ports into HAProxy's configuration."""
     return substitute(
         (GRACEFUL / "haproxy.cfg").read_text(),
-        ("bind :8080\n", f"bind 127.0.0.1:{port}\n"),
+        ("bind 127.0.0.1:8080\n", f"bind 127.0.0.1:{port}\n"),
         ("127.0.0.1:8081", f"127.0.0.1:{ports[0]}"),
         ("127.0.0.1:8082", f"127.0.0.1:{ports[1]}"),
         # Not everybody may have so many file descriptors.
