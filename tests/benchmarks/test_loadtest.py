@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,8 @@ class Run:
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             text=True,
+            # A shell has its background jobs ignore SIGINT, and they hand that on.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
             **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more),
         )
 
