@@ -7,6 +7,7 @@ sends each word as a message and prints what comes back.
 
 import argparse
 import asyncio
+import contextlib
 import sys
 
 from tornado.httpclient import HTTPError
@@ -25,7 +26,9 @@ async def main() -> None:
     except (OSError, HTTPError, WebSocketError) as error:  # nobody listens there, or it is no websocket
         sys.exit(f"Cannot connect to {options.url}: {error}")
     for message in options.messages:
-        await socket.write_message(message)
+        # Where the server has closed meanwhile, the next read says so.
+        with contextlib.suppress(WebSocketError, OSError):
+            await socket.write_message(message)
         answer = await socket.read_message()
         if answer is None:
             socket.close()

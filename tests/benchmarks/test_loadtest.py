@@ -88,6 +88,10 @@ def server() -> Iterator[Server]:
         yield servers[0]
 
 
+#: A shell has its background jobs ignore SIGINT, and they hand that on.
+HEAR_SIGINT = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+
+
 class Run:
     """A running load test."""
 
@@ -97,9 +101,7 @@ class Run:
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             text=True,
-            # A shell has its background jobs ignore SIGINT, and they hand that on.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more),
+            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": HEAR_SIGINT} | more),
         )
 
     def end(self) -> tuple[int, str, str]:
