@@ -26,7 +26,7 @@ from sockjs_tornado.wire.stream import Connection
 
 #: Short, so that a run of minutes sees what takes an ordinary server hours.
 SETTINGS = {
-    "disconnect_delay": 2,
+    "disconnect_delay": 5,
     "heartbeat_delay": 2,
     "websocket_ping_interval": 2,
     "network_timeout": 6,
