@@ -7,8 +7,6 @@ else is the session's own decision.
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from enum import IntEnum
-from threading import get_ident
 from typing import Any, Final
 
 from .callbacks import Callbacks
@@ -16,8 +14,9 @@ from .compat import LegacySession
 from .connection import ConnectionInfo, SockJSConnection, drained
 from .exceptions import SessionStateError
 from .limits import RateLimit
+from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
 from .ports import Receiver, Server
-from .protocol import HEARTBEAT, OPEN, CloseCode, Message, Outgoing, PreparedMessage, check_close_code
+from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 
 __all__ = ["Session", "SessionState"]
 
@@ -26,24 +25,7 @@ logger = logging.getLogger(__name__)
 #: POSTs of one client that may wait for the application to catch up.
 MAX_DELAYED: Final = 4
 
-#: Characters queued for one client above which an awaited ``send`` waits.
-HIGH_WATER: Final = 64 * 1024
-
 _NEVER: Final = float("inf")
-
-
-class SessionState(IntEnum):
-    """Where a session stands. It is closed for the application from ``CLOSING`` on."""
-
-    #: Made, and no receiver has come yet.
-    CONNECTING = 0
-    #: The application has been told of it.
-    OPEN = 1
-    #: Closed, but still there to tell the client so.
-    CLOSING = 2
-    #: Over and forgotten.
-    CLOSED = 3
-
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
 
@@ -54,14 +36,8 @@ _TRANSITIONS: Final = {
     CLOSED: (),
 }
 
-# What holds messages back in the outbox, as bits of one number: nothing does where it is 0.
-_CORKED: Final = 1  # callbacks are running; what they send leaves together at their end
-_PAUSED: Final = 2  # the receiver's own buffer is full
-_GATHERING: Final = 4  # immediate_flush is off
-_SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
 
-
-class Session(LegacySession):
+class Session(Outbox, LegacySession):
     """One client's session.
 
     Args:
@@ -91,18 +67,8 @@ class Session(LegacySession):
         "__weakref__",
         "_callbacks",
         "_delayed",
-        "_hold",
-        "_host",
-        "_judging",
-        "_outbox",
-        "_queued",
         "_rate_limit",
-        "_receiver",
-        "_settings",
-        "_stats",
-        "_thread",
         "_told",
-        "_waiters",
         "bucket",
         "close_code",
         "close_reason",
@@ -114,7 +80,6 @@ class Session(LegacySession):
         "label",
         "server",
         "session_id",
-        "state",
         "takes_bytes",
     )
 
@@ -125,11 +90,9 @@ class Session(LegacySession):
         session_id: str | None,
         info: ConnectionInfo,
     ) -> None:
+        super().__init__(server.settings, server.stats, server.container)
         # The application puts attributes of its own there.
         self.server: Any = server
-        self._settings = server.settings
-        self._stats = server.stats
-        self._thread = get_ident()
         self.session_id = session_id
         self.state = CONNECTING
         self.conn_info = info
@@ -138,14 +101,7 @@ class Session(LegacySession):
         self.takes_bytes = False
         self.is_accepted = False
         self.is_closed = False
-        self._host = server.container
-        self._receiver: Receiver | None = None
-        self._outbox: list[Outgoing] = []
-        self._queued = 0
-        self._hold = 0 if server.settings.immediate_flush else _GATHERING
         self._told = False
-        self._judging = False
-        self._waiters: list[Callable[[], None]] | None = None
         self._delayed: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
         self._rate_limit = RateLimit(*rate, self._host.now()) if rate else None
@@ -153,7 +109,7 @@ class Session(LegacySession):
         self.bucket: int | None = None
         self.due = self._host.now() + self._settings.disconnect_delay
         self._callbacks = Callbacks(self, server.settings.callback_timeout)
-        self.conn: Any = None
+        self.conn = None
         self.conn = self._callbacks.connection = connection(self)
         self._host.schedule(self)
 
@@ -214,9 +170,9 @@ class Session(LegacySession):
             self.conn_info.ip = self.conn_info.ip or ip
             self._listen(receiver)
             receiver.send_frame(OPEN)
-            self._hold |= _CORKED
+            self._hold |= CORKED
             self._callbacks.open(self.conn_info)
-            self._hold &= ~_CORKED
+            self._hold &= ~CORKED
             if self._outbox:
                 self._flush()
         else:
@@ -224,12 +180,9 @@ class Session(LegacySession):
             if self._outbox:
                 self._flush()
             # A poll has taken the messages; the next one gets the close frame.
-            if self._is_attached(receiver):
+            if receiver is self._receiver:
                 self._receiver = None
                 self._tell(receiver)
-
-    def _is_attached(self, receiver: Receiver) -> bool:
-        return receiver is self._receiver
 
     def _listen(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -239,9 +192,9 @@ class Session(LegacySession):
 
     def detach(self, receiver: Receiver) -> None:
         """Hear that a receiver is done: it has taken what it can, and the client will come again."""
-        if self._is_attached(receiver):
+        if receiver is self._receiver:
             self._receiver = None
-            self._hold &= ~_PAUSED
+            self._hold &= ~PAUSED
             self.due = self._host.now() + self._settings.disconnect_delay
             self._host.schedule(self)
             self._wake()
@@ -256,7 +209,7 @@ class Session(LegacySession):
             code: What to tell the application.
             reason: The same in words.
         """
-        if self._is_attached(receiver):
+        if receiver is self._receiver:
             self._receiver = None
             self._end(code, reason, discard=False)
             self._told = True
@@ -281,10 +234,10 @@ class Session(LegacySession):
         """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
         if self.state is OPENED:
             self._stats.messages_received += len(messages)
-            self._hold |= _CORKED
+            self._hold |= CORKED
             callbacks = self._callbacks
             callbacks.deliver(messages)
-            self._hold &= ~_CORKED
+            self._hold &= ~CORKED
             if self._outbox:
                 self._flush()
             if callbacks.backlog and self.is_behind and self._receiver is not None:
@@ -321,25 +274,7 @@ class Session(LegacySession):
             for callback in delayed:
                 callback()
 
-    def pause(self, receiver: Receiver) -> None:
-        """Hear that the receiver's buffer is full: messages wait in the outbox."""
-        if self._is_attached(receiver):
-            self._hold |= _PAUSED
-
-    def resume(self, receiver: Receiver) -> None:
-        """Hear that the receiver's buffer has drained."""
-        if self._is_attached(receiver):
-            self._hold &= ~_PAUSED
-            if self._outbox:
-                self._flush()
-            self._wake()
-
     # What the application does.
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether the client listens at this moment."""
-        return self._receiver is not None
 
     @property
     def transport_name(self) -> str:
@@ -355,61 +290,6 @@ class Session(LegacySession):
     def is_overrun(self) -> bool:
         """Whether more waits for the application than may."""
         return self._callbacks.backlog > self._settings.max_queue_bytes
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether the client does not keep up with what is sent to it."""
-        settings = self._settings
-        return self.state is OPENED and (
-            bool(self._hold & _PAUSED)
-            or self._queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
-            or len(self._outbox) > settings.max_queue_messages // 2
-        )
-
-    def check_thread(self) -> None:
-        """Raise RuntimeError in another thread than the event loop's, where nothing here may be used."""
-        if get_ident() != self._thread:
-            raise RuntimeError(
-                "a connection belongs to its event loop's thread; "
-                "from another one use loop.call_soon_threadsafe(connection.send, message)"
-            )
-
-    def send(self, message: Outgoing) -> None:
-        """Send one message; after the end it goes nowhere.
-
-        Raises:
-            RuntimeError: In another thread than the event loop's.
-        """
-        if get_ident() != self._thread:
-            self.check_thread()
-        if self.state is OPENED:
-            self._outbox.append(message)
-            self._queued += len(message)
-            hold = self._hold
-            if not hold and self._receiver is not None:
-                self._flush()
-            else:
-                if hold == _GATHERING:
-                    self._hold = _GATHERING | _SCHEDULED
-                    self._host.call_soon(self._gathered)
-                # Most of the time no more is to be looked at than this.
-                settings = self._settings
-                if (
-                    self._queued > settings.max_queue_bytes
-                    or len(self._outbox) > settings.max_queue_messages
-                    or hold & _PAUSED
-                ) and self._is_full():
-                    self._overflow()
-
-    def send_prepared(self, message: PreparedMessage) -> None:
-        """Send one message that is on its way to many."""
-        receiver = self._receiver
-        # While there is a receiver and nothing holds messages back, the session is open and its outbox empty.
-        if receiver is not None and not self._hold:
-            self._stats.messages_sent += 1
-            receiver.send_prepared(message)
-        else:
-            self.send(message.text)
 
     def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!", *, discard: bool = True) -> None:
         """Close the session: the client gets what was sent before, then the close frame.
@@ -432,7 +312,7 @@ class Session(LegacySession):
             self.close_code, self.close_reason = code, reason
             self._release()
         elif self.state is OPENED:
-            self._hold &= ~_PAUSED
+            self._hold &= ~PAUSED
             if self._outbox:
                 self._flush()
             receiver = self._receiver
@@ -447,69 +327,22 @@ class Session(LegacySession):
             if self.state is CLOSING and self._told and self._host.closing:
                 self._release()
 
-    def _is_full(self) -> bool:
-        """Tell whether more waits for the client than may, in the outbox and in the receiver's own buffer."""
-        settings = self._settings
-        queued, waiting = self._queued, len(self._outbox)
-        if self._hold & _PAUSED and self._receiver is not None:
-            queued += self._receiver.unsent
-            waiting += 1
-        # One message, however big, is no pile.
-        return waiting > 1 and (queued > settings.max_queue_bytes or waiting > settings.max_queue_messages)
-
-    def _overflow(self) -> None:
-        """Find more waiting than may: what is merely gathered goes out, a client that does not read is judged."""
-        self._flush()
-        if self._judging or not self._is_full():
-            return
-        verdict = self._settings.slow_consumer
-        if callable(verdict):
-            self._judging = True
-            try:
-                verdict = verdict(self.conn)
-                if verdict not in ("close", "drop_oldest"):
-                    raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
-            except Exception:
-                logger.exception("slow_consumer failed for %r", self)
-                verdict = "close"
-            finally:
-                self._judging = False
-        if self.state is not OPENED or not self._is_full():
-            return
-        if verdict == "drop_oldest":
-            self._drop()
-        else:
-            receiver = self._receiver
-            self._receiver = None
-            self._stats.messages_dropped += len(self._outbox)
-            self._outbox.clear()
-            self._queued = 0
-            self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
-            if receiver is not None:
-                self._tell(receiver)
-
-    def _drop(self) -> None:
-        dropped = 0
-        while self._is_full() and self._outbox:
-            self._queued -= len(self._outbox.pop(0))
-            dropped += 1
-        self._stats.messages_dropped += dropped
-        self._callbacks.dropped(dropped)
-
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait until the client keeps up; see the connection's ``send``."""
         return drained(self).__await__()
 
-    def on_drained(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the client keeps up again, or the session ends."""
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(callback)
+    def give_up(self) -> None:
+        """Close the session of a client for which too much waits; it gets none of that any more."""
+        receiver = self._receiver
+        self._receiver = None
+        self._stats.messages_dropped += self._forget_queued()
+        self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
+        if receiver is not None:
+            self._tell(receiver)
 
-    def forget_waiter(self, callback: Callable[[], None]) -> None:
-        """Undo :meth:`on_drained` for somebody who waits no more."""
-        if self._waiters is not None and callback in self._waiters:
-            self._waiters.remove(callback)
+    def tell_dropped(self, count: int) -> None:
+        """Let the application know that so many messages were dropped."""
+        self._callbacks.dropped(count)
 
     # What time does.
 
@@ -519,7 +352,7 @@ class Session(LegacySession):
             if self._receiver is not None:
                 self.due = now + self._settings.heartbeat_delay
                 # Behind what a client does not take, a heartbeat tells it nothing.
-                if not self._hold & _PAUSED:
+                if not self._hold & PAUSED:
                     self._receiver.send_frame(HEARTBEAT)
                 return
             self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
@@ -530,31 +363,10 @@ class Session(LegacySession):
 
     # Inside.
 
-    def _gathered(self) -> None:
-        self._hold &= ~_SCHEDULED
-        if self._outbox and not self._hold & _CORKED:
-            self._flush()
-
-    def _flush(self) -> None:
-        receiver = self._receiver
-        if receiver is not None and not self._hold & _PAUSED:
-            messages = self._outbox
-            self._outbox = []
-            self._queued = 0
-            self._stats.messages_sent += len(messages)
-            receiver.send_messages(messages)
-            if self._waiters is not None:
-                self._wake()
-
-    def _wake(self) -> None:
-        # Who is called may send, so that the others have to wait on.
-        while self._waiters and not self.is_congested:
-            self._waiters.pop(0)()
-
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
-        self._hold &= ~_PAUSED
+        self._hold &= ~PAUSED
         self._wake()
         self._let_delayed_go()
         if self.session_id is None:
@@ -576,7 +388,7 @@ class Session(LegacySession):
     def _release(self) -> None:
         self._set_state(CLOSED)
         self.due = _NEVER
-        self._outbox.clear()
+        self._forget_queued()
         if self._callbacks.is_over:
             # Before on_open has begun, or after all.
             self._host.entered(self)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
 from sockjs_tornado.connection import Headers
+from sockjs_tornado.outbox import HIGH_WATER
 from sockjs_tornado.protocol import encode_message, messages_frame
-from sockjs_tornado.session import HIGH_WATER, Session
+from sockjs_tornado.session import Session
 
 
 def listening(*, raw: bool = False) -> tuple[Session, Receiver]:

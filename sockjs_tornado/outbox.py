@@ -1,0 +1,242 @@
+"""The sending half of a session: what is on its way from the application to one client."""
+
+import logging
+from collections.abc import Callable
+from enum import IntEnum
+from threading import get_ident
+from typing import Any, Final
+
+from .ports import Counters, Host, Receiver, SessionSettings
+from .protocol import Outgoing, PreparedMessage
+
+__all__ = ["HIGH_WATER", "Outbox", "SessionState"]
+
+logger = logging.getLogger(__name__)
+
+#: Characters queued for one client above which an awaited ``send`` waits.
+HIGH_WATER: Final = 64 * 1024
+
+
+class SessionState(IntEnum):
+    """Where a session stands. It is closed for the application from ``CLOSING`` on."""
+
+    #: Made, and no receiver has come yet.
+    CONNECTING = 0
+    #: The application has been told of it.
+    OPEN = 1
+    #: Closed, but still there to tell the client so.
+    CLOSING = 2
+    #: Over and forgotten.
+    CLOSED = 3
+
+
+_OPENED: Final = SessionState.OPEN
+
+# What holds messages back, as bits of one number: nothing does where it is 0.
+CORKED: Final = 1  # callbacks are running; what they send leaves together at their end
+PAUSED: Final = 2  # the receiver's own buffer is full
+_GATHERING: Final = 4  # immediate_flush is off
+_SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
+
+
+class Outbox:
+    """Messages that wait for a client, the receiver that takes them, and whoever waits until it has.
+
+    The session is one: it decides when there is a receiver, and what becomes of a client that takes too little.
+
+    Args:
+        settings: The router's settings.
+        stats: The router's counters.
+        host: What keeps the session.
+    """
+
+    __slots__ = (
+        "_hold",
+        "_host",
+        "_judging",
+        "_outbox",
+        "_queued",
+        "_receiver",
+        "_settings",
+        "_stats",
+        "_thread",
+        "_waiters",
+        "state",
+    )
+
+    state: SessionState
+    conn: Any
+
+    def __init__(self, settings: SessionSettings, stats: Counters, host: Host) -> None:
+        self._settings = settings
+        self._stats = stats
+        self._host = host
+        self._thread = get_ident()
+        self._receiver: Receiver | None = None
+        self._outbox: list[Outgoing] = []
+        self._queued = 0
+        self._hold = 0 if settings.immediate_flush else _GATHERING
+        self._judging = False
+        self._waiters: list[Callable[[], None]] | None = None
+
+    def give_up(self) -> None:
+        """Close the session of a client for which too much waits."""
+        raise NotImplementedError
+
+    def tell_dropped(self, count: int) -> None:
+        """Let the application know that so many messages were dropped."""
+        raise NotImplementedError
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the client listens at this moment."""
+        return self._receiver is not None
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client does not keep up with what is sent to it."""
+        settings = self._settings
+        return self.state is _OPENED and (
+            bool(self._hold & PAUSED)
+            or self._queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
+            or len(self._outbox) > settings.max_queue_messages // 2
+        )
+
+    def check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the event loop's, where nothing here may be used."""
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "a connection belongs to its event loop's thread; "
+                "from another one use loop.call_soon_threadsafe(connection.send, message)"
+            )
+
+    def send(self, message: Outgoing) -> None:
+        """Send one message; after the end it goes nowhere.
+
+        Raises:
+            RuntimeError: In another thread than the event loop's.
+        """
+        if get_ident() != self._thread:
+            self.check_thread()
+        if self.state is _OPENED:
+            self._outbox.append(message)
+            self._queued += len(message)
+            hold = self._hold
+            if not hold and self._receiver is not None:
+                self._flush()
+            else:
+                if hold == _GATHERING:
+                    self._hold = _GATHERING | _SCHEDULED
+                    self._host.call_soon(self._gathered)
+                # Most of the time no more is to be looked at than this.
+                settings = self._settings
+                if (
+                    self._queued > settings.max_queue_bytes
+                    or len(self._outbox) > settings.max_queue_messages
+                    or hold & PAUSED
+                ) and self._is_full():
+                    self._overflow()
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Send one message that is on its way to many."""
+        receiver = self._receiver
+        # While there is a receiver and nothing holds messages back, the session is open and its outbox empty.
+        if receiver is not None and not self._hold:
+            self._stats.messages_sent += 1
+            receiver.send_prepared(message)
+        else:
+            self.send(message.text)
+
+    def pause(self, receiver: Receiver) -> None:
+        """Hear that the receiver's buffer is full: messages wait in the outbox."""
+        if receiver is self._receiver:
+            self._hold |= PAUSED
+
+    def resume(self, receiver: Receiver) -> None:
+        """Hear that the receiver's buffer has drained."""
+        if receiver is self._receiver:
+            self._hold &= ~PAUSED
+            if self._outbox:
+                self._flush()
+            self._wake()
+
+    def _is_full(self) -> bool:
+        """Tell whether more waits for the client than may, in the outbox and in the receiver's own buffer."""
+        settings = self._settings
+        queued, waiting = self._queued, len(self._outbox)
+        if self._hold & PAUSED and self._receiver is not None:
+            queued += self._receiver.unsent
+            waiting += 1
+        # One message, however big, is no pile.
+        return waiting > 1 and (queued > settings.max_queue_bytes or waiting > settings.max_queue_messages)
+
+    def _overflow(self) -> None:
+        """Find more waiting than may: what is merely gathered goes out, a client that does not read is judged."""
+        self._flush()
+        if self._judging or not self._is_full():
+            return
+        verdict = self._settings.slow_consumer
+        if callable(verdict):
+            self._judging = True
+            try:
+                verdict = verdict(self.conn)
+                if verdict not in ("close", "drop_oldest"):
+                    raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
+            except Exception:
+                logger.exception("slow_consumer failed for %r", self)
+                verdict = "close"
+            finally:
+                self._judging = False
+        if self.state is not _OPENED or not self._is_full():
+            return
+        if verdict == "drop_oldest":
+            self._drop()
+        else:
+            self.give_up()
+
+    def _drop(self) -> None:
+        dropped = 0
+        while self._is_full() and self._outbox:
+            self._queued -= len(self._outbox.pop(0))
+            dropped += 1
+        self._stats.messages_dropped += dropped
+        self.tell_dropped(dropped)
+
+    def _forget_queued(self) -> int:
+        """Throw away what waits; return how many messages that were."""
+        count = len(self._outbox)
+        self._outbox.clear()
+        self._queued = 0
+        return count
+
+    def on_drained(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the client keeps up again, or the session ends."""
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(callback)
+
+    def forget_waiter(self, callback: Callable[[], None]) -> None:
+        """Undo :meth:`on_drained` for somebody who waits no more."""
+        if self._waiters is not None and callback in self._waiters:
+            self._waiters.remove(callback)
+
+    def _gathered(self) -> None:
+        self._hold &= ~_SCHEDULED
+        if self._outbox and not self._hold & CORKED:
+            self._flush()
+
+    def _flush(self) -> None:
+        receiver = self._receiver
+        if receiver is not None and not self._hold & PAUSED:
+            messages = self._outbox
+            self._outbox = []
+            self._queued = 0
+            self._stats.messages_sent += len(messages)
+            receiver.send_messages(messages)
+            if self._waiters is not None:
+                self._wake()
+
+    def _wake(self) -> None:
+        # Who is called may send, so that the others have to wait on.
+        while self._waiters and not self.is_congested:
+            self._waiters.pop(0)()
