@@ -26,7 +26,7 @@ from .exceptions import ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode
 from .router import SockJSRouter
 from .session import Session
-from .settings import Compression, Settings
+from .settings import Compression, SessionCookie, Settings
 
 __all__ = [
     "CloseCode",
@@ -35,6 +35,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionInfo",
     "Session",
+    "SessionCookie",
     "Settings",
     "SockJSConnection",
     "SockJSError",

@@ -40,6 +40,7 @@ class SockJSHandler(RequestHandler):
         self._waiting: Waiting | None = None
         request = self.request
         self.remote_ip = request.remote_ip or ""
+        self.secure = request.protocol == "https"
         self.persistent = request.version == "HTTP/1.1"
         # What the content type says of a body is not true (JSON is posted as text/plain, say); Tornado would answer 400
         # to a body that it does not find to be what it is called.

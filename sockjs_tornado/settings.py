@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from .exceptions import ConfigurationError
 
-__all__ = ["TRANSPORTS", "Compression", "Settings"]
+__all__ = ["TRANSPORTS", "Compression", "SessionCookie", "Settings"]
 
 #: Names of the transports, as ``transports`` and ``disabled_transports`` take them.
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
@@ -163,6 +163,47 @@ class Compression(_Checked):
     threshold: int = _option(128, "a number of bytes", _size)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionCookie(_Checked):
+    """The attributes of the JSESSIONID cookie (RFC 6265, section 4.1.2), which the setting ``jsessionid`` may give.
+
+    Attributes:
+        secure: Whether browsers send it over TLS alone. Default None: where the request that it answers came over TLS,
+            which behind a proxy takes Tornado's ``xheaders``.
+        httponly: Whether it is hidden from scripts. Default True; sockjs-client does not read it.
+        samesite: ``"Strict"``, ``"Lax"`` or ``"None"``; the default None leaves it to the browser, for which that means
+            Lax by now. Pages of another site need ``"None"``, which takes ``secure`` True.
+    """
+
+    secure: bool | None = _option(None, "True, False, or None", lambda value: value is None or _flag(value))
+    httponly: bool = _option(True, "True or False", _flag)
+    samesite: str | None = _option(
+        None, 'None, "Strict", "Lax" or "None"', lambda value: value in (None, "Strict", "Lax", "None")
+    )
+
+    def __post_init__(self) -> None:
+        _Checked.__post_init__(self)
+        if self.samesite == "None" and self.secure is not True:
+            raise ConfigurationError('samesite: got "None", which browsers take with secure=True alone')
+
+    def attributes(self, over_tls: bool) -> str:
+        """Return what follows the cookie's path.
+
+        Args:
+            over_tls: Whether the request came over TLS.
+        """
+        secure = over_tls if self.secure is None else self.secure
+        samesite = f"; SameSite={self.samesite}" if self.samesite else ""
+        return f"{'; Secure' if secure else ''}{'; HttpOnly' if self.httponly else ''}{samesite}"
+
+
+_USUAL_COOKIE = SessionCookie()
+
+
+def _jsessionid(value: Any) -> bool:
+    return isinstance(value, bool | SessionCookie) or callable(value)
+
+
 def _compression(value: Any) -> bool:
     return isinstance(value, bool | Compression)
 
@@ -188,8 +229,8 @@ class Settings(_Checked):
             origins, which may hold patterns like ``https://*.example.com``. With anything but ``"*"`` the transports
             that cannot prove an origin (jsonp, htmlfile, and all that need the iframe) are off.
         jsessionid: Whether session URLs set the JSESSIONID cookie that load balancers use for stickiness: True (the
-            default), False, or a callable that is given Tornado's request and returns the value of a Set-Cookie header,
-            or True for the usual cookie, or False for none.
+            default), False, a :class:`SessionCookie` with its attributes, or a callable that is given Tornado's request
+            and returns the value of a Set-Cookie header, or True for the usual cookie, or False for none.
         verify_ip: Whether all requests of a session must come from the address that opened it. Default True.
         immediate_flush: Whether a message sent outside of ``on_message`` is written at once (default True) or
             gathered with others until the event loop's next turn.
@@ -240,8 +281,10 @@ class Settings(_Checked):
         None, "None, or a URL or an absolute path", lambda value: value is None or _url(value)
     )
     allowed_origins: str | Sequence[str] = _option("*", _ORIGINS, _origins)
-    jsessionid: bool | Callable[[Any], object] = _option(
-        True, "True, False, or a callable that takes the request", lambda v: isinstance(v, bool) or callable(v)
+    jsessionid: bool | SessionCookie | Mapping[str, Any] | Callable[[Any], object] = _option(
+        True,
+        "True, False, a SessionCookie (also as a mapping), or a callable that takes the request",
+        _jsessionid,
     )
     verify_ip: bool = _option(True, "True or False", _flag)
     immediate_flush: bool = _option(True, "True or False", _flag)
@@ -272,12 +315,13 @@ class Settings(_Checked):
     session_check_interval: float = _option(_CHECK_INTERVAL, _SECONDS, _positive)
 
     def __post_init__(self) -> None:
-        if isinstance(self.websocket_compression, Mapping):
-            try:
-                compression = Compression.from_mapping(self.websocket_compression)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"websocket_compression: {error}") from None
-            object.__setattr__(self, "websocket_compression", compression)
+        for name, kind in (("websocket_compression", Compression), ("jsessionid", SessionCookie)):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                try:
+                    object.__setattr__(self, name, kind.from_mapping(value))
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{name}: {error}") from None
         # Called by name: super() does not find its way through a dataclass with slots.
         _Checked.__post_init__(self)
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
@@ -329,6 +373,11 @@ class Settings(_Checked):
         """How many messages a client may send a second, and at once; None for any."""
         rate = self.max_inbound_rate
         return (rate, max(rate, 1)) if isinstance(rate, int | float) else rate
+
+    @property
+    def session_cookie(self) -> SessionCookie:
+        """The attributes of the JSESSIONID cookie, where it is the usual one."""
+        return self.jsessionid if isinstance(self.jsessionid, SessionCookie) else _USUAL_COOKIE
 
     @property
     def compression(self) -> Compression | None:

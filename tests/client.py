@@ -52,6 +52,10 @@ Join = Callable[..., "Peer"]
 _ids = itertools.count(1)
 
 
+#: Header fields that every answer of a router begins with.
+COMMON_FIELDS = ("Date", "X-Content-Type-Options", "Referrer-Policy")
+
+
 class Url(NamedTuple):
     """A URL of a router, behind its prefix."""
 

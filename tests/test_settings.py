@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sockjs_tornado import Compression, ConfigurationError, Settings, SockJSConnection, SockJSRouter
+from sockjs_tornado import Compression, ConfigurationError, SessionCookie, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.settings import TRANSPORTS
 
 
@@ -85,7 +85,12 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         (*NO_ORIGINS, None),
         "or a list of origins such as 'https://example.com'",
     ),
-    "jsessionid": (True, (True, False, cookie), (None, 1, 0, "JSESSIONID", []), "True, False, or a callable"),
+    "jsessionid": (
+        True,
+        (True, False, cookie, SessionCookie(), SessionCookie(secure=True, samesite="None")),
+        (None, 1, 0, "JSESSIONID", []),
+        "True, False, a SessionCookie (also as a mapping), or a callable",
+    ),
     "verify_ip": (True, (True, False), NO_FLAGS, "True or False"),
     "immediate_flush": (True, (True, False), NO_FLAGS, "True or False"),
     "disable_nagle": (True, (True, False), NO_FLAGS, "True or False"),
@@ -208,7 +213,7 @@ def test_settings_are_given_by_name(kind: type) -> None:
         ("disabled_transport", ["xhr"], "disabled_transports", "a list of transport names, of websocket,"),
         ("allow_origin", "*", "allowed_origins", '"*", "same-origin", or a list of origins'),
         ("compression", True, "websocket_compression", "True, False, or a Compression"),
-        (b"jsessionid", True, "jsessionid", "True, False, or a callable"),
+        (b"jsessionid", True, "jsessionid", "True, False, a SessionCookie"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(name: Any, value: Any, nearest: str, takes: str) -> None:
@@ -420,3 +425,39 @@ def test_transports_are_offered_unless_switched_off(options: dict[str, Any], mis
     assert [name for name in TRANSPORTS if not settings.offers(name)] == [
         name for name in TRANSPORTS if name in missing
     ]
+
+
+def test_a_cookie_may_be_a_mapping() -> None:
+    settings = Settings.from_mapping({"jsessionid": {"secure": True, "samesite": "None", "httponly": False}})
+    assert settings.session_cookie == SessionCookie(secure=True, samesite="None", httponly=False)
+    assert Settings(jsessionid=True).session_cookie == SessionCookie()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"secure": "yes"}, "secure: got 'yes' (str), takes True, False, or None"),
+        ({"httponly": None}, "httponly: got None (NoneType), takes True or False"),
+        ({"samesite": "none"}, 'samesite: got \'none\' (str), takes None, "Strict", "Lax" or "None"'),
+        ({"samesite": "None"}, 'samesite: got "None", which browsers take with secure=True alone'),
+        ({"same_site": "Lax"}, "same_site: unknown setting (got 'Lax'); the nearest is samesite, which takes"),
+    ],
+)
+def test_the_attributes_of_a_cookie_are_checked(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape('jsessionid: ' + text)}"):
+        Settings(jsessionid=values)
+
+
+@pytest.mark.parametrize(
+    ("cookie", "over_tls", "attributes"),
+    [
+        (SessionCookie(), False, "; HttpOnly"),
+        (SessionCookie(), True, "; Secure; HttpOnly"),
+        (SessionCookie(secure=False), True, "; HttpOnly"),
+        (SessionCookie(secure=True, httponly=False), False, "; Secure"),
+        (SessionCookie(samesite="Strict", httponly=False), False, "; SameSite=Strict"),
+        (SessionCookie(samesite="None", secure=True), False, "; Secure; HttpOnly; SameSite=None"),
+    ],
+)
+def test_a_cookie_has_its_attributes(cookie: SessionCookie, over_tls: bool, attributes: str) -> None:
+    assert cookie.attributes(over_tls) == attributes

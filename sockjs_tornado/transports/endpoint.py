@@ -101,8 +101,18 @@ class Endpoint:
         if self.cors:
             headers += _cors_headers(exchange)
         if self.has_cookie and self.server.cookie_needed:
-            headers += _cookie_headers(exchange)
+            headers += self._cookie_headers(exchange)
         return headers
+
+    def _cookie_headers(self, exchange: Exchange) -> Headers:
+        wanted = exchange.own_cookie()
+        if wanted is True:
+            value = exchange.cookie("JSESSIONID")
+            if value is None or not _COOKIE_VALUE.fullmatch(value):
+                value = "dummy"
+            attributes = self.server.settings.session_cookie.attributes(exchange.secure)
+            return [("Set-Cookie", f"JSESSIONID={value}; path=/{attributes}")]
+        return [("Set-Cookie", wanted)] if wanted and _HEADER_VALUE.fullmatch(wanted) else []
 
     @property
     def allowed(self) -> str:
@@ -133,13 +143,3 @@ def _cors_headers(exchange: Exchange) -> Headers:
     if requested and _HEADER_VALUE.fullmatch(requested):
         headers.append(("Access-Control-Allow-Headers", requested))
     return headers
-
-
-def _cookie_headers(exchange: Exchange) -> Headers:
-    wanted = exchange.own_cookie()
-    if wanted is True:
-        value = exchange.cookie("JSESSIONID")
-        if value is None or not _COOKIE_VALUE.fullmatch(value):
-            value = "dummy"
-        return [("Set-Cookie", f"JSESSIONID={value}; path=/")]
-    return [("Set-Cookie", wanted)] if wanted and _HEADER_VALUE.fullmatch(wanted) else []

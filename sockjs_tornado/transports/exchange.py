@@ -70,12 +70,14 @@ class Exchange(Protocol):
     Attributes:
         session_id: What the path named, ``""`` where it names none.
         remote_ip: The client's address.
+        secure: Whether the client's request came over TLS, as far as is known behind a proxy.
         persistent: Whether the client speaks HTTP/1.1: the connection may be kept, and bodies may come in chunks.
         answered: Whether the answer was given.
     """
 
     session_id: str
     remote_ip: str
+    secure: bool
     persistent: bool
     answered: bool
 

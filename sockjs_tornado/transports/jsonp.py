@@ -6,13 +6,11 @@ from urllib.parse import parse_qs
 from ..exceptions import PayloadError
 from ..protocol import Framing, quote
 from .endpoint import JAVASCRIPT, NO_CACHE, PLAIN_TEXT
-from .exchange import Exchange, Headers
+from .exchange import Exchange
 from .receiving import PollingEndpoint
 from .sending import SendingEndpoint, decode_text
 
-__all__ = ["NOSNIFF", "Jsonp", "JsonpSend", "page_callback"]
-
-NOSNIFF = ("X-Content-Type-Options", "nosniff")
+__all__ = ["Jsonp", "JsonpSend", "page_callback"]
 
 _CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 
@@ -48,10 +46,6 @@ class Jsonp(PollingEndpoint):
     def callback(self, exchange: Exchange) -> str:
         """The function to call."""
         return page_callback(exchange)
-
-    def extra_headers(self) -> Headers:
-        """No guessing at the content type."""
-        return [NOSNIFF]
 
 
 class JsonpSend(SendingEndpoint):

@@ -1,5 +1,6 @@
 """The URLs that belong to no session: the greeting, /info, and the iframe page."""
 
+import base64
 import hashlib
 import json
 import secrets
@@ -16,10 +17,7 @@ _IFRAME = """\
   <meta http-equiv="X-UA-Compatible" content="IE=edge" />
   <meta http-equiv="Content-Type" content="text/html; charset=UTF-8" />
   <script src="SOCKJS_URL"></script>
-  <script>
-    document.domain = document.domain;
-    SockJS.bootstrap_iframe();
-  </script>
+  <script>SCRIPT</script>
 </head>
 <body>
   <h2>Don't panic!</h2>
@@ -27,6 +25,30 @@ _IFRAME = """\
 </body>
 </html>
 """
+
+
+_SCRIPT = """
+    document.domain = document.domain;
+    SockJS.bootstrap_iframe();
+  """
+
+
+def _policy(sockjs_url: str) -> str:
+    """Return the Content-Security-Policy of the iframe page (CSP level 3).
+
+    It runs sockjs-client and its own three lines, talks to its own server, and may frame it (htmlfile). Any site may
+    frame it, as this is what it is for.
+    """
+    path = sockjs_url.partition("?")[0].partition("#")[0]
+    # In a policy, these two stand between its parts.
+    path = path.replace(";", "%3B").replace(",", "%2C")
+    # A source has no path of its own without a host.
+    source = "'self'" if path.startswith("/") and not path.startswith("//") else path.removeprefix("//")
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src {source} 'sha256-{digest}'; connect-src 'self'; frame-src 'self'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 class Page(Endpoint):
@@ -78,7 +100,8 @@ class Iframe(Page):
         super().__init__(server)
         # The setting cannot hold a quote or an angle bracket; "&" alone could mean something else in an attribute.
         url = server.settings.sockjs_url.replace("&", "&amp;")
-        self._body = _IFRAME.replace("SOCKJS_URL", url).encode()
+        self._body = _IFRAME.replace("SCRIPT", _SCRIPT).replace("SOCKJS_URL", url).encode()
+        self._policy = ("Content-Security-Policy", _policy(server.settings.sockjs_url))
         self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
 
     def serve(self, exchange: Exchange) -> None:
@@ -88,4 +111,5 @@ class Iframe(Page):
         if known.strip() == "*" or self._etag in known:
             exchange.respond(304, headers)
         else:
-            exchange.respond(200, [("Content-Type", "text/html; charset=UTF-8"), *headers], self._body)
+            content_type = ("Content-Type", "text/html; charset=UTF-8")
+            exchange.respond(200, [content_type, self._policy, *headers], self._body)

@@ -195,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     """Return the head of an HTTP/1.1 response, down to its empty line (RFC 9112, section 4)."""
     lines = [f"{name}: {value}\r\n" for name, value in headers]
-    return f"{_status_line(status)}Date: {_date(int(time.time()))}\r\n{''.join(lines)}\r\n".encode("latin-1")
+    return f"{_status_line(status)}{_common_fields(int(time.time()))}{''.join(lines)}\r\n".encode("latin-1")
 
 
 @functools.cache
@@ -203,10 +203,12 @@ def _status_line(status: int) -> str:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
 
 
-# All responses of a second share its date.
+# All responses of a second share them. Of an answer, browsers believe the content type alone; of a page of ours, other
+# sites do not learn its address, which may hold a session id.
 @functools.lru_cache(maxsize=1)
-def _date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)
+def _common_fields(seconds: int) -> str:
+    date = formatdate(seconds, usegmt=True)
+    return f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
 
 
 async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence: float) -> None:

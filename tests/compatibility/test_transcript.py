@@ -55,14 +55,20 @@ DIFFERENCES = (
     ),
     Difference(r".* · vary", None, "Origin", "`Vary: Origin`"),
     Difference(r".* options · allow", "OPTIONS, POST|GET, OPTIONS", None, "`Allow`"),
-    Difference(r".* · set-cookie", "JSESSIONID=(dummy|abc); Path=/", "JSESSIONID=(dummy|abc); path=/", "`path=/`"),
+    Difference(
+        r".* · set-cookie", "JSESSIONID=(dummy|abc); Path=/", "JSESSIONID=(dummy|abc); path=/; HttpOnly", "`path=/`"
+    ),
     Difference(r"info options · set-cookie", "JSESSIONID=dummy; Path=/", None, "`JSESSIONID`"),
-    Difference(r"websocket handshake · set-cookie", None, "JSESSIONID=dummy; path=/", "`JSESSIONID`"),
+    Difference(r"websocket handshake · set-cookie", None, "JSESSIONID=dummy; path=/; HttpOnly", "`JSESSIONID`"),
     Difference(r"(send|jsonp|htmlfile) .* · content-type", "text/html; charset=UTF-8", "text/plain.*", "plain text"),
     Difference(r"send to nobody · content-type", "text/html; charset=UTF-8", None, "plain text"),
     Difference(r".*send.* · content-type", None, "text/plain; charset=UTF-8", "plain text"),
     Difference(r"eventsource open · content-type", "text/event-stream; charset=.*", "text/event-stream", "`charset`"),
-    Difference(r"(jsonp|htmlfile) .* · x-content-type-options", None, "nosniff", "`nosniff`"),
+    Difference(r".* · x-content-type-options", None, "nosniff", "`nosniff`"),
+    Difference(r".* · referrer-policy", None, "no-referrer", "`Referrer-Policy`"),
+    Difference(
+        r"(iframe|htmlfile .*) · content-security-policy", None, "default-src 'none'.*", "`Content-Security-Policy`"
+    ),
     Difference(r"(xhr_streaming|eventsource|htmlfile) open · connection", None, "close", "`Connection: close`"),
     Difference(r"(xhr_streaming|eventsource|htmlfile) open · x-accel-buffering", None, "no", "`X-Accel-Buffering: no`"),
 )

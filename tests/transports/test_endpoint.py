@@ -97,7 +97,7 @@ async def test_errors_of_session_urls_may_not_be_cached_either(
     response = await client.ask(method, path, body=body)
     assert response.status == status
     assert response["Cache-Control"] == NO_CACHE
-    assert response["Set-Cookie"] == "JSESSIONID=dummy; path=/"
+    assert response["Set-Cookie"] == "JSESSIONID=dummy; path=/; HttpOnly"
     for absent in ("Expires", "Last-Modified", "ETag"):
         assert absent not in response
 
@@ -238,10 +238,10 @@ async def test_the_cookie_is_echoed_or_made(
     server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": True}))
     fields = [f"Cookie: {sent}"] if sent is not None else []
     response = await (await connect(server)).fetch(url, *fields)
-    assert response["Set-Cookie"] == f"JSESSIONID={value}; path=/"
+    assert response["Set-Cookie"] == f"JSESSIONID={value}; path=/; HttpOnly"
     if url.cors:
         response = await (await connect(server)).ask("OPTIONS", f"/echo{url.path}", *fields)
-        assert response["Set-Cookie"] == f"JSESSIONID={value}; path=/"
+        assert response["Set-Cookie"] == f"JSESSIONID={value}; path=/; HttpOnly"
 
 
 @pytest.mark.parametrize("url", URLS, ids=path_of)
@@ -261,7 +261,7 @@ async def test_what_belongs_to_no_session_sets_no_cookie(serve: Serve, connect: 
     ("wanted", "fields"),
     [
         ("JSESSIONID=mine; path=/; secure", ["JSESSIONID=mine; path=/; secure"]),
-        (True, ["JSESSIONID=abc; path=/"]),
+        (True, ["JSESSIONID=abc; path=/; HttpOnly"]),
         (False, []),
         (None, []),
         ("", []),
@@ -283,6 +283,40 @@ async def test_a_callable_decides_on_the_cookie(
     assert response.all("Set-Cookie") == fields
     assert "X-Evil" not in response
     assert asked == [f"/echo{url.path.partition('?')[0]}"]
+
+
+@pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
+@pytest.mark.parametrize(("scheme", "secure"), [("https", "; Secure"), ("http", "")])
+async def test_the_cookie_is_for_tls_alone_where_the_proxy_says_that_the_client_uses_it(
+    serve: Serve, connect: Connect, url: Url, scheme: str, secure: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), xheaders=True)
+    response = await (await connect(server)).fetch(url, f"X-Forwarded-Proto: {scheme}")
+    assert response["Set-Cookie"] == f"JSESSIONID=dummy; path=/{secure}; HttpOnly"
+
+
+async def test_the_cookie_has_the_attributes_of_the_setting(serve: Serve, connect: Connect) -> None:
+    cookie = {"secure": True, "samesite": "None", "httponly": False}
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": cookie})))
+    response = await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    assert response["Set-Cookie"] == "JSESSIONID=dummy; path=/; Secure; SameSite=None"
+
+
+# What browsers are told of every answer.
+
+
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+async def test_every_answer_is_what_its_content_type_says_and_leaks_no_address(
+    serve: Serve, connect: Connect, url: Url
+) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 99})
+    server = await serve(router)
+    asked = [await (await connect(server)).fetch(url)]
+    asked += [await (await connect(server)).ask(method, f"/echo{url.path}") for method in ("OPTIONS", "PATCH", "NONE")]
+    asked.append(await (await connect(server)).ask("POST", f"/echo{url.path}", body=b"x" * 100))
+    for response in asked:
+        assert response.all("X-Content-Type-Options") == ["nosniff"], response
+        assert response.all("Referrer-Policy") == ["no-referrer"], response
 
 
 # The origin policy.

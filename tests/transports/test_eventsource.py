@@ -2,7 +2,7 @@
 
 import pytest
 from application import Journal, Serve
-from client import Client, Connect, decode_uri, request
+from client import COMMON_FIELDS, Client, Connect, decode_uri, request
 
 from sockjs_tornado import SockJSRouter
 
@@ -21,7 +21,7 @@ async def test_a_stream_is_a_line_break_and_an_event_for_each_frame(serve: Serve
     response = await client.head()
     assert (response.status, response.reason) == (200, "OK")
     assert [name for name, _ in response.fields] == [
-        "Date",
+        *COMMON_FIELDS,
         "Content-Type",
         "Cache-Control",
         "Access-Control-Allow-Origin",

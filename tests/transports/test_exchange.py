@@ -37,6 +37,7 @@ class StreamsExchange:
     session_id = ""
     remote_ip = "192.0.2.1"
     persistent = True
+    secure = False
 
     def __init__(self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         start, *lines = head.decode("latin-1").strip().split("\r\n")
@@ -179,7 +180,7 @@ async def test_pages_are_served_by_another_front(front: Any) -> None:
     response = await (await connect()).ask("OPTIONS", "/echo/info", "Origin: http://a.example")
     assert (response.status, response["Access-Control-Allow-Origin"]) == (204, "http://a.example")
     response = await (await connect()).ask("GET", "/echo/000/abc/jsonp?c=%20", "Cookie: JSESSIONID=mine")
-    assert (response.status, response["Set-Cookie"]) == (500, "JSESSIONID=mine; path=/")
+    assert (response.status, response["Set-Cookie"]) == (500, "JSESSIONID=mine; path=/; HttpOnly")
 
 
 @pytest.mark.parametrize("transport", FRAMED)

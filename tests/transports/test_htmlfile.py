@@ -5,7 +5,7 @@ import re
 
 import pytest
 from application import Journal, Serve
-from client import Client, Connect, request
+from client import COMMON_FIELDS, Client, Connect, request
 
 from sockjs_tornado import SockJSRouter
 
@@ -39,17 +39,17 @@ async def test_a_stream_is_a_page_and_a_script_for_each_frame(serve: Serve, conn
     response = await client.head()
     assert (response.status, response.reason) == (200, "OK")
     assert [name for name, _ in response.fields] == [
-        "Date",
+        *COMMON_FIELDS,
         "Content-Type",
         "Cache-Control",
-        "X-Content-Type-Options",
+        "Content-Security-Policy",
         "Set-Cookie",
         "X-Accel-Buffering",
         "Connection",
         "Transfer-Encoding",
     ]
     assert response["Content-Type"] == "text/html; charset=UTF-8"
-    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Content-Security-Policy"].startswith("default-src 'none'; script-src 'unsafe-inline'; ")
     assert response["X-Accel-Buffering"] == "no"
     assert response["Connection"] == "close"
     prelude = (await client.chunk()).decode()

@@ -1,5 +1,7 @@
 """The URLs that belong to no session: the greeting, /info and the iframe page."""
 
+import base64
+import hashlib
 import json
 import re
 import time
@@ -129,9 +131,35 @@ async def test_the_iframe_page_is_served_to_the_byte(serve: Serve, connect: Conn
     assert response["Expires"].endswith(" GMT")
     assert before + YEAR - 1 <= parsedate_to_datetime(response["Expires"]).timestamp() <= time.time() + YEAR
     assert re.fullmatch(r'"[!-~]+"', response["ETag"])
+    # The hash is that of the page's own script (CSP level 3, section 6.7.2).
+    script = response.body.partition(b"<script>")[2].partition(b"</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert response["Content-Security-Policy"] == (
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; connect-src 'self'; frame-src 'self'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     for absent in ("Last-Modified", "Set-Cookie"):
         assert absent not in response
     assert response.body == IFRAME.replace(b"URL", b"/static/sockjs.min.js")
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("/s/sockjs.js", "'self'"),
+        ("https://cdn.example/npm/sockjs@1/s.js?a=b&c#d", "https://cdn.example/npm/sockjs@1/s.js"),
+        ("http://localhost:8080/s.js", "http://localhost:8080/s.js"),
+        ("//cdn.example/s.js", "cdn.example/s.js"),
+        ("https://cdn.example/a;b,c.js", "https://cdn.example/a%3Bb%2Cc.js"),
+    ],
+)
+async def test_the_iframe_page_runs_scripts_of_one_source(
+    serve: Serve, connect: Connect, url: str, source: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"sockjs_url": url})))
+    policy = (await client.ask("GET", "/echo/iframe.html"))["Content-Security-Policy"]
+    assert f"; script-src {source} 'sha256-" in policy
+    assert policy.count(";") == 5
 
 
 async def test_the_iframe_page_is_the_same_whatever_its_name(serve: Serve, connect: Connect) -> None:

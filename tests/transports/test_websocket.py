@@ -12,6 +12,7 @@ from application import Echo, Journal, Noted, Serve, congest
 from client import (
     BINARY,
     CLOSE,
+    COMMON_FIELDS,
     FRAMED,
     HANDSHAKE,
     KEY,
@@ -62,7 +63,7 @@ async def test_the_handshake_is_answered_by_just_what_it_takes(serve: Serve, con
     client.write(request("GET", target, *HANDSHAKE, offer, "Sec-WebSocket-Protocol: chat"))
     response = await client.head()
     assert (response.status, response.reason) == (101, "Switching Protocols")
-    names = ["Date", "Upgrade", "Connection", "Sec-WebSocket-Accept"]
+    names = [*COMMON_FIELDS, "Upgrade", "Connection", "Sec-WebSocket-Accept"]
     assert [name for name, _ in response.fields] == (names if target == RAW else [*names, "Set-Cookie"])
     assert response["Connection"] == "Upgrade"
     assert response["Upgrade"] == "websocket"

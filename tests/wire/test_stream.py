@@ -969,12 +969,13 @@ async def test_a_client_that_leaves_within_the_answer_closes_it(site: Site) -> N
 def test_a_head_has_its_fields_in_order(status: int, phrase: str) -> None:
     """RFC 9112, section 4; RFC 9110, section 6.6.1 for the date."""
     fields = [("Set-Cookie", "a=1"), ("Cache-Control", "no-store"), ("Set-Cookie", "b=\xfc"), ("Empty", "")]
-    first, date, *lines = response_head(status, fields).decode("latin-1").split("\r\n")
+    first, date, sniffing, referrer, *lines = response_head(status, fields).decode("latin-1").split("\r\n")
     assert first == f"HTTP/1.1 {status} {phrase}"
     name, _, value = date.partition(": ")
     assert name == "Date"
     assert value.endswith(" GMT")
     assert email.utils.format_datetime(email.utils.parsedate_to_datetime(value), usegmt=True) == value
+    assert (sniffing, referrer) == ("X-Content-Type-Options: nosniff", "Referrer-Policy: no-referrer")
     assert lines == [*(f"{name}: {value}" for name, value in fields), "", ""]
 
 
