@@ -282,7 +282,10 @@ class Callbacks:
             logger.debug("%s of %r was cancelled", name, session)
             session.close(CloseCode.GOING_AWAY, "Going away")
         else:
-            logger.error("%s of %r failed", name, session, exc_info=error)
+            session.server.stats.callback_errors[name] += 1
+            kind = name, type(error)
+            log = session.server.container.log
+            log.write(logger, logging.ERROR, kind, "%s of %r failed", name, session, error=error, session=session)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
 
 

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Protocol
 
+from .logs import ThrottledLog, log_end
 from .session import Session, SessionState
 from .settings import Settings
+from .stats import Stats
 from .wire.stream import READ_SIZE
 
 __all__ = ["Deadlines", "SessionContainer", "check_seconds"]
@@ -55,14 +57,19 @@ class Deadlines:
     Args:
         resolution: Seconds that a bucket spans, by which a deadline may be late.
         now: Returns monotonic seconds.
+        log: Where it goes when somebody fails at a deadline.
+        stats: Hears by how much the timer was late.
     """
 
-    def __init__(self, resolution: float, now: Callable[[], float]) -> None:
+    def __init__(self, resolution: float, now: Callable[[], float], log: ThrottledLog, stats: Stats) -> None:
         self._resolution = resolution
         self._now = now
+        self._log = log
+        self._stats = stats
         self._buckets: dict[int, set[Deadline]] = {}
         self._timer: asyncio.Handle | None = None
         self._timer_bucket: int | None = None
+        self._timer_due = 0.0
 
     def schedule(self, owner: Deadline) -> None:
         """See that ``owner.check`` is called once ``owner.due`` has come."""
@@ -110,12 +117,14 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_bucket = bucket
-        delay = max(bucket * self._resolution - self._now(), 0)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._run)
+        now = self._now()
+        self._timer_due = max(bucket * self._resolution, now)
+        self._timer = asyncio.get_running_loop().call_later(self._timer_due - now, self._run)
 
     def _run(self) -> None:
         self._timer = self._timer_bucket = None
         now = self._now()
+        self._stats.note_lag(max(now - self._timer_due, 0.0))
         current = int(now / self._resolution)
         left = SLICE
         for bucket in [bucket for bucket in self._buckets if bucket <= current]:
@@ -137,9 +146,10 @@ class Deadlines:
             if owner.due <= now:
                 try:
                     owner.check(now)
-                except Exception:
+                except Exception as error:
                     # A subclass of the application's: the others' deadlines must not suffer.
-                    logger.exception("%r failed at its deadline", owner)
+                    kind = "deadline", type(error)
+                    self._log.write(logger, logging.ERROR, kind, "%r failed at its deadline", owner, error=error)
             # Nor has one that cancelled itself.
             if owner.bucket == bucket:
                 owner.bucket = None
@@ -153,8 +163,11 @@ class SessionContainer:
 
     Args:
         settings: Of the router.
+        stats: Of the router.
 
     Attributes:
+        log: Where warnings and errors go.
+        stats: The counters.
         closing: Whether :meth:`close` was called; no session may be added from then on.
         draining: Whether :meth:`drain` was called; no client may open a session from then on.
         read_buffer: Memory that connections read into.
@@ -162,14 +175,16 @@ class SessionContainer:
 
     now = staticmethod(time.monotonic)
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stats: Stats) -> None:
+        self.stats = stats
+        self.log = ThrottledLog(self.now)
         shortest = min(
             settings.disconnect_delay,
             settings.heartbeat_delay,
             settings.websocket_ping_interval or math.inf,
             settings.websocket_ping_timeout or math.inf,
         )
-        self._deadlines = Deadlines(min(max(shortest / 20, 0.005), 0.1), self.now)
+        self._deadlines = Deadlines(min(max(shortest / 20, 0.005), 0.1), self.now, self.log, stats)
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self._by_id: dict[str, Session] = {}
@@ -220,6 +235,18 @@ class SessionContainer:
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
         self._look_whether_empty()
+
+    def opened(self, session: Session) -> None:
+        """Count a session that a client has opened."""
+        # A channel within a session is none of these.
+        if session in self._all:
+            self.stats.session_opened(session.transport_name)
+
+    def closed(self, session: Session) -> None:
+        """Count the end of a session, and log it."""
+        if session in self._all:
+            self.stats.session_closed(session.transport_name, session.close_code or 0)
+            log_end(session, self.now() - session.opened_at)
 
     def entered(self, session: Session) -> None:
         """Hear that ``on_open`` of a session is through, or never begins."""

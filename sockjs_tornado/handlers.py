@@ -210,9 +210,10 @@ class SockJSHandler(RequestHandler):
         self._release()
         try:
             self.application.log_request(self)
-        except Exception:
+        except Exception as error:
             # The application's own: it must not take a session or its caller with it.
-            logger.exception("the access log failed")
+            log = self._endpoint.server.container.log
+            log.write(logger, logging.ERROR, ("access log", type(error)), "the access log failed", error=error)
 
     def _release(self) -> None:
         self._waiting = None

@@ -48,6 +48,9 @@ class Outbox:
         settings: The router's settings.
         stats: The router's counters.
         host: What keeps the session.
+
+    Attributes:
+        queued: Characters that wait.
     """
 
     __slots__ = (
@@ -55,12 +58,12 @@ class Outbox:
         "_host",
         "_judging",
         "_outbox",
-        "_queued",
         "_receiver",
         "_settings",
         "_stats",
         "_thread",
         "_waiters",
+        "queued",
         "state",
     )
 
@@ -74,7 +77,7 @@ class Outbox:
         self._thread = get_ident()
         self._receiver: Receiver | None = None
         self._outbox: list[Outgoing] = []
-        self._queued = 0
+        self.queued = 0
         self._hold = 0 if settings.immediate_flush else _GATHERING
         self._judging = False
         self._waiters: list[Callable[[], None]] | None = None
@@ -98,7 +101,7 @@ class Outbox:
         settings = self._settings
         return self.state is _OPENED and (
             bool(self._hold & PAUSED)
-            or self._queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
+            or self.queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
             or len(self._outbox) > settings.max_queue_messages // 2
         )
 
@@ -120,7 +123,7 @@ class Outbox:
             self.check_thread()
         if self.state is _OPENED:
             self._outbox.append(message)
-            self._queued += len(message)
+            self.queued += len(message)
             hold = self._hold
             if not hold and self._receiver is not None:
                 self._flush()
@@ -131,7 +134,7 @@ class Outbox:
                 # Most of the time no more is to be looked at than this.
                 settings = self._settings
                 if (
-                    self._queued > settings.max_queue_bytes
+                    self.queued > settings.max_queue_bytes
                     or len(self._outbox) > settings.max_queue_messages
                     or hold & PAUSED
                 ) and self._is_full():
@@ -163,7 +166,7 @@ class Outbox:
     def _is_full(self) -> bool:
         """Tell whether more waits for the client than may, in the outbox and in the receiver's own buffer."""
         settings = self._settings
-        queued, waiting = self._queued, len(self._outbox)
+        queued, waiting = self.queued, len(self._outbox)
         if self._hold & PAUSED and self._receiver is not None:
             queued += self._receiver.unsent
             waiting += 1
@@ -182,8 +185,9 @@ class Outbox:
                 verdict = verdict(self.conn)
                 if verdict not in ("close", "drop_oldest"):
                     raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
-            except Exception:
-                logger.exception("slow_consumer failed for %r", self)
+            except Exception as error:
+                kind = "slow_consumer", type(error)
+                self._host.log.write(logger, logging.ERROR, kind, "slow_consumer failed for %r", self, error=error)
                 verdict = "close"
             finally:
                 self._judging = False
@@ -197,7 +201,7 @@ class Outbox:
     def _drop(self) -> None:
         dropped = 0
         while self._is_full() and self._outbox:
-            self._queued -= len(self._outbox.pop(0))
+            self.queued -= len(self._outbox.pop(0))
             dropped += 1
         self._stats.messages_dropped += dropped
         self.tell_dropped(dropped)
@@ -206,7 +210,7 @@ class Outbox:
         """Throw away what waits; return how many messages that were."""
         count = len(self._outbox)
         self._outbox.clear()
-        self._queued = 0
+        self.queued = 0
         return count
 
     def on_drained(self, callback: Callable[[], None]) -> None:
@@ -230,7 +234,7 @@ class Outbox:
         if receiver is not None and not self._hold & PAUSED:
             messages = self._outbox
             self._outbox = []
-            self._queued = 0
+            self.queued = 0
             self._stats.messages_sent += len(messages)
             receiver.send_messages(messages)
             if self._waiters is not None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .logs import ThrottledLog
 from .protocol import Outgoing, PreparedMessage
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Host(Protocol):
 
     #: Whether the end of all sessions has begun.
     closing: bool
+    #: Where warnings and errors go.
+    log: ThrottledLog
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -76,6 +79,12 @@ class Host(Protocol):
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``coroutine`` as a task, at once where Python can."""
+
+    def opened(self, session: "Session") -> None:
+        """Hear that a client has opened the session."""
+
+    def closed(self, session: "Session") -> None:
+        """Hear that the session is closed for the application."""
 
     def entered(self, session: "Session") -> None:
         """Hear that ``on_open`` of the session is through, or never begins."""
@@ -138,6 +147,7 @@ class Counters(Protocol):
     messages_received: int
     messages_dropped: int
     rejected: Counter[str]
+    callback_errors: Counter[str]
 
 
 class Server(Protocol):

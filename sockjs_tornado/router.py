@@ -18,6 +18,7 @@ from .protocol import CloseCode, PreparedMessage, check_close_code, encode_messa
 from .session import Session
 from .settings import Settings
 from .stats import Stats
+from .trace import traced
 from .transports import offered_endpoints
 
 __all__ = ["SockJSRouter"]
@@ -69,8 +70,8 @@ class SockJSRouter:
         settings = user_settings
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
-        self.container = SessionContainer(self.settings)
         self.stats = Stats(lambda: self.container.open_sessions)
+        self.container = SessionContainer(self.settings, self.stats)
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self.application: Any = None
@@ -107,7 +108,7 @@ class SockJSRouter:
         """
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
-        session = self._session_class(self._connection, self, session_id if register else None, info)
+        session = traced(self._session_class)(self._connection, self, session_id if register else None, info)
         self.container.add(session)
         return session
 

@@ -5,7 +5,6 @@ A transport attaches a receiver while a client listens and reports when it is do
 else is the session's own decision.
 """
 
-import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
@@ -19,8 +18,6 @@ from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 
 __all__ = ["Session", "SessionState"]
-
-logger = logging.getLogger(__name__)
 
 #: POSTs of one client that may wait for the application to catch up.
 MAX_DELAYED: Final = 4
@@ -52,6 +49,7 @@ class Session(Outbox, LegacySession):
         state: A :class:`~sockjs_tornado.session.SessionState`.
         conn: The application's connection; None after the end, once ``on_close`` is through.
         conn_info: What is known of the request that opened the session.
+        opened_at: When it opened, in the host's seconds.
         label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
@@ -78,6 +76,7 @@ class Session(Outbox, LegacySession):
         "is_accepted",
         "is_closed",
         "label",
+        "opened_at",
         "server",
         "session_id",
         "takes_bytes",
@@ -108,6 +107,7 @@ class Session(Outbox, LegacySession):
         self.label = self._host.next_label()
         self.bucket: int | None = None
         self.due = self._host.now() + self._settings.disconnect_delay
+        self.opened_at = 0.0
         self._callbacks = Callbacks(self, server.settings.callback_timeout)
         self.conn = None
         self.conn = self._callbacks.connection = connection(self)
@@ -119,8 +119,6 @@ class Session(Outbox, LegacySession):
     def _set_state(self, state: SessionState) -> None:
         if state not in _TRANSITIONS[self.state]:
             raise SessionStateError(f"{self!r} cannot become {state.name}")
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%r becomes %s", self, state.name)
         self.state = state
         self.is_closed = state >= CLOSING
 
@@ -151,6 +149,7 @@ class Session(Outbox, LegacySession):
             ip: The address it listens from.
         """
         if not self.belongs_to(ip):
+            self._stats.rejected["verify_ip"] += 1
             receiver.close(CloseCode.POLICY_VIOLATION, "Session was opened from another address")
             return
         current = self._receiver
@@ -166,6 +165,8 @@ class Session(Outbox, LegacySession):
                 self._flush()
         elif self.state is CONNECTING:
             self._set_state(OPENED)
+            self.opened_at = self._host.now()
+            self._host.opened(self)
             self.takes_bytes = receiver.binary
             self.conn_info.ip = self.conn_info.ip or ip
             self._listen(receiver)
@@ -287,6 +288,11 @@ class Session(Outbox, LegacySession):
         return self.state is OPENED and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
 
     @property
+    def backlog(self) -> int:
+        """Characters that wait for the application's callbacks."""
+        return self._callbacks.backlog
+
+    @property
     def is_overrun(self) -> bool:
         """Whether more waits for the application than may."""
         return self._callbacks.backlog > self._settings.max_queue_bytes
@@ -366,6 +372,7 @@ class Session(Outbox, LegacySession):
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
+        self._host.closed(self)
         self._hold &= ~PAUSED
         self._wake()
         self._let_delayed_go()

@@ -10,6 +10,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
+from sockjs_tornado.logs import ThrottledLog
 from sockjs_tornado.protocol import Message, PreparedMessage
 from sockjs_tornado.session import Session
 from sockjs_tornado.stats import Stats
@@ -32,6 +33,7 @@ class FakeHost:
 
     Attributes:
         time: Now.
+        open: The sessions that clients have opened and that are not closed.
         removed: The sessions that have ended, in order.
     """
 
@@ -40,12 +42,14 @@ class FakeHost:
     def __init__(self, *, eager: bool = True) -> None:
         self.closing = False
         self.time = 1000.0
+        self.open: list[Session] = []
         self.removed: list[Session] = []
         self._eager = eager
         # Whose deadline is looked at, and when: a later one is found then, an earlier one has to be told of.
         self._deadlines: dict[Any, float] = {}
         self._soon: list[Callable[[], None]] = []
         self._running: list[Coroutine[Any, Any, None]] = []
+        self.log = ThrottledLog(self.now)
 
     def now(self) -> float:
         return self.time
@@ -68,6 +72,13 @@ class FakeHost:
         self._running.append(coroutine)
         if self._eager:
             self._step(coroutine)
+
+    def opened(self, session: Session) -> None:
+        assert session not in self.open
+        self.open.append(session)
+
+    def closed(self, session: Session) -> None:
+        self.open.remove(session)
 
     def entered(self, session: Session) -> None:
         pass

@@ -45,14 +45,19 @@ def is_refused(response: Any) -> bool:
 
 
 @pytest.mark.parametrize("transport", [*FRAMED, "rawwebsocket"])
-async def test_no_more_sessions_than_the_limit(serve: Serve, connect: Connect, join: Join, transport: str) -> None:
+async def test_no_more_sessions_than_the_limit(
+    serve: Serve, connect: Connect, join: Join, logged: LogWatch, transport: str
+) -> None:
     router = SockJSRouter(Echo, "/echo", {"max_sessions": 2, "disconnect_delay": 0.1})
     server = await serve(router)
     peers = [join(server, "websocket") for _ in range(2)]
     for peer in peers:
         assert await peer.frame() == "o"
-    assert is_refused(await opening(connect, server, transport, "refused"))
-    assert router.stats.rejected == {"max_sessions": 1}
+    # Who looks after the server hears of it, and not each time.
+    for _ in range(2):
+        assert is_refused(await opening(connect, server, transport, "refused"))
+    assert router.stats.rejected == {"max_sessions": 2}
+    assert logged.take("max_sessions").getMessage() == "max_sessions is reached: new clients get 503"
     # Those who are there stay, and make room when they leave.
     await peers[0].send("x")
     assert await peers[0].message() == "x"
@@ -62,24 +67,28 @@ async def test_no_more_sessions_than_the_limit(serve: Serve, connect: Connect, j
     assert await newcomer.frame() == "o"
 
 
-async def test_a_poll_of_a_session_that_is_there_is_no_new_one(serve: Serve, connect: Connect) -> None:
+async def test_a_poll_of_a_session_that_is_there_is_no_new_one(
+    serve: Serve, connect: Connect, logged: LogWatch
+) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"max_sessions": 1}))
     client = await connect(server)
     assert (await client.ask("POST", "/echo/000/a/xhr", body=b"")).body == b"o\n"
     assert (await client.ask("POST", "/echo/000/a/xhr_send", body=b'["x"]')).status == 204
     assert (await client.ask("POST", "/echo/000/a/xhr", body=b"")).body == b'a["x"]\n'
     assert is_refused(await opening(connect, server, "xhr", "b"))
+    logged.take("max_sessions is reached")
 
 
-async def test_no_more_sessions_of_an_address_than_the_limit(serve: Serve, connect: Connect) -> None:
+async def test_no_more_sessions_of_an_address_than_the_limit(serve: Serve, connect: Connect, logged: LogWatch) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"max_sessions_per_ip": 1}))
     assert (await opening(connect, server, "xhr_streaming", "a", "127.0.0.2")).status == 200
     assert is_refused(await opening(connect, server, "xhr_streaming", "b", "127.0.0.2"))
     assert (await opening(connect, server, "xhr_streaming", "c", "127.0.0.3")).status == 200
+    logged.take("max_sessions_per_ip is reached")
 
 
 async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
-    serve: Serve, connect: Connect, join: Join
+    serve: Serve, connect: Connect, logged: LogWatch
 ) -> None:
     class Doorman(SockJSConnection):
         may_open: asyncio.Event
@@ -94,6 +103,7 @@ async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
     for session in ("a", "no"):
         assert (await opening(connect, server, "xhr_streaming", session)).status == 200
     assert is_refused(await opening(connect, server, "xhr_streaming", "b"))
+    logged.take("max_unopened_sessions is reached")
     Doorman.may_open.set()
     await settle(connect, server)
     assert (await opening(connect, server, "xhr_streaming", "c")).status == 200
@@ -101,7 +111,7 @@ async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
     assert not router.container.full("127.0.0.1")
 
 
-async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect: Connect) -> None:
+async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect: Connect, logged: LogWatch) -> None:
     class Doorman(SockJSConnection):
         may_open: asyncio.Event
 
@@ -119,6 +129,7 @@ async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect
         await settle(connect, server)
     assert len(router.container) == 0
     assert is_refused(await opening(connect, server, "websocket", "c"))
+    logged.take("max_unopened_sessions is reached")
     Doorman.may_open.set()
     await settle(connect, server)
     assert (await opening(connect, server, "websocket", "c")).status == 101

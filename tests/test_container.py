@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import Settings, SockJSConnection
 from sockjs_tornado.container import Deadlines, SessionContainer
+from sockjs_tornado.logs import ThrottledLog
 from sockjs_tornado.session import Session, SessionState
+from sockjs_tornado.stats import Stats
 
 #: Seconds that a bucket spans; a power of two, so that sums of it are exact.
 RESOLUTION = 0.125
@@ -102,7 +104,7 @@ def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
 
 @pytest.fixture
 def deadlines(timers: Timers) -> Deadlines:
-    return Deadlines(RESOLUTION, timers.now)
+    return Deadlines(RESOLUTION, timers.now, ThrottledLog(timers.now), Stats(list, timers.now))
 
 
 # Deadlines, on a clock of their own.
@@ -361,7 +363,7 @@ def test_deadlines_are_met_whatever_happened_before(events: list[tuple[str, Any,
     timers = Timers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sockjs_tornado.container.asyncio", SimpleNamespace(get_running_loop=lambda: timers))
-        deadlines = Deadlines(RESOLUTION, timers.now)
+        deadlines = Deadlines(RESOLUTION, timers.now, ThrottledLog(timers.now), Stats(list, timers.now))
         owners = [Owner(math.inf) for _ in range(5)]
         expected: dict[int, float] = {}
         for event, number, delay in [*events, ("wait", None, 100)]:
@@ -385,7 +387,7 @@ def test_deadlines_are_met_whatever_happened_before(events: list[tuple[str, Any,
 
 
 async def test_deadlines_run_on_the_event_loop() -> None:
-    deadlines = Deadlines(0.01, time.monotonic)
+    deadlines = Deadlines(0.01, time.monotonic, ThrottledLog(time.monotonic), Stats(list, time.monotonic))
     met = asyncio.Event()
     due = time.monotonic() + 0.02
     owner = Owner(due, lambda owner: met.set())
@@ -402,7 +404,7 @@ Make = Callable[..., Session]
 
 @pytest.fixture
 async def container() -> AsyncIterator[SessionContainer]:
-    container = SessionContainer(Settings())
+    container = SessionContainer(Settings(), Stats(list))
     yield container
     for session in container:
         session.check(math.inf)
@@ -501,7 +503,7 @@ async def test_open_sessions_are_those_that_the_application_knows(container: Ses
     ],
 )
 def test_a_bucket_spans_a_twentieth_of_the_shortest_delay(options: dict[str, float], seconds: float) -> None:
-    assert SessionContainer(Settings(**options))._deadlines._resolution == seconds
+    assert SessionContainer(Settings(**options), Stats(list))._deadlines._resolution == seconds
 
 
 async def test_a_session_that_times_out_leaves_no_timer(container: SessionContainer) -> None:
@@ -569,7 +571,7 @@ async def test_close_tells_everybody(container: SessionContainer) -> None:
 
 
 async def test_close_has_nothing_to_wait_for_without_sessions() -> None:
-    container = SessionContainer(Settings())
+    container = SessionContainer(Settings(), Stats(list))
     assert not container.closing
     closing = container.close(3000, "Go away!")
     with pytest.raises(StopIteration):
@@ -593,7 +595,7 @@ async def test_close_waits_for_late_polls(container: SessionContainer) -> None:
 
 
 async def test_close_gives_up_on_a_poll_after_disconnect_delay() -> None:
-    container = SessionContainer(Settings(disconnect_delay=0.01))
+    container = SessionContainer(Settings(disconnect_delay=0.01), Stats(list))
     session = polled(container, disconnect_delay=0.01)
     await container.close(3000, "Go away!")
     assert session.state is SessionState.CLOSED
@@ -650,7 +652,7 @@ async def test_close_waits_for_an_on_close_that_follows_a_callback(container: Se
 
 @pytest.mark.parametrize("callback", ["on_message", "on_close"])
 async def test_close_cancels_a_callback_after_disconnect_delay(logged: LogWatch, callback: str) -> None:
-    container = SessionContainer(Settings(disconnect_delay=0.01))
+    container = SessionContainer(Settings(disconnect_delay=0.01), Stats(list))
     ended = []
 
     async def hang(conn: Notes, *args: object) -> None:

@@ -11,6 +11,8 @@ from client import FRAMED, HANDSHAKE, Connect, Join, asking, request, settle, wi
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.container import SLICE, Deadlines
+from sockjs_tornado.logs import ThrottledLog
+from sockjs_tornado.stats import Stats
 
 RESTART = 'c[1012,"Service restart"]'
 
@@ -182,7 +184,11 @@ class Owner:
 
 async def test_many_deadlines_are_met_in_turns_with_others() -> None:
     met: list[int] = []
-    deadlines = Deadlines(1.0, lambda: 10.0)
+
+    def clock() -> float:
+        return 10.0
+
+    deadlines = Deadlines(1.0, clock, ThrottledLog(clock), Stats(list, clock))
     for _ in range(5 * SLICE):
         deadlines.schedule(Owner(met))
     seen = [0]

@@ -51,13 +51,17 @@ ALLOWED = {
     "origins": Allowed("settings"),
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
     "callbacks": Allowed("exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"),
-    "ports": Allowed("protocol", types="session"),
+    "logs": Allowed(),
+    # Of os, the environment.
+    "trace": Allowed("logs ports protocol session", effects="os"),
+    "stats": Allowed(),
+    "ports": Allowed("logs protocol", types="session"),
     "limits": Allowed(),
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol"),
-    "container": Allowed("session settings wire.stream", effects="asyncio"),
+    "container": Allowed("logs session settings stats wire.stream", effects="asyncio"),
     "rooms": Allowed("exceptions protocol", types="connection session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.
@@ -84,11 +88,11 @@ ALLOWED = {
     ),
     "bodies": Allowed("handlers transports.* wire.*", outside="tornado.httputil tornado.routing tornado.web"),
     "router": Allowed(
-        "bodies connection container exceptions origins protocol rooms session settings stats transports.* wire.*",
+        "bodies connection container exceptions origins protocol rooms session settings stats trace transports.* "
+        "wire.*",
         outside="tornado.gen tornado.ioloop tornado.routing tornado.web",
         effects="asyncio",
     ),
-    "stats": Allowed(types="connection router session"),
     # What applications import where they want it: no other row names them.
     "migrate": Allowed("connection exceptions protocol", types="session"),
     "serving": Allowed(

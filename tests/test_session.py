@@ -1,5 +1,4 @@
 import itertools
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from sockjs_tornado.exceptions import SessionStateError
-from sockjs_tornado.outbox import HIGH_WATER
+from sockjs_tornado.outbox import HIGH_WATER, Outbox
 from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session import Session, SessionState
 
@@ -76,7 +75,7 @@ def in_state(state: SessionState, host: FakeHost) -> Session:
 
 def everything_of(session: Session) -> dict[str, Any]:
     """Return all that a session knows, to see that nothing has changed."""
-    names = set(Session.__slots__) - {"__dict__", "__weakref__"}
+    names = {*Session.__slots__, *Outbox.__slots__} - {"__dict__", "__weakref__"}
     values = {name: getattr(session, name) for name in names}
     return values | {"_outbox": list(session._outbox), "heard": list(session.connection.heard)}
 
@@ -131,14 +130,6 @@ def test_events_lead_through_the_states(
         seen.append(session.state)
     assert seen == states
     assert host.removed == ([session] if states[-1] is CLOSED else [])
-
-
-def test_every_transition_is_logged_for_who_wants_to_know(host: FakeHost, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "sockjs_tornado.session")
-    session = polled(host)
-    session.close()
-    host.advance(DISCONNECT_DELAY)
-    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == ["OPEN", "CLOSING", "CLOSED"]
 
 
 def test_a_representation_tells_the_state_and_keeps_the_secret(host: FakeHost) -> None:

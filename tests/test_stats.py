@@ -1,10 +1,13 @@
+import json
+import time
 from types import SimpleNamespace
 
 import pytest
-from application import Journal, Serve
-from client import Join
+from application import Echo, Journal, Serve
+from client import Connect, Join
 
-from sockjs_tornado import SockJSRouter
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.multiplex import MultiplexConnection
 from sockjs_tornado.stats import Stats
 
 
@@ -36,7 +39,7 @@ def test_nothing_has_happened_to_begin_with() -> None:
 
 def test_sessions_are_counted_by_transport() -> None:
     sessions = [
-        SimpleNamespace(transport_name=name, is_attached=attached)
+        SimpleNamespace(transport_name=name, is_attached=attached, queued=5, backlog=7)
         for name, attached in (("xhr", True), ("xhr", False), ("websocket", True))
     ]
     figures = Stats(lambda: sessions, Clock()).dump()
@@ -124,3 +127,123 @@ async def test_a_router_counts_what_its_clients_do(serve: Serve, join: Join) -> 
     for connection in router.connections:
         connection.close()
     assert router.stats.dump()["sessions_active"] == 0
+
+
+# All figures.
+
+
+async def test_a_snapshot_has_all_that_happened(serve: Serve, connect: Connect, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/chat", {"disconnect_delay": 60, "allowed_origins": ["https://good.example"]})
+    server = await serve(router)
+    websocket, poll = (join(server, transport, prefix="/chat") for transport in ("websocket", "xhr"))
+    connections = {}
+    for peer in (websocket, poll):
+        assert await peer.frame() == "o"
+        connections[peer] = await journal.connection()
+        await peer.send("abc", "d")
+    for connection in connections.values():
+        assert [await connection.message() for _ in range(2)] == ["abc", "d"]
+    connections[poll].send("12345678")
+    connections[websocket].send("1234")
+    assert await websocket.message() == "1234"
+    response = await (await connect(server)).ask("GET", "/chat/info", "Origin: https://evil.example")
+    assert response.status == 403
+    response = await (await connect(server)).ask("POST", f"/chat/000/{poll.session}/xhr_send", body=b"[1")
+    assert response.status == 500
+    figures = router.stats.snapshot()
+    assert json.loads(json.dumps(figures)) == figures
+    lag = figures.pop("timer_lag")
+    assert 0 <= lag <= figures.pop("timer_lag_peak")
+    assert figures == {
+        "sessions": {"websocket": 1, "xhr": 1},
+        "attached": 1,
+        "queued": 8,
+        "backlog": 0,
+        "opened": {"websocket": 1, "xhr": 1},
+        "closed": {},
+        "connections": 2,
+        "messages_sent": 1,
+        "messages_received": 4,
+        "messages_dropped": 0,
+        # Open frames as a websocket's frame and as a line, and the one message: a["1234"] in a frame.
+        "bytes_sent": 3 + 2 + (2 + 9),
+        # ["abc", "d"] in a masked frame and in a body, and the broken one.
+        "bytes_received": (2 + 4 + 12) + 12 + 2,
+        "rejected": {"allowed_origins": 1, "payload": 1},
+        "callback_errors": {},
+    }
+    connections[websocket].close(4000, "Bye")
+    assert await websocket.frame() == 'c[4000,"Bye"]'
+    figures = router.stats.snapshot()
+    assert (figures["sessions"], figures["opened"]) == ({"xhr": 1}, {"websocket": 1, "xhr": 1})
+    assert figures["closed"] == {4000: 1}
+
+
+@pytest.mark.parametrize("transport", ["xhr_streaming", "eventsource", "htmlfile"])
+async def test_the_bytes_of_a_stream_are_counted_as_they_are_sent(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    peer = join(await serve(router), transport)
+    assert await peer.frame() == "o"
+    before = router.stats.bytes_sent
+    (await journal.connection()).send("x" * 1000)
+    assert await peer.message() == "x" * 1000
+    assert 1000 < router.stats.bytes_sent - before < 1100
+
+
+async def test_channels_are_no_sessions_of_their_own(serve: Serve, join: Join) -> None:
+    router = SockJSRouter(MultiplexConnection.get(a=Echo), "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("sub,a", "msg,a,x")
+    assert await peer.message() == "msg,a,x"
+    await peer.send("uns,a", "sub,a", "msg,a,y")
+    assert await peer.message() == "msg,a,y"
+    assert router.stats.sessions == router.stats.opened == {"websocket": 1}
+    assert not router.stats.closed
+
+
+def test_clients_cannot_make_the_figures_many() -> None:
+    stats = Stats(list, Clock())
+    for code in range(3000, 5000):
+        stats.session_opened("websocket")
+        stats.session_closed("websocket", code)
+    stats.session_opened("websocket")
+    stats.session_closed("websocket", 3000)
+    assert len(stats.closed) == 65
+    assert stats.closed["other"] == 2000 - 64
+    assert stats.closed[3000] == 2
+    assert stats.closed.total() == stats.opened.total() == 2001
+
+
+def test_a_high_lag_is_remembered_for_half_a_minute_at_least() -> None:
+    clock = Clock()
+    stats = Stats(list, clock)
+    stats.note_lag(0.5)
+    stats.note_lag(0.1)
+    assert (stats.timer_lag, stats.timer_lag_peak) == (0.1, 0.5)
+    clock.time += 29
+    stats.note_lag(0.2)
+    assert stats.timer_lag_peak == 0.5
+    clock.time += 29
+    assert stats.timer_lag_peak == 0.5
+    clock.time += 60
+    assert (stats.timer_lag, stats.timer_lag_peak) == (0.2, 0)
+
+
+async def test_a_callback_that_blocks_shows_as_lag(serve: Serve, join: Join) -> None:
+    class Blocking(SockJSConnection):
+        def on_message(self, message: str) -> None:
+            time.sleep(0.5)
+            self.send(message)
+
+    router = SockJSRouter(Blocking, "/echo", {"heartbeat_delay": 0.1})
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    while await peer.frame() != 'a["x"]':
+        pass
+    # The heartbeat that was due meanwhile has come by then, or comes next.
+    assert await peer.frame() == "h"
+    assert router.stats.timer_lag_peak > 0.2

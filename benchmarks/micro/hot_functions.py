@@ -65,7 +65,7 @@ class IdleHost:
     def schedule(self, owner: Any) -> None:
         pass
 
-    cancel = remove = entered = schedule
+    cancel = remove = opened = closed = entered = schedule
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         callback()

@@ -1,5 +1,6 @@
 """What all URLs of a router have in common: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
 
+import logging
 import re
 import secrets
 import time
@@ -9,6 +10,8 @@ from email.utils import formatdate
 from .exchange import Exchange, Headers, Service
 
 __all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "cache_headers"]
+
+logger = logging.getLogger(__name__)
 
 YEAR = 31_536_000
 
@@ -60,6 +63,7 @@ class Endpoint:
             else:
                 exchange.respond(404, [])
         elif not self._is_welcome(exchange):
+            self.server.stats.rejected["allowed_origins"] += 1
             exchange.respond(403, [PLAIN_TEXT], b"Origin not allowed.\n")
         elif exchange.method == self.method:
             return self.serve(exchange)
@@ -77,6 +81,9 @@ class Endpoint:
         """Answer 503 where there is no room for a new session, and say so."""
         limit = self.server.container.full(exchange.remote_ip)
         if limit is not None:
+            if limit != "draining":
+                message = "%s is reached: new clients get 503"
+                self.server.container.log.write(logger, logging.WARNING, limit, message, limit)
             self.unavailable(exchange, limit)
         return limit is not None
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from ..exceptions import PayloadError
 from ..protocol import Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session import Session
-from ..wire.stream import Connection, Keeper, response_head
+from ..wire.stream import Connection, Keeper, Traffic, response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers
 
@@ -28,26 +28,32 @@ class PollReceiver:
         headers: Header fields of the answer.
         framing: How the frame is written.
         session: Whom to tell.
+        stats: What counts the bytes.
     """
 
-    __slots__ = ("_exchange", "_framing", "_headers", "_session")
+    __slots__ = ("_exchange", "_framing", "_headers", "_session", "_stats")
 
     binary = False
     #: What was written is with Tornado, and the receiver is done.
     unsent = 0
 
-    def __init__(self, exchange: Exchange, headers: Headers, framing: Framing, session: Session) -> None:
+    def __init__(
+        self, exchange: Exchange, headers: Headers, framing: Framing, session: Session, stats: Traffic
+    ) -> None:
         self._exchange = exchange
         self._headers = headers
         self._framing = framing
         self._session = session
+        self._stats = stats
 
     def send_frame(self, frame: str) -> None:
         """Answer with a frame."""
         if not self._exchange.answered:
             # First, because to respond is to run the application's access log, which may send.
             self._session.detach(self)
-            self._exchange.respond(200, self._headers, self._framing(frame))
+            body = self._framing(frame)
+            self._stats.bytes_sent += len(body)
+            self._exchange.respond(200, self._headers, body)
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Answer with messages."""
@@ -178,6 +184,7 @@ class StreamReceiver(Connection):
     def _write(self, data: bytes, size: int) -> None:
         transport = self.transport
         if not transport.is_closing():
+            self._stats.bytes_sent += len(data)
             transport.write(data)
         # The limit counts what the client has to keep: frames, not chunk sizes.
         self._left -= size
@@ -248,7 +255,7 @@ class PollingEndpoint(ReceivingEndpoint):
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Answer with what there is, or hold the request until there is something."""
-        receiver = PollReceiver(exchange, headers, self.framing(callback), session)
+        receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
         session.attach(receiver, exchange.remote_ip)
         return None if exchange.answered else exchange.hold(receiver)
 

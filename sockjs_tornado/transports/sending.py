@@ -39,6 +39,7 @@ class SendingEndpoint(Endpoint):
         if session.is_overrun:
             self._refuse(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
             return None
+        self.server.stats.bytes_received += len(exchange.body())
         # What Tornado has unpacked may be longer than what was said.
         if len(exchange.body()) > settings.max_message_size:
             self._refuse(exchange, 413, "Payload too large.", "max_message_size")
@@ -46,7 +47,7 @@ class SendingEndpoint(Endpoint):
         try:
             messages = decode_payload(self.payload(exchange))
         except PayloadError as error:
-            exchange.respond(500, self.headers(exchange, PLAIN_TEXT, NO_CACHE), str(error).encode())
+            self._refuse(exchange, 500, str(error), "payload")
             return None
         if len(messages) > settings.max_messages_per_request:
             self._refuse(exchange, 413, "Too many messages.", "max_messages_per_request")

@@ -74,7 +74,6 @@ class WebSocketReceiver(Connection):
         "_session",
         "_settings",
         "_shared",
-        "_stats",
     )
 
     binary: ClassVar[bool] = False
@@ -89,7 +88,6 @@ class WebSocketReceiver(Connection):
     ) -> None:
         super().__init__(server.container, response_head(101, headers))
         self._settings = server.settings
-        self._stats = server.stats
         self._inflating = parameters is not None
         self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters) if parameters else None)
         self._framing = framing
@@ -115,6 +113,7 @@ class WebSocketReceiver(Connection):
             for start in range(0, len(data), INFLATE_SIZE):
                 self.received(data[start : start + INFLATE_SIZE])
             return
+        self._stats.bytes_received += len(data)
         self._heard = True
         messages: list[Message] = []
         pongs = b""
@@ -149,7 +148,7 @@ class WebSocketReceiver(Connection):
         most = self._settings.max_messages_per_request
         # Those of one read may come in many websocket messages.
         if len(messages) > most and self._has_more(most, events):
-            self._stats.rejected["max_messages_per_request"] += 1
+            self._session.server.stats.rejected["max_messages_per_request"] += 1
             self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
         elif self._settings.max_inbound_rate is not None and not self._session.admits(len(messages)):
             # What came before is still heard.
@@ -204,17 +203,21 @@ class WebSocketReceiver(Connection):
         if not transport.is_closing():
             framing = self._framing
             data = write_messages(messages) if framing is text_frame else None
-            transport.write(data or framing(messages_frame(messages)))  # type: ignore[arg-type]
+            data = data or framing(messages_frame(messages))  # type: ignore[arg-type]
+            self._stats.bytes_sent += len(data)
+            transport.write(data)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
         transport = self.transport
         if not transport.is_closing():
-            if self._shared:
-                transport.write(message.rendered.get(framing) or message.framed(framing))
+            if self._shared:  # noqa: SIM108 - the hot path, and readable so
+                data = message.rendered.get(framing) or message.framed(framing)
             else:
-                transport.write(framing(message.frame))
+                data = framing(message.frame)
+            self._stats.bytes_sent += len(data)
+            transport.write(data)
 
     def close(self, code: int, reason: str) -> None:
         """Write the close frame of SockJS, then that of the websocket."""

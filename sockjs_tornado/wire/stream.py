@@ -37,11 +37,22 @@ _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
 
 
+class Traffic(Protocol):
+    """What counts bytes."""
+
+    bytes_received: int
+    bytes_sent: int
+
+
 class Keeper(Protocol):
     """What keeps connections: deadlines, and who is there. The container is one."""
 
     #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
     read_buffer: memoryview
+
+    @property
+    def stats(self) -> Traffic:
+        """What counts the bytes that connections send and receive."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -72,12 +83,24 @@ class Connection(asyncio.BufferedProtocol):
         bucket: The keeper's note of where it keeps that deadline.
     """
 
-    __slots__ = ("_buffer", "_closing", "_ended", "_first", "_keeper", "_unsent", "bucket", "due", "transport")
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_ended",
+        "_first",
+        "_keeper",
+        "_stats",
+        "_unsent",
+        "bucket",
+        "due",
+        "transport",
+    )
 
     transport: asyncio.Transport
 
     def __init__(self, keeper: Keeper, head: bytes) -> None:
         self._keeper = keeper
+        self._stats = keeper.stats
         self._buffer = keeper.read_buffer
         self._closing = False
         self._ended = False
@@ -153,6 +176,7 @@ class Connection(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         """Write, unless nobody is there any more."""
         if not self.transport.is_closing():
+            self._stats.bytes_sent += len(data)
             self.transport.write(data)
 
     def finish(self) -> None:

@@ -1,0 +1,143 @@
+"""Showing what every session does: its transitions and its frames, a line each.
+
+``SOCKJS_TRACE=1`` in the environment writes them to standard error, with the beginnings of what is said::
+
+    1 websocket CONNECTING becomes OPEN
+    1 websocket < o
+    1 websocket > ["hello"]
+    1 websocket < a["hello"]
+    1 websocket OPEN becomes CLOSING: 1001 Going away
+
+Without it, ``logging.getLogger("sockjs_tornado.trace").setLevel(logging.DEBUG)`` has the same lines written to the log,
+with lengths in place of contents: a log has no message of anybody. Sessions that begin after that are traced. Those
+that are not traced cost nothing.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from .logs import session_fields
+from .ports import Receiver
+from .protocol import Message, Outgoing, PreparedMessage, close_frame, messages_frame
+from .session import Session, SessionState
+
+__all__ = ["traced"]
+
+logger = logging.getLogger(__name__)
+
+#: Characters of a line beyond which what is said is cut.
+_WIDTH: Final = 100
+
+_TO_TERMINAL: Final = os.environ.get("SOCKJS_TRACE", "") not in ("", "0")
+
+if _TO_TERMINAL:
+    _handler = logging.StreamHandler()
+    _handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    logger.addHandler(_handler)
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+elif logger.level == logging.NOTSET:
+    # Not even where all of an application's debugging is switched on.
+    logger.setLevel(logging.INFO)
+
+
+def traced(session_class: type[Session]) -> type[Session]:
+    """Return ``session_class``, or one that does the same and is traced, where somebody wants to see it."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return session_class
+    return type(session_class.__name__, (_Traced, session_class), {"__slots__": ()})
+
+
+def _shown(text: str) -> str:
+    """Return what may be shown of something said."""
+    if not _TO_TERMINAL:
+        return f"({len(text)} characters)"
+    # Control characters could do things to a terminal.
+    text = ascii(text)[1:-1] if not text.isprintable() else text
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}... ({len(text)} characters)"
+
+
+class _Traced(Session):
+    """Writes a line for each thing that happens to it."""
+
+    __slots__ = ()
+
+    def trace(self, what: str) -> None:
+        """Write a line."""
+        transport = self.conn_info.transport
+        logger.debug("%s %s %s", self.label, transport, what, extra=session_fields(self))
+
+    def _set_state(self, state: SessionState) -> None:
+        before = self.state
+        super()._set_state(state)
+        self.trace(f"{before.name} becomes {state.name}")
+
+    def attach(self, receiver: Receiver, ip: str) -> None:
+        """Take a receiver, and see what is written to it."""
+        self.trace("receiver attached")
+        super().attach(_TracedReceiver(receiver, self), ip)
+
+    def detach(self, receiver: Receiver) -> None:
+        """Hear that a receiver is done."""
+        self.trace("receiver detached")
+        super().detach(self._current(receiver))
+
+    def lose(self, receiver: Receiver, *why: Any) -> None:
+        """Hear that a receiver was cut off."""
+        self.trace(f"receiver lost {' '.join(map(str, why))}".rstrip())
+        super().lose(self._current(receiver), *why)
+
+    def pause(self, receiver: Receiver) -> None:
+        """Hear that the receiver's buffer is full."""
+        self.trace("receiver full")
+        super().pause(self._current(receiver))
+
+    def resume(self, receiver: Receiver) -> None:
+        """Hear that the receiver's buffer has drained."""
+        self.trace("receiver drained")
+        super().resume(self._current(receiver))
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Hand the client's messages to the application."""
+        for message in messages:
+            self.trace(f"> {_shown(message if isinstance(message, str) else repr(message))}")
+        super().receive(messages)
+
+    def _current(self, receiver: Receiver) -> Receiver:
+        """Return what was attached in place of ``receiver``."""
+        current = self._receiver
+        return current if isinstance(current, _TracedReceiver) and current.receiver is receiver else receiver
+
+
+class _TracedReceiver:
+    """A receiver whose frames are seen."""
+
+    def __init__(self, receiver: Receiver, session: _Traced) -> None:
+        self.receiver = receiver
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.receiver, name)
+
+    def send_frame(self, frame: str) -> None:
+        """Write a frame."""
+        self._session.trace(f"< {frame}")
+        self.receiver.send_frame(frame)
+
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
+        """Write messages."""
+        shown = [repr(message) if isinstance(message, bytes) else message for message in messages]
+        self._session.trace(f"< {_shown(messages_frame(shown))}")
+        self.receiver.send_messages(messages)
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Write a message on its way to many."""
+        self._session.trace(f"< {_shown(message.frame)}")
+        self.receiver.send_prepared(message)
+
+    def close(self, code: int, reason: str) -> None:
+        """Write a close frame."""
+        self._session.trace(f"< {close_frame(code, reason)}")
+        self.receiver.close(code, reason)

@@ -1,0 +1,173 @@
+"""What a router writes to its log, and what it keeps to itself."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from application import Echo, LogWatch, Serve
+from client import Connect, Join
+
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.logs import INTERVAL, ThrottledLog
+
+SESSIONS = logging.getLogger("sockjs_tornado.sessions")
+
+
+class Records(logging.Handler):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def texts(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    """All that is logged under the package's name."""
+    handler = Records()
+    logger = logging.getLogger("sockjs_tornado")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def session_lines() -> Iterator[None]:
+    """The line for each session is wanted."""
+    level = SESSIONS.level
+    SESSIONS.setLevel(logging.INFO)
+    yield
+    SESSIONS.setLevel(level)
+
+
+# One record of a kind.
+
+
+def test_one_of_a_kind_is_written_in_ten_seconds_and_the_others_are_counted(logged: LogWatch) -> None:
+    time = 1000.0
+    log = ThrottledLog(lambda: time)
+    logger = logging.getLogger("sockjs_tornado.test")
+
+    def write(kind: str) -> None:
+        log.write(logger, logging.WARNING, kind, "%s happened", kind)
+
+    for _ in range(3):
+        write("this")
+    write("that")
+    assert logged.take("this").getMessage() == "this happened"
+    assert logged.take("that").getMessage() == "that happened"
+    time += INTERVAL - 0.01
+    write("this")
+    assert logged.records == []
+    time += 0.01
+    write("this")
+    write("that")
+    assert logged.take("this").getMessage() == "this happened (and 3 more like it since the last time)"
+    assert logged.take("that").getMessage() == "that happened"
+    time += INTERVAL
+    write("this")
+    assert logged.take("this").getMessage() == "this happened"
+
+
+class Failing(SockJSConnection):
+    """Fails in one of two ways."""
+
+    def on_message(self, message: str) -> None:
+        if message == "a":
+            raise LookupError(message)
+        raise ArithmeticError(message)
+
+
+async def test_callbacks_that_fail_again_and_again_do_not_flood_the_log(
+    serve: Serve, join: Join, logged: LogWatch
+) -> None:
+    router = SockJSRouter(Failing, "/echo")
+    server = await serve(router)
+    for message in "aabab":
+        peer = join(server, "websocket")
+        assert await peer.frame() == "o"
+        await peer.send(message)
+        assert await peer.frame() == 'c[1011,"Internal error"]'
+    record = logged.take("on_message of <Session 1 websocket")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is LookupError
+    assert (record.__dict__["sockjs_session"], record.__dict__["sockjs_transport"]) == ("1", "websocket")
+    record = logged.take("on_message of <Session 3 websocket")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ArithmeticError
+    assert router.stats.callback_errors == {"on_message": 5}
+
+
+# A line for each session.
+
+
+@pytest.mark.usefixtures("session_lines")
+@pytest.mark.parametrize("transport", ["websocket", "xhr", "eventsource"])
+async def test_each_session_has_a_line_at_its_end(serve: Serve, join: Join, records: Records, transport: str) -> None:
+    server = await serve(SockJSRouter(Goodbye, "/echo"))
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    await peer.send("hello")
+    assert await peer.frame() == 'c[4001,"See\\nyou"]'
+    (record,) = (record for record in records.records if record.name == SESSIONS.name)
+    text = record.getMessage()
+    assert text.startswith(f"session 1 ({transport}) closed after 0.")
+    assert text.endswith(r" s: 4001 'See\nyou'")
+    fields = record.__dict__
+    assert fields["sockjs_session"] == "1"
+    assert fields["sockjs_transport"] == transport
+    assert fields["sockjs_close_code"] == 4001
+    assert 0 <= fields["sockjs_seconds"] < 60
+
+
+class Goodbye(SockJSConnection):
+    """Says goodbye to every message."""
+
+    def on_message(self, message: str) -> None:
+        self.close(4001, "See\nyou")
+
+
+async def test_the_line_is_off_unless_it_is_asked_for(serve: Serve, join: Join, records: Records) -> None:
+    """Even where all that the package has to say is wanted."""
+    peer = join(await serve(SockJSRouter(Goodbye, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("hello")
+    assert (await peer.frame())[0] == "c"
+    assert records.records == []
+
+
+# What no log has.
+
+
+@pytest.mark.usefixtures("session_lines")
+@pytest.mark.parametrize("transport", ["websocket", "xhr", "xhr_streaming", "jsonp"])
+async def test_no_log_has_what_is_said_or_whose_session_it_is(
+    serve: Serve, connect: Connect, join: Join, records: Records, transport: str
+) -> None:
+    trace = logging.getLogger("sockjs_tornado.trace")
+    level = trace.level
+    trace.setLevel(logging.DEBUG)
+    try:
+        server = await serve(SockJSRouter(Echo, "/echo"))
+        peer = join(server, transport, session="secret-session")
+        assert await peer.frame() == "o"
+        await peer.send("secret-message", "more")
+        assert await peer.message() == "secret-message"
+        await (await connect(server)).ask("POST", "/echo/000/secret-session/xhr_send", body=b'["secret-rubbish')
+        peer.vanish()
+    finally:
+        trace.setLevel(level)
+    assert any(" > (14 characters)" in text for text in records.texts), records.texts
+    for record in records.records:
+        assert "secret" not in record.getMessage()
+        assert "secret" not in str(record.__dict__)

@@ -1,0 +1,161 @@
+"""What every session does, a line each: for who asks for it."""
+
+import json
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from application import Echo, Journal, Serve, congest
+from client import FRAMED, Connect, Join
+from programs import ServerProgram
+
+from sockjs_tornado import Session, SockJSConnection, SockJSRouter
+from sockjs_tornado.trace import traced
+
+TRACE = logging.getLogger("sockjs_tornado.trace")
+
+
+@pytest.fixture
+def tracing() -> Iterator[None]:
+    """Sessions are traced."""
+    level = TRACE.level
+    TRACE.setLevel(logging.DEBUG)
+    yield
+    TRACE.setLevel(level)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the trace's lines."""
+    return [record.getMessage() for record in caplog.records if record.name == TRACE.name]
+
+
+@pytest.mark.usefixtures("tracing")
+async def test_a_websocket_shows_its_states_and_its_frames(
+    serve: Serve, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = join(await serve(SockJSRouter(Echo, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("hello", "you")
+    assert await peer.frame() == 'a["hello","you"]'
+    assert said(caplog) == [
+        "1 websocket receiver attached",
+        "1 websocket CONNECTING becomes OPEN",
+        "1 websocket < o",
+        "1 websocket > (5 characters)",
+        "1 websocket > (3 characters)",
+        "1 websocket < (16 characters)",
+    ]
+    assert caplog.records[-1].__dict__["sockjs_session"] == "1"
+
+
+@pytest.mark.usefixtures("tracing")
+async def test_a_poll_shows_when_it_is_done(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+    peer = join(await serve(SockJSRouter(Closing, "/echo")), "xhr")
+    assert await peer.frame() == "o"
+    await peer.send("x")
+    assert await peer.frame() == 'c[3000,"Go away!"]'
+    assert said(caplog) == [
+        "1 xhr receiver attached",
+        "1 xhr CONNECTING becomes OPEN",
+        "1 xhr < o",
+        "1 xhr receiver detached",
+        "1 xhr > (1 characters)",
+        "1 xhr OPEN becomes CLOSING",
+        "1 xhr receiver attached",
+        '1 xhr < c[3000,"Go away!"]',
+        "1 xhr receiver detached",
+    ]
+
+
+class Closing(SockJSConnection):
+    """Closes with the first message."""
+
+    def on_message(self, message: str) -> None:
+        self.close()
+
+
+@pytest.mark.usefixtures("tracing")
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_a_traced_session_does_what_others_do(serve: Serve, join: Join, transport: str) -> None:
+    """What receivers report reaches the session: each stream ends when it is long enough, and goes on with the next."""
+    router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.05, "response_limit": 4096})
+    peer = join(await serve(router), transport)
+
+    async def message() -> str:
+        while (frame := await peer.frame()) == "h":
+            pass
+        return frame
+
+    assert await peer.frame() == "o"
+    assert await peer.frame() == "h"
+    for length in (10, 5000, 10):
+        await peer.send("x" * length)
+        assert await message() == f'a["{"x" * length}"]'
+    router.broadcast(router.connections, "all")
+    assert await message() == 'a["all"]'
+
+
+@pytest.mark.usefixtures("tracing")
+async def test_a_traced_session_waits_for_a_slow_client(serve: Serve, join: Join, caplog: Any) -> None:
+    journal = Journal()
+    peer: Any = join(await serve(SockJSRouter(journal, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    sent = await congest(connection)
+    assert "1 websocket receiver full" in said(caplog)
+    received = 0
+    while received < sent:
+        received += len(json.loads((await peer.frame())[1:]))
+    assert "1 websocket receiver drained" in said(caplog)
+
+
+async def test_the_environment_has_it_written_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, connect: Connect, join: Join
+) -> None:
+    """With what is said, as far as it fits a line and does nothing to a terminal."""
+    monkeypatch.setenv("SOCKJS_TRACE", "1")
+    program = ServerProgram("examples/echo/server.py", "--port", "0")
+    try:
+        peer = join(SimpleNamespace(port=program.ports[0]), "websocket", prefix="/echo/sockjs")
+        assert await peer.frame() == "o"
+        for message in ("hello", "x" * 200, "\x1b[31mred\n"):
+            await peer.send(message)
+            assert await peer.message() == message
+        peer.vanish()
+    finally:
+        ended = program.stop()
+    lines = [line.partition(" ")[2] for line in ended.errors.splitlines()]
+    assert lines[:7] == [
+        "1 websocket receiver attached",
+        "1 websocket CONNECTING becomes OPEN",
+        "1 websocket < o",
+        "1 websocket > hello",
+        '1 websocket < a["hello"]',
+        f"1 websocket > {'x' * 100}... (200 characters)",
+        f'1 websocket < a["{"x" * 97}... (205 characters)',
+    ]
+    assert lines[7] == r"1 websocket > \x1b[31mred\n"
+    assert all(line.isprintable() for line in lines)
+
+
+def test_only_who_is_traced_is_another_class() -> None:
+    level = TRACE.level
+    assert traced(Session) is Session
+    TRACE.setLevel(logging.DEBUG)
+    try:
+        assert issubclass(traced(Session), Session)
+        assert traced(Session) is not Session
+    finally:
+        TRACE.setLevel(level)
+
+
+async def test_it_stays_off_where_all_debugging_is_on() -> None:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.DEBUG)
+    try:
+        assert traced(Session) is Session
+    finally:
+        root.setLevel(level)
