@@ -7,6 +7,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
+METRICS = ["prometheus_client>=0.20"]
 BENCH = [*FAST, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pycurl>=7.45.7", "pyperf>=2.10"]
 
 # For CPython's stable ABI, which free-threaded builds do not have. Where it is not built, Python code does the same.
@@ -32,8 +33,10 @@ setup(
     extras_require={
         "fast": FAST,
         "bench": BENCH,
+        "metrics": METRICS,
         "test": [
             *BENCH,
+            *METRICS,
             "hypothesis",
             "mypy",
             "pytest>=9.0",
@@ -45,7 +48,7 @@ setup(
             "websockets",
             "wsproto",
         ],
-        "docs": ["furo", "myst-parser", "sphinx"],
+        "docs": [*METRICS, "furo", "myst-parser", "sphinx"],
     },
     keywords=["sockjs", "tornado", "websocket", "realtime", "asyncio"],
     classifiers=[

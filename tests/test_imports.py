@@ -53,6 +53,9 @@ ALLOWED = {
     "callbacks": Allowed("exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"),
     "logs": Allowed(),
     # Of os, the environment.
+    "metrics": Allowed(
+        "exceptions router", outside="prometheus_client prometheus_client.* tornado.routing tornado.web"
+    ),
     "trace": Allowed("logs ports protocol session", effects="os"),
     "stats": Allowed(),
     "ports": Allowed("logs protocol", types="session"),
@@ -236,7 +239,7 @@ def test_the_pure_modules_touch_nothing() -> None:
 
 def test_tornado_is_the_business_of_few() -> None:
     users = {module for module in SOURCES if any(name.split(".")[0] == "tornado" for name, _ in imports_of(module))}
-    assert users <= {"bodies", "callbacks", "handlers", "router", "serving", "wire.stream", "wire.websocket"}
+    assert users <= {"bodies", "callbacks", "handlers", "metrics", "router", "serving", "wire.stream", "wire.websocket"}
 
 
 def test_a_transport_knows_neither_handler_nor_router_nor_container() -> None:

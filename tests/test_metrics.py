@@ -1,0 +1,149 @@
+"""What Prometheus and load balancers ask."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tornado.httpserver
+from application import Echo, Journal
+from client import Client
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.parser import text_string_to_metric_families
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from sockjs_tornado import ConfigurationError, SockJSRouter
+from sockjs_tornado.metrics import SockJSCollector, monitoring_urls
+
+DASHBOARD = Path(__file__).resolve().parent.parent / "examples/deploy/grafana.json"
+
+
+class Site:
+    """An application with monitoring, and a client to it."""
+
+    def __init__(self, *urls: Any) -> None:
+        self._server = tornado.httpserver.HTTPServer(Application(list(urls), log_function=lambda handler: None))
+        sockets = bind_sockets(0, "127.0.0.1")
+        self._server.add_sockets(sockets)
+        self.port = sockets[0].getsockname()[1]
+
+    async def __aenter__(self) -> Client:
+        self.client = await Client.connect(self.port)
+        return self.client
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.leave()
+        self._server.stop()
+        await self._server.close_all_connections()
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return the values of an answer by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_prometheus_finds_all_figures() -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/chat", {"disconnect_delay": 0.05})
+    async with Site(*router.urls, *monitoring_urls({"chat": router})) as client:
+        assert (await client.ask("POST", "/chat/000/abc/xhr", body=b"")).text == "o\n"
+        assert (await client.ask("POST", "/chat/000/abc/xhr_send", body=b'["hello"]')).status == 204
+        assert (await client.ask("POST", "/chat/000/abc/xhr_send", body=b"[")).status == 500
+        response = await client.ask("GET", "/metrics")
+        connection = await journal.connection()
+        await connection.closed()
+        later = samples((await client.ask("GET", "/metrics")).text)
+        await router.close()
+    assert response.status == 200
+    assert response["Content-Type"].startswith("text/plain; version=")
+    assert (response["Cache-Control"], response["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    found = samples(response.text)
+
+    def value(name: str, *, among: Any = found, **labels: str) -> float | None:
+        return among.get((name, frozenset({("router", "chat"), *labels.items()})))
+
+    assert value("sockjs_sessions", transport="xhr") == 1
+    assert value("sockjs_sessions_attached") == 0
+    assert value("sockjs_sessions_opened_total", transport="xhr") == 1
+    assert value("sockjs_connections_total") == 1
+    assert value("sockjs_messages_received_total") == 1
+    assert value("sockjs_messages_sent_total") == 0
+    assert value("sockjs_received_bytes_total") == 10
+    assert value("sockjs_sent_bytes_total") == 2
+    assert value("sockjs_rejected_total", reason="payload") == 1
+    assert value("sockjs_queued_characters") == value("sockjs_backlog_characters") == 0
+    assert value("sockjs_sessions_closed_total", code="1006") is None
+    assert value("sockjs_sessions_closed_total", among=later, code="1006") == 1
+    assert value("sockjs_sessions", among=later, transport="xhr") is None
+    assert 0 <= value("sockjs_timer_lag_seconds", among=later) <= value("sockjs_timer_lag_peak_seconds", among=later)  # type: ignore[operator]
+    assert any(name.startswith("process_") for name, _ in found)
+
+
+async def test_routers_are_told_apart_and_stand_beside_metrics_of_the_application() -> None:
+    registry = CollectorRegistry()
+    Counter("pizzas", "Ordered.", registry=registry).inc(3)
+    routers = {"a": SockJSRouter(Echo, "/a"), "b": SockJSRouter(Echo, "/b")}
+    async with Site(*monitoring_urls(routers, prefix="/internal", registry=registry)) as client:
+        assert (await client.ask("GET", "/metrics")).status == 404
+        found = samples((await client.ask("GET", "/internal/metrics")).text)
+        assert (await client.ask("GET", "/internal/healthz")).status == 200
+    assert found["pizzas_total", frozenset()] == 3
+    for name in routers:
+        assert found["sockjs_messages_sent_total", frozenset({("router", name)})] == 0
+    with pytest.raises(ValueError, match="Duplicated"):
+        monitoring_urls(routers, registry=registry)
+
+
+async def test_openmetrics_is_spoken_to_who_wants_it() -> None:
+    async with Site(*monitoring_urls({"a": SockJSRouter(Echo, "/a")})) as client:
+        response = await client.ask("GET", "/metrics", "Accept: application/openmetrics-text; version=1.0.0")
+    assert response["Content-Type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
+
+
+async def test_readiness_ends_where_the_draining_begins_and_health_does_not() -> None:
+    chat, news = SockJSRouter(Echo, "/chat", {"disconnect_delay": 0.05}), SockJSRouter(Echo, "/news")
+    async with Site(*chat.urls, *monitoring_urls({"chat": chat, "news": news})) as client:
+        response = await client.ask("GET", "/readyz")
+        assert (response.status, json.loads(response.body)) == (200, {"status": "ok", "draining": []})
+        draining = asyncio.ensure_future(chat.drain(0))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            response = await client.ask("GET", "/readyz")
+            assert (response.status, json.loads(response.body)) == (503, {"status": "draining", "draining": ["chat"]})
+            assert response["Cache-Control"] == "no-store"
+            response = await client.ask("GET", "/healthz")
+            assert (response.status, json.loads(response.body)) == (200, {"status": "ok"})
+            await draining
+        await news.close()
+
+
+@pytest.mark.parametrize("routers", [None, [], "chat", {"chat": None}, {1: SockJSRouter(Echo)}, SockJSRouter(Echo)])
+def test_what_is_no_mapping_of_routers_is_refused(routers: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r'^routers: got .*, takes a mapping such as \{"chat": router\}$'):
+        SockJSCollector(routers)
+
+
+def test_the_dashboard_asks_for_what_there_is() -> None:
+    """Every metric of a router is in Grafana's dashboard, and no other."""
+    registry = CollectorRegistry()
+    registry.register(SockJSCollector({"a": SockJSRouter(Echo)}))
+    metrics = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert {name for expression in asked for name in re.findall(r"sockjs_\w+", expression)} == metrics
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    boxes = [panel["gridPos"] for panel in dashboard["panels"]]
+    cells = [
+        (box["x"] + column, box["y"] + row) for box in boxes for column in range(box["w"]) for row in range(box["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
