@@ -5,6 +5,7 @@ A transport attaches a receiver while a client listens and reports when it is do
 else is the session's own decision.
 """
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
@@ -65,6 +66,7 @@ class Session(Outbox, LegacySession):
         "__weakref__",
         "_callbacks",
         "_delayed",
+        "_origin",
         "_rate_limit",
         "_told",
         "bucket",
@@ -100,6 +102,7 @@ class Session(Outbox, LegacySession):
         self.takes_bytes = False
         self.is_accepted = False
         self.is_closed = False
+        self._origin = ""
         self._told = False
         self._delayed: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
@@ -129,16 +132,34 @@ class Session(Outbox, LegacySession):
         self.is_accepted = accepted and not self.is_closed
         self._host.entered(self)
 
-    def belongs_to(self, ip: str) -> bool:
-        """Tell whether a request from ``ip`` may use the session (``verify_ip``)."""
+    def why_not(self, ip: str, origin: str) -> str | None:
+        """Return why a request may not use the session, None where it may.
+
+        A session belongs to the address that opened it (``verify_ip``), and to the first origin that a request for it
+        has named. Browsers leave the origin out of some requests.
+
+        Args:
+            ip: Where the request comes from.
+            origin: Its Origin header, ``""`` where there is none.
+        """
+        known = self.conn_info.ip
         # Nobody's yet, where the application has made the session without a request.
-        return ip == self.conn_info.ip or not self.conn_info.ip or not self._settings.verify_ip
+        if known and ip != known and self._settings.verify_ip:
+            self._stats.rejected["verify_ip"] += 1
+            return "Session was opened from another address"
+        if origin and origin != self._origin:
+            if self._origin:
+                self._stats.rejected["session_origin"] += 1
+                return "Session was opened from another origin"
+            # Thousands of sessions have the same.
+            self._origin = sys.intern(origin)
+        return None
 
-    def is_known_to(self, ip: str) -> bool:
-        """Tell whether a client at ``ip`` has been told of the session, so that it may send."""
-        return self.state is not CONNECTING and self.belongs_to(ip)
+    def is_known_to(self, ip: str, origin: str = "") -> bool:
+        """Tell whether a request's client has been told of the session, so that it may send."""
+        return self.state is not CONNECTING and self.why_not(ip, origin) is None
 
-    def attach(self, receiver: Receiver, ip: str) -> None:
+    def attach(self, receiver: Receiver, ip: str, origin: str = "") -> None:
         """Take a receiver that a client listens on.
 
         The first one opens the session. While another is attached the new one is told so and let go (close code
@@ -147,10 +168,11 @@ class Session(Outbox, LegacySession):
         Args:
             receiver: Where the client listens.
             ip: The address it listens from.
+            origin: The origin that its request named, ``""`` for none.
         """
-        if not self.belongs_to(ip):
-            self._stats.rejected["verify_ip"] += 1
-            receiver.close(CloseCode.POLICY_VIOLATION, "Session was opened from another address")
+        why_not = self.why_not(ip, origin)
+        if why_not is not None:
+            receiver.close(CloseCode.POLICY_VIOLATION, why_not)
             return
         current = self._receiver
         if current is not None and current.is_gone():

@@ -385,11 +385,11 @@ def asking(transport: str, base: str, *fields: str, version: str = "HTTP/1.1") -
     return request("GET", f"{base}/{transport}{query}", *fields, version=version)
 
 
-def sending(transport: str, base: str, payload: str) -> bytes:
+def sending(transport: str, base: str, payload: str, *fields: str) -> bytes:
     """Return the bytes of a sending request for the client of a receiving transport."""
     if transport == "jsonp":
-        return request("POST", f"{base}/jsonp_send", FORM, body=urlencode({"d": payload}).encode())
-    return request("POST", f"{base}/xhr_send", "Content-Type: text/plain", body=payload.encode())
+        return request("POST", f"{base}/jsonp_send", FORM, *fields, body=urlencode({"d": payload}).encode())
+    return request("POST", f"{base}/xhr_send", "Content-Type: text/plain", *fields, body=payload.encode())
 
 
 def messages_of(text: str) -> list[Any]:

@@ -786,8 +786,26 @@ def test_another_address_is_turned_away(host: FakeHost) -> None:
     assert first.frames == [["1"]]
     session.close()
     assert Receiver(session).attach("203.0.113.9").frames == [(1008, "Session was opened from another address")]
-    assert not session.belongs_to("203.0.113.9")
-    assert session.belongs_to(IP)
+    assert session.why_not("203.0.113.9", "") == "Session was opened from another address"
+    assert session.why_not(IP, "") is None
+    assert session.server.stats.rejected == {"verify_ip": 4}
+
+
+def test_a_page_of_another_origin_is_turned_away(host: FakeHost) -> None:
+    """Browsers name the origin of some requests and not of others; the first one that is named counts."""
+    session = make_session(host)
+    poll(session)
+    assert session.why_not(IP, "https://a.example") is None
+    for origin in ("https://b.example", "null", "https://a.example:8443"):
+        assert session.why_not(IP, origin) == "Session was opened from another origin"
+        assert not session.is_known_to(IP, origin)
+    assert session.why_not(IP, "") is None
+    assert session.is_known_to(IP, "https://a.example")
+    stranger = Receiver(session)
+    session.attach(stranger, IP, "https://b.example")
+    assert stranger.frames == [(1008, "Session was opened from another origin")]
+    assert session.state is OPEN
+    assert session.server.stats.rejected == {"session_origin": 7}
 
 
 def test_a_session_is_known_to_whom_it_was_told(host: FakeHost) -> None:
@@ -802,7 +820,7 @@ def test_a_session_is_known_to_whom_it_was_told(host: FakeHost) -> None:
 
 def test_another_address_is_let_in_without_verify_ip(host: FakeHost) -> None:
     session = make_session(host, verify_ip=False)
-    assert session.belongs_to("203.0.113.9")
+    assert session.why_not("203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
 
 

@@ -112,7 +112,7 @@ class StreamReceiver(Connection):
         session: The session to attach to.
     """
 
-    __slots__ = ("_chunks", "_framing", "_left", "_remote_ip", "_session")
+    __slots__ = ("_asker", "_chunks", "_framing", "_left", "_session")
 
     binary = False
 
@@ -136,11 +136,11 @@ class StreamReceiver(Connection):
         self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
         self._left = limit
         self._session = session
-        self._remote_ip = exchange.remote_ip
+        self._asker = exchange.remote_ip, exchange.header("Origin")
 
     def opened(self) -> None:
         """Listen."""
-        self._session.attach(self, self._remote_ip)
+        self._session.attach(self, *self._asker)
 
     def lost(self) -> None:
         """Hear that the client has left."""
@@ -233,7 +233,7 @@ class ReceivingEndpoint(Endpoint):
             # What it took from the session would be lost. Clients abort requests when they end, so the access log, the
             # only reader of the answer, is told of nothing wrong.
             session = self.server.container.get(exchange.session_id)
-            if session is not None and session.belongs_to(exchange.remote_ip):
+            if session is not None and session.is_known_to(exchange.remote_ip, exchange.header("Origin")):
                 session.interrupt()
             exchange.respond(204, self.headers(exchange, NO_CACHE))
             return None
@@ -256,7 +256,7 @@ class PollingEndpoint(ReceivingEndpoint):
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Answer with what there is, or hold the request until there is something."""
         receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
-        session.attach(receiver, exchange.remote_ip)
+        session.attach(receiver, exchange.remote_ip, exchange.header("Origin"))
         return None if exchange.answered else exchange.hold(receiver)
 
 

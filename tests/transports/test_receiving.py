@@ -795,6 +795,26 @@ async def test_another_address_cannot_use_the_session(serve: Serve, connect: Con
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_page_of_another_origin_cannot_use_the_session(serve: Serve, connect: Connect, transport: str) -> None:
+    """Whoever has learned of the id; and with any setting."""
+    router = SockJSRouter(Echo, "/echo", {"verify_ip": False, "disconnect_delay": 60})
+    server = await serve(router)
+    ours, theirs = "Origin: https://a.example", "Origin: https://b.example"
+    owner, thief = await connect(server), await connect(server)
+    owner.write(asking("xhr", "/echo/000/abc", ours))
+    assert await first_frame(owner, "xhr") == "o"
+    thief.write(sending("xhr", "/echo/000/abc", '["from the thief"]', theirs))
+    assert (await thief.response()).status == 404
+    owner.write(sending("xhr", "/echo/000/abc", '["x"]', ours))
+    assert (await owner.response()).status == 204
+    thief.write(asking(transport, "/echo/000/abc", theirs))
+    assert await first_frame(thief, transport) == 'c[1008,"Session was opened from another origin"]'
+    owner.write(asking("xhr", "/echo/000/abc", ours))
+    assert await first_frame(owner, "xhr") == 'a["x"]'
+    assert router.stats.rejected == {"session_origin": 2}
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_session_may_be_for_all_addresses(serve: Serve, connect: Connect, transport: str) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"verify_ip": False}))
     home, away = await connect(server), await connect(server, source="127.0.0.2")
