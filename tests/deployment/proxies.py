@@ -143,8 +143,13 @@ def daemon(port: int, command: Sequence[str], complaints: Sequence[str]) -> Iter
                 process.wait()
 
 
-def nginx_configuration(text: str, sticky: str, port: int, servers: Sequence[Node]) -> str:
+def nginx_configuration(
+    text: str, sticky: str, port: int, servers: Sequence[Node], certificate: Path | None = None
+) -> str:
     """Put a test's ports and names into nginx's configuration."""
+    listening = f"listen 127.0.0.1:{port};"
+    if certificate is not None:
+        listening = f"listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate};"
     for old, new in zip(NODE_PORTS, servers, strict=False):
         text = substitute(text, (f"server 127.0.0.1:{old}", f"server {new.address}"), (f"node{old} ", f"{new.name} "))
     for new in servers[len(NODE_PORTS) :]:
@@ -153,13 +158,16 @@ def nginx_configuration(text: str, sticky: str, port: int, servers: Sequence[Nod
         )
     return substitute(
         text,
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("listen 80;", listening),
         ("proxy_pass http://sockjs_by_path;", f"proxy_pass http://{_NGINX_CHOICES[sticky]};"),
     )
 
 
-def haproxy_configuration(text: str, sticky: str, port: int, servers: Sequence[Node]) -> str:
+def haproxy_configuration(
+    text: str, sticky: str, port: int, servers: Sequence[Node], certificate: Path | None = None
+) -> str:
     """Put a test's ports into HAProxy's configuration."""
+    tls = f" ssl crt {certificate}" if certificate is not None else ""
     addresses = [server.address.replace("unix:", "unix@") for server in servers]
     for old, new in zip(NODE_PORTS, addresses, strict=False):
         text = substitute(text, (f" 127.0.0.1:{old} ", f" {new} "))
@@ -179,14 +187,20 @@ def haproxy_configuration(text: str, sticky: str, port: int, servers: Sequence[N
         ("maxconn 20000\n", "maxconn 400\n"),
         # A machine that has too much to do shall not count as down.
         (" check\n", " check inter 60s\n"),
-        ("bind :80\n", f"bind 127.0.0.1:{port}\n"),
+        ("bind :80\n", f"bind 127.0.0.1:{port}{tls}\n"),
         ("use_backend by_path if session", f"use_backend by_{sticky} if session"),
     )
 
 
 @contextlib.contextmanager
 def proxy(
-    kind: str, sticky: str, servers: Sequence[Node], directory: Path, *, complaints: Sequence[str] = ()
+    kind: str,
+    sticky: str,
+    servers: Sequence[Node],
+    directory: Path,
+    *,
+    complaints: Sequence[str] = (),
+    certificate: Path | None = None,
 ) -> Iterator[int]:
     """Run HAProxy or nginx before two servers, or more if it goes by the path, and give its port.
 
@@ -196,15 +210,17 @@ def proxy(
         servers: The servers.
         directory: For its files.
         complaints: Texts of which one has to be in each line that it logs.
+        certificate: With its key: the proxy speaks TLS to clients.
     """
     with reserved_port() as port:
         if kind == "haproxy":
             file = directory / "haproxy.cfg"
-            file.write_text(haproxy_configuration((DEPLOY / "haproxy.cfg").read_text(), sticky, port, servers))
+            text = (DEPLOY / "haproxy.cfg").read_text()
+            file.write_text(haproxy_configuration(text, sticky, port, servers, certificate))
             command = [find_daemon("haproxy"), "-db", "-f", str(file)]
         else:
-            text = nginx_configuration((DEPLOY / "nginx.conf").read_text(), sticky, port, servers)
-            (directory / "sockjs.conf").write_text(text)
+            text = (DEPLOY / "nginx.conf").read_text()
+            (directory / "sockjs.conf").write_text(nginx_configuration(text, sticky, port, servers, certificate))
             file = directory / "nginx.conf"
             file.write_text(_NGINX.format(directory=directory))
             command = [find_daemon("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(file)]

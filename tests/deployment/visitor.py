@@ -5,6 +5,7 @@ A :class:`Visitor` does not mind how a proxy cuts bodies into chunks, and keeps 
 
 import asyncio
 import json
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,6 +146,7 @@ class Visitor:
         address: The client's own.
         fields: Header fields for every request.
         jar: Cookies, by name.
+        tls: What it needs for TLS.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class Visitor:
         address: str = "127.0.0.1",
         fields: tuple[str, ...] = (),
         jar: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.transport = transport
         self.port = port
@@ -167,6 +170,7 @@ class Visitor:
         self.jar = {} if jar is None else jar
         self.clients: list[Client] = []
         self._fields = fields
+        self._tls = tls
         self._messages: list[str] = []
         self._poller: Client | None = None
         self._asked = False
@@ -178,7 +182,8 @@ class Visitor:
 
     async def connect(self) -> Client:
         """Connect from this client's address."""
-        opening = asyncio.open_connection("127.0.0.1", self.port, local_addr=(self.address, 0))
+        secure: Any = {"ssl": self._tls, "server_hostname": "localhost"} if self._tls else {}
+        opening = asyncio.open_connection("127.0.0.1", self.port, local_addr=(self.address, 0), **secure)
         client = Client(*await within(opening))
         self.clients.append(client)
         return client
