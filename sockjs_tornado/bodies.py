@@ -81,11 +81,13 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def prepare(self) -> None:
         """Refuse a body that is said to be too long, before it is read."""
-        if self.header("Content-Length").isdecimal():
+        length = self.header("Content-Length")
+        if self.header("Transfer-Encoding"):
+            # With a length, or for HTTP/1.0, chunks may be an attack on a proxy (RFC 9112, section 6.1).
+            if length or not self.persistent:
+                await self._refuse(400)
+        elif length.isdecimal():
             await self._refuse(413)
-        elif not self.persistent:
-            # Chunks are not for HTTP/1.0 (RFC 9112, section 6.1).
-            await self._refuse(400)
 
     async def _refuse(self, status: int) -> None:
         self._finished = True
