@@ -48,9 +48,10 @@ bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks
 	$(PY) benchmarks/compare.py $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.test ## check format and style with ruff
-	$(PY) -m ruff format --check .
-	$(PY) -m ruff check .
+lint: $(VENV)/.test ## check format and style with ruff, and what is pinned for known holes
+	$(PY) -m ruff format --check . scripts/audit
+	$(PY) -m ruff check . scripts/audit
+	$(PY) scripts/audit
 
 .PHONY: types
 types: $(VENV)/.test ## check the types with mypy

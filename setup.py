@@ -39,6 +39,7 @@ setup(
             *METRICS,
             "hypothesis",
             "mypy",
+            "pip-audit",
             "pytest>=9.0",
             "pytest-asyncio>=1.5",
             "pytest-cov>=7.0",
