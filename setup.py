@@ -7,8 +7,9 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
+CLIENT = ["pycurl>=7.45.7"]
 METRICS = ["prometheus_client>=0.20"]
-BENCH = [*FAST, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pycurl>=7.45.7", "pyperf>=2.10"]
+BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
 
 # For CPython's stable ABI, which free-threaded builds do not have. Where it is not built, Python code does the same.
 HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -32,6 +33,7 @@ setup(
     install_requires=["tornado>=6.5"],
     extras_require={
         "fast": FAST,
+        "client": CLIENT,
         "bench": BENCH,
         "metrics": METRICS,
         "test": [

@@ -20,7 +20,8 @@ autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
-    ("py:class", r"(collections\.abc|prometheus_client|socket|tornado|types)\..*"),  # these are described elsewhere
+    # These are described elsewhere.
+    ("py:class", r"(collections\.abc|pathlib|prometheus_client|socket|tornado|types)\..*"),
     ("py:class", r"sockjs_tornado\.(stats\.CountedSession|ports\.Server)"),  # protocols that the router fulfils
 ]
 myst_enable_extensions = ["colon_fence"]

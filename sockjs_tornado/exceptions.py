@@ -4,7 +4,8 @@
 
     SockJSError
     ├── ConfigurationError      a setting that cannot be what it is given as (also a ValueError)
-    ├── ConnectionClosed        an awaited ``send`` whose client went away
+    ├── ConnectError            the client of this package found no transport that works
+    ├── ConnectionClosed        an awaited ``send`` whose client went away; in the client, any use of what has ended
     ├── SessionStateError       an event that the session's state does not allow
     ├── PayloadError            a client's payload that is not what the protocol asks for
     ├── HandshakeError          a websocket opening handshake that cannot be accepted, with its HTTP status
@@ -13,8 +14,11 @@
 The last three never leave the package: a transport turns them into the answer that the protocol prescribes.
 """
 
+from collections.abc import Mapping
+
 __all__ = [
     "ConfigurationError",
+    "ConnectError",
     "ConnectionClosed",
     "HandshakeError",
     "PayloadError",
@@ -32,8 +36,22 @@ class ConfigurationError(SockJSError, ValueError):
     """A setting has an unknown name, a wrong type or an impossible value."""
 
 
+class ConnectError(SockJSError):
+    """A client could not open a session.
+
+    Attributes:
+        url: What it was to connect to, without credentials.
+        failures: What went wrong, by the name of the transport; ``"info"`` where it was the question for ``/info``.
+    """
+
+    def __init__(self, url: str, failures: Mapping[str, str]) -> None:
+        super().__init__(f"cannot connect to {url}: {'; '.join(f'{name}: {why}' for name, why in failures.items())}")
+        self.url = url
+        self.failures = dict(failures)
+
+
 class ConnectionClosed(SockJSError):
-    """The connection closed before the message that was awaited could be handed over.
+    """The connection closed before the message that was awaited could be handed over, or has come.
 
     Attributes:
         code: Close code of the session.
@@ -51,7 +69,10 @@ class SessionStateError(SockJSError):
 
 
 class PayloadError(SockJSError):
-    """A client's payload is missing or is not a JSON array of strings; the text is the protocol's own."""
+    """A client's payload is missing or is not a JSON array of strings; the text is the protocol's own.
+
+    In the client of this package: what a server sent is no frame.
+    """
 
 
 class WebSocketError(SockJSError):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from json.encoder import encode_basestring
+from typing import Any, NamedTuple
 
 from .exceptions import PayloadError
 
@@ -16,6 +17,7 @@ __all__ = [
     "HEARTBEAT",
     "OPEN",
     "CloseCode",
+    "Frame",
     "Framing",
     "JSONValue",
     "Message",
@@ -23,6 +25,7 @@ __all__ = [
     "PreparedMessage",
     "check_close_code",
     "close_frame",
+    "decode_frame",
     "decode_payload",
     "decode_websocket_payload",
     "encode_message",
@@ -62,6 +65,22 @@ Framing = Callable[[str], bytes]
 
 OPEN = "o"
 HEARTBEAT = "h"
+
+
+class Frame(NamedTuple):
+    """What a frame says to a client.
+
+    Attributes:
+        kind: ``o``, ``h``, ``a`` or ``c``.
+        messages: Of ``a``, what the array holds: strings, or whatever JSON values the server sent.
+        code: Of ``c``, the close code.
+        reason: Of ``c``, the reason.
+    """
+
+    kind: str
+    messages: Sequence[Any] = ()
+    code: int = 0
+    reason: str = ""
 
 
 class CloseCode(IntEnum):
@@ -196,6 +215,32 @@ def decode_websocket_payload(text: str) -> list[str]:
             return []
         payload = _decode_json(text)
         return [payload] if type(payload) is str else _strings(payload)
+
+
+def decode_frame(text: str) -> Frame:
+    """Decode what a server sends: ``o``, ``h``, ``a[...]`` or ``c[code,"reason"]``.
+
+    Raises:
+        PayloadError: It is none of these.
+    """
+    kind, body = text[:1], text[1:]
+    if kind == "a":
+        messages: list[Any]
+        try:
+            messages = _decode_strings(body)
+        except _REFUSALS:
+            array = _decode_json(body)
+            if type(array) is not list:
+                raise PayloadError("Broken JSON encoding.") from None
+            messages = array
+        return Frame("a", messages)
+    if kind == "c":
+        match _decode_json(body):
+            case [int(code), str(reason)] if type(code) is int:
+                return Frame("c", code=code, reason=reason)
+    elif kind in (OPEN, HEARTBEAT) and not body:
+        return Frame(kind)
+    raise PayloadError("Broken framing.")
 
 
 def _strings(payload: object) -> list[str]:

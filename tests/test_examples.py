@@ -196,6 +196,37 @@ class TestRawClient:
         assert frames == b"\x81\x05hello\x88\x00"
 
 
+class TestPythonClient:
+    """The client that takes any transport, against the test server."""
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "default", "-X", "utf8", "examples/python_client/client.py", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=PATIENCE
+        )
+
+    @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
+    def test_it_prints_the_answers(self, test_server: Example, transport: str) -> None:
+        url = f"http://127.0.0.1:{test_server.program.ports[0]}/echo"
+        ended = self.run(url, "hello", "wörld", "--transport", transport)
+        assert (ended.returncode, ended.stdout) == (0, "hello\nwörld\n")
+        assert ended.stderr == f"Connected by {transport}\n"
+
+    def test_it_says_what_went_wrong(self, test_server: Example) -> None:
+        base = f"http://127.0.0.1:{test_server.program.ports[0]}"
+        ended = self.run(f"{base}/close", "hello")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == "Connected by websocket\nClosed by the server: 3000 Go away!\n"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            nowhere = f"http://127.0.0.1:{server.getsockname()[1]}/nothing"
+        ended = self.run(nowhere, "hello")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith(f"Cannot connect to {nowhere}: info: ")
+        ended = self.run("nothing", "hello")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "http://" in ended.stderr
+
+
 def test_the_test_server_says_where_the_iframe_finds_sockjs_client() -> None:
     program = ServerProgram("examples/test_server.py", "--port", "0", "--sockjs-url", "https://example.com/s.js")
     try:

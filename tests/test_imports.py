@@ -104,6 +104,27 @@ ALLOWED = {
         effects="asyncio signal socket",
     ),
     "multiplex": Allowed("connection exceptions protocol session", effects="asyncio"),
+    # Pure; so is `options`, but that it makes a TLS context.
+    "client.backoff": Allowed("exceptions"),
+    "client.framing": Allowed("exceptions"),
+    "client.options": Allowed("client.backoff exceptions", effects="ssl"),
+    "client.queues": Allowed(effects="asyncio"),
+    "client.multi": Allowed(outside="pycurl", effects="asyncio"),
+    "client.agent": Allowed("client.multi client.options", outside="pycurl", effects="asyncio ssl"),
+    "client.session": Allowed("exceptions protocol", effects="asyncio"),
+    "client.http": Allowed(
+        "client.agent client.framing client.options client.session exceptions protocol",
+        outside="pycurl",
+        effects="asyncio",
+    ),
+    "client.websocket": Allowed(
+        "client.options client.session protocol",
+        outside="tornado.httpclient tornado.httputil tornado.iostream tornado.queues tornado.websocket",
+        effects="asyncio ssl",
+    ),
+    "client.fallback": Allowed("client.* exceptions", effects="asyncio ssl"),
+    "client.connection": Allowed("client.* exceptions protocol", effects="asyncio"),
+    "client": Allowed("client.* exceptions", outside="pycurl"),
 }
 
 
@@ -239,7 +260,17 @@ def test_the_pure_modules_touch_nothing() -> None:
 
 def test_tornado_is_the_business_of_few() -> None:
     users = {module for module in SOURCES if any(name.split(".")[0] == "tornado" for name, _ in imports_of(module))}
-    assert users <= {"bodies", "callbacks", "handlers", "metrics", "router", "serving", "wire.stream", "wire.websocket"}
+    assert users <= {
+        "bodies",
+        "callbacks",
+        "handlers",
+        "metrics",
+        "router",
+        "serving",
+        "wire.stream",
+        "wire.websocket",
+        "client.websocket",
+    }
 
 
 def test_a_transport_knows_neither_handler_nor_router_nor_container() -> None:

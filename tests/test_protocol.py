@@ -13,9 +13,12 @@ from sockjs_tornado.protocol import (
     HEARTBEAT,
     OPEN,
     CloseCode,
+    Frame,
+    JSONValue,
     PreparedMessage,
     check_close_code,
     close_frame,
+    decode_frame,
     decode_payload,
     decode_websocket_payload,
     is_close_code,
@@ -329,3 +332,48 @@ def test_a_framing_that_fails_is_asked_again() -> None:
     assert message.framed(framing_that_fails_once) == b"ready"
     assert message.framed(framing_that_fails_once) == b"ready"
     assert framing.asked == ['a["x"]'] * 2
+
+
+# What a client receives.
+
+
+@properties
+@given(st.lists(TEXT))
+def test_a_client_reads_the_messages_that_a_server_wrote(messages: list[str]) -> None:
+    frame = decode_frame(messages_frame(messages))
+    assert frame.kind == "a"
+    assert utf16(list(frame.messages)) == utf16(messages)
+
+
+@properties
+@given(st.integers(0, 5000), TEXT)
+def test_a_client_reads_the_close_that_a_server_wrote(code: int, reason: str) -> None:
+    frame = decode_frame(close_frame(code, reason))
+    assert (frame.kind, frame.code) == ("c", code)
+    assert utf16([frame.reason]) == utf16([reason])
+
+
+def test_a_client_reads_the_frames_without_a_body() -> None:
+    assert decode_frame(OPEN) == Frame("o")
+    assert decode_frame(HEARTBEAT) == Frame("h")
+
+
+def test_a_client_reads_other_json_values() -> None:
+    frame = messages_frame(("text", JSONValue('{"a":[1,null]}'), JSONValue("[]")))
+    assert decode_frame(frame) == Frame("a", ["text", {"a": [1, None]}, []])
+    assert decode_frame(' a["x"]'[1:] + " ") == Frame("a", ["x"])
+    assert decode_frame("a[]") == Frame("a", [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "x", "oo", "o ", "hh", "h[]", "O", "a", "a{}", 'a"x"', 'a["x"', 'a["x"]]', "a[NaN", "null", "m[]"),
+        *("c", "c[]", "c[3000]", 'c["3000","x"]', 'c[3000,"x",1]', "c[3000,null]", 'c[true,"x"]', 'c[3000.5,"x"]'),
+        f"a{'[' * 100_000}",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_client_refuses_what_is_no_frame(text: str) -> None:
+    with pytest.raises(PayloadError):
+        decode_frame(text)

@@ -7,8 +7,9 @@ from urllib.parse import unquote_to_bytes
 
 import pycurl
 
+from sockjs_tornado.client.multi import Multi
+
 from .messages import encode_array
-from .multi import Multi
 from .plan import Plan
 from .session import OPEN_TIMEOUT, Listener, Session, SessionError
 

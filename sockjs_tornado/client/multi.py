@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pycurl
 
@@ -21,6 +22,9 @@ class Multi:
         self._watched: dict[int, int] = {}
         self._running: dict[pycurl.Curl, Done] = {}
         self._chunks: list[tuple[Callable[[bytes], None], bytes]] = []
+        #: Requests that nothing is read of, and whether libcurl has been told so yet.
+        self._paused: dict[pycurl.Curl, bool] = {}
+        self._closed = False
 
     def start(self, request: pycurl.Curl, done: Done) -> None:
         """Begin a request, and call `done` at its end. The same request may be begun anew after that."""
@@ -29,15 +33,38 @@ class Multi:
 
     def abort(self, request: pycurl.Curl) -> None:
         """End a request at once, if it runs. `done` is not called."""
+        self._paused.pop(request, None)
         if self._running.pop(request, None) is not None:
             self._multi.remove_handle(request)
 
     def bring(self, request: pycurl.Curl, taker: Callable[[bytes], None]) -> None:
         """Give all bytes of a request's answers to a function, as they come."""
-        request.setopt(pycurl.WRITEFUNCTION, lambda chunk: self._chunks.append((taker, chunk)))
+
+        def take(chunk: bytes) -> Any:
+            if request in self._paused:
+                self._paused[request] = True
+                return pycurl.WRITEFUNC_PAUSE  # libcurl keeps the chunk, and reads no more
+            self._chunks.append((taker, chunk))
+            return None
+
+        request.setopt(pycurl.WRITEFUNCTION, take)
+
+    def pause(self, request: pycurl.Curl) -> None:
+        """Read no more of a request's answers, those to come included; what was read already may still be taken."""
+        self._paused.setdefault(request, False)
+
+    def resume(self, request: pycurl.Curl) -> None:
+        """Read on."""
+        if self._paused.pop(request, False):
+            request.pause(pycurl.PAUSE_CONT)
+            # It may have handed over what it kept, without any event to come.
+            self._loop.call_soon(self._act, pycurl.SOCKET_TIMEOUT, 0)
 
     def close(self) -> None:
-        """End all requests, and their connections."""
+        """End all requests, and their connections. It may be called again, but from no callback."""
+        if self._closed:
+            return
+        self._closed = True
         for request in list(self._running):
             self.abort(request)
         if self._timer is not None:
@@ -68,6 +95,8 @@ class Multi:
             self._timer = self._loop.call_later(milliseconds / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
 
     def _act(self, descriptor: int, happened: int) -> None:
+        if self._closed:
+            return
         self._multi.socket_action(descriptor, happened)
         # What a response brought before its end is taken before the end is.
         chunks, self._chunks = self._chunks, []

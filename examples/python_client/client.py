@@ -1,0 +1,39 @@
+"""A SockJS client, on whatever transport works.
+
+    python examples/python_client/client.py http://localhost:8080/echo/sockjs hello world
+
+sends each word as a message and prints what comes back, here from `python examples/echo/server.py`. It needs pycurl,
+which the extra `client` brings.
+"""
+
+import argparse
+import asyncio
+import sys
+
+from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
+
+
+async def main() -> None:
+    """Run the client."""
+    parser = argparse.ArgumentParser(description="Talk to a SockJS service.")
+    parser.add_argument("url", help="the service's address")
+    parser.add_argument("messages", nargs="+", help="what to send")
+    parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="may be given more than once")
+    options = parser.parse_args()
+
+    try:
+        async with connect(options.url, transports=options.transport or TRANSPORTS) as client:
+            print(f"Connected by {client.transport}", file=sys.stderr)
+            for message in options.messages:
+                await client.send(message)
+                print(await client.recv())
+    except ValueError as error:  # an address that cannot be
+        sys.exit(str(error))
+    except ConnectError as error:
+        sys.exit(f"{str(error)[0].upper()}{str(error)[1:]}")
+    except ConnectionClosed as error:
+        sys.exit(f"Closed by the server: {error.code} {error.reason}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

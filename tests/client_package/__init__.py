@@ -1,0 +1,1 @@
+"""The SockJS client, ``sockjs_tornado.client``."""

@@ -1,0 +1,54 @@
+"""The pauses before attempts to connect again."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sockjs_tornado.client import Backoff, ConfigurationError
+
+
+def test_pauses_grow_up_to_the_maximum() -> None:
+    backoff = Backoff(initial=1, factor=3, maximum=20, jitter=0)
+    assert list(itertools.islice(backoff.delays(), 5)) == [1, 3, 9, 20, 20]
+
+
+def test_there_are_as_many_as_attempts() -> None:
+    assert list(Backoff(initial=1, factor=1, jitter=0, attempts=3).delays()) == [1, 1, 1]
+
+
+@given(st.floats(0, 100), st.floats(1, 1e300), st.floats(0, 100), st.floats(0, 1))
+def test_a_pause_is_never_longer_than_told(initial: float, factor: float, maximum: float, jitter: float) -> None:
+    backoff = Backoff(initial=initial, factor=factor, maximum=maximum, jitter=jitter, attempts=20)
+    length = min(initial, maximum)
+    for delay in backoff.delays():
+        assert length * (1 - jitter) * 0.999 <= delay <= length <= maximum
+        length = min(length * factor, maximum)
+
+
+def test_jitter_is_random() -> None:
+    backoff = Backoff(initial=1, factor=1, attempts=50)
+    assert len(set(backoff.delays())) > 40
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("initial", -1),
+        ("initial", "1"),
+        ("factor", 0.5),
+        ("factor", True),
+        ("maximum", float("inf")),
+        ("maximum", float("nan")),
+        ("jitter", 1.1),
+        ("jitter", -0.1),
+        ("attempts", 0),
+        ("attempts", 1.5),
+        ("attempts", True),
+    ],
+)
+def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: got "):
+        Backoff(**{name: value})

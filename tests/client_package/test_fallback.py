@@ -1,0 +1,282 @@
+"""Which transport is taken, with what, and what is said where none works."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import tornado.web
+from application import Echo, Journal, Serve
+from client import within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.client import ConnectError, ConnectionClosed, SockJSClient, connect
+from sockjs_tornado.client.fallback import time_for_transport
+
+from .conftest import Dial, Link, Stub, hang, line, status
+
+MakeStub = Callable[..., Awaitable[Stub]]
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "least", "seconds"),
+    [(0.01, 0.1, 0.62), (0.1, 0.1, 0.8), (0.2, 0.1, 1.6), (1, 2, 8), (0.01, 2, 2)],
+)
+def test_the_time_for_a_transport_is_that_of_sockjs_client(round_trip: float, least: float, seconds: float) -> None:
+    assert time_for_transport(round_trip, least) == pytest.approx(seconds)
+
+
+async def works(client: SockJSClient) -> None:
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+
+
+async def test_the_first_transport_is_the_websocket(serve: Serve, dial: Dial) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")))
+    assert client.transport == "websocket"
+
+
+@pytest.mark.parametrize(
+    ("disabled", "chosen"),
+    [
+        (["websocket"], "xhr_streaming"),
+        (["websocket", "xhr_streaming"], "eventsource"),
+        (["websocket", "xhr_streaming", "eventsource"], "xhr"),
+    ],
+)
+async def test_what_the_server_has_not_is_passed_over(
+    serve: Serve, dial: Dial, disabled: list[str], chosen: str
+) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo", {"disabled_transports": disabled})))
+    assert client.transport == chosen
+    await works(client)
+
+
+async def test_the_order_is_the_application_s(serve: Serve, dial: Dial) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"disabled_transports": ["eventsource"]}))
+    client = await dial(server, "eventsource", "xhr", "websocket")
+    assert client.transport == "xhr"
+
+
+@pytest.mark.parametrize("answer", [status(404), status(400), status(200), status(302)])
+async def test_a_websocket_that_is_refused_is_fallen_back_from(stub: MakeStub, dial: Dial, answer: Any) -> None:
+    server = await stub(websocket=answer, xhr_streaming=[line("h" * 2048, "o", 'a["hello"]')])
+    client = await dial(server)
+    assert client.transport == "xhr_streaming"
+    assert await within(client.recv()) == "hello"
+    assert server.requests[:3] == ["info", "websocket", "xhr_streaming"]
+
+
+async def test_what_hangs_is_fallen_back_from(stub: MakeStub, dial: Dial) -> None:
+    server = await stub(websocket=hang, xhr_streaming=hang, eventsource=hang, xhr=[line("o")])
+    client = await dial(server, transport_timeout=1.5)
+    assert client.transport == "xhr"
+    assert server.requests[:5] == ["info", "websocket", "xhr_streaming", "eventsource", "xhr"]
+
+
+async def test_each_failure_is_told(stub: MakeStub, dial: Dial) -> None:
+    server = await stub(
+        {"websocket": False}, xhr_streaming=status(503), eventsource=hang, xhr=line("o then something else")
+    )
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, transport_timeout=2)
+    failures = caught.value.failures
+    assert failures["websocket"] == "the server says that it has none"
+    assert failures["xhr_streaming"] == "status 503"
+    assert failures["eventsource"].startswith("not open within ")
+    assert failures["xhr"] == "the server sent what is no frame"
+    assert list(failures) == ["websocket", "xhr_streaming", "eventsource", "xhr"]
+    for name, why in failures.items():
+        assert f"{name}: {why}" in str(caught.value)
+    assert caught.value.url == f"http://127.0.0.1:{server.port}/echo"
+    assert server.requests == ["info", "xhr_streaming", "eventsource", "xhr"]
+
+
+async def test_a_server_that_closes_at_once_is_not_asked_again(stub: MakeStub, dial: Dial) -> None:
+    server = await stub({"websocket": False}, xhr_streaming=line('c[1008,"No."]'), xhr=line("o"))
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, "xhr_streaming", "xhr")
+    assert caught.value.failures == {"xhr_streaming": "closed by the server: 1008 No."}
+
+
+def write(body: str) -> Any:
+    def answer(handler: tornado.web.RequestHandler) -> None:
+        handler.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("info", "why"),
+    [
+        (status(404), "status 404"),
+        (status(302), "status 302"),
+        (write("no JSON"), "the answer is no JSON object"),
+        (write("[" * 60_000), "the answer is no JSON object"),
+        (write("[]"), "the answer is no JSON object"),
+        (write(" " * 70_000), "the answer has more than 65536 bytes"),
+        ({"base_url": 5}, "its base_url is no address"),
+        ({"base_url": "ftp://host/"}, "its base_url is no address"),
+        ({"base_url": "http://[/"}, "its base_url is no address"),
+    ],
+)
+async def test_without_an_info_there_is_no_connection(stub: MakeStub, dial: Dial, info: Any, why: str) -> None:
+    with pytest.raises(ConnectError) as caught:
+        await dial(await stub(info))
+    assert caught.value.failures == {"info": why}
+
+
+async def test_connecting_takes_no_longer_than_told(stub: MakeStub, dial: Dial) -> None:
+    with pytest.raises(ConnectError) as caught:
+        await dial(await stub(hang), open_timeout=0.1)
+    assert caught.value.failures == {"info": "no answer within 0.1 seconds"}
+    with pytest.raises(ConnectError) as caught:
+        await dial(await stub(websocket=hang), open_timeout=2)
+    assert caught.value.failures["xhr"] == "not tried within 2 seconds"
+
+
+async def test_nobody_there_is_a_connect_error(serve: Serve, dial: Dial, link: Callable[..., Awaitable[Link]]) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    await between.refuse()
+    with pytest.raises(ConnectError, match=r"info: .*(refused|connect)"):
+        await dial(between)
+
+
+# Where the server sends its clients.
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "xhr"])
+async def test_base_url_is_followed(serve: Serve, dial: Dial, transport: str) -> None:
+    other = await serve(SockJSRouter(Echo, "/there"))
+    here = await serve(SockJSRouter(Echo, "/echo", {"base_url": f"http://127.0.0.1:{other.port}/there"}))
+    client = await dial(here, transport)
+    await works(client)
+    assert client.url == f"http://127.0.0.1:{here.port}/echo"
+
+
+async def test_base_url_may_be_a_path(serve: Serve, dial: Dial) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"base_url": "/there"}), SockJSRouter(Echo, "/there"))
+    await works(await dial(server))
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming"])
+async def test_secrets_stay_with_their_origin(stub: MakeStub, dial: Dial, transport: str) -> None:
+    there = await stub(xhr_streaming=line("o"))
+    here = await stub({"base_url": f"http://127.0.0.1:{there.port}/echo"})
+    headers = {"Authorization": "Bearer x", "Cookie": "a=b", "X-Other": "1"}
+    try:
+        await dial(here, transport, headers=headers)
+    except ConnectError:
+        assert transport == "websocket"
+    (first, *_), asked = here.headers, there.headers[0]
+    assert (first["Authorization"], first["Cookie"], first["X-Other"]) == ("Bearer x", "a=b", "1")
+    assert "Authorization" not in asked
+    assert "Cookie" not in asked
+    assert asked["X-Other"] == "1"
+
+
+# What is sent with every request.
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
+async def test_header_fields_come_with_every_request(stub: MakeStub, dial: Dial, transport: str) -> None:
+    answers = {} if transport == "websocket" else {transport: [line("o")]}
+    if transport == "eventsource":
+        answers[transport] = [write("\r\ndata: o\r\n\r\n")]
+    server = await stub(xhr_send=status(204), **answers)
+    try:
+        client = await dial(
+            server,
+            transport,
+            headers=[("X-Token", "é"), ("X-Empty", ""), ("User-Agent", "mine"), ("Cookie", "a=b")],
+            origin="https://page.example",
+        )
+        await client.send("x")
+        await client.close()
+    except ConnectError:
+        assert transport == "websocket"  # which is refused, but asked for
+    assert len(server.headers) >= 2
+    for fields in server.headers:
+        assert fields["X-Token"] == "é"
+        assert fields["X-Empty"] == ""
+        assert fields.get_list("User-Agent") == ["mine"]
+        assert fields.get_list("Cookie") == ["a=b"]
+        assert fields["Origin"] == "https://page.example"
+        assert "Expect" not in fields
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+async def test_credentials_of_the_url_are_sent(stub: MakeStub, transport: str) -> None:
+    server = await stub()
+    with pytest.raises(ConnectError) as caught:
+        await connect(f"http://user:hidden@127.0.0.1:{server.port}/echo", transports=[transport])
+    assert [fields["Authorization"] for fields in server.headers] == ["Basic dXNlcjpoaWRkZW4="] * 2
+    assert "hidden" not in str(caught.value)
+
+
+async def test_cookies_come_back_within_a_session(stub: MakeStub, dial: Dial) -> None:
+    def sets(name: str, answer: Any) -> Any:
+        def and_a_cookie(handler: tornado.web.RequestHandler) -> Any:
+            handler.set_cookie(name, "1")
+            return answer(handler)
+
+        return and_a_cookie
+
+    server = await stub(
+        sets("balancer", write("{}")), xhr=[sets("JSESSIONID", line("o")), line('a["x"]')], xhr_send=status(204)
+    )
+    client = await dial(server, "xhr", headers={"Cookie": "own=1"})
+    assert await within(client.recv()) == "x"
+    cookies = [set(fields["Cookie"].split("; ")) for fields in server.headers]
+    assert cookies[:3] == [{"own=1"}, {"own=1", "balancer=1"}, {"own=1", "balancer=1", "JSESSIONID=1"}]
+    await client.send("x")
+    await client.close()
+    sent = server.headers[server.requests.index("xhr_send")]
+    assert set(sent["Cookie"].split("; ")) == {"own=1", "balancer=1", "JSESSIONID=1"}
+    # Another connection knows nothing of them.
+    with pytest.raises(ConnectError):
+        await dial(server, "eventsource")
+    assert "Cookie" not in server.headers[-2]
+
+
+async def test_no_proxy_is_used_but_the_one_given(
+    serve: Serve, stub: MakeStub, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    for transport in ("websocket", "xhr"):
+        await works(await dial(server, transport))
+
+    proxy = await stub({}, xhr_streaming=[line("o", 'a["by way of the proxy"]')])
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    # The proxy is given the whole address, and answers in the server's place: here with what is no /info.
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, proxy=f"http://127.0.0.1:{proxy.port}")
+    assert caught.value.failures == {"info": "status 404"}
+
+
+async def test_websockets_do_not_go_through_a_proxy(
+    serve: Serve, dial: Dial, proxied: Callable[[], Awaitable[int]]
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    client = await dial(server, proxy=f"http://127.0.0.1:{await proxied()}")
+    assert client.transport == "xhr_streaming"
+    await works(client)
+    with pytest.raises(ConnectError, match="websocket: does not go through a proxy"):
+        await dial(server, "websocket", proxy=f"http://127.0.0.1:{await proxied()}")
+
+
+async def test_the_session_s_id_is_nowhere_to_be_read(serve: Serve, dial: Dial) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), "xhr")
+    connection = await journal.connection()
+    session_id = connection.session.session_id
+    assert session_id
+    assert len(session_id) == 32
+    assert session_id not in repr(client) + client.url
+    connection.close(4000, "x")
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert session_id not in str(caught.value)
+    await asyncio.sleep(0)

@@ -1,0 +1,130 @@
+"""What a client can be told, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sockjs_tornado.client import Backoff, ConfigurationError, connect
+from sockjs_tornado.client.options import Options, Place
+
+
+@pytest.mark.parametrize(
+    ("url", "where", "origin"),
+    [
+        ("http://host/echo", "http://host/echo", ("http", "host", 80)),
+        ("https://Host:8443/a/b/", "https://Host:8443/a/b", ("https", "host", 8443)),
+        ("HTTP://[::1]:81/", "http://[::1]:81", ("http", "::1", 81)),
+        ("https://host/echo?", "https://host/echo", ("https", "host", 443)),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, where: str, origin: tuple[str, str, int]) -> None:
+    assert Place.parse(url) == (where, origin, "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "host/echo", "//host/echo", "ws://host/echo", "ftp://host", "http:///echo", "http://host:99999/"),
+        *(
+            "http://host/a b",
+            "http://host/\r\nx",
+            "http://höst/",
+            "http://[::1/",
+            "http://host/?a=1",
+            "http://host/#a",
+            7,
+        ),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^url: "):
+        connect(url)
+    assert issubclass(ConfigurationError, ValueError)
+
+
+def test_credentials_become_basic_authentication() -> None:
+    assert Place.parse("http://us%3Aer:p%40ss@host/") == ("http://host", ("http", "host", 80), "Basic dXM6ZXI6cEBzcw==")
+
+
+@pytest.mark.parametrize("url", ["ftp://user:hidden@host/", "http://user:hidden@host/?q", "http://user:hidden@host:x/"])
+def test_no_error_shows_credentials(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        connect(url)
+    assert "hidden" not in str(caught.value)
+
+
+def test_credentials_are_given_once() -> None:
+    with pytest.raises(ConfigurationError, match="Authorization"):
+        connect("http://user:hidden@host/", headers={"authorization": "Bearer x"})
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"transports": ["websocket", "jsonp"]}, "there is no 'jsonp', but websocket, xhr_streaming, eventsource, xhr"),
+        ({"transports": "xhr"}, "transports: takes a list of names"),
+        ({"transports": []}, "transports: takes a list of names"),
+        ({"transports": None}, "transports: takes a list of names"),
+        ({"headers": {"a b": "c"}}, "headers: takes names"),
+        ({"headers": {"X-Token": "secret\r\nX: y"}}, "the value of X-Token is not Latin-1"),
+        ({"headers": {"X-Token": "ключ"}}, "the value of X-Token is not Latin-1"),
+        ({"headers": {"Upgrade": "x"}}, "Upgrade is written by the client itself"),
+        ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key is written by the client itself"),
+        ({"headers": ["X"]}, "headers: takes names"),
+        ({"headers": "X: y"}, "headers: got str"),
+        ({"headers": 5}, "headers: got int"),
+        ({"origin": "a\nb"}, "origin: got str"),
+        ({"ca_file": 5}, "ca_file: got int"),
+        ({"client_cert": ("a",)}, "client_cert: got tuple"),
+        ({"verify": None}, "verify: got NoneType"),
+        ({"proxy": "a b"}, "proxy: got str"),
+        ({"open_timeout": 0}, "open_timeout: got int"),
+        ({"transport_timeout": float("nan")}, "transport_timeout: got float"),
+        ({"heartbeat_timeout": -1}, "heartbeat_timeout: got int"),
+        ({"close_timeout": True}, "close_timeout: got bool"),
+        ({"max_message_size": 1.5}, "max_message_size: got float"),
+        ({"max_queue_bytes": 0}, "max_queue_bytes: got int"),
+        ({"reconnect": 5}, "reconnect: got int"),
+        ({"final_codes": 5}, "final_codes: got int"),
+        ({"final_codes": ["x"]}, "final_codes: got list"),
+        ({"on_reconnect": 5}, "on_reconnect: got int"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        connect("http://host/", **options)
+    assert complaint in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def options(**given: Any) -> Options:
+    return connect("http://host/", **given)._options
+
+
+def test_options_are_taken_as_they_come() -> None:
+    taken = options(
+        transports=["xhr", "xhr"],
+        headers=iter([("X", "1"), ("X", "")]),
+        ca_file=Path("/ca"),
+        client_cert=("/cert", Path("/key")),
+        heartbeat_timeout=None,
+    )
+    assert taken.transports == ("xhr",)
+    assert taken.fields == (("X", "1"), ("X", ""))
+    assert options(headers={"X": "1"}).fields == (("X", "1"),)
+
+
+def test_reconnect_is_a_backoff_or_none() -> None:
+    assert options().backoff is None
+    assert options(reconnect=True).backoff == Backoff()
+    assert options(reconnect=Backoff(initial=7)).backoff == Backoff(initial=7)
+
+
+def test_tls_is_what_was_told(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_text("".join(path.read_text() for path in certificate))
+    assert options(client_cert=both).tls().check_hostname
+    assert not options(verify=False).tls().check_hostname
+    with pytest.raises(FileNotFoundError):
+        options(ca_file=tmp_path / "missing").tls()

@@ -1,0 +1,289 @@
+"""Connecting again: when, after what pause, and what becomes of messages."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import tornado.httpserver
+import tornado.web
+from application import Echo, Journal, RunningServer, Serve
+from client import within
+
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.client import TRANSPORTS, Backoff, ConnectError, ConnectionClosed, SockJSClient
+
+from .conftest import Dial, Link, Stub, line, status, until
+
+MakeLink = Callable[[RunningServer], Awaitable[Link]]
+MakeStub = Callable[..., Awaitable[Stub]]
+
+each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
+SOON = Backoff(initial=0.01, maximum=0.05)
+
+
+@each_transport
+async def test_a_cut_session_is_followed_by_another(serve: Serve, dial: Dial, link: MakeLink, transport: str) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    again: asyncio.Queue[SockJSClient] = asyncio.Queue()
+    client = await dial(between, transport, reconnect=SOON, on_reconnect=again.put_nowait)
+    first = await journal.connection()
+    first.send("before")
+    assert await within(client.recv()) == "before"
+    assert again.empty()
+
+    between.cut()
+    assert await within(again.get()) is client
+    second = await journal.connection()
+    assert second.session.session_id != first.session.session_id or transport == "websocket"
+    await client.send("after")
+    assert await second.message() == "after"
+    second.send("answer")
+    assert await within(client.recv()) == "answer"
+    assert not client.is_closed
+
+
+@each_transport
+async def test_a_restarted_server_is_found_again(serve: Serve, dial: Dial, transport: str) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    again = asyncio.Event()
+    client = await dial(server, transport, reconnect=SOON, on_reconnect=lambda client: again.set())
+    server.http.stop()
+    closing = asyncio.create_task(router.close(1012, "Service restart"))
+    # Nobody comes any more to a session that has no request.
+    for session in router.container:
+        await asyncio.sleep(0)
+        session.check(session.due)
+    await within(closing)
+    await server.http.close_all_connections()
+    sending = asyncio.create_task(client.send("after the restart"))
+
+    anew = SockJSRouter(Echo, "/echo")
+    http = tornado.httpserver.HTTPServer(tornado.web.Application(anew.urls, log_function=lambda handler: None))
+    http.listen(server.port, "127.0.0.1")
+    try:
+        await within(again.wait())
+        await within(sending)
+        assert await within(client.recv()) == "after the restart"
+    finally:
+        await within(client.close())
+        http.stop()
+        for session in anew.container:
+            session.close()
+        await http.close_all_connections()
+
+
+async def test_what_is_received_before_the_loss_is_handed_out(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    again = asyncio.Event()
+    client = await dial(between, "websocket", reconnect=SOON, on_reconnect=lambda client: again.set())
+    connection = await journal.connection()
+    for number in range(10):
+        connection.send(str(number))
+    connection.close(4000, "again")
+    await within(again.wait())
+    (await journal.connection()).send("10")
+    assert [await within(client.recv()) for _ in range(11)] == [str(number) for number in range(11)]
+
+
+async def test_on_reconnect_sends_before_all_others(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    reached = asyncio.Event()
+    allowed = asyncio.Event()
+
+    async def log_in(client: SockJSClient) -> None:
+        await client.send("my name")
+        assert await client.recv() == "welcome"
+        reached.set()
+        await allowed.wait()
+        # In tasks of its own too.
+        await asyncio.gather(client.send("subscribe a"), client.send("subscribe b"))
+
+    client = await dial(between, "websocket", reconnect=SOON, on_reconnect=log_in)
+    await journal.connection()
+    between.cut()
+    connection = await journal.connection()
+    assert await connection.message() == "my name"
+    sending = asyncio.create_task(client.send("of another task"))
+    connection.send("welcome")
+    await within(reached.wait())
+    await asyncio.sleep(0)
+    assert not sending.done()
+    allowed.set()
+    await within(sending)
+    assert [await connection.message() for _ in range(3)] == ["subscribe a", "subscribe b", "of another task"]
+
+
+async def test_a_failing_on_reconnect_ends_the_connection(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+
+    async def fail(client: SockJSClient) -> None:
+        raise KeyError("token")
+
+    client = await dial(between, "xhr_streaming", reconnect=SOON, on_reconnect=fail)
+    between.cut()
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert (caught.value.code, caught.value.reason) == (1011, "on_reconnect failed")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_a_session_may_end_while_on_reconnect_runs(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    calls: asyncio.Queue[int] = asyncio.Queue()
+    cancelled = []
+
+    async def stuck_at_first(client: SockJSClient) -> None:
+        calls.put_nowait(calls.qsize())
+        if len(cancelled) == 0:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+    client = await dial(between, "websocket", reconnect=SOON, on_reconnect=stuck_at_first)
+    between.cut()
+    await within(calls.get())
+    between.cut()
+    await within(calls.get())
+    assert cancelled == [True]
+    await within(client.send("x"))
+    for _ in range(2):
+        await journal.connection()
+    assert await (await journal.connection()).message() == "x"
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 3000])
+async def test_a_final_code_is_the_end(serve: Serve, dial: Dial, code: int) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), reconnect=SOON)
+    (await journal.connection()).close(code, "over")
+    with pytest.raises(ConnectionClosed):
+        await within(client.recv())
+    assert client.close_code == code
+
+
+async def test_which_codes_are_final_can_be_said(serve: Serve, dial: Dial) -> None:
+    journal = Journal()
+    again = asyncio.Event()
+    client = await dial(
+        await serve(SockJSRouter(journal, "/echo")),
+        reconnect=SOON,
+        final_codes=[4001],
+        on_reconnect=lambda client: again.set(),
+    )
+    (await journal.connection()).close(3000, "come back")
+    await within(again.wait())
+    (await journal.connection()).close(4001, "no more")
+    with pytest.raises(ConnectionClosed):
+        await within(client.recv())
+    assert client.close_code == 4001
+
+
+async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    client = await dial(between, "websocket", reconnect=Backoff(initial=0.01, attempts=3))
+    waiting = asyncio.create_task(client.recv())
+    await asyncio.sleep(0)
+    await between.refuse()
+    between.cut()
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(waiting)
+    assert caught.value.code == 1006
+    assert isinstance(caught.value.__cause__, ConnectError)
+    with pytest.raises(ConnectionClosed):
+        await client.send("x")
+
+
+async def test_sessions_that_end_at_once_come_ever_more_slowly(stub: MakeStub, dial: Dial) -> None:
+    """Three attempts are all there is, although each of them succeeds."""
+    server = await stub({"websocket": False}, xhr_streaming=line("o", 'c[4000,"no"]'))
+    client = await dial(server, "xhr_streaming", reconnect=Backoff(initial=1, factor=1, jitter=0, attempts=3))
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert caught.value.code == 4000
+    assert server.requests.count("xhr_streaming") == 4
+
+
+async def test_the_first_time_is_not_repeated(stub: MakeStub, dial: Dial) -> None:
+    server = await stub(status(503))
+    with pytest.raises(ConnectError):
+        await dial(server, reconnect=True)
+    assert server.requests == ["info"]
+
+
+# Closing meanwhile.
+
+
+async def test_close_ends_the_waiting(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    client = await dial(between, "websocket", reconnect=Backoff(initial=1000, jitter=0))
+    receiving = asyncio.create_task(client.recv())
+    sending = None
+    between.cut()
+    await until(lambda: client._away)
+    sending = asyncio.create_task(client.send("x"))
+    await asyncio.sleep(0)
+    assert not sending.done()
+    await within(client.close(4000, "enough"))
+    assert (client.close_code, client.close_reason) == (4000, "enough")
+    for task in (receiving, sending):
+        with pytest.raises(ConnectionClosed):
+            await within(task)
+
+
+@pytest.mark.parametrize("from_within", [False, True])
+async def test_close_while_on_reconnect_runs(serve: Serve, dial: Dial, link: MakeLink, from_within: bool) -> None:
+    journal = Journal()
+    between = await link(await serve(SockJSRouter(journal, "/echo")))
+    running = asyncio.Event()
+
+    async def hook(client: SockJSClient) -> None:
+        running.set()
+        if from_within:
+            await client.close(4000, "enough")
+        await asyncio.Event().wait()
+
+    client = await dial(between, "websocket", reconnect=SOON, on_reconnect=hook)
+    await journal.connection()
+    between.cut()
+    await within(running.wait())
+    if not from_within:
+        await within(client.close(4000, "enough"))
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert caught.value.code == 4000
+    assert await (await journal.connection()).closed() == (4000, "enough")
+
+
+async def test_a_close_that_the_server_does_not_answer_ends_in_time(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    for transport in TRANSPORTS:
+        between = await link(await serve(SockJSRouter(SockJSConnection, "/echo")))
+        client = await dial(between, transport, close_timeout=0.2)
+        between.hold()
+        await client.send("x")
+        await within(client.close())
+        assert client.close_code == 1000
+
+
+async def test_send_ends_with_the_connection(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    for transport in TRANSPORTS:
+        between = await link(await serve(SockJSRouter(SockJSConnection, "/echo")))
+        client = await dial(between, transport, max_queue_bytes=1)
+        between.hold()
+        sending: list[asyncio.Task[Any]] = []
+        while True:
+            sending.append(asyncio.create_task(client.send("x" * 1_000_000)))
+            done, _ = await asyncio.wait(sending[-1:], timeout=0.3)
+            if not done:
+                break
+            assert len(sending) < 200
+        between.cut()
+        with pytest.raises(ConnectionClosed):
+            await within(sending[-1])

@@ -1,0 +1,461 @@
+"""Every transport against our own server: messages, ends, pressure, TLS, cancellation."""
+
+import asyncio
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Echo, Journal, Noted, Serve, congest
+from client import within
+from programs import PATIENCE, ROOT
+
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
+
+from .conftest import Dial, end_of
+
+each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
+over_http = pytest.mark.parametrize("transport", [name for name in TRANSPORTS if name != "websocket"])
+
+ODD = [
+    "",
+    "é",
+    "\x00\x01\x1f\x7f",
+    "%25 %0D",
+    "\r\n\u2028\u2029",
+    "😀",
+    "\ud800",
+    "\udfff\ud800",
+    '"\\',
+    "[]",
+    "o",
+    "h",
+]
+
+
+@each_transport
+async def test_messages_come_back_in_order(serve: Serve, dial: Dial, transport: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport)
+    assert client.transport == transport
+    messages = [f"message {number}" for number in range(1000)]
+    for message in messages:
+        await client.send(message)
+    assert [await within(client.recv()) for _ in messages] == messages
+
+
+@each_transport
+async def test_messages_come_back_intact(serve: Serve, dial: Dial, transport: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport)
+    for message in ODD:
+        await client.send(message)
+        assert await within(client.recv()) == message
+
+
+@each_transport
+async def test_a_big_message_comes_back(serve: Serve, dial: Dial, transport: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_queue_bytes": 1 << 24})
+    client = await dial(await serve(router), transport)
+    message = "long \x00 é" * 300_000
+    await client.send(message)
+    assert await within(client.recv()) == message
+
+
+@each_transport
+async def test_json_values_arrive_as_such(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
+    connection = await journal.connection()
+    values: list[Any] = [{"a": [1, None]}, [], "text"]
+    for value in values:
+        connection.send(value)
+    assert [await within(client.recv()) for _ in values] == values
+
+
+@each_transport
+async def test_a_response_that_has_reached_its_limit_is_followed_by_another(
+    serve: Serve, dial: Dial, transport: str
+) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo", {"response_limit": 1})), transport)
+    for number in range(20):
+        await client.send(str(number))
+        assert await within(client.recv()) == str(number)
+
+
+# Ends.
+
+
+@each_transport
+@pytest.mark.parametrize("code", [1000, 3000, 4001])
+async def test_the_server_s_close_arrives_after_its_messages(
+    serve: Serve, dial: Dial, transport: str, code: int
+) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
+    connection = await journal.connection()
+    connection.send("last")
+    connection.close(code, "That's «all»")
+    iterator = aiter(client)
+    assert await within(anext(iterator)) == "last"
+    end = ConnectionClosed if code == 4001 else StopAsyncIteration
+    with pytest.raises(end):
+        await within(anext(iterator))
+    assert client.is_closed
+    assert (client.close_code, client.close_reason) == (code, "That's «all»")
+    with pytest.raises(ConnectionClosed):
+        await client.recv()
+    with pytest.raises(ConnectionClosed):
+        await client.send("too late")
+
+
+@each_transport
+async def test_a_client_that_is_rejected_is_told(serve: Serve, dial: Dial, transport: str) -> None:
+    class Rejecting(SockJSConnection):
+        def on_open(self, info: Any) -> bool:
+            return False
+
+    client = await dial(await serve(SockJSRouter(Rejecting, "/echo")), transport)
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert caught.value.code == client.close_code
+
+
+@each_transport
+async def test_what_was_sent_goes_out_before_the_close(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
+    connection = await journal.connection()
+    for number in range(100):
+        await client.send(str(number))
+    assert (client.close_code, client.is_closed) == (None, False)
+    await within(client.close(3456, "done"))
+    assert [await connection.message() for _ in range(100)] == [str(number) for number in range(100)]
+    told = (3456, "done") if transport == "websocket" else (1002, "Connection interrupted")
+    assert await connection.closed() == told
+    assert (client.close_code, client.close_reason, client.is_closed) == (3456, "done", True)
+    await client.close()
+    assert client.close_code == 3456
+
+
+@each_transport
+async def test_the_iteration_ends_when_the_client_closes(serve: Serve, dial: Dial, transport: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport)
+
+    async def collect() -> list[Any]:
+        return [message async for message in client]
+
+    collecting = asyncio.create_task(collect())
+    await client.send("one")
+    sending = asyncio.create_task(client.send("two"))
+    await sending
+    await within(client.close(4000))
+    # What came before the close is handed out, and nothing is made of the code that the client chose itself.
+    assert await within(collecting) == ["one", "two"][: len(collecting.result())]
+
+
+async def test_the_context_manager_closes(serve: Serve) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    async with connect(f"http://127.0.0.1:{server.port}/echo/") as client:
+        await client.send("x")
+        assert await within(client.recv()) == "x"
+        assert client.url == f"http://127.0.0.1:{server.port}/echo"
+    assert client.close_code == 1000
+    with pytest.raises(ConnectError):
+        async with connect(f"http://127.0.0.1:{server.port}/other"):
+            pass
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1001, ""), (2000, ""), (5000, ""), (1000, "é" * 62), (1000, "\ud800")])
+async def test_a_close_that_cannot_be_is_refused(serve: Serve, dial: Dial, code: int, reason: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), "xhr")
+    with pytest.raises(ValueError, match=r"close code|close reason|surrogates"):
+        await client.close(code, reason)
+    assert not client.is_closed
+
+
+async def test_a_message_that_is_no_text_is_refused(serve: Serve, dial: Dial) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), "xhr")
+    with pytest.raises(TypeError):
+        await client.send(b"bytes")  # type: ignore[arg-type]
+
+
+# Pressure.
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource"])
+async def test_a_client_whose_application_takes_nothing_stops_reading(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})
+    client = await dial(await serve(router), transport, max_queue_bytes=300_000)
+    connection = await journal.connection()
+    sent = await congest(connection)
+    session: Any = client._session
+    assert session.paused
+    connection.send("the end")
+    received = 0
+    while (message := await within(client.recv())) != "the end":
+        assert message == "x" * 100_000
+        received += 1
+    assert received == sent
+
+
+@each_transport
+async def test_an_application_that_lags_gets_all_in_order(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport, max_queue_bytes=1)
+    connection = await journal.connection()
+    for number in range(300):
+        await within(connection.send(f"{number} {'x' * 1000}"))
+        if number % 3 == 2:
+            for earlier in range(number - 2, number + 1):
+                assert await within(client.recv()) == f"{earlier} {'x' * 1000}"
+
+
+@each_transport
+async def test_send_waits_while_the_server_takes_nothing(serve: Serve, dial: Dial, transport: str) -> None:
+    reading = asyncio.Event()
+    seen: asyncio.Queue[Any] = asyncio.Queue()
+
+    class Slow(SockJSConnection):
+        async def on_message(self, message: Any) -> None:
+            await reading.wait()
+            seen.put_nowait(message)
+
+    router = SockJSRouter(Slow, "/echo", {"max_queue_bytes": 100_000})
+    client = await dial(await serve(router), transport, max_queue_bytes=50_000)
+    sent = 0
+    while True:
+        sending = asyncio.create_task(client.send(f"{sent} {'x' * 40_000}"))
+        sent += 1
+        # How long says nothing: one that takes long for any other reason ends the loop too.
+        done, _ = await asyncio.wait((sending,), timeout=0.3)
+        if not done:
+            break
+        assert sent < 2000
+    reading.set()
+    await within(sending)
+    for number in range(sent):
+        assert (await within(seen.get())).startswith(f"{number} ")
+
+
+async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, dial: Dial) -> None:
+    for transport, code in [("websocket", 1006), ("xhr_streaming", 1009), ("eventsource", 1009), ("xhr", 1009)]:
+        journal = Journal()
+        server = await serve(SockJSRouter(journal, "/echo"))
+        client = await dial(server, transport, max_message_size=3000)
+        connection = await journal.connection()
+        connection.send("x" * 2900)
+        assert await within(client.recv()) == "x" * 2900
+        connection.send("y" * 3000)
+        with pytest.raises(ConnectionClosed) as caught:
+            await within(client.recv())
+        assert caught.value.code == code
+        await connection.closed()
+
+
+# Cancellation.
+
+
+@each_transport
+async def test_recv_may_be_cancelled(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
+    connection = await journal.connection()
+    for number in range(50):
+        waiting = [asyncio.create_task(client.recv()) for _ in range(2)]
+        await asyncio.sleep(0)
+        if number % 2:
+            connection.send(str(number))
+        waiting[0].cancel()
+        await asyncio.wait(waiting[:1])
+        if not number % 2:
+            connection.send(str(number))
+        assert await within(waiting[1]) == str(number)
+
+
+@each_transport
+async def test_send_may_be_cancelled_and_has_sent_nothing_then(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport, max_queue_bytes=1)
+    connection = await journal.connection()
+    # The first is on its way at once; the others wait for room, and for their turn.
+    sending = [asyncio.create_task(client.send(str(number))) for number in range(3)]
+    await asyncio.sleep(0)
+    assert [task.done() for task in sending] == [True, False, False]
+    sending[1].cancel()
+    await within(sending[2])
+    assert sending[1].cancelled()
+    assert [await connection.message() for _ in range(2)] == ["0", "2"]
+
+
+@each_transport
+async def test_connect_may_be_cancelled_at_any_time(serve: Serve, dial: Dial, transport: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    url = f"http://127.0.0.1:{server.port}/echo"
+
+    async def attempt() -> None:
+        client = await connect(url, transports=[transport])
+        await client.close()
+
+    for turns in range(40):
+        connecting = asyncio.create_task(attempt())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await within(asyncio.wait((connecting,)))
+        if not connecting.cancelled():
+            connecting.result()
+    client = await dial(server, transport)
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+
+
+@each_transport
+async def test_close_may_be_cancelled(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
+    connection = await journal.connection()
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait((closing,))
+    await connection.closed()
+
+
+@each_transport
+def test_a_client_that_is_left_open_ends_with_its_loop(transport: str, tmp_path: Path) -> None:
+    """Without a word: a program of its own, which shows every warning."""
+    script = tmp_path / "program.py"
+    script.write_text(f"""
+import asyncio
+import tornado.web
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.client import connect
+
+async def main():
+    router = SockJSRouter(SockJSConnection, "/echo")
+    server = tornado.web.Application(router.urls, log_function=lambda handler: None).listen(0, "127.0.0.1")
+    port = next(iter(server._sockets.values())).getsockname()[1]
+    client = await connect(f"http://127.0.0.1:{{port}}/echo", transports=["{transport}"])
+    assert not client.is_closed
+    server.stop()
+
+asyncio.run(main())
+""")
+    ended = subprocess.run(
+        [sys.executable, "-W", "default", str(script)],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    # The server in the same loop leaves sockets of its own.
+    errors = [row for row in ended.stderr.splitlines() if "ResourceWarning" not in row and row.strip()]
+    assert (ended.returncode, ended.stdout, errors) == (0, "", [])
+
+
+# What the network brings.
+
+
+@each_transport
+async def test_a_session_that_is_cut_ends_with_1006(
+    serve: Serve, dial: Dial, link: Callable[..., Any], transport: str
+) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    client = await dial(between, transport)
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+    between.cut()
+    assert (await end_of(client))[0] == client.close_code == 1006
+    assert client.close_reason
+    with pytest.raises(ConnectionClosed):
+        await client.send("y")
+
+
+@each_transport
+async def test_silence_counts_as_a_loss(serve: Serve, dial: Dial, link: Callable[..., Any], transport: str) -> None:
+    between = await link(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.2})))
+    client = await dial(between, transport, heartbeat_timeout=3)
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+    between.hold()
+    with pytest.raises(ConnectionClosed) as caught:
+        await within(client.recv())
+    assert caught.value.args == ("connection closed: 1006 nothing was heard for 3 seconds",)
+
+
+@each_transport
+async def test_heartbeats_keep_a_session(serve: Serve, dial: Dial, transport: str) -> None:
+    """They come ten times in the time in which something must."""
+    journal = Journal()
+    client = await dial(
+        await serve(SockJSRouter(journal, "/echo", {"heartbeat_delay": 0.2})), transport, heartbeat_timeout=2
+    )
+    connection = await journal.connection()
+    await asyncio.sleep(3)  # what is waited for is that nothing happens
+    connection.send("still there")
+    assert await within(client.recv()) == "still there"
+
+
+async def test_an_event_loop_that_was_held_up_is_no_silence(serve: Serve, dial: Dial) -> None:
+    journal = Journal()
+    client = await dial(await serve(SockJSRouter(journal, "/echo")), "websocket", heartbeat_timeout=0.5)
+    connection = await journal.connection()
+    connection.send("on its way")
+    time.sleep(0.7)  # noqa: ASYNC251 - this is what an application must not do, and does
+    assert await within(client.recv()) == "on its way"
+    connection.send("on")
+    assert await within(client.recv()) == "on"
+
+
+# TLS.
+
+
+@each_transport
+async def test_every_transport_works_over_tls(
+    serve: Serve, dial: Dial, transport: str, server_tls: ssl.SSLContext, certificate: tuple[Path, Path]
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
+    client = await dial(server, transport, scheme="https", host="localhost", ca_file=certificate[0])
+    await client.send("x" * 100_000)
+    assert await within(client.recv()) == "x" * 100_000
+
+
+@each_transport
+async def test_a_client_may_show_a_certificate(
+    serve: Serve, dial: Dial, transport: str, server_tls: ssl.SSLContext, certificate: tuple[Path, Path]
+) -> None:
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
+    client = await dial(
+        server, transport, scheme="https", host="localhost", ca_file=certificate[0], client_cert=certificate
+    )
+    await client.send("x")
+    assert await within(client.recv()) == "x"
+
+
+@each_transport
+async def test_a_certificate_must_be_trusted(
+    serve: Serve, dial: Dial, transport: str, server_tls: ssl.SSLContext, certificate: tuple[Path, Path]
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
+    with pytest.raises(ConnectError, match=r"info: .*(certificate|SSL)"):
+        await dial(server, transport, scheme="https", host="localhost")
+    # Nor is one for another name.
+    with pytest.raises(ConnectError, match="info: "):
+        await dial(server, transport, scheme="https", ca_file=certificate[0])
+    client = await dial(server, transport, scheme="https", verify=False)
+    assert client.transport == transport
+
+
+async def test_noted_connections_are_left_to_the_garbage_collector_at_once(serve: Serve, dial: Dial) -> None:
+    """A client that has ended holds nothing that runs."""
+    client = await dial(await serve(SockJSRouter(Journal(Noted), "/echo")))
+    before = asyncio.all_tasks()
+    await within(client.close())
+    assert client._runner not in asyncio.all_tasks()
+    assert len(asyncio.all_tasks()) < len(before)
