@@ -100,6 +100,10 @@ class connect:  # noqa: N801 - it is used as a function
             sends goes first, before any other ``send`` goes on. Where it raises, the connection ends with code 1011,
             and ``ConnectionClosed`` has its exception as cause. Default None.
 
+    Attributes:
+        place: The address, taken apart.
+        options: The options, checked.
+
     Raises:
         ConfigurationError: The URL or an option is not acceptable (a ``ValueError``, raised at once).
         ConnectError: No transport works (raised by ``await`` or ``async with``). It says what each failed of.
@@ -126,8 +130,8 @@ class connect:  # noqa: N801 - it is used as a function
         final_codes: Collection[int] = (1000, 1008, 3000),
         on_reconnect: Callable[[SockJSClient], Awaitable[object] | None] | None = None,
     ) -> None:
-        self._place = Place.parse(url)
-        self._options = Options(
+        self.place = Place.parse(url)
+        self.options = Options(
             transports=transports,
             headers=headers,
             origin=origin,
@@ -145,12 +149,12 @@ class connect:  # noqa: N801 - it is used as a function
             final_codes=final_codes,
             on_reconnect=on_reconnect,
         )
-        if self._place.authorization and any(name.lower() == "authorization" for name, _ in self._options.fields):
+        if self.place.authorization and any(name.lower() == "authorization" for name, _ in self.options.fields):
             raise ConfigurationError("headers: there is an Authorization already, in the URL")
         self._client: SockJSClient | None = None
 
     def __await__(self) -> Generator[Any, None, SockJSClient]:
-        return SockJSClient.open(self._place, self._options).__await__()
+        return SockJSClient.open(self.place, self.options).__await__()
 
     async def __aenter__(self) -> SockJSClient:
         self._client = await self

@@ -99,7 +99,7 @@ def test_an_option_that_cannot_be_is_refused(options: Any, complaint: str) -> No
 
 
 def options(**given: Any) -> Options:
-    return connect("http://host/", **given)._options
+    return connect("http://host/", **given).options
 
 
 def test_options_are_taken_as_they_come() -> None:

@@ -1,0 +1,350 @@
+"""What can go wrong between a page and a SockJS server, and how to find out from outside.
+
+Each check asks the service as clients do, and returns what it found.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from .probe import Answer, Prober, new_session
+
+__all__ = ["Finding", "Level", "check_info", "check_patience", "check_stickiness", "check_transports"]
+
+#: An origin that no real site has: what is let in from there is let in from anywhere.
+ORIGIN: Final = "https://doctor.invalid"
+
+#: Requests of one session, each on a connection of its own, by which stickiness is seen.
+_TRIES: Final = 12
+
+_BUFFERED = (
+    "Something on the way gathers answers before it passes them on. nginx: `proxy_buffering off;` and no `gzip` for "
+    "this location, and X-Accel-Buffering must not be ignored. HAProxy: `option http-no-delay`. Clients fall back to "
+    "polling."
+)
+_NO_UPGRADE = (
+    "A proxy does not pass the upgrade on. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
+)
+_NOT_STICKY = (
+    "Requests of one session reach different processes. Let the balancer go by the path (its last part but one is the "
+    "session) or by the cookie JSESSIONID; or offer websockets alone."
+)
+_CUT = (
+    "A proxy gives up silent connections too early: let it wait longer than the server's heartbeat_delay (25 s by "
+    "default), or lower that. nginx: proxy_read_timeout; HAProxy: timeout server, timeout tunnel."
+)
+
+
+class Level(IntEnum):
+    """How a finding is to be taken."""
+
+    GOOD = 0
+    #: Nothing is broken, but one should know it.
+    NOTE = 1
+    BAD = 2
+
+
+class Finding(NamedTuple):
+    """What was found.
+
+    Attributes:
+        level: How it is to be taken.
+        subject: What it is about.
+        text: What was seen.
+        advice: What to do.
+    """
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+# /info, caching, CORS.
+
+
+async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Ask ``/info`` twice, from another site's page.
+
+    Returns:
+        What it said, None where there was no use in going on; and what was found.
+    """
+    origin = [] if prober.options.origin else [("Origin", ORIGIN)]
+    answers = [await prober.fetch("/info", seconds, fields=origin) for _ in range(2)]
+    first = answers[0]
+    if first.failure:
+        why = first.failure if first.failure != "left" else f"no answer in {seconds:g} s"
+        return None, [Finding(Level.BAD, "/info", why, "Is the address right, and does the server run?")]
+    if first.status == 403 and origin:
+        return await _ask_as_nobody(prober, seconds)
+    info = _object(first)
+    if first.status != 200 or info is None:
+        what = f"status {first.status}" if first.status != 200 else "the answer is no JSON object"
+        return None, [
+            Finding(Level.BAD, "/info", what, "Is this the address of a SockJS service, its prefix included?")
+        ]
+    findings = [_about(info, first), *_caching(answers)]
+    if origin:
+        findings += _cors("/info", first)
+    return info, findings
+
+
+async def _ask_as_nobody(prober: Prober, seconds: float) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Ask as a program that names no origin."""
+    answer = await prober.fetch("/info", seconds)
+    info = _object(answer)
+    refused = Finding(
+        Level.NOTE,
+        "origins",
+        "pages of unknown sites are refused (403)",
+        "Say --origin to try as one of your own pages.",
+    )
+    if answer.status != 200 or info is None:
+        return None, [refused, Finding(Level.BAD, "/info", f"status {answer.status}")]
+    return info, [refused, _about(info, answer)]
+
+
+def _object(answer: Answer) -> dict[str, Any] | None:
+    try:
+        info = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return info if isinstance(info, dict) else None
+
+
+def _about(info: dict[str, Any], answer: Answer) -> Finding:
+    websocket = "offers websockets" if info.get("websocket") is not False else "offers no websockets"
+    cookie = "sets the cookie JSESSIONID" if info.get("cookie_needed") else "sets no cookie"
+    base = f", sends clients to {info['base_url']}" if info.get("base_url") else ""
+    return Finding(Level.GOOD, "/info", f"{_ms(answer.head_after)}; {websocket}, {cookie}{base}")
+
+
+def _caching(answers: Sequence[Answer]) -> list[Finding]:
+    entropies = [(_object(answer) or {}).get("entropy") for answer in answers]
+    if answers[1].field("age") or (entropies[0] is not None and entropies[0] == entropies[1]):
+        advice = "A cache on the way keeps what says no-store: let it pass this location by."
+        return [Finding(Level.BAD, "caching", "two answers of /info are one and the same", advice)]
+    if "no-store" not in answers[0].field("cache-control"):
+        return [Finding(Level.NOTE, "caching", "/info does not say no-store", "A proxy takes Cache-Control away.")]
+    return []
+
+
+def _cors(subject: str, answer: Answer) -> list[Finding]:
+    allowed = [value for name, value in answer.fields if name == "access-control-allow-origin"]
+    if len(allowed) > 1 or (allowed and "," in allowed[0]):
+        advice = "A proxy adds one to the server's own; browsers take neither. Let the server do it."
+        return [Finding(Level.BAD, "CORS", f"{subject} has {len(allowed)} Access-Control-Allow-Origin fields", advice)]
+    if not allowed:
+        text = f"{subject} has no Access-Control-Allow-Origin: pages of other sites cannot use HTTP transports"
+        return [Finding(Level.BAD, "CORS", text, "A proxy takes it away, or the request never came to the server.")]
+    if allowed[0] == "*":
+        text = f"{subject} allows all origins, and so no credentials"
+        return [Finding(Level.BAD, "CORS", text, "A proxy overwrites the server's answer to the page's own origin.")]
+    return [Finding(Level.GOOD, "CORS", f"{subject} may be read by pages of other sites")]
+
+
+# Transports.
+
+
+class _Kind(NamedTuple):
+    """How a transport over HTTP is asked for.
+
+    Attributes:
+        method: Of the request.
+        streams: Whether the answer does not end with the first frame.
+        opened: Whether the open frame is in the body.
+    """
+
+    method: str
+    streams: bool
+    opened: Callable[[bytes], bool]
+
+
+_HTTP: Final = {
+    "xhr_streaming": _Kind("POST", True, lambda body: b"\no\n" in body or body.startswith(b"o\n")),
+    "eventsource": _Kind("GET", True, lambda body: b"data: o\r\n" in body or b"data: o\n" in body),
+    "htmlfile": _Kind("GET", True, lambda body: b'p("o");' in body),
+    "xhr": _Kind("POST", False, lambda body: body == b"o\n"),
+    "jsonp": _Kind("GET", False, lambda body: b'doctor("o");' in body),
+}
+
+
+async def check_transports(prober: Prober, names: Sequence[str], info: dict[str, Any], seconds: float) -> list[Finding]:
+    """Open a session on each transport, one after the other."""
+    findings = []
+    for name in names:
+        if name == "websocket":
+            findings.append(await _try_websocket(prober, info, seconds))
+        else:
+            findings.append(await _try_http(prober, name, seconds))
+    return findings
+
+
+def _receive(prober: Prober, name: str, session: str) -> Answer:
+    kind = _HTTP[name]
+    query = "?c=doctor" if name in ("jsonp", "htmlfile") else ""
+    body = b"" if kind.method == "POST" else None
+    return prober.ask(f"{session}/{name}{query}", method=kind.method, body=body, fields=[("Accept-Encoding", "gzip")])
+
+
+async def _try_http(prober: Prober, name: str, seconds: float) -> Finding:
+    kind = _HTTP[name]
+    answer = _receive(prober, name, new_session())
+    opened = await answer.until(kind.opened, seconds)
+    took = answer.age
+    ended = answer.failure
+    answer.abort()
+    packed = answer.field("content-encoding")
+    if packed and answer.status == 200:
+        advice = "A proxy compresses answers, and gathers them for it. nginx: `gzip off;` for this location."
+        return Finding(Level.BAD, name, f"the answer is packed ({packed})", advice)
+    if opened:
+        return Finding(Level.GOOD, name, f"open after {_ms(took)}")
+    if answer.status == 404:
+        return Finding(Level.NOTE, name, "not offered (404)")
+    if answer.status == 403:
+        return Finding(Level.NOTE, name, "refused (403): this origin may not use it", "See --origin.")
+    if answer.status not in (0, 200):
+        return Finding(Level.BAD, name, f"status {answer.status} after {_ms(answer.head_after)}")
+    if ended:
+        return Finding(Level.BAD, name, f"cut off after {_ms(answer.ended_after)}: {ended}")
+    if ended == "":
+        return Finding(Level.BAD, name, f"ended after {_ms(answer.ended_after)} without an open frame")
+    if kind.streams:
+        came = f"the head after {_ms(answer.head_after)}, but" if answer.status else "neither a head nor"
+        what = f"{came} no open frame in {seconds:g} s, of {len(answer.body)} bytes"
+        return Finding(Level.BAD, name, what, _BUFFERED)
+    return Finding(Level.BAD, name, f"no answer in {seconds:g} s")
+
+
+async def _try_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
+    if info.get("websocket") is False:
+        return Finding(Level.NOTE, "websocket", "not offered (/info)")
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(seconds):
+            websocket = await _upgrade(prober, seconds)
+            frame = await websocket.read_message()
+    except HTTPClientError as error:
+        if error.code == 403:
+            return Finding(Level.NOTE, "websocket", "refused (403): this origin may not use it", "See --origin.")
+        return Finding(Level.BAD, "websocket", f"status {error.code} in place of an upgrade", _NO_UPGRADE)
+    except (TimeoutError, HTTPTimeoutError):
+        return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _NO_UPGRADE)
+    except (OSError, WebSocketError, HTTPStreamClosedError) as error:
+        return Finding(Level.BAD, "websocket", f"cut off: {error}", _NO_UPGRADE)
+    took = time.monotonic() - began
+    websocket.close()
+    if frame != "o":
+        return Finding(Level.BAD, "websocket", f"it does not begin with an open frame, but with {frame!r:.40}")
+    return Finding(Level.GOOD, "websocket", f"open after {_ms(took)}")
+
+
+async def _upgrade(prober: Prober, seconds: float) -> WebSocketClientConnection:
+    address = "ws" + prober.place.url.removeprefix("http") + new_session() + "/websocket"
+    tls = prober.options.tls() if address.startswith("wss") else None
+    fields = dict(prober.agent.fields(prober.place))
+    request = HTTPRequest(address, headers=fields, ssl_options=tls, connect_timeout=seconds, follow_redirects=False)
+    return await websocket_connect(request)
+
+
+# One session, many requests.
+
+
+async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
+    """Open a session by polling, and send nothing to it from connection after connection."""
+    plain = await _reached(prober.fresh(), seconds, with_cookies=False)
+    if plain is None:
+        return []
+    text = f"{plain} of {_TRIES} requests reached their session"
+    if plain == _TRIES:
+        return [Finding(Level.GOOD, "stickiness", text)]
+    dressed = await _reached(prober.fresh(), seconds, with_cookies=True)
+    if dressed == _TRIES:
+        advice = "Browsers that keep no cookies of other sites cannot use HTTP transports: go by the path as well."
+        return [Finding(Level.NOTE, "stickiness", f"by cookie alone: without, {text}", advice)]
+    return [Finding(Level.BAD, "stickiness", text, _NOT_STICKY)]
+
+
+async def _reached(prober: Prober, seconds: float, *, with_cookies: bool) -> int | None:
+    """Return how many requests reached their session; None where there is none to be had."""
+    session = new_session()
+    opening = await prober.fetch(f"{session}/xhr", seconds, method="POST", body=b"")
+    if not _HTTP["xhr"].opened(bytes(opening.body)):
+        return None
+    reached = 0
+    for _ in range(_TRIES):
+        sender = prober if with_cookies else prober.fresh()
+        sent = await sender.fetch(f"{session}/xhr_send", seconds, method="POST", body=b"[]")
+        reached += sent.status not in (0, 404)
+    return reached
+
+
+# Silence.
+
+
+async def check_patience(prober: Prober, names: Sequence[str], seconds: float) -> list[Finding]:
+    """Listen on each transport at once until something comes, which is a heartbeat, or so many seconds."""
+    checks = [
+        _wait_on_websocket(prober, seconds) if name == "websocket" else _wait_on_http(prober, name, seconds)
+        for name in names
+    ]
+    return list(await asyncio.gather(*checks))
+
+
+async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
+    kind = _HTTP[name]
+    session = new_session()
+    answer = _receive(prober, name, session)
+    if not await answer.until(kind.opened, seconds):
+        answer.abort()
+        return Finding(Level.NOTE, f"{name}, silent", "not open")
+    if not kind.streams:
+        answer.abort()
+        answer = _receive(prober, name, session)
+    before = len(answer.body)
+    began = answer.age
+    beat = await answer.until(lambda body: len(body) > before, began + seconds)
+    waited = answer.age - began
+    cut = answer.failure is not None and not (beat and answer.status == 200)
+    answer.abort()
+    return _silence(name, waited, seconds, beat=beat and answer.status == 200, cut=cut)
+
+
+async def _wait_on_websocket(prober: Prober, seconds: float) -> Finding:
+    try:
+        websocket = await _upgrade(prober, seconds)
+        await websocket.read_message()
+    except (OSError, HTTPClientError, WebSocketError):
+        return Finding(Level.NOTE, "websocket, silent", "not open")
+    began = time.monotonic()
+    frame: object = ""
+    try:
+        async with asyncio.timeout(seconds):
+            frame = await websocket.read_message()
+    except TimeoutError:
+        pass
+    waited = time.monotonic() - began
+    websocket.close()
+    return _silence("websocket", waited, seconds, beat=bool(frame), cut=frame is None)
+
+
+def _silence(name: str, waited: float, seconds: float, *, beat: bool, cut: bool) -> Finding:
+    subject = f"{name}, silent"
+    if beat:
+        return Finding(Level.GOOD, subject, f"a frame came after {waited:.1f} s")
+    if cut:
+        return Finding(Level.BAD, subject, f"cut off after {waited:.1f} s", _CUT)
+    return Finding(Level.NOTE, subject, f"nothing came in {seconds:g} s, and nothing was cut", "Say a longer --wait.")

@@ -1,0 +1,115 @@
+"""``python -m sockjs_tornado connect``: a SockJS client in the terminal."""
+
+import argparse
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..client import TRANSPORTS, SockJSClient, connect
+from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
+from .options import add_arguments as add_client_arguments
+from .options import make_connector
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    add_client_arguments(parser)
+    names = f"transports to try, in this order (default {','.join(TRANSPORTS)})"
+    parser.add_argument("--transports", metavar="NAME,...", help=names)
+    parser.add_argument("--reconnect", action="store_true", help="connect again when the connection is lost")
+    linger = "listen on after the end of the input until nothing has come for so long (default 1)"
+    parser.add_argument("--linger", type=float, default=1, metavar="SECONDS", help=linger)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Talk until the input or the connection ends; 1 where there is no connection, or it breaks off."""
+    more: dict[str, Any] = {"reconnect": arguments.reconnect}
+    if arguments.transports is not None:
+        more["transports"] = arguments.transports.split(",")
+    if arguments.reconnect:
+        more["on_reconnect"] = lambda client: _note(f"connected again by {client.transport}")
+    try:
+        connector = make_connector(arguments, **more)
+    except ConfigurationError as error:
+        _note(f"Cannot connect: {error}")
+        return 1
+    return asyncio.run(_talk(connector, arguments.linger))
+
+
+def _note(text: str) -> None:
+    """Say something of the connection, apart from what comes over it."""
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _talk(connector: connect, linger: float) -> int:
+    began = time.monotonic()
+    try:
+        client = await connector
+    except ConnectError as error:
+        _note(f"Cannot connect: {error}")
+        return 1
+    took = (time.monotonic() - began) * 1000
+    _note(f"connected to {client.url} by {client.transport} in {took:.0f} ms; end with Ctrl-D")
+    async with client:
+        heard = asyncio.Event()
+        listening = asyncio.ensure_future(_listen(client, heard))
+        speaking = asyncio.ensure_future(_speak(client, heard, linger))
+        done, left = await asyncio.wait((listening, speaking), return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for task in done:
+            try:
+                await task
+            except ConnectionClosed as closed:
+                _note(f"closed: {closed.code} {closed.reason}")
+                # What the server has closed is as good an end as any; what broke off is none.
+                return 1 if closed.code == 1006 else 0
+    return 0
+
+
+async def _listen(client: SockJSClient, heard: asyncio.Event) -> None:
+    while True:
+        message = await client.recv()
+        heard.set()
+        text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+        if sys.stdout.isatty() and not text.isprintable():
+            # A terminal would obey what is in it.
+            text = ascii(text)[1:-1]
+        print(text, flush=True)
+
+
+async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> None:
+    lines: asyncio.Queue[str] = asyncio.Queue(100)
+    loop = asyncio.get_running_loop()
+
+    def hand_over(line: str) -> None:
+        asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+
+    # A thread that is not waited for: nothing ends the reading of a terminal from outside.
+    threading.Thread(target=_read, args=(hand_over,), daemon=True).start()
+    while line := await lines.get():
+        await client.send(line.removesuffix("\n"))
+    while True:
+        heard.clear()
+        try:
+            async with asyncio.timeout(linger):
+                await heard.wait()
+        except TimeoutError:
+            return
+
+
+def _read(hand_over: Callable[[str], None]) -> None:
+    """Hand over each line of the input, and an empty one at its end."""
+    try:
+        while line := sys.stdin.readline():
+            hand_over(line)
+        hand_over("")
+    except (RuntimeError, asyncio.CancelledError):
+        return  # the conversation is over
