@@ -42,6 +42,10 @@ test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs
 soak: $(VENV)/.test ## let clients of every kind come and go, and see that nothing is left (SECONDS=600; ARGS=...)
 	PYTHONPATH=tests $(PY) -W default -m soak --duration $(or $(SECONDS),600) $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## look for inputs that the parsers, handlers and settings do not stand (SECONDS=3600; ARGS=...)
+	$(PY) -m fuzz all --seconds $(or $(SECONDS),3600) $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks (an hour; QUICK=1 takes 5 minutes; ARGS=...)
 	@scripts/system-packages node

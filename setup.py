@@ -39,6 +39,8 @@ setup(
         "test": [
             *BENCH,
             *METRICS,
+            # Of which there are no other wheels, and which does not build everywhere.
+            'atheris>=3.0; sys_platform == "linux" and platform_machine == "x86_64"',
             "hypothesis",
             "mypy",
             "pip-audit",

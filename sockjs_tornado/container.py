@@ -35,6 +35,9 @@ SLICE: Final = 200
 #: Seconds between two batches of those that are closed over some time.
 _STEP = 0.1
 
+#: Where a deadline never comes: 30 million years, and no bucket has a number for what may lie beyond.
+_NEVER = 1e15
+
 
 class Deadline(Protocol):
     """Somebody who has a deadline."""
@@ -73,7 +76,7 @@ class Deadlines:
 
     def schedule(self, owner: Deadline) -> None:
         """See that ``owner.check`` is called once ``owner.due`` has come."""
-        if owner.due == math.inf:
+        if owner.due > _NEVER:
             return
         # One later: the bucket comes up when all of its span has passed.
         bucket = int(owner.due / self._resolution) + 1

@@ -36,11 +36,12 @@ def _is_number(value: object) -> bool:
 
 
 def _positive(value: Any) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
+    # An int may be too large for the clock to be added to it.
+    return _is_number(value) and 0 < value <= sys.float_info.max
 
 
 def _not_negative(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < float("inf")
+    return _is_number(value) and 0 <= value <= sys.float_info.max
 
 
 def _size(value: Any) -> bool:
@@ -116,6 +117,14 @@ def _level_of_caller() -> int:
     return level
 
 
+def _written(value: object, write: Callable[[object], str] = repr) -> str:
+    """Return a value as Python writes it; there are some that it cannot write, such as an int of 5000 digits."""
+    try:
+        return write(value)
+    except Exception:
+        return "something without a repr"
+
+
 class _Checked:
     """A dataclass whose fields carry their own check."""
 
@@ -124,7 +133,7 @@ class _Checked:
             value = getattr(self, field.name)
             if not field.metadata["check"](value):
                 raise ConfigurationError(
-                    f"{field.name}: got {value!r} ({type(value).__name__}), takes {field.metadata['takes']}"
+                    f"{field.name}: got {_written(value)} ({type(value).__name__}), takes {field.metadata['takes']}"
                 )
 
     @classmethod
@@ -135,13 +144,17 @@ class _Checked:
             ConfigurationError: A name is unknown (the error names the nearest one) or a value is not acceptable.
         """
         if not isinstance(values, Mapping):
-            raise ConfigurationError(f"{cls.__name__}: got {values!r} ({type(values).__name__}), takes a mapping")
+            raise ConfigurationError(
+                f"{cls.__name__}: got {_written(values)} ({type(values).__name__}), takes a mapping"
+            )
         takes = {field.name: field.metadata["takes"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         for name, value in values.items():
             if name not in takes:
-                nearest = difflib.get_close_matches(str(name), takes, n=1, cutoff=0)[0]
+                unknown = _written(name, str)
+                nearest = difflib.get_close_matches(unknown, takes, n=1, cutoff=0)[0]
                 raise ConfigurationError(
-                    f"{name}: unknown setting (got {value!r}); the nearest is {nearest}, which takes {takes[nearest]}"
+                    f"{unknown}: unknown setting (got {_written(value)}); "
+                    f"the nearest is {nearest}, which takes {takes[nearest]}"
                 )
         return cls(**values)
 

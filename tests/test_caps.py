@@ -501,6 +501,13 @@ async def test_a_peer_that_takes_nothing_is_given_up(serve: Serve, connect: Conn
     assert (await connection.closed())[0] in (1002, 1006)
 
 
+@pytest.mark.parametrize("seconds", [32_767, 32_768, 86_400, 3e6, 1e308])
+async def test_a_peer_may_be_given_any_time(serve: Serve, connect: Connect, seconds: float) -> None:
+    server = await serve(SockJSRouter(Journal(), "/echo", {"network_timeout": seconds}))
+    websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
+    assert await websocket.text() == "o"
+
+
 async def test_a_slow_line_is_not_called_dead(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     settings = {"websocket_ping_interval": 1000, "network_timeout": 0, "max_queue_bytes": 2**40}

@@ -122,6 +122,16 @@ def test_a_deadline_is_met_once_and_late_by_one_bucket_at_most(timers: Timers, d
     assert timers.pending == []
 
 
+@pytest.mark.parametrize("due", [1e15, 1e16, 1e308, math.inf])
+def test_a_deadline_that_never_comes_harms_nobody(timers: Timers, deadlines: Deadlines, due: float) -> None:
+    never, soon = Owner(due), Owner(1001)
+    for owner in (never, soon):
+        deadlines.schedule(owner)
+    timers.advance(100)
+    assert never.checks == []
+    assert len(soon.checks) == 1
+
+
 def test_deadlines_are_met_in_the_order_of_their_buckets(timers: Timers, deadlines: Deadlines) -> None:
     met: list[float] = []
     for due in (1003, 1001, 1004, 1002):

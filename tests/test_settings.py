@@ -20,6 +20,8 @@ def cookie(request: Any) -> str:
 
 
 NO_NUMBERS = ("5", b"5", None, True, False, [5], {}, 1j, Decimal(5), math.nan, math.inf, -math.inf, -1, -0.5)
+#: An int may be too large to be added to the clock.
+NO_SECONDS = (*NO_NUMBERS, 10**400)
 NO_COUNTS = (*NO_NUMBERS, 1.0, 1.5, 0)
 NO_FLAGS = (None, 0, 1, "yes", "", [], object())
 NO_URLS = (
@@ -64,8 +66,8 @@ NO_ORIGINS = (
 
 #: Of each option its default, values that it takes, values that it does not take, and words that say what it takes.
 OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
-    "disconnect_delay": (5, (1, 0.01, 1e6), (*NO_NUMBERS, 0, 0.0), "a number of seconds above 0"),
-    "heartbeat_delay": (25, (1, 0.01, 1e6), (*NO_NUMBERS, 0, 0.0), "a number of seconds above 0"),
+    "disconnect_delay": (5, (1, 0.01, 1e6), (*NO_SECONDS, 0, 0.0), "a number of seconds above 0"),
+    "heartbeat_delay": (25, (1, 0.01, 1e6), (*NO_SECONDS, 0, 0.0), "a number of seconds above 0"),
     "response_limit": (131072, (1, 4096), NO_COUNTS, "a number of bytes above 0"),
     "transports": (None, (None, (), ("xhr",), TRANSPORTS), NO_TRANSPORTS, "None for all, or a list of transport names"),
     "disabled_transports": ((), ((), ("xhr",), TRANSPORTS), (*NO_TRANSPORTS, None), "of websocket, rawwebsocket, xhr"),
@@ -106,17 +108,17 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "max_inbound_rate": (
         None,
         (None, 1, 0.5, 1000, (10, 20), [0.5, 1]),
-        (*(value for value in NO_NUMBERS if value is not None), 0, (1,), (1, 2, 3), (0, 5), (5, 0), (1, 0.5), "10/s"),
+        (*(value for value in NO_SECONDS if value is not None), 0, (1,), (1, 2, 3), (0, 5), (5, 0), (1, 0.5), "10/s"),
         "a number of messages a second above 0",
     ),
     "max_messages_per_request": (10000, (1, 10**9), NO_COUNTS, "a number of messages above 0"),
     "max_sessions": (100000, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),
     "max_sessions_per_ip": (0, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),
     "max_unopened_sessions": (10000, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),
-    "callback_timeout": (0, (0, 0.5, 30), NO_NUMBERS, "a number of seconds, 0 for never"),
-    "network_timeout": (30, (0, 0.5, 30), NO_NUMBERS, "a number of seconds, 0 for the system's own"),
-    "websocket_ping_interval": (0, (0, 0.5, 30), NO_NUMBERS, "a number of seconds, 0 for never"),
-    "websocket_ping_timeout": (0, (0,), (*NO_NUMBERS, 1), "takes "),
+    "callback_timeout": (0, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for never"),
+    "network_timeout": (30, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for the system's own"),
+    "websocket_ping_interval": (0, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for never"),
+    "websocket_ping_timeout": (0, (0,), (*NO_SECONDS, 1), "takes "),
     "websocket_compression": (
         False,
         (True, False, Compression(level=1)),
@@ -124,7 +126,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         "True, False, or a Compression",
     ),
     "websocket_allow_origin": (None, (None,), NO_ORIGINS, "None, or "),
-    "session_check_interval": (1, (1,), (*NO_NUMBERS, 0), "a number of seconds above 0"),
+    "session_check_interval": (1, (1,), (*NO_SECONDS, 0), "a number of seconds above 0"),
 }
 
 any_option = pytest.mark.parametrize("name", OPTIONS)
@@ -170,6 +172,28 @@ def test_a_bad_value_is_named_with_its_type() -> None:
         ConfigurationError, match=r"^response_limit: got '4096' \(str\), takes a number of bytes above 0$"
     ):
         Settings(response_limit="4096")  # type: ignore[arg-type]
+
+
+class Unwritable:
+    """Raises where it is to be written down."""
+
+    def __repr__(self) -> str:
+        raise LookupError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("value", [-(10**5000), Unwritable(), [Unwritable()]], ids=["digits", "object", "list"])
+@pytest.mark.parametrize("name", ["response_limit", "unknown"])
+def test_a_bad_value_need_not_have_a_repr(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name}: .*got something without a repr"):
+        Settings.from_mapping({name: value})
+
+
+@pytest.mark.parametrize("name", [10**5000, Unwritable()], ids=["digits", "object"])
+def test_nor_need_an_unknown_name(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^something without a repr: unknown setting"):
+        Settings.from_mapping({name: 5})
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])

@@ -1,6 +1,7 @@
 """permessage-deflate (RFC 7692): what is negotiated, and the two directions of one connection."""
 
 import re
+import sys
 import zlib
 from typing import NamedTuple
 
@@ -127,7 +128,7 @@ class RawInflater:
             self._decompressor = zlib.decompressobj(self._window)
         try:
             # One byte more than allowed tells "just fits" from "too big" without inflating a bomb.
-            out = self._decompressor.decompress(data, limit + 1)
+            out = self._decompressor.decompress(data, min(limit + 1, sys.maxsize))
         except zlib.error as error:
             raise WebSocketError(1007, "invalid compressed data") from error
         if len(out) > limit:

@@ -18,6 +18,10 @@ __all__ = ["acknowledged", "give_up_silent", "peer_gone", "unacknowledged"]
 # Where tcpi_bytes_acked stands in Linux's struct tcp_info.
 _BYTES_ACKED = 120
 
+# What Linux takes: the seconds of a keepalive (MAX_TCP_KEEPIDLE), and the milliseconds of a timeout.
+_LONGEST_PROBE = 32767
+_LONGEST_TIMEOUT = 2**31 - 1
+
 # Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
@@ -45,8 +49,8 @@ def give_up_silent(sock: socket.socket, seconds: float) -> None:
     """
     if sock.family == getattr(socket, "AF_UNIX", None) or not hasattr(socket, "TCP_USER_TIMEOUT"):
         return
-    whole = max(1, round(seconds))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
+    whole = max(1, round(min(seconds, _LONGEST_PROBE)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(min(seconds * 1000, _LONGEST_TIMEOUT))))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, whole // 3))

@@ -1,6 +1,7 @@
 """permessage-deflate (RFC 7692): negotiation and both directions, against zlib, wsproto and websockets."""
 
 import itertools
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Iterable
@@ -490,6 +491,12 @@ def test_the_limit_is_what_comes_out_not_what_comes_in() -> None:
                 assert parser(limit=size).feed(stream * 2)[:1] == [b"a" * size]
                 if size:
                     assert plain(parser(limit=size - 1).feed(stream)) == [TOO_BIG]
+
+
+@pytest.mark.parametrize("limit", [sys.maxsize - 1, sys.maxsize, 2**70])
+def test_a_limit_may_be_any_number(limit: int) -> None:
+    stream = frame(TEXT, deflated(b"Hello"), reserved=RSV1)
+    assert parser(limit=limit).feed(stream) == ["Hello"]
 
 
 def test_each_message_has_the_whole_limit() -> None:

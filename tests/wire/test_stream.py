@@ -15,6 +15,7 @@ import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from application import LogWatch
@@ -63,6 +64,7 @@ class Ledger:
 
     def __init__(self, size: int = READ_SIZE) -> None:
         self.read_buffer = memoryview(bytearray(size))
+        self.stats = SimpleNamespace(bytes_sent=0, bytes_received=0)
         self.deadlines: dict[Connection, float] = {}
         self.opened = 0
         self.closed = 0

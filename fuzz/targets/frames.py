@@ -1,0 +1,164 @@
+"""The frame parser, and permessage-deflate under it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sockjs_tornado.exceptions import WebSocketError
+from sockjs_tornado.wire import websocket
+from sockjs_tornado.wire.deflate import Parameters, RawInflater
+from sockjs_tornado.wire.websocket import (
+    BINARY,
+    CLOSE,
+    NO_STATUS,
+    PING,
+    PONG,
+    PROTOCOL_ERROR,
+    TEXT,
+    Close,
+    Event,
+    FrameParser,
+    Ping,
+    Pong,
+    binary_frame,
+    close_frame,
+    ping_frame,
+    pong_frame,
+    text_frame,
+)
+
+from ..reference import events_of
+from ..target import replaced
+
+#: What the first byte of an input chooses by its last two bits.
+SIZES = (5, 125, 1000, 1 << 20)
+#: Bits of the first byte: compression, and whether it has a context.
+COMPRESSED, TAKEOVER = 4, 8
+#: All that may wait for its other half: a header, and a control frame's payload.
+HELD = 14 + 125
+MASK = b"\x01\x02\x03\x04"
+
+PYTHON = {
+    "read_text_frames": websocket._read_text_frames_python,
+    "apply_mask": websocket._apply_mask_python,
+}
+
+
+class Target:
+    """``FrameParser.feed``, given any bytes; the first byte chooses its options, the second where the rest is cut.
+
+    - It returns events and raises nothing. A violation (1002, 1007 or 1009) or a close frame is the last one, and what
+      comes after it is passed over.
+    - Without compression, the events are those that RFC 6455 wants.
+    - The events are the same in one piece, in pieces of any size, and byte by byte; in C and in Python. Only where a
+      compressed message has two faults, too long for one, it may be the other one that is found first.
+    - No message is longer than was allowed, and no more than a header or a control frame waits for its rest.
+    - What was parsed can be built again: by a client, which gives the same event, and by the server.
+    """
+
+    def __call__(self, data: bytes) -> None:
+        """Parse a stream in all ways."""
+        if len(data) < 2:
+            return
+        options, step, stream = data[0], data[1] or 1, data[2:]
+        events = check_events(options, [stream])
+        wanted = plain(events, options)
+        if not options & COMPRESSED:
+            codes = [event.code if isinstance(event, WebSocketError) else (type(event), event) for event in events]
+            assert codes == events_of(stream, SIZES[options & 3])
+        cut = [stream[start : start + step] for start in range(0, len(stream), step)]
+        single = [stream[start : start + 1] for start in range(len(stream))]
+        assert plain(check_events(options, cut), options) == wanted, "cutting makes a difference"
+        with replaced(websocket, **PYTHON):
+            assert plain(check_events(options, [stream])) == plain(events), "C makes a difference"
+            assert plain(check_events(options, single), options) == wanted, "cutting to bytes makes a difference"
+        for event in events:
+            check_event(event, SIZES[options & 3])
+
+
+def parser_of(options: int) -> FrameParser:
+    """Return a new parser."""
+    inflater = None
+    if options & COMPRESSED:
+        takeover = bool(options & TAKEOVER)
+        inflater = RawInflater(Parameters(not takeover, not takeover, None, None))
+    return FrameParser(SIZES[options & 3], inflater)
+
+
+def check_events(options: int, pieces: Iterable[bytes]) -> list[Event]:
+    """Return the events of all pieces."""
+    parser = parser_of(options)
+    events: list[Event] = []
+    for piece in pieces:
+        events += parser.feed(piece)
+        assert len(parser._buffer) < HELD
+    assert not any(isinstance(event, Close | WebSocketError) for event in events[:-1])
+    if events and isinstance(events[-1], Close | WebSocketError):
+        assert parser.feed(b"\x81\x80\0\0\0\0") == []
+    return events
+
+
+def plain(events: Iterable[Event], options: int = 0) -> list[Any]:
+    """Return events as what is equal where they are."""
+    return [
+        (type(event), event)
+        if not isinstance(event, WebSocketError)
+        else "fault"
+        if options & COMPRESSED and event.code != PROTOCOL_ERROR
+        else (event.code, event.reason)
+        for event in events
+    ]
+
+
+def check_event(event: Event, limit: int) -> None:
+    """See that an event may be, and build it again."""
+    if isinstance(event, WebSocketError):
+        assert event.code in (1002, 1007, 1009)
+        # It goes into a close frame.
+        assert read_frame(close_frame(event.code, event.reason))[0] == CLOSE
+        return
+    opcode, payload, answer = rebuilt(event)
+    assert len(payload) <= (limit if opcode in (TEXT, BINARY) else 125)
+    assert plain(FrameParser(limit).feed(client_frame(opcode, payload))) == plain([event])
+    assert read_frame(answer) == (opcode, payload)
+
+
+def rebuilt(event: Event) -> tuple[int, bytes, bytes]:
+    """Return opcode and payload of an event, and the server's frame with the same."""
+    if isinstance(event, str):
+        return TEXT, event.encode(), text_frame(event)
+    if isinstance(event, bytes):
+        return BINARY, event, binary_frame(event)
+    if isinstance(event, Ping):
+        return PING, event.payload, ping_frame(event.payload)
+    if isinstance(event, Pong):
+        return PONG, event.payload, pong_frame(event.payload)
+    assert isinstance(event, Close)
+    payload = b"" if event.code == NO_STATUS else event.code.to_bytes(2, "big") + event.reason.encode()
+    return CLOSE, payload, close_frame(event.code, event.reason)
+
+
+def client_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a frame as RFC 6455, section 5.2, has a client send it."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 1 << 16:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    key = (MASK * (size // 4 + 1))[:size]
+    return head + MASK + (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
+
+
+def read_frame(data: bytes) -> tuple[int, bytes]:
+    """Take a server's frame apart, which must be final, unmasked, whole, and as short as it can be."""
+    first, size, rest = data[0], data[1], data[2:]
+    assert first & 0xF0 == 0x80
+    if size == 126:
+        size, rest = int.from_bytes(rest[:2], "big"), rest[2:]
+        assert size > 125
+    elif size == 127:
+        size, rest = int.from_bytes(rest[:8], "big"), rest[8:]
+        assert size >= 1 << 16
+    assert len(rest) == size
+    return first & 15, rest

@@ -1,0 +1,67 @@
+"""What clients post, and what they send in websocket messages."""
+
+import json
+from collections.abc import Callable
+
+from sockjs_tornado import protocol
+from sockjs_tornado.exceptions import PayloadError
+from sockjs_tornado.protocol import decode_payload, decode_websocket_payload
+
+from ..target import replaced, text_of, whole_characters
+
+#: The messages, or the protocol's text of what is wrong.
+Outcome = list[str] | str
+
+
+class Target:
+    """``decode_payload`` and ``decode_websocket_payload``, given any text.
+
+    - They return a list of ``str`` or raise PayloadError with one of the protocol's two texts, and nothing else.
+    - msgspec makes no difference.
+    - They accept exactly what the standard library's decoder finds to be an array of strings, white space around it
+      included; on a websocket also one string, and nothing at all.
+    - What was decoded can be encoded, and decoded to the same again.
+    """
+
+    def __call__(self, data: bytes) -> None:
+        """Decode a payload in both ways."""
+        text = text_of(data)
+        self._check(decode_payload, text, expected(text))
+        self._check(decode_websocket_payload, text, expected(text, websocket=True))
+
+    def _check(self, decode: Callable[[str], list[str]], text: str, wanted: Outcome) -> None:
+        found = outcome(decode, text)
+        with replaced(protocol, _decode_strings=protocol._decode_in_python, _REFUSALS=(TypeError, PayloadError)):
+            assert outcome(decode, text) == found, "msgspec makes a difference"
+        assert found == wanted
+        if isinstance(found, list):
+            assert all(type(message) is str for message in found)
+            assert decode(json.dumps(found)) == [whole_characters(message) for message in found]
+
+
+def outcome(decode: Callable[[str], list[str]], text: str) -> Outcome:
+    """Return what a decoder makes of a text."""
+    try:
+        messages = decode(text)
+    except PayloadError as error:
+        return str(error)
+    assert type(messages) is list
+    return messages
+
+
+def expected(text: str, *, websocket: bool = False) -> Outcome:
+    """Return what the protocol wants to be made of a text, by the standard library alone."""
+    if websocket and not text:
+        return []
+    stripped = text.strip(" \t\r\n")
+    if not stripped:
+        return "Payload expected."
+    try:
+        value = json.loads(stripped)
+    except (ValueError, RecursionError):
+        return "Broken JSON encoding."
+    if websocket and isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and all(isinstance(message, str) for message in value):
+        return value
+    return "Broken JSON encoding."

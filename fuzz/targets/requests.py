@@ -1,0 +1,233 @@
+"""Whole requests, to a whole server."""
+
+import json
+import re
+from collections import Counter
+from email.message import Message
+from email.parser import Parser
+
+from tornado.httputil import HTTPHeaders
+
+from ..server import Conversation, Server
+from .frames import client_frame, read_frame
+from .payloads import expected
+
+#: Requests that are worked off of one input, what stands between two of them, and the bytes that a request may have.
+MOST, BETWEEN, LONGEST = 4, b"\n---\n", 16_000
+
+STATUSES = {101, 200, 204, 304, 400, 403, 404, 405, 413, 426, 431, 500}
+#: What the protocol has a 500 for.
+TEXTS = {
+    b"Payload expected.",
+    b"Broken JSON encoding.",
+    b'"callback" parameter required',
+    b'invalid "callback" parameter',
+}
+FIELDS = {
+    *("access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods"),
+    *("access-control-allow-origin", "access-control-max-age", "allow", "cache-control", "connection"),
+    *("content-length", "content-type", "date", "etag", "expires", "sec-websocket-accept"),
+    *("sec-websocket-extensions", "sec-websocket-version", "server", "set-cookie", "transfer-encoding", "upgrade"),
+    *("vary", "x-accel-buffering", "x-content-type-options"),
+}
+HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [\x20-\x7e]+\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\x20-\x7e]*\r\n)*)\r\n")
+COOKIE = re.compile(r"JSESSIONID=[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+; path=/")
+CALL = re.compile(r'/\*\*/[a-zA-Z0-9_.-]{1,32}\((".*")\);\r\n')
+PAGE = re.compile(rb"    var c = parent\.[a-zA-Z0-9_.-]{1,32};\n    c\.start\(\);")
+FRAME = re.compile(r'[oh]|a\[.*\]|c\[\d{4},".*"\]')
+URL = re.compile(rb"/(\w+)(?:/[^/.?]+/[^/.?]+)?/(\w+)")
+
+
+class Target:
+    """The server, given up to four requests with a line ``---`` between: request line, fields, empty line, body.
+
+    What makes a request whole is added where it is missing: the version, Host, Content-Length. Each comes on a
+    connection of its own that stays until the end; what follows an upgrade is sent as a text message for each line.
+
+    - Nothing is logged, no exception reaches Tornado or the event loop, and a 500 is one of the protocol's own.
+    - An answer is whole, and made of fields that this server writes; nothing of the request gets out of its place: a
+      callback is a name, a cookie is a cookie, the allowed origin is the origin that asked, and was welcome.
+    - What is echoed over a websocket is what was sent, as far as it was messages; every frame is one of SockJS.
+    - When the clients have gone nothing is left of them, and ``on_close`` has run as often as ``on_open``.
+
+    Attributes:
+        statuses: How often each status was seen.
+    """
+
+    def __init__(self) -> None:
+        self._server = Server()
+        self.statuses: Counter[int] = Counter()
+
+    def __call__(self, data: bytes) -> None:
+        """Ask, and look at the answers."""
+        parts = data[:LONGEST].split(BETWEEN)[:MOST]
+        for part, conversation in zip(parts, self._server.talk([request(part) for part in parts]), strict=True):
+            self._look(part, conversation)
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.close()
+
+    def _look(self, part: bytes, conversation: Conversation) -> None:
+        answer = conversation.answer.removeprefix(b"HTTP/1.1 100 (Continue)\r\n\r\n")
+        if not answer:
+            # A poll that waits, or half a request.
+            return
+        head = HEAD.match(answer)
+        assert head, answer[:1000]
+        status = int(head[1])
+        self.statuses[status] += 1
+        assert status in STATUSES, answer[:1000]
+        names = [line.partition(b":")[0].lower().decode() for line in head[2].split(b"\r\n")[:-1]]
+        assert FIELDS.issuperset(names), names
+        assert len(set(names)) == len(names), names
+        fields = Parser().parsestr(head[2].decode())
+        url = URL.match(part.partition(b"\n")[0].partition(b" ")[2])
+        prefix, name = (url[1].decode(), url[2].decode()) if url else ("", "")
+        self._look_at_fields(f"/{prefix}", fields, conversation.asked)
+        body = answer[head.end() :]
+        if status == 500:
+            assert body in TEXTS or part[:4] == b"HEAD"
+        elif status == 101:
+            websocket(body, part, prefix, raw=bool(url and url[0].count(b"/") == 2))
+        elif status == 200 and part[:4] != b"HEAD":
+            look_at_body(name, fields, body)
+
+    def _look_at_fields(self, prefix: str, fields: Message, asked: bytes) -> None:
+        origin = fields["Access-Control-Allow-Origin"]
+        if origin not in (None, "*"):
+            head = asked.partition(b"\r\n\r\n")[0].partition(b"\r\n")[2]
+            headers = HTTPHeaders.parse(head.decode("latin-1"))
+            assert origin == headers["Origin"]
+            assert fields["Vary"] == "Origin"
+            if prefix == "/strict":
+                assert self._server.routers[prefix].origins.allows(origin, headers["Host"])
+        if fields["Set-Cookie"] is not None:
+            assert COOKIE.fullmatch(fields["Set-Cookie"])
+
+
+def request(part: bytes) -> bytes:
+    """Return the request that a part of an input stands for."""
+    head, _, body = part.partition(b"\n\n")
+    first, *fields = head.removesuffix(b"\n").split(b"\n")
+    names = {field.partition(b":")[0].strip().lower() for field in fields}
+    if b" HTTP/" not in first:
+        first += b" HTTP/1.1"
+    if b"host" not in names:
+        fields.append(b"Host: localhost")
+    if b"upgrade" in names:
+        body = b"".join(client_frame(1, line) for line in messages_of(part))
+    elif not names & {b"content-length", b"transfer-encoding"} and (body or first.startswith(b"POST")):
+        fields.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([first, *fields, b"", b""]) + body
+
+
+def messages_of(part: bytes) -> list[bytes]:
+    """Return what is sent over a websocket: the body's lines."""
+    body = part.partition(b"\n\n")[2]
+    return body.split(b"\n") if body else []
+
+
+def look_at_body(name: str, fields: Message, body: bytes) -> None:
+    """See that the body of a 200 is what its URL answers."""
+    kind = fields["Content-Type"] or ""
+    if fields["Transfer-Encoding"] == "chunked":
+        body = unchunked(body)
+    elif fields["Content-Length"] is not None:
+        assert len(body) >= int(fields["Content-Length"])
+        body = body[: int(fields["Content-Length"])]
+    if kind == "text/html; charset=UTF-8" and name == "htmlfile":
+        assert PAGE.search(body), body
+        scripts = body.partition(b"\r\n\r\n")[2].decode()
+        literals = re.findall(r'<script>\np\(("[^<]*")\);\n</script>\r\n', scripts)
+        assert scripts == "".join(f"<script>\np({literal});\n</script>\r\n" for literal in literals)
+        check_frames([json.loads(literal) for literal in literals])
+    elif name == "jsonp" and kind.startswith("application/javascript"):
+        call = CALL.fullmatch(body.decode())
+        assert call, body
+        check_frames([json.loads(call[1])])
+    elif name in ("xhr", "xhr_streaming") and kind.startswith("application/javascript"):
+        text = body.decode()
+        assert text.endswith("\n")
+        check_frames(text.removeprefix("h" * 2048 + "\n").split("\n")[:-1])
+
+
+def unchunked(body: bytes) -> bytes:
+    """Return a body without its chunks; each must be whole, the last need not have come."""
+    found = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        assert body[length : length + 2] == b"\r\n"
+        found, body = found + body[:length], body[length + 2 :]
+    return found
+
+
+def check_frames(frames: list[str]) -> list[str]:
+    """See that frames are frames, and return the messages in them."""
+    found: list[str] = []
+    for frame in frames:
+        assert FRAME.fullmatch(frame), frame
+        if frame[0] == "a":
+            messages = json.loads(frame[1:])
+            assert all(type(message) is str for message in messages)
+            found += messages
+        elif frame[0] == "c":
+            code, reason = json.loads(frame[1:])
+            assert type(code) is int
+            assert type(reason) is str
+    return found
+
+
+def websocket(stream: bytes, part: bytes, prefix: str, *, raw: bool) -> None:
+    """See that what came over a websocket is what was sent."""
+    sent = messages_of(part)
+    frames = split_frames(stream)
+    if any(first & 0x40 for first, _ in frames):
+        # Compressed.
+        return
+    texts = [payload.decode() for opcode, payload in (read_frame(frame) for _, frame in frames) if opcode == 1]
+    got = texts if raw else check_frames(texts)
+    if prefix == "echo":
+        wanted = raw_messages(sent) if raw else framed_messages(sent)
+        assert got == wanted, (got, wanted)
+
+
+def framed_messages(sent: list[bytes]) -> list[str]:
+    """Return the messages of a SockJS websocket, as far as its first mistake."""
+    messages: list[str] = []
+    for line in sent:
+        try:
+            found = expected(line.decode(), websocket=True)
+        except UnicodeDecodeError:
+            break
+        if isinstance(found, str):
+            break
+        messages += found
+    return messages
+
+
+def raw_messages(sent: list[bytes]) -> list[str]:
+    """Return the messages of a raw websocket, as far as its first mistake."""
+    messages: list[str] = []
+    for line in sent:
+        try:
+            messages.append(line.decode())
+        except UnicodeDecodeError:
+            break
+    return messages
+
+
+def split_frames(stream: bytes) -> list[tuple[int, bytes]]:
+    """Return the server's frames, each as its first byte and all of it."""
+    frames = []
+    while stream:
+        size, start = stream[1], 2
+        if size == 126:
+            size, start = int.from_bytes(stream[2:4], "big"), 4
+        elif size == 127:
+            size, start = int.from_bytes(stream[2:10], "big"), 10
+        assert len(stream) >= start + size
+        frames.append((stream[0], stream[: start + size]))
+        stream = stream[start + size :]
+    return frames

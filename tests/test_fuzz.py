@@ -1,0 +1,129 @@
+"""The fuzzing: its seeds, a minute of it, and that it finds what is wrong."""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import PATIENCE, ROOT
+
+from fuzz.target import TARGETS, dictionary, load, seeds
+
+#: How long all targets together are fuzzed; ``SOCKJS_FUZZ_SECONDS`` has the last word.
+SECONDS = 60
+
+#: For each planted bug: the target that has to find it, the source that has it, and what is written there instead.
+BUGS = {
+    "a callback may hold a dollar sign": ("forms", "transports/jsonp.py", "[a-zA-Z0-9_.-]{1", "[a-zA-Z0-9_.$-]{1"),
+    "a reason that is not UTF-8": (
+        "frames",
+        "wire/websocket.py",
+        "payload[2:].decode()",
+        'payload[2:].decode("latin-1")',
+    ),
+}
+
+needs_atheris = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="there is no atheris for this platform"
+)
+
+
+@contextlib.contextmanager
+def loaded(name: str) -> Iterator[Any]:
+    """Return a target, for a while."""
+    target = load(name)
+    yield target
+    if hasattr(target, "close"):
+        target.close()
+
+
+def run(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 0) -> tuple[int, str]:
+    """Run the program; return its exit code and all it has said."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "fuzz", *map(str, arguments)],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds + 2 * PATIENCE)
+        except BaseException:
+            # It ends what it has started.
+            process.terminate()
+            raise
+    return process.returncode, output
+
+
+def test_what_there_is_for_a_target_has_its_name() -> None:
+    for directory in ("corpus", "dictionaries", "targets"):
+        names = {path.stem for path in (ROOT / "fuzz" / directory).iterdir() if not path.stem.startswith("__")}
+        assert names == set(TARGETS)
+    for name in TARGETS:
+        for line in dictionary(name).read_text().splitlines():
+            assert re.fullmatch(r'"(?:[^"\\]|\\["\\]|\\x[0-9a-f]{2})+"', line), line
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_hold(name: str) -> None:
+    files = sorted(seeds(name).iterdir())
+    assert len(files) > 3
+    with loaded(name) as check:
+        for _ in range(2):
+            # Nothing of one is left for the next.
+            for path in files:
+                check(path.read_bytes())
+        check(b"")
+
+
+def test_requests_get_every_answer_that_there_is() -> None:
+    with loaded("requests") as check:
+        for path in sorted(seeds("requests").iterdir()):
+            check(path.read_bytes())
+        assert set(check.statuses) == {101, 200, 204, 304, 400, 403, 404, 405, 413, 426, 500}
+
+
+@needs_atheris
+def test_nothing_is_found(tmp_path: Path) -> None:
+    seconds = float(os.environ.get("SOCKJS_FUZZ_SECONDS", SECONDS))
+    status, output = run("all", "--seconds", str(seconds), "--output", tmp_path, seconds=seconds)
+    assert status == 0, output
+    for name in TARGETS:
+        line = re.search(rf"^{name} +(\d+) +\d+ +(\d+) +(\d+) +\d+  nothing found$", output, re.MULTILINE)
+        assert line, output
+        assert all(int(figure) for figure in line.groups()), output
+
+
+@needs_atheris
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str, tmp_path: Path) -> None:
+    """The seeds alone do not find it."""
+    name, source, before, after = BUGS[bug]
+    for package in ("fuzz", "sockjs_tornado"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    path = tmp_path / "sockjs_tornado" / source
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+    files = sorted(seeds(name).iterdir())
+    assert run(name, "--input", *files, cwd=tmp_path)[0] == 0
+
+    status, output = run(name, "--seconds", str(PATIENCE), "--seed", "1", cwd=tmp_path, seconds=PATIENCE)
+    assert status == 1, output
+    assert "FOUND SOMETHING" in output
+    again = re.search(r"^once more  \S+ -m fuzz (\S+) --input (\S+)$", output, re.MULTILINE)
+    assert again, output
+    assert again[1] == name
+    found = tmp_path / again[2]
+    status, output = run(name, "--input", found, cwd=tmp_path)
+    assert status == 1
+    assert "AssertionError" in output
+    assert run(name, "--input", found) == (0, f"{name}: {found}\n"), "it is not the bug that was found"
