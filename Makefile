@@ -28,7 +28,7 @@ help: ## print this list
 .PHONY: demo
 demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
 	@{ command -v npm && $(MAKE) -s --no-print-directory $(NODE_MODULES); } >/dev/null || \
-		echo "npm could not install sockjs-client: the pages take it from a CDN."
+		echo "npm could not install sockjs-client: the pages take it from a CDN, and there is no dashboard."
 	$(PY) examples/demo.py --port $(PORT)
 
 .PHONY: test

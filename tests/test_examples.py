@@ -13,9 +13,27 @@ import pytest
 from programs import PATIENCE, ROOT, ServerProgram
 
 PAGES = {
-    "examples/demo.py": ["/", "/chat/", "/chat/chat.js", "/chat/chat.css", "/echo/"],
+    "examples/demo.py": [
+        "/",
+        "/chat/",
+        "/chat/chat.js",
+        "/chat/chat.css",
+        "/echo/",
+        "/dashboard/",
+        "/dashboard/sockjs",
+    ],
     "examples/chat/server.py": ["/", "/chat/"],
     "examples/echo/server.py": ["/", "/echo/"],
+    "examples/dashboard/server.py": [
+        "/",
+        "/dashboard",
+        "/dashboard/dashboard.js",
+        "/dashboard/dashboard.css",
+        "/dashboard/sockjs",
+        "/dashboard/sockjs.min.js",
+        "/dashboard/uPlot.iife.min.js",
+        "/dashboard/uPlot.min.css",
+    ],
     "examples/multiplex/server.py": ["/", "/multiplex/", "/static/multiplex_client.js"],
     "examples/token_auth/server.py": ["/", "/token_auth/"],
 }
@@ -23,6 +41,7 @@ SERVICES = {
     "examples/demo.py": ["/chat/sockjs", "/echo/sockjs"],
     "examples/chat/server.py": ["/chat/sockjs"],
     "examples/echo/server.py": ["/echo/sockjs"],
+    "examples/dashboard/server.py": ["/echo"],
     "examples/multiplex/server.py": ["/multiplex/sockjs"],
     "examples/token_auth/server.py": ["/token_auth/sockjs"],
     "examples/test_server.py": [

@@ -33,6 +33,19 @@ FLAGS = [
     "--disable-renderer-backgrounding",
 ]
 
+# Waits for the page to change, and calls back once it shows the text.
+SHOWS = """
+const [text, done] = arguments;
+const observer = new MutationObserver(look);
+function look() {
+  if (!document.body.innerText.includes(text)) return;
+  observer.disconnect();
+  done();
+}
+observer.observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
+look();
+"""
+
 
 class Watch:
     """Hears of every error in every page and iframe, by the DevTools protocol: WebDriver leaves out iframes that have a
@@ -108,6 +121,11 @@ class Chromium:
         self.driver.switch_to.new_window("window")
         self.driver.get(url)
         return self.driver.current_window_handle
+
+    def sees(self, text: str) -> None:
+        """Wait until the page of the current window shows this text."""
+        self.driver.set_script_timeout(PATIENCE)
+        self.driver.execute_async_script(SHOWS, text)
 
     def close_windows(self, windows: list[str]) -> None:
         """Close windows and turn to one that is left."""

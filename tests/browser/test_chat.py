@@ -4,30 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Chromium
-from programs import PATIENCE, Ended, ServerProgram
+from programs import Ended, ServerProgram
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 pytestmark = pytest.mark.browser
-
-# Waits for the page to change, and calls back once it shows the text.
-SHOWS = """
-const [text, done] = arguments;
-const observer = new MutationObserver(look);
-function look() {
-  if (!document.body.innerText.includes(text)) return;
-  observer.disconnect();
-  done();
-}
-observer.observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
-look();
-"""
 
 
 class Person:
     """Somebody at a window of the chat."""
 
     def __init__(self, chromium: Chromium, address: str, name: str, transport: str) -> None:
+        self.chromium = chromium
         self.driver = chromium.driver
         self.window = chromium.open(address)
         Select(self.driver.find_element(By.ID, "transport")).select_by_visible_text(transport)
@@ -48,7 +36,7 @@ class Person:
     def sees(self, text: str) -> None:
         """Wait until the page shows this text."""
         self.driver.switch_to.window(self.window)
-        self.driver.execute_async_script(SHOWS, text)
+        self.chromium.sees(text)
 
     def says(self, text: str) -> None:
         """Say it."""
@@ -71,7 +59,6 @@ def server() -> Iterator[ServerProgram]:
 def test_two_people_talk_over_two_transports(
     chromium: Chromium, server: ServerProgram, first: str, second: str
 ) -> None:
-    chromium.driver.set_script_timeout(PATIENCE)
     address = f"http://localhost:{server.ports[0]}/chat/"
     ann = Person(chromium, address, "Ann", first)
     ann.sees(f"Connected over {first}")

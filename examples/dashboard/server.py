@@ -1,0 +1,42 @@
+"""Dashboard: a live page, over SockJS, with charts of a running server; here it watches an echo service.
+
+Run `python examples/dashboard/server.py`, open the address it prints, and give the server something to do:
+
+    python benchmarks/loadtest.py http://127.0.0.1:8080/echo --sessions 200 --rate 2000 --duration 30
+
+With a secret in the environment variable DASHBOARD_TOKEN, the page asks for it.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tornado.routing import URLSpec
+from tornado.web import RedirectHandler
+
+from sockjs_tornado import SockJSRouter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+from common import SOCKJS_URL, arguments, serve
+from dashboard.watch import Dashboard
+from echo.server import Echo
+
+
+def make_dashboard(routers: Mapping[str, SockJSRouter]) -> Dashboard:
+    """Make the dashboard of these routers, at /dashboard/."""
+    return Dashboard(routers, token=os.environ.get("DASHBOARD_TOKEN") or None)
+
+
+async def main() -> None:
+    """Serve this example alone."""
+    options = arguments("A dashboard over SockJS, and an echo service for it to watch.").parse_args()
+    echo = SockJSRouter(Echo, "/echo", {"sockjs_url": SOCKJS_URL})
+    watch = make_dashboard({"echo": echo})
+    home = URLSpec("/", RedirectHandler, {"url": "/dashboard/", "permanent": False})
+    await serve([echo, watch.router], [home, *watch.pages], options.host, options.port)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,134 @@
+"""The dashboard example: its numbers move, it fits on a phone, and it comes back when the server does."""
+
+from collections.abc import Iterator
+
+import pytest
+from conftest import Chromium
+from programs import ROOT, Ended, ServerProgram
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
+from websockets.sync.client import connect
+
+pytestmark = pytest.mark.browser
+
+SILENT = Ended(status=0, output="", errors="")
+
+# A canvas that nothing was drawn on is all transparent black.
+IS_DRAWN = """
+const canvas = arguments[0];
+const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+return data.some(Boolean);
+"""
+
+
+class Restartable:
+    """The example, as it is run by hand, on one port all the time."""
+
+    def __init__(self) -> None:
+        self.program = ServerProgram("examples/dashboard/server.py", "--port", "0")
+        (self.port,) = self.program.ports
+
+    @property
+    def page(self) -> str:
+        return f"http://localhost:{self.port}/dashboard/"
+
+    def start(self) -> None:
+        self.program = ServerProgram("examples/dashboard/server.py", "--port", str(self.port))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restartable]:
+    if not (ROOT / "node_modules/uplot/dist/uPlot.iife.min.js").is_file():
+        pytest.fail("uPlot is missing: `npm ci` installs it.")
+    monkeypatch.delenv("DASHBOARD_TOKEN", raising=False)
+    server = Restartable()
+    yield server
+    server.program.stop()
+
+
+def test_the_numbers_move_and_survive_a_restart(chromium: Chromium, server: Restartable) -> None:
+    window = chromium.open(server.page)
+    chromium.sees("Live over websocket")
+    chromium.sees("0 in all")
+    with connect(f"ws://127.0.0.1:{server.port}/echo/websocket", proxy=None) as echo:
+        chromium.sees("rawwebsocket 1")
+        for _ in range(21):
+            echo.send("hello")
+            assert echo.recv() == "hello"
+        chromium.sees("21 in all")
+    chromium.sees("1000 closed by the client")
+    charts = chromium.driver.find_elements(By.TAG_NAME, "canvas")
+    assert [chromium.driver.execute_script(IS_DRAWN, chart) for chart in charts] == [True] * 6
+    assert chromium.complaints() == []
+
+    # The page may have come back, and got 503, before the server was gone.
+    assert server.program.stop().status == 0
+    chromium.sees("Connection lost. These are the figures of")
+    server.start()
+    chromium.sees("Live over websocket")
+    # The counters have begun anew, and the charts have not.
+    chromium.sees("0 in all")
+    chromium.sees("rawwebsocket 0")
+    assert "NaN" not in chromium.driver.find_element(By.TAG_NAME, "main").text
+    chromium.close_windows([window])
+    # The page has tried to come back before the server was there.
+    chromium.complaints()
+    assert server.program.stop() == SILENT
+
+
+def test_one_of_several_routers_can_be_chosen(chromium: Chromium, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DASHBOARD_TOKEN", raising=False)
+    program = ServerProgram("examples/demo.py", "--port", "0")
+    try:
+        window = chromium.open(f"http://localhost:{program.ports[0]}/")
+        chromium.driver.find_element(By.PARTIAL_LINK_TEXT, "Dashboard").click()
+        with connect(f"ws://127.0.0.1:{program.ports[0]}/echo/sockjs/websocket", proxy=None) as echo:
+            echo.send("hello")
+            chromium.sees("1 in all")
+            choice = Select(chromium.driver.find_element(By.ID, "router"))
+            assert [option.text for option in choice.options] == ["all together", "chat", "echo"]
+            choice.select_by_visible_text("chat")
+            chromium.sees("0 in all")
+            choice.select_by_visible_text("echo")
+            chromium.sees("1 in all")
+        assert chromium.complaints() == []
+        chromium.close_windows([window])
+    finally:
+        ended = program.stop()
+    assert ended == SILENT
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_on_a_phone(chromium: Chromium, server: Restartable, scheme: str) -> None:
+    window = chromium.open(server.page)
+    driver = chromium.driver
+    narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    scheme_of_pages = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme_of_pages})
+    chromium.sees("Live over websocket")
+    chromium.sees("0 in all")
+    assert driver.execute_script("return [innerWidth, document.documentElement.scrollWidth <= innerWidth]") == [
+        420,
+        True,
+    ]
+    assert chromium.complaints() == []
+    chromium.close_windows([window])
+
+
+def test_the_token_is_asked_for(chromium: Chromium, server: Restartable, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.program.stop()
+    monkeypatch.setenv("DASHBOARD_TOKEN", "open sesame")
+    server.start()
+    window = chromium.open(server.page)
+    chromium.sees("This dashboard asks for a token")
+    field = chromium.driver.find_element(By.ID, "token")
+    field.send_keys("open wheat")
+    field.submit()
+    chromium.sees("Wrong token")
+    field.clear()
+    field.send_keys("open sesame")
+    field.submit()
+    chromium.sees("Live over websocket")
+    assert chromium.complaints() == []
+    chromium.close_windows([window])
