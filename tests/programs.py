@@ -73,6 +73,11 @@ class ServerProgram:
             self._process.kill()
             pytest.fail(f"{script} did not start: {self.stop()}")
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def ask_to_stop(self) -> None:
         """Begin its end, without waiting."""
         # Once: a second signal would meet a program that is almost gone and has let go of its handler.
@@ -84,6 +89,11 @@ class ServerProgram:
         """End it, if it has not ended, and return what it left behind."""
         if self._ended is None:
             self.ask_to_stop()
+        return self.wait()
+
+    def wait(self) -> Ended:
+        """Wait until it ends by itself, and return what it left behind."""
+        if self._ended is None:
             try:
                 output, _ = self._process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:

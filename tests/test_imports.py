@@ -125,6 +125,20 @@ ALLOWED = {
     "client.fallback": Allowed("client.* exceptions", effects="asyncio ssl"),
     "client.connection": Allowed("client.* exceptions protocol", effects="asyncio"),
     "client": Allowed("client.* exceptions", outside="pycurl"),
+    "cli.probe": Allowed("client.*", outside="pycurl", effects="asyncio"),
+    "cli.checks": Allowed(
+        "cli.probe", outside="tornado.httpclient tornado.simple_httpclient tornado.websocket", effects="asyncio"
+    ),
+    "cli.options": Allowed("client exceptions"),
+    "cli.doctor": Allowed("cli.* client.* exceptions", effects="asyncio"),
+    "cli.connect": Allowed("cli.options client exceptions", effects="asyncio threading"),
+    "cli.serve": Allowed(
+        "connection exceptions protocol router serving settings",
+        outside="tornado.netutil tornado.web uvloop",
+        effects="asyncio multiprocessing multiprocessing.connection os signal socket threading",
+    ),
+    "cli": Allowed("cli.*"),
+    "__main__": Allowed("cli"),
 }
 
 
@@ -270,6 +284,8 @@ def test_tornado_is_the_business_of_few() -> None:
         "wire.stream",
         "wire.websocket",
         "client.websocket",
+        "cli.checks",
+        "cli.serve",
     }
 
 

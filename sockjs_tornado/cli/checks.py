@@ -25,9 +25,9 @@ ORIGIN: Final = "https://doctor.invalid"
 _TRIES: Final = 12
 
 _BUFFERED = (
-    "Something on the way gathers answers before it passes them on. nginx: `proxy_buffering off;` and no `gzip` for "
-    "this location, and X-Accel-Buffering must not be ignored. HAProxy: `option http-no-delay`. Clients fall back to "
-    "polling."
+    "Something on the way gathers answers before it passes them on. nginx: `proxy_buffering off; gzip off; "
+    "proxy_http_version 1.1;` for this location, and X-Accel-Buffering must not be ignored. HAProxy: `option "
+    "http-no-delay`. Clients fall back to polling."
 )
 _NO_UPGRADE = (
     "A proxy does not pass the upgrade on. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
@@ -196,7 +196,9 @@ def _receive(prober: Prober, name: str, session: str) -> Answer:
     kind = _HTTP[name]
     query = "?c=doctor" if name in ("jsonp", "htmlfile") else ""
     body = b"" if kind.method == "POST" else None
-    return prober.ask(f"{session}/{name}{query}", method=kind.method, body=body, fields=[("Accept-Encoding", "gzip")])
+    # A poll may be packed; a stream is gathered for it.
+    fields = [("Accept-Encoding", "gzip")] if kind.streams else []
+    return prober.ask(f"{session}/{name}{query}", method=kind.method, body=body, fields=fields)
 
 
 async def _try_http(prober: Prober, name: str, seconds: float) -> Finding:

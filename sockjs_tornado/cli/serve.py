@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 from tornado.netutil import bind_sockets
@@ -86,10 +86,11 @@ def run(options: argparse.Namespace) -> int:
     options.port = sockets[0].getsockname()[1]
     host = f"[{options.host}]" if ":" in options.host else options.host
     offered = ", ".join(name for name in TRANSPORTS if router.settings.offers(name))
-    print(f"Serving {options.connection} on http://{host}:{options.port}{options.prefix} ({offered})", flush=True)
+    greeting = f"Serving {options.connection} on http://{host}:{options.port}{options.prefix} ({offered})"
     if many:
         with sockets[0]:
-            return _run_processes(options)
+            return _run_processes(options, greeting)
+    print(greeting, flush=True)
     _serve(router, sockets, options.xheaders, loop_factory)
     return 0
 
@@ -162,10 +163,11 @@ def _serve(
         runner.run(serve(Application(router.urls), [router], sockets, xheaders=xheaders))
 
 
-def _run_processes(options: argparse.Namespace) -> int:
-    """Run several processes, until a signal comes or one of them ends."""
+def _run_processes(options: argparse.Namespace, greeting: str) -> int:
+    """Run several processes, until a signal comes or one of them ends; greet once all of them listen."""
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=(options,)) for _ in range(options.processes)]
+    pipes = [context.Pipe(duplex=False) for _ in range(options.processes)]
+    workers = [context.Process(target=_work, args=(options, sender)) for _, sender in pipes]
     stopping = False
 
     def stop(number: int, frame: object) -> None:
@@ -179,7 +181,16 @@ def _run_processes(options: argparse.Namespace) -> int:
         worker.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    wait([worker.sentinel for worker in workers])
+    sentinels: set[Any] = {worker.sentinel for worker in workers}
+    starting: set[Any] = {receiver for receiver, _ in pipes}
+    while not sentinels & (ready := set(wait([*sentinels, *starting]))):
+        starting -= ready
+        if not starting:
+            print(greeting, flush=True)
+            wait(sentinels)
+    for pipe in pipes:
+        for end in pipe:
+            end.close()
     if not stopping:
         print("A process has ended by itself; the others are stopped.", file=sys.stderr)
     failed = not stopping
@@ -189,14 +200,15 @@ def _run_processes(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _work(options: argparse.Namespace) -> None:
-    """Be one of several processes."""
+def _work(options: argparse.Namespace, started: Connection) -> None:
+    """Be one of several processes, and say so when it listens."""
     # Ctrl-C is for the first process, which tells the others once.
     os.setpgid(0, 0)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
     sockets = bind_sockets(options.port, options.host, reuse_port=True)
+    started.send(None)
     _serve(_make_router(options), sockets, options.xheaders, _loop_factory(options.uvloop))
 
 

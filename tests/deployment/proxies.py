@@ -201,6 +201,7 @@ def proxy(
     *,
     complaints: Sequence[str] = (),
     certificate: Path | None = None,
+    changes: Sequence[tuple[str, str]] = (),
 ) -> Iterator[int]:
     """Run HAProxy or nginx before two servers, or more if it goes by the path, and give its port.
 
@@ -211,15 +212,16 @@ def proxy(
         directory: For its files.
         complaints: Texts of which one has to be in each line that it logs.
         certificate: With its key: the proxy speaks TLS to clients.
+        changes: What to write in the configuration in place of what.
     """
     with reserved_port() as port:
         if kind == "haproxy":
             file = directory / "haproxy.cfg"
-            text = (DEPLOY / "haproxy.cfg").read_text()
+            text = substitute((DEPLOY / "haproxy.cfg").read_text(), *changes)
             file.write_text(haproxy_configuration(text, sticky, port, servers, certificate))
             command = [find_daemon("haproxy"), "-db", "-f", str(file)]
         else:
-            text = (DEPLOY / "nginx.conf").read_text()
+            text = substitute((DEPLOY / "nginx.conf").read_text(), *changes)
             (directory / "sockjs.conf").write_text(nginx_configuration(text, sticky, port, servers, certificate))
             file = directory / "nginx.conf"
             file.write_text(_NGINX.format(directory=directory))

@@ -1,0 +1,161 @@
+"""``python -m sockjs_tornado info``, before servers that are well and behind proxies that are not."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client import within
+
+from .conftest import Front
+from .proxies import Node, node, proxy
+
+LASTING = ["websocket", "xhr_streaming", "eventsource", "xhr"]
+TRANSPORTS = [*LASTING, "htmlfile", "jsonp"]
+
+#: What is wrong in nginx's configuration, and what has to be found: subject and a part of the text or the advice.
+WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
+    "buffering": (
+        # Of chunks from the server, nginx passes on what there is in spite of its buffers; by default it asks for none.
+        (
+            ("proxy_buffering off;", "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"),
+            ("proxy_http_version 1.1;", "proxy_http_version 1.0;"),
+        ),
+        {
+            "websocket": "does not pass the upgrade on",
+            **dict.fromkeys(("xhr_streaming", "eventsource", "htmlfile"), "gathers answers"),
+        },
+    ),
+    "compression": (
+        (("gzip off;", "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"),),
+        dict.fromkeys(("xhr_streaming", "eventsource", "htmlfile"), "the answer is packed (gzip)"),
+    ),
+    "no upgrade": (
+        (("proxy_set_header Upgrade $http_upgrade;", ""),),
+        {"websocket": "does not pass the upgrade on"},
+    ),
+    "HTTP/1.0": (
+        (("proxy_http_version 1.1;", "proxy_http_version 1.0;"),),
+        {"websocket": "does not pass the upgrade on"},
+    ),
+    "two CORS fields": (
+        (("gzip off;", "gzip off; add_header Access-Control-Allow-Origin * always;"),),
+        {"CORS": "2 Access-Control-Allow-Origin fields"},
+    ),
+    "no CORS field": (
+        (("gzip off;", "gzip off; proxy_hide_header Access-Control-Allow-Origin;"),),
+        {"CORS": "has no Access-Control-Allow-Origin"},
+    ),
+    "one CORS field for all": (
+        (
+            (
+                "gzip off;",
+                "gzip off; proxy_hide_header Access-Control-Allow-Origin; add_header Access-Control-Allow-Origin *;",
+            ),
+        ),
+        {"CORS": "allows all origins, and so no credentials"},
+    ),
+    "not sticky": (
+        (("hash $sockjs_session consistent;", ""),),
+        {"stickiness": "reach different processes"},
+    ),
+    "impatience": (
+        (("proxy_read_timeout 60s;", "proxy_read_timeout 1s;"),),
+        {f"{name}, silent": "gives up silent connections too early" for name in LASTING},
+    ),
+}
+
+
+async def examine(url: str, *arguments: str) -> tuple[int | None, dict[str, Any]]:
+    """Run the doctor; return its exit code and its findings by subject."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "info", url, "--json", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert errors == b""
+    return process.returncode, {finding["subject"]: finding for finding in json.loads(output)}
+
+
+def bad(findings: dict[str, Any]) -> dict[str, str]:
+    """Return what is bad, with text and advice."""
+    return {
+        subject: f"{finding['text']}; {finding['advice']}"
+        for subject, finding in findings.items()
+        if finding["level"] == "bad"
+    }
+
+
+async def test_behind_a_proxy_that_is_well_nothing_is_wrong(front: Front) -> None:
+    code, findings = await examine(f"http://127.0.0.1:{front.port}/sockjs/echo")
+    if front.sticky == "cookie":
+        # Which is what there is to know of it.
+        assert findings.pop("stickiness")["text"].startswith("by cookie alone: ")
+    else:
+        assert findings["stickiness"]["text"] == "12 of 12 requests reached their session"
+    assert (code, bad(findings)) == (0, {})
+    assert {finding["level"] for finding in findings.values()} == {"good"}
+    assert set(TRANSPORTS) < set(findings)
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_what_is_wrong_with_nginx_is_said(what: str, two_nodes: list[Node], tmp_path: Path) -> None:
+    changes, expected = WRONG[what]
+    # nginx says itself that its servers take too long, where it does not wait.
+    complaints = ["upstream timed out", "upstream server temporarily disabled"] if what == "impatience" else []
+    with proxy("nginx", "path", two_nodes, tmp_path, changes=changes, complaints=complaints) as port:
+        wait = ("--wait", "20") if what == "impatience" else ()
+        code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--timeout", "3", *wait)
+    found = bad(findings)
+    assert code == 1
+    assert set(found) == set(expected), findings
+    for subject, text in expected.items():
+        assert text in found[subject]
+
+
+async def test_haproxy_without_patience_is_seen_through(two_nodes: list[Node], tmp_path: Path) -> None:
+    changes = [("timeout server 60s", "timeout server 1s"), ("timeout tunnel 60s", "timeout tunnel 1s")]
+    with proxy("haproxy", "path", two_nodes, tmp_path, changes=changes) as port:
+        code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--wait", "20")
+    assert code == 1
+    assert set(bad(findings)) == {f"{name}, silent" for name in LASTING}
+
+
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[Node]:
+    """A server without a proxy."""
+    with node("alone") as running:
+        yield running
+
+
+async def test_an_origin_that_may_not_come_in_is_no_fault(one_node: Node) -> None:
+    url = f"http://127.0.0.1:{one_node.port}/sockjs/same_origin"
+    code, findings = await examine(url)
+    assert (code, bad(findings)) == (0, {})
+    assert findings["origins"]["level"] == "note"
+    assert findings["websocket"]["level"] == "good"
+    assert findings["jsonp"]["text"] == "not offered (404)"
+    code, findings = await examine(url, "--origin", f"http://127.0.0.1:{one_node.port}")
+    assert (code, bad(findings)) == (0, {})
+    assert "origins" not in findings
+    assert findings["xhr"]["level"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("/nothing", "status 404"), ("/sockjs/echo/000", "status 404"), ("", "status 404")]
+)
+async def test_an_address_that_is_none_is_said(one_node: Node, path: str, text: str) -> None:
+    code, findings = await examine(f"http://127.0.0.1:{one_node.port}{path}")
+    assert code == 1
+    assert findings["/info"]["text"] == text
+    assert "prefix" in findings["/info"]["advice"]
+
+
+async def test_a_server_that_is_not_there_is_said() -> None:
+    code, findings = await within(examine("http://127.0.0.1:1/echo"))
+    assert code == 1
+    assert "connect" in findings["/info"]["text"]

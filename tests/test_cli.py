@@ -1,0 +1,265 @@
+"""``python -m sockjs_tornado``: serving from the command line, and talking."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from client import Join, within
+from programs import PATIENCE, ROOT, Ended, ServerProgram
+
+from sockjs_tornado import SockJSConnection
+from sockjs_tornado.cli import main
+
+Run = Callable[..., ServerProgram]
+
+
+class Shouting(SockJSConnection):
+    """What ``serve`` is told to serve in these tests."""
+
+    def on_message(self, message: str) -> None:
+        if message == "bye":
+            self.close(4000, "Bye")
+        elif message == "json":
+            self.send({"a": [1]})
+        else:
+            self.send(message.upper())
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Return a function that runs ``serve``; it must end well, unless the test has seen to its end."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    programs: list[ServerProgram] = []
+
+    def start(*arguments: str) -> ServerProgram:
+        programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *arguments))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        assert program.stop()[0::2] == (0, ""), program.stop()
+
+
+def at(program: ServerProgram) -> Any:
+    """Return what ``join`` takes for a server."""
+    return SimpleNamespace(port=program.ports[0])
+
+
+@pytest.mark.parametrize("arguments", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+async def test_echo_is_served_by_default(run: Run, join: Join, transport: str, arguments: tuple[str, ...]) -> None:
+    peer = join(at(run(*arguments)), transport, prefix="/echo")
+    assert await peer.frame() == "o"
+    await peer.send("hello")
+    assert await peer.message() == "hello"
+    peer.vanish()
+
+
+async def test_a_chat_reaches_all(run: Run, join: Join) -> None:
+    server = at(run("chat", "--prefix", "/talk"))
+    peers = [join(server, transport, prefix="/talk") for transport in ("websocket", "xhr_streaming")]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    await peers[0].send("hello")
+    for peer in peers:
+        assert await peer.message() == "hello"
+        peer.vanish()
+
+
+@pytest.mark.parametrize("path", ["test_cli.Shouting", "test_cli:Shouting"])
+async def test_a_class_of_one_s_own_is_served(run: Run, join: Join, path: str) -> None:
+    peer = join(at(run(path)), "websocket", prefix="/sockjs")
+    assert await peer.frame() == "o"
+    await peer.send("hello")
+    assert await peer.message() == "HELLO"
+    peer.vanish()
+
+
+async def test_origins_and_settings_are_taken(run: Run, join: Join) -> None:
+    program = run(
+        *("--origins", "https://a.example,https://b.example"),
+        *("--set", "heartbeat_delay=0.05", "--set", 'transports=["xhr"]', "--set", "slow_consumer=drop_oldest"),
+    )
+    peer = join(at(program), "xhr", prefix="/echo")
+    assert [await peer.frame() for _ in range(2)] == ["o", "h"]
+    peer.vanish()
+
+
+def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that does not come to anything."""
+    command = [sys.executable, "-W", "error", "-m", "sockjs_tornado", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("nothing",), "nothing: takes echo, chat, or the path of a SockJSConnection subclass"),
+        (("no.such.module.Class",), "no.such.module.Class: No module named 'no'; it takes echo"),
+        (("json.Nothing",), "json.Nothing: module 'json' has no attribute 'Nothing'; it takes echo"),
+        (("json.dumps",), "json.dumps: is <function dumps"),
+        (("--set", "x"), "--set: got 'x', takes NAME=VALUE"),
+        (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
+        (("--origins", "example.com"), "allowed_origins: got ['example.com']"),
+        (("--processes", "0"), "--processes: got 0, takes 1 or more"),
+        (("--prefix", "("), "prefix: got '('"),
+    ],
+)
+def test_what_cannot_be_served_is_said(arguments: tuple[str, ...], why: str) -> None:
+    ended = refused("serve", "--port", "0", *arguments)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"Cannot serve: {why}")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--processes", "2")])
+def test_a_port_that_is_taken_is_said(more: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = refused("serve", "--port", str(taken.getsockname()[1]), *more)
+    assert ended.returncode == 1
+    assert "Address already in use" in ended.stderr
+
+
+async def test_several_processes_share_the_port(run: Run, join: Join) -> None:
+    program = run("--processes", "2")
+    for _ in range(10):
+        peer = join(at(program), "websocket", prefix="/echo")
+        assert await peer.frame() == "o"
+        await peer.send("hello")
+        assert await peer.message() == "hello"
+        peer.vanish()
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that a process has started to serve."""
+    started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in started if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def test_all_processes_end_with_one_of_them() -> None:
+    program = ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", "--processes", "2")
+    workers = workers_of(program.pid)
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    status, _, errors = program.wait()
+    assert (status, errors) == (1, "A process has ended by itself; the others are stopped.\n")
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+# connect.
+
+
+async def talk(program: ServerProgram, path: str, *arguments: str, said: str = "") -> Ended:
+    """Run ``connect`` with an input; return how it ended."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect"),
+        *(f"http://127.0.0.1:{program.ports[0]}{path}", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    output, errors = await within(process.communicate(said.encode()))
+    return Ended(process.returncode or 0, output.decode(), errors.decode())
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
+async def test_lines_are_messages(run: Run, transport: str) -> None:
+    ended = await talk(run(), "/echo", "--transports", transport, "--linger", "0.3", said="hello\n\nworld ☃\nlast")
+    assert (ended.status, ended.output) == (0, "hello\n\nworld ☃\nlast\n")
+    assert f" by {transport} in " in ended.errors
+
+
+async def test_what_is_no_text_is_shown_as_json_and_the_end_is_told(run: Run) -> None:
+    ended = await talk(run("test_cli.Shouting"), "/sockjs", said="json\nbye\n")
+    assert (ended.status, ended.output) == (0, '{"a": [1]}\n')
+    assert ended.errors.endswith("closed: 4000 Bye\n")
+
+
+async def test_a_connection_that_breaks_off_is_an_error(run: Run) -> None:
+    program = run()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Passes one connection on for /info and one for the websocket, and breaks it off.
+        relaying = asyncio.ensure_future(asyncio.to_thread(relay, listener, program.ports[0]))
+        ended = await talk(SimpleNamespace(ports=[listener.getsockname()[1]]), "/echo", said="hello\n")  # type: ignore[arg-type]
+        await within(relaying)
+    assert ended.status == 1
+    assert "closed: 1006" in ended.errors
+
+
+def relay(listener: socket.socket, port: int) -> None:
+    """Pass two connections on; the second until an answer to a message has come."""
+    for last in (False, True):
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            answered = 0
+            client.settimeout(0.05)
+            server.settimeout(0.05)
+            while answered < (3 if last else 1):
+                with contextlib.suppress(TimeoutError):
+                    if data := client.recv(65536):
+                        server.sendall(data)
+                with contextlib.suppress(TimeoutError):
+                    if data := server.recv(65536):
+                        client.sendall(data)
+                        answered += 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("http://127.0.0.1:1/echo",), "Cannot connect: cannot connect to http://127.0.0.1:1/echo: "),
+        (("127.0.0.1:1",), "Cannot connect: url: "),
+        (("http://host/x", "--transports", "udp"), "Cannot connect: transports: there is no 'udp'"),
+        (("http://host/x", "--header", "x"), "Cannot connect: --header: got 'x', takes NAME:VALUE"),
+    ],
+)
+def test_what_cannot_be_connected_to_is_said(arguments: tuple[str, ...], why: str) -> None:
+    ended = refused("connect", *arguments)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(why)
+    assert ended.stderr.count("\n") == 1
+
+
+# All of them.
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["connect", "--help"], ["info", "--help"]])
+def test_each_command_explains_itself(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert "usage: python -m sockjs_tornado" in capsys.readouterr().out
+
+
+def test_what_is_no_command_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["dance"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'dance'" in capsys.readouterr().err
+
+
+def test_serving_needs_no_pycurl(tmp_path: Path) -> None:
+    """And the others say what they need."""
+    (tmp_path / "pycurl.py").write_text("raise ImportError('no pycurl here')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    def attempt(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sockjs_tornado", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
+
+    assert attempt("serve", "--help").returncode == 0
+    ended = attempt("info", "http://127.0.0.1:1/echo")
+    assert ended.returncode == 2
+    assert 'pip install "sockjs-tornado[client]"' in ended.stderr
