@@ -225,8 +225,8 @@ async def _try_http(prober: Prober, name: str, seconds: float) -> Finding:
     if ended == "":
         return Finding(Level.BAD, name, f"ended after {_ms(answer.ended_after)} without an open frame")
     if kind.streams:
-        came = f"the head after {_ms(answer.head_after)}, but" if answer.status else "neither a head nor"
-        what = f"{came} no open frame in {seconds:g} s, of {len(answer.body)} bytes"
+        came = f"a head after {_ms(answer.head_after)}, but " if answer.status else ""
+        what = f"{came}no open frame in {seconds:g} s"
         return Finding(Level.BAD, name, what, _BUFFERED)
     return Finding(Level.BAD, name, f"no answer in {seconds:g} s")
 

@@ -75,9 +75,11 @@ async def _examine(place: Place, given: Options, arguments: argparse.Namespace) 
 def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     print(url)
     width = max(len(finding.subject) for finding in findings)
+    advised: set[str] = set()
     for finding in findings:
         print(f"  {_MARKS[finding.level]:4}  {finding.subject:{width}}  {finding.text}")
-        if finding.advice:
+        if finding.advice and finding.advice not in advised:
+            advised.add(finding.advice)
             indent = " " * (width + 10)
             print(textwrap.fill(finding.advice, 110, initial_indent=indent, subsequent_indent=indent))
     bad = sum(finding.level is Level.BAD for finding in findings)
