@@ -26,12 +26,20 @@ TEXTS = {
 FIELDS = {
     *("access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods"),
     *("access-control-allow-origin", "access-control-max-age", "allow", "cache-control", "connection"),
-    *("content-length", "content-type", "date", "etag", "expires", "sec-websocket-accept"),
-    *("sec-websocket-extensions", "sec-websocket-version", "server", "set-cookie", "transfer-encoding", "upgrade"),
+    *("content-length", "content-security-policy", "content-type", "date", "etag", "expires", "sec-websocket-accept"),
+    *(
+        "referrer-policy",
+        "sec-websocket-extensions",
+        "sec-websocket-version",
+        "server",
+        "set-cookie",
+        "transfer-encoding",
+        "upgrade",
+    ),
     *("vary", "x-accel-buffering", "x-content-type-options"),
 }
 HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [\x20-\x7e]+\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\x20-\x7e]*\r\n)*)\r\n")
-COOKIE = re.compile(r"JSESSIONID=[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+; path=/")
+COOKIE = re.compile(r"JSESSIONID=[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+; path=/; HttpOnly")
 CALL = re.compile(r'/\*\*/[a-zA-Z0-9_.-]{1,32}\((".*")\);\r\n')
 PAGE = re.compile(rb"    var c = parent\.[a-zA-Z0-9_.-]{1,32};\n    c\.start\(\);")
 FRAME = re.compile(r'[oh]|a\[.*\]|c\[\d{4},".*"\]')

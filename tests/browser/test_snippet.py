@@ -21,8 +21,8 @@ RECORD = """
 
 
 def block(language: str) -> str:
-    """Return the README's code block in a language."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    """Return the README's first code block in a language."""
+    found, *_ = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
