@@ -283,9 +283,8 @@ class Callbacks:
             session.close(CloseCode.GOING_AWAY, "Going away")
         else:
             session.server.stats.callback_errors[name] += 1
-            kind = name, type(error)
             log = session.server.container.log
-            log.write(logger, logging.ERROR, kind, "%s of %r failed", name, session, error=error, session=session)
+            log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, session=session)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
 
 

@@ -151,8 +151,7 @@ class Deadlines:
                     owner.check(now)
                 except Exception as error:
                     # A subclass of the application's: the others' deadlines must not suffer.
-                    kind = "deadline", type(error)
-                    self._log.write(logger, logging.ERROR, kind, "%r failed at its deadline", owner, error=error)
+                    self._log.write(logger, logging.ERROR, "deadline", "%r failed at its deadline", owner, error=error)
             # Nor has one that cancelled itself.
             if owner.bucket == bucket:
                 owner.bucket = None

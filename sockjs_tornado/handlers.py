@@ -213,7 +213,7 @@ class SockJSHandler(RequestHandler):
         except Exception as error:
             # The application's own: it must not take a session or its caller with it.
             log = self._endpoint.server.container.log
-            log.write(logger, logging.ERROR, ("access log", type(error)), "the access log failed", error=error)
+            log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
 
     def _release(self) -> None:
         self._waiting = None

@@ -30,7 +30,6 @@ class LoggedSession(Protocol):
 
     label: str
     close_code: int | None
-    close_reason: str | None
 
     @property
     def transport_name(self) -> str:
@@ -51,18 +50,25 @@ def log_end(session: LoggedSession, seconds: float) -> None:
     """
     if _sessions.isEnabledFor(logging.INFO):
         _sessions.info(
-            "session %s (%s) closed after %.1f s: %s %r",
+            "session %s (%s) closed after %.1f s: %s",
             session.label,
             session.transport_name,
             seconds,
             session.close_code,
-            session.close_reason,
             extra={
                 **session_fields(session),
                 "sockjs_close_code": session.close_code,
                 "sockjs_seconds": round(seconds, 3),
             },
         )
+
+
+def _place(error: BaseException) -> tuple[str, int] | None:
+    """Return file and line in which an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return None if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
 
 
 class ThrottledLog:
@@ -92,12 +98,15 @@ class ThrottledLog:
         Args:
             logger: Where.
             level: How urgent it is.
-            kind: What it counts as; there may be only so many kinds in a program.
+            kind: What it counts as, together with the error's type and place; there may be only so many in a program.
             message: As ``Logger.log`` takes it.
             args: The same.
             error: What was raised.
             session: What it is about.
         """
+        if error is not None:
+            # One that is raised elsewhere is another.
+            kind = kind, type(error), _place(error)
         now = self._now()
         last, others = self._kinds.get(kind, (-INTERVAL, 0))
         if now - last < INTERVAL:

@@ -6,8 +6,8 @@
 
 - ``/metrics`` has what :meth:`Stats.snapshot <sockjs_tornado.stats.Stats.snapshot>` has, for Prometheus.
 - ``/healthz`` answers 200 while the event loop turns.
-- ``/readyz`` answers 200 while new clients are let in, and 503 once a router drains or has closed: a load balancer then
-  sends them elsewhere.
+- ``/readyz`` answers 200, and 503 once a router drains or has closed: a load balancer then sends new clients elsewhere.
+  A limit that is reached does not count; who is there is still served.
 
 Whoever can ask learns how much the server is used. Where it is on a public address, let the proxy keep these URLs to
 itself, or serve them by an application of their own on a private port.
@@ -139,6 +139,8 @@ class _HealthHandler(_MonitoringHandler):
     def get(self) -> None:
         self.write({"status": "ok"})
 
+    head = get
+
 
 class _ReadinessHandler(_MonitoringHandler):
     def initialize(self, routers: dict[str, SockJSRouter]) -> None:
@@ -149,3 +151,5 @@ class _ReadinessHandler(_MonitoringHandler):
         self.set_status(503 if draining else 200)
         self.set_header("Content-Type", "application/json; charset=UTF-8")
         self.write(json.dumps({"status": "draining" if draining else "ok", "draining": draining}))
+
+    head = get

@@ -186,8 +186,8 @@ class Outbox:
                 if verdict not in ("close", "drop_oldest"):
                     raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
             except Exception as error:
-                kind = "slow_consumer", type(error)
-                self._host.log.write(logger, logging.ERROR, kind, "slow_consumer failed for %r", self, error=error)
+                what = "slow_consumer"
+                self._host.log.write(logger, logging.ERROR, what, "%s failed for %r", what, self, error=error)
                 verdict = "close"
             finally:
                 self._judging = False

@@ -70,7 +70,7 @@ class SockJSRouter:
         settings = user_settings
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
-        self.stats = Stats(lambda: self.container.open_sessions)
+        self.stats = Stats(lambda: self.container)
         self.container = SessionContainer(self.settings, self.stats)
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)

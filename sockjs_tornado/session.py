@@ -5,7 +5,6 @@ A transport attaches a receiver while a client listens and reports when it is do
 else is the session's own decision.
 """
 
-import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
@@ -26,6 +25,11 @@ MAX_DELAYED: Final = 4
 _NEVER: Final = float("inf")
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
+
+_TURNED_AWAY: Final = {
+    "verify_ip": "Session was opened from another address",
+    "session_origin": "Session was opened from another origin",
+}
 
 _TRANSITIONS: Final = {
     CONNECTING: (OPENED, CLOSED),
@@ -68,6 +72,7 @@ class Session(Outbox, LegacySession):
         "_delayed",
         "_origin",
         "_rate_limit",
+        "_sends_from",
         "_told",
         "bucket",
         "close_code",
@@ -102,7 +107,9 @@ class Session(Outbox, LegacySession):
         self.takes_bytes = False
         self.is_accepted = False
         self.is_closed = False
-        self._origin = ""
+        # Hashes, since what a client names may be long. Of nothing it is 0.
+        self._origin = 0
+        self._sends_from: int | None = None
         self._told = False
         self._delayed: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
@@ -132,11 +139,11 @@ class Session(Outbox, LegacySession):
         self.is_accepted = accepted and not self.is_closed
         self._host.entered(self)
 
-    def why_not(self, ip: str, origin: str) -> str | None:
-        """Return why a request may not use the session, None where it may.
+    def foreign(self, ip: str, origin: str) -> str | None:
+        """Return by what setting or check a receiving request is not the client's, None where it may be.
 
-        A session belongs to the address that opened it (``verify_ip``), and to the first origin that a request for it
-        has named. Browsers leave the origin out of some requests.
+        A session belongs to the address that opened it (``verify_ip``), and to the origin that the opening request
+        named. All receiving requests of a client are alike: where the first one named none, no other does.
 
         Args:
             ip: Where the request comes from.
@@ -145,19 +152,28 @@ class Session(Outbox, LegacySession):
         known = self.conn_info.ip
         # Nobody's yet, where the application has made the session without a request.
         if known and ip != known and self._settings.verify_ip:
-            self._stats.rejected["verify_ip"] += 1
-            return "Session was opened from another address"
-        if origin and origin != self._origin:
-            if self._origin:
-                self._stats.rejected["session_origin"] += 1
-                return "Session was opened from another origin"
-            # Thousands of sessions have the same.
-            self._origin = sys.intern(origin)
+            return "verify_ip"
+        if self.state is not CONNECTING and hash(origin) != self._origin:
+            return "session_origin"
         return None
 
-    def is_known_to(self, ip: str, origin: str = "") -> bool:
-        """Tell whether a request's client has been told of the session, so that it may send."""
-        return self.state is not CONNECTING and self.why_not(ip, origin) is None
+    def takes_from(self, ip: str, origin: str = "") -> bool:
+        """Tell whether a client that posts messages has been told of the session, and note where it posts from.
+
+        Browsers name the origin of every POST. Where the opening request named none, as those of scripts and iframes do
+        not, the first POST's is the client's.
+        """
+        if self.state is CONNECTING:
+            return False
+        why = self.foreign(ip, origin)
+        if why == "session_origin" and not self._origin:
+            if self._sends_from is None:
+                self._sends_from = hash(origin)
+            if hash(origin) == self._sends_from:
+                why = None
+        if why is not None:
+            self._stats.rejected[why] += 1
+        return why is None
 
     def attach(self, receiver: Receiver, ip: str, origin: str = "") -> None:
         """Take a receiver that a client listens on.
@@ -170,9 +186,10 @@ class Session(Outbox, LegacySession):
             ip: The address it listens from.
             origin: The origin that its request named, ``""`` for none.
         """
-        why_not = self.why_not(ip, origin)
-        if why_not is not None:
-            receiver.close(CloseCode.POLICY_VIOLATION, why_not)
+        why = self.foreign(ip, origin)
+        if why is not None:
+            self._stats.rejected[why] += 1
+            receiver.close(CloseCode.POLICY_VIOLATION, _TURNED_AWAY[why])
             return
         current = self._receiver
         if current is not None and current.is_gone():
@@ -187,6 +204,7 @@ class Session(Outbox, LegacySession):
                 self._flush()
         elif self.state is CONNECTING:
             self._set_state(OPENED)
+            self._origin = hash(origin)
             self.opened_at = self._host.now()
             self._host.opened(self)
             self.takes_bytes = receiver.binary

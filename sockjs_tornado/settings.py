@@ -71,6 +71,11 @@ def _url(value: Any) -> bool:
     )
 
 
+def _script(value: Any) -> bool:
+    # The policy of the page in which it is has names for few hosts (CSP level 3, section 2.3.1).
+    return _url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
+
+
 def _origins(value: Any) -> bool:
     if isinstance(value, str):
         return value in ("*", "same-origin")
@@ -288,7 +293,9 @@ class Settings(_Checked):
     )
     disabled_transports: Sequence[str] = _option((), _NAMES, _transport_names)
     sockjs_url: str = _option(
-        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js", "a URL or an absolute path", _url
+        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
+        "a URL or an absolute path; its host a name of ASCII letters, or an IPv4 address",
+        _script,
     )
     base_url: str | None = _option(
         None, "None, or a URL or an absolute path", lambda value: value is None or _url(value)

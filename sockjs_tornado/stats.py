@@ -5,6 +5,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
+from .protocol import CloseCode
+
 __all__ = ["Stats"]
 
 #: Seconds that the rates are averaged over, at the least where there are samples that old.
@@ -13,8 +15,9 @@ _WINDOW: Final = 10.0
 #: Seconds for which a high timer lag is remembered, at the least.
 _PEAK_WINDOW: Final = 30.0
 
-#: Close codes that are counted each by itself: clients choose theirs, of some thousands.
+#: Close codes that are counted each by itself, beside those that have a name: clients choose theirs, of some thousands.
 _MAX_CODES: Final = 64
+_KNOWN: Final = frozenset(map(int, CloseCode))
 
 
 class CountedSession(Protocol):
@@ -23,6 +26,14 @@ class CountedSession(Protocol):
     @property
     def transport_name(self) -> str:
         """Its transport."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the application has let its client in."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is over for the application."""
 
     @property
     def is_attached(self) -> bool:
@@ -41,13 +52,14 @@ class Stats:
     """Counters of one router; nothing runs while nobody asks.
 
     Args:
-        sessions: Returns the open sessions.
+        sessions: Returns all sessions.
         now: Returns monotonic seconds.
 
     Attributes:
         sessions: Open sessions, by transport.
         opened: Sessions that clients have opened, by transport.
-        closed: Sessions that have ended, by close code; beyond 64 different ones under ``"other"``.
+        closed: Sessions that have ended, by close code; beyond those that have a name and 64 others under
+            ``"other"``.
         connections: Receiving requests and websockets that were attached to sessions.
         messages_sent: Messages handed to receivers.
         messages_received: Messages taken from clients.
@@ -61,8 +73,8 @@ class Stats:
     """
 
     __slots__ = (
+        "_all_sessions",
         "_now",
-        "_open_sessions",
         "_peak",
         "_peak_before",
         "_peak_since",
@@ -84,7 +96,7 @@ class Stats:
     def __init__(
         self, sessions: Callable[[], Iterable[CountedSession]], now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._open_sessions = sessions
+        self._all_sessions = sessions
         self._now = now
         self.sessions: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
@@ -110,7 +122,8 @@ class Stats:
     def session_closed(self, transport: str, code: int) -> None:
         """Count its end."""
         self.sessions[transport] -= 1
-        self.closed[code if code in self.closed or len(self.closed) < _MAX_CODES else "other"] += 1
+        known = code in _KNOWN or code in self.closed or len(self.closed) < _MAX_CODES
+        self.closed[code if known else "other"] += 1
 
     def note_lag(self, seconds: float) -> None:
         """Hear by how much the timer was late."""
@@ -135,11 +148,11 @@ class Stats:
         """Return all figures under the names of the attributes, as JSON can take them.
 
         Beside them: ``attached``, the sessions whose client listens at this moment; ``queued``, characters that wait
-        for clients in the server, and ``backlog``, for callbacks; ``timer_lag_peak``. It looks at every open session,
-        which for 100,000 takes some hundredths of a second.
+        for clients in the server, and ``backlog``, for callbacks; ``timer_lag_peak``. It looks at every session, which
+        for 100,000 takes some hundredths of a second.
         """
         attached = queued = backlog = 0
-        for session in self._open_sessions():
+        for session in self._all_sessions():
             attached += session.is_attached
             queued += session.queued
             backlog += session.backlog
@@ -149,7 +162,7 @@ class Stats:
             "queued": queued,
             "backlog": backlog,
             "opened": dict(self.opened),
-            "closed": dict(self.closed),
+            "closed": {str(code): count for code, count in self.closed.items()},
             "connections": self.connections,
             "messages_sent": self.messages_sent,
             "messages_received": self.messages_received,
@@ -172,7 +185,7 @@ class Stats:
         at this moment; ``connections_ps``, ``packets_sent_ps`` and ``packets_recv_ps`` are per second, averaged over
         the last 10 seconds or the time since the call before.
         """
-        sessions = list(self._open_sessions())
+        sessions = [session for session in self._all_sessions() if session.is_accepted and not session.is_closed]
         current = self._sample()
         while len(self._samples) > 1 and current[0] - self._samples[1][0] >= _WINDOW:
             self._samples.popleft()

@@ -6,7 +6,8 @@
     1 websocket < o
     1 websocket > ["hello"]
     1 websocket < a["hello"]
-    1 websocket OPEN becomes CLOSING: 1001 Going away
+    1 websocket ends 1006 Connection lost
+    1 websocket OPEN becomes CLOSING
 
 Without it, ``logging.getLogger("sockjs_tornado.trace").setLevel(logging.DEBUG)`` has the same lines written to the log,
 with lengths in place of contents: a log has no message of anybody. Sessions that begin after that are traced. Those
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 from .logs import session_fields
 from .ports import Receiver
-from .protocol import Message, Outgoing, PreparedMessage, close_frame, messages_frame
+from .protocol import Message, Outgoing, PreparedMessage, messages_frame
 from .session import Session, SessionState
 
 __all__ = ["traced"]
@@ -43,11 +44,18 @@ elif logger.level == logging.NOTSET:
     logger.setLevel(logging.INFO)
 
 
+# As many as there are classes of sessions: one, mostly.
+_classes: Final[dict[type[Session], type[Session]]] = {}
+
+
 def traced(session_class: type[Session]) -> type[Session]:
     """Return ``session_class``, or one that does the same and is traced, where somebody wants to see it."""
     if not logger.isEnabledFor(logging.DEBUG):
         return session_class
-    return type(session_class.__name__, (_Traced, session_class), {"__slots__": ()})
+    found = _classes.get(session_class)
+    if found is None:
+        found = _classes[session_class] = type(session_class.__name__, (_Traced, session_class), {"__slots__": ()})
+    return found
 
 
 def _shown(text: str) -> str:
@@ -57,6 +65,11 @@ def _shown(text: str) -> str:
     # Control characters could do things to a terminal.
     text = ascii(text)[1:-1] if not text.isprintable() else text
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}... ({len(text)} characters)"
+
+
+def _said(code: int | None = None, reason: str = "") -> str:
+    """Return what may be shown of a close code and its reason."""
+    return "" if code is None else f" {code} {_shown(reason)}"
 
 
 class _Traced(Session):
@@ -86,7 +99,7 @@ class _Traced(Session):
 
     def lose(self, receiver: Receiver, *why: Any) -> None:
         """Hear that a receiver was cut off."""
-        self.trace(f"receiver lost {' '.join(map(str, why))}".rstrip())
+        self.trace(f"receiver lost{_said(*why)}")
         super().lose(self._current(receiver), *why)
 
     def pause(self, receiver: Receiver) -> None:
@@ -98,6 +111,10 @@ class _Traced(Session):
         """Hear that the receiver's buffer has drained."""
         self.trace("receiver drained")
         super().resume(self._current(receiver))
+
+    def _end(self, code: int, reason: str, *, discard: bool) -> None:
+        self.trace(f"ends{_said(code, reason)}")
+        super()._end(code, reason, discard=discard)
 
     def receive(self, messages: Sequence[Message]) -> None:
         """Hand the client's messages to the application."""
@@ -139,5 +156,5 @@ class _TracedReceiver:
 
     def close(self, code: int, reason: str) -> None:
         """Write a close frame."""
-        self._session.trace(f"< {close_frame(code, reason)}")
+        self._session.trace(f"< c{_said(code, reason)}")
         self.receiver.close(code, reason)

@@ -30,6 +30,9 @@ class Shouting(SockJSConnection):
             self.close(4000, "Bye")
         elif message == "json":
             self.send({"a": [1]})
+        elif message == "rude":
+            self.send("a\ud800b")
+            self.close(4001, "\x1b]0;owned\x07")
         else:
             self.send(message.upper())
 
@@ -111,6 +114,7 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
         (("--origins", "example.com"), "allowed_origins: got ['example.com']"),
         (("--processes", "0"), "--processes: got 0, takes 1 or more"),
+        (("--processes", "2", "--set", 'transports=["xhr"]'), "--processes: more than one are for websocket and"),
         (("--prefix", "("), "prefix: got '('"),
     ],
 )
@@ -160,7 +164,7 @@ def test_all_processes_end_with_one_of_them() -> None:
 # connect.
 
 
-async def talk(program: ServerProgram, path: str, *arguments: str, said: str = "") -> Ended:
+async def talk(program: ServerProgram, path: str, *arguments: str, said: str | bytes = "") -> Ended:
     """Run ``connect`` with an input; return how it ended."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect"),
@@ -170,7 +174,7 @@ async def talk(program: ServerProgram, path: str, *arguments: str, said: str = "
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
-    output, errors = await within(process.communicate(said.encode()))
+    output, errors = await within(process.communicate(said if isinstance(said, bytes) else said.encode()))
     return Ended(process.returncode or 0, output.decode(), errors.decode())
 
 
@@ -185,6 +189,20 @@ async def test_what_is_no_text_is_shown_as_json_and_the_end_is_told(run: Run) ->
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="json\nbye\n")
     assert (ended.status, ended.output) == (0, '{"a": [1]}\n')
     assert ended.errors.endswith("closed: 4000 Bye\n")
+
+
+async def test_nothing_that_comes_does_things_to_a_terminal(run: Run) -> None:
+    """Nor does what no encoding has bytes for end it."""
+    ended = await talk(run("test_cli.Shouting"), "/sockjs", said="rude\n")
+    assert (ended.status, ended.output) == (0, "a\\ud800b\n")
+    assert ended.errors.endswith("closed: 4001 \\x1b]0;owned\\x07\n")
+
+
+async def test_an_input_that_is_no_text_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
+    assert ended.status == 1
+    assert "the input cannot be read: 'utf-8' codec can't decode byte 0xff" in ended.errors
 
 
 async def test_a_connection_that_breaks_off_is_an_error(run: Run) -> None:

@@ -57,7 +57,7 @@ ALLOWED = {
         "exceptions router", outside="prometheus_client prometheus_client.* tornado.routing tornado.web"
     ),
     "trace": Allowed("logs ports protocol session", effects="os"),
-    "stats": Allowed(),
+    "stats": Allowed("protocol"),
     "ports": Allowed("logs protocol", types="session"),
     "limits": Allowed(),
     "compat": Allowed("protocol"),
@@ -126,12 +126,15 @@ ALLOWED = {
     "client.connection": Allowed("client.* exceptions protocol", effects="asyncio"),
     "client": Allowed("client.* exceptions", outside="pycurl"),
     "cli.probe": Allowed("client.*", outside="pycurl", effects="asyncio"),
+    "cli.terminal": Allowed(),
     "cli.checks": Allowed(
-        "cli.probe", outside="tornado.httpclient tornado.simple_httpclient tornado.websocket", effects="asyncio"
+        "cli.probe client.agent client.fallback",
+        outside="tornado.httpclient tornado.simple_httpclient tornado.websocket",
+        effects="asyncio",
     ),
     "cli.options": Allowed("client exceptions"),
     "cli.doctor": Allowed("cli.* client.* exceptions", effects="asyncio"),
-    "cli.connect": Allowed("cli.options client exceptions", effects="asyncio threading"),
+    "cli.connect": Allowed("cli.options cli.terminal client exceptions", effects="asyncio concurrent threading"),
     "cli.serve": Allowed(
         "connection exceptions protocol router serving settings",
         outside="tornado.netutil tornado.web uvloop",

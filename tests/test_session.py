@@ -786,41 +786,69 @@ def test_another_address_is_turned_away(host: FakeHost) -> None:
     assert first.frames == [["1"]]
     session.close()
     assert Receiver(session).attach("203.0.113.9").frames == [(1008, "Session was opened from another address")]
-    assert session.why_not("203.0.113.9", "") == "Session was opened from another address"
-    assert session.why_not(IP, "") is None
-    assert session.server.stats.rejected == {"verify_ip": 4}
+    assert session.foreign("203.0.113.9", "") == "verify_ip"
+    assert session.foreign(IP, "") is None
+    assert session.server.stats.rejected == {"verify_ip": 3}
 
 
-def test_a_page_of_another_origin_is_turned_away(host: FakeHost) -> None:
-    """Browsers name the origin of some requests and not of others; the first one that is named counts."""
+A, B = "https://a.example", "https://b.example"
+
+
+@pytest.mark.parametrize(
+    ("ours", "others"), [(A, (B, "", "null", f"{A}:8443", A.upper())), ("", (A, "null")), ("null", (A, ""))]
+)
+def test_who_listens_names_the_origin_that_the_first_one_named(
+    host: FakeHost, ours: str, others: tuple[str, ...]
+) -> None:
     session = make_session(host)
-    poll(session)
-    assert session.why_not(IP, "https://a.example") is None
-    for origin in ("https://b.example", "null", "https://a.example:8443"):
-        assert session.why_not(IP, origin) == "Session was opened from another origin"
-        assert not session.is_known_to(IP, origin)
-    assert session.why_not(IP, "") is None
-    assert session.is_known_to(IP, "https://a.example")
-    stranger = Receiver(session)
-    session.attach(stranger, IP, "https://b.example")
-    assert stranger.frames == [(1008, "Session was opened from another origin")]
-    assert session.state is OPEN
-    assert session.server.stats.rejected == {"session_origin": 7}
+    first = Receiver(session, 1)
+    session.attach(first, IP, ours)
+    assert first.frames == ["o"]
+    for origin in others:
+        stranger = Receiver(session)
+        session.attach(stranger, IP, origin)
+        assert stranger.frames == [(1008, "Session was opened from another origin")]
+        assert session.foreign(IP, origin) == "session_origin"
+    assert session.server.stats.rejected == {"session_origin": len(others)}
+    session.send("x")
+    again = Receiver(session, 1)
+    session.attach(again, IP, ours)
+    assert again.frames == [["x"]]
+
+
+def test_who_sends_names_the_origin_that_the_first_one_named(host: FakeHost) -> None:
+    session = make_session(host)
+    session.attach(Receiver(session, 1), IP, A)
+    assert not session.takes_from(IP, B)
+    assert not session.takes_from(IP, "")
+    assert session.takes_from(IP, A)
+    assert session.server.stats.rejected == {"session_origin": 2}
+
+
+def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(host: FakeHost) -> None:
+    """Scripts and iframes are asked for without one."""
+    session = make_session(host)
+    session.attach(Receiver(session, 1), IP, "")
+    assert session.takes_from(IP, A)
+    assert not session.takes_from(IP, B)
+    assert session.takes_from(IP, A)
+    assert session.takes_from(IP, "")
+    assert session.foreign(IP, A) == "session_origin"
 
 
 def test_a_session_is_known_to_whom_it_was_told(host: FakeHost) -> None:
     session = make_session(host)
-    assert not session.is_known_to(IP)
+    assert not session.takes_from(IP)
     stream(session)
-    assert session.is_known_to(IP)
-    assert not session.is_known_to("203.0.113.9")
+    assert session.takes_from(IP)
+    assert not session.takes_from("203.0.113.9")
     session.close()
-    assert session.is_known_to(IP)
+    assert session.takes_from(IP)
 
 
 def test_another_address_is_let_in_without_verify_ip(host: FakeHost) -> None:
     session = make_session(host, verify_ip=False)
-    assert session.why_not("203.0.113.9", "") is None
+    assert session.foreign("203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
 
 

@@ -74,8 +74,11 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "sockjs_url": (
         "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
         ("/static/sockjs.min.js", "//cdn.example/sockjs.js?v=1&w=2#x", "http://localhost:8080/sockjs.js", "/ключ.js"),
-        (*NO_URLS, None),
-        "a URL or an absolute path",
+        (
+            *(*NO_URLS, None, "https://пример.example/s.js", "http://[::1]:8080/s.js", "https://me@cdn.example/s.js"),
+            *("//", "https://", "//cdn.example:port/s.js"),
+        ),
+        "a URL or an absolute path; its host a name of ASCII letters, or an IPv4 address",
     ),
     "base_url": (None, (None, "/chat", "https://node7.example/chat"), NO_URLS, "None, or a URL or an absolute path"),
     "allowed_origins": (

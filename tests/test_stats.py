@@ -1,12 +1,13 @@
+import asyncio
 import json
 import time
 from types import SimpleNamespace
 
 import pytest
 from application import Echo, Journal, Serve
-from client import Connect, Join
+from client import Connect, Join, settle
 
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import CloseCode, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
 from sockjs_tornado.stats import Stats
 
@@ -39,7 +40,7 @@ def test_nothing_has_happened_to_begin_with() -> None:
 
 def test_sessions_are_counted_by_transport() -> None:
     sessions = [
-        SimpleNamespace(transport_name=name, is_attached=attached, queued=5, backlog=7)
+        SimpleNamespace(transport_name=name, is_attached=attached, is_accepted=True, is_closed=False)
         for name, attached in (("xhr", True), ("xhr", False), ("websocket", True))
     ]
     figures = Stats(lambda: sessions, Clock()).dump()
@@ -104,7 +105,7 @@ async def test_a_router_counts_what_its_clients_do(serve: Serve, join: Join) -> 
     journal = Journal()
     router = SockJSRouter(journal, "/chat")
     clock = Clock()
-    router.stats = Stats(lambda: router.container.open_sessions, clock)
+    router.stats = router.container.stats = Stats(lambda: router.container, clock)
     server = await serve(router)
     peers = {transport: join(server, transport, prefix="/chat") for transport in ("websocket", "xhr")}
     for peer in peers.values():
@@ -177,7 +178,30 @@ async def test_a_snapshot_has_all_that_happened(serve: Serve, connect: Connect, 
     assert await websocket.frame() == 'c[4000,"Bye"]'
     figures = router.stats.snapshot()
     assert (figures["sessions"], figures["opened"]) == ({"xhr": 1}, {"websocket": 1, "xhr": 1})
-    assert figures["closed"] == {4000: 1}
+    assert figures["closed"] == {"4000": 1}
+    assert json.loads(json.dumps(figures, sort_keys=True)) == figures
+
+
+async def test_what_waits_for_on_open_is_seen(serve: Serve, connect: Connect, join: Join) -> None:
+    """Which is what a database that hangs looks like."""
+
+    class Doorman(SockJSConnection):
+        may_open: asyncio.Event
+
+        async def on_open(self, info: object) -> None:
+            await self.may_open.wait()
+
+    Doorman.may_open = asyncio.Event()
+    router = SockJSRouter(Doorman, "/echo")
+    server = await serve(router)
+    peer = join(server, "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("x" * 10_000)
+    await settle(connect, server)
+    figures = router.stats.snapshot()
+    assert (figures["sessions"], figures["attached"]) == ({"websocket": 1}, 1)
+    assert figures["backlog"] >= 10_000
+    Doorman.may_open.set()
 
 
 @pytest.mark.parametrize("transport", ["xhr_streaming", "eventsource", "htmlfile"])
@@ -206,15 +230,17 @@ async def test_channels_are_no_sessions_of_their_own(serve: Serve, join: Join) -
 
 def test_clients_cannot_make_the_figures_many() -> None:
     stats = Stats(list, Clock())
-    for code in range(3000, 5000):
+    for code in range(4000, 5000):
         stats.session_opened("websocket")
         stats.session_closed("websocket", code)
-    stats.session_opened("websocket")
-    stats.session_closed("websocket", 3000)
     assert len(stats.closed) == 65
-    assert stats.closed["other"] == 2000 - 64
-    assert stats.closed[3000] == 2
-    assert stats.closed.total() == stats.opened.total() == 2001
+    assert stats.closed["other"] == 1000 - 64
+    # Those that mean something are still seen.
+    for code in (CloseCode.INTERNAL_ERROR, CloseCode.SLOW_CONSUMER, 4000, 4999):
+        stats.session_opened("websocket")
+        stats.session_closed("websocket", code)
+    assert [stats.closed[code] for code in (1011, 3008, 4000)] == [1, 1, 2]
+    assert stats.closed.total() == stats.opened.total() == 1004
 
 
 def test_a_high_lag_is_remembered_for_half_a_minute_at_least() -> None:

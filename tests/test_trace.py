@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Serve, congest
-from client import FRAMED, Connect, Join
+from client import FRAMED, Connect, Join, closing
 from programs import ServerProgram
 
 from sockjs_tornado import Session, SockJSConnection, SockJSRouter
@@ -62,9 +62,10 @@ async def test_a_poll_shows_when_it_is_done(serve: Serve, join: Join, caplog: py
         "1 xhr < o",
         "1 xhr receiver detached",
         "1 xhr > (1 characters)",
+        "1 xhr ends 3000 (8 characters)",
         "1 xhr OPEN becomes CLOSING",
         "1 xhr receiver attached",
-        '1 xhr < c[3000,"Go away!"]',
+        "1 xhr < c 3000 (8 characters)",
         "1 xhr receiver detached",
     ]
 
@@ -111,6 +112,17 @@ async def test_a_traced_session_waits_for_a_slow_client(serve: Serve, join: Join
     assert "1 websocket receiver drained" in said(caplog)
 
 
+@pytest.mark.usefixtures("tracing")
+async def test_a_reason_is_somebody_s_words_too(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal()
+    peer: Any = join(await serve(SockJSRouter(journal, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    peer.websocket.write(closing(4000, "secret\n9 websocket OPEN becomes CLOSING\x1b[31m"))
+    await (await journal.connection()).closed()
+    assert "1 websocket receiver lost 4000 (44 characters)" in said(caplog)
+    assert not any("secret" in line or "\n" in line for line in said(caplog))
+
+
 async def test_the_environment_has_it_written_to_the_terminal(
     monkeypatch: pytest.MonkeyPatch, connect: Connect, join: Join
 ) -> None:
@@ -118,12 +130,13 @@ async def test_the_environment_has_it_written_to_the_terminal(
     monkeypatch.setenv("SOCKJS_TRACE", "1")
     program = ServerProgram("examples/echo/server.py", "--port", "0")
     try:
-        peer = join(SimpleNamespace(port=program.ports[0]), "websocket", prefix="/echo/sockjs")
+        peer: Any = join(SimpleNamespace(port=program.ports[0]), "websocket", prefix="/echo/sockjs")
         assert await peer.frame() == "o"
         for message in ("hello", "x" * 200, "\x1b[31mred\n"):
             await peer.send(message)
             assert await peer.message() == message
-        peer.vanish()
+        peer.websocket.write(closing(4000, "red\x9b31m\n"))
+        assert await peer.websocket.client.rest()
     finally:
         ended = program.stop()
     lines = [line.partition(" ")[2] for line in ended.errors.splitlines()]
@@ -137,6 +150,7 @@ async def test_the_environment_has_it_written_to_the_terminal(
         f'1 websocket < a["{"x" * 97}... (205 characters)',
     ]
     assert lines[7] == r"1 websocket > \x1b[31mred\n"
+    assert r"1 websocket receiver lost 4000 red\x9b31m\n" in lines
     assert all(line.isprintable() for line in lines)
 
 

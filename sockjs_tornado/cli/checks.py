@@ -14,15 +14,20 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
+from ..client.agent import FetchFailed
+from ..client.fallback import follow_base
 from .probe import Answer, Prober, new_session
 
-__all__ = ["Finding", "Level", "check_info", "check_patience", "check_stickiness", "check_transports"]
+__all__ = ["Finding", "Level", "check_info", "check_patience", "check_stickiness", "check_transports", "follow"]
 
 #: An origin that no real site has: what is let in from there is let in from anywhere.
 ORIGIN: Final = "https://doctor.invalid"
 
 #: Requests of one session, each on a connection of its own, by which stickiness is seen.
 _TRIES: Final = 12
+
+#: What a message that was taken is answered with.
+_TAKEN: Final = (200, 204)
 
 _BUFFERED = (
     "Something on the way gathers answers before it passes them on. nginx: `proxy_buffering off; gzip off; "
@@ -81,7 +86,8 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     Returns:
         What it said, None where there was no use in going on; and what was found.
     """
-    origin = [] if prober.options.origin else [("Origin", ORIGIN)]
+    named = prober.options.origin
+    origin = [] if named else [("Origin", ORIGIN)]
     answers = [await prober.fetch("/info", seconds, fields=origin) for _ in range(2)]
     first = answers[0]
     if first.failure:
@@ -95,10 +101,17 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
         return None, [
             Finding(Level.BAD, "/info", what, "Is this the address of a SockJS service, its prefix included?")
         ]
-    findings = [_about(info, first), *_caching(answers)]
-    if origin:
-        findings += _cors("/info", first)
-    return info, findings
+    try:
+        follow_base(prober.place, info.get("base_url"))
+    except FetchFailed as error:
+        return None, [_about(info, first), Finding(Level.BAD, "/info", str(error))]
+    return info, [_about(info, first), *_caching(answers), *_cors("/info", first, named or ORIGIN)]
+
+
+def follow(prober: Prober, info: dict[str, Any]) -> Prober:
+    """Return what asks where the server wants its clients to go on (``base_url``)."""
+    place = follow_base(prober.place, info.get("base_url"))
+    return prober if place == prober.place else Prober(place, prober.options, prober.multi)
 
 
 async def _ask_as_nobody(prober: Prober, seconds: float) -> tuple[dict[str, Any] | None, list[Finding]]:
@@ -141,7 +154,7 @@ def _caching(answers: Sequence[Answer]) -> list[Finding]:
     return []
 
 
-def _cors(subject: str, answer: Answer) -> list[Finding]:
+def _cors(subject: str, answer: Answer, origin: str) -> list[Finding]:
     allowed = [value for name, value in answer.fields if name == "access-control-allow-origin"]
     if len(allowed) > 1 or (allowed and "," in allowed[0]):
         advice = "A proxy adds one to the server's own; browsers take neither. Let the server do it."
@@ -152,7 +165,10 @@ def _cors(subject: str, answer: Answer) -> list[Finding]:
     if allowed[0] == "*":
         text = f"{subject} allows all origins, and so no credentials"
         return [Finding(Level.BAD, "CORS", text, "A proxy overwrites the server's answer to the page's own origin.")]
-    return [Finding(Level.GOOD, "CORS", f"{subject} may be read by pages of other sites")]
+    if allowed[0] != origin:
+        text = f"{subject} allows {allowed[0]}, and not {origin}"
+        return [Finding(Level.BAD, "CORS", text, "A proxy overwrites the server's answer to the page's own origin.")]
+    return [Finding(Level.GOOD, "CORS", f"{subject} may be read by pages of {origin}")]
 
 
 # Transports.
@@ -239,14 +255,14 @@ async def _try_websocket(prober: Prober, info: dict[str, Any], seconds: float) -
         async with asyncio.timeout(seconds):
             websocket = await _upgrade(prober, seconds)
             frame = await websocket.read_message()
-    except HTTPClientError as error:
-        if error.code == 403:
-            return Finding(Level.NOTE, "websocket", "refused (403): this origin may not use it", "See --origin.")
-        return Finding(Level.BAD, "websocket", f"status {error.code} in place of an upgrade", _NO_UPGRADE)
     except (TimeoutError, HTTPTimeoutError):
         return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _NO_UPGRADE)
     except (OSError, WebSocketError, HTTPStreamClosedError) as error:
         return Finding(Level.BAD, "websocket", f"cut off: {error}", _NO_UPGRADE)
+    except HTTPClientError as error:
+        if error.code == 403:
+            return Finding(Level.NOTE, "websocket", "refused (403): this origin may not use it", "See --origin.")
+        return Finding(Level.BAD, "websocket", f"status {error.code} in place of an upgrade", _NO_UPGRADE)
     took = time.monotonic() - began
     websocket.close()
     if frame != "o":
@@ -267,31 +283,42 @@ async def _upgrade(prober: Prober, seconds: float) -> WebSocketClientConnection:
 
 async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
     """Open a session by polling, and send nothing to it from connection after connection."""
-    plain = await _reached(prober.fresh(), seconds, with_cookies=False)
-    if plain is None:
+    plain = await _statuses(prober.fresh(), seconds, with_cookies=False)
+    if not plain:
         return []
-    text = f"{plain} of {_TRIES} requests reached their session"
-    if plain == _TRIES:
+    others = sorted({status for status in plain if status not in (*_TAKEN, 404)})
+    if others:
+        what = ", ".join(f"status {status}" if status else f"no answer in {seconds:g} s" for status in others)
+        return [Finding(Level.BAD, "sending", f"xhr_send: {what}", "Nothing can be sent over HTTP.")]
+    text = f"{_TRIES - plain.count(404)} of {_TRIES} requests reached their session"
+    if 404 not in plain:
         return [Finding(Level.GOOD, "stickiness", text)]
-    dressed = await _reached(prober.fresh(), seconds, with_cookies=True)
-    if dressed == _TRIES:
+    if 404 not in await _statuses(prober.fresh(), seconds, with_cookies=True):
         advice = "Browsers that keep no cookies of other sites cannot use HTTP transports: go by the path as well."
         return [Finding(Level.NOTE, "stickiness", f"by cookie alone: without, {text}", advice)]
     return [Finding(Level.BAD, "stickiness", text, _NOT_STICKY)]
 
 
-async def _reached(prober: Prober, seconds: float, *, with_cookies: bool) -> int | None:
-    """Return how many requests reached their session; None where there is none to be had."""
+async def _statuses(prober: Prober, seconds: float, *, with_cookies: bool) -> list[int]:
+    """Return what requests to a session were answered with; nothing where there is no session to be had."""
     session = new_session()
     opening = await prober.fetch(f"{session}/xhr", seconds, method="POST", body=b"")
     if not _HTTP["xhr"].opened(bytes(opening.body)):
-        return None
-    reached = 0
-    for _ in range(_TRIES):
-        sender = prober if with_cookies else prober.fresh()
-        sent = await sender.fetch(f"{session}/xhr_send", seconds, method="POST", body=b"[]")
-        reached += sent.status not in (0, 404)
-    return reached
+        return []
+
+    def asker() -> Prober:
+        return prober if with_cookies else prober.fresh()
+
+    # It lives as long as somebody listens.
+    listening = asker().ask(f"{session}/xhr", method="POST", body=b"")
+    statuses = []
+    for _ in range(_TRIES - 1):
+        sent = await asker().fetch(f"{session}/xhr_send", seconds, method="POST", body=b"[]")
+        statuses.append(sent.status)
+    # Where it did not find the session, it has opened another of that name.
+    statuses.append(404 if _HTTP["xhr"].opened(bytes(listening.body)) else 200)
+    listening.abort()
+    return statuses
 
 
 # Silence.
@@ -327,9 +354,10 @@ async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
 
 async def _wait_on_websocket(prober: Prober, seconds: float) -> Finding:
     try:
-        websocket = await _upgrade(prober, seconds)
-        await websocket.read_message()
-    except (OSError, HTTPClientError, WebSocketError):
+        async with asyncio.timeout(seconds):
+            websocket = await _upgrade(prober, seconds)
+            await websocket.read_message()
+    except (OSError, HTTPClientError, WebSocketError):  # of time, too
         return Finding(Level.NOTE, "websocket, silent", "not open")
     began = time.monotonic()
     frame: object = ""

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import concurrent.futures
+import contextlib
 import json
 import sys
 import threading
@@ -13,6 +15,7 @@ from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .options import add_arguments as add_client_arguments
 from .options import make_connector
+from .terminal import note, printable
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,18 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.transports is not None:
         more["transports"] = arguments.transports.split(",")
     if arguments.reconnect:
-        more["on_reconnect"] = lambda client: _note(f"connected again by {client.transport}")
+        more["on_reconnect"] = lambda client: note(f"connected again by {client.transport}")
     try:
         connector = make_connector(arguments, **more)
     except ConfigurationError as error:
-        _note(f"Cannot connect: {error}")
+        note(f"Cannot connect: {error}")
         return 1
     return asyncio.run(_talk(connector, arguments.linger))
-
-
-def _note(text: str) -> None:
-    """Say something of the connection, apart from what comes over it."""
-    print(text, file=sys.stderr, flush=True)
 
 
 async def _talk(connector: connect, linger: float) -> int:
@@ -52,10 +50,10 @@ async def _talk(connector: connect, linger: float) -> int:
     try:
         client = await connector
     except ConnectError as error:
-        _note(f"Cannot connect: {error}")
+        note(f"Cannot connect: {error}")
         return 1
     took = (time.monotonic() - began) * 1000
-    _note(f"connected to {client.url} by {client.transport} in {took:.0f} ms; end with Ctrl-D")
+    note(f"connected to {client.url} by {client.transport} in {took:.0f} ms; end with Ctrl-D")
     async with client:
         heard = asyncio.Event()
         listening = asyncio.ensure_future(_listen(client, heard))
@@ -68,9 +66,12 @@ async def _talk(connector: connect, linger: float) -> int:
             try:
                 await task
             except ConnectionClosed as closed:
-                _note(f"closed: {closed.code} {closed.reason}")
+                note(f"closed: {closed.code} {closed.reason}")
                 # What the server has closed is as good an end as any; what broke off is none.
                 return 1 if closed.code == 1006 else 0
+            except UnicodeError as error:
+                note(f"the input cannot be read: {error}")
+                return 1
     return 0
 
 
@@ -79,22 +80,24 @@ async def _listen(client: SockJSClient, heard: asyncio.Event) -> None:
         message = await client.recv()
         heard.set()
         text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
-        if sys.stdout.isatty() and not text.isprintable():
-            # A terminal would obey what is in it.
-            text = ascii(text)[1:-1]
-        print(text, flush=True)
+        if sys.stdout.isatty():
+            text = printable(text)
+        # A message may have lone surrogates, for which no encoding has bytes.
+        print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 
 
 async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> None:
-    lines: asyncio.Queue[str] = asyncio.Queue(100)
+    lines: asyncio.Queue[str | UnicodeError] = asyncio.Queue(100)
     loop = asyncio.get_running_loop()
 
-    def hand_over(line: str) -> None:
+    def hand_over(line: str | UnicodeError) -> None:
         asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
 
     # A thread that is not waited for: nothing ends the reading of a terminal from outside.
     threading.Thread(target=_read, args=(hand_over,), daemon=True).start()
     while line := await lines.get():
+        if isinstance(line, UnicodeError):
+            raise line
         await client.send(line.removesuffix("\n"))
     while True:
         heard.clear()
@@ -105,11 +108,14 @@ async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> N
             return
 
 
-def _read(hand_over: Callable[[str], None]) -> None:
-    """Hand over each line of the input, and an empty one at its end."""
-    try:
-        while line := sys.stdin.readline():
-            hand_over(line)
-        hand_over("")
-    except (RuntimeError, asyncio.CancelledError):
-        return  # the conversation is over
+def _read(hand_over: Callable[[str | UnicodeError], None]) -> None:
+    """Hand over each line of the input, and an empty one at its end, or why there is no more to be had of it."""
+    # The conversation may be over before the input is.
+    with contextlib.suppress(RuntimeError, concurrent.futures.CancelledError):
+        try:
+            while line := sys.stdin.readline():
+                hand_over(line)
+        except UnicodeError as error:
+            hand_over(error)
+        else:
+            hand_over("")

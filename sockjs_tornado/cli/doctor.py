@@ -10,10 +10,11 @@ from typing import Final
 from ..client.multi import Multi
 from ..client.options import Options, Place
 from ..exceptions import ConfigurationError
-from .checks import Finding, Level, check_info, check_patience, check_stickiness, check_transports
+from .checks import Finding, Level, check_info, check_patience, check_stickiness, check_transports, follow
 from .options import add_arguments as add_client_arguments
 from .options import make_connector
 from .probe import Prober
+from .terminal import printable
 
 __all__ = ["add_arguments", "run"]
 
@@ -63,6 +64,7 @@ async def _examine(place: Place, given: Options, arguments: argparse.Namespace) 
         prober = Prober(place, given, multi)
         info, findings = await check_info(prober, arguments.timeout)
         if info is not None:
+            prober = follow(prober, info)
             findings += await check_transports(prober, TRANSPORTS, info, arguments.timeout)
             findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:
@@ -77,7 +79,7 @@ def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     width = max(len(finding.subject) for finding in findings)
     advised: set[str] = set()
     for finding in findings:
-        print(f"  {_MARKS[finding.level]:4}  {finding.subject:{width}}  {finding.text}")
+        print(printable(f"  {_MARKS[finding.level]:4}  {finding.subject:{width}}  {finding.text}"))
         if finding.advice and finding.advice not in advised:
             advised.add(finding.advice)
             indent = " " * (width + 10)

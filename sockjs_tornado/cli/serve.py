@@ -121,8 +121,8 @@ def _make_router(options: argparse.Namespace) -> SockJSRouter:
     if options.origins is not None:
         single = options.origins in ("*", "same-origin")
         settings["allowed_origins"] = options.origins if single else options.origins.split(",")
-    if options.processes > 1:
-        settings.setdefault("transports", list(_STATELESS))
+    if options.processes > 1 and not set(settings.setdefault("transports", list(_STATELESS))) <= set(_STATELESS):
+        raise ConfigurationError(f"--processes: more than one are for {' and '.join(_STATELESS)} alone")
     options.prefix = options.prefix or (f"/{options.connection}" if options.connection in _BUILT_IN else "/sockjs")
     connection = _BUILT_IN.get(options.connection) or _load(options.connection)
     return SockJSRouter(connection, options.prefix, settings)

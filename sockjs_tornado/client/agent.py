@@ -96,6 +96,8 @@ class Agent:
         trusted = ssl.get_default_verify_paths()
         if options.ca_file is not None:
             request.setopt(pycurl.CAINFO, str(options.ca_file))
+            # That of a distribution's libcurl would be trusted, too.
+            request.unsetopt(pycurl.CAPATH)
         else:
             if trusted.cafile:
                 request.setopt(pycurl.CAINFO, trusted.cafile)

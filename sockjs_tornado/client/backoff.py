@@ -21,7 +21,7 @@ class Backoff:
     drops them at once is asked ever more slowly.
 
     Attributes:
-        initial: Seconds of the first pause. Default 0.5.
+        initial: Seconds of the first pause, above 0. Default 0.5.
         factor: By what each pause is longer than the one before it, at least 1. Default 2.
         maximum: Seconds that no pause exceeds. Default 30.
         jitter: Share of a pause that is random, from 0 to 1: a pause lasts from ``(1 - jitter)`` times its length to
@@ -40,9 +40,9 @@ class Backoff:
 
     def __post_init__(self) -> None:
         for name, takes, fits in (
-            ("initial", "a number of seconds, 0 or more", _is_number(self.initial) and self.initial >= 0),
+            ("initial", "a number of seconds above 0", _is_number(self.initial) and self.initial > 0),
             ("factor", "a number, 1 or more", _is_number(self.factor) and self.factor >= 1),
-            ("maximum", "a number of seconds, 0 or more", _is_number(self.maximum) and self.maximum >= 0),
+            ("maximum", "a number of seconds above 0", _is_number(self.maximum) and self.maximum > 0),
             ("jitter", "a number from 0 to 1", _is_number(self.jitter) and 0 <= self.jitter <= 1),
             ("attempts", "a number above 0, or None", self.attempts is None or self._is_count(self.attempts)),
         ):

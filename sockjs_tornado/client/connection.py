@@ -26,8 +26,9 @@ _CLEAN = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 #: Bytes that a websocket's close frame has for the reason (RFC 6455, section 5.5).
 _REASON_BYTES = 123
 
-# The client whose `on_reconnect` runs here: what that sends goes before all that waits.
-_resyncing: contextvars.ContextVar["SockJSClient | None"] = contextvars.ContextVar("resyncing", default=None)
+# Which `on_reconnect` runs here: what that sends goes before all that waits. Tasks that it has started inherit it, and
+# have no more of it once it is through.
+_resyncing: contextvars.ContextVar[object] = contextvars.ContextVar("resyncing", default=None)
 
 
 class SockJSClient:
@@ -51,6 +52,8 @@ class SockJSClient:
         #: Whether there is no session, and a new one is waited for.
         self._away = False
         self._resync: asyncio.Task[None] | None = None
+        #: What tells the `on_reconnect` that runs from those before it; None while none does.
+        self._resync_token: object = None
         self._closing: tuple[int, str] | None = None
         self._end: tuple[int, str] | None = None
         self._cause: BaseException | None = None
@@ -155,7 +158,7 @@ class SockJSClient:
         """
         if not isinstance(message, str):
             raise TypeError(f"a message is str, not {type(message).__name__}")
-        if _resyncing.get() is self:
+        if self._is_resyncing:
             await self._wait_room()
             self._outbox.put(message)
             return
@@ -192,7 +195,7 @@ class SockJSClient:
         self._outbox.filled.set()
         runner = self._runner
         assert runner is not None
-        if self._resync is not None and _resyncing.get() is self:
+        if self._is_resyncing:
             return
         if self._away:
             runner.cancel()
@@ -309,21 +312,38 @@ class SockJSClient:
 
     async def _set_up(self, session: ClientSession) -> None:
         """Let the application set up a new session, before anything else is sent in it."""
-        _resyncing.set(self)
+        token = self._resync_token = object()
+        _resyncing.set(token)
+        failure: BaseException | None = None
         try:
             if self._options.on_reconnect is not None:
                 result = self._options.on_reconnect(self)
                 if inspect.isawaitable(result):
                     await result
         except Exception as error:
-            if session.over is None:
-                self._failed = True
-                self._cause = error
-                session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
-                self._outbox.filled.set()
+            failure = error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Of something that it waited for.
+            failure = error
+        finally:
+            if self._resync_token is token:
+                self._resync_token = None
+        if session.over is not None:
+            return
+        if failure is None:
+            self._usable.set()
         else:
-            if session.over is None:
-                self._usable.set()
+            self._failed = True
+            self._cause = failure
+            session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
+            self._outbox.filled.set()
+
+    @property
+    def _is_resyncing(self) -> bool:
+        return self._resync_token is not None and _resyncing.get() is self._resync_token
 
     async def _stop_resync(self) -> None:
         if self._resync is not None:

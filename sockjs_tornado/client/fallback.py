@@ -19,7 +19,7 @@ from .options import Options, Place
 from .session import ClientSession, OpenFailed
 from .websocket import WebSocketSession
 
-__all__ = ["Info", "open_session", "time_for_transport"]
+__all__ = ["Info", "follow_base", "open_session", "time_for_transport"]
 
 #: Round trips that a transport needs until it is open.
 _ROUND_TRIPS = 2
@@ -102,11 +102,21 @@ async def _ask(agent: Agent, place: Place) -> Info:
     if not isinstance(said, dict):
         raise FetchFailed("the answer is no JSON object")
     base = said.get("base_url")
-    return Info(said.get("websocket") is not False, _follow(place, base) if base else place, round_trip)
+    return Info(said.get("websocket") is not False, follow_base(place, base), round_trip)
 
 
-def _follow(place: Place, base: object) -> Place:
-    """Return where the server wants its clients to go on."""
+def follow_base(place: Place, base: object) -> Place:
+    """Return where the server wants its clients to go on.
+
+    Args:
+        place: Where they have asked.
+        base: What ``/info`` calls ``base_url``.
+
+    Raises:
+        FetchFailed: It is no address, or one that is less safe.
+    """
+    if not base:
+        return place
     try:
         there = Place.parse(urljoin(place.url, base)) if isinstance(base, str) else None
     except (ConfigurationError, ValueError):

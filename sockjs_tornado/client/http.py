@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,10 @@ class HttpSession(ClientSession):
         self._multi.bring(self._receiver, self._take)
         self._sender = agent.make(place, f"{path}/xhr_send", [("Content-Type", "text/plain; charset=UTF-8")])
         self._multi.bring(self._sender, lambda chunk: None)
+        if options.heartbeat_timeout is not None:
+            # A server that takes nothing, or has no answer, for so long is lost.
+            self._sender.setopt(pycurl.LOW_SPEED_LIMIT, 1)
+            self._sender.setopt(pycurl.LOW_SPEED_TIME, math.ceil(options.heartbeat_timeout))
         self._sent: asyncio.Future[None] | None = None
         # Requests that have left, of which libcurl makes no second attempt.
         self._left: set[Any] = set()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import secrets
+from urllib.parse import quote
 
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
 from .exchange import Exchange, Service
@@ -40,8 +41,8 @@ def _policy(sockjs_url: str) -> str:
     frame it, as this is what it is for.
     """
     path = sockjs_url.partition("?")[0].partition("#")[0]
-    # In a policy, these two stand between its parts.
-    path = path.replace(";", "%3B").replace(",", "%2C")
+    # In a policy, ";" and "," stand between its parts.
+    path = quote(path, safe="%/:?#[]@!$&()*+=~")
     # A source has no path of its own without a host.
     source = "'self'" if path.startswith("/") and not path.startswith("//") else path.removeprefix("//")
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
@@ -102,14 +103,15 @@ class Iframe(Page):
         url = server.settings.sockjs_url.replace("&", "&amp;")
         self._body = _IFRAME.replace("SCRIPT", _SCRIPT).replace("SOCKJS_URL", url).encode()
         self._policy = ("Content-Security-Policy", _policy(server.settings.sockjs_url))
-        self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
+        # Copies that were kept under another policy are not as good.
+        self._etag = f'"{hashlib.sha256(self._body + self._policy[1].encode()).hexdigest()[:32]}"'
 
     def serve(self, exchange: Exchange) -> None:
         """Send the page, or say that the client has it."""
-        headers = [*cache_headers(), ("ETag", self._etag)]
+        headers = [self._policy, *cache_headers(), ("ETag", self._etag)]
         known = exchange.header("If-None-Match")
         if known.strip() == "*" or self._etag in known:
             exchange.respond(304, headers)
         else:
             content_type = ("Content-Type", "text/html; charset=UTF-8")
-            exchange.respond(200, [content_type, self._policy, *headers], self._body)
+            exchange.respond(200, [content_type, *headers], self._body)

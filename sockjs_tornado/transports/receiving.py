@@ -233,7 +233,7 @@ class ReceivingEndpoint(Endpoint):
             # What it took from the session would be lost. Clients abort requests when they end, so the access log, the
             # only reader of the answer, is told of nothing wrong.
             session = self.server.container.get(exchange.session_id)
-            if session is not None and session.is_known_to(exchange.remote_ip, exchange.header("Origin")):
+            if session is not None and not session.foreign(exchange.remote_ip, exchange.header("Origin")):
                 session.interrupt()
             exchange.respond(204, self.headers(exchange, NO_CACHE))
             return None

@@ -32,7 +32,7 @@ class SendingEndpoint(Endpoint):
         # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
         # them elsewhere.
         is_over = session is not None and session.is_closed and container.draining
-        if session is None or is_over or not session.is_known_to(exchange.remote_ip, exchange.header("Origin")):
+        if session is None or is_over or not session.takes_from(exchange.remote_ip, exchange.header("Origin")):
             exchange.respond(404, self.headers(exchange, NO_CACHE))
             return None
         settings = self.server.settings

@@ -19,7 +19,7 @@ def test_there_are_as_many_as_attempts() -> None:
     assert list(Backoff(initial=1, factor=1, jitter=0, attempts=3).delays()) == [1, 1, 1]
 
 
-@given(st.floats(0, 100), st.floats(1, 1e300), st.floats(0, 100), st.floats(0, 1))
+@given(st.floats(0.001, 100), st.floats(1, 1e300), st.floats(0.001, 100), st.floats(0, 1))
 def test_a_pause_is_never_longer_than_told(initial: float, factor: float, maximum: float, jitter: float) -> None:
     backoff = Backoff(initial=initial, factor=factor, maximum=maximum, jitter=jitter, attempts=20)
     length = min(initial, maximum)
@@ -37,6 +37,8 @@ def test_jitter_is_random() -> None:
     ("name", "value"),
     [
         ("initial", -1),
+        ("initial", 0),
+        ("maximum", 0),
         ("initial", "1"),
         ("factor", 0.5),
         ("factor", True),

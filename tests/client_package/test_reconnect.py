@@ -132,6 +132,53 @@ async def test_a_failing_on_reconnect_ends_the_connection(serve: Serve, dial: Di
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+async def test_what_on_reconnect_has_started_waits_like_all_others(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    """Once it is through, a task of its own goes before nobody in a later session, and its close() is one."""
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    between = await link(server)
+    go, tasks = asyncio.Event(), []
+
+    async def work(client: SockJSClient) -> None:
+        await go.wait()
+        await client.send("work")
+        await client.close()
+
+    async def log_in(client: SockJSClient) -> None:
+        if not tasks:
+            tasks.append(asyncio.create_task(work(client)))
+        else:
+            # The other task has its turn meanwhile.
+            go.set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        await client.send("login")
+
+    client = await dial(between, "websocket", reconnect=SOON, on_reconnect=log_in)
+    await journal.connection()
+    for _ in range(2):
+        between.cut()
+        connection = await journal.connection()
+        assert await connection.message() == "login"
+    assert await connection.message() == "work"
+    await within(tasks[0])
+    assert (client.is_closed, client.close_code) == (True, 1000)
+
+
+async def test_a_cancelled_wait_within_on_reconnect_is_its_failure(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    async def set_up(client: SockJSClient) -> None:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.cancel()
+        await waiting
+
+    between = await link(await serve(SockJSRouter(Echo, "/echo")))
+    client = await dial(between, "websocket", reconnect=SOON, on_reconnect=set_up)
+    between.cut()
+    with pytest.raises(ConnectionClosed) as closed:
+        await within(client.recv())
+    assert (closed.value.code, type(closed.value.__cause__)) == (1011, asyncio.CancelledError)
+
+
 async def test_a_session_may_end_while_on_reconnect_runs(serve: Serve, dial: Dial, link: MakeLink) -> None:
     journal = Journal()
     between = await link(await serve(SockJSRouter(journal, "/echo")))

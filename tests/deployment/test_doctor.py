@@ -2,13 +2,20 @@
 
 import asyncio
 import json
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tornado.httpserver
+from application import Echo
 from client import within
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from sockjs_tornado import SockJSRouter
 
 from .conftest import Front
 from .proxies import Node, node, proxy
@@ -109,7 +116,7 @@ async def test_what_is_wrong_with_nginx_is_said(what: str, two_nodes: list[Node]
     complaints = ["upstream timed out", "upstream server temporarily disabled"] if what == "impatience" else []
     with proxy("nginx", "path", two_nodes, tmp_path, changes=changes, complaints=complaints) as port:
         wait = ("--wait", "20") if what == "impatience" else ()
-        code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--timeout", "3", *wait)
+        code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--timeout", "5", *wait)
     found = bad(findings)
     assert code == 1
     assert set(found) == set(expected), findings
@@ -123,6 +130,92 @@ async def test_haproxy_without_patience_is_seen_through(two_nodes: list[Node], t
         code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--wait", "20")
     assert code == 1
     assert set(bad(findings)) == {f"{name}, silent" for name in LASTING}
+
+
+class Site:
+    """Something like a SockJS service, on a port of loopback.
+
+    Args:
+        handlers: Those of its URLs below `/echo`.
+        router: Serves what none of them does.
+    """
+
+    def __init__(self, handlers: dict[str, type[RequestHandler]], router: SockJSRouter | None = None) -> None:
+        urls: list[Any] = [(f"/echo{path}", handler) for path, handler in handlers.items()]
+        urls += router.urls if router is not None else []
+        self._server = tornado.httpserver.HTTPServer(Application(urls, log_function=lambda handler: None))
+        sockets = bind_sockets(0, "127.0.0.1")
+        self._server.add_sockets(sockets)
+        self.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/echo"
+
+    async def close(self) -> None:
+        """Stop."""
+        self._server.stop()
+        await self._server.close_all_connections()
+
+
+class BadGateway(RequestHandler):
+    """What a proxy says when it reaches nobody."""
+
+    def post(self) -> None:
+        self.set_status(502)
+
+
+class Elsewhere(RequestHandler):
+    """Sends clients to where nobody is."""
+
+    def get(self) -> None:
+        self.set_header("Access-Control-Allow-Origin", self.request.headers.get("Origin", "*"))
+        self.set_header("Cache-Control", "no-store")
+        self.write({"websocket": True, "base_url": "http://127.0.0.1:1/echo", "entropy": random.getrandbits(32)})
+
+
+async def test_sending_that_fails_otherwise_is_not_called_sticky() -> None:
+    site = Site({"/.*/xhr_send": BadGateway}, SockJSRouter(Echo, "/echo"))
+    code, findings = await examine(site.url)
+    await site.close()
+    assert code == 1
+    assert bad(findings) == {"sending": "xhr_send: status 502; Nothing can be sent over HTTP."}
+
+
+async def test_where_the_server_sends_its_clients_is_what_is_examined() -> None:
+    site = Site({"/info": Elsewhere})
+    code, findings = await examine(site.url)
+    await site.close()
+    assert code == 1
+    assert set(bad(findings)) == set(TRANSPORTS)
+
+
+async def test_a_session_lasts_as_long_as_the_doctor_takes() -> None:
+    """However slow the line is: somebody listens meanwhile."""
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 1})
+
+    class Slow(RequestHandler):
+        async def post(self, session: str) -> None:
+            await asyncio.sleep(0.2)
+            self.set_status(204 if router.get_session(session) else 404)
+
+    site = Site({"/.*/(.*)/xhr_send": Slow}, router)
+    code, findings = await examine(site.url)
+    await site.close()
+    assert (code, bad(findings)) == (0, {})
+    await router.close()
+
+
+@pytest.mark.parametrize(("origin", "level"), [("https://a.example", "good"), ("https://b.example", "bad")])
+async def test_the_page_s_own_origin_is_what_cors_is_about(
+    two_nodes: list[Node], tmp_path: Path, origin: str, level: str
+) -> None:
+    changes = [
+        (
+            "gzip off;",
+            "gzip off; proxy_hide_header Access-Control-Allow-Origin; "
+            "add_header Access-Control-Allow-Origin https://a.example;",
+        )
+    ]
+    with proxy("nginx", "path", two_nodes, tmp_path, changes=changes) as port:
+        _, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--origin", origin)
+    assert findings["CORS"]["level"] == level
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,7 @@ async def test_the_iframe_page_is_served_to_the_byte(serve: Serve, connect: Conn
         ("http://localhost:8080/s.js", "http://localhost:8080/s.js"),
         ("//cdn.example/s.js", "cdn.example/s.js"),
         ("https://cdn.example/a;b,c.js", "https://cdn.example/a%3Bb%2Cc.js"),
+        ("https://cdn.example/%41/ключ.js", "https://cdn.example/%41/%D0%BA%D0%BB%D1%8E%D1%87.js"),
     ],
 )
 async def test_the_iframe_page_runs_scripts_of_one_source(
@@ -219,6 +220,7 @@ async def test_a_page_that_the_client_has_is_not_sent_again(
     for absent in ("Content-Type", "Content-Length", "Transfer-Encoding", "Last-Modified", "Set-Cookie"):
         assert absent not in response
     assert response["ETag"] == etag
+    assert response["Content-Security-Policy"].startswith("default-src 'none'; ")
     assert response["Cache-Control"] == f"public, max-age={YEAR}"
     assert "Expires" in response
     if version == "HTTP/1.1":
