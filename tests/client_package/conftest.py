@@ -175,9 +175,9 @@ def status(code: int) -> Answer:
     return answer
 
 
-async def hang(handler: tornado.web.RequestHandler) -> None:
+async def hang(handler: Any) -> None:
     """Do not answer."""
-    await asyncio.Event().wait()
+    await handler.gone.wait()
 
 
 @pytest.fixture
@@ -194,6 +194,12 @@ async def stub() -> AsyncIterator[Callable[..., Awaitable[Stub]]]:
         info = {} if info is None else info
 
         class Handler(tornado.web.RequestHandler):
+            def initialize(self) -> None:
+                self.gone = asyncio.Event()
+
+            def on_connection_close(self) -> None:
+                self.gone.set()
+
             async def get(self, path: str, name: str) -> None:
                 running.requests.append(name)
                 running.headers.append(self.request.headers)
