@@ -90,6 +90,15 @@ class SockJSHandler(RequestHandler):
         else:
             self.respond(status_code, [])
 
+    def _request_summary(self) -> str:
+        """Return what the access log says of the request: not the id of a session, which is its client's secret."""
+        path, separator, query = (self.request.uri or "").partition("?")
+        if any((*self.path_args, *self.path_kwargs.values())):
+            parts = path.split("/")
+            parts[-2] = "***"
+            path = "/".join(parts)
+        return f"{self.method} {path}{separator}{query} ({self.request.remote_ip})"
+
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what is the server's fault alone."""
         if not isinstance(value, HTTPError):

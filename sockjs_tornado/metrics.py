@@ -19,6 +19,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+try:
+    import prometheus_client  # noqa: F401 - what follows needs it
+except ImportError as error:
+    raise ImportError(
+        f'sockjs_tornado.metrics needs prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
+        name=error.name,
+    ) from error
+
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder

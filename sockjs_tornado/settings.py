@@ -94,6 +94,16 @@ def _rate(value: Any) -> bool:
     return value is None or _positive(value)
 
 
+def _hint(name: str, value: Any) -> str:
+    """Return what may be wrong with a value, where that is not easily seen."""
+    if name not in ("allowed_origins", "websocket_allow_origin"):
+        return ""
+    if isinstance(value, str) and _ORIGIN.fullmatch(value):
+        return f"; put it in a list: [{value!r}]"
+    wrong = [origin for origin in value if not _origins([origin])] if _is_list(value) else []
+    return f"; {_written(wrong[0])} is none: scheme and host, without a slash behind them" if wrong else ""
+
+
 def _option(default: Any, takes: str, check: _Check) -> Any:
     return dataclasses.field(default=default, metadata={"takes": takes, "check": check})
 
@@ -139,6 +149,7 @@ class _Checked:
             if not field.metadata["check"](value):
                 raise ConfigurationError(
                     f"{field.name}: got {_written(value)} ({type(value).__name__}), takes {field.metadata['takes']}"
+                    f"{_hint(field.name, value)}"
                 )
 
     @classmethod

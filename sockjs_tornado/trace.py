@@ -2,10 +2,12 @@
 
 ``SOCKJS_TRACE=1`` in the environment writes them to standard error, with the beginnings of what is said::
 
+    1 websocket receiver attached
     1 websocket CONNECTING becomes OPEN
     1 websocket < o
-    1 websocket > ["hello"]
+    1 websocket > hello
     1 websocket < a["hello"]
+    1 websocket receiver lost 1006 Connection lost
     1 websocket ends 1006 Connection lost
     1 websocket OPEN becomes CLOSING
 
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 #: Characters of a line beyond which what is said is cut.
 _WIDTH: Final = 100
 
-_TO_TERMINAL: Final = os.environ.get("SOCKJS_TRACE", "") not in ("", "0")
+_TO_TERMINAL: Final = os.environ.get("SOCKJS_TRACE", "").lower() not in ("", "0", "no", "off", "false")
 
 if _TO_TERMINAL:
     _handler = logging.StreamHandler()
@@ -99,8 +101,11 @@ class _Traced(Session):
 
     def lose(self, receiver: Receiver, *why: Any) -> None:
         """Hear that a receiver was cut off."""
-        self.trace(f"receiver lost{_said(*why)}")
-        super().lose(self._current(receiver), *why)
+        current = self._current(receiver)
+        # What is told of one that was let go before is its end.
+        if current is self._receiver:
+            self.trace(f"receiver lost{_said(*why)}")
+        super().lose(current, *why)
 
     def pause(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full."""

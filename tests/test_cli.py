@@ -97,10 +97,13 @@ async def test_origins_and_settings_are_taken(run: Run, join: Join) -> None:
     peer.vanish()
 
 
-def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
+def refused(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command that does not come to anything."""
     command = [sys.executable, "-W", "error", "-m", "sockjs_tornado", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (ROOT, path))))}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT, env=environment
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,10 +119,17 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--processes", "0"), "--processes: got 0, takes 1 or more"),
         (("--processes", "2", "--set", 'transports=["xhr"]'), "--processes: more than one are for websocket and"),
         (("--prefix", "("), "prefix: got '('"),
+        (("--port", "99999"), "--port: got 99999, takes 0 to 65535"),
+        (("--origins", "*", "--set", "allowed_origins=same-origin"), "--origins: allowed_origins is set as well"),
+        (
+            ("programs_that_fail.Class",),
+            "programs_that_fail.Class: programs_that_fail is there, but not what",
+        ),
     ],
 )
-def test_what_cannot_be_served_is_said(arguments: tuple[str, ...], why: str) -> None:
-    ended = refused("serve", "--port", "0", *arguments)
+def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
+    (tmp_path / "programs_that_fail.py").write_text("import no_such_module")
+    ended = refused("serve", "--port", "0", *arguments, path=tmp_path)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"Cannot serve: {why}")
     assert ended.stderr.count("\n") == 1
@@ -130,7 +140,9 @@ def test_a_port_that_is_taken_is_said(more: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = refused("serve", "--port", str(taken.getsockname()[1]), *more)
     assert ended.returncode == 1
-    assert "Address already in use" in ended.stderr
+    assert ended.stderr.startswith("Cannot listen on 127.0.0.1, port ")
+    # What else there may be said is Tornado's, which leaves a socket behind.
+    assert ": Address already in use\n" in ended.stderr
 
 
 async def test_several_processes_share_the_port(run: Run, join: Join) -> None:
@@ -147,6 +159,22 @@ def workers_of(pid: int) -> list[int]:
     """Return the processes that a process has started to serve."""
     started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in started if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -> None:
+    """A signal is passed on once: a second one would end the draining of those that take longer."""
+    program = run("--processes", "2", "--set", "disconnect_delay=1")
+    peers = [join(at(program), "websocket", prefix="/echo") for _ in range(20)]
+    for peer in peers:
+        assert await peer.frame() == "o"
+    program.ask_to_stop()
+    for peer in peers:
+        while (frame := await peer.frame()) == "h":
+            pass
+        assert frame == 'c[1012,"Service restart"]'
+        peer.vanish()
+    ended = await asyncio.to_thread(program.wait)
+    assert (ended.status, ended.errors) == (0, "")
 
 
 def test_all_processes_end_with_one_of_them() -> None:
@@ -187,14 +215,14 @@ async def test_lines_are_messages(run: Run, transport: str) -> None:
 
 async def test_what_is_no_text_is_shown_as_json_and_the_end_is_told(run: Run) -> None:
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="json\nbye\n")
-    assert (ended.status, ended.output) == (0, '{"a": [1]}\n')
+    assert (ended.status, ended.output) == (1, '{"a": [1]}\n')
     assert ended.errors.endswith("closed: 4000 Bye\n")
 
 
 async def test_nothing_that_comes_does_things_to_a_terminal(run: Run) -> None:
     """Nor does what no encoding has bytes for end it."""
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="rude\n")
-    assert (ended.status, ended.output) == (0, "a\\ud800b\n")
+    assert (ended.status, ended.output) == (1, "a\\ud800b\n")
     assert ended.errors.endswith("closed: 4001 \\x1b]0;owned\\x07\n")
 
 
@@ -203,6 +231,37 @@ async def test_an_input_that_is_no_text_is_said(run: Run, monkeypatch: pytest.Mo
     ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
     assert ended.status == 1
     assert "the input cannot be read: 'utf-8' codec can't decode byte 0xff" in ended.errors
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout"])
+async def test_an_end_of_the_terminal_s_own_is_quiet(run: Run, closed: str) -> None:
+    url = f"http://127.0.0.1:{run().ports[0]}/echo"
+    command = f'"{sys.executable}" -W error -m sockjs_tornado connect {url} --linger 0.5'
+    line = f"{command} <&-" if closed == "stdin" else f"(yes hello | head -2000; sleep 1) | {command} | head -1"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", line),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    output, errors = await within(process.communicate())
+    assert output == (b"" if closed == "stdin" else b"hello\n")
+    assert errors.count(b"\n") == 1, errors
+
+
+async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect", f"http://127.0.0.1:{run().ports[0]}/echo"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stderr is not None
+    assert b"connected to" in await within(process.stderr.readline())
+    process.send_signal(signal.SIGINT)
+    assert await within(process.wait()) == 130
+    assert await process.stderr.read() == b""
 
 
 async def test_a_connection_that_breaks_off_is_an_error(run: Run) -> None:
@@ -240,6 +299,7 @@ def relay(listener: socket.socket, port: int) -> None:
         (("127.0.0.1:1",), "Cannot connect: url: "),
         (("http://host/x", "--transports", "udp"), "Cannot connect: transports: there is no 'udp'"),
         (("http://host/x", "--header", "x"), "Cannot connect: --header: got 'x', takes NAME:VALUE"),
+        (("http://host/x", "--linger", "0"), "Cannot connect: --linger: takes a number of seconds above 0"),
     ],
 )
 def test_what_cannot_be_connected_to_is_said(arguments: tuple[str, ...], why: str) -> None:

@@ -600,6 +600,31 @@ async def test_a_form_is_taken_over_tls(
     assert (await client.ask("GET", "/echo/000/abc/jsonp?c=cb")).body == b'/**/cb("a[\\"x\\"]");\r\n'
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "logged_as"),
+    [
+        ("GET", "/echo/info?t=1", "GET /echo/info?t=1"),
+        ("POST", "/echo/000/secret/xhr?t=1", "POST /echo/000/***/xhr?t=1"),
+        ("POST", "/echo/000/secret/xhr_send", "POST /echo/000/***/xhr_send"),
+        ("GET", "/echo/000/secret/jsonp?c=f", "GET /echo/000/***/jsonp?c=f"),
+        ("DELETE", "/echo/000/secret/websocket", "DELETE /echo/000/***/websocket"),
+    ],
+)
+async def test_the_access_log_tells_no_session_id(
+    serve: Serve, connect: Connect, method: str, path: str, logged_as: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 99}))
+    lines = []
+    server.http.request_callback.settings["log_function"] = lambda handler: lines.append(handler._request_summary())
+    client = await connect(server)
+    await client.ask(method, path, body=b"" if method == "POST" else None)
+    assert lines == [f"{logged_as} (127.0.0.1)"]
+    if method == "POST":
+        # A body that is refused before it is read, too.
+        await (await connect(server)).ask(method, path, body=b"x" * 100)
+        assert lines[1:] == [f"{logged_as} (127.0.0.1)"]
+
+
 async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join: Join, logged: LogWatch) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))

@@ -134,9 +134,9 @@ ALLOWED = {
     ),
     "cli.options": Allowed("client exceptions"),
     "cli.doctor": Allowed("cli.* client.* exceptions", effects="asyncio"),
-    "cli.connect": Allowed("cli.options cli.terminal client exceptions", effects="asyncio concurrent threading"),
+    "cli.connect": Allowed("cli.options cli.terminal client exceptions", effects="asyncio os threading"),
     "cli.serve": Allowed(
-        "connection exceptions protocol router serving settings",
+        "cli.terminal connection exceptions protocol router serving settings",
         outside="tornado.netutil tornado.web uvloop",
         effects="asyncio multiprocessing multiprocessing.connection os signal socket threading",
     ),

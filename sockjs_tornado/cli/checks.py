@@ -26,6 +26,9 @@ ORIGIN: Final = "https://doctor.invalid"
 #: Requests of one session, each on a connection of its own, by which stickiness is seen.
 _TRIES: Final = 12
 
+#: Seconds by which streams may open later than polls. Where small pieces wait for more, it is 0.2, mostly.
+_HELD_BACK: Final = 0.15
+
 #: What a message that was taken is answered with.
 _TAKEN: Final = (200, 204)
 
@@ -34,6 +37,8 @@ _BUFFERED = (
     "proxy_http_version 1.1;` for this location, and X-Accel-Buffering must not be ignored. HAProxy: `option "
     "http-no-delay`. Clients fall back to polling."
 )
+_DELAYED = "Each frame of a stream waits for more to come. HAProxy: `option http-no-delay`; elsewhere, TCP_NODELAY."
+_REFUSED = "/info may be asked, so it is no matter of origins: a proxy lets this method or path not through."
 _NO_UPGRADE = (
     "A proxy does not pass the upgrade on. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
@@ -92,15 +97,13 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     first = answers[0]
     if first.failure:
         why = first.failure if first.failure != "left" else f"no answer in {seconds:g} s"
-        return None, [Finding(Level.BAD, "/info", why, "Is the address right, and does the server run?")]
+        advice = "Is the address right, http:// or https:// included, and does the server run?"
+        return None, [Finding(Level.BAD, "/info", why, advice)]
     if first.status == 403 and origin:
         return await _ask_as_nobody(prober, seconds)
     info = _object(first)
     if first.status != 200 or info is None:
-        what = f"status {first.status}" if first.status != 200 else "the answer is no JSON object"
-        return None, [
-            Finding(Level.BAD, "/info", what, "Is this the address of a SockJS service, its prefix included?")
-        ]
+        return None, [_no_service(first, named)]
     try:
         follow_base(prober.place, info.get("base_url"))
     except FetchFailed as error:
@@ -112,6 +115,21 @@ def follow(prober: Prober, info: dict[str, Any]) -> Prober:
     """Return what asks where the server wants its clients to go on (``base_url``)."""
     place = follow_base(prober.place, info.get("base_url"))
     return prober if place == prober.place else Prober(place, prober.options, prober.multi)
+
+
+def _no_service(answer: Answer, origin: str | None) -> Finding:
+    """Return what is wrong with an answer of ``/info``."""
+    status = answer.status
+    advice = "Is this the address of a SockJS service, its prefix included?"
+    if status == 200:
+        return Finding(Level.BAD, "/info", "the answer is no JSON object", advice)
+    if 300 <= status < 400:
+        advice = f"Clients follow no redirects: give the address itself ({answer.field('location')})."
+    elif status == 403 and origin:
+        advice = f"The server does not let pages of {origin} in (allowed_origins)."
+    elif status in (502, 503, 504):
+        advice = "A proxy does not reach the server, or the server lets nobody in for now."
+    return Finding(Level.BAD, "/info", f"status {status}", advice)
 
 
 async def _ask_as_nobody(prober: Prober, seconds: float) -> tuple[dict[str, Any] | None, list[Finding]]:
@@ -200,11 +218,17 @@ _HTTP: Final = {
 async def check_transports(prober: Prober, names: Sequence[str], info: dict[str, Any], seconds: float) -> list[Finding]:
     """Open a session on each transport, one after the other."""
     findings = []
+    opened: dict[str, float] = {}
     for name in names:
         if name == "websocket":
             findings.append(await _try_websocket(prober, info, seconds))
         else:
-            findings.append(await _try_http(prober, name, seconds))
+            findings.append(await _try_http(prober, name, seconds, opened))
+    polled = min((took for name, took in opened.items() if not _HTTP[name].streams), default=None)
+    streamed = min((took for name, took in opened.items() if _HTTP[name].streams), default=None)
+    if polled is not None and streamed is not None and streamed - polled > _HELD_BACK:
+        text = f"streams open {_ms(streamed - polled)} later than polls: small pieces are held back"
+        findings.append(Finding(Level.NOTE, "delay", text, _DELAYED))
     return findings
 
 
@@ -217,7 +241,7 @@ def _receive(prober: Prober, name: str, session: str) -> Answer:
     return prober.ask(f"{session}/{name}{query}", method=kind.method, body=body, fields=fields)
 
 
-async def _try_http(prober: Prober, name: str, seconds: float) -> Finding:
+async def _try_http(prober: Prober, name: str, seconds: float, opened_after: dict[str, float]) -> Finding:
     kind = _HTTP[name]
     answer = _receive(prober, name, new_session())
     opened = await answer.until(kind.opened, seconds)
@@ -229,11 +253,12 @@ async def _try_http(prober: Prober, name: str, seconds: float) -> Finding:
         advice = "A proxy compresses answers, and gathers them for it. nginx: `gzip off;` for this location."
         return Finding(Level.BAD, name, f"the answer is packed ({packed})", advice)
     if opened:
+        opened_after[name] = took
         return Finding(Level.GOOD, name, f"open after {_ms(took)}")
     if answer.status == 404:
         return Finding(Level.NOTE, name, "not offered (404)")
     if answer.status == 403:
-        return Finding(Level.NOTE, name, "refused (403): this origin may not use it", "See --origin.")
+        return Finding(Level.BAD, name, "refused (403)", _REFUSED)
     if answer.status not in (0, 200):
         return Finding(Level.BAD, name, f"status {answer.status} after {_ms(answer.head_after)}")
     if ended:
@@ -261,7 +286,7 @@ async def _try_websocket(prober: Prober, info: dict[str, Any], seconds: float) -
         return Finding(Level.BAD, "websocket", f"cut off: {error}", _NO_UPGRADE)
     except HTTPClientError as error:
         if error.code == 403:
-            return Finding(Level.NOTE, "websocket", "refused (403): this origin may not use it", "See --origin.")
+            return Finding(Level.BAD, "websocket", "refused (403)", _REFUSED)
         return Finding(Level.BAD, "websocket", f"status {error.code} in place of an upgrade", _NO_UPGRADE)
     took = time.monotonic() - began
     websocket.close()

@@ -2,14 +2,14 @@
 
 import argparse
 import asyncio
-import concurrent.futures
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
@@ -18,6 +18,12 @@ from .options import make_connector
 from .terminal import note, printable
 
 __all__ = ["add_arguments", "run"]
+
+#: Lines that are read ahead.
+_LINES: Final = 100
+
+#: Close codes of an end at which nothing went wrong.
+_CLEAN: Final = (1000, 3000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Talk until the input or the connection ends; 1 where there is no connection, or it breaks off."""
+    """Talk until the input or the connection ends; 1 where there is no connection, or it ends with another code than
+    1000 or 3000."""
     more: dict[str, Any] = {"reconnect": arguments.reconnect}
     if arguments.transports is not None:
         more["transports"] = arguments.transports.split(",")
     if arguments.reconnect:
         more["on_reconnect"] = lambda client: note(f"connected again by {client.transport}")
     try:
+        if not 0 < arguments.linger < 86_400:
+            raise ConfigurationError("--linger: takes a number of seconds above 0")
         connector = make_connector(arguments, **more)
     except ConfigurationError as error:
         note(f"Cannot connect: {error}")
@@ -58,20 +67,33 @@ async def _talk(connector: connect, linger: float) -> int:
         heard = asyncio.Event()
         listening = asyncio.ensure_future(_listen(client, heard))
         speaking = asyncio.ensure_future(_speak(client, heard, linger))
-        done, left = await asyncio.wait((listening, speaking), return_when=asyncio.FIRST_COMPLETED)
+        tasks = (listening, speaking)
+        try:
+            done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # Ctrl-C
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
         for task in left:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        for task in done:
-            try:
-                await task
-            except ConnectionClosed as closed:
-                note(f"closed: {closed.code} {closed.reason}")
-                # What the server has closed is as good an end as any; what broke off is none.
-                return 1 if closed.code == 1006 else 0
-            except UnicodeError as error:
-                note(f"the input cannot be read: {error}")
+        outcomes = await asyncio.gather(*done, *left, return_exceptions=True)
+    for outcome in outcomes:
+        match outcome:
+            case ConnectionClosed():
+                note(f"closed: {outcome.code} {outcome.reason}")
+                return 0 if outcome.code in _CLEAN else 1
+            case UnicodeError():
+                note(f"the input cannot be read: {outcome}")
                 return 1
+            case BrokenPipeError():
+                # Whoever read our output has enough; Python shall not try once more at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            case asyncio.CancelledError():
+                continue
+            case BaseException():
+                raise outcome
     return 0
 
 
@@ -87,15 +109,18 @@ async def _listen(client: SockJSClient, heard: asyncio.Event) -> None:
 
 
 async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> None:
-    lines: asyncio.Queue[str | UnicodeError] = asyncio.Queue(100)
+    lines: asyncio.Queue[str | UnicodeError] = asyncio.Queue()
+    room = threading.Semaphore(_LINES)
     loop = asyncio.get_running_loop()
 
     def hand_over(line: str | UnicodeError) -> None:
-        asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+        room.acquire()
+        loop.call_soon_threadsafe(lines.put_nowait, line)
 
     # A thread that is not waited for: nothing ends the reading of a terminal from outside.
     threading.Thread(target=_read, args=(hand_over,), daemon=True).start()
     while line := await lines.get():
+        room.release()
         if isinstance(line, UnicodeError):
             raise line
         await client.send(line.removesuffix("\n"))
@@ -110,10 +135,11 @@ async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> N
 
 def _read(hand_over: Callable[[str | UnicodeError], None]) -> None:
     """Hand over each line of the input, and an empty one at its end, or why there is no more to be had of it."""
-    # The conversation may be over before the input is.
-    with contextlib.suppress(RuntimeError, concurrent.futures.CancelledError):
+    # The conversation, and with it the event loop, may be over before the input is.
+    with contextlib.suppress(RuntimeError):
         try:
-            while line := sys.stdin.readline():
+            # There may be none.
+            while line := sys.stdin.readline() if sys.stdin else "":
                 hand_over(line)
         except UnicodeError as error:
             hand_over(error)

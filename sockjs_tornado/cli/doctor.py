@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Examine a service; 1 where something is bad."""
     try:
         connector = make_connector(arguments)
-        for name in ("timeout", "wait"):
-            if not 0 <= getattr(arguments, name) < 86_400:
-                raise ConfigurationError(f"--{name}: takes a number of seconds")
+        if not 0 < arguments.timeout < 86_400:
+            raise ConfigurationError("--timeout: takes a number of seconds above 0")
+        if not 0 <= arguments.wait < 86_400:
+            raise ConfigurationError("--wait: takes a number of seconds")
     except ConfigurationError as error:
         print(f"Cannot ask: {error}", file=sys.stderr)
         return 1
@@ -85,6 +86,6 @@ def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
             indent = " " * (width + 10)
             print(textwrap.fill(finding.advice, 110, initial_indent=indent, subsequent_indent=indent))
     bad = sum(finding.level is Level.BAD for finding in findings)
-    print(f"{bad} of {len(findings)} findings are bad." if bad else "Nothing is wrong that can be seen from here.")
+    print(f"Bad findings: {bad} of {len(findings)}." if bad else "Nothing is wrong that can be seen from here.")
     if quick and not bad:
         print("Say --wait 60 to see whether silent connections are cut.")

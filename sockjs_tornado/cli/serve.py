@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -23,6 +22,7 @@ from ..protocol import Message
 from ..router import SockJSRouter
 from ..serving import serve
 from ..settings import TRANSPORTS
+from .terminal import note
 
 __all__ = ["Chat", "Echo", "add_arguments", "run"]
 
@@ -73,15 +73,21 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     many = options.processes > 1
     try:
+        if not 0 <= options.port <= 65535:
+            raise ConfigurationError(f"--port: got {options.port}, takes 0 to 65535")
         if options.processes < 1:
             raise ConfigurationError(f"--processes: got {options.processes}, takes 1 or more")
         if many and not hasattr(socket, "SO_REUSEPORT"):
             raise ConfigurationError("--processes: this system lets one process listen on a port")
         router = _make_router(options)
         loop_factory = _loop_factory(options.uvloop)
+    except ConfigurationError as error:
+        note(f"Cannot serve: {error}")
+        return 1
+    try:
         sockets = [_reserve(options.host, options.port)] if many else bind_sockets(options.port, options.host)
-    except (ConfigurationError, OSError) as error:
-        print(f"Cannot serve: {error}", file=sys.stderr)
+    except OSError as error:
+        note(f"Cannot listen on {options.host}, port {options.port}: {error.strerror}")
         return 1
     options.port = sockets[0].getsockname()[1]
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -119,11 +125,14 @@ def _make_router(options: argparse.Namespace) -> SockJSRouter:
         except ValueError:
             settings[name] = value
     if options.origins is not None:
+        if "allowed_origins" in settings:
+            raise ConfigurationError("--origins: allowed_origins is set as well; give one of the two")
         single = options.origins in ("*", "same-origin")
         settings["allowed_origins"] = options.origins if single else options.origins.split(",")
     if options.processes > 1 and not set(settings.setdefault("transports", list(_STATELESS))) <= set(_STATELESS):
         raise ConfigurationError(f"--processes: more than one are for {' and '.join(_STATELESS)} alone")
-    options.prefix = options.prefix or (f"/{options.connection}" if options.connection in _BUILT_IN else "/sockjs")
+    if options.prefix is None:
+        options.prefix = f"/{options.connection}" if options.connection in _BUILT_IN else "/sockjs"
     connection = _BUILT_IN.get(options.connection) or _load(options.connection)
     return SockJSRouter(connection, options.prefix, settings)
 
@@ -136,6 +145,10 @@ def _load(path: str) -> Callable[[Any], SockJSConnection]:
         raise ConfigurationError(f"{path}: {takes}")
     try:
         found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigurationError(f"{path}: {error}; it {takes}") from error
+        raise ConfigurationError(f"{path}: {module} is there, but not what it imports: {error}") from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{path}: {error}; it {takes}") from error
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
@@ -191,10 +204,11 @@ def _run_processes(options: argparse.Namespace, greeting: str) -> int:
     for pipe in pipes:
         for end in pipe:
             end.close()
-    if not stopping:
-        print("A process has ended by itself; the others are stopped.", file=sys.stderr)
     failed = not stopping
-    stop(0, None)
+    if failed:
+        note("A process has ended by itself; the others are stopped.")
+        # Once: a second signal would end their draining.
+        stop(0, None)
     for worker in workers:
         worker.join()
     return 1 if failed else 0

@@ -156,7 +156,10 @@ class Options:
             ("on_reconnect", "a callable, or None", self.on_reconnect is None or callable(self.on_reconnect)),
         ):
             if not fits:
-                raise ConfigurationError(f"{name}: got {type(getattr(self, name)).__name__}, takes {takes}")
+                value = getattr(self, name)
+                # Others may hold secrets.
+                shown = repr(value) if isinstance(value, bool | int | float) else type(value).__name__
+                raise ConfigurationError(f"{name}: got {shown}, takes {takes}")
         self._check_transports()
         object.__setattr__(self, "final_codes", frozenset(self.final_codes))
         self._check_headers()
