@@ -94,8 +94,13 @@ class Target:
         prefix, name = (url[1].decode(), url[2].decode()) if url else ("", "")
         self._look_at_fields(f"/{prefix}", fields, conversation.asked)
         body = answer[head.end() :]
+        length = fields["Content-Length"]
+        if length is not None and part[:4] != b"HEAD":
+            body, rest = body[: int(length)], body[int(length) :]
+            # To what stands behind the request, which is another one.
+            assert not rest or rest.startswith(b"HTTP/1.1 "), rest[:1000]
         if status == 500:
-            assert body in TEXTS or part[:4] == b"HEAD"
+            assert body in TEXTS or part[:4] == b"HEAD", body[:1000]
         elif status == 101:
             websocket(body, part, prefix, raw=bool(url and url[0].count(b"/") == 2))
         elif status == 200 and part[:4] != b"HEAD":
