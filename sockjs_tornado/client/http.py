@@ -52,6 +52,7 @@ class HttpSession(ClientSession):
         self._sent: asyncio.Future[None] | None = None
         # Requests that have left, of which libcurl makes no second attempt.
         self._left: set[Any] = set()
+        self._lost: set[Any] = set()
         for request in (self._receiver, self._sender):
             request.setopt(pycurl.PREREQFUNCTION, functools.partial(self._may_leave, request))
         self._released = False
@@ -105,6 +106,7 @@ class HttpSession(ClientSession):
         one. The server may have taken the messages that it brought, or written those that it asked for.
         """
         if request in self._left:
+            self._lost.add(request)
             return pycurl.PREREQFUNC_ABORT
         self._left.add(request)
         return pycurl.PREREQFUNC_OK
@@ -150,6 +152,8 @@ class HttpSession(ClientSession):
         status = request.getinfo(pycurl.RESPONSE_CODE)
         if status and status not in expected:
             reason = f"status {status}"
+        if request in self._lost:
+            reason = "the connection was lost"  # libcurl would tell of the second attempt
         if reason:
             self._finish(CloseCode.ABNORMAL, f"xhr_send: {reason}" if request is self._sender else reason)
         return not reason
