@@ -441,9 +441,19 @@ function receive(news) {
     $("door").hidden = true;
     $("figures").hidden = false;
     show("connected", `Live over ${socket.transport}`);
+    tellOfDetour(socket.transport);
   }
   if (samples.length) listRouters(Object.keys(samples.at(-1).routers));
   drawAll();
+}
+
+// What does not reach this page does not reach those of the service's own users either.
+function tellOfDetour(transport) {
+  const lost = transport === "websocket" ? "" : transport.endsWith("polling") ? "Neither websockets nor streams come" : "Websockets do not come";
+  $("detour").textContent =
+    lost && `${lost} through to this page: a proxy on the way does not pass upgrades on, or gathers answers. What it breaks, ` +
+      `and what to do, says: python -m sockjs_tornado info ${socket.url}`;
+  $("detour").hidden = !lost;
 }
 
 function lost(event) {

@@ -1,9 +1,11 @@
 """The dashboard example: its numbers move, it fits on a phone, and it comes back when the server does."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Chromium
+from deployment.proxies import Node, proxy
 from programs import ROOT, Ended, ServerProgram
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -96,6 +98,28 @@ def test_one_of_several_routers_can_be_chosen(chromium: Chromium, monkeypatch: p
     finally:
         ended = program.stop()
     assert ended == SILENT
+
+
+def test_behind_a_proxy_that_gathers_answers_it_says_what_is_wrong(
+    chromium: Chromium, server: Restartable, tmp_path: Path
+) -> None:
+    changes = [
+        ("location /sockjs/ {", "location / {"),
+        ("proxy_buffering off;", "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"),
+        ("proxy_http_version 1.1;", "proxy_http_version 1.0;"),
+    ]
+    nodes = [Node(name, server.port, f"127.0.0.1:{server.port}") for name in ("node8081", "node8082")]
+    with proxy("nginx", "path", nodes, tmp_path, changes=changes) as port:
+        window = chromium.open(f"http://localhost:{port}/dashboard/")
+        chromium.sees("Live over xhr-polling")
+        chromium.sees("Neither websockets nor streams come through to this page")
+        chromium.sees(f"python -m sockjs_tornado info http://localhost:{port}/dashboard/sockjs")
+        with connect(f"ws://127.0.0.1:{server.port}/echo/websocket", proxy=None) as echo:
+            echo.send("hello")
+            chromium.sees("1 in all")
+        chromium.close_windows([window])
+    # What it has tried in vain.
+    chromium.complaints()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
