@@ -30,6 +30,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
         (
             ("proxy_buffering off;", "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"),
             ("proxy_http_version 1.1;", "proxy_http_version 1.0;"),
+            ("keepalive 64;", ""),
         ),
         {
             "websocket": "does not pass the upgrade on",
@@ -45,7 +46,10 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
         {"websocket": "does not pass the upgrade on"},
     ),
     "HTTP/1.0": (
-        (("proxy_http_version 1.1;", "proxy_http_version 1.0;"),),
+        (
+            ("proxy_http_version 1.1;", "proxy_http_version 1.0;"),
+            ("keepalive 64;", ""),
+        ),
         {"websocket": "does not pass the upgrade on"},
     ),
     "two CORS fields": (
