@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from client import Join, within
@@ -44,7 +45,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     programs: list[ServerProgram] = []
 
     def start(*arguments: str) -> ServerProgram:
-        programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *arguments))
+        # The sooner forgotten, the sooner it ends.
+        short = ("--set", "disconnect_delay=0.2")
+        programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *short, *arguments))
         return programs[-1]
 
     yield start
@@ -97,13 +100,22 @@ async def test_origins_and_settings_are_taken(run: Run, join: Join) -> None:
     peer.vanish()
 
 
-def refused(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command that does not come to anything."""
-    command = [sys.executable, "-W", "error", "-m", "sockjs_tornado", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (ROOT, path))))}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT, env=environment
-    )
+class Refusal(NamedTuple):
+    """How a command ended that did not come to anything."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
+    """Return a function that runs a command that does not come to anything."""
+
+    def attempt(*arguments: str) -> Refusal:
+        return Refusal(main(arguments), *capsys.readouterr())
+
+    return attempt
 
 
 @pytest.mark.parametrize(
@@ -127,22 +139,28 @@ def refused(*arguments: str, path: Path | None = None) -> subprocess.CompletedPr
         ),
     ],
 )
-def test_what_cannot_be_served_is_said(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
+def test_what_cannot_be_served_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., Refusal],
+    arguments: tuple[str, ...],
+    why: str,
+) -> None:
     (tmp_path / "programs_that_fail.py").write_text("import no_such_module")
-    ended = refused("serve", "--port", "0", *arguments, path=tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = refused("serve", "--port", "0", *arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"Cannot serve: {why}")
     assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")])
-def test_a_port_that_is_taken_is_said(more: tuple[str, ...]) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Tornado's bind_sockets leaves it behind
+def test_a_port_that_is_taken_is_said(refused: Callable[..., Refusal], more: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = refused("serve", "--port", str(taken.getsockname()[1]), *more)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("Cannot listen on 127.0.0.1, port ")
-    # What else there may be said is Tornado's, which leaves a socket behind.
-    assert ": Address already in use\n" in ended.stderr
+        port = taken.getsockname()[1]
+        ended = refused("serve", "--port", str(port), *more)
+    assert ended == (1, "", f"Cannot listen on 127.0.0.1, port {port}: Address already in use\n")
 
 
 async def test_several_processes_share_the_port(run: Run, join: Join) -> None:
@@ -163,7 +181,7 @@ def workers_of(pid: int) -> list[int]:
 
 async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -> None:
     """A signal is passed on once: a second one would end the draining of those that take longer."""
-    program = run("--processes", "2", "--set", "disconnect_delay=1")
+    program = run("--processes", "2")
     peers = [join(at(program), "websocket", prefix="/echo") for _ in range(20)]
     for peer in peers:
         assert await peer.frame() == "o"
@@ -193,17 +211,16 @@ def test_all_processes_end_with_one_of_them() -> None:
 
 
 async def talk(program: ServerProgram, path: str, *arguments: str, said: str | bytes = "") -> Ended:
-    """Run ``connect`` with an input; return how it ended."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect"),
-        *(f"http://127.0.0.1:{program.ports[0]}{path}", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    output, errors = await within(process.communicate(said if isinstance(said, bytes) else said.encode()))
-    return Ended(process.returncode or 0, output.decode(), errors.decode())
+    """Run ``connect`` with an input, in a thread with an event loop of its own; return how it ended."""
+    data = said if isinstance(said, bytes) else said.encode()
+    output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stderr", errors)
+        url = f"http://127.0.0.1:{program.ports[0]}{path}"
+        status = await asyncio.wait_for(asyncio.to_thread(main, ["connect", url, *arguments]), PATIENCE)
+    return Ended(status, *(stream.buffer.getvalue().decode() for stream in (output, errors)))
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
@@ -226,8 +243,7 @@ async def test_nothing_that_comes_does_things_to_a_terminal(run: Run) -> None:
     assert ended.errors.endswith("closed: 4001 \\x1b]0;owned\\x07\n")
 
 
-async def test_an_input_that_is_no_text_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+async def test_an_input_that_is_no_text_is_said(run: Run) -> None:
     ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
     assert ended.status == 1
     assert "the input cannot be read: 'utf-8' codec can't decode byte 0xff" in ended.errors
@@ -256,6 +272,8 @@ async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
+        # A shell that runs the tests in the background has their programs ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     assert b"connected to" in await within(process.stderr.readline())
@@ -302,7 +320,9 @@ def relay(listener: socket.socket, port: int) -> None:
         (("http://host/x", "--linger", "0"), "Cannot connect: --linger: takes a number of seconds above 0"),
     ],
 )
-def test_what_cannot_be_connected_to_is_said(arguments: tuple[str, ...], why: str) -> None:
+def test_what_cannot_be_connected_to_is_said(
+    refused: Callable[..., Refusal], arguments: tuple[str, ...], why: str
+) -> None:
     ended = refused("connect", *arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(why)

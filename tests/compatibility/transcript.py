@@ -123,7 +123,7 @@ class Conversation:
         base = "/room-7/000/errors"
         await self.ask("send to nobody", "POST", f"{base}/xhr_send", body=b'["echo a"]', show=lambda text: "")
         await self.ask("xhr options", "OPTIONS", f"{base}/xhr", "Origin: http://example.com")
-        await self.ask("open", "POST", f"{base}/xhr", body=b"")
+        await self.ask("open", "POST", f"{base}/xhr", "Origin: http://example.com", body=b"")
         for what, body in (("empty", b""), ("broken", b'["a'), ("fine", b'["echo a"]')):
             await self.ask(f"send {what}", "POST", f"{base}/xhr_send", "Origin: http://example.com", body=body)
         await self.ask("poll", "POST", f"{base}/xhr", "Origin: http://example.com", "Cookie: JSESSIONID=abc", body=b"")
@@ -199,11 +199,11 @@ class Conversation:
         self.note(f"{transport} open", "body", " ".join(seen.split()))
         if not polling:
             again = await self.connect()
-            again.write(asking(transport, base))
+            again.write(asking(transport, base, "Origin: http://example.com"))
             seen = (await again.response()).text
             self.note(transport, "second listener", seen[seen.index("c[") : seen.index("]") + 1])
         sender = await self.connect()
-        sender.write(sending(transport, base, '["echo hello"]'))
+        sender.write(sending(transport, base, '["echo hello"]', "Origin: http://example.com"))
         response = await sender.response()
         self.note_head(f"{transport} send", response)
         self.note(f"{transport} send", "body", response.text)

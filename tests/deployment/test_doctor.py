@@ -1,9 +1,11 @@
 """``python -m sockjs_tornado info``, before servers that are well and behind proxies that are not."""
 
 import asyncio
+import contextlib
+import io
 import json
 import random
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cli import main
 
 from .conftest import Front
 from .proxies import Node, node, proxy
@@ -80,16 +83,12 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
 }
 
 
-async def examine(url: str, *arguments: str) -> tuple[int | None, dict[str, Any]]:
-    """Run the doctor; return its exit code and its findings by subject."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "info", url, "--json", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert errors == b""
-    return process.returncode, {finding["subject"]: finding for finding in json.loads(output)}
+async def examine(url: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run the doctor, in a thread with an event loop of its own; return its exit code and its findings by subject."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        code = await asyncio.to_thread(main, ["info", url, "--json", *arguments])
+    return code, {finding["subject"]: finding for finding in json.loads(output.getvalue())}
 
 
 def bad(findings: dict[str, Any]) -> dict[str, str]:
@@ -227,6 +226,34 @@ def one_node() -> Iterator[Node]:
     """A server without a proxy."""
     with node("alone") as running:
         yield running
+
+
+async def test_what_was_found_is_written_for_people(one_node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the same advice once."""
+    url = f"http://127.0.0.1:{one_node.port}/sockjs/same_origin"
+    assert await asyncio.to_thread(main, ["info", url]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == url
+    assert [line.split()[:2] for line in lines[1:3]] == [["note", "origins"], ["Say", "--origin"]]
+    assert re.fullmatch("  ok    websocket      open after [0-9]+ ms", lines[4])
+    assert lines[-2:] == [
+        "Nothing is wrong that can be seen from here.",
+        "Say --wait 60 to see whether silent connections are cut.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["nothing"], "Cannot ask: url: "),
+        (["http://host/x", "--timeout", "0"], "Cannot ask: --timeout: takes a number of seconds above 0"),
+        (["http://host/x", "--wait", "-1"], "Cannot ask: --wait: takes a number of seconds"),
+        (["http://host/x", "--header", "x"], "Cannot ask: --header: got 'x', takes NAME:VALUE"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", *arguments]) == 1
+    assert capsys.readouterr().err.startswith(why)
 
 
 async def test_an_origin_that_may_not_come_in_is_no_fault(one_node: Node) -> None:
