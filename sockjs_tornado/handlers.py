@@ -92,12 +92,12 @@ class SockJSHandler(RequestHandler):
 
     def _request_summary(self) -> str:
         """Return what the access log says of the request: not the id of a session, which is its client's secret."""
-        path, separator, query = (self.request.uri or "").partition("?")
-        if any((*self.path_args, *self.path_kwargs.values())):
-            parts = path.split("/")
-            parts[-2] = "***"
-            path = "/".join(parts)
-        return f"{self.method} {path}{separator}{query} ({self.request.remote_ip})"
+        uri = self.request.uri or ""
+        if self.path_args or self.path_kwargs:
+            path, separator, query = uri.partition("?")
+            base, _, name = path.rpartition("/")
+            uri = f"{base.rpartition('/')[0]}/***/{name}{separator}{query}"
+        return f"{self.method} {uri} ({self.remote_ip})"
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what is the server's fault alone."""

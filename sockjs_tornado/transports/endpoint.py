@@ -54,6 +54,8 @@ class Endpoint:
 
     def __init__(self, server: Service) -> None:
         self.server = server
+        # Over plain HTTP, and over TLS.
+        self._attributes = tuple(server.settings.session_cookie.attributes(secure) for secure in (False, True))
 
     def handle(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer a request, or see that it gets answered; what is returned has to be awaited."""
@@ -117,8 +119,7 @@ class Endpoint:
             value = exchange.cookie("JSESSIONID")
             if value is None or not _COOKIE_VALUE.fullmatch(value):
                 value = "dummy"
-            attributes = self.server.settings.session_cookie.attributes(exchange.secure)
-            return [("Set-Cookie", f"JSESSIONID={value}; path=/{attributes}")]
+            return [("Set-Cookie", f"JSESSIONID={value}; path=/{self._attributes[exchange.secure]}")]
         return [("Set-Cookie", wanted)] if wanted and _HEADER_VALUE.fullmatch(wanted) else []
 
     @property
