@@ -128,7 +128,7 @@ ALLOWED = {
     "cli.probe": Allowed("client.*", outside="pycurl", effects="asyncio"),
     "cli.terminal": Allowed(),
     "cli.checks": Allowed(
-        "cli.probe client.agent client.fallback",
+        "cli.probe client.fallback",
         outside="tornado.httpclient tornado.simple_httpclient tornado.websocket",
         effects="asyncio",
     ),

@@ -14,7 +14,6 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
-from ..client.agent import FetchFailed
 from ..client.fallback import follow_base
 from .probe import Answer, Prober, new_session
 
@@ -104,15 +103,15 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     info = _object(first)
     if first.status != 200 or info is None:
         return None, [_no_service(first, named)]
-    try:
-        follow_base(prober.place, info.get("base_url"))
-    except FetchFailed as error:
-        return None, [_about(info, first), Finding(Level.BAD, "/info", str(error))]
     return info, [_about(info, first), *_caching(answers), *_cors("/info", first, named or ORIGIN)]
 
 
 def follow(prober: Prober, info: dict[str, Any]) -> Prober:
-    """Return what asks where the server wants its clients to go on (``base_url``)."""
+    """Return what asks where the server wants its clients to go on (``base_url``).
+
+    Raises:
+        FetchFailed: That is no address, or one that is less safe.
+    """
     place = follow_base(prober.place, info.get("base_url"))
     return prober if place == prober.place else Prober(place, prober.options, prober.multi)
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from typing import Final
 
+from ..client.agent import FetchFailed
 from ..client.multi import Multi
 from ..client.options import Options, Place
 from ..exceptions import ConfigurationError
@@ -65,7 +66,10 @@ async def _examine(place: Place, given: Options, arguments: argparse.Namespace) 
         prober = Prober(place, given, multi)
         info, findings = await check_info(prober, arguments.timeout)
         if info is not None:
-            prober = follow(prober, info)
+            try:
+                prober = follow(prober, info)
+            except FetchFailed as error:
+                return [*findings, Finding(Level.BAD, "/info", str(error))]
             findings += await check_transports(prober, TRANSPORTS, info, arguments.timeout)
             findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:

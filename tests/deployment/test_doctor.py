@@ -189,6 +189,24 @@ async def test_where_the_server_sends_its_clients_is_what_is_examined() -> None:
     assert set(bad(findings)) == set(TRANSPORTS)
 
 
+class Nowhere(RequestHandler):
+    """Lets in who names no origin, and sends its clients to what is no address."""
+
+    def get(self) -> None:
+        if "Origin" in self.request.headers:
+            self.set_status(403)
+        else:
+            self.write({"websocket": True, "base_url": "mailto:somebody", "entropy": 1})
+
+
+async def test_where_the_server_sends_its_clients_may_be_no_address() -> None:
+    site = Site({"/info": Nowhere})
+    code, findings = await examine(site.url)
+    await site.close()
+    assert code == 1
+    assert bad(findings) == {"/info": "its base_url is no address; "}
+
+
 async def test_a_session_lasts_as_long_as_the_doctor_takes() -> None:
     """However slow the line is: somebody listens meanwhile."""
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 1})
