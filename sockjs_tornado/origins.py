@@ -55,8 +55,11 @@ class OriginPolicy:
 def _normal(origin: str) -> str:
     """Return an origin in lower case and without its scheme's default port (RFC 6454, section 6)."""
     origin = origin.strip().lower()
-    scheme = origin.partition("://")[0]
-    return origin.removesuffix(f":{_DEFAULT_PORTS.get(scheme, '')}") if scheme in _DEFAULT_PORTS else origin
+    scheme, _, netloc = origin.partition("://")
+    host, _, port = netloc.rpartition(":")
+    # No second port is taken off behind a first one; what has two is nobody's origin.
+    is_host = ":" not in host or host.endswith("]")
+    return f"{scheme}://{host}" if host and is_host and port == _DEFAULT_PORTS.get(scheme) else origin
 
 
 def _pattern(origin: str) -> re.Pattern[str]:

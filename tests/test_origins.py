@@ -45,6 +45,7 @@ def test_a_listed_origin_may_come_however_it_is_spelled() -> None:
         ("http://example.com:80", "http://example.com"),
         ("http://localhost:8080", "http://localhost:8080"),
         ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://[::1]:80", "http://[::1]"),
         ("ws://example.com:80", "ws://example.com"),
         ("wss://example.com", "wss://example.com:443"),
         ("app://local", "app://local"),
@@ -60,9 +61,15 @@ def test_any_other_origin_is_refused() -> None:
         *("https://xample.com", "https://exampleXcom", "https://example.com@evil.example"),
         *("https://evil.example/https://example.com", "https://example.com, https://evil.example"),
         *("https://example.com/", "https://example.com/page", "https:example.com", "//example.com", "example.com"),
+        *("https://example.com:443:443", "https://example.com:8443:443", "https://:443"),
         *("null", "*", "https://*.example.com", f"https://{HOST}"),
     ]:
         assert not listed.allows(origin, HOST)
+
+
+def test_a_second_port_is_not_taken_off_the_servers_own_name() -> None:
+    assert policy("same-origin").allows("http://example.com:8080", "example.com:8080")
+    assert not policy("same-origin").allows("http://example.com:8080:80", "example.com:8080")
 
 
 @given(st.text())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pyperf
 
-from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
+from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.protocol import PreparedMessage, decode_websocket_payload, messages_frame, quote
 from sockjs_tornado.session import Session
 from sockjs_tornado.stats import Stats
@@ -201,7 +201,7 @@ def framing() -> Iterator[Benchmark]:
     yield Benchmark("PreparedMessage, for the first receiver", make_prepared, (text_frame,))
     yield Benchmark("PreparedMessage, for every other receiver", ready.framed, (text_frame,))
     frame = messages_frame((SHORT,))
-    server: Any = SimpleNamespace()
+    server = SockJSRouter(SockJSConnection)
     yield Benchmark("xhr", XhrPolling(server).framing(""), (frame,))
     for streaming in (XhrStreaming, EventSource, HtmlFile):
         yield Benchmark(f"{streaming.name}, with its chunk", chunked(streaming(server).framing("callback")), (frame,))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode
 
+from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.handlers import SockJSHandler
 from sockjs_tornado.transports.jsonp import JsonpSend, page_callback
@@ -15,7 +16,7 @@ SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 FIELDS = 16
 BROKEN = "Broken JSON encoding."
 
-server: Any = None
+server = SockJSRouter(SockJSConnection)
 endpoint = JsonpSend(server)
 
 

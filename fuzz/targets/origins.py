@@ -61,8 +61,8 @@ def parts(origin: str) -> Origin:
     """Take an origin apart."""
     scheme, _, rest = origin.strip().lower().partition("://")
     host, port = rest, ""
-    match = re.fullmatch(r"(.*):([0-9]+)", rest, re.DOTALL)
-    if match and (match[1].endswith("]") or "[" not in rest):
+    match = re.fullmatch(r"([^:]+|.*\]):([0-9]+)", rest, re.DOTALL)
+    if match:
         host, port = match[1], match[2]
     return Origin(scheme, host, "" if port == PORTS.get(scheme) else port)
 

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from sockjs_tornado import protocol
+from sockjs_tornado import SockJSConnection, SockJSRouter, protocol
 from sockjs_tornado.protocol import (
     JSONValue,
     PreparedMessage,
@@ -29,7 +29,7 @@ UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uf
 #: How deep a value may be nested to be sent here: deeper ones meet the interpreter's limit, not the package's.
 DEPTH = 50
 
-server: Any = None
+server = SockJSRouter(SockJSConnection)
 jsonp_framing = Jsonp(server).framing("cb")
 
 
