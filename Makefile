@@ -13,7 +13,7 @@ SPEEDUPS := sockjs_tornado/_speedups.c
 
 # What holds on every event loop, and without anything in C.
 CONFORMANCE := $(addprefix tests/,transports wire test_bad_input.py test_caps.py test_connection.py test_drain.py \
-	test_handlers.py test_lifetime.py test_protocol.py test_router.py test_session.py)
+	test_handlers.py test_lifetime.py test_protocol.py test_rooms.py test_router.py test_session.py)
 
 # Prerequisites are made in the order in which they are written, under `make -j` too.
 .NOTPARALLEL:

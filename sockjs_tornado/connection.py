@@ -148,6 +148,13 @@ async def drained(session: "Session") -> None:
         raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
 
 
+class _RoomNames:
+    """What ``connection.rooms`` is, unless an application has an attribute of its own of that name."""
+
+    def __get__(self, connection: "SockJSConnection | None", owner: type | None = None) -> frozenset[str]:
+        return connection.session.rooms if connection is not None else frozenset()
+
+
 class SockJSConnection:
     """One client's connection: subclass it and override the callbacks.
 
@@ -231,6 +238,34 @@ class SockJSConnection:
             message: ``str``, or a dict or list, as :meth:`send` takes them.
         """
         self.session.server.broadcast(clients, message)
+
+    def join(self, room: str) -> None:
+        """Enter a room: from now on, what is published there reaches this client. To enter twice does nothing.
+
+        A connection leaves its rooms when it closes; one that is closed enters none.
+
+        Args:
+            room: Its name, any text.
+
+        Raises:
+            TypeError: The name is no ``str``.
+            RuntimeError: In another thread than the event loop's.
+        """
+        self.session.join(room)
+
+    def leave(self, room: str) -> None:
+        """Leave a room; where the connection is not in it, that does nothing.
+
+        Args:
+            room: Its name.
+
+        Raises:
+            RuntimeError: In another thread than the event loop's.
+        """
+        self.session.leave(room)
+
+    #: Names of the rooms that the connection is in; in ``on_close``, of those that it was in.
+    rooms = _RoomNames()
 
     def close(self, code: int = 3000, reason: str = "Go away!") -> None:
         """Close the connection; what was sent before still goes out first. Closing twice does nothing.

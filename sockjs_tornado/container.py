@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Protocol
 
 from .logs import ThrottledLog, log_end
+from .rooms import Rooms
 from .session import Session, SessionState
 from .settings import Settings
 from .stats import Stats
@@ -169,6 +170,7 @@ class SessionContainer:
 
     Attributes:
         log: Where warnings and errors go.
+        rooms: The rooms that sessions are in.
         stats: The counters.
         closing: Whether :meth:`close` was called; no session may be added from then on.
         draining: Whether :meth:`drain` was called; no client may open a session from then on.
@@ -180,6 +182,7 @@ class SessionContainer:
     def __init__(self, settings: Settings, stats: Stats) -> None:
         self.stats = stats
         self.log = ThrottledLog(self.now)
+        self.rooms = Rooms()
         shortest = min(
             settings.disconnect_delay,
             settings.heartbeat_delay,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .logs import ThrottledLog
 from .protocol import Outgoing, PreparedMessage
+from .rooms import Rooms
 
 if TYPE_CHECKING:
     from .session import Session
@@ -64,6 +65,8 @@ class Host(Protocol):
     closing: bool
     #: Where warnings and errors go.
     log: ThrottledLog
+    #: The rooms that its sessions may be in.
+    rooms: Rooms
 
     def now(self) -> float:
         """Return monotonic seconds."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from tornado.gen import convert_yielded
@@ -15,6 +15,7 @@ from .container import SessionContainer, check_seconds
 from .exceptions import ConfigurationError, ConnectionClosed
 from .origins import OriginPolicy
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
+from .rooms import check_room
 from .session import Session
 from .settings import Settings
 from .stats import Stats
@@ -144,6 +145,33 @@ class SockJSRouter:
         for client in receivers:
             client.session.send_prepared(prepared)
 
+    def publish(
+        self,
+        room: str,
+        message: str | dict[str, Any] | list[Any],
+        exclude: SockJSConnection | Iterable[SockJSConnection] = (),
+    ) -> Awaitable[None]:
+        """Send one message to all connections in a room; it is encoded once for each transport among them.
+
+        Args:
+            room: Its name. Where nobody is in it, nothing happens.
+            message: ``str``, or a dict or list, as :meth:`SockJSConnection.send` takes them.
+            exclude: A connection that does not get it, mostly the one that says it, or several.
+
+        Returns:
+            An awaitable that need not be awaited: the message is on its way.
+
+        Raises:
+            TypeError: The message is of another type, or the name of the room is no ``str``.
+            ValueError: JSON has no form for a number in the message.
+            RuntimeError: In another thread than the event loop's.
+        """
+        check_room(room)
+        prepared = PreparedMessage(encode_message(message))
+        excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
+        self.container.rooms.publish(room, prepared, [connection.session for connection in excluded])
+        return _DONE
+
     @property
     def draining(self) -> bool:
         """Whether no new session is let in any more, because :meth:`drain` or :meth:`close` was called."""
@@ -191,6 +219,17 @@ class SockJSRouter:
         check_close_code(code)
         await self.container.close(code, reason)
         self.closed = True
+
+
+class _Done:
+    """What need not be waited for."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
 
 
 def _checked(prefix: str) -> str:

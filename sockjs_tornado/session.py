@@ -16,6 +16,7 @@ from .limits import RateLimit
 from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
 from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
+from .rooms import check_room
 
 __all__ = ["Session", "SessionState"]
 
@@ -131,6 +132,8 @@ class Session(Outbox, LegacySession):
             raise SessionStateError(f"{self!r} cannot become {state.name}")
         self.state = state
         self.is_closed = state >= CLOSING
+        if self.is_closed:
+            self._host.rooms.close(self)
 
     # What the client's side reports.
 
@@ -377,6 +380,23 @@ class Session(Outbox, LegacySession):
         """Wait until the client keeps up; see the connection's ``send``."""
         return drained(self).__await__()
 
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that it is in, or was in when it closed."""
+        return self._host.rooms.of(self)
+
+    def join(self, room: str) -> None:
+        """Enter a room; see the connection's ``join``."""
+        self.check_thread()
+        check_room(room)
+        if not self.is_closed:
+            self._host.rooms.join(self, room)
+
+    def leave(self, room: str) -> None:
+        """Leave a room."""
+        self.check_thread()
+        self._host.rooms.leave(self, room)
+
     def give_up(self) -> None:
         """Close the session of a client for which too much waits; it gets none of that any more."""
         receiver = self._receiver
@@ -446,4 +466,5 @@ class Session(Outbox, LegacySession):
         """Break the circle of session and connection when both are over: no garbage collector has to find it."""
         if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
             self._callbacks.forget()
+            self._host.rooms.forget(self)
             self.conn = None

@@ -12,6 +12,7 @@ from typing import Any
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.logs import ThrottledLog
 from sockjs_tornado.protocol import Message, PreparedMessage
+from sockjs_tornado.rooms import Rooms
 from sockjs_tornado.session import Session
 from sockjs_tornado.stats import Stats
 
@@ -50,6 +51,7 @@ class FakeHost:
         self._soon: list[Callable[[], None]] = []
         self._running: list[Coroutine[Any, Any, None]] = []
         self.log = ThrottledLog(self.now)
+        self.rooms = Rooms()
 
     def now(self) -> float:
         return self.time

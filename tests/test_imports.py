@@ -58,14 +58,14 @@ ALLOWED = {
     ),
     "trace": Allowed("logs ports protocol session", effects="os"),
     "stats": Allowed("protocol"),
-    "ports": Allowed("logs protocol", types="session"),
+    "ports": Allowed("logs protocol rooms", types="session"),
     "limits": Allowed(),
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("ports protocol", effects="threading"),
-    "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol"),
-    "container": Allowed("logs session settings stats wire.stream", effects="asyncio"),
-    "rooms": Allowed("exceptions protocol", types="connection session"),
+    "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol rooms"),
+    "container": Allowed("logs rooms session settings stats wire.stream", effects="asyncio"),
+    "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.
     "wire.websocket": Allowed("_speedups exceptions protocol", outside="tornado.speedups"),

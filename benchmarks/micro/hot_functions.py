@@ -18,6 +18,7 @@ import pyperf
 
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.protocol import PreparedMessage, decode_websocket_payload, messages_frame, quote
+from sockjs_tornado.rooms import Rooms
 from sockjs_tornado.session import Session
 from sockjs_tornado.stats import Stats
 from sockjs_tornado.transports.eventsource import EventSource
@@ -55,6 +56,7 @@ class IdleHost:
     """What keeps a session: it has no event loop, and time stands still."""
 
     closing = False
+    rooms = Rooms()
 
     def now(self) -> float:
         return 0.0
