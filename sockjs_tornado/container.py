@@ -175,6 +175,7 @@ class SessionContainer:
         closing: Whether :meth:`close` was called; no session may be added from then on.
         draining: Whether :meth:`drain` was called; no client may open a session from then on.
         read_buffer: Memory that connections read into.
+        on_removed: Called with the id of a session that requests find no more.
     """
 
     now = staticmethod(time.monotonic)
@@ -205,6 +206,7 @@ class SessionContainer:
         self._emptied: asyncio.Event | None = None
         self._patience = settings.disconnect_delay
         self.read_buffer = memoryview(bytearray(READ_SIZE))
+        self.on_removed: Callable[[str], None] | None = None
         self.closing = False
         self.draining = False
 
@@ -239,6 +241,8 @@ class SessionContainer:
                 del self._by_ip[ip]
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
+            if self.on_removed is not None:
+                self.on_removed(session.session_id)
         self._look_whether_empty()
 
     def opened(self, session: Session) -> None:

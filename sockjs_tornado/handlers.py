@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,6 +29,8 @@ class SockJSHandler(RequestHandler):
     Tornado does what is HTTP: it reads the request, routes it, and writes whole responses. Streams and websockets leave
     it with their first byte.
     """
+
+    relayed = False
 
     def initialize(self, endpoint: Endpoint) -> None:
         """Take what the URL spec holds for every request."""
@@ -106,6 +108,23 @@ class SockJSHandler(RequestHandler):
 
     # The exchange.
 
+    @property
+    def uri(self) -> str:
+        """The request's path and query."""
+        return self.request.uri or ""
+
+    @property
+    def remote_port(self) -> int:
+        """The client's port, 0 where there is none to tell."""
+        address = getattr(getattr(self.request.connection, "context", None), "address", None)
+        return address[1] if isinstance(address, tuple) and len(address) > 1 else 0
+
+    def fields(self) -> Iterator[tuple[str, str]]:
+        """Return the request's header fields."""
+        yield from self.request.headers.get_all()
+        if self._content_type:
+            yield "Content-Type", self._content_type
+
     def header(self, name: str) -> str:
         """Return a request header."""
         # Most of those asked for are missing, which get() finds out by an exception.
@@ -148,12 +167,10 @@ class SockJSHandler(RequestHandler):
             or lower.startswith("x-forwarded-")
             or (restricted and lower == "authorization")
         }
-        context = getattr(self.request.connection, "context", None)
-        address = getattr(context, "address", None)
         return ConnectionInfo(
             ip=self.remote_ip,
-            port=address[1] if isinstance(address, tuple) and len(address) > 1 else 0,
-            uri=self.request.uri or "",
+            port=self.remote_port,
+            uri=self.uri,
             prefix=self.request.path.rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,

@@ -21,6 +21,7 @@ from .settings import Settings
 from .stats import Stats
 from .trace import traced
 from .transports import offered_endpoints
+from .transports.exchange import Relay
 
 __all__ = ["SockJSRouter"]
 
@@ -45,7 +46,10 @@ class SockJSRouter:
 
     Attributes:
         settings: The settings, also as ``settings["name"]``.
+        prefix: Where the URLs begin, without the slash at its end.
         urls: URL specs for ``tornado.web.Application``.
+        endpoints: What answers there, each with the regular expression of its path.
+        relay: Where to ask for sessions that are in another process; None where there is none.
         stats: Counters; ``stats.dump()`` returns them.
         application: The application that serves the router, once it has served a request.
         origins: The origin policy.
@@ -76,15 +80,15 @@ class SockJSRouter:
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self.application: Any = None
+        self.relay: Relay | None = None
         self.closed = False
         self._connection = connection
         self._io_loop = io_loop
         self._session_class = session_kls or Session
-        prefix = _checked(prefix)
+        self.prefix = _checked(prefix)
         offered = offered_endpoints(self.settings, self.origins.restricted)
-        self.urls = url_specs(
-            [(prefix + pattern, endpoint(self)) for pattern, endpoint in offered], self.settings.max_message_size
-        )
+        self.endpoints = [(self.prefix + pattern, endpoint(self)) for pattern, endpoint in offered]
+        self.urls = url_specs(self.endpoints, self.settings.max_message_size)
 
     @property
     def io_loop(self) -> IOLoop:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable
 from email.utils import formatdate
 
+from ..session import Session
 from .exchange import Exchange, Headers, Service
 
-__all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "cache_headers"]
+__all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "SessionEndpoint", "cache_headers"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,33 @@ class Endpoint:
         headers = self.headers(exchange, *cache_headers())
         headers += [("Access-Control-Max-Age", str(YEAR)), ("Access-Control-Allow-Methods", self.allowed)]
         exchange.respond(204, headers)
+
+
+class SessionEndpoint(Endpoint):
+    """A URL that names a session.
+
+    Attributes:
+        opens: Whether a request for a session that nobody has opens it.
+    """
+
+    opens = False
+
+    def serve(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer from the session, or see that whoever has it does."""
+        session = self.server.container.get(exchange.session_id)
+        if session is None:
+            relay = self.server.relay
+            if relay is not None and not relay.holds(exchange.session_id):
+                return relay.serve(self, exchange)
+        return self.answer(exchange, session)
+
+    def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
+        """Answer from a session of this process, or where there is none anywhere."""
+        raise NotImplementedError
+
+    def lost(self, exchange: Exchange) -> None:
+        """Answer where the session was in a process that is no more."""
+        raise NotImplementedError
 
 
 def _cors_headers(exchange: Exchange) -> Headers:

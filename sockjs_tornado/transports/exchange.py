@@ -1,6 +1,7 @@
 """The port between a transport and one HTTP request: Tornado's handlers offer it, another front can."""
 
-from typing import Any, Protocol
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
 from ..origins import OriginPolicy
@@ -10,7 +11,10 @@ from ..settings import Settings
 from ..stats import Stats
 from ..wire.stream import Connection, Keeper
 
-__all__ = ["Exchange", "Headers", "Service", "Waiting"]
+if TYPE_CHECKING:
+    from .endpoint import SessionEndpoint
+
+__all__ = ["Exchange", "Headers", "Relay", "Service", "Waiting"]
 
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
@@ -33,6 +37,16 @@ class Sessions(Host, Keeper, Protocol):
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
 
 
+class Relay(Protocol):
+    """What knows who holds a session that is not here, where a router is one of many."""
+
+    def holds(self, session_id: str) -> bool:
+        """Tell whether the session is this process's to open."""
+
+    def serve(self, endpoint: "SessionEndpoint", exchange: "Exchange") -> Awaitable[None] | None:
+        """See that a request for such a session gets answered; what is returned has to be awaited."""
+
+
 class Service(Protocol):
     """What a transport sees of its router.
 
@@ -44,6 +58,7 @@ class Service(Protocol):
         application: The application that serves it, once it has served a request.
         stats: Its counters.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
+        relay: Where to ask for sessions that are not here; None where all sessions are.
     """
 
     settings: Settings
@@ -53,6 +68,7 @@ class Service(Protocol):
     cookie_needed: bool
     application: Any
     stats: Stats
+    relay: Relay | None
 
     @property
     def container(self) -> Sessions:
@@ -70,6 +86,7 @@ class Exchange(Protocol):
     Attributes:
         session_id: What the path named, ``""`` where it names none.
         remote_ip: The client's address.
+        relayed: Whether another process has passed the request on.
         secure: Whether the client's request came over TLS, as far as is known behind a proxy.
         persistent: Whether the client speaks HTTP/1.1: the connection may be kept, and bodies may come in chunks.
         answered: Whether the answer was given.
@@ -77,6 +94,7 @@ class Exchange(Protocol):
 
     session_id: str
     remote_ip: str
+    relayed: bool
     secure: bool
     persistent: bool
     answered: bool
@@ -84,6 +102,17 @@ class Exchange(Protocol):
     @property
     def method(self) -> str:
         """The request's method."""
+
+    @property
+    def remote_port(self) -> int:
+        """The client's port, 0 where there is none to tell."""
+
+    @property
+    def uri(self) -> str:
+        """The request's path and query, as they were sent."""
+
+    def fields(self) -> Iterable[tuple[str, str]]:
+        """Return the request's header fields as they were sent, but for Accept-Encoding."""
 
     def header(self, name: str) -> str:
         """Return a request header, ``""`` where there is none."""

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Awaitable, Sequence
 
 from ..exceptions import PayloadError
-from ..protocol import Framing, Outgoing, PreparedMessage, close_frame, messages_frame
+from ..protocol import CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session import Session
 from ..wire.stream import Connection, Keeper, Traffic, response_head
-from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
+from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
 from .exchange import Exchange, Headers
 
 __all__ = ["PollingEndpoint", "StreamingEndpoint"]
@@ -198,7 +198,7 @@ class StreamReceiver(Connection):
         self.finish()
 
 
-class ReceivingEndpoint(Endpoint):
+class ReceivingEndpoint(SessionEndpoint):
     """Where a client listens.
 
     Attributes:
@@ -206,6 +206,7 @@ class ReceivingEndpoint(Endpoint):
         content_type: Header field of the response.
     """
 
+    opens = True
     name: str
     content_type: tuple[str, str]
 
@@ -217,28 +218,46 @@ class ReceivingEndpoint(Endpoint):
         """Return the page's callback; a transport that needs one raises PayloadError where it is not acceptable."""
         return ""
 
+    def prelude(self, callback: str) -> bytes:
+        """Return what the response begins with."""
+        return b""
+
     def extra_headers(self) -> Headers:
         """Return further header fields of the response."""
         return []
 
-    def serve(self, exchange: Exchange) -> Awaitable[None] | None:
-        """Find or make the session and attach the request to it."""
+    def lost(self, exchange: Exchange) -> None:
+        """A close frame, as for any session whose connection is interrupted."""
         try:
             callback = self.callback(exchange)
         except PayloadError as error:
-            headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.extra_headers())
-            exchange.respond(500, headers, str(error).encode())
+            self._refuse(exchange, error)
+            return
+        frame = self.framing(callback)(close_frame(CloseCode.INTERRUPTED, "Connection interrupted"))
+        exchange.respond(200, self._headers(exchange), self.prelude(callback) + frame)
+
+    def _headers(self, exchange: Exchange) -> Headers:
+        return self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
+
+    def _refuse(self, exchange: Exchange, error: PayloadError) -> None:
+        headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.extra_headers())
+        exchange.respond(500, headers, str(error).encode())
+
+    def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
+        """Attach the request to the session, or to a new one."""
+        try:
+            callback = self.callback(exchange)
+        except PayloadError as error:
+            self._refuse(exchange, error)
             return None
         if exchange.is_gone():
             # What it took from the session would be lost. Clients abort requests when they end, so the access log, the
             # only reader of the answer, is told of nothing wrong.
-            session = self.server.container.get(exchange.session_id)
             if session is not None and not session.foreign(exchange.remote_ip, exchange.header("Origin")):
                 session.interrupt()
             exchange.respond(204, self.headers(exchange, NO_CACHE))
             return None
-        headers = self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
-        session = self.server.container.get(exchange.session_id)
+        headers = self._headers(exchange)
         if session is None:
             if self.refuses(exchange):
                 return None
@@ -262,10 +281,6 @@ class PollingEndpoint(ReceivingEndpoint):
 
 class StreamingEndpoint(ReceivingEndpoint):
     """Where a client listens until the response is long enough."""
-
-    def prelude(self, callback: str) -> bytes:
-        """Return what the response begins with."""
-        raise NotImplementedError
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Begin the response and attach it."""

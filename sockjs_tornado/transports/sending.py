@@ -6,13 +6,13 @@ from math import inf
 from ..exceptions import PayloadError
 from ..protocol import decode_payload
 from ..session import Session
-from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
+from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
 from .exchange import Exchange
 
 __all__ = ["SendingEndpoint", "decode_text"]
 
 
-class SendingEndpoint(Endpoint):
+class SendingEndpoint(SessionEndpoint):
     """Where a client posts its messages."""
 
     method = "POST"
@@ -25,15 +25,17 @@ class SendingEndpoint(Endpoint):
         """Answer that the messages have arrived."""
         raise NotImplementedError
 
-    def serve(self, exchange: Exchange) -> Awaitable[None] | None:
+    def lost(self, exchange: Exchange) -> None:
+        """404: there is no such session."""
+        exchange.respond(404, self.headers(exchange, NO_CACHE))
+
+    def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Hand the messages to the session; whatever is wrong with them, the session lives on."""
-        container = self.server.container
-        session = container.get(exchange.session_id)
         # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
         # them elsewhere.
-        is_over = session is not None and session.is_closed and container.draining
+        is_over = session is not None and session.is_closed and self.server.container.draining
         if session is None or is_over or not session.takes_from(exchange.remote_ip, exchange.header("Origin")):
-            exchange.respond(404, self.headers(exchange, NO_CACHE))
+            self.lost(exchange)
             return None
         settings = self.server.settings
         if session.is_overrun:
