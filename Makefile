@@ -12,7 +12,7 @@ COMPATIBILITY := .compatibility/.installed
 SPEEDUPS := sockjs_tornado/_speedups.c
 
 # What holds on every event loop, and without anything in C.
-CONFORMANCE := $(addprefix tests/,transports wire test_bad_input.py test_caps.py test_connection.py test_drain.py \
+CONFORMANCE := $(addprefix tests/,cluster transports wire test_bad_input.py test_caps.py test_connection.py test_drain.py \
 	test_handlers.py test_lifetime.py test_protocol.py test_rooms.py test_router.py test_session.py)
 
 # Prerequisites are made in the order in which they are written, under `make -j` too.
@@ -86,7 +86,7 @@ clean: ## remove everything that was made here
 
 .PHONY: test-system
 test-system: # no stamp: it looks for a few commands, and is done when they are there
-	@scripts/system-packages node chromium proxies
+	@scripts/system-packages node chromium proxies redis
 
 $(VENV)/.created:
 	@scripts/system-packages python $(PYTHON)

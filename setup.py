@@ -9,6 +9,7 @@ from setuptools import Extension, find_packages, setup
 FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
 CLIENT = ["pycurl>=7.45.7"]
 METRICS = ["prometheus_client>=0.20"]
+CLUSTER = ["redis[hiredis]>=5.0.8"]
 BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
 
 # For CPython's stable ABI, which free-threaded builds do not have. Where it is not built, Python code does the same.
@@ -36,8 +37,10 @@ setup(
         "client": CLIENT,
         "bench": BENCH,
         "metrics": METRICS,
+        "cluster": CLUSTER,
         "test": [
             *BENCH,
+            *CLUSTER,
             *METRICS,
             # Of which there are no other wheels, and which does not build everywhere.
             'atheris>=3.0; sys_platform == "linux" and platform_machine == "x86_64"',
@@ -53,7 +56,7 @@ setup(
             "websockets",
             "wsproto",
         ],
-        "docs": [*METRICS, "furo", "myst-parser", "sphinx"],
+        "docs": [*CLUSTER, *METRICS, "furo", "myst-parser", "sphinx"],
     },
     keywords=["sockjs", "tornado", "websocket", "realtime", "asyncio"],
     classifiers=[

@@ -22,7 +22,7 @@ The smallest of all::
 """
 
 from .connection import ConnectionInfo, SockJSConnection
-from .exceptions import ConfigurationError, ConnectionClosed, SockJSError
+from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode
 from .router import SockJSRouter
 from .session import Session
@@ -30,6 +30,8 @@ from .settings import Compression, SessionCookie, Settings
 
 __all__ = [
     "CloseCode",
+    "ClusterError",
+    "ClusterUnavailable",
     "Compression",
     "ConfigurationError",
     "ConnectionClosed",

@@ -239,19 +239,27 @@ class SockJSConnection:
         """
         self.session.server.broadcast(clients, message)
 
-    def join(self, room: str) -> None:
+    def join(self, room: str, presence: Any = None) -> Awaitable[None]:
         """Enter a room: from now on, what is published there reaches this client. To enter twice does nothing.
 
         A connection leaves its rooms when it closes; one that is closed enters none.
 
         Args:
             room: Its name, any text.
+            presence: What ``router.presence`` tells others of this client while it is in the room, any JSON value:
+                another one takes its place. None, the default, does not show the client, or changes nothing.
+
+        Returns:
+            An awaitable that need not be awaited. Awaited, with a cluster, it waits until what is published in other
+            processes, and what is published with a history, reaches this one. It raises ClusterUnavailable where Redis
+            is away; the connection is in the room all the same, and hears the others when Redis is back.
 
         Raises:
-            TypeError: The name is no ``str``.
-            RuntimeError: In another thread than the event loop's.
+            TypeError: The name is no ``str``, or JSON has no form for the presence.
+            ValueError: JSON has no form for the presence.
+            RuntimeError: In another thread than the event loop's, or on a cluster that was not started.
         """
-        self.session.join(room)
+        return self.session.join(room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room; where the connection is not in it, that does nothing.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Protocol
 
 from .logs import ThrottledLog, log_end
+from .ports import Cluster
 from .rooms import Rooms
 from .session import Session, SessionState
 from .settings import Settings
@@ -167,6 +168,7 @@ class SessionContainer:
     Args:
         settings: Of the router.
         stats: Of the router.
+        cluster: Of the router; its rooms, and the numbers of its sessions, are those of all its routers.
 
     Attributes:
         log: Where warnings and errors go.
@@ -180,10 +182,10 @@ class SessionContainer:
 
     now = staticmethod(time.monotonic)
 
-    def __init__(self, settings: Settings, stats: Stats) -> None:
+    def __init__(self, settings: Settings, stats: Stats, cluster: Cluster | None = None) -> None:
         self.stats = stats
         self.log = ThrottledLog(self.now)
-        self.rooms = Rooms()
+        self.rooms = Rooms() if cluster is None else cluster.rooms
         shortest = min(
             settings.disconnect_delay,
             settings.heartbeat_delay,
@@ -202,7 +204,7 @@ class SessionContainer:
         self._opening: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
-        self._labels = itertools.count(1)
+        self._labels = itertools.count(1) if cluster is None else cluster.labels
         self._emptied: asyncio.Event | None = None
         self._patience = settings.disconnect_delay
         self.read_buffer = memoryview(bytearray(READ_SIZE))

@@ -6,6 +6,8 @@
     ├── ConfigurationError      a setting that cannot be what it is given as (also a ValueError)
     ├── ConnectError            the client of this package found no transport that works
     ├── ConnectionClosed        an awaited ``send`` whose client went away; in the client, any use of what has ended
+    ├── ClusterError            what several processes share cannot be had as it is configured, or is refused
+    │   └── ClusterUnavailable  Redis is away, or did not take it; later it may
     ├── SessionStateError       an event that the session's state does not allow
     ├── PayloadError            a client's payload that is not what the protocol asks for
     ├── HandshakeError          a websocket opening handshake that cannot be accepted, with its HTTP status
@@ -17,6 +19,8 @@ The last three never leave the package: a transport turns them into the answer t
 from collections.abc import Mapping
 
 __all__ = [
+    "ClusterError",
+    "ClusterUnavailable",
     "ConfigurationError",
     "ConnectError",
     "ConnectionClosed",
@@ -62,6 +66,14 @@ class ConnectionClosed(SockJSError):
         super().__init__(f"connection closed: {code} {reason}")
         self.code = code
         self.reason = reason
+
+
+class ClusterError(SockJSError):
+    """What several processes share cannot be had: the text says why."""
+
+
+class ClusterUnavailable(ClusterError):
+    """Redis is away, or did not take what it was given; later it may."""
 
 
 class SessionStateError(SockJSError):

@@ -35,7 +35,8 @@ class SockJSHandler(RequestHandler):
     def initialize(self, endpoint: Endpoint) -> None:
         """Take what the URL spec holds for every request."""
         self._endpoint = endpoint
-        endpoint.server.application = self.application
+        if not self.relayed:
+            endpoint.server.application = self.application
         self.session_id = ""
         self.answered = False
         self._held: asyncio.Future[None] | None = None
@@ -206,9 +207,13 @@ class SockJSHandler(RequestHandler):
         self._let_go()
         self.on_finish()
 
+    def watch(self, waiting: Waiting) -> None:
+        """Have somebody told where the client leaves before the answer."""
+        self._waiting = waiting
+
     async def hold(self, waiting: Waiting) -> None:
         """Keep the request open until it is answered, or until the client has left."""
-        self._waiting = waiting
+        self.watch(waiting)
         self._held = asyncio.get_running_loop().create_future()
         await self._held
 

@@ -60,6 +60,7 @@ _COUNTERS = (
     ("rejected", "reason", "sockjs_rejected", "What was refused, by the setting or check that did it."),
     ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised or took too long."),
 )
+_CLUSTER = ("sockjs_cluster", "What the cluster has counted; of several routers that share one, at the first.")
 
 
 class SockJSCollector(Collector):
@@ -90,6 +91,16 @@ class SockJSCollector(Collector):
                     for key, count in value.items() if label else [(None, value)]:
                         family.add_metric([router] if key is None else [router, str(key)], count)
                 yield family
+        clusters = {
+            router.cluster: name for name, router in reversed(self._routers.items()) if router.cluster is not None
+        }
+        if clusters:
+            name, text = _CLUSTER
+            family = CounterMetricFamily(name, text, labels=["router", "figure"])
+            for cluster, router in clusters.items():
+                for figure, count in cluster.figures().items():
+                    family.add_metric([router, figure], count)
+            yield family
 
 
 def monitoring_urls(

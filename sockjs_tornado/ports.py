@@ -4,17 +4,29 @@ The session is written against these. Transports, the container and the router f
 """
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .logs import ThrottledLog
-from .protocol import Outgoing, PreparedMessage
+from .protocol import JSONValue, Outgoing, PreparedMessage
 from .rooms import Rooms
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Counters", "Host", "Receiver", "Server", "SessionSettings"]
+__all__ = ["Cluster", "Counters", "Host", "Position", "Receiver", "Server", "SessionSettings"]
+
+
+class Position(NamedTuple):
+    """Where a message stands in the history of its room.
+
+    Attributes:
+        offset: Its number, 1 for the first.
+        epoch: Of what history: it is another one when the history was lost, or has expired, in between.
+    """
+
+    offset: int
+    epoch: str
 
 
 class Receiver(Protocol):
@@ -167,3 +179,35 @@ class Server(Protocol):
     @property
     def stats(self) -> Counters:
         """The router's counters."""
+
+
+class Cluster(Protocol):
+    """What a router needs of what makes the rooms of several processes one."""
+
+    @property
+    def rooms(self) -> Rooms:
+        """The rooms of all its routers in this process."""
+
+    @property
+    def labels(self) -> Iterator[int]:
+        """Numbers for their sessions."""
+
+    def add(self, router: Any) -> None:
+        """Hear of a router."""
+
+    def publish(
+        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
+    ) -> Awaitable[Position | None]:
+        """Send a message to all sessions in a room, in every process."""
+
+    async def presence(self, room: str) -> dict[str, Any]:
+        """Return who is present in a room, in every process."""
+
+    def figures(self) -> Mapping[str, int]:
+        """Return what it has counted, by name."""
+
+    async def __aenter__(self) -> object:
+        """Begin."""
+
+    async def __aexit__(self, *error: object) -> None:
+        """End."""

@@ -1,14 +1,26 @@
 """Rooms: named groups of sessions. What is published in a room reaches all that are in it."""
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Awaitable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from .protocol import PreparedMessage
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Rooms", "check_room"]
+__all__ = ["DONE", "Rooms", "check_room"]
+
+
+class _Done:
+    """What need not be waited for."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+DONE: Final = _Done()
 
 
 def check_room(room: object) -> None:
@@ -18,14 +30,19 @@ def check_room(room: object) -> None:
 
 
 class Rooms:
-    """The rooms of one router. A room is there while somebody is in it."""
+    """The rooms of one router, or of all routers of one cluster. A room is there while somebody is in it.
 
-    __slots__ = ("_members", "_names")
+    Who shares rooms with other processes overrides :meth:`opened` and the three that follow.
+    """
+
+    __slots__ = ("_members", "_names", "_presence")
 
     def __init__(self) -> None:
         # Dicts, since they keep the order in which sessions came.
         self._members: dict[str, dict[Session, None]] = {}
         self._names: dict[Session, set[str]] = {}
+        # JSON of those who want to be seen.
+        self._presence: dict[str, dict[Session, str]] = {}
 
     def __len__(self) -> int:
         return len(self._members)
@@ -33,45 +50,77 @@ class Rooms:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._members))
 
-    def join(self, session: "Session", room: str) -> bool:
-        """Put a session into a room; return whether it is the first one there."""
+    def opened(self, room: str) -> None:
+        """Hear that somebody is in a room that was empty."""
+
+    def emptied(self, room: str) -> None:
+        """Hear that nobody is in a room any more."""
+
+    def appeared(self, room: str, label: str, text: str) -> None:
+        """Hear that somebody wants to be seen in a room."""
+
+    def vanished(self, room: str, label: str) -> None:
+        """Hear that somebody who was seen there has left it."""
+
+    def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
+        """Put a session into a room.
+
+        Args:
+            session: Who.
+            room: Where.
+            presence: What others shall see, a JSON value; None where it is not to be seen, or what they see remains.
+
+        Returns:
+            What is over once everything that is published there from then on reaches the session.
+
+        Raises:
+            TypeError: JSON has no form for the presence.
+            ValueError: The same.
+        """
+        text = None if presence is None else json.dumps(presence, allow_nan=False)
         self._names.setdefault(session, set()).add(room)
         members = self._members.get(room)
         if members is None:
             self._members[room] = {session: None}
-            return True
-        members[session] = None
-        return False
+            self.opened(room)
+        else:
+            members[session] = None
+        if text is not None:
+            self._presence.setdefault(room, {})[session] = text
+            self.appeared(room, session.label, text)
+        return DONE
 
-    def leave(self, session: "Session", room: str) -> bool:
-        """Take a session out of a room; return whether the room is gone with it."""
+    def leave(self, session: "Session", room: str) -> None:
+        """Take a session out of a room."""
         names = self._names.get(session)
-        if names is None or room not in names:
-            return False
-        names.discard(room)
-        if not names:
-            del self._names[session]
-        return self._take_out(session, room)
+        if names is not None and room in names:
+            names.discard(room)
+            if not names:
+                del self._names[session]
+            self._take_out(session, room)
 
-    def close(self, session: "Session") -> list[str]:
-        """Take a session that is closed out of all rooms; it is told their names until :meth:`forget`.
-
-        Returns:
-            The rooms that are gone with it.
-        """
-        names = self._names.get(session)
-        return [room for room in names if self._take_out(session, room)] if names else []
+    def close(self, session: "Session") -> None:
+        """Take a session that is closed out of all rooms; it is told their names until :meth:`forget`."""
+        for room in self._names.get(session, ()):
+            self._take_out(session, room)
 
     def forget(self, session: "Session") -> None:
         """Let go of a session that is over."""
         self._names.pop(session, None)
 
-    def _take_out(self, session: "Session", room: str) -> bool:
-        members = self._members.get(room, {})
+    def _take_out(self, session: "Session", room: str) -> None:
+        members = self._members.get(room)
+        if members is None:
+            return
         members.pop(session, None)
-        if members:
-            return False
-        return self._members.pop(room, None) is not None
+        present = self._presence.get(room)
+        if present is not None and present.pop(session, None) is not None:
+            if not present:
+                del self._presence[room]
+            self.vanished(room, session.label)
+        if not members:
+            del self._members[room]
+            self.emptied(room)
 
     def of(self, session: "Session") -> frozenset[str]:
         """Return the rooms that a session is in, or was in when it closed."""
@@ -80,6 +129,14 @@ class Rooms:
     def members(self, room: str) -> "tuple[Session, ...]":
         """Return the sessions in a room, in the order in which they came."""
         return tuple(self._members.get(room, ()))
+
+    def presence(self, room: str) -> dict[str, Any]:
+        """Return what those in a room who want to be seen have given to :meth:`join`, by their labels."""
+        return {session.label: json.loads(text) for session, text in self._presence.get(room, {}).items()}
+
+    def present(self) -> Iterator[str]:
+        """Return the rooms in which somebody wants to be seen."""
+        return iter(list(self._presence))
 
     def publish(self, room: str, message: PreparedMessage, exclude: "Iterable[Any]" = ()) -> None:
         """Send a message to all sessions in a room but those excluded."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tornado.gen import convert_yielded
@@ -14,8 +14,9 @@ from .connection import ConnectionInfo, SockJSConnection
 from .container import SessionContainer, check_seconds
 from .exceptions import ConfigurationError, ConnectionClosed
 from .origins import OriginPolicy
+from .ports import Cluster, Position
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
-from .rooms import check_room
+from .rooms import DONE, check_room
 from .session import Session
 from .settings import Settings
 from .stats import Stats
@@ -40,6 +41,9 @@ class SockJSRouter:
         user_settings: A :class:`~sockjs_tornado.settings.Settings`, or a mapping of its names.
         io_loop: Tornado's name for the event loop; taken for compatibility, the running loop is what counts.
         session_kls: A subclass of :class:`~sockjs_tornado.session.Session` to make sessions of.
+        cluster: What shares the rooms with other processes, such as a
+            :class:`~sockjs_tornado.cluster.redis.RedisCluster`. Routers that are given the same one have the same
+            rooms.
 
     Raises:
         ConfigurationError: The connection, a setting or the prefix is not acceptable.
@@ -54,6 +58,7 @@ class SockJSRouter:
         application: The application that serves the router, once it has served a request.
         origins: The origin policy.
         container: The sessions.
+        cluster: As given.
         closed: Whether :meth:`close` has finished.
         websockets_enabled: Whether the websocket transport is offered.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
@@ -66,6 +71,8 @@ class SockJSRouter:
         user_settings: Settings | Mapping[str, Any] | None = None,
         io_loop: IOLoop | None = None,
         session_kls: type[Session] | None = None,
+        *,
+        cluster: Cluster | None = None,
     ) -> None:
         if not callable(connection):
             raise ConfigurationError(
@@ -76,7 +83,8 @@ class SockJSRouter:
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
-        self.container = SessionContainer(self.settings, self.stats)
+        self.cluster = cluster
+        self.container = SessionContainer(self.settings, self.stats, cluster)
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self.application: Any = None
@@ -89,6 +97,8 @@ class SockJSRouter:
         offered = offered_endpoints(self.settings, self.origins.restricted)
         self.endpoints = [(self.prefix + pattern, endpoint(self)) for pattern, endpoint in offered]
         self.urls = url_specs(self.endpoints, self.settings.max_message_size)
+        if cluster is not None:
+            cluster.add(self)
 
     @property
     def io_loop(self) -> IOLoop:
@@ -154,27 +164,65 @@ class SockJSRouter:
         room: str,
         message: str | dict[str, Any] | list[Any],
         exclude: SockJSConnection | Iterable[SockJSConnection] = (),
-    ) -> Awaitable[None]:
+        *,
+        history: int = 0,
+        ttl: float | None = None,
+    ) -> Awaitable[Position | None]:
         """Send one message to all connections in a room; it is encoded once for each transport among them.
 
+        With a cluster it reaches those of all its processes: those of this one at once, unless there is a history.
+
         Args:
-            room: Its name. Where nobody is in it, nothing happens.
+            room: Its name. Where nobody is in it, nobody hears it.
             message: ``str``, or a dict or list, as :meth:`SockJSConnection.send` takes them.
             exclude: A connection that does not get it, mostly the one that says it, or several.
+            history: How many messages the cluster shall keep of this room, this one included. Then all members, those
+                of this process too, get it by way of Redis, in the order of the history. Default 0: it is not kept.
+            ttl: Seconds that the history is kept after this message, None for a day.
 
         Returns:
-            An awaitable that need not be awaited: the message is on its way.
+            An awaitable that need not be awaited: the message is on its way. Awaited, with a cluster, it waits until
+            Redis has the message, and returns where it stands in the history, None where it has none; it raises
+            ClusterUnavailable where Redis is away, or did not take it. Not awaited, that is counted and logged.
 
         Raises:
             TypeError: The message is of another type, or the name of the room is no ``str``.
-            ValueError: JSON has no form for a number in the message.
-            RuntimeError: In another thread than the event loop's.
+            ValueError: JSON has no form for a number in the message, or ``history`` or ``ttl`` make no sense.
+            ConfigurationError: There is no cluster to keep a history.
+            RuntimeError: In another thread than the event loop's, or on a cluster that was not started.
         """
         check_room(room)
-        prepared = PreparedMessage(encode_message(message))
+        encoded = encode_message(message)
         excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
-        self.container.rooms.publish(room, prepared, [connection.session for connection in excluded])
-        return _DONE
+        sessions = [connection.session for connection in excluded]
+        if self.cluster is not None:
+            return self.cluster.publish(room, encoded, sessions, history, ttl)
+        if history or ttl is not None:
+            raise ConfigurationError(
+                "history: it is kept by a cluster, and this router has none: SockJSRouter(cluster=...)"
+            )
+        self.container.rooms.publish(room, PreparedMessage(encoded), sessions)
+        return DONE
+
+    async def presence(self, room: str) -> dict[str, Any]:
+        """Return who is present in a room: those that have given a presence to ``join``, in all processes of a cluster.
+
+        Args:
+            room: Its name.
+
+        Returns:
+            What each has given, by a name of that member: ``"node:connection id"``, where the node is ``local`` without
+            a cluster.
+
+        Raises:
+            TypeError: The name of the room is no ``str``.
+            ClusterUnavailable: Redis is away.
+            RuntimeError: The cluster was not started.
+        """
+        check_room(room)
+        if self.cluster is not None:
+            return await self.cluster.presence(room)
+        return {f"local:{label}": value for label, value in self.container.rooms.presence(room).items()}
 
     @property
     def draining(self) -> bool:
@@ -223,17 +271,6 @@ class SockJSRouter:
         check_close_code(code)
         await self.container.close(code, reason)
         self.closed = True
-
-
-class _Done:
-    """What need not be waited for."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-
-_DONE = _Done()
 
 
 def _checked(prefix: str) -> str:

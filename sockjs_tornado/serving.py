@@ -128,6 +128,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT comes, then drain the routers, stop listening and return.
 
+    The clusters of the routers are started before, and closed after that.
+
     A second signal ends the draining: who has not heard of it is closed at once. So is everybody where the call is
     cancelled. Call it in the main thread, which is where Python hears of signals.
 
@@ -144,6 +146,7 @@ async def serve(
 
     Raises:
         ValueError: The code may not stand in a close frame, or a number of seconds is none.
+        ClusterError: A cluster cannot be started.
     """
     check_close_code(code)
     check_seconds("drain_time", drain_time)
@@ -165,7 +168,13 @@ async def serve(
     # Not loop.add_signal_handler, which Windows lacks.
     before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        async with http_server(application, sockets, **options):
+        async with contextlib.AsyncExitStack() as clusters:
+            for sock in sockets:
+                # Where nothing comes of it; an HTTP server takes them over.
+                clusters.callback(sock.close)
+            for cluster in dict.fromkeys(router.cluster for router in routers if router.cluster is not None):
+                await clusters.enter_async_context(cluster)
+            await clusters.enter_async_context(http_server(application, sockets, **options))
             try:
                 await signals.get()
                 draining = asyncio.ensure_future(drain(drain_time))

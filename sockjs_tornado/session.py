@@ -5,7 +5,7 @@ A transport attaches a receiver while a client listens and reports when it is do
 else is the session's own decision.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final
 
 from .callbacks import Callbacks
@@ -16,7 +16,7 @@ from .limits import RateLimit
 from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
 from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
-from .rooms import check_room
+from .rooms import DONE, check_room
 
 __all__ = ["Session", "SessionState"]
 
@@ -385,12 +385,11 @@ class Session(Outbox, LegacySession):
         """The rooms that it is in, or was in when it closed."""
         return self._host.rooms.of(self)
 
-    def join(self, room: str) -> None:
+    def join(self, room: str, presence: Any = None) -> Awaitable[None]:
         """Enter a room; see the connection's ``join``."""
         self.check_thread()
         check_room(room)
-        if not self.is_closed:
-            self._host.rooms.join(self, room)
+        return DONE if self.is_closed else self._host.rooms.join(self, room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room."""

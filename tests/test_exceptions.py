@@ -37,7 +37,9 @@ def test_everything_in_the_tree_is_public() -> None:
     assert sorted(name for _, name in tree(SockJSError)) == exceptions.__all__ == sorted(exceptions.__all__)
 
 
-@pytest.mark.parametrize("name", ["ConfigurationError", "ConnectionClosed", "SockJSError"])
+@pytest.mark.parametrize(
+    "name", ["ClusterError", "ClusterUnavailable", "ConfigurationError", "ConnectionClosed", "SockJSError"]
+)
 def test_what_an_application_may_meet_is_exported(name: str) -> None:
     assert getattr(sockjs_tornado, name) is getattr(exceptions, name)
     assert name in sockjs_tornado.__all__

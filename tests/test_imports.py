@@ -64,7 +64,7 @@ ALLOWED = {
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol rooms"),
-    "container": Allowed("logs rooms session settings stats wire.stream", effects="asyncio"),
+    "container": Allowed("logs ports rooms session settings stats wire.stream", effects="asyncio"),
     "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.
@@ -91,12 +91,37 @@ ALLOWED = {
     ),
     "bodies": Allowed("handlers transports.* wire.*", outside="tornado.httputil tornado.routing tornado.web"),
     "router": Allowed(
-        "bodies connection container exceptions origins protocol rooms session settings stats trace transports.* "
+        "bodies connection container exceptions origins ports protocol rooms session settings stats trace transports.* "
         "wire.*",
         outside="tornado.gen tornado.ioloop tornado.routing tornado.web",
         effects="asyncio",
     ),
     # What applications import where they want it: no other row names them.
+    "cluster": Allowed("ports", types="cluster.history cluster.publisher cluster.redis"),
+    # Pure; so are the counters.
+    "cluster.envelope": Allowed("exceptions ports protocol"),
+    "cluster.stats": Allowed(),
+    "cluster.connection": Allowed("exceptions logs", outside="redis redis.*", effects="asyncio"),
+    "cluster.commands": Allowed("cluster.connection exceptions logs", outside="redis redis.asyncio", effects="asyncio"),
+    "cluster.bus": Allowed(
+        "cluster.connection cluster.envelope exceptions logs", outside="redis redis.asyncio", effects="asyncio"
+    ),
+    "cluster.history": Allowed("cluster.commands cluster.envelope ports"),
+    "cluster.presence": Allowed("cluster.commands cluster.envelope exceptions rooms", effects="asyncio"),
+    "cluster.messages": Allowed(
+        "cluster.commands cluster.envelope cluster.history cluster.stats logs ports protocol rooms",
+        effects="asyncio",
+        types="session",
+    ),
+    "cluster.rooms": Allowed("cluster.bus cluster.presence rooms", effects="asyncio", types="session"),
+    # Of threading, the name of the thread it is used from; of os, that of the process.
+    "cluster.redis": Allowed(
+        "cluster.* exceptions logs ports protocol rooms", effects="asyncio os threading", types="session"
+    ),
+    "cluster.publisher": Allowed(
+        "cluster.commands cluster.connection cluster.envelope cluster.history exceptions ports protocol rooms",
+        outside="redis redis.backoff redis.retry",
+    ),
     "migrate": Allowed("connection exceptions protocol", types="session"),
     "serving": Allowed(
         "container protocol router wire.sockets",
@@ -269,6 +294,7 @@ def test_the_pure_modules_touch_nothing() -> None:
         "wire.websocket",
         "wire.deflate",
         "wire.handshake",
+        "cluster.envelope",
     ):
         allowed = ALLOWED[module]
         assert allowed.effects == ("threading" if module == "outbox" else "")

@@ -143,6 +143,9 @@ class Exchange(Protocol):
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer with a whole response."""
 
+    def watch(self, waiting: Waiting) -> None:
+        """Have somebody told where the client leaves before the answer."""
+
     async def hold(self, waiting: Waiting) -> None:
         """Keep the request open until it is answered, or until the client has left."""
 

@@ -1,0 +1,45 @@
+"""Several processes that share their rooms, by way of Redis; it needs the extra ``cluster``::
+
+    from sockjs_tornado.cluster import RedisCluster
+
+    cluster = RedisCluster("redis://localhost:6379/0")
+    router = SockJSRouter(Chat, "/chat", cluster=cluster)
+    ...
+    async with cluster:
+        ...
+
+What is in it is imported when it is asked for, so that no part asks for packages that another one needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ..ports import Position
+
+if TYPE_CHECKING:
+    from .history import Recovered
+    from .publisher import AsyncPublisher, Publisher
+    from .redis import RedisCluster
+
+__all__ = ["AsyncPublisher", "Position", "Publisher", "Recovered", "RedisCluster"]
+
+_MODULES = {
+    "AsyncPublisher": ".publisher",
+    "Publisher": ".publisher",
+    "Recovered": ".history",
+    "RedisCluster": ".redis",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(module, __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise ImportError(
+            f'{__name__}.{name} needs redis-py ({error}): pip install "sockjs-tornado[cluster]"', name=error.name
+        ) from error

@@ -1,0 +1,162 @@
+"""Who holds a session, as Redis knows it.
+
+A claim is a key that is there as long as its node refreshes it. The first node to set it holds the session. Where that
+node is found to be lost, the claim becomes a tombstone: nobody opens the session again while that stands.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..exceptions import ClusterUnavailable
+from .commands import Commands
+from .ownership import Holder, Place
+
+__all__ = ["Claims"]
+
+#: Seconds that a claim stands without being refreshed, and that a tombstone stands.
+CLAIM_TIME: Final = 30
+
+#: Claims that are refreshed before other commands have their turn.
+_SLICE: Final = 500
+
+_TOMBSTONE: Final = b"-"
+
+# Writes a key, or deletes it, where it has the value that is expected.
+_REPLACE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+
+class Claims:
+    """The claims of one node.
+
+    Args:
+        commands: The way to Redis.
+        namespace: What the keys begin with.
+        node: Id of this node.
+        address: Where its listener is.
+        stats: Counts claims that were lost, and tombstones.
+    """
+
+    def __init__(self, commands: Commands, namespace: str, node: str, address: str, stats: Counter[str]) -> None:
+        self._commands = commands
+        self._prefix = f"{namespace}:session:"
+        self._value = json.dumps([node, address]).encode()
+        self._stats = stats
+        # Each with what is called where it is lost.
+        self._held: dict[str, Callable[[], None]] = {}
+        self._pending: dict[str, asyncio.Future[Holder | Place]] = {}
+        self._refreshing = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def holds(self, key: str) -> bool:
+        """Tell whether this node holds a session."""
+        return key in self._held
+
+    async def claim(self, key: str, on_lost: Callable[[], None]) -> Holder | Place:
+        """Claim a session; all who ask at the same time get one answer."""
+        pending = self._pending.get(key)
+        if pending is None:
+            # Before anything is awaited: who asks meanwhile, from here or from another node, waits for it.
+            pending = self._pending[key] = asyncio.get_running_loop().create_future()
+            try:
+                place = self._place(await self._set(key))
+            except BaseException as error:
+                del self._pending[key]
+                # Who waits asks for itself.
+                pending.cancel()
+                raise error
+            del self._pending[key]
+            if place is Place.HERE:
+                self._held.setdefault(key, on_lost)
+            pending.set_result(place)
+            return place
+        try:
+            return await asyncio.shield(pending)
+        except asyncio.CancelledError:
+            if pending.cancelled():
+                raise ClusterUnavailable("a claim failed") from None
+            raise
+
+    async def find(self, key: str) -> Holder | Place:
+        """Return who holds a session."""
+        if key in self._pending:
+            await self.settled(key)
+            if key in self._held:
+                return Place.HERE
+        value = await self._commands.submit("GET", self._key(key))
+        return Place.NOWHERE if value is None else self._place(value)
+
+    async def settled(self, key: str) -> None:
+        """Wait for a claim that is on its way."""
+        pending = self._pending.get(key)
+        if pending is not None:
+            await asyncio.wait([pending])
+
+    def hold(self, key: str, on_lost: Callable[[], None]) -> None:
+        """Hold a session while Redis is away; :meth:`refresh` claims it."""
+        self._held.setdefault(key, on_lost)
+
+    def release(self, key: str) -> None:
+        """Hold a session no more."""
+        if self._held.pop(key, None) is not None:
+            # Where Redis is away, the claim ends by itself.
+            self._commands.submit("EVAL", _REPLACE, 1, self._key(key), self._value, b"", 0)
+
+    def release_all(self) -> None:
+        """Hold nothing more: the node ends."""
+        for key in list(self._held):
+            self.release(key)
+
+    async def bury(self, key: str, holder: Holder) -> None:
+        """Make a claim a tombstone, if it is still the same."""
+        value = json.dumps(list(holder)).encode()
+        milliseconds = CLAIM_TIME * 1000
+        self._stats["tombstones"] += await self._commands.submit(
+            "EVAL", _REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds
+        )
+
+    async def refresh(self) -> None:
+        """Have all claims stand for their whole time again.
+
+        One that Redis has forgotten is made anew. Where another node has made it meanwhile, this one has lost it.
+
+        Raises:
+            ClusterUnavailable: Redis went away meanwhile.
+        """
+        async with self._refreshing:
+            keys = list(self._held)
+            for start in range(0, len(keys), _SLICE):
+                await asyncio.gather(*map(self._refresh, keys[start : start + _SLICE]))
+
+    async def _refresh(self, key: str) -> None:
+        value = await self._commands.submit("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)
+        if value is None and key in self._held:
+            value = await self._set(key)
+        if value is not None and value != self._value and (on_lost := self._held.pop(key, None)) is not None:
+            self._stats["claims_lost"] += 1
+            on_lost()
+
+    def _set(self, key: str) -> Any:
+        return self._commands.submit("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
+
+    def _key(self, key: str) -> bytes:
+        # A session id may be any bytes.
+        return f"{self._prefix}{key}".encode("utf-8", "surrogateescape")
+
+    def _place(self, value: bytes | None) -> Holder | Place:
+        """Return what a claim says, None where there was none before this node's."""
+        if value is None or value == self._value:
+            return Place.HERE
+        if value == _TOMBSTONE:
+            return Place.LOST
+        node, address = json.loads(value)
+        return Holder(node, address)

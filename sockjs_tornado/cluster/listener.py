@@ -1,0 +1,179 @@
+"""The private listener of a node: answers what other nodes pass on, for the sessions that this node holds."""
+
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.routing import URLSpec
+from tornado.web import Application, RequestHandler
+
+from ..exceptions import ClusterError, ConfigurationError
+from ..handlers import SockJSHandler
+from ..serving import HTTP_LIMITS
+from ..transports.endpoint import Endpoint
+from .signing import FIELD, Caller, Rejected, Signer
+
+__all__ = ["WHOIS", "Listener", "open_sockets", "split_address"]
+
+#: Where a node says its id.
+WHOIS: Final = "/-/node"
+
+#: Clients that may wait for the listener while its process is stopped or busy.
+_BACKLOG: Final = 4096
+
+
+def split_address(name: str, value: str) -> tuple[str, int]:
+    """Return host and port of ``http://host:port`` or ``host:port``.
+
+    Raises:
+        ConfigurationError: It is another text; ``name`` says whose.
+    """
+    takes = f"{name}: got {value!r}, takes a host and a port, such as http://10.0.0.5:9001"
+    if not isinstance(value, str):
+        raise ConfigurationError(takes)
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError(takes) from None
+    if parts.scheme != "http" or not host or not port or parts.path not in ("", "/") or parts.username or parts.query:
+        raise ConfigurationError(takes)
+    return host, port
+
+
+def is_private(ip: str) -> bool:
+    """Tell whether an address is one that the internet does not reach."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return not address.is_global and not address.is_unspecified
+
+
+class Listener:
+    """Takes requests of other nodes.
+
+    Args:
+        node: Id of this node.
+        signer: Looks at what others have signed.
+        stats: Counts what is refused.
+    """
+
+    def __init__(self, node: str, signer: Signer, stats: Counter[str]) -> None:
+        self.node = node
+        self._signer = signer
+        self._stats = stats
+        # The node that has taken the request from its client has that one's line in the access log.
+        self._application = Application([URLSpec(WHOIS, _WhoisHandler, {"listener": self})], log_function=_log_nothing)
+        self._server: HTTPServer | None = None
+
+    def add(self, endpoints: Iterable[tuple[str, Endpoint]]) -> None:
+        """Answer for the endpoints of a router, each with the regular expression of its path."""
+        specs = [
+            URLSpec(path, RelayedHandler, {"endpoint": endpoint, "listener": self}) for path, endpoint in endpoints
+        ]
+        self._application.add_handlers(".*", specs)
+
+    def start(self, sockets: Iterable[socket.socket], max_body_size: int) -> None:
+        """Listen on sockets, which are closed with the listener."""
+        self._server = HTTPServer(self._application, **{**HTTP_LIMITS, "max_body_size": max_body_size})
+        self._server.add_sockets(sockets)
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.stop()
+            await self._server.close_all_connections()
+
+    def verify(self, request: Any) -> Caller:
+        """Return for whom another node asks.
+
+        Raises:
+            Rejected: It is not to be answered.
+        """
+        try:
+            value = request.headers.get(FIELD, "")
+            return self._signer.verify(value, request.method, request.uri, request.body)
+        except Rejected as rejected:
+            self._stats[f"relay_{rejected.reason}"] += 1
+            raise
+
+
+def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket]:
+    """Return listening sockets.
+
+    Raises:
+        ClusterError: Somebody else listens there.
+        ConfigurationError: The internet may reach the address, or there is no such address here.
+    """
+    try:
+        sockets = bind_sockets(port, host, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"no such address to listen on: {host} ({error})") from None
+    except OSError as error:
+        raise ClusterError(f"cannot listen on {host}:{port}: {error}") from None
+    public = [ip for sock in sockets if not is_private(ip := sock.getsockname()[0])]
+    if public and not allow_public:
+        for sock in sockets:
+            sock.close()
+        raise ConfigurationError(
+            f"listen: {public[0]} may be reached from outside, where other nodes alone should ask; choose a private "
+            "address, or say allow_public_listener=True"
+        )
+    return sockets
+
+
+def _log_nothing(handler: RequestHandler) -> None:
+    """Write no access log."""
+
+
+class RelayedHandler(SockJSHandler):
+    """Offers another node's request to an endpoint, as the request of the client that it speaks for."""
+
+    relayed = True
+
+    def initialize(self, endpoint: Endpoint, listener: Listener) -> None:  # type: ignore[override]
+        """Take what the URL spec holds for every request, and see whether another node asks."""
+        request = self.request
+        self._rejected = ""
+        try:
+            caller = listener.verify(request)
+        except Rejected as rejected:
+            self._rejected = rejected.reason
+        else:
+            self._port = caller.port
+            request.remote_ip = caller.ip
+            request.protocol = "https" if caller.secure else "http"
+        super().initialize(endpoint)
+
+    @property
+    def remote_port(self) -> int:
+        """The client's port."""
+        return self._port
+
+    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
+        if self._rejected:
+            self.respond(421 if self._rejected == "misdirected" else 403, [(FIELD, self._rejected)])
+            return None
+        return super()._serve(session_id)
+
+    head = get = post = delete = patch = put = options = _serve
+
+
+class _WhoisHandler(RequestHandler):
+    """Tells other nodes which one this is."""
+
+    def initialize(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def get(self) -> None:
+        try:
+            self._listener.verify(self.request)
+        except Rejected as rejected:
+            self.set_status(403)
+            self.set_header(FIELD, rejected.reason)
+        else:
+            self.set_status(204)
+            self.set_header(FIELD, self._listener.node)

@@ -1,0 +1,102 @@
+"""What makes a process a node: it takes requests for its sessions from other nodes, and passes theirs on."""
+
+import logging
+from collections import Counter
+from typing import Any, Final
+
+from ..exceptions import ClusterError, ConfigurationError
+from .listener import WHOIS, Listener
+from .ownership import Ownership
+from .relay import SessionRelay
+from .signing import FIELD, Caller, Signer
+from .upstream import Response, UpstreamLost, Upstreams
+
+__all__ = ["Node", "check_secret"]
+
+logger = logging.getLogger(__name__)
+
+#: Bytes that a secret has at least.
+_SECRET_SIZE: Final = 16
+
+
+def check_secret(secret: object) -> bytes:
+    """Return a secret as bytes.
+
+    Raises:
+        ConfigurationError: It is none, or too short.
+    """
+    key = secret.encode() if isinstance(secret, str) else secret
+    if not isinstance(key, bytes) or len(key) < _SECRET_SIZE:
+        raise ConfigurationError(
+            f"secret: takes text or bytes, {_SECRET_SIZE} bytes or more, the same for all nodes; "
+            "python -c 'import secrets; print(secrets.token_hex())' makes one"
+        )
+    return key
+
+
+class Node:
+    """One node.
+
+    Args:
+        node_id: Its id.
+        address: Where others reach its listener: ``http://host:port``, or the path of a Unix socket.
+        secret: What all nodes share.
+        ownership: Who holds which session.
+        stats: Counts.
+        serves_alone: Whether new sessions are opened while nobody can tell who holds them.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        address: str,
+        secret: bytes,
+        ownership: Ownership,
+        stats: Counter[str],
+        serves_alone: bool,
+    ) -> None:
+        self._id = node_id
+        self._address = address
+        self._ownership = ownership
+        self._stats = stats
+        self._serves_alone = serves_alone
+        self._signer = Signer(secret, node_id)
+        self._listener = Listener(node_id, self._signer, stats)
+        self._max_body_size = 0
+        self.upstreams = Upstreams()
+
+    def add(self, router: Any) -> None:
+        """Take part for a router."""
+        router.relay = SessionRelay(
+            router, self._ownership, self.upstreams, self._signer, self._stats, self._serves_alone
+        )
+        self._listener.add(router.endpoints)
+        # What was unpacked, or what a limit of this size lets pass, may be longer by a little.
+        self._max_body_size = max(self._max_body_size, router.settings.max_message_size)
+
+    def start(self, sockets: Any) -> None:
+        """Take requests on listening sockets."""
+        self._listener.start(sockets, self._max_body_size + 1)
+
+    async def who_is_there(self) -> str | None:
+        """Return the id of the node that others reach at this one's address, None where they reach nobody.
+
+        Raises:
+            ClusterError: What answers there is no node with the same secret.
+        """
+        caller = Caller("", 0, False)
+        signature = self._signer.sign("", "GET", WHOIS, b"", caller)
+        try:
+            upstream = await self.upstreams.connect(self._address)
+            answer = await upstream.ask(f"GET {WHOIS} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\n\r\n".encode())
+        except (OSError, UpstreamLost):
+            return None
+        fields = dict(answer.fields) if isinstance(answer, Response) else {}
+        if answer.status != 204 or FIELD not in fields:
+            raise ClusterError(f"what answers at {self._address} is no node of this cluster, or has another secret")
+        return fields[FIELD]
+
+    async def close(self) -> None:
+        """Take no more requests, and end what is passed on."""
+        self.upstreams.close()
+        await self._listener.close()

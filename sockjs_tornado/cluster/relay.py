@@ -1,0 +1,245 @@
+"""Requests for sessions that another node holds: they are passed on to it, and its answers back.
+
+Who holds a session is asked of Redis once, and remembered. The answer of the holder is the client's: whole, or as a
+stream that slows down with its reader; where the client leaves, the holder hears of it.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from ..exceptions import ClusterUnavailable
+from ..protocol import CloseCode
+from ..transports.endpoint import SessionEndpoint
+from ..transports.exchange import Exchange
+from .ownership import Holder, Ownership, Place
+from .signing import FIELD, Caller, Signer
+from .upstream import Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
+
+__all__ = ["SessionRelay"]
+
+logger = logging.getLogger(__name__)
+
+#: Sessions of other nodes whose holders are remembered.
+_REMEMBERED: Final = 65536
+
+# What concerns one connection (RFC 9110, section 7.6.1), and what is said anew.
+_NOT_PASSED_ON: Final = frozenset(
+    {
+        *("connection", "content-length", "expect", "keep-alive", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade", FIELD.lower()),
+    }
+)
+
+_NEEDED: Final = ("Host", "Origin", "Sec-Fetch-Site", "Cookie", "Access-Control-Request-Headers")
+
+# What every response has, and is written again.
+_WRITTEN_ANEW: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
+
+
+class _Asking(NamedTuple):
+    """A request that was passed on, while its client waits."""
+
+    upstream: Upstream
+    asked: asyncio.Future[Response | Stream]
+
+    def lost(self) -> None:
+        """Have the other node hear that the client has left."""
+        self.upstream.give_up(self.asked)
+
+
+class SessionRelay:
+    """What one router has of a cluster's relay.
+
+    Args:
+        router: The router.
+        ownership: Who holds which session.
+        upstreams: Connections to other nodes.
+        signer: Signs requests.
+        stats: Counts.
+        serves_alone: Whether new sessions are opened while nobody can tell who holds them.
+    """
+
+    def __init__(
+        self,
+        router: Any,
+        ownership: Ownership,
+        upstreams: Upstreams,
+        signer: Signer,
+        stats: Counter[str],
+        serves_alone: bool,
+    ) -> None:
+        self._prefix = f"{router.prefix}:"
+        self._container = router.container
+        self._ownership = ownership
+        self._upstreams = upstreams
+        self._signer = signer
+        self._stats = stats
+        self._serves_alone = serves_alone
+        self._remembered: dict[str, Holder] = {}
+        self._passes_all = False
+        router.container.on_removed = self._removed
+
+    def holds(self, session_id: str) -> bool:
+        """Tell whether the session is this node's to open."""
+        return self._ownership.holds(self._prefix + session_id)
+
+    def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
+        """See that a request for a session that is not here gets answered."""
+        if exchange.relayed:
+            return self._serve_another_node(endpoint, exchange)
+        return self._serve(endpoint, exchange)
+
+    async def _serve_another_node(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        key = self._prefix + exchange.session_id
+        # The other node may have heard of a claim before this one has.
+        await self._ownership.settled(key)
+        if exchange.answered:
+            return
+        if self._ownership.holds(key):
+            await _finish(endpoint.serve(exchange))
+        else:
+            exchange.respond(421, [])
+
+    async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        key = self._prefix + exchange.session_id
+        place: Holder | Place | None = self._remembered.get(key)
+        for last in (False, True):
+            try:
+                place = place or await self._locate(key, endpoint, exchange)
+            except ClusterUnavailable:
+                if not self._serves_alone or not endpoint.opens or self._container.draining:
+                    if not exchange.answered:
+                        endpoint.unavailable(exchange, "cluster")
+                    return
+                self._ownership.hold(key, partial(self._lose, exchange.session_id))
+                place = Place.HERE
+            if place is Place.HERE:
+                await self._serve_here(key, endpoint, exchange)
+                return
+            if exchange.answered:
+                return
+            if place is Place.NOWHERE:
+                await _finish(endpoint.answer(exchange, None))
+                return
+            if place is Place.LOST:
+                endpoint.lost(exchange)
+                return
+            if await self._pass_on(key, place, endpoint, exchange):
+                return
+            # It has no such session. Where it was remembered, another node may have it by now, or nobody.
+            self._remembered.pop(key, None)
+            if last:
+                # It was started anew at the same address, or has let go of the session in this moment.
+                await self._bury(key, place)
+                endpoint.lost(exchange)
+            place = None
+
+    async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Holder | Place:
+        if not endpoint.opens or self._container.draining:
+            return await self._ownership.find(key)
+        return await self._ownership.claim(key, partial(self._lose, exchange.session_id))
+
+    async def _serve_here(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        # Much may have happened since the request was first looked at; it is looked at again.
+        answering = None if exchange.answered else endpoint.handle(exchange)
+        if self._container.get(exchange.session_id) is None:
+            # Its client has left, or there is no room for it.
+            self._ownership.release(key)
+        await _finish(answering)
+
+    async def _pass_on(self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> bool:
+        """Have the holder answer; return False where it has no such session."""
+        try:
+            upstream = await self._upstreams.connect(holder.address)
+        except OSError as error:
+            logger.info("no connection to %s: %s", holder.address, error)
+            self._remembered.pop(key, None)
+            await self._bury(key, holder)
+            if not _has_left(exchange):
+                endpoint.lost(exchange)
+            return True
+        if _has_left(exchange):
+            self._upstreams.put_back(holder.address, upstream)
+            return True
+        asked = upstream.ask(self._request(holder, exchange))
+        exchange.watch(_Asking(upstream, asked))
+        try:
+            answer = await asked
+        except UpstreamLost:
+            # What it was told may have been done: it is not told again.
+            self._remembered.pop(key, None)
+            if not _has_left(exchange):
+                endpoint.lost(exchange)
+            return True
+        if _has_left(exchange):
+            if isinstance(answer, Stream):
+                answer.upstream.abort()
+        elif answer.status == 421:
+            return False
+        else:
+            self._stats["relayed"] += 1
+            self._remember(key, holder)
+            await self._answer(answer, endpoint, exchange)
+        return True
+
+    async def _answer(self, answer: Response | Stream, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        if isinstance(answer, Stream):
+            await exchange.take_over(answer.status, Pipe(self._container, answer))
+            # Of a client that left in this moment, the pipe has not heard.
+            answer.upstream.drop_unless_flowing()
+        elif why := dict(answer.fields).get(FIELD):
+            message = "another node finds what this one passes on %s: have they one secret, and one time?"
+            self._container.log.write(logger, logging.ERROR, "relay", message, why)
+            endpoint.unavailable(exchange, "relay")
+        else:
+            fields = [(name, value) for name, value in answer.fields if name.lower() not in _WRITTEN_ANEW]
+            exchange.respond(answer.status, fields, answer.body)
+
+    def _request(self, holder: Holder, exchange: Exchange) -> bytes:
+        method, uri, body = exchange.method, exchange.uri, exchange.body()
+        caller = Caller(exchange.remote_ip, exchange.remote_port, exchange.secure)
+        if self._passes_all:
+            lines = [f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _NOT_PASSED_ON]
+        else:
+            lines = [f"{name}: {value}\r\n" for name in _NEEDED if (value := exchange.header(name))]
+            if content_type := exchange.content_type():
+                lines.append(f"Content-Type: {content_type}\r\n")
+        signature = self._signer.sign(holder.node, method, uri, body, caller)
+        lines += [f"{FIELD}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
+        # The version says whether the client takes an answer in chunks.
+        version = "1.1" if exchange.persistent else "1.0"
+        return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
+
+    async def _bury(self, key: str, holder: Holder) -> None:
+        # While Redis is away, the claim ends by itself.
+        with contextlib.suppress(ClusterUnavailable):
+            await self._ownership.bury(key, holder)
+
+    def _remember(self, key: str, holder: Holder) -> None:
+        if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[key] = holder
+
+    def _removed(self, session_id: str) -> None:
+        self._ownership.release(self._prefix + session_id)
+
+    def _lose(self, session_id: str) -> None:
+        session = self._container.get(session_id)
+        if session is not None:
+            logger.warning("another node has session %s: closed here", session.label)
+            session.close(CloseCode.INTERRUPTED, "Connection interrupted")
+
+
+async def _finish(answering: Awaitable[None] | None) -> None:
+    if answering is not None:
+        await answering
+
+
+def _has_left(exchange: Exchange) -> bool:
+    # While this waits, nobody else answers.
+    return exchange.answered

@@ -1,0 +1,1 @@
+"""Nodes that share their rooms by way of a real Redis."""

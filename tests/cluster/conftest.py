@@ -1,0 +1,86 @@
+"""Redis servers, and nodes of a cluster with people in their rooms."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Journal, Noted, Serve
+from client import Join, Peer, within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster import RedisCluster
+
+from .redis_server import RedisServer
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+
+    async def wait() -> None:
+        while not condition():  # noqa: ASYNC110 - of Redis, and of another process, there is no event
+            await asyncio.sleep(0.005)
+
+    await within(wait())
+
+
+class Node:
+    """A cluster's node with a router, and clients of it.
+
+    Attributes:
+        cluster: The cluster.
+        router: The router.
+        gaps: What ``on_gap`` was called with.
+    """
+
+    def __init__(self, serve: Serve, join: Join, url: str, **options: Any) -> None:
+        self.gaps: list[frozenset[str]] = []
+        options.setdefault("on_gap", self.gaps.append)
+        self.cluster = RedisCluster(url, **options)
+        self._journal = Journal()
+        self.router = SockJSRouter(self._journal, "/echo", {"disconnect_delay": 60}, cluster=self.cluster)
+        self._serve, self._join = serve, join
+        self._server: Any = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether one of its connections to Redis is there, as far as it knows."""
+        return self.cluster.commands.available or self.cluster._bus._connected
+
+    async def enter(self, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:
+        """Have somebody come and enter rooms, and wait until the others' messages reach them."""
+        self._server = self._server or await self._serve(self.router)
+        peer = self._join(self._server, "websocket")
+        assert await peer.frame() == "o"
+        connection = await self._journal.connection()
+        for room in rooms:
+            await within(connection.join(room, presence))
+        return peer, connection
+
+
+#: What the fixture ``node`` is.
+StartNode = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def node(redis_server: RedisServer, serve: Serve, join: Join) -> AsyncIterator[StartNode]:
+    """Return a function that starts nodes: ``node = await node(timeout=0.2)``. They are closed with the test."""
+    nodes: list[Node] = []
+
+    async def start(url: str = "", **options: Any) -> Node:
+        made = Node(serve, join, url or redis_server.url, **options)
+        nodes.append(made)
+        await made.cluster.start()
+        return made
+
+    yield start
+    for made in nodes:
+        await within(made.cluster.close())

@@ -1,0 +1,97 @@
+"""A Redis server of a test's own, which can be stopped, killed, frozen and started again without its data."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+#: Seconds in which a server must answer, or end.
+PATIENCE = 20
+
+
+class RedisServer:
+    """A redis-server on a free port of loopback; a context manager that stops it.
+
+    Args:
+        directory: Where it has its log, and a Unix socket.
+        options: More of its command line, such as ``"--requirepass", "secret"``.
+
+    Attributes:
+        port: Where it listens. It stays the same over restarts.
+        url: The same for clients.
+        unix_url: Its Unix socket for clients.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._directory = directory
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.unix_url = f"unix://{directory}/redis.sock"
+
+    def __enter__(self) -> "RedisServer":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, without any data, and wait until it answers."""
+        program = shutil.which("redis-server")
+        assert program, "redis-server is not installed"
+        command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._directory)]
+        command += ["--unixsocket", f"{self._directory}/redis.sock", "--logfile", "redis.log"]
+        command += ["--save", "", "--appendonly", "no", *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert self._process.poll() is None, (self._directory / "redis.log").read_text()
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as probe:
+            probe.sendall(b"PING\r\n")
+            # It may want a password first.
+            return probe.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+    def stop(self) -> None:
+        """Have it close its connections and end."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            os.kill(process.pid, number)
+            process.wait(PATIENCE)
+
+    def freeze(self) -> None:
+        """Let it do nothing any more, while its connections stay."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def command(self, *args: str | bytes | int) -> Any:
+        """Run a command and return the reply, with text as bytes."""
+        with redis.Redis(port=self.port, host="127.0.0.1") as client:
+            return client.execute_command(*args)

@@ -1,0 +1,209 @@
+"""Commands: in order, in batches, and failing together when Redis is lost."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import within
+
+from sockjs_tornado.cluster import commands as module
+from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.connection import make_client
+from sockjs_tornado.exceptions import ClusterUnavailable
+
+from .conftest import until
+from .redis_server import RedisServer
+
+Open = Callable[..., Awaitable[Commands]]
+
+
+@pytest.fixture
+async def connect(redis_server: RedisServer) -> AsyncIterator[Open]:
+    """Return a function that starts commands."""
+    opened = []
+
+    async def start(**options: Any) -> Commands:
+        client = make_client(redis_server.url)
+        commands = Commands(client, **options)
+        await commands.start()
+        opened.append((commands, client))
+        return commands
+
+    yield start
+    for commands, client in opened:
+        await within(commands.close())
+        await client.aclose()
+
+
+def reads(server: RedisServer) -> int:
+    """Return how often Redis has read from a socket."""
+    return int(server.command("INFO", "stats")["total_reads_processed"])
+
+
+async def test_replies_come_to_whom_they_belong(connect: Open) -> None:
+    commands = await connect()
+    futures = [commands.submit("ECHO", text) for text in ("a", b"b", 3, "☃", "\ud800")]
+    replies = [b"a", b"b", b"3", "☃".encode(), b"\xed\xa0\x80"]
+    assert await within(asyncio.gather(*futures)) == replies
+
+
+async def test_what_is_submitted_in_one_turn_leaves_together(connect: Open, redis_server: RedisServer) -> None:
+    commands = await connect()
+    before = reads(redis_server)
+    futures = [commands.submit("RPUSH", "list", number) for number in range(500)]
+    assert await within(asyncio.gather(*futures)) == list(range(1, 501))
+    # One read takes at most 16 KiB of it; the others are those of asking.
+    assert reads(redis_server) - before < 20
+
+
+async def test_order_is_kept_over_batches(connect: Open, redis_server: RedisServer) -> None:
+    commands = await connect()
+    for number in range(3000):
+        commands.submit("RPUSH", "list", number)
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await within(commands.submit("PING"))
+    assert redis_server.command("LRANGE", "list", 0, -1) == [b"%d" % number for number in range(3000)]
+
+
+async def test_what_redis_refuses_fails_alone(connect: Open) -> None:
+    commands = await connect()
+    good, bad, also = commands.submit("SET", "a", 1), commands.submit("LPUSH", "a", 1), commands.submit("GET", "a")
+    with pytest.raises(ClusterUnavailable, match="refuses: WRONGTYPE"):
+        await within(bad)
+    assert (await good, await also) == (b"OK", b"1")
+
+
+async def test_who_waits_no_more_disturbs_nobody(connect: Open) -> None:
+    commands = await connect()
+    first, second = commands.submit("ECHO", "a"), commands.submit("ECHO", "b")
+    first.cancel()
+    assert await within(second) == b"b"
+
+
+async def test_a_command_may_wait_for_something_and_those_behind_it_do(connect: Open) -> None:
+    commands = await connect()
+    gate = asyncio.get_running_loop().create_future()
+    order = [
+        commands.submit("INCR", "n"),
+        commands.submit("INCR", "n", after=gate),
+        commands.submit("INCR", "n"),
+    ]
+    assert await within(order[0]) == 1
+    assert not order[1].done()
+    gate.cancel()
+    assert await within(asyncio.gather(*order)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("limit", ["MAX_WAITING", "MAX_BYTES"])
+async def test_no_more_waits_than_may(connect: Open, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(module, limit, 100)
+    commands = await connect()
+    futures = [commands.submit("ECHO", "x") for _ in range(101)]
+    with pytest.raises(ClusterUnavailable, match="too much waits"):
+        await futures[-1]
+    assert await within(futures[0]) == b"x"
+    assert await within(commands.submit("ECHO", "y")) == b"y"
+
+
+async def test_the_end_waits_for_what_is_under_way(connect: Open, redis_server: RedisServer) -> None:
+    commands = await connect()
+    for _ in range(100):
+        commands.submit("INCR", "n")
+    await within(commands.close())
+    assert redis_server.command("GET", "n") == b"100"
+    with pytest.raises(ClusterUnavailable, match="not connected any more"):
+        await commands.submit("PING")
+
+
+async def test_before_the_start_nothing_is_taken(redis_server: RedisServer) -> None:
+    client = make_client(redis_server.url)
+    commands = Commands(client)
+    assert not commands.available
+    with pytest.raises(ClusterUnavailable, match="not connected yet"):
+        await commands.submit("PING")
+    await commands.close()
+    await client.aclose()
+
+
+async def test_a_lost_redis_is_told_of_and_found_again(
+    connect: Open, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    told: list[str] = []
+    commands = await connect(on_lost=lambda: told.append("lost"), on_back=lambda: told.append("back"))
+    redis_server.freeze()
+    waiting = [commands.submit("PING") for _ in range(3)]
+    await asyncio.sleep(0)
+    redis_server.kill()
+    for future in waiting:
+        with pytest.raises(ClusterUnavailable, match="lost"):
+            await within(future)
+    assert not commands.available
+    with pytest.raises(ClusterUnavailable, match="is away"):
+        await commands.submit("PING")
+    assert told == ["lost"]
+    redis_server.start()
+    await within(commands.ready())
+    assert await within(commands.submit("PING")) == b"PONG"
+    assert told == ["lost", "back"]
+    logged.take("connecting again")
+
+
+async def test_a_mistake_in_what_is_told_is_logged_and_not_the_end(
+    connect: Open, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    times = []
+
+    def on_back() -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise ValueError("whatever")
+
+    commands = await connect(on_back=on_back)
+    redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await until(lambda: len(times) == 2)
+    assert await within(commands.submit("PING")) == b"PONG"
+    logged.take("connecting again")
+    assert logged.take("gave up a connection").exc_info
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_redis_that_says_nothing_is_given_up(
+    connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
+) -> None:
+    lost: list[int] = []
+    commands = await connect(timeout=0.1, on_lost=lambda: lost.append(1))
+    redis_server.freeze()
+    waiting = [commands.submit("PING") for _ in range(3)] if busy else []
+    await until(lambda: not commands.available)
+    for future in waiting:
+        with pytest.raises(ClusterUnavailable):
+            await future
+    redis_server.thaw()
+    await within(commands.ready())
+    assert await within(commands.submit("PING")) == b"PONG"
+    assert len(lost) == 1
+    logged.take("silent for 0.2 s; connecting again")
+
+
+async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open) -> None:
+    lost = []
+    commands = await connect(timeout=0.02, on_lost=lambda: lost.append(1))
+    for _ in itertools.repeat(None, 10):
+        await asyncio.sleep(0.02)
+    assert not lost
+    assert commands.available
+
+
+async def test_a_loop_that_was_busy_is_not_taken_for_silence(connect: Open) -> None:
+    lost = []
+    commands = await connect(timeout=0.05, on_lost=lambda: lost.append(1))
+    for _ in range(5):
+        time.sleep(0.2)  # noqa: ASYNC251 - it is what some callback does
+        await asyncio.sleep(0.03)
+    assert await within(commands.submit("PING")) == b"PONG"
+    assert not lost

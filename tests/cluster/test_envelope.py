@@ -1,0 +1,90 @@
+"""What nodes tell each other, and the names of things in Redis."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sockjs_tornado import ConfigurationError
+from sockjs_tornado.cluster.envelope import Envelope, Names, decode, echo_of, encode, value_of
+from sockjs_tornado.ports import Position
+from sockjs_tornado.protocol import JSONValue, encode_message
+
+#: Lone surrogates included.
+TEXT = st.text(st.characters(exclude_categories=()))
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | TEXT, lambda inner: st.lists(inner))
+MESSAGES = TEXT | st.lists(VALUES) | st.dictionaries(TEXT, VALUES)
+
+
+@given(message=MESSAGES, tag=st.integers(0))
+def test_what_is_encoded_is_decoded(message: Any, tag: int) -> None:
+    encoded = encode_message(message)
+    data = encode("ab12", tag, encoded)
+    envelope = decode(data)
+    assert envelope[:2] == ("ab12", tag)
+    assert value_of(envelope.message) == message
+    assert str(envelope.message) == str(encoded)
+    assert envelope.position is None
+    assert decode(data[:-1] + b',7,"e"]').position == Position(7, "e")
+    assert data.startswith(echo_of("ab12")) is (tag == 0)
+
+
+def test_it_is_json_that_others_can_write() -> None:
+    assert decode(b' [1, "", 0, "t", "x"] ') == Envelope("", 0, "x")
+    envelope = decode(b'[1, "n", 3, "j", "[1]", 5, "e"]')
+    assert isinstance(envelope.message, JSONValue)
+    assert (envelope.node, envelope.tag, str(envelope.message), envelope.position) == ("n", 3, "[1]", Position(5, "e"))
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        "",
+        "\xff",
+        "{}",
+        "1",
+        "null",
+        '"x"',
+        "[]",
+        "[1]",
+        '[2,"",0,"t","x"]',
+        '[1,"",0,"t"]',
+        '[1,"",0,"t","x",1]',
+        '[1,"",0,"t","x",1,"e",0]',
+        '[1,5,0,"t","x"]',
+        '[1,"","0","t","x"]',
+        '[1,"",0,"b","x"]',
+        '[1,"",0,["t"],"x"]',
+        '[1,"",0,"t",5]',
+        '[1,"",0,"t","x","1","e"]',
+        '[1,"",0,"t","x",true,"e"]',
+        '[1,"",0,"t","x",1,2]',
+        '[1,"",0,"t","x"',
+        '[1,"",0,"j","x"]',
+        '[1,"",0,"j","5"]',
+        '[1,"",0,"j","[NaN]"]',
+        '[1,"",0,"j","[1"]',
+        json.dumps([1, "", 0, "j", "[" * 100_000]),
+        "[" * 100_000,
+    ],
+)
+def test_rubbish_is_refused(rubbish: str) -> None:
+    with pytest.raises(ValueError, match=r"JSON|envelope|position|message|codec|nested|Expecting|value|char"):
+        decode(rubbish.encode("latin-1"))
+
+
+@given(room=TEXT, other=TEXT)
+def test_every_room_has_names_of_its_own(room: str, other: str) -> None:
+    names = Names("app")
+    assert names.room(names.channel(room)) == room
+    assert names.channel(room).startswith(b"app:room:")
+    for name in (names.channel, names.history, names.presence):
+        assert (name(room) == name(other)) is (room == other)
+
+
+@pytest.mark.parametrize("namespace", ["", None, 5, b"x"])
+def test_a_namespace_is_text(namespace: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^namespace: got "):
+        Names(namespace)

@@ -1,0 +1,259 @@
+"""Messages that are kept: their order, their end, and how somebody who comes again gets what was missed."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import Peer, within
+
+from sockjs_tornado import ConfigurationError, SockJSRouter
+from sockjs_tornado.cluster import Position
+from sockjs_tornado.exceptions import ClusterUnavailable
+
+from .conftest import StartNode, until
+from .redis_server import RedisServer
+
+ROOM = "lobby"
+
+
+async def hear(peer: Peer, count: int) -> list[Any]:
+    return [await peer.message() for _ in range(count)]
+
+
+async def test_messages_have_offsets_and_an_epoch(node: StartNode) -> None:
+    here, there = await node(), await node()
+    first = await within(here.router.publish(ROOM, "a", history=3))
+    assert first.offset == 1
+    assert first.epoch
+    assert await within(there.router.publish(ROOM, {"b": 1}, history=3)) == (2, first.epoch)
+    assert await within(here.router.publish("other", "c", history=3)) != (1, first.epoch)
+    assert await within(here.router.publish(ROOM, "plain")) is None
+    recovered = await within(there.cluster.recover(ROOM, 0, first.epoch))
+    assert recovered == ([(1, "a"), (2, {"b": 1})], True, (2, first.epoch))
+
+
+async def test_exactly_so_many_are_kept(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    for number in range(250):
+        position = here.router.publish(ROOM, str(number), history=7)
+    _, epoch = await within(position)
+    assert redis_server.command("XLEN", f"sockjs:history:{ROOM}") == 7
+    last = [(offset, str(offset - 1)) for offset in range(244, 251)]
+    assert await within(here.cluster.recover(ROOM, 243, epoch)) == (last, True, (250, epoch))
+    assert await within(here.cluster.recover(ROOM, 242, epoch)) == (last, False, (250, epoch))
+    assert await within(here.cluster.recover(ROOM, 248, epoch)) == (last[-2:], True, (250, epoch))
+    assert await within(here.cluster.recover(ROOM, 250, epoch)) == ([], True, (250, epoch))
+    assert await within(here.router.publish(ROOM, "x", history=2)) == (251, epoch)
+    assert redis_server.command("XLEN", f"sockjs:history:{ROOM}") == 2
+
+
+async def test_who_knows_no_position_or_an_odd_one_gets_all_there_is(node: StartNode) -> None:
+    here = await node()
+    assert await within(here.cluster.recover(ROOM, 0, "")) == ([], False, (0, ""))
+    for text in "abc":
+        epoch = (await within(here.router.publish(ROOM, text, history=5))).epoch
+    everything = ([(1, "a"), (2, "b"), (3, "c")], False, Position(3, epoch))
+    for offset, other in ((0, ""), (2, "other"), (4, epoch), (-1, epoch), (10**30, epoch), (3, "\ud800")):
+        assert await within(here.cluster.recover(ROOM, offset, other)) == everything
+
+
+@pytest.mark.parametrize("position", [("1", "e"), (None, None), (1.0, "e"), (True, "e"), (1, b"e")])
+async def test_a_position_of_other_types_is_refused(node: StartNode, position: Any) -> None:
+    here = await node()
+    with pytest.raises(TypeError, match="a position is int and str"):
+        await here.cluster.recover(ROOM, *position)
+
+
+async def test_what_makes_no_sense_is_missing(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    epoch = (await within(here.router.publish(ROOM, "a", history=5))).epoch
+    redis_server.command("XADD", f"sockjs:history:{ROOM}", "2-0", "epoch", epoch, "envelope", "[2]")
+    await within(here.router.publish(ROOM, "c", history=5))
+    assert await within(here.cluster.recover(ROOM, 1, epoch)) == ([(3, "c")], False, (3, epoch))
+    assert await within(here.cluster.recover(ROOM, 2, epoch)) == ([(3, "c")], True, (3, epoch))
+
+
+async def test_a_history_expires_and_the_next_one_is_another(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    first = await within(here.router.publish(ROOM, "a", history=3, ttl=0.05))
+    await until(lambda: not redis_server.command("EXISTS", f"sockjs:history:{ROOM}"))
+    assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([], False, (0, ""))
+    second = await within(here.router.publish(ROOM, "b", history=3))
+    assert second.offset == 1
+    assert second.epoch != first.epoch
+    assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([(1, "b")], False, second)
+    assert 86_000 < redis_server.command("TTL", f"sockjs:history:{ROOM}") <= 86_400
+
+
+async def test_a_redis_that_has_lost_it_all_begins_another_epoch(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    first = await within(here.router.publish(ROOM, "a", history=3))
+    redis_server.kill()
+    redis_server.start()
+    await until(lambda: here.gaps)
+    assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([], False, (0, ""))
+    second = await within(here.router.publish(ROOM, "b", history=3))
+    assert second.epoch != first.epoch
+    assert await hear(peer, 2) == ["a", "b"]
+    logged.take("connecting again")
+
+
+async def test_all_hear_it_in_the_order_of_the_offsets(node: StartNode) -> None:
+    nodes = [await node(stamp=lambda room, message, position: [position.offset, message]) for _ in range(3)]
+    peers = [(await made.enter(ROOM))[0] for made in nodes]
+    for number in range(40):
+        for made in nodes:
+            made.router.publish(ROOM, f"{nodes.index(made)} {number}", history=1000)
+        await asyncio.sleep(0)
+    heard = [await hear(peer, 120) for peer in peers]
+    assert heard[0] == heard[1] == heard[2]
+    assert [offset for offset, _ in heard[0]] == list(range(1, 121))
+    for index in range(3):
+        own = [text for _, text in heard[0] if text.startswith(f"{index} ")]
+        assert own == [f"{index} {number}" for number in range(40)]
+
+
+async def test_who_has_just_come_hears_what_it_says_itself(node: StartNode) -> None:
+    """To join is confirmed on another connection than the one on which is published."""
+    here = await node()
+    for number in range(20):
+        peer, connection = await here.enter()
+        connection.join(f"{ROOM} {number}")
+        here.router.publish(f"{ROOM} {number}", "I have come", history=1)
+        assert await peer.message() == "I have come"
+
+
+async def test_some_may_be_left_out(node: StartNode) -> None:
+    here, there = await node(), await node()
+    said, speaker = await here.enter(ROOM)
+    heard, _ = await here.enter(ROOM)
+    away, _ = await there.enter(ROOM)
+    here.router.publish(ROOM, "a", exclude=speaker, history=5)
+    here.router.publish(ROOM, "b", exclude=[speaker], history=5)
+    here.router.publish(ROOM, "c", history=5)
+    assert await hear(said, 1) == ["c"]
+    assert await hear(heard, 3) == await hear(away, 3) == ["a", "b", "c"]
+    # Nothing is kept of it.
+    assert not here.cluster._messages._excluded
+
+
+@pytest.mark.parametrize("history", [0, 1])
+async def test_who_waits_no_more_takes_nothing_back(node: StartNode, redis_server: RedisServer, history: int) -> None:
+    here, there = await node(), await node()
+    said, speaker = await here.enter(ROOM)
+    away, _ = await there.enter(ROOM)
+    redis_server.freeze()
+    sent = asyncio.ensure_future(within(here.router.publish(ROOM, "a", exclude=speaker, history=history)))
+    await asyncio.sleep(0.01)
+    sent.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sent
+    redis_server.thaw()
+    await within(here.router.publish(ROOM, "b", history=history))
+    assert await hear(away, 2) == ["a", "b"]
+    assert await hear(said, 1) == ["b"]
+
+
+async def test_nothing_is_kept_of_who_was_left_out_of_what_never_comes(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    _, connection = await here.enter(ROOM)
+    kept = here.cluster._messages._excluded
+    here.router.publish("where nobody is", "x", exclude=connection, history=1)
+    assert not kept
+    sent = here.router.publish(ROOM, "x", exclude=connection, history=1)
+    assert kept
+    connection.leave(ROOM)
+    assert not kept
+    await within(sent)
+    await within(connection.join(ROOM))
+    redis_server.command("SET", f"sockjs:history:{ROOM}", "something else")
+    with pytest.raises(ClusterUnavailable, match="WRONGTYPE"):
+        await within(here.router.publish(ROOM, "x", exclude=connection, history=1))
+    assert not kept
+    redis_server.freeze()
+    sent = here.router.publish(ROOM, "x", exclude=connection, history=1)
+    assert kept
+    redis_server.kill()
+    with pytest.raises(ClusterUnavailable):
+        await within(sent)
+    await until(lambda: not kept)
+    logged.take("connecting again")
+
+
+async def test_joining_first_and_recovering_then_loses_nothing_and_repeats_nothing(node: StartNode) -> None:
+    """Somebody publishes without a pause meanwhile."""
+    here, there = await node(stamp=lambda room, message, position: [position.offset, message]), await node()
+    last = 400
+    epoch = (await within(there.router.publish(ROOM, "1", history=1000))).epoch
+
+    async def talk() -> None:
+        for number in range(2, last + 1):
+            await there.router.publish(ROOM, str(number), history=1000)
+
+    talking = asyncio.ensure_future(talk())
+    for round_ in range(5):
+        await asyncio.sleep(0.01)
+        peer, _ = await here.enter(ROOM)
+        recovered = await within(here.cluster.recover(ROOM, 1, epoch))
+        assert recovered.complete
+        offsets = [offset for offset, _ in recovered.messages]
+        while not offsets or offsets[-1] < last:
+            offset, text = await peer.message()
+            assert text == str(offset)
+            if not offsets or offset > offsets[-1]:
+                offsets.append(offset)
+            if round_ < 4 and len(offsets) > len(recovered.messages) + 20:
+                break
+        assert offsets == list(range(2, offsets[-1] + 1))
+    await within(talking)
+
+
+async def test_a_stamp_that_fails_loses_that_message_alone(node: StartNode, logged: LogWatch) -> None:
+    def stamp(room: str, message: Any, position: Position) -> Any:
+        assert room == ROOM
+        if message == "bad":
+            raise KeyError(message)
+        return {"text": message, "at": position.offset}
+
+    here = await node(stamp=stamp)
+    peer, _ = await here.enter(ROOM)
+    here.router.publish(ROOM, "bad", history=5)
+    here.router.publish(ROOM, "good", history=5)
+    here.router.publish(ROOM, "plain")
+    assert await peer.message() == "plain"
+    assert await peer.message() == {"text": "good", "at": 2}
+    logged.take("a message was not delivered")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"history": -1}, ValueError),
+        ({"history": 1.5}, TypeError),
+        ({"history": True}, TypeError),
+        ({"history": 5, "ttl": 0}, ValueError),
+        ({"history": 5, "ttl": -1}, ValueError),
+        ({"history": 5, "ttl": float("nan")}, ValueError),
+        ({"history": 5, "ttl": float("inf")}, ValueError),
+        ({"history": 5, "ttl": "1"}, TypeError),
+        ({"ttl": 5}, ValueError),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(node: StartNode, options: Any, error: type[Exception]) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    with pytest.raises(error):
+        here.router.publish(ROOM, "x", **options)
+    here.router.publish(ROOM, "y")
+    assert await peer.message() == "y"
+
+
+async def test_without_a_cluster_nothing_is_kept() -> None:
+    with pytest.raises(ConfigurationError, match=r"^history: it is kept by a cluster"):
+        SockJSRouter(lambda session: None).publish(ROOM, "x", history=1)  # type: ignore[arg-type,return-value]

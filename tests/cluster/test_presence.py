@@ -1,0 +1,176 @@
+"""Who is present in a room, on all nodes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from application import Journal, LogWatch, Serve
+from client import Join, within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.exceptions import ClusterUnavailable
+
+from .conftest import Node, StartNode, until
+from .redis_server import RedisServer
+
+ROOM = "lobby"
+
+
+async def present(node: Node, room: str = ROOM) -> list[Any]:
+    """Return what those present have said of themselves."""
+    return list((await within(node.router.presence(room))).values())
+
+
+async def becomes(node: Node, expected: list[Any]) -> None:
+    """Wait until those are present."""
+
+    async def look() -> None:
+        while await present(node) != expected:  # noqa: ASYNC110 - it is another node's business
+            await asyncio.sleep(0.01)
+
+    await within(look())
+
+
+@pytest.mark.parametrize("value", ["Ann", "", 0, False, {"name": "\ud800 ☃"}, [None, 1.5]])
+@pytest.mark.parametrize("room", [ROOM, "", "\ud800", "a:b"])
+async def test_all_nodes_see_who_wants_to_be_seen(node: StartNode, value: Any, room: str) -> None:
+    here, there = await node(), await node()
+    _, ann = await here.enter(room, presence=value)
+    await here.enter(room)
+    expected = {f"{here.cluster.node_id}:{ann.id}": value}
+    for made in (here, there):
+        assert await within(made.router.presence(room)) == expected
+        assert await within(made.router.presence("another room")) == {}
+
+
+async def test_who_leaves_is_gone_at_once(node: StartNode) -> None:
+    here, there = await node(), await node()
+    (ann, _), (_, bob), (_, eve) = [await here.enter(ROOM, presence=name) for name in ("Ann", "Bob", "Eve")]
+    await there.enter(ROOM, presence="Zoe")
+    assert sorted(await present(there)) == ["Ann", "Bob", "Eve", "Zoe"]
+    bob.leave(ROOM)
+    assert sorted(await present(here)) == sorted(await present(there)) == ["Ann", "Eve", "Zoe"]
+    eve.close()
+    ann.vanish()
+    await becomes(there, ["Zoe"])
+    assert await present(here) == ["Zoe"]
+
+
+async def test_to_enter_again_may_change_what_is_seen(node: StartNode) -> None:
+    here, there = await node(), await node()
+    _, ann = await here.enter(ROOM, presence="Ann")
+    await within(ann.join(ROOM))
+    assert await present(there) == ["Ann"]
+    await within(ann.join(ROOM, presence="Anna"))
+    assert await present(there) == await present(here) == ["Anna"]
+
+
+@pytest.mark.parametrize(("value", "error"), [({1, 2}, TypeError), (b"x", TypeError), (float("nan"), ValueError)])
+async def test_what_json_has_no_form_for_is_refused(node: StartNode, value: Any, error: type[Exception]) -> None:
+    here = await node()
+    _, ann = await here.enter()
+    with pytest.raises(error):
+        ann.join(ROOM, presence=value)
+    assert ann.rooms == frozenset()
+
+
+async def test_a_dead_node_s_members_expire(node: StartNode, redis_server: RedisServer) -> None:
+    here, there = await node(presence_lifetime=0.3), await node(presence_lifetime=0.3)
+    await here.enter(ROOM, presence="Ann")
+    await there.enter(ROOM, presence="Zoe")
+    # It says nothing any more.
+    for task in here.cluster._presence._tasks:
+        task.cancel()
+    assert sorted(await present(there)) == ["Ann", "Zoe"]
+    await becomes(there, ["Zoe"])
+    assert redis_server.command("HLEN", f"sockjs:presence:{ROOM}") == 1
+    # Those of one that lives stay.
+    await asyncio.sleep(0.5)
+    assert await present(there) == ["Zoe"]
+
+
+async def test_nothing_is_left_in_redis(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node(presence_lifetime=0.3)
+    _, ann = await here.enter(ROOM, "b", presence="Ann")
+    await here.enter("c", presence="Bob")
+    ann.close()
+    await within(here.cluster.close())
+    assert redis_server.command("KEYS", "sockjs:alive:*") == []
+    await until(lambda: redis_server.command("KEYS", "*") == [])
+
+
+@pytest.mark.parametrize("loss", ["everything", "a room", "the node"])
+async def test_what_redis_forgets_it_is_told_again(node: StartNode, redis_server: RedisServer, loss: str) -> None:
+    here, there = await node(presence_lifetime=0.3), await node(presence_lifetime=0.3)
+    await here.enter(ROOM, presence="Ann")
+    forget = {
+        "everything": ["FLUSHALL"],
+        "a room": ["DEL", f"sockjs:presence:{ROOM}"],
+        "the node": ["DEL", f"sockjs:alive:{here.cluster.node_id}"],
+    }[loss]
+    redis_server.command(*forget)
+    assert await present(there) == []
+    await becomes(there, ["Ann"])
+
+
+async def test_a_redis_that_comes_back_empty_is_told_at_once(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(), await node()
+    _, ann = await here.enter(ROOM, presence="Ann")
+    _, bob = await here.enter(ROOM, presence="Bob")
+    redis_server.kill()
+    await until(lambda: not here.cluster.commands.available and not there.cluster.commands.available)
+    with pytest.raises(ClusterUnavailable):
+        await here.router.presence(ROOM)
+    bob.leave(ROOM)
+    ann.join(ROOM, presence="Anna")
+    redis_server.start()
+    await within(here.cluster.commands.ready())
+    await within(there.cluster.commands.ready())
+    await becomes(there, ["Anna"])
+    for _ in range(2):
+        logged.take("connecting again")
+
+
+async def test_who_has_left_while_redis_was_away_is_gone_when_it_is_back(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here, there = await node(timeout=0.1), await node()
+    _, ann = await here.enter(ROOM, presence="Ann")
+    _, bob = await here.enter(ROOM, presence="Bob")
+    redis_server.freeze()
+    await until(lambda: not here.cluster.commands.available)
+    bob.leave(ROOM)
+    ann.leave(ROOM)
+    ann.join(ROOM, presence="Ann")
+    redis_server.thaw()
+    await within(here.cluster.commands.ready())
+    await becomes(there, ["Ann"])
+    logged.take("connecting again")
+
+
+async def test_many_rooms_are_renewed(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node(presence_lifetime=0.6)
+    _, ann = await here.enter()
+    rooms = [f"room {number}" for number in range(1200)]
+    for room in rooms:
+        ann.join(room, presence=room)
+    await asyncio.sleep(1.2)
+    for room in rooms[::100]:
+        assert await present(here, room) == [room]
+        assert redis_server.command("HLEN", f"sockjs:presence:{room}") == 1
+
+
+async def test_without_a_cluster_it_is_of_this_process(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    ann = await journal.connection()
+    await ann.join(ROOM, presence={"name": "Ann"})
+    assert await router.presence(ROOM) == {f"local:{ann.id}": {"name": "Ann"}}
+    ann.leave(ROOM)
+    assert await router.presence(ROOM) == {}
+    with pytest.raises(TypeError, match="a room's name is str"):
+        await router.presence(5)  # type: ignore[arg-type]

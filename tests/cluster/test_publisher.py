@@ -1,0 +1,154 @@
+"""Publishing from programs that serve nobody."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import within
+
+from sockjs_tornado import ConfigurationError
+from sockjs_tornado.cluster import AsyncPublisher, Publisher
+from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
+
+from .conftest import StartNode, until
+from .redis_server import RedisServer
+
+ROOM = "lobby"
+
+#: Publishes before it forks, and in three children.
+FORKING = """
+import os, sys
+from sockjs_tornado.cluster import Publisher
+
+publisher = Publisher(sys.argv[1])
+publisher.publish("lobby", "parent")
+children = []
+for number in range(3):
+    child = os.fork()
+    if not child:
+        for turn in range(20):
+            publisher.publish("lobby", [number, turn])
+        os._exit(0)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+publisher.publish("lobby", "parent")
+publisher.close()
+"""
+
+
+async def test_members_hear_it(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+
+    def publish() -> list[Any]:
+        with Publisher(redis_server.unix_url) as publisher:
+            return [
+                publisher.publish(ROOM, "a \ud800"),
+                publisher.publish(ROOM, {"b": 1}, history=2),
+                publisher.publish(ROOM, ["c"], history=2, ttl=5),
+            ]
+
+    # In a thread: it waits for Redis.
+    _, b, c = await asyncio.to_thread(publish)
+    assert [await peer.message() for _ in range(3)] == ["a \ud800", {"b": 1}, ["c"]]
+    assert (b.offset, c) == (1, (2, b.epoch))
+    assert await within(here.cluster.recover(ROOM, 1, b.epoch)) == ([(2, ["c"])], True, c)
+
+
+async def test_it_needs_no_loop_and_outlives_a_fork(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    heard = [await peer.message() for _ in range(62)]
+    assert heard[0] == heard[-1] == "parent"
+    for number in range(3):
+        assert [turn for child, turn in heard[1:-1] if child == number] == list(range(20))
+
+
+async def test_many_threads_may_use_it(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    with Publisher(redis_server.url) as publisher:
+
+        def publish(number: int) -> None:
+            for turn in range(20):
+                publisher.publish(ROOM, [number, turn])
+
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        heard = [await peer.message() for _ in range(100)]
+        for thread in threads:
+            thread.join()
+    for number in range(5):
+        assert [turn for thread_, turn in heard if thread_ == number] == list(range(20))
+
+
+def test_without_redis_it_says_so_and_works_when_it_is_back(redis_server: RedisServer) -> None:
+    with Publisher(redis_server.url) as publisher:
+        assert publisher.publish(ROOM, "x") is None
+        redis_server.kill()
+        for _ in range(2):
+            with pytest.raises(ClusterUnavailable, match="does not answer"):
+                publisher.publish(ROOM, "x")
+        redis_server.start()
+        assert publisher.publish(ROOM, "x", history=1) is not None
+        redis_server.command("SET", f"sockjs:history:{ROOM}", "x")
+        with pytest.raises(ClusterUnavailable, match="Redis refuses: WRONGTYPE"):
+            publisher.publish(ROOM, "x", history=1)
+
+
+def test_a_password_is_needed_where_redis_wants_one(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, "--requirepass", "secret") as server:
+        with Publisher(server.url) as publisher, pytest.raises(ClusterError, match="user or password"):
+            publisher.publish(ROOM, "x")
+        with Publisher(server.url.replace("//", "//:secret@")) as publisher:
+            assert publisher.publish(ROOM, "x") is None
+
+
+@pytest.mark.parametrize("kind", [Publisher, AsyncPublisher])
+def test_what_makes_no_sense_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^url: "):
+        kind("http://localhost")
+    with pytest.raises(ConfigurationError, match=r"^namespace: "):
+        kind("redis://localhost", namespace="")
+
+
+def test_so_is_what_is_no_message() -> None:
+    with Publisher("redis://127.0.0.1:1") as publisher:
+        for room, message, options in ((5, "x", {}), (ROOM, 5, {}), (ROOM, "x", {"history": "1"})):
+            with pytest.raises(TypeError):
+                publisher.publish(room, message, **options)  # type: ignore[arg-type]
+
+
+async def test_on_a_loop_it_keeps_the_order(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node(namespace="app")
+    peer, _ = await here.enter(ROOM)
+    async with AsyncPublisher(redis_server.url, namespace="app") as publisher:
+        sent = await within(asyncio.gather(*(publisher.publish(ROOM, str(number)) for number in range(50))))
+        position = await within(publisher.publish(ROOM, "last", history=1))
+    assert sent == [None] * 50
+    assert position is not None
+    assert position.offset == 1
+    assert [await peer.message() for _ in range(51)] == [*map(str, range(50)), "last"]
+
+
+async def test_on_a_loop_too_it_says_where_there_is_no_redis(redis_server: RedisServer, logged: LogWatch) -> None:
+    async with AsyncPublisher(redis_server.url) as publisher:
+        redis_server.kill()
+        with pytest.raises(ClusterUnavailable):
+            await within(publisher.publish(ROOM, "x"))
+        redis_server.start()
+        await until(lambda: publisher._commands.available)
+        await within(publisher.publish(ROOM, "x"))
+    logged.take("connecting again")
+    redis_server.kill()
+    with pytest.raises(ClusterUnavailable, match="does not answer"):
+        await AsyncPublisher(redis_server.url).start()

@@ -1,0 +1,592 @@
+"""Nodes: who hears what is published where, how one begins and ends, and what it does without Redis."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Echo, Journal, LogWatch, Serve
+from client import Join, Peer, within
+from prometheus_client import CollectorRegistry
+from tornado.web import Application
+
+from sockjs_tornado import ConfigurationError, SockJSConnection, SockJSRouter, serving
+from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
+from sockjs_tornado.metrics import SockJSCollector
+from sockjs_tornado.protocol import PreparedMessage
+
+from .conftest import Node, StartNode, until
+from .redis_server import RedisServer
+
+ROOM = "lobby"
+
+
+async def hear(peer: Peer, count: int) -> list[Any]:
+    return [await peer.message() for _ in range(count)]
+
+
+# Who hears what.
+
+
+@pytest.mark.parametrize("message", ["hello", "", '\ud800 ☃ \u2028\n"', {"a": [1, None, "☃"]}, [], ["x", {"y": 2.5}]])
+@pytest.mark.parametrize("history", [0, 3])
+async def test_all_nodes_hear_it(node: StartNode, message: Any, history: int) -> None:
+    nodes = [await node() for _ in range(3)]
+    peers = [(await made.enter(ROOM))[0] for made in nodes]
+    for made in nodes:
+        await within(made.router.publish(ROOM, message, history=history))
+    for peer in peers:
+        assert await hear(peer, 3) == [message] * 3
+
+
+@pytest.mark.parametrize("room", ["", "a b", "☃", "\ud800", "x" * 100_000, "__proto__", "a\nb", "*", "a:b"])
+async def test_any_text_is_a_name(node: StartNode, room: str) -> None:
+    here, there = await node(), await node()
+    peer, connection = await here.enter(room, "other")
+    assert connection.rooms == {room, "other"}
+    there.router.publish(room, "x")
+    there.router.publish(room, "y", history=1)
+    there.router.publish("other", "z")
+    assert await hear(peer, 3) == ["x", "y", "z"]
+
+
+async def test_what_one_node_says_in_a_room_comes_in_order(node: StartNode) -> None:
+    nodes = [await node() for _ in range(3)]
+    peer, _ = await nodes[0].enter(ROOM)
+    for number in range(100):
+        for made in nodes:
+            made.router.publish(ROOM, [nodes.index(made), number])
+        await asyncio.sleep(0)
+    heard = await hear(peer, 300)
+    for index in range(3):
+        assert [number for sender, number in heard if sender == index] == list(range(100))
+
+
+async def test_local_members_hear_it_at_once_and_once(node: StartNode) -> None:
+    here, there = await node(), await node()
+    said, speaker = await here.enter(ROOM)
+    heard, _ = await here.enter(ROOM)
+    away, _ = await there.enter(ROOM)
+    sent = here.router.stats.messages_sent
+    first = here.router.publish(ROOM, "a", exclude=speaker)
+    assert here.router.stats.messages_sent == sent + 1
+    await within(first)
+    assert await away.message() == "a"
+    await within(there.router.publish(ROOM, "b"))
+    assert await hear(heard, 2) == ["a", "b"]
+    assert (await away.message(), await said.message()) == ("b", "b")
+
+
+async def test_a_message_is_encoded_once_a_node(node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = await node(), await node()
+    peers = [(await there.enter(ROOM))[0] for _ in range(5)]
+    made = []
+
+    class Counted(PreparedMessage):
+        def __init__(self, text: Any) -> None:
+            made.append(text)
+            super().__init__(text)
+
+    monkeypatch.setattr("sockjs_tornado.cluster.messages.PreparedMessage", Counted)
+    here.router.publish(ROOM, "x")
+    assert [await peer.message() for peer in peers] == ["x"] * 5
+    assert made == ["x"] * 2
+
+
+async def test_who_has_left_hears_no_more_and_redis_is_told(node: StartNode, redis_server: RedisServer) -> None:
+    here, there = await node(), await node()
+    peer, connection = await here.enter(ROOM, "b")
+    _, other = await here.enter(ROOM)
+    connection.leave(ROOM)
+    there.router.publish(ROOM, "lost")
+    await within(there.router.publish("b", "heard"))
+    assert await peer.message() == "heard"
+    channel = f"sockjs:room:{ROOM}"
+    assert redis_server.command("PUBSUB", "NUMSUB", channel) == [channel.encode(), 1]
+    other.close()
+    await until(lambda: redis_server.command("PUBSUB", "NUMSUB", channel) == [channel.encode(), 0])
+
+
+async def test_routers_of_a_cluster_share_its_rooms(redis_server: RedisServer, serve: Serve, join: Join) -> None:
+    async with RedisCluster(redis_server.url) as cluster:
+        journal = Journal()
+        routers = [SockJSRouter(journal, prefix, cluster=cluster) for prefix in ("/a", "/b")]
+        server = await serve(*routers)
+        peers = [join(server, "websocket", prefix=prefix) for prefix in ("/a", "/b")]
+        connections = []
+        for peer in peers:
+            assert await peer.frame() == "o"
+            connections.append(await journal.connection())
+            await within(connections[-1].join(ROOM, presence="x"))
+        assert connections[0].id != connections[1].id
+        assert len(await routers[0].presence(ROOM)) == 2
+        routers[0].publish(ROOM, "x")
+        routers[1].publish(ROOM, "y", exclude=connections[0])
+        assert await hear(peers[1], 2) == ["x", "y"]
+        assert await peers[0].message() == "x"
+        for peer in peers:
+            peer.vanish()
+        await until(lambda: not len(cluster.rooms))
+
+
+async def test_clusters_of_other_namespaces_hear_nothing(node: StartNode) -> None:
+    here, there = await node(namespace="a"), await node(namespace="b")
+    peer, _ = await here.enter(ROOM)
+    await within(there.router.publish(ROOM, "lost"))
+    await within(here.router.publish(ROOM, "heard"))
+    assert await peer.message() == "heard"
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff", b"hello", b'[2,"",0,"t","x"]', b"[" * 100_000])
+async def test_what_makes_no_sense_is_skipped(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, rubbish: bytes
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    for _ in range(3):
+        redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", rubbish)
+    redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", '[1, "", 0, "t", "x"]')
+    assert await peer.message() == "x"
+    assert (here.cluster.stats.received, here.cluster.stats.skipped) == (4, 3)
+    logged.take("skipped what some program has published")
+
+
+async def test_a_join_that_is_given_up_takes_nobody_else_with_it(node: StartNode, redis_server: RedisServer) -> None:
+    here = await node()
+    _, one = await here.enter()
+    _, two = await here.enter()
+    redis_server.freeze()
+    waiting = [asyncio.ensure_future(within(connection.join(ROOM))) for connection in (one, two)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    redis_server.thaw()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    await waiting[1]
+
+
+# How a node begins and ends.
+
+URLS = [
+    "",
+    "localhost",
+    "http://localhost",
+    "redis://localhost:port",
+    "redis://localhost:99999",
+    "redis://localhost/zero",
+    "redis://[::1",
+    "unix://",
+    "redis://localhost?protocol=3",
+    "redis://localhost?decode_responses=1",
+    None,
+    b"redis://localhost",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_what_is_no_url_of_a_redis_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^url: .*takes "):
+        RedisCluster(url)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": "2"},
+        {"timeout": float("nan")},
+        {"presence_lifetime": -1},
+        {"presence_lifetime": float("inf")},
+        {"on_gap": 5},
+        {"stamp": "x"},
+        {"namespace": ""},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: Any) -> None:
+    (name,) = options
+    with pytest.raises(ConfigurationError, match=f"^{name}: got "):
+        RedisCluster("redis://localhost", **options)
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        RedisCluster("redis://user:secret@localhost/zero")
+    assert "secret" not in str(raised.value)
+    assert "***@localhost" in str(raised.value)
+
+
+async def starting(url: str) -> str:
+    """Return why a cluster does not start."""
+    cluster = RedisCluster(url)
+    with pytest.raises(ClusterError) as raised:
+        await within(cluster.start())
+    await cluster.close()
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+async def test_where_nobody_listens_it_does_not_start(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        text = await starting(f"redis://127.0.0.1:{port}")
+    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{port} does not answer: ")
+    text = await starting(f"unix://{tmp_path}/missing.sock")
+    assert text.startswith(f"ClusterUnavailable: Redis at {tmp_path}/missing.sock does not answer: ")
+
+
+async def test_where_redis_says_nothing_it_does_not_start(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.connection.TIMEOUT", 0.1)
+    redis_server.freeze()
+    assert (await starting(redis_server.url)).endswith("does not answer: TimeoutError")
+
+
+async def test_where_redis_wants_a_password_it_needs_that(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, "--requirepass", "secret") as server:
+        for login in ("", ":wrong@"):
+            text = await starting(server.url.replace("//", f"//{login}"))
+            assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{server.port} wants another user or password: ")
+        async with RedisCluster(server.url.replace("//", "//:secret@")):
+            pass
+
+
+async def test_a_database_that_is_not_there_is_told_of(redis_server: RedisServer) -> None:
+    text = await starting(redis_server.url.replace("/0", "/99"))
+    assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{redis_server.port} cannot be used: ")
+
+
+@contextlib.asynccontextmanager
+async def old_redis(hello: bytes) -> AsyncIterator[int]:
+    """Speak as an older Redis does to one client, and give the port."""
+    left = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                words = []
+                for _ in range(int((await reader.readuntil())[1:])):
+                    size = int((await reader.readuntil())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                known = {b"HELLO": hello, b"SELECT": b"+OK\r\n"}
+                writer.write(known.get(words[0], b"-ERR unknown command\r\n"))
+        writer.close()
+        left.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        await within(left.wait())
+
+
+@pytest.mark.parametrize(
+    ("hello", "version"),
+    [
+        (b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n", "6.2.14"),
+        (b"*2\r\n$7\r\nversion\r\n$1\r\n?\r\n", "?"),
+        (b"*2\r\n$7\r\nversion\r\n$3\r\n8.x\r\n", "8.x"),
+        (b"*0\r\n", "?"),
+        (b"-ERR unknown command `HELLO`\r\n", "5 or older"),
+    ],
+)
+async def test_a_redis_that_is_too_old_is_refused(hello: bytes, version: str) -> None:
+    async with old_redis(hello) as port:
+        text = f"ClusterError: Redis at 127.0.0.1:{port} is version {version}; it must be 7.0 or newer"
+        assert await starting(f"redis://127.0.0.1:{port}") == text
+
+
+async def test_what_takes_no_writes_or_is_one_of_many_is_refused(redis_server: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with RedisServer(tmp_path / "other", "--replicaof", "127.0.0.1", str(redis_server.port)) as server:
+        assert "is a replica; it must be one server that takes writes" in await starting(server.url)
+    for mode in (b"cluster", b"sentinel"):
+        hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$%d\r\n%b\r\n" % (len(mode), mode)
+        async with old_redis(hello) as port:
+            assert f"is in {mode.decode()} mode; it must be one" in await starting(f"redis://127.0.0.1:{port}")
+
+
+async def test_an_option_that_tls_does_not_know_is_refused() -> None:
+    cluster = RedisCluster("rediss://localhost?ssl_whatever=1")
+    with pytest.raises(ConfigurationError, match="ssl_whatever"):
+        await cluster.start()
+
+
+def test_without_redis_py_it_is_told_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["redis"] = None
+import sockjs_tornado.cluster
+try:
+    sockjs_tornado.cluster.RedisCluster
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("sockjs_tornado.cluster.RedisCluster needs redis-py (")
+    assert done.stdout.endswith('pip install "sockjs-tornado[cluster]"\n')
+
+
+def test_what_is_not_there_cannot_be_imported() -> None:
+    with pytest.raises(ImportError, match="Nonsense"):
+        from sockjs_tornado.cluster import Nonsense  # noqa: F401
+
+
+async def test_before_the_start_and_after_the_end_rooms_cannot_be_used(
+    redis_server: RedisServer, serve: Serve, join: Join, logged: LogWatch
+) -> None:
+    class Member(SockJSConnection):
+        def on_open(self, info: object) -> None:
+            self.join(ROOM)
+
+    cluster = RedisCluster(redis_server.url)
+    router = SockJSRouter(Member, "/echo", cluster=cluster)
+    server = await serve(router)
+
+    async def attempts(text: str) -> None:
+        for attempt in (lambda: router.publish(ROOM, "x"), lambda: router.publish(ROOM, "x", history=1)):
+            with pytest.raises(RuntimeError, match=text):
+                attempt()
+        for question in (router.presence(ROOM), cluster.recover(ROOM, 0, "")):
+            with pytest.raises(RuntimeError, match=text):
+                await question
+        peer = join(server, "websocket")
+        assert await peer.frame() == "o"
+        assert (await peer.frame()).startswith("c[1011,")
+        assert not len(cluster.rooms)
+
+    await attempts(r"await cluster\.start\(\)")
+    await cluster.start()
+    await cluster.start()
+    peer = join(server, "websocket")
+    assert await peer.frame() == "o"
+    await cluster.close()
+    await cluster.close()
+    # Who is there may still leave.
+    peer.vanish()
+    await until(lambda: not len(cluster.rooms))
+    await attempts("the cluster is closed")
+    with pytest.raises(RuntimeError, match="make another one"):
+        await cluster.start()
+    logged.take("on_open")
+
+
+async def test_what_was_published_before_the_end_still_goes_out(node: StartNode) -> None:
+    here, there = await node(), await node()
+    peer, _ = await there.enter(ROOM)
+    for number in range(100):
+        here.router.publish(ROOM, str(number))
+    await within(here.cluster.close())
+    assert await hear(peer, 100) == [str(number) for number in range(100)]
+
+
+async def test_another_thread_may_not(node: StartNode) -> None:
+    here = await node()
+    raised = []
+
+    def attempt() -> None:
+        try:
+            here.router.publish("where nobody is", "x")
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    assert raised == ["a cluster belongs to its event loop's thread: use loop.call_soon_threadsafe from another"]
+
+
+#: Makes a cluster, and forks twice; each child waits for what the other says.
+FORKING = """
+import asyncio, os, sys
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.cluster import RedisCluster
+
+cluster = RedisCluster(sys.argv[1])
+router = SockJSRouter(SockJSConnection, cluster=cluster)
+
+class Receiver:
+    binary = False
+    unsent = 0
+    heard = set()
+
+    def send_frame(self, frame): pass
+
+    def send_prepared(self, message): self.heard.add(message.text)
+
+    def close(self, code, reason): pass
+
+async def main(name):
+    async with cluster:
+        session = router.create_session(None)
+        session.attach(Receiver(), "127.0.0.1")
+        await session.conn.join("lobby")
+        async with asyncio.timeout(20):
+            while len(Receiver.heard) < 2:
+                await router.publish("lobby", name)
+                await asyncio.sleep(0.01)
+        # The other may not have heard it yet.
+        await router.publish("lobby", name)
+
+children = []
+for name in ("a", "b"):
+    child = os.fork()
+    if not child:
+        asyncio.run(main(name))
+        os._exit(0)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
+
+
+async def test_each_process_after_a_fork_is_a_node_of_its_own(redis_server: RedisServer) -> None:
+    command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=40)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_serving_starts_and_ends_the_clusters(redis_server: RedisServer) -> None:
+    cluster = RedisCluster(redis_server.url)
+    routers = [SockJSRouter(Echo, prefix, {"disconnect_delay": 0.1}, cluster=cluster) for prefix in ("/a", "/b")]
+    application = Application([url for router in routers for url in router.urls])
+    sockets = serving.bind_sockets(0, "127.0.0.1")
+    running = asyncio.ensure_future(serving.serve(application, routers, sockets, drain_time=0))
+    await until(lambda: not cluster._state)
+    await within(routers[0].publish(ROOM, "x"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await within(running)
+    assert cluster._state == "is closed"
+
+
+async def test_serving_ends_where_a_cluster_does_not_start(redis_server: RedisServer) -> None:
+    redis_server.kill()
+    router = SockJSRouter(Echo, "/a", cluster=RedisCluster(redis_server.url))
+    sockets = serving.bind_sockets(0, "127.0.0.1")
+    with pytest.raises(ClusterUnavailable):
+        await within(serving.serve(Application(router.urls), [router], sockets))
+    assert all(sock.fileno() == -1 for sock in sockets)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# Without Redis.
+
+
+async def lose(server: RedisServer, *nodes: Node) -> None:
+    """Have a Redis end, and nodes know of it."""
+    server.kill()
+    await until(lambda: not any(made.is_connected for made in nodes))
+
+
+async def test_while_redis_is_away_local_members_hear_each_other(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, connection = await here.enter(ROOM)
+    await lose(redis_server, here)
+    with pytest.raises(ClusterUnavailable, match="Redis is away"):
+        await here.router.publish(ROOM, "a")
+    here.router.publish(ROOM, "b")
+    other, newcomer = await here.enter()
+    newcomer.join(ROOM)
+    fresh = newcomer.join("fresh", presence="x")
+    with pytest.raises(ClusterUnavailable):
+        await within(fresh)
+    here.router.publish(ROOM, "c")
+    here.router.publish("fresh", "d")
+    assert await hear(peer, 3) == ["a", "b", "c"]
+    assert await hear(other, 2) == ["c", "d"]
+    redis_server.start()
+    await until(lambda: here.gaps)
+    assert here.gaps == [{ROOM, "fresh"}]
+    await within(here.router.publish(ROOM, "e"))
+    assert await peer.message() == "e"
+    assert connection.rooms == {ROOM}
+    assert here.cluster.stats.publish_failures == 4
+    logged.take("connecting again")
+    logged.take("a message did not reach other nodes: Redis is away")
+
+
+async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    await lose(redis_server, here)
+    logged.take("connecting again")
+    sent = [here.router.publish(ROOM, "x") for _ in range(5)]
+    results = await asyncio.gather(*sent, return_exceptions=True)
+    assert [type(result) for result in results] == [ClusterUnavailable] * 5
+    del sent, results
+    gc.collect()
+    assert logged.records == []
+    for _ in range(5):
+        here.router.publish(ROOM, "x")
+    await asyncio.sleep(0.01)
+    assert here.cluster.stats.publish_failures == 10
+    logged.take("a message did not reach other nodes")
+    assert logged.records == []
+
+
+@pytest.mark.parametrize("end", ["kill", "freeze"])
+async def test_after_a_loss_nodes_hear_each_other_again(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, end: str
+) -> None:
+    here, there = await node(timeout=0.1), await node(timeout=0.1)
+    (a, _), (b, _) = await here.enter(ROOM, "b"), await there.enter(ROOM)
+    for number in range(1, 3):
+        getattr(redis_server, end)()
+        await until(lambda: not any(made.is_connected for made in (here, there)))
+        {"kill": redis_server.start, "freeze": redis_server.thaw}[end]()
+        await until(lambda number=number: len(here.gaps) == len(there.gaps) == number)
+        await within(here.router.publish(ROOM, "x"))
+        await within(there.router.publish(ROOM, "y"))
+        assert sorted(await hear(a, 2)) == sorted(await hear(b, 2)) == ["x", "y"]
+    assert (here.gaps, there.gaps) == ([{ROOM, "b"}] * 2, [{ROOM}] * 2)
+    assert here.cluster.stats.gaps == 2
+    for _ in range(2):
+        logged.take("connecting again")
+
+
+async def test_a_gap_may_be_mended_with_what_was_missed(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    """The connection on which one node listens breaks, and others publish meanwhile."""
+    recovered: list[Any] = []
+
+    async def on_gap(rooms: frozenset[str]) -> None:
+        recovered.append(await here.cluster.recover(ROOM, 1, epoch))
+        raise ValueError("whatever")
+
+    here, there = await node(on_gap=on_gap), await node()
+    await here.enter(ROOM)
+    epoch = (await within(there.router.publish(ROOM, "1", history=10))).epoch
+    redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await within(there.router.publish(ROOM, "2", history=10))
+    await until(lambda: recovered)
+    assert recovered == [([(2, "2")], True, (2, epoch))]
+    for _ in range(2):
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: here.is_connected and len(recovered) == here.cluster.stats.gaps)
+    logged.take("on_gap failed")
+    logged.take("connecting again")
+
+
+async def test_prometheus_finds_what_clusters_count(node: StartNode) -> None:
+    here = await node()
+    await within(here.router.publish(ROOM, "x"))
+    registry = CollectorRegistry()
+    other = SockJSRouter(Echo, "/b", cluster=here.cluster)
+    registry.register(SockJSCollector({"a": here.router, "b": other, "c": SockJSRouter(Echo, "/c")}))
+
+    def value(figure: str, router: str = "a") -> Callable[[], float | None]:
+        return registry.get_sample_value("sockjs_cluster_total", {"router": router, "figure": figure})
+
+    assert (value("published"), value("gaps"), value("published", "b")) == (1, 0, None)
