@@ -79,10 +79,11 @@ def make_client(url: str) -> "Redis":
     Raises:
         ConfigurationError: The URL is none of a Redis.
     """
+    check_url(url)
     # RESP2 keeps replies and what is published apart. Timeouts are kept here: redis-py's would be one for each reply.
     try:
         return Redis.from_url(
-            check_url(url), protocol=2, socket_timeout=None, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+            url, protocol=2, socket_timeout=None, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"url: {error}, {_TAKES}") from None

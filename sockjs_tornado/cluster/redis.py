@@ -73,8 +73,9 @@ class RedisCluster:
         secret: What the nodes prove themselves to each other with: 16 bytes or more, the same for all.
         listen: Where this node listens for the others, ``host:port``. Default: as advertised.
         allow_public_listener: Whether that may be an address that the internet reaches.
-        without_redis: What becomes of clients that want a new session while Redis is away: ``"serve"``, the default, or
-            ``"refuse"``, with 503.
+        without_redis: What becomes of a session that this node does not know while Redis is away: ``"refuse"``, the
+            default, answers 503. ``"serve"`` opens it here, which is right where the balancer sends all requests of a
+            session to one node; elsewhere each node would open one of its own.
         presence_lifetime: Seconds after which the members of a node that has died are no longer present. Default 15.
 
     Raises:
@@ -100,7 +101,7 @@ class RedisCluster:
         secret: str | bytes | None = None,
         listen: str | None = None,
         allow_public_listener: bool = False,
-        without_redis: str = "serve",
+        without_redis: str = "refuse",
         timeout: float = TIMEOUT,
         presence_lifetime: float = LIFETIME,
     ) -> None:

@@ -1,0 +1,246 @@
+"""Nodes in processes of their own, and HAProxy before them, which sends every request to the next one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from client import Client, within
+from deployment.proxies import daemon, find_daemon, reserved_port
+from programs import PATIENCE, ServerProgram
+
+SCRIPT = "tests/cluster/node.py"
+
+#: What all nodes of the tests share.
+SECRET = "none that protects anything"
+
+#: What HAProxy says of nodes that the tests send away and call.
+COMPLAINTS = ("is UP/READY", "is UP/DRAIN", "is going DOWN for maintenance", "ready", "drain", "maint")
+
+_HAPROXY = """\
+global
+    maxconn 1000
+    stats socket {socket} mode 600 level admin
+
+defaults
+    mode http
+    timeout connect 5s
+    timeout http-request 10s
+    timeout client 60s
+    timeout server 60s
+    timeout http-keep-alive 60s
+    timeout tunnel 60s
+    option abortonclose
+    option http-no-delay
+    option redispatch 1
+
+frontend public
+{binds}
+    http-request set-header X-Real-IP %[src]
+    http-request set-header X-Forwarded-For %[src]
+    http-request del-header X-Scheme
+    default_backend nodes
+
+backend nodes
+    balance {balance}
+{servers}
+    server spare 127.0.0.1:1 disabled
+"""
+
+_BALANCE = {False: "roundrobin", True: "hash path,field(-2,/)\n    hash-type consistent"}
+
+
+class Node:
+    """One node.
+
+    Args:
+        arguments: Of `node.py`.
+
+    Attributes:
+        port: Where it serves clients.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self._program = ServerProgram(SCRIPT, *arguments)
+        (self.port,) = self._program.ports
+        self._paused = False
+        self._killed = False
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._program.pid
+
+    async def report(self) -> Any:
+        """Ask what it has."""
+        return await self._ask("GET", "/control")
+
+    async def ended(self, session: str) -> Any:
+        """Wait until a session of its has ended, and return the note of it."""
+        return await self._ask("GET", f"/control/ended?session={session}")
+
+    async def _ask(self, method: str, target: str) -> Any:
+        client = await Client.connect(self.port)
+        try:
+            response = await client.ask(method, target)
+            assert response.status in (200, 204), response
+            return json.loads(response.body) if response.body else None
+        finally:
+            client.writer.transport.abort()
+
+    def kill(self) -> None:
+        """Have it end without a chance to do anything."""
+        self._killed = True
+        os.kill(self.pid, signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Let it do nothing."""
+        self._paused = True
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self._paused:
+            os.kill(self.pid, signal.SIGCONT)
+        self._paused = False
+
+    async def forget(self) -> None:
+        """Have it forget its clients, which do not come any more."""
+        if not self._killed:
+            self.resume()
+            await self._ask("DELETE", "/control")
+
+    def stop(self) -> list[str]:
+        """End it, which has to go well, and return what it has complained of."""
+        self.resume()
+        status, output, errors = self._program.stop()
+        if self._killed:
+            return []
+        assert (status, output) == (0, ""), errors
+        return errors.splitlines()
+
+
+class Circle:
+    """Where the nodes of a cluster meet.
+
+    Args:
+        redis: Redis's URL; `""` for nodes that know nothing of each other.
+        secret: The file with their secret.
+        arguments: For every node.
+    """
+
+    def __init__(self, redis: str, secret: Path, *arguments: str) -> None:
+        self.redis = redis
+        self.secret = secret
+        self.arguments = arguments
+
+    def options(self, port: int, *more: str) -> tuple[str, ...]:
+        """Return the arguments of a node that others find at this port, of which the last ones count most."""
+        if not self.redis:
+            return self.arguments
+        options = ("--redis", self.redis, "--secret-file", str(self.secret))
+        return (*options, "--advertise", f"http://127.0.0.1:{port}", *self.arguments, *more)
+
+
+@contextlib.asynccontextmanager
+async def nodes(
+    circle: Circle, number: int = 3, complaints: Sequence[str] = (), first: Sequence[str] = ()
+) -> AsyncIterator[list[Node]]:
+    """Run nodes.
+
+    Args:
+        circle: Where they meet.
+        number: How many.
+        complaints: Texts of which one has to be in each line that a node logs.
+        first: Further arguments of the first node, which count more than those of all.
+    """
+    with contextlib.ExitStack() as life, ThreadPoolExecutor() as starters:
+        ports = [life.enter_context(reserved_port()) for _ in range(number)]
+        more = [tuple(first), *[()] * (number - 1)]
+        started = [starters.submit(Node, *circle.options(port, *last)) for port, last in zip(ports, more, strict=True)]
+        try:
+            yield await asyncio.gather(*map(asyncio.wrap_future, started))
+        finally:
+            running = [one.result() for one in started if one.exception() is None]
+            await asyncio.gather(*(node.forget() for node in running), return_exceptions=True)
+            said = await asyncio.gather(*(asyncio.to_thread(node.stop) for node in running))
+            sys.stderr.writelines(f"{line}\n" for lines in said for line in lines)
+        unexpected = [line for lines in said for line in lines if not any(text in line for text in complaints)]
+        assert unexpected == []
+
+
+class Front(NamedTuple):
+    """HAProxy before nodes.
+
+    Attributes:
+        ports: Where it listens.
+        socket: By which it is told what to do.
+    """
+
+    ports: list[int]
+    socket: Path
+
+    @property
+    def port(self) -> int:
+        """The first one."""
+        return self.ports[0]
+
+    async def tell(self, command: str) -> None:
+        """Have HAProxy do something now."""
+        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        with contextlib.closing(writer):
+            writer.write(f"{command}\n".encode())
+            answer = (await within(reader.read(-1))).decode().strip()
+            # It tells of a new address, and of nothing else that goes well.
+            assert not answer or answer.startswith("IP changed") or "port changed" in answer, answer
+
+    async def send_away(self, number: int) -> None:
+        """Give no further request to a node, by its place among them."""
+        await self.tell(f"set server nodes/node{number} state drain")
+
+    async def call(self, node: Node) -> None:
+        """Give requests to one more node."""
+        await self.tell(f"set server nodes/spare addr 127.0.0.1 port {node.port}")
+        await self.tell("set server nodes/spare state ready")
+
+
+@contextlib.contextmanager
+def front(servers: Sequence[Node], directory: Path, *, sticky: bool = False, ports: int = 1) -> Iterator[Front]:
+    """Run HAProxy.
+
+    Args:
+        servers: The nodes.
+        directory: For its files.
+        sticky: Whether it goes by the session, and not from one node to the next.
+        ports: How many it has; a browser opens at most six connections to one.
+    """
+    with contextlib.ExitStack() as life:
+        own = [life.enter_context(reserved_port()) for _ in range(ports)]
+        result = Front(own, directory / "haproxy.sock")
+        file = directory / "haproxy.cfg"
+        file.write_text(
+            _HAPROXY.format(
+                socket=result.socket,
+                binds="\n".join(f"    bind 127.0.0.1:{port}" for port in own),
+                balance=_BALANCE[sticky],
+                servers="\n".join(
+                    f"    server node{number} 127.0.0.1:{node.port}" for number, node in enumerate(servers)
+                ),
+            )
+        )
+        life.enter_context(daemon(own[0], [find_daemon("haproxy"), "-db", "-f", str(file)], COMPLAINTS))
+        yield result
+
+
+async def until(condition: Any, pause: float = 0.02) -> Any:
+    """Call a coroutine function again and again until it returns something true, and return that."""
+    async with asyncio.timeout(PATIENCE):
+        while not (result := await condition()):  # noqa: ASYNC110 - what is awaited is in another process
+            await asyncio.sleep(pause)
+    return result

@@ -1,0 +1,159 @@
+"""What becomes of sessions when their clients, their nodes or their claims are lost."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from client import POLLING, RECEIVING, STREAMING, asking, sending
+from deployment.conftest import Visit
+from deployment.visitor import Visitor, exchange
+
+from ..nodes import Circle, Node, front, nodes
+from ..redis_server import RedisServer
+from .clients import INTERRUPTED, Guest, guest, listening
+from .wires import wire
+
+T = TypeVar("T")
+
+RESTARTED = 'c[1012,"Service restart"]'
+
+#: The last that clients hear of a session that was lost.
+TOLD = {
+    "xhr": b'c[1002,"Connection interrupted"]\n',
+    "xhr_streaming": b'\nc[1002,"Connection interrupted"]\n',
+    "jsonp": b'/**/cb("c[1002,\\"Connection interrupted\\"]");\r\n',
+    "eventsource": b'\r\ndata: c[1002,"Connection interrupted"]\r\n\r\n',
+    "htmlfile": b'\n<script>\np("c[1002,\\"Connection interrupted\\"]");\n</script>\r\n',
+}
+
+#: Seconds in which everybody has an answer when a node has died.
+SOON = 2
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """Await what must not hang."""
+    async with asyncio.timeout(SOON):
+        return await awaitable
+
+
+async def status_of_sending(visitor: Visitor, message: str) -> int:
+    """Send a message, and return the answer's status."""
+    client = await visitor.connect()
+    client.write(sending(visitor.transport, visitor.base, json.dumps([message])))
+    return (await client.response()).status
+
+
+async def whole_answer(visitor: Visitor) -> bytes:
+    """Ask for frames, and return what the answer has when it has ended."""
+    client = await visitor.connect()
+    client.write(asking(visitor.transport, visitor.base))
+    response = await client.response()
+    assert response.status == 200
+    return response.body
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_the_owner_hears_that_a_client_of_another_node_has_left(
+    three: list[Node], visit: Visit, transport: str
+) -> None:
+    owner, other, _ = three
+    client = await guest(visit, transport, owner, other)
+    async with listening(client, owner):
+        left = time.monotonic()
+        client.relayed.vanish()
+        ended = await owner.ended(client.session)
+    print(f"{transport}: heard after {(ended['at'] - left) * 1000:.1f} ms")
+    assert (ended["code"], ended["reason"]) == INTERRUPTED
+
+
+async def test_when_the_owner_dies_its_clients_come_again_elsewhere(
+    circle: Circle, tmp_path: Path, visit: Visit
+) -> None:
+    async with nodes(circle) as servers, contextlib.AsyncExitStack() as life:
+        owner, other, third = servers
+        proxy = life.enter_context(front(servers, tmp_path))
+        held = {transport: await guest(visit, transport, owner, other) for transport in RECEIVING}
+        idle = [await guest(visit, transport, owner, other) for transport in RECEIVING]
+        waiting = {name: await life.enter_async_context(listening(client, owner)) for name, client in held.items()}
+        owner.kill()
+        for transport, answer in waiting.items():
+            if transport in POLLING:
+                assert await soon(answer) == 'c[1002,"Connection interrupted"]'
+            else:
+                # It is either told so, or comes again.
+                await soon(asyncio.wait([answer]))
+        clients = [*idle, *(client for name, client in held.items() if name in STREAMING)]
+        for client in clients:
+            transport = client.relayed.transport
+            assert await soon(status_of_sending(client.relayed, "lost")) == 404
+            for node in (third, other):
+                again = visit(transport, node.port, prefix="/echo", session=client.session)
+                assert (await soon(whole_answer(again))).endswith(TOLD[transport])
+        for transport in RECEIVING * 2:
+            # Every third request comes to where nobody is, and from there to another.
+            visitor = visit(transport, proxy.port, prefix="/echo")
+            assert await soon(visitor.frame()) == "o"
+            assert await soon(exchange(visitor, "again")) == "again"
+
+
+async def test_when_the_owner_is_restarted_its_clients_hear_it_by_way_of_other_nodes(
+    circle: Circle, visit: Visit
+) -> None:
+    async with nodes(circle, 2) as (owner, other), contextlib.AsyncExitStack() as life:
+        listeners = [await guest(visit, transport, owner, other) for transport in RECEIVING]
+        idle = [await guest(visit, transport, owner, other) for transport in RECEIVING]
+        waiting = [await life.enter_async_context(listening(client, owner)) for client in listeners]
+        stopping = asyncio.create_task(asyncio.to_thread(owner.stop))
+        assert await asyncio.gather(*waiting) == [RESTARTED] * len(waiting)
+        for client in idle:
+            # Who was not listening has some time to come, and what it sends is not called taken.
+            assert await status_of_sending(client.relayed, "lost") == 404
+            assert await client.relayed.frame() == RESTARTED
+        assert await stopping == []
+
+
+async def test_when_the_owner_stands_still_its_clients_wait(three: list[Node], visit: Visit) -> None:
+    owner, other, third = three
+    clients = [await guest(visit, transport, owner, other) for transport in POLLING]
+    owner.pause()
+    try:
+        senders = [visit("xhr", third.port, prefix="/echo", session=client.session) for client in clients]
+        waiting = [asyncio.ensure_future(client.relayed.message()) for client in clients]
+        waiting += [asyncio.ensure_future(sender.send("waited")) for sender in senders]
+        bystander = await visit("xhr", other.port, prefix="/echo").open()
+        assert await exchange(bystander, "I do not wait") == "I do not wait"
+        _, pending = await asyncio.wait(waiting, timeout=4)
+        assert len(pending) == len(waiting)
+    finally:
+        owner.resume()
+    assert await asyncio.gather(*waiting) == [*["waited"] * len(clients), *[None] * len(senders)]
+
+
+def claim_of(client: Guest) -> str:
+    """Return the name of a session's claim in Redis."""
+    return f"sockjs:session:/echo:{client.session}"
+
+
+async def test_a_node_closes_sessions_that_another_node_has(circle: Circle, redis: RedisServer, visit: Visit) -> None:
+    async with wire(redis.port) as line:
+        alone = f"redis://127.0.0.1:{line.port}/0"
+        async with nodes(circle, 2, ["another node has session", "Redis"], first=["--redis", alone]) as (owner, other):
+            taken, expired, kept = [await guest(visit, "xhr", owner, other) for _ in range(3)]
+            assert await exchange(kept.relayed, "well") == "well"
+            line.cut()
+            # What time would do, in half a minute.
+            assert redis.command("DEL", claim_of(expired)) == 1
+            assert await expired.relayed.frame() == "o"
+            somebody = json.dumps(["somebody", "http://127.0.0.1:9"])
+            assert redis.command("SET", claim_of(taken), somebody, "XX", "KEEPTTL")
+            await line.mend()
+            for client in (taken, expired):
+                ended = await owner.ended(client.session)
+                assert (ended["code"], ended["reason"]) == INTERRUPTED
+            assert await exchange(expired.relayed, "mine") == "mine"
+            assert await exchange(kept.relayed, "as before") == "as before"

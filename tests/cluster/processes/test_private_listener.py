@@ -1,0 +1,130 @@
+"""What the port that is for other nodes alone does with those who are none."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import pytest
+from client import Client, request
+from deployment.conftest import Visit
+from deployment.proxies import reserved_port
+from deployment.visitor import Visitor, where
+
+from sockjs_tornado.cluster.signing import Caller, Signer
+
+from ..nodes import SECRET, Circle, Node, nodes
+from .clients import Guest, guest
+from .wires import Wire, wire
+
+FIELD = "X-Sockjs-Relay"
+
+
+class Tapped(NamedTuple):
+    """Two nodes, and somebody who listens to what the one asks the other.
+
+    Attributes:
+        owner: Is asked.
+        other: Asks.
+        port: Of the private listener of the one that is asked.
+        client: Has a session of the one, and comes to the other.
+        captured: A request of the other, which was answered.
+    """
+
+    owner: Node
+    other: Node
+    port: int
+    client: Guest
+    captured: bytes
+
+    @property
+    def field(self) -> str:
+        """The header field that was in the captured request."""
+        head = self.captured.partition(b"\r\n\r\n")[0].decode()
+        (field,) = [line for line in head.split("\r\n") if line.lower().startswith(FIELD.lower())]
+        return field
+
+    async def tell(self, data: bytes) -> int:
+        """Send the private listener something, and return the answer's status."""
+        client = await Client.connect(self.port)
+        try:
+            client.write(data)
+            return (await client.response()).status
+        finally:
+            client.writer.transport.abort()
+
+    async def refused(self, reason: str) -> int:
+        """Return how many requests the owner has refused for a reason."""
+        return (await self.owner.report())["stats"].get(f"relay_{reason}", 0)
+
+
+@pytest.fixture
+async def tapped(circle: Circle, visit: Visit) -> AsyncIterator[Tapped]:
+    """Two nodes with a tap between them."""
+    async with taps(circle) as (owner, other, port, line):
+        client = await guest(visit, "xhr", owner, other)
+        await client.relayed.send("captured")
+        (captured,) = [bytes(record) for record in line.recorded if b"captured" in record]
+        assert await client.owner.message() == "captured"
+        # Nothing else went over that connection.
+        yield Tapped(owner, other, port, client, captured[captured.rindex(b"POST ") :])
+
+
+@contextlib.asynccontextmanager
+async def taps(circle: Circle) -> AsyncIterator[tuple[Node, Node, int, Wire]]:
+    """Run a node that other nodes reach by way of a wire, and another one."""
+    with reserved_port() as port:
+        async with wire(port) as line:
+            told = ["--advertise", f"http://127.0.0.1:{line.port}", "--listen", f"127.0.0.1:{port}"]
+            async with nodes(circle, 2, first=told) as (owner, other):
+                yield owner, other, port, line
+
+
+async def test_requests_that_are_forged_replayed_or_stale_are_refused_and_counted(tapped: Tapped) -> None:
+    body = tapped.captured.partition(b"\r\n\r\n")[2]
+    base = tapped.client.relayed.base
+    target = f"{base}/xhr_send"
+    assert await tapped.tell(tapped.captured) == 403
+    assert await tapped.refused("replayed") == 1
+    name, _, value = tapped.field.partition(": ")
+    forged = [
+        request("POST", target, body=body),
+        request("POST", target, f"{name}: ", body=body),
+        request("POST", target, f"{name}: {value.replace('127.0.0.1', '127.0.0.9')}", body=body),
+        request("POST", target, tapped.field, body=body.replace(b"captured", b"replaced")),
+        request("POST", target.replace("echo", "rooms"), tapped.field, body=body),
+        request("GET", target, tapped.field),
+        request("POST", f"{target}?a", tapped.field, body=body),
+    ]
+    for data in forged:
+        assert await tapped.tell(data) == 403
+    assert await tapped.refused("forged") == len(forged)
+    # Signed well, at another time.
+    said = value.split(" ")
+    for seconds in (-3600, -60, 60):
+        signer = Signer(SECRET.encode(), said[2], now=lambda late=seconds: time.time() + late)
+        stale = signer.sign(said[4], "POST", target, body, Caller("127.0.0.1", 1, False))
+        assert await tapped.tell(request("POST", target, f"{name}: {stale}", body=body)) == 403
+    assert await tapped.refused("stale") == 3
+    # None of them has reached the session.
+    await tapped.client.relayed.send("last")
+    assert await tapped.client.owner.message() == "last"
+
+
+async def test_the_field_of_a_node_is_worth_nothing_to_a_client(tapped: Tapped, visit: Visit) -> None:
+    for node in (tapped.owner, tapped.other):
+        forged = tapped.field.replace("127.0.0.1", "10.9.9.9")
+        for field in (tapped.field, forged, f"{FIELD}: anything"):
+            visitor: Visitor = await visit("xhr", node.port, prefix="/echo", fields=(field,)).open()
+            facts = await where(visitor)
+            assert (facts["pid"], facts["ip"]) == (node.pid, "127.0.0.1")
+            stolen = {"session": tapped.client.session, "fields": (field,)}
+            thief = visit("xhr", node.port, prefix="/echo", address="127.0.0.8", **stolen)
+            assert await thief.closed() == (1008, "Session was opened from another address")
+    for reason in ("forged", "replayed", "stale"):
+        assert await tapped.refused(reason) == 0
+
+
+async def test_nothing_but_sessions_is_served_there(tapped: Tapped) -> None:
+    for path in ("/control", "/echo", "/echo/info", "/echo/websocket", "/"):
+        assert await tapped.tell(request("GET", path)) in (403, 404)

@@ -1,0 +1,82 @@
+"""A client that comes to another node than its session's, and does not read what it is sent."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from client import Client, asking
+from deployment.conftest import Visit, leave
+
+from ..nodes import Circle, Node, nodes, until
+from .clients import Guest, attached, guest
+
+#: Messages of 100,000 bytes: much more than the sockets' buffers on the way hold.
+MANY = 1000
+
+#: Bytes by which a node that passes them on may grow.
+LITTLE = 32_000_000
+
+
+def memory(node: Node) -> int:
+    """Return the bytes that a node has."""
+    for line in Path(f"/proc/{node.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("a process without memory")
+
+
+@pytest.fixture
+async def two(circle: Circle) -> AsyncIterator[list[Node]]:
+    """Two nodes, whose streams do not end."""
+    endless = Circle(circle.redis, circle.secret, "--response-limit", "1000000000")
+    async with nodes(endless, 2) as servers:
+        yield servers
+
+
+async def stream(client: Guest, owner: Node) -> Client:
+    """Open a stream by way of the other node, and read nothing of it."""
+    connection = await client.relayed.connect()
+    connection.writer.transport.pause_reading()
+    connection.write(asking(client.relayed.transport, client.relayed.base))
+    await attached(owner, client.session)
+    return connection
+
+
+async def stands_still(node: Node) -> int:
+    """Wait until a node's flood gets no further, and return how many messages it has sent."""
+    before = -1
+
+    async def is_still() -> bool:
+        nonlocal before
+        last, before = before, (await node.report())["flooded"]
+        return before == last > 0
+
+    await until(is_still, pause=0.5)
+    return before
+
+
+async def test_an_owner_that_waits_is_held_up_and_one_that_does_not_loses_its_client(
+    two: list[Node], visit: Visit
+) -> None:
+    owner, other = two
+    before = memory(other)
+    patient, hasty = [await guest(visit, transport, owner, other) for transport in ("xhr_streaming", "eventsource")]
+    connections = [await stream(client, owner) for client in (patient, hasty)]
+    try:
+        await patient.relayed.send(f"flood patiently {MANY}")
+        assert await stands_still(owner) < MANY / 2
+        assert memory(other) - before < LITTLE
+        # Now it reads, and has everything.
+        connections[0].writer.transport.resume_reading()
+        assert (await connections[0].head()).status == 200
+        received = 0
+        while received < MANY * 100_000:
+            received += (await connections[0].chunk()).count(b"x")
+        assert received == MANY * 100_000
+        await hasty.relayed.send(f"flood {MANY}")
+        ended = await owner.ended(hasty.session)
+        assert (ended["code"], ended["reason"]) == (3008, "Slow consumer")
+        assert (await owner.report())["flooded"] < MANY * 1.5
+        assert memory(other) - before < LITTLE
+    finally:
+        await leave(connections)

@@ -1,0 +1,87 @@
+"""A wire between two programs that can be listened to, and cut."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Wire:
+    """Passes on what comes to a port of its own.
+
+    Args:
+        target: The port where it goes.
+
+    Attributes:
+        port: Its own.
+        recorded: What was sent to the target, for each connection.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self.recorded: list[bytearray] = []
+        self._target = target
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def cut(self) -> None:
+        """Let nothing pass any more, in silence: nobody is told that the wire is cut."""
+        self._whole.clear()
+
+    async def mend(self) -> None:
+        """Let new connections pass. The old ones end: on the way they are forgotten."""
+        await self.end()
+        self._whole.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        record = bytearray()
+        self.recorded.append(record)
+        with contextlib.suppress(OSError, asyncio.CancelledError), contextlib.closing(writer):
+            await self._whole.wait()
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            with contextlib.closing(back):
+                passing = {
+                    asyncio.create_task(self._pass(reader, back, record)),
+                    asyncio.create_task(self._pass(there, writer, bytearray())),
+                }
+                try:
+                    await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for one in passing:
+                        one.cancel()
+                    await asyncio.wait(passing)
+        self._tasks.discard(task)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._whole.wait()
+                record += data
+                writer.write(data)
+                await writer.drain()
+
+    async def end(self) -> None:
+        """End all connections."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+@contextlib.asynccontextmanager
+async def wire(target: int) -> AsyncIterator[Wire]:
+    """Lay a wire to a port."""
+    laid = Wire(target)
+    server = await asyncio.start_server(laid.serve, "127.0.0.1", 0)
+    laid.port = server.sockets[0].getsockname()[1]
+    try:
+        yield laid
+    finally:
+        server.close()
+        await laid.end()
+        await server.wait_closed()
