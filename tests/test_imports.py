@@ -129,6 +129,31 @@ ALLOWED = {
         effects="asyncio signal socket",
     ),
     "multiplex": Allowed("connection exceptions protocol session", effects="asyncio"),
+    # The relay: nodes that answer for each other. Redis is known to `commands` and what is on top of it.
+    "cluster.answers": Allowed(),
+    "cluster.claims": Allowed("cluster.commands cluster.ownership", effects="asyncio"),
+    "cluster.listener": Allowed(
+        "cluster.signing exceptions handlers serving transports.endpoint",
+        outside="tornado.routing tornado.web",
+        effects="socket",
+    ),
+    "cluster.membership": Allowed(
+        "cluster.claims cluster.commands cluster.listener cluster.node exceptions", effects="asyncio"
+    ),
+    "cluster.node": Allowed(
+        "cluster.listener cluster.ownership cluster.relay cluster.signing cluster.upstream exceptions",
+        effects="asyncio socket",
+    ),
+    "cluster.ownership": Allowed(),
+    "cluster.relay": Allowed(
+        "cluster.ownership cluster.signing cluster.upstream exceptions protocol transports.endpoint "
+        "transports.exchange",
+        effects="asyncio",
+    ),
+    "cluster.signing": Allowed(),
+    "cluster.slots": Allowed("cluster.ownership"),
+    "cluster.unix": Allowed("cluster.listener cluster.node cluster.slots exceptions", effects="os socket"),
+    "cluster.upstream": Allowed("cluster.answers wire.sockets wire.stream", effects="asyncio"),
     # Pure; so is `options`, but that it makes a TLS context.
     "client.backoff": Allowed("exceptions"),
     "client.framing": Allowed("exceptions"),
@@ -295,6 +320,10 @@ def test_the_pure_modules_touch_nothing() -> None:
         "wire.deflate",
         "wire.handshake",
         "cluster.envelope",
+        "cluster.answers",
+        "cluster.ownership",
+        "cluster.signing",
+        "cluster.slots",
     ):
         allowed = ALLOWED[module]
         assert allowed.effects == ("threading" if module == "outbox" else "")
@@ -306,6 +335,7 @@ def test_tornado_is_the_business_of_few() -> None:
     assert users <= {
         "bodies",
         "callbacks",
+        "cluster.listener",
         "handlers",
         "metrics",
         "router",

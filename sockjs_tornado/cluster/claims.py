@@ -8,24 +8,24 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from ..exceptions import ClusterUnavailable
 from .commands import Commands
 from .ownership import Holder, Place
 
-__all__ = ["Claims"]
+__all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
 
 #: Seconds that a claim stands without being refreshed, and that a tombstone stands.
 CLAIM_TIME: Final = 30
 
-#: Claims that are refreshed before other commands have their turn.
+#: Claims that are refreshed, or released, before other commands have their turn.
 _SLICE: Final = 500
 
 _TOMBSTONE: Final = b"-"
 
-# Writes a key, or deletes it, where it has the value that is expected.
-_REPLACE: Final = """
+#: Writes a key, or deletes it, where it has the value that is expected.
+REPLACE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -44,6 +44,8 @@ class Claims:
         stats: Counts claims that were lost, and tombstones.
     """
 
+    opens_for_others = False
+
     def __init__(self, commands: Commands, namespace: str, node: str, address: str, stats: Counter[str]) -> None:
         self._commands = commands
         self._prefix = f"{namespace}:session:"
@@ -51,7 +53,8 @@ class Claims:
         self._stats = stats
         # Each with what is called where it is lost.
         self._held: dict[str, Callable[[], None]] = {}
-        self._pending: dict[str, asyncio.Future[Holder | Place]] = {}
+        # Claims on their way: what Redis will reply.
+        self._pending: dict[str, asyncio.Future[Any]] = {}
         self._refreshing = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -66,40 +69,34 @@ class Claims:
         pending = self._pending.get(key)
         if pending is None:
             # Before anything is awaited: who asks meanwhile, from here or from another node, waits for it.
-            pending = self._pending[key] = asyncio.get_running_loop().create_future()
-            try:
-                place = self._place(await self._set(key))
-            except BaseException as error:
-                del self._pending[key]
-                # Who waits asks for itself.
-                pending.cancel()
-                raise error
-            del self._pending[key]
-            if place is Place.HERE:
-                self._held.setdefault(key, on_lost)
-            pending.set_result(place)
-            return place
-        try:
-            return await asyncio.shield(pending)
-        except asyncio.CancelledError:
-            if pending.cancelled():
-                raise ClusterUnavailable("a claim failed") from None
-            raise
+            pending = self._pending[key] = self._set(key)
+            pending.add_done_callback(partial(self._claimed, key, on_lost))
+        await self.settled(key)
+        return self._place(pending.result())
+
+    def _claimed(self, key: str, on_lost: Callable[[], None], reply: "asyncio.Future[Any]") -> None:
+        del self._pending[key]
+        if reply.exception() is None and self._place(reply.result()) is Place.HERE:
+            self._held.setdefault(key, on_lost)
 
     async def find(self, key: str) -> Holder | Place:
         """Return who holds a session."""
-        if key in self._pending:
-            await self.settled(key)
-            if key in self._held:
-                return Place.HERE
-        value = await self._commands.submit("GET", self._key(key))
-        return Place.NOWHERE if value is None else self._place(value)
+        await self.settled(key)
+        value = None if key in self._held else await self._commands.submit("GET", self._key(key))
+        if key in self._held:
+            return Place.HERE
+        place = Place.NOWHERE if value is None else self._place(value)
+        # One of its own that it does not hold is left over: Redis was away when it was released.
+        return Place.NOWHERE if place is Place.HERE else place
 
     async def settled(self, key: str) -> None:
         """Wait for a claim that is on its way."""
         pending = self._pending.get(key)
         if pending is not None:
             await asyncio.wait([pending])
+            if key in self._pending:
+                # The reply is there, and is taken at the loop's next turn.
+                await asyncio.sleep(0)
 
     def hold(self, key: str, on_lost: Callable[[], None]) -> None:
         """Hold a session while Redis is away; :meth:`refresh` claims it."""
@@ -109,20 +106,23 @@ class Claims:
         """Hold a session no more."""
         if self._held.pop(key, None) is not None:
             # Where Redis is away, the claim ends by itself.
-            self._commands.submit("EVAL", _REPLACE, 1, self._key(key), self._value, b"", 0)
+            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, b"", 0)
 
-    def release_all(self) -> None:
+    async def release_all(self) -> None:
         """Hold nothing more: the node ends."""
-        for key in list(self._held):
-            self.release(key)
+        keys = list(self._held)
+        for start in range(0, len(keys), _SLICE):
+            for key in keys[start : start + _SLICE]:
+                self.release(key)
+            # No more may wait than so much; whether Redis is there is not asked.
+            await asyncio.wait([self._commands.submit("PING")])
 
     async def bury(self, key: str, holder: Holder) -> None:
         """Make a claim a tombstone, if it is still the same."""
         value = json.dumps(list(holder)).encode()
         milliseconds = CLAIM_TIME * 1000
-        self._stats["tombstones"] += await self._commands.submit(
-            "EVAL", _REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds
-        )
+        buried = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
+        self._stats["tombstones"] += buried
 
     async def refresh(self) -> None:
         """Have all claims stand for their whole time again.
@@ -145,7 +145,7 @@ class Claims:
             self._stats["claims_lost"] += 1
             on_lost()
 
-    def _set(self, key: str) -> Any:
+    def _set(self, key: str) -> "asyncio.Future[Any]":
         return self._commands.submit("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
 
     def _key(self, key: str) -> bytes:

@@ -1,30 +1,36 @@
 """The private listener of a node: answers what other nodes pass on, for the sessions that this node holds."""
 
+import contextlib
+import errno
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
 from ..exceptions import ClusterError, ConfigurationError
 from ..handlers import SockJSHandler
-from ..serving import HTTP_LIMITS
-from ..transports.endpoint import Endpoint
+from ..serving import HTTP_LIMITS, http_server
+from ..transports.endpoint import Endpoint, SessionEndpoint
 from .signing import FIELD, Caller, Rejected, Signer
 
-__all__ = ["WHOIS", "Listener", "open_sockets", "split_address"]
+__all__ = ["BACKLOG", "WHOIS", "Listener", "open_sockets", "split_address"]
 
 #: Where a node says its id.
 WHOIS: Final = "/-/node"
 
-#: Clients that may wait for the listener while its process is stopped or busy.
-_BACKLOG: Final = 4096
+#: Connections that may wait for the listener while its process is stopped or busy.
+BACKLOG: Final = 4096
+
+# What is said of an address of another host, or of a kind of addresses that this one does without.
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+# A request that is passed on is longer by its signature than a client's.
+_HEADER_SIZE: Final = 4 * HTTP_LIMITS["max_header_size"]
 
 
 def split_address(name: str, value: str) -> tuple[str, int]:
@@ -41,7 +47,9 @@ def split_address(name: str, value: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigurationError(takes) from None
-    if parts.scheme != "http" or not host or not port or parts.path not in ("", "/") or parts.username or parts.query:
+    if parts.scheme != "http" or not host or not port or parts.path not in ("", "/"):
+        raise ConfigurationError(takes)
+    if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError(takes)
     return host, port
 
@@ -67,25 +75,32 @@ class Listener:
         self._stats = stats
         # The node that has taken the request from its client has that one's line in the access log.
         self._application = Application([URLSpec(WHOIS, _WhoisHandler, {"listener": self})], log_function=_log_nothing)
-        self._server: HTTPServer | None = None
+        self._server = contextlib.AsyncExitStack()
 
     def add(self, endpoints: Iterable[tuple[str, Endpoint]]) -> None:
-        """Answer for the endpoints of a router, each with the regular expression of its path."""
+        """Answer for the sessions of a router's endpoints, each with the regular expression of its path."""
         specs = [
-            URLSpec(path, RelayedHandler, {"endpoint": endpoint, "listener": self}) for path, endpoint in endpoints
+            URLSpec(path, RelayedHandler, {"endpoint": endpoint, "listener": self})
+            for path, endpoint in endpoints
+            if isinstance(endpoint, SessionEndpoint)
         ]
         self._application.add_handlers(".*", specs)
 
-    def start(self, sockets: Iterable[socket.socket], max_body_size: int) -> None:
+    async def start(self, sockets: Sequence[socket.socket], max_body_size: int) -> None:
         """Listen on sockets, which are closed with the listener."""
-        self._server = HTTPServer(self._application, **{**HTTP_LIMITS, "max_body_size": max_body_size})
-        self._server.add_sockets(sockets)
+        # How long a client may take nothing is the routers' business, who set it for its streams.
+        server = http_server(
+            self._application,
+            sockets,
+            network_timeout=0,
+            max_body_size=max_body_size,
+            max_header_size=_HEADER_SIZE,
+        )
+        await self._server.enter_async_context(server)
 
     async def close(self) -> None:
         """Listen no more."""
-        if self._server is not None:
-            self._server.stop()
-            await self._server.close_all_connections()
+        await self._server.aclose()
 
     def verify(self, request: Any) -> Caller:
         """Return for whom another node asks.
@@ -109,19 +124,29 @@ def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket
         ConfigurationError: The internet may reach the address, or there is no such address here.
     """
     try:
-        sockets = bind_sockets(port, host, backlog=_BACKLOG)
-    except socket.gaierror as error:
-        raise ConfigurationError(f"no such address to listen on: {host} ({error})") from None
-    except OSError as error:
-        raise ClusterError(f"cannot listen on {host}:{port}: {error}") from None
-    public = [ip for sock in sockets if not is_private(ip := sock.getsockname()[0])]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigurationError(f"listen: there is no such address: {host} ({error})") from None
+    addresses = {address: family for family, _, _, _, address in found}
+    public = [ip for address in addresses if not is_private(ip := str(address[0]))]
     if public and not allow_public:
-        for sock in sockets:
-            sock.close()
         raise ConfigurationError(
             f"listen: {public[0]} may be reached from outside, where other nodes alone should ask; choose a private "
             "address, or say allow_public_listener=True"
         )
+    with contextlib.ExitStack() as opened:
+        sockets = []
+        for address, family in addresses.items():
+            try:
+                sock = socket.create_server(address, family=family, backlog=BACKLOG)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            else:
+                sockets.append(opened.enter_context(sock))
+        if not sockets:
+            raise ConfigurationError(f"listen: {host} is no address of this host")
+        opened.pop_all()
     return sockets
 
 
@@ -152,6 +177,13 @@ class RelayedHandler(SockJSHandler):
     def remote_port(self) -> int:
         """The client's port."""
         return self._port
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer without a body; to a method that Tornado has never heard of, not before the signature was seen."""
+        if self._rejected:
+            self._serve()
+        else:
+            super().write_error(status_code, **kwargs)
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         if self._rejected:

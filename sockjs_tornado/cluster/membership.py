@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, Final
 
 from ..exceptions import ClusterError, ClusterUnavailable
-from .claims import CLAIM_TIME, Claims
+from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .listener import open_sockets, split_address
 from .node import Node, check_secret
@@ -76,7 +76,7 @@ class Membership:
             ConfigurationError: The address is none of this host, or a public one.
         """
         host, port = self._listen
-        self._node.start(open_sockets(host, port, self._allow_public))
+        await self._node.start(open_sockets(host, port, self._allow_public))
         try:
             await self._take_address()
         except BaseException:
@@ -116,7 +116,6 @@ class Membership:
             except TimeoutError:
                 pass
             self._wake.clear()
-            self._node.upstreams.prune()
             try:
                 before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
                 await self._claims.refresh()
@@ -131,6 +130,6 @@ class Membership:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-            self._claims.release_all()
-            self._commands.submit("DEL", self._key)
+            await self._claims.release_all()
+            self._commands.submit("EVAL", REPLACE, 1, self._key, self._id, b"", 0)
         await self._node.close()

@@ -1,7 +1,10 @@
 """What makes a process a node: it takes requests for its sessions from other nodes, and passes theirs on."""
 
+import asyncio
 import logging
+import socket
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ..exceptions import ClusterError, ConfigurationError
@@ -9,7 +12,7 @@ from .listener import WHOIS, Listener
 from .ownership import Ownership
 from .relay import SessionRelay
 from .signing import FIELD, Caller, Signer
-from .upstream import Response, UpstreamLost, Upstreams
+from .upstream import CONNECT_TIMEOUT, Response, UpstreamLost, Upstreams
 
 __all__ = ["Node", "check_secret"]
 
@@ -63,20 +66,20 @@ class Node:
         self._signer = Signer(secret, node_id)
         self._listener = Listener(node_id, self._signer, stats)
         self._max_body_size = 0
-        self.upstreams = Upstreams()
+        self._upstreams = Upstreams()
 
     def add(self, router: Any) -> None:
-        """Take part for a router."""
+        """Take part for a router, before the start."""
         router.relay = SessionRelay(
-            router, self._ownership, self.upstreams, self._signer, self._stats, self._serves_alone
+            router, self._ownership, self._upstreams, self._signer, self._stats, self._serves_alone
         )
         self._listener.add(router.endpoints)
-        # What was unpacked, or what a limit of this size lets pass, may be longer by a little.
         self._max_body_size = max(self._max_body_size, router.settings.max_message_size)
 
-    def start(self, sockets: Any) -> None:
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Take requests on listening sockets."""
-        self._listener.start(sockets, self._max_body_size + 1)
+        self._upstreams.closed = False
+        await self._listener.start(sockets, self._max_body_size + 1)
 
     async def who_is_there(self) -> str | None:
         """Return the id of the node that others reach at this one's address, None where they reach nobody.
@@ -87,16 +90,27 @@ class Node:
         caller = Caller("", 0, False)
         signature = self._signer.sign("", "GET", WHOIS, b"", caller)
         try:
-            upstream = await self.upstreams.connect(self._address)
-            answer = await upstream.ask(f"GET {WHOIS} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\n\r\n".encode())
-        except (OSError, UpstreamLost):
+            upstream = await self._upstreams.connect(self._address)
+        except OSError:
             return None
-        fields = dict(answer.fields) if isinstance(answer, Response) else {}
-        if answer.status != 204 or FIELD not in fields:
+        asked = upstream.ask(f"GET {WHOIS} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\n\r\n".encode())
+        fields: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                answer = await asked
+            if isinstance(answer, Response) and answer.status == 204:
+                fields = dict(answer.fields)
+        except TimeoutError:
+            pass
+        except UpstreamLost:
+            return None
+        finally:
+            upstream.abort()
+        if FIELD not in fields:
             raise ClusterError(f"what answers at {self._address} is no node of this cluster, or has another secret")
         return fields[FIELD]
 
     async def close(self) -> None:
         """Take no more requests, and end what is passed on."""
-        self.upstreams.close()
+        self._upstreams.close()
         await self._listener.close()

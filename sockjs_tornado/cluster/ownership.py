@@ -29,7 +29,13 @@ class Place(Enum):
 
 
 class Ownership(Protocol):
-    """Who holds which session. A session goes by a key of its router and its id."""
+    """Who holds which session. A session goes by a key of its router and its id.
+
+    Attributes:
+        opens_for_others: Whether a request that another node passes on may open a session.
+    """
+
+    opens_for_others: bool
 
     def holds(self, key: str) -> bool:
         """Tell whether this node holds a session, or may open it now."""

@@ -6,6 +6,7 @@ stream that slows down with its reader; where the client leaves, the holder hear
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections import Counter
 from collections.abc import Awaitable
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 #: Sessions of other nodes whose holders are remembered.
 _REMEMBERED: Final = 65536
 
+#: Characters of a key that is remembered: clients choose the ids, and no usual one is as long.
+_LONGEST: Final = 256
+
 # What concerns one connection (RFC 9110, section 7.6.1), and what is said anew.
 _NOT_PASSED_ON: Final = frozenset(
     {
@@ -35,7 +39,14 @@ _NOT_PASSED_ON: Final = frozenset(
     }
 )
 
-_NEEDED: Final = ("Host", "Origin", "Sec-Fetch-Site", "Cookie", "Access-Control-Request-Headers")
+# What the answer to a request for a session that is there depends on, beside its content type.
+_NEEDED: Final = (
+    *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
+    "Access-Control-Request-Headers",
+)
+
+# Where this node is short of something, which says nothing of others.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 # What every response has, and is written again.
 _WRITTEN_ANEW: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
@@ -75,13 +86,16 @@ class SessionRelay:
     ) -> None:
         self._prefix = f"{router.prefix}:"
         self._container = router.container
+        # A body that was unpacked may be longer than any that is taken. So much of it is found too long as well.
+        self._enough = router.settings.max_message_size + 1
         self._ownership = ownership
         self._upstreams = upstreams
         self._signer = signer
         self._stats = stats
         self._serves_alone = serves_alone
         self._remembered: dict[str, Holder] = {}
-        self._passes_all = False
+        # The application's own function may look at anything.
+        self._asks_cookies = callable(router.settings.jsessionid)
         router.container.on_removed = self._removed
 
     def holds(self, session_id: str) -> bool:
@@ -90,6 +104,9 @@ class SessionRelay:
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
         """See that a request for a session that is not here gets answered."""
+        if endpoint.opens and exchange.is_gone():
+            # For nobody, nothing is opened or claimed.
+            return endpoint.answer(exchange, None)
         if exchange.relayed:
             return self._serve_another_node(endpoint, exchange)
         return self._serve(endpoint, exchange)
@@ -101,7 +118,7 @@ class SessionRelay:
         if exchange.answered:
             return
         if self._ownership.holds(key):
-            await _finish(endpoint.serve(exchange))
+            await _finish(endpoint.handle(exchange))
         else:
             exchange.respond(421, [])
 
@@ -135,8 +152,7 @@ class SessionRelay:
             self._remembered.pop(key, None)
             if last:
                 # It was started anew at the same address, or has let go of the session in this moment.
-                await self._bury(key, place)
-                endpoint.lost(exchange)
+                await self._lost(key, place, endpoint, exchange)
             place = None
 
     async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Holder | Place:
@@ -156,20 +172,15 @@ class SessionRelay:
         """Have the holder answer; return False where it has no such session."""
         try:
             upstream = await self._upstreams.connect(holder.address)
-        except OSError as error:
-            logger.info("no connection to %s: %s", holder.address, error)
-            self._remembered.pop(key, None)
-            await self._bury(key, holder)
-            if not _has_left(exchange):
-                endpoint.lost(exchange)
-            return True
-        if _has_left(exchange):
-            self._upstreams.put_back(holder.address, upstream)
-            return True
-        asked = upstream.ask(self._request(holder, exchange))
-        exchange.watch(_Asking(upstream, asked))
-        try:
+            if _has_left(exchange):
+                self._upstreams.put_back(holder.address, upstream)
+                return True
+            asked = upstream.ask(self._request(holder, endpoint, exchange))
+            exchange.watch(_Asking(upstream, asked))
             answer = await asked
+        except OSError as error:
+            await self._unreachable(key, holder, endpoint, exchange, error)
+            return True
         except UpstreamLost:
             # What it was told may have been done: it is not told again.
             self._remembered.pop(key, None)
@@ -187,11 +198,26 @@ class SessionRelay:
             await self._answer(answer, endpoint, exchange)
         return True
 
+    async def _unreachable(
+        self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
+    ) -> None:
+        if error.errno in _EXHAUSTED:
+            message = "cannot ask other nodes: %s"
+            self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
+            if not _has_left(exchange):
+                endpoint.unavailable(exchange, "relay")
+            return
+        logger.info("no connection to %s: %s", holder.address, error)
+        self._remembered.pop(key, None)
+        await self._lost(key, holder, endpoint, exchange)
+
     async def _answer(self, answer: Response | Stream, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         if isinstance(answer, Stream):
-            await exchange.take_over(answer.status, Pipe(self._container, answer))
-            # Of a client that left in this moment, the pipe has not heard.
-            answer.upstream.drop_unless_flowing()
+            try:
+                await exchange.take_over(answer.status, Pipe(self._container, answer))
+            finally:
+                # Of a client that left in this moment, the pipe has not heard.
+                answer.upstream.drop_unless_flowing()
         elif why := dict(answer.fields).get(FIELD):
             message = "another node finds what this one passes on %s: have they one secret, and one time?"
             self._container.log.write(logger, logging.ERROR, "relay", message, why)
@@ -200,10 +226,10 @@ class SessionRelay:
             fields = [(name, value) for name, value in answer.fields if name.lower() not in _WRITTEN_ANEW]
             exchange.respond(answer.status, fields, answer.body)
 
-    def _request(self, holder: Holder, exchange: Exchange) -> bytes:
-        method, uri, body = exchange.method, exchange.uri, exchange.body()
+    def _request(self, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> bytes:
+        method, uri, body = exchange.method, exchange.uri, exchange.body()[: self._enough]
         caller = Caller(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        if self._passes_all:
+        if self._asks_cookies or (endpoint.opens and self._ownership.opens_for_others):
             lines = [f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _NOT_PASSED_ON]
         else:
             lines = [f"{name}: {value}\r\n" for name in _NEEDED if (value := exchange.header(name))]
@@ -215,15 +241,18 @@ class SessionRelay:
         version = "1.1" if exchange.persistent else "1.0"
         return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
-    async def _bury(self, key: str, holder: Holder) -> None:
+    async def _lost(self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        if not _has_left(exchange):
+            endpoint.lost(exchange)
         # While Redis is away, the claim ends by itself.
         with contextlib.suppress(ClusterUnavailable):
             await self._ownership.bury(key, holder)
 
     def _remember(self, key: str, holder: Holder) -> None:
-        if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[key] = holder
+        if len(key) <= _LONGEST:
+            if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[key] = holder
 
     def _removed(self, session_id: str) -> None:
         self._ownership.release(self._prefix + session_id)
@@ -231,7 +260,8 @@ class SessionRelay:
     def _lose(self, session_id: str) -> None:
         session = self._container.get(session_id)
         if session is not None:
-            logger.warning("another node has session %s: closed here", session.label)
+            message = "another node has session %s: closed here"
+            self._container.log.write(logger, logging.WARNING, "lost", message, session.label)
             session.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
 

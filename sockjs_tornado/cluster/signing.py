@@ -65,7 +65,7 @@ class Signer:
         self._node = node
         self._now = now
         self._count = itertools.count()
-        # What was taken in the last one and a half to three times of MAX_AGE: beyond that, a copy is stale.
+        # What was taken in the last two to four times of MAX_AGE: beyond that, a copy is stale.
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
         self._turn = now()
@@ -101,20 +101,24 @@ class Signer:
         """
         said, _, code = value.rpartition(" ")
         mac = self._mac(said, method, uri, body)
-        if not hmac.compare_digest(mac.hex().encode(), code.encode("utf-8", "surrogateescape")):
+        if not hmac.compare_digest(mac.hex().encode(), code.encode("utf-8", "surrogatepass")):
             raise Rejected("forged")
-        parts = said.split(" ")
-        if parts[0] != _VERSION or len(parts) != 8:
-            # Signed by a node of another version of this package.
+        try:
+            version, at, _, _, to, ip, port, scheme = said.split(" ")
+            sent, caller = float(at), Caller("" if ip == _NOTHING else ip, int(port), scheme == "https")
+        except ValueError:
+            raise Rejected("forged") from None
+        if version != _VERSION:
+            # Signed by a node with another version of this package.
             raise Rejected("forged")
-        _, at, _, _, to, ip, port, scheme = parts
         now = self._now()
-        if abs(now - float(at)) > MAX_AGE:
+        # Whatever is no number compares false.
+        if not abs(now - sent) <= MAX_AGE:
             raise Rejected("stale")
         self._remember(mac, now)
         if to not in (self._node, _NOTHING):
             raise Rejected("misdirected")
-        return Caller("" if ip == _NOTHING else ip, int(port), scheme == "https")
+        return caller
 
     def _remember(self, mac: bytes, now: float) -> None:
         # A request that is as far ahead of this clock as may be is stale after twice MAX_AGE.
@@ -129,4 +133,4 @@ class Signer:
     def _mac(self, said: str, method: str, uri: str, body: bytes) -> bytes:
         # None of these but the path can hold a line's end, and that one is last.
         text = f"{said}\n{hashlib.sha256(body).hexdigest()}\n{method}\n{uri}"
-        return hmac.digest(self._secret, text.encode("utf-8", "surrogateescape"), "sha256")
+        return hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")

@@ -16,6 +16,8 @@ class Slots:
         own: Which of them this is.
     """
 
+    opens_for_others = True
+
     def __init__(self, addresses: Sequence[str], own: int) -> None:
         self._holders = [Holder(node_id(worker), address) for worker, address in enumerate(addresses)]
         self._own = self._holders[own]

@@ -8,10 +8,11 @@ import asyncio
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from ..wire.sockets import give_up_silent
+from ..wire.sockets import give_up_silent, peer_gone
 from ..wire.stream import READ_SIZE, Connection, Keeper
+from .answers import Head, read_head
 
-__all__ = ["Pipe", "Response", "Stream", "UpstreamLost", "Upstreams"]
+__all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamLost", "Upstreams"]
 
 #: Seconds in which a node has to take a connection.
 CONNECT_TIMEOUT: Final = 2.0
@@ -24,6 +25,9 @@ SILENCE: Final = 30.0
 
 #: Idle connections to one node.
 MAX_IDLE: Final = 64
+
+#: Bytes that the head of an answer may have.
+_MAX_HEAD: Final = 64 * 1024
 
 
 class UpstreamLost(Exception):
@@ -98,9 +102,8 @@ class Upstream(asyncio.BufferedProtocol):
         self._memory = buffer
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response | Stream] | None = None
-        self._received = b""
-        self._head: tuple[int, list[tuple[str, str]], bool] | None = None
-        self._missing = 0
+        self._received = bytearray()
+        self._head: Head | None = None
         self._pipe: Pipe | None = None
         self.idle_since = 0.0
 
@@ -110,19 +113,23 @@ class Upstream(asyncio.BufferedProtocol):
         Returns:
             A future of the answer. It fails with UpstreamLost where the connection ends before.
         """
-        assert self._transport is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        if self._transport.is_closing():
+        asked = self._answer = asyncio.get_running_loop().create_future()
+        if self._transport is None or self._transport.is_closing():
             self._fail()
         else:
             self._transport.write(request)
-        return self._answer
+        return asked
 
     def give_up(self, asked: "asyncio.Future[Response | Stream]") -> None:
         """End the connection, if that is still what it is there for: the client has left."""
         if self._answer is asked:
             self.abort()
             self._fail()
+
+    def is_gone(self) -> bool:
+        """Tell whether the other side has ended the connection, even if the event loop has not said so yet."""
+        transport = self._transport
+        return transport is None or transport.is_closing() or peer_gone(transport.get_extra_info("socket"))
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -170,55 +177,48 @@ class Upstream(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        data = self._memory[:nbytes].tobytes()
+        data = self._memory[:nbytes]
         if self._pipe is not None:
-            self._pipe.write(data)
-            return
-        if self._answer is None:
+            self._pipe.write(data.tobytes())
+        elif self._answer is None:
             # Nobody has asked.
             self.abort()
-            return
-        self._received += data
+        else:
+            seen = len(self._received)
+            self._received += data
+            try:
+                self._read_answer(max(seen - 3, 0))
+            except ValueError:
+                # Nothing that a node says.
+                self.abort()
+                self._fail()
+
+    def _read_answer(self, start: int) -> None:
+        received = self._received
         if self._head is None:
-            end = self._received.find(b"\r\n\r\n")
+            end = received.find(b"\r\n\r\n", start)
             if end < 0:
+                if len(received) > _MAX_HEAD:
+                    raise ValueError("the head is too long")
                 return
-            self._take_head(self._received[:end].decode("latin-1"), end + 4)
-        if self._head is not None and len(self._received) >= self._missing:
-            self._finish(*self._head)
-
-    def _take_head(self, head: str, size: int) -> None:
-        first, *lines = head.split("\r\n")
-        status = int(first[9:12])
-        fields: list[tuple[str, str]] = []
-        length = 0 if status == 204 else -1
-        keep = True
-        for line in lines:
-            name, _, value = line.partition(": ")
-            lower = name.lower()
-            if lower == "content-length":
-                length = int(value)
-            elif lower == "connection":
-                keep = value.lower() != "close"
+            head = read_head(received[:end].decode("latin-1"))
+            if head.length is None:
+                # It is on the client's connection that its reader has to be, before more of it is read.
+                self.pause()
+                self._received = bytearray()
+                self._settle(Stream(head.status, bytes(received), self))
+                return
+            del received[: end + 4]
+            self._head = head
+        status, fields, length, keep = self._head
+        assert length is not None
+        if len(received) >= length:
+            self._received, self._head = bytearray(), None
+            self._settle(Response(status, fields, bytes(received[:length])))
+            if keep and len(received) == length:
+                self._pool.put_back(self._address, self)
             else:
-                fields.append((name, value))
-        if length < 0:
-            # It is on the client's connection that its reader has to be, before more of it is read.
-            self.pause()
-            self._settle(Stream(status, self._received, self))
-        else:
-            self._received = self._received[size:]
-            self._missing = length
-            self._head = status, fields, keep
-
-    def _finish(self, status: int, fields: list[tuple[str, str]], keep: bool) -> None:
-        body = self._received[: self._missing]
-        self._received, self._head = b"", None
-        self._settle(Response(status, fields, body))
-        if keep:
-            self._pool.put_back(self._address, self)
-        else:
-            self.abort()
+                self.abort()
 
     def _settle(self, answer: Response | Stream) -> None:
         asked, self._answer = self._answer, None
@@ -240,12 +240,20 @@ class Upstream(asyncio.BufferedProtocol):
 
 
 class Upstreams:
-    """The connections of one node to all others."""
+    """The connections of one node to all others.
+
+    Attributes:
+        closed: Whether none are made any more.
+    """
 
     def __init__(self) -> None:
         self._idle: dict[str, list[Upstream]] = {}
         self._all: set[Upstream] = set()
         self._memory = memoryview(bytearray(READ_SIZE))
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     async def connect(self, address: str) -> Upstream:
         """Return a connection to a node, one that is there or a new one.
@@ -255,10 +263,14 @@ class Upstreams:
 
         Raises:
             OSError: There is nobody, or nobody answers in :data:`CONNECT_TIMEOUT` seconds.
+            UpstreamLost: This node ends.
         """
-        idle = self._idle.get(address)
-        if idle:
-            return idle.pop()
+        while idle := self._idle.get(address):
+            upstream = idle.pop()
+            # What the other side has closed already can be seen, so that no request is lost on it.
+            if upstream.idle_since >= _oldest() and not upstream.is_gone():
+                return upstream
+            upstream.abort()
         loop = asyncio.get_running_loop()
 
         def make() -> Upstream:
@@ -270,7 +282,11 @@ class Upstreams:
             else:
                 parts = urlsplit(address)
                 transport, upstream = await loop.create_connection(make, parts.hostname or "", parts.port or 80)
-                give_up_silent(transport.get_extra_info("socket"), SILENCE)
+                if not transport.is_closing():
+                    give_up_silent(transport.get_extra_info("socket"), SILENCE)
+        if self.closed:
+            upstream.abort()
+            raise UpstreamLost
         return upstream
 
     def add(self, upstream: Upstream) -> None:
@@ -278,8 +294,12 @@ class Upstreams:
         self._all.add(upstream)
 
     def put_back(self, address: str, upstream: Upstream) -> None:
-        """Take a connection back whose request is done."""
+        """Take a connection back whose request is done, and close those that nobody has needed for long."""
         idle = self._idle.setdefault(address, [])
+        oldest = _oldest()
+        # The last one is the first to be used again.
+        while idle and idle[0].idle_since < oldest:
+            idle.pop(0).abort()
         if len(idle) >= MAX_IDLE:
             upstream.abort()
         else:
@@ -295,15 +315,13 @@ class Upstreams:
         if not idle:
             self._idle.pop(address, None)
 
-    def prune(self) -> None:
-        """Close what nobody has needed for long."""
-        oldest = asyncio.get_running_loop().time() - IDLE_TIMEOUT
-        for upstreams in list(self._idle.values()):
-            for upstream in [each for each in upstreams if each.idle_since < oldest]:
-                upstreams.remove(upstream)
-                upstream.abort()
-
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and make no more."""
+        self.closed = True
         for upstream in list(self._all):
             upstream.abort()
+
+
+def _oldest() -> float:
+    """Return since when a connection may be idle."""
+    return asyncio.get_running_loop().time() - IDLE_TIMEOUT

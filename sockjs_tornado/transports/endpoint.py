@@ -153,6 +153,12 @@ class SessionEndpoint(Endpoint):
                 return relay.serve(self, exchange)
         return self.answer(exchange, session)
 
+    def serves_while_closing(self, exchange: Exchange) -> bool:
+        """Tell whether the session has not heard its end yet, or is another process's, whose clients come this way."""
+        relay = self.server.relay
+        is_elsewhere = self.server.container.draining and relay is not None and not relay.holds(exchange.session_id)
+        return is_elsewhere or super().serves_while_closing(exchange)
+
     def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Answer from a session of this process, or where there is none anywhere."""
         raise NotImplementedError

@@ -1,0 +1,186 @@
+"""Nodes that pass requests on to each other, all of them in one process."""
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from application import Journal, Noted, Serve
+from client import Client, Response, asking, new_session, sending, unframe, within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.connection import make_client
+from sockjs_tornado.cluster.membership import Membership
+from sockjs_tornado.cluster.unix import UnixCluster
+
+from .redis_server import RedisServer
+
+#: What all nodes of the tests share.
+SECRET = "a secret of 16 bytes, or more"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+
+    async def wait() -> None:
+        while not condition():  # noqa: ASYNC110 - of what another node does there is no event
+            await asyncio.sleep(0.002)
+
+    await within(wait())
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens, and that the system gives to no connection meanwhile."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
+
+
+@contextlib.contextmanager
+def running_redis(directory: Path) -> Iterator[RedisServer]:
+    """Run a Redis that may be away for a while: nobody has its port then, and who connects does not meet itself."""
+    server = RedisServer(directory)
+    server.port = free_port()
+    server.url = f"redis://127.0.0.1:{server.port}/0"
+    with server:
+        yield server
+
+
+class Node:
+    """A node with a router that clients reach.
+
+    Attributes:
+        cluster: What makes it one.
+        router: The router.
+        journal: Where the router's connections are noted.
+        server: Where clients reach it.
+    """
+
+    def __init__(self, cluster: Any, settings: dict[str, Any], kind: type[Noted], prefix: str) -> None:
+        self.cluster = cluster
+        self.journal = Journal(kind)
+        self.router = SockJSRouter(self.journal, prefix, settings)
+        self.server: Any = None
+        cluster.add(self.router)
+
+    @property
+    def port(self) -> int:
+        """Where clients reach it."""
+        port: int = self.server.port
+        return port
+
+    @property
+    def stats(self) -> Counter[str]:
+        """What the cluster has counted."""
+        return self.cluster.stats  # type: ignore[no-any-return]
+
+    @property
+    def upstreams(self) -> Any:
+        """Its connections to others."""
+        return self.router.relay._upstreams  # type: ignore[union-attr]
+
+    def own(self) -> str:
+        """Return the id of a new session that belongs to this worker."""
+        assert self.router.relay is not None
+        while True:
+            session = new_session()
+            if self.router.relay.holds(session):
+                return session
+
+    @contextlib.asynccontextmanager
+    async def client(self, **options: Any) -> AsyncIterator[Client]:
+        """Connect to it."""
+        client = await Client.connect(self.port, **options)
+        try:
+            yield client
+        finally:
+            client.writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await client.writer.wait_closed()
+
+    async def ask(self, data: bytes, method: str = "", **options: Any) -> Response:
+        """Send a request on a connection of its own, and read the whole answer."""
+        async with self.client(**options) as client:
+            client.write(data)
+            return await client.response(method)
+
+    async def poll(self, session: str, transport: str = "xhr", prefix: str = "/echo") -> str:
+        """Ask for a frame."""
+        response = await self.ask(asking(transport, f"{prefix}/000/{session}"))
+        assert response.status == 200, response
+        return unframe(transport, response.body)
+
+    async def send(self, session: str, message: str, transport: str = "xhr") -> int:
+        """Send a message and return the answer's status."""
+        return (await self.ask(sending(transport, f"/echo/000/{session}", f'["{message}"]'))).status
+
+
+async def start_workers(
+    serve: Serve,
+    directory: Path,
+    count: int = 3,
+    settings: dict[str, Any] | None = None,
+    kind: type[Noted] = Noted,
+    prefix: str = "/echo",
+    **options: Any,
+) -> list[Node]:
+    """Start workers of one host; each is closed by its ``cluster.close()``."""
+    nodes = [Node(UnixCluster(directory, count, number), settings or {}, kind, prefix) for number in range(count)]
+    for node in nodes:
+        await node.cluster.start()
+        node.server = await serve(node.router, **options)
+    return nodes
+
+
+class Member:
+    """A membership with a connection to Redis of its own: what RedisCluster has of the relay."""
+
+    def __init__(self, url: str, name: str, **options: Any) -> None:
+        self.stats: Counter[str] = Counter()
+        self._client = make_client(url)
+        self.commands = Commands(self._client, on_back=lambda: self.membership.refresh())
+        port = options.pop("port", None) or free_port()
+        options.setdefault("advertise", f"http://127.0.0.1:{port}")
+        options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "serves_alone": True} | options
+        self.name = name
+        self.advertise = options["advertise"]
+        self.membership = Membership(self.commands, "test", name, stats=self.stats, **options)
+
+    @property
+    def claims(self) -> Any:
+        """Its claims."""
+        return self.membership._claims
+
+    def add(self, router: Any) -> None:
+        """Take part for a router."""
+        self.membership.add(router)
+
+    async def start(self) -> None:
+        """Connect and begin."""
+        await self.commands.start()
+        try:
+            await self.membership.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End."""
+        await self.membership.close()
+        await self.commands.close()
+        await self._client.aclose()
+
+    async def vanish(self) -> None:
+        """End as a process does that is killed: nobody hears of it, but that it does not answer."""
+        membership: Any = self.membership
+        membership._task.cancel()
+        await asyncio.wait([membership._task])
+        membership._task = None
+        await self.close()

@@ -1,0 +1,295 @@
+"""Claims: one node holds a session, for as long as it says so."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import within
+
+from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
+from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.connection import make_client
+from sockjs_tornado.cluster.ownership import Holder, Place
+from sockjs_tornado.exceptions import ClusterUnavailable
+
+from .redis_server import RedisServer
+from .relays import running_redis, until
+
+Open = Callable[[str], Awaitable[Claims]]
+A, B = Holder("a", "http://a:1"), Holder("b", "http://b:1")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this module's own."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(server: RedisServer) -> RedisServer:
+    """The same, empty."""
+    server.command("FLUSHALL")
+    return server
+
+
+@pytest.fixture
+async def node(redis_server: RedisServer) -> AsyncIterator[Open]:
+    """Return a function that starts a node's claims."""
+    opened: list[tuple[Commands, Any]] = []
+
+    async def start(name: str) -> Claims:
+        client = make_client(redis_server.url)
+        commands = Commands(client, timeout=0.5)
+        await commands.start()
+        opened.append((commands, client))
+        holder = Holder(name, f"http://{name}:1")
+        return Claims(commands, "test", *holder, stats=Counter())
+
+    yield start
+    for commands, client in opened:
+        await within(commands.close())
+        await client.aclose()
+
+
+def never() -> None:
+    """Fail: nothing is lost here."""
+    raise AssertionError
+
+
+async def claim(claims: Claims, key: str = "/chat:s") -> Holder | Place:
+    """Claim a session."""
+    return await within(claims.claim(key, never))
+
+
+async def quiet(*nodes: Claims) -> None:
+    """Wait until Redis has done all that it was told."""
+    for claims in nodes:
+        await within(claims._commands.submit("PING"))
+
+
+async def test_the_first_one_has_it(node: Open, redis_server: RedisServer) -> None:
+    a, b = await node("a"), await node("b")
+    assert await within(b.find("/chat:s")) is Place.NOWHERE
+    assert await claim(a) is Place.HERE
+    assert (a.holds("/chat:s"), b.holds("/chat:s"), len(a), len(b)) == (True, False, 1, 0)
+    assert await claim(b) == A
+    assert await within(b.find("/chat:s")) == A
+    assert await within(a.find("/chat:s")) is Place.HERE
+    assert await claim(a) is Place.HERE
+    assert CLAIM_TIME - 5 < redis_server.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
+
+
+async def test_many_at_once(node: Open) -> None:
+    nodes = [await node(name) for name in "abc"]
+    for number in range(30):
+        key = f"/chat:{number}"
+        places = await within(asyncio.gather(*(claim(claims, key) for claims in nodes * 4)))
+        (owner,) = (claims for claims in nodes if claims.holds(key))
+        index = nodes.index(owner)
+        assert [place is Place.HERE for place in places] == [each % 3 == index for each in range(12)]
+        assert {place for place in places if place is not Place.HERE} == {
+            Holder("abc"[index], f"http://{'abc'[index]}:1")
+        }
+        assert not any(claims._pending for claims in nodes)
+
+
+async def test_a_claim_of_one_s_own_is_waited_for(node: Open) -> None:
+    a = await node("a")
+    claiming = asyncio.ensure_future(claim(a))
+    await asyncio.sleep(0)
+    assert not a.holds("/chat:s")
+    finding = asyncio.ensure_future(a.find("/chat:s"))
+    await within(a.settled("/chat:s"))
+    assert a.holds("/chat:s")
+    assert await finding is Place.HERE
+    assert await claiming is Place.HERE
+    await within(a.settled("/chat:s"))
+
+
+@pytest.mark.parametrize("ask", ["claim", "find", "settled"])
+async def test_who_asks_when_the_reply_has_just_come_finds_it_taken(node: Open, ask: str) -> None:
+    claims = await node("a")
+    reply = asyncio.get_running_loop().create_future()
+    reply.set_result(None)
+    claims._pending["/chat:s"] = reply
+    reply.add_done_callback(partial(claims._claimed, "/chat:s", never))
+    place = await (claims.claim("/chat:s", never) if ask == "claim" else getattr(claims, ask)("/chat:s"))
+    assert place in (Place.HERE, None)
+    assert claims.holds("/chat:s")
+
+
+async def test_who_gives_up_waiting_takes_nobody_with_it(node: Open) -> None:
+    a = await node("a")
+    first, second = (asyncio.ensure_future(claim(a)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await within(second) is Place.HERE
+    assert first.cancelled()
+
+
+async def test_what_is_released_is_free(node: Open) -> None:
+    a, b = await node("a"), await node("b")
+    await claim(a)
+    a.release("/chat:s")
+    assert not a.holds("/chat:s")
+    # What it says next comes behind that.
+    assert await within(a.find("/chat:s")) is Place.NOWHERE
+    assert await claim(b) is Place.HERE
+    # What is another's, or was let go, is not released.
+    a.release("/chat:s")
+    await quiet(a)
+    assert await within(a.find("/chat:s")) == B
+
+
+async def test_all_are_released_at_the_end(node: Open, redis_server: RedisServer) -> None:
+    a = await node("a")
+    # More than may wait for Redis.
+    for start in range(0, 12_000, 1000):
+        await within(asyncio.gather(*(claim(a, str(number)) for number in range(start, start + 1000))))
+    await within(a.release_all())
+    await quiet(a)
+    assert (len(a), redis_server.command("DBSIZE")) == (0, 0)
+
+
+async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
+    a, b = await node("a"), await node("b")
+    keys = ["é", "\udce9", "\udcc3\udca9x", "", " ", "\r\n", "a" * 10_000]
+    for key in keys:
+        assert await claim(a, key) is Place.HERE
+        assert await claim(b, key) == A
+    assert len(a) == len(keys)
+
+
+async def test_a_tombstone(node: Open, redis_server: RedisServer) -> None:
+    a, b, c = await node("a"), await node("b"), await node("c")
+    await claim(a)
+    await within(b.bury("/chat:s", A))
+    for claims in (b, c):
+        assert await claim(claims) is Place.LOST
+        assert await within(claims.find("/chat:s")) is Place.LOST
+    # The second one finds that it was done.
+    await within(c.bury("/chat:s", A))
+    for key in ("1", "2", "3"):
+        await claim(a, key)
+    await within(asyncio.gather(*(b.bury(key, A) for key in ("1", "2", "3"))))
+    assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
+    assert redis_server.command("TTL", "test:session:/chat:s") > CLAIM_TIME - 5  # type: ignore[operator]
+    # Who was thought dead does not take it away.
+    a.release("/chat:s")
+    await quiet(a)
+    assert await claim(b) is Place.LOST
+
+
+async def test_what_is_another_s_by_now_is_not_buried(node: Open) -> None:
+    a, b, c = await node("a"), await node("b"), await node("c")
+    assert await claim(b) is Place.HERE
+    await within(c.bury("/chat:s", A))
+    await within(c.bury("/chat:none", A))
+    assert await claim(a) == B
+    assert await claim(a, "/chat:none") is Place.HERE
+
+
+async def test_refreshing(node: Open, redis_server: RedisServer) -> None:
+    a, b = await node("a"), await node("b")
+    for key in ("1", "2", "3", "4"):
+        await within(a.claim(key, lambda key=key: lost.append(key)))
+    lost: list[str] = []
+    redis_server.command("PEXPIRE", "test:session:1", 5000)
+    redis_server.command("DEL", "test:session:2")
+    redis_server.command("DEL", "test:session:3")
+    await claim(b, "3")
+    await within(b.bury("4", A))
+    await within(a.refresh())
+    assert redis_server.command("TTL", "test:session:1") > CLAIM_TIME - 5  # type: ignore[operator]
+    assert await claim(b, "1") == A
+    # It was forgotten, and is made anew.
+    assert await claim(b, "2") == A
+    assert lost == ["3", "4"]
+    assert (len(a), a._stats["claims_lost"]) == (2, 2)
+    # What is lost is released by whoever has it.
+    a.release("3")
+    await quiet(a)
+    assert await within(a.find("3")) == B
+    await within(a.refresh())
+    assert lost == ["3", "4"]
+
+
+async def test_what_is_released_while_it_is_refreshed(node: Open, redis_server: RedisServer) -> None:
+    a = await node("a")
+    for number in range(600):
+        await claim(a, str(number))
+    redis_server.command("FLUSHALL")
+    refreshing = asyncio.ensure_future(a.refresh())
+    while not refreshing.done():
+        await asyncio.sleep(0)
+        a.release(str(len(a) - 1))
+    await within(refreshing)
+    await within(a.release_all())
+    await quiet(a)
+    assert redis_server.command("DBSIZE") == 0
+
+
+async def test_two_thousand_are_refreshed_soon(node: Open, redis_server: RedisServer) -> None:
+    a = await node("a")
+    await within(asyncio.gather(*(claim(a, str(number)) for number in range(2000))))
+    before = int(redis_server.command("INFO", "stats")["total_commands_processed"])  # type: ignore[index]
+    refreshing = [asyncio.ensure_future(a.refresh()) for _ in range(2)]
+    # Others have their turn meanwhile.
+    assert await claim(a, "another") is Place.HERE
+    assert not all(each.done() for each in refreshing)
+    await within(asyncio.gather(*refreshing))
+    done = int(redis_server.command("INFO", "stats")["total_commands_processed"]) - before  # type: ignore[index]
+    assert 4001 <= done <= 4010
+    assert len(a) == 2001
+
+
+async def test_while_redis_is_away(node: Open, redis_server: RedisServer, tmp_path: Path, logged: LogWatch) -> None:
+    with running_redis(tmp_path) as own:
+        client = make_client(own.url)
+        commands = Commands(client, timeout=0.3)
+        await commands.start()
+        a = Claims(commands, "test", *A, stats=Counter())
+        await claim(a, "before")
+        own.freeze()
+        # One that all wait for, and that nobody will know the end of.
+        waiting = [asyncio.ensure_future(claim(a)) for _ in range(3)]
+        refreshing = asyncio.ensure_future(a.refresh())
+        for each in (*waiting, refreshing):
+            with pytest.raises(ClusterUnavailable):
+                await within(each)
+        own.kill()
+        assert not a._pending
+        for asking in (claim(a), a.find("x"), a.bury("x", B)):
+            with pytest.raises(ClusterUnavailable):
+                await within(asking)
+        await within(a.settled("x"))
+        a.hold("alone", never)
+        a.release("before")
+        assert (a.holds("alone"), a.holds("before"), len(a)) == (True, False, 1)
+        assert await within(a.find("alone")) is Place.HERE
+        own.start()
+        await within(commands.ready())
+        await within(a.refresh())
+        assert own.command("GET", "test:session:alone") == a._value
+        assert own.command("DBSIZE") == 1
+        await within(commands.close())
+        await client.aclose()
+    logged.take("connecting again")
+
+
+async def test_one_of_its_own_that_is_left_over(node: Open) -> None:
+    """It was released while Redis was away, or Redis was lost before it had answered."""
+    a = await node("a")
+    await claim(a)
+    a._held.clear()
+    assert await within(a.find("/chat:s")) is Place.NOWHERE
+    assert not a.holds("/chat:s")
+    assert await claim(a) is Place.HERE
+    assert a.holds("/chat:s")
+    await until(lambda: not a._pending)

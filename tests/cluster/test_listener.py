@@ -1,0 +1,246 @@
+"""The private listener: where it may listen, and whom it answers."""
+
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from application import Echo
+from client import Client, Response, within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster.listener import WHOIS, Listener, is_private, open_sockets, split_address
+from sockjs_tornado.cluster.ownership import Place
+from sockjs_tornado.cluster.signing import FIELD, Caller, Signer
+from sockjs_tornado.exceptions import ClusterError, ConfigurationError
+
+from .relays import free_port
+
+SECRET = b"a secret of 16 bytes"
+CALLER = Caller("192.0.2.1", 5, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("http://10.0.0.5:9001", "10.0.0.5", 9001),
+        ("http://10.0.0.5:9001/", "10.0.0.5", 9001),
+        ("10.0.0.5:9001", "10.0.0.5", 9001),
+        ("[::1]:9001", "::1", 9001),
+        ("http://Node-1.internal:65535", "node-1.internal", 65535),
+    ],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert split_address("listen", text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "http://", "10.0.0.5", "http://10.0.0.5", "http://10.0.0.5:0", "http://10.0.0.5:70000", ":9001"),
+        *("https://10.0.0.5:9001", "http://10.0.0.5:9001/x", "http://a:b@10.0.0.5:9001", "http://10.0.0.5:9001?x"),
+        *("http://10.0.0.5:9001#x", "http://[::1:9001", "http://10.0.0.5:port", "http://:p@10.0.0.5:9001", None, 9001),
+    ],
+)
+def test_what_is_no_address(text: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^advertise: got .* takes a host and a port"):
+        split_address("advertise", text)
+
+
+@pytest.mark.parametrize(
+    "ip", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "::1", "fd00::1", "fe80::1%eth0"]
+)
+def test_private_addresses(ip: str) -> None:
+    assert is_private(ip)
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "172.32.0.1"])
+def test_addresses_that_the_internet_reaches(ip: str) -> None:
+    assert not is_private(ip)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.3.4.5"])
+def test_listening(host: str) -> None:
+    sockets = open_sockets(host, free_port(), False)
+    for sock in sockets:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_public_address_has_to_be_wanted(host: str) -> None:
+    port = free_port()
+    with pytest.raises(ConfigurationError, match=r"^listen: .* say allow_public_listener=True"):
+        open_sockets(host, port, False)
+    # Nothing is left of it.
+    for sock in open_sockets(host, port, True):
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["name.invalid", "8.8.8.8", "203.0.113.1"])
+def test_an_address_of_somebody_else(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^listen: .*no "):
+        open_sockets(host, free_port(), True)
+
+
+def test_a_port_that_is_taken() -> None:
+    (taken,) = open_sockets("127.0.0.1", free_port(), False)
+    port = taken.getsockname()[1]
+    with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port}: "):
+        open_sockets("127.0.0.1", port, False)
+
+
+class Here:
+    """A relay that knows of nothing elsewhere."""
+
+    def holds(self, session_id: str) -> bool:
+        return True
+
+    def serve(self, endpoint: Any, exchange: Any) -> Any:
+        raise AssertionError(Place.HERE)
+
+
+class Running:
+    """A listener that listens."""
+
+    def __init__(self) -> None:
+        self.stats: Counter[str] = Counter()
+        self.listener = Listener("b", Signer(SECRET, "b"), self.stats)
+        self.router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
+        self.router.relay = Here()
+        self.other = SockJSRouter(Echo, "/other")
+        self.signer = Signer(SECRET, "a")
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen."""
+        for router in (self.router, self.other):
+            self.listener.add(router.endpoints)
+        sockets = open_sockets("127.0.0.1", free_port(), False)
+        self.port = sockets[0].getsockname()[1]
+        await self.listener.start(sockets, 1001)
+
+    async def ask(self, method: str, uri: str, *fields: str, body: bytes | None = None, **more: Any) -> Response:
+        """Ask on a connection of its own."""
+        client = await Client.connect(self.port)
+        try:
+            return await client.ask(method, uri, *fields, body=body, **more)
+        finally:
+            client.writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await client.writer.wait_closed()
+
+    def sign(self, method: str, uri: str, body: bytes = b"", to: str = "b") -> str:
+        """Return a header field."""
+        return f"{FIELD}: {self.signer.sign(to, method, uri, body, CALLER)}"
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    """Return a listener."""
+    made = Running()
+    await made.start()
+    yield made
+    await within(made.listener.close())
+    for router in (made.router, made.other):
+        for session in router.container:
+            session.check(session.due)
+        closing = router.close()
+        await within(closing)
+
+
+SESSION = "/echo/000/abc/xhr"
+
+
+async def test_what_is_signed_is_answered(running: Running) -> None:
+    response = await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b"")
+    assert (response.status, response.body) == (200, b"o\n")
+    (session,) = running.router.container
+    info = session.conn_info
+    assert (info.ip, info.port) == ("192.0.2.1", 5)
+    # It says that it came over TLS.
+    assert "secure" in response["Set-Cookie"].lower()
+    uri = SESSION.replace("xhr", "xhr_send")
+    response = await running.ask("POST", uri, running.sign("POST", uri, b"[]"), body=b"[]")
+    assert response.status == 204
+    assert not running.stats
+    # The application is that of the clients.
+    assert running.router.application is None
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "HEAD", "PUT", "FOO"])
+@pytest.mark.parametrize("uri", [SESSION, "/echo/000/abc/xhr_send", "/echo/000/abc/jsonp?c=cb", WHOIS])
+async def test_what_is_not_signed_is_not(running: Running, method: str, uri: str) -> None:
+    response = await running.ask(method, uri, body=b"")
+    if uri == WHOIS and method != "GET":
+        assert response.status == 405
+    else:
+        assert (response.status, response[FIELD]) == (403, "forged")
+        assert running.stats == {"relay_forged": 1}
+    assert len(running.router.container) == 0
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        f"{FIELD}: 1 2 3",
+        f"{FIELD}:",
+        f"{FIELD}: \xff\xe9",
+        f"{FIELD}: {'x ' * 5000}",
+        f"{FIELD}: {Signer(b'another secret here', 'a').sign('b', 'POST', SESSION, b'', CALLER)}",
+        f"{FIELD}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION, b'x', CALLER)}",
+        f"{FIELD}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION + '?', b'', CALLER)}",
+    ],
+)
+async def test_what_is_not_signed_well_is_not(running: Running, field: str) -> None:
+    response = await running.ask("POST", SESSION, field, body=b"")
+    assert (response.status, response[FIELD], response.body) == (403, "forged", b"")
+    assert running.stats == {"relay_forged": 1}
+
+
+async def test_a_signature_that_comes_twice(running: Running) -> None:
+    field = running.sign("POST", SESSION)
+    assert (await running.ask("POST", SESSION, field, field, body=b"")).status == 403
+    assert (await running.ask("POST", SESSION, field, body=b"")).status == 200
+    response = await running.ask("POST", SESSION, field, body=b"")
+    assert (response.status, response[FIELD]) == (403, "replayed")
+    running.signer._now = lambda: 5.0
+    assert (await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b""))[FIELD] == "stale"
+    assert running.stats == {"relay_forged": 1, "relay_replayed": 1, "relay_stale": 1}
+
+
+async def test_what_is_for_another_node(running: Running) -> None:
+    response = await running.ask("POST", SESSION, running.sign("POST", SESSION, to="c"), body=b"")
+    assert (response.status, response[FIELD]) == (421, "misdirected")
+
+
+async def test_who_is_there(running: Running) -> None:
+    response = await running.ask("GET", WHOIS, running.sign("GET", WHOIS, to=""))
+    assert (response.status, response[FIELD]) == (204, "b")
+
+
+@pytest.mark.parametrize("uri", ["/", "/echo", "/echo/info", "/echo/websocket", "/echo/000/abc/websocket", "/x"])
+async def test_there_is_nothing_but_sessions(running: Running, uri: str) -> None:
+    assert (await running.ask("GET", uri, running.sign("GET", uri))).status == 404
+
+
+async def test_several_routers(running: Running) -> None:
+    for prefix in ("/echo", "/other"):
+        uri = f"{prefix}/000/abc/xhr"
+        response = await running.ask("POST", uri, running.sign("POST", uri), body=b"", host="any.example:8080")
+        assert response.body == b"o\n"
+
+
+async def test_an_old_client_s_request(running: Running) -> None:
+    field = running.sign("POST", SESSION)
+    response = await running.ask("POST", SESSION, field, body=b"", version="HTTP/1.0")
+    assert (response.status, response["Connection"]) == (200, "close")
+
+
+async def test_closing_twice(running: Running) -> None:
+    await within(running.listener.close())
+    with pytest.raises(ConnectionRefusedError):
+        await Client.connect(running.port)
+    await within(Listener("c", running.signer, running.stats).close())

@@ -1,0 +1,281 @@
+"""A node among others: its address, its listener, and what it has in Redis for as long as it lives."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import within
+
+from sockjs_tornado.cluster import membership as module
+from sockjs_tornado.cluster import node as node_module
+from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+
+from .redis_server import RedisServer
+from .relays import SECRET, Member, free_port, running_redis, until
+
+Make = Callable[..., Member]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this module's own."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(server: RedisServer) -> RedisServer:
+    """The same, empty."""
+    server.command("FLUSHALL")
+    return server
+
+
+@pytest.fixture
+async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
+    """Return a function that makes members, which are closed with the test."""
+    members = []
+
+    def make_member(name: str, url: str = "", **options: Any) -> Member:
+        members.append(member := Member(url or redis_server.url, name, **options))
+        return member
+
+    yield make_member
+    for member in members:
+        await within(member.close())
+
+
+async def test_a_node_has_its_address(make: Make, redis_server: RedisServer) -> None:
+    a, b = make("a"), make("b")
+    for member in (a, b):
+        await within(member.start())
+    key = f"test:address:{a.advertise}"
+    assert redis_server.command("GET", key) == b"a"
+    assert 25 < redis_server.command("TTL", key) <= 30
+    await within(a.claims.claim("/chat:s", lambda: None))
+    assert redis_server.command("DBSIZE") == 3
+    await within(a.close())
+    # Nothing is left of it.
+    await until(lambda: redis_server.command("KEYS", "*") == [f"test:address:{b.advertise}".encode()])
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(a.advertise.rpartition(":")[2]))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"advertise": "10.0.0.5"}, "advertise"),
+        ({"advertise": "https://127.0.0.1:1"}, "advertise"),
+        ({"listen": "x:y"}, "listen"),
+        ({"secret": None}, "secret"),
+        ({"secret": "short"}, "secret"),
+        ({"secret": "é" * 7}, "secret"),
+        ({"secret": 12345678901234567890}, "secret"),
+    ],
+)
+async def test_what_makes_no_sense(redis_server: RedisServer, options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: "):
+        Member(redis_server.url, "a", **options)
+
+
+@pytest.mark.parametrize("secret", ["é" * 8, b"x" * 16])
+async def test_secrets(make: Make, secret: Any) -> None:
+    await within(make("a", secret=secret).start())
+
+
+async def test_ipv6(make: Make) -> None:
+    port = free_port()
+    a = make("a", advertise=f"http://[::1]:{port}")
+    await within(a.start())
+    assert a.claims._value == f'["a", "http://[::1]:{port}"]'.encode()
+
+
+async def test_a_public_listener(make: Make) -> None:
+    port = free_port()
+    with pytest.raises(ConfigurationError, match="allow_public_listener"):
+        await within(make("a", port=port, listen=f"0.0.0.0:{port}").start())
+    await within(make("a", port=port, listen=f"0.0.0.0:{port}", allow_public_listener=True).start())
+
+
+async def test_a_port_that_is_taken(make: Make, redis_server: RedisServer) -> None:
+    a = make("a")
+    await within(a.start())
+    with pytest.raises(ClusterError, match="cannot listen on"):
+        await within(make("b", advertise=a.advertise).start())
+    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"a"
+
+
+async def test_two_nodes_with_one_address(make: Make, redis_server: RedisServer) -> None:
+    a = make("a")
+    await within(a.start())
+    # It listens elsewhere, and finds the other one where it says that it is.
+    listen = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ClusterError, match=f"another node advertises {a.advertise}: "):
+        await within(make("b", advertise=a.advertise, listen=listen).start())
+    assert redis_server.command("KEYS", "test:address:*") == [f"test:address:{a.advertise}".encode()]
+    host, _, port = listen.rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, int(port))
+
+
+async def test_it_may_be_tried_again(make: Make, redis_server: RedisServer) -> None:
+    a = make("a")
+    await within(a.start())
+    b = make("b", advertise=a.advertise, listen=f"127.0.0.1:{free_port()}")
+    with pytest.raises(ClusterError, match="another node"):
+        await within(b.start())
+    await within(a.close())
+    port = int(a.advertise.rpartition(":")[2])
+    b.membership._listen = ("127.0.0.1", port)
+    await within(b.start())
+    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"b"
+
+
+async def test_two_nodes_with_one_address_that_do_not_see_each_other(
+    make: Make, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    """As where it is an address of each host's own."""
+    a = make("a")
+    await within(a.start())
+    key = f"test:address:{a.advertise}"
+    redis_server.command("SET", key, "b")
+    a.membership.refresh()
+    await until(lambda: logged.records)
+    assert logged.take("advertises").getMessage() == f"another node (b) advertises {a.advertise}, too"
+    # It does not take away what is the other's.
+    redis_server.command("SET", key, "b")
+    await within(a.close())
+    assert redis_server.command("GET", key) == b"b"
+
+
+async def test_another_secret(make: Make) -> None:
+    a = make("a")
+    await within(a.start())
+    options = {"advertise": a.advertise, "listen": f"127.0.0.1:{free_port()}", "secret": SECRET + "!"}
+    with pytest.raises(ClusterError, match="is no node of this cluster, or has another secret"):
+        await within(make("b", **options).start())
+    assert a.stats == {"relay_forged": 1}
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nstream", b"no\r\n\r\n"]
+)
+async def test_something_else_at_the_address(
+    make: Make, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, answer: bytes | None
+) -> None:
+    monkeypatch.setattr(node_module, "CONNECT_TIMEOUT", 0.3)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer:
+            writer.write(answer)
+        await reader.read(-1)
+        await reader.read(-1)
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    member = make("b", port=port, listen=f"127.0.0.1:{free_port()}")
+    if answer == b"no\r\n\r\n":
+        # As good as nobody.
+        await within(member.start())
+        logged.take("nobody answers")
+    else:
+        with pytest.raises(ClusterError, match="is no node of this cluster"):
+            await within(member.start())
+    server.close()
+
+
+async def test_a_dead_node_s_address(make: Make, redis_server: RedisServer) -> None:
+    a = make("a")
+    await within(a.start())
+    await within(a.vanish())
+    key = f"test:address:{a.advertise}"
+    redis_server.command("SET", key, "a", "PX", 30_000)
+    # Whoever reaches itself there has it at once.
+    b = make("b", advertise=a.advertise)
+    await within(b.start())
+    assert redis_server.command("GET", key) == b"b"
+
+
+async def test_a_dead_node_s_address_that_is_not_reached_from_here(
+    make: Make, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    advertise = f"http://127.0.0.1:{free_port()}"
+    key = f"test:address:{advertise}"
+    redis_server.command("SET", key, "a", "PX", 700)
+    await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
+    assert redis_server.command("GET", key) == b"b"
+    assert logged.take("nobody answers").getMessage().startswith(f"nobody answers at {advertise}, as seen from here")
+
+
+async def test_an_address_that_stays_another_s(
+    make: Make, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
+    advertise = f"http://127.0.0.1:{free_port()}"
+    redis_server.command("SET", f"test:address:{advertise}", "a")
+    monkeypatch.setattr(module, "CLAIM_TIME", 1)
+    with pytest.raises(ClusterError, match=r"another node \(a\) advertises"):
+        await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
+    logged.take("nobody answers")
+
+
+async def test_without_redis(make: Make) -> None:
+    member = make("a", url=f"redis://127.0.0.1:{free_port()}")
+    with pytest.raises(ClusterUnavailable):
+        await within(member.start())
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(member.advertise.rpartition(":")[2]))
+
+
+async def test_what_is_there_is_refreshed(
+    make: Make, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REFRESH_INTERVAL", 0.05)
+    a = make("a")
+    await within(a.start())
+    await within(a.claims.claim("/chat:s", lambda: None))
+    for _ in range(2):
+        redis_server.command("FLUSHALL")
+        await until(lambda: redis_server.command("DBSIZE") == 2)
+    redis_server.command("PEXPIRE", "test:session:/chat:s", 900)
+    await until(lambda: redis_server.command("TTL", "test:session:/chat:s") > 20)
+
+
+async def test_redis_is_back(make: Make, redis_server: RedisServer, logged: LogWatch) -> None:
+    """What is held is there again, long before its turn."""
+    a = make("a")
+    await within(a.start())
+    await within(a.claims.claim("/chat:s", lambda: None))
+    redis_server.kill()
+    # One turn finds it away.
+    a.membership.refresh()
+    await until(lambda: not a.commands.available)
+    redis_server.start()
+    await until(lambda: redis_server.command("DBSIZE") == 2)
+    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"a"
+    logged.take("connecting again")
+
+
+async def test_closing(make: Make) -> None:
+    a = make("a")
+    await within(a.start())
+    for _ in range(2):
+        await within(a.close())
+    await within(make("b").close())
+
+
+async def test_starting_is_cancelled(make: Make) -> None:
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        member = make("a", port=sock.getsockname()[1], listen=f"127.0.0.1:{(port := free_port())}")
+        starting = asyncio.ensure_future(member.start())
+        await until(lambda: len(member.membership._node._upstreams) == 1)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await within(starting)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)

@@ -1,0 +1,725 @@
+"""Requests that reach a worker which does not hold their session: answered as if they had reached the one that does."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from application import LogWatch, Noted, RunningServer, Serve
+from client import FORM, POLLING, RECEIVING, STREAMING, asking, first_frame, request, sending, unframe, within
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from sockjs_tornado.cluster import relay as module
+from sockjs_tornado.cluster import upstream
+from sockjs_tornado.cluster.unix import UnixCluster
+
+from .relays import Node, start_workers, until
+
+STILL_OPEN = 'c[2010,"Another connection still open"]'
+
+Start = Callable[..., Awaitable[list[Node]]]
+
+
+@pytest.fixture
+async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
+    """Return a function that starts workers: ``owner, other, third = await start({"verify_ip": True})``."""
+    nodes: list[Node] = []
+
+    async def begin(settings: dict[str, Any] | None = None, **options: Any) -> list[Node]:
+        nodes.extend(await start_workers(serve, tmp_path / "workers", settings=settings, **options))
+        return nodes
+
+    yield begin
+    for node in nodes:
+        await within(node.cluster.close())
+    for node in nodes:
+        await until(lambda node=node: not len(node.upstreams))
+
+
+def without_date(response: Any) -> Any:
+    """Return all of a response that must be the same."""
+    fields = [(name, value) for name, value in response.fields if name not in ("Date", "Retry-After")]
+    return response.status, response.reason, fields, response.body
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_session_is_used_through_any_worker(start: Start, transport: str) -> None:
+    owner, other, third = await start({"response_limit": 4096})
+    session = owner.own()
+    base = f"/echo/000/{session}"
+    async with other.client() as client, third.client() as sender, other.client() as again:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        connection = await owner.journal.connection()
+        assert (len(other.router.container), len(owner.router.container)) == (0, 1)
+        assert other.stats == {"relayed": 1}
+        sender.write(sending(transport, base, '["to", "the owner"]'))
+        assert (await sender.response()).status == (200 if transport == "jsonp" else 204)
+        assert [await connection.message() for _ in range(2)] == ["to", "the owner"]
+        connection.send("☃ from the owner")
+        if transport in POLLING:
+            again.write(asking(transport, base))
+            assert unframe(transport, (await again.response()).body) == 'a["☃ from the owner"]'
+            client.write(asking(transport, base))
+            connection.close(3000, "the end")
+            assert unframe(transport, (await client.response()).body) == 'c[3000,"the end"]'
+        else:
+            assert unframe(transport, await client.chunk()) == 'a["☃ from the owner"]'
+            # It comes to its end in good order, and the next one goes on.
+            connection.send("x" * 5000)
+            await client.chunks()
+            assert await client.rest() == b""
+            again.write(asking(transport, base))
+            connection.close(3000, "the end")
+            assert (await again.head()).status == 200
+            await again.chunk()
+            assert unframe(transport, await again.chunk()) == 'c[3000,"the end"]'
+            assert await again.rest() == b"0\r\n\r\n"
+        assert await connection.closed() == (3000, "the end")
+        sender.write(sending(transport, base, '["late"]'))
+        assert (await sender.response()).status == (200 if transport == "jsonp" else 204)
+
+
+ORIGIN = "Origin: http://a.example"
+
+
+def asked(path: str, body: bytes | None = None, *fields: str, method: str = "POST", **more: Any) -> Any:
+    """Return what makes a request for a session."""
+    return lambda session: request(method, f"/echo/000/{session}/{path}", *fields, body=body, **more)
+
+
+ANSWERS = {
+    "204": asked("xhr_send", b'["a"]'),
+    "204 with cors": asked("xhr_send", b'["a"]', ORIGIN, "Access-Control-Request-Headers: x"),
+    "a cookie": asked("xhr_send", b"[]", "Cookie: JSESSIONID=abc; a=b"),
+    "no payload": asked("xhr_send", b""),
+    "broken": asked("xhr_send", b'["a'),
+    "not utf-8": asked("xhr_send", b'["\xff"]'),
+    "an object": asked("xhr_send", b"{}"),
+    "too many": asked("xhr_send", json.dumps(["x"] * 11).encode()),
+    "too much a second": asked("xhr_send", json.dumps(["x"] * 9).encode()),
+    "too long": asked("xhr_send", b'["' + b"x" * 2000 + b'"]'),
+    "in chunks": lambda session: (
+        request("POST", f"/echo/000/{session}/xhr_send", "Transfer-Encoding: chunked")
+        + b'4\r\n["a"\r\n1\r\n]\r\n0\r\n\r\n'
+    ),
+    "expect": asked("xhr_send", b"[]", "Connection: close"),
+    "http/1.0": asked("xhr_send", b"[]", version="HTTP/1.0"),
+    "http/1.0 with keep-alive": asked("xhr_send", b"[]", "Connection: keep-alive", version="HTTP/1.0"),
+    "another method": asked("xhr_send", b"[]", method="PUT"),
+    "an unknown method": asked("xhr_send", b"[]", method="FOO"),
+    "head": asked("xhr", None, method="HEAD"),
+    "preflight": asked("xhr_send", None, ORIGIN, method="OPTIONS"),
+    "another origin": asked("xhr_send", b"[]", "Origin: http://evil.example"),
+    "a form": asked("jsonp_send", urlencode({"d": '["a"]'}).encode(), FORM),
+    "a form without d": asked("jsonp_send", b"x=1", FORM),
+    "jsonp_send of JSON": asked("jsonp_send", b'["a"]', "Content-Type: text/plain"),
+    "no callback": asked("jsonp", method="GET"),
+    "a bad callback": asked("jsonp?c=a%20b", method="GET"),
+    "htmlfile without a callback": asked("htmlfile", method="GET"),
+    "a session that nobody has": lambda session: asked("xhr_send", b"[]")(session.replace("session", "other")),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_answer_is_the_same_through_any_worker(start: Start, name: str) -> None:
+    owner, other, third = await start(
+        {
+            "max_message_size": 1000,
+            "max_messages_per_request": 10,
+            "max_inbound_rate": (1, 8),
+            # jsonp and htmlfile are for all origins, or not there.
+            "allowed_origins": ["http://a.example"] if "origin" in name else "*",
+        }
+    )
+    assert owner.router.relay is not None
+    answers = []
+    for node in (owner, other, third):
+        session = owner.own()
+        if name == "a session that nobody has":
+            while not owner.router.relay.holds(session.replace("session", "other")):
+                session = owner.own()
+        assert await owner.poll(session) == "o"
+        data = ANSWERS[name](session)
+        answers.append(without_date(await node.ask(data, data.split(b" ")[0].decode())))
+    assert answers[1:] == answers[:1] * 2
+    relayed = name not in ("too long", "another method", "an unknown method", "head", "preflight", "another origin")
+    assert (other.stats["relayed"], owner.stats["relayed"]) == (relayed, 0)
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_what_a_client_hears_is_the_same_through_any_worker(start: Start, transport: str, version: str) -> None:
+    owner, other, _ = await start()
+    answers = []
+    for node in (owner, other):
+        session = owner.own()
+        async with node.client() as client:
+            client.write(asking(transport, f"/echo/000/{session}", "Cookie: JSESSIONID=x", ORIGIN, version=version))
+            connection = await owner.journal.connection()
+            if transport in STREAMING:
+                connection.close(3000, "the end")
+            answers.append(without_date(await client.response()))
+            connection.close(3000, "the end")
+            if version == "HTTP/1.0" or transport in STREAMING:
+                assert await client.rest() == b""
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_over_tls(start: Start, certificate: tuple[Path, Path], transport: str) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    owner, other, _ = await start(ssl_options=context)
+    session = owner.own()
+    async with other.client(tls=trusting) as client:
+        client.write(asking(transport, f"/echo/000/{session}"))
+        assert await first_frame(client, transport) == "o"
+        connection = await owner.journal.connection()
+        if transport == "xhr":
+            client.write(asking(transport, f"/echo/000/{session}"))
+            connection.send("x" * 200_000)
+            assert len((await client.response()).body) > 200_000
+            client.write(asking(transport, f"/echo/000/{session}"))
+            await until(lambda: connection.session._receiver)
+        else:
+            connection.send("x" * 200_000)
+            assert len(await client.chunk()) > 200_000
+            await client.rest()
+            return
+        await client.leave()
+        assert await connection.closed() == (1002, "Connection interrupted")
+
+
+async def test_a_poll_with_all_that_waits(start: Start) -> None:
+    owner, other, _ = await start({"max_queue_bytes": 20_000_000})
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    connection = await owner.journal.connection()
+    for number in range(10):
+        connection.send(str(number) * 1_000_000)
+    got = (await other.poll(session))[1:]
+    assert json.loads(got) == [str(number) * 1_000_000 for number in range(10)]
+
+
+async def test_a_body_that_gets_too_long_when_it_is_unpacked(start: Start) -> None:
+    owner, other, _ = await start({"max_message_size": 1000})
+    for node in (owner, other):
+        http = HTTPServer(Application(node.router.urls, log_function=lambda handler: None), decompress_request=True)
+        http.add_sockets(sockets := bind_sockets(0, "127.0.0.1"))
+        node.server = RunningServer(http, sockets[0].getsockname()[1])
+    for size, status in ((900, 204), (999, 413), (100_000, 413)):
+        body = gzip.compress(b'["' + b"x" * (size - 2) + b'"]')
+        answers = []
+        for node in (owner, other):
+            session = owner.own()
+            assert await owner.poll(session) == "o"
+            data = request("POST", f"/echo/000/{session}/xhr_send", "Content-Encoding: gzip", body=body)
+            answers.append(without_date(await node.ask(data)))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == status
+    for node in (owner, other):
+        node.server.http.stop()
+        await node.server.http.close_all_connections()
+
+
+async def test_a_head_may_be_as_long_as_any(start: Start) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    padding = [f"X-{number}: {'x' * 1000}" for number in range(60)]
+    response = await other.ask(asking("xhr", f"/echo/000/{session}", *padding))
+    assert (response.status, response.body) == (200, b"o\n")
+
+
+@pytest.mark.parametrize("prefix", ["", "/a/b", "/chat-(?:x|y)"])
+async def test_the_application_sees_the_client(start: Start, prefix: str) -> None:
+    owner, other, _ = await start({"allowed_origins": ["http://a.example"]}, prefix=prefix, xheaders=True)
+    path = prefix.replace("(?:x|y)", "y")
+    infos = []
+    for node in (owner, other):
+        session = owner.own()
+        async with node.client(source="127.0.0.9") as client:
+            fields = ("Cookie: a=b; c=d", "User-Agent: me", "Accept-Language: de", "Authorization: x", ORIGIN)
+            fields += ("X-Forwarded-For: 127.0.0.9", "X-Forwarded-Proto: https", "X-Secret: no", "Referer: r")
+            client.write(asking("xhr", f"{path}/000/{session}", *fields))
+            response = await client.response()
+            assert response["Set-Cookie"].endswith("; secure") or "Secure" in response["Set-Cookie"]
+            info = (await owner.journal.connection()).info
+            assert info.port == client.port
+        infos.append((info.ip, info.headers, dict(info.cookies or {}), info.path, info.prefix, info.arguments))
+        infos[-1] = (*infos[-1][:3], info.path.replace(session, "s"), *infos[-1][4:])
+    assert infos[0] == infos[1]
+    ip, headers, cookies, shown, shown_prefix, _ = infos[0]
+    assert (ip, cookies, shown, shown_prefix) == (
+        "127.0.0.9",
+        {"a": "b", "c": "d"},
+        f"{path}/000/s/xhr",
+        path,
+    )
+    assert "X-Sockjs-Relay" not in headers
+
+
+async def test_the_origin_policy_sees_the_host(start: Start) -> None:
+    owner, other, _ = await start({"allowed_origins": "same-origin"})
+    session = owner.own()
+    for node in (other, owner):
+        same, foreign = (
+            asking("xhr", f"/echo/000/{session}", origin).replace(b"Host: localhost", b"Host: chat.example")
+            for origin in ("Origin: http://chat.example", "Origin: http://localhost")
+        )
+        assert (await node.ask(foreign)).status == 403
+        response = await node.ask(same + b"")
+        assert response.status == 200
+        (await owner.journal.connection()).close()
+        session = owner.own()
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_a_session_is_its_address_s(start: Start, transport: str) -> None:
+    owner, other, third = await start({"verify_ip": True})
+    session = owner.own()
+    assert (await other.ask(asking("xhr", f"/echo/000/{session}"), source="127.0.0.2")).body == b"o\n"
+    assert await third.send(session, "x") == 404
+    async with third.client() as client:
+        client.write(asking(transport, f"/echo/000/{session}"))
+        assert (await first_frame(client, transport)).startswith("c[1008,")
+    data = sending("xhr", f"/echo/000/{session}", '["x"]')
+    assert (await third.ask(data, source="127.0.0.2")).status == 204
+    assert owner.router.stats.rejected == {"verify_ip": 2}
+
+
+async def test_a_session_is_its_origin_s(start: Start) -> None:
+    owner, other, third = await start()
+    session = owner.own()
+    assert (await other.ask(asking("xhr", f"/echo/000/{session}", ORIGIN))).body == b"o\n"
+    response = await third.ask(asking("xhr", f"/echo/000/{session}", "Origin: http://b.example"))
+    assert response.body.startswith(b"c[1008,")
+    response = await third.ask(sending("xhr", f"/echo/000/{session}", "[]", "Origin: http://b.example"))
+    assert response.status == 404
+    response = await third.ask(sending("xhr", f"/echo/000/{session}", "[]", ORIGIN))
+    assert response.status == 204
+
+
+async def test_a_client_cannot_speak_for_others(start: Start) -> None:
+    owner, other, _ = await start()
+    field = "X-Sockjs-Relay: 1 2 3 4 worker-0 192.0.2.1 5 https 6"
+    for node in (owner, other):
+        session = owner.own()
+        assert (await node.ask(asking("xhr", f"/echo/000/{session}", field))).body == b"o\n"
+        connection = await owner.journal.connection()
+        assert connection.info.ip == "127.0.0.1"
+        assert not {name for name in connection.info.headers if "relay" in name.lower()}
+    assert not any("forged" in name for node in (owner, other) for name in node.stats)
+
+
+async def test_requests_one_behind_the_other(start: Start) -> None:
+    """A client may send the next request before it has the answer to the first."""
+    owner, other, _ = await start()
+    mine, its = other.own(), owner.own()
+    async with other.client() as client:
+        for session in (its, mine):
+            client.write(asking("xhr", f"/echo/000/{session}"))
+        for session in (its, mine):
+            client.write(sending("xhr", f"/echo/000/{session}", '["x"]'))
+        client.write(request("GET", "/echo"))
+        answers = [await client.response() for _ in range(5)]
+    assert [(answer.status, answer.body) for answer in answers[:4]] == [(200, b"o\n")] * 2 + [(204, b"")] * 2
+    assert answers[4].status == 200
+    assert await (await owner.journal.connection()).message() == "x"
+
+
+async def test_a_body_that_waits_to_be_asked_for(start: Start) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    await other.poll(session)
+    async with other.client() as client:
+        data = sending("xhr", f"/echo/000/{session}", '["x"]', "Expect: 100-continue")
+        head, _, body = data.partition(b"\r\n\r\n")
+        client.write(head + b"\r\n\r\n")
+        assert await within(client.reader.readuntil(b"\r\n\r\n")) == b"HTTP/1.1 100 (Continue)\r\n\r\n"
+        client.write(body)
+        assert (await client.response()).status == 204
+    assert await (await owner.journal.connection()).message() == "x"
+
+
+# Who leaves.
+
+
+@pytest.mark.parametrize("how", ["leaves", "resets", "closes its side"])
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_the_owner_hears_that_a_client_has_left(start: Start, transport: str, how: str) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    base = f"/echo/000/{session}"
+    async with other.client() as client:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        connection = await owner.journal.connection()
+        if transport in POLLING:
+            client.write(asking(transport, base))
+            await until(lambda: connection.session._receiver)
+        if how == "closes its side":
+            client.writer.write_eof()
+        else:
+            if how == "resets":
+                client.reset()
+            await client.leave()
+        assert await connection.closed() == (1002, "Connection interrupted")
+    await until(lambda: not len(other.upstreams))
+
+
+async def test_who_leaves_while_a_worker_is_asked_for_a_connection(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    connect, may_go_on = upstream.Upstreams.connect, asyncio.Event()
+    waiting = asyncio.Event()
+
+    async def slow(upstreams: Any, address: str) -> Any:
+        waiting.set()
+        await may_go_on.wait()
+        return await connect(upstreams, address)
+
+    monkeypatch.setattr(upstream.Upstreams, "connect", slow)
+    async with other.client() as client:
+        client.write(asking("xhr", f"/echo/000/{session}"))
+        await within(waiting.wait())
+        await client.leave()
+        async with other.client() as another:
+            assert (await another.ask("GET", "/not-there")).status == 404
+        may_go_on.set()
+    await until(lambda: len(other.upstreams._idle) == 1)
+    assert len(owner.router.container) == 0
+    # The connection is as good as new.
+    assert await other.poll(session) == "o"
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_who_leaves_when_the_answer_has_just_come(
+    start: Start, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    ask, may_go_on, answered = upstream.Upstream.ask, asyncio.Event(), asyncio.Event()
+
+    def slow(asked: Any, data: bytes) -> Any:
+        async def wait() -> Any:
+            answer = await future
+            answered.set()
+            await may_go_on.wait()
+            return answer
+
+        future = ask(asked, data)
+        return asyncio.ensure_future(wait())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upstream.Upstream, "ask", slow)
+        async with other.client() as client:
+            client.write(asking(transport, f"/echo/000/{session}"))
+            await within(answered.wait())
+            await client.leave()
+            async with other.client() as another:
+                assert (await another.ask("GET", "/not-there")).status == 404
+            may_go_on.set()
+    if transport == "xhr_streaming":
+        assert await (await owner.journal.connection()).closed() == (1002, "Connection interrupted")
+        await until(lambda: not len(other.upstreams))
+    else:
+        # It was a whole answer, as far as the owner knows.
+        connection = await owner.journal.connection()
+        connection.send("x")
+        assert await other.poll(session) == 'a["x"]'
+
+
+async def test_who_has_left_before_it_was_read_opens_nothing(start: Start) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    async with other.client() as client:
+        client.write(asking("xhr", f"/echo/000/{session}"))
+        await client.leave()
+    # The node has not had a turn since.
+    async with other.client() as another:
+        assert (await another.ask("GET", "/not-there")).status == 404
+    assert (len(owner.router.container), len(other.upstreams)) == (0, 0)
+
+
+async def test_two_listeners_through_two_workers(start: Start) -> None:
+    owner, other, third = await start()
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    polls = [asyncio.ensure_future(node.poll(session)) for node in (owner, other, third)]
+    done, waiting = await within(asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED))
+    while len(done) < 2:
+        more, waiting = await within(asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED))
+        done |= more
+    assert [poll.result() for poll in done] == [STILL_OPEN] * 2
+    (await owner.journal.connection()).send("x")
+    assert await within(next(iter(waiting))) == 'a["x"]'
+
+
+async def test_six_first_requests_at_once(start: Start) -> None:
+    nodes = await start()
+    for owner in nodes * 7:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(node.client()) for node in nodes * 2]
+            data = asking("xhr_streaming", f"/echo/000/{owner.own()}")
+            for client in clients:
+                client.write(data)
+            first = [first_frame(client, "xhr_streaming") for client in clients]
+            assert sorted(await within(asyncio.gather(*first))) == [STILL_OPEN] * 5 + ["o"]
+
+
+async def test_who_reads_slowly_is_the_owner_s_business(start: Start) -> None:
+    owner, other, _ = await start({"max_queue_bytes": 300_000, "response_limit": 1 << 30})
+    session = owner.own()
+    async with other.client() as client:
+        client.write(asking("xhr_streaming", f"/echo/000/{session}"))
+        assert await first_frame(client, "xhr_streaming") == "o"
+        client.writer.transport.pause_reading()
+        connection = await owner.journal.connection()
+        sent = 0
+        while not connection.session.is_congested:
+            connection.send("x" * 100_000)
+            sent += 1
+            await asyncio.sleep(0.01)
+            assert sent < 500
+        (pipe,) = [each._pipe for each in other.upstreams._all]
+        assert pipe.unsent < 1_000_000
+        client.writer.transport.resume_reading()
+        got = 0
+        while got < sent:
+            got += len(json.loads(unframe("xhr_streaming", await client.chunk())[1:]))
+        await connection.session
+        assert got == sent
+
+
+# The owner's end.
+
+
+@pytest.mark.parametrize("how", ["close", "drain"])
+@pytest.mark.parametrize("transport", ["xhr", "eventsource"])
+async def test_the_owner_closes(start: Start, transport: str, how: str) -> None:
+    owner, other, _ = await start({"disconnect_delay": 0.5})
+    session = owner.own()
+    base = f"/echo/000/{session}"
+    async with other.client() as client:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        if transport == "xhr":
+            client.write(asking(transport, base))
+            await until(lambda: owner.router.container.get(session)._receiver)  # type: ignore[union-attr]
+        closing = asyncio.ensure_future(owner.router.close() if how == "close" else owner.router.drain(0))
+        data = (await client.response()).body if transport == "xhr" else await client.chunk()
+        code = 'c[3000,"Go away!"]' if how == "close" else 'c[1012,"Service restart"]'
+        assert unframe(transport, data) == code
+        await within(closing)
+    response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
+    assert response.status == (404 if how == "close" else 503)
+    assert ("Retry-After" in response) == (how == "drain")
+
+
+@pytest.mark.parametrize("phase", ["draining", "closing"])
+async def test_a_worker_that_is_drained_goes_on_for_the_others(start: Start, phase: str) -> None:
+    owner, other, _ = await start({"disconnect_delay": 30})
+    session, mine = owner.own(), [other.own() for _ in range(2)]
+    for each in (session, *mine):
+        assert await other.poll(each) == "o"
+    connection = await owner.journal.connection()
+    draining = asyncio.ensure_future(other.router.drain(0 if phase == "closing" else 1))
+    await until(lambda: getattr(other.router.container, phase))
+    for text in ("x", "y"):
+        assert await other.send(session, text) == 204
+        assert await connection.message() == text
+        connection.send(text)
+        assert await other.poll(session) == f'a["{text}"]'
+    opening = await other.ask(asking("xhr", f"/echo/000/{other.own()}"))
+    assert (opening.status, "Retry-After" in opening) == (503, True)
+    assert other.router.container.closing == (phase == "closing")
+    for each in mine:
+        assert await other.poll(each) == 'c[1012,"Service restart"]'
+    await within(draining)
+    assert (await other.ask(asking("xhr", f"/echo/000/{session}"))).status == 503
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_the_owner_is_gone(start: Start, transport: str) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    base = f"/echo/000/{session}"
+    async with other.client() as client:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        if transport in POLLING:
+            client.write(asking(transport, base))
+            await until(lambda: owner.router.container.get(session)._receiver)  # type: ignore[union-attr]
+        closing = asyncio.ensure_future(owner.cluster.close())
+        if transport in POLLING:
+            data = (await client.response()).body
+            assert unframe(transport, data) == 'c[1002,"Connection interrupted"]'
+        else:
+            for connection in list(owner.router.container):
+                connection._receiver.abort()  # type: ignore[union-attr]
+            await client.rest()
+        await within(closing)
+    response = await other.ask(asking(transport, base, ORIGIN, "Cookie: JSESSIONID=a"))
+    assert response.status == 200
+    assert (
+        response.body.decode()
+        .rstrip()
+        .endswith(
+            {
+                "xhr": 'c[1002,"Connection interrupted"]',
+                "xhr_streaming": 'c[1002,"Connection interrupted"]',
+                "eventsource": 'data: c[1002,"Connection interrupted"]',
+                "htmlfile": '<script>\np("c[1002,\\"Connection interrupted\\"]");\n</script>',
+                "jsonp": '/**/cb("c[1002,\\"Connection interrupted\\"]");',
+            }[transport]
+        )
+    )
+    assert await other.send(session, "x", transport) == 404
+    bad = await other.ask(request("GET", f"{base}/jsonp"))
+    assert (bad.status, bad.body) == (500, b'"callback" parameter required')
+
+
+async def test_a_worker_is_back(start: Start, tmp_path: Path) -> None:
+    owner, other, third = await start()
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    await within(owner.cluster.close())
+    again = Node(UnixCluster(tmp_path / "workers", 3, 0), {}, Noted, "/echo")
+    await again.cluster.start()
+    try:
+        assert await other.send(session, "x") == 404
+        assert await third.poll(session) == "o"
+        assert len(again.router.container) == 1
+    finally:
+        await within(again.cluster.close())
+
+
+async def test_an_application_that_falls_behind_slows_its_client_down(start: Start) -> None:
+    class Slow(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: Any) -> None:  # type: ignore[override]
+            await self.may_go_on.wait()
+            super().on_message(message)
+
+    Slow.may_go_on = asyncio.Event()
+    owner, other, _ = await start({"max_queue_bytes": 400}, kind=Slow)
+    session = owner.own()
+    assert await other.poll(session) == "o"
+    connection = await owner.journal.connection()
+    async with other.client() as client:
+        messages = [letter * 100 for letter in "abcdef"]
+        client.write(sending("xhr", f"/echo/000/{session}", json.dumps(messages)))
+        await until(lambda: connection.session._delayed)
+        assert await other.send(session, "7") == 429
+        Slow.may_go_on.set()
+        assert (await client.response()).status == 204
+    assert [await connection.message() for _ in range(6)] == messages
+
+
+async def test_a_cap_is_the_owner_s(start: Start, logged: LogWatch) -> None:
+    owner, other, _ = await start({"max_sessions": 1})
+    assert await other.poll(owner.own()) == "o"
+    for node in (owner, other):
+        response = await node.ask(asking("xhr", f"/echo/000/{owner.own()}"))
+        assert (response.status, "Retry-After" in response, response.text) == (503, True, "Try again later.\n")
+    logged.take("max_sessions is reached")
+
+
+async def test_workers_with_other_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
+    owner, other, _ = await start()
+    signer: Any = other.router.relay._signer  # type: ignore[union-attr]
+    signer._secret = b"x" * 32
+    for _ in range(2):
+        response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
+        assert (response.status, "Retry-After" in response) == (503, True)
+    assert owner.stats == {"relay_forged": 2}
+    assert other.router.stats.rejected == {"relay": 2}
+    assert "on forged" in logged.take("one secret").getMessage()
+
+
+async def test_workers_that_count_differently(start: Start) -> None:
+    _, other, _ = await start()
+    session = other.own()
+    relay: Any = other.router.relay
+    # It believes that its own session is the owner's.
+    relay._ownership._holders = [relay._ownership._holders[0]] * 3
+    assert await other.poll(session) == 'c[1002,"Connection interrupted"]'
+    assert await other.send(session, "x") == 404
+
+
+async def test_a_node_that_has_no_descriptors_left(
+    start: Start, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    owner, other, _ = await start()
+
+    async def exhausted(upstreams: Any, address: str) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upstream.Upstreams, "connect", exhausted)
+        assert (await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))).status == 503
+    logged.take("cannot ask other nodes: Too many open files")
+
+
+async def test_a_long_name_is_not_remembered(start: Start) -> None:
+    owner, other, _ = await start()
+    assert owner.router.relay is not None
+    session = next(name for number in range(1000) if owner.router.relay.holds(name := f"{number}{'x' * 20_000}"))
+    assert await other.poll(session) == "o"
+    assert await other.send(session, "x") == 204
+    assert not other.router.relay._remembered  # type: ignore[union-attr]
+
+
+async def test_remembering_has_an_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    owner, other, _ = await start()
+    for _ in range(10):
+        assert await other.poll(owner.own()) == "o"
+    assert len(other.router.relay._remembered) == 3  # type: ignore[union-attr]
+
+
+async def test_a_closing_worker_ends_what_it_has_passed_on(start: Start) -> None:
+    owner, other, _ = await start()
+    session, streamed = owner.own(), owner.own()
+    assert await other.poll(session) == "o"
+    connection = await owner.journal.connection()
+    poll = asyncio.ensure_future(other.poll(session))
+    await until(lambda: connection.session._receiver)
+    async with other.client() as client:
+        client.write(asking("xhr_streaming", f"/echo/000/{streamed}"))
+        assert await first_frame(client, "xhr_streaming") == "o"
+        await within(other.cluster.close())
+        await client.rest()
+        assert await within(poll) == 'c[1002,"Connection interrupted"]'
+        assert await connection.closed() == (1002, "Connection interrupted")
+        assert await (await owner.journal.connection()).closed() == (1002, "Connection interrupted")
+    # Closed again, it does nothing more.
+    await within(other.cluster.close())
+
+
+async def test_all_is_let_go(start: Start) -> None:
+    """After much of everything, no task, connection or exchange is left."""
+    owner, other, _ = await start({"disconnect_delay": 0.1})
+    before = len(asyncio.all_tasks())
+    for _ in range(20):
+        session = owner.own()
+        assert await other.poll(session) == "o"
+        async with other.client() as client:
+            client.write(asking("xhr", f"/echo/000/{session}"))
+            await until(lambda session=session: owner.router.container.get(session)._receiver)  # type: ignore[union-attr]
+    await until(lambda: not len(owner.router.container))
+    await until(lambda: len(other.upstreams) <= 1)
+    await until(lambda: len(asyncio.all_tasks()) <= before + 2)

@@ -1,0 +1,504 @@
+"""Requests that reach any node, where Redis knows which one holds a session."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from application import LogWatch, Noted, Serve
+from client import POLLING, RECEIVING, asking, first_frame, new_session, unframe, within
+
+from sockjs_tornado.cluster import signing
+
+from .redis_server import RedisServer
+from .relays import Member, Node, running_redis, until
+
+LOST = 'c[1002,"Connection interrupted"]'
+STILL_OPEN = 'c[2010,"Another connection still open"]'
+
+Start = Callable[..., Awaitable[list[Node]]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this module's own."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(server: RedisServer) -> RedisServer:
+    """The same, empty."""
+    server.command("FLUSHALL")
+    return server
+
+
+@pytest.fixture
+async def start(serve: Serve, redis_server: RedisServer) -> AsyncIterator[Start]:
+    """Return a function that starts nodes: ``a, b = await start(2, {"verify_ip": True})``."""
+    nodes: list[Node] = []
+
+    async def begin(count: int = 3, settings: dict[str, Any] | None = None, **options: Any) -> list[Node]:
+        made = []
+        for _ in range(count):
+            member = Member(redis_server.url, f"node-{len(nodes)}", **options)
+            node = Node(member, settings or {}, Noted, "/echo")
+            await member.start()
+            node.server = await serve(node.router)
+            nodes.append(node)
+            made.append(node)
+        return made
+
+    yield begin
+    for node in nodes:
+        await within(node.cluster.close())
+    for node in nodes:
+        await until(lambda node=node: not len(node.upstreams))
+
+
+def key(session: str) -> str:
+    """Return a claim's key."""
+    return f"test:session:/echo:{session}"
+
+
+async def finish(node: Node, session: str) -> None:
+    """Let a session's time run out."""
+    found = node.router.get_session(session)
+    assert found is not None
+    found.close()
+    found.check(found.due)
+    assert node.router.get_session(session) is None
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_session_is_used_through_any_node(start: Start, redis_server: RedisServer, transport: str) -> None:
+    a, b, c = await start()
+    session = new_session()
+    base = f"/echo/000/{session}"
+    async with a.client() as first, b.client() as second:
+        first.write(asking(transport, base))
+        assert await first_frame(first, transport) == "o"
+        connection = await a.journal.connection()
+        assert redis_server.command("GET", key(session)) == a.cluster.claims._value
+        assert await c.send(session, "x", transport) == (200 if transport == "jsonp" else 204)
+        assert await connection.message() == "x"
+        if transport in POLLING:
+            second.write(asking(transport, base))
+            connection.send("y")
+            assert unframe(transport, (await second.response()).body) == 'a["y"]'
+        else:
+            connection.send("y")
+            assert unframe(transport, await first.chunk()) == 'a["y"]'
+        connection.close()
+    if transport in POLLING:
+        assert await c.poll(session, transport) == 'c[3000,"Go away!"]'
+    await finish(a, session)
+    await until(lambda: not redis_server.command("EXISTS", key(session)))
+    assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
+
+
+async def test_six_first_requests_at_once(start: Start) -> None:
+    nodes = await start()
+    for _ in range(20):
+        data = asking("xhr_streaming", f"/echo/000/{new_session()}")
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(node.client()) for node in nodes * 2]
+            for client in clients:
+                client.write(data)
+            first = [first_frame(client, "xhr_streaming") for client in clients]
+            assert sorted(await within(asyncio.gather(*first))) == [STILL_OPEN] * 5 + ["o"]
+
+
+async def test_first_polls_at_once_some_of_which_are_cut(start: Start, redis_server: RedisServer) -> None:
+    """Whoever leaves, whenever: nothing is left that nobody uses, and whoever stays has the session."""
+    nodes = await start(settings={"disconnect_delay": 0.1})
+    for delay in range(12):
+        session = new_session()
+        data = asking("xhr", f"/echo/000/{session}")
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(node.client()) for node in nodes * 2]
+            for client in clients:
+                client.write(data)
+            for _ in range(delay):
+                await asyncio.sleep(0)
+            for client in clients:
+                await client.leave()
+        await until(lambda: not any(len(node.router.container) for node in nodes))
+        await until(lambda: not any(len(node.cluster.claims) for node in nodes))
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
+
+
+async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, redis_server: RedisServer) -> None:
+    a, b = await start(2)
+    session = new_session()
+    redis_server.freeze()
+    try:
+        async with a.client() as client, b.client() as other:
+            for each in (client, other):
+                each.write(asking("xhr", f"/echo/000/{session}"))
+            await until(lambda: a.cluster.claims._pending and b.cluster.claims._pending)
+            await client.leave()
+            async with a.client() as another:
+                assert (await another.ask("GET", "/not-there")).status == 404
+            redis_server.thaw()
+            # Whichever claim came first.
+            assert (await other.response()).body in (b"o\n", LOST.encode() + b"\n")
+    finally:
+        redis_server.thaw()
+    await until(lambda: not len(a.cluster.claims))
+    assert len(a.router.container) == 0
+
+
+async def test_who_has_left_before_it_was_read_claims_nothing(start: Start, redis_server: RedisServer) -> None:
+    (a,) = await start(1)
+    async with a.client() as client:
+        client.write(asking("xhr", f"/echo/000/{new_session()}"))
+        await client.leave()
+    async with a.client() as another:
+        assert (await another.ask("GET", "/not-there")).status == 404
+    assert redis_server.command("KEYS", "test:session:*") == []
+    assert not a.cluster.claims._pending
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["stays", "leaves"])
+async def test_a_claim_is_another_node_s_to_wait_for(start: Start, redis_server: RedisServer, stays: bool) -> None:
+    """The other one hears of it from Redis before the one whose it is."""
+    a, b = await start(2)
+    session = new_session()
+    claims = a.cluster.claims
+    may_go_on = asyncio.get_running_loop().create_future()
+    claimed = claims._set
+
+    def slow(name: str) -> Any:
+        reply = claimed(name)
+
+        async def wait() -> Any:
+            answer = await reply
+            await may_go_on
+            return answer
+
+        return asyncio.ensure_future(wait())
+
+    claims._set = slow
+    async with a.client() as first, b.client() as second:
+        first.write(asking("xhr", f"/echo/000/{session}"))
+        await until(lambda: redis_server.command("EXISTS", key(session)))
+        second.write(asking("xhr", f"/echo/000/{session}"))
+        await until(lambda: len(b.upstreams) == 1)
+        async with a.client() as another:
+            assert (await another.ask("GET", "/not-there")).status == 404
+        assert len(a.router.container) == 0
+        if not stays:
+            await second.leave()
+            await until(lambda: not len(b.upstreams))
+        may_go_on.set_result(None)
+        connection = await a.journal.connection()
+        if not stays:
+            assert (await first.response()).body == b"o\n"
+            connection.send("x")
+            assert await b.poll(session) == 'a["x"]'
+            return
+        bodies = asyncio.gather(first.response(), second.response())
+        connection.send("x")
+        assert {response.body for response in await within(bodies)} == {b"o\n", b'a["x"]\n'}
+
+
+async def test_a_session_that_nobody_has(start: Start, redis_server: RedisServer) -> None:
+    a, b = await start(2)
+    for node in (a, b):
+        assert await node.send(new_session(), "x") == 404
+        assert await node.send(new_session(), "x", "jsonp") == 404
+    assert redis_server.command("KEYS", "test:session:*") == []
+
+
+async def test_an_ended_session_is_opened_anew_elsewhere(start: Start) -> None:
+    """A holder that is remembered has it no more: another one is looked for."""
+    a, b, c = await start()
+    session = new_session()
+    assert await a.poll(session) == "o"
+    for node in (b, c):
+        assert await node.send(session, "x") == 204
+    await finish(a, session)
+    assert await b.poll(session) == "o"
+    assert [len(node.router.container) for node in (a, b, c)] == [0, 1, 0]
+    # The third one remembers the first.
+    assert await c.send(session, "y") == 204
+    assert await (await b.journal.connection()).message() == "y"
+    await finish(b, session)
+    assert await c.send(session, "z") == 404
+    assert not any(node.stats["tombstones"] for node in (a, b, c))
+
+
+async def test_a_node_is_started_anew_at_the_same_address(start: Start, redis_server: RedisServer) -> None:
+    a, b, c = await start()
+    sessions = [new_session() for _ in range(3)]
+    for session in sessions:
+        assert await a.poll(session) == "o"
+    assert await b.send(sessions[0], "x") == 204
+    await within(a.cluster.vanish())
+    (again,) = await start(1, advertise=a.cluster.advertise)
+    # One that was remembered, and one that was not.
+    assert await b.poll(sessions[0]) == LOST
+    assert await b.poll(sessions[1]) == LOST
+    assert await b.send(sessions[2], "x") == 404
+    assert again.stats["relay_misdirected"] >= 3
+    await until(lambda: b.stats["tombstones"] == 3)
+    for node in (b, c, again):
+        for session in sessions:
+            assert await node.poll(session) == LOST
+            assert await node.send(session, "x") == 404
+    assert redis_server.command("GET", key(sessions[0])) == b"-"
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_node_is_gone(start: Start, transport: str) -> None:
+    a, b, c = await start()
+    session, other = new_session(), new_session()
+    for each in (session, other):
+        assert await a.poll(each) == "o"
+    async with b.client() as client:
+        client.write(asking(transport, f"/echo/000/{session}"))
+        if transport not in POLLING:
+            await client.head()
+        await until(lambda: a.router.container.get(session)._receiver)  # type: ignore[union-attr]
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        for found in a.router.container:
+            if transport not in POLLING and found._receiver is not None:
+                found._receiver.transport.abort()  # type: ignore[attr-defined]
+        await within(a.cluster.vanish())
+        if transport in POLLING:
+            assert unframe(transport, (await client.response()).body) == LOST
+        else:
+            await client.rest()
+    assert await b.poll(session) == LOST
+    assert await c.poll(other) == LOST
+    assert await b.send(other, "x") == 404
+    assert loop.time() - before < 2
+    await until(lambda: b.stats["tombstones"] + c.stats["tombstones"] == 2)
+
+
+async def test_a_node_that_drains_opens_nothing(start: Start, redis_server: RedisServer) -> None:
+    a, b, c = await start(3, {"disconnect_delay": 30})
+    session, mine = new_session(), [new_session() for _ in range(2)]
+    assert await a.poll(session) == "o"
+    for each in mine:
+        assert await b.poll(each) == "o"
+    draining = asyncio.ensure_future(b.router.drain(0))
+    await until(lambda: b.router.container.closing)
+    assert await b.send(session, "x") == 204
+    response = await b.ask(asking("xhr", f"/echo/000/{new_session()}"))
+    assert (response.status, "Retry-After" in response) == (503, True)
+    assert await b.send(new_session(), "x") == 404
+    # Its own are reached through others to the end.
+    for each in mine:
+        assert await a.poll(each) == 'c[1012,"Service restart"]'
+    await within(draining)
+    assert redis_server.command("KEYS", "test:session:*") == [key(session).encode()]
+    # What was its own may be opened anew.
+    assert await c.poll(mine[0]) == "o"
+
+
+async def test_a_router_that_closes_opens_nothing(start: Start, redis_server: RedisServer) -> None:
+    (a,) = await start(1, {"disconnect_delay": 30})
+    session = new_session()
+    assert await a.poll(session) == "o"
+    redis_server.freeze()
+    opening = asyncio.ensure_future(a.ask(asking("xhr", f"/echo/000/{new_session()}")))
+    await until(lambda: a.cluster.claims._pending)
+    closing = asyncio.ensure_future(a.router.close())
+    await until(lambda: a.router.container.closing)
+    redis_server.thaw()
+    assert (await within(opening)).status == 404
+    assert (await a.ask(asking("xhr", f"/echo/000/{new_session()}"))).status == 404
+    assert await a.poll(session) == 'c[3000,"Go away!"]'
+    await within(closing)
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
+
+
+async def test_there_is_no_room(start: Start, redis_server: RedisServer, logged: LogWatch) -> None:
+    a, b = await start(2, {"max_sessions": 1})
+    session, other = new_session(), new_session()
+    assert await a.poll(session) == "o"
+    response = await a.ask(asking("xhr", f"/echo/000/{other}"))
+    assert (response.status, "Retry-After" in response) == (503, True)
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [key(session).encode()])
+    # Elsewhere there is.
+    assert await b.poll(other) == "o"
+    assert await a.send(other, "x") == 204
+    responses = await asyncio.gather(*(a.ask(asking("xhr", f"/echo/000/{new_session()}")) for _ in range(5)))
+    assert {response.status for response in responses} == {503}
+    await until(lambda: len(a.cluster.claims) == 1)
+    logged.take("max_sessions is reached")
+
+
+async def lose(*nodes: Node) -> None:
+    """Have nodes find that Redis is away: they do, when they ask."""
+    for node in nodes:
+        node.cluster.commands.submit("PING")
+    await until(lambda: not any(node.cluster.commands.available for node in nodes))
+
+
+@pytest.fixture
+def away(redis_server: RedisServer, logged: LogWatch) -> Iterator[Callable[..., Awaitable[None]]]:
+    """Return a function that takes Redis away from nodes, until the test's end at the latest."""
+    lost = 0
+
+    async def take_away(*nodes: Node) -> None:
+        nonlocal lost
+        redis_server.kill()
+        await lose(*nodes)
+        lost += len(nodes)
+
+    yield take_away
+    if redis_server._process is None:
+        redis_server.start()
+    for _ in range(lost):
+        logged.take("connecting again")
+
+
+@pytest.mark.parametrize("serves_alone", [True, False])
+async def test_without_redis(
+    start: Start, redis_server: RedisServer, away: Callable[..., Awaitable[None]], serves_alone: bool
+) -> None:
+    a, b = await start(2, serves_alone=serves_alone)
+    session, unknown, new = new_session(), new_session(), new_session()
+    for each in (session, unknown):
+        assert await a.poll(each) == "o"
+    assert await b.send(session, "x") == 204
+    await away(a, b)
+    # What is here, and whose holder is remembered, goes on.
+    assert await a.send(session, "x") == 204
+    assert await b.send(session, "x") == 204
+    assert await b.send(unknown, "x") == 503
+    async with b.client() as client:
+        client.write(asking("xhr", f"/echo/000/{new}"))
+        response = await client.response()
+    if not serves_alone:
+        assert (response.status, "Retry-After" in response) == (503, True)
+        assert b.router.stats.rejected == {"cluster": 2}
+        assert len(b.cluster.claims) == 0
+        return
+    assert response.body == b"o\n"
+    redis_server.start()
+    # It is claimed as soon as that can be.
+    await until(lambda: redis_server.command("GET", key(new)) == b.cluster.claims._value)
+    await until(lambda: redis_server.command("GET", key(unknown)) == a.cluster.claims._value)
+    assert await a.send(new, "x") == 204
+    assert await (await b.journal.connection()).message() == "x"
+    assert await b.send(unknown, "x") == 204
+
+
+async def test_who_leaves_while_redis_is_away_holds_nothing(
+    start: Start, away: Callable[..., Awaitable[None]], logged: LogWatch
+) -> None:
+    (a,) = await start(1, {"max_sessions": 1})
+    assert await a.poll(new_session()) == "o"
+    await away(a)
+    assert (await a.ask(asking("xhr", f"/echo/000/{new_session()}"))).status == 503
+    assert len(a.cluster.claims) == 1
+    logged.take("max_sessions is reached")
+
+
+async def test_two_nodes_that_open_one_session_without_redis(
+    start: Start, redis_server: RedisServer, away: Callable[..., Awaitable[None]], logged: LogWatch
+) -> None:
+    a, b = await start(2)
+    await away(a, b)
+    session = new_session()
+    connections = []
+    for node in (a, b):
+        assert await node.poll(session) == "o"
+        connections.append(await node.journal.connection())
+    redis_server.start()
+    # One of them has lost it, as soon as it can be known.
+    await until(lambda: any(connection.closes for connection in connections))
+    loser = 0 if connections[0].closes else 1
+    assert await connections[loser].closed() == (1002, "Connection interrupted")
+    assert not connections[1 - loser].closes
+    logged.take("another node has session")
+    assert [len(node.cluster.claims) for node in (a, b)] == ([0, 1] if loser == 0 else [1, 0])
+    nodes = (a, b)
+    assert await nodes[1 - loser].send(session, "x") == 204
+    # Whoever comes to the loser hears of it once, and then it is the other's.
+    assert await nodes[loser].poll(session) == LOST
+    await finish_closed(nodes[loser], session)
+    assert await nodes[loser].send(session, "y") == 204
+    assert [await connections[1 - loser].message() for _ in range(2)] == ["x", "y"]
+
+
+async def finish_closed(node: Node, session: str) -> None:
+    """Wait until a session is forgotten."""
+    found = node.router.get_session(session)
+    if found is not None:
+        found.check(found.due)
+    await until(lambda: node.router.get_session(session) is None)
+
+
+async def test_claims_that_are_lost(start: Start, redis_server: RedisServer, logged: LogWatch) -> None:
+    a, b = await start(2)
+    sessions = [new_session() for _ in range(5)]
+    for session in sessions:
+        assert await a.poll(session) == "o"
+    connections = [await a.journal.connection() for _ in sessions]
+    poll = asyncio.ensure_future(a.poll(sessions[0]))
+    redis_server.command("FLUSHALL")
+    for session in sessions[:2]:
+        assert await b.poll(session) == "o"
+    redis_server.command("SET", key(sessions[2]), "-")
+    a.cluster.membership.refresh()
+    assert await within(poll) == LOST
+    for connection in connections[:3]:
+        assert await connection.closed() == (1002, "Connection interrupted")
+    assert not any(connection.closes for connection in connections[3:])
+    assert (len(a.cluster.claims), a.stats["claims_lost"]) == (2, 3)
+    # One record for all of them.
+    logged.take("another node has session")
+    assert redis_server.command("GET", key(sessions[0])) == b.cluster.claims._value
+
+
+async def test_a_claim_that_is_left_over(start: Start) -> None:
+    """Redis was away when it was released: neither this node nor another one takes it for a session."""
+    a, b = await start(2)
+    session, other = new_session(), new_session()
+    for each in (session, other):
+        assert await a.poll(each) == "o"
+        a.cluster.claims._held.clear()
+        await finish(a, each)
+    assert await a.send(session, "x") == 404
+    assert await a.poll(session) == "o"
+    assert await b.send(session, "x") == 204
+    assert await b.send(other, "x") == 404
+    assert await b.poll(other) == LOST
+
+
+async def test_nodes_whose_clocks_differ(start: Start, monkeypatch: pytest.MonkeyPatch, logged: LogWatch) -> None:
+    a, b = await start(2)
+    session = new_session()
+    assert await a.poll(session) == "o"
+    signer: Any = b.router.relay._signer  # type: ignore[union-attr]
+    now = signer._now
+    signer._now = lambda: now() - 2 * signing.MAX_AGE
+    response = await b.ask(asking("xhr", f"/echo/000/{session}"))
+    assert (response.status, "Retry-After" in response) == (503, True)
+    assert a.stats == {"relay_stale": 1}
+    assert "on stale" in logged.take("one time").getMessage()
+    signer._now = now
+    assert await b.send(session, "x") == 204
+
+
+async def test_all_is_let_go(start: Start, redis_server: RedisServer) -> None:
+    a, b = await start(2, {"disconnect_delay": 0.1})
+    before = len(asyncio.all_tasks())
+    for _ in range(20):
+        session = new_session()
+        assert await a.poll(session) == "o"
+        async with b.client() as client:
+            client.write(asking("xhr", f"/echo/000/{session}"))
+            await until(lambda session=session: a.router.container.get(session)._receiver)  # type: ignore[union-attr]
+    await until(lambda: not len(a.router.container))
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
+    await until(lambda: len(b.upstreams) <= 1)
+    await until(lambda: len(asyncio.all_tasks()) <= before + 2)
+    assert (len(a.cluster.claims), len(b.cluster.claims)) == (0, 0)

@@ -1,0 +1,193 @@
+"""Signatures: taken once, by whom they are meant for, soon, and for nothing else than what was signed."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sockjs_tornado.cluster import signing
+from sockjs_tornado.cluster.signing import MAX_AGE, Caller, Rejected, Signer
+
+SECRET = b"a secret of all nodes"
+CALLER = Caller("192.0.2.1", 5000, True)
+ASKED = ("POST", "/chat/000/abc/xhr?x=1", b"body")
+
+
+class Clock:
+    """Time that moves when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return the clock of both nodes."""
+    return Clock()
+
+
+@pytest.fixture
+def sender(clock: Clock) -> Signer:
+    """Return the node that asks."""
+    return Signer(SECRET, "a", clock)
+
+
+@pytest.fixture
+def taker(clock: Clock) -> Signer:
+    """Return the node that is asked."""
+    return Signer(SECRET, "b", clock)
+
+
+def why_not(taker: Signer, value: str, *asked: Any) -> str:
+    """Return why a signature is rejected."""
+    with pytest.raises(Rejected) as rejected:
+        taker.verify(value, *(asked or ASKED))
+    assert str(rejected.value) == rejected.value.reason
+    return rejected.value.reason
+
+
+@pytest.mark.parametrize(
+    "caller", [CALLER, Caller("", 0, False), Caller("2001:db8::1", 65535, False), Caller("fe80::1%eth0", 1, True)]
+)
+@pytest.mark.parametrize("to", ["b", ""])
+def test_what_was_signed_is_taken(sender: Signer, taker: Signer, caller: Caller, to: str) -> None:
+    assert taker.verify(sender.sign(to, *ASKED, caller), *ASKED) == caller
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("change", ["other", "longer"])
+def test_nothing_of_the_request_may_be_another(sender: Signer, taker: Signer, place: int, change: str) -> None:
+    others: tuple[Any, ...] = (
+        ("GET", "/chat/000/abd/xhr?x=1", b"bode")
+        if change == "other"
+        else ("POSTS", "/chat/000/abc/xhr?x=12", b"body ")
+    )
+    asked: list[Any] = list(ASKED)
+    asked[place] = others[place]
+    value = sender.sign("b", *ASKED, CALLER)
+    assert why_not(taker, value, *asked) == "forged"
+    # It was not used up by that.
+    assert taker.verify(value, *ASKED) == CALLER
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, "2"),
+        (1, "1000001.000000"),
+        (2, "c"),
+        (3, "7"),
+        (4, "-"),
+        (4, "c"),
+        (5, "192.0.2.2"),
+        (6, "5001"),
+        (7, "http"),
+        (8, "00"),
+    ],
+)
+def test_nothing_of_what_is_said_may_be_another(sender: Signer, taker: Signer, place: int, change: str) -> None:
+    parts = sender.sign("b", *ASKED, CALLER).split(" ")
+    assert len(parts) == 9
+    assert parts[place] != change
+    parts[place] = change
+    assert why_not(taker, " ".join(parts)) == "forged"
+
+
+def test_another_secret_is_none(clock: Clock, taker: Signer) -> None:
+    assert why_not(taker, Signer(SECRET + b"!", "a", clock).sign("b", *ASKED, CALLER)) == "forged"
+
+
+def test_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch, sender: Signer, taker: Signer) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(signing, "_VERSION", "2")
+        value = sender.sign("b", *ASKED, CALLER)
+    assert why_not(taker, value) == "forged"
+
+
+@pytest.mark.parametrize("late", [MAX_AGE + 0.001, -MAX_AGE - 0.001, 1e9, -1e9])
+def test_it_is_taken_soon_or_never(clock: Clock, sender: Signer, taker: Signer, late: float) -> None:
+    value = sender.sign("b", *ASKED, CALLER)
+    clock.now += late
+    assert why_not(taker, value) == "stale"
+
+
+@pytest.mark.parametrize("late", [MAX_AGE, -MAX_AGE])
+def test_clocks_may_differ(clock: Clock, sender: Signer, taker: Signer, late: float) -> None:
+    value = sender.sign("b", *ASKED, CALLER)
+    clock.now += late
+    assert taker.verify(value, *ASKED) == CALLER
+
+
+def test_a_time_that_is_none_is_stale(sender: Signer, taker: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for now in ("nan", "inf", "-inf"):
+        monkeypatch.setattr(sender, "_now", lambda now=now: float(now))
+        assert why_not(taker, sender.sign("b", *ASKED, CALLER)) == "stale"
+
+
+def test_it_is_taken_once(sender: Signer, taker: Signer) -> None:
+    value, other = (sender.sign("b", *ASKED, CALLER) for _ in range(2))
+    assert value != other
+    assert taker.verify(value, *ASKED) == CALLER
+    assert why_not(taker, value) == "replayed"
+    assert taker.verify(other, *ASKED) == CALLER
+
+
+@pytest.mark.parametrize("ahead", [0.001 - MAX_AGE, 0, MAX_AGE - 0.001])
+@pytest.mark.parametrize("step", [0.5, 7, MAX_AGE, 2 * MAX_AGE])
+def test_it_is_never_taken_again(clock: Clock, taker: Signer, ahead: float, step: float) -> None:
+    """Whenever it came, while others make what was seen turn over, and wherever its sender's clock is."""
+    sender = Signer(SECRET, "a", lambda: clock.now + ahead)
+    for start in range(3):
+        # Each time at another moment between two turns.
+        clock.now += start * step / 3
+        value = sender.sign("b", *ASKED, CALLER)
+        assert taker.verify(value, *ASKED) == CALLER
+        for _ in range(int(5 * MAX_AGE / step) + 1):
+            assert why_not(taker, value) in ("replayed", "stale")
+            clock.now += step
+            taker.verify(sender.sign("b", *ASKED, CALLER), *ASKED)
+
+
+def test_it_is_for_one_node(clock: Clock, sender: Signer, taker: Signer) -> None:
+    assert why_not(taker, sender.sign("c", *ASKED, CALLER)) == "misdirected"
+
+
+def test_what_was_seen_is_forgotten(clock: Clock, sender: Signer, taker: Signer) -> None:
+    most = 0
+    for _ in range(2000):
+        taker.verify(sender.sign("b", *ASKED, CALLER), *ASKED)
+        most = max(most, len(taker._seen) + len(taker._seen_before))
+        clock.now += 0.1
+    assert most <= 4 * MAX_AGE / 0.1 + 2
+
+
+def test_what_is_rejected_is_not_remembered(taker: Signer) -> None:
+    for number in range(100):
+        why_not(taker, f"1 {number} a 0 b - 0 http {'0' * 64}")
+    assert not taker._seen
+
+
+ODD_TEXT = st.text(st.characters())
+
+
+@given(ODD_TEXT, ODD_TEXT, ODD_TEXT, st.binary())
+def test_rubbish_is_rejected(value: str, method: str, uri: str, body: bytes) -> None:
+    assert why_not(Signer(SECRET, "b"), value, method, uri, body) == "forged"
+
+
+@given(st.lists(ODD_TEXT | st.sampled_from(["1", "nan", "1e999", "-", "b", ""]), max_size=10).map(" ".join))
+def test_rubbish_that_is_signed_well_is_rejected(said: str) -> None:
+    taker = Signer(SECRET, "b")
+    value = f"{said} {taker._mac(said, *ASKED).hex()}"
+    assert why_not(taker, value) in ("forged", "stale", "misdirected")
+
+
+@given(st.lists(st.sampled_from("0123456789abcdef -\u0663\ud800é"), max_size=80).map("".join))
+def test_codes_are_compared_whatever_they_are(code: str) -> None:
+    taker = Signer(SECRET, "b")
+    said = taker.sign("b", *ASKED, CALLER).rpartition(" ")[0]
+    assert why_not(taker, f"{said} {code}") == "forged"

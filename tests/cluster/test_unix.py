@@ -1,0 +1,193 @@
+"""Workers of one host: a directory with sockets and a secret, one worker for each number."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Journal
+from client import within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.exceptions import ClusterError, ConfigurationError
+
+
+def mode(path: Path) -> int:
+    """Return a file's permissions."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_nobody_else_has_access(tmp_path: Path) -> None:
+    directory = tmp_path / "new" / "workers"
+    async with UnixCluster(directory, 2, 0), UnixCluster(str(directory), 2, 1):
+        assert mode(directory) == 0o700
+        names = {"secret", "worker-0.sock", "worker-0.sock.lock", "worker-1.sock", "worker-1.sock.lock"}
+        assert {path.name for path in directory.iterdir()} == names
+        assert mode(directory / "secret") == 0o600
+        assert len((directory / "secret").read_bytes()) == 32
+    assert not list(directory.glob("*.sock"))
+
+
+@pytest.mark.parametrize("bits", [0o755, 0o750, 0o701, 0o777])
+def test_a_directory_of_others_is_refused(tmp_path: Path, bits: int) -> None:
+    tmp_path.chmod(bits)
+    with pytest.raises(ConfigurationError, match=r"^directory: .* \(chmod 700\)"):
+        UnixCluster(tmp_path, 1, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigurationError, match=r"^directory: .* cannot be used: "):
+            UnixCluster(path, 1, 0)
+
+
+def test_a_secret_that_is_none(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "secret").write_bytes(b"short")
+    with pytest.raises(ConfigurationError, match=r"^secret: "):
+        UnixCluster(tmp_path, 1, 0)
+    (tmp_path / "secret").unlink()
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(ConfigurationError, match=r"^directory: .*secret cannot be made or read"):
+        UnixCluster(tmp_path, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("workers", "worker"), [(0, 0), (1, 1), (2, -1), (2, "1"), ("2", 1), (2, 1.0), (2, None), (2, True), (True, 0)]
+)
+def test_wrong_numbers(tmp_path: Path, workers: Any, worker: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^worker: got .* takes a number from 0 to below that of all workers"):
+        UnixCluster(tmp_path / "workers", workers, worker)
+
+
+async def test_a_second_one_with_the_same_number(tmp_path: Path) -> None:
+    directory = tmp_path / "workers"
+    first, second = (UnixCluster(directory, 2, 0) for _ in range(2))
+    await first.start()
+    for _ in range(2):
+        with pytest.raises(ClusterError, match=r"another process listens on .*worker-0.sock: each worker has"):
+            await second.start()
+        await second.close()
+    with pytest.raises(ClusterError, match="another process"):
+        await first.start()
+    # It has not taken the first one's socket away.
+    _, writer = await asyncio.open_unix_connection(str(directory / "worker-0.sock"))
+    writer.close()
+    await writer.wait_closed()
+    await within(first.close())
+    await second.start()
+    await within(second.close())
+
+
+async def test_many_with_the_same_number_at_once(tmp_path: Path) -> None:
+    clusters = [UnixCluster(tmp_path / "workers", 1, 0) for _ in range(10)]
+    results = await asyncio.gather(*(cluster.start() for cluster in clusters), return_exceptions=True)
+    assert [type(result) for result in results].count(ClusterError) == 9
+    for cluster in clusters:
+        await within(cluster.close())
+
+
+async def test_a_name_that_is_too_long_or_taken(tmp_path: Path) -> None:
+    cluster = UnixCluster(tmp_path / ("x" * 200), 1, 0)
+    with pytest.raises(ClusterError, match="cannot listen on"):
+        await cluster.start()
+    await within(cluster.close())
+    cluster = UnixCluster(tmp_path / "workers", 1, 0)
+    path = tmp_path / "workers" / "worker-0.sock"
+    path.write_text("mine")
+    with pytest.raises(ClusterError, match=r"cannot listen on .*in use"):
+        await cluster.start()
+    await within(cluster.close())
+    assert path.read_text() == "mine"
+
+
+PROGRAM = """
+import asyncio, sys
+from sockjs_tornado.cluster.unix import UnixCluster
+async def main():
+    async with UnixCluster(sys.argv[1], 2, 0):
+        print("started", flush=True)
+        await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
+    directory = tmp_path / "workers"
+    command = [sys.executable, "-c", PROGRAM, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220 - it starts at once
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+        try:
+            # Not even where it does nothing.
+            os.kill(process.pid, signal.SIGSTOP)
+            with pytest.raises(ClusterError, match="another process"):
+                await UnixCluster(directory, 2, 0).start()
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(20)
+    assert (directory / "worker-0.sock").is_socket()
+    async with UnixCluster(directory, 2, 0):
+        _, writer = await asyncio.open_unix_connection(str(directory / "worker-0.sock"))
+        writer.close()
+        await writer.wait_closed()
+
+
+def read_secret(directory: str, barrier: Any, queue: Any) -> None:
+    """Make or read the secret, in a process of its own."""
+    from sockjs_tornado.cluster.unix import _make_private, _secret
+
+    barrier.wait()
+    _make_private(Path(directory))
+    queue.put(_secret(Path(directory)))
+
+
+def test_many_processes_make_one_secret(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    count = 8
+    barrier, queue = context.Barrier(count), context.Queue()
+    directory = tmp_path / "workers"
+    processes = [context.Process(target=read_secret, args=(str(directory), barrier, queue)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    secrets = {queue.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(20)
+        process.close()
+    queue.close()
+    queue.join_thread()
+    (secret,) = secrets
+    assert [path.name for path in directory.iterdir()] == ["secret"]
+    assert (directory / "secret").read_bytes() == secret
+
+
+async def test_it_may_be_closed_before_it_is_started(tmp_path: Path) -> None:
+    cluster = UnixCluster(tmp_path / "workers", 1, 0)
+    cluster.add(SockJSRouter(Journal(), "/echo"))
+    await within(cluster.close())
+    assert cluster.stats == {}
+
+
+async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:
+    relays = []
+    for worker in range(4):
+        cluster = UnixCluster(tmp_path / "workers", 4, worker)
+        router = SockJSRouter(Journal(), "/echo")
+        cluster.add(router)
+        assert router.relay is not None
+        relays.append(router.relay)
+    shares = [0] * 4
+    for number in range(4000):
+        holders = [relay.holds(f"session-{number}\udcff") for relay in relays]
+        assert holders.count(True) == 1
+        shares[holders.index(True)] += 1
+    assert min(shares) > 800

@@ -1,0 +1,498 @@
+"""The relay's HTTP client, against servers of bare sockets that answer as the test says."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Echo
+from client import Connect, asking, settle, within
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster import upstream as module
+from sockjs_tornado.cluster.answers import read_head
+from sockjs_tornado.cluster.upstream import MAX_IDLE, Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
+from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.transports.xhr import XhrPolling
+
+ASK = b"GET / HTTP/1.1\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nhi"
+ANSWER = Response(200, [("X-A", "1")], b"hi")
+
+
+class Side:
+    """The other side of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def asked(self) -> bytes:
+        """Read a request's head."""
+        return await within(self.reader.readuntil(b"\r\n\r\n"))
+
+    async def gone(self) -> bytes:
+        """Wait until the connection has ended and return what came before; a reset is an end."""
+        with contextlib.suppress(ConnectionError):
+            return await within(self.reader.read(-1))
+        return b""
+
+
+class Node:
+    """Takes connections, which the test then has.
+
+    Attributes:
+        address: Where it is.
+    """
+
+    def __init__(self) -> None:
+        self._sides: asyncio.Queue[Side] = asyncio.Queue()
+        self._all: list[Side] = []
+        self.server: Any = None
+        self.address = ""
+
+    async def start(self, path: str = "") -> None:
+        """Listen on a free port, or a Unix socket."""
+        if path:
+            self.server = await asyncio.start_unix_server(self._take, path)
+            self.address = path
+        else:
+            self.server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+            self.address = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._all.append(side := Side(reader, writer))
+        self._sides.put_nowait(side)
+
+    async def side(self) -> Side:
+        """Return the other side of the next connection."""
+        return await within(self._sides.get())
+
+    @property
+    def waiting(self) -> int:
+        """Connections that the test has not taken."""
+        return self._sides.qsize()
+
+    async def close(self) -> None:
+        """Listen no more, and end all connections."""
+        self.server.close()
+        for side in self._all:
+            if not side.writer.is_closing():
+                side.writer.transport.abort()
+        for side in self._all:
+            with contextlib.suppress(OSError):
+                await side.writer.wait_closed()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Node]:
+    """Return a server."""
+    node = Node()
+    await node.start(str(tmp_path / "s") if request.param == "unix" else "")
+    yield node
+    await node.close()
+
+
+@pytest.fixture
+async def upstreams() -> AsyncIterator[Upstreams]:
+    """Return the connections of a node."""
+    made = Upstreams()
+    yield made
+    made.close()
+    await until(lambda: not len(made))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+
+    async def wait() -> None:
+        while not condition():  # noqa: ASYNC110 - of what happens in the system there is no event
+            await asyncio.sleep(0.001)
+
+    await within(wait())
+
+
+async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asyncio.Future[Response | Stream]"]:
+    """Ask on a new connection."""
+    upstream = await within(upstreams.connect(node.address))
+    asked = upstream.ask(ASK)
+    side = await node.side()
+    assert await side.asked() == ASK
+    return upstream, side, asked
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        (OK, ANSWER),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, [], b"")),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", Response(304, [], b"")),
+        (b"HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\ncontent-length:0\r\n\r\n", Response(404, [], b"")),
+        (
+            b"HTTP/1.1 200 OK\r\nA:\xe9 x \r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+            Response(200, [("A", "é x"), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")], b"\r\n\r\n"),
+        ),
+    ],
+)
+async def test_an_answer_comes_in_any_pieces(node: Node, upstreams: Upstreams, data: bytes, answer: Response) -> None:
+    upstream, side, asked = await opened(upstreams, node)
+    for cut in range(len(data)):
+        for piece in (data[:cut], data[cut:]):
+            side.writer.write(piece)
+            # The pieces must not meet in the system.
+            await asyncio.sleep(0.001)
+        assert await within(asked) == answer
+        assert await within(upstreams.connect(node.address)) is upstream
+        asked = upstream.ask(ASK)
+        await side.asked()
+    for byte in data:
+        side.writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    assert await within(asked) == answer
+    assert node.waiting == 0
+
+
+async def test_a_big_body(node: Node, upstreams: Upstreams) -> None:
+    _, side, asked = await opened(upstreams, node)
+    body = bytes(range(256)) * 40_000
+    side.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    answer = await within(asked)
+    assert isinstance(answer, Response)
+    assert answer.body == body
+    # A connection's buffer does not stay as big.
+    assert (await within(upstreams.connect(node.address)))._received == b""
+
+
+async def test_connections_are_used_again(node: Node, upstreams: Upstreams) -> None:
+    first, side, asked = await opened(upstreams, node)
+    second, other, also_asked = await opened(upstreams, node)
+    side.writer.write(OK)
+    assert await within(asked) == ANSWER
+    assert await within(upstreams.connect(node.address)) is first
+    other.writer.write(OK)
+    assert await within(also_asked) == ANSWER
+    assert await within(upstreams.connect(node.address)) is second
+    assert len(upstreams) == 2
+
+
+async def test_no_more_than_so_many_wait(node: Node, upstreams: Upstreams) -> None:
+    connections = [await within(upstreams.connect(node.address)) for _ in range(MAX_IDLE + 3)]
+    for connection in connections:
+        upstreams.put_back(node.address, connection)
+    await until(lambda: len(upstreams) == MAX_IDLE)
+
+
+async def test_who_waits_for_long_is_closed(node: Node, upstreams: Upstreams) -> None:
+    old, older, new = [await within(upstreams.connect(node.address)) for _ in range(3)]
+    upstreams.put_back(node.address, older)
+    upstreams.put_back(node.address, old)
+    for connection in (older, old):
+        connection.idle_since -= module.IDLE_TIMEOUT + 1
+    upstreams.put_back(node.address, new)
+    await until(lambda: len(upstreams) == 1)
+    assert await within(upstreams.connect(node.address)) is new
+    # Where nothing was put back meanwhile.
+    upstreams.put_back(node.address, new)
+    new.idle_since -= module.IDLE_TIMEOUT + 1
+    assert await within(upstreams.connect(node.address)) is not new
+    await until(lambda: len(upstreams) == 1)
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "not seen yet"])
+async def test_a_connection_that_was_closed_meanwhile_is_not_used(node: Node, upstreams: Upstreams, seen: bool) -> None:
+    upstream, side, asked = await opened(upstreams, node)
+    side.writer.write(OK)
+    await within(asked)
+    if seen:
+        side.writer.close()
+        await until(lambda: len(upstreams) == 0)
+    else:
+        # No turn of the event loop comes between.
+        with socket.socket(fileno=os.dup(side.writer.get_extra_info("socket").fileno())) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+        assert upstream.is_gone()
+    again, other, asked = await opened(upstreams, node)
+    assert again is not upstream
+    other.writer.write(OK)
+    assert await within(asked) == ANSWER
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP", OK[:30], OK[:-1]], ids=["nothing", "status", "head", "body"])
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+async def test_an_answer_that_does_not_come_to_its_end(
+    node: Node, upstreams: Upstreams, data: bytes, reset: bool
+) -> None:
+    _, side, asked = await opened(upstreams, node)
+    side.writer.write(data)
+    await side.writer.drain()
+    if reset:
+        side.writer.transport.abort()
+    else:
+        side.writer.close()
+    with pytest.raises(UpstreamLost):
+        await within(asked)
+    await until(lambda: len(upstreams) == 0)
+
+
+RUBBISH = [
+    b"\r\n\r\n",
+    b"rubbish\r\n\r\n",
+    b"HTTP/1.1 2x0 OK\r\n\r\n",
+    b"HTTP/1.1 200\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/2 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nno field\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n folded: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nA: x\ny\r\n\r\n",
+    b"x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("data", RUBBISH, ids=lambda data: repr(data[:50]))
+async def test_rubbish_is_no_answer(node: Node, upstreams: Upstreams, data: bytes) -> None:
+    _, side, asked = await opened(upstreams, node)
+    side.writer.write(data)
+    with pytest.raises(UpstreamLost):
+        await within(asked)
+    await side.gone()
+
+
+@given(st.text(st.characters(max_codepoint=255)) | st.text(st.sampled_from("HTTP/1. 20OK\r\nA:content-length0")))
+def test_a_head_is_read_or_refused(text: str) -> None:
+    for head in (text, f"HTTP/1.1 200 OK\r\n{text}"):
+        with contextlib.suppress(ValueError):
+            read_head(head)
+
+
+async def test_what_nobody_has_asked_for_ends_the_connection(node: Node, upstreams: Upstreams) -> None:
+    _, side, asked = await opened(upstreams, node)
+    side.writer.write(OK + b"!")
+    assert await within(asked) == ANSWER
+    await side.gone()
+    _, side, asked = await opened(upstreams, node)
+    side.writer.write(OK)
+    assert await within(asked) == ANSWER
+    side.writer.write(OK)
+    await side.gone()
+    await until(lambda: len(upstreams) == 0)
+
+
+async def test_a_connection_that_closes_is_not_kept(node: Node, upstreams: Upstreams) -> None:
+    _, side, asked = await opened(upstreams, node)
+    side.writer.write(OK.replace(b"X-A: 1", b"X-A: 1\r\nConnection: Close"))
+    assert await within(asked) == ANSWER
+    await side.gone()
+    await until(lambda: len(upstreams) == 0)
+
+
+async def test_giving_up_ends_the_connection(node: Node, upstreams: Upstreams) -> None:
+    upstream, side, asked = await opened(upstreams, node)
+    side.writer.write(OK[:-1])
+    upstream.give_up(asked)
+    with pytest.raises(UpstreamLost):
+        await within(asked)
+    await side.gone()
+    await until(lambda: len(upstreams) == 0)
+
+
+async def test_giving_up_too_late_harms_nobody(node: Node, upstreams: Upstreams) -> None:
+    upstream, side, asked = await opened(upstreams, node)
+    side.writer.write(OK)
+    await within(asked)
+    # In the pool, and then with somebody else's request on it.
+    upstream.give_up(asked)
+    assert await within(upstreams.connect(node.address)) is upstream
+    other = upstream.ask(ASK)
+    upstream.give_up(asked)
+    await side.asked()
+    side.writer.write(OK)
+    assert await within(other) == ANSWER
+
+
+async def test_asking_on_a_connection_that_is_over(node: Node, upstreams: Upstreams) -> None:
+    upstream = await within(upstreams.connect(node.address))
+    upstream.abort()
+    with pytest.raises(UpstreamLost):
+        await within(upstream.ask(ASK))
+    await until(lambda: len(upstreams) == 0)
+    with pytest.raises(UpstreamLost):
+        await within(upstream.ask(ASK))
+
+
+async def test_nobody_there(upstreams: Upstreams, tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        for place in (address, str(tmp_path / "none"), "http://name.invalid:1"):
+            with pytest.raises(OSError):  # noqa: PT011 - which one says the system
+                await within(upstreams.connect(place))
+    assert len(upstreams) == 0
+
+
+async def test_who_does_not_take_connections_is_given_up(upstreams: Upstreams) -> None:
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listening.getsockname())
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        with pytest.raises(TimeoutError):
+            await within(upstreams.connect(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+        assert loop.time() - before < 4
+    assert len(upstreams) == 0
+
+
+async def test_who_has_closed_makes_no_more_connections(node: Node, upstreams: Upstreams) -> None:
+    connecting = asyncio.ensure_future(upstreams.connect(node.address))
+    await asyncio.sleep(0)
+    upstreams.close()
+    with pytest.raises(UpstreamLost):
+        await within(connecting)
+    await until(lambda: len(upstreams) == 0)
+
+
+# Streams.
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+class Router:
+    """A router whose one endpoint lets a client have what an upstream streams."""
+
+    def __init__(self, upstreams: Upstreams, node: Node, timeout: float) -> None:
+        self.router = router = SockJSRouter(Echo, "/echo", {"network_timeout": timeout})
+        self.streams: asyncio.Queue[Stream] = asyncio.Queue()
+
+        class Piping(XhrPolling):
+            def answer(endpoint, exchange: Any, session: Any) -> Any:  # noqa: N805
+                return self.pipe(upstreams, node, exchange)
+
+        for spec in router.urls:
+            if isinstance(spec.kwargs["endpoint"], XhrPolling) and issubclass(spec.handler_class, SockJSHandler):
+                spec.kwargs["endpoint"] = Piping(router)
+
+    async def pipe(self, upstreams: Upstreams, node: Node, exchange: Any) -> None:
+        """Pass an answer on."""
+        upstream = await upstreams.connect(node.address)
+        answer = await upstream.ask(ASK)
+        assert isinstance(answer, Stream)
+        self.streams.put_nowait(answer)
+        await exchange.take_over(answer.status, Pipe(self.router.container, answer))
+        answer.upstream.drop_unless_flowing()
+
+
+@pytest.fixture
+async def piped(request: pytest.FixtureRequest, serve: Any, connect: Connect, node: Node, upstreams: Upstreams) -> Any:
+    """Return a client, the node it hears, and the router and server between. Its parameter is the network timeout."""
+    made = Router(upstreams, node, getattr(request, "param", 60))
+    server = await serve(made.router)
+    client = await connect(server)
+    client.write(asking("xhr", "/echo/000/abc"))
+    side = await node.side()
+    await side.asked()
+    return client, side, made.router, server
+
+
+async def test_a_stream_flows_as_it_comes(piped: Any, upstreams: Upstreams) -> None:
+    client, side, router, _ = piped
+    side.writer.write(HEAD + b"first")
+    assert await client.exactly(len(HEAD) + 5) == HEAD + b"first"
+    for number in range(100):
+        side.writer.write(b"%03d" % number)
+        assert await client.exactly(3) == b"%03d" % number
+    side.writer.close()
+    assert await client.rest() == b""
+    await until(lambda: len(upstreams) == 0)
+    await until(lambda: router.container._connections == 0)
+
+
+async def test_a_stream_may_be_over_before_it_flows(piped: Any, upstreams: Upstreams) -> None:
+    client, side, _, _ = piped
+    side.writer.write(HEAD + b"x" * 100_000)
+    side.writer.close()
+    assert len(await client.rest()) == len(HEAD) + 100_000
+    await until(lambda: len(upstreams) == 0)
+
+
+@pytest.mark.parametrize("when", ["asked", "flowing"])
+async def test_who_leaves_is_missed(piped: Any, upstreams: Upstreams, connect: Connect, when: str) -> None:
+    client, side, router, server = piped
+    if when == "flowing":
+        side.writer.write(HEAD)
+        await client.exactly(len(HEAD))
+        await client.leave()
+        assert await side.gone() == b""
+    else:
+        await client.leave()
+        await settle(connect, server)
+        side.writer.write(HEAD)
+        assert await side.gone() == b""
+    await until(lambda: len(upstreams) == 0)
+    await until(lambda: router.container._connections == 0)
+
+
+async def test_who_closes_one_side_has_left(piped: Any, upstreams: Upstreams) -> None:
+    client, side, _, _ = piped
+    side.writer.write(HEAD)
+    await client.exactly(len(HEAD))
+    client.writer.write_eof()
+    await side.gone()
+    await until(lambda: len(upstreams) == 0)
+
+
+async def fill(side: Side) -> int:
+    """Write until nobody takes any more; return how much."""
+    written = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            side.writer.write(b"x" * 65536)
+            written += 65536
+            async with asyncio.timeout(0.3):
+                await side.writer.drain()
+            assert written < 200_000_000
+    return written
+
+
+async def test_who_does_not_read_slows_the_stream_down(piped: Any, upstreams: Upstreams) -> None:
+    client, side, router, _ = piped
+    side.writer.write(HEAD)
+    client.writer.transport.pause_reading()
+    written = await fill(side)
+    (upstream,) = upstreams._all
+    # The rest is in the buffers of the system.
+    assert upstream._pipe is not None
+    assert upstream._pipe.unsent < 1_000_000
+    assert upstream._received == b""
+    client.writer.transport.resume_reading()
+    side.writer.write(b"end")
+    side.writer.close()
+    data = await client.rest()
+    assert len(data) == len(HEAD) + written + 3
+    assert data.endswith(b"end")
+    await until(lambda: router.container._connections == 0)
+
+
+@pytest.mark.parametrize("piped", [1], indirect=True)
+async def test_who_does_not_read_to_the_end_is_given_up(piped: Any, upstreams: Upstreams) -> None:
+    client, side, router, _ = piped
+    side.writer.write(HEAD)
+    client.writer.transport.pause_reading()
+    await fill(side)
+    side.writer.close()
+    await until(lambda: router.container._connections == 0)
+    await until(lambda: len(upstreams) == 0)
