@@ -1,16 +1,23 @@
 """What the examples share: the command line, their pages, sockjs-client, and a server that ends cleanly."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tornado.routing import URLSpec
 from tornado.web import Application, RedirectHandler, StaticFileHandler
 
 from sockjs_tornado import Settings, SockJSRouter
+from sockjs_tornado.exceptions import SockJSError
 from sockjs_tornado.serving import bind_sockets
 from sockjs_tornado.serving import serve as serve_application
+
+if TYPE_CHECKING:
+    from sockjs_tornado.cluster import RedisCluster
 
 # The page and the hidden iframe of the iframe transports must run the very same sockjs-client. One URL for both, which
 # is also the routers' `sockjs_url`, makes sure of it. Without the local file, the URL leads to a public copy.
@@ -56,18 +63,58 @@ def arguments(description: str | None, *, default_port: int = 8080) -> argparse.
     return parser
 
 
+def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> argparse.ArgumentParser:
+    """Add what makes a process one node of several."""
+    parser.add_argument(
+        "--redis", metavar="URL", required=required, help="be a node of the cluster of this Redis: redis://localhost"
+    )
+    parser.add_argument(
+        "--advertise",
+        metavar="URL",
+        help="where other nodes reach this one, such as http://127.0.0.1:9001: then any node answers for any session",
+    )
+    parser.add_argument(
+        "--secret",
+        default=os.environ.get("SOCKJS_SECRET"),
+        help="what the nodes know each other by; better in the environment variable SOCKJS_SECRET, which is not seen",
+    )
+    return parser
+
+
+def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | None":
+    """Make what the options of :func:`cluster_arguments` ask for, None where they ask for no cluster."""
+    if options.redis is None:
+        if options.advertise is not None:
+            sys.exit("--advertise is for the nodes of a cluster: --redis says where they meet")
+        return None
+    from sockjs_tornado.cluster import RedisCluster  # nothing else needs the extra `cluster`
+
+    try:
+        return RedisCluster(options.redis, advertise=options.advertise, secret=options.secret, **more)
+    except SockJSError as error:
+        sys.exit(str(error))
+
+
 async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int) -> None:
     """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then tell every client goodbye."""
-    try:
-        sockets = bind_sockets(port, host)
-    except OSError as error:
-        sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}")
+    async with contextlib.AsyncExitStack() as clusters:
+        try:
+            # Serving starts them as well, but that is after somebody is told that all is ready.
+            for cluster in {router.cluster for router in routers if router.cluster is not None}:
+                await clusters.enter_async_context(cluster)
+            sockets = bind_sockets(port, host)
+        except SockJSError as error:
+            sys.exit(str(error))
+        except OSError as error:
+            sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}")
 
-    # Routers first: a session's URL lies below its page's.
-    urls = [url for router in routers for url in router.urls]
-    application = Application([*urls, *specs, *sockjs_specs()])
-    print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
-    await serve_application(application, routers, sockets, drain_time=0, code=1001, reason="The server is going away")
+        # Routers first: a session's URL lies below its page's.
+        urls = [url for router in routers for url in router.urls]
+        application = Application([*urls, *specs, *sockjs_specs()])
+        print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
+        await serve_application(
+            application, routers, sockets, drain_time=0, code=1001, reason="The server is going away"
+        )
 
 
 def address(host: str, port: int) -> str:

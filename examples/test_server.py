@@ -1,11 +1,14 @@
-"""The standard SockJS test server: the services that protocol and client test suites expect, on port 8081."""
+"""The standard SockJS test server: the services that protocol and client test suites expect, on port 8081.
+
+With --redis it is one node of a cluster: what is broadcast on one is heard on all, and with --advertise any node
+answers for any session.
+"""
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from common import SOCKJS_URL, arguments, serve
+from common import SOCKJS_URL, arguments, cluster_arguments, make_cluster, serve
 from tornado.ioloop import PeriodicCallback
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
@@ -39,18 +42,11 @@ class Amplify(SockJSConnection):
 class Broadcast(SockJSConnection):
     """Sends every message to all who are connected, the sender included."""
 
-    def __init__(self, everyone: set[SockJSConnection], session: Any) -> None:
-        super().__init__(session)
-        self.everyone = everyone
-
     def on_open(self, info: ConnectionInfo) -> None:
-        self.everyone.add(self)
+        self.join("everyone")
 
     def on_message(self, message: str) -> None:
-        self.broadcast(self.everyone, message)
-
-    def on_close(self) -> None:
-        self.everyone.discard(self)
+        self.session.server.publish("everyone", message)
 
 
 class Ticker(SockJSConnection):
@@ -67,14 +63,13 @@ class Ticker(SockJSConnection):
         self.ticks.stop()
 
 
-def make_routers(sockjs_url: str = SOCKJS_URL) -> list[SockJSRouter]:
-    """Make all services; those of two calls share nothing."""
-    everyone: set[SockJSConnection] = set()
+def make_routers(sockjs_url: str = SOCKJS_URL, cluster: Any = None) -> list[SockJSRouter]:
+    """Make all services; those of two calls share nothing, unless it is a cluster."""
 
     def service(connection: Callable[[Any], SockJSConnection], prefix: str, **settings: Any) -> SockJSRouter:
         # The suites watch streaming responses end, so these end soon.
         usual = {"response_limit": 4096, "jsessionid": False, "sockjs_url": sockjs_url}
-        return SockJSRouter(connection, prefix, usual | settings)
+        return SockJSRouter(connection, prefix, usual | settings, cluster=cluster)
 
     return [
         service(Echo, "/echo"),
@@ -82,17 +77,17 @@ def make_routers(sockjs_url: str = SOCKJS_URL) -> list[SockJSRouter]:
         service(Echo, "/disabled_websocket_echo", disabled_transports=["websocket"]),
         service(Echo, "/cookie_needed_echo", jsessionid=True),
         service(Amplify, "/amplify"),
-        service(partial(Broadcast, everyone), "/broadcast"),
+        service(Broadcast, "/broadcast"),
         service(Ticker, "/ticker"),
     ]
 
 
 async def main() -> None:
     """Serve until told to end."""
-    parser = arguments("The standard SockJS test server.", default_port=8081)
+    parser = cluster_arguments(arguments("The standard SockJS test server.", default_port=8081))
     parser.add_argument("--sockjs-url", default=SOCKJS_URL, help="what iframe pages load (default: %(default)s)")
     options = parser.parse_args()
-    await serve(make_routers(options.sockjs_url), [], options.host, options.port)
+    await serve(make_routers(options.sockjs_url, make_cluster(options)), [], options.host, options.port)
 
 
 if __name__ == "__main__":

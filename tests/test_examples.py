@@ -36,6 +36,7 @@ PAGES = {
     ],
     "examples/multiplex/server.py": ["/", "/multiplex/", "/static/multiplex_client.js"],
     "examples/token_auth/server.py": ["/", "/token_auth/"],
+    "examples/unix_cluster.py": ["/echo/"],
 }
 SERVICES = {
     "examples/demo.py": ["/chat/sockjs", "/echo/sockjs"],
@@ -44,6 +45,7 @@ SERVICES = {
     "examples/dashboard/server.py": ["/echo"],
     "examples/multiplex/server.py": ["/multiplex/sockjs"],
     "examples/token_auth/server.py": ["/token_auth/sockjs"],
+    "examples/unix_cluster.py": ["/echo/sockjs"],
     "examples/test_server.py": [
         "/echo",
         "/close",

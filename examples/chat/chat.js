@@ -138,7 +138,7 @@ function leave(why = "") {
 }
 
 function listPeople(names) {
-  people = names.sort((a, b) => a.localeCompare(b));
+  people = [...new Set(names)].sort((a, b) => a.localeCompare(b)); // who has just come in may be in both answers
   $("online").textContent = `Online (${people.length})`;
   $("people").replaceChildren(...people.map((name) => person("li", name, name === me ? " (you)" : "")));
 }

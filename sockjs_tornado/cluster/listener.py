@@ -5,7 +5,7 @@ import errno
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,10 +18,13 @@ from ..serving import HTTP_LIMITS, http_server
 from ..transports.endpoint import Endpoint, SessionEndpoint
 from .signing import FIELD, Caller, Rejected, Signer
 
-__all__ = ["BACKLOG", "WHOIS", "Listener", "open_sockets", "split_address"]
+__all__ = ["BACKLOG", "CALLS", "WHOIS", "Listener", "open_sockets", "split_address"]
 
 #: Where a node says its id.
 WHOIS: Final = "/-/node"
+
+#: Where nodes have one another do something, before its name.
+CALLS: Final = "/-/call/"
 
 #: Connections that may wait for the listener while its process is stopped or busy.
 BACKLOG: Final = 4096
@@ -67,6 +70,9 @@ class Listener:
         node: Id of this node.
         signer: Looks at what others have signed.
         stats: Counts what is refused.
+
+    Attributes:
+        calls: What other nodes may have this one do, by name: takes and returns bytes.
     """
 
     def __init__(self, node: str, signer: Signer, stats: Counter[str]) -> None:
@@ -74,7 +80,12 @@ class Listener:
         self._signer = signer
         self._stats = stats
         # The node that has taken the request from its client has that one's line in the access log.
-        self._application = Application([URLSpec(WHOIS, _WhoisHandler, {"listener": self})], log_function=_log_nothing)
+        self.calls: dict[str, Callable[[bytes], bytes]] = {}
+        specs = [
+            URLSpec(WHOIS, _WhoisHandler, {"listener": self}),
+            URLSpec(f"{CALLS}([a-z]+)", _CallHandler, {"listener": self}),
+        ]
+        self._application = Application(specs, log_function=_log_nothing)
         self._server = contextlib.AsyncExitStack()
 
     def add(self, endpoints: Iterable[tuple[str, Endpoint]]) -> None:
@@ -194,18 +205,35 @@ class RelayedHandler(SockJSHandler):
     head = get = post = delete = patch = put = options = _serve
 
 
-class _WhoisHandler(RequestHandler):
-    """Tells other nodes which one this is."""
+class _NodeHandler(RequestHandler):
+    """Answers other nodes alone."""
 
     def initialize(self, listener: Listener) -> None:
         self._listener = listener
 
-    def get(self) -> None:
+    def prepare(self) -> None:
         try:
             self._listener.verify(self.request)
         except Rejected as rejected:
             self.set_status(403)
             self.set_header(FIELD, rejected.reason)
+            self.finish()
+
+
+class _WhoisHandler(_NodeHandler):
+    """Tells other nodes which one this is."""
+
+    def get(self) -> None:
+        self.set_status(204)
+        self.set_header(FIELD, self._listener.node)
+
+
+class _CallHandler(_NodeHandler):
+    """Does what other nodes ask for."""
+
+    def post(self, name: str) -> None:
+        call = self._listener.calls.get(name)
+        if call is None:
+            self.set_status(404)
         else:
-            self.set_status(204)
-            self.set_header(FIELD, self._listener.node)
+            self.finish(call(self.request.body))

@@ -4,19 +4,22 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..exceptions import ClusterError, ConfigurationError
-from .listener import WHOIS, Listener
-from .ownership import Ownership
+from .listener import CALLS, WHOIS, Listener
+from .ownership import Holder, Ownership
 from .relay import SessionRelay
 from .signing import FIELD, Caller, Signer
-from .upstream import CONNECT_TIMEOUT, Response, UpstreamLost, Upstreams
+from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamLost, Upstreams
 
 __all__ = ["Node", "check_secret"]
 
 logger = logging.getLogger(__name__)
+
+#: Of a request for no client.
+NOBODY: Final = Caller("", 0, False)
 
 #: Bytes that a secret has at least.
 _SECRET_SIZE: Final = 16
@@ -87,8 +90,7 @@ class Node:
         Raises:
             ClusterError: What answers there is no node with the same secret.
         """
-        caller = Caller("", 0, False)
-        signature = self._signer.sign("", "GET", WHOIS, b"", caller)
+        signature = self._signer.sign("", "GET", WHOIS, b"", NOBODY)
         try:
             upstream = await self._upstreams.connect(self._address)
         except OSError:
@@ -109,6 +111,41 @@ class Node:
         if FIELD not in fields:
             raise ClusterError(f"what answers at {self._address} is no node of this cluster, or has another secret")
         return fields[FIELD]
+
+    def answer(self, name: str, call: Callable[[bytes], bytes]) -> None:
+        """Have other nodes' :meth:`call` of that name answered."""
+        self._listener.calls[name] = call
+
+    async def call(self, holder: Holder, name: str, body: bytes) -> bytes:
+        """Have another node do something.
+
+        Args:
+            holder: The node.
+            name: What it shall do.
+            body: What it needs for that.
+
+        Returns:
+            What it says.
+
+        Raises:
+            OSError: It is not there.
+            UpstreamLost: It may have done it, or not.
+            ClusterError: It refuses.
+        """
+        uri = CALLS + name
+        upstream = await self._upstreams.connect(holder.address)
+        signature = self._signer.sign(holder.node, "POST", uri, body, NOBODY)
+        head = f"POST {uri} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
+        asked = upstream.ask(head.encode() + body)
+        try:
+            answer = await asked
+        finally:
+            upstream.give_up(asked)
+        if isinstance(answer, Stream):
+            answer.upstream.abort()
+        if isinstance(answer, Stream) or answer.status != 200:
+            raise ClusterError(f"{holder.address} answers {answer.status}")
+        return answer.body
 
     async def close(self) -> None:
         """Take no more requests, and end what is passed on."""

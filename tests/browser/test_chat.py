@@ -1,8 +1,10 @@
 """The chat example: two people in two windows, each over another transport."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cluster.redis_server import RedisServer
 from conftest import Chromium
 from programs import Ended, ServerProgram
 from selenium.webdriver.common.by import By
@@ -84,3 +86,29 @@ def test_two_people_talk_over_two_transports(
     # Ann's page may have tried to come back.
     chromium.complaints()
     assert ended == Ended(status=0, output="", errors="")
+
+
+def test_two_people_talk_by_way_of_two_nodes(chromium: Chromium, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as redis:
+        programs = [ServerProgram("examples/chat/server.py", "--port", "0", "--redis", redis.url) for _ in range(2)]
+        try:
+            one, two = (f"http://localhost:{program.ports[0]}/chat/" for program in programs)
+            ann = Person(chromium, one, "Ann", "websocket")
+            ann.sees("Connected over websocket")
+            bob = Person(chromium, two, "Ann", "xhr-streaming")
+            bob.sees("“Ann” is taken, so you are “Ann 2”.")
+            bob.sees("Online (2)")
+            ann.sees("Ann 2 came in.")
+            ann.sees("Online (2)")
+            bob.says("Hello from the other one!")
+            ann.sees("Ann 2 Hello from the other one!")
+            ann.says("Hello there!")
+            bob.sees("Ann Hello there!")
+            bob.click("leave")
+            ann.sees("Ann 2 left.")
+            ann.sees("Online (1)")
+            assert chromium.complaints() == []
+            chromium.close_windows([ann.window, bob.window])
+        finally:
+            ends = [program.stop() for program in programs]
+        assert ends == [Ended(status=0, output="", errors="")] * 2

@@ -11,7 +11,7 @@ from application import Echo
 from client import Client, Response, within
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster.listener import WHOIS, Listener, is_private, open_sockets, split_address
+from sockjs_tornado.cluster.listener import CALLS, WHOIS, Listener, is_private, open_sockets, split_address
 from sockjs_tornado.cluster.ownership import Place
 from sockjs_tornado.cluster.signing import FIELD, Caller, Signer
 from sockjs_tornado.exceptions import ClusterError, ConfigurationError
@@ -171,10 +171,10 @@ async def test_what_is_signed_is_answered(running: Running) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "HEAD", "PUT", "FOO"])
-@pytest.mark.parametrize("uri", [SESSION, "/echo/000/abc/xhr_send", "/echo/000/abc/jsonp?c=cb", WHOIS])
+@pytest.mark.parametrize("uri", [SESSION, "/echo/000/abc/xhr_send", "/echo/000/abc/jsonp?c=cb", WHOIS, f"{CALLS}upper"])
 async def test_what_is_not_signed_is_not(running: Running, method: str, uri: str) -> None:
     response = await running.ask(method, uri, body=b"")
-    if uri == WHOIS and method != "GET":
+    if uri.startswith("/-/") and method == "FOO":
         assert response.status == 405
     else:
         assert (response.status, response[FIELD]) == (403, "forged")
@@ -219,6 +219,13 @@ async def test_what_is_for_another_node(running: Running) -> None:
 async def test_who_is_there(running: Running) -> None:
     response = await running.ask("GET", WHOIS, running.sign("GET", WHOIS, to=""))
     assert (response.status, response[FIELD]) == (204, "b")
+
+
+async def test_what_nodes_have_each_other_do(running: Running) -> None:
+    running.listener.calls["upper"] = bytes.upper
+    for name, body, answer in [("upper", b"x", (200, b"X")), ("upper", b"", (200, b"")), ("lower", b"x", (404, b""))]:
+        response = await running.ask("POST", CALLS + name, running.sign("POST", CALLS + name, body), body=body)
+        assert (response.status, response.body) == answer
 
 
 @pytest.mark.parametrize("uri", ["/", "/echo", "/echo/info", "/echo/websocket", "/echo/000/abc/websocket", "/x"])

@@ -40,6 +40,14 @@ http {{
 """
 
 
+#: What an HAProxy of a test does not do, and what it does instead.
+HAPROXY_HERE = (
+    # Only root may become somebody else.
+    ("    user haproxy\n    group haproxy\n", ""),
+    # Not everybody may have so many file descriptors.
+    ("maxconn 20000\n", "maxconn 400\n"),
+)
+
 _NGINX_CHOICES = {"path": "sockjs_by_path", "cookie": "$sockjs_by_cookie"}
 
 
@@ -181,10 +189,7 @@ def haproxy_configuration(
         )
     return substitute(
         text,
-        # Only root may become somebody else.
-        ("    user haproxy\n    group haproxy\n", ""),
-        # Not everybody may have so many file descriptors.
-        ("maxconn 20000\n", "maxconn 400\n"),
+        *HAPROXY_HERE,
         # A machine that has too much to do shall not count as down.
         (" check\n", " check inter 60s\n"),
         ("bind :80\n", f"bind 127.0.0.1:{port}{tls}\n"),
@@ -216,15 +221,22 @@ def proxy(
     """
     with reserved_port() as port:
         if kind == "haproxy":
-            file = directory / "haproxy.cfg"
             text = substitute((DEPLOY / "haproxy.cfg").read_text(), *changes)
-            file.write_text(haproxy_configuration(text, sticky, port, servers, certificate))
-            command = [find_daemon("haproxy"), "-db", "-f", str(file)]
+            text = haproxy_configuration(text, sticky, port, servers, certificate)
         else:
             text = substitute((DEPLOY / "nginx.conf").read_text(), *changes)
-            (directory / "sockjs.conf").write_text(nginx_configuration(text, sticky, port, servers, certificate))
-            file = directory / "nginx.conf"
-            file.write_text(_NGINX.format(directory=directory))
-            command = [find_daemon("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(file)]
-        with daemon(port, command, complaints):
+            text = nginx_configuration(text, sticky, port, servers, certificate)
+        with daemon(port, command(kind, text, directory), complaints):
             yield port
+
+
+def command(kind: str, text: str, directory: Path) -> list[str]:
+    """Return what runs a proxy with a configuration, which is written into a directory."""
+    if kind == "haproxy":
+        file = directory / "haproxy.cfg"
+        file.write_text(text)
+        return [find_daemon("haproxy"), "-db", "-f", str(file)]
+    (directory / "sockjs.conf").write_text(text)
+    file = directory / "nginx.conf"
+    file.write_text(_NGINX.format(directory=directory))
+    return [find_daemon("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(file)]

@@ -1,0 +1,72 @@
+"""One of several SockJS processes that answer for each other's sessions, and whose rooms are one, by way of Redis."""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from tornado.web import Application
+
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.exceptions import SockJSError
+from sockjs_tornado.serving import bind_sockets, serve
+
+
+class Echo(SockJSConnection):
+    """Sends every message back."""
+
+    async def on_message(self, message: str) -> None:
+        await self.send(message)
+
+
+class Everybody(SockJSConnection):
+    """Sends every message to all, whatever process they are connected to."""
+
+    def on_open(self, info: ConnectionInfo) -> None:
+        self.join("everybody")
+
+    def on_message(self, message: str) -> None:
+        self.session.server.publish("everybody", message)
+
+
+async def main(host: str, port: int, redis: str, advertise: str) -> None:
+    """Serve until SIGINT or SIGTERM, then tell every client, over some seconds, to come again."""
+    # Not on the command line, which everybody on this host can read.
+    cluster = RedisCluster(redis, advertise=advertise, secret=os.environ.get("SOCKJS_SECRET"))
+    routers = [
+        SockJSRouter(Echo, "/sockjs/echo", cluster=cluster),
+        SockJSRouter(Everybody, "/sockjs/everybody", cluster=cluster),
+    ]
+    urls = [url for router in routers for url in router.urls]
+    # The proxy keeps the access log. It is refused while the process drains, which is nothing to complain of.
+    application = Application(urls, log_function=lambda handler: None)
+    async with cluster:
+        # xheaders: the client's address is the one that the proxy tells. So nobody but the proxy may come here.
+        sockets = bind_sockets(port, host)
+        print(f"Listening on http://{host}:{port}", flush=True)
+        await serve(application, routers, sockets, xheaders=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="where the proxy finds it (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8081, help="the same (default: %(default)s)")
+    parser.add_argument(
+        "--redis",
+        metavar="URL",
+        default=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        help="(default: REDIS_URL in the environment, or this host's)",
+    )
+    parser.add_argument(
+        "--advertise",
+        metavar="URL",
+        help="where the other processes find it, which is no business of the proxy's "
+        "(default: http://127.0.0.1:9081 for port 8081, and so on)",
+    )
+    options = parser.parse_args()
+    advertise = options.advertise or f"http://127.0.0.1:{options.port + 1000}"
+    try:
+        asyncio.run(main(options.host, options.port, options.redis, advertise))
+    except SockJSError as error:
+        sys.exit(str(error))

@@ -1,0 +1,137 @@
+"""The page of the recovery example: it gets what it has missed, says where some is lost, and fits on a phone."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster.redis_server import RedisServer
+from conftest import Chromium
+from programs import Ended, ServerProgram
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
+
+from sockjs_tornado.cluster import Publisher
+
+pytestmark = pytest.mark.browser
+
+# Beside a scroll bar there would be less room.
+FITS = "const root = document.documentElement; return [root.clientWidth, root.scrollWidth <= root.clientWidth]"
+COLOURS = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+
+#: Messages that Redis keeps.
+HISTORY = 5
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def publisher(redis_server: RedisServer) -> Iterator[Publisher]:
+    with Publisher(redis_server.url) as publisher:
+        yield publisher
+
+
+@pytest.fixture
+def page(redis_server: RedisServer) -> Iterator[str]:
+    """The address of the example's page, where nothing ticks but what a test publishes."""
+    program = ServerProgram("examples/recovery/server.py", "--port", "0", "--redis", redis_server.url, "--every", "0")
+    yield f"http://localhost:{program.ports[0]}/recovery/"
+    assert program.stop() == Ended(status=0, output="", errors="")
+
+
+def tick(publisher: Publisher, *numbers: int) -> None:
+    """Publish ticks."""
+    for number in numbers:
+        publisher.publish("ticks", {"tick": number}, history=HISTORY)
+
+
+def lines(chromium: Chromium) -> list[str]:
+    """Return what the page lists."""
+    found = chromium.driver.find_elements(By.CSS_SELECTOR, "#log p")
+    return [re.sub(r"\s+", " ", line.text) for line in found]
+
+
+def cut(chromium: Chromium, pause: str) -> None:
+    """Press the button."""
+    Select(chromium.driver.find_element(By.ID, "pause")).select_by_visible_text(pause)
+    chromium.driver.find_element(By.ID, "cut").click()
+
+
+def test_what_was_missed_is_recovered_or_said_to_be_lost(chromium: Chromium, page: str, publisher: Publisher) -> None:
+    tick(publisher, 1, 2)
+    window = chromium.open(page)
+    chromium.sees("Connected over websocket")
+    tick(publisher, 3)
+    chromium.sees("Tick 3")
+    assert lines(chromium) == ["#1 Tick 1 history", "#2 Tick 2 history", "#3 Tick 3"]
+
+    cut(chromium, "5 s")
+    chromium.sees("Not connected (cut), back in 5 s")
+    tick(publisher, 4, 5)
+    chromium.sees("Tick 5")
+    tick(publisher, 6)
+    chromium.sees("Tick 6")
+    missed = ["Here the connection was cut.", "#4 Tick 4 recovered", "#5 Tick 5 recovered", "#6 Tick 6"]
+    assert lines(chromium)[3:] == missed
+    chromium.sees("Recovered\n2")
+    chromium.sees("Losses\n0")
+
+    cut(chromium, "5 s")
+    tick(publisher, *range(7, 14))
+    chromium.sees("Tick 13")
+    kept = [f"#{number} Tick {number} recovered" for number in range(9, 14)]
+    lost = "Some ticks are lost: the server does not have them any more."
+    assert lines(chromium)[7:] == ["Here the connection was cut.", lost, *kept]
+    chromium.sees("Losses\n1")
+    assert chromium.complaints() == []
+    chromium.close_windows([window])
+
+
+def test_when_redis_begins_anew_the_page_says_so_and_goes_on(
+    chromium: Chromium, redis_server: RedisServer, publisher: Publisher
+) -> None:
+    program = ServerProgram("examples/recovery/server.py", "--port", "0", "--redis", redis_server.url, "--every", "0")
+    try:
+        tick(publisher, 1)
+        window = chromium.open(f"http://localhost:{program.ports[0]}/recovery/")
+        chromium.sees("Tick 1")
+        redis_server.kill()
+        redis_server.start()
+        chromium.sees("Losses\n1")
+        publisher.close()
+        tick(publisher, 2)
+        chromium.sees("Tick 2")
+        assert lines(chromium)[2:] == ["#1 Tick 2"]
+        assert chromium.complaints() == []
+        chromium.close_windows([window])
+    finally:
+        ended = program.stop()
+    assert (ended.status, ended.output) == (0, "")
+    assert "connecting again" in ended.errors
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_on_a_phone(chromium: Chromium, page: str, publisher: Publisher, scheme: str) -> None:
+    tick(publisher, 1)
+    window = chromium.open(page)
+    driver = chromium.driver
+    narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    scheme_of_pages = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme_of_pages})
+    chromium.sees("Connected over websocket")
+    chromium.sees("Tick 1")
+    assert driver.execute_script(FITS) == [420, True]
+    ink, paper = driver.execute_script(COLOURS)
+    assert (brightness(ink) > brightness(paper)) == (scheme == "dark")
+    assert chromium.complaints() == []
+    chromium.close_windows([window])
+
+
+def brightness(colour: str) -> int:
+    """Return how bright a colour of CSS is, more or less."""
+    return sum(map(int, re.findall(r"\d+", colour)[:3]))

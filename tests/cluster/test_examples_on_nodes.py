@@ -1,0 +1,248 @@
+"""The examples that are nodes of a cluster when they are told to: the test server, and the chat."""
+
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client import RECEIVING, WAIT, Client, Connect, peer, within
+from deployment.proxies import reserved_port
+from programs import ROOT, ServerProgram
+
+from sockjs_tornado.client import SockJSClient, connect
+
+from .redis_server import RedisServer
+
+SECRET = "what the nodes have in common"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+class Nodes:
+    """Two servers of an example.
+
+    Attributes:
+        ports: Where they listen.
+        complaints: Texts of which one has to be in each line that they log.
+    """
+
+    def __init__(self, programs: list[ServerProgram]) -> None:
+        self.programs = programs
+        self.ports = [program.ports[0] for program in programs]
+        self.complaints: list[str] = []
+
+
+@pytest.fixture
+def nodes(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    """Two servers of the example that the parameter names, which must end well and complain of nothing unexpected."""
+    with contextlib.ExitStack() as life, pytest.MonkeyPatch.context() as patch:
+        # One of the two ways to tell it.
+        patch.setenv("SOCKJS_SECRET", SECRET)
+        programs = []
+        for more in ((), ("--secret", SECRET)):
+            address = f"http://127.0.0.1:{life.enter_context(reserved_port())}"
+            arguments = ("--port", "0", "--redis", redis.url, "--advertise", address, *more)
+            programs.append(ServerProgram(request.param, *arguments))
+            life.callback(programs[-1].stop)
+        nodes = Nodes(programs)
+        yield nodes
+        for program in programs:
+            program.ask_to_stop()
+        for program in programs:
+            status, output, errors = program.stop()
+            left = [line for line in errors.splitlines() if not any(text in line for text in nodes.complaints)]
+            assert (status, output, left) == (0, "", [])
+
+
+def connecting(*ports: int) -> tuple[Connect, list[Client]]:
+    """Return what connects to ports, one after the other, and all the connections that it has made."""
+    turns = itertools.cycle(ports)
+    made: list[Client] = []
+
+    async def connect_in_turn() -> Client:
+        made.append(await Client.connect(next(turns)))
+        return made[-1]
+
+    return connect_in_turn, made
+
+
+@pytest.mark.parametrize("nodes", ["examples/test_server.py"], indirect=True)
+class TestTestServer:
+    @pytest.mark.parametrize("transport", RECEIVING)
+    async def test_each_node_answers_for_sessions_of_the_other(self, nodes: Nodes, transport: str) -> None:
+        connect_in_turn, made = connecting(*nodes.ports)
+        client = peer(transport, connect_in_turn, prefix="/echo")
+        assert await client.frame() == "o"
+        for number in range(20):
+            await client.send(f"message {number}")
+            assert await client.message() == f"message {number}"
+        assert len(made) >= 2
+        for connection in made:
+            connection.writer.transport.abort()
+
+    async def test_what_is_broadcast_on_one_is_heard_on_both(self, nodes: Nodes) -> None:
+        async with contextlib.AsyncExitStack() as life:
+            clients = [
+                await life.enter_async_context(connect(f"http://127.0.0.1:{port}/broadcast", transports=[transport]))
+                for port in nodes.ports
+                for transport in ("websocket", "xhr_streaming", "xhr")
+            ]
+            for number in range(len(clients)):
+                await clients[number].send(str(number))
+                # Who has come first hears all; who comes last may have come too late for others.
+                assert await within(clients[number].recv()) is not None
+            await clients[0].send("the end")
+            for client in clients:
+                while await within(client.recv()) != "the end":
+                    pass
+
+
+def run(*arguments: str) -> str:
+    """Run what cannot start, and return its last words: one line."""
+    command = [sys.executable, *arguments, "--port", "0"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    return ended.stderr
+
+
+@pytest.mark.parametrize("script", ["test_server.py", "chat/server.py", "recovery/server.py"])
+class TestWhatCannotBe:
+    def test_no_redis(self, script: str) -> None:
+        with reserved_port() as nobody:
+            assert str(nobody) in run(f"examples/{script}", "--redis", f"redis://127.0.0.1:{nobody}")
+
+    def test_another_url(self, script: str) -> None:
+        assert "http://example.com" in run(f"examples/{script}", "--redis", "http://example.com")
+
+    def test_no_secret(self, redis: RedisServer, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SOCKJS_SECRET", raising=False)
+        with reserved_port() as port:
+            more = ("--redis", redis.url, "--advertise", f"http://127.0.0.1:{port}")
+            assert "secret" in run(f"examples/{script}", *more)
+
+    def test_an_address_that_is_taken(self, redis: RedisServer, script: str) -> None:
+        with reserved_port() as port:
+            more = ("--redis", redis.url, "--advertise", f"http://127.0.0.1:{port}", "--secret", SECRET)
+            program = ServerProgram(f"examples/{script}", "--port", "0", *more)
+            try:
+                assert str(port) in run(f"examples/{script}", *more)
+            finally:
+                assert program.stop() == (0, "", "")
+
+
+@pytest.mark.parametrize("script", ["test_server.py", "chat/server.py"])
+def test_where_no_cluster_is_nothing_is_advertised(script: str) -> None:
+    assert "--redis" in run(f"examples/{script}", "--advertise", "http://127.0.0.1:9001")
+
+
+class Person:
+    """Somebody in the chat.
+
+    Attributes:
+        client: The connection.
+    """
+
+    def __init__(self, client: SockJSClient) -> None:
+        self.client = client
+
+    async def hears(self, kind: str) -> Any:
+        """Return the next message of a kind; all others are passed over, but for complaints."""
+        while True:
+            message = await within(self.client.recv())
+            if message["type"] == kind:
+                return message
+            assert message["type"] != "error", message
+
+    async def next(self) -> Any:
+        """Return the next message."""
+        return await within(self.client.recv())
+
+    async def enters(self, name: str, token: str = "") -> Any:
+        """Ask for a name, and return the answer."""
+        request = {"type": "enter", "name": name, "token": token or f"{name} in a window of its own"}
+        await self.client.send(json.dumps(request))
+        return await self.hears("welcome")
+
+    async def says(self, text: str) -> None:
+        """Say something."""
+        await self.client.send(json.dumps({"type": "say", "text": text}))
+
+
+@pytest.mark.parametrize("nodes", ["examples/chat/server.py"], indirect=True)
+class TestChat:
+    @pytest.fixture
+    async def comes(self, nodes: Nodes) -> AsyncIterator[Any]:
+        """Return a function that has somebody come to one of the nodes."""
+        async with contextlib.AsyncExitStack() as life:
+
+            async def come(node: int) -> Person:
+                url = f"http://127.0.0.1:{nodes.ports[node]}/chat/sockjs"
+                return Person(await life.enter_async_context(connect(url)))
+
+            yield come
+
+    async def test_people_on_two_nodes_see_and_hear_each_other(self, nodes: Nodes, comes: Any) -> None:
+        ann, bob = await comes(0), await comes(1)
+        assert await ann.enters("Ann") == {"type": "welcome", "name": "Ann", "people": ["Ann"]}
+        welcome = await bob.enters("Bob")
+        assert (welcome["name"], sorted(welcome["people"])) == ("Bob", ["Ann", "Bob"])
+        assert await ann.next() == {"type": "entered", "name": "Bob"}
+        await bob.says("Hello Ann!")
+        for person in (ann, bob):
+            assert await person.next() == {"type": "said", "name": "Bob", "text": "Hello Ann!"}
+        await ann.says("Hello Bob!")
+        for person in (ann, bob):
+            assert await person.next() == {"type": "said", "name": "Ann", "text": "Hello Bob!"}
+        await bob.client.close()
+        assert await ann.next() == {"type": "left", "name": "Bob"}
+        assert (await (await comes(1)).enters("Eve"))["people"] == ["Ann", "Eve"]
+
+    async def test_a_name_that_is_taken_on_one_node_is_taken_on_both(self, nodes: Nodes, comes: Any) -> None:
+        ann, other = await comes(0), await comes(1)
+        await ann.enters("Ann")
+        assert (await other.enters("ANN"))["name"] == "ANN 2"
+        assert await ann.next() == {"type": "entered", "name": "ANN 2"}
+
+    async def test_a_window_that_comes_back_on_another_node_takes_its_name_over(self, nodes: Nodes, comes: Any) -> None:
+        bob, before, again = await comes(0), await comes(0), await comes(1)
+        await bob.enters("Bob")
+        await before.enters("Ann", "the token of one window")
+        assert await bob.next() == {"type": "entered", "name": "Ann"}
+        welcome = await again.enters("ann", "the token of one window")
+        assert (welcome["name"], sorted(welcome["people"])) == ("Ann", ["Ann", "Bob"])
+        # The connection that it had is given up, and the others hear of none of it.
+        await before.client.close()
+        await again.says("I am back")
+        assert await bob.next() == {"type": "said", "name": "Ann", "text": "I am back"}
+        await again.client.close()
+        assert await bob.next() == {"type": "left", "name": "Ann"}
+
+    async def test_without_redis_each_node_goes_on_alone_and_tells_all_when_it_is_back(
+        self, nodes: Nodes, redis: RedisServer, comes: Any
+    ) -> None:
+        nodes.complaints = ["connecting again", "did not reach other nodes"]
+        ann, bob = await comes(0), await comes(1)
+        await ann.enters("Ann")
+        await bob.enters("Bob")
+        assert await ann.next() == {"type": "entered", "name": "Bob"}
+        redis.kill()
+        carl = await comes(0)
+        assert sorted((await carl.enters("Carl"))["people"]) == ["Ann", "Carl"]
+        assert await ann.next() == {"type": "entered", "name": "Carl"}
+        await carl.says("Is anybody there?")
+        assert (await ann.next())["text"] == "Is anybody there?"
+        redis.start()
+        for person in (ann, bob, carl):
+            assert sorted((await person.hears("welcome"))["people"]) == ["Ann", "Bob", "Carl"]
+        await bob.says("There you are")
+        assert (await carl.hears("said"))["text"] == "There you are"

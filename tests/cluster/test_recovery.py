@@ -1,0 +1,341 @@
+"""`examples/recovery`: clients that lose their connections again and again miss nothing, or are told that they have."""
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client import WAIT, within
+from client_package.conftest import Link
+from deployment.proxies import reserved_port
+from programs import ROOT, ServerProgram
+
+from sockjs_tornado.client import Backoff, connect
+from sockjs_tornado.cluster import Publisher
+from sockjs_tornado.exceptions import ClusterUnavailable
+
+from .redis_server import RedisServer
+
+ROOM = "ticks"
+SECRET = "what the nodes have in common"
+#: A history that holds all of a test's messages.
+ALL = 10_000
+
+
+def example_client() -> Any:
+    """Return the module of the example's client."""
+    path = ROOT / "examples/recovery/client.py"
+    spec = importlib.util.spec_from_file_location("recovery_client", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+recovery = example_client()
+
+
+class Nodes:
+    """Two servers of the example, and the Redis where they meet.
+
+    Attributes:
+        redis: The Redis.
+        ports: Where the servers listen.
+        complaints: Texts of which one has to be in each line that they log.
+    """
+
+    def __init__(self, redis: RedisServer, ports: list[int]) -> None:
+        self.redis = redis
+        self.ports = ports
+        # What is sent to a session that has ended in that moment is refused, and so is, without Redis, what is sent to
+        # one of which nobody can tell who has it.
+        self.complaints = ["404 POST /recovery/sockjs/", "503 POST /recovery/sockjs/"]
+
+    def publish(self, *numbers: int, history: int = ALL) -> None:
+        """Publish numbers, as a program that serves nobody."""
+        with Publisher(self.redis.url) as publisher:
+            for number in numbers:
+                publisher.publish(ROOM, {"tick": number}, history=history)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """Run them; they must end well, and complain of nothing unexpected."""
+    with contextlib.ExitStack() as life:
+        redis = life.enter_context(RedisServer(tmp_path))
+        programs = []
+        for _ in range(2):
+            address = f"http://127.0.0.1:{life.enter_context(reserved_port())}"
+            arguments = ("--port", "0", "--redis", redis.url, "--advertise", address, "--secret", SECRET)
+            program = ServerProgram("examples/recovery/server.py", *arguments, "--every", "0")
+            life.callback(program.stop)
+            programs.append(program)
+        nodes = Nodes(redis, [program.ports[0] for program in programs])
+        yield nodes
+        for program in programs:
+            status, output, errors = program.stop()
+            left = [line for line in errors.splitlines() if not any(text in line for text in nodes.complaints)]
+            assert (status, output, left) == (0, "", [])
+
+
+class Roundabout(Link):
+    """A link that takes each connection to another node, by chance."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self._ports = ports
+        super().__init__(0)
+
+    @property
+    def _target(self) -> int:
+        return random.choice(self._ports)
+
+    @_target.setter
+    def _target(self, port: int) -> None:
+        pass
+
+
+class Reader:
+    """Somebody who follows the room over a link of its own.
+
+    Attributes:
+        link: The link.
+        heard: The numbers, in the order in which they came, and "lost" where it was told so.
+        ways: How they came.
+    """
+
+    def __init__(self, ports: list[int]) -> None:
+        self.link = Roundabout(ports)
+        self.heard: list[Any] = []
+        self.ways: set[str] = set()
+        self._changed = asyncio.Event()
+
+    def _note(self, what: Any) -> None:
+        self.heard.append(what)
+        self._changed.set()
+
+    def _message(self, data: Any, offset: int, how: str) -> None:
+        self.ways.add(how)
+        self._note(data["tick"])
+
+    @contextlib.asynccontextmanager
+    async def reading(self, transport: str) -> AsyncIterator["Reader"]:
+        """Follow while the context is open."""
+        await self.link.listen()
+        self.follower = recovery.Follower(ROOM, self._message, lambda: self._note("lost"))
+        url = f"http://127.0.0.1:{self.link.port}/recovery/sockjs"
+        backoff = Backoff(initial=0.02, maximum=0.2)
+        try:
+            async with connect(
+                url, transports=[transport], transport_timeout=20, reconnect=backoff, on_reconnect=self.follower.ask
+            ) as client:
+                running = asyncio.ensure_future(self.follower.run(client))
+                yield self
+                await client.close()
+                await within(running)
+        finally:
+            await self.link.end()
+
+    async def until_last(self, what: Any) -> None:
+        """Wait until this is what was heard last."""
+        async with asyncio.timeout(WAIT):
+            while self.heard[-1:] != [what]:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until_followed(self) -> None:
+        """Wait for the answer to the first question."""
+        async with asyncio.timeout(WAIT):
+            while self.follower.position is None:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+
+
+Read = Callable[[str], Awaitable[Reader]]
+
+
+@pytest.fixture
+async def read(nodes: Nodes) -> AsyncIterator[Read]:
+    """Return a function that has somebody follow the room: `reader = await read("websocket")`."""
+    async with contextlib.AsyncExitStack() as life:
+
+        async def begin(transport: str) -> Reader:
+            return await life.enter_async_context(Reader(nodes.ports).reading(transport))
+
+        yield begin
+
+
+async def disturb(readers: list[Reader], publishing: asyncio.Future[None], also: Callable[[], object]) -> int:
+    """Cut one connection after the other while something is published; return how many times."""
+    cuts = 0
+    while not publishing.done():
+        await asyncio.sleep(random.uniform(0.01, 0.15))
+        random.choice(readers).link.cut()
+        also()
+        cuts += 1
+    await publishing
+    return cuts
+
+
+async def publish_slowly(nodes: Nodes, count: int) -> None:
+    """Publish numbers from 2 on, in bursts of all sizes."""
+    number = 2
+    while number <= count:
+        burst = range(number, min(number + random.randint(1, 20), count + 1))
+        with contextlib.suppress(ClusterUnavailable):
+            await asyncio.to_thread(nodes.publish, *burst)
+        number = burst.stop
+        await asyncio.sleep(random.uniform(0, 0.05))
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
+async def test_whoever_loses_the_connection_at_random_gets_each_message_once_and_in_order(
+    nodes: Nodes, read: Read, transport: str
+) -> None:
+    nodes.publish(1)
+    readers = [await read(transport) for _ in range(4)]
+    for reader in readers:
+        await reader.until_last(1)
+    publishing = asyncio.ensure_future(publish_slowly(nodes, 1000))
+    assert await disturb(readers, publishing, also=lambda: None) >= 3
+    for reader in readers:
+        await reader.until_last(1000)
+        assert reader.heard == list(range(1, 1001))
+    assert {"live", "recovered"} <= {way for reader in readers for way in reader.ways}
+
+
+async def test_nor_is_anything_lost_when_the_servers_lose_redis(nodes: Nodes, read: Read) -> None:
+    nodes.complaints.append("connecting again")
+    nodes.publish(1)
+    readers = [await read(transport) for transport in ("websocket", "xhr_streaming", "xhr")]
+    for reader in readers:
+        await reader.until_last(1)
+    publishing = asyncio.ensure_future(publish_slowly(nodes, 1000))
+    kinds = itertools.cycle(["pubsub", "normal"])
+
+    def cut_redis() -> None:
+        nodes.redis.command("CLIENT", "KILL", "TYPE", next(kinds))
+
+    assert await disturb(readers, publishing, also=cut_redis) >= 3
+    nodes.publish(1001)
+    # What was published when the publisher lost Redis, too, may have come there or not.
+    late = await read("websocket")
+    await late.until_last(1001)
+    assert len(late.heard) > 500
+    for reader in readers:
+        await reader.until_last(1001)
+        assert reader.heard == late.heard
+
+
+async def away(reader: Reader) -> None:
+    """Cut a reader's connection, and let it make no other."""
+    await reader.link.refuse()
+    reader.link.cut()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+async def test_who_was_away_for_longer_than_the_history_is_told_of_the_loss(
+    nodes: Nodes, read: Read, transport: str
+) -> None:
+    nodes.publish(1)
+    reader = await read(transport)
+    await reader.until_last(1)
+    nodes.publish(2, 3)
+    await reader.until_last(3)
+    await away(reader)
+    nodes.publish(*range(4, 8), history=5)
+    await reader.link.listen()
+    await reader.until_last(7)
+    assert reader.heard == [1, 2, 3, 4, 5, 6, 7]
+    await away(reader)
+    nodes.publish(*range(8, 20), history=5)
+    await reader.link.listen()
+    await reader.until_last(19)
+    nodes.publish(20)
+    await reader.until_last(20)
+    assert reader.heard[7:] == ["lost", 15, 16, 17, 18, 19, 20]
+
+
+async def test_whoever_is_there_when_redis_begins_anew_is_told_of_the_loss(nodes: Nodes, read: Read) -> None:
+    nodes.complaints.append("connecting again")
+    nodes.publish(1, 2, 3)
+    readers = [await read(transport) for transport in ("websocket", "xhr")]
+    for reader in readers:
+        await reader.until_last(3)
+    nodes.redis.kill()
+    nodes.redis.start()
+    for reader in readers:
+        await reader.until_last("lost")
+    nodes.publish(4, 5)
+    for reader in readers:
+        await reader.until_last(5)
+        assert reader.heard == [1, 2, 3, "lost", 4, 5]
+
+
+async def test_whoever_is_away_when_redis_begins_anew_is_told_of_the_loss(nodes: Nodes, read: Read) -> None:
+    nodes.complaints.append("connecting again")
+    nodes.publish(1, 2, 3)
+    reader = await read("websocket")
+    await reader.until_last(3)
+    await away(reader)
+    nodes.redis.kill()
+    nodes.redis.start()
+    # The offsets are those that it has had.
+    nodes.publish(4, 5, 6)
+    await reader.link.listen()
+    await reader.until_last(6)
+    assert reader.heard == [1, 2, 3, "lost", 4, 5, 6]
+
+
+async def test_who_comes_while_redis_is_away_is_served_when_it_is_back(nodes: Nodes, read: Read) -> None:
+    nodes.complaints.append("connecting again")
+    nodes.redis.kill()
+    reader = await read("websocket")
+    nodes.redis.start()
+    await reader.until_followed()
+    nodes.publish(1, 2)
+    await reader.until_last(2)
+    assert reader.heard == [1, 2]
+
+
+async def test_a_room_without_a_message_is_followed_from_the_first(nodes: Nodes, read: Read) -> None:
+    reader = await read("websocket")
+    await reader.until_followed()
+    nodes.publish(1, 2)
+    await reader.until_last(2)
+    assert reader.heard == [1, 2]
+    assert reader.ways == {"live"}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "hello",
+        "[" * 100_000,
+        '{"type": "follow", "room": "others", "id": 1}',
+        '{"type": "follow", "room": "ticks"}',
+        '{"type": "follow", "room": "ticks", "id": 1, "offset": 1}',
+        '{"type": "follow", "room": "ticks", "id": 1, "offset": true, "epoch": ""}',
+        '{"type": "follow", "room": "ticks", "id": 1, "offset": 1.5, "epoch": ""}',
+        '{"type": "follow", "room": "ticks", "id": 1, "offset": 1, "epoch": null}',
+    ],
+    ids=range(8),
+)
+async def test_what_makes_no_sense_is_refused(nodes: Nodes, request_: str) -> None:
+    async with connect(f"http://127.0.0.1:{nodes.ports[0]}/recovery/sockjs") as client:
+        await client.send(request_)
+        assert (await within(client.recv()))["type"] == "error"
+
+
+@pytest.mark.parametrize("offset", [-1, 10**30])
+async def test_a_position_that_cannot_be_is_one_of_a_loss(nodes: Nodes, offset: int) -> None:
+    nodes.publish(1)
+    async with connect(f"http://127.0.0.1:{nodes.ports[0]}/recovery/sockjs") as client:
+        await client.send(f'{{"type": "follow", "room": "ticks", "id": 7, "offset": {offset}, "epoch": "\\ud800"}}')
+        answer = await within(client.recv())
+        assert (answer["type"], answer["id"], answer["lost"]) == ("caught up", 7, True)
+        assert answer["messages"] == [[1, {"tick": 1}]]

@@ -1,0 +1,366 @@
+"""The cluster of `examples/deploy` behind HAProxy and nginx, which need not know of sessions, and one without Redis."""
+
+import asyncio
+import configparser
+import contextlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from client import POLLING, STREAMING, messages_of
+from cluster.redis_server import RedisServer
+from programs import ServerProgram
+
+from sockjs_tornado import Settings
+
+from .conftest import Visit
+from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, reserved_port, server, substitute
+from .visitor import TRANSPORTS, WEBSOCKETS, Visitor, exchange
+
+SERVER = str(DEPLOY / "cluster_server.py")
+HAPROXY = (DEPLOY / "haproxy_cluster.cfg").read_text()
+NGINX = (DEPLOY / "nginx_cluster.conf").read_text()
+UNIT = (DEPLOY / "sockjs-cluster@.service").read_text()
+README = (DEPLOY / "README.md").read_text()
+
+#: What the configurations say.
+NODE_PORTS = (8081, 8082, 8083)
+
+#: Proxies, and where they send the requests of a session.
+FRONTS = [(kind, how) for kind in ("haproxy", "nginx") for how in ("anywhere", "by_session")]
+
+#: What proxies say of processes that are no longer there.
+COMPLAINTS = (" is DOWN", " is stopping", "(111: Connection refused)", "upstream server temporarily disabled")
+
+MESSAGES = [f"message {number} ☃" for number in range(30)]
+EVERYBODY = "/sockjs/everybody"
+
+
+@contextlib.contextmanager
+def node(redis: RedisServer, *arguments: str) -> Iterator[tuple[ServerProgram, int]]:
+    """Run one process of a cluster, and give its port."""
+    with reserved_port() as port, reserved_port() as private, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOCKJS_SECRET", "what the nodes have in common")
+        more = ("--port", str(port), "--redis", redis.url, "--advertise", f"http://127.0.0.1:{private}")
+        with server(*more, *arguments, script=SERVER) as program:
+            assert program.ports == [port]
+            yield program, port
+
+
+def haproxy_configuration(how: str, port: int, nodes: list[int]) -> str:
+    """Put a test's ports into HAProxy's configuration."""
+    pairs = [(f"127.0.0.1:{old}", f"127.0.0.1:{new}") for old, new in zip(NODE_PORTS, nodes, strict=True)]
+    if how == "by_session":
+        pairs.append(("#use_backend by_session", "use_backend by_session"))
+    return substitute(HAPROXY, *HAPROXY_HERE, ("bind :80\n", f"bind 127.0.0.1:{port}\n"), *pairs)
+
+
+def nginx_configuration(how: str, port: int, nodes: list[int]) -> str:
+    """Put a test's ports into nginx's configuration."""
+    pairs = [(f"127.0.0.1:{old}", f"127.0.0.1:{new}") for old, new in zip(NODE_PORTS, nodes, strict=True)]
+    if how == "by_session":
+        pairs.append(("proxy_pass http://sockjs_anywhere;", "proxy_pass http://sockjs_by_session;"))
+    return substitute(NGINX, ("listen 80;", f"listen 127.0.0.1:{port};"), *pairs)
+
+
+@contextlib.contextmanager
+def proxy(kind: str, how: str, nodes: list[int], directory: Path, complaints: tuple[str, ...] = ()) -> Iterator[int]:
+    """Run HAProxy or nginx before three ports, and give its own."""
+    make = {"haproxy": haproxy_configuration, "nginx": nginx_configuration}[kind]
+    with reserved_port() as port, daemon(port, command(kind, make(how, port, nodes), directory), complaints):
+        yield port
+
+
+class Cluster(NamedTuple):
+    """Three processes, and a proxy before them."""
+
+    programs: list[ServerProgram]
+    ports: list[int]
+    front: int
+
+
+@contextlib.contextmanager
+def cluster(redis: RedisServer, kind: str, how: str, directory: Path, complaints: tuple[str, ...]) -> Iterator[Cluster]:
+    """Run a cluster."""
+    with contextlib.ExitStack() as life:
+        programs, ports = zip(*(life.enter_context(node(redis)) for _ in NODE_PORTS), strict=True)
+        front = life.enter_context(proxy(kind, how, list(ports), directory, complaints))
+        yield Cluster(list(programs), list(ports), front)
+        for program in programs:
+            # One after the other they would take their time.
+            program.ask_to_stop()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=FRONTS, ids="-".join)
+def running(
+    request: pytest.FixtureRequest, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A cluster behind one of the proxies."""
+    with cluster(redis, *request.param, tmp_path_factory.mktemp("cluster"), ()) as found:
+        yield found
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_each_message_comes_back_before_the_next_is_sent(running: Cluster, visit: Visit, transport: str) -> None:
+    visitor = await visit(transport, running.front).open()
+    for message in MESSAGES:
+        assert await exchange(visitor, message) == message
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_messages_sent_without_waiting_come_back_in_order(running: Cluster, visit: Visit, transport: str) -> None:
+    visitor = await visit(transport, running.front).open()
+    for start in range(0, len(MESSAGES), 10):
+        await visitor.send(*MESSAGES[start : start + 10])
+    assert [await visitor.message() for _ in MESSAGES] == MESSAGES
+
+
+@pytest.mark.parametrize("transport", [*POLLING, *STREAMING])
+async def test_a_session_is_one_session_at_every_process(running: Cluster, visit: Visit, transport: str) -> None:
+    visitor = await visit(transport, running.ports[0]).open()
+    for port in running.ports * 2:
+        await visit(transport, port, session=visitor.session).send(f"by way of {port}")
+        assert await visitor.message() == f"by way of {port}"
+
+
+async def test_what_one_says_all_hear_over_every_transport(running: Cluster, visit: Visit) -> None:
+    visitors = [await visit(transport, running.front, prefix=EVERYBODY).open() for transport in TRANSPORTS * 2]
+    heard: dict[Visitor, list[str]] = {visitor: [] for visitor in visitors}
+
+    async def hear(visitor: Visitor, text: str) -> None:
+        # Those of other processes come when they come.
+        while text not in heard[visitor]:
+            heard[visitor].append(await visitor.message())
+
+    for visitor in visitors:
+        # Who has heard itself is in the room; of what was said before, it may have missed some.
+        await visitor.send(f"I am {visitor.session}")
+        await hear(visitor, f"I am {visitor.session}")
+    await visitors[0].send("the end")
+    for number, visitor in enumerate(visitors):
+        for other in visitors[number + 1 :]:
+            await hear(visitor, f"I am {other.session}")
+        await hear(visitor, "the end")
+        assert len(set(heard[visitor])) == len(heard[visitor])
+
+
+@pytest.mark.parametrize("transport", [*POLLING, *STREAMING])
+async def test_a_session_belongs_to_the_address_that_opened_it(running: Cluster, visit: Visit, transport: str) -> None:
+    owner = await visit(transport, running.front, address="127.0.0.7").open()
+    for _ in running.ports:
+        thief = visit(transport, running.front, address="127.0.0.8", session=owner.session)
+        assert await thief.closed() == (1008, "Session was opened from another address")
+    assert await exchange(owner, "mine") == "mine"
+
+
+async def stop_one(found: Cluster, visitors: list[Visitor]) -> dict[Visitor, "asyncio.Future[str]"]:
+    """Have visitors listen, stop one of the processes, and return what each will hear."""
+    listening = {visitor: asyncio.ensure_future(visitor.frame()) for visitor in visitors}
+    for visitor in visitors:
+        await visitor.send("are you there?")
+    for visitor in visitors:
+        assert messages_of(await listening[visitor]) == ["are you there?"]
+        listening[visitor] = asyncio.ensure_future(visitor.frame())
+    found.programs[0].ask_to_stop()
+    assert await asyncio.to_thread(found.programs[0].stop) == (0, "", "")
+    return listening
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+async def test_when_a_process_is_stopped_its_clients_are_told_and_nobody_else_loses_anything(
+    redis: RedisServer, visit: Visit, tmp_path: Path, kind: str
+) -> None:
+    with cluster(redis, kind, "by_session", tmp_path, COMPLAINTS) as found:
+        visitors = [await visit(transport, found.front).open() for transport in TRANSPORTS[:-1] * 4]
+        listening = await stop_one(found, visitors)
+        told = [visitor for visitor in visitors if listening[visitor].done()]
+        assert 0 < len(told) < len(visitors)
+        for visitor in visitors:
+            if visitor in told:
+                assert await listening[visitor] == 'c[1012,"Service restart"]'
+                again = await visit(visitor.transport, found.front).open()
+                assert await exchange(again, "hello") == "hello"
+            else:
+                await visitor.send("and you?")
+                assert messages_of(await listening[visitor]) == ["and you?"]
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+async def test_when_a_process_is_stopped_those_whose_requests_it_had_passed_on_may_have_to_come_again(
+    redis: RedisServer, visit: Visit, tmp_path: Path, kind: str
+) -> None:
+    complaints = (*COMPLAINTS, "upstream prematurely closed connection")
+    with cluster(redis, kind, "anywhere", tmp_path, complaints) as found:
+        visitors = [await visit(transport, found.front).open() for transport in TRANSPORTS[:-1] * 4]
+        listening = await stop_one(found, visitors)
+        for visitor in visitors:
+            if not listening[visitor].done():
+                await visitor.send("and you?")
+            try:
+                heard = await listening[visitor]
+            except (OSError, asyncio.IncompleteReadError, AssertionError):
+                heard = "the proxy's, which had no answer"
+            if heard.startswith("a"):
+                assert messages_of(heard) == ["and you?"]
+            else:
+                again = await visit(visitor.transport, found.front).open()
+                assert await exchange(again, "hello") == "hello"
+
+
+# What the files promise each other.
+
+
+def unit() -> configparser.ConfigParser:
+    """Return the systemd unit; a name that comes twice is an error."""
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.read_string(UNIT)
+    return parser
+
+
+def test_the_unit_runs_that_server(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCKJS_SECRET", "what the nodes have in common")
+    monkeypatch.setenv("REDIS_URL", redis.url)
+    service = unit()["Service"]
+    python, script, *arguments = shlex.split(service["ExecStart"].replace("%i", "8081"))
+    assert python == f"{service['WorkingDirectory']}/.venv/bin/python"
+    assert script == f"{service['WorkingDirectory']}/{Path(SERVER).name}"
+    assert arguments == ["--port", "8081"]
+    assert int(service["TimeoutStopSec"]) > Settings().disconnect_delay
+    # For ever, however often it has failed.
+    assert unit()["Unit"]["StartLimitIntervalSec"] == "0"
+    assert service["Restart"] == "always"
+
+
+def test_without_redis_the_server_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCKJS_SECRET", "what the nodes have in common")
+    with reserved_port() as nobody:
+        ended = run(SERVER, "--redis", f"redis://127.0.0.1:{nobody}")
+    assert "Redis" in ended
+    assert str(nobody) in ended
+
+
+def test_without_a_secret_the_server_says_so(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOCKJS_SECRET", raising=False)
+    assert "secret" in run(SERVER, "--redis", redis.url)
+
+
+def test_all_files_speak_of_the_same_ports() -> None:
+    _, _, cluster = README.partition("## A cluster")
+    cluster, _, _ = cluster.partition("\n## ")
+    for text in (HAPROXY, NGINX, UNIT):
+        assert {int(port) for port in re.findall(r"\b8[0-9]{3}\b", text)} == set(NODE_PORTS)
+    assert {int(port) for port in re.findall(r"\b808[1-9]\b", cluster)} <= set(NODE_PORTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (HAPROXY, ["timeout client", "timeout server", "timeout tunnel", "timeout http-keep-alive"]),
+        (NGINX, ["proxy_read_timeout", "proxy_send_timeout"]),
+    ],
+    ids=["haproxy", "nginx"],
+)
+def test_proxies_have_more_patience_than_there_is_time_between_heartbeats(text: str, names: list[str]) -> None:
+    for name in names:
+        (seconds,) = re.findall(rf"^ +{name} ([0-9]+)s;?$", text, re.MULTILINE)
+        assert int(seconds) >= 2 * Settings().heartbeat_delay
+
+
+class TestCompose:
+    """What can be seen without Docker."""
+
+    @pytest.fixture
+    def compose(self) -> Any:
+        yaml = pytest.importorskip("yaml", reason="PyYAML comes with what the documentation is built by")
+        return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+    def test_it_runs_redis_three_nodes_and_haproxy(self, compose: Any) -> None:
+        assert list(compose["services"]) == ["redis", "node1", "node2", "node3", "haproxy"]
+
+    def test_each_node_advertises_itself(self, compose: Any) -> None:
+        for name in ("node1", "node2", "node3"):
+            assert compose["services"][name]["command"] == ["--advertise", f"http://{name}:9081"]
+
+    def test_haproxy_is_told_of_each_node(self, compose: Any) -> None:
+        haproxy = compose["services"]["haproxy"]
+        names = re.findall(r"\$\{(\w+)-127", HAPROXY)
+        assert set(names) == set(haproxy["environment"])
+        assert sorted(haproxy["environment"].values()) == [f"node{number}:8081" for number in (1, 2, 3)]
+        assert set(haproxy["depends_on"]) == {"node1", "node2", "node3"}
+        (volume,) = haproxy["volumes"]
+        assert (DEPLOY / volume.partition(":")[0]).is_file()
+
+    def test_its_image_is_made_of_files_that_are_there(self, compose: Any) -> None:
+        for name in ("node1", "node2", "node3"):
+            build = compose["services"][name]["build"]
+            root = DEPLOY / build["context"]
+            copied = re.findall(r"^COPY (.*) \S+$", build["dockerfile_inline"], re.MULTILINE)
+            for file in " ".join(copied).split():
+                assert (root / file).exists()
+
+    def test_nodes_have_the_time_to_see_their_clients_off(self, compose: Any) -> None:
+        for name in ("node1", "node2", "node3"):
+            grace = compose["services"][name]["stop_grace_period"]
+            assert int(grace.removesuffix("s")) > Settings().disconnect_delay
+
+    def test_no_image_is_another_registry_s(self, compose: Any) -> None:
+        images = [service["image"] for service in compose["services"].values()]
+        images += re.findall(r"FROM (\S+)", compose["x-node"]["build"]["dockerfile_inline"])
+        assert not [image for image in images if "/" in image]
+
+
+# `examples/unix_cluster.py`: four processes, one port, no Redis.
+
+
+@pytest.fixture(scope="module")
+def unix_port() -> Iterator[int]:
+    with server("--port", "0", script="examples/unix_cluster.py") as program:
+        (port,) = program.ports
+        yield port
+
+
+@pytest.mark.parametrize("transport", [name for name in TRANSPORTS if name != "rawwebsocket"])
+async def test_without_redis_each_session_is_in_one_process_whichever_is_asked(
+    unix_port: int, visit: Visit, transport: str
+) -> None:
+    seen = set()
+    for _ in range(12):
+        visitor = await visit(transport, unix_port, prefix="/echo/sockjs").open()
+        for message in MESSAGES[:5]:
+            assert await exchange(visitor, message) == message
+        process = await exchange(visitor, "where?")
+        seen.add(process)
+        if transport not in WEBSOCKETS:
+            for _ in range(4):
+                # Each on a connection of its own, which the kernel takes anywhere.
+                await visit(transport, unix_port, prefix="/echo/sockjs", session=visitor.session).send("where?")
+                assert await visitor.message() == process
+    # That all twelve are in one process is less likely than 1 in a million.
+    assert len(seen) > 1
+
+
+def run(script: str, *arguments: str) -> str:
+    """Run a server that cannot start, and return its last words: one line."""
+    with reserved_port() as port, reserved_port() as private:
+        command = [sys.executable, script, "--port", str(port), *arguments]
+        command += ["--advertise", f"http://127.0.0.1:{private}"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+    return ended.stderr
+
+
+@pytest.mark.parametrize("name", re.findall(r"\]\(([^:)#]+)\)", README))
+def test_the_files_that_the_page_leads_to_are_there(name: str) -> None:
+    assert (DEPLOY / name).exists()
