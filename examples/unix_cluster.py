@@ -4,7 +4,7 @@ Run `python examples/unix_cluster.py` and open the address it prints.
 
 All of them listen on one port, and the kernel spreads the connections among them (SO_REUSEPORT): the requests of one
 session come now to this process, now to that one. Each session belongs to one of them by its name, and the others pass
-on what is for it, by Unix sockets in a directory that is this user's alone. Rooms are not shared: those need Redis.
+on what is for it, by Unix sockets in a directory that is this user's alone. Rooms are the same in all of them.
 """
 
 import argparse

@@ -152,7 +152,16 @@ ALLOWED = {
     ),
     "cluster.signing": Allowed(),
     "cluster.slots": Allowed("cluster.ownership"),
-    "cluster.unix": Allowed("cluster.listener cluster.node cluster.slots exceptions", effects="os socket"),
+    "cluster.peers": Allowed(
+        "cluster.node cluster.ownership cluster.stats cluster.upstream exceptions logs protocol rooms",
+        effects="asyncio",
+        types="session",
+    ),
+    "cluster.unix": Allowed(
+        "cluster.listener cluster.node cluster.peers cluster.slots cluster.stats exceptions logs protocol rooms",
+        effects="os socket threading",
+        types="session",
+    ),
     "cluster.upstream": Allowed("cluster.answers wire.sockets wire.stream", effects="asyncio"),
     # Pure; so is `options`, but that it makes a TLS context.
     "client.backoff": Allowed("exceptions"),

@@ -1,4 +1,4 @@
-"""Several processes that share their rooms, by way of Redis; it needs the extra ``cluster``::
+"""Several processes that share their rooms and answer for each other's sessions, by way of Redis::
 
     from sockjs_tornado.cluster import RedisCluster
 
@@ -7,6 +7,8 @@
     ...
     async with cluster:
         ...
+
+It needs the extra ``cluster``. :class:`UnixCluster`, for the processes of one host, needs neither that nor Redis.
 
 What is in it is imported when it is asked for, so that no part asks for packages that another one needs.
 """
@@ -20,14 +22,16 @@ if TYPE_CHECKING:
     from .history import Recovered
     from .publisher import AsyncPublisher, Publisher
     from .redis import RedisCluster
+    from .unix import UnixCluster
 
-__all__ = ["AsyncPublisher", "Position", "Publisher", "Recovered", "RedisCluster"]
+__all__ = ["AsyncPublisher", "Position", "Publisher", "Recovered", "RedisCluster", "UnixCluster"]
 
 _MODULES = {
     "AsyncPublisher": ".publisher",
     "Publisher": ".publisher",
     "Recovered": ".history",
     "RedisCluster": ".redis",
+    "UnixCluster": ".unix",
 }
 
 

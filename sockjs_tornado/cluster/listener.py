@@ -104,7 +104,8 @@ class Listener:
             self._application,
             sockets,
             network_timeout=0,
-            max_body_size=max_body_size,
+            # What nodes ask of each other may be longer than what clients send.
+            max_body_size=max(max_body_size, HTTP_LIMITS["max_body_size"]),
             max_header_size=_HEADER_SIZE,
         )
         await self._server.enter_async_context(server)

@@ -50,6 +50,9 @@ class Node:
         ownership: Who holds which session.
         stats: Counts.
         serves_alone: Whether new sessions are opened while nobody can tell who holds them.
+
+    Attributes:
+        id: Its id.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Node:
         stats: Counter[str],
         serves_alone: bool,
     ) -> None:
-        self._id = node_id
+        self.id = node_id
         self._address = address
         self._ownership = ownership
         self._stats = stats

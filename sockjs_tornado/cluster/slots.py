@@ -14,6 +14,9 @@ class Slots:
     Args:
         addresses: Where each worker's listener is, in the same order for all.
         own: Which of them this is.
+
+    Attributes:
+        others: The other workers.
     """
 
     opens_for_others = True
@@ -21,6 +24,7 @@ class Slots:
     def __init__(self, addresses: Sequence[str], own: int) -> None:
         self._holders = [Holder(node_id(worker), address) for worker, address in enumerate(addresses)]
         self._own = self._holders[own]
+        self.others = [holder for holder in self._holders if holder is not self._own]
 
     def _holder(self, key: str) -> Holder:
         # Python's own hash is another one in each process.

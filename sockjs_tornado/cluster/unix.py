@@ -6,25 +6,50 @@ router = SockJSRouter(Chat, "/chat", cluster=cluster)
 
 import contextlib
 import fcntl
+import itertools
 import os
 import secrets
 import socket
 import stat
-from collections import Counter
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Self
 
 from ..exceptions import ClusterError, ConfigurationError
+from ..logs import ThrottledLog
+from ..protocol import JSONValue
+from ..rooms import Rooms
 from .listener import BACKLOG
 from .node import Node, check_secret
+from .peers import Peers
 from .slots import Slots, node_id
+from .stats import ClusterStats
+
+if TYPE_CHECKING:
+    from ..session import Session
 
 __all__ = ["UnixCluster"]
 
 
+class _WorkersRooms(Rooms):
+    """Rooms that nobody may join before the cluster runs."""
+
+    __slots__ = ("_check",)
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
+        """Put a session into a room, as :meth:`Rooms.join`."""
+        self._check()
+        return super().join(session, room, presence)
+
+
 class UnixCluster:
-    """Lets any of several processes on one host answer for each other's sessions.
+    """Lets several processes on one host answer for each other's sessions, and share their rooms.
 
     A session belongs to a worker by its name, so that the number of workers must be the same for all.
 
@@ -38,6 +63,8 @@ class UnixCluster:
         ConfigurationError: The directory or a number is not acceptable.
 
     Attributes:
+        rooms: The rooms of its routers.
+        labels: Numbers for their sessions.
         stats: Counters.
     """
 
@@ -50,22 +77,53 @@ class UnixCluster:
         addresses = [str(self._directory / f"{node_id(each)}.sock") for each in range(workers)]
         self._path = addresses[worker]
         self._lock: int | None = None
-        self.stats: Counter[str] = Counter()
+        self.labels = itertools.count(1)
+        self.rooms = _WorkersRooms(self._check_usable)
+        self.stats = ClusterStats()
+        self._thread = 0
         _make_private(self._directory)
-        self._node = Node(
-            node_id(worker), self._path, _secret(self._directory), Slots(addresses, worker), self.stats, False
-        )
+        slots = Slots(addresses, worker)
+        self._node = Node(node_id(worker), self._path, _secret(self._directory), slots, self.stats.relay, False)
+        self._peers = Peers(self._node, slots.others, self.rooms, self.stats, ThrottledLog(time.monotonic))
 
     def add(self, router: Any) -> None:
         """Take part for a router, which calls it."""
         self._node.add(router)
 
+    def _check_usable(self) -> None:
+        if self._lock is None:
+            raise RuntimeError("the cluster is not running: await cluster.start()")
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "a cluster belongs to its event loop's thread: use loop.call_soon_threadsafe from another"
+            )
+
+    def publish(
+        self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
+    ) -> Awaitable[None]:
+        """Send a message to all sessions in a room, in every process; ``router.publish`` calls it."""
+        self._check_usable()
+        if history:
+            raise ConfigurationError("history: it is kept by Redis, which takes a RedisCluster")
+        return self._peers.publish(room, message, exclude)
+
+    async def presence(self, room: str) -> dict[str, Any]:
+        """Return who is present in a room, in every process; ``router.presence`` calls it."""
+        self._check_usable()
+        return await self._peers.presence(room)
+
+    def figures(self) -> dict[str, int]:
+        """Return the counters by name; for :mod:`~sockjs_tornado.metrics`."""
+        return self.stats.snapshot()
+
     async def start(self) -> None:
-        """Listen for the other workers.
+        """Listen for the other workers. To start twice does nothing.
 
         Raises:
             ClusterError: Another process is this worker, or the socket cannot be made.
         """
+        if self._lock is not None:
+            return
         with contextlib.ExitStack() as begun:
             try:
                 # It ends with the process, however that ends. The file stays: others may be about to lock it.
@@ -83,9 +141,11 @@ class UnixCluster:
             await self._node.start([sock])
             begun.pop_all()
         self._lock = lock
+        self._thread = get_ident()
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Send what is still on its way, and listen no more. To close twice does nothing."""
+        await self._peers.close()
         await self._node.close()
         if self._lock is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -97,9 +157,7 @@ class UnixCluster:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
 

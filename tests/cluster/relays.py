@@ -66,9 +66,12 @@ class Node:
     def __init__(self, cluster: Any, settings: dict[str, Any], kind: type[Noted], prefix: str) -> None:
         self.cluster = cluster
         self.journal = Journal(kind)
-        self.router = SockJSRouter(self.journal, prefix, settings)
         self.server: Any = None
-        cluster.add(self.router)
+        if isinstance(cluster, UnixCluster):
+            self.router = SockJSRouter(self.journal, prefix, settings, cluster=cluster)
+        else:
+            self.router = SockJSRouter(self.journal, prefix, settings)
+            cluster.add(self.router)
 
     @property
     def port(self) -> int:
@@ -79,7 +82,8 @@ class Node:
     @property
     def stats(self) -> Counter[str]:
         """What the cluster has counted."""
-        return self.cluster.stats  # type: ignore[no-any-return]
+        stats = self.cluster.stats
+        return stats.relay if isinstance(self.cluster, UnixCluster) else stats  # type: ignore[no-any-return]
 
     @property
     def upstreams(self) -> Any:

@@ -77,8 +77,8 @@ async def test_a_second_one_with_the_same_number(tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match=r"another process listens on .*worker-0.sock: each worker has"):
             await second.start()
         await second.close()
-    with pytest.raises(ClusterError, match="another process"):
-        await first.start()
+    # To start twice does nothing.
+    await first.start()
     # It has not taken the first one's socket away.
     _, writer = await asyncio.open_unix_connection(str(directory / "worker-0.sock"))
     writer.close()
@@ -174,7 +174,7 @@ async def test_it_may_be_closed_before_it_is_started(tmp_path: Path) -> None:
     cluster = UnixCluster(tmp_path / "workers", 1, 0)
     cluster.add(SockJSRouter(Journal(), "/echo"))
     await within(cluster.close())
-    assert cluster.stats == {}
+    assert not any(cluster.figures().values())
 
 
 async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:

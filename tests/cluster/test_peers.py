@@ -1,0 +1,233 @@
+"""Rooms of several workers on one host: who hears what is published where."""
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import LogWatch, Noted, Serve
+from client import Join, Peer, within
+
+from sockjs_tornado import ConfigurationError
+from sockjs_tornado.cluster import UnixCluster, peers
+from sockjs_tornado.exceptions import ClusterUnavailable
+
+from .relays import Node, start_workers, until
+
+ROOM = "lobby"
+Enter = Callable[..., Awaitable[tuple[Peer, Noted]]]
+
+
+@pytest.fixture
+async def workers(serve: Serve, tmp_path: Path) -> AsyncIterator[list[Node]]:
+    """Three of them."""
+    nodes = await start_workers(serve, tmp_path / "workers")
+    yield nodes
+    for node in nodes:
+        await within(node.cluster.close())
+
+
+@pytest.fixture
+def enter(join: Join) -> Enter:
+    """Return a function that has somebody come to a worker, and enter rooms."""
+
+    async def come(node: Node, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:
+        peer = join(node.server, "websocket")
+        assert await peer.frame() == "o"
+        connection = await node.journal.connection()
+        for room in rooms:
+            await connection.join(room, presence)
+        return peer, connection
+
+    return come
+
+
+@pytest.mark.parametrize("message", ["hello", "", '\ud800 ☃ \u2028\n"', {"a": [1, None, "☃"]}, [], ["x", {"y": 2.5}]])
+async def test_all_workers_hear_it(workers: list[Node], enter: Enter, message: Any) -> None:
+    inside = [(await enter(node, ROOM))[0] for node in workers]
+    for node in workers:
+        await within(node.router.publish(ROOM, message))
+    for peer in inside:
+        assert [await peer.message() for _ in workers] == [message] * 3
+
+
+@pytest.mark.parametrize("room", ["", "☃", "\ud800", "x" * 100_000, "a\nb"])
+async def test_any_text_is_a_name(workers: list[Node], enter: Enter, room: str) -> None:
+    peer, _ = await enter(workers[0], room)
+    workers[1].router.publish(room, "x")
+    assert await peer.message() == "x"
+
+
+async def test_what_one_worker_publishes_comes_in_order(workers: list[Node], enter: Enter) -> None:
+    # More than leaves in one request.
+    messages = [str(number).ljust(3000, ".") for number in range(1000)]
+    (here, speaker), (there, _) = await enter(workers[0], ROOM), await enter(workers[2], ROOM)
+    for message in messages:
+        workers[0].router.publish(ROOM, message, exclude=speaker)
+    await within(workers[0].router.publish(ROOM, "end"))
+    assert [await there.message() for _ in range(1001)] == [*messages, "end"]
+    assert await here.message() == "end"
+    assert workers[0].cluster.figures()["published"] == 1001
+    assert workers[2].cluster.figures()["received"] == 1001
+
+
+async def test_a_message_that_is_longer_than_a_request_usually_is(workers: list[Node], enter: Enter) -> None:
+    peer, _ = await enter(workers[1], ROOM)
+    for size in (3_000_000, 1):
+        await within(workers[0].router.publish(ROOM, "x" * size))
+        assert len(await peer.message()) == size
+
+
+async def test_nobody_hears_what_is_said_in_other_rooms(workers: list[Node], enter: Enter) -> None:
+    peer, connection = await enter(workers[0], ROOM)
+    connection.leave(ROOM)
+    await within(workers[1].router.publish(ROOM, "lost"))
+    connection.join("b")
+    await within(workers[1].router.publish("b", "heard"))
+    assert await peer.message() == "heard"
+
+
+async def test_who_is_not_there_is_not_missed(workers: list[Node], enter: Enter, serve: Serve) -> None:
+    peer, _ = await enter(workers[0], ROOM)
+    await within(workers[2].cluster.close())
+    await within(workers[1].router.publish(ROOM, "x"))
+    assert await peer.message() == "x"
+    assert workers[1].cluster.figures()["publish_failures"] == 0
+    assert await within(workers[1].router.presence(ROOM)) == {}
+    # When it is back, it hears again.
+    await workers[2].cluster.start()
+    other, _ = await enter(workers[2], ROOM)
+    await within(workers[1].router.publish(ROOM, "y"))
+    assert await other.message() == await peer.message() == "y"
+
+
+@contextlib.asynccontextmanager
+async def in_place_of(node: Node, answer: Callable[[asyncio.StreamWriter], None]) -> AsyncIterator[None]:
+    """Listen where a worker would, and do something else with what comes."""
+    await within(node.cluster.close())
+    writers = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        answer(writer)
+
+    server = await asyncio.start_unix_server(take, node.cluster._path)
+    yield
+    for writer in writers:
+        writer.transport.abort()
+    server.close()
+    os.unlink(node.cluster._path)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda writer: writer.close(),
+        lambda writer: writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+        lambda writer: writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+    ],
+    ids=["none", "refused", "endless"],
+)
+async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
+    workers: list[Node], logged: LogWatch, answer: Callable[[asyncio.StreamWriter], None]
+) -> None:
+    async with in_place_of(workers[2], answer):
+        with pytest.raises(ClusterUnavailable):
+            await within(workers[0].router.publish(ROOM, "x"))
+        with pytest.raises(ClusterUnavailable, match="worker-2"):
+            await within(workers[0].router.presence(ROOM))
+    assert workers[0].cluster.figures()["publish_failures"] == 1
+    logged.take("1 messages did not reach another worker")
+
+
+async def test_a_worker_that_stands_still_costs_no_more_than_so_much(
+    workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "MAX_WAITING", 1000)
+    monkeypatch.setattr(peers, "_PATIENCE", 0.1)
+    peer, _ = await enter(workers[1], ROOM)
+    async with in_place_of(workers[2], lambda writer: None):
+        first = workers[0].router.publish(ROOM, "a" * 500)
+        assert await peer.message() == "a" * 500
+        await until(lambda: not workers[0].cluster._peers._lines[0]._size)
+        second = workers[0].router.publish(ROOM, "b" * 600)
+        with pytest.raises(ClusterUnavailable, match="too much waits"):
+            await within(second)
+        # Others hear it all the same.
+        assert await peer.message() == "b" * 600
+        with pytest.raises(ClusterUnavailable, match="does not say"):
+            await within(workers[0].router.presence(ROOM))
+        await within(workers[0].cluster.close())
+        with pytest.raises(ClusterUnavailable, match="this worker ends"):
+            await first
+    assert workers[0].cluster.figures()["publish_failures"] == 2
+    logged.take("did not reach another worker")
+
+
+async def test_who_is_present_on_any_worker(workers: list[Node], enter: Enter) -> None:
+    _, ann = await enter(workers[0], ROOM, presence={"name": "Ann"})
+    _, bob = await enter(workers[2], ROOM, "b", presence="Bob")
+    await enter(workers[1], ROOM)
+    present = {f"worker-0:{ann.id}": {"name": "Ann"}, f"worker-2:{bob.id}": "Bob"}
+    for node in workers:
+        assert await within(node.router.presence(ROOM)) == present
+    bob.close()
+    assert await within(workers[1].router.presence(ROOM)) == {f"worker-0:{ann.id}": {"name": "Ann"}}
+
+
+async def test_history_takes_redis(workers: list[Node]) -> None:
+    with pytest.raises(ConfigurationError, match="RedisCluster"):
+        workers[0].router.publish(ROOM, "x", history=1)
+
+
+async def test_it_has_to_be_started(tmp_path: Path, serve: Serve, enter: Enter) -> None:
+    cluster = UnixCluster(tmp_path / "workers", 1, 0)
+    node = Node(cluster, {}, Noted, "/echo")
+    node.server = await serve(node.router)
+    _, connection = await enter(node)
+    for call in (connection.join, lambda room: node.router.publish(room, "x")):
+        with pytest.raises(RuntimeError, match=r"await cluster.start\(\)"):
+            call(ROOM)
+    with pytest.raises(RuntimeError, match=r"await cluster.start\(\)"):
+        await node.router.presence(ROOM)
+    async with cluster:
+        await cluster.start()
+        await connection.join(ROOM)
+        await node.router.publish(ROOM, "x")
+
+
+async def test_another_thread_may_not(workers: list[Node]) -> None:
+    raised: list[BaseException] = []
+
+    def publish() -> None:
+        try:
+            workers[0].router.publish(ROOM, "x")
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    thread.join()
+    assert "call_soon_threadsafe" in str(raised[0])
+
+
+async def test_what_one_cannot_take_does_not_keep_others_from_it(
+    workers: list[Node], enter: Enter, logged: LogWatch
+) -> None:
+    peer, connection = await enter(workers[1], ROOM)
+
+    def fail(message: object) -> None:
+        raise ValueError("no")
+
+    connection.session.send_prepared = fail  # type: ignore[method-assign]
+    await within(workers[0].router.publish(ROOM, "x"))
+    logged.take("a message was not delivered")
+    del connection.session.send_prepared
+    await within(workers[0].router.publish(ROOM, json.dumps({})))
+    assert await peer.message() == "{}"
