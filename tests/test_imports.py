@@ -97,7 +97,7 @@ ALLOWED = {
         effects="asyncio",
     ),
     # What applications import where they want it: no other row names them.
-    "cluster": Allowed("ports", types="cluster.history cluster.publisher cluster.redis"),
+    "cluster": Allowed("ports", types="cluster.history cluster.publisher cluster.redis cluster.unix"),
     # Pure; so are the counters.
     "cluster.envelope": Allowed("exceptions ports protocol"),
     "cluster.stats": Allowed(),

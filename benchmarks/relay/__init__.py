@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/relay_clients.py`: the clients, and the server that they ask."""
