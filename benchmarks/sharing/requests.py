@@ -48,6 +48,10 @@ class HttpConnection:
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Send a request, and return the answer's status and body."""
         self.write(path, body)
+        return self.read()
+
+    def read(self) -> tuple[int, bytes]:
+        """Return the status and the body of an answer."""
         status = int(self._file.readline().split()[1])
         length = 0
         while (line := self._file.readline()) != b"\r\n":
@@ -63,35 +67,46 @@ class HttpConnection:
         self._socket.close()
 
 
-def measure_requests(servers: Sequence[Node], requests: int, rounds: int) -> tuple[Cost, Cost]:
-    """Send to a session by way of the node that has it, and by way of the other, in turns."""
+def measure_requests(servers: Sequence[Node], requests: int, rounds: int, at_once: int) -> tuple[Cost, Cost]:
+    """Send to a session by way of the node that has it, and by way of the other, in turns.
+
+    Args:
+        servers: The two of them.
+        requests: How many are sent before it is the other's turn.
+        rounds: How many turns each has.
+        at_once: How many are under way at the same time; latencies mean something for 1.
+    """
     base = f"/sink/000/{os.urandom(8).hex()}"
     body = json.dumps([MESSAGE]).encode()
     pids = [node.pid for node in servers]
 
-    def block(connection: HttpConnection) -> Cost:
+    def block(connections: Sequence[HttpConnection]) -> Cost:
         latencies = []
         before = cpu(pids)
-        for _ in range(requests):
+        for _ in range(0, requests, at_once):
             began = time.perf_counter()
-            status, _ = connection.post(f"{base}/xhr_send", body)
-            latencies.append((time.perf_counter() - began) * 1000)
-            if status != 204:
-                sys.exit(f"xhr_send is answered with status {status}")
+            for connection in connections:
+                connection.write(f"{base}/xhr_send", body)
+            for connection in connections:
+                status, _ = connection.read()
+                latencies.append((time.perf_counter() - began) * 1000)
+                if status != 204:
+                    sys.exit(f"xhr_send is answered with status {status}")
         return Cost(latencies, cpu(pids) - before)
 
     found: list[list[Cost]] = [[], []]
     with contextlib.ExitStack() as life:
-        listener, *connections = [life.enter_context(HttpConnection(node)) for node in (servers[0], *servers)]
+        listener = life.enter_context(HttpConnection(servers[0]))
+        groups = [[life.enter_context(HttpConnection(node)) for _ in range(at_once)] for node in servers]
         if listener.post(f"{base}/xhr", b"") != (200, b"o\n"):
             sys.exit("the session does not open")
         # It would end for want of a client.
         listener.write(f"{base}/xhr", b"")
-        for connection in connections:
-            block(connection)
+        for connections in groups:
+            block(connections)
         for _ in range(rounds):
-            for costs, connection in zip(found, connections, strict=True):
-                costs.append(block(connection))
+            for costs, connections in zip(found, groups, strict=True):
+                costs.append(block(connections))
     direct, relayed = (
         Cost([latency for cost in costs for latency in cost.latencies], sum(cost.seconds for cost in costs))
         for costs in found
