@@ -233,6 +233,10 @@ class SessionContainer:
         """Return the session that a client calls ``session_id``, None where there is none."""
         return self._by_id.get(session_id)
 
+    def hide(self, session_id: str) -> Session | None:
+        """Have requests find a session no more, and return it."""
+        return self._by_id.pop(session_id, None)
+
     def remove(self, session: Session) -> None:
         """Forget a session."""
         self.cancel(session)

@@ -11,7 +11,7 @@ from ..exceptions import ClusterError, ConfigurationError
 from .listener import CALLS, WHOIS, Listener
 from .ownership import Holder, Ownership
 from .relay import SessionRelay
-from .signing import FIELD, Caller, Signer
+from .signing import FIELD, MAX_AGE, Caller, Signer
 from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamLost, Upstreams
 
 __all__ = ["Node", "check_secret"]
@@ -131,7 +131,7 @@ class Node:
             What it says.
 
         Raises:
-            OSError: It is not there.
+            OSError: It is not there. Or it does not answer: a TimeoutError.
             UpstreamLost: It may have done it, or not.
             ClusterError: It refuses.
         """
@@ -141,7 +141,9 @@ class Node:
         head = f"POST {uri} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
         asked = upstream.ask(head.encode() + body)
         try:
-            answer = await asked
+            # After that, it would find the request stale.
+            async with asyncio.timeout(MAX_AGE):
+                answer = await asked
         finally:
             upstream.give_up(asked)
         if isinstance(answer, Stream):

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable
 from functools import partial
+from socket import gaierror
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import ClusterUnavailable
@@ -44,6 +45,9 @@ _NEEDED: Final = (
     *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
     "Access-Control-Request-Headers",
 )
+
+# Nobody listens there: for certain, its process is no more.
+_NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
 # Where this node is short of something, which says nothing of others.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -138,7 +142,8 @@ class SessionRelay:
             if place is Place.HERE:
                 await self._serve_here(key, endpoint, exchange)
                 return
-            if exchange.answered:
+            # What a client sends before it leaves is for the holder all the same.
+            if exchange.answered and (endpoint.opens or not isinstance(place, Holder)):
                 return
             if place is Place.NOWHERE:
                 await _finish(endpoint.answer(exchange, None))
@@ -156,27 +161,31 @@ class SessionRelay:
             place = None
 
     async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Holder | Place:
-        if not endpoint.opens or self._container.draining:
+        # Where there is no room, nothing is claimed; who is refused has no trace in Redis.
+        if not endpoint.opens or self._container.full(exchange.remote_ip) is not None:
             return await self._ownership.find(key)
         return await self._ownership.claim(key, partial(self._lose, exchange.session_id))
 
     async def _serve_here(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         # Much may have happened since the request was first looked at; it is looked at again.
-        answering = None if exchange.answered else endpoint.handle(exchange)
-        if self._container.get(exchange.session_id) is None:
-            # Its client has left, or there is no room for it.
-            self._ownership.release(key)
+        try:
+            answering = None if exchange.answered else endpoint.handle(exchange)
+        finally:
+            if self._container.get(exchange.session_id) is None:
+                # Its client has left, or there is no room for it, or the application could not make a connection.
+                self._ownership.release(key)
         await _finish(answering)
 
     async def _pass_on(self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> bool:
         """Have the holder answer; return False where it has no such session."""
         try:
             upstream = await self._upstreams.connect(holder.address)
-            if _has_left(exchange):
+            if endpoint.opens and _has_left(exchange):
                 self._upstreams.put_back(holder.address, upstream)
                 return True
             asked = upstream.ask(self._request(holder, endpoint, exchange))
-            exchange.watch(_Asking(upstream, asked))
+            if endpoint.opens:
+                exchange.watch(_Asking(upstream, asked))
             answer = await asked
         except OSError as error:
             await self._unreachable(key, holder, endpoint, exchange, error)
@@ -201,7 +210,7 @@ class SessionRelay:
     async def _unreachable(
         self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
     ) -> None:
-        if error.errno in _EXHAUSTED:
+        if error.errno in _EXHAUSTED or isinstance(error, gaierror):
             message = "cannot ask other nodes: %s"
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
             if not _has_left(exchange):
@@ -209,7 +218,11 @@ class SessionRelay:
             return
         logger.info("no connection to %s: %s", holder.address, error)
         self._remembered.pop(key, None)
-        await self._lost(key, holder, endpoint, exchange)
+        if error.errno in _NOBODY:
+            await self._lost(key, holder, endpoint, exchange)
+        elif not _has_left(exchange):
+            # It may live, and this node stand still. If it does not, its claim ends by itself.
+            endpoint.lost(exchange)
 
     async def _answer(self, answer: Response | Stream, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         if isinstance(answer, Stream):
@@ -258,7 +271,8 @@ class SessionRelay:
         self._ownership.release(self._prefix + session_id)
 
     def _lose(self, session_id: str) -> None:
-        session = self._container.get(session_id)
+        # What comes for it from now on is for the other node.
+        session = self._container.hide(session_id)
         if session is not None:
             message = "another node has session %s: closed here"
             self._container.log.write(logger, logging.WARNING, "lost", message, session.label)

@@ -58,17 +58,25 @@ class Signer:
         secret: What all nodes share.
         node: The node's id; no two nodes, nor two runs of one, have the same.
         now: Returns seconds that mean the same on all nodes.
+        ticks: Returns seconds that always go on.
     """
 
-    def __init__(self, secret: bytes, node: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        node: str,
+        now: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._secret = secret
         self._node = node
         self._now = now
+        self._ticks = ticks
         self._count = itertools.count()
         # What was taken in the last two to four times of MAX_AGE: beyond that, a copy is stale.
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
-        self._turn = now()
+        self._turn = ticks()
 
     def sign(self, to: str, method: str, uri: str, body: bytes, caller: Caller) -> str:
         """Return the header field's value.
@@ -111,18 +119,18 @@ class Signer:
         if version != _VERSION:
             # Signed by a node with another version of this package.
             raise Rejected("forged")
-        now = self._now()
         # Whatever is no number compares false.
-        if not abs(now - sent) <= MAX_AGE:
+        if not abs(self._now() - sent) <= MAX_AGE:
             raise Rejected("stale")
-        self._remember(mac, now)
+        self._remember(mac)
         if to not in (self._node, _NOTHING):
             raise Rejected("misdirected")
         return caller
 
-    def _remember(self, mac: bytes, now: float) -> None:
+    def _remember(self, mac: bytes) -> None:
+        now = self._ticks()
         # A request that is as far ahead of this clock as may be is stale after twice MAX_AGE.
-        if abs(now - self._turn) > 2 * MAX_AGE:
+        if now - self._turn > 2 * MAX_AGE:
             self._seen_before = self._seen
             self._seen = set()
             self._turn = now

@@ -1,6 +1,6 @@
 """Who holds a session, where that is fixed: each session belongs to one of a fixed number of workers by its name."""
 
-import zlib
+import hashlib
 from collections.abc import Callable, Sequence
 
 from .ownership import Holder, Place
@@ -14,6 +14,7 @@ class Slots:
     Args:
         addresses: Where each worker's listener is, in the same order for all.
         own: Which of them this is.
+        secret: What all of them share. Without it, clients would choose the worker by the names that they choose.
 
     Attributes:
         others: The other workers.
@@ -21,14 +22,15 @@ class Slots:
 
     opens_for_others = True
 
-    def __init__(self, addresses: Sequence[str], own: int) -> None:
+    def __init__(self, addresses: Sequence[str], own: int, secret: bytes) -> None:
+        self._secret = secret[: hashlib.blake2s.MAX_KEY_SIZE]
         self._holders = [Holder(node_id(worker), address) for worker, address in enumerate(addresses)]
         self._own = self._holders[own]
         self.others = [holder for holder in self._holders if holder is not self._own]
 
     def _holder(self, key: str) -> Holder:
-        # Python's own hash is another one in each process.
-        return self._holders[zlib.crc32(key.encode("utf-8", "surrogateescape")) % len(self._holders)]
+        digest = hashlib.blake2s(key.encode("utf-8", "surrogateescape"), digest_size=8, key=self._secret).digest()
+        return self._holders[int.from_bytes(digest) % len(self._holders)]
 
     def holds(self, key: str) -> bool:
         """Tell whether a session belongs to this worker."""

@@ -82,8 +82,9 @@ class UnixCluster:
         self.stats = ClusterStats()
         self._thread = 0
         _make_private(self._directory)
-        slots = Slots(addresses, worker)
-        self._node = Node(node_id(worker), self._path, _secret(self._directory), slots, self.stats.relay, False)
+        secret = _secret(self._directory)
+        slots = Slots(addresses, worker, secret)
+        self._node = Node(node_id(worker), self._path, secret, slots, self.stats.relay, False)
         self._peers = Peers(self._node, slots.others, self.rooms, self.stats, ThrottledLog(time.monotonic))
 
     def add(self, router: Any) -> None:

@@ -39,7 +39,7 @@ def sender(clock: Clock) -> Signer:
 @pytest.fixture
 def taker(clock: Clock) -> Signer:
     """Return the node that is asked."""
-    return Signer(SECRET, "b", clock)
+    return Signer(SECRET, "b", clock, clock)
 
 
 def why_not(taker: Signer, value: str, *asked: Any) -> str:
