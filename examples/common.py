@@ -90,7 +90,9 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
     from sockjs_tornado.cluster import RedisCluster  # nothing else needs the extra `cluster`
 
     try:
-        return RedisCluster(options.redis, advertise=options.advertise, secret=options.secret, **more)
+        # The secret may be in the environment for others.
+        secret = options.secret if options.advertise else None
+        return RedisCluster(options.redis, advertise=options.advertise, secret=secret, **more)
     except SockJSError as error:
         sys.exit(str(error))
 

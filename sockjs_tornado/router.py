@@ -83,6 +83,8 @@ class SockJSRouter:
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
+        if cluster is not None and not hasattr(cluster, "rooms"):
+            raise ConfigurationError(f"cluster: got {cluster!r} ({type(cluster).__name__}), takes a RedisCluster, say")
         self.cluster = cluster
         self.container = SessionContainer(self.settings, self.stats, cluster)
         self.websockets_enabled = self.settings.offers("websocket")

@@ -135,7 +135,7 @@ ALLOWED = {
     "cluster.listener": Allowed(
         "cluster.signing exceptions handlers serving transports.endpoint",
         outside="tornado.routing tornado.web",
-        effects="socket",
+        effects="os socket",
     ),
     "cluster.membership": Allowed(
         "cluster.claims cluster.commands cluster.listener cluster.node exceptions", effects="asyncio"

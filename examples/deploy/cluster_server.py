@@ -68,5 +68,5 @@ if __name__ == "__main__":
     advertise = options.advertise or f"http://127.0.0.1:{options.port + 1000}"
     try:
         asyncio.run(main(options.host, options.port, options.redis, advertise))
-    except SockJSError as error:
+    except (OSError, SockJSError) as error:
         sys.exit(str(error))

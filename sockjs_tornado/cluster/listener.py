@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import ipaddress
+import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -153,7 +154,8 @@ def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket
                 sock = socket.create_server(address, family=family, backlog=BACKLOG)
             except OSError as error:
                 if error.errno not in _NOT_HERE:
-                    raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+                    why = f"{os.strerror(error.errno or 0)}; each node has an address of its own"
+                    raise ClusterError(f"cannot listen on {host}:{port} for other nodes: {why}") from None
             else:
                 sockets.append(opened.enter_context(sock))
         if not sockets:

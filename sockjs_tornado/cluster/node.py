@@ -33,8 +33,10 @@ def check_secret(secret: object) -> bytes:
     """
     key = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < _SECRET_SIZE:
+        # Not what it is: it may be the beginning of one.
+        got = f"{len(key)} bytes" if isinstance(key, bytes) else type(secret).__name__ if secret is not None else "none"
         raise ConfigurationError(
-            f"secret: takes text or bytes, {_SECRET_SIZE} bytes or more, the same for all nodes; "
+            f"secret: got {got}, takes text or bytes, {_SECRET_SIZE} bytes or more, the same for all nodes; "
             "python -c 'import secrets; print(secrets.token_hex())' makes one"
         )
     return key

@@ -88,7 +88,7 @@ def test_an_address_of_somebody_else(host: str) -> None:
 def test_a_port_that_is_taken() -> None:
     (taken,) = open_sockets("127.0.0.1", free_port(), False)
     port = taken.getsockname()[1]
-    with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port}: "):
+    with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port} for other nodes: "):
         open_sockets("127.0.0.1", port, False)
 
 
