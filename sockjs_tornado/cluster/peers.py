@@ -121,7 +121,7 @@ class _Line:
         except TimeoutError:
             self._fail(batch, "another worker does not answer")
         except (UpstreamLost, ClusterError) as error:
-            self._fail(batch, f"another worker may not have it: {error}")
+            self._fail(batch, f"another worker may not have it: {str(error) or 'the connection ended'}")
         except OSError:
             # It is not there, and nobody is in its rooms.
             batch.done.set_result(None)
