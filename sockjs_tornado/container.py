@@ -316,13 +316,12 @@ class SessionContainer:
             self._emptied.set()
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:
-        """Let no new session in, close those there are over so many seconds, and wait as :meth:`close` does."""
+        """Let no new session in, and close those there are over so many seconds."""
         self.draining = True
         sessions = list(self)
         # Who came together, and would come again together, is spread.
         random.shuffle(sessions)
         await self._close_all(sessions, seconds, code, reason)
-        await self.close(code, reason)
 
     async def _close_all(self, sessions: list[Session], seconds: float, code: int, reason: str) -> None:
         """Close sessions, not so many at once that others would have to wait for it."""

@@ -101,6 +101,9 @@ class ChannelReceiver:
         """Have it go on."""
         self.reading.set()
 
+    def renew(self) -> None:
+        """Do nothing: it is for the connection's own session to be renewed."""
+
 
 class MultiplexConnection(SockJSConnection):
     """Carries channels; make a class of it with :meth:`get`."""

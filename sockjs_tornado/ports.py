@@ -69,6 +69,9 @@ class Receiver(Protocol):
     def resume_reading(self) -> None:
         """Go on taking."""
 
+    def renew(self) -> None:
+        """Have the client ask anew, where it does that by another request."""
+
 
 class Host(Protocol):
     """What keeps sessions: time, deadlines and tasks. The container is one."""

@@ -239,7 +239,7 @@ class SockJSRouter:
         New sessions are refused from now on: ``/info`` and all URLs that would open one answer 503 with Retry-After.
         Those there are go on until their turn comes: they are closed in batches, in no order, over ``seconds``. What
         clients had sent before is still handed to ``on_message``. Then waits as :meth:`close` does; the router's URLs
-        go on answering 503.
+        go on answering 503. In a cluster, requests for sessions of other processes are passed on until the end.
 
         Args:
             seconds: Over which the closing is spread.
@@ -254,14 +254,15 @@ class SockJSRouter:
         check_close_code(code)
         check_seconds("seconds", seconds)
         await self.container.drain(seconds, code, reason)
-        self.closed = True
+        await self._end(code, reason)
 
     async def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
         """Close the router: no new session is let in, and every client is told.
 
         Waits until each client has its close frame or is out of time (a polling client has ``disconnect_delay`` to
         come for it), and until the application's callbacks have ended, or have had as long again and are cancelled.
-        Afterwards the router's URLs answer 404 and its timer is stopped. Closing twice does nothing more.
+        Afterwards the router's URLs answer 404 and its timer is stopped. Closing twice does nothing more. In a cluster,
+        those who listen this way to sessions of other processes are let go, so that they ask anew elsewhere.
 
         Args:
             code: Close code that the clients see, as :meth:`SockJSConnection.close` takes it.
@@ -271,8 +272,20 @@ class SockJSRouter:
             ValueError: The code is another one; nothing is closed.
         """
         check_close_code(code)
-        await self.container.close(code, reason)
+        await self._end(code, reason)
+
+    async def _end(self, code: int, reason: str) -> None:
+        if self.relay is None:
+            await self.container.close(code, reason)
+            self.closed = True
+            return
+        async with asyncio.TaskGroup() as group:
+            # While the own clients are told and waited for. Most find another process at once.
+            group.create_task(self.relay.let_go())
+            await self.container.close(code, reason)
         self.closed = True
+        # Those that have come this way again. From now on they are refused.
+        await self.relay.let_go()
 
 
 def _checked(prefix: str) -> str:

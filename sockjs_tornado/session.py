@@ -293,6 +293,13 @@ class Session(Outbox, LegacySession):
             self._receiver.resume_reading()
         self._let_delayed_go()
 
+    def renew(self) -> None:
+        """Have the client ask anew, where it listens by requests: the session goes on with the next one."""
+        receiver = self._receiver
+        # Of one that has left, it will be heard: what it was sent last may be lost.
+        if self.state is OPENED and receiver is not None and not receiver.is_gone():
+            receiver.renew()
+
     def delay(self, callback: Callable[[], None]) -> bool:
         """Call ``callback`` once the application has worked off what the client had sent, or the session ends.
 

@@ -143,6 +143,11 @@ class _TracedReceiver:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.receiver, name)
 
+    def renew(self) -> None:
+        """Have the client ask anew."""
+        self._session.trace("receiver renewed")
+        self.receiver.renew()
+
     def send_frame(self, frame: str) -> None:
         """Write a frame."""
         self._session.trace(f"< {frame}")

@@ -147,6 +147,7 @@ class Receiver:
         gone: Whether the client has left without the session having heard of it.
         full: Whether the buffer fills up with the next write.
         reading: Whether it takes what the client sends.
+        renewed: Whether its client was to ask anew, which ends it, if it is no websocket's.
         unsent: Bytes that are in its buffer.
     """
 
@@ -157,6 +158,7 @@ class Receiver:
         self.gone = False
         self.full = False
         self.reading = True
+        self.renewed = False
         self.unsent = 0
         self._session = session
         self._left = limit
@@ -193,6 +195,13 @@ class Receiver:
 
     def resume_reading(self) -> None:
         self.reading = True
+
+    def renew(self) -> None:
+        assert not self.ended, "renewed after its end"
+        self.renewed = True
+        if math.isfinite(self._left):
+            self.ended = True
+            self._session.detach(self)
 
     def cut(self, *why: Any) -> None:
         """Be cut off by the network, or report the end of what was closed."""

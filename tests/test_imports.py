@@ -141,12 +141,13 @@ ALLOWED = {
         "cluster.claims cluster.commands cluster.listener cluster.node exceptions", effects="asyncio"
     ),
     "cluster.node": Allowed(
-        "cluster.listener cluster.ownership cluster.relay cluster.signing cluster.upstream exceptions",
+        "cluster.listener cluster.ownership cluster.passages cluster.relay cluster.signing cluster.upstream exceptions",
         effects="asyncio socket",
     ),
     "cluster.ownership": Allowed(),
+    "cluster.passages": Allowed("cluster.ownership cluster.upstream exceptions wire.stream", effects="asyncio"),
     "cluster.relay": Allowed(
-        "cluster.ownership cluster.signing cluster.upstream exceptions protocol transports.endpoint "
+        "cluster.ownership cluster.passages cluster.signing cluster.upstream exceptions protocol transports.endpoint "
         "transports.exchange",
         # Of socket, an error.
         effects="asyncio socket",

@@ -293,6 +293,16 @@ async def test_one_message_goes_to_the_channels_of_many(serve: Serve, join: Join
     assert await peers[2].message() == "msg,chat,again"
 
 
+async def test_a_channel_is_not_renewed_by_itself(enter: Enter) -> None:
+    news = Journal()
+    peer = await enter("xhr_streaming", news=news)
+    await peer.send("sub,news")
+    connection = await news.connection()
+    connection.session.renew()
+    connection.send("x")
+    assert await peer.message() == "msg,news,x"
+
+
 # Pressure.
 
 

@@ -708,6 +708,43 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(host: FakeHost
     assert session.connection.heard == ["open"]
 
 
+@pytest.mark.parametrize("limit", [POLL, 3])
+def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(host: FakeHost, limit: float) -> None:
+    session = polled(host)
+    receiver = Receiver(session, limit).attach()
+    session.renew()
+    assert (receiver.renewed, receiver.ended) == (True, True)
+    session.send("meanwhile")
+    assert poll(session) == [["meanwhile"]]
+    assert session.state is OPEN
+
+
+def test_a_websocket_stays(host: FakeHost) -> None:
+    session = make_session(host, None)
+    receiver = stream(session)
+    session.renew()
+    assert (receiver.renewed, receiver.ended) == (True, False)
+    session.send("x")
+    assert receiver.take() == [["x"]]
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_where_nobody_listens_nobody_is_to_ask_anew(host: FakeHost, state: SessionState) -> None:
+    session = in_state(state, host)
+    session.renew()
+    assert session.state is state
+
+
+def test_a_client_that_has_left_is_lost_all_the_same(host: FakeHost) -> None:
+    session = polled(host)
+    receiver = Receiver(session, POLL).attach()
+    receiver.gone = True
+    session.renew()
+    assert not receiver.renewed
+    receiver.cut()
+    assert session.close_code == 1002
+
+
 def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(host: FakeHost) -> None:
     session = make_session(host)
     first = stream(session)

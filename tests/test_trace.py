@@ -51,6 +51,16 @@ async def test_a_websocket_shows_its_states_and_its_frames(
 
 
 @pytest.mark.usefixtures("tracing")
+async def test_a_client_that_is_to_ask_anew_shows(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "xhr_streaming")
+    assert await peer.frame() == "o"
+    (session,) = router.container
+    session.renew()
+    assert said(caplog)[-2:] == ["1 xhr_streaming receiver renewed", "1 xhr_streaming receiver detached"]
+
+
+@pytest.mark.usefixtures("tracing")
 async def test_a_poll_shows_when_it_is_done(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
     peer = join(await serve(SockJSRouter(Closing, "/echo")), "xhr")
     assert await peer.frame() == "o"

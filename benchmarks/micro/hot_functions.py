@@ -106,7 +106,7 @@ class DiscardingReceiver:
     def abort(self) -> None:
         pass
 
-    pause_reading = resume_reading = abort
+    pause_reading = resume_reading = renew = abort
     unsent = 0
 
 

@@ -1,6 +1,7 @@
 """What makes a process a node: it takes requests for its sessions from other nodes, and passes theirs on."""
 
 import asyncio
+import json
 import logging
 import socket
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Any, Final
 from ..exceptions import ClusterError, ConfigurationError
 from .listener import CALLS, WHOIS, Listener
 from .ownership import Holder, Ownership
+from .passages import MAX_CALL, RENEW
 from .relay import SessionRelay
 from .signing import FIELD, MAX_AGE, Caller, Signer
 from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamLost, Upstreams
@@ -75,19 +77,23 @@ class Node:
         self._listener = Listener(node_id, self._signer, stats)
         self._max_body_size = 0
         self._upstreams = Upstreams()
+        self._relays: list[SessionRelay] = []
+        self.answer(RENEW, self._renew)
 
     def add(self, router: Any) -> None:
         """Take part for a router, before the start."""
-        router.relay = SessionRelay(
-            router, self._ownership, self._upstreams, self._signer, self._stats, self._serves_alone
+        relay = SessionRelay(
+            router, self._ownership, self._upstreams, self._signer, self._stats, self._serves_alone, self.call
         )
+        router.relay = relay
+        self._relays.append(relay)
         self._listener.add(router.endpoints)
         self._max_body_size = max(self._max_body_size, router.settings.max_message_size)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Take requests on listening sockets."""
         self._upstreams.closed = False
-        await self._listener.start(sockets, self._max_body_size + 1)
+        await self._listener.start(sockets, max(self._max_body_size + 1, MAX_CALL))
 
     async def who_is_there(self) -> str | None:
         """Return the id of the node that others reach at this one's address, None where they reach nobody.
@@ -120,6 +126,12 @@ class Node:
     def answer(self, name: str, call: Callable[[bytes], bytes]) -> None:
         """Have other nodes' :meth:`call` of that name answered."""
         self._listener.calls[name] = call
+
+    def _renew(self, body: bytes) -> bytes:
+        for key in json.loads(body):
+            for relay in self._relays:
+                relay.renew(key)
+        return b""
 
     async def call(self, holder: Holder, name: str, body: bytes) -> bytes:
         """Have another node do something.

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import logging
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from socket import gaierror
 from typing import Any, Final, NamedTuple
@@ -19,6 +19,7 @@ from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
 from .ownership import Holder, Ownership, Place
+from .passages import Passage, Passages
 from .signing import FIELD, Caller, Signer
 from .upstream import Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
 
@@ -77,6 +78,7 @@ class SessionRelay:
         signer: Signs requests.
         stats: Counts.
         serves_alone: Whether new sessions are opened while nobody can tell who holds them.
+        call: Has another node do something.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class SessionRelay:
         signer: Signer,
         stats: Counter[str],
         serves_alone: bool,
+        call: Callable[[Holder, str, bytes], Awaitable[bytes]],
     ) -> None:
+        self._router = router
         self._prefix = f"{router.prefix}:"
         self._container = router.container
         # A body that was unpacked may be longer than any that is taken. So much of it is found too long as well.
@@ -98,6 +102,7 @@ class SessionRelay:
         self._stats = stats
         self._serves_alone = serves_alone
         self._remembered: dict[str, Holder] = {}
+        self._passages = Passages(router.container, call)
         # The application's own function may look at anything.
         self._asks_cookies = callable(router.settings.jsessionid)
         router.container.on_removed = self._removed
@@ -114,6 +119,17 @@ class SessionRelay:
         if exchange.relayed:
             return self._serve_another_node(endpoint, exchange)
         return self._serve(endpoint, exchange)
+
+    async def let_go(self) -> None:
+        """Have the clients of sessions elsewhere ask anew, elsewhere; wait for a moment until they are on their way."""
+        await self._passages.let_go()
+
+    def renew(self, key: str) -> None:
+        """Have a client whose request another node has passed on ask anew, if the session is this router's."""
+        if key.startswith(self._prefix):
+            session = self._container.get(key.removeprefix(self._prefix))
+            if session is not None:
+                session.renew()
 
     async def _serve_another_node(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
@@ -180,21 +196,41 @@ class SessionRelay:
         """Have the holder answer; return False where it has no such session."""
         try:
             upstream = await self._upstreams.connect(holder.address)
-            if endpoint.opens and _has_left(exchange):
-                self._upstreams.put_back(holder.address, upstream)
-                return True
-            asked = upstream.ask(self._request(holder, endpoint, exchange))
-            if endpoint.opens:
-                exchange.watch(_Asking(upstream, asked))
-            answer = await asked
         except OSError as error:
             await self._unreachable(key, holder, endpoint, exchange, error)
             return True
         except UpstreamLost:
-            # What it was told may have been done: it is not told again.
-            self._remembered.pop(key, None)
+            self._interrupted(key, endpoint, exchange)
+            return True
+        if (endpoint.opens and _has_left(exchange)) or self._router.closed:
+            self._upstreams.put_back(holder.address, upstream)
             if not _has_left(exchange):
-                endpoint.lost(exchange)
+                # It is refused: nobody would let go of it any more.
+                await _finish(endpoint.handle(exchange))
+            return True
+        passage = self._passages.begin(holder, key if endpoint.opens else None)
+        try:
+            return await self._ask(upstream, passage, key, holder, endpoint, exchange)
+        finally:
+            passage.answered()
+
+    async def _ask(
+        self,
+        upstream: Upstream,
+        passage: Passage,
+        key: str,
+        holder: Holder,
+        endpoint: SessionEndpoint,
+        exchange: Exchange,
+    ) -> bool:
+        asked = upstream.ask(self._request(holder, endpoint, exchange))
+        if endpoint.opens:
+            exchange.watch(_Asking(upstream, asked))
+        try:
+            answer = await asked
+        except UpstreamLost:
+            # What it was told may have been done: it is not told again.
+            self._interrupted(key, endpoint, exchange)
             return True
         if _has_left(exchange):
             if isinstance(answer, Stream):
@@ -204,8 +240,13 @@ class SessionRelay:
         else:
             self._stats["relayed"] += 1
             self._remember(key, holder)
-            await self._answer(answer, endpoint, exchange)
+            await self._answer(answer, passage, endpoint, exchange)
         return True
+
+    def _interrupted(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        self._remembered.pop(key, None)
+        if not _has_left(exchange):
+            endpoint.lost(exchange)
 
     async def _unreachable(
         self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
@@ -224,10 +265,12 @@ class SessionRelay:
             # It may live, and this node stand still. If it does not, its claim ends by itself.
             endpoint.lost(exchange)
 
-    async def _answer(self, answer: Response | Stream, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+    async def _answer(
+        self, answer: Response | Stream, passage: Passage, endpoint: SessionEndpoint, exchange: Exchange
+    ) -> None:
         if isinstance(answer, Stream):
             try:
-                await exchange.take_over(answer.status, Pipe(self._container, answer))
+                await exchange.take_over(answer.status, Pipe(passage, answer))
             finally:
                 # Of a client that left in this moment, the pipe has not heard.
                 answer.upstream.drop_unless_flowing()

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable, Sequence
 
 from ..exceptions import PayloadError
-from ..protocol import CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
+from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session import Session
 from ..wire.stream import Connection, Keeper, Traffic, response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
@@ -79,6 +79,10 @@ class PollReceiver:
         """Do nothing: clients send on other requests."""
 
     resume_reading = pause_reading
+
+    def renew(self) -> None:
+        """Answer with what says nothing, after which the client asks for more."""
+        self.send_frame(HEARTBEAT)
 
     def lost(self) -> None:
         """Hear that the client has left before the answer."""
@@ -163,6 +167,12 @@ class StreamReceiver(Connection):
         """Write a frame."""
         data = self._framing(frame)
         self._write(_chunk(data) if self._chunks else data, len(data))
+
+    def renew(self) -> None:
+        """End the response, as at its limit, unless the client is behind: what it did not take would be missing."""
+        if not self.unsent:
+            self._session.detach(self)
+            self._end()
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages in one frame."""

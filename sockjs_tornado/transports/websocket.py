@@ -233,6 +233,9 @@ class WebSocketReceiver(Connection):
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def renew(self) -> None:
+        """Do nothing: the connection is all there is."""
+
     # Deadlines: pings, and the end.
 
     def check(self, now: float) -> None:

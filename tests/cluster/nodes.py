@@ -23,6 +23,9 @@ SECRET = "none that protects anything"
 #: What HAProxy says of nodes that the tests send away and call.
 COMPLAINTS = ("is UP/READY", "is UP/DRAIN", "is going DOWN for maintenance", "ready", "drain", "maint")
 
+#: What it says of nodes that it finds to be draining.
+FOUND = (" is DOWN", " is UP")
+
 _HAPROXY = """\
 global
     maxconn 1000
@@ -49,8 +52,16 @@ frontend public
 
 backend nodes
     balance {balance}
-{servers}
+{checks}{servers}
     server spare 127.0.0.1:1 disabled
+"""
+
+# As `haproxy_cluster.cfg` has it, but for how often.
+_CHECKS = """\
+    retry-on conn-failure 503
+    option httpchk GET /echo/info
+    http-check expect status 200
+    default-server check inter 100ms fall 1 rise 1
 """
 
 _BALANCE = {False: "roundrobin", True: "hash path,field(-2,/)\n    hash-type consistent"}
@@ -114,7 +125,17 @@ class Node:
         """Have it forget its clients, which do not come any more."""
         if not self._killed:
             self.resume()
-            await self._ask("DELETE", "/control")
+            # One that was asked to stop may be gone.
+            with contextlib.suppress(ConnectionError):
+                await self._ask("DELETE", "/control")
+
+    def ask_to_stop(self) -> None:
+        """Have it drain, and end, without waiting."""
+        self._program.ask_to_stop()
+
+    async def gone(self) -> None:
+        """Wait until it has ended by itself."""
+        await asyncio.to_thread(self._program.wait)
 
     def stop(self) -> list[str]:
         """End it, which has to go well, and return what it has complained of."""
@@ -211,7 +232,9 @@ class Front(NamedTuple):
 
 
 @contextlib.contextmanager
-def front(servers: Sequence[Node], directory: Path, *, sticky: bool = False, ports: int = 1) -> Iterator[Front]:
+def front(
+    servers: Sequence[Node], directory: Path, *, sticky: bool = False, ports: int = 1, checks: bool = False
+) -> Iterator[Front]:
     """Run HAProxy.
 
     Args:
@@ -219,22 +242,25 @@ def front(servers: Sequence[Node], directory: Path, *, sticky: bool = False, por
         directory: For its files.
         sticky: Whether it goes by the session, and not from one node to the next.
         ports: How many it has; a browser opens at most six connections to one.
+        checks: Whether it finds out by itself that a node drains.
     """
     with contextlib.ExitStack() as life:
         own = [life.enter_context(reserved_port()) for _ in range(ports)]
         result = Front(own, directory / "haproxy.sock")
         file = directory / "haproxy.cfg"
+        complaints = (*COMPLAINTS, *FOUND) if checks else COMPLAINTS
         file.write_text(
             _HAPROXY.format(
                 socket=result.socket,
                 binds="\n".join(f"    bind 127.0.0.1:{port}" for port in own),
                 balance=_BALANCE[sticky],
+                checks=_CHECKS if checks else "",
                 servers="\n".join(
                     f"    server node{number} 127.0.0.1:{node.port}" for number, node in enumerate(servers)
                 ),
             )
         )
-        life.enter_context(daemon(own[0], [find_daemon("haproxy"), "-db", "-f", str(file)], COMPLAINTS))
+        life.enter_context(daemon(own[0], [find_daemon("haproxy"), "-db", "-f", str(file)], complaints))
         yield result
 
 

@@ -101,6 +101,9 @@ class Here:
     def serve(self, endpoint: Any, exchange: Any) -> Any:
         raise AssertionError(Place.HERE)
 
+    async def let_go(self) -> None:
+        pass
+
 
 class Running:
     """A listener that listens."""

@@ -177,14 +177,14 @@ async def stop_one(found: Cluster, visitors: list[Visitor]) -> dict[Visitor, "as
     return listening
 
 
-@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+@pytest.mark.parametrize(("kind", "how"), [("haproxy", "anywhere"), ("haproxy", "by_session"), ("nginx", "by_session")])
 async def test_when_a_process_is_stopped_its_clients_are_told_and_nobody_else_loses_anything(
-    redis: RedisServer, visit: Visit, tmp_path: Path, kind: str
+    redis: RedisServer, visit: Visit, tmp_path: Path, kind: str, how: str
 ) -> None:
-    with cluster(redis, kind, "by_session", tmp_path, COMPLAINTS) as found:
+    with cluster(redis, kind, how, tmp_path, COMPLAINTS) as found:
         visitors = [await visit(transport, found.front).open() for transport in TRANSPORTS[:-1] * 4]
         listening = await stop_one(found, visitors)
-        told = [visitor for visitor in visitors if listening[visitor].done()]
+        told = [visitor for visitor in visitors if listening[visitor].done() and await listening[visitor] != "h"]
         assert 0 < len(told) < len(visitors)
         for visitor in visitors:
             if visitor in told:
@@ -193,15 +193,17 @@ async def test_when_a_process_is_stopped_its_clients_are_told_and_nobody_else_lo
                 assert await exchange(again, "hello") == "hello"
             else:
                 await visitor.send("and you?")
-                assert messages_of(await listening[visitor]) == ["and you?"]
+                heard = await listening[visitor]
+                # A poll that the process had passed on has ended with a heartbeat, and its client asks anew.
+                assert messages_of(heard if heard != "h" else await visitor.frame()) == ["and you?"]
 
 
-@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
-async def test_when_a_process_is_stopped_those_whose_requests_it_had_passed_on_may_have_to_come_again(
-    redis: RedisServer, visit: Visit, tmp_path: Path, kind: str
+async def test_when_a_process_is_stopped_that_still_gets_requests_a_few_may_have_to_come_again(
+    redis: RedisServer, visit: Visit, tmp_path: Path
 ) -> None:
+    # nginx does not find out that a process drains, and takes its 503 for an answer.
     complaints = (*COMPLAINTS, "upstream prematurely closed connection")
-    with cluster(redis, kind, "anywhere", tmp_path, complaints) as found:
+    with cluster(redis, "nginx", "anywhere", tmp_path, complaints) as found:
         visitors = [await visit(transport, found.front).open() for transport in TRANSPORTS[:-1] * 4]
         listening = await stop_one(found, visitors)
         for visitor in visitors:
@@ -211,6 +213,9 @@ async def test_when_a_process_is_stopped_those_whose_requests_it_had_passed_on_m
                 heard = await listening[visitor]
             except (OSError, asyncio.IncompleteReadError, AssertionError):
                 heard = "the proxy's, which had no answer"
+            if heard == "h":
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError, AssertionError):
+                    heard = await visitor.frame()
             if heard.startswith("a"):
                 assert messages_of(heard) == ["and you?"]
             else:

@@ -343,6 +343,42 @@ async def test_a_stream_ends_with_the_frame_that_reaches_the_limit(serve: Serve,
     assert connection.closes == []
 
 
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_a_client_that_is_to_ask_anew_misses_nothing(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
+    assert isinstance(peer, PollingPeer | StreamingPeer)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for number in range(3):
+        client = peer.client if isinstance(peer, StreamingPeer) and peer.client else await peer.listen()
+        async with asyncio.timeout(30):
+            while not connection.session.is_attached:  # noqa: ASYNC110 - of what a client asks there is no event
+                await asyncio.sleep(0.001)
+        connection.session.renew()
+        assert not connection.session.is_attached
+        connection.send(f"between {number}")
+        if transport in POLLING:
+            assert await peer.frame() == "h"
+        else:
+            assert await client.rest() == b"0\r\n\r\n"
+            await peer.listen()
+        assert await peer.frame() == f'a["between {number}"]'
+    assert connection.closes == []
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_a_stream_that_is_not_read_is_not_ended_for_another(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer: Any = join(await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    peer.client.writer.transport.pause_reading()
+    await congest(connection)
+    connection.session.renew()
+    assert connection.session.is_attached
+
+
 # Connections: HTTP/1.1.
 
 

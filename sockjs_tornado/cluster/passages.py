@@ -1,0 +1,151 @@
+"""What a router passes on to other nodes, and how it lets go of that before it ends.
+
+Where a request is cut here, the node that holds the session sees a client that has left. So it is told before, and has
+the client ask anew; the session lives on.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
+
+from ..exceptions import ClusterError
+from ..wire.stream import Keeper, Traffic
+from .ownership import Holder
+from .upstream import UpstreamLost
+
+__all__ = ["MAX_CALL", "RENEW", "Passage", "Passages"]
+
+#: By what nodes have one another renew the receivers of sessions: a JSON list of their keys.
+RENEW: Final = "renew"
+
+#: Seconds that all this may take.
+PATIENCE: Final = 2.0
+
+#: Seconds after which a node is told again. What it was just asked may have come to it later than what it was told.
+PAUSE: Final = 0.1
+
+#: Bytes that a call may have.
+MAX_CALL: Final = 512 * 1024
+
+# Sessions that a node renews in one go, and characters of their keys that begin no further call.
+_SLICE: Final = 200
+_LONG: Final = 16 * 1024
+
+
+class Passage:
+    """One request that is passed on, until its client has all of the answer.
+
+    It keeps the client's connection in place of the container, which waits for the clients of its own sessions alone.
+
+    Args:
+        holder: The node that holds the session.
+        key: The session, None where its client does not listen by this request.
+        keeper: What keeps connections.
+
+    Attributes:
+        over: Done when the client has its answer, or has left.
+    """
+
+    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_buffer")
+
+    def __init__(self, holder: Holder, key: str | None, keeper: Keeper) -> None:
+        self.holder = holder
+        self.key = key
+        self.read_buffer = keeper.read_buffer
+        self._keeper = keeper
+        self._flows = False
+        self.over = asyncio.get_running_loop().create_future()
+
+    def answered(self) -> None:
+        """Hear that the request was answered, or that a connection was taken over for the answer."""
+        if not self._flows and not self.over.done():
+            self.over.set_result(None)
+
+    # What keeps the connection.
+
+    @property
+    def stats(self) -> Traffic:
+        """What counts the bytes."""
+        return self._keeper.stats
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._keeper.now()
+
+    def schedule(self, owner: Any) -> None:
+        """See that ``owner.check`` is called once ``owner.due`` has come."""
+        self._keeper.schedule(owner)
+
+    def cancel(self, owner: Any) -> None:
+        """Forget a deadline."""
+        self._keeper.cancel(owner)
+
+    def connection_opened(self) -> None:
+        """Hear of the connection."""
+        self._flows = True
+
+    def connection_closed(self) -> None:
+        """Hear of its end, and so of the answer's."""
+        self._flows = False
+        self.answered()
+
+
+class Passages:
+    """What one router passes on.
+
+    Args:
+        keeper: What keeps connections.
+        call: Has another node do something.
+    """
+
+    def __init__(self, keeper: Keeper, call: Callable[[Holder, str, bytes], Awaitable[bytes]]) -> None:
+        self._keeper = keeper
+        self._call = call
+        self._all: set[Passage] = set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def begin(self, holder: Holder, key: str | None) -> Passage:
+        """Note a request that is about to be passed on."""
+        passage = Passage(holder, key, self._keeper)
+        self._all.add(passage)
+        passage.over.add_done_callback(lambda over: self._all.discard(passage))
+        return passage
+
+    async def let_go(self) -> None:
+        """Have the clients of all that is under way ask anew, and wait until it is over, but not for long."""
+        by_holder: defaultdict[Holder, list[Passage]] = defaultdict(list)
+        for passage in self._all:
+            by_holder[passage.holder].append(passage)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*(self._let_go(holder, passages) for holder, passages in by_holder.items()))
+
+    async def _let_go(self, holder: Holder, passages: list[Passage]) -> None:
+        pause = PAUSE
+        while passages:
+            # A node that is gone, or that is too old to know of this.
+            with contextlib.suppress(OSError, UpstreamLost, ClusterError):
+                for keys in _slices(dict.fromkeys(passage.key for passage in passages if passage.key is not None)):
+                    await self._call(holder, RENEW, json.dumps(keys).encode())
+            await asyncio.wait([passage.over for passage in passages], timeout=pause)
+            passages = [passage for passage in passages if not passage.over.done()]
+            pause *= 2
+
+
+def _slices(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Return keys in lists that a node makes short work of."""
+    found: list[str] = []
+    length = 0
+    for key in keys:
+        found.append(key)
+        length += len(key)
+        if len(found) >= _SLICE or length > _LONG:
+            yield found
+            found, length = [], 0
+    if found:
+        yield found

@@ -1,0 +1,70 @@
+"""A node that is told to end while it passes on requests for the sessions of others."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from client import RECEIVING, Client, new_session
+from deployment.conftest import Visit
+from deployment.visitor import Visitor, exchange
+
+from ..nodes import Circle, Node, front, nodes
+
+SESSIONS = 60
+
+
+async def open_session(node: Node) -> str:
+    """Open a session at a node."""
+    session = new_session()
+    client = await Client.connect(node.port)
+    assert (await client.ask("POST", f"/echo/000/{session}/xhr", body=b"")).body == b"o\n"
+    client.writer.transport.abort()
+    return session
+
+
+@pytest.mark.parametrize("last", ["--no-uvloop", "--uvloop"])
+async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
+    circle: Circle, tmp_path: Path, visit: Visit, last: str
+) -> None:
+    """Under load, behind HAProxy, which gives each request to the next node that does not drain."""
+    brief = Circle(circle.redis, circle.secret, "--disconnect-delay", "3", "--namespace", f"leaving{last}")
+    half, over = asyncio.Event(), asyncio.Event()
+    talking = 0
+
+    async def talk(visitor: Visitor) -> None:
+        nonlocal talking
+        number = 0
+        while number < 20 or not over.is_set():
+            # Each message comes back, once, before the next one is sent; some clients mostly listen.
+            message = f"{number} of {visitor.session}"
+            assert await exchange(visitor, message) == message
+            number += 1
+            if number == 10:
+                talking += 1
+                if talking == SESSIONS:
+                    half.set()
+            await asyncio.sleep(0 if visitor.transport == RECEIVING[number % 5] else 0.1)
+        for number in range(10):
+            await visitor.send(str(number))
+        assert [await visitor.message() for _ in range(10)] == [str(number) for number in range(10)]
+
+    async def end(node: Node) -> None:
+        await half.wait()
+        # Nobody comes for its end, so that the node waits, as one does that has many clients.
+        await open_session(node)
+        node.ask_to_stop()
+        await node.gone()
+        over.set()
+
+    async with nodes(brief, first=[last] if last == "--uvloop" else []) as servers:
+        ending, *others = servers
+        with front(servers, tmp_path, checks=True) as proxy:
+            visitors = []
+            for number in range(SESSIONS):
+                session = await open_session(others[number % 2])
+                transport = RECEIVING[number % len(RECEIVING)]
+                visitors.append(visit(transport, proxy.port, prefix="/echo", session=session))
+            await asyncio.gather(end(ending), *map(talk, visitors))
+            # Here, since all connections end with the proxy.
+            journals = [(await node.report())["journal"] for node in others]
+    assert [note for journal in journals for note in journal if note["what"] == "close"] == []

@@ -1,0 +1,478 @@
+"""A node that ends lets go of what it passes on for others: their sessions live on, by way of the nodes left."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import Noted, RunningServer, Serve
+from client import POLLING, RECEIVING, STREAMING, Client, asking, messages_of, new_session, unframe, within
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cluster import passages as module
+from sockjs_tornado.cluster import upstream
+from sockjs_tornado.cluster.ownership import Holder
+from sockjs_tornado.cluster.passages import MAX_CALL, Passages
+from sockjs_tornado.cluster.upstream import UpstreamLost
+from sockjs_tornado.exceptions import ClusterError
+
+from .redis_server import RedisServer
+from .relays import Member, Node, running_redis, start_workers, until
+
+CUT = (1002, "Connection interrupted")
+
+Start = Callable[..., Awaitable[list[Node]]]
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this module's own."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["unix", "redis"])
+async def start(
+    request: pytest.FixtureRequest, serve: Serve, redis_server: RedisServer, tmp_path: Path
+) -> AsyncIterator[Start]:
+    """Return a function that starts nodes: ``owner, other, third = await start({"disconnect_delay": 1})``."""
+    nodes: list[Node] = []
+
+    async def begin(settings: dict[str, Any] | None = None) -> list[Node]:
+        if request.param == "unix":
+            nodes.extend(await start_workers(serve, tmp_path / "workers", settings=settings))
+            return nodes
+        redis_server.command("FLUSHALL")
+        for number in range(3):
+            node = Node(Member(redis_server.url, f"node-{number}"), settings or {}, Noted, "/echo")
+            nodes.append(node)
+            await node.cluster.start()
+            node.server = await serve(node.router)
+        return nodes
+
+    yield begin
+    for node in nodes:
+        await within(node.cluster.close())
+    for node in nodes:
+        await until(lambda node=node: not len(node.upstreams))
+        assert len(passages(node)) == 0
+
+
+def passages(node: Node) -> Any:
+    """Return what a node passes on."""
+    return node.router.relay._passages  # type: ignore[union-attr]
+
+
+async def open_session(owner: Node, session: str = "") -> tuple[str, Noted]:
+    """Open a session at a node."""
+    if not session:
+        session = new_session() if isinstance(owner.cluster, Member) else owner.own()
+    assert await owner.poll(session) == "o"
+    return session, await owner.journal.connection()
+
+
+async def listen(client: Client, transport: str, session: str, connection: Noted) -> None:
+    """Have a client listen, and wait until the session knows."""
+    client.write(asking(transport, f"/echo/000/{session}"))
+    await until(lambda: connection.session._receiver)
+
+
+async def read_to_end(client: Client, transport: str) -> None:
+    """Read an answer that ends in good order, without a message in it."""
+    if transport in POLLING:
+        assert unframe(transport, (await client.response()).body) == "h"
+    else:
+        assert (await client.head()).status == 200
+        await client.chunks()
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("how", ["close", "drain"])
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_sessions_of_other_nodes_live_on(start: Start, transport: str, how: str) -> None:
+    # Longer than `within` waits: nobody waits for a stream that another node's session is behind.
+    owner, other, third = await start({"disconnect_delay": 60})
+    session, connection = await open_session(owner)
+    async with other.client() as client, third.client() as again:
+        await listen(client, transport, session, connection)
+        assert len(passages(other)) == 1
+        ending = asyncio.ensure_future(other.router.close() if how == "close" else other.router.drain(0))
+        await read_to_end(client, transport)
+        await within(ending)
+        await within(other.cluster.close())
+        connection.send("meanwhile")
+        again.write(asking(transport, f"/echo/000/{session}"))
+        if transport in POLLING:
+            assert unframe(transport, (await again.response()).body) == 'a["meanwhile"]'
+        else:
+            await again.head()
+            await again.chunk()
+            assert unframe(transport, await again.chunk()) == 'a["meanwhile"]'
+        assert await third.send(session, "still here") == 204
+        assert await connection.message() == "still here"
+    assert other.stats["relayed"] == 1
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_nothing_is_lost_and_nothing_comes_twice(start: Start, transport: str) -> None:
+    owner, other, third = await start()
+    session, connection = await open_session(owner)
+    got: list[Any] = []
+    ending: list[asyncio.Future[None]] = []
+
+    async def say() -> None:
+        for number in range(300):
+            connection.send(str(number))
+            await asyncio.sleep(0)
+            if number == 100:
+                ending.append(asyncio.ensure_future(other.router.drain(0)))
+
+    async def hear_stream(node: Node) -> None:
+        async with node.client() as client:
+            client.write(asking("xhr_streaming", f"/echo/000/{session}"))
+            if (await client.head()).status == 503:
+                return
+            await client.chunk()
+            while data := await client.chunk():
+                got.extend(messages_of(unframe("xhr_streaming", data)))
+                if len(got) == 300:
+                    return
+
+    async def hear() -> None:
+        while len(got) < 300:
+            node = other if not other.router.draining else third
+            if transport == "xhr":
+                response = await node.ask(asking("xhr", f"/echo/000/{session}"))
+                # It may have come just too late: a proxy would ask another node.
+                if response.status != 503 and (text := unframe("xhr", response.body)) != "h":
+                    got.extend(messages_of(text))
+            else:
+                await hear_stream(node)
+
+    await within(asyncio.gather(say(), hear()))
+    await within(ending[0])
+    assert got == [str(number) for number in range(300)]
+    assert other.stats["relayed"] > 0
+
+
+async def test_a_node_that_drains_goes_on_passing_on(start: Start) -> None:
+    owner, other, third = await start({"disconnect_delay": 1})
+    session, connection = await open_session(owner)
+    # Its client comes no more, and is waited for.
+    await open_session(other)
+    async with other.client() as client:
+        ending = asyncio.ensure_future(other.router.drain(0))
+        await until(lambda: other.router.container.closing)
+        for number in range(3):
+            client.write(asking("xhr", f"/echo/000/{session}"))
+            connection.send(f"{number}")
+            assert unframe("xhr", (await client.response()).body) == f'a["{number}"]'
+            assert await other.send(session, f"{number}") == 204
+            assert await connection.message() == f"{number}"
+        assert not ending.done()
+        # It stays until the end; then it is let go, too.
+        await listen(client, "xhr", session, connection)
+        assert unframe("xhr", (await client.response()).body) == "h"
+        await within(ending)
+        client.write(asking("xhr", f"/echo/000/{session}"))
+        assert (await client.response()).status == 503
+    connection.send("x")
+    assert await third.poll(session) == 'a["x"]'
+
+
+async def test_who_is_on_the_way_at_the_end_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, other, third = await start()
+    session, connection = await open_session(owner)
+    connect, may_go_on, waiting = upstream.Upstreams.connect, asyncio.Event(), asyncio.Event()
+
+    async def slow(upstreams: Any, address: str) -> Any:
+        waiting.set()
+        await may_go_on.wait()
+        return await connect(upstreams, address)
+
+    async with other.client() as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(upstream.Upstreams, "connect", slow)
+            client.write(asking("xhr", f"/echo/000/{session}"))
+            await within(waiting.wait())
+            await within(other.router.drain(0))
+            may_go_on.set()
+            assert (await client.response()).status == 503
+    connection.send("x")
+    assert await third.poll(session) == 'a["x"]'
+
+
+async def test_many_sessions_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLICE", 7)
+    nodes = await start()
+    ending, *owners = nodes
+    found = [await open_session(owner) for owner in owners for _ in range(20)]
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for number, (session, connection) in enumerate(found):
+            transport = RECEIVING[number % len(RECEIVING)]
+            client = await stack.enter_async_context(ending.client())
+            await listen(client, transport, session, connection)
+            clients.append((client, transport))
+        finished = asyncio.ensure_future(ending.router.close())
+        for client, transport in clients:
+            await read_to_end(client, transport)
+        await within(finished)
+    assert not any(connection.is_closed for _, connection in found)
+
+
+async def test_a_session_s_name_may_be_any_bytes(start: Start) -> None:
+    owner, other, _ = await start()
+    while True:
+        session = f"\udcff☃{new_session()}"
+        if isinstance(owner.cluster, Member) or owner.router.relay.holds(session):  # type: ignore[union-attr]
+            break
+    path = session.replace("\udcff", "%ff").replace("☃", "%e2%98%83")
+    _, connection = await open_session(owner, path)
+    assert connection.session.session_id == session
+    async with other.client() as client:
+        await listen(client, "xhr", path, connection)
+        ending = asyncio.ensure_future(other.router.close())
+        await read_to_end(client, "xhr")
+        await within(ending)
+
+
+async def test_only_what_came_this_way_is_renewed(start: Start) -> None:
+    owner, other, third = await start()
+    session, connection = await open_session(owner)
+    _, connection_2 = found = await open_session(owner)
+    async with third.client() as stays, other.client() as client:
+        await listen(stays, "xhr", session, connection)
+        await listen(client, "xhr", found[0], connection_2)
+        ending = asyncio.ensure_future(other.router.close())
+        await read_to_end(client, "xhr")
+        await within(ending)
+        connection.send("x")
+        assert unframe("xhr", (await stays.response()).body) == 'a["x"]'
+
+
+async def test_the_holder_is_gone(start: Start) -> None:
+    owner, other, _ = await start()
+    session, connection = await open_session(owner)
+    async with other.client() as client:
+        await listen(client, "xhr", session, connection)
+        both = asyncio.gather(owner.cluster.close(), other.router.close())
+        assert unframe("xhr", (await client.response()).body) in ("h", 'c[1002,"Connection interrupted"]')
+        await within(both)
+
+
+@pytest.mark.parametrize("why", ["too old", "stands still"])
+async def test_a_holder_that_does_not_let_go_is_not_waited_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    owner, other, _ = await start()
+    session, connection = await open_session(owner)
+    membership: Any = owner.cluster
+    node = (membership.membership if isinstance(membership, Member) else membership)._node
+    if why == "too old":
+        del node._listener.calls["renew"]
+    else:
+        node._listener.calls["renew"] = lambda body: b""
+    async with other.client() as client:
+        await listen(client, "xhr_streaming", session, connection)
+        await within(other.router.close())
+        assert connection.session._receiver
+        await within(other.cluster.close())
+        await client.rest()
+        assert await connection.closed() == CUT
+
+
+@pytest.mark.parametrize("transport", STREAMING)
+async def test_a_client_that_is_behind_keeps_its_stream(
+    start: Start, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """What it does not take would be missing, and nobody would tell."""
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    owner, other, _ = await start({"response_limit": 1 << 30, "max_queue_bytes": 1 << 30})
+    session, connection = await open_session(owner)
+    async with other.client() as client:
+        await listen(client, transport, session, connection)
+        client.writer.transport.pause_reading()
+        sent = 0
+        while not connection.session.is_congested:
+            connection.send("x" * 100_000)
+            sent += 1
+            await asyncio.sleep(0.001)
+        await within(other.router.close())
+        assert connection.session._receiver
+        await within(other.cluster.close())
+        client.writer.transport.resume_reading()
+        assert await connection.closed() == CUT
+
+
+async def test_a_second_router_is_none_of_the_first_one_s_business(serve: Serve, tmp_path: Path) -> None:
+    nodes = await start_workers(serve, tmp_path / "workers", 2, prefix="/echo")
+    routers: list[SockJSRouter] = []
+    servers: list[RunningServer] = []
+    for node in nodes:
+        routers.append(SockJSRouter(node.journal, "/echo:more"))
+        node.cluster.add(routers[-1])
+        servers.append(await serve(routers[-1]))
+    # Both are asked for: what is the one's session might be the other's.
+    owner, other = nodes
+    session = next(name for name in iter(new_session, "") if routers[0].relay.holds(name))  # type: ignore[union-attr]
+    base = f"/echo:more/000/{session}"
+    for server in servers:
+        client = await Client.connect(server.port)
+        client.write(asking("xhr", base))
+        if server is servers[0]:
+            assert (await client.response()).body == b"o\n"
+            connection = await owner.journal.connection()
+            client.writer.transport.abort()
+    await until(lambda: connection.session._receiver)
+    await within(other.router.close())
+    assert connection.session._receiver
+    ending = asyncio.ensure_future(routers[1].close())
+    assert (await client.response()).body == b"h\n"
+    await within(ending)
+    client.writer.transport.abort()
+    for node in nodes:
+        await within(node.cluster.close())
+
+
+# What is under way, without any node.
+
+
+class Keeping:
+    """What keeps connections."""
+
+    read_buffer = memoryview(bytearray(1))
+    stats: Any = None
+
+
+A, B = Holder("a", "/a"), Holder("b", "/b")
+
+
+class Calls:
+    """What nodes are asked for."""
+
+    def __init__(self, *ends: Any) -> None:
+        self.made: list[tuple[str, list[str]]] = []
+        self.ends = list(ends)
+
+    async def __call__(self, holder: Holder, name: str, body: bytes) -> bytes:
+        assert name == "renew"
+        assert len(body) <= MAX_CALL
+        self.made.append((holder.node, json.loads(body)))
+        end = self.ends.pop(0) if self.ends else None
+        if isinstance(end, BaseException):
+            raise end
+        if end is not None:
+            await end()
+        return b""
+
+
+def make(call: Calls) -> Passages:
+    """Return what knows what is under way."""
+    keeping: Any = Keeping()
+    return Passages(keeping, call)
+
+
+@pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamLost(), ClusterError()])
+async def test_a_node_is_told_again_that_may_not_have_had_the_request_yet(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.001)
+
+    async def end() -> None:
+        passage.answered()
+
+    calls = Calls(None, error, end)
+    found = make(calls)
+    passage = found.begin(A, "/echo:1")
+    await within(found.let_go())
+    assert calls.made == [("a", ["/echo:1"])] * 3
+    assert len(found) == 0
+
+
+async def test_nodes_are_told_at_the_same_time() -> None:
+    both = asyncio.Barrier(2)
+
+    async def end() -> None:
+        await both.wait()
+        for passage in under_way:
+            passage.answered()
+
+    calls = Calls(end, end)
+    found = make(calls)
+    under_way = [found.begin(holder, f"/echo:{number}") for number in range(3) for holder in (A, B)]
+    await within(found.let_go())
+    assert sorted((name, sorted(keys)) for name, keys in calls.made) == [
+        (name, ["/echo:0", "/echo:1", "/echo:2"]) for name in "ab"
+    ]
+
+
+async def test_a_node_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    ended: list[str] = []
+
+    async def never() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("never")
+
+    before = asyncio.all_tasks()
+    found = make(Calls(never))
+    passage = found.begin(A, "/echo:1")
+    await within(found.let_go())
+    assert ended == ["never"]
+    assert asyncio.all_tasks() == before
+    passage.answered()
+
+
+async def test_a_send_is_waited_for_and_nothing_renewed() -> None:
+    calls = Calls()
+    found = make(calls)
+    sending = found.begin(A, None)
+    letting_go = asyncio.ensure_future(found.let_go())
+    await asyncio.sleep(0)
+    assert not letting_go.done()
+    sending.answered()
+    await within(letting_go)
+    assert calls.made == []
+
+
+async def test_a_stream_is_under_way_until_its_connection_ends() -> None:
+    found = make(Calls())
+    passage = found.begin(A, "/echo:1")
+    passage.connection_opened()
+    passage.answered()
+    await asyncio.sleep(0)
+    assert len(found) == 1
+    passage.connection_closed()
+    await asyncio.sleep(0)
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize(("count", "length", "calls"), [(0, 1, 0), (200, 10, 1), (201, 10, 2), (3, 32_000, 3)])
+async def test_no_call_is_long(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    made = Calls()
+    found = make(made)
+    keys = ["\udcff" * (length - 5) + f"{number:05}" for number in range(count)]
+    # Twice, as a second listener is there until it has heard so.
+    under_way = [found.begin(A, key) for key in [*keys, *keys]]
+    monkeypatch.setattr(module, "PAUSE", 1)
+    await within(found.let_go())
+    assert len(made.made) == calls
+    assert sorted(key for _, some in made.made for key in some) == keys
+    for passage in under_way:
+        passage.answered()
+
+
+async def test_nothing_under_way_takes_no_time() -> None:
+    calls = Calls()
+    letting_go = make(calls).let_go()
+    async with asyncio.timeout(30):
+        await letting_go
+    assert calls.made == []
