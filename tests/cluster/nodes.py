@@ -62,6 +62,8 @@ _CHECKS = """\
     option httpchk GET /echo/info
     http-check expect status 200
     default-server check inter 100ms fall 1 rise 1
+    # A node that is slow is none that drains.
+    timeout check 30s
 """
 
 _BALANCE = {False: "roundrobin", True: "hash path,field(-2,/)\n    hash-type consistent"}
