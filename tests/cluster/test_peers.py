@@ -137,8 +137,12 @@ async def in_place_of(node: Node, answer: Callable[[asyncio.StreamWriter], None]
     ids=["none", "refused", "endless"],
 )
 async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
-    workers: list[Node], logged: LogWatch, answer: Callable[[asyncio.StreamWriter], None]
+    workers: list[Node],
+    logged: LogWatch,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[asyncio.StreamWriter], None],
 ) -> None:
+    monkeypatch.setattr(peers, "_PATIENCE", 0.1)
     async with in_place_of(workers[2], answer):
         with pytest.raises(ClusterUnavailable):
             await within(workers[0].router.publish(ROOM, "x"))
