@@ -21,7 +21,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
     # These are described elsewhere.
-    ("py:class", r"(collections\.abc|pathlib|prometheus_client|socket|tornado|types)\..*"),
+    ("py:class", r"(collections|os|pathlib|prometheus_client|socket|tornado|types)\..*"),
     ("py:class", r"sockjs_tornado\.(stats\.CountedSession|ports\.Server)"),  # protocols that the router fulfils
 ]
 myst_enable_extensions = ["colon_fence"]

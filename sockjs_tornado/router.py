@@ -172,7 +172,8 @@ class SockJSRouter:
     ) -> Awaitable[Position | None]:
         """Send one message to all connections in a room; it is encoded once for each transport among them.
 
-        With a cluster it reaches those of all its processes: those of this one at once, unless there is a history.
+        With a cluster it reaches those of all its processes: those of this one at once, unless there is a history, or a
+        message with one is still on its way to the same room.
 
         Args:
             room: Its name. Where nobody is in it, nobody hears it.

@@ -8,7 +8,8 @@
     async with cluster:
         ...
 
-It needs the extra ``cluster``. :class:`UnixCluster`, for the processes of one host, needs neither that nor Redis.
+It needs the extra ``cluster``. :class:`~sockjs_tornado.cluster.UnixCluster`, for the processes of one host, needs
+neither that nor Redis.
 
 What is in it is imported when it is asked for, so that no part asks for packages that another one needs.
 """

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from ..exceptions import ClusterUnavailable
 from ..logs import ThrottledLog
-from .connection import TIMEOUT, Line, connect, keep_connected, pack, together
+from .connection import FAILURES, TIMEOUT, Line, connect, explain, keep_connected, pack, together, where_is
 from .envelope import Names
 
 __all__ = ["Bus"]
@@ -62,6 +62,7 @@ class Bus:
         # What to look at, whether Redis has to be told; in order.
         self._changed: dict[str, None] = {}
         self._ping = False
+        self._given_up = False
         self._wake = asyncio.Event()
         self._connected = False
         # The rooms of the gap that is not over, and those of them that are not subscribed to again.
@@ -73,11 +74,32 @@ class Bus:
         """Connect.
 
         Raises:
-            ClusterError: There is no Redis, or it wants a password, or is too old.
+            ClusterError: There is no Redis, or it wants a password, or is too old, or lets this user hear nothing.
         """
         line = await connect(self._client)
+        try:
+            await self._try(line)
+        except BaseException as error:
+            await line.close()
+            if isinstance(error, FAILURES):
+                raise explain(error, where_is(self._client)) from error
+            raise
         self._connected = True
         self._task = asyncio.create_task(keep_connected(self._client, line, self._use, self._lost, self._log))
+
+    async def _try(self, line: Line) -> None:
+        """See that subscribing is allowed."""
+        async with asyncio.timeout(TIMEOUT):
+            for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
+                await line.send(pack((command, self._names.channel(""))))
+                reply = await line.receive()
+                if isinstance(reply, ResponseError):
+                    raise reply
+
+    def give_up(self) -> None:
+        """Let go of the connection, and make another one: Redis is not the one that others publish to any more."""
+        self._given_up = True
+        self._wake.set()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -101,8 +123,11 @@ class Bus:
         if not confirmed.done():
             confirmed.set_result(None)
         self._missing.discard(room)
+        # Nobody is there any more who would miss something.
+        self._missed.discard(room)
         self._forget(room)
-        self._look_at(room)
+        if self._connected:
+            self._look_at(room)
         self._look_whether_whole()
 
     def confirmed(self, room: str) -> "asyncio.Future[None] | None":
@@ -119,16 +144,20 @@ class Bus:
 
     async def _use(self, line: Line) -> None:
         self._connected = True
+        self._given_up = False
         self._sent.clear()
         self._unconfirmed.clear()
         self._changed = dict.fromkeys(self._wanted)
         self._missing = set(self._wanted)
-        for room, confirmed in self._wanted.items():
-            if confirmed.done():
-                self._wanted[room] = asyncio.get_running_loop().create_future()
+        self._renew_confirmations()
         self._wake.set()
         self._look_whether_whole()
         await together(self._read(line), self._write(line), line.watch(self._ask, self._timeout))
+
+    def _renew_confirmations(self) -> None:
+        for room, confirmed in self._wanted.items():
+            if confirmed.done():
+                self._wanted[room] = asyncio.get_running_loop().create_future()
 
     def _ask(self) -> None:
         self._ping = True
@@ -138,6 +167,8 @@ class Bus:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._given_up:
+                raise ClusterUnavailable("Redis takes no writes any more")
             changed, self._changed = self._changed, {}
             new = [room for room in changed if room in self._wanted and room not in self._sent]
             gone = [room for room in changed if room not in self._wanted and room in self._sent]
@@ -195,6 +226,7 @@ class Bus:
 
     def _lost(self) -> None:
         self._connected = False
+        self._renew_confirmations()
         _fail(*self._wanted.values())
         if self._task is not None:
             self._missed.update(self._wanted)

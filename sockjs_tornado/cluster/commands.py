@@ -9,9 +9,9 @@ from typing import Any, Final
 from redis import ResponseError
 from redis.asyncio import Redis
 
-from ..exceptions import ClusterUnavailable
+from ..exceptions import ClusterError, ClusterUnavailable
 from ..logs import ThrottledLog
-from .connection import TIMEOUT, Line, connect, keep_connected, pack, together
+from .connection import TIMEOUT, Line, check_server, connect, keep_connected, pack, together, where_is
 
 __all__ = ["Commands"]
 
@@ -37,7 +37,7 @@ class Commands:
         client: What connections are made with; see :func:`~sockjs_tornado.cluster.connection.make_client`.
         timeout: Seconds of silence after which Redis is asked for a sign of life, which it has as long again to give.
         log: Hears of the connection's end.
-        on_lost: Called when Redis is lost, and all that waited for it has failed.
+        on_demoted: Called when Redis takes no writes any more: its other connections are to be given up, too.
         on_back: Called when it is there again.
 
     Attributes:
@@ -50,17 +50,19 @@ class Commands:
         *,
         timeout: float = TIMEOUT,
         log: ThrottledLog | None = None,
-        on_lost: Callable[[], object] = _nothing,
+        on_demoted: Callable[[], object] = _nothing,
         on_back: Callable[[], object] = _nothing,
     ) -> None:
         self._client = client
         self._timeout = timeout
         self._log = log or ThrottledLog(time.monotonic)
-        self._on_lost = on_lost
+        self._on_demoted = on_demoted
         self._on_back = on_back
         self._waiting: deque[tuple[bytes, asyncio.Future[Any], asyncio.Future[Any] | None]] = deque()
         self._bytes = 0
         self._under_way: deque[asyncio.Future[Any]] = deque()
+        # The question whether Redis is still the one that takes writes.
+        self._asked: asyncio.Future[Any] | None = None
         self._wake = asyncio.Event()
         self._answered = asyncio.Event()
         self._ready = asyncio.Event()
@@ -89,11 +91,13 @@ class Commands:
     async def close(self) -> None:
         """Wait until Redis has answered what was submitted, for some seconds at most, and close the connection."""
         if self._task is not None:
-            if self.available:
-                await asyncio.wait([self.submit("PING")], timeout=2 * self._timeout)
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.wait([task])
+            try:
+                if self.available:
+                    await asyncio.wait([self.submit("PING")], timeout=2 * self._timeout)
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
         self._why_not = "is not connected any more"
 
     def submit(self, *args: str | bytes | int, after: "asyncio.Future[Any] | None" = None) -> "asyncio.Future[Any]":
@@ -127,8 +131,16 @@ class Commands:
         if not self._ready.is_set():
             self._ready.set()
             self._on_back()
-        # It is read without a pause, too: the end of a connection is heard on that way alone.
-        await together(self._write(line), self._read(line), line.watch(lambda: self.submit("PING"), self._timeout))
+        try:
+            # It is read without a pause, too: the end of a connection is heard on that way alone.
+            await together(self._write(line), self._read(line), line.watch(self._ask, self._timeout))
+        except ClusterError:
+            self._on_demoted()
+            raise
+
+    def _ask(self) -> None:
+        # A sign of life that says, too, whether it has become a replica.
+        self._asked = self.submit("HELLO", 2)
 
     async def _write(self, line: Line) -> None:
         waiting = self._waiting
@@ -155,6 +167,8 @@ class Commands:
         under_way = self._under_way
         while True:
             reply = await line.receive()
+            if under_way[0] is self._asked and not isinstance(reply, ResponseError):
+                check_server(reply, where_is(self._client))
             future = under_way.popleft()
             if isinstance(reply, ResponseError):
                 _fail(future, f"Redis refuses: {reply}")
@@ -173,8 +187,6 @@ class Commands:
         self._under_way.clear()
         self._waiting.clear()
         self._bytes = 0
-        if self._task is not None:
-            self._on_lost()
 
 
 def _fail(future: "asyncio.Future[Any]", why: str) -> None:

@@ -7,6 +7,7 @@ does not keep commands in order. Here each part has one connection, and one task
 import asyncio
 import logging
 import random
+import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
@@ -20,7 +21,19 @@ from redis.backoff import NoBackoff
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..logs import ThrottledLog
 
-__all__ = ["TIMEOUT", "Line", "check_url", "connect", "explain", "keep_connected", "make_client", "pack"]
+__all__ = [
+    "TIMEOUT",
+    "Line",
+    "check_server",
+    "check_url",
+    "connect",
+    "database_of",
+    "explain",
+    "keep_connected",
+    "make_client",
+    "pack",
+    "where_is",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +44,17 @@ TIMEOUT: Final = 2.0
 #: Seconds between two attempts to connect, at the least and at the most.
 BACKOFF: Final = (0.05, 1.0)
 
+#: Seconds after which a connection counts as one that lasts, so that the next pauses are short again.
+_LASTING: Final = 5.0
+
 _OLDEST: Final = (7, 0)
 _TAKES: Final = (
     'takes "redis://host:port/number", "rediss://..." (TLS) or "unix:///path", with "user:password@" before the host '
     "where Redis wants that; of options, db and those of TLS (ssl_...)"
 )
+
+#: What Redis says in place of a reply where it takes no writes (any more).
+_DEMOTED: Final = (redis.ReadOnlyError, redis.exceptions.MasterDownError, redis.BusyLoadingError)
 
 #: What goes wrong with a connection. ``TimeoutError`` is an ``OSError``.
 FAILURES: Final = (redis.RedisError, OSError, ClusterError)
@@ -89,6 +108,11 @@ def make_client(url: str) -> "Redis":
         raise ConfigurationError(f"url: {error}, {_TAKES}") from None
 
 
+def database_of(client: "Redis | redis.Redis") -> int:
+    """Return the number of a client's database."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
 def pack(args: Sequence[str | bytes | int]) -> bytes:
     """Return a command as Redis reads it; text may have lone surrogates."""
     parts = [b"*%d\r\n" % len(args)]
@@ -124,32 +148,50 @@ class Line:
         connection: Of redis-py, connected.
 
     Attributes:
-        heard: How many replies have come.
+        heard: How many bytes have come. A long reply is no silence while it comes.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self.heard = 0
 
+    async def connect(self) -> None:
+        """Connect."""
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+        reader = self._connection._reader
+        assert reader is not None
+        feed = reader.feed_data
+
+        def count(data: Any) -> None:
+            self.heard += len(data)
+            feed(data)
+
+        # redis-py tells of whole replies alone.
+        reader.feed_data = count  # type: ignore[method-assign]
+
     async def send(self, commands: bytes) -> None:
         """Send packed commands."""
         await self._connection.send_packed_command(commands, check_health=False)
 
     async def receive(self) -> Any:
-        """Return the next reply, or what was published; an error that Redis replies is an exception, returned."""
+        """Return the next reply, or what was published; an error that Redis replies is an exception, returned.
+
+        Raises:
+            ClusterUnavailable: Redis takes no writes any more.
+        """
         try:
-            reply = await self._connection.read_response()
+            return await self._connection.read_response()
+        except _DEMOTED as error:
+            raise ClusterUnavailable(f"Redis takes no writes any more: {error}") from None
         except redis.ResponseError as error:
-            reply = error
-        self.heard += 1
-        return reply
+            return error
 
     async def watch(self, ping: Callable[[], object], patience: float) -> NoReturn:
         """Wait until Redis has fallen silent.
 
         Args:
             ping: Has Redis say something.
-            patience: Seconds of silence after which it is asked, and for which it may be silent then.
+            patience: Seconds between two such questions. After as many of silence, it may be silent as long again.
 
         Raises:
             TimeoutError: It is silent.
@@ -157,8 +199,8 @@ class Line:
         while True:
             heard = self.heard
             await asyncio.sleep(patience)
+            ping()
             if self.heard == heard:
-                ping()
                 # In two parts: where a callback has kept the loop busy, what came meanwhile is read between them.
                 await asyncio.sleep(patience / 2)
                 await asyncio.sleep(patience / 2)
@@ -183,16 +225,16 @@ async def connect(client: "Redis") -> Line:
     except (TypeError, ValueError) as error:
         # An option that TLS does not know, or cannot take.
         raise ConfigurationError(f"url: {error}, {_TAKES}") from None
-    where = _where(client)
+    where = where_is(client)
     line = Line(connection)
     try:
         async with asyncio.timeout(TIMEOUT):
-            await connection.connect()
+            await line.connect()
             await line.send(pack(("HELLO", 2)))
             hello = await line.receive()
         if isinstance(hello, redis.ResponseError) and not str(hello).lower().startswith("unknown command"):
             raise hello
-        _check_server(hello, where)
+        check_server(hello, where)
     except BaseException as error:
         await line.close()
         if isinstance(error, FAILURES):
@@ -201,7 +243,7 @@ async def connect(client: "Redis") -> Line:
     return line
 
 
-def _check_server(hello: Any, where: str) -> None:
+def check_server(hello: Any, where: str) -> None:
     """Raise ClusterError where what Redis replies to HELLO, which none before 6.0 knows, says that it will not do."""
     version = "5 or older"
     if isinstance(hello, list):
@@ -218,7 +260,8 @@ def _check_server(hello: Any, where: str) -> None:
     raise ClusterError(f"Redis at {where} is version {version}; it must be {'.'.join(map(str, _OLDEST))} or newer")
 
 
-def _where(client: "Redis") -> str:
+def where_is(client: "Redis") -> str:
+    """Return what to call the Redis of a client."""
     options = client.connection_pool.connection_kwargs
     return options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
 
@@ -235,30 +278,34 @@ async def keep_connected(
         lost: Called each time one is lost, before the next is made.
         log: Hears of it.
     """
+    pause, _ = BACKOFF
     while True:
+        began = time.monotonic()
         try:
             await use(line)
         except FAILURES as error:
             # One record for both connections of a cluster.
-            log.write(logger, logging.WARNING, "lost", "%s; connecting again", explain(error, _where(client)))
+            log.write(logger, logging.WARNING, "lost", "%s; connecting again", explain(error, where_is(client)))
         except Exception as error:
             # A mistake here, or in what is called: without this the node would be deaf from now on.
             log.write(logger, logging.ERROR, "lost", "gave up a connection; connecting again", error=error)
         finally:
             await line.close()
             lost()
-        line = await _reconnect(client)
-        logger.info("connected to Redis at %s again", _where(client))
+        if time.monotonic() - began > _LASTING:
+            pause, _ = BACKOFF
+        line, pause = await _reconnect(client, pause)
+        logger.info("connected to Redis at %s again", where_is(client))
 
 
-async def _reconnect(client: "Redis") -> Line:
+async def _reconnect(client: "Redis", pause: float) -> tuple[Line, float]:
+    """Return a connection, and how long the pause has become."""
     shortest, longest = BACKOFF
-    pause = shortest
     while True:
         pause = min(2 * pause, longest)
         await asyncio.sleep(random.uniform(shortest, pause))  # noqa: S311 - no secret
         try:
-            return await connect(client)
+            return await connect(client), pause
         except ClusterError as error:
             logger.debug("%s", error)
 

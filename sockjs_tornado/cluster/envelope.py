@@ -94,16 +94,17 @@ class Names:
 
     Args:
         namespace: What every name begins with.
+        database: Redis's number of the database, which keys are of, and channels are not.
 
     Raises:
         ConfigurationError: The namespace is no text, or empty.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, database: int = 0) -> None:
         if not namespace or not isinstance(namespace, str):
             raise ConfigurationError(f'namespace: got {namespace!r}, takes text such as "sockjs"')
         self.namespace = namespace
-        self._room = self._name("room", "")
+        self._room = self._name(f"room/{database}" if database else "room", "")
 
     def _name(self, kind: str, name: str) -> bytes:
         return f"{self.namespace}:{kind}:{name}".encode("utf-8", "surrogatepass")

@@ -3,6 +3,9 @@
 A room's history is a stream. An entry's id is the message's offset, 1 for the first, and each entry names the epoch:
 random text that is born with the stream. So one key has all of it, and whoever finds another epoch than before knows
 that the stream was lost meanwhile.
+
+A Redis that was started anew, or has taken over from another, may lack the last messages: their offsets are given
+again. So an epoch begins with the name of the run of Redis that it is of, and the next run begins another one.
 """
 
 import contextlib
@@ -18,31 +21,38 @@ __all__ = ["TTL", "Recovered", "position_of", "publish_command", "recover"]
 #: Seconds that a history is kept after the last message in it, unless told otherwise.
 TTL: Final = 24 * 60 * 60
 
-_PUBLISH: Final = """
+# Asked for each time, which takes Redis 3 µs: only there is it known which run it is.
+_RUN: Final = """
+local run = string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
+"""
+
+_PUBLISH: Final = f"""{_RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local offset, epoch = '1', ARGV[3]
+local offset, epoch = '1', run .. ARGV[3]
 if last then
     offset = string.format('%.0f', tonumber(string.match(last[1], '^%d+')) + 1)
-    epoch = last[2][2]
+    if string.sub(last[2][2], 1, 8) == run then
+        epoch = last[2][2]
+    end
 end
 redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], offset .. '-0', 'epoch', epoch, 'envelope', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', ARGV[1], string.sub(ARGV[2], 1, -2) .. ',' .. offset .. ',"' .. epoch .. '"]')
-return {tonumber(offset), epoch}
+return {{tonumber(offset), epoch}}
 """
 
-# All there is where the position is another stream's.
-_RECOVER: Final = """
+# All there is where the position is another stream's, or where the stream may end too early.
+_RECOVER: Final = f"""{_RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then
-    return {}
+    return {{}}
 end
 local offset = tonumber(string.match(last[1], '^%d+'))
-local from = '-'
-if last[2][2] == ARGV[2] and tonumber(ARGV[1]) <= offset then
-    from = '(' .. ARGV[1] .. '-0'
+local from, known = '-', 0
+if last[2][2] == ARGV[2] and string.sub(ARGV[2], 1, 8) == run and tonumber(ARGV[1]) <= offset then
+    from, known = '(' .. ARGV[1] .. '-0', 1
 end
-return {offset, last[2][2], redis.call('XRANGE', KEYS[1], from, '+')}
+return {{offset, last[2][2], redis.call('XRANGE', KEYS[1], from, '+'), known}}
 """
 
 
@@ -51,8 +61,9 @@ class Recovered(NamedTuple):
 
     Attributes:
         messages: Offset and message of each, in order.
-        complete: Whether nothing is missing. It is not where the history was shorter, has expired, or is another one:
-            then ``messages`` are all that it holds, or what it still holds of what was missed.
+        complete: Whether nothing is missing. It is not where the history was shorter, has expired, or is another one,
+            as it is after each start of Redis: then ``messages`` are all that it holds, or what it still holds of
+            what was missed.
         position: Where it ends, for the next time. Of an empty history it is offset 0 of epoch ``""``.
     """
 
@@ -110,11 +121,10 @@ async def recover(commands: Commands, names: Names, room: str, offset: int, epoc
     reply = await commands.submit("EVAL", _RECOVER, 1, names.history(room), offset, epoch)
     if not reply:
         return Recovered([], False, Position(0, ""))
-    last, now, entries = reply
+    last, now, entries, known = reply
     messages = []
     for id_, fields in entries:
         # One that makes no sense, of a later version for example, is missing.
         with contextlib.suppress(ValueError):
             messages.append((int(id_.partition(b"-")[0]), value_of(decode(fields[3]).message)))
-    known = now == epoch.encode("utf-8", "surrogatepass")
-    return Recovered(messages, known and len(messages) == last - offset, Position(last, now.decode()))
+    return Recovered(messages, bool(known) and len(messages) == last - offset, Position(last, now.decode()))

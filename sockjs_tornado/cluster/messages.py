@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..logs import ThrottledLog
 from ..ports import Position
@@ -24,6 +24,18 @@ logger = logging.getLogger(__name__)
 
 #: Given room, message and position, returns what members get in place of the message.
 Stamp = Callable[[str, Any, Position], str | dict[str, Any] | list[Any]]
+
+
+class _UnderWay(NamedTuple):
+    """A message that members on this node get when it comes back from Redis.
+
+    Attributes:
+        message: What they get where it does not come; None for one with history, which is not theirs then.
+        exclude: Who does not get it.
+    """
+
+    message: str | JSONValue | None
+    exclude: "Sequence[Session]"
 
 
 class _Sent:
@@ -93,8 +105,8 @@ class Messages:
         self._stamp = stamp
         self._echo = echo_of(node)
         self._tags = itertools.count(1)
-        # Who is not to get a message that is still to come back from Redis, by room and tag.
-        self._excluded: dict[str, dict[int, Sequence[Session]]] = {}
+        # What is still to come back from Redis, by room and tag.
+        self._under_way: dict[str, dict[int, _UnderWay]] = {}
 
     def publish(
         self,
@@ -115,17 +127,19 @@ class Messages:
             ttl: Seconds that it is kept.
             subscribed: Done once this node hears what is published in the room; None where nobody here is in it.
         """
-        tag = next(self._tags) if history else 0
+        # Behind one with history, one without takes the same way, so that they arrive in their order.
+        tag = next(self._tags) if history or room in self._under_way else 0
         command = publish_command(self._names, room, encode(self._node, tag, message), history, ttl)
         self._stats.published += 1
-        if not history:
+        if not tag:
             self._rooms.publish(room, PreparedMessage(message), exclude)
             return _Sent(self._commands.submit(*command), self._count_loss, self._tell_loss)
         # Members that have come just now hear it, too.
         reply = self._commands.submit(*command, after=subscribed)
-        if exclude and subscribed is not None:
-            self._excluded.setdefault(room, {})[tag] = exclude
-            reply.add_done_callback(lambda reply: reply.exception() and self._take_excluded(room, tag))
+        # Where the room is not subscribed to, nothing comes back.
+        if subscribed is not None and not (subscribed.done() and subscribed.exception()):
+            self._under_way.setdefault(room, {})[tag] = _UnderWay(None if history else message, exclude)
+            reply.add_done_callback(lambda reply: self._give_up(room, tag) if reply.exception() else None)
         return _Sent(reply, self._count_loss, self._tell_loss)
 
     def _count_loss(self) -> None:
@@ -134,17 +148,25 @@ class Messages:
     def _tell_loss(self, error: BaseException) -> None:
         self._log.write(logger, logging.WARNING, "lost message", "a message did not reach other nodes: %s", error)
 
-    def _take_excluded(self, room: str, tag: int) -> "Sequence[Session]":
-        tags = self._excluded.get(room, {})
-        excluded = tags.pop(tag, ())
+    def _take(self, room: str, tag: int) -> _UnderWay | None:
+        tags = self._under_way.get(room, {})
+        taken = tags.pop(tag, None)
         if not tags:
-            self._excluded.pop(room, None)
-        return excluded
+            self._under_way.pop(room, None)
+        return taken
+
+    def _give_up(self, room: str, tag: int) -> None:
+        """Expect a message back no more."""
+        taken = self._take(room, tag)
+        if taken is not None and taken.message is not None:
+            # As it is without Redis: members on one node hear each other.
+            self._rooms.publish(room, PreparedMessage(taken.message), taken.exclude)
 
     def forget(self, *rooms: str) -> None:
         """Expect nothing back any more in rooms, or in any, because they are not subscribed to."""
-        for room in rooms or tuple(self._excluded):
-            self._excluded.pop(room, None)
+        for room in rooms or tuple(self._under_way):
+            for tag in tuple(self._under_way.get(room, ())):
+                self._give_up(room, tag)
 
     def deliver(self, room: str, data: bytes) -> None:
         """Take what was published in a room, and came by Redis."""
@@ -159,11 +181,15 @@ class Messages:
             return
         excluded: Sequence[Session] = ()
         try:
-            if position is not None:
-                if node == self._node:
-                    excluded = self._take_excluded(room, tag)
-                if self._stamp is not None:
-                    message = encode_message(self._stamp(room, value_of(message), position))
+            if node == self._node:
+                taken = self._take(room, tag)
+                if taken is not None:
+                    excluded = taken.exclude
+                elif position is None:
+                    # It was given up, and members have it.
+                    return
+            if position is not None and self._stamp is not None:
+                message = encode_message(self._stamp(room, value_of(message), position))
             self._rooms.publish(room, PreparedMessage(message), excluded)
         except Exception as error:
             # It is the application's; what comes next must not suffer.

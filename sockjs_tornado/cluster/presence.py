@@ -62,6 +62,8 @@ class Presence:
         self._lifetime = round(1000 * lifetime)
         # Who has left, by room, where Redis could not be told.
         self._stale: dict[str, set[str]] = {}
+        # Rooms with members of whom it could not.
+        self._untold: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -93,7 +95,15 @@ class Presence:
             label: Who; unique on this node.
             text: What was given to ``join``, as JSON.
         """
-        told = self._commands.submit("HSET", self._names.presence(room), self._member(label), text)
+        return self._tell(room, self._member(label), text)
+
+    def _tell(self, room: str, *fields: str) -> "asyncio.Future[Any]":
+        def note(future: "asyncio.Future[Any]") -> None:
+            if future.exception() is not None:
+                self._untold.add(room)
+
+        told = self._commands.submit("HSET", self._names.presence(room), *fields)
+        told.add_done_callback(note)
         self._commands.submit("PEXPIRE", self._names.presence(room), self._lifetime)
         return told
 
@@ -145,9 +155,11 @@ class Presence:
             known = await self._commands.submit("SET", alive, 1, "PX", self._lifetime, "GET")
             self._take_back()
             rooms = list(self._rooms.present())
+            untold, self._untold = self._untold, set()
             if known is None:
                 await self._register(rooms)
                 return
+            await self._register([room for room in untold if self._rooms.presence(room)])
             for start in range(0, len(rooms), _CHUNK):
                 chunk = rooms[start : start + _CHUNK]
                 renewed = [
@@ -164,13 +176,11 @@ class Presence:
         self._take_back()
         for start in range(0, len(rooms), _CHUNK):
             for room in rooms[start : start + _CHUNK]:
-                key = self._names.presence(room)
                 fields = [
                     part
                     for label, value in self._rooms.presence(room).items()
                     for part in (self._member(label), json.dumps(value))
                 ]
                 if fields:
-                    self._commands.submit("HSET", key, *fields)
-                    self._commands.submit("PEXPIRE", key, self._lifetime)
+                    self._tell(room, *fields)
             await asyncio.wait([self._commands.submit("PING")])

@@ -17,7 +17,7 @@ from ..ports import Position
 from ..protocol import encode_message
 from ..rooms import check_room
 from .commands import Commands
-from .connection import FAILURES, TIMEOUT, check_url, explain, make_client
+from .connection import FAILURES, TIMEOUT, check_url, database_of, explain, make_client
 from .envelope import Names, encode
 from .history import position_of, publish_command
 
@@ -43,7 +43,6 @@ class Publisher:
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
-        self._names = Names(namespace)
         # Nothing is tried again: Redis might have taken it the first time.
         self._client = redis.Redis.from_url(
             check_url(url),
@@ -52,6 +51,7 @@ class Publisher:
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
+        self._names = Names(namespace, database_of(self._client))
 
     def publish(
         self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
@@ -107,8 +107,8 @@ class AsyncPublisher:
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
-        self._names = Names(namespace)
         self._client = make_client(url)
+        self._names = Names(namespace, database_of(self._client))
         self._commands = Commands(self._client)
 
     async def start(self) -> None:

@@ -18,6 +18,7 @@ on, for each client.
 """
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import logging
@@ -36,7 +37,7 @@ from ..protocol import JSONValue
 from ..rooms import check_room
 from .bus import Bus
 from .commands import Commands
-from .connection import TIMEOUT, make_client
+from .connection import TIMEOUT, database_of, make_client
 from .envelope import Names
 from .history import Recovered, recover
 from .membership import Membership
@@ -112,10 +113,10 @@ class RedisCluster:
                 raise ConfigurationError(f"{name}: got {function!r}, takes a function")
         if without_redis not in ("serve", "refuse"):
             raise ConfigurationError(f'without_redis: got {without_redis!r}, takes "serve" or "refuse"')
-        self.names = Names(namespace)
         self.labels = itertools.count(1)
         self.rooms = SharedRooms(self._check_usable)
         self._url = url
+        self._namespace = namespace
         self._on_gap = on_gap
         self._stamp = stamp
         self._timeout = timeout
@@ -124,6 +125,8 @@ class RedisCluster:
         self._telling: asyncio.Task[None] | None = None
         self._state = "was not started: await cluster.start()"
         self._thread = 0
+        self._changing = asyncio.Lock()
+        self._begun = contextlib.AsyncExitStack()
         self._routers: list[Any] = []
         self._make_membership: Callable[[], Membership] | None = None
         if advertise is not None:
@@ -148,8 +151,13 @@ class RedisCluster:
         self.stats = ClusterStats()
         self.log = ThrottledLog(time.monotonic)
         self._client = make_client(self._url)
+        self.names = Names(self._namespace, database_of(self._client))
         self.commands = Commands(
-            self._client, timeout=self._timeout, log=self.log, on_lost=self._redis_lost, on_back=self._redis_back
+            self._client,
+            timeout=self._timeout,
+            log=self.log,
+            on_demoted=lambda: self._bus.give_up(),  # which is not made yet
+            on_back=self._redis_back,
         )
         self._messages = Messages(
             self.node_id, self.names, self.rooms, self.commands, self.stats, self.log, self._stamp
@@ -183,49 +191,46 @@ class RedisCluster:
 
         Raises:
             ClusterUnavailable: There is no Redis.
-            ClusterError: It wants a password, or is too old. Or another node has the advertised address.
+            ClusterError: It wants a password, or is too old, or does not let this user have the channels. Or another
+                node has the advertised address.
             ConfigurationError: The address to listen on is none of this host, or a public one.
             RuntimeError: It is closed.
         """
-        if not self._state:
-            return
-        if self._thread:
-            raise RuntimeError("the cluster is closed; make another one")
-        if self._process != os.getpid():
-            # A fork has copied it: each process is a node of its own.
-            self._become_node()
-        await self.commands.start()
-        try:
+        # One at a time.
+        async with self._changing, contextlib.AsyncExitStack() as begun:
+            if not self._state:
+                return
+            if self._thread:
+                raise RuntimeError("the cluster is closed; make another one")
+            if self._process != os.getpid():
+                # A fork has copied it: each process is a node of its own.
+                self._become_node()
+            begun.push_async_callback(self._client.aclose)
+            await self.commands.start()
+            begun.push_async_callback(self.commands.close)
             await self._bus.start()
-        except BaseException:
-            await self.commands.close()
-            raise
-        if self._membership is not None:
-            try:
+            begun.push_async_callback(self._bus.close)
+            if self._membership is not None:
                 await self._membership.start()
-            except BaseException:
-                await self._bus.close()
-                await self.commands.close()
-                raise
-        self._presence.start()
-        self._thread = get_ident()
-        self._state = ""
+                begun.push_async_callback(self._membership.close)
+            self._presence.start()
+            begun.push_async_callback(self._presence.close)
+            self._thread = get_ident()
+            self._state = ""
+            self._begun = begun.pop_all()
 
     async def close(self) -> None:
         """Send what is still on its way to Redis, and let go of it; the routers should be closed before.
 
         To close twice does nothing.
         """
-        if not self._state:
-            self._state = "is closed"
-            if self._telling is not None:
-                self._telling.cancel()
-            if self._membership is not None:
-                await self._membership.close()
-            await self._presence.close()
-            await self._bus.close()
-            await self.commands.close()
-            await self._client.aclose()
+        async with self._changing:
+            if not self._state:
+                self._state = "is closed"
+                if self._telling is not None:
+                    self._telling.cancel()
+                # Who waits no more leaves nothing open.
+                await self._begun.aclose()
 
     async def __aenter__(self) -> "RedisCluster":
         await self.start()
@@ -244,9 +249,6 @@ class RedisCluster:
 
     # What Redis does.
 
-    def _redis_lost(self) -> None:
-        """Hear that Redis takes no commands any more."""
-
     def _redis_back(self) -> None:
         """Hear that it takes commands again, and may have forgotten everything."""
         self._presence.restore()
@@ -257,24 +259,22 @@ class RedisCluster:
         self.stats.gaps += 1
         if self._on_gap is not None:
             self._missed |= rooms
-            if self._telling is None:
+            # Where tasks begin at once, it may be over before it is known here.
+            if self._telling is None or self._telling.done():
                 self._telling = asyncio.create_task(self._tell_gaps(self._on_gap))
 
     async def _tell_gaps(self, on_gap: OnGap) -> None:
         """Call ``on_gap``, one call at a time."""
-        try:
-            while self._missed:
-                # Whoever is told may want to recover.
-                await self.commands.ready()
-                missed, self._missed = frozenset(self._missed), set()
-                try:
-                    result = on_gap(missed)
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception as error:
-                    self.log.write(logger, logging.ERROR, "on_gap", "on_gap failed", error=error)
-        finally:
-            self._telling = None
+        while self._missed:
+            # Whoever is told may want to recover.
+            await self.commands.ready()
+            missed, self._missed = frozenset(self._missed), set()
+            try:
+                result = on_gap(missed)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                self.log.write(logger, logging.ERROR, "on_gap", "on_gap failed", error=error)
 
     # Rooms.
 

@@ -30,4 +30,5 @@ class ClusterStats:
     def snapshot(self) -> dict[str, int]:
         """Return all figures under the names of the attributes, and those of the relay under their own."""
         figures = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**figures, **figures.pop("relay")}
+        relay = figures.pop("relay")
+        return {**figures, **relay}

@@ -181,7 +181,7 @@ async def test_after_a_loss_all_is_subscribed_again_and_the_gap_told_once(
     logged.take("connecting again")
 
 
-async def test_a_gap_has_the_rooms_entered_and_left_meanwhile(
+async def test_a_gap_has_the_rooms_entered_meanwhile_and_not_those_left(
     listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     ear = await listen()
@@ -191,11 +191,15 @@ async def test_a_gap_has_the_rooms_entered_and_left_meanwhile(
     await until(lambda: ear.confirmed("a").done() and not ear.bus._connected)
     ear.bus.unsubscribe("b")
     ear.bus.subscribe("d")
+    for number in range(100):
+        ear.bus.subscribe(f"{number}")
+        ear.bus.unsubscribe(f"{number}")
+    assert len(ear.bus._missed) + len(ear.bus._changed) < 10
     with pytest.raises(ClusterUnavailable, match="subscribed to when it is back"):
         await ear.confirmed("d")
     redis_server.start()
     await until(lambda: ear.gaps)
-    assert ear.gaps == [{"a", "b", "d"}]
+    assert ear.gaps == [{"a", "d"}]
     await within(ear.confirmed("d"))
     assert (say("a"), say("b"), say("c"), say("d")) == (1, 0, 0, 1)
     logged.take("connecting again")

@@ -12,8 +12,10 @@ from client import within
 
 from sockjs_tornado.cluster import commands as module
 from sockjs_tornado.cluster.commands import Commands
-from sockjs_tornado.cluster.connection import make_client
+from sockjs_tornado.cluster.connection import Line, keep_connected, make_client
+from sockjs_tornado.cluster.connection import connect as connect_line
 from sockjs_tornado.exceptions import ClusterUnavailable
+from sockjs_tornado.logs import ThrottledLog
 
 from .conftest import until
 from .redis_server import RedisServer
@@ -134,7 +136,7 @@ async def test_a_lost_redis_is_told_of_and_found_again(
     connect: Open, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     told: list[str] = []
-    commands = await connect(on_lost=lambda: told.append("lost"), on_back=lambda: told.append("back"))
+    commands = await connect(on_back=lambda: told.append("back"))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)]
     await asyncio.sleep(0)
@@ -145,11 +147,11 @@ async def test_a_lost_redis_is_told_of_and_found_again(
     assert not commands.available
     with pytest.raises(ClusterUnavailable, match="is away"):
         await commands.submit("PING")
-    assert told == ["lost"]
+    assert told == []
     redis_server.start()
     await within(commands.ready())
     assert await within(commands.submit("PING")) == b"PONG"
-    assert told == ["lost", "back"]
+    assert told == ["back"]
     logged.take("connecting again")
 
 
@@ -175,8 +177,8 @@ async def test_a_mistake_in_what_is_told_is_logged_and_not_the_end(
 async def test_a_redis_that_says_nothing_is_given_up(
     connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
 ) -> None:
-    lost: list[int] = []
-    commands = await connect(timeout=0.1, on_lost=lambda: lost.append(1))
+    back: list[int] = []
+    commands = await connect(timeout=0.1, on_back=lambda: back.append(1))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)] if busy else []
     await until(lambda: not commands.available)
@@ -186,24 +188,74 @@ async def test_a_redis_that_says_nothing_is_given_up(
     redis_server.thaw()
     await within(commands.ready())
     assert await within(commands.submit("PING")) == b"PONG"
-    assert len(lost) == 1
+    assert len(back) == 1
     logged.take("silent for 0.2 s; connecting again")
 
 
 async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open) -> None:
-    lost = []
-    commands = await connect(timeout=0.02, on_lost=lambda: lost.append(1))
+    back: list[int] = []
+    commands = await connect(timeout=0.02, on_back=lambda: back.append(1))
     for _ in itertools.repeat(None, 10):
         await asyncio.sleep(0.02)
-    assert not lost
+    assert not back
     assert commands.available
 
 
 async def test_a_loop_that_was_busy_is_not_taken_for_silence(connect: Open) -> None:
-    lost = []
-    commands = await connect(timeout=0.05, on_lost=lambda: lost.append(1))
+    back: list[int] = []
+    commands = await connect(timeout=0.05, on_back=lambda: back.append(1))
     for _ in range(5):
         time.sleep(0.2)  # noqa: ASYNC251 - it is what some callback does
         await asyncio.sleep(0.03)
     assert await within(commands.submit("PING")) == b"PONG"
-    assert not lost
+    assert not back
+
+
+async def test_a_long_answer_is_no_silence_while_it_comes(redis_server: RedisServer) -> None:
+    redis_server.command("SET", "long", b"x" * 1_000_000)
+    tasks = []
+
+    async def slow_down(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection("127.0.0.1", redis_server.port)
+
+        async def answer() -> None:
+            while data := await answers.read(20_000):
+                writer.write(data)
+                await asyncio.sleep(0.02)
+            writer.close()
+
+        tasks.append(asyncio.create_task(answer()))
+        while data := await reader.read(20_000):
+            questions.write(data)
+        questions.close()
+
+    async with await asyncio.start_server(slow_down, "127.0.0.1", 0) as server:
+        client = make_client(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        commands = Commands(client, timeout=0.2)
+        await commands.start()
+        assert await within(commands.submit("GET", "long")) == b"x" * 1_000_000
+        await commands.close()
+        await client.aclose()
+        await within(asyncio.gather(*tasks))
+
+
+@pytest.mark.parametrize(("lasting", "pauses"), [(5, [0.1, 0.2, 0.4, 0.8, 1, 1]), (0, [0.1] * 6)])
+async def test_pauses_grow_until_a_connection_lasts(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, lasting: float, pauses: list[float]
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.connection._LASTING", lasting)
+    seen: list[float] = []
+    monkeypatch.setattr("random.uniform", lambda shortest, longest: seen.append(longest) or 0.0)
+
+    async def use(line: Line) -> None:
+        raise OSError("it is of no use")
+
+    client = make_client(redis_server.url)
+    log = ThrottledLog(time.monotonic)
+    keeping = asyncio.create_task(keep_connected(client, await connect_line(client), use, lambda: None, log))
+    await until(lambda: len(seen) >= len(pauses))
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    await client.aclose()
+    assert seen[: len(pauses)] == pauses
+    logged.take("connecting again")

@@ -8,7 +8,7 @@ from application import LogWatch
 from client import Peer, within
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
-from sockjs_tornado.cluster import Position
+from sockjs_tornado.cluster import AsyncPublisher, Position
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .conftest import StartNode, until
@@ -138,7 +138,7 @@ async def test_some_may_be_left_out(node: StartNode) -> None:
     assert await hear(said, 1) == ["c"]
     assert await hear(heard, 3) == await hear(away, 3) == ["a", "b", "c"]
     # Nothing is kept of it.
-    assert not here.cluster._messages._excluded
+    assert not here.cluster._messages._under_way
 
 
 @pytest.mark.parametrize("history", [0, 1])
@@ -163,7 +163,7 @@ async def test_nothing_is_kept_of_who_was_left_out_of_what_never_comes(
 ) -> None:
     here = await node()
     _, connection = await here.enter(ROOM)
-    kept = here.cluster._messages._excluded
+    kept = here.cluster._messages._under_way
     here.router.publish("where nobody is", "x", exclude=connection, history=1)
     assert not kept
     sent = here.router.publish(ROOM, "x", exclude=connection, history=1)
@@ -226,8 +226,8 @@ async def test_a_stamp_that_fails_loses_that_message_alone(node: StartNode, logg
     here.router.publish(ROOM, "bad", history=5)
     here.router.publish(ROOM, "good", history=5)
     here.router.publish(ROOM, "plain")
-    assert await peer.message() == "plain"
     assert await peer.message() == {"text": "good", "at": 2}
+    assert await peer.message() == "plain"
     logged.take("a message was not delivered")
 
 
@@ -257,3 +257,81 @@ async def test_what_makes_no_sense_is_refused(node: StartNode, options: Any, err
 async def test_without_a_cluster_nothing_is_kept() -> None:
     with pytest.raises(ConfigurationError, match=r"^history: it is kept by a cluster"):
         SockJSRouter(lambda session: None).publish(ROOM, "x", history=1)  # type: ignore[arg-type,return-value]
+
+
+async def test_a_redis_that_went_back_begins_another_epoch(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    await here.enter(ROOM)
+    for text in "abc":
+        await within(here.router.publish(ROOM, text, history=10))
+    redis_server.command("SAVE")
+    lost = await within(here.router.publish(ROOM, "lost", history=10))
+    redis_server.kill()
+    redis_server.start()
+    await until(lambda: here.gaps)
+    # Who has missed the one that is lost must not be told that there is nothing else.
+    everything = [(1, "a"), (2, "b"), (3, "c")]
+    assert await within(here.cluster.recover(ROOM, 2, lost.epoch)) == (everything, False, (3, lost.epoch))
+    new = await within(here.router.publish(ROOM, "new", history=10))
+    assert new.offset == lost.offset
+    assert new.epoch != lost.epoch
+    assert await within(here.cluster.recover(ROOM, *lost)) == ([*everything, (4, "new")], False, new)
+    async with AsyncPublisher(redis_server.url) as publisher:
+        last = await within(publisher.publish(ROOM, "last", history=10))
+    assert last == (5, new.epoch)
+    assert await within(here.cluster.recover(ROOM, *new)) == ([(5, "last")], True, last)
+    logged.take("connecting again")
+
+
+async def test_what_is_said_behind_it_comes_behind_it(node: StartNode) -> None:
+    here, there = await node(), await node()
+    (a, _), (b, _), (left_out, connection) = await here.enter(ROOM), await there.enter(ROOM), await here.enter(ROOM)
+    for number in range(10):
+        here.router.publish(ROOM, f"{number} kept", history=10)
+        here.router.publish(ROOM, f"{number} not kept")
+        here.router.publish(ROOM, [number], exclude=connection)
+    expected = [text for number in range(10) for text in (f"{number} kept", f"{number} not kept", [number])]
+    assert await hear(a, 30) == await hear(b, 30) == expected
+    assert await hear(left_out, 20) == [text for text in expected if isinstance(text, str)]
+    assert not here.cluster._messages._under_way
+
+
+@pytest.mark.parametrize("loss", ["of Redis", "of the subscriptions"])
+async def test_what_is_said_behind_it_is_heard_here_whatever_becomes_of_it(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch, loss: str
+) -> None:
+    here = await node()
+    (peer, _), (left_out, connection) = await here.enter(ROOM), await here.enter(ROOM)
+    redis_server.freeze()
+    kept = here.router.publish(ROOM, "kept", exclude=connection, history=10)
+    not_kept = here.router.publish(ROOM, "not kept", exclude=connection)
+    if loss == "of Redis":
+        redis_server.kill()
+        redis_server.start()
+    else:
+        here.cluster._bus.give_up()
+        await until(lambda: not here.cluster._bus._connected)
+        redis_server.thaw()
+    assert await peer.message() == "not kept"
+    results = await within(asyncio.gather(kept, not_kept, return_exceptions=True))
+    assert [isinstance(result, ClusterUnavailable) for result in results] == [loss == "of Redis"] * 2
+    await until(lambda: here.gaps)
+    await within(here.router.publish(ROOM, "later", history=1))
+    assert await peer.message() == await left_out.message() == "later"
+    assert not here.cluster._messages._under_way
+    logged.take("connecting again")
+
+
+async def test_nothing_is_kept_of_who_was_left_out_while_nothing_is_heard(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    _, connection = await here.enter(ROOM)
+    redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: not here.cluster._bus._connected)
+    sent = [here.router.publish(ROOM, "x", exclude=connection, history=1) for _ in range(5)]
+    assert not here.cluster._messages._under_way
+    await within(asyncio.gather(*sent))
+    logged.take("connecting again")

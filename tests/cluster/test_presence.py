@@ -174,3 +174,17 @@ async def test_without_a_cluster_it_is_of_this_process(serve: Serve, join: Join)
     assert await router.presence(ROOM) == {}
     with pytest.raises(TypeError, match="a room's name is str"):
         await router.presence(5)  # type: ignore[arg-type]
+
+
+async def test_what_redis_did_not_take_it_is_told_again(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await node(presence_lifetime=0.3), await node(presence_lifetime=0.3)
+    await here.enter(ROOM, presence="Ann")
+    _, bob = await here.enter()
+    with monkeypatch.context() as full:
+        full.setattr("sockjs_tornado.cluster.commands.MAX_WAITING", 0)
+        joining = bob.join(ROOM, presence="Bob")
+    with pytest.raises(ClusterUnavailable, match="too much waits"):
+        await within(joining)
+    await becomes(there, ["Ann", "Bob"])

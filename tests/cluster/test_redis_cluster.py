@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from application import Echo, Journal, LogWatch, Serve
 from client import Join, Peer, within
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from tornado.web import Application
 
 from sockjs_tornado import ConfigurationError, SockJSConnection, SockJSRouter, serving
-from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.metrics import SockJSCollector
 from sockjs_tornado.protocol import PreparedMessage
@@ -590,3 +590,108 @@ async def test_prometheus_finds_what_clusters_count(node: StartNode) -> None:
         return registry.get_sample_value("sockjs_cluster_total", {"router": router, "figure": figure})
 
     assert (value("published"), value("gaps"), value("published", "b")) == (1, 0, None)
+    here.cluster.stats.relay["relayed"] += 1
+    assert value("relayed") == 1
+    assert b'figure="relayed"' in generate_latest(registry)
+
+
+@pytest.mark.parametrize("said", ["nothing", "what a replica takes", "what it does not take"])
+async def test_a_redis_that_becomes_a_replica_is_let_go_of(
+    node: StartNode, redis_server: RedisServer, tmp_path: Path, logged: LogWatch, said: str
+) -> None:
+    # Where it is told at once, it need not be asked.
+    here = await node(timeout=30 if said == "what it does not take" else 0.2)
+    peer, _ = await here.enter(ROOM)
+    (tmp_path / "other").mkdir()
+    with RedisServer(tmp_path / "other") as other:
+        redis_server.command("REPLICAOF", "127.0.0.1", other.port)
+
+        def is_let_go_of() -> bool:
+            if said != "nothing":
+                here.router.publish(ROOM, "x", history=int(said == "what it does not take"))
+            return not here.is_connected
+
+        await until(is_let_go_of)
+        redis_server.command("REPLICAOF", "NO", "ONE")
+        await until(lambda: here.gaps)
+        assert here.gaps == [{ROOM}]
+        await within(here.router.publish(ROOM, "y", history=1))
+        while await peer.message() != "y":
+            pass
+    logged.take("connecting again")
+    if said != "nothing":
+        logged.take("a message did not reach other nodes")
+
+
+async def test_databases_of_one_redis_hear_nothing_of_each_other(node: StartNode, redis_server: RedisServer) -> None:
+    urls = [redis_server.url, redis_server.url.replace("/0", "/1"), f"{redis_server.unix_url}?db=2"]
+    peers = [(await (await node(url)).enter(ROOM))[0] for url in urls]
+    for number, url in enumerate(urls):
+        async with AsyncPublisher(url) as publisher:
+            await within(publisher.publish(ROOM, [number]))
+        with Publisher(url) as publisher:
+            await asyncio.to_thread(publisher.publish, ROOM, [number, number], history=number)
+    for number, peer in enumerate(peers):
+        assert await hear(peer, 2) == [[number], [number, number]]
+
+
+async def test_each_gap_is_told_where_tasks_begin_at_once(
+    node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
+) -> None:
+    """As they do with asyncio's eager task factory, which not every Python has."""
+    create = asyncio.create_task
+
+    def create_at_once(coroutine: Any, **options: Any) -> Any:
+        if coroutine.__name__ != "_tell_gaps":
+            return create(coroutine, **options)
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+        over = asyncio.get_running_loop().create_future()
+        over.set_result(None)
+        return over
+
+    here = await node()
+    await here.enter(ROOM)
+    monkeypatch.setattr(asyncio, "create_task", create_at_once)
+    for number in range(1, 4):
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda number=number: here.cluster.stats.gaps == number)
+        assert here.gaps == [{ROOM}] * number
+    logged.take("connecting again")
+
+
+def connections(server: RedisServer) -> int:
+    """Return how many a Redis has, without the one that asks."""
+    return len(server.command("CLIENT", "LIST").splitlines()) - 1
+
+
+async def test_to_start_and_to_close_twice_at_once_is_to_do_it_once(redis_server: RedisServer) -> None:
+    cluster = RedisCluster(redis_server.url)
+    await within(asyncio.gather(cluster.start(), cluster.start()))
+    assert connections(redis_server) == 2
+    await within(asyncio.gather(cluster.close(), cluster.close()))
+    await until(lambda: connections(redis_server) == 0)
+
+
+async def test_a_close_that_is_given_up_leaves_nothing_open(redis_server: RedisServer) -> None:
+    cluster = RedisCluster(redis_server.url)
+    await within(cluster.start())
+    redis_server.freeze()
+    closing = asyncio.create_task(cluster.close())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(closing)
+    redis_server.thaw()
+    await until(lambda: connections(redis_server) == 0)
+
+
+async def test_a_user_who_may_hear_nothing_is_told_so_at_the_start(redis_server: RedisServer) -> None:
+    redis_server.command("ACL", "SETUSER", "app", "on", ">password", "~sockjs:*", "&other:*", "+@all")
+    url = redis_server.url.replace("//", "//app:password@")
+    assert "wants another user or password: " in await starting(url)
+    assert connections(redis_server) == 0
+    redis_server.command("ACL", "SETUSER", "app", "&sockjs:*")
+    async with RedisCluster(url):
+        pass

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Journal
+from application import Echo, Journal
 from client import within
+from prometheus_client import CollectorRegistry, generate_latest
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.unix import UnixCluster
 from sockjs_tornado.exceptions import ClusterError, ConfigurationError
+from sockjs_tornado.metrics import SockJSCollector
 
 
 def mode(path: Path) -> int:
@@ -191,3 +193,11 @@ async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:
         assert holders.count(True) == 1
         shares[holders.index(True)] += 1
     assert min(shares) > 800
+
+
+def test_prometheus_finds_what_it_counts(tmp_path: Path) -> None:
+    cluster = UnixCluster(tmp_path / "workers", 1, 0)
+    cluster.stats.relay["relayed"] += 1
+    registry = CollectorRegistry()
+    registry.register(SockJSCollector({"a": SockJSRouter(Echo, "/a", cluster=cluster)}))
+    assert b'sockjs_cluster_total{figure="relayed",router="a"} 1.0' in generate_latest(registry)
