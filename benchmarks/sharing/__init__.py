@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/cluster.py`."""
+"""The parts of `benchmarks/scaling.py`."""
