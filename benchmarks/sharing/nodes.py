@@ -31,7 +31,7 @@ WELCOME = "welcome"
 PATIENCE = 60
 
 #: Runs a node where it is told to.
-PROGRAM = Path(__file__).resolve().parent.parent / "cluster.py"
+PROGRAM = Path(__file__).resolve().parent.parent / "scaling.py"
 
 
 class Sink(SockJSConnection):
