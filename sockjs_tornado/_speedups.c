@@ -10,6 +10,12 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifndef _WIN32
+#include <sys/socket.h>
+#ifndef MSG_NOSIGNAL /* Where it is not there, Python has seen to the signal. */
+#define MSG_NOSIGNAL 0
+#endif
+#endif
 
 #define BYTES_OF(x) (UINT64_C(0x0101010101010101) * (x))
 #define HIGH_BITS BYTES_OF(0x80)
@@ -56,6 +62,27 @@ unmasked_text(const unsigned char *from, Py_ssize_t size, const unsigned char *m
     return text;
 }
 
+/* Return where the payload of a frame begins, and its size; 0 where it is not a whole, short, final, masked text. */
+static Py_ssize_t
+text_frame(const unsigned char *frame, Py_ssize_t available, Py_ssize_t max_size, Py_ssize_t *size)
+{
+    Py_ssize_t payload = 6;
+
+    if (available < payload || frame[0] != FINAL_TEXT || !(frame[1] & MASKED))
+        return 0;
+    *size = frame[1] & 0x7F;
+    if (*size == 126) {
+        payload = 8;
+        *size = frame[2] << 8 | frame[3];
+        /* Not the shortest form, which is an error. */
+        if (*size < 126)
+            return 0;
+    }
+    else if (*size == 127)
+        return 0;
+    return *size > max_size || payload + *size > available ? 0 : payload;
+}
+
 PyDoc_STRVAR(read_text_frames_doc,
 "read_text_frames(data, position, max_size, events, /)\n--\n\n"
 "Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.\n\n"
@@ -92,25 +119,14 @@ read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
 
-    while (position <= end - 6) {
+    for (;;) {
         const unsigned char *frame = data + position;
-        Py_ssize_t size, payload = 6;
+        Py_ssize_t size, payload;
         PyObject *text;
         int failed;
 
-        if (frame[0] != FINAL_TEXT || !(frame[1] & MASKED))
-            break;
-        size = frame[1] & 0x7F;
-        if (size == 126) {
-            payload = 8;
-            size = frame[2] << 8 | frame[3];
-            /* Not the shortest form, which is an error. */
-            if (size < 126)
-                break;
-        }
-        else if (size == 127)
-            break;
-        if (size > max_size || payload + size > end - position)
+        payload = position > end ? 0 : text_frame(frame, end - position, max_size, &size);
+        if (!payload)
             break;
         text = unmasked_text(frame + payload, size, frame + payload - 4);
         if (text == NULL)
@@ -124,7 +140,7 @@ read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyLong_FromSsize_t(position);
 }
 
-/* --- messages that go out --- */
+/* --- what both need of JSON --- */
 
 /* How many bytes of JSON a byte of UTF-8 takes more than one, where it is always the same. */
 static int
@@ -136,17 +152,6 @@ escape_growth(unsigned char byte)
     default:
         return byte < 0x20 ? 5 : 0;
     }
-}
-
-/* Whether three bytes of UTF-8 are a character that not every client receives verbatim:
- * U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF. */
-static int
-must_escape(const unsigned char *c)
-{
-    if (c[0] == 0xE2)
-        return (c[1] == 0x80 && ((c[2] >= 0x8C && c[2] <= 0x8F) || (c[2] >= 0xA8 && c[2] <= 0xAF)))
-            || (c[1] == 0x81 && c[2] >= 0xA0 && c[2] <= 0xAF);
-    return c[0] == 0xEF && c[1] == 0xBF && c[2] >= 0xB0;
 }
 
 /* Return how many bytes from the start need no look of their own: neither escaped nor outside ASCII. */
@@ -165,6 +170,138 @@ plain_prefix(const unsigned char *text, Py_ssize_t size)
     while (i < size && text[i] < 0x80 && !escape_growth(text[i]))
         i++;
     return i;
+}
+
+/* --- messages that come in --- */
+
+/* Undo the escape behind a backslash, where it stands for one byte; 0 where it does not. */
+static unsigned char
+unescaped(unsigned char c)
+{
+    switch (c) {
+    case '"': case '\\': case '/':
+        return c;
+    case 'b': return '\b';
+    case 'f': return '\f';
+    case 'n': return '\n';
+    case 'r': return '\r';
+    case 't': return '\t';
+    default: return 0;
+    }
+}
+
+/* Append the strings of a JSON array without white space to a list. The array is written over.
+ *
+ * Returns 1, 0 where it is anything else, -1 with an exception set. */
+static int
+append_strings(unsigned char *at, Py_ssize_t size, PyObject *messages)
+{
+    unsigned char *end = at + size;
+
+    if (size < 4 || *at != '[')
+        return 0;
+    do {
+        unsigned char *start, *to;
+        PyObject *message;
+        int failed;
+
+        /* Behind the bracket, or the comma. */
+        if (++at == end || *at != '"')
+            return 0;
+        start = to = ++at;
+        for (;;) {
+            Py_ssize_t plain = plain_prefix(at, end - at);
+            if (to != at)
+                memmove(to, at, plain);
+            to += plain;
+            at += plain;
+            if (at == end || *at < 0x20)
+                return 0;
+            if (*at == '"')
+                break;
+            if (*at == '\\' && (++at == end || !(*at = unescaped(*at))))
+                return 0;
+            *to++ = *at++;
+        }
+        message = PyUnicode_DecodeUTF8((const char *)start, to - start, NULL);
+        if (message == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+                return -1;
+            PyErr_Clear();
+            return 0;
+        }
+        failed = PyList_Append(messages, message);
+        Py_DECREF(message);
+        if (failed)
+            return -1;
+        if (++at == end)
+            return 0;
+    } while (*at == ',');
+    return *at == ']' && at + 1 == end;
+}
+
+PyDoc_STRVAR(read_messages_doc,
+"read_messages(memory, size, max_size, messages, /)\n--\n\n"
+"Append what is in the SockJS frames of ``memory`` to ``messages``, and return where the first frame begins that is\n"
+"out of the ordinary: none of those that ``read_text_frames`` reads, or something else in it than an array of strings\n"
+"without white space or ``\\u``.");
+
+static PyObject *
+read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    Py_ssize_t end, max_size, position = 0;
+    const unsigned char *data;
+
+    if (count != 4 || !PyByteArray_Check(args[0]) || !PyList_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "read_messages() takes a bytearray, two int and a list");
+        return NULL;
+    }
+    end = PyLong_AsSsize_t(args[1]);
+    max_size = PyLong_AsSsize_t(args[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (end < 0 || end > PyByteArray_Size(args[0])) {
+        PyErr_SetString(PyExc_ValueError, "size is not within the memory");
+        return NULL;
+    }
+    data = (const unsigned char *)PyByteArray_AsString(args[0]);
+
+    for (;;) {
+        unsigned char small[SMALL];
+        unsigned char *array = small;
+        Py_ssize_t before = PyList_Size(args[3]);
+        Py_ssize_t size, payload = text_frame(data + position, end - position, max_size, &size);
+        int done;
+
+        if (!payload)
+            break;
+        if (size > SMALL && (array = PyMem_Malloc(size)) == NULL)
+            return PyErr_NoMemory();
+        unmask(array, data + position + payload, size, data + position + payload - 4);
+        done = append_strings(array, size, args[3]);
+        if (array != small)
+            PyMem_Free(array);
+        if (done != 1) {
+            if (done < 0 || PyList_SetSlice(args[3], before, PyList_Size(args[3]), NULL) < 0)
+                return NULL;
+            break;
+        }
+        position += payload + size;
+    }
+    return PyLong_FromSsize_t(position);
+}
+
+/* --- messages that go out --- */
+
+/* Whether three bytes of UTF-8 are a character that not every client receives verbatim:
+ * U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF. */
+static int
+must_escape(const unsigned char *c)
+{
+    if (c[0] == 0xE2)
+        return (c[1] == 0x80 && ((c[2] >= 0x8C && c[2] <= 0x8F) || (c[2] >= 0xA8 && c[2] <= 0xAF)))
+            || (c[1] == 0x81 && c[2] >= 0xA0 && c[2] <= 0xAF);
+    return c[0] == 0xEF && c[1] == 0xBF && c[2] >= 0xB0;
 }
 
 static Py_ssize_t
@@ -302,10 +439,85 @@ write_messages(PyObject *module, PyObject *messages)
     return frame;
 }
 
+/* --- what is written in a turn --- */
+
+#ifndef _WIN32
+/* Write what a connection has gathered: return how many bytes the socket has taken, or -1 with an exception set. */
+static Py_ssize_t
+write_one(PyObject *connection, PyObject *name, PyObject *data, PyObject *sock)
+{
+    char *start;
+    Py_ssize_t size, written;
+    PyObject *rest;
+    int fd, failed;
+
+    /* Asked for each time: a number of one that was closed meanwhile may be another one's. */
+    fd = PyObject_AsFileDescriptor(sock);
+    if (fd < 0 || PyBytes_AsStringAndSize(data, &start, &size) < 0)
+        return -1;
+    written = send(fd, start, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (written == size)
+        return PyObject_SetAttr(connection, name, Py_None) < 0 ? -1 : written;
+    if (written <= 0)
+        /* What is wrong, the transport finds out when it writes. */
+        return 0;
+    rest = PyBytes_FromStringAndSize(start + written, size - written);
+    failed = rest == NULL || PyObject_SetAttr(connection, name, rest) < 0;
+    Py_XDECREF(rest);
+    return failed ? -1 : written;
+}
+
+PyDoc_STRVAR(write_gathered_doc,
+"write_gathered(connections, left, /)\n--\n\n"
+"Write what connections have in ``_gathered``, ``bytes`` or None, to what they have in ``_direct``, a socket that does\n"
+"not block or None. Append those that may have something left to ``left``, and return how many bytes were written.");
+
+static PyObject *
+write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    PyObject *gathered, *direct;
+    Py_ssize_t i, total = 0;
+
+    if (count != 2 || !PyList_Check(args[0]) || !PyList_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "write_gathered() takes two lists");
+        return NULL;
+    }
+    gathered = PyUnicode_InternFromString("_gathered");
+    direct = PyUnicode_InternFromString("_direct");
+    for (i = 0; !PyErr_Occurred() && i < PyList_Size(args[0]); i++) {
+        PyObject *connection = PyList_GetItem(args[0], i);
+        PyObject *data, *sock;
+
+        Py_INCREF(connection);
+        data = PyObject_GetAttr(connection, gathered);
+        sock = data == NULL || data == Py_None ? NULL : PyObject_GetAttr(connection, direct);
+        if (sock != NULL) {
+            Py_ssize_t written = sock == Py_None ? 0 : write_one(connection, gathered, data, sock);
+            /* Whatever is wrong with it, it must not keep the others from writing. */
+            PyErr_Clear();
+            if (written > 0)
+                total += written;
+            if (sock == Py_None || written != PyBytes_Size(data))
+                PyList_Append(args[1], connection);
+            Py_DECREF(sock);
+        }
+        Py_XDECREF(data);
+        Py_DECREF(connection);
+    }
+    Py_XDECREF(gathered);
+    Py_XDECREF(direct);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(total);
+}
+#endif
+
 /* --- the module --- */
 
 static PyMethodDef functions[] = {
     {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},
+    {"read_messages", (PyCFunction)(void (*)(void))read_messages, METH_FASTCALL, read_messages_doc},
+#ifndef _WIN32
+    {"write_gathered", (PyCFunction)(void (*)(void))write_gathered, METH_FASTCALL, write_gathered_doc},
+#endif
     {"write_messages", write_messages, METH_O, write_messages_doc},
     {NULL, NULL, 0, NULL},
 };

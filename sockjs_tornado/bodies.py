@@ -4,7 +4,6 @@ A request is looked at when its head is there. Most go to :class:`~sockjs_tornad
 whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end where the limit is reached.
 """
 
-import contextlib
 import re
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -15,7 +14,8 @@ from tornado.web import stream_request_body
 
 from .handlers import SockJSHandler
 from .transports.endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
-from .wire.stream import Connection, response_head, write_and_close
+from .wire.connection import Connection
+from .wire.stream import response_head, write_and_close
 
 __all__ = ["StreamedBodyHandler", "url_specs"]
 
@@ -61,12 +61,7 @@ class _Refusal(Connection):
     """An answer to a request whose body is not read: it may still be on its way, and is passed over."""
 
     def opened(self) -> None:
-        # To close with unread bytes in the socket would reset the connection, and the client might lose the answer.
-        if self.transport.can_write_eof():
-            # A client that has reset the connection meanwhile: its end is about to be heard of.
-            with contextlib.suppress(OSError):
-                self.transport.write_eof()
-        self.linger()
+        self.shut()
 
 
 @stream_request_body

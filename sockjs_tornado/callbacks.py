@@ -118,7 +118,10 @@ class Callbacks:
                 return
             if session.is_closed:
                 break
-        self._done()
+        if self._untold or self._inbox or self._closing:
+            self._done()
+        else:
+            self._busy = False
 
     def dropped(self, count: int) -> None:
         """Run ``on_dropped``, after what is running; what it loses itself is told with the next loss."""

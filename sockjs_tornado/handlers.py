@@ -15,8 +15,9 @@ from tornado.web import HTTPError, RequestHandler
 from .connection import ConnectionInfo
 from .transports.endpoint import Endpoint
 from .transports.exchange import Headers, Waiting
+from .wire.connection import Connection
 from .wire.sockets import peer_gone
-from .wire.stream import Connection, response_head, take_over, write_and_close
+from .wire.stream import response_head, take_over, write_and_close
 
 __all__ = ["SockJSHandler"]
 

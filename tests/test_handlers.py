@@ -475,7 +475,7 @@ async def test_a_stream_that_is_read_slowly_arrives_whole_over_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The test is the clock.
-    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 100}), ssl_options=server_tls)
     peer: Any = join(server, transport, tls=client_tls)

@@ -64,7 +64,7 @@ ALLOWED = {
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol rooms"),
-    "container": Allowed("logs ports rooms session settings stats wire.stream", effects="asyncio"),
+    "container": Allowed("logs ports rooms session settings stats wire.connection", effects="asyncio"),
     "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.
@@ -72,7 +72,8 @@ ALLOWED = {
     "wire.deflate": Allowed("exceptions"),
     "wire.handshake": Allowed("exceptions"),
     "wire.sockets": Allowed(effects="select socket"),
-    "wire.stream": Allowed("wire.sockets", outside="tornado.iostream", effects="asyncio socket"),
+    "wire.connection": Allowed("_speedups wire.sockets", effects="asyncio socket"),
+    "wire.stream": Allowed("wire.connection wire.sockets", outside="tornado.iostream", effects="asyncio socket"),
     "transports": TRANSPORTS,
     "transports.endpoint": TRANSPORTS,
     "transports.eventsource": TRANSPORTS,
@@ -145,7 +146,7 @@ ALLOWED = {
         effects="asyncio socket",
     ),
     "cluster.ownership": Allowed(),
-    "cluster.passages": Allowed("cluster.ownership cluster.upstream exceptions wire.stream", effects="asyncio"),
+    "cluster.passages": Allowed("cluster.ownership cluster.upstream exceptions wire.connection", effects="asyncio"),
     "cluster.relay": Allowed(
         "cluster.ownership cluster.passages cluster.signing cluster.upstream exceptions protocol transports.endpoint "
         "transports.exchange",
@@ -164,7 +165,7 @@ ALLOWED = {
         effects="os socket threading",
         types="session",
     ),
-    "cluster.upstream": Allowed("cluster.answers wire.sockets wire.stream", effects="asyncio"),
+    "cluster.upstream": Allowed("cluster.answers wire.connection wire.sockets", effects="asyncio"),
     # Pure; so is `options`, but that it makes a TLS context.
     "client.backoff": Allowed("exceptions"),
     "client.framing": Allowed("exceptions"),

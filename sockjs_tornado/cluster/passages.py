@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ..exceptions import ClusterError
-from ..wire.stream import Keeper, Traffic
+from ..wire.connection import Keeper, Traffic
 from .ownership import Holder
 from .upstream import UpstreamLost
 
@@ -49,12 +49,13 @@ class Passage:
         over: Done when the client has its answer, or has left.
     """
 
-    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_buffer")
+    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_buffer", "turn")
 
     def __init__(self, holder: Holder, key: str | None, keeper: Keeper) -> None:
         self.holder = holder
         self.key = key
         self.read_buffer = keeper.read_buffer
+        self.turn = keeper.turn
         self._keeper = keeper
         self._flows = False
         self.over = asyncio.get_running_loop().create_future()

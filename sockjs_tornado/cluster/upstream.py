@@ -8,8 +8,8 @@ import asyncio
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ..wire.connection import READ_SIZE, Connection, Keeper
 from ..wire.sockets import give_up_silent, peer_gone
-from ..wire.stream import READ_SIZE, Connection, Keeper
 from .answers import Head, read_head
 
 __all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamLost", "Upstreams"]

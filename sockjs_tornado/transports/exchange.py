@@ -9,7 +9,7 @@ from ..ports import Host
 from ..session import Session
 from ..settings import Settings
 from ..stats import Stats
-from ..wire.stream import Connection, Keeper
+from ..wire.connection import Connection, Keeper
 
 if TYPE_CHECKING:
     from .endpoint import SessionEndpoint

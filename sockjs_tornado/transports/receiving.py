@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Sequence
 from ..exceptions import PayloadError
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session import Session
-from ..wire.stream import Connection, Keeper, Traffic, response_head
+from ..wire.connection import Connection, Keeper, Traffic
+from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
 from .exchange import Exchange, Headers
 
@@ -192,10 +193,7 @@ class StreamReceiver(Connection):
         self._end()
 
     def _write(self, data: bytes, size: int) -> None:
-        transport = self.transport
-        if not transport.is_closing():
-            self._stats.bytes_sent += len(data)
-            transport.write(data)
+        self.write(data)
         # The limit counts what the client has to keep: frames, not chunk sizes.
         self._left -= size
         if self._left <= 0:

@@ -3,16 +3,17 @@
 import contextlib
 from collections.abc import Awaitable, Sequence
 from math import inf
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from ..exceptions import HandshakeError, PayloadError, WebSocketError
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, decode_websocket_payload, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
+from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake
 from ..wire.sockets import acknowledged, unacknowledged
-from ..wire.stream import Connection, response_head
+from ..wire.stream import response_head
 from ..wire.websocket import (
     TEXT,
     Close,
@@ -32,8 +33,12 @@ from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers, Service
 
 try:
-    from .._speedups import write_messages
+    from .._speedups import read_messages, write_messages
 except ImportError:  # where it was not built
+
+    def read_messages(memory: bytearray, size: int, max_size: int, messages: list[Any], /) -> int:
+        """Append what ordinary frames carry to ``messages``, and return where another one begins."""
+        return 0
 
     def write_messages(messages: object, /) -> bytes | None:
         """Return the websocket frame with the SockJS frame of ``messages``, or None to have it made in two steps."""
@@ -89,7 +94,10 @@ class WebSocketReceiver(Connection):
         super().__init__(server.container, response_head(101, headers))
         self._settings = server.settings
         self._inflating = parameters is not None
-        self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters) if parameters else None)
+        # Made when something comes that is out of the ordinary.
+        self._parser: FrameParser | None = None
+        if parameters is not None:
+            self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters))
         self._framing = framing
         # One function for all receivers, or one with the context of this receiver alone?
         self._shared = parameters is None or parameters.server_no_context_takeover
@@ -107,18 +115,45 @@ class WebSocketReceiver(Connection):
             self.wake_after(self._settings.websocket_ping_interval)
         self._session.attach(self, self._session.conn_info.ip)
 
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        messages: list[Message] = []
+        start = 0
+        parser = self._parser
+        if parser is None or parser.is_between:
+            # Nearly every message of nearly every application.
+            settings = self._settings
+            start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
+            if len(messages) > settings.max_messages_per_request:
+                start = 0
+                messages = []
+            elif start == nbytes and settings.max_inbound_rate is None:
+                self._stats.bytes_received += nbytes
+                self._heard = True
+                self._session.receive(messages)
+                return
+        self._stats.bytes_received += start
+        self._take(bytes(memoryview(self._buffer)[start:nbytes]), messages)
+
     def received(self, data: bytes) -> None:
         """Take bytes; the messages in them reach the session together."""
+        self._take(data, [])
+
+    def _take(self, data: bytes, messages: list[Message]) -> None:
+        """Take bytes, and the messages that came before them."""
         if self._inflating and len(data) > INFLATE_SIZE:
             for start in range(0, len(data), INFLATE_SIZE):
-                self.received(data[start : start + INFLATE_SIZE])
+                self._take(data[start : start + INFLATE_SIZE], messages)
+                messages = []
             return
         self._stats.bytes_received += len(data)
         self._heard = True
-        messages: list[Message] = []
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = FrameParser(self._settings.max_message_size)
         pongs = b""
         try:
-            events = self._parser.feed(data)
+            events = parser.feed(data)
             for event in events:
                 if isinstance(event, str):
                     messages += self._decode(event)
@@ -199,25 +234,17 @@ class WebSocketReceiver(Connection):
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Write messages in one frame."""
-        transport = self.transport
-        if not transport.is_closing():
-            framing = self._framing
-            data = write_messages(messages) if framing is text_frame else None
-            data = data or framing(messages_frame(messages))  # type: ignore[arg-type]
-            self._stats.bytes_sent += len(data)
-            transport.write(data)
+        framing = self._framing
+        data = write_messages(messages) if framing is text_frame else None
+        self.write(data or framing(messages_frame(messages)))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
-        transport = self.transport
-        if not transport.is_closing():
-            if self._shared:  # noqa: SIM108 - the hot path, and readable so
-                data = message.rendered.get(framing) or message.framed(framing)
-            else:
-                data = framing(message.frame)
-            self._stats.bytes_sent += len(data)
-            transport.write(data)
+        if self._shared:
+            self.write(message.rendered.get(framing) or message.framed(framing))
+        else:
+            self.write(framing(message.frame))
 
     def close(self, code: int, reason: str) -> None:
         """Write the close frame of SockJS, then that of the websocket."""
@@ -269,13 +296,7 @@ class WebSocketReceiver(Connection):
         """Begin the closing handshake (RFC 6455, section 7.1.1)."""
         self._closing = True
         self.write(close_frame(code, reason))
-        # Only our side is shut: to close with unread bytes in the socket would reset the connection, and the client
-        # might lose what it has not read yet.
-        if self.transport.can_write_eof() and not self.transport.is_closing():
-            # A client that has reset the connection since the last write: its end is about to be heard of.
-            with contextlib.suppress(OSError):
-                self.transport.write_eof()
-        self.linger()
+        self.shut()
 
 
 def _raw_text_frame(text: str) -> bytes:
@@ -292,6 +313,8 @@ class RawWebSocketReceiver(WebSocketReceiver):
     __slots__ = ()
 
     binary: ClassVar[bool] = True
+
+    buffer_updated = Connection.buffer_updated
 
     _decode = staticmethod(_as_it_is)
 

@@ -1,8 +1,8 @@
-"""Connections taken over from Tornado: after the head of a response they leave ``IOStream``.
+"""Taking connections over from Tornado: after the head of a response they leave ``IOStream``.
 
-:func:`take_over` moves a connection to an :class:`asyncio.Transport` of its own and writes what its first bytes shall
-be; from then on a :class:`Connection` owns it. Over TLS the socket cannot be moved: there an object with the same
-interface stands before the ``IOStream``, and the :class:`Connection` does not know.
+:func:`take_over` moves a connection to an :class:`asyncio.Transport` of its own; from then on a
+:class:`~sockjs_tornado.wire.connection.Connection` owns it. Over TLS the socket cannot be moved: there an object with
+the same interface stands before the ``IOStream``, and the owner does not know.
 """
 
 import asyncio
@@ -14,206 +14,18 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-from .sockets import give_up_silent, peer_gone
+from .connection import READ_SIZE, Connection
+from .sockets import give_up_silent
 
-__all__ = ["READ_SIZE", "Connection", "response_head", "take_over", "write_and_close"]
-
-#: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
-READ_SIZE = 32 * 1024
-
-#: Seconds in which a client has to take some of its last bytes.
-LINGER = 2.0
-
-#: Bytes that it has to take in that time at least.
-_PACE = 16 * 1024
+__all__ = ["response_head", "take_over", "write_and_close"]
 
 #: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
-
-
-class Traffic(Protocol):
-    """What counts bytes."""
-
-    bytes_received: int
-    bytes_sent: int
-
-
-class Keeper(Protocol):
-    """What keeps connections: deadlines, and who is there. The container is one."""
-
-    #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
-    read_buffer: memoryview
-
-    @property
-    def stats(self) -> Traffic:
-        """What counts the bytes that connections send and receive."""
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-
-    def schedule(self, owner: Any) -> None:
-        """See that ``owner.check`` is called once ``owner.due`` has come."""
-
-    def cancel(self, owner: Any) -> None:
-        """Forget a deadline."""
-
-    def connection_opened(self) -> None:
-        """Count a connection."""
-
-    def connection_closed(self) -> None:
-        """Count it no more."""
-
-
-class Connection(asyncio.BufferedProtocol):
-    """Base of what owns a taken-over connection.
-
-    Args:
-        keeper: What keeps it.
-        head: Bytes to write before anything else.
-
-    Attributes:
-        transport: Set before :meth:`opened` is called.
-        due: When :meth:`check` has to be called, in the keeper's seconds.
-        bucket: The keeper's note of where it keeps that deadline.
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_closing",
-        "_ended",
-        "_first",
-        "_keeper",
-        "_stats",
-        "_unsent",
-        "bucket",
-        "due",
-        "transport",
-    )
-
-    transport: asyncio.Transport
-
-    def __init__(self, keeper: Keeper, head: bytes) -> None:
-        self._keeper = keeper
-        self._stats = keeper.stats
-        self._buffer = keeper.read_buffer
-        self._closing = False
-        self._ended = False
-        self.bucket: int | None = None
-        self.due = inf
-        # What to write first, and then what had been read before: each is needed once.
-        self._first: tuple[bytes, bytes] | None = (head, b"")
-
-    def expect(self) -> None:
-        """Hear that the connection is on its way."""
-        self._keeper.connection_opened()
-
-    def miss(self) -> None:
-        """Hear that it will not come, or that it ends with the takeover, which was cancelled."""
-        if self._first is None:
-            self.connection_lost(None)
-        else:
-            self._keeper.connection_closed()
-
-    def set_unread(self, unread: bytes) -> None:
-        """Take the bytes that had been read before the connection was taken over."""
-        if self._first is not None:
-            self._first = (self._first[0], unread)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: write the head, then take what had come with the request."""
-        self.transport = transport  # type: ignore[assignment]
-        assert self._first is not None
-        head, unread = self._first
-        self._first = None
-        self.transport.write(head)
-        self.opened()
-        if unread:
-            self.received(unread)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the memory that the next read goes to."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
-        self.received(self._buffer[:nbytes].tobytes())
-
-    def eof_received(self) -> None:
-        """Hear that the client has left; returning nothing closes the connection."""
-        self.lost()
-        self.finish()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is over."""
-        # Of one whose takeover was cancelled, asyncio tells as well, uvloop does not.
-        if self._ended:
-            return
-        self._ended = self._closing = True
-        self._keeper.cancel(self)
-        self._keeper.connection_closed()
-        self.lost()
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that were written and that the operating system has not taken yet."""
-        return self.transport.get_write_buffer_size()
-
-    def opened(self) -> None:
-        """Hear that the head is on its way."""
-
-    def received(self, data: bytes) -> None:
-        """Take bytes from the client."""
-
-    def lost(self) -> None:
-        """Hear, possibly more than once, that the client has left."""
-
-    def write(self, data: bytes) -> None:
-        """Write, unless nobody is there any more."""
-        if not self.transport.is_closing():
-            self._stats.bytes_sent += len(data)
-            self.transport.write(data)
-
-    def finish(self) -> None:
-        """Write nothing more, and close once the client has what is written, or does not take it."""
-        self._closing = True
-        self.transport.close()
-        self.linger()
-
-    def linger(self) -> None:
-        """See that a client that does not take its last bytes is given up."""
-        self._unsent = self.transport.get_write_buffer_size()
-        self.wake_after(LINGER)
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self.transport.abort()
-
-    def check(self, now: float) -> None:
-        """Give up on a client that does not take its last bytes; over a slow line they take their time."""
-        unsent = self.transport.get_write_buffer_size()
-        taken = self._unsent - unsent
-        if taken and taken >= min(_PACE, self._unsent):
-            self._unsent = unsent
-            self.due = now + LINGER
-        else:
-            self.due = inf
-            self.abort()
-
-    def wake_after(self, delay: float) -> None:
-        """See that :meth:`check` is called in ``delay`` seconds."""
-        self.due = self._keeper.now() + delay
-        self._keeper.schedule(self)
-
-    def is_gone(self) -> bool:
-        """Tell whether the client has already left, even if the event loop has not said so yet."""
-        return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))
 
 
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -283,7 +95,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: 
     except (StreamClosedError, OSError):
         stream.close()
         return False
-    protocol.set_unread(unread)
+    protocol.prepare(sock, unread)
     # The read that was still waiting for bytes ends here; the connection goes on under its second handle.
     stream.close()
     try:

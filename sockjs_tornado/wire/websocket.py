@@ -122,6 +122,9 @@ class FrameParser:
     Args:
         max_size: Bytes that one message may have, decompressed; a longer one is a violation with code 1009.
         inflater: Decompressor when permessage-deflate was negotiated; without one, RSV1 is a violation.
+
+    Attributes:
+        is_between: Whether the next byte begins a message, so that somebody else may take it.
     """
 
     __slots__ = (
@@ -137,6 +140,7 @@ class FrameParser:
         "_max_size",
         "_message",
         "_size",
+        "is_between",
     )
 
     def __init__(self, max_size: int, inflater: Inflater | None = None) -> None:
@@ -154,6 +158,7 @@ class FrameParser:
         self._size = 0
         self._collected: bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
+        self.is_between = True
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes from the peer and return the events they complete, in order."""
@@ -163,6 +168,7 @@ class FrameParser:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        self.is_between = False
         position = 0
         end = len(data)
         try:
@@ -187,6 +193,7 @@ class FrameParser:
         else:
             # No more than a header or a control frame, so that gluing it to the next bytes is cheap.
             self._buffer = data[position:end]
+            self.is_between = position == end and not self._message
         return events
 
     def _fail(self, events: list[Event], error: WebSocketError) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sockjs_tornado.cluster.ownership import Holder
 from sockjs_tornado.cluster.passages import MAX_CALL, Passages
 from sockjs_tornado.cluster.upstream import UpstreamLost
 from sockjs_tornado.exceptions import ClusterError
+from sockjs_tornado.wire.connection import Turn
 
 from .redis_server import RedisServer
 from .relays import Member, Node, running_redis, start_workers, until
@@ -345,8 +347,9 @@ async def test_a_second_router_is_none_of_the_first_one_s_business(serve: Serve,
 class Keeping:
     """What keeps connections."""
 
-    read_buffer = memoryview(bytearray(1))
-    stats: Any = None
+    read_buffer = bytearray(1)
+    stats: Any = SimpleNamespace(bytes_sent=0, bytes_received=0)
+    turn = Turn(stats)
 
 
 A, B = Holder("a", "/a"), Holder("b", "/b")

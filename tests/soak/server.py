@@ -22,7 +22,7 @@ from sockjs_tornado.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session import Session, SessionState
 from sockjs_tornado.transports.receiving import PollReceiver
-from sockjs_tornado.wire.stream import Connection
+from sockjs_tornado.wire.connection import Connection
 
 #: Short, so that a run of minutes sees what takes an ordinary server hours.
 SETTINGS = {

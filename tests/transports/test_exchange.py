@@ -27,8 +27,9 @@ from client import (
 from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import offered_endpoints
 from sockjs_tornado.transports.exchange import Exchange, Headers, Waiting
+from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_gone
-from sockjs_tornado.wire.stream import Connection, response_head
+from sockjs_tornado.wire.stream import response_head
 
 
 class StreamsExchange:

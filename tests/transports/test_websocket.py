@@ -485,7 +485,7 @@ async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
     serve: Serve, connect: Connect, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It does not wait for the client's close frame to end its side.
-    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     websocket = await opened(await connect(await serve(router)), SOCKJS)
@@ -632,7 +632,7 @@ async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_f
 async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 0.05)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 0.05)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     client = await connect(await serve(router))
@@ -650,7 +650,7 @@ async def test_a_client_that_reads_slowly_gets_all_that_was_sent_before_the_end(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test is the clock.
-    monkeypatch.setattr("sockjs_tornado.wire.stream.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo")))
     await opened(client, target)

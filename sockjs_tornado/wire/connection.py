@@ -1,0 +1,318 @@
+"""Connections that were taken over from Tornado: what owns one, and what it writes in a turn of the event loop.
+
+A :class:`Connection` gathers what it has to write and writes it at the end of the event loop's turn, straight to its
+socket: all that a client gets in a turn is one system call. What the socket does not take goes to the transport, which
+waits until it does.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from math import inf
+from typing import Any, Protocol
+
+from .sockets import peer_gone
+
+try:
+    from .._speedups import write_gathered
+except ImportError:  # where it was not built
+
+    def write_gathered(connections: list[Any], left: list[Any], /) -> int:
+        """Write what connections have gathered; those that still have something are added to ``left``.
+
+        Returns:
+            How many bytes were written.
+        """
+        left += connections
+        return 0
+
+
+__all__ = ["READ_SIZE", "Connection", "Keeper", "Traffic", "Turn"]
+
+#: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
+READ_SIZE = 32 * 1024
+
+#: Seconds in which a client has to take some of its last bytes.
+LINGER = 2.0
+
+#: Bytes that it has to take in that time at least.
+_PACE = 16 * 1024
+
+#: Bytes that are gathered at most: that many are worth a system call.
+_MOST_GATHERED = 8 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Traffic(Protocol):
+    """What counts bytes."""
+
+    bytes_received: int
+    bytes_sent: int
+
+
+class Turn:
+    """A turn of the event loop, at whose end is written what connections have gathered.
+
+    Args:
+        stats: What counts the bytes.
+
+    Attributes:
+        waiting: Those that have something to write. Who adds the first one calls :meth:`begin`.
+    """
+
+    __slots__ = ("_loop", "_stats", "waiting")
+
+    def __init__(self, stats: Traffic) -> None:
+        self._stats = stats
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.waiting: list[Connection] = []
+
+    def begin(self) -> None:
+        """See that they are called at the end of the turn."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        left: list[Connection] = []
+        self._stats.bytes_sent += write_gathered(waiting, left)
+        for connection in left:
+            try:
+                connection.flush()
+            except Exception:
+                logger.exception("%r failed to write", connection)
+                connection.abort()
+
+
+class Keeper(Protocol):
+    """What keeps connections: deadlines, and who is there. The container is one."""
+
+    #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
+    read_buffer: bytearray
+    #: Who has something to write.
+    turn: Turn
+
+    @property
+    def stats(self) -> Traffic:
+        """What counts the bytes that connections send and receive."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def schedule(self, owner: Any) -> None:
+        """See that ``owner.check`` is called once ``owner.due`` has come."""
+
+    def cancel(self, owner: Any) -> None:
+        """Forget a deadline."""
+
+    def connection_opened(self) -> None:
+        """Count a connection."""
+
+    def connection_closed(self) -> None:
+        """Count it no more."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Base of what owns a taken-over connection.
+
+    Args:
+        keeper: What keeps it.
+        head: Bytes to write before anything else.
+
+    Attributes:
+        transport: Set before :meth:`opened` is called.
+        due: When :meth:`check` has to be called, in the keeper's seconds.
+        bucket: The keeper's note of where it keeps that deadline.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_direct",
+        "_ended",
+        "_first",
+        "_gathered",
+        "_keeper",
+        "_socket",
+        "_stats",
+        "_turn",
+        "_unsent",
+        "bucket",
+        "due",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, keeper: Keeper, head: bytes) -> None:
+        self._keeper = keeper
+        self._stats = keeper.stats
+        self._buffer = keeper.read_buffer
+        self._turn = keeper.turn
+        self._gathered: bytes | None = None
+        # The transport's, unless only the transport may write to it; and the same while the transport has nothing left
+        # to write. A socket object knows when it was closed, and its number may be another connection's.
+        self._socket: socket.socket | None = None
+        self._direct: socket.socket | None = None
+        self._closing = False
+        self._ended = False
+        self.bucket: int | None = None
+        self.due = inf
+        # What to write first, and then what had been read before: each is needed once.
+        self._first: tuple[bytes, bytes] | None = (head, b"")
+
+    def expect(self) -> None:
+        """Hear that the connection is on its way."""
+        self._keeper.connection_opened()
+
+    def miss(self) -> None:
+        """Hear that it will not come, or that it ends with the takeover, which was cancelled."""
+        if self._first is None:
+            self.connection_lost(None)
+        else:
+            self._keeper.connection_closed()
+
+    def prepare(self, sock: socket.socket, unread: bytes) -> None:
+        """Take the transport's socket, and the bytes that had been read before the connection was taken over."""
+        self._socket = self._direct = sock
+        if self._first is not None:
+            self._first = (self._first[0], unread)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: write the head, then take what had come with the request."""
+        self.transport = transport  # type: ignore[assignment]
+        assert self._first is not None
+        head, unread = self._first
+        self._first = None
+        self.write(head)
+        self.opened()
+        if unread:
+            self.received(unread)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return the memory that the next read goes to."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.received(bytes(memoryview(self._buffer)[:nbytes]))
+
+    def eof_received(self) -> None:
+        """Hear that the client has left; returning nothing closes the connection."""
+        self.lost()
+        self.finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the connection is over."""
+        # Of one whose takeover was cancelled, asyncio tells as well, uvloop does not.
+        if self._ended:
+            return
+        self._ended = self._closing = True
+        self._gathered = self._socket = self._direct = None
+        self._keeper.cancel(self)
+        self._keeper.connection_closed()
+        self.lost()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the operating system has not taken yet."""
+        return self.transport.get_write_buffer_size() + len(self._gathered or b"")
+
+    def opened(self) -> None:
+        """Hear that the head is on its way."""
+
+    def received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+
+    def lost(self) -> None:
+        """Hear, possibly more than once, that the client has left."""
+
+    def write(self, data: bytes) -> None:
+        """Write at the end of the event loop's turn, together with all else that is written in it."""
+        gathered = self._gathered
+        if gathered is None:
+            self._gathered = data
+            waiting = self._turn.waiting
+            if not waiting:
+                self._turn.begin()
+            waiting.append(self)
+        elif len(gathered) + len(data) <= _MOST_GATHERED:
+            self._gathered = gathered + data
+        else:
+            self.flush()
+            self.write(data)
+
+    def flush(self) -> None:
+        """Write now what was gathered, unless nobody is there any more."""
+        data = self._gathered
+        if data is None:
+            return
+        self._gathered = None
+        self._stats.bytes_sent += len(data)
+        sock = self._socket
+        if sock is not None and not self.transport.get_write_buffer_size():
+            # What is wrong, the transport finds out when it writes the rest.
+            with contextlib.suppress(OSError):
+                data = data[sock.send(data) :]
+        self._direct = None if data else sock
+        if data and self.transport.is_closing():
+            self._stats.bytes_sent -= len(data)
+        elif data:
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """Write nothing more, and close once the client has what is written, or does not take it."""
+        self.flush()
+        self._closing = True
+        self._socket = self._direct = None
+        self.transport.close()
+        self.linger()
+
+    def shut(self) -> None:
+        """Write nothing more, and pass over what still comes until the client closes, or is out of time.
+
+        To close with unread bytes in the socket would reset the connection, and the client might lose what it has not
+        read yet.
+        """
+        self.flush()
+        self._closing = True
+        self._socket = self._direct = None
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            # A client that has reset the connection meanwhile: its end is about to be heard of.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
+        self.linger()
+
+    def linger(self) -> None:
+        """See that a client that does not take its last bytes is given up."""
+        self._unsent = self.transport.get_write_buffer_size()
+        self.wake_after(LINGER)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        self._gathered = self._socket = self._direct = None
+        self.transport.abort()
+
+    def check(self, now: float) -> None:
+        """Give up on a client that does not take its last bytes; over a slow line they take their time."""
+        unsent = self.transport.get_write_buffer_size()
+        taken = self._unsent - unsent
+        if taken and taken >= min(_PACE, self._unsent):
+            self._unsent = unsent
+            self.due = now + LINGER
+        else:
+            self.due = inf
+            self.abort()
+
+    def wake_after(self, delay: float) -> None:
+        """See that :meth:`check` is called in ``delay`` seconds."""
+        self.due = self._keeper.now() + delay
+        self._keeper.schedule(self)
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has already left, even if the event loop has not said so yet."""
+        return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))
