@@ -10,7 +10,7 @@ from typing import Any
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
-from tornado.web import stream_request_body
+from tornado.web import RequestHandler, stream_request_body
 
 from .handlers import SockJSHandler
 from .transports.endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
@@ -119,6 +119,9 @@ class StreamedBodyHandler(SockJSHandler):
         return super()._serve(session_id)
 
     head = get = post = delete = patch = put = options = _serve
+
+    # The request begins before its body is there.
+    _execute = RequestHandler._execute  # type: ignore[assignment]
 
     def body(self) -> bytes:
         """Return the request's body."""

@@ -1,6 +1,7 @@
 """Tornado's side of the exchange port: one ``RequestHandler`` that offers a request to an endpoint."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Iterator
 from typing import Any
@@ -80,6 +81,32 @@ class SockJSHandler(RequestHandler):
         """Leave ETags to the endpoint."""
         return None
 
+    def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> "asyncio.Future[None]":  # type: ignore[override]
+        """Serve the request at once, where Tornado makes a task of each for the loop's next turn."""
+        self._transforms = transforms
+        self.path_args = []
+        loop = asyncio.get_running_loop()
+        waiting: Awaitable[None] | None = None
+        try:
+            self.path_kwargs = {name: self.decode_argument(value) for name, value in kwargs.items()}
+            # What callbacks of the application set there must not reach the connection's next request.
+            waiting = contextvars.copy_context().run(self._serve, **self.path_kwargs)
+        except Exception as error:
+            self._handle_request_exception(error)
+        if isinstance(waiting, asyncio.Future):
+            return waiting
+        if waiting is not None:
+            return loop.create_task(self._wait(waiting))
+        done = loop.create_future()
+        done.set_result(None)
+        return done
+
+    async def _wait(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except Exception as error:
+            self._handle_request_exception(error)
+
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
         return self._endpoint.handle(self)
@@ -97,7 +124,7 @@ class SockJSHandler(RequestHandler):
     def _request_summary(self) -> str:
         """Return what the access log says of the request: not the id of a session, which is its client's secret."""
         uri = self.request.uri or ""
-        if self.path_args or self.path_kwargs:
+        if self.path_kwargs:
             path, separator, query = uri.partition("?")
             base, _, name = path.rpartition("/")
             uri = f"{base.rpartition('/')[0]}/***/{name}{separator}{query}"
@@ -212,11 +239,11 @@ class SockJSHandler(RequestHandler):
         """Have somebody told where the client leaves before the answer."""
         self._waiting = waiting
 
-    async def hold(self, waiting: Waiting) -> None:
+    def hold(self, waiting: Waiting) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
         self.watch(waiting)
         self._held = asyncio.get_running_loop().create_future()
-        await self._held
+        return self._held
 
     def on_connection_close(self) -> None:
         """Hear from Tornado that the client has left."""
@@ -258,12 +285,12 @@ class SockJSHandler(RequestHandler):
         self._connection.stream.close()
         self._release()
 
-    async def take_over(self, status: int, protocol: Connection) -> None:
+    def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
         """Give the connection to ``protocol``."""
         self.set_status(status)
         stream = self._leave()
         settings = self._endpoint.server.settings
-        await take_over(stream, protocol, nodelay=settings.disable_nagle, silence=settings.network_timeout)
+        return take_over(stream, protocol, nodelay=settings.disable_nagle, silence=settings.network_timeout)
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left."""

@@ -130,7 +130,7 @@ class SessionSettings(Protocol):
 
     @property
     def immediate_flush(self) -> bool:
-        """Whether a message is written at once."""
+        """Whether a message gets a frame of its own."""
 
     @property
     def max_queue_bytes(self) -> int:

@@ -261,8 +261,8 @@ class Settings(_Checked):
             default), False, a :class:`SessionCookie` with its attributes, or a callable that is given Tornado's request
             and returns the value of a Set-Cookie header, or True for the usual cookie, or False for none.
         verify_ip: Whether all requests of a session must come from the address that opened it. Default True.
-        immediate_flush: Whether a message sent outside of ``on_message`` is written at once (default True) or
-            gathered with others until the event loop's next turn.
+        immediate_flush: Whether a message sent outside of ``on_message`` gets a frame of its own (default True), which
+            answers a poll, or one with all that are sent until the event loop's next turn.
         disable_nagle: Whether small writes leave at once (TCP_NODELAY). Default True.
         max_message_size: Bytes of one incoming message or POST body; more is refused with close code 1009 or
             status 413, before a body is read. Default 10485760 (10 MiB).

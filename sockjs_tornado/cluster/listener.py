@@ -192,13 +192,6 @@ class RelayedHandler(SockJSHandler):
         """The client's port."""
         return self._port
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer without a body; to a method that Tornado has never heard of, not before the signature was seen."""
-        if self._rejected:
-            self._serve()
-        else:
-            super().write_error(status_code, **kwargs)
-
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         if self._rejected:
             self.respond(421 if self._rejected == "misdirected" else 403, [(FIELD, self._rejected)])

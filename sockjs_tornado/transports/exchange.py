@@ -149,15 +149,18 @@ class Exchange(Protocol):
     def watch(self, waiting: Waiting) -> None:
         """Have somebody told where the client leaves before the answer."""
 
-    async def hold(self, waiting: Waiting) -> None:
+    def hold(self, waiting: Waiting) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
 
-    async def take_over(self, status: int, protocol: Connection) -> None:
+    def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
         """Give the connection to ``protocol``, which writes the response, its head included.
 
         Args:
             status: The response's status, for the access log.
             protocol: The new owner of the connection.
+
+        Returns:
+            What has to be awaited.
         """
 
     def abort(self) -> None:

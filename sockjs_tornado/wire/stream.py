@@ -11,7 +11,7 @@ import errno
 import functools
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -47,7 +47,7 @@ def _common_fields(seconds: int) -> str:
     return f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
 
 
-async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence: float) -> None:
+def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence: float) -> Coroutine[Any, Any, None]:
     """Give ``protocol`` the connection of ``stream``, which Tornado has let go.
 
     Bytes that the stream has read already are handed over; nothing is lost. Where the client has left meanwhile,
@@ -58,8 +58,15 @@ async def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, si
         protocol: The new owner.
         nodelay: Whether small writes leave at once (TCP_NODELAY).
         silence: Seconds after which a peer that acknowledges nothing is given up, 0 for the system's own.
+
+    Returns:
+        What has to be awaited. The protocol's keeper expects the connection from now on.
     """
     protocol.expect()
+    return _take_over(stream, protocol, nodelay, silence)
+
+
+async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, silence: float) -> None:
     moved = False
     try:
         moved = await _move(stream, protocol, nodelay, silence)
