@@ -83,6 +83,19 @@ text_frame(const unsigned char *frame, Py_ssize_t available, Py_ssize_t max_size
     return *size > max_size || payload + *size > available ? 0 : payload;
 }
 
+/* Return a limit, which may be beyond any size; -1 with an exception set where it is none. */
+static Py_ssize_t
+limit_from(PyObject *number)
+{
+    Py_ssize_t limit = PyLong_AsSsize_t(number);
+
+    if (limit == -1 && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        limit = PY_SSIZE_T_MAX;
+    }
+    return limit;
+}
+
 PyDoc_STRVAR(read_text_frames_doc,
 "read_text_frames(data, position, max_size, events, /)\n--\n\n"
 "Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.\n\n"
@@ -107,13 +120,9 @@ read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
     position = PyLong_AsSsize_t(args[1]);
     if (position == -1 && PyErr_Occurred())
         return NULL;
-    max_size = PyLong_AsSsize_t(args[2]);
-    if (max_size == -1 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
-            return NULL;
-        PyErr_Clear();
-        max_size = PY_SSIZE_T_MAX;
-    }
+    max_size = limit_from(args[2]);
+    if (max_size == -1 && PyErr_Occurred())
+        return NULL;
     if (position < 0) {
         PyErr_SetString(PyExc_ValueError, "position is negative");
         return NULL;
@@ -257,8 +266,10 @@ read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     end = PyLong_AsSsize_t(args[1]);
-    max_size = PyLong_AsSsize_t(args[2]);
-    if (PyErr_Occurred())
+    if (end == -1 && PyErr_Occurred())
+        return NULL;
+    max_size = limit_from(args[2]);
+    if (max_size == -1 && PyErr_Occurred())
         return NULL;
     if (end < 0 || end > PyByteArray_Size(args[0])) {
         PyErr_SetString(PyExc_ValueError, "size is not within the memory");
@@ -439,10 +450,11 @@ write_messages(PyObject *module, PyObject *messages)
     return frame;
 }
 
-/* --- what is written in a turn --- */
+/* --- what is written when the event loop comes round --- */
 
 #ifndef _WIN32
-/* Write what a connection has gathered: return how many bytes the socket has taken, or -1 with an exception set. */
+/* Write what a connection has gathered: return how many bytes the socket has taken, or -1 where it has taken none or
+ * something is wrong, perhaps with an exception set. */
 static Py_ssize_t
 write_one(PyObject *connection, PyObject *name, PyObject *data, PyObject *sock)
 {
@@ -460,10 +472,13 @@ write_one(PyObject *connection, PyObject *name, PyObject *data, PyObject *sock)
         return PyObject_SetAttr(connection, name, Py_None) < 0 ? -1 : written;
     if (written <= 0)
         /* What is wrong, the transport finds out when it writes. */
-        return 0;
+        return -1;
     rest = PyBytes_FromStringAndSize(start + written, size - written);
     failed = rest == NULL || PyObject_SetAttr(connection, name, rest) < 0;
     Py_XDECREF(rest);
+    if (failed)
+        /* What has left must not leave again. */
+        shutdown(fd, SHUT_RDWR);
     return failed ? -1 : written;
 }
 
@@ -490,16 +505,19 @@ write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
         Py_INCREF(connection);
         data = PyObject_GetAttr(connection, gathered);
-        sock = data == NULL || data == Py_None ? NULL : PyObject_GetAttr(connection, direct);
-        if (sock != NULL) {
-            Py_ssize_t written = sock == Py_None ? 0 : write_one(connection, gathered, data, sock);
+        if (data != Py_None) {
+            Py_ssize_t written = -1;
+            sock = data == NULL ? NULL : PyObject_GetAttr(connection, direct);
+            if (sock != NULL && sock != Py_None)
+                written = write_one(connection, gathered, data, sock);
             /* Whatever is wrong with it, it must not keep the others from writing. */
             PyErr_Clear();
             if (written > 0)
                 total += written;
-            if (sock == Py_None || written != PyBytes_Size(data))
+            /* What was written was bytes. */
+            if (written < 0 || written != PyBytes_Size(data))
                 PyList_Append(args[1], connection);
-            Py_DECREF(sock);
+            Py_XDECREF(sock);
         }
         Py_XDECREF(data);
         Py_DECREF(connection);

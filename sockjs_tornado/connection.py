@@ -207,6 +207,9 @@ class SockJSConnection:
     ) -> Awaitable[None]:
         """Send a message.
 
+        It leaves when the event loop comes round, together with all else that is sent to this client until then; a
+        callback that blocks the loop holds it back.
+
         Args:
             message: ``str``; a dict or list of JSON's types, which reaches the page as a value (``event.data`` is an
                 object or array there, as with sockjs-tornado 1.0) and a raw websocket as JSON text; ``bytes`` on a raw

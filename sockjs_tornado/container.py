@@ -20,7 +20,7 @@ from .rooms import Rooms
 from .session import Session, SessionState
 from .settings import Settings
 from .stats import Stats
-from .wire.connection import READ_SIZE, Turn
+from .wire.connection import READ_SIZE, WriteQueue
 
 __all__ = ["Deadlines", "SessionContainer", "check_seconds"]
 
@@ -177,7 +177,7 @@ class SessionContainer:
         closing: Whether :meth:`close` was called; no session may be added from then on.
         draining: Whether :meth:`drain` was called; no client may open a session from then on.
         read_buffer: Memory that connections read into.
-        turn: Connections that have something to write.
+        write_queue: Connections that have something to write.
         on_removed: Called with the id of a session that requests find no more.
     """
 
@@ -209,7 +209,7 @@ class SessionContainer:
         self._emptied: asyncio.Event | None = None
         self._patience = settings.disconnect_delay
         self.read_buffer = bytearray(READ_SIZE)
-        self.turn = Turn(stats)
+        self.write_queue = WriteQueue(stats)
         self.on_removed: Callable[[str], None] | None = None
         self.closing = False
         self.draining = False

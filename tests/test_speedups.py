@@ -1,20 +1,26 @@
 """What is in C does the same as what is in Python, and sees nothing else of its arguments than that."""
 
+import contextlib
 import json
+import signal
+import socket
+from collections.abc import Iterator
 from json.encoder import encode_basestring
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from client import BINARY, TEXT, frame
+from client import BINARY, CLOSE, PING, PONG, TEXT, closing, frame
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.protocol import JSONValue, decode_payload, messages_frame
+from sockjs_tornado.protocol import JSONValue, decode_payload, decode_websocket_payload, messages_frame
 from sockjs_tornado.transports import websocket
+from sockjs_tornado.wire import connection
 from sockjs_tornado.wire import websocket as wire
-from sockjs_tornado.wire.websocket import text_frame
+from sockjs_tornado.wire.websocket import FrameParser, text_frame
 
 #: All that is special to JSON, to UTF-8 or to clients, with its neighbours.
 ODD = (
@@ -37,7 +43,9 @@ def in_python(messages: list[str]) -> bytes:
 
 def test_they_are_in_use() -> None:
     assert wire.read_text_frames is _speedups.read_text_frames
+    assert websocket.read_messages is _speedups.read_messages
     assert websocket.write_messages is _speedups.write_messages
+    assert connection.write_gathered is _speedups.write_gathered
     assert protocol._decode_strings is not protocol._decode_in_python
 
 
@@ -159,6 +167,395 @@ class TestReadTextFrames:
     def test_a_position_before_the_beginning_is_refused(self) -> None:
         with pytest.raises(ValueError, match="negative"):
             _speedups.read_text_frames(b"", -1, 1, [])
+
+
+def read(
+    stream: bytes, size: int | None = None, limit: int = 1_000_000, behind: bytes = frame(TEXT, '["unread"]')
+) -> tuple[int, list[str]]:
+    """Return where ``read_messages`` stops in a stream, and what it has read.
+
+    Args:
+        stream: What the client has sent.
+        size: How much of it, all by default.
+        limit: Bytes that a message may have.
+        behind: What an earlier read has left in the memory behind it.
+    """
+    memory = bytearray(stream + behind)
+    messages = ["before"]
+    end = _speedups.read_messages(memory, len(stream) if size is None else size, limit, messages)
+    assert memory == stream + behind, "the memory was written to"
+    assert messages.pop(0) == "before"
+    return end, messages
+
+
+def check_reading(stream: bytes, limit: int = 1_000_000) -> int:
+    """See that what was read is what Python reads of the same bytes; return where it stopped.
+
+    Where nobody looks closer, the rest has to be such that Python is needed for it.
+    """
+    end, messages = read(stream, limit=limit)
+    parser = FrameParser(limit)
+    expected = []
+    for event in parser.feed(stream[:end]):
+        assert isinstance(event, str)
+        expected += decode_websocket_payload(event)
+    assert messages == expected
+    assert parser.is_between, "it has stopped within a frame"
+    # It stops for good: what comes in two reads is the same.
+    assert read(stream[end:], limit=limit) == (0, [])
+    return end
+
+
+#: Payloads of messages, and what is none of these.
+strings = st.one_of(
+    texts.map(encode_basestring),
+    any_texts.map(json.dumps),
+    st.text(st.sampled_from('\\\\"/bfnrtu0dDcC8x\n\x1f\x00 ä😀')).map('"{}"'.format),
+)
+spaces = st.sampled_from(["", "", "", "", " ", "\t\r\n"])
+arrays = st.builds(
+    lambda items, space, comma: f"{space}[{f'{space},'.join(items)}{comma}]{space}",
+    st.lists(strings | st.sampled_from(["1", "null", "[]", '["x"]', "{}", ""]) | strings, max_size=4),
+    spaces,
+    st.sampled_from(["", "", "", "", ",", "]", "x", '"']),
+)
+ordinary = st.lists(texts, min_size=1, max_size=4).map(lambda items: f"[{','.join(map(encode_basestring, items))}]")
+payloads = st.one_of(
+    ordinary.map(str.encode),
+    ordinary.map(str.encode),
+    arrays.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    strings.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=20).map(lambda data: b'["' + data + b'"]'),
+    st.binary(max_size=20),
+    st.integers(110, 300).map(lambda size: b'["%s"]' % (b"x" * size)),
+)
+masks = st.binary(min_size=4, max_size=4)
+frames = st.one_of(
+    st.builds(frame, st.just(TEXT), payloads, mask=masks),
+    st.builds(frame, st.just(TEXT), payloads, mask=masks),
+    st.builds(frame, st.just(TEXT), payloads, mask=masks),
+    st.builds(
+        frame,
+        st.sampled_from([0, TEXT, BINARY, CLOSE, PING, PONG, 3]),
+        payloads,
+        fin=st.booleans(),
+        rsv=st.sampled_from([0, 0, 4, 1]),
+        mask=masks | st.none(),
+    ),
+    # A length that is not the shortest.
+    payloads.map(lambda data: b"\x81\xfe" + len(data).to_bytes(2, "big") + b"\0\0\0\0" + data),
+    st.binary(max_size=12),
+)
+
+
+class TestReadMessages:
+    @given(st.lists(frames, max_size=6).map(b"".join), st.sampled_from([0, 1, 4, 10, 125, 1_000_000]), st.data())
+    def test_it_reads_what_python_reads(self, stream: bytes, limit: int, data: st.DataObject) -> None:
+        check_reading(stream, limit)
+        cut = data.draw(st.integers(0, len(stream)))
+        end, messages = read(stream, cut, limit)
+        assert (end, messages) == read(stream[:cut], limit=limit, behind=b""), "it has read beyond the size"
+        assert end <= cut
+
+    @given(st.lists(st.lists(texts, min_size=1, max_size=4), max_size=5), masks)
+    def test_it_reads_all_ordinary_messages(self, messages: list[list[str]], mask: bytes) -> None:
+        sent = [f"[{','.join(map(encode_basestring, items))}]" for items in messages]
+        # Of such as are in no need of one, Python writes no escape that begins with u.
+        plain = [text for text in sent if "\\u" not in text]
+        stream = b"".join(frame(TEXT, text, mask=mask) for text in plain)
+        expected = [item for text in plain for item in json.loads(text)]
+        assert read(stream) == (len(stream), expected)
+
+    @given(st.one_of(payloads, st.text(st.sampled_from('[]",\\/ \tnu0x\0ä')).map(str.encode)))
+    def test_any_payload_is_read_alike_or_left_alone(self, payload: bytes) -> None:
+        check_reading(frame(TEXT, '["a","b"]') + frame(TEXT, payload) + frame(TEXT, '["c"]'))
+
+    @pytest.mark.parametrize("special", [*ODD, "ä", "\\u0041", "\\x", "\\", *("\\" + letter for letter in '"\\/bfnrt')])
+    def test_it_finds_what_is_special_wherever_it_stands(self, special: str) -> None:
+        for position in range(20):
+            text = "x" * position + special + "y" * (20 - position)
+            payload = f'["{text}","{special * position}"]'
+            stream = frame(TEXT, payload)
+            try:
+                expected = json.loads(payload)
+            except ValueError:
+                assert read(stream) == (0, [])
+            else:
+                assert read(stream) == ((0, []) if "\\u" in special else (len(stream), expected))
+            check_reading(stream)
+
+    @pytest.mark.parametrize("size", [4, 5, 11, 12, 13, 124, 125, 126, 127, 255, 256, 257, 65_534, 65_535])
+    def test_it_reads_frames_of_all_lengths_below_64_kib(self, size: int) -> None:
+        text = "x" * (size - 4)
+        stream = frame(TEXT, f'["{text}"]') * 3
+        assert read(stream) == (len(stream), [text] * 3)
+        assert read(stream, limit=size) == (len(stream), [text] * 3)
+        assert read(stream, limit=size - 1) == (0, [])
+
+    @pytest.mark.parametrize("limit", [2**63 - 1, 2**63, 2**70])
+    def test_no_limit_is_too_high(self, limit: int) -> None:
+        """Settings take any number."""
+        assert read(frame(TEXT, '["x"]'), limit=limit) == (11, ["x"])
+
+    @pytest.mark.parametrize("limit", [0, -1, -(2**63)])
+    def test_a_limit_below_every_message_lets_none_through(self, limit: int) -> None:
+        assert read(frame(TEXT, '["x"]'), limit=limit) == (0, [])
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            frame(TEXT, "[]"),
+            frame(TEXT, ""),
+            frame(TEXT, '"x"'),
+            frame(TEXT, '["x",1]'),
+            frame(TEXT, '["x","y"'),
+            frame(TEXT, '["x","y",]'),
+            frame(TEXT, '["x""y"]'),
+            frame(TEXT, '["x","y"]]'),
+            frame(TEXT, '["x","y"] '),
+            frame(TEXT, ' ["x","y"]'),
+            frame(TEXT, '["x", "y"]'),
+            frame(TEXT, '["x",["y"]]'),
+            frame(TEXT, '["x","\\u0041"]'),
+            frame(TEXT, '["x","\\q"]'),
+            frame(TEXT, '["x","\\'),
+            frame(TEXT, '["x","\n"]'),
+            frame(TEXT, '["x","y\0"]'),
+            frame(TEXT, b'["x","\xff"]'),
+            frame(TEXT, b'["x","\xed\xa0\x80"]'),
+            frame(TEXT, b'["x","\xc3"]'),
+            frame(TEXT, b'["x","\xc3","\xa4"]'),
+            frame(TEXT, '["x"]', fin=False),
+            frame(TEXT, '["x"]', rsv=4),
+            frame(TEXT, '["x"]', mask=None),
+            frame(BINARY, '["x"]'),
+            frame(0, '["x"]'),
+            frame(PING, '["x"]'),
+            closing(1000, '["x"]'),
+            frame(TEXT, f'["{"x" * 65_532}"]'),
+            b"\x81\xfe\x00\x05\0\0\0\0" + b'["x"]',
+        ],
+        ids=lambda other: ascii(other)[:40],
+    )
+    def test_of_what_is_out_of_the_ordinary_nothing_is_kept(self, other: bytes) -> None:
+        before = frame(TEXT, '["a","b"]') + frame(TEXT, '["c"]')
+        assert read(before + other + before) == (len(before), ["a", "b", "c"])
+
+    def test_of_a_frame_that_is_not_whole_nothing_is_read(self) -> None:
+        for text in ("x" * 10, "y" * 200):
+            whole = frame(TEXT, f'["{text}"]')
+            for cut in range(len(whole)):
+                # The rest is there, but it is none of what was read: it is from an earlier time.
+                stream = frame(TEXT, '["a"]') + whole
+                assert read(stream, 11 + cut) == (11, ["a"])
+            assert read(stream) == (len(stream), ["a", text])
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            (bytearray(8), 0, 1),
+            (bytearray(8), 0, 1, [], None),
+            (b"12345678", 0, 1, []),
+            (memoryview(bytearray(8)), 0, 1, []),
+            (None, 0, 1, []),
+            (bytearray(8), "0", 1, []),
+            (bytearray(8), 0.0, 1, []),
+            (bytearray(8), 0, "1", []),
+            (bytearray(8), 0, None, []),
+            (bytearray(8), 0, 1, ()),
+            (bytearray(8), 0, 1, None),
+        ],
+        ids=lambda arguments: ",".join(type(argument).__name__ for argument in arguments),
+    )
+    def test_arguments_of_other_kinds_are_refused(self, arguments: Any) -> None:
+        with pytest.raises(TypeError):
+            _speedups.read_messages(*arguments)
+
+    @pytest.mark.parametrize("size", [-1, 9, 2**40, -(2**63)])
+    def test_a_size_beyond_the_memory_is_refused(self, size: int) -> None:
+        with pytest.raises(ValueError, match="memory"):
+            _speedups.read_messages(bytearray(8), size, 1, [])
+        with pytest.raises(OverflowError):
+            _speedups.read_messages(bytearray(8), 2**70, 1, [])
+
+    def test_nothing_is_in_no_memory(self) -> None:
+        assert read(b"", behind=b"") == (0, [])
+
+
+@contextlib.contextmanager
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield two connected sockets that do not block; the first one's buffer is small."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        yield ours, theirs
+
+
+def writer(direct: Any, gathered: Any) -> Any:
+    """Return what is a connection to ``write_gathered``."""
+    return SimpleNamespace(_direct=direct, _gathered=gathered)
+
+
+def taken(sock: socket.socket) -> bytes:
+    """Return all that is there."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := sock.recv(1 << 20):
+            data += piece
+    return data
+
+
+class Closed:
+    """Not a socket any more."""
+
+    def fileno(self) -> int:
+        raise ZeroDivisionError
+
+
+class Stubborn:
+    """Keeps what it has gathered."""
+
+    def __init__(self, direct: Any) -> None:
+        self._direct = direct
+
+    @property
+    def _gathered(self) -> bytes:
+        return b"bad"
+
+
+class TestWriteGathered:
+    def test_all_is_taken(self) -> None:
+        with sockets() as (a, b), sockets() as (c, d):
+            connections = [writer(a, b"first"), writer(c, b"second"), writer(a, b", third")]
+            left: list[Any] = []
+            assert _speedups.write_gathered(connections, left) == 18
+            assert left == []
+            assert [connection._gathered for connection in connections] == [None] * 3
+            assert (taken(b), taken(d)) == (b"first, third", b"second")
+
+    def test_of_what_is_taken_in_part_the_rest_is_left(self) -> None:
+        with sockets() as (ours, theirs):
+            data = bytes(range(256)) * 4000
+            one = writer(ours, data)
+            before = object()
+            left = [before]
+            written = _speedups.write_gathered([one], left)
+            assert 0 < written < len(data)
+            assert left == [before, one]
+            assert one._gathered == data[written:]
+            assert taken(theirs) == data[:written]
+
+    def test_of_what_is_not_taken_at_all_everything_is_left(self) -> None:
+        with sockets() as (ours, theirs):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    ours.send(b"x" * 1000)
+            one = writer(ours, b"data")
+            left: list[Any] = []
+            assert _speedups.write_gathered([one], left) == 0
+            assert left == [one]
+            assert one._gathered == b"data"
+            assert set(taken(theirs)) == set(b"x")
+
+    def test_who_may_not_write_is_left(self) -> None:
+        one = writer(None, b"data")
+        left: list[Any] = []
+        assert _speedups.write_gathered([one], left) == 0
+        assert left == [one]
+        assert one._gathered == b"data"
+
+    def test_who_has_nothing_is_passed_over(self) -> None:
+        left: list[Any] = []
+        with sockets() as (ours, theirs):
+            assert _speedups.write_gathered([writer(ours, None), writer(None, None)], left) == 0
+            assert left == []
+            assert _speedups.write_gathered([], left) == 0
+            assert taken(theirs) == b""
+
+    def test_no_bytes_are_soon_written(self) -> None:
+        left: list[Any] = []
+        with sockets() as (ours, theirs):
+            one = writer(ours, b"")
+            assert _speedups.write_gathered([one], left) == 0
+            assert (left, one._gathered) == ([], None)
+            theirs.close()
+            two = writer(ours, b"")
+            _speedups.write_gathered([two], left)
+            # Left or written, but nothing in between: it would never be looked at again.
+            assert (two in left) is (two._gathered is not None)
+
+    def test_a_peer_that_has_gone_is_left_to_the_transport_and_no_signal_comes(self) -> None:
+        signals: list[int] = []
+        before = signal.signal(signal.SIGPIPE, lambda number, _: signals.append(number))
+        try:
+            with sockets() as (ours, theirs):
+                theirs.close()
+                one = writer(ours, b"data")
+                left: list[Any] = []
+                assert _speedups.write_gathered([one], left) == 0
+                assert left == [one]
+        finally:
+            signal.signal(signal.SIGPIPE, before)
+        assert signals == []
+
+    def test_a_number_that_was_a_closed_socket_s_is_nobodys(self) -> None:
+        with sockets() as (ours, theirs):
+            for close in (socket.socket.close, socket.socket.detach):
+                number = ours.fileno()
+                duplicate = ours.dup()
+                one = writer(ours, b"stray")
+                close(ours)
+                # detach() leaves it open: whoever has it now is not written to.
+                with contextlib.suppress(OSError):
+                    socket.socket(fileno=number).close()
+                left: list[Any] = []
+                assert _speedups.write_gathered([one], left) == 0
+                assert left == [one]
+                assert one._gathered == b"stray"
+                assert taken(theirs) == b""
+                ours = duplicate
+            ours.close()
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            lambda sock: writer(sock, "text"),
+            lambda sock: writer(sock, bytearray(b"bad")),
+            lambda sock: writer(sock, 5),
+            lambda sock: writer(None, 5),
+            lambda sock: writer("no socket", b"bad"),
+            lambda sock: writer(-1, b"bad"),
+            lambda sock: writer(2**70, b"bad"),
+            lambda sock: writer(Closed(), b"bad"),
+            lambda sock: SimpleNamespace(_gathered=b"bad"),
+            lambda sock: SimpleNamespace(_direct=sock),
+            lambda sock: object(),
+            Stubborn,
+        ],
+        ids=[
+            *("text", "bytearray", "number", "number, no socket", "no socket", "negative", "huge", "raises"),
+            *("no socket attribute", "no data attribute", "nothing", "read only"),
+        ],
+    )
+    def test_one_that_is_wrong_keeps_no_other_from_writing(self, bad: Any) -> None:
+        with sockets() as (a, b), sockets() as (c, d), sockets() as (e, _):
+            wrong = bad(e)
+            first, second = writer(a, b"first"), writer(c, b"second")
+            left: list[Any] = []
+            _speedups.write_gathered([first, wrong, second], left)
+            assert (taken(b), taken(d)) == (b"first", b"second")
+            # Python looks at it, and finds what is wrong.
+            assert left == [wrong]
+
+    @pytest.mark.parametrize(
+        "arguments", [(), ([],), ([], [], []), ((), []), ([], ()), (None, []), ([], None)], ids=ascii
+    )
+    def test_arguments_of_other_kinds_are_refused(self, arguments: Any) -> None:
+        with pytest.raises(TypeError):
+            _speedups.write_gathered(*arguments)
 
 
 def outcome(text: str) -> Any:

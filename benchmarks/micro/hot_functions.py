@@ -25,6 +25,7 @@ from sockjs_tornado.transports.eventsource import EventSource
 from sockjs_tornado.transports.htmlfile import HtmlFile
 from sockjs_tornado.transports.jsonp import Jsonp
 from sockjs_tornado.transports.receiving import chunked
+from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.transports.xhr import XhrPolling, XhrStreaming
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame
 
@@ -153,6 +154,11 @@ def masked_frame(text: str) -> bytes:
     return head + MASK + apply_mask(MASK, payload)
 
 
+def read_all(memory: bytearray) -> None:
+    """Read a websocket's messages as its receiver does; without C, nothing is read."""
+    read_messages(memory, len(memory), 1 << 20, [])
+
+
 def wire() -> Iterator[Benchmark]:
     """The websocket's frames."""
     feed = FrameParser(max_size=1 << 20).feed
@@ -160,6 +166,14 @@ def wire() -> Iterator[Benchmark]:
     yield Benchmark("FrameParser.feed, a short frame", feed, (short,))
     yield Benchmark("FrameParser.feed, each of 16 short frames", feed, (short * 16,), 16)
     yield Benchmark("FrameParser.feed, a frame of 64 KiB", feed, (long,))
+    # What Session.receive is given by a websocket, past the parser and the decoder.
+    array = masked_frame(f"[{quote(SHORT)}]")
+    yield Benchmark("read_messages, a short message", read_all, (bytearray(array),))
+    yield Benchmark("read_messages, each of 16 short messages", read_all, (bytearray(array * 16),), 16)
+    # It leaves those that begin with u to Python.
+    escapes = masked_frame(f"[{quote(ESCAPES.replace(chr(7), ''))}]")
+    yield Benchmark("read_messages, escapes", read_all, (bytearray(escapes),))
+    yield Benchmark("read_messages, 64,000 bytes", read_all, (bytearray(masked_frame(f'["{LONG[:64000]}"]')),))
     yield Benchmark("text_frame, short", text_frame, (SHORT,))
     yield Benchmark("text_frame, 64 KiB", text_frame, (LONG,))
 

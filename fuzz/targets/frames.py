@@ -1,9 +1,11 @@
-"""The frame parser, and permessage-deflate under it."""
+"""The frame parser, permessage-deflate under it, and what reads ordinary messages past it."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from sockjs_tornado.exceptions import WebSocketError
+from sockjs_tornado.protocol import decode_websocket_payload
+from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
 from sockjs_tornado.wire.websocket import (
@@ -36,6 +38,8 @@ COMPRESSED, TAKEOVER = 4, 8
 #: All that may wait for its other half: a header, and a control frame's payload.
 HELD = 14 + 125
 MASK = b"\x01\x02\x03\x04"
+#: A whole frame that an earlier read has left in the memory.
+STALE = b'\x81\x85\0\0\0\0["x"]'
 
 PYTHON = {
     "read_text_frames": websocket._read_text_frames_python,
@@ -53,6 +57,8 @@ class Target:
       compressed message has two faults, too long for one, it may be the other one that is found first.
     - No message is longer than was allowed, and no more than a header or a control frame waits for its rest.
     - What was parsed can be built again: by a client, which gives the same event, and by the server.
+
+    ``read_messages``, given the same: see :func:`check_messages`.
     """
 
     def __call__(self, data: bytes) -> None:
@@ -73,6 +79,7 @@ class Target:
             assert plain(check_events(options, single), options) == wanted, "cutting to bytes makes a difference"
         for event in events:
             check_event(event, SIZES[options & 3])
+        check_messages(stream, SIZES[options & 3])
 
 
 def parser_of(options: int) -> FrameParser:
@@ -107,6 +114,29 @@ def plain(events: Iterable[Event], options: int = 0) -> list[Any]:
         else (event.code, event.reason)
         for event in events
     ]
+
+
+def check_messages(stream: bytes, limit: int) -> int:
+    """Hold ``read_messages`` to its contract and return where it stops.
+
+    - What it has read are the messages of all frames before that place, which is between two messages.
+    - Of the frame where it stops it keeps nothing, and it stops there a second time.
+    - It looks at nothing behind what was read, and changes nothing.
+    """
+    memory = bytearray(stream + STALE)
+    messages: list[Any] = []
+    end = read_messages(memory, len(stream), limit, messages)
+    assert memory == stream + STALE
+    parser = FrameParser(limit)
+    texts = parser.feed(stream[:end])
+    assert parser.is_between
+    assert all(type(text) is str for text in texts)
+    assert messages == [message for text in texts for message in decode_websocket_payload(str(text))]
+    assert all(type(message) is str for message in messages)
+    rest = bytearray(stream[end:])
+    assert read_messages(rest, len(rest), limit, messages) == 0, "it goes on where it had stopped"
+    assert len(messages) >= len(texts)
+    return end
 
 
 def check_event(event: Event, limit: int) -> None:

@@ -1,13 +1,20 @@
 """What clients post, and what they send in websocket messages."""
 
 import json
+import re
 from collections.abc import Callable
 
 from sockjs_tornado import protocol
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.protocol import decode_payload, decode_websocket_payload
+from sockjs_tornado.transports import websocket
+from sockjs_tornado.wire.websocket import TEXT
 
 from ..target import replaced, text_of, whole_characters
+from .frames import check_messages, client_frame
+
+#: Bytes that a payload may have.
+LIMIT = 1 << 15
 
 #: The messages, or the protocol's text of what is wrong.
 Outcome = list[str] | str
@@ -21,6 +28,7 @@ class Target:
     - They accept exactly what the standard library's decoder finds to be an array of strings, white space around it
       included; on a websocket also one string, and nothing at all.
     - What was decoded can be encoded, and decoded to the same again.
+    - ``read_messages`` makes the same of it in a frame, or leaves it alone; it leaves nothing alone that clients send.
     """
 
     def __call__(self, data: bytes) -> None:
@@ -28,6 +36,19 @@ class Target:
         text = text_of(data)
         self._check(decode_payload, text, expected(text))
         self._check(decode_websocket_payload, text, expected(text, websocket=True))
+        self._check_frame(data)
+        self._check_frame(b'["' + data + b'"]')
+
+    def _check_frame(self, payload: bytes) -> None:
+        good = client_frame(TEXT, b'["good"]')
+        frame = client_frame(TEXT, payload)
+        end = check_messages(good + frame + good, LIMIT)
+        if end == 0:
+            assert "_speedups" not in websocket.read_messages.__module__, "it has left ordinary messages alone"
+        else:
+            whole = len(good + frame + good)
+            assert end in (len(good), whole)
+            assert (end == whole) == (len(payload) <= LIMIT and is_ordinary(payload)), "nearly all are ordinary"
 
     def _check(self, decode: Callable[[str], list[str]], text: str, wanted: Outcome) -> None:
         found = outcome(decode, text)
@@ -65,3 +86,17 @@ def expected(text: str, *, websocket: bool = False) -> Outcome:
     if isinstance(value, list) and all(isinstance(message, str) for message in value):
         return value
     return "Broken JSON encoding."
+
+
+def is_ordinary(payload: bytes) -> bool:
+    """Tell whether bytes are an array of one or more strings without white space between them, or Unicode escapes."""
+    try:
+        text = payload.decode()
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if not value or not isinstance(value, list) or not all(isinstance(message, str) for message in value):
+        return False
+    # Outside of the strings there are brackets, quotes and commas, and nothing else.
+    between = re.sub(r'"(?:[^"\\]|\\[^u])*"', "", text)
+    return between == f"[{',' * (len(value) - 1)}]"

@@ -49,13 +49,13 @@ class Passage:
         over: Done when the client has its answer, or has left.
     """
 
-    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_buffer", "turn")
+    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_buffer", "write_queue")
 
     def __init__(self, holder: Holder, key: str | None, keeper: Keeper) -> None:
         self.holder = holder
         self.key = key
         self.read_buffer = keeper.read_buffer
-        self.turn = keeper.turn
+        self.write_queue = keeper.write_queue
         self._keeper = keeper
         self._flows = False
         self.over = asyncio.get_running_loop().create_future()

@@ -171,6 +171,7 @@ class StreamReceiver(Connection):
 
     def renew(self) -> None:
         """End the response, as at its limit, unless the client is behind: what it did not take would be missing."""
+        self.flush()
         if not self.unsent:
             self._session.detach(self)
             self._end()

@@ -294,7 +294,6 @@ class WebSocketReceiver(Connection):
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.1)."""
-        self._closing = True
         self.write(close_frame(code, reason))
         self.shut()
 

@@ -1,7 +1,7 @@
-"""Connections that were taken over from Tornado: what owns one, and what it writes in a turn of the event loop.
+"""Connections that were taken over from Tornado: what owns one, and when it writes.
 
-A :class:`Connection` gathers what it has to write and writes it at the end of the event loop's turn, straight to its
-socket: all that a client gets in a turn is one system call. What the socket does not take goes to the transport, which
+A :class:`Connection` gathers what it has to write until the event loop comes round, and writes it straight to its
+socket: all that a client gets meanwhile is one system call. What the socket does not take goes to the transport, which
 waits until it does.
 """
 
@@ -28,7 +28,7 @@ except ImportError:  # where it was not built
         return 0
 
 
-__all__ = ["READ_SIZE", "Connection", "Keeper", "Traffic", "Turn"]
+__all__ = ["READ_SIZE", "Connection", "Keeper", "Traffic", "WriteQueue"]
 
 #: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
 READ_SIZE = 32 * 1024
@@ -39,7 +39,7 @@ LINGER = 2.0
 #: Bytes that it has to take in that time at least.
 _PACE = 16 * 1024
 
-#: Bytes that are gathered at most: that many are worth a system call.
+#: Bytes that are gathered at most: more are worth a system call of their own.
 _MOST_GATHERED = 8 * 1024
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,14 @@ class Traffic(Protocol):
     bytes_sent: int
 
 
-class Turn:
-    """A turn of the event loop, at whose end is written what connections have gathered.
+class WriteQueue:
+    """Connections that have something to write when the event loop comes round.
 
     Args:
         stats: What counts the bytes.
 
     Attributes:
-        waiting: Those that have something to write. Who adds the first one calls :meth:`begin`.
+        waiting: The connections. Who adds the first one calls :meth:`begin`.
     """
 
     __slots__ = ("_loop", "_stats", "waiting")
@@ -69,13 +69,19 @@ class Turn:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.waiting: list[Connection] = []
 
-    def begin(self) -> None:
-        """See that they are called at the end of the turn."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        self._loop.call_soon(self._end)
+    def enter(self) -> None:
+        """Hear of a new connection. It may be the first one on another loop; what an ended one has left is void."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self.waiting = []
 
-    def _end(self) -> None:
+    def begin(self) -> None:
+        """See that what is gathered from now on gets written."""
+        assert self._loop is not None
+        self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
         waiting, self.waiting = self.waiting, []
         left: list[Connection] = []
         self._stats.bytes_sent += write_gathered(waiting, left)
@@ -93,7 +99,7 @@ class Keeper(Protocol):
     #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
     read_buffer: bytearray
     #: Who has something to write.
-    turn: Turn
+    write_queue: WriteQueue
 
     @property
     def stats(self) -> Traffic:
@@ -136,9 +142,9 @@ class Connection(asyncio.BufferedProtocol):
         "_first",
         "_gathered",
         "_keeper",
+        "_queue",
         "_socket",
         "_stats",
-        "_turn",
         "_unsent",
         "bucket",
         "due",
@@ -151,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
         self._keeper = keeper
         self._stats = keeper.stats
         self._buffer = keeper.read_buffer
-        self._turn = keeper.turn
+        self._queue = keeper.write_queue
         self._gathered: bytes | None = None
         # The transport's, unless only the transport may write to it; and the same while the transport has nothing left
         # to write. A socket object knows when it was closed, and its number may be another connection's.
@@ -187,7 +193,10 @@ class Connection(asyncio.BufferedProtocol):
         assert self._first is not None
         head, unread = self._first
         self._first = None
+        self._queue.enter()
         self.write(head)
+        # Heads of responses are not counted.
+        self._stats.bytes_sent -= len(head)
         self.opened()
         if unread:
             self.received(unread)
@@ -231,14 +240,16 @@ class Connection(asyncio.BufferedProtocol):
         """Hear, possibly more than once, that the client has left."""
 
     def write(self, data: bytes) -> None:
-        """Write at the end of the event loop's turn, together with all else that is written in it."""
+        """Write when the event loop comes round, together with all else that is written until then."""
         gathered = self._gathered
         if gathered is None:
             self._gathered = data
-            waiting = self._turn.waiting
+            waiting = self._queue.waiting
             if not waiting:
-                self._turn.begin()
+                self._queue.begin()
             waiting.append(self)
+            if len(data) > _MOST_GATHERED:
+                self.flush()
         elif len(gathered) + len(data) <= _MOST_GATHERED:
             self._gathered = gathered + data
         else:
@@ -246,7 +257,7 @@ class Connection(asyncio.BufferedProtocol):
             self.write(data)
 
     def flush(self) -> None:
-        """Write now what was gathered, unless nobody is there any more."""
+        """Write at once what was gathered, unless nobody is there any more."""
         data = self._gathered
         if data is None:
             return
@@ -257,7 +268,7 @@ class Connection(asyncio.BufferedProtocol):
             # What is wrong, the transport finds out when it writes the rest.
             with contextlib.suppress(OSError):
                 data = data[sock.send(data) :]
-        self._direct = None if data else sock
+            self._direct = None if data else sock
         if data and self.transport.is_closing():
             self._stats.bytes_sent -= len(data)
         elif data:

@@ -16,7 +16,13 @@ def test_every_benchmark_runs_and_its_result_can_be_compared(tmp_path: Path) -> 
     file = str(tmp_path / "result.json")
     ended = run(SCRIPT, "--debug-single-value", "--quiet", "-o", file)
     assert ended.returncode == 0, ended.stderr
-    for name in ("wire: FrameParser.feed", "protocol: quote", "session: Session.receive", "framing: eventsource"):
+    for name in (
+        "wire: FrameParser.feed",
+        "wire: read_messages",
+        "protocol: quote",
+        "session: Session.receive",
+        "framing: eventsource",
+    ):
         assert name in ended.stdout
     compared = run("-m", "pyperf", "compare_to", file, file, "--table")
     assert compared.returncode == 0, compared.stderr

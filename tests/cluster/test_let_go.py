@@ -19,7 +19,7 @@ from sockjs_tornado.cluster.ownership import Holder
 from sockjs_tornado.cluster.passages import MAX_CALL, Passages
 from sockjs_tornado.cluster.upstream import UpstreamLost
 from sockjs_tornado.exceptions import ClusterError
-from sockjs_tornado.wire.connection import Turn
+from sockjs_tornado.wire.connection import WriteQueue
 
 from .redis_server import RedisServer
 from .relays import Member, Node, running_redis, start_workers, until
@@ -349,7 +349,7 @@ class Keeping:
 
     read_buffer = bytearray(1)
     stats: Any = SimpleNamespace(bytes_sent=0, bytes_received=0)
-    turn = Turn(stats)
+    write_queue = WriteQueue(stats)
 
 
 A, B = Holder("a", "/a"), Holder("b", "/b")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import zlib
 from typing import Any
 
 import pytest
@@ -368,6 +369,205 @@ async def test_a_websocket_has_nothing_to_do_with_a_session_of_the_same_id(
     session = router.container.get("abc")
     assert session is not None
     assert await session.conn.message() == "to the stream"  # type: ignore[attr-defined]
+
+
+# What comes with one read: ordinary messages, and what is out of the ordinary.
+
+
+def read(connection: Noted, *frames: bytes) -> None:
+    """Have a connection's receiver read bytes, all at once."""
+    receiver: Any = connection.session._receiver
+    data = b"".join(frames)
+    memory = receiver.get_buffer(-1)
+    memory[: len(data)] = data
+    # What was read before is still behind it.
+    memory[len(data) : len(data) + 11] = frame(TEXT, '["stale"]')
+    receiver.buffer_updated(len(data))
+
+
+def heard(connection: Noted) -> list[Any]:
+    """Return the messages that the application has had since the last time."""
+    messages = []
+    while not connection._messages.empty():
+        messages.append(connection._messages.get_nowait())
+    return messages
+
+
+#: Ordinary messages, and others between them, each with what the application gets.
+MIXTURE = [
+    (frame(TEXT, '["a"]'), ["a"]),
+    (frame(TEXT, r'["b\n\"","ä",""]'), ['b\n"', "ä", ""]),
+    (frame(TEXT, r'["\u0063"]'), ["c"]),
+    (frame(TEXT, ' [ "d" ] '), ["d"]),
+    (frame(TEXT, '["e"]'), ["e"]),
+    (frame(PING, b"p"), []),
+    (frame(TEXT, '["f","g"]'), ["f", "g"]),
+    (frame(TEXT, '["h', fin=False) + frame(PONG) + frame(0, '"]'), ["h"]),
+    (frame(TEXT, '"i"'), ["i"]),
+    (frame(TEXT) + frame(TEXT, "[]"), []),
+    (frame(TEXT, '["j"]') * 2, ["j", "j"]),
+    (frame(TEXT, f'["{"k" * 130}"]'), ["k" * 130]),
+    (frame(TEXT, '["l"]'), ["l"]),
+]
+
+
+async def test_a_stream_may_be_cut_between_two_reads_anywhere(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    websocket = await opened(await connect(await serve(router)), SOCKJS)
+    connection = await journal.connection()
+    stream = b"".join(data for data, _ in MIXTURE)
+    expected = [message for _, messages in MIXTURE for message in messages]
+    counted = router.stats.bytes_received
+    for cut in range(1, len(stream)):
+        read(connection, stream[:cut])
+        early = heard(connection)
+        assert early == expected[: len(early)]
+        read(connection, stream[cut:])
+        assert early + heard(connection) == expected, cut
+    for byte in stream:
+        read(connection, bytes([byte]))
+    assert heard(connection) == expected
+    read(connection, stream)
+    assert heard(connection) == expected
+    assert router.stats.bytes_received - counted == (len(stream) + 1) * len(stream)
+    for _ in range(len(stream) + 1):
+        assert await websocket.frame() == (PONG, b"p", True, 0)
+
+
+async def test_a_ping_between_messages_is_answered_and_they_keep_their_order(serve: Serve, connect: Connect) -> None:
+    websocket = await opened(await connect(await serve(SockJSRouter(Echo, "/echo"))), SOCKJS)
+    websocket.write(frame(TEXT, '["a","b"]') + frame(PING, b"1") + frame(TEXT, '["c"]') + frame(PING, b"2"))
+    assert await websocket.text() == 'a["a","b","c"]'
+    assert [await websocket.frame() for _ in range(2)] == [(PONG, b"1", True, 0), (PONG, b"2", True, 0)]
+
+
+async def test_messages_before_a_close_frame_are_heard_first(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), SOCKJS)
+    connection = await journal.connection()
+    read(connection, frame(TEXT, '["a"]'), frame(TEXT, '["b"]'), closing(3001, "bye"), frame(TEXT, '["never"]'))
+    assert heard(connection) == ["a", "b"]
+    assert connection.closes == [(3001, "bye")]
+    assert await websocket.closed() == (3001, "")
+
+
+@pytest.mark.parametrize(
+    "bad", [frame(TEXT, "{}"), frame(TEXT, '["x",1]'), frame(TEXT, '["x"'), frame(BINARY, '["x"]')], ids=repr
+)
+async def test_messages_before_a_bad_one_are_heard_and_none_behind_it(
+    serve: Serve, connect: Connect, bad: bytes
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await opened(client, SOCKJS)
+    connection = await journal.connection()
+    good = frame(TEXT, '["a"]')
+    read(connection, good, frame(TEXT, r'["b","\u0063"]'), good, bad, good)
+    assert heard(connection) == ["a", "b", "c", "a"]
+    assert connection.closes[0][0] == 1007
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("payloads", "is_allowed"),
+    [
+        (['["1","2","3"]', '["4","5"]', '["6"]'], True),
+        (['["1"]'] * 10, True),
+        # Ordinary, and then out of the ordinary.
+        (['["1","2"]', '["3", "4"]'], True),
+        (['["1","2"]', '"3"', '["4","5"]'], True),
+        (['["1","2","3","4"]'], False),
+        (['["1"]', '["2","3","4","5"]'], False),
+        (['["1"]', '["2","3","4","5"]', '["6"]'], False),
+        (['["1"]', '["2", "3","4","5"]'], False),
+        (['["1","2"]', r'["\u0033"]', '["4","5","6","7"]'], False),
+        (['["1","2","3","4"]', '["5", "6"]'], False),
+    ],
+)
+async def test_many_messages_of_one_read_are_many_only_where_one_frame_has_them(
+    serve: Serve, connect: Connect, payloads: list[str], is_allowed: bool
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_messages_per_request": 3})
+    websocket = await opened(await connect(await serve(router)), SOCKJS)
+    connection = await journal.connection()
+    counted = router.stats.bytes_received
+    frames = [frame(TEXT, payload) for payload in payloads]
+    read(connection, *frames)
+    assert router.stats.bytes_received - counted == sum(map(len, frames))
+    if is_allowed:
+        messages = [json.loads(payload) for payload in payloads]
+        expected = [item for part in messages for item in (part if isinstance(part, list) else [part])]
+        assert heard(connection) == expected
+        assert connection.closes == []
+        assert router.stats.rejected == {}
+    else:
+        assert heard(connection) == []
+        assert connection.closes == [(1009, "too many messages")]
+        assert router.stats.rejected == {"max_messages_per_request": 1}
+        assert await websocket.closed() == (1009, "too many messages")
+
+
+@pytest.mark.parametrize("last", ['["5"]', '["5","6"]', r'["\u0035"]', "[]"])
+async def test_messages_of_one_read_count_for_the_rate(serve: Serve, connect: Connect, last: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 4)})
+    websocket = await opened(await connect(await serve(router)), SOCKJS)
+    connection = await journal.connection()
+    counted = router.stats.bytes_received
+    frames = [frame(TEXT, '["1"]') + frame(TEXT, '["2","3"]'), frame(TEXT, '["4"]')]
+    for some in frames:
+        read(connection, some)
+    assert router.stats.bytes_received - counted == sum(map(len, frames))
+    assert heard(connection) == ["1", "2", "3", "4"]
+    read(connection, frame(TEXT, last))
+    assert heard(connection) == []
+    if last != "[]":
+        assert connection.closes == [(3013, "Too many messages")]
+        assert await websocket.text() == 'c[3013,"Too many messages"]'
+        assert router.stats.rejected == {"max_inbound_rate": 1}
+
+
+@pytest.mark.parametrize("limit", [2**63 - 1, 2**63, 2**70])
+async def test_the_limit_of_a_message_may_be_any_number(serve: Serve, connect: Connect, limit: int) -> None:
+    websocket = await opened(
+        await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": limit}))), SOCKJS
+    )
+    websocket.write(frame(TEXT, '["a"]') + frame(TEXT, '"b"'))
+    assert await websocket.text() == 'a["a","b"]'
+
+
+async def test_messages_are_read_once_a_fragmented_one_has_ended_and_not_within_it(
+    serve: Serve, connect: Connect
+) -> None:
+    journal = Journal()
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), SOCKJS)
+    connection = await journal.connection()
+    read(connection, frame(TEXT, '["a', fin=False))
+    read(connection, frame(0, '"]'))
+    assert heard(connection) == ["a"]
+    read(connection, frame(TEXT, '["b"]'))
+    assert heard(connection) == ["b"]
+    # Within a message no other one may begin, however ordinary it is.
+    read(connection, frame(TEXT, '["c', fin=False))
+    read(connection, frame(TEXT, '["d"]'))
+    assert heard(connection) == []
+    assert (await websocket.closed())[0] == 1002
+    assert connection.closes[0][0] == 1002
+
+
+async def test_after_a_violation_nothing_is_read(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), SOCKJS)
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    read(connection, frame(TEXT, '["a"]'), frame(3))
+    assert heard(connection) == ["a"]
+    receiver.get_buffer(-1)[:11] = frame(TEXT, '["b"]')
+    receiver.buffer_updated(11)
+    assert heard(connection) == []
+    assert (await websocket.closed())[0] == 1002
 
 
 # Control frames and violations.
@@ -1153,6 +1353,39 @@ async def test_the_limit_holds_for_what_a_message_inflates_to(serve: Serve, conn
     ended = await peer.event()
     assert isinstance(ended, events.CloseConnection)
     assert ended.code == CloseReason.MESSAGE_TOO_BIG
+
+
+@pytest.mark.parametrize("takeover", [False, True], ids=["without context", "with context"])
+async def test_a_client_need_not_compress_every_message(serve: Serve, connect: Connect, takeover: bool) -> None:
+    journal = Journal()
+    settings = {"websocket_compression": Compression(context_takeover=takeover)}
+    server = await serve(SockJSRouter(journal, "/echo", settings))
+    await opened(await connect(server), SOCKJS, "Sec-WebSocket-Extensions: permessage-deflate")
+    connection = await journal.connection()
+    deflater = zlib.compressobj(wbits=-15)
+    expected = []
+    stream = b""
+    for number in range(60):
+        message = f"{number} ä " * (number * 7 % 100)
+        payload = json.dumps([message], ensure_ascii=False).encode()
+        if number % 3 == 1:
+            if not takeover:
+                deflater = zlib.compressobj(wbits=-15)
+            # RFC 7692, section 7.2.1.
+            packed = (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+            stream += frame(TEXT, packed, rsv=4)
+        else:
+            stream += frame(TEXT, payload)
+        expected.append(message)
+    # All in one read, in which more is compressed than is worked off at a time; then cut in two.
+    assert 4096 < len(stream) < 32_768 - 11
+    read(connection, stream)
+    assert heard(connection) == expected
+    if not takeover:
+        for cut in range(0, len(stream), 97):
+            read(connection, stream[:cut])
+            read(connection, stream[cut:])
+            assert heard(connection) == expected
 
 
 @BOTH

@@ -2,10 +2,14 @@
 
 import asyncio
 import gc
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import pytest
+
+from .server import Site, serving
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if sys.platform != "win32":
@@ -25,3 +29,34 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Spare the garbage collector, which the ``logged`` fixture calls after each test, what was there before any."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of 127.0.0.1, signed by itself."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
+@pytest.fixture(params=["tcp", "unix", "tls"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    """A server of each kind, to be started by the test."""
+    async with serving(request.param, tmp_path, certificate) as site:
+        yield site
+
+
+@pytest.fixture
+async def tcp_site(tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    async with serving("tcp", tmp_path, certificate) as site:
+        yield site
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def plain_site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    """A server of the kinds whose socket can be moved."""
+    async with serving(request.param, tmp_path, certificate) as site:
+        yield site

@@ -1,339 +1,41 @@
 """Connections taken over from Tornado: a real server, real clients, over TCP, a Unix socket and TLS."""
 
 import asyncio
-import contextlib
 import email.utils
 import errno
-import math
 import os
-import random
 import resource
 import select
 import socket
-import ssl
-import struct
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable
 
 import pytest
 from application import LogWatch
-from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets, bind_unix_socket
-from tornado.web import Application, RequestHandler
+from tornado.netutil import bind_sockets
 
 from sockjs_tornado.wire import stream as wire_stream
-from sockjs_tornado.wire.connection import LINGER, READ_SIZE, Connection, Turn
+from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_gone
 from sockjs_tornado.wire.stream import response_head, take_over, write_and_close
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
-HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-
-#: Seconds after which what should have happened has not.
-PATIENCE = 20
-
-#: Bytes that the kernel is asked to keep for a client that does not read; it may take several times as many.
-KERNEL_BUFFER = 64 * 1024
-
-#: More than it can keep.
-FLOOD = 64 * KERNEL_BUFFER
-
-
-def noise(size: int) -> bytes:
-    """Return bytes in which nothing repeats, the same for each call."""
-    return random.Random(size).randbytes(size)
-
-
-async def passed(event: asyncio.Event) -> None:
-    """Wait until an event was set."""
-    async with asyncio.timeout(PATIENCE):
-        await event.wait()
-
-
-class Ledger:
-    """A keeper that writes down what it is asked for; its time stands still."""
-
-    def __init__(self, size: int = READ_SIZE) -> None:
-        self.read_buffer = bytearray(size)
-        self.stats = SimpleNamespace(bytes_sent=0, bytes_received=0)
-        self.turn = Turn(self.stats)
-        self.deadlines: dict[Connection, float] = {}
-        self.opened = 0
-        self.closed = 0
-
-    def now(self) -> float:
-        return 1000.0
-
-    def schedule(self, owner: Connection) -> None:
-        self.deadlines[owner] = owner.due
-
-    def cancel(self, owner: Connection) -> None:
-        self.deadlines.pop(owner, None)
-
-    def connection_opened(self) -> None:
-        self.opened += 1
-
-    def connection_closed(self) -> None:
-        self.closed += 1
-
-
-class Recorder(Connection):
-    """Writes down what it hears."""
-
-    def __init__(self, keeper: Ledger | None = None) -> None:
-        self.keeper = keeper or Ledger()
-        super().__init__(self.keeper, HEAD)
-        self.heard: list[str] = []
-        self.data = bytearray()
-        #: What came before anything was read from the transport.
-        self.unread = b""
-        self.changed = asyncio.Event()
-        self.error: Exception | None = None
-        self.times_lost = 0
-
-    def note(self, what: str) -> None:
-        self.heard.append(what)
-        self.changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that this connection hears of."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def until_heard(self, what: str) -> None:
-        await self.until(lambda: what in self.heard)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.unread = bytes(self.data)
-
-    def opened(self) -> None:
-        self.note("opened")
-
-    def received(self, data: bytes) -> None:
-        self.data += data
-        self.note("received")
-
-    def pause_writing(self) -> None:
-        self.note("paused")
-
-    def resume_writing(self) -> None:
-        self.note("resumed")
-
-    def lost(self) -> None:
-        self.times_lost += 1
-        self.changed.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        before = self.keeper.closed
-        super().connection_lost(exc)
-        if self.keeper.closed > before:
-            self.error = exc
-            self.note("ended")
-
-    @property
-    def without_data(self) -> list[str]:
-        return [what for what in self.heard if what != "received"]
-
-
-class Client:
-    """A blocking socket: what it is not told to read stays where it is."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(PATIENCE)
-        self.sock = sock
-
-    async def send(self, data: bytes) -> None:
-        await asyncio.to_thread(self.sock.sendall, data)
-
-    async def receive(self, size: int) -> bytes:
-        """Return so many bytes, fewer where the server has closed."""
-
-        def read() -> bytes:
-            data = bytearray()
-            while len(data) < size:
-                try:
-                    piece = self.sock.recv(min(size - len(data), 1 << 20))
-                except (ConnectionError, ssl.SSLError):
-                    break
-                if not piece:
-                    break
-                data += piece
-            return bytes(data)
-
-        return await asyncio.to_thread(read)
-
-    async def receive_all(self) -> bytes:
-        """Return all bytes until the server closes."""
-        return await self.receive(1 << 62)
-
-    def close(self) -> None:
-        self.sock.close()
-
-    def reset(self) -> None:
-        """Close with RST where the socket knows it."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-
-class Site:
-    """A Tornado server whose only handler lets its connections be taken over.
-
-    Attributes:
-        nodelay: For :func:`take_over`.
-        entered: Set when the handler has begun.
-        gate: What the handler waits for before it gives the connection away; open unless a test closes it.
-        noticed: Set when Tornado tells the handler that the client has gone.
-        finished: Set when the handler has ended.
-    """
-
-    def __init__(self, kind: str, directory: Path, certificate: Path) -> None:
-        self.kind = kind
-        self.nodelay = True
-        self.chunk_size: int | None = None
-        self.entered = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.noticed = asyncio.Event()
-        self.finished = asyncio.Event()
-        self.give: Callable[[IOStream], Awaitable[None]] = self._take_over
-        self.next: list[Recorder] = []
-        self._path = str(directory / "socket")
-        self._certificate = certificate
-        self._port = 0
-        self.servers: list[HTTPServer] = []
-        self._clients: list[Client] = []
-
-    async def _take_over(self, stream: IOStream) -> None:
-        await take_over(stream, self.next.pop(0), nodelay=self.nodelay, silence=0)
-
-    def start(self, listening: socket.socket | None = None) -> None:
-        """Listen, by default on a socket that Tornado makes."""
-        options = None
-        if self.kind == "tls":
-            options = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            options.load_cert_chain(self._certificate)
-        site = self
-
-        class Handler(RequestHandler):
-            async def get(self) -> None:
-                site.entered.set()
-                try:
-                    await site.gate.wait()
-                    await site.give(self.detach())
-                finally:
-                    site.finished.set()
-
-            def on_connection_close(self) -> None:
-                site.noticed.set()
-
-        application = Application([("/", Handler)], log_function=lambda handler: None)
-        server = HTTPServer(application, ssl_options=options, chunk_size=self.chunk_size)
-        if listening is None:
-            if self.kind == "unix":
-                listening = bind_unix_socket(self._path)
-            else:
-                (listening,) = bind_sockets(0, "127.0.0.1")
-        if self.kind != "unix":
-            self._port = listening.getsockname()[1]
-        # Connections inherit it.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
-        server.add_socket(listening)
-        self.servers.append(server)
-
-    async def connect(self) -> Client:
-        """Return a client that has said nothing yet."""
-
-        def open_socket() -> socket.socket:
-            if self.kind == "unix":
-                sock = socket.socket(socket.AF_UNIX)
-                sock.connect(self._path)
-                return sock
-            sock = socket.socket()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
-            sock.settimeout(PATIENCE)
-            sock.connect(("127.0.0.1", self._port))
-            if self.kind == "tls":
-                context = ssl.create_default_context(cafile=self._certificate)
-                return context.wrap_socket(sock, server_hostname="127.0.0.1")
-            return sock
-
-        client = Client(await asyncio.to_thread(open_socket))
-        self._clients.append(client)
-        return client
-
-    async def request(self, more: bytes = b"", recorder: Recorder | None = None) -> tuple[Client, Recorder]:
-        """Send a request, with bytes that follow it at once, and return both ends."""
-        recorder = recorder or Recorder()
-        self.next.append(recorder)
-        client = await self.connect()
-        await client.send(REQUEST + more)
-        return client, recorder
-
-    async def taken_over(self, more: bytes = b"", recorder: Recorder | None = None) -> tuple[Client, Recorder]:
-        """Return both ends of a connection that was taken over, its head read by the client."""
-        client, recorder = await self.request(more, recorder)
-        assert await client.receive(len(HEAD)) == HEAD
-        await recorder.until_heard("opened")
-        await passed(self.finished)
-        return client, recorder
-
-    async def stop(self) -> None:
-        for client in self._clients:
-            client.close()
-        for server in self.servers:
-            server.stop()
-            await server.close_all_connections()
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of 127.0.0.1, signed by itself."""
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*command, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
-    return path
-
-
-@contextlib.asynccontextmanager
-async def serving(kind: str, directory: Path, certificate: Path) -> AsyncIterator[Site]:
-    site = Site(kind, directory, certificate)
-    yield site
-    await site.stop()
-
-
-@pytest.fixture(params=["tcp", "unix", "tls"])
-async def site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
-    """A server of each kind, to be started by the test."""
-    async with serving(request.param, tmp_path, certificate) as site:
-        yield site
-
-
-@pytest.fixture
-async def tcp_site(tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
-    async with serving("tcp", tmp_path, certificate) as site:
-        yield site
-
-
-@pytest.fixture(params=["tcp", "unix"])
-async def plain_site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
-    """A server of the kinds whose socket can be moved."""
-    async with serving(request.param, tmp_path, certificate) as site:
-        yield site
-
-
-async def some_turns() -> None:
-    """Let the event loop do all that it can do now."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
+from .server import (
+    FLOOD,
+    HEAD,
+    PAIRS,
+    REQUEST,
+    Client,
+    Ledger,
+    Pair,
+    Recorder,
+    Site,
+    noise,
+    passed,
+    some_turns,
+    tcp_pair,
+    unix_pair,
+    wait_for,
+)
 
 # --- taking over ------------------------------------------------------------
 
@@ -463,13 +165,6 @@ async def test_a_connection_knows_of_a_gone_client_before_the_loop_does(
     assert server.without_data == ["opened"]
     assert not server.transport.is_closing()
     await server.until_heard("ended")
-
-
-def wait_for(sock: socket.socket, event: int) -> None:
-    """Wait, standing still, until the kernel has news of a socket."""
-    poll = select.poll()
-    poll.register(sock.fileno(), event)
-    assert poll.poll(PATIENCE * 1000)
 
 
 async def test_the_server_that_closes_is_gone_itself(site: Site) -> None:
@@ -609,26 +304,6 @@ async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) ->
 
 
 # --- is the peer there? -----------------------------------------------------
-
-
-@contextlib.contextmanager
-def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        ours = socket.create_connection(listening.getsockname())
-        theirs, _ = listening.accept()
-    with ours, theirs:
-        yield ours, theirs
-
-
-@contextlib.contextmanager
-def unix_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-PAIRS = pytest.mark.parametrize("pair", [tcp_pair, unix_pair], ids=["tcp", "unix"])
-Pair = Callable[[], contextlib.AbstractContextManager[tuple[socket.socket, socket.socket]]]
 
 
 @PAIRS
@@ -804,18 +479,6 @@ async def test_a_client_that_leaves_while_written_to_ends_the_connection(
     assert server.heard == ["opened", "paused", "ended"]
 
 
-async def test_the_end_is_known_before_the_last_bytes_are_taken(plain_site: Site) -> None:
-    plain_site.start()
-    client, server = await plain_site.taken_over()
-    server.write(noise(FLOOD))
-    client.sock.shutdown(socket.SHUT_WR)
-    await server.until(lambda: server.times_lost > 0)
-    assert "ended" not in server.heard
-    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
-    assert await client.receive_all() == noise(FLOOD)
-    await server.until_heard("ended")
-
-
 async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
@@ -825,36 +488,6 @@ async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> No
         assert await client.receive_all() == b""
         await client.send(b"still there")
         await server.until(lambda: server.data == b"still there")
-
-
-@pytest.mark.parametrize("size", [0, FLOOD], ids=["nothing", "much"])
-async def test_finishing_lets_everything_written_arrive_first(site: Site, size: int) -> None:
-    site.start()
-    client, server = await site.taken_over()
-    server.write(noise(size))
-    server.finish()
-    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
-    server.write(b"too late")
-    assert await client.receive_all() == noise(size)
-    await server.until_heard("ended")
-    assert server.keeper.deadlines == {}
-
-
-async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_deadline(site: Site) -> None:
-    site.start()
-    client, server = await site.taken_over()
-    server.write(noise(FLOOD))
-    server.finish()
-    await some_turns()
-    assert "ended" not in server.heard
-    # The sockets' own buffers may have taken some; when they are full nothing leaves any more.
-    async with asyncio.timeout(20):
-        while server.due != math.inf:
-            server.check(server.due)
-            await some_turns()
-    await server.until_heard("ended")
-    assert server.keeper.closed == 1
-    assert len(await client.receive_all()) < FLOOD
 
 
 # --- reading ----------------------------------------------------------------
