@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 8080
-WORKERS ?= 2
+# Tests mostly wait.
+WORKERS ?= 4
 
 VENV := .venv
 PY := $(VENV)/bin/python

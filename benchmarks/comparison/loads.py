@@ -109,6 +109,7 @@ LOADS = (
     Load("websocket-echo", "websocket echo, 1 in flight", "echo", "websocket", 100, MESSAGES, quick=True),
     Load("websocket-echo-16", "websocket echo, 16 in flight", "echo", "websocket", 100, MESSAGES, 16, quick=True),
     Load("broadcast", "broadcast to {sessions:,} websockets", "broadcast", "websocket", 1000, MESSAGES, quick=True),
+    Load("broadcast-8", "8 broadcasts at once to {sessions:,} websockets", "broadcast", "websocket", 1000, MESSAGES, 8),
     Load(
         "broadcast-xhr-streaming",
         "broadcast to {sessions:,} xhr_streaming sessions",
