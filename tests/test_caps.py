@@ -203,7 +203,7 @@ async def test_a_client_may_leave_within_a_body_in_chunks(serve: Serve, connect:
     await settle(connect, server)
     await client.leave()
     await settle(connect, server)
-    assert {task for task in asyncio.all_tasks() - before if "_execute" in repr(task)} == set()
+    assert {task for task in asyncio.all_tasks() - before if "Handler" in repr(task)} == set()
 
 
 @SENDING
