@@ -16,8 +16,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -28,6 +26,9 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 HOST = "127.0.0.1"
 #: Seconds in which clients may say goodbye.
 PATIENCE = 0.25
+
+#: The room of :class:`Broadcast`.
+EVERYONE = "everyone"
 
 #: Takes the listening sockets, and serves while its context is open.
 Front = Callable[[list[socket.socket]], AbstractAsyncContextManager[None]]
@@ -43,23 +44,16 @@ class Echo(SockJSConnection):
 class Broadcast(SockJSConnection):
     """Sends every message to all who are connected, the sender included."""
 
-    def __init__(self, everyone: set[SockJSConnection], session: Any) -> None:
-        super().__init__(session)
-        self.everyone = everyone
-
     def on_open(self, info: ConnectionInfo) -> None:
-        self.everyone.add(self)
+        self.join(EVERYONE)
 
     def on_message(self, message: str) -> None:
-        self.broadcast(self.everyone, message)
-
-    def on_close(self) -> None:
-        self.everyone.discard(self)
+        self.session.server.publish(EVERYONE, message)
 
 
 def make_routers() -> list[SockJSRouter]:
     """Make both services; those of two calls share nothing."""
-    return [SockJSRouter(Echo, "/echo"), SockJSRouter(partial(Broadcast, set()), "/broadcast")]
+    return [SockJSRouter(Echo, "/echo"), SockJSRouter(Broadcast, "/broadcast")]
 
 
 @contextlib.asynccontextmanager

@@ -144,6 +144,7 @@ class Rooms:
         if members:
             members[0].check_thread()
             excluded = set(exclude)
+            if excluded:
+                members = tuple(session for session in members if session not in excluded)
             for session in members:
-                if session not in excluded:
-                    session.send_prepared(message)
+                session.send_prepared(message)
