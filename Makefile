@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
-SPEEDUPS := sockjs_tornado/_speedups.c
+SPEEDUPS := $(wildcard sockjs_tornado/*.[ch])
 
 # What holds on every event loop, and without anything in C. Processes that tests start choose their own.
 CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py,$(wildcard tests/cluster/test_*.py)) \

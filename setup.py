@@ -14,7 +14,13 @@ BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.
 
 # For CPython's stable ABI, which free-threaded builds do not have. Where it is not built, Python code does the same.
 HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-SPEEDUPS = Extension("sockjs_tornado._speedups", ["sockjs_tornado/_speedups.c"], py_limited_api=True, optional=True)
+SPEEDUPS = Extension(
+    "sockjs_tornado._speedups",
+    ["sockjs_tornado/_speedups.c", "sockjs_tornado/_core.c"],
+    depends=["sockjs_tornado/_core.h"],
+    py_limited_api=True,
+    optional=True,
+)
 
 setup(
     name="sockjs-tornado",

@@ -1,12 +1,10 @@
-/* What sockjs_tornado.wire.websocket and sockjs_tornado.transports.websocket do for each message, in C.
+/* What sockjs_tornado.wire and sockjs_tornado.transports.websocket do for each message, in C.
  *
  * Optional: each function has a twin in Python there, which is used where this was not built, and which sees whatever is
  * out of the ordinary. The tests hold both to the same.
  */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+#include "_core.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -83,8 +81,7 @@ text_frame(const unsigned char *frame, Py_ssize_t available, Py_ssize_t max_size
     return *size > max_size || payload + *size > available ? 0 : payload;
 }
 
-/* Return a limit, which may be beyond any size; -1 with an exception set where it is none. */
-static Py_ssize_t
+Py_ssize_t
 limit_from(PyObject *number)
 {
     Py_ssize_t limit = PyLong_AsSsize_t(number);
@@ -249,6 +246,38 @@ append_strings(unsigned char *at, Py_ssize_t size, PyObject *messages)
     return *at == ']' && at + 1 == end;
 }
 
+Py_ssize_t
+collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages)
+{
+    Py_ssize_t position = 0;
+
+    for (;;) {
+        unsigned char small[SMALL];
+        unsigned char *array = small;
+        Py_ssize_t before = PyList_Size(messages);
+        Py_ssize_t size, payload = text_frame(data + position, end - position, max_size, &size);
+        int done;
+
+        if (!payload)
+            break;
+        if (size > SMALL && (array = PyMem_Malloc(size)) == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        unmask(array, data + position + payload, size, data + position + payload - 4);
+        done = append_strings(array, size, messages);
+        if (array != small)
+            PyMem_Free(array);
+        if (done != 1) {
+            if (done < 0 || PyList_SetSlice(messages, before, PyList_Size(messages), NULL) < 0)
+                return -1;
+            break;
+        }
+        position += payload + size;
+    }
+    return position;
+}
+
 PyDoc_STRVAR(read_messages_doc,
 "read_messages(memory, size, max_size, messages, /)\n--\n\n"
 "Append what is in the SockJS frames of ``memory`` to ``messages``, and return where the first frame begins that is\n"
@@ -258,7 +287,7 @@ PyDoc_STRVAR(read_messages_doc,
 static PyObject *
 read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    Py_ssize_t end, max_size, position = 0;
+    Py_ssize_t end, max_size, position;
     const unsigned char *data;
 
     if (count != 4 || !PyByteArray_Check(args[0]) || !PyList_Check(args[3])) {
@@ -277,29 +306,8 @@ read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     data = (const unsigned char *)PyByteArray_AsString(args[0]);
 
-    for (;;) {
-        unsigned char small[SMALL];
-        unsigned char *array = small;
-        Py_ssize_t before = PyList_Size(args[3]);
-        Py_ssize_t size, payload = text_frame(data + position, end - position, max_size, &size);
-        int done;
-
-        if (!payload)
-            break;
-        if (size > SMALL && (array = PyMem_Malloc(size)) == NULL)
-            return PyErr_NoMemory();
-        unmask(array, data + position + payload, size, data + position + payload - 4);
-        done = append_strings(array, size, args[3]);
-        if (array != small)
-            PyMem_Free(array);
-        if (done != 1) {
-            if (done < 0 || PyList_SetSlice(args[3], before, PyList_Size(args[3]), NULL) < 0)
-                return NULL;
-            break;
-        }
-        position += payload + size;
-    }
-    return PyLong_FromSsize_t(position);
+    position = collect_messages(data, end, max_size, args[3]);
+    return position < 0 ? NULL : PyLong_FromSsize_t(position);
 }
 
 /* --- messages that go out --- */
@@ -390,7 +398,7 @@ PyDoc_STRVAR(write_messages_doc,
 "Return the websocket frame with the SockJS frame of ``messages``.\n\n"
 "None where they are no list, or have anything but text that UTF-8 has a form for.");
 
-static PyObject *
+PyObject *
 write_messages(PyObject *module, PyObject *messages)
 {
     Py_ssize_t count, i, payload, header, size;
@@ -540,7 +548,7 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_core}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,

@@ -16,6 +16,16 @@ from tornado.web import HTTPError
 from .exceptions import ConnectionClosed
 from .protocol import CloseCode, Message
 
+try:
+    from ._speedups import CallbacksCore
+except ImportError:  # where it was not built
+
+    class CallbacksCore:  # type: ignore[no-redef]
+        """The fields that decide whether a message can be handed to the application at once."""
+
+        __slots__ = ("_busy", "_closing", "_inbox", "_untold", "connection")
+
+
 if TYPE_CHECKING:
     from .connection import ConnectionInfo, SockJSConnection
     from .session import Session
@@ -31,7 +41,7 @@ _FAILURES = (Exception, asyncio.CancelledError)
 _MESSAGE_SHARE = 64
 
 
-class Callbacks:
+class Callbacks(CallbacksCore):
     """The callbacks of one session.
 
     Args:
@@ -45,17 +55,12 @@ class Callbacks:
     """
 
     __slots__ = (
-        "_busy",
-        "_closing",
         "_dropped",
         "_expired",
-        "_inbox",
         "_session",
         "_telling",
         "_timeout",
-        "_untold",
         "backlog",
-        "connection",
         "is_over",
     )
 
@@ -100,28 +105,54 @@ class Callbacks:
         """Run ``on_message`` for each message, or queue them behind what is running."""
         if self._busy:
             self._queue(iter(messages))
-            return
-        self._busy = True
+        else:
+            self._busy = True
+            self._run(iter(messages))
+
+    def go_on(self, messages: Sequence[Message], result: object) -> None:
+        """Run ``on_message`` for each message, after one that has returned ``result``, or has closed the session."""
+        waiting = iter(messages)
+        if not self._awaits(result, waiting):
+            self._run(waiting)
+
+    def failed(self, error: BaseException) -> None:
+        """Hear what ``on_message`` has raised."""
+        if not isinstance(error, _FAILURES):
+            raise error
+        self._failed("on_message", error)
+        self.finish()
+
+    def finish(self) -> None:
+        """Go on with what came while ``on_message`` was running."""
+        if self._untold or self._inbox or self._closing:
+            self._done()
+        else:
+            self._busy = False
+
+    def _run(self, waiting: Iterator[Message]) -> None:
         session = self._session
         on_message = self.connection.on_message
-        waiting = iter(messages)
-        for message in waiting:
+        # The one before may have closed it.
+        for message in () if session.is_closed else waiting:
             try:
                 result = on_message(message)
             except _FAILURES as error:
                 self._failed("on_message", error)
                 break
-            if result is not None and isawaitable(result):
-                if not session.is_closed:
-                    self._queue(waiting)
-                self._spawn(self._finish_message(result))
+            if result is not None and self._awaits(result, waiting):
                 return
             if session.is_closed:
                 break
-        if self._untold or self._inbox or self._closing:
-            self._done()
-        else:
-            self._busy = False
+        self.finish()
+
+    def _awaits(self, result: object, waiting: Iterator[Message]) -> bool:
+        """Tell whether ``on_message`` has returned an awaitable; then that runs, and the others wait for it."""
+        if not isawaitable(result):
+            return False
+        if not self._session.is_closed:
+            self._queue(waiting)
+        self._spawn(self._finish_message(result))
+        return True
 
     def dropped(self, count: int) -> None:
         """Run ``on_dropped``, after what is running; what it loses itself is told with the next loss."""

@@ -1,13 +1,49 @@
 """The sending half of a session: what is on its way from the application to one client."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from threading import get_ident
 from typing import Any, Final
 
 from .ports import Counters, Host, Receiver, SessionSettings
-from .protocol import Outgoing, PreparedMessage
+from .protocol import Message, Outgoing, PreparedMessage
+
+try:
+    from ._speedups import SessionCore
+except ImportError:  # where it was not built
+
+    class SessionCore:  # type: ignore[no-redef]
+        """What ordinary messages meet first, and the fields that it needs."""
+
+        __slots__ = (
+            "_callbacks",
+            "_hold",
+            "_outbox",
+            "_receiver",
+            "_settings",
+            "_stats",
+            "_thread",
+            "_waiters",
+            "queued",
+            "state",
+        )
+
+        _send: Callable[[Outgoing], None]
+        _receive: Callable[[Sequence[Message]], None]
+
+        def send(self, message: Outgoing) -> None:
+            """Send one message; after the end it goes nowhere.
+
+            Raises:
+                RuntimeError: In another thread than the event loop's.
+            """
+            self._send(message)
+
+        def receive(self, messages: Sequence[Message]) -> None:
+            """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
+            self._receive(messages)
+
 
 __all__ = ["HIGH_WATER", "Outbox", "SessionState"]
 
@@ -39,7 +75,7 @@ _GATHERING: Final = 4  # immediate_flush is off
 _SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
 
 
-class Outbox:
+class Outbox(SessionCore):
     """Messages that wait for a client, the receiver that takes them, and whoever waits until it has.
 
     The session is one: it decides when there is a receiver, and what becomes of a client that takes too little.
@@ -53,19 +89,7 @@ class Outbox:
         queued: Characters that wait.
     """
 
-    __slots__ = (
-        "_hold",
-        "_host",
-        "_judging",
-        "_outbox",
-        "_receiver",
-        "_settings",
-        "_stats",
-        "_thread",
-        "_waiters",
-        "queued",
-        "state",
-    )
+    __slots__ = ("_host", "_judging")
 
     state: SessionState
     conn: Any
@@ -113,14 +137,8 @@ class Outbox:
                 "from another one use loop.call_soon_threadsafe(connection.send, message)"
             )
 
-    def send(self, message: Outgoing) -> None:
-        """Send one message; after the end it goes nowhere.
-
-        Raises:
-            RuntimeError: In another thread than the event loop's.
-        """
-        if get_ident() != self._thread:
-            self.check_thread()
+    def _send(self, message: Outgoing) -> None:
+        self.check_thread()
         if self.state is _OPENED:
             self._outbox.append(message)
             self.queued += len(message)

@@ -69,7 +69,6 @@ class Session(Outbox, LegacySession):
     __slots__ = (
         "__dict__",
         "__weakref__",
-        "_callbacks",
         "_delayed",
         "_origin",
         "_rate_limit",
@@ -274,18 +273,19 @@ class Session(Outbox, LegacySession):
         self._stats.rejected["max_inbound_rate"] += 1
         return False
 
-    def receive(self, messages: Sequence[Message]) -> None:
-        """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
+    def _receive(self, messages: Sequence[Message]) -> None:
         if self.state is OPENED:
             self._stats.messages_received += len(messages)
             self._hold |= CORKED
-            callbacks = self._callbacks
-            callbacks.deliver(messages)
-            self._hold &= ~CORKED
-            if self._outbox:
-                self._flush()
-            if callbacks.backlog and self.is_behind and self._receiver is not None:
-                self._receiver.pause_reading()
+            self._callbacks.deliver(messages)
+            self._received()
+
+    def _received(self) -> None:
+        self._hold &= ~CORKED
+        if self._outbox:
+            self._flush()
+        if self._callbacks.backlog and self.is_behind and self._receiver is not None:
+            self._receiver.pause_reading()
 
     def caught_up(self) -> None:
         """Hear that the application has worked off what the client had sent."""

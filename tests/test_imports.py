@@ -50,7 +50,9 @@ ALLOWED = {
     "settings": Allowed("exceptions"),
     "origins": Allowed("settings"),
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
-    "callbacks": Allowed("exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"),
+    "callbacks": Allowed(
+        "_speedups exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"
+    ),
     "logs": Allowed(),
     # Of os, the environment.
     "metrics": Allowed(
@@ -62,7 +64,7 @@ ALLOWED = {
     "limits": Allowed(),
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
-    "outbox": Allowed("ports protocol", effects="threading"),
+    "outbox": Allowed("_speedups ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol rooms"),
     "container": Allowed("logs ports rooms session settings stats wire.connection", effects="asyncio"),
     "rooms": Allowed("protocol", types="session"),

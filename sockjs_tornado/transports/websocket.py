@@ -72,12 +72,8 @@ class WebSocketReceiver(Connection):
     __slots__ = (
         "_acknowledged",
         "_framing",
-        "_heard",
         "_inflating",
-        "_parser",
         "_pinging",
-        "_session",
-        "_settings",
         "_shared",
     )
 
@@ -99,6 +95,7 @@ class WebSocketReceiver(Connection):
         if parameters is not None:
             self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters))
         self._framing = framing
+        self._is_plain = framing is text_frame
         # One function for all receivers, or one with the context of this receiver alone?
         self._shared = parameters is None or parameters.server_no_context_takeover
         self._session = session
@@ -115,8 +112,9 @@ class WebSocketReceiver(Connection):
             self.wake_after(self._settings.websocket_ping_interval)
         self._session.attach(self, self._session.conn_info.ip)
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
+    buffer_updated = Connection.take_messages  # type: ignore[assignment]
+
+    def _take_messages(self, nbytes: int) -> None:
         messages: list[Message] = []
         start = 0
         parser = self._parser
@@ -134,6 +132,10 @@ class WebSocketReceiver(Connection):
                 return
         self._stats.bytes_received += start
         self._take(bytes(memoryview(self._buffer)[start:nbytes]), messages)
+        parser = self._parser
+        if parser is not None and parser.is_between and not self._inflating:
+            # Until something out of the ordinary comes again.
+            self._parser = None
 
     def received(self, data: bytes) -> None:
         """Take bytes; the messages in them reach the session together."""
@@ -232,10 +234,11 @@ class WebSocketReceiver(Connection):
         """Write a frame."""
         self.write(self._framing(frame))
 
-    def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Write messages in one frame."""
+    send_messages = Connection.write_messages
+
+    def _write_messages(self, messages: Sequence[Outgoing]) -> None:
         framing = self._framing
-        data = write_messages(messages) if framing is text_frame else None
+        data = write_messages(messages) if self._is_plain else None
         self.write(data or framing(messages_frame(messages)))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:

@@ -9,14 +9,51 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
 from .sockets import peer_gone
 
 try:
-    from .._speedups import write_gathered
+    from .._speedups import ConnectionCore, write_gathered
 except ImportError:  # where it was not built
+
+    class ConnectionCore:  # type: ignore[no-redef]
+        """What ordinary bytes meet first, and the fields that it needs: those of websockets with SockJS among them."""
+
+        __slots__ = (
+            "_buffer",
+            "_gathered",
+            "_heard",
+            "_is_plain",
+            "_parser",
+            "_queue",
+            "_session",
+            "_settings",
+            "_stats",
+        )
+
+        _buffer: bytearray
+        _gather: Callable[[bytes], None]
+        _take_messages: Callable[[int], None]
+        _write_messages: Callable[[Sequence[Any]], None]
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            """Return the memory that the next read goes to."""
+            return self._buffer
+
+        def take_messages(self, nbytes: int) -> None:
+            """Take what was read from a websocket."""
+            self._take_messages(nbytes)
+
+        def write(self, data: bytes) -> None:
+            """Write when the event loop comes round, together with all else that is written until then."""
+            self._gather(data)
+
+        def write_messages(self, messages: Sequence[Any]) -> None:
+            """Write messages to a websocket, in one frame."""
+            self._write_messages(messages)
 
     def write_gathered(connections: list[Any], left: list[Any], /) -> int:
         """Write what connections have gathered; those that still have something are added to ``left``.
@@ -121,7 +158,7 @@ class Keeper(Protocol):
         """Count it no more."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(ConnectionCore, asyncio.BufferedProtocol):
     """Base of what owns a taken-over connection.
 
     Args:
@@ -135,16 +172,12 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffer",
         "_closing",
         "_direct",
         "_ended",
         "_first",
-        "_gathered",
         "_keeper",
-        "_queue",
         "_socket",
-        "_stats",
         "_unsent",
         "bucket",
         "due",
@@ -201,10 +234,6 @@ class Connection(asyncio.BufferedProtocol):
         if unread:
             self.received(unread)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Return the memory that the next read goes to."""
-        return self._buffer
-
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         self.received(bytes(memoryview(self._buffer)[:nbytes]))
@@ -239,8 +268,7 @@ class Connection(asyncio.BufferedProtocol):
     def lost(self) -> None:
         """Hear, possibly more than once, that the client has left."""
 
-    def write(self, data: bytes) -> None:
-        """Write when the event loop comes round, together with all else that is written until then."""
+    def _gather(self, data: bytes) -> None:
         gathered = self._gathered
         if gathered is None:
             self._gathered = data
@@ -254,7 +282,7 @@ class Connection(asyncio.BufferedProtocol):
             self._gathered = gathered + data
         else:
             self.flush()
-            self.write(data)
+            self._gather(data)
 
     def flush(self) -> None:
         """Write at once what was gathered, unless nobody is there any more."""
