@@ -157,7 +157,7 @@ number_in(PyObject *field)
     return number;
 }
 
-/* Return an attribute as a limit, which may be beyond any size; -1 with an exception set where it is none. */
+/* Return an attribute as a limit, which may be beyond any size; -1, perhaps with an exception set, where it is none. */
 static Py_ssize_t
 limit_of(PyObject *settings, PyObject *name)
 {
@@ -201,23 +201,6 @@ call(PyObject *object, PyObject *name, PyObject *argument)
 
 /* --- sessions --- */
 
-/* Hand what is in the outbox to the receiver, of which there is one. */
-static int
-flush(Session *self)
-{
-    PyObject *receiver = Py_NewRef(self->receiver), *messages = self->outbox;
-    int failed;
-
-    self->outbox = PyList_New(0);
-    set(&self->queued, zero);
-    failed = self->outbox == NULL || count(self->stats, messages_sent, PyList_Size(messages)) < 0
-        || call(receiver, send_messages, messages) < 0
-        || (self->waiters != Py_None && call((PyObject *)self, _wake, NULL) < 0);
-    Py_DECREF(receiver);
-    Py_DECREF(messages);
-    return failed ? -1 : 0;
-}
-
 /* Whether the fields are what they are once Python has filled them in. */
 static int
 is_whole(Session *self)
@@ -225,6 +208,31 @@ is_whole(Session *self)
     return self->callbacks != NULL && PyObject_TypeCheck(self->callbacks, callbacks_type) && self->outbox != NULL
         && PyList_CheckExact(self->outbox) && self->receiver != NULL && self->settings != NULL && self->stats != NULL
         && self->thread != NULL && self->waiters != NULL;
+}
+
+/* Hand what is in the outbox to the receiver. */
+static int
+flush(Session *self)
+{
+    PyObject *receiver, *messages, *empty = PyList_New(0);
+    int failed = empty == NULL;
+
+    /* To make a list may be to collect garbage, of which somebody may have sent it, or closed the session. */
+    if (failed || !is_whole(self) || !PyList_Size(self->outbox) || self->receiver == Py_None
+        || number_in(self->hold) != 0) {
+        Py_XDECREF(empty);
+        return -failed;
+    }
+    receiver = Py_NewRef(self->receiver);
+    messages = self->outbox;
+    self->outbox = empty;
+    set(&self->queued, zero);
+    failed = count(self->stats, messages_sent, PyList_Size(messages)) < 0
+        || call(receiver, send_messages, messages) < 0
+        || (self->waiters != Py_None && call((PyObject *)self, _wake, NULL) < 0);
+    Py_DECREF(receiver);
+    Py_DECREF(messages);
+    return -failed;
 }
 
 PyDoc_STRVAR(send_doc,
@@ -237,19 +245,20 @@ static PyObject *
 session_send(PyObject *object, PyObject *message)
 {
     Session *self = (Session *)object;
-    Py_ssize_t hold = number_in(self->hold), queued = number_in(self->queued), size = PyObject_Size(message);
-    int is_ordinary = number_in(self->state) == OPENED && queued >= 0 && size >= 0 && is_whole(self)
+    int is_ordinary = number_in(self->state) == OPENED && is_whole(self)
         && PyLong_AsUnsignedLong(self->thread) == PyThread_get_thread_ident();
+    Py_ssize_t size = is_ordinary ? PyObject_Size(message) : -1;
+    Py_ssize_t hold = number_in(self->hold), queued = number_in(self->queued);
 
-    if (is_ordinary && hold == CORKED) {
-        Py_ssize_t most_bytes = limit_of(self->settings, max_queue_bytes);
-        Py_ssize_t most_messages = most_bytes < 0 ? -1 : limit_of(self->settings, max_queue_messages);
-        if (most_messages < 0)
-            return NULL;
-        is_ordinary = size <= most_bytes - queued && PyList_Size(self->outbox) < most_messages;
-    }
+    if (size < 0 || queued < 0)
+        is_ordinary = 0;
+    else if (hold == CORKED)
+        is_ordinary = size <= limit_of(self->settings, max_queue_bytes) - queued
+            && PyList_Size(self->outbox) < limit_of(self->settings, max_queue_messages);
     else
-        is_ordinary = is_ordinary && hold == 0 && self->receiver != Py_None;
+        is_ordinary = hold == 0 && self->receiver != Py_None;
+    /* Of what is wrong with a message or a limit, Python knows. */
+    PyErr_Clear();
     if (is_ordinary) {
         PyObject *sum = PyLong_FromSsize_t(queued + size);
         int failed = sum == NULL || PyList_Append(self->outbox, message) < 0;
@@ -258,7 +267,6 @@ session_send(PyObject *object, PyObject *message)
         Py_XDECREF(sum);
         RETURN(failed || (hold == 0 && flush(self) < 0));
     }
-    PyErr_Clear();
     return PyObject_CallMethodObjArgs(object, _send, message, NULL);
 }
 
@@ -289,7 +297,11 @@ deliver(Session *self, PyObject *callbacks, PyObject *messages)
     int done = callback == NULL ? -1 : 1;
 
     for (i = 0; done == 1 && i < PyList_Size(messages); i++) {
-        PyObject *result = PyObject_CallFunctionObjArgs(callback, PyList_GetItem(messages, i), NULL);
+        /* It is open before the first one too: to look up a callback may be to call a property. */
+        int is_open = number_in(self->state) == OPENED;
+        PyObject *message = Py_NewRef(PyList_GetItem(messages, i));
+        PyObject *result = is_open ? PyObject_CallFunctionObjArgs(callback, message, NULL) : Py_NewRef(Py_None);
+        Py_DECREF(message);
         if (result == NULL)
             done = give_error(callbacks);
         else if (result != Py_None || number_in(self->state) != OPENED) {
@@ -314,7 +326,7 @@ session_receive(PyObject *object, PyObject *messages)
 {
     Session *self = (Session *)object;
     Callbacks *callbacks = (Callbacks *)self->callbacks;
-    int done;
+    int done, is_idle;
 
     if (number_in(self->state) != OPENED || number_in(self->hold) != 0 || !PyList_CheckExact(messages)
         || !is_whole(self) || callbacks->busy != Py_False || callbacks->connection == NULL)
@@ -326,18 +338,19 @@ session_receive(PyObject *object, PyObject *messages)
     Py_INCREF((PyObject *)callbacks);
     done = deliver(self, (PyObject *)callbacks, messages);
     if (done == 1) {
-        if (callbacks->untold == Py_False && callbacks->closing == Py_False && callbacks->inbox != NULL
-            && PyObject_Not(callbacks->inbox) == 1)
+        is_idle = callbacks->untold == Py_False && callbacks->closing == Py_False && callbacks->inbox != NULL
+            ? PyObject_Not(callbacks->inbox) : 0;
+        if (is_idle == 1)
             set(&callbacks->busy, Py_False);
         else
-            done = call((PyObject *)callbacks, _finish, NULL);
+            done = is_idle < 0 ? -1 : call((PyObject *)callbacks, _finish, NULL);
     }
     Py_DECREF((PyObject *)callbacks);
     if (done < 0)
         return NULL;
     if (done == 1 && number_in(self->hold) == CORKED && is_whole(self)) {
         set(&self->hold, zero);
-        RETURN(PyList_Size(self->outbox) && self->receiver != Py_None && flush(self) < 0);
+        RETURN(PyList_Size(self->outbox) && flush(self) < 0);
     }
     return PyObject_CallMethodObjArgs(object, _received, NULL);
 }
@@ -390,40 +403,32 @@ connection_write_messages(PyObject *object, PyObject *messages)
         PyObject *done, *frame = write_messages(NULL, messages);
         if (frame == NULL)
             return NULL;
-        done = frame == Py_None ? NULL : connection_write(object, frame);
-        Py_DECREF(frame);
-        if (frame != Py_None)
+        if (frame != Py_None) {
+            done = connection_write(object, frame);
+            Py_DECREF(frame);
             return done;
+        }
+        Py_DECREF(frame);
     }
     return PyObject_CallMethodObjArgs(object, _write_messages, messages, NULL);
 }
 
-/* Read frames from the buffer: return the messages in them, or None where something else is in it. */
-static PyObject *
-ordinary_messages(Connection *self, Py_ssize_t size)
+/* Append the messages in the buffer to a list: 1, 0 where something else is in it, or -1 with an exception set. */
+static int
+read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
 {
-    PyObject *messages, *rate = PyObject_GetAttr(self->settings, max_inbound_rate);
+    PyObject *rate = PyObject_GetAttr(self->settings, max_inbound_rate);
     Py_ssize_t max_size = rate == NULL ? -1 : limit_of(self->settings, max_message_size);
-    Py_ssize_t most = max_size < 0 ? -1 : limit_of(self->settings, max_messages_per_request);
+    Py_ssize_t end, most = max_size < 0 ? -1 : limit_of(self->settings, max_messages_per_request);
+    int is_limited = rate != Py_None;
 
     Py_XDECREF(rate);
-    if (most < 0)
-        return NULL;
-    if (rate != Py_None)
-        Py_RETURN_NONE;
-    messages = PyList_New(0);
-    if (messages != NULL) {
-        const unsigned char *data = (const unsigned char *)PyByteArray_AsString(self->buffer);
-        Py_ssize_t end = collect_messages(data, size, max_size, messages);
-        if (end == size && PyList_Size(messages) <= most)
-            return messages;
-        Py_DECREF(messages);
-        if (end < 0)
-            return NULL;
+    if (most < 0 || is_limited) {
+        PyErr_Clear();
+        return 0;
     }
-    else
-        return NULL;
-    Py_RETURN_NONE;
+    end = collect_messages((const unsigned char *)PyByteArray_AsString(self->buffer), size, max_size, messages);
+    return end < 0 ? -1 : end == size && PyList_Size(messages) <= most;
 }
 
 PyDoc_STRVAR(take_messages_doc,
@@ -439,18 +444,18 @@ connection_take_messages(PyObject *object, PyObject *nbytes)
     if (self->parser == Py_None && self->buffer != NULL && PyByteArray_CheckExact(self->buffer) && size >= 0
         && size <= PyByteArray_Size(self->buffer) && self->settings != NULL && self->stats != NULL
         && self->session != NULL) {
-        PyObject *messages = ordinary_messages(self, size);
-        int failed = messages == NULL;
-        if (messages != NULL && messages != Py_None) {
+        PyObject *messages = PyList_New(0);
+        int done = messages == NULL ? -1 : read_ordinary(self, size, messages);
+        if (done == 1) {
             PyObject *session = Py_NewRef(self->session);
-            failed = count(self->stats, bytes_received, size) < 0;
             set(&self->heard, Py_True);
-            failed = failed || call(session, receive, messages) < 0;
+            if (count(self->stats, bytes_received, size) < 0 || call(session, receive, messages) < 0)
+                done = -1;
             Py_DECREF(session);
         }
         Py_XDECREF(messages);
-        if (failed || messages != Py_None)
-            RETURN(failed);
+        if (done)
+            RETURN(done < 0);
     }
     return PyObject_CallMethodObjArgs(object, _take_messages, nbytes, NULL);
 }
@@ -532,6 +537,11 @@ add_core(PyObject *module)
     };
     size_t i;
 
+    if (zero != NULL) {
+        /* What is made once must not be made anew under those who use it. */
+        PyErr_SetString(PyExc_ImportError, "a process loads this once");
+        return -1;
+    }
     for (i = 0; i < sizeof names / sizeof *names; i++) {
         *names[i].name = PyUnicode_InternFromString(names[i].text);
         if (*names[i].name == NULL)

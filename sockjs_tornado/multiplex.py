@@ -136,7 +136,7 @@ class MultiplexConnection(SockJSConnection):
             if kind == "sub" and name in self.channels:
                 self._subscribe(name)
         elif kind == "msg":
-            endpoint.session.receive((payload,))
+            endpoint.session.receive([payload])
             if not endpoint.reading.is_set():
                 return endpoint.reading.wait()
         elif kind == "uns":

@@ -32,7 +32,7 @@ except ImportError:  # where it was not built
         _send: Callable[[Outgoing], None]
         _receive: Callable[[Sequence[Message]], None]
 
-        def send(self, message: Outgoing) -> None:
+        def send(self, message: Outgoing, /) -> None:
             """Send one message; after the end it goes nowhere.
 
             Raises:
@@ -40,7 +40,7 @@ except ImportError:  # where it was not built
             """
             self._send(message)
 
-        def receive(self, messages: Sequence[Message]) -> None:
+        def receive(self, messages: Sequence[Message], /) -> None:
             """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
             self._receive(messages)
 
@@ -248,10 +248,11 @@ class Outbox(SessionCore):
             self._flush()
 
     def _flush(self) -> None:
-        receiver = self._receiver
-        if receiver is not None and not self._hold & PAUSED:
-            messages = self._outbox
-            self._outbox = []
+        # To make a list may be to collect garbage, of which somebody may have sent it, or closed the session.
+        empty: list[Outgoing] = []
+        receiver, messages = self._receiver, self._outbox
+        if messages and receiver is not None and not self._hold & PAUSED:
+            self._outbox = empty
             self.queued = 0
             self._stats.messages_sent += len(messages)
             receiver.send_messages(messages)

@@ -126,16 +126,15 @@ class WebSocketReceiver(Connection):
                 start = 0
                 messages = []
             elif start == nbytes and settings.max_inbound_rate is None:
+                if not self._inflating:
+                    # Until something out of the ordinary comes again.
+                    self._parser = None
                 self._stats.bytes_received += nbytes
                 self._heard = True
                 self._session.receive(messages)
                 return
         self._stats.bytes_received += start
         self._take(bytes(memoryview(self._buffer)[start:nbytes]), messages)
-        parser = self._parser
-        if parser is not None and parser.is_between and not self._inflating:
-            # Until something out of the ordinary comes again.
-            self._parser = None
 
     def received(self, data: bytes) -> None:
         """Take bytes; the messages in them reach the session together."""

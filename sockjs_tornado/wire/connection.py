@@ -39,19 +39,19 @@ except ImportError:  # where it was not built
         _take_messages: Callable[[int], None]
         _write_messages: Callable[[Sequence[Any]], None]
 
-        def get_buffer(self, sizehint: int) -> bytearray:
+        def get_buffer(self, sizehint: int, /) -> bytearray:
             """Return the memory that the next read goes to."""
             return self._buffer
 
-        def take_messages(self, nbytes: int) -> None:
+        def take_messages(self, nbytes: int, /) -> None:
             """Take what was read from a websocket."""
             self._take_messages(nbytes)
 
-        def write(self, data: bytes) -> None:
+        def write(self, data: bytes, /) -> None:
             """Write when the event loop comes round, together with all else that is written until then."""
             self._gather(data)
 
-        def write_messages(self, messages: Sequence[Any]) -> None:
+        def write_messages(self, messages: Sequence[Any], /) -> None:
             """Write messages to a websocket, in one frame."""
             self._write_messages(messages)
 
