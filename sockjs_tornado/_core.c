@@ -306,7 +306,9 @@ deliver(Session *self, PyObject *callbacks, PyObject *messages)
             done = give_error(callbacks);
         else if (result != Py_None || number_in(self->state) != OPENED) {
             PyObject *rest = PyList_GetSlice(messages, i + 1, PyList_Size(messages));
-            PyObject *gone = rest == NULL ? NULL : PyObject_CallMethodObjArgs(callbacks, _go_on, rest, result, NULL);
+            PyObject *gone = NULL;
+            if (rest != NULL)
+                gone = PyObject_CallMethodObjArgs(callbacks, _go_on, callback, rest, result, NULL);
             done = gone == NULL ? -1 : 0;
             Py_XDECREF(rest);
             Py_XDECREF(gone);

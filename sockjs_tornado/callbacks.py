@@ -7,7 +7,7 @@ callback that raises is logged and closes its own session, nothing else.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +107,13 @@ class Callbacks(CallbacksCore):
             self._queue(iter(messages))
         else:
             self._busy = True
-            self._run(iter(messages))
+            self._run(self.connection.on_message, iter(messages))
 
-    def go_on(self, messages: Sequence[Message], result: object) -> None:
+    def go_on(self, on_message: Callable[[Message], object], messages: Sequence[Message], result: object) -> None:
         """Run ``on_message`` for each message, after one that has returned ``result``, or has closed the session."""
         waiting = iter(messages)
         if not self._awaits(result, waiting):
-            self._run(waiting)
+            self._run(on_message, waiting)
 
     def failed(self, error: BaseException) -> None:
         """Hear what ``on_message`` has raised."""
@@ -129,9 +129,8 @@ class Callbacks(CallbacksCore):
         else:
             self._busy = False
 
-    def _run(self, waiting: Iterator[Message]) -> None:
+    def _run(self, on_message: Callable[[Message], object], waiting: Iterator[Message]) -> None:
         session = self._session
-        on_message = self.connection.on_message
         # The one before may have closed it.
         for message in () if session.is_closed else waiting:
             try:

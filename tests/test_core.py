@@ -1,0 +1,574 @@
+"""What the base types in C do with ordinary messages is what the methods in Python do with all of them."""
+
+import asyncio
+import functools
+import gc
+import inspect
+import json
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import BINARY, PING, TEXT, closing, frame
+from doubles import FakeHost, KeptSession, Notes, Pause, Receiver, make_info, make_session
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sockjs_tornado import ConnectionClosed, Settings
+from sockjs_tornado import _speedups as core
+from sockjs_tornado.callbacks import Callbacks
+from sockjs_tornado.protocol import JSONValue
+from sockjs_tornado.session import Session
+from sockjs_tornado.stats import Stats
+from sockjs_tornado.transports.websocket import WebSocketReceiver
+from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
+from sockjs_tornado.wire.websocket import text_frame
+
+TYPES = [core.CallbacksCore, core.SessionCore, core.ConnectionCore]
+FIELDS = [(kind, name) for kind in TYPES for name, what in vars(kind).items() if inspect.ismemberdescriptor(what)]
+each_field = pytest.mark.parametrize(("kind", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
+
+#: What an application may raise.
+ERRORS = (ValueError, asyncio.CancelledError, StopIteration, KeyboardInterrupt, ConnectionClosed)
+VALUE = JSONValue("{}")
+POOL = ThreadPoolExecutor(1)
+
+
+class InPython(KeptSession):
+    """A session without C."""
+
+    send = Session._send
+    receive = Session._receive
+
+
+class PlainConnection(Connection):
+    """A connection without C."""
+
+    write = Connection._gather
+
+
+class PlainReceiver(WebSocketReceiver):
+    """A websocket without C."""
+
+    write = Connection._gather
+    buffer_updated = WebSocketReceiver._take_messages
+    send_messages = WebSocketReceiver._write_messages
+
+
+class Stage:
+    """A session, and what stands around it: the application does what its messages say.
+
+    Attributes:
+        events: All that the client got, the application heard and the log was told, in order.
+    """
+
+    def __init__(self, kind: type[KeptSession], session_id: str | None = None, **settings: Any) -> None:
+        self.host: Any = FakeHost()
+        self.host.log = SimpleNamespace(write=self.log)
+        self.events: list[Any] = []
+        self.receivers: list[Receiver] = []
+        self.stats = Stats(list)
+        acts = {
+            "on_message": lambda conn, message: self.play(message),
+            "on_dropped": lambda conn, count: self.events.append(f"{count} dropped"),
+            "on_close": lambda conn: conn.session.send("after the end"),
+        }
+        server: Any = SimpleNamespace(settings=Settings(**settings), container=self.host, stats=self.stats)
+        session: Any = kind(lambda session: Notes(session, acts), server, session_id, make_info())
+        session.connection.heard = self.events
+        self.session = session
+        self.steps: dict[str, Callable[..., Any]] = {
+            "send": lambda *texts: [*map(session.send, texts)] and None,
+            "sized": lambda size: session.send("x" * int(size)),
+            "json": lambda: session.send(VALUE),
+            "wrong": lambda: session.send(5),
+            "elsewhere": lambda: POOL.submit(session.send, "from another thread").result(),
+            "wait": lambda: session.on_drained(lambda: session.send("drained")),
+            "receive": lambda text: session.receive([f"send {text}"]),
+            "value": lambda: 5,
+            "later": self.later,
+            "fail": self.fail,
+            "close": lambda: session.close(4000, "Enough"),
+            "attach": self.attach,
+            "current": self.current,
+            "full": lambda: [setattr(receiver, "full", True) for receiver in self.receivers] and None,
+            "turn": self.host.turn,
+            "unset": lambda name: delattr(self.owner_of(name), name),
+            "spoil": lambda name: setattr(self.owner_of(name), name, "spoilt"),
+        }
+
+    def log(self, *what: Any, error: Exception, **_: Any) -> None:
+        # One of the doubles was not treated as it should be.
+        assert not isinstance(error, AssertionError)
+        self.events.append(("log", what[2], type(error), error.__traceback__ is not None))
+
+    def play(self, text: str) -> Any:
+        """Do what a text says, step by step, and return what the last step does."""
+        result = None
+        for step in text.split("; "):
+            verb, *words = step.split()
+            result = self.steps[verb](*words)
+        return result
+
+    def run(self, script: Sequence[Any]) -> list[Any]:
+        """Return all that happens as messages come, or a text is played, and then as the loop turns."""
+        for line in (*script, *["turn"] * 5):
+            try:
+                if isinstance(line, str):
+                    self.play(line)
+                else:
+                    self.take(line)
+            except AssertionError:
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                self.events.append(type(error))
+            self.events.append(list(self.known()))
+        return self.events
+
+    def take(self, messages: Any) -> None:
+        """Have messages come from the client."""
+        self.session.receive(messages)
+
+    def known(self) -> Iterator[str]:
+        """Yield what is known, as it is now."""
+        session = self.session
+        numbers = "messages_sent messages_received messages_dropped bytes_sent bytes_received rejected callback_errors"
+        names = "state close_code close_reason queued _hold _outbox _busy _closing _inbox _untold backlog is_over"
+        for name in f"{numbers} {names}".split():
+            for thing in (self.stats, session, getattr(session, "_callbacks", None)):
+                yield f"{name} {getattr(thing, name, None)!r}"
+        yield f"{bool(getattr(session, '_waiters', None))}"
+        yield f"{[(receiver is getattr(session, '_receiver', 5), receiver.reading) for receiver in self.receivers]}"
+
+    async def later(self, text: str) -> None:
+        await Pause()
+        self.session.send(text)
+
+    def fail(self, number: str) -> None:
+        raise ERRORS[int(number)]
+
+    def attach(self, limit: str = "inf") -> None:
+        receiver = Receiver(self.session, float(limit))
+        receiver.frames = self.events
+        self.receivers.append(receiver)
+        receiver.attach()
+
+    def current(self, step: str) -> None:
+        receiver = self.session._receiver
+        if receiver is not None:
+            own = getattr(receiver, step, None)
+            own() if own else getattr(self.session, step)(receiver)
+
+    def owner_of(self, name: str) -> Any:
+        callbacks = getattr(self.session, "_callbacks", None)
+        return callbacks if hasattr(callbacks, name) else self.session
+
+
+def check(script: Sequence[Any], session_id: str | None = None, **settings: Any) -> None:
+    """See that what happens with a session is the same without C."""
+    assert Stage(KeptSession, session_id, **settings).run(script) == Stage(InPython, session_id, **settings).run(script)
+
+
+SETTINGS: list[dict[str, Any]] = [{}, {"immediate_flush": False}]
+SETTINGS += [
+    {limit: most, "slow_consumer": verdict}
+    for limit, most in (("max_queue_messages", 2), ("max_queue_bytes", 6))
+    # That of str is none.
+    for verdict in ("close", "drop_oldest", str, lambda conn: (conn.send("judged"), "drop_oldest")[1])
+]
+MANY = ["send 1 22", "send 333 1", "send 22", "send 1 1 1 1", "send 4444 333", "sized 7", "send 1"]
+LISTENING = ["attach", "attach 3", "attach; current pause", "attach; current detach", "attach; full", "send 0"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [["send a"], ["send b", "send c"], [], ["send d"]],
+        ["send a", "send b", MANY, "send c"],
+        [["value", "send a", "value", "value", "send b"], ["send c"]],
+        [["send a; later b", "send c; later d", "send e"], ["send f"], "turn", "turn", ["send g"]],
+        *([["send a", f"send b; fail {number}", "send c"], ["send d"], "send e"] for number in range(len(ERRORS))),
+        *([["close; send a"]], [["send a; close", "send b"], ["send c"]], [["send a", "send b; close", "send c"]]),
+        [["send a", "send b", "close; value"], ["send c"]],
+        [["send a", "close; later b", "send c"], ["send d"], "send e"],
+        [["send a; current pause", "send b; current drain", "send c"], "send d"],
+        [["send a; current detach", "send b; attach", "send c"], "send d", "current cut", "send e", ["send f"]],
+        [["current cut; send a", "send b"], ["send c"]],
+        [["send a; receive b", "send c"], ["receive d", "value", "send e"], ["send f"]],
+        ["current pause; send a; wait; current drain; send b", ["current pause; send c; wait; current drain; send d"]],
+        ["wait; send a", ["wait; send b", "wait; send c"]],
+        [["wrong", "send a"], "wrong", "send b"],
+        [["elsewhere", "send a"], "elsewhere", "send b"],
+        [("send a", "send b"), [5], ["send c"]],
+        ["sized 0", ["sized 0", "sized 1"], [["sized 3"], {}], ["sized 7"]],
+        [MANY, "turn", MANY, "current pause", MANY, "send a b c d e f g", "turn", "current drain", MANY, "attach"],
+    ],
+    ids=str,
+)
+async def test_whatever_happens_is_the_same(script: list[Any]) -> None:
+    for first in LISTENING:
+        for settings in SETTINGS:
+            check([first, *script], **settings)
+            check([first, *script, "attach", "close", "attach"], "secret-id", **settings)
+
+
+currents = [f"current {what}" for what in ("pause", "resume", "drain", "detach", "cut")]
+others = ["send x", "send 333 22", "sized 9", "close", "wait", "receive y", "wrong", "elsewhere", "turn", "full"]
+plain_steps = st.sampled_from([*others, *currents, "attach", "attach 2"])
+ends = st.sampled_from(["send x", "value", "later z", "close", *(f"fail {number}" for number in range(len(ERRORS)))])
+messages = st.builds(lambda steps, end: "; ".join([*steps, end]), st.lists(plain_steps, max_size=3), ends)
+scripts = st.lists(plain_steps | st.lists(messages | st.just("send x"), max_size=4), max_size=12)
+
+
+@given(scripts, st.sampled_from(SETTINGS), st.sampled_from([None, "secret-id"]))
+async def test_any_order_of_events_is_the_same(
+    script: list[Any], settings: dict[str, Any], session_id: str | None
+) -> None:
+    check(["attach", *script], session_id, **settings)
+
+
+SESSION_FIELDS = [name for kind, name in FIELDS if kind is not core.ConnectionCore]
+
+
+@pytest.mark.parametrize("name", SESSION_FIELDS)
+@pytest.mark.parametrize("how", ["unset", "spoil"])
+@pytest.mark.parametrize("line", ["{}", ["{}; send a", "send b"], ["send a", "{}"], ["{}; value", "send a"]], ids=str)
+async def test_where_a_field_is_not_what_it_should_be_the_error_is_the_same(name: str, how: str, line: Any) -> None:
+    # Where the limits are none, Python finds out behind the message.
+    step = f"{how} {name}" if (how, name) != ("spoil", "_settings") else "unset _settings"
+    line = line.format(step) if isinstance(line, str) else [text.format(step) for text in line]
+    check(["attach", line, "send x", ["send y", "send z"], "send x"])
+
+
+def test_who_changes_on_message_meanwhile_hears_the_rest_of_the_batch_as_before() -> None:
+    def change(conn: Any) -> bool:
+        conn.on_message = lambda message: conn.heard.append(f"anew {message}")
+        return True
+
+    heard = []
+    for kind in (KeptSession, InPython):
+        stage = Stage(kind)
+        stage.attach()
+        stage.steps["change"] = lambda conn=stage.session.connection: change(conn)
+        stage.session.receive(["change", "turn"])
+        stage.session.receive(["turn"])
+        heard.append(stage.events)
+    assert heard[0] == heard[1]
+
+
+class Last:
+    """Garbage that sends something when it is collected."""
+
+    def __init__(self, session: Session) -> None:
+        self.itself = self
+        self.session = session
+
+    def __del__(self) -> None:
+        self.session.send("farewell")
+
+
+@pytest.mark.parametrize("kind", [KeptSession, InPython])
+def test_what_is_sent_while_garbage_is_collected_comes_once(kind: type[KeptSession]) -> None:
+    stage = Stage(kind)
+    stage.attach()
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            Last(stage.session)
+            # So many that the next one is made, not found among those that were let go.
+            lists: list[Any] = [[] for _ in range(120)]
+            stage.events.clear()
+            gc.set_threshold(1)
+            gc.enable()
+            stage.session.send("x")
+            gc.disable()
+            gc.collect()
+            assert sorted(message for sent in stage.events for message in sent) == ["farewell", "x"]
+            del lists
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+
+
+def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(KeptSession)
+    stage.attach()
+    stage.events.clear()
+    for kind, names in ((Callbacks, "deliver go_on failed finish _run"), (Session, "_receive _received")):
+        for name in names.split():
+            monkeypatch.delattr(kind, name)
+    monkeypatch.setattr(KeptSession, "_send", None)
+    monkeypatch.setattr(KeptSession, "_flush", None)
+    stage.session.receive(["send a", "send b c"])
+    stage.session.send("d")
+    assert stage.events == ["send a", "send b c", ["a", "b", "c"], ["d"]]
+    assert (stage.stats.messages_received, stage.stats.messages_sent) == (2, 4)
+
+
+# --- connections ------------------------------------------------------------
+
+
+class Turns(WriteQueue):
+    """Writes with a host's turn."""
+
+    def enter(self) -> None:
+        pass
+
+
+def connected(host: Any, connection: Connection, events: list[Any]) -> Any:
+    """Return a connection, after what it begins with; its transport takes all, and notes it."""
+    calls = {name: functools.partial(events.append, name) for name in ("close", "abort", "write_eof", "pause_reading")}
+    asked = {"is_closing": bool, "can_write_eof": lambda: True, "get_write_buffer_size": int}
+    transport: Any = SimpleNamespace(
+        **calls, **asked, write=events.append, resume_reading=print, get_extra_info=lambda name: None
+    )
+    connection.connection_made(transport)
+    connection.flush()
+    # The head has the time of day.
+    events.clear()
+    return connection
+
+
+def keeping(host: Any, stats: Any) -> Any:
+    """Return a host that keeps connections, too."""
+    host.read_buffer, host.write_queue, host.stats = bytearray(READ_SIZE), Turns(stats), stats
+    host.write_queue._loop = host
+    host.connection_opened = host.connection_closed = lambda: None
+    return host
+
+
+class Wired(Stage):
+    """A session whose client has a websocket; what it takes is the bytes of a read."""
+
+    def __init__(self, plainly: bool, framing: Any = text_frame, **settings: Any) -> None:
+        super().__init__(InPython if plainly else KeptSession, **settings)
+        kind = PlainReceiver if plainly else WebSocketReceiver
+        receiver = kind(keeping(self.host, self.stats) and self.session.server, [], None, framing, self.session)
+        self.receiver = connected(self.host, receiver, self.events)
+        self.steps["updated"] = lambda size: self.receiver.buffer_updated(int(size))
+        self.steps["write"] = lambda size: self.receiver.write(b"x" * int(size))
+        self.steps["flush"] = receiver.flush
+
+    def take(self, data: Any) -> None:
+        memory = self.receiver.get_buffer(-1)
+        # What was read before stays behind it.
+        memory[: len(data)] = data
+        self.receiver.buffer_updated(len(data))
+
+    def known(self) -> Iterator[str]:
+        yield from super().known()
+        for name in ("_gathered", "_heard", "_closing"):
+            yield f"{name} {getattr(self.receiver, name, None)!r}"
+        yield f"{getattr(self.receiver, '_parser', None) is None} {self.host.write_queue.waiting == [self.receiver]}"
+        self.receiver._heard = False
+
+    def owner_of(self, name: str) -> Any:
+        return self.receiver
+
+
+def check_wired(script: Sequence[Any], **settings: Any) -> None:
+    """See that what happens with a websocket is the same without C."""
+    assert Wired(False, **settings).run(script) == Wired(True, **settings).run(script)
+
+
+def text(*messages: Any, **how: Any) -> bytes:
+    """Return the frame of messages."""
+    return frame(TEXT, json.dumps(messages, separators=(",", ":")), **how)
+
+
+#: The last one's is not the framing that C knows.
+WIRED: list[dict[str, Any]] = [{}, {"max_inbound_rate": 3}, {"max_messages_per_request": 2}, {"max_message_size": 20}]
+WIRED += [{"immediate_flush": False}, {"framing": lambda text: text_frame(text)}]
+READS = [
+    *(text("send a"), text("send a", "send b; value"), text("value"), text("send \xe4", "json"), text("fail 0")),
+    *(text("close", "send a"), text("later b", "send c"), text("sized 4090"), text("sized 9000", "sized 1"), text(5)),
+    *(text(), b"", frame(PING, "x"), closing(1000), frame(BINARY, "x"), frame(TEXT, "[rubbish"), text("x", mask=None)),
+    *(
+        text("send a") * 2,
+        text("send a") * 3,
+        text("send a", "send b", "send c"),
+        text("send a") + frame(PING),
+        frame(PING) + text("send a"),
+    ),
+    *(frame(TEXT, '["send a"', fin=False), frame(0, "]"), text("send a")[:5], text("send a")[5:]),
+    *(text("write 5; write 4096"), text("current pause", "send x"), text("fail 3")),
+]
+STEPS = ["turn", "flush", "send a", "json", "send \ud800", "send", "close", "updated 0", "updated -1", "updated 999999"]
+SIZES = [0, 1, 4095, 4096, 4097, 8191, 8192, 8193]
+
+
+@pytest.mark.parametrize("read", READS, ids=lambda read: repr(read[:30]))
+async def test_whatever_is_read_is_the_same(read: bytes) -> None:
+    for before in ("turn", "send x", text("send x"), frame(PING), text("send x")[:7]):
+        for settings in WIRED:
+            check_wired([before, read, text("send y"), "turn", "send z", read, read, "turn"], **settings)
+
+
+reads = st.lists(st.sampled_from(READS), min_size=1, max_size=5).map(b"".join)
+writes = st.sampled_from([*STEPS, *(f"write {size}" for size in SIZES), *(f"sized {size - 9}" for size in SIZES[2:])])
+
+
+@given(st.lists(reads | writes, max_size=10), st.lists(st.integers(0, 200), max_size=10), st.sampled_from(WIRED))
+async def test_any_stream_is_the_same(script: list[Any], cuts: list[int], settings: dict[str, Any]) -> None:
+    pieces: list[Any] = []
+    for line in script:
+        cut = cuts.pop() if cuts else 0
+        pieces += [line] if isinstance(line, str) else [line[:cut], "turn", line[cut:]]
+    check_wired(pieces, **settings)
+
+
+@pytest.mark.parametrize("name", [name for kind, name in FIELDS if kind is core.ConnectionCore])
+@pytest.mark.parametrize("line", [[], ["send x"], [text("send a")]], ids=str)
+async def test_a_connection_without_a_field_raises_the_same(name: str, line: list[Any], logged: LogWatch) -> None:
+    for how in ("unset", "spoil"):
+        # Of these, Python finds out before it has heard something, or behind what it gathers.
+        if how == "unset" or name not in ("_stats", "_queue"):
+            check_wired([*line, f"{how} {name}", text("send b"), text("send c"), "write 5"])
+    # Nor can it write.
+    logged.records.clear()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*map(bytes, SIZES), bytearray(b"x")])) | st.none()))
+def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> None:
+    def story(kind: type[Connection]) -> list[Any]:
+        host, events = keeping(FakeHost(), Stats(list)), []
+        connections = [connected(host, kind(host, b""), events) for _ in range(3)]
+        host.turn()
+        for line in script:
+            if line is None:
+                host.turn()
+            else:
+                connections[line[0]].write(line[1])
+            waiting = [connections.index(one) for one in host.write_queue.waiting]
+            events.append((waiting, [one._gathered for one in connections], host.stats.bytes_sent))
+        return events
+
+    assert story(Connection) == story(PlainConnection)
+
+
+def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Wired(False)
+    stage.host.turn()
+    stage.receiver.write(b"first ")
+    monkeypatch.delattr(WebSocketReceiver, "_take_messages")
+    monkeypatch.delattr(WebSocketReceiver, "_write_messages")
+    other = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
+    monkeypatch.delattr(Connection, "_gather")
+    stage.take(text("value"))
+    other.write_messages(["x"])
+    assert other._gathered == b'\x81\x06a["x"]'
+    assert stage.host.write_queue.waiting == [stage.receiver, other]
+
+
+# --- objects ----------------------------------------------------------------
+
+
+@each_field
+def test_a_field_is_unset_at_first_and_can_be_deleted(kind: type, name: str) -> None:
+    one = type("Some", (kind,), {"__slots__": ()})()
+    for value in ("x", None):
+        with pytest.raises(AttributeError):
+            getattr(one, name)
+        with pytest.raises(AttributeError):
+            delattr(one, name)
+        setattr(one, name, value)
+        setattr(one, name, value)
+        assert getattr(one, name) is value
+        delattr(one, name)
+
+
+def test_where_nothing_is_set_everything_is_left_to_python() -> None:
+    def reporting(name: str) -> Any:
+        return lambda self, what: (name, what)
+
+    sessions = (core.SessionCore, "send _send receive _receive")
+    connections = (core.ConnectionCore, "write _gather take_messages _take_messages write_messages _write_messages")
+    for kind, names in (sessions, connections):
+        fast, plain = names.split()[::2], names.split()[1::2]
+        one = type("Some", (kind,), {name: reporting(name) for name in plain})()
+        for method, name in zip(fast, plain, strict=True):
+            for what in ("x", b"x", ["x"], 1, None):
+                assert getattr(one, method)(what) == (name, what)
+            with pytest.raises(AttributeError, match=name):
+                getattr(kind(), method)("x")
+    with pytest.raises(AttributeError, match="_buffer"):
+        core.ConnectionCore().get_buffer(1)
+
+
+@each_field
+def test_what_a_field_holds_is_freed_and_cycles_are_collected(kind: type, name: str) -> None:
+    some = type("Some", (kind,), {})
+    gc.collect()
+    gc.disable()
+    try:
+        one, held = some(), some()
+        setattr(one, name, held)
+        ends = [weakref.ref(held), weakref.ref(one), weakref.ref(some)]
+        del held, one
+        assert [end() for end in ends[:2]] == [None, None]
+        one = some()
+        setattr(one, name, one)
+        ends.append(weakref.ref(one))
+        del one, some
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [end() for end in ends] == [None] * 4
+
+
+def test_nothing_that_passes_through_is_kept() -> None:
+    class Text(str):
+        """One that can be watched."""
+
+    class Failure(Exception):
+        """The same."""
+
+    def answer(conn: Notes, message: str) -> Any:
+        ends.extend(map(weakref.ref, (message, sent := Text("x"), result := Text("x"), error := Failure())))
+        conn.session.send(sent)
+        if message == "fail":
+            raise error
+        return result if message == "value" else None
+
+    for message in ("", "value", "fail"):
+        ends: list[Any] = []
+        host = FakeHost()
+        host.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
+        session = make_session(host, acts={"on_message": answer})
+        receiver = Receiver(session).attach()
+        session.receive([Text(message)])
+        session.send(Text("y"))
+        ends.append(weakref.ref(session))
+        session.connection.heard.clear()
+        receiver.take()
+        session.close()
+        session.check(session.due)
+        del session, receiver, host
+        gc.collect()
+        assert [end() for end in ends] == [None] * 5
+
+
+def test_memory_does_not_grow() -> None:
+    stage = Wired(False)
+    session, callbacks = stage.session, stage.session._callbacks
+
+    def blocks() -> int:
+        for _ in range(200):
+            stage.take(text("sized 300"))
+            stage.take(text("value", "sized 300", "value"))
+            stage.host.turn()
+            stage.events.clear()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    blocks()
+    before, references = blocks(), (sys.getrefcount(session), sys.getrefcount(callbacks))
+    assert blocks() < before + 100
+    assert (sys.getrefcount(session), sys.getrefcount(callbacks)) == references
