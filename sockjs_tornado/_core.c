@@ -30,7 +30,7 @@ typedef struct {
 /* Of a connection, and of the websocket's receiver that it may be. */
 typedef struct {
     PyObject_HEAD
-    PyObject *buffer, *gathered, *heard, *is_plain, *parser, *queue, *session, *settings, *stats;
+    PyObject *buffer, *framing, *gathered, *heard, *is_plain, *parser, *queue, *session, *settings, *stats;
 } Connection;
 
 #define FIELD(type, field, name) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
@@ -60,6 +60,7 @@ static PyMemberDef session_fields[] = {
 
 static PyMemberDef connection_fields[] = {
     FIELD(Connection, buffer, "_buffer"),
+    FIELD(Connection, framing, "_framing"),
     FIELD(Connection, gathered, "_gathered"),
     FIELD(Connection, heard, "_heard"),
     FIELD(Connection, is_plain, "_is_plain"),
@@ -141,10 +142,11 @@ set(PyObject **field, PyObject *value)
 /* Made once, for good. */
 static PyObject *zero, *corked;
 static PyObject *bytes_received, *max_inbound_rate, *max_message_size, *max_messages_per_request, *max_queue_bytes,
-    *max_queue_messages, *messages_received, *messages_sent, *on_message, *receive, *send_messages, *waiting, *_buffer;
+    *max_queue_messages, *messages_received, *messages_sent, *on_message, *receive, *rendered, *send_messages,
+    *send_prepared, *waiting, *_buffer;
 /* Methods in Python that do the rest. */
-static PyObject *_failed, *_finish, *_gather, *_go_on, *_receive, *_received, *_send, *_take_messages, *_wake,
-    *_write_messages;
+static PyObject *_failed, *_finish, *_gather, *_go_on, *_receive, *_received, *_send, *_send_prepared, *_take_messages,
+    *_wake, *_write_messages, *_write_prepared;
 
 /* Return what a field holds, or -1 where it is unset or no such number. */
 static Py_ssize_t
@@ -268,6 +270,25 @@ session_send(PyObject *object, PyObject *message)
         RETURN(failed || (hold == 0 && flush(self) < 0));
     }
     return PyObject_CallMethodObjArgs(object, _send, message, NULL);
+}
+
+PyDoc_STRVAR(send_prepared_doc,
+"send_prepared(message, /)\n--\n\n"
+"Send one message that is on its way to many.");
+
+static PyObject *
+session_send_prepared(PyObject *object, PyObject *message)
+{
+    Session *self = (Session *)object;
+
+    /* While there is a receiver and nothing holds messages back, the session is open and its outbox empty. */
+    if (number_in(self->hold) == 0 && is_whole(self) && self->receiver != Py_None) {
+        PyObject *receiver = Py_NewRef(self->receiver);
+        int failed = count(self->stats, messages_sent, 1) < 0 || call(receiver, send_prepared, message) < 0;
+        Py_DECREF(receiver);
+        RETURN(failed);
+    }
+    return PyObject_CallMethodObjArgs(object, _send_prepared, message, NULL);
 }
 
 /* Have the callbacks see to an exception of one of them. */
@@ -415,6 +436,31 @@ connection_write_messages(PyObject *object, PyObject *messages)
     return PyObject_CallMethodObjArgs(object, _write_messages, messages, NULL);
 }
 
+PyDoc_STRVAR(write_prepared_doc,
+"write_prepared(message, /)\n--\n\n"
+"Write a message that is on its way to many to a websocket.");
+
+static PyObject *
+connection_write_prepared(PyObject *object, PyObject *message)
+{
+    Connection *self = (Connection *)object;
+
+    if (self->is_plain == Py_True && self->framing != NULL) {
+        PyObject *done = NULL, *frames = PyObject_GetAttr(message, rendered);
+        PyObject *frame = NULL;
+
+        if (frames != NULL && PyDict_CheckExact(frames))
+            frame = PyDict_GetItemWithError(frames, self->framing);
+        if (frame != NULL)
+            done = connection_write(object, frame);
+        Py_XDECREF(frames);
+        if (frame != NULL)
+            return done;
+        PyErr_Clear();
+    }
+    return PyObject_CallMethodObjArgs(object, _write_prepared, message, NULL);
+}
+
 /* Append the messages in the buffer to a list: 1, 0 where something else is in it, or -1 with an exception set. */
 static int
 read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
@@ -467,6 +513,7 @@ connection_take_messages(PyObject *object, PyObject *nbytes)
 static PyMethodDef session_methods[] = {
     {"receive", session_receive, METH_O, receive_doc},
     {"send", session_send, METH_O, send_doc},
+    {"send_prepared", session_send_prepared, METH_O, send_prepared_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -475,6 +522,7 @@ static PyMethodDef connection_methods[] = {
     {"take_messages", connection_take_messages, METH_O, take_messages_doc},
     {"write", connection_write, METH_O, write_doc},
     {"write_messages", connection_write_messages, METH_O, write_websocket_messages_doc},
+    {"write_prepared", connection_write_prepared, METH_O, write_prepared_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -532,8 +580,9 @@ add_core(PyObject *module)
 #define NAME(name) {&name, #name}
         NAME(bytes_received), NAME(max_inbound_rate), NAME(max_message_size), NAME(max_messages_per_request),
         NAME(max_queue_bytes), NAME(max_queue_messages), NAME(messages_received), NAME(messages_sent),
-        NAME(on_message), NAME(receive), NAME(send_messages), NAME(waiting), NAME(_buffer), NAME(_gather),
-        NAME(_receive), NAME(_received), NAME(_send), NAME(_take_messages), NAME(_wake), NAME(_write_messages),
+        NAME(on_message), NAME(receive), NAME(rendered), NAME(send_messages), NAME(send_prepared), NAME(waiting),
+        NAME(_buffer), NAME(_gather), NAME(_receive), NAME(_received), NAME(_send), NAME(_send_prepared),
+        NAME(_take_messages), NAME(_wake), NAME(_write_messages), NAME(_write_prepared),
         {&_failed, "failed"}, {&_finish, "finish"}, {&_go_on, "go_on"},
 #undef NAME
     };

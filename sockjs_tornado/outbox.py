@@ -30,6 +30,7 @@ except ImportError:  # where it was not built
         )
 
         _send: Callable[[Outgoing], None]
+        _send_prepared: Callable[[PreparedMessage], None]
         _receive: Callable[[Sequence[Message]], None]
 
         def send(self, message: Outgoing, /) -> None:
@@ -39,6 +40,10 @@ except ImportError:  # where it was not built
                 RuntimeError: In another thread than the event loop's.
             """
             self._send(message)
+
+        def send_prepared(self, message: PreparedMessage, /) -> None:
+            """Send one message that is on its way to many."""
+            self._send_prepared(message)
 
         def receive(self, messages: Sequence[Message], /) -> None:
             """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
@@ -158,15 +163,14 @@ class Outbox(SessionCore):
                 ) and self._is_full():
                     self._overflow()
 
-    def send_prepared(self, message: PreparedMessage) -> None:
-        """Send one message that is on its way to many."""
+    def _send_prepared(self, message: PreparedMessage) -> None:
         receiver = self._receiver
         # While there is a receiver and nothing holds messages back, the session is open and its outbox empty.
         if receiver is not None and not self._hold:
             self._stats.messages_sent += 1
             receiver.send_prepared(message)
         else:
-            self.send(message.text)
+            self._send(message.text)
 
     def pause(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full: messages wait in the outbox."""

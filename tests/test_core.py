@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.callbacks import Callbacks
-from sockjs_tornado.protocol import JSONValue
+from sockjs_tornado.protocol import JSONValue, PreparedMessage
 from sockjs_tornado.session import Session
 from sockjs_tornado.stats import Stats
 from sockjs_tornado.transports.websocket import WebSocketReceiver
@@ -36,6 +36,7 @@ each_field = pytest.mark.parametrize(("kind", "name"), FIELDS, ids=lambda value:
 #: What an application may raise.
 ERRORS = (ValueError, asyncio.CancelledError, StopIteration, KeyboardInterrupt, ConnectionClosed)
 VALUE = JSONValue("{}")
+PREPARED = PreparedMessage("to many")
 POOL = ThreadPoolExecutor(1)
 
 
@@ -43,6 +44,7 @@ class InPython(KeptSession):
     """A session without C."""
 
     send = Session._send
+    send_prepared = Session._send_prepared
     receive = Session._receive
 
 
@@ -58,6 +60,7 @@ class PlainReceiver(WebSocketReceiver):
     write = Connection._gather
     buffer_updated = WebSocketReceiver._take_messages
     send_messages = WebSocketReceiver._write_messages
+    send_prepared = WebSocketReceiver._write_prepared
 
 
 class Stage:
@@ -86,6 +89,7 @@ class Stage:
             "send": lambda *texts: [*map(session.send, texts)] and None,
             "sized": lambda size: session.send("x" * int(size)),
             "json": lambda: session.send(VALUE),
+            "prepared": lambda: session.send_prepared(PREPARED),
             "wrong": lambda: session.send(5),
             "elsewhere": lambda: POOL.submit(session.send, "from another thread").result(),
             "wait": lambda: session.on_drained(lambda: session.send("drained")),
@@ -206,6 +210,8 @@ LISTENING = ["attach", "attach 3", "attach; current pause", "attach; current det
         [["elsewhere", "send a"], "elsewhere", "send b"],
         [("send a", "send b"), [5], ["send c"]],
         ["sized 0", ["sized 0", "sized 1"], [["sized 3"], {}], ["sized 7"]],
+        ["prepared", ["prepared", "send a; prepared"], "prepared", "current pause", "prepared", "current drain"],
+        ["current detach", "prepared", "attach", "prepared", "close", "prepared"],
         [MANY, "turn", MANY, "current pause", MANY, "send a b c d e f g", "turn", "current drain", MANY, "attach"],
     ],
     ids=str,
@@ -218,8 +224,8 @@ async def test_whatever_happens_is_the_same(script: list[Any]) -> None:
 
 
 currents = [f"current {what}" for what in ("pause", "resume", "drain", "detach", "cut")]
-others = ["send x", "send 333 22", "sized 9", "close", "wait", "receive y", "wrong", "elsewhere", "turn", "full"]
-plain_steps = st.sampled_from([*others, *currents, "attach", "attach 2"])
+others = ["prepared", "send x", "send 333 22", "sized 9", "close", "wait", "receive y", "wrong", "elsewhere", "turn"]
+plain_steps = st.sampled_from([*others, *currents, "full", "attach", "attach 2"])
 ends = st.sampled_from(["send x", "value", "later z", "close", *(f"fail {number}" for number in range(len(ERRORS)))])
 messages = st.builds(lambda steps, end: "; ".join([*steps, end]), st.lists(plain_steps, max_size=3), ends)
 scripts = st.lists(plain_steps | st.lists(messages | st.just("send x"), max_size=4), max_size=12)
@@ -305,11 +311,13 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
         for name in names.split():
             monkeypatch.delattr(kind, name)
     monkeypatch.setattr(KeptSession, "_send", None)
+    monkeypatch.setattr(KeptSession, "_send_prepared", None)
     monkeypatch.setattr(KeptSession, "_flush", None)
     stage.session.receive(["send a", "send b c"])
     stage.session.send("d")
-    assert stage.events == ["send a", "send b c", ["a", "b", "c"], ["d"]]
-    assert (stage.stats.messages_received, stage.stats.messages_sent) == (2, 4)
+    stage.session.send_prepared(PREPARED)
+    assert stage.events == ["send a", "send b c", ["a", "b", "c"], ["d"], PREPARED]
+    assert (stage.stats.messages_received, stage.stats.messages_sent) == (2, 5)
 
 
 # --- connections ------------------------------------------------------------
@@ -400,7 +408,8 @@ READS = [
     *(frame(TEXT, '["send a"', fin=False), frame(0, "]"), text("send a")[:5], text("send a")[5:]),
     *(text("write 5; write 4096"), text("current pause", "send x"), text("fail 3")),
 ]
-STEPS = ["turn", "flush", "send a", "json", "send \ud800", "send", "close", "updated 0", "updated -1", "updated 999999"]
+STEPS = ["turn", "flush", "prepared", "send a", "json", "send \ud800", "send", "close"]
+STEPS += ["updated 0", "updated -1", "updated 999999"]
 SIZES = [0, 1, 4095, 4096, 4097, 8191, 8192, 8193]
 
 
@@ -459,12 +468,18 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     stage.receiver.write(b"first ")
     monkeypatch.delattr(WebSocketReceiver, "_take_messages")
     monkeypatch.delattr(WebSocketReceiver, "_write_messages")
+    # It is made once, in Python.
+    PREPARED.framed(text_frame)
+    monkeypatch.delattr(WebSocketReceiver, "_write_prepared")
     other = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
     monkeypatch.delattr(Connection, "_gather")
     stage.take(text("value"))
     other.write_messages(["x"])
     assert other._gathered == b'\x81\x06a["x"]'
-    assert stage.host.write_queue.waiting == [stage.receiver, other]
+    another = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
+    another.send_prepared(PREPARED)
+    assert another._gathered == b'\x81\x0ca["to many"]'
+    assert stage.host.write_queue.waiting == [stage.receiver, other, another]
 
 
 # --- objects ----------------------------------------------------------------
@@ -488,8 +503,11 @@ def test_where_nothing_is_set_everything_is_left_to_python() -> None:
     def reporting(name: str) -> Any:
         return lambda self, what: (name, what)
 
-    sessions = (core.SessionCore, "send _send receive _receive")
-    connections = (core.ConnectionCore, "write _gather take_messages _take_messages write_messages _write_messages")
+    sessions = (core.SessionCore, "send _send send_prepared _send_prepared receive _receive")
+    connections = (
+        core.ConnectionCore,
+        "write _gather take_messages _take_messages write_messages _write_messages write_prepared _write_prepared",
+    )
     for kind, names in (sessions, connections):
         fast, plain = names.split()[::2], names.split()[1::2]
         one = type("Some", (kind,), {name: reporting(name) for name in plain})()
@@ -563,6 +581,7 @@ def test_memory_does_not_grow() -> None:
         for _ in range(200):
             stage.take(text("sized 300"))
             stage.take(text("value", "sized 300", "value"))
+            stage.session.send_prepared(PREPARED)
             stage.host.turn()
             stage.events.clear()
         gc.collect()

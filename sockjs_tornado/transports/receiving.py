@@ -117,7 +117,7 @@ class StreamReceiver(Connection):
         session: The session to attach to.
     """
 
-    __slots__ = ("_asker", "_chunks", "_framing", "_left")
+    __slots__ = ("_asker", "_chunks", "_left")
 
     binary = False
 

@@ -71,7 +71,6 @@ class WebSocketReceiver(Connection):
 
     __slots__ = (
         "_acknowledged",
-        "_framing",
         "_inflating",
         "_pinging",
         "_shared",
@@ -236,12 +235,12 @@ class WebSocketReceiver(Connection):
     send_messages = Connection.write_messages
 
     def _write_messages(self, messages: Sequence[Outgoing]) -> None:
-        framing = self._framing
         data = write_messages(messages) if self._is_plain else None
-        self.write(data or framing(messages_frame(messages)))  # type: ignore[arg-type]
+        self.write(data or self._framing(messages_frame(messages)))  # type: ignore[arg-type]
 
-    def send_prepared(self, message: PreparedMessage) -> None:
-        """Write a message on its way to many."""
+    send_prepared = Connection.write_prepared
+
+    def _write_prepared(self, message: PreparedMessage) -> None:
         framing = self._framing
         if self._shared:
             self.write(message.rendered.get(framing) or message.framed(framing))

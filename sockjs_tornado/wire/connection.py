@@ -24,6 +24,7 @@ except ImportError:  # where it was not built
 
         __slots__ = (
             "_buffer",
+            "_framing",
             "_gathered",
             "_heard",
             "_is_plain",
@@ -38,6 +39,7 @@ except ImportError:  # where it was not built
         _gather: Callable[[bytes], None]
         _take_messages: Callable[[int], None]
         _write_messages: Callable[[Sequence[Any]], None]
+        _write_prepared: Callable[[Any], None]
 
         def get_buffer(self, sizehint: int, /) -> bytearray:
             """Return the memory that the next read goes to."""
@@ -54,6 +56,10 @@ except ImportError:  # where it was not built
         def write_messages(self, messages: Sequence[Any], /) -> None:
             """Write messages to a websocket, in one frame."""
             self._write_messages(messages)
+
+        def write_prepared(self, message: Any, /) -> None:
+            """Write a message that is on its way to many to a websocket."""
+            self._write_prepared(message)
 
     def write_gathered(connections: list[Any], left: list[Any], /) -> int:
         """Write what connections have gathered; those that still have something are added to ``left``.
