@@ -103,10 +103,11 @@ def make_plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> P
 
 def check_packages(plan: Plan) -> None:
     """End the program where a package is missing."""
-    for module, package in (("hdrh", "hdrhistogram"), ("picows", "picows"), ("pycurl", "pycurl")):
-        unused = "pycurl" if plan.transport in WEBSOCKETS else "picows"
-        if module != unused and importlib.util.find_spec(module) is None:
-            sys.exit(f'The package {package} is missing: pip install "sockjs-tornado[bench]"')
+    # Those over HTTP have a part of the package's own client.
+    clients = ["picows"] if plan.transport in WEBSOCKETS else ["pycurl", "sockjs_tornado"]
+    for module in ["hdrh", *clients]:
+        if importlib.util.find_spec(module) is None:
+            sys.exit(f'The module {module} is missing: pip install "sockjs-tornado[bench]"')
 
 
 def main() -> int:

@@ -336,17 +336,18 @@ class TestTheCommandLine:
         assert complaint in errors.splitlines()[-1]
 
     @pytest.mark.parametrize(
-        ("package", "transport"), [("hdrh", "xhr"), ("picows", "rawwebsocket"), ("pycurl", "eventsource")]
+        ("module", "transport"),
+        [("hdrh", "xhr"), ("picows", "rawwebsocket"), ("pycurl", "eventsource"), ("sockjs_tornado", "xhr")],
     )
-    def test_a_package_that_is_missing_is_named(
-        self, package: str, transport: str, monkeypatch: pytest.MonkeyPatch
+    def test_a_module_that_is_missing_is_named(
+        self, module: str, transport: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def find_spec(name: str) -> object:
-            return None if name == package else sys
+            return None if name == module else sys
 
         monkeypatch.setattr(sys, "argv", ["loadtest.py", URL, "--transport", transport])
         monkeypatch.setattr(loadtest.importlib.util, "find_spec", find_spec)
-        with pytest.raises(SystemExit, match=r'is missing: pip install "sockjs-tornado\[bench\]"$'):
+        with pytest.raises(SystemExit, match=rf'{module} is missing: pip install "sockjs-tornado\[bench\]"$'):
             loadtest.main()
 
     def test_json_goes_to_a_file_and_text_to_the_terminal(self, server: Server, tmp_path: Path) -> None:
