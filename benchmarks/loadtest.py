@@ -102,7 +102,7 @@ def make_plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> P
 
 
 def check_packages(plan: Plan) -> None:
-    """End the program where a package is missing."""
+    """End the program where a module is missing."""
     # Those over HTTP have a part of the package's own client.
     clients = ["picows"] if plan.transport in WEBSOCKETS else ["pycurl", "sockjs_tornado"]
     for module in ["hdrh", *clients]:

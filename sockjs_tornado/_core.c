@@ -145,7 +145,7 @@ static PyObject *bytes_received, *max_inbound_rate, *max_message_size, *max_mess
     *max_queue_messages, *messages_received, *messages_sent, *on_message, *receive, *rendered, *send_messages,
     *send_prepared, *waiting, *_buffer;
 /* Methods in Python that do the rest. */
-static PyObject *_failed, *_finish, *_gather, *_go_on, *_receive, *_received, *_send, *_send_prepared, *_take_messages,
+static PyObject *_finish, *_gather, *_go_on, *_raised, *_receive, *_received, *_send, *_send_prepared, *_take_messages,
     *_wake, *_write_messages, *_write_prepared;
 
 /* Return what a field holds, or -1 where it is unset or no such number. */
@@ -302,7 +302,7 @@ give_error(PyObject *callbacks)
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback != NULL)
         PyException_SetTraceback(error, traceback);
-    failed = call(callbacks, _failed, error);
+    failed = call(callbacks, _raised, error);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
@@ -317,11 +317,12 @@ deliver(Session *self, PyObject *callbacks, PyObject *messages)
     Py_ssize_t i;
     int done = callback == NULL ? -1 : 1;
 
+    /* To look a callback up may be to call a property, which may close the session. */
+    if (done == 1 && number_in(self->state) != OPENED)
+        done = call(callbacks, _finish, NULL);
     for (i = 0; done == 1 && i < PyList_Size(messages); i++) {
-        /* It is open before the first one too: to look up a callback may be to call a property. */
-        int is_open = number_in(self->state) == OPENED;
         PyObject *message = Py_NewRef(PyList_GetItem(messages, i));
-        PyObject *result = is_open ? PyObject_CallFunctionObjArgs(callback, message, NULL) : Py_NewRef(Py_None);
+        PyObject *result = PyObject_CallFunctionObjArgs(callback, message, NULL);
         Py_DECREF(message);
         if (result == NULL)
             done = give_error(callbacks);
@@ -583,7 +584,7 @@ add_core(PyObject *module)
         NAME(on_message), NAME(receive), NAME(rendered), NAME(send_messages), NAME(send_prepared), NAME(waiting),
         NAME(_buffer), NAME(_gather), NAME(_receive), NAME(_received), NAME(_send), NAME(_send_prepared),
         NAME(_take_messages), NAME(_wake), NAME(_write_messages), NAME(_write_prepared),
-        {&_failed, "failed"}, {&_finish, "finish"}, {&_go_on, "go_on"},
+        {&_finish, "finish"}, {&_go_on, "go_on"}, {&_raised, "raised"},
 #undef NAME
     };
     size_t i;

@@ -115,7 +115,7 @@ class Callbacks(CallbacksCore):
         if not self._awaits(result, waiting):
             self._run(on_message, waiting)
 
-    def failed(self, error: BaseException) -> None:
+    def raised(self, error: BaseException) -> None:
         """Hear what ``on_message`` has raised."""
         if not isinstance(error, _FAILURES):
             raise error
@@ -131,7 +131,7 @@ class Callbacks(CallbacksCore):
 
     def _run(self, on_message: Callable[[Message], object], waiting: Iterator[Message]) -> None:
         session = self._session
-        # The one before may have closed it.
+        # What came before, or the lookup of on_message, may have closed it.
         for message in () if session.is_closed else waiting:
             try:
                 result = on_message(message)

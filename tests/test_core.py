@@ -267,6 +267,28 @@ def test_who_changes_on_message_meanwhile_hears_the_rest_of_the_batch_as_before(
     assert heard[0] == heard[1]
 
 
+@pytest.mark.parametrize("kind", [KeptSession, InPython])
+def test_nothing_is_heard_after_an_end_that_comes_with_the_lookup_of_the_callback(kind: type[KeptSession]) -> None:
+    class Closing:
+        """Closes its session when it is asked what to call."""
+
+        @property
+        def on_message(self) -> Callable[[str], None]:
+            stage.play("close")
+            return stage.events.append
+
+        def on_close(self) -> None:
+            stage.events.append("closed")
+
+    stage = Stage(kind)
+    stage.attach()
+    stage.events.clear()
+    stage.session._callbacks.connection = Closing()
+    stage.session.receive(["lost", "lost as well"])
+    assert stage.events[-1] == "closed"
+    assert not {"lost", "lost as well"} & {event for event in stage.events if isinstance(event, str)}
+
+
 class Last:
     """Garbage that sends something when it is collected."""
 
@@ -307,7 +329,7 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
     stage = Stage(KeptSession)
     stage.attach()
     stage.events.clear()
-    for kind, names in ((Callbacks, "deliver go_on failed finish _run"), (Session, "_receive _received")):
+    for kind, names in ((Callbacks, "deliver go_on raised finish _run"), (Session, "_receive _received")):
         for name in names.split():
             monkeypatch.delattr(kind, name)
     monkeypatch.setattr(KeptSession, "_send", None)
