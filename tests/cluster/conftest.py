@@ -22,6 +22,20 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of the module's own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def empty_redis(module_redis: RedisServer) -> RedisServer:
+    """The same, without the data of other tests."""
+    module_redis.command("FLUSHALL")
+    return module_redis
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something is so."""
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from client import Client, within
-from deployment.proxies import daemon, find_daemon, reserved_port
+from deployment.proxies import daemon, find_daemon
+from free_ports import reserved_port
 from programs import PATIENCE, ServerProgram
 
 SCRIPT = "tests/cluster/node.py"

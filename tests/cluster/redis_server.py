@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from free_ports import reserve_port
 
 #: Seconds in which a server must answer, or end.
 PATIENCE = 20
@@ -30,9 +31,9 @@ class RedisServer:
     """
 
     def __init__(self, directory: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        # Nobody else's while it is away, either.
+        self._reserved = reserve_port()
+        self.port: int = self._reserved.getsockname()[1]
         self._directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,6 +46,7 @@ class RedisServer:
 
     def __exit__(self, *error: object) -> None:
         self.kill()
+        self._reserved.close()
 
     def start(self) -> None:
         """Start it, without any data, and wait until it answers."""

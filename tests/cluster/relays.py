@@ -2,23 +2,20 @@
 
 import asyncio
 import contextlib
-import random
-import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 from application import Journal, Noted, Serve
 from client import Client, Response, asking, new_session, sending, unframe, within
+from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.connection import make_client
 from sockjs_tornado.cluster.membership import Membership
 from sockjs_tornado.cluster.unix import UnixCluster
-
-from .redis_server import RedisServer
 
 #: What all nodes of the tests share.
 SECRET = "a secret of 16 bytes, or more"
@@ -32,25 +29,6 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
     await within(wait())
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens, and that the system gives to no connection meanwhile."""
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as sock:
-            sock.bind(("127.0.0.1", port))
-            return port
-
-
-@contextlib.contextmanager
-def running_redis(directory: Path) -> Iterator[RedisServer]:
-    """Run a Redis that may be away for a while: nobody has its port then, and who connects does not meet itself."""
-    server = RedisServer(directory)
-    server.port = free_port()
-    server.url = f"redis://127.0.0.1:{server.port}/0"
-    with server:
-        yield server
 
 
 class Node:

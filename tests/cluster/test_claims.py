@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,19 @@ from sockjs_tornado.cluster.ownership import Holder, Place
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .redis_server import RedisServer
-from .relays import running_redis, until
+from .relays import until
 
 Open = Callable[[str], Awaitable[Claims]]
 A, B = Holder("a", "http://a:1"), Holder("b", "http://b:1")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this module's own."""
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
-def redis_server(server: RedisServer) -> RedisServer:
-    """The same, empty."""
-    server.command("FLUSHALL")
-    return server
-
-
-@pytest.fixture
-async def node(redis_server: RedisServer) -> AsyncIterator[Open]:
+async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
     """Return a function that starts a node's claims."""
     opened: list[tuple[Commands, Any]] = []
 
     async def start(name: str) -> Claims:
-        client = make_client(redis_server.url)
+        client = make_client(empty_redis.url)
         commands = Commands(client, timeout=0.5)
         await commands.start()
         opened.append((commands, client))
@@ -73,7 +59,7 @@ async def quiet(*nodes: Claims) -> None:
         await within(claims._commands.submit("PING"))
 
 
-async def test_the_first_one_has_it(node: Open, redis_server: RedisServer) -> None:
+async def test_the_first_one_has_it(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     assert await within(b.find("/chat:s")) is Place.NOWHERE
     assert await claim(a) is Place.HERE
@@ -82,7 +68,7 @@ async def test_the_first_one_has_it(node: Open, redis_server: RedisServer) -> No
     assert await within(b.find("/chat:s")) == A
     assert await within(a.find("/chat:s")) is Place.HERE
     assert await claim(a) is Place.HERE
-    assert CLAIM_TIME - 5 < redis_server.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
+    assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
 
 
 async def test_many_at_once(node: Open) -> None:
@@ -147,14 +133,14 @@ async def test_what_is_released_is_free(node: Open) -> None:
     assert await within(a.find("/chat:s")) == B
 
 
-async def test_all_are_released_at_the_end(node: Open, redis_server: RedisServer) -> None:
+async def test_all_are_released_at_the_end(node: Open, empty_redis: RedisServer) -> None:
     a = await node("a")
     # More than may wait for Redis.
     for start in range(0, 12_000, 1000):
         await within(asyncio.gather(*(claim(a, str(number)) for number in range(start, start + 1000))))
     await within(a.release_all())
     await quiet(a)
-    assert (len(a), redis_server.command("DBSIZE")) == (0, 0)
+    assert (len(a), empty_redis.command("DBSIZE")) == (0, 0)
 
 
 async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
@@ -166,7 +152,7 @@ async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
     assert len(a) == len(keys)
 
 
-async def test_a_tombstone(node: Open, redis_server: RedisServer) -> None:
+async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
     a, b, c = await node("a"), await node("b"), await node("c")
     await claim(a)
     await within(b.bury("/chat:s", A))
@@ -179,7 +165,7 @@ async def test_a_tombstone(node: Open, redis_server: RedisServer) -> None:
         await claim(a, key)
     await within(asyncio.gather(*(b.bury(key, A) for key in ("1", "2", "3"))))
     assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
-    assert redis_server.command("TTL", "test:session:/chat:s") > CLAIM_TIME - 5  # type: ignore[operator]
+    assert empty_redis.command("TTL", "test:session:/chat:s") > CLAIM_TIME - 5  # type: ignore[operator]
     # Who was thought dead does not take it away.
     a.release("/chat:s")
     await quiet(a)
@@ -195,18 +181,18 @@ async def test_what_is_another_s_by_now_is_not_buried(node: Open) -> None:
     assert await claim(a, "/chat:none") is Place.HERE
 
 
-async def test_refreshing(node: Open, redis_server: RedisServer) -> None:
+async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     for key in ("1", "2", "3", "4"):
         await within(a.claim(key, lambda key=key: lost.append(key)))
     lost: list[str] = []
-    redis_server.command("PEXPIRE", "test:session:1", 5000)
-    redis_server.command("DEL", "test:session:2")
-    redis_server.command("DEL", "test:session:3")
+    empty_redis.command("PEXPIRE", "test:session:1", 5000)
+    empty_redis.command("DEL", "test:session:2")
+    empty_redis.command("DEL", "test:session:3")
     await claim(b, "3")
     await within(b.bury("4", A))
     await within(a.refresh())
-    assert redis_server.command("TTL", "test:session:1") > CLAIM_TIME - 5  # type: ignore[operator]
+    assert empty_redis.command("TTL", "test:session:1") > CLAIM_TIME - 5  # type: ignore[operator]
     assert await claim(b, "1") == A
     # It was forgotten, and is made anew.
     assert await claim(b, "2") == A
@@ -220,11 +206,11 @@ async def test_refreshing(node: Open, redis_server: RedisServer) -> None:
     assert lost == ["3", "4"]
 
 
-async def test_what_is_released_while_it_is_refreshed(node: Open, redis_server: RedisServer) -> None:
+async def test_what_is_released_while_it_is_refreshed(node: Open, empty_redis: RedisServer) -> None:
     a = await node("a")
     for number in range(600):
         await claim(a, str(number))
-    redis_server.command("FLUSHALL")
+    empty_redis.command("FLUSHALL")
     refreshing = asyncio.ensure_future(a.refresh())
     while not refreshing.done():
         await asyncio.sleep(0)
@@ -232,25 +218,25 @@ async def test_what_is_released_while_it_is_refreshed(node: Open, redis_server: 
     await within(refreshing)
     await within(a.release_all())
     await quiet(a)
-    assert redis_server.command("DBSIZE") == 0
+    assert empty_redis.command("DBSIZE") == 0
 
 
-async def test_two_thousand_are_refreshed_soon(node: Open, redis_server: RedisServer) -> None:
+async def test_two_thousand_are_refreshed_soon(node: Open, empty_redis: RedisServer) -> None:
     a = await node("a")
     await within(asyncio.gather(*(claim(a, str(number)) for number in range(2000))))
-    before = int(redis_server.command("INFO", "stats")["total_commands_processed"])  # type: ignore[index]
+    before = int(empty_redis.command("INFO", "stats")["total_commands_processed"])  # type: ignore[index]
     refreshing = [asyncio.ensure_future(a.refresh()) for _ in range(2)]
     # Others have their turn meanwhile.
     assert await claim(a, "another") is Place.HERE
     assert not all(each.done() for each in refreshing)
     await within(asyncio.gather(*refreshing))
-    done = int(redis_server.command("INFO", "stats")["total_commands_processed"]) - before  # type: ignore[index]
+    done = int(empty_redis.command("INFO", "stats")["total_commands_processed"]) - before  # type: ignore[index]
     assert 4001 <= done <= 4010
     assert len(a) == 2001
 
 
-async def test_while_redis_is_away(node: Open, redis_server: RedisServer, tmp_path: Path, logged: LogWatch) -> None:
-    with running_redis(tmp_path) as own:
+async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_path: Path, logged: LogWatch) -> None:
+    with RedisServer(tmp_path) as own:
         client = make_client(own.url)
         commands = Commands(client, timeout=0.3)
         await commands.start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from client import RECEIVING, WAIT, Client, Connect, peer, within
-from deployment.proxies import reserved_port
+from free_ports import reserved_port
 from programs import ROOT, ServerProgram
 
 from sockjs_tornado.client import SockJSClient, connect

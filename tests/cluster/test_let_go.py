@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,23 +22,16 @@ from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.wire.connection import WriteQueue
 
 from .redis_server import RedisServer
-from .relays import Member, Node, running_redis, start_workers, until
+from .relays import Member, Node, start_workers, until
 
 CUT = (1002, "Connection interrupted")
 
 Start = Callable[..., Awaitable[list[Node]]]
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this module's own."""
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture(params=["unix", "redis"])
 async def start(
-    request: pytest.FixtureRequest, serve: Serve, redis_server: RedisServer, tmp_path: Path
+    request: pytest.FixtureRequest, serve: Serve, module_redis: RedisServer, tmp_path: Path
 ) -> AsyncIterator[Start]:
     """Return a function that starts nodes: ``owner, other, third = await start({"disconnect_delay": 1})``."""
     nodes: list[Node] = []
@@ -47,9 +40,9 @@ async def start(
         if request.param == "unix":
             nodes.extend(await start_workers(serve, tmp_path / "workers", settings=settings))
             return nodes
-        redis_server.command("FLUSHALL")
+        module_redis.command("FLUSHALL")
         for number in range(3):
-            node = Node(Member(redis_server.url, f"node-{number}"), settings or {}, Noted, "/echo")
+            node = Node(Member(module_redis.url, f"node-{number}"), settings or {}, Noted, "/echo")
             nodes.append(node)
             await node.cluster.start()
             node.server = await serve(node.router)

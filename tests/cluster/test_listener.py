@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from application import Echo
 from client import Client, Response, within
+from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.listener import CALLS, WHOIS, Listener, is_private, open_sockets, split_address
 from sockjs_tornado.cluster.ownership import Place
 from sockjs_tornado.cluster.signing import FIELD, Caller, Signer
 from sockjs_tornado.exceptions import ClusterError, ConfigurationError
-
-from .relays import free_port
 
 SECRET = b"a secret of 16 bytes"
 CALLER = Caller("192.0.2.1", 5, True)

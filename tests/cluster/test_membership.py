@@ -3,44 +3,31 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from application import LogWatch
 from client import within
+from free_ports import free_port
 
 from sockjs_tornado.cluster import membership as module
 from sockjs_tornado.cluster import node as node_module
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 
 from .redis_server import RedisServer
-from .relays import SECRET, Member, free_port, running_redis, until
+from .relays import SECRET, Member, until
 
 Make = Callable[..., Member]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this module's own."""
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
-def redis_server(server: RedisServer) -> RedisServer:
-    """The same, empty."""
-    server.command("FLUSHALL")
-    return server
-
-
-@pytest.fixture
-async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
+async def make(empty_redis: RedisServer) -> AsyncIterator[Make]:
     """Return a function that makes members, which are closed with the test."""
     members = []
 
     def make_member(name: str, url: str = "", **options: Any) -> Member:
-        members.append(member := Member(url or redis_server.url, name, **options))
+        members.append(member := Member(url or empty_redis.url, name, **options))
         return member
 
     yield make_member
@@ -48,18 +35,18 @@ async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
         await within(member.close())
 
 
-async def test_a_node_has_its_address(make: Make, redis_server: RedisServer) -> None:
+async def test_a_node_has_its_address(make: Make, empty_redis: RedisServer) -> None:
     a, b = make("a"), make("b")
     for member in (a, b):
         await within(member.start())
     key = f"test:address:{a.advertise}"
-    assert redis_server.command("GET", key) == b"a"
-    assert 25 < redis_server.command("TTL", key) <= 30
+    assert empty_redis.command("GET", key) == b"a"
+    assert 25 < empty_redis.command("TTL", key) <= 30
     await within(a.claims.claim("/chat:s", lambda: None))
-    assert redis_server.command("DBSIZE") == 3
+    assert empty_redis.command("DBSIZE") == 3
     await within(a.close())
     # Nothing is left of it.
-    await until(lambda: redis_server.command("KEYS", "*") == [f"test:address:{b.advertise}".encode()])
+    await until(lambda: empty_redis.command("KEYS", "*") == [f"test:address:{b.advertise}".encode()])
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(a.advertise.rpartition(":")[2]))
 
@@ -76,9 +63,9 @@ async def test_a_node_has_its_address(make: Make, redis_server: RedisServer) -> 
         ({"secret": 12345678901234567890}, "secret"),
     ],
 )
-async def test_what_makes_no_sense(redis_server: RedisServer, options: dict[str, Any], name: str) -> None:
+async def test_what_makes_no_sense(empty_redis: RedisServer, options: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}: "):
-        Member(redis_server.url, "a", **options)
+        Member(empty_redis.url, "a", **options)
 
 
 @pytest.mark.parametrize("secret", ["é" * 8, b"x" * 16])
@@ -100,28 +87,28 @@ async def test_a_public_listener(make: Make) -> None:
     await within(make("a", port=port, listen=f"0.0.0.0:{port}", allow_public_listener=True).start())
 
 
-async def test_a_port_that_is_taken(make: Make, redis_server: RedisServer) -> None:
+async def test_a_port_that_is_taken(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     with pytest.raises(ClusterError, match="cannot listen on"):
         await within(make("b", advertise=a.advertise).start())
-    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"a"
+    assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"a"
 
 
-async def test_two_nodes_with_one_address(make: Make, redis_server: RedisServer) -> None:
+async def test_two_nodes_with_one_address(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     # It listens elsewhere, and finds the other one where it says that it is.
     listen = f"127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=f"another node advertises {a.advertise}: "):
         await within(make("b", advertise=a.advertise, listen=listen).start())
-    assert redis_server.command("KEYS", "test:address:*") == [f"test:address:{a.advertise}".encode()]
+    assert empty_redis.command("KEYS", "test:address:*") == [f"test:address:{a.advertise}".encode()]
     host, _, port = listen.rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(host, int(port))
 
 
-async def test_it_may_be_tried_again(make: Make, redis_server: RedisServer) -> None:
+async def test_it_may_be_tried_again(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     b = make("b", advertise=a.advertise, listen=f"127.0.0.1:{free_port()}")
@@ -131,24 +118,24 @@ async def test_it_may_be_tried_again(make: Make, redis_server: RedisServer) -> N
     port = int(a.advertise.rpartition(":")[2])
     b.membership._listen = ("127.0.0.1", port)
     await within(b.start())
-    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"b"
+    assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"b"
 
 
 async def test_two_nodes_with_one_address_that_do_not_see_each_other(
-    make: Make, redis_server: RedisServer, logged: LogWatch
+    make: Make, empty_redis: RedisServer, logged: LogWatch
 ) -> None:
     """As where it is an address of each host's own."""
     a = make("a")
     await within(a.start())
     key = f"test:address:{a.advertise}"
-    redis_server.command("SET", key, "b")
+    empty_redis.command("SET", key, "b")
     a.membership.refresh()
     await until(lambda: logged.records)
     assert logged.take("advertises").getMessage() == f"another node (b) advertises {a.advertise}, too"
     # It does not take away what is the other's.
-    redis_server.command("SET", key, "b")
+    empty_redis.command("SET", key, "b")
     await within(a.close())
-    assert redis_server.command("GET", key) == b"b"
+    assert empty_redis.command("GET", key) == b"b"
 
 
 async def test_another_secret(make: Make) -> None:
@@ -188,35 +175,35 @@ async def test_something_else_at_the_address(
     server.close()
 
 
-async def test_a_dead_node_s_address(make: Make, redis_server: RedisServer) -> None:
+async def test_a_dead_node_s_address(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     await within(a.vanish())
     key = f"test:address:{a.advertise}"
-    redis_server.command("SET", key, "a", "PX", 30_000)
+    empty_redis.command("SET", key, "a", "PX", 30_000)
     # Whoever reaches itself there has it at once.
     b = make("b", advertise=a.advertise)
     await within(b.start())
-    assert redis_server.command("GET", key) == b"b"
+    assert empty_redis.command("GET", key) == b"b"
 
 
 async def test_a_dead_node_s_address_that_is_not_reached_from_here(
-    make: Make, redis_server: RedisServer, logged: LogWatch
+    make: Make, empty_redis: RedisServer, logged: LogWatch
 ) -> None:
     advertise = f"http://127.0.0.1:{free_port()}"
     key = f"test:address:{advertise}"
-    redis_server.command("SET", key, "a", "PX", 700)
+    empty_redis.command("SET", key, "a", "PX", 700)
     await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
-    assert redis_server.command("GET", key) == b"b"
+    assert empty_redis.command("GET", key) == b"b"
     assert logged.take("nobody answers").getMessage().startswith(f"nobody answers at {advertise}, as seen from here")
 
 
 async def test_an_address_that_stays_another_s(
-    make: Make, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+    make: Make, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
     advertise = f"http://127.0.0.1:{free_port()}"
-    redis_server.command("SET", f"test:address:{advertise}", "a")
+    empty_redis.command("SET", f"test:address:{advertise}", "a")
     monkeypatch.setattr(module, "CLAIM_TIME", 1)
     with pytest.raises(ClusterError, match=r"another node \(a\) advertises"):
         await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
@@ -232,31 +219,31 @@ async def test_without_redis(make: Make) -> None:
 
 
 async def test_what_is_there_is_refreshed(
-    make: Make, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    make: Make, empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REFRESH_INTERVAL", 0.05)
     a = make("a")
     await within(a.start())
     await within(a.claims.claim("/chat:s", lambda: None))
     for _ in range(2):
-        redis_server.command("FLUSHALL")
-        await until(lambda: redis_server.command("DBSIZE") == 2)
-    redis_server.command("PEXPIRE", "test:session:/chat:s", 900)
-    await until(lambda: redis_server.command("TTL", "test:session:/chat:s") > 20)
+        empty_redis.command("FLUSHALL")
+        await until(lambda: empty_redis.command("DBSIZE") == 2)
+    empty_redis.command("PEXPIRE", "test:session:/chat:s", 900)
+    await until(lambda: empty_redis.command("TTL", "test:session:/chat:s") > 20)
 
 
-async def test_redis_is_back(make: Make, redis_server: RedisServer, logged: LogWatch) -> None:
+async def test_redis_is_back(make: Make, empty_redis: RedisServer, logged: LogWatch) -> None:
     """What is held is there again, long before its turn."""
     a = make("a")
     await within(a.start())
     await within(a.claims.claim("/chat:s", lambda: None))
-    redis_server.kill()
+    empty_redis.kill()
     # One turn finds it away.
     a.membership.refresh()
     await until(lambda: not a.commands.available)
-    redis_server.start()
-    await until(lambda: redis_server.command("DBSIZE") == 2)
-    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"a"
+    empty_redis.start()
+    await until(lambda: empty_redis.command("DBSIZE") == 2)
+    assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"a"
     logged.take("connecting again")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from client import WAIT, within
 from client_package.conftest import Link
-from deployment.proxies import reserved_port
+from free_ports import reserved_port
 from programs import ROOT, ServerProgram
 
 from sockjs_tornado.client import Backoff, connect

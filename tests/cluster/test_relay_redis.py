@@ -12,7 +12,7 @@ from application import LogWatch, Noted, Serve
 from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, within
 
 from .redis_server import RedisServer
-from .relays import Member, Node, running_redis, until
+from .relays import Member, Node, until
 
 LOST = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'
@@ -20,29 +20,15 @@ STILL_OPEN = 'c[2010,"Another connection still open"]'
 Start = Callable[..., Awaitable[list[Node]]]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this module's own."""
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
-def redis_server(server: RedisServer) -> RedisServer:
-    """The same, empty."""
-    server.command("FLUSHALL")
-    return server
-
-
-@pytest.fixture
-async def start(serve: Serve, redis_server: RedisServer) -> AsyncIterator[Start]:
+async def start(serve: Serve, empty_redis: RedisServer) -> AsyncIterator[Start]:
     """Return a function that starts nodes: ``a, b = await start(2, {"verify_ip": True})``."""
     nodes: list[Node] = []
 
     async def begin(count: int = 3, settings: dict[str, Any] | None = None, **options: Any) -> list[Node]:
         made = []
         for _ in range(count):
-            member = Member(redis_server.url, f"node-{len(nodes)}", **options)
+            member = Member(empty_redis.url, f"node-{len(nodes)}", **options)
             node = Node(member, settings or {}, Noted, "/echo")
             await member.start()
             node.server = await serve(node.router)
@@ -72,7 +58,7 @@ async def finish(node: Node, session: str) -> None:
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_session_is_used_through_any_node(start: Start, redis_server: RedisServer, transport: str) -> None:
+async def test_a_session_is_used_through_any_node(start: Start, empty_redis: RedisServer, transport: str) -> None:
     a, b, c = await start()
     session = new_session()
     base = f"/echo/000/{session}"
@@ -80,7 +66,7 @@ async def test_a_session_is_used_through_any_node(start: Start, redis_server: Re
         first.write(asking(transport, base))
         assert await first_frame(first, transport) == "o"
         connection = await a.journal.connection()
-        assert redis_server.command("GET", key(session)) == a.cluster.claims._value
+        assert empty_redis.command("GET", key(session)) == a.cluster.claims._value
         assert await c.send(session, "x", transport) == (200 if transport == "jsonp" else 204)
         assert await connection.message() == "x"
         if transport in POLLING:
@@ -94,7 +80,7 @@ async def test_a_session_is_used_through_any_node(start: Start, redis_server: Re
     if transport in POLLING:
         assert await c.poll(session, transport) == 'c[3000,"Go away!"]'
     await finish(a, session)
-    await until(lambda: not redis_server.command("EXISTS", key(session)))
+    await until(lambda: not empty_redis.command("EXISTS", key(session)))
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
 
 
@@ -110,7 +96,7 @@ async def test_six_first_requests_at_once(start: Start) -> None:
             assert sorted(await within(asyncio.gather(*first))) == [STILL_OPEN] * 5 + ["o"]
 
 
-async def test_first_polls_at_once_some_of_which_are_cut(start: Start, redis_server: RedisServer) -> None:
+async def test_first_polls_at_once_some_of_which_are_cut(start: Start, empty_redis: RedisServer) -> None:
     """Whoever leaves, whenever: nothing is left that nobody uses, and whoever stays has the session."""
     nodes = await start(settings={"disconnect_delay": 0.1})
     for delay in range(12):
@@ -126,13 +112,13 @@ async def test_first_polls_at_once_some_of_which_are_cut(start: Start, redis_ser
                 await client.leave()
         await until(lambda: not any(len(node.router.container) for node in nodes))
         await until(lambda: not any(len(node.cluster.claims) for node in nodes))
-    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
+    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
 
 
-async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, redis_server: RedisServer) -> None:
+async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, empty_redis: RedisServer) -> None:
     a, b = await start(2)
     session = new_session()
-    redis_server.freeze()
+    empty_redis.freeze()
     try:
         async with a.client() as client, b.client() as other:
             for each in (client, other):
@@ -141,28 +127,28 @@ async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, redis_serv
             await client.leave()
             async with a.client() as another:
                 assert (await another.ask("GET", "/not-there")).status == 404
-            redis_server.thaw()
+            empty_redis.thaw()
             # Whichever claim came first.
             assert (await other.response()).body in (b"o\n", LOST.encode() + b"\n")
     finally:
-        redis_server.thaw()
+        empty_redis.thaw()
     await until(lambda: not len(a.cluster.claims))
     assert len(a.router.container) == 0
 
 
-async def test_who_has_left_before_it_was_read_claims_nothing(start: Start, redis_server: RedisServer) -> None:
+async def test_who_has_left_before_it_was_read_claims_nothing(start: Start, empty_redis: RedisServer) -> None:
     (a,) = await start(1)
     async with a.client() as client:
         client.write(asking("xhr", f"/echo/000/{new_session()}"))
         await client.leave()
     async with a.client() as another:
         assert (await another.ask("GET", "/not-there")).status == 404
-    assert redis_server.command("KEYS", "test:session:*") == []
+    assert empty_redis.command("KEYS", "test:session:*") == []
     assert not a.cluster.claims._pending
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["stays", "leaves"])
-async def test_a_claim_is_another_node_s_to_wait_for(start: Start, redis_server: RedisServer, stays: bool) -> None:
+async def test_a_claim_is_another_node_s_to_wait_for(start: Start, empty_redis: RedisServer, stays: bool) -> None:
     """The other one hears of it from Redis before the one whose it is."""
     a, b = await start(2)
     session = new_session()
@@ -183,7 +169,7 @@ async def test_a_claim_is_another_node_s_to_wait_for(start: Start, redis_server:
     claims._set = slow
     async with a.client() as first, b.client() as second:
         first.write(asking("xhr", f"/echo/000/{session}"))
-        await until(lambda: redis_server.command("EXISTS", key(session)))
+        await until(lambda: empty_redis.command("EXISTS", key(session)))
         second.write(asking("xhr", f"/echo/000/{session}"))
         await until(lambda: len(b.upstreams) == 1)
         async with a.client() as another:
@@ -204,12 +190,12 @@ async def test_a_claim_is_another_node_s_to_wait_for(start: Start, redis_server:
         assert {response.body for response in await within(bodies)} == {b"o\n", b'a["x"]\n'}
 
 
-async def test_a_session_that_nobody_has(start: Start, redis_server: RedisServer) -> None:
+async def test_a_session_that_nobody_has(start: Start, empty_redis: RedisServer) -> None:
     a, b = await start(2)
     for node in (a, b):
         assert await node.send(new_session(), "x") == 404
         assert await node.send(new_session(), "x", "jsonp") == 404
-    assert redis_server.command("KEYS", "test:session:*") == []
+    assert empty_redis.command("KEYS", "test:session:*") == []
 
 
 async def test_an_ended_session_is_opened_anew_elsewhere(start: Start) -> None:
@@ -230,7 +216,7 @@ async def test_an_ended_session_is_opened_anew_elsewhere(start: Start) -> None:
     assert not any(node.stats["tombstones"] for node in (a, b, c))
 
 
-async def test_a_node_is_started_anew_at_the_same_address(start: Start, redis_server: RedisServer) -> None:
+async def test_a_node_is_started_anew_at_the_same_address(start: Start, empty_redis: RedisServer) -> None:
     a, b, c = await start()
     sessions = [new_session() for _ in range(3)]
     for session in sessions:
@@ -248,7 +234,7 @@ async def test_a_node_is_started_anew_at_the_same_address(start: Start, redis_se
         for session in sessions:
             assert await node.poll(session) == LOST
             assert await node.send(session, "x") == 404
-    assert redis_server.command("GET", key(sessions[0])) == b"-"
+    assert empty_redis.command("GET", key(sessions[0])) == b"-"
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
@@ -279,7 +265,7 @@ async def test_a_node_is_gone(start: Start, transport: str) -> None:
     await until(lambda: b.stats["tombstones"] + c.stats["tombstones"] == 2)
 
 
-async def test_a_node_that_drains_opens_nothing(start: Start, redis_server: RedisServer) -> None:
+async def test_a_node_that_drains_opens_nothing(start: Start, empty_redis: RedisServer) -> None:
     a, b, c = await start(3, {"disconnect_delay": 30})
     session, mine = new_session(), [new_session() for _ in range(2)]
     assert await a.poll(session) == "o"
@@ -295,35 +281,35 @@ async def test_a_node_that_drains_opens_nothing(start: Start, redis_server: Redi
     for each in mine:
         assert await a.poll(each) == 'c[1012,"Service restart"]'
     await within(draining)
-    assert redis_server.command("KEYS", "test:session:*") == [key(session).encode()]
+    assert empty_redis.command("KEYS", "test:session:*") == [key(session).encode()]
     # What was its own may be opened anew.
     assert await c.poll(mine[0]) == "o"
 
 
-async def test_a_router_that_closes_opens_nothing(start: Start, redis_server: RedisServer) -> None:
+async def test_a_router_that_closes_opens_nothing(start: Start, empty_redis: RedisServer) -> None:
     (a,) = await start(1, {"disconnect_delay": 30})
     session = new_session()
     assert await a.poll(session) == "o"
-    redis_server.freeze()
+    empty_redis.freeze()
     opening = asyncio.ensure_future(a.ask(asking("xhr", f"/echo/000/{new_session()}")))
     await until(lambda: a.cluster.claims._pending)
     closing = asyncio.ensure_future(a.router.close())
     await until(lambda: a.router.container.closing)
-    redis_server.thaw()
+    empty_redis.thaw()
     assert (await within(opening)).status == 404
     assert (await a.ask(asking("xhr", f"/echo/000/{new_session()}"))).status == 404
     assert await a.poll(session) == 'c[3000,"Go away!"]'
     await within(closing)
-    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
+    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
 
 
-async def test_there_is_no_room(start: Start, redis_server: RedisServer, logged: LogWatch) -> None:
+async def test_there_is_no_room(start: Start, empty_redis: RedisServer, logged: LogWatch) -> None:
     a, b = await start(2, {"max_sessions": 1})
     session, other = new_session(), new_session()
     assert await a.poll(session) == "o"
     response = await a.ask(asking("xhr", f"/echo/000/{other}"))
     assert (response.status, "Retry-After" in response) == (503, True)
-    await until(lambda: redis_server.command("KEYS", "test:session:*") == [key(session).encode()])
+    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [key(session).encode()])
     # Elsewhere there is.
     assert await b.poll(other) == "o"
     assert await a.send(other, "x") == 204
@@ -341,26 +327,26 @@ async def lose(*nodes: Node) -> None:
 
 
 @pytest.fixture
-def away(redis_server: RedisServer, logged: LogWatch) -> Iterator[Callable[..., Awaitable[None]]]:
+def away(empty_redis: RedisServer, logged: LogWatch) -> Iterator[Callable[..., Awaitable[None]]]:
     """Return a function that takes Redis away from nodes, until the test's end at the latest."""
     lost = 0
 
     async def take_away(*nodes: Node) -> None:
         nonlocal lost
-        redis_server.kill()
+        empty_redis.kill()
         await lose(*nodes)
         lost += len(nodes)
 
     yield take_away
-    if redis_server._process is None:
-        redis_server.start()
+    if empty_redis._process is None:
+        empty_redis.start()
     for _ in range(lost):
         logged.take("connecting again")
 
 
 @pytest.mark.parametrize("serves_alone", [True, False])
 async def test_without_redis(
-    start: Start, redis_server: RedisServer, away: Callable[..., Awaitable[None]], serves_alone: bool
+    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], serves_alone: bool
 ) -> None:
     a, b = await start(2, serves_alone=serves_alone)
     session, unknown, new = new_session(), new_session(), new_session()
@@ -381,10 +367,10 @@ async def test_without_redis(
         assert len(b.cluster.claims) == 0
         return
     assert response.body == b"o\n"
-    redis_server.start()
+    empty_redis.start()
     # It is claimed as soon as that can be.
-    await until(lambda: redis_server.command("GET", key(new)) == b.cluster.claims._value)
-    await until(lambda: redis_server.command("GET", key(unknown)) == a.cluster.claims._value)
+    await until(lambda: empty_redis.command("GET", key(new)) == b.cluster.claims._value)
+    await until(lambda: empty_redis.command("GET", key(unknown)) == a.cluster.claims._value)
     assert await a.send(new, "x") == 204
     assert await (await b.journal.connection()).message() == "x"
     assert await b.send(unknown, "x") == 204
@@ -402,7 +388,7 @@ async def test_who_leaves_while_redis_is_away_holds_nothing(
 
 
 async def test_two_nodes_that_open_one_session_without_redis(
-    start: Start, redis_server: RedisServer, away: Callable[..., Awaitable[None]], logged: LogWatch
+    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], logged: LogWatch
 ) -> None:
     a, b = await start(2)
     await away(a, b)
@@ -411,7 +397,7 @@ async def test_two_nodes_that_open_one_session_without_redis(
     for node in (a, b):
         assert await node.poll(session) == "o"
         connections.append(await node.journal.connection())
-    redis_server.start()
+    empty_redis.start()
     # One of them has lost it, as soon as it can be known.
     await until(lambda: any(connection.closes for connection in connections))
     loser = 0 if connections[0].closes else 1
@@ -438,7 +424,7 @@ async def test_what_a_client_sends_before_it_leaves_is_delivered(start: Start) -
 
 
 async def test_no_claim_is_left_where_the_application_fails(
-    start: Start, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+    start: Start, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (a,) = await start(1)
 
@@ -450,19 +436,19 @@ async def test_no_claim_is_left_where_the_application_fails(
     assert response.status == 500
     logged.take("Uncaught exception")
     assert len(a.cluster.claims) == 0
-    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
+    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
 
 
 async def test_where_there_is_no_room_nothing_is_claimed(
-    start: Start, redis_server: RedisServer, logged: LogWatch
+    start: Start, empty_redis: RedisServer, logged: LogWatch
 ) -> None:
     a, b = await start(2, {"max_sessions": 1})
     session = new_session()
     assert await a.poll(session) == "o"
-    before = sets(redis_server)
+    before = sets(empty_redis)
     response = await a.ask(asking("xhr", f"/echo/000/{new_session()}"))
     assert response.status == 503
-    assert sets(redis_server) == before
+    assert sets(empty_redis) == before
     # What another node holds is answered all the same.
     other = new_session()
     assert await b.poll(other) == "o"
@@ -470,9 +456,9 @@ async def test_where_there_is_no_room_nothing_is_claimed(
     logged.take("max_sessions is reached")
 
 
-def sets(redis_server: RedisServer) -> Any:
+def sets(empty_redis: RedisServer) -> Any:
     """Return how many keys were set, as Redis says."""
-    statistics: Any = redis_server.command("INFO", "commandstats")
+    statistics: Any = empty_redis.command("INFO", "commandstats")
     return statistics["cmdstat_set"]["calls"]
 
 
@@ -488,7 +474,7 @@ def sets(redis_server: RedisServer) -> Any:
 )
 async def test_a_session_is_buried_where_its_holder_is_gone_for_certain(
     start: Start,
-    redis_server: RedisServer,
+    empty_redis: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
     logged: LogWatch,
     error: OSError,
@@ -506,7 +492,7 @@ async def test_a_session_is_buried_where_its_holder_is_gone_for_certain(
     assert await b.send(session, "x") == status
     monkeypatch.undo()
     if buried:
-        await until(lambda: redis_server.command("GET", key(session)) == b"-")
+        await until(lambda: empty_redis.command("GET", key(session)) == b"-")
     else:
         assert await b.send(session, "y") == 204
     if status == 503:

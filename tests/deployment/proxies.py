@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from free_ports import reserved_port
 from programs import PATIENCE, ROOT, ServerProgram, find_program
 
 DEPLOY = ROOT / "examples/deploy"
@@ -57,15 +58,6 @@ def substitute(text: str, *pairs: tuple[str, str]) -> str:
         assert old in text, old
         text = text.replace(old, new)
     return text
-
-
-@contextlib.contextmanager
-def reserved_port() -> Iterator[int]:
-    """Find a free port. Nobody else gets it meanwhile, but a program that asks for it may listen there."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
 
 
 def find_daemon(name: str) -> str:

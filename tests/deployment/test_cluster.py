@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 from client import POLLING, STREAMING, messages_of
 from cluster.redis_server import RedisServer
+from free_ports import reserved_port
 from programs import ServerProgram
 
 from sockjs_tornado import Settings
 
 from .conftest import Visit
-from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, reserved_port, server, substitute
+from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, server, substitute
 from .visitor import TRANSPORTS, WEBSOCKETS, Visitor, exchange
 
 SERVER = str(DEPLOY / "cluster_server.py")

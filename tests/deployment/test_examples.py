@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from client import FRAMED, STREAMING, Client
+from free_ports import reserved_port
 from programs import ServerProgram
 
 from sockjs_tornado import Settings, SockJSConnection, SockJSRouter
 
 from .conftest import FRONTS, Remember, Visit, leave
-from .proxies import DEPLOY, NODE_PORTS, Node, proxy, reserved_port, server
+from .proxies import DEPLOY, NODE_PORTS, Node, proxy, server
 from .visitor import TRANSPORTS, any_peer, begin, exchange
 
 PREFIX = "/sockjs/echo"

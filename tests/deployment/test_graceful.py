@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from client import Response, messages_of
+from free_ports import reserved_port
 from programs import PATIENCE, ROOT, Ended, ServerProgram
 
 from .conftest import Visit, leave
-from .proxies import daemon, find_daemon, reserved_port, substitute
+from .proxies import daemon, find_daemon, substitute
 from .visitor import TRANSPORTS, Visitor, exchange
 
 GRACEFUL = ROOT / "examples/graceful"

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from client import TEXT, Client, WebSocket, asking, frame, messages_of, new_session, sending, unframe
+from free_ports import reserved_port
 
 from .conftest import Remember
-from .proxies import reserved_port, server
+from .proxies import server
 
 BASE = "/sockjs/echo"
 PREFORKED = [("start", "asyncio"), ("fork_processes", "asyncio"), ("fork_processes", "uvloop")]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 from client import Client, request
 from deployment.conftest import Visit
-from deployment.proxies import reserved_port
 from deployment.visitor import Visitor, where
+from free_ports import reserved_port
 
 from sockjs_tornado.cluster.signing import Caller, Signer
 

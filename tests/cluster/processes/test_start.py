@@ -1,13 +1,12 @@
 """Nodes that cannot be what they are told to be do not start, and say why."""
 
 import asyncio
-import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from deployment.proxies import reserved_port
+from free_ports import reserved_port
 from programs import PATIENCE, ROOT
 
 from ..nodes import SCRIPT, Circle, Node, nodes
@@ -56,11 +55,10 @@ async def test_an_address_is_free_again_when_its_node_has_died(circle: Circle) -
 
 
 @pytest.fixture
-def closed_port() -> int:
+def closed_port() -> Iterator[int]:
     """A port where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    with reserved_port() as port:
+        yield port
 
 
 async def test_there_has_to_be_a_redis(circle: Circle, secret: Path, closed_port: int) -> None:
