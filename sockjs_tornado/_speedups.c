@@ -8,12 +8,6 @@
 
 #include <stdint.h>
 #include <string.h>
-#ifndef _WIN32
-#include <sys/socket.h>
-#ifndef MSG_NOSIGNAL /* Where it is not there, Python has seen to the signal. */
-#define MSG_NOSIGNAL 0
-#endif
-#endif
 
 #define BYTES_OF(x) (UINT64_C(0x0101010101010101) * (x))
 #define HIGH_BITS BYTES_OF(0x80)
@@ -458,85 +452,12 @@ write_messages(PyObject *module, PyObject *messages)
     return frame;
 }
 
-/* --- what is written when the event loop comes round --- */
-
-#ifndef _WIN32
-/* Write what a connection has gathered: return how many bytes the socket has taken, or -1 where it has taken none or
- * something is wrong, perhaps with an exception set. */
-static Py_ssize_t
-write_one(PyObject *connection, PyObject *name, PyObject *data, PyObject *sock)
-{
-    char *start;
-    Py_ssize_t size, written;
-    PyObject *rest;
-    int fd, failed;
-
-    /* Asked for each time: a number of one that was closed meanwhile may be another one's. */
-    fd = PyObject_AsFileDescriptor(sock);
-    if (fd < 0 || PyBytes_AsStringAndSize(data, &start, &size) < 0)
-        return -1;
-    written = send(fd, start, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (written == size)
-        return PyObject_SetAttr(connection, name, Py_None) < 0 ? -1 : written;
-    if (written <= 0)
-        /* What is wrong, the transport finds out when it writes. */
-        return -1;
-    rest = PyBytes_FromStringAndSize(start + written, size - written);
-    failed = rest == NULL || PyObject_SetAttr(connection, name, rest) < 0;
-    Py_XDECREF(rest);
-    if (failed)
-        /* What has left must not leave again. */
-        shutdown(fd, SHUT_RDWR);
-    return failed ? -1 : written;
-}
+/* --- the module --- */
 
 PyDoc_STRVAR(write_gathered_doc,
 "write_gathered(connections, left, /)\n--\n\n"
 "Write what connections have in ``_gathered``, ``bytes`` or None, to what they have in ``_direct``, a socket that does\n"
 "not block or None. Append those that may have something left to ``left``, and return how many bytes were written.");
-
-static PyObject *
-write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    PyObject *gathered, *direct;
-    Py_ssize_t i, total = 0;
-
-    if (count != 2 || !PyList_Check(args[0]) || !PyList_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "write_gathered() takes two lists");
-        return NULL;
-    }
-    gathered = PyUnicode_InternFromString("_gathered");
-    direct = PyUnicode_InternFromString("_direct");
-    for (i = 0; !PyErr_Occurred() && i < PyList_Size(args[0]); i++) {
-        PyObject *connection = PyList_GetItem(args[0], i);
-        PyObject *data, *sock;
-
-        Py_INCREF(connection);
-        data = PyObject_GetAttr(connection, gathered);
-        if (data != Py_None) {
-            Py_ssize_t written = -1;
-            sock = data == NULL ? NULL : PyObject_GetAttr(connection, direct);
-            if (sock != NULL && sock != Py_None)
-                written = write_one(connection, gathered, data, sock);
-            /* Whatever is wrong with it, it must not keep the others from writing. */
-            PyErr_Clear();
-            if (written > 0)
-                total += written;
-            /* What was written was bytes. */
-            if (written < 0 || written != PyBytes_Size(data))
-                PyList_Append(args[1], connection);
-            Py_XDECREF(sock);
-        }
-        Py_XDECREF(data);
-        Py_DECREF(connection);
-    }
-    Py_XDECREF(gathered);
-    Py_XDECREF(direct);
-    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(total);
-}
-#endif
-
-/* --- the module --- */
 
 static PyMethodDef functions[] = {
     {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},

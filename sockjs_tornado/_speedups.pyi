@@ -5,6 +5,11 @@ from .protocol import Message, Outgoing, PreparedMessage
 
 class CallbacksCore: ...
 
+class CountersCore:
+    bytes_received: int
+    messages_received: int
+    messages_sent: int
+
 class SessionCore:
     def send(self, message: Outgoing, /) -> None: ...
     def send_prepared(self, message: PreparedMessage, /) -> None: ...

@@ -7,6 +7,16 @@ from typing import Any, Final, Protocol
 
 from .protocol import CloseCode
 
+try:
+    from ._speedups import CountersCore
+except ImportError:  # where it was not built
+
+    class CountersCore:  # type: ignore[no-redef]
+        """What is counted for each message."""
+
+        __slots__ = ("bytes_received", "messages_received", "messages_sent")
+
+
 __all__ = ["Stats"]
 
 #: Seconds that the rates are averaged over, at the least where there are samples that old.
@@ -48,7 +58,7 @@ class CountedSession(Protocol):
         """Characters that wait for its callbacks."""
 
 
-class Stats:
+class Stats(CountersCore):
     """Counters of one router; nothing runs while nobody asks.
 
     Args:
@@ -79,14 +89,11 @@ class Stats:
         "_peak_before",
         "_peak_since",
         "_samples",
-        "bytes_received",
         "bytes_sent",
         "callback_errors",
         "closed",
         "connections",
         "messages_dropped",
-        "messages_received",
-        "messages_sent",
         "opened",
         "rejected",
         "sessions",

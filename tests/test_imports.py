@@ -59,7 +59,7 @@ ALLOWED = {
         "exceptions router", outside="prometheus_client prometheus_client.* tornado.routing tornado.web"
     ),
     "trace": Allowed("logs ports protocol session", effects="os"),
-    "stats": Allowed("protocol"),
+    "stats": Allowed("_speedups protocol"),
     "ports": Allowed("logs protocol rooms", types="session"),
     "limits": Allowed(),
     "compat": Allowed("protocol"),

@@ -1,6 +1,7 @@
 """What is in C does the same as what is in Python, and sees nothing else of its arguments than that."""
 
 import contextlib
+import functools
 import json
 import signal
 import socket
@@ -384,19 +385,36 @@ class TestReadMessages:
 
 
 @contextlib.contextmanager
-def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Yield two connected sockets that do not block; the first one's buffer is small."""
+def sockets(room: int = 1) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield two connected sockets that do not block; the first one has little room for what is not taken, or more."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         yield ours, theirs
 
 
 def writer(direct: Any, gathered: Any) -> Any:
     """Return what is a connection to ``write_gathered``."""
-    return SimpleNamespace(_direct=direct, _gathered=gathered)
+    connection: Any = _speedups.ConnectionCore()
+    connection._direct = direct
+    connection._gathered = gathered
+    return connection
+
+
+def lacking(name: str, sock: Any) -> Any:
+    """Return a connection with an unset field."""
+    connection = writer(sock, b"bad")
+    delattr(connection, name)
+    return connection
+
+
+def fill(sock: socket.socket) -> None:
+    """Send until there is no room for more."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(b"x" * 1000)
 
 
 def taken(sock: socket.socket) -> bytes:
@@ -408,22 +426,11 @@ def taken(sock: socket.socket) -> bytes:
     return data
 
 
-class Closed:
-    """Not a socket any more."""
+class OtherSocket(socket.socket):
+    """What a program may have made of a socket."""
 
     def fileno(self) -> int:
-        raise ZeroDivisionError
-
-
-class Stubborn:
-    """Keeps what it has gathered."""
-
-    def __init__(self, direct: Any) -> None:
-        self._direct = direct
-
-    @property
-    def _gathered(self) -> bytes:
-        return b"bad"
+        raise AssertionError("this is not called between the others' writes")
 
 
 class TestWriteGathered:
@@ -435,6 +442,27 @@ class TestWriteGathered:
             assert left == []
             assert [connection._gathered for connection in connections] == [None] * 3
             assert (taken(b), taken(d)) == (b"first, third", b"second")
+
+    def test_many_write_in_order_whoever_of_them_cannot(self) -> None:
+        with sockets(100_000) as (a, b), sockets(100_000) as (c, d), sockets() as (full, _):
+            fill(full)
+            connections = [writer((a, c)[number % 2], b"%d," % number) for number in range(300)]
+            connections[200]._direct = full
+            left: list[Any] = []
+            written = _speedups.write_gathered(connections, left)
+            assert left == [connections[200]]
+            assert [connection._gathered for connection in connections if connection._gathered] == [b"200,"]
+            of_b, of_d = taken(b), taken(d)
+            assert of_b == b"".join(b"%d," % number for number in range(0, 300, 2) if number != 200)
+            assert of_d == b"".join(b"%d," % number for number in range(1, 300, 2))
+            assert written == len(of_b + of_d)
+
+    def test_who_comes_twice_writes_once(self) -> None:
+        # Who has written by itself meanwhile, and has more since then, is waiting twice.
+        with sockets() as (ours, theirs):
+            one = writer(ours, b"once")
+            assert _speedups.write_gathered([one, one], []) == 4
+            assert taken(theirs) == b"once"
 
     def test_of_what_is_taken_in_part_the_rest_is_left(self) -> None:
         with sockets() as (ours, theirs):
@@ -450,9 +478,7 @@ class TestWriteGathered:
 
     def test_of_what_is_not_taken_at_all_everything_is_left(self) -> None:
         with sockets() as (ours, theirs):
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    ours.send(b"x" * 1000)
+            fill(ours)
             one = writer(ours, b"data")
             left: list[Any] = []
             assert _speedups.write_gathered([one], left) == 0
@@ -528,16 +554,14 @@ class TestWriteGathered:
             lambda sock: writer(None, 5),
             lambda sock: writer("no socket", b"bad"),
             lambda sock: writer(-1, b"bad"),
-            lambda sock: writer(2**70, b"bad"),
-            lambda sock: writer(Closed(), b"bad"),
-            lambda sock: SimpleNamespace(_gathered=b"bad"),
-            lambda sock: SimpleNamespace(_direct=sock),
-            lambda sock: object(),
-            Stubborn,
+            lambda sock: writer(OtherSocket.__new__(OtherSocket), b"bad"),
+            functools.partial(lacking, "_direct"),
+            functools.partial(lacking, "_gathered"),
+            lambda sock: SimpleNamespace(_direct=sock, _gathered=b"bad"),
         ],
         ids=[
-            *("text", "bytearray", "number", "number, no socket", "no socket", "negative", "huge", "raises"),
-            *("no socket attribute", "no data attribute", "nothing", "read only"),
+            *("text", "bytearray", "number", "number, no socket", "no socket", "negative", "other socket"),
+            *("socket unset", "data unset", "no connection"),
         ],
     )
     def test_one_that_is_wrong_keeps_no_other_from_writing(self, bad: Any) -> None:

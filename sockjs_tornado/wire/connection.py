@@ -24,6 +24,7 @@ except ImportError:  # where it was not built
 
         __slots__ = (
             "_buffer",
+            "_direct",
             "_framing",
             "_gathered",
             "_heard",
@@ -179,7 +180,6 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_closing",
-        "_direct",
         "_ended",
         "_first",
         "_keeper",

@@ -1,0 +1,282 @@
+/* Connections: from the read buffer to the session, and from there to the socket. */
+
+#include "_core.h"
+
+#ifndef _WIN32
+#include <sys/socket.h>
+#ifndef MSG_NOSIGNAL /* Where it is not there, Python has seen to the signal. */
+#define MSG_NOSIGNAL 0
+#endif
+#endif
+
+/* Bytes up to which a write is an ordinary one; not more than wire/connection.py gathers. */
+enum { SMALL_WRITE = 4096 };
+
+PyDoc_STRVAR(get_buffer_doc,
+"get_buffer(sizehint, /)\n--\n\n"
+"Return the memory that the next read goes to.");
+
+static PyObject *
+connection_get_buffer(PyObject *object, PyObject *sizehint)
+{
+    PyObject *buffer = ((Connection *)object)->buffer;
+
+    return buffer != NULL ? Py_NewRef(buffer) : PyObject_GetAttr(object, names._buffer);
+}
+
+PyDoc_STRVAR(write_doc,
+"write(data, /)\n--\n\n"
+"Write when the event loop comes round, together with all else that is written until then.");
+
+static PyObject *
+connection_write(PyObject *object, PyObject *data)
+{
+    Connection *self = (Connection *)object;
+
+    if (self->gathered == Py_None && self->queue != NULL && PyBytes_CheckExact(data)
+        && PyBytes_Size(data) <= SMALL_WRITE) {
+        PyObject *others = PyObject_GetAttr(self->queue, names.waiting);
+        int is_ordinary = others != NULL && PyList_CheckExact(others) && PyList_Size(others);
+        int failed = others == NULL || (is_ordinary && PyList_Append(others, object) < 0);
+        Py_XDECREF(others);
+        if (is_ordinary && !failed)
+            set(&self->gathered, data);
+        if (is_ordinary || failed)
+            RETURN(failed);
+    }
+    return PyObject_CallMethodObjArgs(object, names._gather, data, NULL);
+}
+
+PyDoc_STRVAR(write_websocket_messages_doc,
+"write_messages(messages, /)\n--\n\n"
+"Write messages to a websocket, in one frame.");
+
+static PyObject *
+connection_write_messages(PyObject *object, PyObject *messages)
+{
+    if (((Connection *)object)->is_plain == Py_True) {
+        PyObject *done, *frame = write_messages(NULL, messages);
+        if (frame == NULL)
+            return NULL;
+        if (frame != Py_None) {
+            done = connection_write(object, frame);
+            Py_DECREF(frame);
+            return done;
+        }
+        Py_DECREF(frame);
+    }
+    return PyObject_CallMethodObjArgs(object, names._write_messages, messages, NULL);
+}
+
+PyDoc_STRVAR(write_prepared_doc,
+"write_prepared(message, /)\n--\n\n"
+"Write a message that is on its way to many to a websocket.");
+
+static PyObject *
+connection_write_prepared(PyObject *object, PyObject *message)
+{
+    Connection *self = (Connection *)object;
+
+    if (self->is_plain == Py_True && self->framing != NULL) {
+        PyObject *done = NULL, *frames = PyObject_GetAttr(message, names.rendered);
+        PyObject *frame = NULL;
+
+        if (frames != NULL && PyDict_CheckExact(frames))
+            frame = PyDict_GetItemWithError(frames, self->framing);
+        if (frame != NULL)
+            done = connection_write(object, frame);
+        Py_XDECREF(frames);
+        if (frame != NULL)
+            return done;
+        PyErr_Clear();
+    }
+    return PyObject_CallMethodObjArgs(object, names._write_prepared, message, NULL);
+}
+
+/* Append the messages in the buffer to a list: 1, 0 where something else is in it, or -1 with an exception set. */
+static int
+read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
+{
+    PyObject *rate = PyObject_GetAttr(self->settings, names.max_inbound_rate);
+    Py_ssize_t max_size = rate == NULL ? -1 : limit_of(self->settings, names.max_message_size);
+    Py_ssize_t end, most = max_size < 0 ? -1 : limit_of(self->settings, names.max_messages_per_request);
+    int is_limited = rate != Py_None;
+
+    Py_XDECREF(rate);
+    if (most < 0 || is_limited || self->buffer == NULL || !PyByteArray_CheckExact(self->buffer) || size < 0
+        || size > PyByteArray_Size(self->buffer)) {
+        PyErr_Clear();
+        return 0;
+    }
+    end = collect_messages((const unsigned char *)PyByteArray_AsString(self->buffer), size, max_size, messages);
+    return end < 0 ? -1 : end == size && PyList_Size(messages) <= most;
+}
+
+PyDoc_STRVAR(take_messages_doc,
+"take_messages(nbytes, /)\n--\n\n"
+"Take what was read from a websocket.");
+
+static PyObject *
+connection_take_messages(PyObject *object, PyObject *nbytes)
+{
+    Connection *self = (Connection *)object;
+    Py_ssize_t size = number_in(nbytes);
+
+    if (self->parser == Py_None && self->settings != NULL && is_counting(self->stats) && self->session != NULL) {
+        PyObject *messages = PyList_New(0);
+        int done = messages == NULL ? -1 : read_ordinary(self, size, messages);
+        if (done == 1) {
+            PyObject *session = Py_NewRef(self->session);
+            set(&self->heard, Py_True);
+            ((Counters *)self->stats)->bytes_received += size;
+            if (call(session, names.receive, messages) < 0)
+                done = -1;
+            Py_DECREF(session);
+        }
+        Py_XDECREF(messages);
+        if (done)
+            RETURN(done < 0);
+    }
+    return PyObject_CallMethodObjArgs(object, names._take_messages, nbytes, NULL);
+}
+
+/* --- what is written when the event loop comes round --- */
+
+#ifndef _WIN32
+/* How many sockets are looked up before the first of them is written to: what is Python's, and cold in the processor's
+ * caches, is not between the system calls then. */
+enum { BATCH = 128 };
+
+typedef struct {
+    Connection *connection;
+    PyObject *data;
+    Py_ssize_t written;
+    int fd;
+} Write;
+
+/* Have the processor fetch what is looked at soon: with thousands of connections it is far away. */
+static void
+prefetch(PyObject *connections, Py_ssize_t i, Py_ssize_t size)
+{
+#ifdef __GNUC__
+    Connection *later = (Connection *)(i + 8 < size ? PyList_GetItem(connections, i + 8) : NULL);
+    PyObject *soon = i + 4 < size ? PyList_GetItem(connections, i + 4) : NULL;
+
+    if (later != NULL) {
+        __builtin_prefetch(later);
+        __builtin_prefetch(&later->gathered);
+    }
+    if (soon != NULL && PyObject_TypeCheck(soon, connection_type))
+        __builtin_prefetch(((Connection *)soon)->direct);
+#endif
+}
+
+/* Take what a connection has to write: 1, or 0 where there is nothing, or -1 where Python has to see to it. */
+static int
+take_write(PyObject *object, Write *write)
+{
+    Connection *self = (Connection *)object;
+
+    if (!PyObject_TypeCheck(object, connection_type) || self->gathered == NULL)
+        return -1;
+    if (self->gathered == Py_None)
+        return 0;
+    /* The `fileno` of another type might close a socket that was looked up before. */
+    if (!PyBytes_CheckExact(self->gathered) || self->direct == NULL || Py_TYPE(self->direct) != socket_type)
+        return -1;
+    /* Asked for each time: a number of one that was closed meanwhile may be another one's. */
+    write->fd = PyObject_AsFileDescriptor(self->direct);
+    if (write->fd < 0) {
+        PyErr_Clear();
+        return -1;
+    }
+    write->connection = self;
+    write->data = self->gathered;
+    self->gathered = Py_NewRef(Py_None);
+    return 1;
+}
+
+/* Give a connection back what its socket has not taken. */
+static void
+give_rest(Write *write)
+{
+    Py_ssize_t size = PyBytes_Size(write->data), written = write->written;
+    /* Where it has taken nothing, the transport finds out what is wrong when it writes. */
+    PyObject *rest = written <= 0 ? Py_NewRef(write->data)
+        : PyBytes_FromStringAndSize(PyBytes_AsString(write->data) + written, size - written);
+
+    if (rest == NULL) {
+        /* A client that misses something must not get what follows. */
+        PyErr_Clear();
+        shutdown(write->fd, SHUT_RDWR);
+    }
+    else
+        set(&write->connection->gathered, rest);
+    Py_XDECREF(rest);
+}
+
+/* Write, and append the connections that have something left to a list. Returns how many bytes were written. */
+static Py_ssize_t
+write_batch(Write *batch, int count, PyObject *left)
+{
+    Py_ssize_t total = 0;
+    Write *write, *end = batch + count;
+
+    for (write = batch; write < end; write++)
+        write->written = send(
+            write->fd, PyBytes_AsString(write->data), (size_t)PyBytes_Size(write->data), MSG_DONTWAIT | MSG_NOSIGNAL);
+    for (write = batch; write < end; write++) {
+        if (write->written != PyBytes_Size(write->data)) {
+            give_rest(write);
+            PyList_Append(left, (PyObject *)write->connection);
+        }
+        if (write->written > 0)
+            total += write->written;
+        Py_DECREF(write->data);
+    }
+    return total;
+}
+
+PyObject *
+write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    Write batch[BATCH];
+    Py_ssize_t i, size, total = 0;
+    int ready = 0;
+
+    if (count != 2 || !PyList_Check(args[0]) || !PyList_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "write_gathered() takes two lists");
+        return NULL;
+    }
+    size = PyList_Size(args[0]);
+    for (i = 0; i < size; i++) {
+        PyObject *connection = PyList_GetItem(args[0], i);
+        int taken;
+
+        prefetch(args[0], i, size);
+        taken = take_write(connection, &batch[ready]);
+        if (taken < 0)
+            /* Whatever is wrong with it, it must not keep the others from writing. */
+            PyList_Append(args[1], connection);
+        else
+            ready += taken;
+        if (ready == BATCH) {
+            total += write_batch(batch, ready, args[1]);
+            ready = 0;
+        }
+    }
+    total += write_batch(batch, ready, args[1]);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(total);
+}
+#endif
+
+/* --- the type's methods --- */
+
+PyMethodDef connection_methods[] = {
+    {"get_buffer", connection_get_buffer, METH_O, get_buffer_doc},
+    {"take_messages", connection_take_messages, METH_O, take_messages_doc},
+    {"write", connection_write, METH_O, write_doc},
+    {"write_messages", connection_write_messages, METH_O, write_websocket_messages_doc},
+    {"write_prepared", connection_write_prepared, METH_O, write_prepared_doc},
+    {NULL, NULL, 0, NULL},
+};
