@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import socket
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import picows
@@ -26,11 +27,12 @@ class WebSocketTransport:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._raw = plan.transport == "rawwebsocket"
+        self._waiting: list[tuple[WebSocketSession, list[bytes]]] = []
         self._url = urlsplit(plan.url)._replace(scheme="wss" if plan.url.startswith("https:") else "ws").geturl()
 
     async def open(self, number: int, listener: Listener) -> Session:
         """Open a session; SessionError where that fails. `number` tells it from the run's others."""
-        session = WebSocketSession(listener, raw=self._raw)
+        session = WebSocketSession(listener, self._send_soon, raw=self._raw)
         path = "/websocket" if self._raw else f"/{number % 1000:03}/{secrets.token_hex(8)}/websocket"
         source = self._plan.source(number)
         try:
@@ -52,17 +54,36 @@ class WebSocketTransport:
             raise
         return session
 
+    def _send_soon(self, session: "WebSocketSession", messages: list[bytes]) -> None:
+        """Have a session write once all is read that has come meanwhile.
+
+        A server that is faster than its load would sleep and be woken for each message that is written as soon as it
+        can be; it is to be measured at work.
+        """
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send_all)
+        self._waiting.append((session, messages))
+
+    def _send_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for session, messages in waiting:
+            session.write(messages)
+
 
 class WebSocketSession(Session, picows.WSListener):
     """One websocket.
 
     Args:
         listener: Who hears of it.
+        send_soon: Has a session write messages in a moment.
         raw: Whether messages travel as they are, without SockJS's frames.
     """
 
-    def __init__(self, listener: Listener, *, raw: bool) -> None:
+    def __init__(
+        self, listener: Listener, send_soon: Callable[["WebSocketSession", list[bytes]], None], *, raw: bool
+    ) -> None:
         super().__init__(listener)
+        self._send_soon = send_soon
         self._raw = raw
         self._transport: picows.WSTransport | None = None
         self._parts: list[bytes] = []
@@ -99,7 +120,13 @@ class WebSocketSession(Session, picows.WSListener):
         self._fail("the server ended the connection")
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages, in this order: a frame each, which leave together as from one turn of a browser."""
+        """Send messages, in this order."""
+        self._send_soon(self, messages)
+
+    def write(self, messages: list[bytes]) -> None:
+        """Write messages: a frame each, which leave together as from one turn of a browser."""
+        if not self.is_open:
+            return
         transport = self._transport
         assert transport is not None
         sock = transport.underlying_transport.get_extra_info("socket") if len(messages) > 1 else None
