@@ -57,8 +57,6 @@ static PyMemberDef connection_fields[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* --- the life of objects that have nothing but fields --- */
-
 #define COUNTER(field) {#field, T_LONGLONG, offsetof(Counters, field), 0, NULL}
 
 static PyMemberDef counters_fields[] = {
@@ -230,6 +228,11 @@ add_core(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "a process loads this once");
         return -1;
     }
+    sockets = PyImport_ImportModule("socket");
+    socket_type = sockets == NULL ? NULL : (PyTypeObject *)PyObject_GetAttrString(sockets, "socket");
+    Py_XDECREF(sockets);
+    if (socket_type == NULL)
+        return -1;
 #define EACH(name) \
     names.name = PyUnicode_InternFromString(#name); \
     if (names.name == NULL) \
@@ -238,10 +241,7 @@ add_core(PyObject *module)
 #undef EACH
     corked = PyLong_FromLong(CORKED);
     zero = PyLong_FromLong(0);
-    sockets = PyImport_ImportModule("socket");
-    socket_type = sockets == NULL ? NULL : (PyTypeObject *)PyObject_GetAttrString(sockets, "socket");
-    Py_XDECREF(sockets);
-    if (corked == NULL || zero == NULL || socket_type == NULL)
+    if (corked == NULL || zero == NULL)
         return -1;
     callbacks_type = add_type(module, &callbacks_spec, "CallbacksCore");
     connection_type = add_type(module, &connection_spec, "ConnectionCore");

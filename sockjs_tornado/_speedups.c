@@ -454,10 +454,12 @@ write_messages(PyObject *module, PyObject *messages)
 
 /* --- the module --- */
 
+#ifndef _WIN32
 PyDoc_STRVAR(write_gathered_doc,
 "write_gathered(connections, left, /)\n--\n\n"
 "Write what connections have in ``_gathered``, ``bytes`` or None, to what they have in ``_direct``, a socket that does\n"
 "not block or None. Append those that may have something left to ``left``, and return how many bytes were written.");
+#endif
 
 static PyMethodDef functions[] = {
     {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},

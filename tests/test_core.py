@@ -542,6 +542,60 @@ def test_where_nothing_is_set_everything_is_left_to_python() -> None:
         core.ConnectionCore().get_buffer(1)
 
 
+def kept_by(core_type: type, **fields: Any) -> Any:
+    """Return what has fields, but for those given as ``...``, and says what it leaves to Python."""
+    left = {name: lambda self, what, name=name: name for name in ("_take_messages", "_send_prepared")}
+    one = type("Some", (core_type,), left)()
+    for name, value in fields.items():
+        if value is not ...:
+            setattr(one, name, value)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("size", "spoilt"),
+    [
+        (15, {}),
+        (14, {}),
+        *((size, {}) for size in (-1, -(2**40), 17, 30, 2**40, 2**70, None)),
+        *((15, {"_buffer": value}) for value in (bytes(16), None)),
+        *((15, {"_stats": value}) for value in (b"x" * 64, SimpleNamespace(bytes_received=0), None)),
+        *((15, {name: ...}) for name in ("_buffer", "_parser", "_session", "_settings", "_stats")),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_memory_or_does_not_count_is_left_to_python(size: Any, spoilt: dict[str, Any]) -> None:
+    heard: list[Any] = []
+    data = frame(TEXT, b'["12345"]')
+    stats = Stats(list)
+    # What was in a memory that has become smaller is still there.
+    buffer = bytearray(data + bytes([0x80 | TEXT, 0x80 | 9]) + bytes(4) + b'["67890"]')
+    del buffer[len(data) + 2 :]
+    fields = {
+        "_buffer": buffer,
+        "_parser": None,
+        "_session": SimpleNamespace(receive=heard.append),
+        "_settings": Settings(),
+        "_stats": stats,
+    }
+    one = kept_by(core.ConnectionCore, **{**fields, **spoilt})
+    is_ordinary = size == len(data) and not spoilt
+    assert one.take_messages(size) == (None if is_ordinary else "_take_messages")
+    assert heard == ([["12345"]] if is_ordinary else [])
+    assert stats.bytes_received == (len(data) if is_ordinary else 0)
+
+
+@pytest.mark.parametrize("spoilt", [{}, *({name: value} for name in ("_receiver", "_stats") for value in (None, ...))])
+def test_what_goes_to_nobody_or_does_not_count_is_left_to_python(spoilt: dict[str, Any]) -> None:
+    sent: list[Any] = []
+    stats = Stats(list)
+    fields: dict[str, Any] = {"_hold": 0, "_receiver": SimpleNamespace(send_prepared=sent.append), "_stats": stats}
+    one = kept_by(core.SessionCore, **{**fields, **spoilt})
+    assert one.send_prepared(PREPARED) == ("_send_prepared" if spoilt else None)
+    assert sent == ([] if spoilt else [PREPARED])
+    assert stats.messages_sent == len(sent)
+
+
 @each_field
 def test_what_a_field_holds_is_freed_and_cycles_are_collected(kind: type, name: str) -> None:
     some = type("Some", (kind,), {})

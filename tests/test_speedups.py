@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
+import gc
 import json
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from json.encoder import encode_basestring
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -429,8 +430,21 @@ def taken(sock: socket.socket) -> bytes:
 class OtherSocket(socket.socket):
     """What a program may have made of a socket."""
 
+    asked = 0
+
     def fileno(self) -> int:
-        raise AssertionError("this is not called between the others' writes")
+        OtherSocket.asked += 1
+        return -1
+
+
+class Lookalike:
+    """No connection, but in memory like one."""
+
+    __slots__ = ("a_buffer", "b_direct", "c_framing", "d_gathered")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.b_direct = sock
+        self.d_gathered = b"bad"
 
 
 class TestWriteGathered:
@@ -463,6 +477,48 @@ class TestWriteGathered:
             one = writer(ours, b"once")
             assert _speedups.write_gathered([one, one], []) == 4
             assert taken(theirs) == b"once"
+
+    @pytest.mark.parametrize("collecting", [True, False])
+    def test_no_garbage_is_collected_meanwhile(self, collecting: bool) -> None:
+        # Of which somebody may close a socket whose number is known already.
+        class Last:
+            def __init__(self) -> None:
+                self.circle = self
+
+            def __del__(self) -> None:
+                gone.append(moments[-1])
+
+        moments, gone = ["before"], list[str]()
+        thresholds = gc.get_threshold()
+        with sockets() as (ours, theirs):
+            one = writer(ours, b"data")
+            connections, left = [one, one], list[Any]()
+            Last()
+            try:
+                if not collecting:
+                    gc.disable()
+                gc.set_threshold(1)
+                moments.append("meanwhile")
+                written = _speedups.write_gathered(connections, left)
+                moments.append("after")
+                assert gc.isenabled() is collecting
+            finally:
+                gc.set_threshold(*thresholds)
+                gc.enable()
+            assert (written, left, taken(theirs)) == (4, [], b"data")
+        gc.collect()
+        assert gone in (["before"], ["after"])
+
+    def test_what_was_written_is_let_go_of(self) -> None:
+        data = bytes(1000)
+        before = sys.getrefcount(data)
+        with sockets(100_000) as (ours, _), sockets() as (full, _):
+            fill(full)
+            ones = [writer(ours, data), writer(full, data), writer(None, data)]
+            _speedups.write_gathered(ones, [])
+            assert sys.getrefcount(data) == before + 2
+        del ones
+        assert sys.getrefcount(data) == before
 
     def test_of_what_is_taken_in_part_the_rest_is_left(self) -> None:
         with sockets() as (ours, theirs):
@@ -557,7 +613,7 @@ class TestWriteGathered:
             lambda sock: writer(OtherSocket.__new__(OtherSocket), b"bad"),
             functools.partial(lacking, "_direct"),
             functools.partial(lacking, "_gathered"),
-            lambda sock: SimpleNamespace(_direct=sock, _gathered=b"bad"),
+            Lookalike,
         ],
         ids=[
             *("text", "bytearray", "number", "number, no socket", "no socket", "negative", "other socket"),
@@ -565,7 +621,7 @@ class TestWriteGathered:
         ],
     )
     def test_one_that_is_wrong_keeps_no_other_from_writing(self, bad: Any) -> None:
-        with sockets() as (a, b), sockets() as (c, d), sockets() as (e, _):
+        with sockets() as (a, b), sockets() as (c, d), sockets() as (e, f):
             wrong = bad(e)
             first, second = writer(a, b"first"), writer(c, b"second")
             left: list[Any] = []
@@ -573,6 +629,8 @@ class TestWriteGathered:
             assert (taken(b), taken(d)) == (b"first", b"second")
             # Python looks at it, and finds what is wrong.
             assert left == [wrong]
+            assert taken(f) == b""
+            assert OtherSocket.asked == 0
 
     @pytest.mark.parametrize(
         "arguments", [(), ([],), ([], [], []), ((), []), ([], ()), (None, []), ([], None)], ids=ascii

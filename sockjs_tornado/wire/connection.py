@@ -128,13 +128,15 @@ class WriteQueue:
     def _write(self) -> None:
         waiting, self.waiting = self.waiting, []
         left: list[Connection] = []
-        self._stats.bytes_sent += write_gathered(waiting, left)
-        for connection in left:
-            try:
-                connection.flush()
-            except Exception:
-                logger.exception("%r failed to write", connection)
-                connection.abort()
+        try:
+            self._stats.bytes_sent += write_gathered(waiting, left)
+        finally:
+            for connection in left:
+                try:
+                    connection.flush()
+                except Exception:
+                    logger.exception("%r failed to write", connection)
+                    connection.abort()
 
 
 class Keeper(Protocol):
