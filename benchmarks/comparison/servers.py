@@ -141,8 +141,9 @@ def _install_python(server: Server, home: Path) -> Installed:
     wanted = ["--editable", f"{ROOT}[fast]"] if server.kind == "ours" else list(server.packages)
     made_of = [sys.version, *wanted]
     if server.kind == "ours":
-        # What its extra brings may change.
-        made_of.append((ROOT / "setup.py").read_text(encoding="utf-8"))
+        # What its extra brings may change, and what has to be compiled.
+        sources = [ROOT / "setup.py", *sorted(ROOT.glob("sockjs_tornado/*.[ch]"))]
+        made_of += [source.read_text(encoding="utf-8") for source in sources]
     if not _is_made(home, made_of):
         shutil.rmtree(home, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(home)])
