@@ -50,8 +50,8 @@ def _common_fields(seconds: int) -> str:
 def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence: float) -> Coroutine[Any, Any, None]:
     """Give ``protocol`` the connection of ``stream``, which Tornado has let go.
 
-    Bytes that the stream has read already are handed over; nothing is lost. Where the client has left meanwhile,
-    ``protocol`` never hears of the connection.
+    Bytes that the stream has read already are handed over; nothing is lost. Where the stream knows that the client has
+    left, ``protocol`` never hears of the connection.
 
     Args:
         stream: What ``RequestHandler.detach`` returned.
@@ -121,6 +121,9 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: 
 
 def _take_unread(stream: IOStream) -> bytes:
     """Return all that ``stream`` has in its buffer, leaving it empty."""
+    # Tornado tells that in no public way: whoever asks for bytes where none are has it read in vain, and wait for some.
+    if getattr(stream, "_read_buffer_size", None) == 0:
+        return b""
     reading = asyncio.ensure_future(stream.read_bytes(stream.max_buffer_size, partial=True))
     if reading.done():
         return reading.result()
