@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -272,4 +273,6 @@ def not_negative(text: str) -> float:
 
 
 if __name__ == "__main__":
+    # As an exception, which ends the server and the load that run.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

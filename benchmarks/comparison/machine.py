@@ -53,8 +53,11 @@ def describe_machine() -> dict[str, str]:
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     if "--enable-optimizations" in arguments:
         build = "optimised build (PGO" + (" and LTO)" if "--with-lto" in arguments else ")")
+    elif arguments:
+        # Debian's build is an optimised one that does without the option.
+        build = "configured without --enable-optimizations (Debian optimises otherwise)"
     else:
-        build = "configured without --enable-optimizations" if arguments else "build options unknown"
+        build = "build options unknown"
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),

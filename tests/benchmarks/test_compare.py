@@ -1,6 +1,8 @@
 import json
 import logging
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -343,3 +345,27 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert not (tmp_path / "peers").exists()
     if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
         assert "server on core" in text
+
+
+def test_its_server_ends_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    python = tmp_path / "python"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # It listens by way of the test, which hears so when the load has begun.
+        serve = f"""echo $$ > "{note}"; echo "pid $$ port {listening.getsockname()[1]}"; exec sleep 600"""
+        python.write_text(f"""#!/bin/sh\ncase "$*" in *server.py*) {serve};; esac\nexec "{sys.executable}" "$@"\n""")
+        python.chmod(0o755)
+        with subprocess.Popen(
+            [
+                *(sys.executable, "benchmarks/compare.py", "--own-python", str(python), "--output", str(tmp_path)),
+                *("--servers", ASYNCIO.name, "--only", ECHO.name, "--peers", str(tmp_path / "peers")),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as comparison:
+            listening.accept()[0].close()
+            comparison.terminate()
+            assert comparison.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
