@@ -1,0 +1,122 @@
+"""What `make` asks of the operating system on a machine that has nothing yet; apt-get itself is not run."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from programs import ROOT
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """Return a directory with all the programs of a machine that has neither apt-get nor anything to be installed."""
+    for name in ("env", "sed"):
+        found = shutil.which(name)
+        assert found is not None
+        (tmp_path / name).symlink_to(found)
+    add_program(tmp_path, "id", "echo 0")
+    return tmp_path
+
+
+def add_program(machine: Path, name: str, text: str) -> None:
+    (machine / name).write_text(f"#!/bin/sh\n{text}\n")
+    (machine / name).chmod(0o755)
+
+
+def add_apt(machine: Path, text: str = "") -> None:
+    """Add an apt-get that writes down what it is asked for, and then does as `text` says."""
+    add_program(machine, "apt-get", f"""echo "$*" >> "{machine}/asked"\n{text}""")
+    add_program(machine, "apt-cache", "exit 0")
+
+
+def asked(machine: Path) -> list[str]:
+    return (machine / "asked").read_text().splitlines()
+
+
+def ask_for(machine: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "scripts/system-packages", *words],
+        env={**os.environ, "PATH": str(machine)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+INSTALL = "-qq install -y --no-install-recommends"
+
+
+def test_what_is_missing_is_installed(machine: Path) -> None:
+    add_apt(machine)
+    ended = ask_for(machine, "chromium", "redis")
+    assert ended.returncode == 0, ended.stderr
+    assert asked(machine) == ["-qq update", f"{INSTALL} chromium chromium-driver redis-server"]
+    assert ended.stdout == "Installing Chromium with chromedriver, Redis\n"
+
+
+def test_what_is_there_is_not_installed(machine: Path) -> None:
+    add_apt(machine)
+    for name in ("node", "npm", "redis-server"):
+        add_program(machine, name, "exit 0")
+    ended = ask_for(machine, "node", "redis")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert not (machine / "asked").exists()
+
+
+def test_ubuntu_has_other_names(machine: Path) -> None:
+    add_apt(machine)
+    add_program(machine, "apt-cache", "exit 100")
+    assert ask_for(machine, "chromium").returncode == 0
+    assert asked(machine)[1:] == [f"{INSTALL} chromium-browser chromium-chromedriver"]
+
+
+def test_a_nodejs_that_brings_npm_is_installed_without_it(machine: Path) -> None:
+    add_apt(machine, 'case "$*" in *npm*) exit 100;; esac')
+    assert ask_for(machine, "node", "redis").returncode == 0
+    assert asked(machine)[1:] == [f"{INSTALL} nodejs npm redis-server", f"{INSTALL} nodejs redis-server"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("exit 100", "'apt-get update' failed. Please install: Redis\n"),
+        ('[ "$2" = update ]', "apt-get could not install: Redis\n"),
+    ],
+)
+def test_an_apt_get_that_fails(machine: Path, text: str, said: str) -> None:
+    add_apt(machine, text)
+    ended = ask_for(machine, "redis")
+    assert (ended.returncode, ended.stderr) == (1, said)
+
+
+def test_without_apt_get(machine: Path) -> None:
+    ended = ask_for(machine, "redis")
+    assert (ended.returncode, ended.stderr) == (1, "Please install: Redis. (There is no apt-get here to do it.)\n")
+
+
+def test_who_is_not_root_uses_sudo(machine: Path) -> None:
+    add_apt(machine)
+    add_program(machine, "id", "echo 1000")
+    add_program(machine, "sudo", f"""echo "sudo $*" >> "{machine}/asked"; [ "$1" = -n ] && shift; exec "$@" """)
+    add_program(machine, "true", "exit 0")
+    ended = ask_for(machine, "chromium")
+    assert ended.returncode == 0, ended.stderr
+    assert [line for line in asked(machine) if line.startswith("sudo")] == [
+        "sudo -n true",
+        "sudo -n apt-get -qq update",
+        f"sudo -n env DEBIAN_FRONTEND=noninteractive apt-get {INSTALL} chromium chromium-driver",
+    ]
+
+
+def test_who_is_not_root_and_has_no_sudo_is_told_what_to_run(machine: Path) -> None:
+    add_apt(machine)
+    add_program(machine, "id", "echo 1000")
+    ended = ask_for(machine, "redis")
+    assert (ended.returncode, ended.stderr) == (1, "Please install: Redis. As root: apt-get install redis-server\n")
+
+
+def test_an_unknown_word(machine: Path) -> None:
+    ended = ask_for(machine, "coffee")
+    assert (ended.returncode, ended.stderr) == (1, "scripts/system-packages does not know 'coffee'\n")
