@@ -28,7 +28,7 @@ def add_program(machine: Path, name: str, text: str) -> None:
 def add_apt(machine: Path, text: str = "") -> None:
     """Add an apt-get that writes down what it is asked for, and then does as `text` says."""
     add_program(machine, "apt-get", f"""echo "$*" >> "{machine}/asked"\n{text}""")
-    add_program(machine, "apt-cache", "exit 0")
+    add_program(machine, "apt-cache", 'echo "$2 | 150 | somewhere"')
 
 
 def asked(machine: Path) -> list[str]:
@@ -45,7 +45,7 @@ def ask_for(machine: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-INSTALL = "-qq install -y --no-install-recommends"
+INSTALL = "-qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends"
 
 
 def test_what_is_missing_is_installed(machine: Path) -> None:
@@ -65,9 +65,53 @@ def test_what_is_there_is_not_installed(machine: Path) -> None:
     assert not (machine / "asked").exists()
 
 
+def test_a_chromium_without_its_driver_is_not_enough(machine: Path) -> None:
+    add_apt(machine)
+    add_program(machine, "chromium", "exit 0")
+    assert ask_for(machine, "chromium").returncode == 0
+    assert asked(machine)[1:] == [f"{INSTALL} chromium chromium-driver"]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (None, "there is no 'python9' here"),
+        ("exit 1", "'python9' does not run"),
+        ("case $2 in *print*) echo 3.10;; *) exit 1;; esac", "'python9' is 3.10"),
+    ],
+    ids=["missing", "broken", "too old"],
+)
+def test_a_python_that_will_not_do(machine: Path, program: str | None, said: str) -> None:
+    add_apt(machine)
+    if program is not None:
+        add_program(machine, "python9", program)
+    ended = ask_for(machine, "python", "python9")
+    assert ended.returncode == 1
+    assert "Python 3.11 or newer is needed" in ended.stderr
+    assert said in ended.stderr
+    assert not (machine / "asked").exists()
+
+
+def test_a_python_that_makes_no_environments(machine: Path) -> None:
+    add_apt(machine)
+    add_program(machine, "python3", "case $2 in *print*) echo 3.13;; *ensurepip*) exit 1;; esac")
+    assert ask_for(machine, "python", "python3").returncode == 0
+    assert asked(machine)[1:] == [f"{INSTALL} python3.13-venv"]
+
+
+def test_a_compiler_and_header_files(machine: Path) -> None:
+    add_apt(machine)
+    add_program(machine, "python3", f"case $2 in *include*) echo {machine};; *) echo 3.13;; esac")
+    assert ask_for(machine, "compiler", "python3").returncode == 0
+    assert asked(machine)[1:] == [f"{INSTALL} gcc libc6-dev python3.13-dev"]
+    add_program(machine, "gcc", "exit 0")
+    (machine / "Python.h").touch()
+    assert ask_for(machine, "compiler", "python3").stdout == ""
+
+
 def test_ubuntu_has_other_names(machine: Path) -> None:
     add_apt(machine)
-    add_program(machine, "apt-cache", "exit 100")
+    add_program(machine, "apt-cache", '[ "$1" = show ] && echo "Package: $2"; exit 0')
     assert ask_for(machine, "chromium").returncode == 0
     assert asked(machine)[1:] == [f"{INSTALL} chromium-browser chromium-chromedriver"]
 
