@@ -18,7 +18,7 @@ from .transports.endpoint import Endpoint
 from .transports.exchange import Headers, Waiting
 from .wire.connection import Connection
 from .wire.sockets import peer_gone
-from .wire.stream import response_head, take_over, write_and_close
+from .wire.stream import response_head, take_over, write_and_close, write_now
 
 __all__ = ["SockJSHandler"]
 
@@ -229,7 +229,9 @@ class SockJSHandler(RequestHandler):
         """
         connection = self._connection
         connection.set_close_callback(None)
-        connection.write(response)
+        unsent = write_now(connection.stream, response)
+        if unsent:
+            connection.write(unsent)
         connection.finish()
         self._finished = True
         self._let_go()

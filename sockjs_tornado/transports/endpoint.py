@@ -97,6 +97,8 @@ class Endpoint:
         exchange.respond(503, self.headers(exchange, PLAIN_TEXT, NO_CACHE, again), b"Try again later.\n")
 
     def _is_welcome(self, exchange: Exchange) -> bool:
+        if not self.server.origins.restricted:
+            return True
         # The websockets of before 2011 (versions 7 and 8) name the origin in a header of their own.
         origin = exchange.header("Origin") or exchange.header("Sec-WebSocket-Origin")
         return self.server.origins.allows(origin, exchange.header("Host"), exchange.header("Sec-Fetch-Site"))

@@ -41,9 +41,10 @@ class SendingEndpoint(SessionEndpoint):
         if session.is_overrun:
             self._refuse(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
             return None
-        self.server.stats.bytes_received += len(exchange.body())
+        size = len(exchange.body())
+        self.server.stats.bytes_received += size
         # What Tornado has unpacked may be longer than what was said.
-        if len(exchange.body()) > settings.max_message_size:
+        if size > settings.max_message_size:
             self._refuse(exchange, 413, "Payload too large.", "max_message_size")
             return None
         try:

@@ -21,7 +21,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from .connection import READ_SIZE, Connection
 from .sockets import give_up_silent
 
-__all__ = ["response_head", "take_over", "write_and_close"]
+__all__ = ["response_head", "take_over", "write_and_close", "write_now"]
 
 #: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
 _HIGH_WATER = 64 * 1024
@@ -121,13 +121,29 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: 
 
 def _take_unread(stream: IOStream) -> bytes:
     """Return all that ``stream`` has in its buffer, leaving it empty."""
-    # Tornado tells that in no public way: whoever asks for bytes where none are has it read in vain, and wait for some.
+    # Tornado has no public way to tell. Asking an empty buffer for bytes costs a read of the socket in vain, and leaves
+    # the stream waiting for more.
     if getattr(stream, "_read_buffer_size", None) == 0:
         return b""
     reading = asyncio.ensure_future(stream.read_bytes(stream.max_buffer_size, partial=True))
     if reading.done():
         return reading.result()
     return b""
+
+
+def write_now(stream: IOStream, data: bytes) -> bytes:
+    """Write what the socket takes at once, without the buffer and the future that ``IOStream.write`` makes for it.
+
+    Returns:
+        What is left for ``IOStream.write``: all of it over TLS, behind what is still being written, and where something
+        is wrong, which that will find out.
+    """
+    if type(stream) is not IOStream or stream.closed() or stream.writing():
+        return data
+    try:
+        return data[stream.socket.send(data) :]
+    except OSError:
+        return data
 
 
 def write_and_close(stream: IOStream, data: bytes) -> None:

@@ -17,7 +17,7 @@ from tornado.netutil import bind_sockets
 from sockjs_tornado.wire import stream as wire_stream
 from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_gone
-from sockjs_tornado.wire.stream import response_head, take_over, write_and_close
+from sockjs_tornado.wire.stream import response_head, take_over, write_and_close, write_now
 
 from .server import (
     FLOOD,
@@ -51,9 +51,15 @@ async def test_the_head_comes_first_and_then_both_talk(site: Site) -> None:
     assert not server.is_gone()
 
 
+@pytest.mark.parametrize("telling", [True, False], ids=["a stream that tells what it holds", "one that does not"])
 @pytest.mark.parametrize("chunk_size", [None, 1 << 20], ids=["usual chunks", "large chunks"])
-async def test_no_byte_that_comes_with_the_request_is_lost(site: Site, chunk_size: int | None) -> None:
+async def test_no_byte_that_comes_with_the_request_is_lost(
+    site: Site, chunk_size: int | None, telling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tornado reads as much as a chunk with the request; the rest is still in the socket."""
+    if not telling:
+        # As if a new Tornado had another name for what it keeps to itself.
+        monkeypatch.setattr(wire_stream, "getattr", lambda *_: None, raising=False)
     site.chunk_size = chunk_size
     site.start()
     for size in (1, 100, 65_535, 65_536, 65_537, 1_000_000):
@@ -84,6 +90,14 @@ async def test_more_than_a_chunk_may_have_been_read_before(plain_site: Site) -> 
     assert len(recorder.unread) > 65_536
 
 
+async def test_a_stream_that_holds_nothing_is_not_read() -> None:
+    with tcp_pair() as (_, theirs):
+        stream = IOStream(theirs)
+        assert wire_stream._take_unread(stream) == b""
+        assert not stream.reading()
+        stream.close()
+
+
 async def test_bytes_that_come_while_the_handler_waits_are_not_lost(site: Site) -> None:
     site.gate.clear()
     site.start()
@@ -108,6 +122,38 @@ async def test_connections_may_share_their_memory(site: Site) -> None:
     for (_, server), payload in zip(pairs, payloads, strict=True):
         await server.until(lambda server=server: len(server.data) == 300_000)
         assert server.data == payload
+
+
+# --- whole responses --------------------------------------------------------
+
+
+@PAIRS
+async def test_what_a_socket_does_not_take_at_once_follows(pair: Pair) -> None:
+    data = noise(8_000_000)
+    with pair() as (ours, theirs):
+        client, stream = IOStream(ours), IOStream(theirs)
+        assert write_now(stream, b"small, ") == b""
+        rest = write_now(stream, data)
+        assert 0 < len(rest) < len(data)
+        assert data.endswith(rest)
+        writing = stream.write(rest)
+        assert write_now(stream, b", last") == b", last"
+        last = stream.write(b", last")
+        assert await client.read_bytes(len(data) + 13) == b"small, " + data + b", last"
+        await asyncio.gather(writing, last)
+        client.close()
+        stream.close()
+        assert write_now(stream, b"late") == b"late"
+
+
+async def test_a_write_that_fails_is_left_to_the_stream() -> None:
+    with tcp_pair() as (ours, theirs):
+        stream = IOStream(theirs)
+        ours.close()
+        theirs.shutdown(socket.SHUT_WR)
+        assert write_now(stream, b"lost") == b"lost"
+        assert not stream.closed()
+        stream.close()
 
 
 # --- the client leaves ------------------------------------------------------
