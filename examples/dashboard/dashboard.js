@@ -224,7 +224,8 @@ class Chart {
       legend: { show: false },
       cursor: { sync: { key: "dashboard" }, drag: { x: false, y: false }, y: false, points: { show: !stacked } },
       scales: {
-        x: { time: false, range: (_, oldest, newest) => lastMinutes(newest ?? Date.now() / 1000) },
+        // Not the range that uPlot proposes: it widens that of a single point.
+        x: { time: false, range: () => lastMinutes(this.points.at(-1)?.time ?? Date.now() / 1000) },
         y: { range: (_, lowest, highest) => [0, ceiling(highest ?? 0, least)] },
       },
       axes: [
