@@ -53,9 +53,10 @@ def describe_machine() -> dict[str, str]:
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     if "--enable-optimizations" in arguments:
         build = "optimised build (PGO" + (" and LTO)" if "--with-lto" in arguments else ")")
+    elif "/usr/share/python-wheels" in arguments:
+        build = "Debian's optimised build"  # it does without the option
     elif arguments:
-        # Debian's build is an optimised one that does without the option.
-        build = "configured without --enable-optimizations (Debian optimises otherwise)"
+        build = "not an optimised build"
     else:
         build = "build options unknown"
     return {

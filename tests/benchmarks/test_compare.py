@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 import compare
 import pytest
+from comparison import servers
 from comparison.chart import draw
 from comparison.loads import LOADS, Load
 from comparison.machine import choose_cores, describe_machine
@@ -280,6 +282,30 @@ def test_node_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         install(NODE, tmp_path)
 
 
+def test_ours_is_installed_anew_when_it_has_to_be_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[list[str]] = []
+
+    def run(command: list[str], *_: Any) -> str:
+        if "venv" in command:
+            Path(command[-1]).mkdir(parents=True)
+            made.append(command)
+        return ""
+
+    checkout = tmp_path / "checkout"
+    (checkout / "sockjs_tornado").mkdir(parents=True)
+    (checkout / "setup.py").touch()
+    source = checkout / "sockjs_tornado/_speedups.c"
+    source.touch()
+    monkeypatch.setattr(servers, "ROOT", checkout)
+    monkeypatch.setattr(servers, "_run", run)
+    for _ in range(2):
+        install(OURS, tmp_path)
+    assert len(made) == 1
+    source.write_text("int changed;")
+    install(OURS, tmp_path)
+    assert len(made) == 2
+
+
 def compare_with(monkeypatch: pytest.MonkeyPatch, directory: Path, failing: Server) -> int:
     """Compare two servers of which one fails, without starting any; return the exit status."""
 
@@ -351,6 +377,7 @@ def test_its_server_ends_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     python = tmp_path / "python"
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(60)
         # It listens by way of the test, which hears so when the load has begun.
         serve = f"""echo $$ > "{note}"; echo "pid $$ port {listening.getsockname()[1]}"; exec sleep 600"""
         python.write_text(f"""#!/bin/sh\ncase "$*" in *server.py*) {serve};; esac\nexec "{sys.executable}" "$@"\n""")
@@ -364,8 +391,17 @@ def test_its_server_ends_with_it(tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as comparison:
-            listening.accept()[0].close()
-            comparison.terminate()
-            assert comparison.wait(60) == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(note.read_text()), 0)
+            try:
+                with listening.accept()[0] as load:
+                    comparison.terminate()
+                    assert comparison.wait(60) == 128 + signal.SIGTERM
+                    load.settimeout(60)
+                    while load.recv(4096):
+                        pass
+            finally:
+                comparison.kill()
+                server = int(note.read_text())
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(server, 0)
+                    os.kill(server, signal.SIGKILL)
+                    pytest.fail("the server was left behind")
