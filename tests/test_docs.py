@@ -58,15 +58,20 @@ def table(page: Path, heading: str) -> list[list[str]]:
     return rows[2:]
 
 
-def serves(block: str) -> bool:
+def is_server(block: str) -> bool:
     """Tell whether a program runs until it is stopped."""
-    return "asyncio.run(" in block
+    return "asyncio.run(" in block and "SockJSRouter(" in block
+
+
+def is_client(block: str) -> bool:
+    """Tell whether a program talks to the echo server of the README."""
+    return "asyncio.run(" in block and not is_server(block)
 
 
 # --- programs
 
 
-@pytest.mark.parametrize("block", [param for param in blocks("python") if serves(param.values[0])])
+@pytest.mark.parametrize("block", [param for param in blocks("python") if is_server(param.values[0])])
 def test_a_server_answers(block: str, tmp_path: Path) -> None:
     (prefix,) = re.findall(r'SockJSRouter\(\w+, "(/\w+)"', block)
     script = tmp_path / "server.py"
@@ -89,20 +94,39 @@ def test_a_server_answers(block: str, tmp_path: Path) -> None:
     assert (ended.status, ended.output, ended.errors) == (status, "", "")
 
 
-@pytest.mark.parametrize("block", [param for param in blocks("python") if not serves(param.values[0])])
-def test_a_definition_runs_to_its_end(block: str, tmp_path: Path) -> None:
-    script = tmp_path / "definition.py"
+def run(block: str, directory: Path) -> tuple[int, str, str]:
+    """Run a program to its end; return its exit status, its output and its errors."""
+    script = directory / "program.py"
     script.write_text(block)
     ended = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
-        cwd=tmp_path,
+        cwd=directory,
         env={"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("block", [param for param in blocks("python") if "asyncio.run(" not in param.values[0]])
+def test_a_definition_runs_to_its_end(block: str, tmp_path: Path) -> None:
+    assert run(block, tmp_path) == (0, "", "")
+
+
+@pytest.mark.parametrize("block", [param for param in blocks("python") if is_client(param.values[0])])
+def test_a_client_talks_to_the_first_server(block: str, tmp_path: Path) -> None:
+    server = tmp_path / "server.py"
+    server.write_text(next(param.values[0] for param in blocks("python") if is_server(param.values[0])))
+    program = ServerProgram("tests/run_script.py", str(server))
+    try:
+        assert "//localhost:8080/" in block
+        said = run(block.replace("8080", str(program.ports[0])), tmp_path)
+    finally:
+        ended = program.stop()
+    assert said == (0, "hello\n", "")
+    assert (ended.output, ended.errors) == ("", "")
 
 
 # --- commands and files
