@@ -32,8 +32,8 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
         yield f"{_SESSION}/xhr_send", XhrSend
     for name, receiving in (
         ("xhr", XhrPolling),
-        ("xhr_streaming", XhrStreaming),
         ("websocket", WebSocket),
+        ("xhr_streaming", XhrStreaming),
         ("eventsource", EventSource),
         ("htmlfile", HtmlFile),
         ("jsonp", Jsonp),
