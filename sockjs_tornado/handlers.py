@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import functools
 import logging
 from collections.abc import Awaitable, Iterator
 from typing import Any
@@ -24,18 +23,6 @@ from .wire.stream import response_head, take_over, write_and_close, write_now
 __all__ = ["SockJSHandler"]
 
 logger = logging.getLogger(__name__)
-
-
-# Cached, for clients send the same few.
-@functools.lru_cache(maxsize=1000)
-def _is_shown(name: str, restricted: bool) -> bool:
-    """Tell whether an application is shown a header field, for which a router may have to be restricted to origins."""
-    name = name.lower()
-    return (
-        name in ConnectionInfo.SAFE_HEADERS
-        or name.startswith("x-forwarded-")
-        or (restricted and name == "authorization")
-    )
 
 
 class SockJSHandler(RequestHandler):
@@ -202,7 +189,14 @@ class SockJSHandler(RequestHandler):
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Describe the request for the application."""
         restricted = self._endpoint.server.origins.restricted
-        headers = {name: self.request.headers[name] for name in self.request.headers if _is_shown(name, restricted)}
+        fields = self.request.headers
+        headers = {
+            name: fields[name]
+            for name in fields
+            if (lower := name.lower()) in ConnectionInfo.SAFE_HEADERS
+            or lower.startswith("x-forwarded-")
+            or (restricted and lower == "authorization")
+        }
         return ConnectionInfo(
             ip=self.remote_ip,
             port=self.remote_port,

@@ -208,6 +208,20 @@ async def test_a_client_that_left_before_its_answer_does_no_harm(serve: Serve, c
     await settle(connect, server)
 
 
+async def test_an_answer_that_a_socket_does_not_take_at_once_is_whole(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1 << 30}))
+    client = await connect(server)
+    poll = request("POST", "/echo/000/abc/xhr", body=b"")
+    client.write(poll)
+    assert (await client.response()).body == b"o\n"
+    text = "".join(map(str, range(3_000_000)))
+    (await journal.connection()).send(text)
+    client.write(poll + request("GET", "/echo"))
+    assert (await client.response()).body == f'a["{text}"]\n'.encode()
+    assert (await client.response()).body == b"Welcome to SockJS!\n"
+
+
 # Applications' settings.
 
 

@@ -135,10 +135,10 @@ def write_now(stream: IOStream, data: bytes) -> bytes:
     """Write what the socket takes at once, without the buffer and the future that ``IOStream.write`` makes for it.
 
     Returns:
-        What is left for ``IOStream.write``: all of it over TLS, behind what is still being written, and where something
-        is wrong, which that will find out.
+        What is left for ``IOStream.write``: all of it over TLS, behind what is still being written, where that may
+        refuse it, and where something is wrong, which that will find out.
     """
-    if type(stream) is not IOStream or stream.closed() or stream.writing():
+    if type(stream) is not IOStream or stream.closed() or stream.writing() or stream.max_write_buffer_size is not None:
         return data
     try:
         return data[stream.socket.send(data) :]
