@@ -122,10 +122,20 @@ def test_a_nodejs_that_brings_npm_is_installed_without_it(machine: Path) -> None
     assert asked(machine)[1:] == [f"{INSTALL} nodejs npm redis-server", f"{INSTALL} nodejs redis-server"]
 
 
+def test_it_waits_for_another_update(machine: Path) -> None:
+    lock = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7"
+    add_apt(machine, f"""[ "$2" != update ] || [ -e "{machine}/waited" ] || {{ echo "{lock}" >&2; exit 100; }}""")
+    add_program(machine, "sleep", f""": > "{machine}/waited" """)
+    ended = ask_for(machine, "redis")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert asked(machine) == ["-qq update", "-qq update", f"{INSTALL} redis-server"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("exit 100", "'apt-get update' failed. Please install: Redis\n"),
+        ("echo no network >&2; exit 100", "no network\n'apt-get update' failed. Please install: Redis\n"),
         ('[ "$2" = update ]', "apt-get could not install: Redis\n"),
     ],
 )
@@ -149,7 +159,7 @@ def test_who_is_not_root_uses_sudo(machine: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert [line for line in asked(machine) if line.startswith("sudo")] == [
         "sudo -n true",
-        "sudo -n apt-get -qq update",
+        "sudo -n env LC_ALL=C apt-get -qq update",
         f"sudo -n env DEBIAN_FRONTEND=noninteractive apt-get {INSTALL} chromium chromium-driver",
     ]
 
