@@ -272,13 +272,7 @@ def not_negative(text: str) -> float:
     return value
 
 
-def end(number: int, _: object) -> None:
-    """Handle a signal: end, and with it the server and the load that are running."""
-    # A second one would interrupt what ends them.
-    signal.signal(number, signal.SIG_IGN)
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, end)
+    # Raised as an exception, it ends the server and the load that are running too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

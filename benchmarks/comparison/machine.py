@@ -51,7 +51,9 @@ def _siblings(core: int) -> set[int]:
 def describe_machine() -> dict[str, str]:
     """Return what the machine is, in words: processor, cores, kernel and Python."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    if "--enable-optimizations" in arguments:
+    if "--with-pydebug" in arguments:
+        build = "debug build"
+    elif "--enable-optimizations" in arguments:
         build = "optimised build (PGO" + (" and LTO)" if "--with-lto" in arguments else ")")
     elif "/usr/share/python-wheels" in arguments:
         build = "Debian's optimised build"  # it does without the option

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,8 +97,14 @@ def _run_load(
     arguments = [str(word) for option in options.items() for word in option]
     command = [sys.executable, str(LOADTEST), f"http://127.0.0.1:{address.port}/{path}", *arguments, "--quiet"]
     with _pinned(cores.load):
+        # In a session of its own, by which its processes can be ended all at once.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
     limit = 60 + 3 * (duration + warmup) + load.sessions / 100
     try:
@@ -106,7 +113,7 @@ def _run_load(
         raise Stuck(f"the load did not end within {limit:.0f} s") from None
     finally:
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     return _read_result(process.returncode, output, errors)
 
@@ -180,8 +187,8 @@ def _first_line(output: int) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
     try:
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
     finally:
