@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -247,6 +248,25 @@ async def test_an_input_that_is_no_text_is_said(run: Run) -> None:
     ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
     assert ended.status == 1
     assert "the input cannot be read: 'utf-8' codec can't decode byte 0xff" in ended.errors
+
+
+async def test_an_input_that_breaks_off_is_said(run: Run) -> None:
+    ours, theirs = socket.socketpair()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect", f"http://127.0.0.1:{run().ports[0]}/echo"),
+        stdin=theirs,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    # To close with something unread is to reset.
+    theirs.send(b"unread")
+    theirs.close()
+    assert process.stderr is not None
+    assert b"connected to" in await within(process.stderr.readline())
+    ours.close()
+    assert await within(process.wait()) == 1
+    assert (await process.stderr.read()).startswith(f"the input cannot be read: [Errno {errno.ECONNRESET}]".encode())
 
 
 @pytest.mark.parametrize("closed", ["stdin", "stdout"])

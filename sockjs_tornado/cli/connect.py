@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
@@ -24,6 +24,10 @@ _LINES: Final = 100
 
 #: Close codes of an end at which nothing went wrong.
 _CLEAN: Final = (1000, 3000)
+
+
+class _InputError(Exception):
+    """The input cannot be read; the text says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +87,7 @@ async def _talk(connector: connect, linger: float) -> int:
             case ConnectionClosed():
                 note(f"closed: {outcome.code} {outcome.reason}")
                 return 0 if outcome.code in _CLEAN else 1
-            case UnicodeError():
+            case _InputError():
                 note(f"the input cannot be read: {outcome}")
                 return 1
             case BrokenPipeError():
@@ -109,19 +113,19 @@ async def _listen(client: SockJSClient, heard: asyncio.Event) -> None:
 
 
 async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> None:
-    lines: asyncio.Queue[str | UnicodeError] = asyncio.Queue()
+    lines: asyncio.Queue[str | _InputError] = asyncio.Queue()
     room = threading.Semaphore(_LINES)
     loop = asyncio.get_running_loop()
 
-    def hand_over(line: str | UnicodeError) -> None:
+    def hand_over(line: str | _InputError) -> None:
         room.acquire()
         loop.call_soon_threadsafe(lines.put_nowait, line)
 
     # A thread that is not waited for: nothing ends the reading of a terminal from outside.
-    threading.Thread(target=_read, args=(hand_over,), daemon=True).start()
+    threading.Thread(target=_read, args=(sys.stdin, hand_over), daemon=True).start()
     while line := await lines.get():
         room.release()
-        if isinstance(line, UnicodeError):
+        if isinstance(line, _InputError):
             raise line
         await client.send(line.removesuffix("\n"))
     while True:
@@ -133,15 +137,15 @@ async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> N
             return
 
 
-def _read(hand_over: Callable[[str | UnicodeError], None]) -> None:
+def _read(stdin: TextIO | None, hand_over: Callable[[str | _InputError], None]) -> None:
     """Hand over each line of the input, and an empty one at its end, or why there is no more to be had of it."""
     # The conversation, and with it the event loop, may be over before the input is.
     with contextlib.suppress(RuntimeError):
         try:
             # There may be none.
-            while line := sys.stdin.readline() if sys.stdin else "":
+            for line in stdin or ():
                 hand_over(line)
-        except UnicodeError as error:
-            hand_over(error)
+        except (UnicodeError, OSError) as error:
+            hand_over(_InputError(str(error)))
         else:
             hand_over("")
