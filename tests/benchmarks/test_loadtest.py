@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import loadtest
 import pytest
 from programs import PATIENCE, ROOT
+from websockets.sync.client import connect
 
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource")
 SERVICES = {"echo": "echo", "broadcast": "broadcast", "idle": "echo", "connect": "echo", "chat": "broadcast"}
@@ -256,12 +257,11 @@ class TestWrongServers:
         assert 99 <= report["messages_sent"] <= 101
 
     def test_a_server_that_ends_is_an_error(self) -> None:
-        with serving(SERVER) as (server,):
-            run = start(server, duration=1, rate=100, patience=0.3)
-            deadline = time.monotonic() + PATIENCE
-            while not established(server):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        url = "ws://127.0.0.1:{}/broadcast/websocket"
+        with serving(SERVER) as (server,), connect(url.format(server.port), proxy=None) as listener:
+            run = start(server, "broadcast", duration=3, rate=100, patience=0.3)
+            # Messages are sent once all sessions are open.
+            listener.recv(timeout=PATIENCE)
             server.process.terminate()
             report = run.report(1)
         assert report["errors"]["connection"] == 3

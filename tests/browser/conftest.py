@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from programs import PATIENCE, check_sockjs_client, find_program
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -147,7 +148,7 @@ def chromium() -> Iterator[Chromium]:
     check_sockjs_client()
     options = webdriver.ChromeOptions()
     options.binary_location = find_program("Chromium", "chromium", "chromium-browser", "google-chrome")
-    service = Service(find_program("Chromium's driver", "chromedriver"))
+    service = Service(find_program("Chromium's driver", "chromedriver"), port=free_port())
     with (
         tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile,
         pytest.MonkeyPatch.context() as patch,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Chromium
 from deployment.proxies import Node, proxy
+from free_ports import free_port
 from programs import ROOT, Ended, ServerProgram
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -27,8 +28,9 @@ class Restartable:
     """The example, as it is run by hand, on one port all the time."""
 
     def __init__(self) -> None:
-        self.program = ServerProgram("examples/dashboard/server.py", "--port", "0")
-        (self.port,) = self.program.ports
+        # Not a port that the system gives away while the program is not running.
+        self.port = free_port()
+        self.start()
 
     @property
     def page(self) -> str:
