@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
+TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
 SPEEDUPS := $(wildcard sockjs_tornado/*.[ch])
 
 # What holds on every event loop, and without anything in C. Processes that tests start choose their own.
@@ -114,10 +115,13 @@ $(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
 	$(PIP) check
 	@touch $@
 
-# The old package, where nothing but its comparison with ours finds it.
-$(COMPATIBILITY): requirements/compatibility.txt | $(VENV)/.created
+# The old package, where nothing but its comparison with ours finds it, and the releases of Tornado that tox.ini pins.
+$(COMPATIBILITY): requirements/compatibility.txt tox.ini | $(VENV)/.created
 	rm -rf $(@D)
 	$(PIP) install --no-deps --target $(@D) -r requirements/compatibility.txt
+	set -e; for release in $(TORNADOS); do \
+		$(PIP) install --no-deps --target $(@D)/tornado-$$release tornado==$$release; \
+	done
 	@touch $@
 
 $(NODE_MODULES): package.json package-lock.json

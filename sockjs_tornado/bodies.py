@@ -12,7 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
-from .handlers import SockJSHandler
+from .handlers import SockJSHandler, header_value
 from .transports.endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
 from .wire.connection import Connection
 from .wire.stream import response_head, write_and_close
@@ -47,10 +47,10 @@ class _BoundedPath(PathMatches):
         found = super().match(request)
         if found is not None:
             headers = request.headers
-            if "Transfer-Encoding" in headers:
+            if headers.get_list("Transfer-Encoding"):
                 return None
-            if "Content-Length" in headers:
-                length = headers["Content-Length"]
+            if headers.get_list("Content-Length"):
+                length = header_value(headers, "Content-Length")
                 # Tornado takes the same length more than once, too.
                 if not length.isdecimal() or len(length) > 18 or int(length) > self._max_size:
                     return None

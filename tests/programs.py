@@ -1,5 +1,6 @@
 """Programs that run beside the tests: servers in processes of their own, and the clients that a machine must have."""
 
+import os
 import re
 import select
 import shutil
@@ -47,16 +48,23 @@ class ServerProgram:
     Args:
         script: The program, below the root of the checkout. It prints one line with its addresses once it listens.
         arguments: What it is given on its command line.
+        packages: A directory whose packages take the place of those that are installed.
 
     Attributes:
         ports: The ports that it listens on.
     """
 
-    def __init__(self, script: str, *arguments: str) -> None:
+    def __init__(self, script: str, *arguments: str, packages: Path | None = None) -> None:
+        environment = dict(os.environ)
+        if packages is not None:
+            assert packages.is_dir(), f"{packages} is missing: `make .compatibility/.installed` installs it"
+            before = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = os.pathsep.join([str(packages), *([before] if before else [])])
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as this object
         self._process = subprocess.Popen(
             [sys.executable, "-W", "default", script, *arguments],
             cwd=ROOT,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -14,7 +14,7 @@ from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
 from ..exceptions import ClusterError, ConfigurationError
-from ..handlers import SockJSHandler
+from ..handlers import SockJSHandler, header_value
 from ..serving import HTTP_LIMITS, http_server
 from ..transports.endpoint import Endpoint, SessionEndpoint
 from .signing import FIELD, Caller, Rejected, Signer
@@ -122,7 +122,7 @@ class Listener:
             Rejected: It is not to be answered.
         """
         try:
-            value = request.headers.get(FIELD, "")
+            value = header_value(request.headers, FIELD)
             return self._signer.verify(value, request.method, request.uri, request.body)
         except Rejected as rejected:
             self._stats[f"relay_{rejected.reason}"] += 1
