@@ -67,6 +67,11 @@ class SockJSHandler(RequestHandler):
         # Tornado's compression does not know "no-transform", and would write the head of its stream into a 204.
         for name in ("Content-Type", "Accept-Encoding"):
             _remove_header(request.headers, name)
+        cookies = request.headers.get_list("Cookie")
+        if len(cookies) > 1:
+            # Whoever reads them from the request, Tornado included, would join the lines with a comma, which separates no
+            # cookies (RFC 9113, section 8.2.3).
+            request.headers["Cookie"] = "; ".join(cookies)
 
     @property
     def method(self) -> str:

@@ -135,6 +135,29 @@ async def test_credentials_are_for_applications_with_an_origin_policy(
     assert info.get_header("X-Other") is None
 
 
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
+async def test_cookies_may_come_in_several_lines(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    asked = []
+
+    def jsessionid(request: Any) -> bool:
+        asked.append((request.headers["Cookie"], {name: morsel.value for name, morsel in request.cookies.items()}))
+        return True
+
+    settings = {"allowed_origins": ["http://a.example"], "jsessionid": jsessionid}
+    client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))
+    # As a proxy passes on what came by HTTP/2 (RFC 9113, section 8.2.3).
+    fields = ("Origin: http://a.example", "Cookie: user=me", "cookie: JSESSIONID=mine; other=x", "Cookie: last=y")
+    data = asking(transport, "/echo/000/abc", *fields)
+    if transport == "websocket":
+        data = request("GET", "/echo/000/abc/websocket", *HANDSHAKE, *fields)
+    client.write(data)
+    assert (await client.head())["Set-Cookie"] == "JSESSIONID=mine; path=/; HttpOnly"
+    cookies = {"user": "me", "JSESSIONID": "mine", "other": "x", "last": "y"}
+    assert (await journal.connection()).info.cookies == cookies
+    assert asked == [("user=me; JSESSIONID=mine; other=x; last=y", cookies)]
+
+
 async def test_the_address_may_be_what_a_proxy_says(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo"), xheaders=True))

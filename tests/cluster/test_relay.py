@@ -100,6 +100,7 @@ ANSWERS = {
     "204": asked("xhr_send", b'["a"]'),
     "204 with cors": asked("xhr_send", b'["a"]', ORIGIN, "Access-Control-Request-Headers: x"),
     "a cookie": asked("xhr_send", b"[]", "Cookie: JSESSIONID=abc; a=b"),
+    "cookies": asked("xhr_send", b"[]", "Cookie: a=b", "Cookie: JSESSIONID=abc", "Cookie: c=d"),
     "no payload": asked("xhr_send", b""),
     "broken": asked("xhr_send", b'["a'),
     "not utf-8": asked("xhr_send", b'["\xff"]'),
@@ -172,6 +173,16 @@ async def test_what_a_client_hears_is_the_same_through_any_worker(start: Start, 
             if version == "HTTP/1.0" or transport in STREAMING:
                 assert await client.rest() == b""
     assert answers[0] == answers[1]
+
+
+async def test_cookies_in_several_lines_reach_the_application_through_any_worker(start: Start) -> None:
+    owner, other, _ = await start({"allowed_origins": ["http://a.example"]})
+    for node in (owner, other):
+        fields = (ORIGIN, "Cookie: user=me", "Cookie: JSESSIONID=mine", "Cookie: last=y")
+        response = await node.ask(asking("xhr", f"/echo/000/{owner.own()}", *fields))
+        assert response["Set-Cookie"] == "JSESSIONID=mine; path=/; HttpOnly"
+        info = (await owner.journal.connection()).info
+        assert info.cookies == {"user": "me", "JSESSIONID": "mine", "last": "y"}
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
