@@ -64,7 +64,8 @@ class ConnectionInfo:
             host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``; authorization as well where an
             origin list is configured.
         cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
-            page may open a session with the visitor's cookies.
+            page may open a session with the visitor's cookies. Both are left out if the request's origin is ``null``,
+            which any site can bring about.
     """
 
     __slots__ = ("_cookies", "headers", "ip", "path", "port", "prefix", "transport", "uri")
@@ -108,7 +109,9 @@ class ConnectionInfo:
     def cookies(self) -> Mapping[str, str]:
         """The request's cookies, by name."""
         if self._cookies is None:
-            logger.debug("no cookies without allowed_origins: any site's page may open a session")
+            logger.debug(
+                "no cookies without allowed_origins, or for the origin null: any site's page may open a session"
+            )
             self._cookies = {}
         return self._cookies
 

@@ -14,7 +14,7 @@ from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
 from .connection import ConnectionInfo
-from .transports.endpoint import Endpoint
+from .transports.endpoint import Endpoint, request_origin
 from .transports.exchange import Headers, Waiting
 from .wire.connection import Connection
 from .wire.sockets import peer_gone
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 def header_value(headers: HTTPHeaders, name: str) -> str:
     """Return the value of a header field, ``""`` if it is missing; several lines are joined (RFC 9110, section 5.3)."""
-    # `name in headers` is case-sensitive in Tornado 6.5.3, and get() costs an exception if the field is missing, as most
-    # are that a request is asked for. All releases have get_list(), and it costs neither.
+    # `name in headers` is case-sensitive in Tornado 6.5.3, and get() costs an exception for a missing field, as most of
+    # those that are asked for are. get_list() is the same in all releases.
     return ",".join(headers.get_list(name))
 
 
@@ -69,8 +69,7 @@ class SockJSHandler(RequestHandler):
             _remove_header(request.headers, name)
         cookies = request.headers.get_list("Cookie")
         if len(cookies) > 1:
-            # Whoever reads them from the request, Tornado included, would join the lines with a comma, which separates no
-            # cookies (RFC 9113, section 8.2.3).
+            # Tornado would join the lines with a comma, which separates no cookies (RFC 9113, section 8.2.3).
             request.headers["Cookie"] = "; ".join(cookies)
 
     @property
@@ -204,14 +203,14 @@ class SockJSHandler(RequestHandler):
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Describe the request for the application."""
-        restricted = self._endpoint.server.origins.restricted
+        trusted = self._endpoint.server.origins.trusts_credentials(request_origin(self))
         fields = self.request.headers
         headers = {
             name: header_value(fields, name)
             for name in fields
             if (lower := name.lower()) in ConnectionInfo.SAFE_HEADERS
             or lower.startswith("x-forwarded-")
-            or (restricted and lower == "authorization")
+            or (trusted and lower == "authorization")
         }
         return ConnectionInfo(
             ip=self.remote_ip,
@@ -220,7 +219,7 @@ class SockJSHandler(RequestHandler):
             prefix=self.request.path.rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,
-            cookies=self._cookies() if restricted else None,
+            cookies=self._cookies() if trusted else None,
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:

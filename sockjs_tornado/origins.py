@@ -29,7 +29,9 @@ class OriginPolicy:
         self.restricted = allowed != "*"
         names = (allowed,) if isinstance(allowed, str) else allowed
         self._same_origin = "same-origin" in names
-        self._exact = frozenset(_normal(name) for name in names if "://" in name and "*" not in name)
+        self._exact = frozenset(
+            _normal(name) for name in names if name == "null" or ("://" in name and "*" not in name)
+        )
         self._patterns = [_pattern(_normal(name)) for name in names if "*." in name]
 
     def allows(self, origin: str, host: str, fetch_site: str = "") -> bool:
@@ -47,9 +49,18 @@ class OriginPolicy:
         origin = _normal(origin)
         if origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns):
             return True
-        # The scheme is not compared: behind a proxy that ends TLS the server does not know its own.
-        scheme, separator, netloc = origin.partition("://")
-        return self._same_origin and bool(separator) and f"{scheme}://{netloc}" == _normal(f"{scheme}://{host}")
+        # The scheme is not compared: behind a proxy that ends TLS the server does not know its own. An origin without a
+        # host, such as "file://", is that of no server.
+        scheme, _, netloc = origin.partition("://")
+        return self._same_origin and bool(netloc) and origin == _normal(f"{scheme}://{host}")
+
+    def trusts_credentials(self, origin: str) -> bool:
+        """Return whether the application may see the cookies of a request with this Origin header.
+
+        Without a list of origins, any site's page may make requests with its visitors' cookies. So it may where the
+        list has ``"null"``: any site can make a sandboxed frame, which has this origin.
+        """
+        return self.restricted and _normal(origin) != "null"
 
 
 def _normal(origin: str) -> str:

@@ -76,12 +76,19 @@ def _script(value: Any) -> bool:
     return _url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
 
 
+# What a list may name beside origins: the server's own, and what pages send that have none (sandboxed frames, Cordova,
+# Electron).
+_NAMED_ORIGINS = ("same-origin", "null", "file://")
+
+
+def _is_origin(value: object) -> bool:
+    return isinstance(value, str) and (value in _NAMED_ORIGINS or _ORIGIN.fullmatch(value) is not None)
+
+
 def _origins(value: Any) -> bool:
     if isinstance(value, str):
         return value in ("*", "same-origin")
-    return _is_list(value) and all(
-        isinstance(origin, str) and (origin == "same-origin" or _ORIGIN.fullmatch(origin)) for origin in value
-    )
+    return _is_list(value) and all(map(_is_origin, value))
 
 
 def _verdict(value: Any) -> bool:
@@ -98,7 +105,7 @@ def _hint(name: str, value: Any) -> str:
     """Return what may be wrong with a value, where that is not easily seen."""
     if name not in ("allowed_origins", "websocket_allow_origin"):
         return ""
-    if isinstance(value, str) and _ORIGIN.fullmatch(value):
+    if _is_origin(value):
         return f"; put it in a list: [{value!r}]"
     wrong = [origin for origin in value if not _origins([origin])] if _is_list(value) else []
     return f"; {_written(wrong[0])} is none: scheme and host, without a slash behind them" if wrong else ""
@@ -113,7 +120,8 @@ _SECONDS = "a number of seconds above 0"
 _SECONDS_OR_OFF = "a number of seconds, 0 for never"
 _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
 _ORIGINS = (
-    "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', 'same-origin'"
+    "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', "
+    "'same-origin', 'null', 'file://'"
 )
 
 
@@ -255,8 +263,10 @@ class Settings(_Checked):
         base_url: Address under which clients shall continue after ``/info``, such as another host that holds their
             sessions. Default None: the one they asked.
         allowed_origins: Which pages may use the server: ``"*"`` (the default) any, ``"same-origin"``, or a list of
-            origins, which may hold patterns like ``https://*.example.com``. With anything but ``"*"`` the transports
-            that cannot prove an origin (jsonp, htmlfile, and all that need the iframe) are off.
+            origins, which may hold patterns like ``https://*.example.com``, ``"same-origin"``, and by name
+            ``"file://"`` and ``"null"``. ``"null"`` is the origin of every sandboxed frame: any site can make one, so a
+            session with that origin gets no cookies. With anything but ``"*"`` the transports that cannot prove an
+            origin (jsonp, htmlfile, and all that need the iframe) are off.
         jsessionid: Whether session URLs set the JSESSIONID cookie that load balancers use for stickiness: True (the
             default), False, a :class:`SessionCookie` with its attributes, or a callable that is given Tornado's request
             and returns the value of a Set-Cookie header, or True for the usual cookie, or False for none.

@@ -136,6 +136,24 @@ async def test_credentials_are_for_applications_with_an_origin_policy(
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
+@pytest.mark.parametrize(("origin", "cookies"), [("null", {}), ("file://", {"user": "me"})])
+async def test_a_page_that_may_be_any_sites_brings_no_credentials(
+    serve: Serve, connect: Connect, transport: str, origin: str, cookies: dict[str, str]
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["null", "file://"]})))
+    fields = (f"Origin: {origin}", "Cookie: user=me", "Authorization: Bearer token")
+    data = asking(transport, "/echo/000/abc", *fields)
+    if transport == "websocket":
+        data = request("GET", "/echo/000/abc/websocket", *HANDSHAKE, *fields)
+    client.write(data)
+    info = (await journal.connection()).info
+    assert info.cookies == cookies
+    assert info.get_header("Authorization") == ("Bearer token" if cookies else None)
+    assert info.get_header("Origin") == origin
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
 async def test_cookies_may_come_in_several_lines(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     asked = []

@@ -156,5 +156,31 @@ def test_any_other_host_is_not_the_same_origin() -> None:
         assert not same.allows(origin, host)
 
 
+@pytest.mark.parametrize("name", ["null", "file://"])
+def test_pages_without_an_origin_may_come_if_it_is_listed_by_its_name(name: str) -> None:
+    listed = policy("https://example.com", name)
+    for origin in (name, name.upper(), f" {name} ", "https://example.com"):
+        assert listed.allows(origin, HOST)
+    others = {"null", "file://"} - {name}
+    for origin in (*others, f"{name}, {name}", f"{name}/", f"{name}x", f"x{name}", f"https://{HOST}", "file", "//"):
+        assert not listed.allows(origin, HOST)
+
+
+@pytest.mark.parametrize("host", ["", "null", "file:", HOST])
+@pytest.mark.parametrize("allowed", ["same-origin", "https://*.example.com", "http://null", "file://host"])
+def test_nothing_else_lets_them_in(allowed: str, host: str) -> None:
+    for origin in ("null", "file://", "file:///"):
+        assert not policy(allowed).allows(origin, host)
+
+
+@pytest.mark.parametrize("origin", ["null", "NULL", " null"])
+def test_an_origin_that_any_site_can_have_brings_no_credentials(origin: str) -> None:
+    listed = policy("https://example.com", "file://", "null")
+    assert not listed.trusts_credentials(origin)
+    for trusted in ("https://example.com", "file://", ""):
+        assert listed.trusts_credentials(trusted)
+        assert not OriginPolicy(Settings()).trusts_credentials(trusted)
+
+
 def test_the_same_origin_is_nothing_special_where_it_is_not_listed() -> None:
     assert not policy("https://example.com").allows(f"https://{HOST}", HOST)

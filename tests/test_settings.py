@@ -51,7 +51,8 @@ NO_ORIGINS = (
         {"https://example.com": 1},
         iter(["https://example.com"]),
     ),
-    *(["*"], ["null"], [None], [b"https://example.com"], ["example.com"], ["//example.com"], ["https://"], [""]),
+    *(["NULL"], ["file:"], ["file:///"], ["file"], ["*", "null"]),
+    *(["*"], [None], [b"https://example.com"], ["example.com"], ["//example.com"], ["https://"], [""]),
     *(["https://example.com/"], ["https://example.com/path"], ["https://example.com?"], ["https://example.com#"]),
     *(
         ["https://user@example.com"],
@@ -86,6 +87,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         (
             *("*", "same-origin", (), ("same-origin",), ("https://example.com",), ("HTTP://LOCALHOST:3000",)),
             *(("https://*.example.com:8443", "same-origin"), ("http://[::1]:8080",), ("app://local",)),
+            *(("null",), ("file://",), ("null", "file://", "https://example.com")),
         ),
         (*NO_ORIGINS, None),
         "or a list of origins such as 'https://example.com'",

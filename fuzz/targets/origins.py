@@ -70,10 +70,12 @@ def parts(origin: str) -> Origin:
 def is_meant(name: str, origin: str, host: str) -> bool:
     """Tell whether an origin is one that a name in the settings means."""
     asking = parts(origin)
+    if name == "null":
+        return origin.strip().lower() == "null"
     if "://" not in origin:
         return False
     if name == "same-origin":
-        return asking == parts(f"{asking.scheme}://{host}")
+        return asking.host != "" and asking == parts(f"{asking.scheme}://{host}")
     wanted = parts(name)
     if wanted.host.startswith("*."):
         suffix = wanted.host[1:]

@@ -10,7 +10,7 @@ from email.utils import formatdate
 from ..session import Session
 from .exchange import Exchange, Headers, Service
 
-__all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "SessionEndpoint", "cache_headers"]
+__all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "SessionEndpoint", "cache_headers", "request_origin"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,8 @@ class Endpoint:
     def _is_welcome(self, exchange: Exchange) -> bool:
         if not self.server.origins.restricted:
             return True
-        # The websockets of before 2011 (versions 7 and 8) name the origin in a header of their own.
-        origin = exchange.header("Origin") or exchange.header("Sec-WebSocket-Origin")
-        return self.server.origins.allows(origin, exchange.header("Host"), exchange.header("Sec-Fetch-Site"))
+        host, fetch_site = exchange.header("Host"), exchange.header("Sec-Fetch-Site")
+        return self.server.origins.allows(request_origin(exchange), host, fetch_site)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Tell whether the request belongs to a session that has not heard its end yet."""
@@ -168,6 +167,12 @@ class SessionEndpoint(Endpoint):
     def lost(self, exchange: Exchange) -> None:
         """Answer where the session was in a process that is no more."""
         raise NotImplementedError
+
+
+def request_origin(exchange: Exchange) -> str:
+    """Return the origin of the page that makes a request, ``""`` if it names none."""
+    # The websockets of before 2011 (versions 7 and 8) name it in a header of their own.
+    return exchange.header("Origin") or exchange.header("Sec-WebSocket-Origin")
 
 
 def _cors_headers(exchange: Exchange) -> Headers:

@@ -49,7 +49,13 @@ async def test_a_raw_websocket_works(server: Any, connect: Connect) -> None:
 async def test_a_field_may_have_several_lines(server: Any, connect: Connect) -> None:
     client = await connect(server)
     base = f"/echo/000/{new_session()}"
-    twice = ("Accept-Encoding: gzip", "Accept-Encoding: br", FORM, "Content-Type: text/plain", "Origin: http://a.example")
+    twice = (
+        "Accept-Encoding: gzip",
+        "Accept-Encoding: br",
+        FORM,
+        "Content-Type: text/plain",
+        "Origin: http://a.example",
+    )
     assert (await client.ask("POST", f"{base}/xhr", *twice, body=b"")).body == b"o\n"
     assert (await client.ask("POST", f"{base}/xhr_send", *twice, body=b'["x"]')).status == 204
     assert (await client.ask("POST", f"{base}/xhr", *twice, body=b"")).body == b'a["x"]\n'

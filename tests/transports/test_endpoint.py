@@ -377,6 +377,11 @@ async def test_a_foreign_origin_is_refused_everywhere(
         (["https://*.example.com"], "https://evil.example/.example.com", 403),
         (["https://*.example.com", "same-origin"], "http://localhost", 200),
         (["http://a.example", "https://b.example"], "https://b.example", 200),
+        (["null"], "null", 200),
+        (["null"], "file://", 403),
+        (["file://"], "file://", 200),
+        (["file://"], "null", 403),
+        (["null", "file://"], "https://example.com", 403),
     ],
 )
 async def test_the_policy_decides_by_the_origin(
