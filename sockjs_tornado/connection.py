@@ -63,12 +63,13 @@ class ConnectionInfo:
         headers: Selected header fields, found by their name in any case: origin, referer, user-agent, accept-language,
             host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``; authorization as well where an
             origin list is configured.
+        subprotocol: What ``select_subprotocol`` returned for a websocket; None if no subprotocol is used.
         cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
             page may open a session with the visitor's cookies. Both are left out if the request's origin is ``null``,
             which any site can bring about.
     """
 
-    __slots__ = ("_cookies", "headers", "ip", "path", "port", "prefix", "transport", "uri")
+    __slots__ = ("_cookies", "headers", "ip", "path", "port", "prefix", "subprotocol", "transport", "uri")
 
     #: Header fields that are passed on, beside those starting with ``x-forwarded-``.
     SAFE_HEADERS = frozenset(
@@ -102,6 +103,7 @@ class ConnectionInfo:
         self.path = uri.partition("?")[0]
         self.prefix = prefix
         self.transport = transport
+        self.subprotocol: str | None = None
         self.headers = Headers(headers)
         self._cookies = cookies
 
@@ -175,6 +177,22 @@ class SockJSConnection:
 
     def __init__(self, session: "Session") -> None:
         self.session = session
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Return the subprotocol to use of those that a websocket client offers, or None, the default, for none.
+
+        Called before ``on_open``, for a websocket or raw websocket whose client offers some (RFC 6455, section 1.9);
+        sockjs-client never does. ``self.session.conn_info`` describes the request, and the result is in
+        ``info.subprotocol``. If a browser offers some and gets none, it ends the connection. This is no ``async def``.
+
+        Args:
+            subprotocols: What the client offers, the one it likes best first.
+
+        Returns:
+            One of them, or None. Anything else, or an exception, is logged, and the client gets status 500;
+            ``tornado.web.HTTPError`` refuses it with another status and without an entry in the log.
+        """
+        return None
 
     def on_open(self, info: ConnectionInfo) -> Awaitable[bool | None] | bool | None:
         """Hear of a new client, before its first message.

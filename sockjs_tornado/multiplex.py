@@ -8,6 +8,9 @@ Each message is ``type,channel,payload``: the page sends ``sub,news`` to open a 
     router = SockJSRouter(MultiplexConnection.get(news=News, chat=Chat), "/multiplex")
 
 In the page: ``new WebSocketMultiplex(new SockJS("/multiplex")).channel("news")``.
+
+The subprotocol of a websocket is selected by the carrier: override ``select_subprotocol`` in a subclass of
+:class:`MultiplexConnection`. Channels are not asked; they find the result in ``info.subprotocol``.
 """
 
 import asyncio

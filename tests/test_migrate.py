@@ -55,6 +55,24 @@ async def test_a_raw_websocket_carries_bytes(serve: Serve, connect: Connect, han
     assert await within(handler.heard.get()) == "closed"
 
 
+async def test_a_subprotocol_is_selected_as_tornado_s_handlers_do(
+    serve: Serve, connect: Connect, handler: type[Handler]
+) -> None:
+    class Choosing(handler):  # type: ignore[misc, valid-type]
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            self.heard.put_nowait(self.request.get_argument("room"))
+            return subprotocols[-1]
+
+        def open(self) -> None:
+            self.heard.put_nowait(self.selected_subprotocol)
+
+    server = await serve(SockJSRouter(Choosing, "/chat"))
+    fields = ["Sec-WebSocket-Protocol: v11.stomp, v12.stomp"]
+    websocket = await WebSocket.open(await connect(server), "/chat/websocket?room=7", *fields)
+    assert websocket.response["Sec-WebSocket-Protocol"] == "v12.stomp"
+    assert [await within(handler.heard.get()) for _ in range(2)] == ["7", "v12.stomp"]
+
+
 @each_transport
 @pytest.mark.parametrize("wait", [False, True])
 async def test_open_may_reject(serve: Serve, join: Join, handler: type[Handler], transport: str, wait: bool) -> None:

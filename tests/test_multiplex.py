@@ -61,6 +61,24 @@ async def test_a_channel_is_opened_used_and_closed(enter: Enter, transport: str)
     assert connection.is_closed
 
 
+async def test_the_carrier_selects_the_subprotocol_of_its_channels(serve: Serve, connect: Connect) -> None:
+    class Carrier(MultiplexConnection):
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            return subprotocols[0]
+
+    class News(Noted):
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            raise AssertionError("a channel is asked")
+
+    news = Journal(News)
+    server = await serve(SockJSRouter(Carrier.get(news=news), "/chat"))
+    fields = ["Sec-WebSocket-Protocol: v12.stomp, v11.stomp"]
+    websocket = await WebSocket.open(await connect(server), "/chat/websocket", *fields)
+    assert websocket.response["Sec-WebSocket-Protocol"] == "v12.stomp"
+    websocket.write(frame(TEXT, "sub,news"))
+    assert (await news.connection()).info.subprotocol == "v12.stomp"
+
+
 @each_transport
 @pytest.mark.parametrize("payload", ["", ",", "a,b,,c", "line\nline,\r\n", "sub,news", "ключ \u2028 😀", '{"a":[1,2]}'])
 async def test_a_payload_may_be_any_text(enter: Enter, transport: str, payload: str) -> None:

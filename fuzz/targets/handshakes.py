@@ -1,4 +1,4 @@
-"""The opening handshake of a websocket, and what is agreed on compression."""
+"""The opening handshake of a websocket, and what is agreed on compression and subprotocols."""
 
 import base64
 import binascii
@@ -7,28 +7,31 @@ import re
 
 from sockjs_tornado.exceptions import HandshakeError
 from sockjs_tornado.wire.deflate import Deflater, Parameters, RawInflater, negotiate
-from sockjs_tornado.wire.handshake import accept_handshake
+from sockjs_tornado.wire.handshake import MAX_SUBPROTOCOL, accept_handshake, offered_subprotocols
 
 from ..target import lines
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+# RFC 9110, section 5.6.2.
+TOKEN = re.compile(r"[!#-'*+.^-z|~0-9A-Z-]+")
 MESSAGE = b"Hello, hello, hello! " * 20
 
 
 class Target:
-    """``accept_handshake`` and ``negotiate``, given any header values, a line each: Upgrade, Connection,
-    Sec-WebSocket-Version, Sec-WebSocket-Key, Sec-WebSocket-Extensions.
+    """``accept_handshake``, ``negotiate`` and ``offered_subprotocols``, given any header values, a line each: Upgrade,
+    Connection, Sec-WebSocket-Version, Sec-WebSocket-Key, Sec-WebSocket-Extensions, Sec-WebSocket-Protocol.
 
     - A handshake is accepted exactly where RFC 6455, section 4.2.1, does it; any other is a HandshakeError with 400 or
       426. The answer's Sec-WebSocket-Accept is right, and no header field can be injected.
     - ``negotiate`` returns None or an agreement that the client offered: no window that it did not name. The answer,
       read as an offer, gives the same agreement, and what the server compresses is what a client inflates.
+    - ``offered_subprotocols`` returns names that may stand in the answer, each of them once, or raises HandshakeError.
     """
 
     def __call__(self, data: bytes) -> None:
         """Judge one handshake."""
-        upgrade, connection, version, key, extensions = lines(data, 5)
+        upgrade, connection, version, key, extensions, subprotocols = lines(data, 6)
         try:
             fields = accept_handshake(upgrade, connection, version, key)
         except HandshakeError as error:
@@ -41,6 +44,14 @@ class Target:
             digest = hashlib.sha1(key.strip().encode() + GUID).digest()
             assert dict(fields)["Sec-WebSocket-Accept"] == base64.b64encode(digest).decode()
         assert all(PRINTABLE.fullmatch(text) for field in fields for text in field)
+        try:
+            offered = offered_subprotocols(subprotocols)
+        except HandshakeError as error:
+            assert error.status == 400
+        else:
+            assert len(set(offered)) == len(offered)
+            assert all(len(name) <= MAX_SUBPROTOCOL and TOKEN.fullmatch(name) for name in offered)
+            assert re.sub(r"[\s,]+", ",", subprotocols).strip(",") == ",".join(offered)
         for takeover in (False, True):
             parameters = negotiate(extensions, context_takeover=takeover)
             if parameters is not None:

@@ -11,7 +11,7 @@ from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
-from ..wire.handshake import accept_handshake
+from ..wire.handshake import accept_handshake, offered_subprotocols
 from ..wire.sockets import acknowledged, unacknowledged
 from ..wire.stream import response_head
 from ..wire.websocket import (
@@ -341,6 +341,24 @@ class RawWebSocketReceiver(WebSocketReceiver):
         self._say_goodbye(code, reason)
 
 
+def _select_subprotocol(session: Session, offered: list[str]) -> str | None:
+    """Return what the application's connection selects of the subprotocols that the client offers.
+
+    Raises:
+        ValueError: The client did not offer it (RFC 6455, section 4.2.2, step 5): it would end the connection.
+    """
+    # The connection may be any object that the application makes.
+    select = getattr(session.conn, "select_subprotocol", None)
+    selected = select(offered[:]) if select is not None else None
+    if selected is None:
+        return None
+    if isinstance(selected, str) and selected in offered:
+        # The text that was offered: an equal value may be the member of an enumeration, which is written differently.
+        return offered[offered.index(selected)]
+    # The offer is not logged: some clients put a token there.
+    raise ValueError(f"select_subprotocol returned {selected!r:.100}, expected one that the client offered, or None")
+
+
 class WebSocket(Endpoint):
     """``GET …/websocket``: any number of sessions under one session id, each ending with its connection."""
 
@@ -369,6 +387,7 @@ class WebSocket(Endpoint):
                 exchange.header("Sec-WebSocket-Version"),
                 exchange.header("Sec-WebSocket-Key"),
             )
+            offered = offered_subprotocols(exchange.header("Sec-WebSocket-Protocol"))
         except HandshakeError as error:
             exchange.respond(error.status, [PLAIN_TEXT, *error.headers], f"{error.reason}\n".encode())
             return None
@@ -383,6 +402,16 @@ class WebSocket(Endpoint):
                 fields.append(("Sec-WebSocket-Extensions", parameters.response))
         headers = self.headers(exchange, *fields)
         session = self.server.create_session(None, False, exchange.info(self.name, self.suffix))
+        if offered:
+            try:
+                subprotocol = _select_subprotocol(session, offered)
+            except BaseException:
+                # Before on_open, so that there is no on_close either.
+                session.close()
+                raise
+            if subprotocol is not None:
+                session.conn_info.subprotocol = subprotocol
+                headers.append(("Sec-WebSocket-Protocol", subprotocol))
         receiver = self.receiver(self.server, headers, parameters, self._framing(parameters), session)
         return exchange.take_over(101, receiver)
 

@@ -3,10 +3,17 @@
 import base64
 import binascii
 import hashlib
+import re
 
 from ..exceptions import HandshakeError
 
-__all__ = ["accept_handshake"]
+__all__ = ["MAX_SUBPROTOCOL", "accept_handshake", "offered_subprotocols"]
+
+#: Characters that the name of a subprotocol may have: one is kept for as long as its connection lives.
+MAX_SUBPROTOCOL = 256
+
+# RFC 9110, section 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # 7 and 8 are the drafts of browsers from 2011, the same on the wire after the handshake.
@@ -46,3 +53,23 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Accept", base64.b64encode(digest).decode()),
     ]
+
+
+def offered_subprotocols(value: str) -> list[str]:
+    """Return the subprotocols that a client offers, the one it likes best first (RFC 6455, section 11.3.4).
+
+    Args:
+        value: Sec-WebSocket-Protocol; ``""``, as for a missing header, offers none.
+
+    Raises:
+        HandshakeError: 400, if an element is no token, is longer than :data:`MAX_SUBPROTOCOL`, or comes twice.
+    """
+    if not value:
+        return []
+    # A list may have empty elements (RFC 9110, section 5.6.1.2).
+    offered = [element for element in (part.strip(" \t") for part in value.split(",")) if element]
+    if len(set(offered)) < len(offered) or not all(
+        len(name) <= MAX_SUBPROTOCOL and _TOKEN.fullmatch(name) for name in offered
+    ):
+        raise HandshakeError(400, "Invalid Sec-WebSocket-Protocol.")
+    return offered

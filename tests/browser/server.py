@@ -37,6 +37,13 @@ class Talk(Echo):
             self.close(*GOODBYES[message])
 
 
+class Stomp(Echo):
+    """Speaks two subprotocols."""
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return next((name for name in subprotocols if name in ("v11.stomp", "v12.stomp")), None)
+
+
 class Departures:
     """Who has left: how often the end of each client was heard, by the name that it gave."""
 
@@ -90,6 +97,9 @@ async def main() -> None:
         SockJSRouter(Talk, "/idle", brief),
         SockJSRouter(Leave, "/leave", brief),
         SockJSRouter(Echo, "/blocked", brief),
+        SockJSRouter(Stomp, "/stomp"),
+        SockJSRouter(Echo, "/opaque", {"allowed_origins": ["null", "file://"]}),
+        SockJSRouter(Echo, "/listed", {"allowed_origins": ["https://example.com"]}),
     ]
     specs = [
         URLSpec(r"/blocked/[^/]+/[^/]+/websocket", Blocked),

@@ -1,15 +1,17 @@
 """websocket and the raw websocket: handshake, frames, ends, liveness and compression."""
 
 import asyncio
+import enum
 import json
 import socket
 import zlib
 from typing import Any
 
 import pytest
+import websockets
 import wsproto
 import wsproto.events as events
-from application import Echo, Journal, Noted, Serve, congest
+from application import Echo, Journal, LogWatch, Noted, Serve, congest
 from client import (
     BINARY,
     CLOSE,
@@ -31,6 +33,7 @@ from client import (
     unframe,
     within,
 )
+from tornado.web import HTTPError
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 
@@ -164,6 +167,209 @@ async def test_a_websocket_may_follow_other_requests_on_its_connection(
     await client.ask("GET", "/echo")
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
     await opened(client, target)
+
+
+# Subprotocols.
+
+
+class Choosing(Noted):
+    """Speaks a few subprotocols, in its own order."""
+
+    speaks = ("v12.stomp", "v11.stomp", "wamp")
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        self.offered = list(subprotocols)
+        subprotocols.clear()
+        return next((name for name in self.speaks if name in self.offered), None)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("lines", "offered", "selected"),
+    [
+        (["v12.stomp"], ["v12.stomp"], "v12.stomp"),
+        (["v10.stomp, v11.stomp,v12.stomp"], ["v10.stomp", "v11.stomp", "v12.stomp"], "v12.stomp"),
+        (["wamp", "v11.stomp, x"], ["wamp", "v11.stomp", "x"], "v11.stomp"),
+        ([",wamp,,\t,"], ["wamp"], "wamp"),
+        (["V12.STOMP"], ["V12.STOMP"], None),
+        (["x" * 256], ["x" * 256], None),
+        (["!#$%&'*+-.^_`|~"], ["!#$%&'*+-.^_`|~"], None),
+    ],
+    ids=str,
+)
+async def test_the_application_selects_a_subprotocol(
+    serve: Serve, connect: Connect, target: str, lines: list[str], offered: list[str], selected: str | None
+) -> None:
+    journal = Journal(Choosing)
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, target, *(f"Sec-WebSocket-Protocol: {line}" for line in lines))
+    assert websocket.response.all("Sec-WebSocket-Protocol") == ([selected] if selected else [])
+    connection: Any = await journal.connection()
+    assert connection.offered == offered
+    assert connection.info.subprotocol == connection.session.conn_info.subprotocol == selected
+
+
+@BOTH
+@pytest.mark.parametrize("lines", [[], [""], [" , ,"]], ids=str)
+async def test_who_offers_no_subprotocol_is_not_asked(
+    serve: Serve, connect: Connect, target: str, lines: list[str]
+) -> None:
+    journal = Journal(Choosing)
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, target, *(f"Sec-WebSocket-Protocol: {line}" for line in lines))
+    assert "Sec-WebSocket-Protocol" not in websocket.response
+    connection = await journal.connection()
+    assert not hasattr(connection, "offered")
+    assert connection.info.subprotocol is None
+
+
+class Bare:
+    """A connection that has nothing but what every session calls."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def on_open(self, info: Any) -> None:
+        self.session.send(f"{info.subprotocol}")
+
+    def on_message(self, message: str) -> None:
+        pass
+
+    def on_close(self) -> None:
+        pass
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [Echo, Bare])
+async def test_a_connection_that_knows_of_no_subprotocol_uses_none(
+    serve: Serve, connect: Connect, target: str, kind: Any
+) -> None:
+    client = await connect(await serve(SockJSRouter(kind, "/echo")))
+    websocket = await opened(client, target, "Sec-WebSocket-Protocol: v12.stomp")
+    assert "Sec-WebSocket-Protocol" not in websocket.response
+    if kind is Bare:
+        assert await websocket.text() == ("None" if target == RAW else 'a["None"]')
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["v12.stomp, v12.stomp"],
+        ["v12.stomp", "v12.stomp"],
+        ["v12 stomp"],
+        ["v12/stomp"],
+        ['"v12.stomp"'],
+        ["v12.stomp; q=1"],
+        ["v12=stomp"],
+        ["st\xf6mp"],
+        ["x" * 257],
+    ],
+    ids=lambda lines: str(lines)[:30],
+)
+async def test_what_offers_no_subprotocols_is_refused(
+    serve: Serve, connect: Connect, target: str, lines: list[str]
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    fields = [f"Sec-WebSocket-Protocol: {line}" for line in lines]
+    response = await client.ask("GET", target, *HANDSHAKE, *fields)
+    assert (response.status, response.text) == (400, "Invalid Sec-WebSocket-Protocol.\n")
+    assert len(router.container) == 0
+    await opened(client, target)
+
+
+@BOTH
+@pytest.mark.parametrize("selected", ["v11.stomp", "", "V12.STOMP", "x\r\nX-Evil: 1", b"v12.stomp", True])
+async def test_a_subprotocol_that_was_not_offered_is_an_error_of_the_application(
+    serve: Serve, connect: Connect, logged: LogWatch, target: str, selected: Any
+) -> None:
+    class Wrong(Noted):
+        def select_subprotocol(self, subprotocols: list[str]) -> Any:
+            return selected
+
+    journal = Journal(Wrong)
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    client.write(request("GET", target, *HANDSHAKE, "Sec-WebSocket-Protocol: v12.stomp, secret"))
+    response = await client.response()
+    assert (response.status, response.body) == (500, b"")
+    record = logged.take("Uncaught exception")
+    assert record.exc_info
+    assert f"select_subprotocol returned {selected!r}, expected" in str(record.exc_info[1])
+    assert "secret" not in str(record.exc_info[1])
+    assert len(router.container) == 0
+    assert journal.opened.empty()
+
+
+@BOTH
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError(), 500), (HTTPError(403), 403)], ids=repr)
+async def test_a_client_is_refused_if_the_selection_raises(
+    serve: Serve, connect: Connect, logged: LogWatch, target: str, error: Exception, status: int
+) -> None:
+    class Faulty(Noted):
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            raise error
+
+    journal = Journal(Faulty)
+    router = SockJSRouter(journal, "/echo", {"max_unopened_sessions": 1})
+    server = await serve(router)
+    for _ in range(3):
+        client = await connect(server)
+        client.write(request("GET", target, *HANDSHAKE, "Sec-WebSocket-Protocol: v12.stomp"))
+        response = await client.response()
+        assert (response.status, response.body) == (status, b"")
+        if status == 500:
+            logged.take("Uncaught exception")
+        assert len(router.container) == 0
+    # Of what was refused, nothing is left that would count.
+    await opened(await connect(server), target)
+    assert (await journal.connection()).closes == []
+
+
+@BOTH
+async def test_a_client_may_be_closed_while_its_subprotocol_is_selected(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    class Closing(Noted):
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            self.close(4001, "not you")
+            return subprotocols[0]
+
+    router = SockJSRouter(Journal(Closing), "/echo")
+    websocket = await WebSocket.open(await connect(await serve(router)), target, "Sec-WebSocket-Protocol: v12.stomp")
+    if target == RAW:
+        assert await websocket.closed() == (4001, "not you")
+    else:
+        assert await websocket.text() == 'c[4001,"not you"]'
+        assert (await websocket.closed())[0] == 1000
+    assert len(router.container) == 0
+
+
+@BOTH
+async def test_the_member_of_an_enumeration_is_written_as_its_value(
+    serve: Serve, connect: Connect, target: str
+) -> None:
+    class Stomp(str, enum.Enum):  # noqa: UP042 - of a StrEnum the text is the value anyway
+        V12 = "v12.stomp"
+
+    class Choosing(Noted):
+        def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+            return Stomp.V12
+
+    journal = Journal(Choosing)
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    websocket = await opened(client, target, "Sec-WebSocket-Protocol: v12.stomp")
+    assert websocket.response["Sec-WebSocket-Protocol"] == "v12.stomp"
+    assert type((await journal.connection()).info.subprotocol) is str
+
+
+@BOTH
+async def test_another_implementation_agrees_on_a_subprotocol(serve: Serve, target: str) -> None:
+    server = await serve(SockJSRouter(Journal(Choosing), "/echo"))
+    offers: Any = ["v10.stomp", "v11.stomp"]
+    async with websockets.connect(f"ws://127.0.0.1:{server.port}{target}", subprotocols=offers, proxy=None) as client:
+        assert client.subprotocol == "v11.stomp"
 
 
 # What arrives with the handshake.
