@@ -12,6 +12,7 @@ from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 from .exceptions import PayloadError
+from .payloads import decode_strings
 
 __all__ = [
     "HEARTBEAT",
@@ -26,8 +27,6 @@ __all__ = [
     "check_close_code",
     "close_frame",
     "decode_frame",
-    "decode_payload",
-    "decode_websocket_payload",
     "encode_message",
     "is_close_code",
     "messages_frame",
@@ -114,23 +113,17 @@ def _encode_in_python(messages: Sequence[str]) -> str:
     return f"[{','.join(map(encode_basestring, messages))}]"
 
 
-def _decode_in_python(text: str) -> list[str]:
-    return _strings(_decode_json(text))
-
-
-# Nearly all that is encoded and decoded is arrays of ordinary strings. These two take nothing else, and what they
-# refuse is looked at again, more slowly. msgspec (the extra `fast`) has both in C.
+# Nearly all that is encoded is arrays of ordinary strings. The fast encoder takes nothing else, and what it refuses is
+# looked at again, more slowly. msgspec (the extra `fast`) has it in C.
 _encode_strings: Callable[[Sequence[str]], str]
-_decode_strings: Callable[[str], list[str]]
 try:
     import msgspec
 except ImportError:
-    _encode_strings, _decode_strings = _encode_in_python, _decode_in_python
-    _REFUSALS: tuple[type[Exception], ...] = (TypeError, PayloadError)
+    _encode_strings = _encode_in_python
+    _REFUSALS: tuple[type[Exception], ...] = (TypeError,)
 else:
     _encode = msgspec.json.Encoder().encode
     _encode_strings = lambda messages: _encode(messages).decode()  # noqa: E731
-    _decode_strings = msgspec.json.Decoder(list[str]).decode
     _REFUSALS = (TypeError, UnicodeEncodeError, msgspec.MsgspecError)
 
 
@@ -188,35 +181,6 @@ def close_frame(code: int, reason: str) -> str:
     return f"c[{code:d},{quote(reason)}]"
 
 
-def decode_payload(text: str) -> list[str]:
-    """Decode what a client posts: a JSON array of strings.
-
-    Any JSON escape is accepted, lone surrogates included; ``[]`` is no message.
-
-    Raises:
-        PayloadError: The payload is empty, is not JSON, or is not an array of strings. The text is the protocol's.
-    """
-    try:
-        return _decode_strings(text)
-    except _REFUSALS:
-        return _strings(_decode_json(text))
-
-
-def decode_websocket_payload(text: str) -> list[str]:
-    """Decode one websocket message: an array of strings or one bare string; an empty message is none.
-
-    Raises:
-        PayloadError: As :func:`decode_payload`.
-    """
-    try:
-        return _decode_strings(text)
-    except _REFUSALS:
-        if not text:
-            return []
-        payload = _decode_json(text)
-        return [payload] if type(payload) is str else _strings(payload)
-
-
 def decode_frame(text: str) -> Frame:
     """Decode what a server sends: ``o``, ``h``, ``a[...]`` or ``c[code,"reason"]``.
 
@@ -225,15 +189,12 @@ def decode_frame(text: str) -> Frame:
     """
     kind, body = text[:1], text[1:]
     if kind == "a":
-        messages: list[Any]
-        try:
-            messages = _decode_strings(body)
-        except _REFUSALS:
-            array = _decode_json(body)
-            if type(array) is not list:
-                raise PayloadError("Broken JSON encoding.") from None
-            messages = array
-        return Frame("a", messages)
+        # A server may send any JSON values.
+        messages: Any = decode_strings(body)
+        if messages is None:
+            messages = _decode_json(body)
+        if type(messages) is list:
+            return Frame("a", messages)
     if kind == "c":
         match _decode_json(body):
             case [int(code), str(reason)] if type(code) is int:
@@ -241,16 +202,6 @@ def decode_frame(text: str) -> Frame:
     elif kind in (OPEN, HEARTBEAT) and not body:
         return Frame(kind)
     raise PayloadError("Broken framing.")
-
-
-def _strings(payload: object) -> list[str]:
-    if type(payload) is list:
-        for message in payload:
-            if type(message) is not str:
-                break
-        else:
-            return payload
-    raise PayloadError("Broken JSON encoding.")
 
 
 def _decode_json(text: str) -> object:

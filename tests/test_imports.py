@@ -38,7 +38,7 @@ EFFECTS = {
 }
 
 TRANSPORTS = Allowed(
-    "transports.* _speedups connection exceptions origins ports protocol session settings stats wire.*"
+    "transports.* _speedups connection exceptions origins payloads ports protocol session settings stats wire.*"
 )
 
 #: The table. A module that is not in it has no room in the house.
@@ -46,7 +46,8 @@ ALLOWED = {
     "": Allowed("connection exceptions protocol router session settings"),
     "exceptions": Allowed(),
     # Where it is installed.
-    "protocol": Allowed("exceptions", outside="msgspec"),
+    "payloads": Allowed("exceptions", outside="msgspec"),
+    "protocol": Allowed("exceptions payloads", outside="msgspec"),
     "settings": Allowed("exceptions"),
     "origins": Allowed("settings"),
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),

@@ -19,8 +19,6 @@ from sockjs_tornado.protocol import (
     check_close_code,
     close_frame,
     decode_frame,
-    decode_payload,
-    decode_websocket_payload,
     is_close_code,
     messages_frame,
     quote,
@@ -176,99 +174,6 @@ def test_the_servers_own_close_codes() -> None:
         "SLOW_CONSUMER": 3008,
         "TOO_FAST": 3013,
     }
-
-
-# What the client writes.
-
-#: Payloads that are right everywhere.
-PAYLOADS = [
-    ("[]", []),
-    ('[""]', [""]),
-    ('["x"]', ["x"]),
-    ('["x","y"]', ["x", "y"]),
-    (' [ "x" ,\t"y"\r\n] \n', ["x", "y"]),
-    ('["\\u0041\\n\\/\\\\\\""]', ['A\n/\\"']),
-    ('["\\uD83D\\uDE00"]', ["\U0001f600"]),
-    ('["\\ud83d","\\uDE00x"]', ["\ud83d", "\ude00x"]),
-    ('["\\u0000\x7f\u2028\ufeff"]', ["\0\x7f\u2028\ufeff"]),
-    ('["ключ \U0001f600"]', ["ключ \U0001f600"]),
-    ('["[\\"x\\"]"]', ['["x"]']),
-]
-#: Payloads that are wrong everywhere.
-BROKEN = [
-    *('["x"', '["x]', "[x]", "['x']", '["x",]', '[,"x"]', '["x" "y"]', '["x"]y', '["x"]["y"]', "]", "[", "x", "\\"),
-    *("null", "true", "false", "5", "-1.5", "1e999", "NaN", "-Infinity", "{}", '{"0":"x"}', '{"x":["y"]}'),
-    *("[null]", "[true]", "[5]", "[1e999]", "[NaN]", "[[]]", '[["x"]]', "[{}]", '["x",5]', '[5,"x"]', '["x",null]'),
-    *('["\n"]', '["\0"]', '["\x1f"]', '["\\x41"]', '["\\u004"]', '["\\u00g1"]', '["\\"]', '\0["x"]', '["x"]\0', "\0"),
-    *('\ufeff["x"]', '\u00a0["x"]', '["x"]\u2028', '\v["x"]', '\f["x"]', '"x', '"x"y', '"x""y"', '"\n"'),
-    *("9" * 5000, f"[{'9' * 5000}]", f"-{'9' * 5000}.5e{'9' * 5000}"),
-    *("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"x":' * 100_000, '[{"x":' * 50_000, '["x",' * 100_000),
-    " " * 100_000 + "[" * 100_000,
-]
-
-
-@pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
-def test_a_payload_is_an_array_of_strings(decode: Any) -> None:
-    for text, messages in PAYLOADS:
-        assert decode(text) == messages
-
-
-@pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
-def test_anything_else_is_refused_in_the_protocols_words(decode: Any) -> None:
-    for text in BROKEN:
-        with pytest.raises(PayloadError, match=r"^Broken JSON encoding\.$"):
-            decode(text)
-
-
-@pytest.mark.parametrize("text", ["", " ", "\t\r\n "])
-def test_a_post_must_have_a_payload(text: str) -> None:
-    with pytest.raises(PayloadError, match=r"^Payload expected\.$"):
-        decode_payload(text)
-
-
-@pytest.mark.parametrize("text", ['"x"', '""', ' "x" '])
-def test_a_post_is_no_bare_string(text: str) -> None:
-    with pytest.raises(PayloadError, match=r"^Broken JSON encoding\.$"):
-        decode_payload(text)
-
-
-def test_an_empty_websocket_message_is_no_message() -> None:
-    assert decode_websocket_payload("") == []
-
-
-def test_a_websocket_message_of_white_space_is_refused() -> None:
-    with pytest.raises(PayloadError, match=r"^Payload expected\.$"):
-        decode_websocket_payload(" ")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [('"x"', "x"), ('""', ""), (' "x"\n', "x"), ('"\\ud800"', "\ud800"), ('"[\\"x\\"]"', '["x"]')]
-)
-def test_a_websocket_message_may_be_one_bare_string(text: str, message: str) -> None:
-    assert decode_websocket_payload(text) == [message]
-
-
-SPACE = st.text(" \t\r\n", max_size=3)
-
-
-@given(st.lists(TEXT), st.booleans(), SPACE, SPACE)
-@properties
-def test_any_messages_survive_their_payload(messages: list[str], ascii_only: bool, before: str, behind: str) -> None:
-    text = before + json.dumps(messages, ensure_ascii=ascii_only) + behind
-    for decode in (decode_payload, decode_websocket_payload):
-        assert utf16(decode(text)) == utf16(messages)
-
-
-@given(st.one_of(TEXT, st.text('[]{},:"\\ux0 \n'), st.recursive(st.none() | st.text(), st.lists).map(json.dumps)))
-@properties
-def test_a_payload_is_messages_or_an_error_and_nothing_else(text: str) -> None:
-    for decode in (decode_payload, decode_websocket_payload):
-        try:
-            messages = decode(text)
-        except PayloadError:
-            continue
-        assert all(type(message) is str for message in messages)
-        assert text == "" or json.loads(text) in (messages, *messages)
 
 
 # A message to many.

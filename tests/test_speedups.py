@@ -16,9 +16,10 @@ from client import BINARY, CLOSE, PING, PONG, TEXT, closing, frame
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sockjs_tornado import _speedups, protocol
+from sockjs_tornado import _speedups, payloads, protocol
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.protocol import JSONValue, decode_payload, decode_websocket_payload, messages_frame
+from sockjs_tornado.payloads import decode_payload, decode_websocket_payload
+from sockjs_tornado.protocol import JSONValue, messages_frame
 from sockjs_tornado.transports import websocket
 from sockjs_tornado.wire import connection
 from sockjs_tornado.wire import websocket as wire
@@ -48,7 +49,7 @@ def test_they_are_in_use() -> None:
     assert websocket.read_messages is _speedups.read_messages
     assert websocket.write_messages is _speedups.write_messages
     assert connection.write_gathered is _speedups.write_gathered
-    assert protocol._decode_strings is not protocol._decode_in_python
+    assert payloads._decode_fast is not payloads._decode_in_python
 
 
 class TestWriteMessages:
@@ -200,7 +201,7 @@ def check_reading(stream: bytes, limit: int = 1_000_000) -> int:
     expected = []
     for event in parser.feed(stream[:end]):
         assert isinstance(event, str)
-        expected += decode_websocket_payload(event)
+        expected += decode_websocket_payload(event, 1_000_000)
     assert messages == expected
     assert parser.is_between, "it has stopped within a frame"
     # It stops for good: what comes in two reads is the same.
@@ -222,7 +223,7 @@ arrays = st.builds(
     st.sampled_from(["", "", "", "", ",", "]", "x", '"']),
 )
 ordinary = st.lists(texts, min_size=1, max_size=4).map(lambda items: f"[{','.join(map(encode_basestring, items))}]")
-payloads = st.one_of(
+payload_bytes = st.one_of(
     ordinary.map(str.encode),
     ordinary.map(str.encode),
     arrays.map(lambda text: text.encode("utf-8", "surrogatepass")),
@@ -233,19 +234,19 @@ payloads = st.one_of(
 )
 masks = st.binary(min_size=4, max_size=4)
 frames = st.one_of(
-    st.builds(frame, st.just(TEXT), payloads, mask=masks),
-    st.builds(frame, st.just(TEXT), payloads, mask=masks),
-    st.builds(frame, st.just(TEXT), payloads, mask=masks),
+    st.builds(frame, st.just(TEXT), payload_bytes, mask=masks),
+    st.builds(frame, st.just(TEXT), payload_bytes, mask=masks),
+    st.builds(frame, st.just(TEXT), payload_bytes, mask=masks),
     st.builds(
         frame,
         st.sampled_from([0, TEXT, BINARY, CLOSE, PING, PONG, 3]),
-        payloads,
+        payload_bytes,
         fin=st.booleans(),
         rsv=st.sampled_from([0, 0, 4, 1]),
         mask=masks | st.none(),
     ),
     # A length that is not the shortest.
-    payloads.map(lambda data: b"\x81\xfe" + len(data).to_bytes(2, "big") + b"\0\0\0\0" + data),
+    payload_bytes.map(lambda data: b"\x81\xfe" + len(data).to_bytes(2, "big") + b"\0\0\0\0" + data),
     st.binary(max_size=12),
 )
 
@@ -268,7 +269,7 @@ class TestReadMessages:
         expected = [item for text in plain for item in json.loads(text)]
         assert read(stream) == (len(stream), expected)
 
-    @given(st.one_of(payloads, st.text(st.sampled_from('[]",\\/ \tnu0x\0ä')).map(str.encode)))
+    @given(st.one_of(payload_bytes, st.text(st.sampled_from('[]",\\/ \tnu0x\0ä')).map(str.encode)))
     def test_any_payload_is_read_alike_or_left_alone(self, payload: bytes) -> None:
         check_reading(frame(TEXT, '["a","b"]') + frame(TEXT, payload) + frame(TEXT, '["c"]'))
 
@@ -643,7 +644,7 @@ class TestWriteGathered:
 def outcome(text: str) -> Any:
     """Return the messages of a payload, or the error."""
     try:
-        return decode_payload(text)
+        return decode_payload(text, 1_000_000)
     except PayloadError as error:
         return str(error)
 
@@ -655,8 +656,9 @@ class TestMsgspec:
     def check(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         fast = outcome(text)
         with monkeypatch.context() as patch:
-            patch.setattr(protocol, "_decode_strings", protocol._decode_in_python)
-            patch.setattr(protocol, "_REFUSALS", (PayloadError,))
+            patch.setattr(payloads, "_decode_fast", payloads._decode_in_python)
+            patch.setattr(payloads, "_REFUSALS", (ValueError, PayloadError, RecursionError))
+            patch.setattr(payloads, "_IS_STRICT", False)
             assert outcome(text) == fast
 
     @given(st.recursive(any_texts | st.none() | st.integers() | st.floats(), st.lists), st.booleans())

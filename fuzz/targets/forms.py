@@ -7,7 +7,10 @@ from urllib.parse import unquote_to_bytes, urlencode
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.transports import jsonp
 from sockjs_tornado.transports.jsonp import JsonpSend, page_callback
+
+from ..target import replaced
 
 FORM = "application/x-www-form-urlencoded"
 #: Characters that a function's name may have.
@@ -24,7 +27,8 @@ class Target:
     """``JsonpSend.payload`` and ``page_callback``, given a query in the first line and a body behind it.
 
     - The payload of a form is its first field ``d`` as the URL standard decodes it, that of any other body the body; or
-      it is a PayloadError with the protocol's text. Any text can be sent so.
+      it is a PayloadError with the protocol's text. Any text can be sent so. In how many pieces the field is unescaped
+      makes no difference.
     - A callback that is accepted is 1 to 32 characters of ``[a-zA-Z0-9_.-]``; another one is a PayloadError with one of
       the protocol's two texts.
     """
@@ -33,14 +37,13 @@ class Target:
         """Take a request's query and body."""
         query, _, body = data.partition(b"\n")
         check_callback(query.decode("latin-1"))
-        assert payload(FORM, body) == field(body)
-        try:
-            text = body.decode()
-        except UnicodeDecodeError:
-            assert payload("text/plain", body) == BROKEN
-        else:
-            assert payload("text/plain", body) == text
-            assert payload(FORM, urlencode({"x": "y", "d": text}).encode()) == text
+        wanted = field(body)
+        assert payload(FORM, body) == wanted
+        for size in (3, 4, 7):
+            with replaced(jsonp, PIECE=size):
+                assert payload(FORM, body) == wanted, "the pieces make a difference"
+        assert payload("text/plain", body) == body
+        assert payload(FORM, urlencode({"x": "y", "d": body}).encode()) == (body if is_text(body) else BROKEN)
 
 
 def check_callback(query: str) -> None:
@@ -56,28 +59,34 @@ def check_callback(query: str) -> None:
     assert SAFE.issuperset(callback)
 
 
-def payload(content_type: str, body: bytes) -> str:
-    """Return what the endpoint takes for the payload, or the error's text."""
+def payload(content_type: str, body: bytes) -> bytes | str:
+    """Return what the endpoint takes for the payload, or the error's text if it is one, or no text."""
     exchange: Any = SimpleNamespace(body=lambda: body, content_type=lambda: content_type)
     try:
-        return endpoint.payload(exchange)
+        found = bytes(endpoint.payload(exchange))
     except PayloadError as error:
         assert str(error) == BROKEN
         return BROKEN
+    return found if content_type != FORM or is_text(found) else BROKEN
 
 
-def field(body: bytes) -> str:
+def field(body: bytes) -> bytes | str:
     """Return the first field ``d`` that is not empty, decoded byte by byte."""
     pairs = body.split(b"&")
-    try:
-        body.decode()
-        if len(pairs) > FIELDS:
-            return BROKEN
-        found = []
-        for pair in pairs:
-            name, _, value = pair.replace(b"+", b" ").partition(b"=")
-            if value:
-                found.append((unquote_to_bytes(name).decode(), unquote_to_bytes(value).decode()))
-    except UnicodeDecodeError:
+    if len(pairs) > FIELDS:
         return BROKEN
-    return next((value for name, value in found if name == "d"), "")
+    for pair in pairs:
+        name, _, value = pair.replace(b"+", b" ").partition(b"=")
+        if value and unquote_to_bytes(name) == b"d":
+            found = unquote_to_bytes(value)
+            return found if is_text(found) else BROKEN
+    return b""
+
+
+def is_text(data: bytes) -> bool:
+    """Return whether bytes are UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sockjs_tornado.exceptions import WebSocketError
-from sockjs_tornado.protocol import decode_websocket_payload
+from sockjs_tornado.payloads import decode_websocket_payload
 from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
@@ -131,7 +131,7 @@ def check_messages(stream: bytes, limit: int) -> int:
     texts = parser.feed(stream[:end])
     assert parser.is_between
     assert all(type(text) is str for text in texts)
-    assert messages == [message for text in texts for message in decode_websocket_payload(str(text))]
+    assert messages == [message for text in texts for message in decode_websocket_payload(str(text), 1 << 20)]
     assert all(type(message) is str for message in messages)
     rest = bytearray(stream[end:])
     assert read_messages(rest, len(rest), limit, messages) == 0, "it goes on where it had stopped"

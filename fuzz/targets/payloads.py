@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Callable
 
-from sockjs_tornado import protocol
+from sockjs_tornado import payloads
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.protocol import decode_payload, decode_websocket_payload
+from sockjs_tornado.payloads import Payload, decode_payload, decode_websocket_payload
 from sockjs_tornado.transports import websocket
 from sockjs_tornado.wire.websocket import TEXT
 
@@ -16,17 +16,32 @@ from .frames import check_messages, client_frame
 #: Bytes that a payload may have.
 LIMIT = 1 << 15
 
+#: Messages that a payload may have, more than fit into an input.
+MANY = 1 << 20
+
 #: The messages, or the protocol's text of what is wrong.
 Outcome = list[str] | str
+
+#: What takes the place of msgspec's decoder, and what has payloads of any size read as the large ones are.
+PYTHON = {
+    "_decode_fast": payloads._decode_in_python,
+    "_REFUSALS": (ValueError, PayloadError, RecursionError),
+    "_IS_STRICT": False,
+}
+LARGE = {"SMALL": -1}
+
+
+Decoder = Callable[[Payload, int], list[str]]
 
 
 class Target:
     """``decode_payload`` and ``decode_websocket_payload``, given any text.
 
     - They return a list of ``str`` or raise PayloadError with one of the protocol's two texts, and nothing else.
-    - msgspec makes no difference.
+    - msgspec makes no difference, nor does the size, nor whether they are given text or bytes.
     - They accept exactly what the standard library's decoder finds to be an array of strings, white space around it
       included; on a websocket also one string, and nothing at all.
+    - Of a large payload with more messages than it may have, one more than that is read, and nothing else.
     - What was decoded can be encoded, and decoded to the same again.
     - ``read_messages`` makes the same of it in a frame, or leaves it alone; it leaves nothing alone that clients send.
     """
@@ -50,20 +65,28 @@ class Target:
             assert end in (len(good), whole)
             assert (end == whole) == (len(payload) <= LIMIT and is_ordinary(payload)), "nearly all are ordinary"
 
-    def _check(self, decode: Callable[[str], list[str]], text: str, wanted: Outcome) -> None:
+    def _check(self, decode: Decoder, text: str, wanted: Outcome) -> None:
         found = outcome(decode, text)
-        with replaced(protocol, _decode_strings=protocol._decode_in_python, _REFUSALS=(TypeError, PayloadError)):
-            assert outcome(decode, text) == found, "msgspec makes a difference"
         assert found == wanted
+        for values in (PYTHON, LARGE, PYTHON | LARGE):
+            with replaced(payloads, **values):
+                assert outcome(decode, text) == found, f"a difference: {values}"
+        data = text.encode("utf-8", "surrogatepass")
+        if text == data.decode("utf-8", "replace"):
+            assert outcome(decode, data) == outcome(decode, bytearray(data)) == found, "bytes make a difference"
         if isinstance(found, list):
             assert all(type(message) is str for message in found)
-            assert decode(json.dumps(found)) == [whole_characters(message) for message in found]
+            assert decode(json.dumps(found), MANY) == [whole_characters(message) for message in found]
+            if len(found) > 1:
+                with replaced(payloads, **LARGE):
+                    assert decode(text, len(found) - 1) == found
+                    assert len(decode(text, 1)) == 2
 
 
-def outcome(decode: Callable[[str], list[str]], text: str) -> Outcome:
-    """Return what a decoder makes of a text."""
+def outcome(decode: Decoder, payload: Payload) -> Outcome:
+    """Return what a decoder makes of a payload."""
     try:
-        messages = decode(text)
+        messages = decode(payload, MANY)
     except PayloadError as error:
         return str(error)
     assert type(messages) is list

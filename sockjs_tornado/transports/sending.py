@@ -4,12 +4,12 @@ from collections.abc import Awaitable
 from math import inf
 
 from ..exceptions import PayloadError
-from ..protocol import decode_payload
+from ..payloads import Payload, decode_payload
 from ..session import Session
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
 from .exchange import Exchange
 
-__all__ = ["SendingEndpoint", "decode_text"]
+__all__ = ["SendingEndpoint"]
 
 
 class SendingEndpoint(SessionEndpoint):
@@ -17,9 +17,9 @@ class SendingEndpoint(SessionEndpoint):
 
     method = "POST"
 
-    def payload(self, exchange: Exchange) -> str:
-        """Return the JSON text of the request; PayloadError where it cannot be."""
-        return decode_text(exchange.body())
+    def payload(self, exchange: Exchange) -> Payload:
+        """Return the JSON of the request; raise PayloadError if there is none."""
+        return exchange.body()
 
     def accept(self, exchange: Exchange) -> None:
         """Answer that the messages have arrived."""
@@ -48,7 +48,7 @@ class SendingEndpoint(SessionEndpoint):
             self._refuse(exchange, 413, "Payload too large.", "max_message_size")
             return None
         try:
-            messages = decode_payload(self.payload(exchange))
+            messages = decode_payload(self.payload(exchange), settings.max_messages_per_request)
         except PayloadError as error:
             self._refuse(exchange, 500, str(error), "payload")
             return None
@@ -107,15 +107,3 @@ class _Accepting:
         self._session.forget_delayed(self._answer)
         self._keeper.cancel(self)
         self.due = inf
-
-
-def decode_text(body: bytes) -> str:
-    """Return a payload as text.
-
-    Raises:
-        PayloadError: It is not UTF-8.
-    """
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise PayloadError("Broken JSON encoding.") from None

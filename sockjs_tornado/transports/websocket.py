@@ -6,7 +6,8 @@ from math import inf
 from typing import Any, ClassVar, Final
 
 from ..exceptions import HandshakeError, PayloadError, WebSocketError
-from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, decode_websocket_payload, messages_frame
+from ..payloads import decode_websocket_payload
+from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
 from ..session import Session
 from ..wire.connection import Connection
@@ -156,7 +157,7 @@ class WebSocketReceiver(Connection):
             events = parser.feed(data)
             for event in events:
                 if isinstance(event, str):
-                    messages += self._decode(event)
+                    messages += self._decode(event, self._settings.max_messages_per_request)
                 elif isinstance(event, bytes):
                     messages.append(self._take_binary(event))
                 elif isinstance(event, Ping):
@@ -193,7 +194,7 @@ class WebSocketReceiver(Connection):
 
     def _has_more(self, most: int, events: Sequence[Event]) -> bool:
         with contextlib.suppress(PayloadError):
-            return any(isinstance(event, str) and len(self._decode(event)) > most for event in events)
+            return any(isinstance(event, str) and len(self._decode(event, most)) > most for event in events)
         return False
 
     _decode = staticmethod(decode_websocket_payload)
@@ -303,8 +304,8 @@ def _raw_text_frame(text: str) -> bytes:
     return build_frame(TEXT, to_utf8(text))
 
 
-def _as_it_is(text: str) -> list[str]:
-    return [text]
+def _as_it_is(payload: Any, limit: int) -> list[str]:
+    return [payload]
 
 
 class RawWebSocketReceiver(WebSocketReceiver):
