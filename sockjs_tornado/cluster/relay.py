@@ -20,7 +20,7 @@ from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
 from .ownership import Holder, Ownership, Place
 from .passages import Passage, Passages
-from .signing import FIELD, Caller, Signer
+from .signing import FIELD, STALE, Caller, Signer
 from .upstream import Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
 
 __all__ = ["SessionRelay"]
@@ -192,8 +192,18 @@ class SessionRelay:
                 self._ownership.release(key)
         await _finish(answering)
 
-    async def _pass_on(self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> bool:
-        """Have the holder answer; return False where it has no such session."""
+    async def _pass_on(
+        self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, *, again: bool = False
+    ) -> bool:
+        """Have the holder answer; return False where it has no such session.
+
+        Args:
+            key: The session.
+            holder: The node that holds it.
+            endpoint: What the request is for.
+            exchange: The request.
+            again: Whether the holder found it stale the first time.
+        """
         try:
             upstream = await self._upstreams.connect(holder.address)
         except OSError as error:
@@ -210,7 +220,7 @@ class SessionRelay:
             return True
         passage = self._passages.begin(holder, key if endpoint.opens else None)
         try:
-            return await self._ask(upstream, passage, key, holder, endpoint, exchange)
+            return await self._ask(upstream, passage, key, holder, endpoint, exchange, again=again)
         finally:
             passage.answered()
 
@@ -222,6 +232,8 @@ class SessionRelay:
         holder: Holder,
         endpoint: SessionEndpoint,
         exchange: Exchange,
+        *,
+        again: bool,
     ) -> bool:
         asked = upstream.ask(self._request(holder, endpoint, exchange))
         if endpoint.opens:
@@ -237,6 +249,9 @@ class SessionRelay:
                 answer.upstream.abort()
         elif answer.status == 421:
             return False
+        elif not again and _rejection(answer) == STALE:
+            # The holder stood still until the signature had expired, and did nothing. Signed anew, it is in time.
+            return await self._pass_on(key, holder, endpoint, exchange, again=True)
         else:
             self._stats["relayed"] += 1
             self._remember(key, holder)
@@ -274,7 +289,7 @@ class SessionRelay:
             finally:
                 # Of a client that left in this moment, the pipe has not heard.
                 answer.upstream.drop_unless_flowing()
-        elif why := dict(answer.fields).get(FIELD):
+        elif why := _rejection(answer):
             message = "another node finds what this one passes on %s: have they one secret, and one time?"
             self._container.log.write(logger, logging.ERROR, "relay", message, why)
             endpoint.unavailable(exchange, "relay")
@@ -320,6 +335,11 @@ class SessionRelay:
             message = "another node has session %s: closed here"
             self._container.log.write(logger, logging.WARNING, "lost", message, session.label)
             session.close(CloseCode.INTERRUPTED, "Connection interrupted")
+
+
+def _rejection(answer: Response | Stream) -> str | None:
+    """Return why another node does not answer a request, None if it does."""
+    return dict(answer.fields).get(FIELD) if isinstance(answer, Response) else None
 
 
 async def _finish(answering: Awaitable[None] | None) -> None:

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["FIELD", "MAX_AGE", "Caller", "Rejected", "Signer"]
+__all__ = ["FIELD", "MAX_AGE", "STALE", "Caller", "Rejected", "Signer"]
 
 #: The header field.
 FIELD: Final = "X-Sockjs-Relay"
 
 #: Seconds by which a request, or the clock of its sender, may be off.
 MAX_AGE: Final = 15
+
+#: Why a request that is older than that is rejected. It was not carried out, and may be sent again, signed anew.
+STALE: Final = "stale"
 
 _VERSION: Final = "1"
 
@@ -121,7 +124,7 @@ class Signer:
             raise Rejected("forged")
         # Whatever is no number compares false.
         if not abs(self._now() - sent) <= MAX_AGE:
-            raise Rejected("stale")
+            raise Rejected(STALE)
         self._remember(mac)
         if to not in (self._node, _NOTHING):
             raise Rejected("misdirected")

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -647,6 +648,32 @@ async def test_a_cap_is_the_owner_s(start: Start, logged: LogWatch) -> None:
         response = await node.ask(asking("xhr", f"/echo/000/{owner.own()}"))
         assert (response.status, "Retry-After" in response, response.text) == (503, True, "Try again later.\n")
     logged.take("max_sessions is reached")
+
+
+async def test_a_request_that_the_owner_finds_stale_is_signed_anew(start: Start) -> None:
+    owner, other, _ = await start()
+    session = owner.own()
+    signer: Any = other.router.relay._signer  # type: ignore[union-attr]
+    # The owner stood still until the first signature of each had expired.
+    ages = [60, 0, 60, 0]
+    signer._now = lambda: time.time() - ages.pop(0)
+    assert await other.poll(session) == "o"
+    assert await other.send(session, "x") == 204
+    connection = await owner.journal.connection()
+    assert await connection.message() == "x"
+    assert owner.stats == {"relay_stale": 2}
+    assert ages == []
+    assert connection.session.server.stats.messages_received == 1
+
+
+async def test_workers_whose_clocks_are_apart(start: Start, logged: LogWatch) -> None:
+    owner, other, _ = await start()
+    signer: Any = other.router.relay._signer  # type: ignore[union-attr]
+    signer._now = lambda: time.time() - 60
+    response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
+    assert (response.status, "Retry-After" in response) == (503, True)
+    assert owner.stats == {"relay_stale": 2}
+    assert "on stale" in logged.take("one secret").getMessage()
 
 
 async def test_workers_with_other_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
