@@ -8,7 +8,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from inspect import isawaitable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
@@ -28,6 +30,7 @@ except ImportError:  # where it was not built
 
 if TYPE_CHECKING:
     from .connection import ConnectionInfo, SockJSConnection
+    from .ports import Host
     from .session import Session
 
 __all__ = ["Callbacks"]
@@ -278,11 +281,12 @@ class Callbacks(CallbacksCore):
             return await self._await(name, result)
         task = asyncio.current_task()
         assert task is not None
-        deadline = asyncio.get_running_loop().call_later(self._timeout, self._expire, name, task)
+        host = self._session.server.container
+        deadline = _Deadline(host, self._timeout, partial(self._expire, name, task))
         try:
             return await self._await(name, result)
         finally:
-            deadline.cancel()
+            host.cancel(deadline)
             if self._expired:
                 self._expired = False
                 task.uncancel()
@@ -319,6 +323,31 @@ class Callbacks(CallbacksCore):
             log = session.server.container.log
             log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, session=session)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
+
+
+class _Deadline:
+    """When an awaitable of a callback has taken too long.
+
+    Args:
+        host: What keeps the deadline.
+        seconds: How long it may take.
+        expire: Called then.
+    """
+
+    __slots__ = ("_expire", "_host", "bucket", "due")
+
+    def __init__(self, host: "Host", seconds: float, expire: Callable[[], None]) -> None:
+        self._host = host
+        self._expire = expire
+        self.bucket: int | None = None
+        self.due = host.now() + seconds
+        host.schedule(self)
+
+    def check(self, now: float) -> None:
+        """Cancel it, unless what it waits for may have arrived while the event loop stood still."""
+        if not self._host.postpone(self, now):
+            self.due = inf
+            self._expire()
 
 
 def _is_cancelled() -> bool:

@@ -12,8 +12,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from .deadlines import SLICE, Deadlines
+from .grace import timeout
 from .logs import ThrottledLog, log_end
 from .ports import Cluster
 from .rooms import Rooms
@@ -22,7 +24,7 @@ from .settings import Settings
 from .stats import Stats
 from .wire.connection import READ_SIZE, WriteQueue
 
-__all__ = ["Deadlines", "SessionContainer", "check_seconds"]
+__all__ = ["SessionContainer", "check_seconds"]
 
 
 logger = logging.getLogger(__name__)
@@ -31,135 +33,8 @@ logger = logging.getLogger(__name__)
 #: Seconds beyond ``disconnect_delay`` that clients have at the end.
 GRACE: Final = 10
 
-#: Sessions that are dealt with before others get their turn.
-SLICE: Final = 200
-
 #: Seconds between two batches of those that are closed over some time.
 _STEP = 0.1
-
-#: Where a deadline never comes: 30 million years, and no bucket has a number for what may lie beyond.
-_NEVER = 1e15
-
-
-class Deadline(Protocol):
-    """Somebody who has a deadline."""
-
-    #: When, in monotonic seconds; infinity for never.
-    due: float
-    #: Kept by :class:`Deadlines`; None to begin with.
-    bucket: int | None
-
-    def check(self, now: float) -> None:
-        """Do what is due."""
-
-
-class Deadlines:
-    """Many deadlines behind one timer.
-
-    They stand in buckets of a fixed span of time. A deadline that moves later stays where it is and is moved when its
-    bucket comes up, so that what happens often (a poll that comes back) costs nothing here.
-
-    Args:
-        resolution: Seconds that a bucket spans, by which a deadline may be late.
-        now: Returns monotonic seconds.
-        log: Where it goes when somebody fails at a deadline.
-        stats: Hears by how much the timer was late.
-    """
-
-    def __init__(self, resolution: float, now: Callable[[], float], log: ThrottledLog, stats: Stats) -> None:
-        self._resolution = resolution
-        self._now = now
-        self._log = log
-        self._stats = stats
-        self._buckets: dict[int, set[Deadline]] = {}
-        self._timer: asyncio.Handle | None = None
-        self._timer_bucket: int | None = None
-        self._timer_due = 0.0
-
-    def schedule(self, owner: Deadline) -> None:
-        """See that ``owner.check`` is called once ``owner.due`` has come."""
-        if owner.due > _NEVER:
-            return
-        # One later: the bucket comes up when all of its span has passed.
-        bucket = int(owner.due / self._resolution) + 1
-        if owner.bucket is not None:
-            if owner.bucket <= bucket:
-                return
-            self.cancel(owner)
-        owner.bucket = bucket
-        members = self._buckets.get(bucket)
-        if members is None:
-            self._buckets[bucket] = {owner}
-            self._set_timer(bucket)
-        else:
-            members.add(owner)
-
-    def cancel(self, owner: Deadline) -> None:
-        """Forget a deadline."""
-        bucket = owner.bucket
-        if bucket is not None:
-            owner.bucket = None
-            members = self._buckets.get(bucket)
-            if members is not None:
-                members.discard(owner)
-                if not members:
-                    del self._buckets[bucket]
-
-    def close(self) -> None:
-        """Stop the timer and forget everything."""
-        for members in self._buckets.values():
-            for owner in members:
-                owner.bucket = None
-        self._buckets.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._timer_bucket = None
-
-    def _set_timer(self, bucket: int) -> None:
-        """See that the timer goes off for ``bucket``, or before."""
-        if self._timer_bucket is not None and self._timer_bucket <= bucket:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_bucket = bucket
-        now = self._now()
-        self._timer_due = max(bucket * self._resolution, now)
-        self._timer = asyncio.get_running_loop().call_later(self._timer_due - now, self._run)
-
-    def _run(self) -> None:
-        self._timer = self._timer_bucket = None
-        now = self._now()
-        self._stats.note_lag(max(now - self._timer_due, 0.0))
-        current = int(now / self._resolution)
-        left = SLICE
-        for bucket in [bucket for bucket in self._buckets if bucket <= current]:
-            members = self._buckets.get(bucket, set())
-            while members and left:
-                left -= 1
-                self._settle(members.pop(), bucket, now)
-            if members:
-                # The loop's other callbacks first.
-                self._set_timer(bucket)
-                return
-            self._buckets.pop(bucket, None)
-        if self._buckets:
-            self._set_timer(min(self._buckets))
-
-    def _settle(self, owner: Deadline, bucket: int, now: float) -> None:
-        # Not one that an earlier owner's check moved.
-        if owner.bucket == bucket:
-            if owner.due <= now:
-                try:
-                    owner.check(now)
-                except Exception as error:
-                    # A subclass of the application's: the others' deadlines must not suffer.
-                    self._log.write(logger, logging.ERROR, "deadline", "%r failed at its deadline", owner, error=error)
-            # Nor has one that cancelled itself.
-            if owner.bucket == bucket:
-                owner.bucket = None
-                # Who did nothing about a deadline has none any more: it would be due again at once, for ever.
-                if owner.due > now:
-                    self.schedule(owner)
 
 
 class SessionContainer:
@@ -192,10 +67,14 @@ class SessionContainer:
             settings.heartbeat_delay,
             settings.websocket_ping_interval or math.inf,
             settings.websocket_ping_timeout or math.inf,
+            settings.callback_timeout or math.inf,
         )
-        self._deadlines = Deadlines(min(max(shortest / 20, 0.005), 0.1), self.now, self.log, stats)
+        resolution = min(max(shortest / 20, 0.005), 0.1)
+        interval = min(max(shortest / 10, 0.05), 1)
+        self._deadlines = Deadlines(resolution, interval, self.now, self.log, stats)
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
+        self.postpone = self._deadlines.postpone
         self._by_id: dict[str, Session] = {}
         # Each with the address that it was counted under.
         self._all: dict[Session, str] = {}
@@ -349,11 +228,11 @@ class SessionContainer:
         self._look_whether_empty()
         # A client that takes its last bytes a few at a time is not waited for without end.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._patience + GRACE):
+            async with timeout(self._patience + GRACE):
                 await self._emptied.wait()
         current = asyncio.current_task()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
+            async with timeout(self._patience):
                 # A callback that ends may be followed by on_close.
                 while tasks := self._tasks - {current}:
                     await asyncio.wait(tasks)

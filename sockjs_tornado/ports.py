@@ -116,6 +116,9 @@ class Host(Protocol):
     def cancel(self, owner: Any) -> None:
         """Forget a deadline."""
 
+    def postpone(self, owner: Any, now: float) -> bool:
+        """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
+
 
 class SessionSettings(Protocol):
     """The settings that a session reads."""

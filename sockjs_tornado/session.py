@@ -420,13 +420,15 @@ class Session(Outbox, LegacySession):
 
     def check(self, now: float) -> None:
         """Do what is due: a heartbeat while a client listens, the end where none has for too long."""
+        if self.state is OPENED and self._receiver is not None:
+            self.due = now + self._settings.heartbeat_delay
+            # Behind what a client does not take, a heartbeat tells it nothing.
+            if not self._hold & PAUSED:
+                self._receiver.send_frame(HEARTBEAT)
+            return
+        if self._host.postpone(self, now):
+            return
         if self.state is OPENED:
-            if self._receiver is not None:
-                self.due = now + self._settings.heartbeat_delay
-                # Behind what a client does not take, a heartbeat tells it nothing.
-                if not self._hold & PAUSED:
-                    self._receiver.send_frame(HEARTBEAT)
-                return
             self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
         elif self.state is CONNECTING:
             self.close_code, self.close_reason = CloseCode.ABNORMAL, "Session timed out"

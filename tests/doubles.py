@@ -67,6 +67,9 @@ class FakeHost:
     def cancel(self, owner: Any) -> None:
         self._deadlines.pop(owner, None)
 
+    def postpone(self, owner: Any, now: float) -> bool:
+        return False
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._soon.append(callback)
 

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import socket
+import time
 from typing import Any
 
 import pytest
@@ -393,6 +395,27 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
     assert await peer.frame() == 'c[1011,"Internal error"]'
     assert connection.cancelled  # type: ignore[attr-defined]
     assert "takes longer than callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
+
+
+async def test_a_callback_is_not_late_because_the_loop_stood_still(serve: Serve, join: Join) -> None:
+    here, there = socket.socketpair()
+    here.setblocking(False)
+
+    class Asking(SockJSConnection):
+        async def on_message(self, message: str) -> None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.stand_still)
+            self.send((await loop.sock_recv(here, 100)).decode())
+
+        def stand_still(self) -> None:
+            time.sleep(0.5)
+            there.send(b"the answer")
+
+    with here, there:
+        peer = join(await serve(SockJSRouter(Asking, "/echo", {"callback_timeout": 0.2})), "websocket")
+        assert await peer.frame() == "o"
+        await peer.send("x")
+        assert await peer.message() == "the answer"
 
 
 @pytest.mark.parametrize("name", ["on_open", "on_close"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from application import Echo, Journal, Noted, Serve
 from client import FRAMED, HANDSHAKE, Connect, Join, asking, request, settle, within
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.container import SLICE, Deadlines
+from sockjs_tornado.deadlines import SLICE, Deadlines
 from sockjs_tornado.logs import ThrottledLog
 from sockjs_tornado.stats import Stats
 
@@ -188,7 +189,7 @@ async def test_many_deadlines_are_met_in_turns_with_others() -> None:
     def clock() -> float:
         return 10.0
 
-    deadlines = Deadlines(1.0, clock, ThrottledLog(clock), Stats(list, clock))
+    deadlines = Deadlines(1.0, math.inf, clock, ThrottledLog(clock), Stats(list, clock))
     for _ in range(5 * SLICE):
         deadlines.schedule(Owner(met))
     seen = [0]

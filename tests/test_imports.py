@@ -52,9 +52,11 @@ ALLOWED = {
     "origins": Allowed("settings"),
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
     "callbacks": Allowed(
-        "_speedups exceptions protocol", outside="tornado.web", effects="asyncio", types="connection session"
+        "_speedups exceptions protocol", outside="tornado.web", effects="asyncio", types="connection ports session"
     ),
     "logs": Allowed(),
+    "grace": Allowed(effects="asyncio"),
+    "deadlines": Allowed("grace logs", effects="asyncio"),
     # Of os, the environment.
     "metrics": Allowed(
         "exceptions router", outside="prometheus_client prometheus_client.* tornado.routing tornado.web"
@@ -67,7 +69,7 @@ ALLOWED = {
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("_speedups ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol rooms"),
-    "container": Allowed("logs ports rooms session settings stats wire.connection", effects="asyncio"),
+    "container": Allowed("deadlines grace logs ports rooms session settings stats wire.connection", effects="asyncio"),
     "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.
@@ -105,10 +107,10 @@ ALLOWED = {
     # Pure; so are the counters.
     "cluster.envelope": Allowed("exceptions ports protocol"),
     "cluster.stats": Allowed(),
-    "cluster.connection": Allowed("exceptions logs", outside="redis redis.*", effects="asyncio"),
+    "cluster.connection": Allowed("exceptions grace logs", outside="redis redis.*", effects="asyncio"),
     "cluster.commands": Allowed("cluster.connection exceptions logs", outside="redis redis.asyncio", effects="asyncio"),
     "cluster.bus": Allowed(
-        "cluster.connection cluster.envelope exceptions logs", outside="redis redis.asyncio", effects="asyncio"
+        "cluster.connection cluster.envelope exceptions grace logs", outside="redis redis.asyncio", effects="asyncio"
     ),
     "cluster.history": Allowed("cluster.commands cluster.envelope ports"),
     "cluster.presence": Allowed("cluster.commands cluster.envelope exceptions rooms", effects="asyncio"),
@@ -145,11 +147,14 @@ ALLOWED = {
         "cluster.claims cluster.commands cluster.listener cluster.node exceptions", effects="asyncio"
     ),
     "cluster.node": Allowed(
-        "cluster.listener cluster.ownership cluster.passages cluster.relay cluster.signing cluster.upstream exceptions",
+        "cluster.listener cluster.ownership cluster.passages cluster.relay cluster.signing cluster.upstream exceptions "
+        "grace",
         effects="asyncio socket",
     ),
     "cluster.ownership": Allowed(),
-    "cluster.passages": Allowed("cluster.ownership cluster.upstream exceptions wire.connection", effects="asyncio"),
+    "cluster.passages": Allowed(
+        "cluster.ownership cluster.upstream exceptions grace wire.connection", effects="asyncio"
+    ),
     "cluster.relay": Allowed(
         "cluster.ownership cluster.passages cluster.signing cluster.upstream exceptions protocol transports.endpoint "
         "transports.exchange",
@@ -159,7 +164,7 @@ ALLOWED = {
     "cluster.signing": Allowed(),
     "cluster.slots": Allowed("cluster.ownership"),
     "cluster.peers": Allowed(
-        "cluster.node cluster.ownership cluster.stats cluster.upstream exceptions logs protocol rooms",
+        "cluster.node cluster.ownership cluster.stats cluster.upstream exceptions grace logs protocol rooms",
         effects="asyncio",
         types="session",
     ),
@@ -168,7 +173,7 @@ ALLOWED = {
         effects="os socket threading",
         types="session",
     ),
-    "cluster.upstream": Allowed("cluster.answers wire.connection wire.sockets", effects="asyncio"),
+    "cluster.upstream": Allowed("cluster.answers grace wire.connection wire.sockets", effects="asyncio"),
     # Pure; so is `options`, but that it makes a TLS context.
     "client.backoff": Allowed("exceptions"),
     "client.framing": Allowed("exceptions"),
@@ -183,11 +188,11 @@ ALLOWED = {
         effects="asyncio",
     ),
     "client.websocket": Allowed(
-        "client.options client.session protocol",
+        "client.options client.session grace protocol",
         outside="tornado.httpclient tornado.httputil tornado.iostream tornado.queues tornado.websocket",
         effects="asyncio ssl",
     ),
-    "client.fallback": Allowed("client.* exceptions", effects="asyncio ssl"),
+    "client.fallback": Allowed("client.* exceptions grace", effects="asyncio ssl"),
     "client.connection": Allowed("client.* exceptions protocol", effects="asyncio"),
     "client": Allowed("client.* exceptions", outside="pycurl"),
     "cli.probe": Allowed("client.*", outside="pycurl", effects="asyncio"),

@@ -71,6 +71,9 @@ class IdleHost:
 
     cancel = remove = opened = closed = entered = schedule
 
+    def postpone(self, owner: Any, now: float) -> bool:
+        return False
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         callback()
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
+from ..grace import timeout
 from .agent import Agent, FetchFailed
 from .http import HttpSession
 from .multi import Multi
@@ -43,8 +44,8 @@ class Info(NamedTuple):
 
 def time_for_transport(round_trip: float, least: float) -> float:
     """Return the seconds that a transport is given to open, when ``/info`` took so many."""
-    timeout = 4 * round_trip if round_trip > 0.1 else 0.3 + round_trip
-    return max(timeout * _ROUND_TRIPS, least)
+    seconds = 4 * round_trip if round_trip > 0.1 else 0.3 + round_trip
+    return max(seconds * _ROUND_TRIPS, least)
 
 
 async def open_session(place: Place, multi: Multi, options: Options) -> ClientSession:
@@ -63,7 +64,7 @@ async def open_session(place: Place, multi: Multi, options: Options) -> ClientSe
     deadline = loop.time() + options.open_timeout
     agent = Agent(multi, options, place)
     try:
-        async with asyncio.timeout_at(deadline):
+        async with timeout(options.open_timeout):
             info = await _ask(agent, place)
     except TimeoutError:
         failures["info"] = f"no answer within {options.open_timeout:g} seconds"
@@ -138,7 +139,7 @@ async def _try(name: str, agent: Agent, info: Info, options: Options, seconds: f
     else:
         session = HttpSession(name, agent, info.place, path, options)
     try:
-        async with asyncio.timeout(seconds):
+        async with timeout(seconds):
             await session.open(seconds)
     except TimeoutError:
         session.abort()

@@ -11,6 +11,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.queues import QueueEmpty
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
+from ..grace import MAX_GRACE
 from ..protocol import CloseCode, is_close_code, messages_frame
 from .options import Options
 from .session import ClientSession, OpenFailed
@@ -69,9 +70,11 @@ class WebSocketSession(ClientSession):
         headers = HTTPHeaders()
         for name, value in self._fields:
             headers.add(name, value)
-        # The timeouts are for what is left of an attempt that was given up, which nothing public can end.
+        # The timeouts are for what is left of an attempt that was given up, which nothing public can end. Before that
+        # they must not strike, even if the caller grants a grace period.
+        longest = seconds + MAX_GRACE
         request = HTTPRequest(
-            self._url, headers=headers, connect_timeout=seconds, request_timeout=seconds, ssl_options=self._tls
+            self._url, headers=headers, connect_timeout=longest, request_timeout=longest, ssl_options=self._tls
         )
         connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=self._limit))
         try:

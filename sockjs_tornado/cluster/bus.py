@@ -10,6 +10,7 @@ from redis import ResponseError
 from redis.asyncio import Redis
 
 from ..exceptions import ClusterUnavailable
+from ..grace import timeout
 from ..logs import ThrottledLog
 from .connection import FAILURES, TIMEOUT, Line, connect, explain, keep_connected, pack, together, where_is
 from .envelope import Names
@@ -89,7 +90,7 @@ class Bus:
 
     async def _try(self, line: Line) -> None:
         """See that subscribing is allowed."""
-        async with asyncio.timeout(TIMEOUT):
+        async with timeout(TIMEOUT):
             for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
                 await line.send(pack((command, self._names.channel(""))))
                 reply = await line.receive()

@@ -19,6 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from ..grace import timeout
 from ..logs import ThrottledLog
 
 __all__ = [
@@ -228,7 +229,7 @@ async def connect(client: "Redis") -> Line:
     where = where_is(client)
     line = Line(connection)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with timeout(TIMEOUT):
             await line.connect()
             await line.send(pack(("HELLO", 2)))
             hello = await line.receive()

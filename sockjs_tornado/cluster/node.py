@@ -1,6 +1,5 @@
 """What makes a process a node: it takes requests for its sessions from other nodes, and passes theirs on."""
 
-import asyncio
 import json
 import logging
 import socket
@@ -9,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..exceptions import ClusterError, ConfigurationError
+from ..grace import timeout
 from .listener import CALLS, WHOIS, Listener
 from .ownership import Holder, Ownership
 from .passages import MAX_CALL, RENEW
@@ -109,7 +109,7 @@ class Node:
         asked = upstream.ask(f"GET {WHOIS} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\n\r\n".encode())
         fields: dict[str, str] = {}
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with timeout(CONNECT_TIMEOUT):
                 answer = await asked
             if isinstance(answer, Response) and answer.status == 204:
                 fields = dict(answer.fields)
@@ -156,7 +156,7 @@ class Node:
         asked = upstream.ask(head.encode() + body)
         try:
             # After that, it would find the request stale.
-            async with asyncio.timeout(MAX_AGE):
+            async with timeout(MAX_AGE):
                 answer = await asked
         finally:
             upstream.give_up(asked)

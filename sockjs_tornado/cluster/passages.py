@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ..exceptions import ClusterError
+from ..grace import timeout
 from ..wire.connection import Keeper, Traffic
 from .ownership import Holder
 from .upstream import UpstreamLost
@@ -84,6 +85,10 @@ class Passage:
         """Forget a deadline."""
         self._keeper.cancel(owner)
 
+    def postpone(self, owner: Any, now: float) -> bool:
+        """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
+        return self._keeper.postpone(owner, now)
+
     def connection_opened(self) -> None:
         """Hear of the connection."""
         self._flows = True
@@ -123,7 +128,7 @@ class Passages:
         for passage in self._all:
             by_holder[passage.holder].append(passage)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with timeout(PATIENCE):
                 await asyncio.gather(*(self._let_go(holder, passages) for holder, passages in by_holder.items()))
 
     async def _let_go(self, holder: Holder, passages: list[Passage]) -> None:

@@ -1,6 +1,7 @@
 """The rooms of several workers, which tell each other directly what is published in them."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import deque
@@ -9,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ClusterError, ClusterUnavailable
+from ..grace import timeout
 from ..logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..rooms import Rooms
@@ -100,7 +102,9 @@ class _Line:
         """Send what waits, for some seconds at most."""
         if self._task is not None:
             task = self._task
-            await asyncio.wait([task], timeout=_PATIENCE)
+            with contextlib.suppress(TimeoutError):
+                async with timeout(_PATIENCE):
+                    await asyncio.wait([task])
             task.cancel()
             await asyncio.wait([task])
             while self._waiting:
@@ -190,7 +194,7 @@ class Peers:
 
     async def _ask_presence(self, other: Holder, asked: bytes) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with timeout(_PATIENCE):
                 reply: dict[str, Any] = json.loads(await self._node.call(other, "presence", asked))
         except (TimeoutError, UpstreamLost, ClusterError) as error:
             raise ClusterUnavailable(f"{other.node} does not say who is present: {error!r}") from None

@@ -8,6 +8,7 @@ import asyncio
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from ..grace import timeout
 from ..wire.connection import READ_SIZE, Connection, Keeper
 from ..wire.sockets import give_up_silent, peer_gone
 from .answers import Head, read_head
@@ -276,7 +277,7 @@ class Upstreams:
         def make() -> Upstream:
             return Upstream(self, address, self._memory)
 
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with timeout(CONNECT_TIMEOUT):
             if address.startswith("/"):
                 _, upstream = await loop.create_unix_connection(make, address)
             else:

@@ -274,9 +274,10 @@ class WebSocketReceiver(Connection):
         if self._closing:
             super().check(now)
         elif self._pinging and not self._heard and self.transport.is_reading() and not self._has_taken():
-            self.due = inf
-            self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
-            self.abort()
+            if not self._keeper.postpone(self, now):
+                self.due = inf
+                self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
+                self.abort()
         elif self._pinging and timeout < interval:
             self._pinging = False
             self.due = now + interval - timeout

@@ -160,6 +160,9 @@ class Keeper(Protocol):
     def cancel(self, owner: Any) -> None:
         """Forget a deadline."""
 
+    def postpone(self, owner: Any, now: float) -> bool:
+        """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
+
     def connection_opened(self) -> None:
         """Count a connection."""
 
@@ -351,7 +354,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         if taken and taken >= min(_PACE, self._unsent):
             self._unsent = unsent
             self.due = now + LINGER
-        else:
+        elif not self._keeper.postpone(self, now):
             self.due = inf
             self.abort()
 

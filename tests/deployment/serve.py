@@ -1,6 +1,7 @@
 """A server in one process: on TCP, with TLS or not, or on a Unix socket as well."""
 
 import argparse
+import json
 import ssl
 from functools import partial
 
@@ -13,7 +14,7 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
     cookie = (lambda request: f"JSESSIONID={options.node}; path=/; HttpOnly") if options.cookie else True
     routers = [
-        make_router("/sockjs/echo", options.node, jsessionid=cookie),
+        make_router("/sockjs/echo", options.node, jsessionid=cookie, **options.settings),
         make_router("/sockjs/same_origin", options.node, allowed_origins="same-origin"),
     ]
     tls = None
@@ -36,6 +37,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--node", default="node", help="what the server calls itself")
     parser.add_argument("--cookie", action="store_true", help="JSESSIONID names the node")
+    parser.add_argument("--settings", type=json.loads, default={}, help="more settings of the first service, in JSON")
     parser.add_argument("--xheaders", action="store_true")
     parser.add_argument("--reuse-port", action="store_true")
     parser.add_argument("--unix", metavar="PATH", help="listen there, too")

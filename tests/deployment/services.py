@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -51,8 +52,14 @@ class Talk(SockJSConnection):
                 self.send(json.dumps(facts))
             case "close!":
                 self.close(4001, "Enough")
+            case "counts?":
+                self.send(json.dumps([router.stats.opened.total(), router.stats.closed.total()]))
             case str() if message.startswith("everybody: "):
                 self.broadcast(router.connections, message)
+            case str() if message.startswith("stand still: "):
+                # Polls are answered at once, and the next ones come while nothing is read.
+                self.broadcast(router.connections, message)
+                time.sleep(float(message.removeprefix("stand still: ")))
             case str() if message.startswith("my name is "):
                 self.name = message.removeprefix("my name is ")
                 self.send(message)

@@ -45,7 +45,13 @@ async def passed(event: asyncio.Event) -> None:
 
 
 class Ledger:
-    """A keeper that writes down what it is asked for; its time stands still."""
+    """A keeper that writes down what it is asked for; its time stands still.
+
+    Attributes:
+        grace: Until when nobody is late, None if there is no grace period.
+    """
+
+    grace: float | None = None
 
     def __init__(self, size: int = READ_SIZE) -> None:
         self.read_buffer = bytearray(size)
@@ -63,6 +69,12 @@ class Ledger:
 
     def cancel(self, owner: Connection) -> None:
         self.deadlines.pop(owner, None)
+
+    def postpone(self, owner: Connection, now: float) -> bool:
+        if self.grace is None:
+            return False
+        owner.due = self.grace
+        return True
 
     def connection_opened(self) -> None:
         self.opened += 1

@@ -382,6 +382,21 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
     assert len(await client.receive_all()) < FLOOD
 
 
+async def test_a_client_is_not_cut_off_while_the_loop_catches_up(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    data = noise(FLOOD)
+    server.write(data)
+    server.finish()
+    server.keeper.grace = server.due + 1000
+    server.check(server.due)
+    # What the buffers could take while the loop stood still leaves at its next turns.
+    while server.due < server.keeper.grace:
+        server.check(server.due)
+    assert await client.receive_all() == data
+    await server.until_heard("ended")
+
+
 async def test_what_is_written_in_the_turn_of_the_end_arrives(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
