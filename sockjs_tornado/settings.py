@@ -191,7 +191,7 @@ class Compression(_Checked):
         level: zlib's level, 1 (fast) to 9 (small). Default 6.
         context_takeover: Whether each connection keeps its compression window from message to message: better
             compression for about 300 kB of memory a connection. Default False, which also lets a broadcast be
-            compressed once for all.
+            compressed once for all, or twice if some clients limit the window.
         threshold: Messages shorter than this many bytes are sent as they are. Default 128.
     """
 

@@ -24,8 +24,9 @@ class Target:
 
     - A handshake is accepted exactly where RFC 6455, section 4.2.1, does it; any other is a HandshakeError with 400 or
       426. The answer's Sec-WebSocket-Accept is right, and no header field can be injected.
-    - ``negotiate`` returns None or an agreement that the client offered: no window that it did not name. The answer,
-      read as an offer, gives the same agreement, and what the server compresses is what a client inflates.
+    - ``negotiate`` returns None or an agreement that the client offered: no window that it did not name, or a smaller
+      one for the server. The answer, read as an offer, gives the same agreement, and what the server compresses is what
+      a client inflates. Without a context there are two windows for the server, whatever is offered.
     - ``offered_subprotocols`` returns names that may stand in the answer, each of them once, or raises HandshakeError.
     """
 
@@ -81,7 +82,10 @@ def check_agreement(parameters: Parameters, offers: str, takeover: bool) -> None
         ("client_max_window_bits", parameters.client_max_window_bits),
     ):
         assert bits is None or 8 <= bits <= 15
-        assert bits is None or re.search(rf'{name}\s*=\s*"?{bits}\b', offers)
+        offered = [int(found) for found in re.findall(rf'{name}\s*=\s*"?([0-9]+)', offers)]
+        assert bits is None or bits in offered or (name.startswith("server") and bits < max(offered))
+    if parameters.server_no_context_takeover:
+        assert parameters.server_window in (9, 15)
     if not takeover:
         assert parameters.server_no_context_takeover
         assert parameters.client_no_context_takeover

@@ -371,8 +371,8 @@ class WebSocket(Endpoint):
 
     def __init__(self, server: Service) -> None:
         super().__init__(server)
-        # Compression without a context is the same for all clients that agreed on the same.
-        self._framings: dict[Parameters, Framing] = {}
+        # Without a context, compression is the same for all clients with the same window, whatever else they agreed on.
+        self._framings: dict[int, Framing] = {}
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Each is a session of its own."""
@@ -424,11 +424,11 @@ class WebSocket(Endpoint):
     def _framing(self, parameters: Parameters | None) -> Framing:
         if parameters is None:
             return self.plain_framing()
-        framing = self._framings.get(parameters)
+        if not parameters.server_no_context_takeover:
+            return self._compressing(parameters)
+        framing = self._framings.get(parameters.server_window)
         if framing is None:
-            framing = self._compressing(parameters)
-            if parameters.server_no_context_takeover:
-                self._framings[parameters] = framing
+            framing = self._framings[parameters.server_window] = self._compressing(parameters)
         return framing
 
     def _compressing(self, parameters: Parameters) -> Framing:

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import itertools
 import json
 import socket
 import zlib
@@ -38,6 +39,7 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 
 from sockjs_tornado import Compression, ConnectionClosed, SockJSRouter
+from sockjs_tornado.wire.deflate import Deflater
 
 SOCKJS = "/echo/000/abc/websocket"
 RAW = "/echo/websocket"
@@ -1521,6 +1523,46 @@ async def test_a_broadcast_reaches_compressed_and_plain_clients(
         router.broadcast(router.connections, message)
         for answer in [await peer.message() for peer in peers] + [await plain.text()]:
             assert (answer if target == RAW else json.loads(answer[1:])[0]) == message
+
+
+@BOTH
+@pytest.mark.parametrize("takeover", [False, True], ids=["without context", "client may choose"])
+async def test_a_broadcast_is_compressed_at_most_twice_whatever_clients_offer(
+    serve: Serve, connect: Connect, target: str, takeover: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressed: list[bytes] = []
+
+    class Counting(Deflater):
+        def deflate(self, data: bytes) -> bytes:
+            compressed.append(data)
+            return super().deflate(data)
+
+    monkeypatch.setattr("sockjs_tornado.transports.websocket.Deflater", Counting)
+    settings = {"websocket_compression": Compression(context_takeover=takeover)}
+    router = SockJSRouter(Journal(), "/echo", settings)
+    server = await serve(router)
+    windows = itertools.product((None, *range(9, 16)), (None, 9, 12, 15), (False, True))
+    offers = [
+        PerMessageDeflate(
+            client_no_context_takeover=client_no,
+            server_no_context_takeover=takeover,
+            client_max_window_bits=client_bits,
+            server_max_window_bits=server_bits,
+        )
+        for server_bits, client_bits, client_no in windows
+    ]
+    peers = [WsProto(await connect(server), target, offer) for offer in offers]
+    for peer in peers:
+        await peer.event()
+        assert peer.deflate.enabled()
+        if target != RAW:
+            assert await peer.message() == "o"
+    message = "".join(chr(0x21 + number * number % 89 % 64) for number in range(5000))
+    router.broadcast(router.connections, message)
+    for peer in peers:
+        answer = await peer.message()
+        assert (answer if target == RAW else json.loads(answer[1:])[0]) == message
+    assert 1 <= len(compressed) <= 2
 
 
 @BOTH
