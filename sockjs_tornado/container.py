@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
-import ipaddress
 import itertools
 import logging
 import math
@@ -14,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
+from .addresses import network_of
 from .deadlines import SLICE, Deadlines
 from .grace import timeout
 from .logs import ThrottledLog, log_end
@@ -103,7 +102,7 @@ class SessionContainer:
         """Keep a session until it is over; one without an id cannot be found by :meth:`get`."""
         if session.state is SessionState.CLOSED:
             return  # by the connection's own constructor
-        ip = _network(session.conn_info.ip)
+        ip = network_of(session.conn_info.ip)
         self._all[session] = ip
         self._by_ip[ip] += 1
         self._opening.add(session)
@@ -155,7 +154,7 @@ class SessionContainer:
             return "draining"
         if 0 < settings.max_sessions <= len(self._all):
             return "max_sessions"
-        if 0 < settings.max_sessions_per_ip <= self._by_ip[_network(ip)]:
+        if 0 < settings.max_sessions_per_ip <= self._by_ip[network_of(ip)]:
             return "max_sessions_per_ip"
         if 0 < settings.max_unopened_sessions <= len(self._opening):
             return "max_unopened_sessions"
@@ -254,14 +253,3 @@ def check_seconds(name: str, value: float) -> None:
     """Raise ValueError where ``value`` is no number of seconds."""
     if not 0 <= value < math.inf:
         raise ValueError(f"{name}: got {value!r}, takes a number of seconds, 0 or more")
-
-
-@functools.lru_cache(maxsize=1024)
-def _network(ip: str) -> str:
-    """Return the address that a client counts under: of IPv6, one host has all of a /64."""
-    if ":" not in ip:
-        return ip
-    try:
-        return str(ipaddress.IPv6Network((ip.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return ip

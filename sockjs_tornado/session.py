@@ -8,6 +8,7 @@ else is the session's own decision.
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final
 
+from .addresses import network_of
 from .callbacks import Callbacks
 from .compat import LegacySession
 from .connection import ConnectionInfo, SockJSConnection, drained
@@ -153,7 +154,7 @@ class Session(Outbox, LegacySession):
         """
         known = self.conn_info.ip
         # Nobody's yet, where the application has made the session without a request.
-        if known and ip != known and self._settings.verify_ip:
+        if known and ip != known and self._settings.verify_ip and network_of(ip) != network_of(known):
             return "verify_ip"
         if self.state is not CONNECTING and hash(origin) != self._origin:
             return "session_origin"

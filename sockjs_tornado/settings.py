@@ -270,7 +270,8 @@ class Settings(_Checked):
         jsessionid: Whether session URLs set the JSESSIONID cookie that load balancers use for stickiness: True (the
             default), False, a :class:`SessionCookie` with its attributes, or a callable that is given Tornado's request
             and returns the value of a Set-Cookie header, or True for the usual cookie, or False for none.
-        verify_ip: Whether all requests of a session must come from the address that opened it. Default True.
+        verify_ip: Whether all requests of a session must come from the address that opened it; of IPv6, from the same
+            /64. Default True.
         immediate_flush: Whether a message sent outside of ``on_message`` gets a frame of its own (default True), which
             answers a poll, or one with all that are sent until the event loop's next turn.
         disable_nagle: Whether small writes leave at once (TCP_NODELAY). Default True.

@@ -143,6 +143,11 @@ async def test_a_host_s_ipv6_addresses_count_as_one() -> None:
     router.create_session("a", True, info)
     assert router.container.full("2001:db8::ffff:1") == "max_sessions_per_ip"
     assert router.container.full("2001:db8:0:1::1") is None
+    # IPv4 clients of a dual-stack socket are not one client, and each is the same one over both.
+    info = ConnectionInfo(ip="::ffff:192.0.2.1", uri="", prefix="", transport="xhr", headers={}, cookies=None)
+    router.create_session("b", True, info)
+    assert router.container.full("192.0.2.1") == "max_sessions_per_ip"
+    assert router.container.full("::ffff:192.0.2.2") is None
     await within(router.close())
 
 

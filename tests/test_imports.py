@@ -54,6 +54,7 @@ ALLOWED = {
     "callbacks": Allowed(
         "_speedups exceptions protocol", outside="tornado.web", effects="asyncio", types="connection ports session"
     ),
+    "addresses": Allowed(),
     "logs": Allowed(),
     "grace": Allowed(effects="asyncio"),
     "deadlines": Allowed("grace logs", effects="asyncio"),
@@ -68,8 +69,10 @@ ALLOWED = {
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("_speedups ports protocol", effects="threading"),
-    "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol rooms"),
-    "container": Allowed("deadlines grace logs ports rooms session settings stats wire.connection", effects="asyncio"),
+    "session": Allowed("addresses callbacks compat connection exceptions limits outbox ports protocol rooms"),
+    "container": Allowed(
+        "addresses deadlines grace logs ports rooms session settings stats wire.connection", effects="asyncio"
+    ),
     "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),
     # For Tornado's function in C, and nothing else of it.

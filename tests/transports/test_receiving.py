@@ -830,6 +830,32 @@ async def test_another_address_cannot_use_the_session(serve: Serve, connect: Con
     assert await first_frame(owner, "xhr") == 'a["for the owner"]'
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("192.0.2.1", "::ffff:192.0.2.1"),
+        ("2001:db8::1", "2001:DB8:0:0:0:0:0:1"),
+        ("2001:db8::1", "2001:db8::a:b:c:d"),
+    ],
+)
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_an_address_may_be_written_in_several_ways(
+    serve: Serve, connect: Connect, transport: str, ours: str, theirs: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), xheaders=True)
+    for known, other in ((ours, theirs), (theirs, ours)):
+        client, stranger = await connect(server), await connect(server)
+        base = f"/echo/000/{new_session()}"
+        client.write(asking("xhr", base, f"X-Real-IP: {known}"))
+        assert await first_frame(client, "xhr") == "o"
+        client.write(sending("xhr", base, '["x"]', f"X-Real-IP: {other}"))
+        assert (await client.response()).status == 204
+        stranger.write(asking("xhr", base, "X-Real-IP: 2001:db8:0:1::1"))
+        assert await first_frame(stranger, "xhr") == 'c[1008,"Session was opened from another address"]'
+        client.write(asking(transport, base, f"X-Real-IP: {other}"))
+        assert await first_frame(client, transport) == 'a["x"]'
+
+
 @pytest.mark.parametrize("fields", [("Origin: https://b.example",), (), ("Sec-Fetch-Site: cross-site",)])
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_page_of_another_origin_cannot_use_the_session(
