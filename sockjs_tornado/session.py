@@ -8,7 +8,6 @@ else is the session's own decision.
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final
 
-from .addresses import network_of
 from .callbacks import Callbacks
 from .compat import LegacySession
 from .connection import ConnectionInfo, SockJSConnection, drained
@@ -17,6 +16,7 @@ from .limits import RateLimit
 from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
 from .ports import Receiver, Server
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
+from .requester import REJECTIONS, check_requester
 from .rooms import DONE, check_room
 
 __all__ = ["Session", "SessionState"]
@@ -27,11 +27,6 @@ MAX_DELAYED: Final = 4
 _NEVER: Final = float("inf")
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
-
-_TURNED_AWAY: Final = {
-    "verify_ip": "Session was opened from another address",
-    "session_origin": "Session was opened from another origin",
-}
 
 _TRANSITIONS: Final = {
     CONNECTING: (OPENED, CLOSED),
@@ -57,6 +52,7 @@ class Session(Outbox, LegacySession):
         conn: The application's connection; None after the end, once ``on_close`` is through.
         conn_info: What is known of the request that opened the session.
         opened_at: When it opened, in the host's seconds.
+        origin_hash: Hash of the origin that the opening request named, 0 for none.
         label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
@@ -71,7 +67,6 @@ class Session(Outbox, LegacySession):
         "__dict__",
         "__weakref__",
         "_delayed",
-        "_origin",
         "_rate_limit",
         "_sends_from",
         "_told",
@@ -85,6 +80,7 @@ class Session(Outbox, LegacySession):
         "is_closed",
         "label",
         "opened_at",
+        "origin_hash",
         "server",
         "session_id",
         "takes_bytes",
@@ -109,7 +105,7 @@ class Session(Outbox, LegacySession):
         self.is_accepted = False
         self.is_closed = False
         # Hashes, since what a client names may be long. Of nothing it is 0.
-        self._origin = 0
+        self.origin_hash = 0
         self._sends_from: int | None = None
         self._told = False
         self._delayed: list[Callable[[], None]] | None = None
@@ -142,34 +138,30 @@ class Session(Outbox, LegacySession):
         self.is_accepted = accepted and not self.is_closed
         self._host.entered(self)
 
-    def foreign(self, ip: str, origin: str) -> str | None:
-        """Return by what setting or check a receiving request is not the client's, None where it may be.
+    def foreign(self, ip: str, origin: str | None) -> str | None:
+        """Return the check that rejects a receiving request, None if the request may be the client's.
 
         A session belongs to the address that opened it (``verify_ip``), and to the origin that the opening request
-        named. All receiving requests of a client are alike: where the first one named none, no other does.
+        named. All receiving requests of a client are alike: if the first one named none, no other does.
 
         Args:
             ip: Where the request comes from.
-            origin: Its Origin header, ``""`` where there is none.
+            origin: The origin that it names, as :func:`~sockjs_tornado.requester.check_requester` takes it.
         """
-        known = self.conn_info.ip
-        # Nobody's yet, where the application has made the session without a request.
-        if known and ip != known and self._settings.verify_ip and network_of(ip) != network_of(known):
-            return "verify_ip"
-        if self.state is not CONNECTING and hash(origin) != self._origin:
-            return "session_origin"
-        return None
+        known_origin = None if self.state is CONNECTING else self.origin_hash
+        return check_requester(self.conn_info.ip, known_origin, ip, origin, verify_ip=self._settings.verify_ip)
 
-    def takes_from(self, ip: str, origin: str = "") -> bool:
-        """Tell whether a client that posts messages has been told of the session, and note where it posts from.
+    def takes_from(self, ip: str, origin: str | None = None) -> bool:
+        """Return whether a client that posts messages has been told of the session, and note where it posts from.
 
-        Browsers name the origin of every POST. Where the opening request named none, as those of scripts and iframes do
-        not, the first POST's is the client's.
+        Scripts and iframes cannot name an origin when they open a session. Browsers name it with every POST, so that
+        the first POST that names one shows the client's. A session that was opened by a POST without an origin is no
+        page's, and no page may send to it.
         """
         if self.state is CONNECTING:
             return False
         why = self.foreign(ip, origin)
-        if why == "session_origin" and not self._origin:
+        if why == "session_origin" and not self.origin_hash:
             if self._sends_from is None:
                 self._sends_from = hash(origin)
             if hash(origin) == self._sends_from:
@@ -178,7 +170,7 @@ class Session(Outbox, LegacySession):
             self._stats.rejected[why] += 1
         return why is None
 
-    def attach(self, receiver: Receiver, ip: str, origin: str = "") -> None:
+    def attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Take a receiver that a client listens on.
 
         The first one opens the session. While another is attached the new one is told so and let go (close code
@@ -187,12 +179,12 @@ class Session(Outbox, LegacySession):
         Args:
             receiver: Where the client listens.
             ip: The address it listens from.
-            origin: The origin that its request named, ``""`` for none.
+            origin: The origin that its request names, as for :meth:`foreign`.
         """
         why = self.foreign(ip, origin)
         if why is not None:
             self._stats.rejected[why] += 1
-            receiver.close(CloseCode.POLICY_VIOLATION, _TURNED_AWAY[why])
+            receiver.close(CloseCode.POLICY_VIOLATION, REJECTIONS[why])
             return
         current = self._receiver
         if current is not None and current.is_gone():
@@ -207,7 +199,9 @@ class Session(Outbox, LegacySession):
                 self._flush()
         elif self.state is CONNECTING:
             self._set_state(OPENED)
-            self._origin = hash(origin)
+            self.origin_hash = hash(origin or "")
+            if origin is None:
+                self._sends_from = self.origin_hash
             self.opened_at = self._host.now()
             self._host.opened(self)
             self.takes_bytes = receiver.binary

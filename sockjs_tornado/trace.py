@@ -89,7 +89,7 @@ class _Traced(Session):
         super()._set_state(state)
         self.trace(f"{before.name} becomes {state.name}")
 
-    def attach(self, receiver: Receiver, ip: str, origin: str = "") -> None:
+    def attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Take a receiver, and see what is written to it."""
         self.trace("receiver attached")
         super().attach(_TracedReceiver(receiver, self), ip, origin)

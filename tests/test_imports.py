@@ -55,6 +55,7 @@ ALLOWED = {
         "_speedups exceptions protocol", outside="tornado.web", effects="asyncio", types="connection ports session"
     ),
     "addresses": Allowed(),
+    "requester": Allowed("addresses"),
     "logs": Allowed(),
     "grace": Allowed(effects="asyncio"),
     "deadlines": Allowed("grace logs", effects="asyncio"),
@@ -69,7 +70,7 @@ ALLOWED = {
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("_speedups ports protocol", effects="threading"),
-    "session": Allowed("addresses callbacks compat connection exceptions limits outbox ports protocol rooms"),
+    "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol requester rooms"),
     "container": Allowed(
         "addresses deadlines grace logs ports rooms session settings stats wire.connection", effects="asyncio"
     ),

@@ -862,6 +862,35 @@ def test_who_sends_names_the_origin_that_the_first_one_named(host: FakeHost) -> 
     assert session.server.stats.rejected == {"session_origin": 2}
 
 
+def test_a_post_without_an_origin_may_be_the_client_s(host: FakeHost) -> None:
+    session = make_session(host)
+    session.attach(Receiver(session, 1), IP, A)
+    assert session.foreign(IP, None) is None
+    assert session.takes_from(IP)
+    assert not session.takes_from("203.0.113.9")
+    session.attach(again := Receiver(session, 1), IP, None)
+    session.send("x")
+    assert again.frames == [["x"]]
+
+
+def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(host: FakeHost) -> None:
+    session = make_session(host)
+    session.attach(Receiver(session, 1), IP, None)
+    assert session.takes_from(IP)
+    assert not session.takes_from(IP, A)
+    assert session.foreign(IP, A) == "session_origin"
+    assert session.foreign(IP, "") is None
+
+
+def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(host: FakeHost) -> None:
+    session = make_session(host)
+    session.attach(Receiver(session, 1), IP, "")
+    assert session.takes_from(IP)
+    assert session.takes_from(IP, A)
+    assert session.takes_from(IP)
+    assert not session.takes_from(IP, B)
+
+
 def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(host: FakeHost) -> None:
     """Scripts and iframes are asked for without one."""
     session = make_session(host)

@@ -10,7 +10,16 @@ from email.utils import formatdate
 from ..session import Session
 from .exchange import Exchange, Headers, Service
 
-__all__ = ["JAVASCRIPT", "NO_CACHE", "PLAIN_TEXT", "Endpoint", "SessionEndpoint", "cache_headers", "request_origin"]
+__all__ = [
+    "JAVASCRIPT",
+    "NO_CACHE",
+    "PLAIN_TEXT",
+    "Endpoint",
+    "SessionEndpoint",
+    "cache_headers",
+    "request_origin",
+    "session_origin",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +182,19 @@ def request_origin(exchange: Exchange) -> str:
     """Return the origin of the page that makes a request, ``""`` if it names none."""
     # The websockets of before 2011 (versions 7 and 8) name it in a header of their own.
     return exchange.header("Origin") or exchange.header("Sec-WebSocket-Origin")
+
+
+def session_origin(exchange: Exchange) -> str | None:
+    """Return the origin that a request for a session names.
+
+    ``""`` is a GET without one: any page may have its browser send that, by a script element for one. None is a POST
+    without one: browsers name the origin of every POST across origins, so that it comes from no page of another origin.
+    """
+    origin = exchange.header("Origin")
+    if origin or exchange.method != "POST":
+        return origin
+    # Something on the way may have removed it.
+    return "" if exchange.header("Sec-Fetch-Site") in ("cross-site", "same-site") else None
 
 
 def _cors_headers(exchange: Exchange) -> Headers:

@@ -10,7 +10,7 @@ from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage,
 from ..session import Session
 from ..wire.connection import Connection, Keeper, Traffic
 from ..wire.stream import response_head
-from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
+from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers
 
 __all__ = ["PollingEndpoint", "StreamingEndpoint"]
@@ -141,7 +141,7 @@ class StreamReceiver(Connection):
         self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
         self._left = limit
         self._session = session
-        self._asker = exchange.remote_ip, exchange.header("Origin")
+        self._asker = exchange.remote_ip, session_origin(exchange)
 
     def opened(self) -> None:
         """Listen."""
@@ -262,7 +262,7 @@ class ReceivingEndpoint(SessionEndpoint):
         if exchange.is_gone():
             # What it took from the session would be lost. Clients abort requests when they end, so the access log, the
             # only reader of the answer, is told of nothing wrong.
-            if session is not None and not session.foreign(exchange.remote_ip, exchange.header("Origin")):
+            if session is not None and not session.foreign(exchange.remote_ip, session_origin(exchange)):
                 session.interrupt()
             exchange.respond(204, self.headers(exchange, NO_CACHE))
             return None
@@ -284,7 +284,7 @@ class PollingEndpoint(ReceivingEndpoint):
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Answer with what there is, or hold the request until there is something."""
         receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
-        session.attach(receiver, exchange.remote_ip, exchange.header("Origin"))
+        session.attach(receiver, exchange.remote_ip, session_origin(exchange))
         return None if exchange.answered else exchange.hold(receiver)
 
 

@@ -6,7 +6,7 @@ from math import inf
 from ..exceptions import PayloadError
 from ..payloads import Payload, decode_payload
 from ..session import Session
-from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint
+from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange
 
 __all__ = ["SendingEndpoint"]
@@ -34,7 +34,7 @@ class SendingEndpoint(SessionEndpoint):
         # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
         # them elsewhere.
         is_over = session is not None and session.is_closed and self.server.container.draining
-        if session is None or is_over or not session.takes_from(exchange.remote_ip, exchange.header("Origin")):
+        if session is None or is_over or not session.takes_from(exchange.remote_ip, session_origin(exchange)):
             self.lost(exchange)
             return None
         settings = self.server.settings

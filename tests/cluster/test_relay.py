@@ -319,6 +319,13 @@ async def test_a_session_is_its_origin_s(start: Start) -> None:
     assert response.status == 404
     response = await third.ask(sending("xhr", f"/echo/000/{session}", "[]", ORIGIN))
     assert response.status == 204
+    # A POST without one is no page's, a GET may be any page's.
+    assert (await third.ask(sending("xhr", f"/echo/000/{session}", '["x"]'))).status == 204
+    assert await third.poll(session, "jsonp") == 'c[1008,"Session was opened from another origin"]'
+    crossing = "Sec-Fetch-Site: cross-site"
+    assert (await third.ask(sending("xhr", f"/echo/000/{session}", "[]", crossing))).status == 404
+    (await owner.journal.connection()).send("y")
+    assert await third.poll(session) == 'a["y"]'
 
 
 async def test_a_client_cannot_speak_for_others(start: Start) -> None:

@@ -856,12 +856,12 @@ async def test_an_address_may_be_written_in_several_ways(
         assert await first_frame(client, transport) == 'a["x"]'
 
 
-@pytest.mark.parametrize("fields", [("Origin: https://b.example",), (), ("Sec-Fetch-Site: cross-site",)])
+@pytest.mark.parametrize("fields", [("Origin: https://b.example",), ("Origin: null",), ("Sec-Fetch-Site: cross-site",)])
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_page_of_another_origin_cannot_use_the_session(
     serve: Serve, connect: Connect, transport: str, fields: tuple[str, ...]
 ) -> None:
-    """Whoever has learned of the id, by a script that names no origin either; and with any setting."""
+    """It has learned of the id; with any setting, and even if something on the way removes the origin of a POST."""
     router = SockJSRouter(Echo, "/echo", {"verify_ip": False, "disconnect_delay": 60})
     server = await serve(router)
     ours = "Origin: https://a.example"
@@ -877,6 +877,50 @@ async def test_a_page_of_another_origin_cannot_use_the_session(
     owner.write(asking("xhr", "/echo/000/abc", ours))
     assert await first_frame(owner, "xhr") == 'a["x"]'
     assert router.stats.rejected == {"session_origin": 2}
+
+
+@pytest.mark.parametrize("transport", ["jsonp", "eventsource", "htmlfile"])
+async def test_a_script_of_any_page_cannot_use_the_session(serve: Serve, connect: Connect, transport: str) -> None:
+    """Browsers name no origin with the GETs of script elements and frames."""
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 60})
+    client = await connect(await serve(router))
+    client.write(asking("xhr", "/echo/000/abc", "Origin: https://a.example"))
+    assert await first_frame(client, "xhr") == "o"
+    client.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(client, transport) == 'c[1008,"Session was opened from another origin"]'
+    assert router.stats.rejected == {"session_origin": 1}
+
+
+@pytest.mark.parametrize("fields", [(), ("Sec-Fetch-Site: same-origin",), ("Sec-Fetch-Site: none",)])
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_a_post_without_an_origin_is_no_foreign_page_s(
+    serve: Serve, connect: Connect, transport: str, fields: tuple[str, ...]
+) -> None:
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 60})
+    client = await connect(await serve(router))
+    client.write(asking("xhr", "/echo/000/abc", "Origin: https://a.example"))
+    assert await first_frame(client, "xhr") == "o"
+    for kind in ("xhr", "jsonp"):
+        client.write(sending(kind, "/echo/000/abc", '["x"]', *fields))
+        assert (await client.response()).status in (200, 204)
+    client.write(asking(transport, "/echo/000/abc", *fields))
+    assert await first_frame(client, transport) == 'a["x","x"]'
+    assert not router.stats.rejected
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
+async def test_a_session_that_a_post_without_an_origin_opened_is_no_page_s(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 60})
+    client = await connect(await serve(router))
+    client.write(asking("xhr", "/echo/000/abc"))
+    assert await first_frame(client, "xhr") == "o"
+    page = "Origin: https://b.example"
+    client.write(sending("xhr", "/echo/000/abc", '["from the page"]', page))
+    assert (await client.response()).status == 404
+    client.write(asking(transport, "/echo/000/abc", page))
+    assert await first_frame(client, transport) == 'c[1008,"Session was opened from another origin"]'
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
