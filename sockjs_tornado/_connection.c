@@ -35,12 +35,15 @@ connection_write(PyObject *object, PyObject *data)
 
     if (self->gathered == Py_None && self->queue != NULL && PyBytes_CheckExact(data)
         && PyBytes_Size(data) <= SMALL_WRITE) {
-        PyObject *others = PyObject_GetAttr(self->queue, names.waiting);
-        int is_ordinary = others != NULL && PyList_CheckExact(others) && PyList_Size(others);
+        PyObject *queue = Py_NewRef(self->queue);
+        PyObject *others = PyObject_GetAttr(queue, names.waiting);
+        int is_ordinary = others != NULL && PyList_CheckExact(others) && PyList_Size(others)
+            && self->gathered == Py_None;
         int failed = others == NULL || (is_ordinary && PyList_Append(others, object) < 0);
-        Py_XDECREF(others);
         if (is_ordinary && !failed)
             set(&self->gathered, data);
+        Py_XDECREF(others);
+        Py_DECREF(queue);
         if (is_ordinary || failed)
             RETURN(failed);
     }
@@ -77,17 +80,20 @@ connection_write_prepared(PyObject *object, PyObject *message)
 {
     Connection *self = (Connection *)object;
 
-    if (self->is_plain == Py_True && self->framing != NULL) {
-        PyObject *done = NULL, *frames = PyObject_GetAttr(message, names.rendered);
+    if (self->is_plain == Py_True) {
+        PyObject *frames = PyObject_GetAttr(message, names.rendered);
+        PyObject *framing = Py_XNewRef(self->framing);
         PyObject *frame = NULL;
 
-        if (frames != NULL && PyDict_CheckExact(frames))
-            frame = PyDict_GetItemWithError(frames, self->framing);
-        if (frame != NULL)
-            done = connection_write(object, frame);
+        if (frames != NULL && framing != NULL && PyDict_CheckExact(frames))
+            frame = Py_XNewRef(PyDict_GetItemWithError(frames, framing));
+        Py_XDECREF(framing);
         Py_XDECREF(frames);
-        if (frame != NULL)
+        if (frame != NULL) {
+            PyObject *done = connection_write(object, frame);
+            Py_DECREF(frame);
             return done;
+        }
         PyErr_Clear();
     }
     return PyObject_CallMethodObjArgs(object, names._write_prepared, message, NULL);
@@ -97,13 +103,14 @@ connection_write_prepared(PyObject *object, PyObject *message)
 static int
 read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
 {
-    PyObject *rate = PyObject_GetAttr(self->settings, names.max_inbound_rate);
-    Py_ssize_t max_size = rate == NULL ? -1 : limit_of(self->settings, names.max_message_size);
-    Py_ssize_t end, most = max_size < 0 ? -1 : limit_of(self->settings, names.max_messages_per_request);
+    PyObject *settings = Py_NewRef(self->settings);
+    PyObject *rate = PyObject_GetAttr(settings, names.max_inbound_rate);
+    Py_ssize_t max_size = rate == NULL ? -1 : limit_of(settings, names.max_message_size);
+    Py_ssize_t end, most = max_size < 0 ? -1 : limit_of(settings, names.max_messages_per_request);
     int is_limited = rate != Py_None;
 
     Py_XDECREF(rate);
-    /* To look settings up may be to call properties, so that the fields are looked at after that. */
+    Py_DECREF(settings);
     if (most < 0 || is_limited || !is_counting(self->stats) || self->session == NULL || self->buffer == NULL
         || !PyByteArray_CheckExact(self->buffer) || size < 0 || size > PyByteArray_Size(self->buffer)) {
         PyErr_Clear();
@@ -128,8 +135,8 @@ connection_take_messages(PyObject *object, PyObject *nbytes)
         int done = messages == NULL ? -1 : read_ordinary(self, size, messages);
         if (done == 1) {
             PyObject *session = Py_NewRef(self->session);
+            count(&((Counters *)self->stats)->bytes_received, size);
             set(&self->heard, Py_True);
-            ((Counters *)self->stats)->bytes_received += size;
             if (call(session, names.receive, messages) < 0)
                 done = -1;
             Py_DECREF(session);
@@ -177,16 +184,19 @@ static int
 take_write(PyObject *object, Write *write)
 {
     Connection *self = (Connection *)object;
+    PyObject *number;
 
     if (!PyObject_TypeCheck(object, connection_type) || self->gathered == NULL)
         return -1;
     if (self->gathered == Py_None)
         return 0;
-    /* What another type's `fileno` does, nobody knows: it might close a socket that was looked up before. */
     if (!PyBytes_CheckExact(self->gathered) || self->direct == NULL || Py_TYPE(self->direct) != socket_type)
         return -1;
-    /* Asked for each time: a number of one that was closed meanwhile may be another one's. */
-    write->fd = PyObject_AsFileDescriptor(self->direct);
+    /* Asked for each time: a number of one that was closed meanwhile may be another one's. The base type's method is
+     * called, since one in Python could close a socket that was looked up before, or change the lists. */
+    number = PyObject_CallFunctionObjArgs(socket_fileno, self->direct, NULL);
+    write->fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
+    Py_XDECREF(number);
     if (write->fd < 0) {
         PyErr_Clear();
         return -1;

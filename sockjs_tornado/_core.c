@@ -4,6 +4,14 @@
  * left to the methods in Python that do the same for all messages: `send` to `_send`, `receive` to `_receive`, and so on.
  * Where this was not built, everything is left to them, by the classes of the same names in outbox.py, callbacks.py,
  * stats.py and wire/connection.py.
+ *
+ * An application can delete these fields, or set them to anything, whenever code of its own runs. Its code runs when an
+ * attribute is looked up, when a method, ``__len__``, ``__bool__``, ``__hash__`` or ``__eq__`` is called, when the last
+ * reference to an object goes away, and, on Python 3.11, when an object that the garbage collector tracks is made. So:
+ *
+ * 1. Look up first, then check the fields, then use them. No code of the application runs between check and use.
+ * 2. Hold a reference to whatever is used while such code runs. A field's reference may be gone by then.
+ * 3. If a field is not as Python sets it, leave the call to the method in Python, which raises what is appropriate.
  */
 
 #include "_core.h"
@@ -12,7 +20,7 @@
 #include <structmember.h>
 
 PyTypeObject *callbacks_type, *connection_type, *counters_type, *socket_type;
-PyObject *zero, *corked;
+PyObject *zero, *corked, *socket_fileno;
 struct names names;
 
 /* --- fields --- */
@@ -148,7 +156,14 @@ limit_of(PyObject *settings, PyObject *name)
     Py_ssize_t limit = number == NULL ? -1 : limit_from(number);
 
     Py_XDECREF(number);
-    return limit;
+    return limit < 0 ? -1 : limit;
+}
+
+void
+count(long long *counter, Py_ssize_t more)
+{
+    /* An application may have set it to anything: it wraps around, which signed integers must not. */
+    *counter = (long long)((unsigned long long)*counter + (unsigned long long)more);
 }
 
 int
@@ -221,7 +236,7 @@ add_type(PyObject *module, PyType_Spec *spec, const char *name)
 int
 add_core(PyObject *module)
 {
-    PyObject *sockets;
+    PyObject *sockets, *base;
 
     if (zero != NULL) {
         /* What is made once must not be made anew under those who use it. */
@@ -232,6 +247,13 @@ add_core(PyObject *module)
     socket_type = sockets == NULL ? NULL : (PyTypeObject *)PyObject_GetAttrString(sockets, "socket");
     Py_XDECREF(sockets);
     if (socket_type == NULL)
+        return -1;
+    sockets = PyImport_ImportModule("_socket");
+    base = sockets == NULL ? NULL : PyObject_GetAttrString(sockets, "socket");
+    socket_fileno = base == NULL ? NULL : PyObject_GetAttrString(base, "fileno");
+    Py_XDECREF(base);
+    Py_XDECREF(sockets);
+    if (socket_fileno == NULL)
         return -1;
 #define EACH(name) \
     names.name = PyUnicode_InternFromString(#name); \

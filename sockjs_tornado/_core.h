@@ -43,8 +43,12 @@ extern PyTypeObject *socket_type;
 
 extern PyMethodDef session_methods[], connection_methods[];
 
-/* Made once, for good. */
+/* Made once, for good. CPython has one object for each small number, so a field that holds zero holds this one; if it
+ * holds another one, the call is left to Python. */
 extern PyObject *zero, *corked;
+
+/* The method of the base type, which no application can replace. */
+extern PyObject *socket_fileno;
 
 #define NAMES(EACH) \
     EACH(finish) EACH(go_on) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
@@ -62,14 +66,18 @@ extern struct names names;
 
 /* --- in _core.c --- */
 
-/* Put another object into a field. */
+/* Put another object into a field. Freeing what it held before may run code of the application. */
 void set(PyObject **field, PyObject *value);
 
 /* Return what a field holds, or -1 where it is unset or no such number. */
 Py_ssize_t number_in(PyObject *field);
 
-/* Return an attribute as a limit, which may be beyond any size; -1, perhaps with an exception set, where it is none. */
+/* Return an attribute as a limit, which may be beyond any size; -1, perhaps with an exception set, where it is none. Looking
+ * it up may run code of the application. */
 Py_ssize_t limit_of(PyObject *settings, PyObject *name);
+
+/* Add to a counter. */
+void count(long long *counter, Py_ssize_t more);
 
 /* Tell whether a field holds counters. */
 int is_counting(PyObject *stats);

@@ -19,16 +19,15 @@ flush(Session *self)
     int failed = empty == NULL;
 
     /* To make a list may be to collect garbage, of which somebody may have sent it, or closed the session. */
-    if (failed || !is_whole(self) || !PyList_Size(self->outbox) || self->receiver == Py_None
-        || number_in(self->hold) != 0) {
+    if (failed || !is_whole(self) || !PyList_Size(self->outbox) || self->receiver == Py_None || self->hold != zero) {
         Py_XDECREF(empty);
         return -failed;
     }
     receiver = Py_NewRef(self->receiver);
     messages = self->outbox;
     self->outbox = empty;
+    count(&((Counters *)self->stats)->messages_sent, PyList_Size(messages));
     set(&self->queued, zero);
-    ((Counters *)self->stats)->messages_sent += PyList_Size(messages);
     failed = call(receiver, names.send_messages, messages) < 0
         || (self->waiters != Py_None && call((PyObject *)self, names._wake, NULL) < 0);
     Py_DECREF(receiver);
@@ -46,28 +45,31 @@ static PyObject *
 session_send(PyObject *object, PyObject *message)
 {
     Session *self = (Session *)object;
-    int is_ordinary = number_in(self->state) == OPENED && is_whole(self)
-        && PyLong_AsUnsignedLong(self->thread) == PyThread_get_thread_ident();
-    Py_ssize_t size = is_ordinary ? PyObject_Size(message) : -1;
-    Py_ssize_t hold = number_in(self->hold), queued = number_in(self->queued);
+    Py_ssize_t queued, size = PyObject_Size(message), max_bytes = -1, max_messages = -1;
 
-    if (size < 0 || queued < 0)
-        is_ordinary = 0;
-    else if (hold == CORKED)
-        is_ordinary = size <= limit_of(self->settings, names.max_queue_bytes) - queued
-            && PyList_Size(self->outbox) < limit_of(self->settings, names.max_queue_messages);
-    else
-        is_ordinary = hold == 0 && self->receiver != Py_None;
+    if (size >= 0 && self->hold == corked && self->settings != NULL) {
+        PyObject *settings = Py_NewRef(self->settings);
+        max_bytes = limit_of(settings, names.max_queue_bytes);
+        max_messages = max_bytes < 0 ? -1 : limit_of(settings, names.max_queue_messages);
+        Py_DECREF(settings);
+    }
     /* Of what is wrong with a message or a limit, Python knows. */
     PyErr_Clear();
-    if (is_ordinary) {
+    queued = number_in(self->queued);
+    if (size >= 0 && queued >= 0 && number_in(self->state) == OPENED && is_whole(self)
+        && PyLong_AsUnsignedLong(self->thread) == PyThread_get_thread_ident()
+        && (self->hold == corked ? size <= max_bytes - queued && PyList_Size(self->outbox) < max_messages
+            : self->hold == zero && self->receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
+        int is_held = self->hold != zero;
         PyObject *sum = PyLong_FromSsize_t(queued + size);
         int failed = sum == NULL || PyList_Append(self->outbox, message) < 0;
         if (!failed)
             set(&self->queued, sum);
         Py_XDECREF(sum);
-        RETURN(failed || (hold == 0 && flush(self) < 0));
+        RETURN(failed || (!is_held && flush(self) < 0));
     }
+    /* Where the thread is no number. */
+    PyErr_Clear();
     return PyObject_CallMethodObjArgs(object, names._send, message, NULL);
 }
 
@@ -81,10 +83,10 @@ session_send_prepared(PyObject *object, PyObject *message)
     Session *self = (Session *)object;
 
     /* While there is a receiver and nothing holds messages back, the session is open and its outbox empty. */
-    if (number_in(self->hold) == 0 && is_counting(self->stats) && self->receiver != NULL && self->receiver != Py_None) {
+    if (self->hold == zero && is_counting(self->stats) && self->receiver != NULL && self->receiver != Py_None) {
         PyObject *receiver = Py_NewRef(self->receiver);
         int failed;
-        ((Counters *)self->stats)->messages_sent++;
+        count(&((Counters *)self->stats)->messages_sent, 1);
         failed = call(receiver, names.send_prepared, message) < 0;
         Py_DECREF(receiver);
         RETURN(failed);
@@ -112,9 +114,9 @@ give_error(PyObject *callbacks)
 
 /* Call on_message for each message. Returns 1, or 0 where the callbacks have seen to the rest, or -1. */
 static int
-deliver(Session *self, PyObject *callbacks, PyObject *messages)
+deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *messages)
 {
-    PyObject *callback = PyObject_GetAttr(((Callbacks *)callbacks)->connection, names.on_message);
+    PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     Py_ssize_t i;
     int done = callback == NULL ? -1 : 1;
 
@@ -142,6 +144,23 @@ deliver(Session *self, PyObject *callbacks, PyObject *messages)
     return done;
 }
 
+/* Whether nothing but messages has come up while they were delivered; -1 with an exception set. */
+static int
+is_idle(Callbacks *callbacks)
+{
+    PyObject *inbox = callbacks->inbox;
+    int is_empty = inbox == Py_None;
+
+    if (callbacks->untold != Py_False || callbacks->closing != Py_False || inbox == NULL)
+        return 0;
+    if (!is_empty) {
+        Py_INCREF(inbox);
+        is_empty = PyObject_Not(inbox);
+        Py_DECREF(inbox);
+    }
+    return is_empty;
+}
+
 PyDoc_STRVAR(receive_doc,
 "receive(messages, /)\n--\n\n"
 "Hand the client's messages to the application, in order; what it sends meanwhile leaves together.");
@@ -151,30 +170,33 @@ session_receive(PyObject *object, PyObject *messages)
 {
     Session *self = (Session *)object;
     Callbacks *callbacks = (Callbacks *)self->callbacks;
-    int done, is_idle;
+    PyObject *connection;
+    int done;
 
-    if (number_in(self->state) != OPENED || number_in(self->hold) != 0 || !PyList_CheckExact(messages)
+    if (number_in(self->state) != OPENED || self->hold != zero || !PyList_CheckExact(messages)
         || !is_whole(self) || callbacks->busy != Py_False || callbacks->connection == NULL)
         return PyObject_CallMethodObjArgs(object, names._receive, messages, NULL);
-    ((Counters *)self->stats)->messages_received += PyList_Size(messages);
-    set(&self->hold, corked);
-    set(&callbacks->busy, Py_True);
     Py_INCREF((PyObject *)callbacks);
-    done = deliver(self, (PyObject *)callbacks, messages);
+    connection = Py_NewRef(callbacks->connection);
+    count(&((Counters *)self->stats)->messages_received, PyList_Size(messages));
+    set(&callbacks->busy, Py_True);
+    set(&self->hold, corked);
+    done = deliver(self, (PyObject *)callbacks, connection, messages);
+    Py_DECREF(connection);
     if (done == 1) {
-        is_idle = callbacks->untold == Py_False && callbacks->closing == Py_False && callbacks->inbox != NULL
-            ? PyObject_Not(callbacks->inbox) : 0;
-        if (is_idle == 1)
+        int idle = is_idle(callbacks);
+        if (idle == 1)
             set(&callbacks->busy, Py_False);
         else
-            done = is_idle < 0 ? -1 : call((PyObject *)callbacks, names.finish, NULL);
+            done = idle < 0 ? -1 : call((PyObject *)callbacks, names.finish, NULL);
     }
     Py_DECREF((PyObject *)callbacks);
     if (done < 0)
         return NULL;
-    if (done == 1 && number_in(self->hold) == CORKED && is_whole(self)) {
+    if (done == 1 && self->hold == corked && is_whole(self)) {
+        int has_outbox = PyList_Size(self->outbox) > 0;
         set(&self->hold, zero);
-        RETURN(PyList_Size(self->outbox) && flush(self) < 0);
+        RETURN(has_outbox && flush(self) < 0);
     }
     return PyObject_CallMethodObjArgs(object, names._received, NULL);
 }

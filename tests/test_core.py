@@ -5,6 +5,8 @@ import functools
 import gc
 import inspect
 import json
+import os
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import hostile
 import pytest
 from application import LogWatch
 from client import BINARY, PING, TEXT, closing, frame
 from doubles import FakeHost, KeptSession, Notes, Pause, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import PATIENCE, ROOT
 
 from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
@@ -540,6 +544,33 @@ def test_where_nothing_is_set_everything_is_left_to_python() -> None:
                 getattr(kind(), method)("x")
     with pytest.raises(AttributeError, match="_buffer"):
         core.ConnectionCore().get_buffer(1)
+
+
+@pytest.mark.parametrize("moment", hostile.MOMENTS)
+def test_an_application_that_spoils_fields_gets_exceptions_at_the_worst(moment: str) -> None:
+    # What was freed is overwritten, so that to use it is to crash.
+    ended = subprocess.run(
+        [sys.executable, "tests/hostile.py", moment],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONMALLOC": "debug"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0, "\n".join(ended.stderr.splitlines()[-12:])
+    # Sockets are asked what their number is by C, whatever Python has put there.
+    assert (int(ended.stdout) > 0) == (moment != "socket.fileno")
+
+
+def test_every_moment_at_which_an_application_runs_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    monkeypatch.setattr(hostile, "hook", seen.add)
+    world = hostile.World()
+    world.run(littered=True)
+    monkeypatch.undo()
+    hostile.close(world)
+    assert seen | {"before", "socket.fileno"} == set(hostile.MOMENTS)
 
 
 def kept_by(core_type: type, **fields: Any) -> Any:

@@ -1,0 +1,379 @@
+"""An application that spoils the fields of the base types in C while they work: ``hostile.py MOMENT``.
+
+Python code runs inside the C code at several moments: a property is read, ``__len__`` is called, a value that a field
+held is freed. At the moment named on the command line, one field after the other is deleted or set to something
+of the wrong type, or a list that C is working through changes. Each case has new objects, and calls every method.
+Whatever happens has to be a result or an exception; ``SystemError`` is C's for a mistake in C.
+
+``test_core.py`` runs this in a process of its own for each moment, since a fault would end the process.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from inspect import ismemberdescriptor
+from threading import get_ident
+from typing import Any
+
+from client import TEXT, frame
+
+from sockjs_tornado import _speedups as core
+
+DATA = frame(TEXT, b'["one","two"]')
+
+#: When code of an application runs: before a method is called, and inside.
+MOMENTS = (
+    *("before", "callbacks.go_on", "callbacks.raised", "connection.on_message", "connection.python"),
+    *("framing.__eq__", "framing.__hash__", "garbage.__del__", "heard.__del__", "inbox.__bool__"),
+    *("message.__len__", "on_message fail", "on_message one", "on_message two", "on_message value"),
+    *("prepared.rendered", "queue.waiting", "queued.__del__", "receiver.send_messages", "receiver.send_prepared"),
+    *("result.__del__", "session._wake", "session.python", "session.receive", "settings.max_inbound_rate"),
+    *("settings.max_message_size", "settings.max_messages_per_request", "settings.max_queue_bytes"),
+    *("settings.max_queue_messages", "socket.fileno"),
+)
+
+
+def nothing(moment: str) -> None:
+    """Do nothing."""
+
+
+#: Called at every moment with its name; what it does depends on the case.
+hook: Callable[[str], None] = nothing
+
+
+class Text(str):
+    """A message that has its length asked for."""
+
+    def __len__(self) -> int:
+        hook("message.__len__")
+        return super().__len__()
+
+
+class Number(int):
+    """What a field holds before C puts something else there."""
+
+    name = "heard"
+
+    def __del__(self) -> None:
+        hook(f"{self.name}.__del__")
+
+
+class Queued(Number):
+    name = "queued"
+
+
+class Settings:
+    """Limits, each of them a property."""
+
+    def __getattr__(self, name: str) -> Any:
+        hook(f"settings.{name}")
+        return None if name == "max_inbound_rate" else 1000
+
+
+class Asked:
+    """Has nothing itself: what it is asked for comes from ``__getattr__``, behind a failed look-up."""
+
+    def __init__(self, name: str, **attributes: Any) -> None:
+        self._name = name
+        self._attributes = attributes
+
+    def __getattr__(self, name: str) -> Any:
+        hook(f"{self._name}.{name}")
+        return self._attributes[name]
+
+
+class Inbox:
+    """Messages that wait, as far as can be told."""
+
+    def __bool__(self) -> bool:
+        hook("inbox.__bool__")
+        return False
+
+
+class Framing:
+    """What is looked up among the frames of a prepared message."""
+
+    def __hash__(self) -> int:
+        hook("framing.__hash__")
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        hook("framing.__eq__")
+        return True
+
+
+class Callbacks(core.CallbacksCore):
+    """Callbacks that leave nothing to be done."""
+
+    def raised(self, error: BaseException) -> None:
+        hook("callbacks.raised")
+
+    def finish(self) -> None:
+        hook("callbacks.finish")
+
+    def go_on(self, callback: Any, messages: list[Any], result: object) -> None:
+        hook("callbacks.go_on")
+
+
+class Session(core.SessionCore):
+    """A session whose extraordinary messages go nowhere."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def _ignore(self, what: object = None) -> None:
+        hook("session.python")
+
+    _send = _send_prepared = _receive = _received = _ignore
+
+    def _wake(self) -> None:
+        hook("session._wake")
+
+
+class Receiver:
+    """Where a client listens."""
+
+    def send_messages(self, messages: list[Any]) -> None:
+        hook("receiver.send_messages")
+        messages.clear()
+
+    def send_prepared(self, message: Any) -> None:
+        hook("receiver.send_prepared")
+
+
+class Websocket(core.ConnectionCore):
+    """A connection whose extraordinary bytes go nowhere."""
+
+    def _ignore(self, what: object) -> None:
+        hook("connection.python")
+
+    _gather = _take_messages = _write_messages = _write_prepared = _ignore
+
+
+class Garbage:
+    """Found by the garbage collector alone."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        hook("garbage.__del__")
+
+
+class Result:
+    """What on_message returns: no awaitable."""
+
+    def __del__(self) -> None:
+        hook("result.__del__")
+
+
+class World:
+    """One of each object, wired as they are in a server, with a hook wherever Python can run."""
+
+    def __init__(self) -> None:
+        self.stats = core.CountersCore()
+        self.stats.messages_sent = self.stats.messages_received = self.stats.bytes_received = 2**63 - 1
+        self.left: list[Any] = []
+        self.sockets = socket.socketpair()
+        self.frames: dict[Any, bytes] = {Framing(): b"frame"}
+        self.prepared = Asked("prepared", rendered=self.frames)
+        self.messages: list[Any] = ["one", "value", "fail", "two"]
+
+        self.callbacks: Any = Callbacks()
+        callbacks = self.callbacks
+        callbacks._busy = callbacks._closing = callbacks._untold = False
+        callbacks._inbox = Inbox()
+        callbacks.connection = Asked("connection", on_message=self.on_message)
+
+        self.session = session = Session(self)
+        session._callbacks = callbacks
+        session._outbox = []
+        session._receiver = Receiver()
+        session._settings = Settings()
+        session._stats = self.stats
+        session._thread = get_ident()
+        session._waiters = []
+        session.state = 1
+
+        self.connection: Any = Websocket()
+        connection = self.connection
+        self.waiting: list[Any] = [connection] * 20
+        connection._buffer = bytearray(DATA)
+        connection._direct = self.sockets[0]
+        connection._framing = Framing()
+        connection._is_plain = True
+        connection._parser = None
+        connection._queue = Asked("queue", waiting=self.waiting)
+        connection._session = Asked("session", receive=session.receive)
+        connection._settings = Settings()
+        connection._stats = self.stats
+        #: What can be emptied.
+        self.lists: dict[str, Any] = {
+            "buffer": connection._buffer,
+            "frames": self.frames,
+            "left": self.left,
+            "messages": self.messages,
+            "outbox": session._outbox,
+            "waiting": self.waiting,
+        }
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Set what C puts something else into."""
+        global hook
+        before, hook = hook, nothing
+        self.session._hold = 0
+        self.session.queued = Queued()
+        if self.connection is not None:
+            self.connection._heard = Number()
+            self.connection._gathered = None
+        if self.callbacks is not None:
+            self.callbacks._busy = False
+        hook = before
+
+    def on_message(self, message: str) -> Any:
+        hook(f"on_message {message}")
+        self.session.send(Text("answer"))
+        if message == "fail":
+            raise ValueError
+        return Result() if message == "value" else None
+
+    def calls(self) -> Iterator[tuple[Callable[..., Any], Any]]:
+        """Yield each method with its argument. The objects themselves are kept by nothing here."""
+        for name, argument in (
+            ("send", Text("message")),
+            ("send", "message"),
+            ("send_prepared", self.prepared),
+            ("receive", self.messages),
+            ("receive", ["one"]),
+            ("receive", ["fail", "two"]),
+        ):
+            self.refresh()
+            yield getattr(self.session, name), argument
+        for name, argument in (
+            ("get_buffer", -1),
+            ("take_messages", len(DATA)),
+            ("write", b"data"),
+            ("write_messages", ["one", Text("two"), "\ud800"]),
+            ("write_messages", ["one"]),
+            ("write_prepared", self.prepared),
+        ):
+            if self.connection is None:
+                return
+            self.refresh()
+            yield getattr(self.connection, name), argument
+        if sys.platform != "win32" and self.connection is not None:
+            self.connection._gathered = b"data"
+            yield self.write_gathered, None
+
+    def write_gathered(self, _: None) -> None:
+        core.write_gathered(self.waiting, self.left)
+
+    def run(self, *, littered: bool = False) -> None:
+        """Call all methods, with garbage to be collected meanwhile."""
+        thresholds = gc.get_threshold()
+        for method, argument in self.calls():
+            if littered:
+                Garbage()
+                gc.set_threshold(1)
+            try:
+                method(argument)
+            except SystemError:
+                raise
+            except Exception:  # which one it is, is for other tests
+                pass
+            finally:
+                gc.set_threshold(*thresholds)
+
+
+class Many(list):  # type: ignore[type-arg]
+    """A list that has a length, and nothing in it."""
+
+    def __len__(self) -> int:
+        return 1000
+
+
+#: What no field is made for; the last one stands for deletion.
+WRONG: list[Any] = [None, -1, 2**63 - 1, 2**70, "text", bytearray(b"x"), object(), [], Many(), ...]
+
+OWNERS = {"session": core.SessionCore, "callbacks": core.CallbacksCore, "connection": core.ConnectionCore}
+
+
+def spoil(owner: str, name: str, value: Any, world: World) -> None:
+    """Delete a field, or set it."""
+    with contextlib.suppress(AttributeError):  # it is gone already
+        if value is ...:
+            delattr(getattr(world, owner), name)
+        else:
+            setattr(getattr(world, owner), name, value)
+
+
+def empty(name: str, world: World) -> None:
+    """Empty a list or the like."""
+    world.lists[name].clear()
+
+
+def close(world: World) -> None:
+    """Close the sockets."""
+    for sock in world.sockets:
+        sock.close()
+
+
+def drop(world: World) -> None:
+    """Let go of the objects, so that C alone has them."""
+    world.waiting.clear()
+    world.connection = world.callbacks = None
+
+
+def cases() -> Iterator[tuple[str, Callable[[World], None]]]:
+    """Yield the name of each thing that an application may do, and what does it."""
+    for owner, kind in OWNERS.items():
+        for name in [name for name, what in vars(kind).items() if ismemberdescriptor(what)]:
+            for value in WRONG:
+                yield f"{owner}.{name} = {value!r:.20}", partial(spoil, owner, name, value)
+    for name in World().lists:
+        yield f"{name}.clear()", partial(empty, name)
+    yield "close", close
+    yield "drop", drop
+
+
+original_fileno = socket.socket.fileno
+
+
+def fileno(self: socket.socket) -> int:
+    """Take the place of ``socket.socket.fileno``."""
+    hook("socket.fileno")
+    return original_fileno(self)
+
+
+def main(moment: str) -> None:
+    """Try every case at a moment, and print how often the moment came."""
+    global hook
+    faulthandler.enable()
+    socket.socket.fileno = fileno  # type: ignore[method-assign]
+    reached = 0
+    for name, act in cases():
+        # After a fault, this is the last line but the report.
+        print(name, file=sys.stderr, flush=True)
+        world = World()
+
+        def strike(now: str, world: World = world, act: Callable[[World], None] = act) -> None:
+            nonlocal reached
+            if now == moment:
+                reached += 1
+                act(world)
+
+        strike("before")
+        hook = strike
+        world.run(littered=moment == "garbage.__del__")
+        hook = nothing
+        close(world)
+    print(reached)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
