@@ -147,7 +147,7 @@ def write_now(stream: IOStream, data: bytes) -> bytes:
 
 
 def write_and_close(stream: IOStream, data: bytes) -> None:
-    """Write ``data`` to a stream that Tornado has let go, then close it."""
+    """Write ``data`` to a stream that Tornado has let go, then close it, over TLS with a close_notify."""
     try:
         writing = stream.write(data)
     except StreamClosedError:
@@ -155,9 +155,24 @@ def write_and_close(stream: IOStream, data: bytes) -> None:
 
     def written(future: "asyncio.Future[None]") -> None:
         future.exception()
-        stream.close()
+        _close(stream)
 
     writing.add_done_callback(written)
+
+
+def _close(stream: IOStream) -> None:
+    """Close a stream whose data is written. Over TLS say so first: a peer cannot tell a bare end from an attack."""
+    _send_close_notify(stream)
+    stream.close()
+
+
+def _send_close_notify(stream: IOStream) -> None:
+    """Send the alert that ends a TLS connection's data (RFC 8446, section 6.1), unless the stream is closed already."""
+    if isinstance(stream, SSLIOStream) and not stream.closed():
+        # OpenSSL sends it, then looks for the peer's. That is not there yet (SSLWantReadError), or something else is
+        # (SSLError); none of it matters any more, and neither does a peer that has left.
+        with contextlib.suppress(OSError, ValueError):
+            stream.socket.unwrap()
 
 
 class _StreamTransport(asyncio.Transport):
@@ -173,6 +188,9 @@ class _StreamTransport(asyncio.Transport):
         self._pending = 0
         self._paused = False
         self._closing = False
+        # Whether the writing side ends once all is written; and over TLS what is left after that, the bare socket.
+        self._eof = False
+        self._bare: socket.socket | None = None
 
     def start(self) -> None:
         """Tell the protocol and begin to read."""
@@ -194,8 +212,23 @@ class _StreamTransport(asyncio.Transport):
             error = exc
             context = {"message": "Fatal error: protocol.received() call failed.", "exception": exc, "transport": self}
             asyncio.get_running_loop().call_exception_handler(context)
+        if self._bare is not None:
+            await self._discard(self._bare)
         self.abort()
         self._protocol.connection_lost(error)
+
+    async def _discard(self, bare: socket.socket) -> None:
+        """Read what comes after the close_notify, still encrypted, until the client closes; see :meth:`_shut`."""
+        loop = asyncio.get_running_loop()
+        memory = bytearray(READ_SIZE)
+        with bare, contextlib.suppress(OSError):
+            bare.setblocking(False)
+            bare.shutdown(socket.SHUT_WR)
+            while True:
+                if not await loop.sock_recv_into(bare, memory):
+                    break
+                # While there are bytes, that waits for nothing, and nobody else would have a turn.
+                await asyncio.sleep(0)
 
     def write(self, data: Any) -> None:
         # In pieces, so that it can be seen how much of it has left.
@@ -215,8 +248,10 @@ class _StreamTransport(asyncio.Transport):
             if self._paused and self._pending <= _LOW_WATER and not self._stream.closed():
                 self._paused = False
                 self._protocol.resume_writing()
-            if self._closing and not self._pending:
-                self._stream.close()
+            if not self._pending and self._closing:
+                _close(self._stream)
+            elif not self._pending and self._eof:
+                self._shut()
 
         writing.add_done_callback(written)
         if self._pending > _HIGH_WATER and not self._paused:
@@ -227,18 +262,52 @@ class _StreamTransport(asyncio.Transport):
         self._closing = True
         self._may_read.set()
         if not self._pending:
-            self._stream.close()
+            _close(self._stream)
+            self._stop_discarding()
 
     def abort(self) -> None:
         self._closing = True
         self._may_read.set()
         self._stream.close()
+        self._stop_discarding()
+
+    def _stop_discarding(self) -> None:
+        if self._bare is not None:
+            # The pending read returns nothing then.
+            with contextlib.suppress(OSError):
+                self._bare.shutdown(socket.SHUT_RDWR)
 
     def is_closing(self) -> bool:
         return self._closing or self._stream.closed()
 
     def can_write_eof(self) -> bool:
-        return False
+        return True
+
+    def write_eof(self) -> None:
+        self._eof = True
+        if not self._pending:
+            self._shut()
+
+    def _shut(self) -> None:
+        """End the writing side alone: over TLS by a close_notify, and below that as over TCP.
+
+        OpenSSL reads nothing more after that: it takes a peer that goes on sending for a violation. So the TLS
+        connection is given up, and what the client still sends is read from the socket below.
+        """
+        if self._stream.closed():
+            return
+        self._may_read.set()
+        sock = self._stream.socket
+        if isinstance(self._stream, SSLIOStream):
+            try:
+                self._bare = socket.fromfd(sock.fileno(), sock.family, sock.type)
+            except OSError:
+                # No descriptor is free: the client learns of the end by its deadline.
+                return
+            _close(self._stream)
+        else:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
 
     def pause_reading(self) -> None:
         # At the end, what is still read is passed over.
@@ -252,4 +321,5 @@ class _StreamTransport(asyncio.Transport):
         return self._may_read.is_set() and not self._closing
 
     def get_write_buffer_size(self) -> int:
-        return self._pending
+        # The futures of what has left are done in the loop's next turn.
+        return self._pending if self._stream.writing() else 0

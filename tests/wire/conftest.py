@@ -55,6 +55,12 @@ async def tcp_site(tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
         yield site
 
 
+@pytest.fixture
+async def tls_site(tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
+    async with serving("tls", tmp_path, certificate) as site:
+        yield site
+
+
 @pytest.fixture(params=["tcp", "unix"])
 async def plain_site(request: pytest.FixtureRequest, tmp_path: Path, certificate: Path) -> AsyncIterator[Site]:
     """A server of the kinds whose socket can be moved."""

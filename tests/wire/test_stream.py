@@ -329,6 +329,10 @@ async def test_without_a_free_descriptor_the_connection_stays_where_it_is(plain_
     await server.until(lambda: server.data == b"more")
     server.transport.write(b"answer")
     assert await client.receive(6) == b"answer"
+    server.transport.write_eof()
+    assert await client.receive_to_the_end() == b""
+    await client.send(b"still there")
+    await server.until(lambda: server.data == b"morestill there")
 
 
 async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,7 +501,7 @@ async def test_closing_lets_everything_written_arrive_first(site: Site) -> None:
     assert server.transport.is_closing()
     await some_turns()
     assert "ended" not in server.heard
-    assert await client.receive_all() == flood
+    assert await client.receive_to_the_end() == flood
     await server.until_heard("ended")
     assert server.error is None
 
@@ -544,15 +548,78 @@ async def test_a_client_that_leaves_while_written_to_ends_the_connection(
     assert server.heard == ["opened", "paused", "ended"]
 
 
-async def test_only_a_transport_that_can_shut_one_side_says_so(site: Site) -> None:
+async def test_every_transport_can_shut_one_side(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
-    assert server.transport.can_write_eof() is (site.kind != "tls")
-    if server.transport.can_write_eof():
-        server.transport.write_eof()
-        assert await client.receive_all() == b""
-        await client.send(b"still there")
+    assert server.transport.can_write_eof()
+    server.transport.write(noise(FLOOD))
+    server.transport.write_eof()
+    assert await client.receive_to_the_end() == noise(FLOOD)
+    await client.send(b"still there")
+    if site.kind == "tls":
+        # Nobody can read that any more; the end is heard of.
+        client.close()
+        await server.until_heard("ended")
+        assert server.data == b""
+    else:
         await server.until(lambda: server.data == b"still there")
+
+
+async def test_a_connection_that_was_given_up_has_no_proof_of_its_end(tls_site: Site) -> None:
+    tls_site.start()
+    client, server = await tls_site.taken_over()
+    server.transport.write(b"there is more")
+    server.transport.abort()
+    with pytest.raises(ssl.SSLEOFError):
+        await client.receive_to_the_end()
+    await server.until_heard("ended")
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_tls_connection_whose_one_side_is_shut_can_end(tls_site: Site, end: str) -> None:
+    tls_site.start()
+    client, server = await tls_site.taken_over()
+    server.transport.pause_reading()
+    server.transport.write_eof()
+    assert await client.receive_to_the_end() == b""
+    getattr(server.transport, end)()
+    await server.until_heard("ended")
+    assert server.error is None
+
+
+async def test_a_tls_connection_can_end_in_the_turn_in_which_one_side_is_shut(tls_site: Site) -> None:
+    tls_site.start()
+    client, server = await tls_site.taken_over()
+    server.transport.write_eof()
+    server.transport.abort()
+    assert await client.receive_to_the_end() == b""
+    await server.until_heard("ended")
+
+
+async def test_without_a_free_descriptor_no_side_of_a_tls_connection_is_shut(
+    tls_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    tls_site.start()
+    client, server = await tls_site.taken_over()
+    monkeypatch.setattr(socket, "fromfd", fail)
+    server.transport.write_eof()
+    await client.send(b"heard")
+    await server.until(lambda: server.data == b"heard")
+    server.transport.close()
+    assert await client.receive_to_the_end() == b""
+
+
+async def test_a_client_may_leave_before_one_side_of_its_tls_connection_is_shut(tls_site: Site) -> None:
+    tls_site.start()
+    client, server = await tls_site.taken_over()
+    client.close()
+    await server.until_heard("ended")
+    server.transport.write_eof()
+    await some_turns()
+    assert server.heard == ["opened", "ended"]
 
 
 # --- reading ----------------------------------------------------------------
@@ -619,7 +686,7 @@ async def test_what_is_written_before_closing_arrives(site: Site, size: int) -> 
     site.start()
     client = await site.connect()
     await client.send(REQUEST)
-    assert await client.receive_all() == noise(size)
+    assert await client.receive_to_the_end() == noise(size)
 
 
 async def test_writing_to_a_client_that_has_left_does_nothing(site: Site) -> None:
