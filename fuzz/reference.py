@@ -5,7 +5,7 @@ from typing import Any
 
 from sockjs_tornado.wire.websocket import Close, Ping, Pong
 
-__all__ = ["events_of"]
+__all__ = ["close_end", "events_of"]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 #: What may stand in a close frame: section 7.4, and what IANA has registered since.
@@ -66,6 +66,26 @@ def _read(stream: bytes, limit: int, events: list[Any]) -> None:
             if not is_whole:
                 return
         stream = stream[start + size :]
+
+
+def close_end(stream: bytes) -> int | None:
+    """Return where the first close frame ends, None if it does not; frames may break every rule but that of lengths."""
+    position = 0
+    while len(stream) - position >= 2:
+        first, second = stream[position], stream[position + 1]
+        size = second & 127
+        more, _ = LONGER.get(size, (0, 0))
+        start = position + 2 + more + (4 if second & 128 else 0)
+        if len(stream) < start:
+            return None
+        if more:
+            size = int.from_bytes(stream[position + 2 : position + 2 + more], "big")
+        position = start + size
+        if position > len(stream):
+            return None
+        if first & 15 == CLOSE:
+            return position
+    return None
 
 
 def _check(first: int, second: int, kind: int) -> None:

@@ -341,10 +341,16 @@ class WebSocket:
         assert (got.opcode, got.fin, got.rsv) == (TEXT, True, 0), got
         return got.payload.decode()
 
-    async def closed(self) -> tuple[int, str]:
-        """Read the close frame; code 0 stands for none. Nothing may come after it but the end."""
+    async def closed(self, *, answer: bool = True) -> tuple[int, str]:
+        """Read the close frame and answer it; code 0 stands for none. Nothing may come after it but the end.
+
+        Args:
+            answer: Whether the server waits for an answer, since it was the first to send a close frame.
+        """
         got = await self.frame()
         assert (got.opcode, got.fin, got.rsv) == (CLOSE, True, 0), got
+        if answer:
+            self.write(frame(CLOSE, got.payload[:2]))
         assert await self.client.rest() == b""
         return int.from_bytes(got.payload[:2], "big"), got.payload[2:].decode()
 

@@ -63,6 +63,7 @@ class RawPeer(WebSocketPeer):
         got = await self.websocket.frame()
         if got.opcode != CLOSE:
             return f"a{json.dumps([got.payload.decode()])}"
+        self.websocket.write(frame(CLOSE, got.payload[:2]))
         assert await self.websocket.client.rest() == b""
         return (
             f"c{json.dumps([int.from_bytes(got.payload[:2], 'big'), got.payload[2:].decode()], separators=(',', ':'))}"
@@ -198,8 +199,17 @@ async def test_an_upgrade_has_one_method(serve: Serve, connect: Connect, join: J
     ids=lambda value: repr(value)[:30],
 )
 async def test_a_violation_may_come_with_the_handshake_or_byte_by_byte(
-    serve: Serve, connect: Connect, join: Join, target: str, data: bytes, code: int
+    serve: Serve,
+    connect: Connect,
+    join: Join,
+    target: str,
+    data: bytes,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Of these two the server cannot tell where the client's answer begins.
+    is_endless = data.startswith((b"GET", b"\xff"))
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 0.05 if is_endless else 1000)
     journal = Journal(Echoing)
     server = await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000}))
     async with bystanders(server, join, journal):
@@ -211,7 +221,7 @@ async def test_a_violation_may_come_with_the_handshake_or_byte_by_byte(
                 for byte in data:
                     websocket.write(bytes([byte]))
                     await asyncio.sleep(0)
-            got, reason = await websocket.closed()
+            got, reason = await websocket.closed(answer=data[0] & 15 != CLOSE and not is_endless)
             assert got == code
             assert await (await journal.connection()).closed() == (code, reason)
 

@@ -1,6 +1,7 @@
 """Tornado's side: requests, what an application may switch on, and connections that are taken over."""
 
 import asyncio
+import functools
 import json
 import socket
 import ssl
@@ -23,6 +24,7 @@ from client import (
     Url,
     WebSocket,
     asking,
+    closing,
     first_frame,
     frame,
     path_of,
@@ -567,6 +569,74 @@ async def test_a_client_that_leaves_is_noticed_over_tls(
     peer.vanish()
     reason = (1006, "Connection lost") if transport == "websocket" else (1002, "Connection interrupted")
     assert await connection.closed() == reason
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(frame(3), 1002), (frame(TEXT, b"\xff"), 1007), (frame(TEXT, "x" * 1001), 1009), (frame(TEXT, '"close!"'), 4001)],
+    ids=["1002", "1007", "1009", "close"],
+)
+@pytest.mark.parametrize("target", ["/echo/000/abc/websocket", "/echo/websocket"], ids=["sockjs", "raw"])
+async def test_a_websocket_ends_with_the_clients_close_frame_over_tls(
+    serve: Serve,
+    connect: Connect,
+    target: str,
+    data: bytes,
+    code: int,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Closing(Noted):
+        def on_message(self, message: str) -> None:
+            self.close(4001, "Enough")
+
+    # Not with the deadline.
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    journal = Journal(Closing)
+    server = await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000}), ssl_options=server_tls)
+    client = await connect(server, tls=client_tls)
+    websocket = await WebSocket.open(client, target)
+    is_framed = target != "/echo/websocket"
+    if is_framed:
+        assert await websocket.text() == "o"
+    websocket.write(data)
+    got = await websocket.frame()
+    if is_framed and code == 4001:
+        assert got.payload == b'c[4001,"Enough"]'
+        got = await websocket.frame()
+        assert got.payload == (1000).to_bytes(2, "big")
+    else:
+        assert got.payload[:2] == code.to_bytes(2, "big")
+    for _ in range(20):
+        websocket.write(frame(TEXT, "x" * 1000))
+        await settle(functools.partial(connect, tls=client_tls), server)
+        assert not client.reader.at_eof()
+    websocket.write(closing(code))
+    assert await client.rest() == b""
+    assert (await (await journal.connection()).closed())[0] == code
+
+
+@pytest.mark.parametrize("size", [0, 100, 3_000_000], ids=["nothing", "some of it", "all of it"])
+async def test_a_body_that_is_too_long_is_refused_at_once_over_tls(
+    serve: Serve,
+    connect: Connect,
+    size: int,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The connection does not end with the deadline.
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
+    client = await connect(await serve(router, ssl_options=server_tls), tls=client_tls)
+    client.write(request("POST", "/echo/000/abc/xhr_send", "Content-Length: 3000000") + b"x" * size)
+    response = await client.response()
+    assert (response.status, response.text, response["Connection"]) == (413, "Payload too large.", "close")
+    assert await client.rest() == b""
+    # With the client, the rest of the connection goes.
+    await client.leave()
+    await within(router.close())
 
 
 @pytest.mark.parametrize("end", ["closed", "reset", "cut"])

@@ -17,6 +17,7 @@ from sockjs_tornado.wire.websocket import (
     PROTOCOL_ERROR,
     TEXT,
     Close,
+    CloseFrameScanner,
     Event,
     FrameParser,
     Ping,
@@ -28,7 +29,7 @@ from sockjs_tornado.wire.websocket import (
     text_frame,
 )
 
-from ..reference import events_of
+from ..reference import close_end, events_of
 from ..target import replaced
 
 #: What the first byte of an input chooses by its last two bits.
@@ -58,7 +59,7 @@ class Target:
     - No message is longer than was allowed, and no more than a header or a control frame waits for its rest.
     - What was parsed can be built again: by a client, which gives the same event, and by the server.
 
-    ``read_messages``, given the same: see :func:`check_messages`.
+    ``read_messages`` and ``CloseFrameScanner``, given the same: see :func:`check_messages` and :func:`check_scanner`.
     """
 
     def __call__(self, data: bytes) -> None:
@@ -80,6 +81,8 @@ class Target:
         for event in events:
             check_event(event, SIZES[options & 3])
         check_messages(stream, SIZES[options & 3])
+        for pieces in ([stream], cut, single):
+            check_scanner(options, pieces)
 
 
 def parser_of(options: int) -> FrameParser:
@@ -102,6 +105,30 @@ def check_events(options: int, pieces: Iterable[bytes]) -> list[Event]:
     if events and isinstance(events[-1], Close | WebSocketError):
         assert parser.feed(b"\x81\x80\0\0\0\0") == []
     return events
+
+
+def check_scanner(options: int, pieces: list[bytes]) -> None:
+    """Hold ``CloseFrameScanner`` to its contract, by itself and behind a parser that has found something wrong.
+
+    It finds the first close frame, just when all of it has come, and keeps no more than most of a header.
+    """
+    stream = b"".join(pieces)
+    end = close_end(stream)
+    scanner = CloseFrameScanner()
+    seen = 0
+    for piece in pieces:
+        seen += len(piece)
+        assert scanner.feed(piece) is (end is not None and seen >= end)
+        assert len(scanner._header) < 10
+    parser = parser_of(options)
+    for number, piece in enumerate(pieces):
+        if any(isinstance(event, Close | WebSocketError) for event in parser.feed(piece)):
+            behind = parser.scanner()
+            for more in pieces[number + 1 :]:
+                behind.feed(more)
+            assert behind.found is scanner.found
+            assert len(behind._header) < 10
+            break
 
 
 def plain(events: Iterable[Event], options: int = 0) -> list[Any]:

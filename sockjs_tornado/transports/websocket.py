@@ -18,6 +18,7 @@ from ..wire.stream import response_head
 from ..wire.websocket import (
     TEXT,
     Close,
+    CloseFrameScanner,
     Event,
     FrameParser,
     Ping,
@@ -90,8 +91,8 @@ class WebSocketReceiver(Connection):
         super().__init__(server.container, response_head(101, headers))
         self._settings = server.settings
         self._inflating = parameters is not None
-        # Made when something comes that is out of the ordinary.
-        self._parser: FrameParser | None = None
+        # Made when something comes that is out of the ordinary. A scanner from the server's own close frame on.
+        self._parser: FrameParser | CloseFrameScanner | None = None
         if parameters is not None:
             self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters))
         self._framing = framing
@@ -142,6 +143,12 @@ class WebSocketReceiver(Connection):
 
     def _take(self, data: bytes, messages: list[Message]) -> None:
         """Take bytes, and the messages that came before them."""
+        parser = self._parser
+        if isinstance(parser, CloseFrameScanner):
+            self._stats.bytes_received += len(data)
+            if parser.feed(data):
+                self.finish()
+            return
         if self._inflating and len(data) > INFLATE_SIZE:
             for start in range(0, len(data), INFLATE_SIZE):
                 self._take(data[start : start + INFLATE_SIZE], messages)
@@ -149,7 +156,6 @@ class WebSocketReceiver(Connection):
             return
         self._stats.bytes_received += len(data)
         self._heard = True
-        parser = self._parser
         if parser is None:
             parser = self._parser = FrameParser(self._settings.max_message_size)
         pongs = b""
@@ -171,9 +177,11 @@ class WebSocketReceiver(Connection):
         except PayloadError as error:
             if messages:
                 self._deliver(messages, events)
-            # The protocol wants no goodbye here.
-            self._session.lose(self, CloseCode.INVALID_DATA, str(error))
-            self.finish()
+            # If a callback has closed the session just now, the client is owed a closing handshake.
+            if not self._closing:
+                # The protocol wants no goodbye here.
+                self._session.lose(self, CloseCode.INVALID_DATA, str(error))
+                self.finish()
             return
         if messages:
             self._deliver(messages, events)
@@ -204,9 +212,9 @@ class WebSocketReceiver(Connection):
 
     def _end_by_client(self, event: Close | WebSocketError) -> None:
         if self._closing:
-            # The answer to the server's own close frame, or rubbish instead of one.
-            self.finish()
-        elif isinstance(event, Close):
+            # A callback has closed the session just now; the scanner has the answer, if this is one.
+            return
+        if isinstance(event, Close):
             # RFC 6455, section 5.5.1: the answer carries the code that came.
             self.write(close_frame(event.code))
             self._session.lose(self, event.code, event.reason)
@@ -296,9 +304,16 @@ class WebSocketReceiver(Connection):
         return before is not None and acknowledged(self.transport.get_extra_info("socket")) > before
 
     def _say_goodbye(self, code: int, reason: str) -> None:
-        """Begin the closing handshake (RFC 6455, section 7.1.1)."""
+        """Send the close frame, then discard what comes before the client's (RFC 6455, section 7.1.1)."""
         self.write(close_frame(code, reason))
-        self.shut()
+        parser = self._parser
+        # `_parser` is no scanner yet: the session says goodbye once.
+        scanner = parser.scanner() if isinstance(parser, FrameParser) else CloseFrameScanner()
+        self._parser = scanner
+        if scanner.found:
+            self.finish()
+        else:
+            self.await_close()
 
 
 def _raw_text_frame(text: str) -> bytes:

@@ -77,7 +77,7 @@ __all__ = ["READ_SIZE", "Connection", "Keeper", "Traffic", "WriteQueue"]
 #: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
 READ_SIZE = 32 * 1024
 
-#: Seconds in which a client has to take some of its last bytes.
+#: Seconds in which a client has to take some of its last bytes, and to close its side.
 LINGER = 2.0
 
 #: Bytes that it has to take in that time at least.
@@ -315,31 +315,40 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Write nothing more, and close once the client has what is written, or does not take it."""
-        self.flush()
-        self._closing = True
-        self._socket = self._direct = None
+        self._end_writing()
         self.transport.close()
-        self.linger()
+
+    def await_close(self) -> None:
+        """Write nothing more, and leave the end to the client, unless it is out of time.
+
+        What it sends is still given to :meth:`received`, which calls :meth:`finish` once that says that the client is
+        done. Until then both directions stay open: if one was closed, a proxy would close the other, and a client that
+        is sending would fail before it has read the last bytes.
+        """
+        self._end_writing()
+        if not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
 
     def shut(self) -> None:
-        """Write nothing more, and pass over what still comes until the client closes, or is out of time.
+        """Write nothing more, say so, and discard what still comes until the client closes, or is out of time.
 
-        To close with unread bytes in the socket would reset the connection, and the client might lose what it has not
-        read yet.
+        This is for HTTP (RFC 9112, section 9.6): the response is complete, and says "Connection: close". Closing with
+        unread bytes in the socket would reset the connection, and the client might lose what it has not read yet.
         """
-        self.flush()
-        self._closing = True
-        self._socket = self._direct = None
-        if self.transport.can_write_eof() and not self.transport.is_closing():
-            # A client that has reset the connection meanwhile: its end is about to be heard of.
+        self._end_writing()
+        if not self.transport.is_closing():
+            # If the client has reset the connection meanwhile, its end is reported soon.
             with contextlib.suppress(OSError):
                 self.transport.write_eof()
-        self.linger()
 
-    def linger(self) -> None:
-        """See that a client that does not take its last bytes is given up."""
-        self._unsent = self.transport.get_write_buffer_size()
-        self.wake_after(LINGER)
+    def _end_writing(self) -> None:
+        self.flush()
+        self._socket = self._direct = None
+        if not self._closing:
+            self._closing = True
+            # Once: a client that answers the close frame has no more time for its last bytes than before.
+            self._unsent = self.transport.get_write_buffer_size()
+            self.wake_after(LINGER)
 
     def abort(self) -> None:
         """Close at once."""
@@ -348,7 +357,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self.transport.abort()
 
     def check(self, now: float) -> None:
-        """Give up on a client that does not take its last bytes; over a slow line they take their time."""
+        """Close the connection of a client that takes none of its last bytes, or has them all and does not close."""
         unsent = self.transport.get_write_buffer_size()
         taken = self._unsent - unsent
         if taken and taken >= min(_PACE, self._unsent):
@@ -356,7 +365,11 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.due = now + LINGER
         elif not self._keeper.postpone(self, now):
             self.due = inf
-            self.abort()
+            if unsent or self.transport.is_closing():
+                self.abort()
+            else:
+                # Nothing is missing, which TLS can say.
+                self.transport.close()
 
     def wake_after(self, delay: float) -> None:
         """See that :meth:`check` is called in ``delay`` seconds."""

@@ -8,18 +8,19 @@ The parser is fed bytes as they come and answers with what they complete::
 
 Text arrives as ``str``, binary as ``bytes``. A violation is the last event of its feed, a :class:`WebSocketError` with
 the close code to fail the connection with; what came before it is not lost. After a violation or a close frame the
-parser ignores everything.
+parser ignores everything; :meth:`FrameParser.scanner` returns the reader that waits for the peer's close frame then.
 """
 
 import codecs
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..exceptions import WebSocketError
 from ..protocol import is_close_code
 
 __all__ = [
     "Close",
+    "CloseFrameScanner",
     "Event",
     "FrameParser",
     "Inflater",
@@ -131,7 +132,6 @@ class FrameParser:
         "_buffer",
         "_collected",
         "_compressed",
-        "_dead",
         "_decoder",
         "_fin",
         "_inflater",
@@ -139,6 +139,7 @@ class FrameParser:
         "_mask",
         "_max_size",
         "_message",
+        "_scanner",
         "_size",
         "is_between",
     )
@@ -147,7 +148,8 @@ class FrameParser:
         self._max_size = max_size
         self._inflater = inflater
         self._buffer = b""
-        self._dead = False
+        # Reads on after a violation or a close frame; this parser is dead then.
+        self._scanner: CloseFrameScanner | None = None
         # The frame whose payload is being read: what is left of it, and the mask rotated to the next byte.
         self._left = 0
         self._mask = b""
@@ -163,11 +165,12 @@ class FrameParser:
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes from the peer and return the events they complete, in order."""
         events: list[Event] = []
-        if self._dead:
+        if self._scanner is not None:
             return events
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        left = self._left
         self.is_between = False
         position = 0
         end = len(data)
@@ -185,21 +188,42 @@ class FrameParser:
                     break
                 position = advanced
                 if events and type(events[-1]) is Close:
+                    self._die(left, data)
                     return events
         except UnicodeDecodeError:
-            self._fail(events, WebSocketError(INVALID_DATA, "invalid UTF-8"))
+            events.append(WebSocketError(INVALID_DATA, "invalid UTF-8"))
+            self._die(left, data)
         except WebSocketError as error:
-            self._fail(events, error)
+            events.append(error)
+            self._die(left, data)
         else:
             # No more than a header or a control frame, so that gluing it to the next bytes is cheap.
             self._buffer = data[position:end]
             self.is_between = position == end and not self._message
         return events
 
-    def _fail(self, events: list[Event], error: WebSocketError) -> None:
-        self._dead = True
-        self._collected = self._decoder = None
-        events.append(error)
+    def scanner(self) -> "CloseFrameScanner":
+        """Return a reader for what comes from now on, of which nothing but the peer's close frame matters.
+
+        After a violation it has begun with the offending frame. The parser itself ignores everything from now on.
+        """
+        if self._scanner is None:
+            self._die(self._left, self._buffer)
+        assert self._scanner is not None
+        return self._scanner
+
+    def _die(self, left: int, data: bytes) -> None:
+        """Leave the rest to a scanner, which gets the bytes of this feed again: they hold no other close frame.
+
+        Args:
+            left: Bytes of ``data`` before its first frame boundary; more than all if a frame's payload goes on.
+            data: The bytes since then. Where exactly a violation was found need not be known.
+        """
+        self._scanner = CloseFrameScanner(left)
+        self._scanner.feed(data)
+        self.is_between = False
+        self._buffer = b""
+        self._inflater = self._collected = self._decoder = None
 
     def _read_frame(self, data: bytes, position: int, end: int, events: list[Event]) -> int:
         """Read one frame's header and what is there of its payload; return where the next read starts.
@@ -279,7 +303,6 @@ class FrameParser:
             events.append(Pong(payload))
         else:
             events.append(_parse_close(payload))
-            self._dead = True
 
     def _read_payload(self, data: bytes, start: int, end: int, events: list[Event]) -> int:
         """Take what is there of the current frame's payload; complete the message where it ends."""
@@ -318,6 +341,70 @@ class FrameParser:
             self._message = CONTINUATION
             self._size = 0
             self._collected = self._decoder = None
+
+
+# Bytes of a whole frame by its second byte; 0 if that says that the length follows.
+_SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & MASK else 0) for second in range(256)]
+
+
+def _long_span(data: bytes, position: int, end: int) -> int:
+    """Return the bytes of a frame whose length follows its second byte; 0 if the length is incomplete."""
+    second = data[position + 1]
+    start = position + (4 if second & 0x7F == 126 else 10)
+    if start > end:
+        return 0
+    return start - position + (4 if second & MASK else 0) + int.from_bytes(data[position + 2 : start], "big")
+
+
+class CloseFrameScanner:
+    """Incremental reader that skips all frames up to the peer's close frame.
+
+    It reads what a peer sends after this side's own close frame (RFC 6455, section 7.1.1), after a violation as well:
+    frames may be masked or not, and break any rule that does not concern their length. Nothing is kept but an
+    incomplete length, at most nine bytes.
+
+    Args:
+        left: Bytes before the first frame.
+
+    Attributes:
+        found: Whether all of the close frame has come; everything behind it is ignored.
+        is_between: False, so that nobody reads messages in place of the scanner.
+    """
+
+    __slots__ = ("_header", "_is_close", "_left", "found")
+
+    is_between: Final = False
+
+    def __init__(self, left: int = 0) -> None:
+        self._header = b""
+        self._left = left
+        # Whether the frame that is being skipped is the close frame.
+        self._is_close = False
+        self.found = False
+
+    def feed(self, data: bytes) -> bool:
+        """Skip the next bytes from the peer, and return :attr:`found`."""
+        if self.found:
+            return True
+        if self._header:
+            data = self._header + data
+        end = len(data)
+        is_close = self._is_close
+        # Where the next frame begins; beyond the end while one is incomplete.
+        position = self._left
+        while end - position >= 2 and not is_close:
+            span = _SPANS[data[position + 1]]
+            if not span:
+                span = _long_span(data, position, end)
+                if not span:
+                    break
+            is_close = data[position] & 0x0F == CLOSE
+            position += span
+        self._is_close = is_close
+        self.found = is_close and position <= end
+        self._left = max(position - end, 0)
+        self._header = b"" if self.found else data[position:]
+        return self.found
 
 
 def _parse_close(payload: bytes) -> Close:

@@ -657,7 +657,7 @@ async def test_messages_before_a_close_frame_are_heard_first(serve: Serve, conne
     read(connection, frame(TEXT, '["a"]'), frame(TEXT, '["b"]'), closing(3001, "bye"), frame(TEXT, '["never"]'))
     assert heard(connection) == ["a", "b"]
     assert connection.closes == [(3001, "bye")]
-    assert await websocket.closed() == (3001, "")
+    assert await websocket.closed(answer=False) == (3001, "")
 
 
 @pytest.mark.parametrize(
@@ -816,7 +816,6 @@ async def test_a_ping_is_answered_with_its_payload(serve: Serve, connect: Connec
         (frame(TEXT, '"', fin=False) + frame(BINARY, 'x"'), 1002),
         (b"\x81\xfe\x00\x03\0\0\0\0" + b'"x"', 1002),
         (b"\x81\xff\0\0\0\0\0\0\x00\x03\0\0\0\0" + b'"x"', 1002),
-        (b"\x81\xff\x80\0\0\0\0\0\0\x03\0\0\0\0" + b'"x"', 1002),
         (frame(CLOSE, b"\x03"), 1002),
         (closing(0), 1002),
         (closing(999), 1002),
@@ -834,24 +833,48 @@ async def test_a_ping_is_answered_with_its_payload(serve: Serve, connect: Connec
         (frame(TEXT, b'"\xff', fin=False), 1007),
         (frame(CLOSE, b"\x03\xe8\xff"), 1007),
         (frame(TEXT, b'"' + b"x" * 999 + b'"'), 1009),
-        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009),
         (frame(TEXT, b'"' + b"x" * 500, fin=False) + frame(0, b"x" * 500), 1009),
     ],
     ids=lambda value: repr(value)[:40],
 )
 async def test_a_violation_is_answered_by_its_close_code(
-    serve: Serve, connect: Connect, target: str, data: bytes, code: int
+    serve: Serve, connect: Connect, target: str, data: bytes, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The client's answer ends it, not the deadline.
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000})))
     websocket = await opened(client, target)
     websocket.write(text("before", target) + data + text("behind", target))
-    got, reason = await websocket.closed()
+    # Of a close frame that is wrong, the server knows that no other one follows.
+    got, reason = await websocket.closed(answer=data[0] & 15 != CLOSE)
     assert got == code
     assert reason
     connection = await journal.connection()
     assert await connection.message() == "before"
     assert await connection.closed() == (code, reason)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\xff\x80\0\0\0\0\0\0\x03\0\0\0\0" + b'"x"', 1002),
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 1009),
+        (b"\x03\xff\xff", 1002),
+    ],
+    ids=["wrong length", "greatest length", "half a header"],
+)
+async def test_a_violation_whose_end_does_not_come_ends_at_the_deadline(
+    serve: Serve, connect: Connect, target: str, data: bytes, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 0.05)
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
+    websocket = await opened(await connect(await serve(router)), target)
+    websocket.write(data)
+    assert (await websocket.closed())[0] == code
+    # The session was over before.
+    assert len(router.container) == 0
 
 
 @BOTH
@@ -892,7 +915,7 @@ async def test_a_client_that_reads_nothing_gets_no_pongs(serve: Serve, connect: 
 async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
     serve: Serve, connect: Connect, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It does not wait for the client's close frame to end its side.
+    # The client's close frame ends it, not the deadline.
     monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
@@ -960,7 +983,7 @@ async def test_the_client_closes_and_the_application_hears_why(
     websocket = await opened(await connect(await serve(router)), target)
     websocket.write(text("last words", target) + data + text("never", target))
     # The answer repeats the code.
-    assert await websocket.closed() == (0 if code == 1005 else code, "")
+    assert await websocket.closed(answer=False) == (0 if code == 1005 else code, "")
     connection = await journal.connection()
     assert await connection.closed() == (code, reason)
     assert await connection.message() == "last words"
@@ -1016,24 +1039,177 @@ async def test_a_client_in_the_middle_of_sending_still_hears_the_end(
 
 @BOTH
 @pytest.mark.parametrize(
-    "answer", [closing(1000), closing(1000) + frame(PING), frame(3), frame(TEXT, "{") + closing(1000)]
+    "answer",
+    [
+        closing(1000),
+        closing(1000) + frame(PING),
+        frame(3) + closing(1000),
+        frame(TEXT, "{") + closing(1000),
+        frame(TEXT, "x" * 2000) + closing(1000),
+        frame(CLOSE, mask=None),
+    ],
+    ids=["close", "close and more", "violation", "no JSON", "too much", "wrong"],
 )
 async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_frame(
-    serve: Serve, connect: Connect, target: str, answer: bytes
+    serve: Serve, connect: Connect, target: str, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
     journal = Journal()
-    router = SockJSRouter(journal, "/echo")
+    router = SockJSRouter(journal, "/echo", {"max_message_size": 1000})
     client = await connect(await serve(router))
     websocket = await opened(client, target)
     connection = await journal.connection()
     connection.close()
     # A ping is no answer, nor is it answered.
     websocket.write(frame(PING) + text("x", target) + answer)
-    await client.rest()
+    assert (await client.rest()).count(b"\x8a") == 0
+    assert connection._messages.empty()
     async with asyncio.timeout(30):
         await router.close()
     assert len(router.container) == 0
     assert connection.closes == [(3000, "Go away!")]
+
+
+@BOTH
+async def test_no_side_is_closed_before_the_client_has_answered(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that sees one side closed resets the other, under a client that is sending."""
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    client = await connect(server)
+    websocket = await opened(client, target)
+    connection = await journal.connection()
+    connection.close()
+    if target != RAW:
+        assert await websocket.text() == 'c[3000,"Go away!"]'
+    assert (await websocket.frame()).opcode == CLOSE
+    received = router.stats.messages_received
+    stream = text("x" * 1000, target) * 200
+    for start in range(0, len(stream), 9999):
+        websocket.write(stream[start : start + 9999])
+        await settle(connect, server)
+        assert not client.reader.at_eof()
+    assert (heard(connection), router.stats.messages_received) == ([], received)
+    websocket.write(closing(1000))
+    assert await client.rest() == b""
+
+
+@BOTH
+async def test_a_client_that_was_not_read_is_read_to_its_close_frame(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    journal = Journal(Busy)
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+    websocket = await opened(client, target)
+    connection: Any = await journal.connection()
+    websocket.write(text("x" * 50_000, target) * 400)
+    transport = connection.session._receiver.transport
+    async with asyncio.timeout(30):
+        while transport.is_reading():
+            await settle(connect, server)
+    assert client.writer.transport.get_write_buffer_size() > 0
+    connection.close()
+    if target != RAW:
+        assert await websocket.text() == 'c[3000,"Go away!"]'
+    assert await websocket.closed() == ((3000, "Go away!") if target == RAW else (1000, ""))
+    connection.may_go_on.set()
+    assert await connection.closed() == (3000, "Go away!")
+    assert heard(connection) == ["x" * 50_000]
+
+
+@BOTH
+async def test_what_comes_after_the_close_frame_is_neither_inflated_nor_decoded(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise AssertionError("for nobody")
+
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"websocket_compression": True}))
+    client = await connect(server)
+    websocket = await opened(client, target, "Sec-WebSocket-Extensions: permessage-deflate")
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(b'"' + b"x" * 100_000 + b'"') + packer.flush(zlib.Z_SYNC_FLUSH)
+    message = frame(TEXT, packed[:-4], rsv=4)
+    # The server closes within the message.
+    websocket.write(message + message[:20])
+    connection = await journal.connection()
+    assert await connection.message() == ("x" * 100_000 if target != RAW else '"' + "x" * 100_000 + '"')
+    await settle(connect, server)
+    receiver: Any = connection.session._receiver
+    monkeypatch.setattr(type(receiver), "_decode", fail)
+    monkeypatch.setattr("sockjs_tornado.wire.deflate.RawInflater.inflate", fail)
+    connection.close()
+    websocket.write(message[20:] + message * 100 + frame(PING) + text("plain", target))
+    websocket.write(closing(1000))
+    data = await client.rest()
+    # A pong would come behind the close frame.
+    assert data.endswith(b"\x88\x0a\x0b\xb8Go away!" if target == RAW else b"\x88\x02\x03\xe8")
+    assert heard(connection) == []
+
+
+@BOTH
+async def test_the_rest_of_a_message_that_is_too_big_is_skipped(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000}))
+    client = await connect(server)
+    websocket = await opened(client, target)
+    # Its payload looks like close frames as it is sent.
+    too_big = frame(TEXT, closing(1009) * 1000, mask=bytes(4))
+    websocket.write(too_big[:500])
+    assert (await websocket.frame()).payload == (1009).to_bytes(2, "big") + b"message too big"
+    for start in range(500, len(too_big), 1500):
+        websocket.write(too_big[start : start + 1500])
+        await settle(connect, server)
+        assert not client.reader.at_eof()
+    websocket.write(closing(1009))
+    assert await client.rest() == b""
+
+
+@BOTH
+@pytest.mark.parametrize("behind", [frame(TEXT, "{"), frame(3), frame(CLOSE, "x"), closing(1001)], ids=repr)
+async def test_a_callback_may_close_before_the_rest_of_a_read(
+    serve: Serve, connect: Connect, target: str, behind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closing(Noted):
+        def on_message(self, message: str) -> None:
+            self.close(3001, "enough")
+
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    journal = Journal(Closing)
+    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), target)
+    websocket.write(text("x", target) + behind)
+    if target != RAW:
+        assert await websocket.text() == 'c[3001,"enough"]'
+    expected = (3001, "enough") if target == RAW else (1000, "")
+    # A close frame that came with the message is the answer, since no other one can follow it.
+    assert await websocket.closed(answer=behind[0] & 15 != CLOSE) == expected
+    assert await (await journal.connection()).closed() == (3001, "enough")
+
+
+@BOTH
+async def test_a_client_may_close_the_socket_in_place_of_an_answer(
+    serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    await opened(client, target)
+    (await journal.connection()).close()
+    closing_all = asyncio.ensure_future(router.close())
+    await asyncio.sleep(0)
+    client.writer.write_eof()
+    await client.rest()
+    await within(closing_all)
 
 
 @BOTH

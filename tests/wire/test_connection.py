@@ -6,6 +6,7 @@ import math
 import os
 import select
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from .server import (
     FLOOD,
     HEAD,
     PAIRS,
+    PATIENCE,
     Client,
     Ledger,
     Pair,
@@ -561,22 +563,100 @@ async def test_a_connection_that_fails_to_write_keeps_no_other_from_it(failing: 
                 assert await client.receive(4) == b"more"
 
 
-async def test_shutting_ends_one_side_and_passes_over_what_comes(plain_site: Site) -> None:
-    plain_site.start()
-    client, server = await plain_site.taken_over()
+async def test_shutting_ends_one_side_and_passes_over_what_comes(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
     server.write(b"last ")
     server.write(b"words")
     server.shut()
     assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
-    assert await client.receive_all() == b"last words"
+    assert await client.receive_to_the_end() == b"last words"
     assert "ended" not in server.heard
     # As much as would fill the sockets, if nobody read it.
     await client.send(noise(FLOOD))
-    await server.until(lambda: len(server.data) == FLOOD)
     client.close()
     await server.until_heard("ended")
     assert server.error is None
     assert server.keeper.stats.bytes_sent == len(b"last words")
+
+
+async def test_shutting_while_the_client_sends_resets_nothing(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    sending = asyncio.ensure_future(client.send(noise(FLOOD)))
+    await server.until_heard("received")
+    server.write(noise(100_000))
+    server.shut()
+    await sending
+    assert await client.receive_to_the_end() == noise(100_000)
+    client.close()
+    await server.until_heard("ended")
+    assert server.error is None
+
+
+async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.transport.pause_reading()
+    server.write(b"last ")
+    server.write(b"words")
+    server.await_close()
+    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    assert await client.receive(10) == b"last words"
+    await client.send(noise(FLOOD))
+    await server.until(lambda: len(server.data) == FLOOD)
+    client.sock.setblocking(False)
+    with pytest.raises((BlockingIOError, ssl.SSLWantReadError)):
+        client.sock.recv(1)
+    client.sock.settimeout(PATIENCE)
+    server.finish()
+    assert await client.receive_to_the_end() == b""
+    await server.until_heard("ended")
+    assert server.keeper.deadlines == {}
+
+
+async def test_a_client_may_close_where_its_close_is_awaited(site: Site) -> None:
+    site.start()
+    client, server = await site.taken_over()
+    server.await_close()
+    client.close()
+    await server.until_heard("ended")
+    assert server.error is None
+
+
+@pytest.mark.parametrize("begin", [Connection.await_close, Connection.shut, Connection.finish])
+async def test_there_is_one_deadline_however_the_end_goes_on(site: Site, begin: Callable[[Connection], None]) -> None:
+    class Ticking(Ledger):
+        time = 1000.0
+
+        def now(self) -> float:
+            return self.time
+
+    site.start()
+    keeper = Ticking()
+    client, server = await site.taken_over(recorder=Recorder(keeper))
+    server.write(noise(FLOOD))
+    begin(server)
+    keeper.time += LINGER / 2
+    server.finish()
+    assert server.due == 1000 + LINGER
+    assert await client.receive_all() == noise(FLOOD)
+    client.close()
+    await server.until_heard("ended")
+
+
+async def test_small_last_words_do_not_count_as_a_slow_client(site: Site) -> None:
+    """Over TLS the future of a write that has left is done in the next turn."""
+    site.start()
+    client, server = await site.taken_over()
+    server.write(b"last words")
+    server.await_close()
+    assert await client.receive(10) == b"last words"
+    server.check(server.due)
+    assert server.due == math.inf
+    # Nothing is missing, and the client may know.
+    assert await client.receive_to_the_end() == b""
+    await server.until_heard("ended")
 
 
 async def test_shutting_lets_everything_written_arrive_first(site: Site) -> None:
