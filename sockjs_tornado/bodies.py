@@ -1,37 +1,62 @@
-"""Request bodies that Tornado must not gather first: one said to be too long, and one whose length is not said.
+"""Request bodies that are read here, piece by piece, and not gathered by Tornado: long ones, those whose length is not
+said, and compressed ones.
 
 A request is looked at when its head is there. Most go to :class:`~sockjs_tornado.handlers.SockJSHandler`, which has the
-whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end where the limit is reached.
+whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end as soon as a limit is reached.
 """
 
+import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Sequence
-from typing import Any
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
 
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
-from .handlers import SockJSHandler, header_value
-from .transports.endpoint import NO_CACHE, PLAIN_TEXT, Endpoint
+from .handlers import SockJSHandler, header_value, remove_header
+from .transports.endpoint import NO_CACHE, PLAIN_TEXT, TRY_AGAIN, Endpoint
 from .wire.connection import Connection
 from .wire.stream import response_head, write_and_close
 
-__all__ = ["StreamedBodyHandler", "url_specs"]
+__all__ = ["SMALL_BODY", "StreamedBodyHandler", "url_specs"]
 
-_TOO_LARGE = b"Payload too large."
+#: Bytes of a body that Tornado gathers, and that count for nothing: a connection's head may be as long.
+SMALL_BODY: Final = 64 * 1024
+
+#: Bytes that are read at a time.
+PIECE: Final = 64 * 1024
+
+#: Bytes of work after which the event loop's other callbacks have a turn. A chunk costs as much as some thousand bytes.
+TURN: Final = 256 * 1024
+CHUNK_COST: Final = 4 * 1024
+
+#: Chunks that a body may have whatever their size, and bytes that each further one has to add on average. Clients and
+#: proxies make a chunk of each buffer, thousands of bytes long, or of a whole message; each costs about 10 µs.
+FREE_CHUNKS: Final = 256
+LEAST_CHUNK: Final = 512
+
+_LENGTH = re.compile(r"([0-9]+)(?:,[ \t]*\1)*")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
+
+# What Tornado makes of Content-Encoding if it is to unpack bodies (`decompress_request`).
+_UNPACKED = "X-Consumed-Content-Encoding"
+
+logger = logging.getLogger(__name__)
 
 
-def url_specs(endpoints: Sequence[tuple[str, Endpoint]], max_size: int) -> list[URLSpec]:
+def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
     """Return the URL specs of endpoints.
 
     Args:
         endpoints: Each with the regular expression of its path.
-        max_size: Bytes that a body may have.
     """
     specs = [URLSpec(path, SockJSHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
-    for spec in specs:
-        spec.matcher = _BoundedPath(spec.regex, max_size)
+    for spec, (_, endpoint) in zip(specs, endpoints, strict=True):
+        spec.matcher = _BoundedPath(spec.regex, endpoint)
     # Behind the others, which pass over what they do not take.
     return specs + [URLSpec(path, StreamedBodyHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
 
@@ -39,9 +64,9 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]], max_size: int) -> list[
 class _BoundedPath(PathMatches):
     """Matches a path, unless the request has a body that must not be gathered."""
 
-    def __init__(self, pattern: re.Pattern[str], max_size: int) -> None:
+    def __init__(self, pattern: re.Pattern[str], endpoint: Endpoint) -> None:
         super().__init__(pattern)
-        self._max_size = max_size
+        self._endpoint = endpoint
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         found = super().match(request)
@@ -49,10 +74,12 @@ class _BoundedPath(PathMatches):
             headers = request.headers
             if headers.get_list("Transfer-Encoding"):
                 return None
-            if headers.get_list("Content-Length"):
-                length = header_value(headers, "Content-Length")
+            length = header_value(headers, "Content-Length")
+            if length and length != "0":
                 # Tornado takes the same length more than once, too.
-                if not length.isdecimal() or len(length) > 18 or int(length) > self._max_size:
+                if not length.isdecimal() or len(length) > 18 or headers.get_list(_UNPACKED):
+                    return None
+                if int(length) > min(SMALL_BODY, self._endpoint.max_body(request.method or "")):
                     return None
         return found
 
@@ -64,65 +91,202 @@ class _Refusal(Connection):
         self.shut()
 
 
+class _Refused(Exception):
+    """The request is answered without its body.
+
+    Args:
+        status: The response's status.
+        text: Its body.
+        why: The setting or the check that refuses it, for the counters.
+    """
+
+    def __init__(self, status: int, text: bytes = b"", why: str = "") -> None:
+        super().__init__(status)
+        self.status = status
+        self.text = text
+        self.why = why
+
+
 @stream_request_body
 class StreamedBodyHandler(SockJSHandler):
-    """Gathers a request's body itself, and no more of it than may be."""
+    """Reads a request's body before Tornado does, and no more of it than may be.
+
+    Tornado begins with a body once ``prepare`` is through, and finds out from the header fields that none is left. So
+    the connection can be taken over, to refuse the request, at any point of the body; each chunk can be seen (Tornado
+    6.6 puts small ones together); and what was read is in one place, from which it is released when the client leaves.
+    """
 
     def initialize(self, endpoint: Endpoint) -> None:
         """Take what the URL spec holds for every request."""
         super().initialize(endpoint)
-        self._chunks = bytearray()
-        self._max_size = endpoint.server.settings.max_message_size
+        self._body = bytearray()
+        self._reserved = 0
+        self._work = 0
+        self._max_size = endpoint.max_body(self.method)
+        unpacks = bool(header_value(self.request.headers, _UNPACKED))
+        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if unpacks else None
+
+    # The request begins before its body is there.
+    _execute = RequestHandler._execute  # type: ignore[assignment]
 
     async def prepare(self) -> None:
-        """Refuse a body that is said to be too long, before it is read."""
-        length = self.header("Content-Length")
-        if self.header("Transfer-Encoding"):
-            # With a length, or for HTTP/1.0, chunks may be an attack on a proxy (RFC 9112, section 6.1).
-            if length or not self.persistent:
-                await self._refuse(400)
-        elif length.isdecimal():
-            await self._refuse(413)
+        """Read the body, or refuse the request."""
+        try:
+            async with asyncio.timeout(self._connection.params.body_timeout):
+                await self._read()
+        except _Refused as refused:
+            self.release_body()
+            await self._refuse(refused)
+        except (StreamClosedError, TimeoutError):
+            # Tornado, which reads on, finds the connection closed. Nobody waits for the end of the body any more: an
+            # exception of that would keep the handler in a cycle.
+            self._finished = True
+            self.release_body()
+            self._connection.stream.close()
+        except BaseException:
+            self.release_body()
+            raise
 
-    async def _refuse(self, status: int) -> None:
+    async def _refuse(self, refused: _Refused) -> None:
         self._finished = True
-        response = self._refusal(status)
+        response = self._refusal(refused)
         container = self._endpoint.server.container
         if container.closing:
             # Nobody waits for those who are refused.
             write_and_close(self._leave(), response)
         else:
-            await self.take_over(status, _Refusal(container, response))
+            await self.take_over(refused.status, _Refusal(container, response))
 
-    def _refusal(self, status: int) -> bytes:
-        body = _TOO_LARGE if status == 413 and self.method != "HEAD" else b""
-        self._endpoint.server.stats.rejected["max_message_size"] += status == 413
-        fields = self._endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
-        return response_head(status, [*fields, ("Content-Length", str(len(body))), ("Connection", "close")]) + body
+    def _refusal(self, refused: _Refused) -> bytes:
+        endpoint = self._endpoint
+        if refused.why:
+            endpoint.server.stats.rejected[refused.why] += 1
+        if refused.status == 503:
+            endpoint.server.container.log.write(
+                logger, logging.WARNING, refused.why, "%s is reached: long bodies get 503", refused.why
+            )
+            fields = endpoint.retry_headers(self)
+        else:
+            fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
+        body = b"" if self.method == "HEAD" else refused.text
+        fields += [("Content-Length", str(len(body))), ("Connection", "close")]
+        return response_head(refused.status, fields) + body
 
-    def data_received(self, chunk: bytes) -> None:
-        """Take a part of the body; what is too much is answered at once, and passed over to its end."""
-        if not self.answered:
-            self._chunks += chunk
-            if len(self._chunks) > self._max_size:
-                self._chunks.clear()
-                self.answered = True
-                self.set_status(413)
-                self._connection.write(self._refusal(413))
+    async def _read(self) -> None:
+        length = self._declared_length()
+        stream = self._connection.stream
+        if self.header("Expect").lower() == "100-continue":
+            stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if length is None:
+            await self._read_chunks()
+        else:
+            await self._read_bytes(length)
+        if self._inflater is not None and not self._inflater.eof:
+            raise _Refused(400, b"Broken gzip encoding.")
+        for name in ("Content-Length", "Transfer-Encoding", "Expect"):
+            remove_header(self.request.headers, name)
 
-    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
-        if self.answered:
-            # All of the body has come: now the connection can end without a reset.
-            self._finished = True
-            write_and_close(self._leave(), b"")
+    def _declared_length(self) -> int | None:
+        """Return the length of the body, None if it comes in chunks.
+
+        Raises:
+            _Refused: There is none, or none that may be.
+        """
+        encoding, length = self.header("Transfer-Encoding"), self.header("Content-Length")
+        if encoding:
+            # With a length, or for HTTP/1.0, chunks may be an attack on a proxy (RFC 9112, section 6.1).
+            if length or not self.persistent or encoding.lower() != "chunked":
+                raise _Refused(400)
+            self._check_size(0)
             return None
-        return super()._serve(session_id)
+        found = _LENGTH.fullmatch(length)
+        if found is None:
+            raise _Refused(400)
+        size = int(found[1]) if len(found[1]) <= 18 else 10**18
+        self._check_size(size)
+        return size
 
-    head = get = post = delete = patch = put = options = _serve
+    def _check_size(self, size: int) -> None:
+        """Raise _Refused if the body may not have ``size`` bytes more."""
+        size += len(self._body)
+        if size > self._max_size:
+            # Where a client receives, the limit is not the setting's.
+            is_setting = self._max_size == self._endpoint.server.settings.max_message_size
+            why = "max_message_size" if is_setting else "unexpected_body"
+            raise _Refused(413, b"Payload too large.", why)
+        if size > SMALL_BODY and not self._endpoint.server.body_budget.has_room(size - SMALL_BODY - self._reserved):
+            raise _Refused(503, TRY_AGAIN, "max_buffered_body_bytes")
 
-    # The request begins before its body is there.
-    _execute = RequestHandler._execute  # type: ignore[assignment]
+    async def _read_chunks(self) -> None:
+        stream = self._connection.stream
+        chunks = size = 0
+        while True:
+            line = await stream.read_until(b"\r\n", max_bytes=64)
+            if not _CHUNK_SIZE.fullmatch(line):
+                raise _Refused(400)
+            length = int(line, 16)
+            if length:
+                chunks += 1
+                size += length
+                if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * LEAST_CHUNK:
+                    raise _Refused(400, b"Chunks too small.", "chunk_size")
+                if self._inflater is None:
+                    self._check_size(length)
+                await self._read_bytes(length)
+            # The end of the chunk, or of the body: there are no trailers.
+            if await stream.read_bytes(2) != b"\r\n":
+                raise _Refused(400)
+            if not length:
+                return
+            await self._note_work(CHUNK_COST)
 
-    def body(self) -> bytes:
+    async def _read_bytes(self, length: int) -> None:
+        """Read ``length`` bytes of the body."""
+        stream = self._connection.stream
+        while length:
+            data = await stream.read_bytes(min(length, PIECE), partial=True)
+            length -= len(data)
+            if self._inflater is None:
+                await self._keep(data)
+            else:
+                await self._inflate(self._inflater, data)
+
+    async def _inflate(self, inflater: "zlib._Decompress", data: bytes) -> None:
+        while data:
+            if inflater.eof:
+                raise _Refused(400, b"Broken gzip encoding.")
+            try:
+                inflated = inflater.decompress(data, PIECE)
+            except zlib.error:
+                raise _Refused(400, b"Broken gzip encoding.") from None
+            data = inflater.unconsumed_tail or inflater.unused_data
+            await self._keep(inflated)
+
+    async def _keep(self, data: bytes) -> None:
+        self._check_size(len(data))
+        self._body += data
+        reserved = max(len(self._body) - SMALL_BODY, 0)
+        self._endpoint.server.body_budget.take(reserved - self._reserved)
+        self._reserved = reserved
+        await self._note_work(len(data))
+
+    async def _note_work(self, size: int) -> None:
+        """Give way to others after some work. What has been received is read without any wait."""
+        self._work += size
+        if self._work >= TURN:
+            self._work = 0
+            await asyncio.sleep(0)
+
+    def body(self) -> bytearray:
         """Return the request's body."""
-        return bytes(self._chunks)
+        return self._body
+
+    def release_body(self) -> None:
+        """Keep the body no longer."""
+        self._body = bytearray()
+        self._endpoint.server.body_budget.give_back(self._reserved)
+        self._reserved = 0
+
+    def _release(self) -> None:
+        self.release_body()
+        super()._release()

@@ -20,7 +20,7 @@ from .wire.connection import Connection
 from .wire.sockets import peer_gone
 from .wire.stream import response_head, take_over, write_and_close, write_now
 
-__all__ = ["SockJSHandler", "header_value"]
+__all__ = ["SockJSHandler", "header_value", "remove_header"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def header_value(headers: HTTPHeaders, name: str) -> str:
     return ",".join(headers.get_list(name))
 
 
-def _remove_header(headers: HTTPHeaders, name: str) -> None:
+def remove_header(headers: HTTPHeaders, name: str) -> None:
+    """Remove a header field, if it is there."""
     if headers.get_list(name):
         # In Tornado 6.5.3 to 6.5.10, `del` alone raises KeyError if the field has several lines.
         headers[name] = ""
@@ -66,7 +67,7 @@ class SockJSHandler(RequestHandler):
         self._content_type = self.header("Content-Type")
         # Tornado's compression does not know "no-transform", and would write the head of its stream into a 204.
         for name in ("Content-Type", "Accept-Encoding"):
-            _remove_header(request.headers, name)
+            remove_header(request.headers, name)
         cookies = request.headers.get_list("Cookie")
         if len(cookies) > 1:
             # Tornado would join the lines with a comma, which separates no cookies (RFC 9113, section 8.2.3).
@@ -191,9 +192,13 @@ class SockJSHandler(RequestHandler):
         """Return the request's media type."""
         return self._content_type.partition(";")[0].strip().lower()
 
-    def body(self) -> bytes:
+    def body(self) -> bytes | bytearray:
         """Return the request's body."""
         return self.request.body
+
+    def release_body(self) -> None:
+        """Keep the body no longer."""
+        self.request.body = b""
 
     def own_cookie(self) -> str | bool:
         """Ask the ``jsessionid`` setting."""
@@ -259,6 +264,7 @@ class SockJSHandler(RequestHandler):
 
     def hold(self, waiting: Waiting) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
+        self.release_body()
         self.watch(waiting)
         self._held = asyncio.get_running_loop().create_future()
         return self._held
@@ -282,8 +288,6 @@ class SockJSHandler(RequestHandler):
 
     def _let_go(self) -> None:
         """Do what Tornado does when it has finished a request."""
-        # The templates' namespace refers to the handler.
-        self.ui = ObjectDict()
         self._release()
         try:
             self.application.log_request(self)
@@ -293,6 +297,9 @@ class SockJSHandler(RequestHandler):
             log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
 
     def _release(self) -> None:
+        # The templates' namespace refers to the handler: without the cycle, the request and all that it holds are freed
+        # as soon as they are over, not when the garbage collector runs.
+        self.ui = ObjectDict()
         self._waiting = None
         if self._held is not None and not self._held.done():
             self._held.set_result(None)

@@ -1,6 +1,6 @@
-"""How fast a client may send."""
+"""How fast a client may send, and how much many may hold together."""
 
-__all__ = ["RateLimit"]
+__all__ = ["ByteBudget", "RateLimit"]
 
 
 class RateLimit:
@@ -28,3 +28,32 @@ class RateLimit:
             return False
         self._tokens -= count
         return True
+
+
+class ByteBudget:
+    """Bytes that many hold together.
+
+    Args:
+        limit: How many there may be, 0 for any number.
+
+    Attributes:
+        used: How many there are.
+    """
+
+    __slots__ = ("_limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.used = 0
+
+    def has_room(self, size: int) -> bool:
+        """Return whether ``size`` bytes more are within the limit."""
+        return not self._limit or self.used + size <= self._limit
+
+    def take(self, size: int) -> None:
+        """Count ``size`` bytes more; ask :meth:`has_room` first."""
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        """Count ``size`` bytes less."""
+        self.used -= size

@@ -13,6 +13,7 @@ from .bodies import url_specs
 from .connection import ConnectionInfo, SockJSConnection
 from .container import SessionContainer, check_seconds
 from .exceptions import ConfigurationError, ConnectionClosed
+from .limits import ByteBudget
 from .origins import OriginPolicy
 from .ports import Cluster, Position
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
@@ -58,6 +59,7 @@ class SockJSRouter:
         application: The application that serves the router, once it has served a request.
         origins: The origin policy.
         container: The sessions.
+        body_budget: What request bodies on their way may take together.
         cluster: As given.
         closed: Whether :meth:`close` has finished.
         websockets_enabled: Whether the websocket transport is offered.
@@ -87,6 +89,9 @@ class SockJSRouter:
             raise ConfigurationError(f"cluster: got {cluster!r} ({type(cluster).__name__}), takes a RedisCluster, say")
         self.cluster = cluster
         self.container = SessionContainer(self.settings, self.stats, cluster)
+        budget = self.settings.max_buffered_body_bytes
+        # There is always room for one body.
+        self.body_budget = ByteBudget(budget and max(budget, self.settings.max_message_size))
         self.websockets_enabled = self.settings.offers("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self.application: Any = None
@@ -98,7 +103,7 @@ class SockJSRouter:
         self.prefix = _checked(prefix)
         offered = offered_endpoints(self.settings, self.origins.restricted)
         self.endpoints = [(self.prefix + pattern, endpoint(self)) for pattern, endpoint in offered]
-        self.urls = url_specs(self.endpoints, self.settings.max_message_size)
+        self.urls = url_specs(self.endpoints)
         if cluster is not None:
             cluster.add(self)
 

@@ -288,6 +288,9 @@ class Settings(_Checked):
             at once; None, the default, for any. Beyond it a POST gets 429, and a websocket is closed with code 3013.
         max_messages_per_request: Messages in one POST, or in one websocket message. More is refused with status 413
             or close code 1009. Default 10000.
+        max_buffered_body_bytes: Bytes that the bodies of all requests may take together while they are on their way. A
+            request that would take more gets status 503 with Retry-After, before its body is read; 64 KiB of each are
+            not counted, and there is room for one body at least. Default 268435456 (256 MiB); 0 for any number.
         max_sessions: Sessions that the router may have. Default 100000; 0 for any number. A client that comes when
             this or one of the next two is reached gets status 503 with Retry-After.
         max_sessions_per_ip: Sessions that one address may have. Default 0, for any number: a company's, or a proxy's,
@@ -341,6 +344,7 @@ class Settings(_Checked):
         None, "None, a number of messages a second above 0, or a pair of that and a number at once", _rate
     )
     max_messages_per_request: int = _option(10_000, "a number of messages above 0", _count)
+    max_buffered_body_bytes: int = _option(256 * 1024 * 1024, "a number of bytes, 0 for any", _size)
     max_sessions: int = _option(100_000, _SESSIONS, _size)
     max_sessions_per_ip: int = _option(0, _SESSIONS, _size)
     max_unopened_sessions: int = _option(10_000, _SESSIONS, _size)

@@ -38,7 +38,7 @@ EFFECTS = {
 }
 
 TRANSPORTS = Allowed(
-    "transports.* _speedups connection exceptions origins payloads ports protocol session settings stats wire.*"
+    "transports.* _speedups connection exceptions limits origins payloads ports protocol session settings stats wire.*"
 )
 
 #: The table. A module that is not in it has no room in the house.
@@ -99,10 +99,14 @@ ALLOWED = {
         outside="tornado.http1connection tornado.httputil tornado.iostream tornado.util tornado.web",
         effects="asyncio",
     ),
-    "bodies": Allowed("handlers transports.* wire.*", outside="tornado.httputil tornado.routing tornado.web"),
+    "bodies": Allowed(
+        "handlers transports.* wire.*",
+        outside="tornado.httputil tornado.iostream tornado.routing tornado.web",
+        effects="asyncio",
+    ),
     "router": Allowed(
-        "bodies connection container exceptions origins ports protocol rooms session settings stats trace transports.* "
-        "wire.*",
+        "bodies connection container exceptions limits origins ports protocol rooms session settings stats trace "
+        "transports.* wire.*",
         outside="tornado.gen tornado.ioloop tornado.routing tornado.web",
         effects="asyncio",
     ),

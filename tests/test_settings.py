@@ -117,6 +117,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         "a number of messages a second above 0",
     ),
     "max_messages_per_request": (10000, (1, 10**9), NO_COUNTS, "a number of messages above 0"),
+    "max_buffered_body_bytes": (268435456, (0, 1, 10**12), (*NO_NUMBERS, 1.0), "a number of bytes, 0 for any"),
     "max_sessions": (100000, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),
     "max_sessions_per_ip": (0, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),
     "max_unopened_sessions": (10000, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),

@@ -94,8 +94,6 @@ class SessionRelay:
         self._router = router
         self._prefix = f"{router.prefix}:"
         self._container = router.container
-        # A body that was unpacked may be longer than any that is taken. So much of it is found too long as well.
-        self._enough = router.settings.max_message_size + 1
         self._ownership = ownership
         self._upstreams = upstreams
         self._signer = signer
@@ -298,7 +296,7 @@ class SessionRelay:
             exchange.respond(answer.status, fields, answer.body)
 
     def _request(self, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> bytes:
-        method, uri, body = exchange.method, exchange.uri, exchange.body()[: self._enough]
+        method, uri, body = exchange.method, exchange.uri, exchange.body()
         caller = Caller(exchange.remote_ip, exchange.remote_port, exchange.secure)
         if self._asks_cookies or (endpoint.opens and self._ownership.opens_for_others):
             lines = [f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _NOT_PASSED_ON]

@@ -81,7 +81,7 @@ class Signer:
         self._seen_before: set[bytes] = set()
         self._turn = ticks()
 
-    def sign(self, to: str, method: str, uri: str, body: bytes, caller: Caller) -> str:
+    def sign(self, to: str, method: str, uri: str, body: bytes | bytearray, caller: Caller) -> str:
         """Return the header field's value.
 
         Args:
@@ -141,7 +141,7 @@ class Signer:
             raise Rejected("replayed")
         self._seen.add(mac)
 
-    def _mac(self, said: str, method: str, uri: str, body: bytes) -> bytes:
+    def _mac(self, said: str, method: str, uri: str, body: bytes | bytearray) -> bytes:
         # None of these but the path can hold a line's end, and that one is last.
         text = f"{said}\n{hashlib.sha256(body).hexdigest()}\n{method}\n{uri}"
         return hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")

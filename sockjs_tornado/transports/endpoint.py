@@ -28,6 +28,12 @@ YEAR = 31_536_000
 #: Seconds after which, at the latest, a client that was sent away may come again.
 RETRY_AFTER = 10
 
+#: The body of a response that sends a client away.
+TRY_AGAIN = b"Try again later.\n"
+
+#: Bytes that a body may have that nobody needs: clients send none where they receive, some send a few.
+MAX_UNUSED_BODY = 1024
+
 PLAIN_TEXT = ("Content-Type", "text/plain; charset=UTF-8")
 JAVASCRIPT = ("Content-Type", "application/javascript; charset=UTF-8")
 # no-transform, so that no proxy on the way gathers a stream in order to compress it.
@@ -85,6 +91,10 @@ class Endpoint:
             exchange.respond(405, [("Allow", self.allowed)])
         return None
 
+    def max_body(self, method: str) -> int:
+        """Return how many bytes the body of a request may have."""
+        return min(MAX_UNUSED_BODY, self.server.settings.max_message_size)
+
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer a request of the right method from an allowed origin."""
         raise NotImplementedError
@@ -100,10 +110,14 @@ class Endpoint:
         return limit is not None
 
     def unavailable(self, exchange: Exchange, why: str) -> None:
-        """Answer 503, with a time to come again that is not the same for all."""
+        """Answer 503."""
         self.server.stats.rejected[why] += 1
+        exchange.respond(503, self.retry_headers(exchange), TRY_AGAIN)
+
+    def retry_headers(self, exchange: Exchange) -> Headers:
+        """Return the header fields of a 503, with a time to come again that is not the same for all."""
         again = ("Retry-After", str(1 + secrets.randbelow(RETRY_AFTER)))
-        exchange.respond(503, self.headers(exchange, PLAIN_TEXT, NO_CACHE, again), b"Try again later.\n")
+        return self.headers(exchange, PLAIN_TEXT, NO_CACHE, again)
 
     def _is_welcome(self, exchange: Exchange) -> bool:
         if not self.server.origins.restricted:

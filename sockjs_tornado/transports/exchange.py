@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
+from ..limits import ByteBudget
 from ..origins import OriginPolicy
 from ..ports import Host
 from ..session import Session
@@ -60,6 +61,7 @@ class Service(Protocol):
         websockets_enabled: Whether the websocket transport is offered.
         application: The application that serves it, once it has served a request.
         stats: Its counters.
+        body_budget: What request bodies on their way may take together.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
         relay: Where to ask for sessions that are not here; None where all sessions are.
     """
@@ -71,6 +73,7 @@ class Service(Protocol):
     cookie_needed: bool
     application: Any
     stats: Stats
+    body_budget: ByteBudget
     relay: Relay | None
 
     @property
@@ -129,8 +132,11 @@ class Exchange(Protocol):
     def content_type(self) -> str:
         """Return the request's media type in lower case, without parameters."""
 
-    def body(self) -> bytes:
+    def body(self) -> bytes | bytearray:
         """Return the request's body."""
+
+    def release_body(self) -> None:
+        """Keep the body no longer: what it says is known. A request that is held does so by itself."""
 
     def own_cookie(self) -> str | bool:
         """Return what the ``jsessionid`` setting wants: a Set-Cookie value, True for the usual one, False for none."""

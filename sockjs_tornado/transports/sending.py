@@ -17,6 +17,10 @@ class SendingEndpoint(SessionEndpoint):
 
     method = "POST"
 
+    def max_body(self, method: str) -> int:
+        """Return how many bytes the body of a request may have."""
+        return self.server.settings.max_message_size if method == self.method else super().max_body(method)
+
     def payload(self, exchange: Exchange) -> Payload:
         """Return the JSON of the request; raise PayloadError if there is none."""
         return exchange.body()
@@ -58,6 +62,8 @@ class SendingEndpoint(SessionEndpoint):
         if not session.admits(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
             return None
+        # The application may take its time.
+        exchange.release_body()
         session.receive(messages)
         if session.is_behind:
             accepting = _Accepting(self, exchange, session)

@@ -64,6 +64,9 @@ class StreamsExchange:
     def body(self) -> bytes:
         return self._body
 
+    def release_body(self) -> None:
+        self._body = b""
+
     def own_cookie(self) -> str | bool:
         return True
 

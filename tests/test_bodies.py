@@ -1,0 +1,596 @@
+"""Request bodies that Tornado must not gather: how much they may take, how long, and what is left of them."""
+
+import asyncio
+import contextlib
+import gc
+import gzip
+import ssl
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from application import Echo, Journal, LogWatch, Noted, Serve
+from client import (
+    HANDSHAKE,
+    TEXT,
+    URLS,
+    Client,
+    Connect,
+    Url,
+    WebSocket,
+    asking,
+    frame,
+    path_of,
+    request,
+    settle,
+    within,
+)
+from tornado.web import Application
+
+from sockjs_tornado import SockJSRouter, bodies
+from sockjs_tornado.bodies import FREE_CHUNKS, LEAST_CHUNK, PIECE, SMALL_BODY, TURN, StreamedBodyHandler
+from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.limits import ByteBudget
+from sockjs_tornado.serving import bind_sockets, http_server
+from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
+
+SEND = "/echo/000/abc/xhr_send"
+#: More than is not counted.
+LONG = 3 * SMALL_BODY
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def chunked(*chunks: bytes, path: str = SEND, method: str = "POST", end: bool = True) -> bytes:
+    """Return a request whose body comes in chunks, without its end or whole."""
+    head = request(method, path, "Transfer-Encoding: chunked")
+    return head + b"".join(map(chunk, chunks)) + (b"0\r\n\r\n" if end else b"")
+
+
+def begun(size: int, sent: int, path: str = SEND) -> bytes:
+    """Return the beginning of a request with a body of ``size`` bytes."""
+    return request("POST", path, f"Content-Length: {size}") + b"x" * sent
+
+
+async def used(router: SockJSRouter, size: int, client: Client) -> None:
+    """Return once so many bytes count; ``client`` asks for something meanwhile."""
+    async with asyncio.timeout(30):
+        while router.body_budget.used != size:
+            await client.ask("GET", "/echo")
+
+
+@contextlib.asynccontextmanager
+async def unpacking(router: SockJSRouter, **options: Any) -> AsyncIterator[int]:
+    """Serve a router by Tornado's server with options, such as the one to unpack bodies; give its port."""
+    sockets = bind_sockets(0, "127.0.0.1")
+    port: int = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    async with http_server(application, sockets, **options):
+        yield port
+        closing = asyncio.ensure_future(router.close())
+        await asyncio.sleep(0)
+        for session in router.container:
+            session.check(session.due)
+        await within(closing)
+
+
+# What a long body is: a body.
+
+
+@pytest.mark.parametrize("size", [SMALL_BODY - 4, SMALL_BODY - 3, LONG, 10 * 1024 * 1024 - 4])
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
+async def test_a_long_body_arrives_and_the_connection_goes_on(
+    serve: Serve, connect: Connect, size: int, in_chunks: bool
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    client = await connect(await serve(router))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    body = b'["' + b"x" * size + b'"]'
+    pieces = [body[start : start + 100_000] for start in range(0, len(body), 100_000)]
+    for _ in range(2):
+        client.write(chunked(*pieces) if in_chunks else request("POST", SEND, body=body))
+        response = await client.response()
+        assert response.status == 204
+        assert "Connection" not in response
+        assert len(await (await connection_of(journal)).message()) == size
+    assert router.body_budget.used == 0
+    assert router.stats.bytes_received == 2 * len(body)
+
+
+async def connection_of(journal: Journal) -> Noted:
+    """Return the one connection that a journal has."""
+    connection = await journal.connection()
+    journal.opened.put_nowait(connection)
+    return connection
+
+
+async def test_a_long_body_arrives_over_tls(serve: Serve, connect: Connect, certificate: Any) -> None:
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(*certificate)
+    client_side = ssl.create_default_context(cafile=str(certificate[0]))
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router, ssl_options=server_side), tls=client_side)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    client.write(chunked(b'["', b"x" * LONG, b'"]'))
+    assert (await client.response()).status == 204
+    response = await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    assert response.body == b'a["' + b"x" * LONG + b'"]\n'
+    client.write(begun(2**40, 0))
+    assert (await client.response()).status == 413
+
+
+@pytest.mark.parametrize("expect", ["100-continue", "100-Continue"])
+async def test_a_client_that_asks_first_may_go_on_or_not(serve: Serve, connect: Connect, expect: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    body = b'["' + b"x" * LONG + b'"]'
+    for head, data in (
+        (request("POST", SEND, f"Content-Length: {len(body)}", f"Expect: {expect}"), body),
+        (request("POST", SEND, "Transfer-Encoding: chunked", f"Expect: {expect}"), chunk(body) + b"0\r\n\r\n"),
+    ):
+        client.write(head)
+        assert (await client.head()).status == 100
+        client.write(data)
+        assert (await client.head()).status == 204
+    client.write(request("POST", SEND, f"Content-Length: {2**40}", f"Expect: {expect}"))
+    assert (await client.response()).status == 413
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"x\r\n",
+        b"-1\r\n",
+        b"0x1\r\n",
+        b"\r\n",
+        b"1;x=y\r\n",
+        b" 1\r\n",
+        b"1 \r\nx\r\n",
+        b"+1\r\n",
+        b"1_0\r\n",
+        b"\xb2\r\n",
+        b"1\r\nxx\r\n",
+        b"1\r\nx\n\n",
+        b"1\r\nx\r\n0\r\nX: y\r\n\r\n",
+        b"0" * 20 + b"1\r\n",
+    ],
+    ids=ascii,
+)
+async def test_chunks_that_are_none_are_refused(serve: Serve, connect: Connect, body: bytes) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    client.write(chunked(end=False) + body)
+    assert (await client.response()).status == 400
+    assert await client.rest() == b""
+    assert router.body_budget.used == 0
+
+
+@pytest.mark.parametrize("field", ["gzip", "chunked, chunked", "gzip, chunked", "identity", ""])
+async def test_another_transfer_encoding_is_refused(serve: Serve, connect: Connect, field: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client.write(request("POST", SEND, f"Transfer-Encoding: {field}") + b"0\r\n\r\n")
+    assert (await client.response()).status == 400
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "+1", "1.5", "1,2", "200000, 200001", "0x10", "1 1", "1e3"])
+async def test_a_length_that_is_none_is_refused(serve: Serve, connect: Connect, length: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client.write(request("POST", SEND, f"Content-Length: {length}"))
+    assert (await client.response()).status == 400
+    assert await client.rest() == b""
+
+
+# How much a body may take.
+
+
+@pytest.mark.parametrize("url", [url for url in URLS if "_send" not in url.path], ids=path_of)
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
+async def test_where_nothing_is_sent_a_body_has_no_place(
+    serve: Serve, connect: Connect, url: Url, in_chunks: bool
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    fields = HANDSHAKE if url.path.endswith("/websocket") else ()
+    client = await connect(server)
+    path = "/echo" + url.path
+    # Not a byte of it has come, or one of its first chunk.
+    if in_chunks:
+        client.write(
+            request(url.method, path, "Transfer-Encoding: chunked", *fields) + b"%x\r\nx" % (MAX_UNUSED_BODY + 1)
+        )
+    else:
+        client.write(request(url.method, path, f"Content-Length: {MAX_UNUSED_BODY + 1}", *fields))
+    response = await client.response()
+    assert (response.status, response.text) == (413, "Payload too large.")
+    assert response["Connection"] == "close"
+    assert await client.rest() == b""
+    assert router.stats.rejected == {"unexpected_body": 1}
+    # A few bytes are passed over.
+    client = await connect(server)
+    body = b"x" * MAX_UNUSED_BODY
+    if in_chunks:
+        client.write(request(url.method, path, "Transfer-Encoding: chunked", *fields) + chunk(body) + b"0\r\n\r\n")
+    else:
+        client.write(request(url.method, path, *fields, body=body))
+    assert (await client.head()).status in (101, 200)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS"])
+async def test_only_a_post_has_messages(serve: Serve, connect: Connect, method: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    client.write(request(method, SEND, f"Content-Length: {MAX_UNUSED_BODY + 1}"))
+    assert (await client.response()).status == 413
+
+
+async def test_a_chunk_that_is_said_to_be_too_long_is_not_read(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": LONG})
+    client = await connect(await serve(router))
+    client.write(chunked(b"x", end=False) + b"%x\r\n" % LONG)
+    response = await client.response()
+    assert (response.status, response.text) == (413, "Payload too large.")
+    # What comes of it all the same is passed over.
+    client.write(b"x" * LONG + b"\r\n0\r\n\r\n")
+    assert await client.rest() == b""
+    assert router.stats.rejected == {"max_message_size": 1}
+
+
+async def test_bodies_on_their_way_share_a_budget(serve: Serve, connect: Connect, logged: LogWatch) -> None:
+    limit = 2 * LONG
+    router = SockJSRouter(Echo, "/echo", {"max_buffered_body_bytes": limit, "max_message_size": limit})
+    server = await serve(router)
+    small = await connect(server)
+    await small.ask("POST", "/echo/000/abc/xhr", body=b"")
+    slow = [await connect(server) for _ in range(2)]
+    for client in slow:
+        client.write(chunked(b"x" * SMALL_BODY, b"x" * LONG, end=False))
+    await used(router, limit, small)
+
+    def check(response: Any) -> None:
+        assert (response.status, response.body) == (503, b"Try again later.\n")
+        assert 1 <= int(response["Retry-After"]) <= 10
+        assert response["Connection"] == "close"
+        assert response["Access-Control-Allow-Origin"] == "*"
+
+    # Not a byte of it has come.
+    refused = await connect(server)
+    refused.write(request("POST", SEND, f"Content-Length: {SMALL_BODY + 1}"))
+    check(await refused.response())
+    assert await refused.rest() == b""
+    # Of one whose length is not known, what is too much is found out when it comes.
+    refused = await connect(server)
+    refused.write(chunked(b"x" * SMALL_BODY, b"x", end=False))
+    check(await refused.response())
+    assert router.stats.rejected == {"max_buffered_body_bytes": 2}
+    assert router.body_budget.used == limit
+    message = "max_buffered_body_bytes is reached: long bodies get 503"
+    assert logged.take("max_buffered_body_bytes").getMessage() == message
+    # Nobody needs it for a little.
+    body = b'["' + b"x" * (SMALL_BODY - 4) + b'"]'
+    assert (await small.ask("POST", SEND, body=body)).status == 204
+    small.write(chunked(body))
+    assert (await small.response()).status == 204
+    # Who leaves makes room.
+    await slow[0].leave()
+    await used(router, LONG, small)
+    assert (await small.ask("POST", SEND, body=b'["' + b"x" * LONG + b'"]')).status == 204
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [(0, 2**70), (1, 10**6), (10**6, 10**6), (10**6 + 1, 10**6 + 1)],
+    ids=["none", "least", "as much", "more"],
+)
+def test_there_is_room_for_one_body_at_least(limit: int, size: int) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 10**6, "max_buffered_body_bytes": limit})
+    assert router.body_budget.has_room(size)
+    assert router.body_budget.has_room(size + 1) == (limit == 0)
+
+
+def test_a_budget_counts_what_is_taken_and_given_back() -> None:
+    budget = ByteBudget(10)
+    budget.take(6)
+    assert budget.has_room(4)
+    assert not budget.has_room(5)
+    budget.give_back(6)
+    assert budget.has_room(10)
+    assert ByteBudget(0).has_room(2**70)
+
+
+# How long a body is kept.
+
+
+async def test_a_body_that_does_not_come_in_time_is_given_up(connect: Connect) -> None:
+    for options, data in (
+        ({}, begun(10**6, LONG)),
+        ({}, chunked(b"x" * LONG, end=False)),
+        ({}, chunked(b"x" * LONG, end=False) + b"1"),
+    ):
+        router = SockJSRouter(Echo, "/echo", options)
+        async with unpacking(router, body_timeout=0.05) as port:
+            client = await Client.connect(port)
+            client.write(data)
+            with contextlib.suppress(ConnectionError):
+                assert await client.rest() == b""
+            await client.leave()
+            assert router.body_budget.used == 0
+
+
+async def stop_in_chunk(client: Client) -> None:
+    client.write(chunked(end=False) + b"%x\r\n" % (2 * LONG) + b"x" * LONG)
+
+
+async def stop_between_chunks(client: Client) -> None:
+    client.write(chunked(b"x" * LONG, end=False))
+
+
+async def stop_in_a_length(client: Client) -> None:
+    client.write(chunked(b"x" * LONG, end=False) + b"1")
+
+
+async def stop_in_a_long_body(client: Client) -> None:
+    client.write(begun(2 * LONG, LONG))
+
+
+async def stop_in_a_small_body(client: Client) -> None:
+    client.write(begun(SMALL_BODY, SMALL_BODY - 1))
+
+
+async def stop_after_a_refusal(client: Client) -> None:
+    client.write(begun(2**30, LONG))
+
+
+async def stop_in_a_refused_chunk(client: Client) -> None:
+    client.write(chunked(end=False) + b"%x\r\n" % 2**30 + b"x" * LONG)
+
+
+async def stop_in_a_frame(client: Client) -> None:
+    websocket = await WebSocket.open(client, "/echo/000/abc/websocket")
+    websocket.write(frame(TEXT, b"x" * LONG)[:-1])
+
+
+async def stop_between_frames(client: Client) -> None:
+    websocket = await WebSocket.open(client, "/echo/000/abc/websocket")
+    websocket.write(frame(TEXT, b"x" * LONG, fin=False))
+
+
+async def stop_polling(client: Client) -> None:
+    path = f"/echo/000/{id(client)}/xhr"
+    await client.ask("POST", path, body=b"")
+    client.write(request("POST", path, body=b"x" * MAX_UNUSED_BODY))
+
+
+async def stop_streaming(client: Client) -> None:
+    client.write(asking("xhr_streaming", f"/echo/000/{id(client)}"))
+    await client.head()
+
+
+STOPS = [
+    stop_in_chunk,
+    stop_between_chunks,
+    stop_in_a_length,
+    stop_in_a_long_body,
+    stop_in_a_small_body,
+    stop_after_a_refusal,
+    stop_in_a_refused_chunk,
+    stop_in_a_frame,
+    stop_between_frames,
+    stop_polling,
+    stop_streaming,
+]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+async def test_nothing_is_left_of_a_client_that_leaves_half_way(
+    serve: Serve, connect: Connect, stop: Callable[[Client], Awaitable[None]]
+) -> None:
+    """The garbage collector is off: what is left would stay until it runs, and be as much again with each client."""
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    count = 8
+
+    async def come_and_go() -> None:
+        clients = [await Client.connect(server.port) for _ in range(count)]
+        for client in clients:
+            await stop(client)
+        await settle(connect, server)
+        for client in clients:
+            await client.leave()
+        await settle(connect, server)
+        for session in list(router.container):
+            session.close()
+            session.check(session.due)
+
+    await come_and_go()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(2):
+            await come_and_go()
+        await settle(connect, server)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert router.body_budget.used == 0
+    # What a connection leaves on the client's side, and on asyncio's.
+    assert (after - before) / (2 * count) < 20_000
+
+
+async def test_a_held_request_keeps_nothing_of_its_body(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(Noted):
+        may_go_on: asyncio.Event
+
+        async def on_message(self, message: str) -> None:
+            await self.may_go_on.wait()
+
+    Busy.may_go_on = asyncio.Event()
+    router = SockJSRouter(Journal(Busy), "/echo", {"max_queue_bytes": 1000})
+    server = await serve(router)
+    held: asyncio.Queue[SockJSHandler] = asyncio.Queue()
+    hold = SockJSHandler.hold
+
+    def note(self: SockJSHandler, waiting: Any) -> Awaitable[None]:
+        held.put_nowait(self)
+        return hold(self, waiting)
+
+    monkeypatch.setattr(SockJSHandler, "hold", note)
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    client.write(request("POST", "/echo/000/abc/xhr", body=b"x" * MAX_UNUSED_BODY))
+    assert (await within(held.get())).body() == b""
+    # Both are answered when the application has caught up.
+    senders = [await connect(server) for _ in range(2)]
+    for sender, size in zip(senders, (LONG, 500), strict=True):
+        sender.write(request("POST", SEND, body=b'["x","' + b"y" * size + b'"]'))
+        handler = await within(held.get())
+        assert handler.body() == b""
+        if isinstance(handler, StreamedBodyHandler):
+            assert router.body_budget.used == 0
+        if size == LONG:
+            Busy.may_go_on.set()
+            assert (await sender.response()).status == 204
+            Busy.may_go_on.clear()
+    Busy.may_go_on.set()
+
+
+# What chunks may cost.
+
+
+async def test_a_body_of_tiny_chunks_is_refused_before_its_end(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    # The end does not come: a server that waits for it, or reads on, does not answer.
+    client.write(chunked(*[b"x"] * (FREE_CHUNKS + 2), end=False))
+    response = await client.response()
+    assert (response.status, response.text) == (400, "Chunks too small.")
+    client.write(chunk(b"x") * 1000)
+    assert await client.rest() == b""
+    assert router.stats.rejected == {"chunk_size": 1}
+    assert router.body_budget.used == 0
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [1] * FREE_CHUNKS,
+        [1] * FREE_CHUNKS + [LEAST_CHUNK],
+        [LEAST_CHUNK] * 3 * FREE_CHUNKS,
+        [100_000] + [1] * (FREE_CHUNKS + 100_000 // LEAST_CHUNK - 1),
+    ],
+    ids=["as many as are free", "a longer one behind them", "long enough on average", "a long one first"],
+)
+async def test_chunks_may_be_small_now_and_then(serve: Serve, connect: Connect, sizes: list[int]) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    text = b'["' + b"x" * (sum(sizes) - 4) + b'"]'
+    chunks = []
+    for size in sizes:
+        chunks.append(text[:size])
+        text = text[size:]
+    client.write(chunked(*chunks))
+    assert (await client.response()).status == 204
+    assert len(await (await journal.connection()).message()) == sum(sizes) - 4
+
+
+async def test_what_has_come_already_is_read_in_turns_with_others(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work is counted by turns of the event loop, in which everybody else is served."""
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    turn = 0
+    work: dict[int, int] = {}
+    keep = StreamedBodyHandler._keep
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(next_turn)
+
+    async def noted(self: StreamedBodyHandler, data: bytes) -> None:
+        work[turn] = work.get(turn, 0) + len(data) + bodies.CHUNK_COST
+        await keep(self, data)
+
+    monkeypatch.setattr(StreamedBodyHandler, "_keep", noted)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(next_turn)
+    client.write(chunked(*[b"x" * LEAST_CHUNK] * 4000))
+    assert (await client.response()).status == 404
+    # A chunk that comes in two parts counts twice here.
+    assert sum(work.values()) >= 4000 * (LEAST_CHUNK + bodies.CHUNK_COST)
+    assert max(work.values()) <= TURN + PIECE + 2 * bodies.CHUNK_COST
+
+
+# Compressed bodies, if the application wants Tornado to unpack them.
+
+
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
+async def test_a_compressed_body_is_unpacked_piece_by_piece(in_chunks: bool) -> None:
+    limit = 10**6
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_message_size": limit})
+
+    def packed(body: bytes) -> bytes:
+        data = gzip.compress(body)
+        if in_chunks:
+            return (
+                request("POST", SEND, "Content-Encoding: gzip", "Transfer-Encoding: chunked")
+                + chunk(data)
+                + b"0\r\n\r\n"
+            )
+        return request("POST", SEND, "Content-Encoding: gzip", body=data)
+
+    async with unpacking(router, decompress_request=True) as port:
+        client = await Client.connect(port)
+        await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+        connection = await journal.connection()
+        for size in (1, 1000, limit - 4):
+            client.write(packed(b'["' + b"x" * size + b'"]'))
+            assert (await client.response()).status == 204
+            assert len(await connection.message()) == size
+        tracemalloc.start()
+        try:
+            # A few kilobytes that would become fifty times the limit.
+            client.write(packed(b"x" * 50 * limit))
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            assert (await client.response()).status == 413
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak - before < 2 * limit
+        assert await client.rest() == b""
+        await client.leave()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"x", gzip.compress(b"[]")[:-1], gzip.compress(b"[]") + b"x", gzip.compress(b"[]") * 2, b"\x1f\x8b" + b"x" * 20],
+    ids=["no gzip", "cut off", "something behind it", "two", "broken"],
+)
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
+async def test_a_broken_compressed_body_is_refused(data: bytes, in_chunks: bool) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    async with unpacking(router, decompress_request=True) as port:
+        client = await Client.connect(port)
+        if in_chunks:
+            client.write(request("POST", SEND, "Content-Encoding: gzip", "Transfer-Encoding: chunked"))
+            client.write(chunk(data) + b"0\r\n\r\n")
+        else:
+            client.write(request("POST", SEND, "Content-Encoding: gzip", body=data))
+        response = await client.response()
+        assert (response.status, response.text) == (400, "Broken gzip encoding.")
+        assert await client.rest() == b""
+        await client.leave()
+        assert router.body_budget.used == 0
