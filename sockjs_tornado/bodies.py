@@ -18,7 +18,7 @@ from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
 from .handlers import SockJSHandler, header_value, remove_header
-from .transports.endpoint import NO_CACHE, PLAIN_TEXT, TRY_AGAIN, Endpoint
+from .transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
 from .wire.connection import Connection
 from .wire.stream import response_head, write_and_close
 
@@ -166,6 +166,8 @@ class StreamedBodyHandler(SockJSHandler):
                 logger, logging.WARNING, refused.why, "%s is reached: long bodies get 503", refused.why
             )
             fields = endpoint.retry_headers(self)
+        elif refused.status == 403:
+            fields = [PLAIN_TEXT]
         else:
             fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
         body = b"" if self.method == "HEAD" else refused.text
@@ -173,6 +175,8 @@ class StreamedBodyHandler(SockJSHandler):
         return response_head(refused.status, fields) + body
 
     async def _read(self) -> None:
+        if not self._endpoint.allows_origin(self):
+            raise _Refused(403, ORIGIN_REFUSED, "allowed_origins")
         length = self._declared_length()
         stream = self._connection.stream
         if self.header("Expect").lower() == "100-continue":

@@ -303,6 +303,20 @@ def test_a_budget_counts_what_is_taken_and_given_back() -> None:
     assert ByteBudget(0).has_room(2**70)
 
 
+@pytest.mark.parametrize(
+    "field", [f"Content-Length: {LONG}", "Content-Length: x", "Transfer-Encoding: chunked", "Transfer-Encoding: x"]
+)
+async def test_nothing_is_read_for_a_foreign_page(serve: Serve, connect: Connect, field: str) -> None:
+    router = SockJSRouter(Echo, "/echo", {"allowed_origins": ["https://example.com"]})
+    client = await connect(await serve(router))
+    client.write(request("POST", SEND, field, "Origin: https://evil.example"))
+    response = await client.response()
+    assert (response.status, response.text) == (403, "Origin not allowed.\n")
+    assert "Access-Control-Allow-Origin" not in response
+    assert await client.rest() == b""
+    assert router.stats.rejected == {"allowed_origins": 1}
+
+
 # How long a body is kept.
 
 

@@ -13,7 +13,9 @@ from .exchange import Exchange, Headers, Service
 __all__ = [
     "JAVASCRIPT",
     "NO_CACHE",
+    "ORIGIN_REFUSED",
     "PLAIN_TEXT",
+    "TRY_AGAIN",
     "Endpoint",
     "SessionEndpoint",
     "cache_headers",
@@ -30,6 +32,9 @@ RETRY_AFTER = 10
 
 #: The body of a response that sends a client away.
 TRY_AGAIN = b"Try again later.\n"
+
+#: The body of a response to a page that may not use the server.
+ORIGIN_REFUSED = b"Origin not allowed.\n"
 
 #: Bytes that a body may have that nobody needs: clients send none where they receive, some send a few.
 MAX_UNUSED_BODY = 1024
@@ -80,9 +85,9 @@ class Endpoint:
                 self.unavailable(exchange, "draining")
             else:
                 exchange.respond(404, [])
-        elif not self._is_welcome(exchange):
+        elif not self.allows_origin(exchange):
             self.server.stats.rejected["allowed_origins"] += 1
-            exchange.respond(403, [PLAIN_TEXT], b"Origin not allowed.\n")
+            exchange.respond(403, [PLAIN_TEXT], ORIGIN_REFUSED)
         elif exchange.method == self.method:
             return self.serve(exchange)
         elif exchange.method == "OPTIONS" and self.cors:
@@ -119,7 +124,8 @@ class Endpoint:
         again = ("Retry-After", str(1 + secrets.randbelow(RETRY_AFTER)))
         return self.headers(exchange, PLAIN_TEXT, NO_CACHE, again)
 
-    def _is_welcome(self, exchange: Exchange) -> bool:
+    def allows_origin(self, exchange: Exchange) -> bool:
+        """Return whether the origin policy lets the request in."""
         if not self.server.origins.restricted:
             return True
         host, fetch_site = exchange.header("Host"), exchange.header("Sec-Fetch-Site")
