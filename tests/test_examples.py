@@ -178,6 +178,26 @@ class TestTokenAuth:
         assert forged != self.token(example)
         assert self.connect(example, forged, "hi") == b'c[4001,"Invalid token"]\n'
 
+    @pytest.mark.parametrize("example", ["600"], indirect=True)
+    def test_what_is_no_token_is_refused_whatever_it_is(self, example: Example) -> None:
+        token = self.token(example)
+        for number, text in enumerate(
+            [
+                "",
+                " ",
+                "\ud800",
+                f"{token}\udfff",
+                f"é{token}",
+                "\u0000",
+                "2|" * 9,
+                f"2|{'9' * 5000}:x",
+                "٢|1:0|",
+                token[:-1],
+            ]
+        ):
+            self.SERVICE = f"/token_auth/sockjs/000/s{number}"
+            assert self.connect(example, text) == b'c[4001,"Invalid token"]\n'
+
     @pytest.mark.parametrize("example", ["0"], indirect=True)
     def test_who_shows_none_is_closed(self, example: Example) -> None:
         assert self.connect(example) == b'c[4001,"No token in time"]\n'

@@ -89,13 +89,23 @@ function receive(message) {
       notice(me === wanted ? `You are ${me}.` : `“${wanted}” is taken, so you are “${me}”.`);
       wanted = me; // also after a restart of the server
       break;
-    case "entered":
-      listPeople([...people, message.name]);
-      notice(`${message.name} came in.`);
+    case "entered": {
+      if (!me) break; // the welcome is yet to come, and has them
+      const known = new Set(people);
+      const names = message.names.filter((name) => !known.has(name));
+      listPeople([...people, ...names]);
+      if (names.length) notice(`${enumerate(names)} came in.`);
       break;
-    case "left":
-      listPeople(people.filter((name) => name !== message.name));
-      notice(`${message.name} left.`);
+    }
+    case "left": {
+      if (!me) break;
+      const gone = new Set(message.names);
+      listPeople(people.filter((name) => !gone.has(name)));
+      notice(`${enumerate(message.names)} left.`);
+      break;
+    }
+    case "people":
+      listPeople(message.people);
       break;
     case "said":
       line("", person("strong", message.name), ` ${message.text}`);
@@ -143,6 +153,13 @@ function listPeople(names) {
   $("people").replaceChildren(...people.map((name) => person("li", name, name === me ? " (you)" : "")));
 }
 
+// "Ann", "Ann and Bob", "Ann, Bob, Eve and 1,197 others".
+function enumerate(names) {
+  const shown = names.length > 5 ? [...names.slice(0, 3), `${(names.length - 3).toLocaleString("en")} others`] : [...names];
+  const last = shown.pop();
+  return shown.length ? `${shown.join(", ")} and ${last}` : last;
+}
+
 function person(tag, name, more = "") {
   const element = document.createElement(tag);
   let hash = 0;
@@ -177,7 +194,7 @@ function scrollToEnd() {
 
 $("door").addEventListener("submit", (event) => {
   event.preventDefault();
-  wanted = $("name").value.trim().replace(/\s+/g, " ");
+  wanted = $("name").value.normalize("NFKC").trim().replace(/\s+/g, " ");
   remember("nickname", wanted);
   $("refused").textContent = "";
   attempts = 0;

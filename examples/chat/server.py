@@ -10,9 +10,14 @@ Both sides send JSON objects with a `type`. The client sends
 and the server sends
 
     {"type": "welcome", "name": "Ann 2", "people": ["Ann", "Ann 2"]}      the answer to `enter`
-    {"type": "entered", "name": "Bob"}      {"type": "left", "name": "Bob"}
+    {"type": "entered", "names": ["Bob", "Eve"]}      {"type": "left", "names": ["Bob"]}
     {"type": "said", "name": "Bob", "text": "Hello!"}
+    {"type": "people", "people": ["Ann", "Ann 2"]}      who is there, after a while in which that was not known
     {"type": "error", "text": "What was wrong, for people to read"}
+
+Who enters and leaves is told ten times a second at most, all of them at once. What comes before `welcome` is in it
+already, and so may be names in an `entered` behind it, the client's own among them. What a nickname may be is in
+nicknames.py.
 
 The token is a secret of the window. A connection that was lost may seem alive for a while; by its token the window that
 comes back takes its nickname over from there.
@@ -28,7 +33,6 @@ import asyncio
 import contextlib
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
@@ -43,20 +47,64 @@ from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+from chat.nicknames import MAX_NAME, key, tidy
 from common import SOCKJS_URL, arguments, cluster_arguments, make_cluster, page_specs, serve
+from notices import Soon
 
 HERE = Path(__file__).resolve().parent
 ROOM = "chat"
-MAX_NAME = 24
 MAX_TEXT = 2000
 
 
-class Chat(SockJSConnection):
-    """One browser window. `people` holds all who have entered on this node, by `key` of their nickname."""
+class Crowd:
+    """All who have entered on this node, and what the others know of them.
 
-    def __init__(self, people: dict[str, "Chat"], session: Any) -> None:
+    `here` has the connections, and `told` the names, both by `key` of the nickname.
+    """
+
+    def __init__(self) -> None:
+        self.here: dict[str, Chat] = {}
+        self.told: dict[str, str] = {}
+        self.changed = Soon(self.tell)
+        self.tasks: set[asyncio.Future[None]] = set()
+        self.router: SockJSRouter  # set once it is made
+
+    async def present(self) -> dict[str, Mapping[str, str]]:
+        """Return all who have entered on any node, by `key` of their nickname."""
+        everywhere: Mapping[str, Mapping[str, str]] = {}
+        if self.router.cluster is not None:
+            # While Redis is away, there is this node alone.
+            with contextlib.suppress(ClusterUnavailable):
+                everywhere = await self.router.presence(ROOM)
+        here = {name: person.seen for name, person in self.here.items()}
+        return {key(seen["name"]): seen for seen in everywhere.values()} | here
+
+    def tell(self) -> None:
+        """Tell all who has entered and left on this node since the last time."""
+        here = {name: person.nickname for name, person in self.here.items()}
+        entered = [nickname for name, nickname in here.items() if name not in self.told]
+        gone = {name: nickname for name, nickname in self.told.items() if name not in here}
+        self.told = here
+        if entered:
+            self.router.publish(ROOM, {"type": "entered", "names": entered})
+        if gone:
+            task = asyncio.ensure_future(self.tell_gone(gone))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def tell_gone(self, gone: dict[str, str]) -> None:
+        """Tell who has left, but for windows that are back, on this node or another."""
+        present = await self.present()
+        if left := [nickname for name, nickname in gone.items() if name not in present]:
+            self.router.publish(ROOM, {"type": "left", "names": left})
+
+
+class Chat(SockJSConnection):
+    """One browser window."""
+
+    def __init__(self, crowd: Crowd, session: Any) -> None:
         super().__init__(session)
-        self.people = people
+        self.crowd = crowd
         self.nickname = self.token = ""  # until the client has entered
 
     async def on_message(self, message: str) -> None:
@@ -67,28 +115,26 @@ class Chat(SockJSConnection):
         match request:
             case {"type": "enter", "name": str(name), "token": str(token)} if 16 <= len(token) <= 64:
                 # What others see of it shall let nobody in.
-                await self.enter(" ".join(name.split()), sha256(token.encode(errors="replace")).hexdigest())
+                await self.enter(tidy(name), sha256(token.encode(errors="replace")).hexdigest())
             case {"type": "say", "text": str(text)}:
                 self.say(text.strip())
             case _:
                 self.refuse("This server does not understand that message.")
 
-    async def on_close(self) -> None:
-        if self.nickname:
-            name = key(self.nickname)
-            if self.people.get(name) is self:
-                del self.people[name]
-            if name not in await self.present():  # else the window is back, on another node
-                self.tell({"type": "left", "name": self.nickname})
+    def on_close(self) -> None:
+        if self.nickname and self.crowd.here.get(key(self.nickname)) is self:
+            del self.crowd.here[key(self.nickname)]
+            self.crowd.changed()
 
     async def enter(self, name: str, token: str) -> None:
         """Take the nickname, or the like of it that is free."""
+        crowd = self.crowd
         if self.nickname:
             self.refuse(f"You are here already, as {self.nickname}.")
-        elif not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        elif not name:
             self.refuse(f"A nickname has 1 to {MAX_NAME} visible characters.")
         else:
-            present = await self.present()
+            present = await crowd.present()
             others = (f"{stem} {number}" for stem in [name[: MAX_NAME - 6].rstrip()] for number in count(2))
             while (there := present.get(key(name))) and there["token"] != token:
                 name = next(others)
@@ -97,32 +143,20 @@ class Chat(SockJSConnection):
                 return
             if there:
                 name = there["name"]
-            if old := self.people.get(key(name)):
+                if key(name) not in crowd.here:
+                    crowd.told[key(name)] = name  # by another node
+            if old := crowd.here.get(key(name)):
                 old.nickname = ""  # it goes without notice; on another node it is left to its end
                 old.close()
             self.nickname, self.token = name, token
-            self.people[key(name)] = self
+            crowd.here[key(name)] = self
             joined = self.join(ROOM, presence=self.seen)
-            if not there:
-                self.tell({"type": "entered", "name": name})
+            crowd.changed()
             # Who enters from here on, this client hears of.
             with contextlib.suppress(ClusterUnavailable):
                 await joined
-            self.welcome(await self.present())
-
-    def welcome(self, present: Mapping[str, Mapping[str, str]]) -> None:
-        """Tell this client who it is, and who is there."""
-        people = [person["name"] for person in present.values()]
-        self.send({"type": "welcome", "name": self.nickname, "people": people})
-
-    async def present(self) -> dict[str, Mapping[str, str]]:
-        """Return all who have entered on any node, by `key` of their nickname."""
-        everywhere: Mapping[str, Mapping[str, str]] = {}
-        # While Redis is away, there is this node alone.
-        with contextlib.suppress(ClusterUnavailable):
-            everywhere = await self.session.server.presence(ROOM)
-        here = {name: person.seen for name, person in self.people.items()}
-        return {key(seen["name"]): seen for seen in everywhere.values()} | here
+            people = [person["name"] for person in (await crowd.present()).values()]
+            self.send({"type": "welcome", "name": name, "people": people})
 
     @property
     def seen(self) -> Mapping[str, str]:
@@ -136,36 +170,30 @@ class Chat(SockJSConnection):
         elif not 0 < len(text) <= MAX_TEXT:
             self.refuse(f"A message has 1 to {MAX_TEXT} characters.")
         else:
-            self.tell({"type": "said", "name": self.nickname, "text": text})
-
-    def tell(self, message: dict[str, str]) -> None:
-        """Tell something to all, but the one who enters or leaves to itself."""
-        self.session.server.publish(ROOM, message, exclude=() if message["type"] == "said" else self)
+            if key(self.nickname) not in self.crowd.told:
+                self.crowd.changed.now()  # nobody speaks before the others hear that they came in
+            self.crowd.router.publish(ROOM, {"type": "said", "name": self.nickname, "text": text})
 
     def refuse(self, why: str) -> None:
         """Say what was wrong, to this client only."""
         self.send({"type": "error", "text": why})
 
 
-def key(nickname: str) -> str:
-    """Return the same for nicknames that look the same, such as `Ann` and `ANN`."""
-    return unicodedata.normalize("NFKC", nickname).casefold()
-
-
 def make_router(options: argparse.Namespace | None = None) -> SockJSRouter:
     """Make the SockJS service that the page talks to. Each call makes a chat of its own, unless it is a cluster's."""
-    people: dict[str, Chat] = {}
+    crowd = Crowd()
 
     async def missed(rooms: frozenset[str]) -> None:
         """Redis was away: tell all here who is there by now."""
         await asyncio.sleep(3)  # in which all nodes tell it again who is with them
-        if people:
-            present = await next(iter(people.values())).present()
-            for person in people.values():
-                person.welcome(present)
+        people = [person["name"] for person in (await crowd.present()).values()]
+        crowd.router.broadcast(crowd.here.values(), {"type": "people", "people": people})
 
     cluster = None if options is None else make_cluster(options, on_gap=missed)
-    return SockJSRouter(partial(Chat, people), "/chat/sockjs", {"sockjs_url": SOCKJS_URL}, cluster=cluster)
+    # A message of 2,000 characters has 12,000 in JSON at most. Whoever says something has it sent to everybody.
+    settings = {"sockjs_url": SOCKJS_URL, "max_message_size": 16 * 1024, "max_inbound_rate": (5, 50)}
+    crowd.router = SockJSRouter(partial(Chat, crowd), "/chat/sockjs", settings, cluster=cluster)
+    return crowd.router
 
 
 def url_specs() -> list[URLSpec]:

@@ -6,7 +6,7 @@ Run `python examples/multiplex/server.py` and open the address it prints.
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tornado.routing import URLSpec
 from tornado.web import RedirectHandler
@@ -16,6 +16,7 @@ from sockjs_tornado.multiplex import MultiplexConnection
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
 from common import SOCKJS_URL, Page, arguments, page_specs, serve
+from notices import Soon
 
 HERE = Path(__file__).resolve().parent
 
@@ -25,41 +26,70 @@ SCRIPT_FILE = HERE.parent.parent / "node_modules/websocket-multiplex/multiplex_c
 PUBLIC_COPY = "https://cdn.jsdelivr.net/npm/websocket-multiplex@0.1.0/multiplex_client.js"
 
 
+class Visitors(set[SockJSConnection]):
+    """Who is in a room. How many have come and left is told ten times a second at most, of all who did so at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = self.left = 0  # since it was told
+        self.changed = Soon(self.tell)
+
+    def enter(self, visitor: SockJSConnection) -> None:
+        """Take somebody in."""
+        self.add(visitor)
+        self.came += 1
+        self.changed()
+
+    def leave(self, visitor: SockJSConnection) -> None:
+        """Let somebody go."""
+        self.discard(visitor)
+        self.left += 1
+        if self:
+            self.changed()
+        else:
+            # Nobody is there to be told; who comes now shall not hear of those before.
+            self.came = self.left = 0
+            self.changed.cancel()
+
+    def tell(self) -> None:
+        """Tell everybody how many have come and left."""
+        for count, what in ((self.came, "came in"), (self.left, "left")):
+            for visitor in self if count else ():
+                visitor.send(f"{'Somebody' if count == 1 else count} {what}.")
+        self.came = self.left = 0
+
+
 class Room(SockJSConnection):
     """One visitor in a room: whatever one says, all in the room hear."""
 
     host: ClassVar[str]
-    visitors: ClassVar[set[SockJSConnection]]
+    visitors: ClassVar[Visitors]
 
     def on_open(self, info: ConnectionInfo) -> None:
-        self.visitors.add(self)
         self.send(f"{self.host} says: Welcome!")
-        self.tell("Somebody came in.")
+        self.visitors.enter(self)
 
     def on_message(self, message: str) -> None:
-        self.tell(message)
+        if self.visitors.changed.timer:
+            self.visitors.changed.now()  # nobody speaks before the others hear that they came in
+        self.broadcast(self.visitors, message)
 
     def on_close(self) -> None:
-        self.visitors.discard(self)
-        self.tell("Somebody left.")
-
-    def tell(self, message: str) -> None:
-        """Say something to everybody in the room."""
-        self.broadcast(self.visitors, message)
+        self.visitors.leave(self)
 
 
 class Ann(Room):
     """Ann's room."""
 
     host = "Ann"
-    visitors: ClassVar[set[Any]] = set()
+    visitors = Visitors()
 
 
 class Bob(Room):
     """Bob's room."""
 
     host = "Bob"
-    visitors: ClassVar[set[Any]] = set()
+    visitors = Visitors()
 
 
 def make_router() -> SockJSRouter:

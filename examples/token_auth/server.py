@@ -44,8 +44,9 @@ class Members(SockJSConnection):
             self.send(f"{self.user} said: {message}")
             return
         self.deadline.cancel()
-        # Signed by Tornado with the time in it; one that is forged, or older than a day, is no token.
-        user = decode_signed_value(self.secret, "user", message, max_age_days=1)
+        # Signed by Tornado with the time in it; one that is forged, or older than a day, is no token. Tokens are ASCII:
+        # Tornado raises if it cannot encode what it is given, such as half of a surrogate pair.
+        user = decode_signed_value(self.secret, "user", message, max_age_days=1) if message.isascii() else None
         if user is None:
             self.close(UNAUTHENTICATED, "Invalid token")
         else:
