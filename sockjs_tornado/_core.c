@@ -28,6 +28,7 @@ struct names names;
 #define FIELD(type, field, name) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
 
 static PyMemberDef callbacks_fields[] = {
+    FIELD(Callbacks, budget, "_budget"),
     FIELD(Callbacks, busy, "_busy"),
     FIELD(Callbacks, closing, "_closing"),
     FIELD(Callbacks, connection, "connection"),

@@ -17,7 +17,7 @@ enum { OPENED = 1, CORKED = 1 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *busy, *closing, *connection, *inbox, *untold;
+    PyObject *budget, *busy, *closing, *connection, *inbox, *untold;
 } Callbacks;
 
 typedef struct {

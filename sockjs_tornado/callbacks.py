@@ -2,21 +2,26 @@
 
 A plain callback is a plain call. An awaitable it returns runs as a task, and whatever comes meanwhile waits for it. A
 callback that raises is logged and closes its own session, nothing else.
+
+The time that a session's callbacks may take of one turn of the event loop is limited. The messages that are left then
+wait in the inbox, as they do behind an awaitable, and are delivered in the next turns: other clients come first.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from inspect import isawaitable
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
 
 from .exceptions import ConnectionClosed
 from .protocol import CloseCode, Message
+from .turns import MAX_STEP
 
 try:
     from ._speedups import CallbacksCore
@@ -25,13 +30,14 @@ except ImportError:  # where it was not built
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be handed to the application at once."""
 
-        __slots__ = ("_busy", "_closing", "_inbox", "_untold", "connection")
+        __slots__ = ("_budget", "_busy", "_closing", "_inbox", "_untold", "connection")
 
 
 if TYPE_CHECKING:
     from .connection import ConnectionInfo, SockJSConnection
     from .ports import Host
     from .session import Session
+    from .turns import Turns
 
 __all__ = ["Callbacks"]
 
@@ -72,6 +78,7 @@ class Callbacks(CallbacksCore):
     def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
         self._timeout = timeout or None
+        self._budget: float = session.server.container.turns.budget
         self._inbox: deque[Message] | None = None
         self.backlog = 0
         self._busy = False
@@ -107,16 +114,28 @@ class Callbacks(CallbacksCore):
     def deliver(self, messages: Sequence[Message]) -> None:
         """Run ``on_message`` for each message, or queue them behind what is running."""
         if self._busy:
-            self._queue(iter(messages))
+            self._queue(messages)
         else:
             self._busy = True
-            self._run(self.connection.on_message, iter(messages))
+            self._run(self.connection.on_message, messages)
 
-    def go_on(self, on_message: Callable[[Message], object], messages: Sequence[Message], result: object) -> None:
-        """Run ``on_message`` for each message, after one that has returned ``result``, or has closed the session."""
-        waiting = iter(messages)
-        if not self._awaits(result, waiting):
-            self._run(on_message, waiting)
+    def go_on(
+        self, on_message: Callable[[Message], object], messages: Sequence[Message], result: object, is_late: bool
+    ) -> None:
+        """Run ``on_message`` for each message, after one that has returned ``result``, or has closed the session.
+
+        Args:
+            on_message: The callback.
+            messages: The rest of those that came together.
+            result: What the last one has returned.
+            is_late: Whether the time for callbacks is used up in this turn of the event loop.
+        """
+        if self._awaits(result, messages, 0):
+            return
+        if is_late and not self._session.is_closed:
+            self._defer(messages)
+        else:
+            self._run(on_message, messages)
 
     def raised(self, error: BaseException) -> None:
         """Hear what ``on_message`` has raised."""
@@ -132,27 +151,40 @@ class Callbacks(CallbacksCore):
         else:
             self._busy = False
 
-    def _run(self, on_message: Callable[[Message], object], waiting: Iterator[Message]) -> None:
+    def _defer(self, messages: Sequence[Message]) -> None:
+        """Deliver messages in the next turn of the event loop: the time for callbacks is used up in this one."""
+        self._queue(messages)
+        self._spawn(self._finish_later())
+
+    def _run(self, on_message: Callable[[Message], object], messages: Sequence[Message]) -> None:
         session = self._session
+        total = len(messages)
+        # For one message, which is what most reads bring, the clock is not read.
+        look, deadline = (1, monotonic() + self._budget) if total > 1 else (0, 0.0)
         # What came before, or the lookup of on_message, may have closed it.
-        for message in () if session.is_closed else waiting:
+        for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
                 result = on_message(message)
             except _FAILURES as error:
                 self._failed("on_message", error)
                 break
-            if result is not None and self._awaits(result, waiting):
+            if result is not None and self._awaits(result, messages, count):
                 return
             if session.is_closed:
                 break
+            if count == look and count < total:
+                if monotonic() >= deadline:
+                    self._defer(messages[count:])
+                    return
+                look += min(look, MAX_STEP)
         self.finish()
 
-    def _awaits(self, result: object, waiting: Iterator[Message]) -> bool:
-        """Tell whether ``on_message`` has returned an awaitable; then that runs, and the others wait for it."""
+    def _awaits(self, result: object, messages: Sequence[Message], start: int) -> bool:
+        """Return whether ``on_message`` has returned an awaitable, which runs then; messages from ``start`` on wait."""
         if not isawaitable(result):
             return False
         if not self._session.is_closed:
-            self._queue(waiting)
+            self._queue(messages[start:])
         self._spawn(self._finish_message(result))
         return True
 
@@ -177,7 +209,7 @@ class Callbacks(CallbacksCore):
         self._inbox = None
         self.backlog = 0
 
-    def _queue(self, messages: Iterator[Message]) -> None:
+    def _queue(self, messages: Sequence[Message]) -> None:
         if self._inbox is None:
             self._inbox = deque()
         for message in messages:
@@ -255,7 +287,22 @@ class Callbacks(CallbacksCore):
         await self._guard("on_message", result)
         await self._finish_inbox()
 
-    async def _finish_inbox(self) -> None:
+    async def _finish_later(self) -> None:
+        await self._finish_inbox(await self._next_turn())
+
+    async def _next_turn(self) -> float:
+        """Let others run; return how many seconds of the next turn the callbacks may take."""
+        turns: Turns = self._session.server.container.turns
+        try:
+            return await turns.next()
+        except asyncio.CancelledError as error:
+            self._failed("on_message", error)
+            return self._budget
+
+    async def _finish_inbox(self, budget: float | None = None) -> None:
+        if self._inbox:
+            left = step = 1
+            deadline = monotonic() + (self._budget if budget is None else budget)
         while self._inbox:
             if self._untold:
                 telling = self._tell()
@@ -274,11 +321,22 @@ class Callbacks(CallbacksCore):
             else:
                 if isawaitable(result):
                     await self._guard("on_message", result)
+            left -= 1
+            if not left and self._inbox:
+                left = step
+                step = min(2 * step, MAX_STEP)
+                if monotonic() >= deadline:
+                    # If an awaitable has let others run already, this wait is not needed, and costs one turn.
+                    deadline = await self._next_turn() + monotonic()
+                    left = step = 1
         self._done()
 
-    async def _guard(self, name: str, result: Awaitable[object]) -> object:
-        if self._timeout is None:
-            return await self._await(name, result)
+    def _guard(self, name: str, result: Awaitable[object]) -> Awaitable[object]:
+        # One coroutine for each awaitable, not two: this is run for each message of an `async def`.
+        return self._await(name, result) if self._timeout is None else self._await_in_time(name, result)
+
+    async def _await_in_time(self, name: str, result: Awaitable[object]) -> object:
+        assert self._timeout is not None
         task = asyncio.current_task()
         assert task is not None
         host = self._session.server.container

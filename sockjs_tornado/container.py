@@ -21,7 +21,8 @@ from .rooms import Rooms
 from .session import Session, SessionState
 from .settings import Settings
 from .stats import Stats
-from .wire.connection import READ_SIZE, WriteQueue
+from .turns import CALLBACK_BUDGET, Turns
+from .wire.connection import READ_BUDGET, READ_SIZE, WriteQueue
 
 __all__ = ["SessionContainer", "check_seconds"]
 
@@ -48,9 +49,11 @@ class SessionContainer:
         log: Where warnings and errors go.
         rooms: The rooms that sessions are in.
         stats: The counters.
+        turns: How callbacks share the turns of the event loop.
         closing: Whether :meth:`close` was called; no session may be added from then on.
         draining: Whether :meth:`drain` was called; no client may open a session from then on.
         read_buffer: Memory that connections read into.
+        read_budget: Seconds that decoding what one connection has read may take of a turn of the event loop.
         write_queue: Connections that have something to write.
         on_removed: Called with the id of a session that requests find no more.
     """
@@ -87,7 +90,9 @@ class SessionContainer:
         self._emptied: asyncio.Event | None = None
         self._patience = settings.disconnect_delay
         self.read_buffer = bytearray(READ_SIZE)
+        self.read_budget = READ_BUDGET
         self.write_queue = WriteQueue(stats)
+        self.turns = Turns(CALLBACK_BUDGET)
         self.on_removed: Callable[[str], None] | None = None
         self.closing = False
         self.draining = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from .logs import ThrottledLog
 from .protocol import JSONValue, Outgoing, PreparedMessage
 from .rooms import Rooms
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .session import Session
@@ -82,6 +83,8 @@ class Host(Protocol):
     log: ThrottledLog
     #: The rooms that its sessions may be in.
     rooms: Rooms
+    #: How callbacks share the turns of the event loop.
+    turns: Turns
 
     def now(self) -> float:
         """Return monotonic seconds."""

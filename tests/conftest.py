@@ -5,6 +5,7 @@ import contextlib
 import functools
 import gc
 import logging
+import math
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -44,6 +45,13 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector, which runs after each test, pass over all that was there before the first one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let callbacks take any time of a turn: what is delivered when would depend on the machine."""
+    monkeypatch.setattr("sockjs_tornado.container.CALLBACK_BUDGET", math.inf)
+    monkeypatch.setattr("sockjs_tornado.container.READ_BUDGET", math.inf)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from sockjs_tornado.protocol import Message, PreparedMessage
 from sockjs_tornado.rooms import Rooms
 from sockjs_tornado.session import Session
 from sockjs_tornado.stats import Stats
+from sockjs_tornado.turns import Turns
 
 IP = "192.0.2.1"
 
@@ -52,6 +53,8 @@ class FakeHost:
         self._running: list[Coroutine[Any, Any, None]] = []
         self.log = ThrottledLog(self.now)
         self.rooms = Rooms()
+        # What takes how long depends on the machine.
+        self.turns = Turns(math.inf)
 
     def now(self) -> float:
         return self.time

@@ -11,6 +11,7 @@ Whatever happens has to be a result or an exception; ``SystemError`` is C's for 
 import contextlib
 import faulthandler
 import gc
+import math
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class Callbacks(core.CallbacksCore):
     def finish(self) -> None:
         hook("callbacks.finish")
 
-    def go_on(self, callback: Any, messages: list[Any], result: object) -> None:
+    def go_on(self, callback: Any, messages: list[Any], result: object, is_late: bool) -> None:
         hook("callbacks.go_on")
 
 
@@ -187,6 +188,8 @@ class World:
         callbacks = self.callbacks
         callbacks._busy = callbacks._closing = callbacks._untold = False
         callbacks._inbox = Inbox()
+        # What takes how long depends on the machine.
+        callbacks._budget = math.inf
         callbacks.connection = Asked("connection", on_message=self.on_message)
 
         self.session = session = Session(self)

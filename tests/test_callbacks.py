@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
 from sockjs_tornado.session import Session
+from sockjs_tornado.turns import Turns
 
 GO_AWAY = (3000, "Go away!")
 INTERRUPTED = (1002, "Connection interrupted")
@@ -660,3 +662,173 @@ async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left
     await host.settle()
     logged.take("on_message of")
     assert session.connection.heard == ["open", "1", INTERRUPTED]
+
+
+# Turns of the event loop.
+
+
+@pytest.fixture
+def hurried(host: LoopHost) -> LoopHost:
+    """Return a host on which the time for callbacks is used up after each message."""
+    host.turns = Turns(0.0)
+    return host
+
+
+either_code = pytest.mark.parametrize("receive", [Session.receive, Session._receive], ids=["in C", "in Python"])
+
+
+@either_code
+@pytest.mark.parametrize("way", [plainly, at_once, awaitably])
+async def test_others_are_heard_between_messages_that_take_long(
+    hurried: LoopHost, way: Callable[[Act], Act], receive: Act
+) -> None:
+    order: list[str] = []
+    flooding, _ = opened(hurried, on_message=way(lambda conn, message: order.append(message)))
+    other, _ = opened(hurried, on_message=lambda conn, message: order.append(message))
+    receive(flooding, [str(number) for number in range(20)])
+    asyncio.get_running_loop().call_soon(receive, other, ["other"])
+    await hurried.settle()
+    assert [message for message in order if message != "other"] == [str(number) for number in range(20)]
+    # A task that does not start at once takes a turn of its own to begin.
+    assert order.index("other") <= 3
+
+
+@either_code
+async def test_a_callback_that_exceeds_its_time_lets_others_run(host: LoopHost, receive: Act) -> None:
+    """With the clocks that are used in earnest: in C one that may advance every 10 ms."""
+    host.turns = Turns(0.001)
+    order: list[str] = []
+
+    def work(conn: Notes, message: str) -> None:
+        order.append(message)
+        end = time.monotonic() + 0.03
+        while time.monotonic() < end:
+            pass
+
+    session, _ = opened(host, on_message=work)
+    receive(session, ["1", "2", "3"])
+    assert order == ["1"]
+    asyncio.get_running_loop().call_soon(order.append, "other")
+    await host.settle()
+    assert [message for message in order if message != "other"] == ["1", "2", "3"]
+    assert order.index("other") < 3
+
+
+async def test_the_clock_is_read_less_and_less_often(host: LoopHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[int] = []
+    heard: list[str] = []
+
+    def clock() -> float:
+        times.append(len(heard))
+        return 0.0
+
+    monkeypatch.setattr("sockjs_tornado.callbacks.monotonic", clock)
+    session, _ = opened(host, on_message=lambda conn, message: heard.append(message))
+    session._receive(["one"])
+    assert times == []
+    session._receive(["x"] * 60)
+    assert times == [1, 2, 3, 5, 9, 17, 33, 49]
+
+
+async def test_the_time_of_a_turn_is_measured_from_its_beginning(
+    host: LoopHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.turns = Turns(3.0)
+    now = 0.0
+    heard: list[str] = []
+    turns: list[list[str]] = []
+
+    def take_a_second(conn: Notes, message: str) -> None:
+        nonlocal now
+        now += 1
+        heard.append(message)
+
+    def turn() -> None:
+        if heard:
+            turns.append(heard[:])
+            heard.clear()
+        if len(turns) < 4:
+            asyncio.get_running_loop().call_soon(turn)
+
+    monkeypatch.setattr("sockjs_tornado.callbacks.monotonic", lambda: now)
+    session, _ = opened(host, on_message=take_a_second)
+    session._receive(list("abcdefghijklmn"))
+    turn()
+    await host.settle()
+    await asyncio.sleep(0)
+    # Three would do, but the clock is not read after the third.
+    assert turns == [list("abcd"), list("efgh"), list("ijkl"), list("mn")]
+
+
+@either_code
+@pytest.mark.parametrize("way", [plainly, at_once])
+async def test_messages_that_wait_for_the_next_turn_come_before_the_end(
+    hurried: LoopHost, way: Callable[[Act], Act], receive: Act
+) -> None:
+    session, receiver = opened(hurried, on_message=way(nothing))
+    receive(session, ["1", "2", "3"])
+    receive(session, ["4"])
+    receiver.cut()
+    await hurried.settle()
+    assert session.connection.heard == ["open", "1", "2", "3", "4", INTERRUPTED]
+
+
+@either_code
+async def test_messages_that_wait_for_the_next_turn_are_forgotten_when_the_application_closes(
+    hurried: LoopHost, receive: Act
+) -> None:
+    session, receiver = opened(hurried)
+    receive(session, ["1", "2", "3"])
+    session.close()
+    assert session.connection.heard == ["open", "1"]
+    await hurried.settle()
+    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert receiver.frames == ["o", GO_AWAY]
+
+
+@either_code
+async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: LoopHost, receive: Act) -> None:
+    session, receiver = opened(hurried)
+    receive(session, ["1", "x" * 70_000, "3"])
+    assert session.backlog == 70_001 + 2 * 64
+    assert not receiver.reading
+    await hurried.settle()
+    assert session.backlog == 0
+    assert receiver.reading
+    assert session.connection.heard[2:] == ["x" * 70_000, "3"]
+
+
+@either_code
+async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurried: LoopHost, receive: Act) -> None:
+    session, _ = opened(
+        hurried,
+        on_message=lambda conn, message: session.tell_dropped(5) if message == "1" else None,
+        on_dropped=lambda conn, count: conn.heard.append(count),
+    )
+    receive(session, ["1", "2"])
+    await hurried.settle()
+    assert session.connection.heard == ["open", "1", 5, "2"]
+
+
+@either_code
+async def test_an_exception_in_a_message_that_waited_for_the_next_turn_closes(
+    hurried: LoopHost, receive: Act, logged: LogWatch
+) -> None:
+    session, _ = opened(hurried, on_message=lambda conn, message: fail() if message == "2" else None)
+    receive(session, ["1", "2", "3"])
+    await hurried.settle()
+    assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
+    assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
+
+
+@either_code
+async def test_a_session_whose_wait_for_the_next_turn_is_cancelled_ends(hurried: LoopHost, receive: Act) -> None:
+    session, receiver = opened(hurried)
+    receive(session, ["1", "2", "3"])
+    # Until it waits.
+    await asyncio.sleep(0)
+    for task in hurried.tasks:
+        task.cancel()
+    await hurried.settle()
+    assert session.connection.heard[-1] == (1001, "Going away")
+    assert receiver.frames == ["o", (1001, "Going away")]

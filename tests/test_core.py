@@ -5,6 +5,7 @@ import functools
 import gc
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import PATIENCE, ROOT
 
-from sockjs_tornado import ConnectionClosed, Settings
+from sockjs_tornado import ConnectionClosed, Settings, turns
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.callbacks import Callbacks
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
@@ -74,8 +75,11 @@ class Stage:
         events: All that the client got, the application heard and the log was told, in order.
     """
 
-    def __init__(self, kind: type[KeptSession], session_id: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, kind: type[KeptSession], session_id: str | None = None, *, budget: float = math.inf, **settings: Any
+    ) -> None:
         self.host: Any = FakeHost()
+        self.host.turns = turns.Turns(budget)
         self.host.log = SimpleNamespace(write=self.log)
         self.events: list[Any] = []
         self.receivers: list[Receiver] = []
@@ -182,7 +186,8 @@ def check(script: Sequence[Any], session_id: str | None = None, **settings: Any)
     assert Stage(KeptSession, session_id, **settings).run(script) == Stage(InPython, session_id, **settings).run(script)
 
 
-SETTINGS: list[dict[str, Any]] = [{}, {"immediate_flush": False}]
+#: Where there is no time for callbacks, each message but the first one of a read has a turn of its own.
+SETTINGS: list[dict[str, Any]] = [{}, {"immediate_flush": False}, {"budget": 0.0}]
 SETTINGS += [
     {limit: most, "slow_consumer": verdict}
     for limit, most in (("max_queue_messages", 2), ("max_queue_bytes", 6))
@@ -374,6 +379,7 @@ def keeping(host: Any, stats: Any) -> Any:
     """Return a host that keeps connections, too."""
     host.read_buffer, host.write_queue, host.stats = bytearray(READ_SIZE), Turns(stats), stats
     host.write_queue._loop = host
+    host.read_budget = math.inf
     host.connection_opened = host.connection_closed = lambda: None
     return host
 
@@ -419,7 +425,7 @@ def text(*messages: Any, **how: Any) -> bytes:
 
 #: The last one's is not the framing that C knows.
 WIRED: list[dict[str, Any]] = [{}, {"max_inbound_rate": 3}, {"max_messages_per_request": 2}, {"max_message_size": 20}]
-WIRED += [{"immediate_flush": False}, {"framing": lambda text: text_frame(text)}]
+WIRED += [{"immediate_flush": False}, {"budget": 0.0}, {"framing": lambda text: text_frame(text)}]
 READS = [
     *(text("send a"), text("send a", "send b; value"), text("value"), text("send \xe4", "json"), text("fail 0")),
     *(text("close", "send a"), text("later b", "send c"), text("sized 4090"), text("sized 9000", "sized 1"), text(5)),

@@ -52,7 +52,10 @@ ALLOWED = {
     "origins": Allowed("settings"),
     "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
     "callbacks": Allowed(
-        "_speedups exceptions protocol", outside="tornado.web", effects="asyncio", types="connection ports session"
+        "_speedups exceptions protocol turns",
+        outside="tornado.web",
+        effects="asyncio",
+        types="connection ports session",
     ),
     "addresses": Allowed(),
     "requester": Allowed("addresses"),
@@ -65,14 +68,15 @@ ALLOWED = {
     ),
     "trace": Allowed("logs ports protocol session", effects="os"),
     "stats": Allowed("_speedups protocol"),
-    "ports": Allowed("logs protocol rooms", types="session"),
+    "ports": Allowed("logs protocol rooms turns", types="session"),
     "limits": Allowed(),
+    "turns": Allowed(effects="asyncio"),
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("_speedups ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol requester rooms"),
     "container": Allowed(
-        "addresses deadlines grace logs ports rooms session settings stats wire.connection", effects="asyncio"
+        "addresses deadlines grace logs ports rooms session settings stats turns wire.connection", effects="asyncio"
     ),
     "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),

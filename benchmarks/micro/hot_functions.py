@@ -11,6 +11,7 @@ No network: sessions have a receiver that discards what it is given, and a host 
 import argparse
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
+from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from sockjs_tornado.transports.jsonp import Jsonp
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.transports.xhr import XhrPolling, XhrStreaming
+from sockjs_tornado.turns import Turns
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame
 
 IP = "192.0.2.1"
@@ -59,6 +61,7 @@ class IdleHost:
 
     closing = False
     rooms = Rooms()
+    turns = Turns(inf)
 
     def now(self) -> float:
         return 0.0

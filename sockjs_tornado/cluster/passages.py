@@ -50,12 +50,13 @@ class Passage:
         over: Done when the client has its answer, or has left.
     """
 
-    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_buffer", "write_queue")
+    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_budget", "read_buffer", "write_queue")
 
     def __init__(self, holder: Holder, key: str | None, keeper: Keeper) -> None:
         self.holder = holder
         self.key = key
         self.read_buffer = keeper.read_buffer
+        self.read_budget = keeper.read_budget
         self.write_queue = keeper.write_queue
         self._keeper = keeper
         self._flows = False

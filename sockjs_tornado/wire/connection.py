@@ -72,10 +72,13 @@ except ImportError:  # where it was not built
         return 0
 
 
-__all__ = ["READ_SIZE", "Connection", "Keeper", "Traffic", "WriteQueue"]
+__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "Keeper", "Traffic", "WriteQueue"]
 
 #: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
 READ_SIZE = 32 * 1024
+
+#: Seconds that reading from one connection, and decoding what was read, may take of a turn of the event loop.
+READ_BUDGET = 0.005
 
 #: Seconds in which a client has to take some of its last bytes, and to close its side.
 LINGER = 2.0
@@ -144,6 +147,8 @@ class Keeper(Protocol):
 
     #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
     read_buffer: bytearray
+    #: Seconds that decoding what one connection has read may take of a turn of the event loop.
+    read_budget: float
     #: Who has something to write.
     write_queue: WriteQueue
 

@@ -14,11 +14,12 @@ import time
 from collections.abc import Coroutine, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
+from math import inf
 from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-from .connection import READ_SIZE, Connection
+from .connection import READ_BUDGET, READ_SIZE, Connection
 from .sockets import give_up_silent
 
 __all__ = ["response_head", "take_over", "write_and_close", "write_now"]
@@ -26,6 +27,10 @@ __all__ = ["response_head", "take_over", "write_and_close", "write_now"]
 #: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
+
+
+#: What a read counts for at least, in bytes: many TLS records with little in them take as long as full ones.
+_MIN_READ = 2 * 1024
 
 
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -199,9 +204,20 @@ class _StreamTransport(asyncio.Transport):
 
     async def _read(self) -> None:
         error = None
+        taken, deadline = 0, inf
         try:
             while True:
-                data = await self._stream.read_bytes(READ_SIZE, partial=True)
+                reading = asyncio.ensure_future(self._stream.read_bytes(READ_SIZE, partial=True))
+                if not reading.done():
+                    taken = 0
+                elif taken >= READ_SIZE or time.monotonic() >= deadline:
+                    # The stream is read without a wait for as long as the client sends: others first.
+                    await asyncio.sleep(0)
+                    taken = 0
+                data = await reading
+                if not taken:
+                    deadline = time.monotonic() + READ_BUDGET
+                taken += max(len(data), _MIN_READ)
                 await self._may_read.wait()
                 # What comes while the last bytes are on their way out is for nobody.
                 if not self._closing:

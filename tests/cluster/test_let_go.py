@@ -340,6 +340,7 @@ class Keeping:
     """What keeps connections."""
 
     read_buffer = bytearray(1)
+    read_budget = 1.0
     stats: Any = SimpleNamespace(bytes_sent=0, bytes_received=0)
     write_queue = WriteQueue(stats)
 

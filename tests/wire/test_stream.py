@@ -17,7 +17,7 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.netutil import bind_sockets
 
 from sockjs_tornado.wire import stream as wire_stream
-from sockjs_tornado.wire.connection import Connection
+from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.sockets import peer_gone
 from sockjs_tornado.wire.stream import response_head, take_over, write_and_close, write_now
 
@@ -652,6 +652,48 @@ async def test_a_paused_connection_can_end(site: Site, end: str, sent: bytes) ->
     assert not server.transport.is_reading()
     assert server.heard == ["opened", "ended"]
     assert await client.receive_all() == b""
+
+
+@pytest.mark.parametrize("size", [10, 16_384], ids=["small records", "full records"])
+async def test_a_client_that_sends_without_a_pause_leaves_others_their_turns(tls_site: Site, size: int) -> None:
+    """Over TCP it is the event loop that reads a socket once in a turn."""
+    read_in_turn: dict[int, list[int]] = {}
+    turn = 0
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if len(server.data) < 20 * size and not server.transport.is_closing():
+            loop.call_soon(count)
+
+    class Counting(Recorder):
+        def received(self, data: bytes) -> None:
+            read_in_turn.setdefault(turn, []).append(len(data))
+            super().received(data)
+
+    loop = asyncio.get_running_loop()
+    tls_site.start()
+    client, server = await tls_site.taken_over(recorder=Counting())
+    loop.call_soon(count)
+    # The event loop stands still meanwhile: all of it is there.
+    for _ in range(20):
+        client.sock.sendall(b"x" * size)
+    await server.until(lambda: len(server.data) == 20 * size)
+    assert len(read_in_turn) > 1
+    for reads in read_in_turn.values():
+        assert len(reads) <= 16
+        assert sum(reads[:-1]) < READ_SIZE
+
+
+async def test_a_client_that_leaves_while_others_have_their_turn_is_heard_to_the_end(tls_site: Site) -> None:
+    tls_site.start()
+    client, server = await tls_site.taken_over()
+    for _ in range(20):
+        client.sock.sendall(b"x" * 10)
+    client.sock.sendall(b"last")
+    client.close()
+    await server.until_heard("ended")
+    assert bytes(server.data) == b"x" * 200 + b"last"
 
 
 async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: Site, logged: LogWatch) -> None:

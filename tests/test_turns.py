@@ -1,0 +1,92 @@
+"""How sessions share the turns of the event loop."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from application import Serve
+from client import Join, within
+
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.turns import CALLBACK_BUDGET, Turns
+from sockjs_tornado.wire.connection import READ_BUDGET
+
+
+@pytest.mark.parametrize("many", [1, 2, 50])
+async def test_all_that_wait_for_the_next_turn_share_the_time_of_one(many: int) -> None:
+    turns = Turns(10.0)
+    for _ in range(2):
+        shares = await asyncio.gather(*(turns.next() for _ in range(many)))
+        # Who goes on first does not know whether the others will wait again.
+        assert shares[0] == pytest.approx(10 / many)
+        assert max(shares) <= 10
+
+
+async def test_sessions_that_wait_again_and_again_keep_others_waiting_no_longer_than_one_does() -> None:
+    turns = Turns(10.0)
+    used: dict[int, float] = {}
+    turn = 0
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    async def work() -> None:
+        for _ in range(10):
+            share = await turns.next()
+            used[turn] = used.get(turn, 0) + share
+
+    count()
+    await asyncio.gather(*(work() for _ in range(20)))
+    assert len(used) > 5
+    assert max(list(used.values())[:-1]) == pytest.approx(10)
+
+
+async def test_a_wait_that_is_cancelled_is_over() -> None:
+    turns = Turns(10.0)
+    waiting = asyncio.ensure_future(turns.next())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    assert await turns.next() == 10
+
+
+def test_the_budgets_leave_others_a_tenth_of_a_second() -> None:
+    """Callbacks may exceed theirs by its double, and what is decoded in one piece counts as well."""
+    assert 2 * CALLBACK_BUDGET + 2 * READ_BUDGET < 0.1
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["plain", "async"])
+@pytest.mark.parametrize("transport", ["websocket", "xhr", "xhr_streaming", "jsonp"])
+async def test_others_are_heard_while_many_messages_of_one_client_are_delivered(
+    serve: Serve, join: Join, transport: str, waits: bool
+) -> None:
+    """As if each message took longer than callbacks may take of a turn."""
+    heard: list[str] = []
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    class Chat(SockJSConnection):
+        def on_message(self, message: str) -> Any:
+            heard.append(message)
+            if message == "5":
+                begun.set()
+            if len(heard) == 1001:
+                done.set()
+            return self.finish() if waits else None
+
+        async def finish(self) -> None:
+            """Wait for nothing."""
+
+    router = SockJSRouter(Chat, "/echo")
+    router.container.turns.budget = 0.0
+    server = await serve(router)
+    flooding, other = join(server, transport), join(server, "websocket")
+    assert await flooding.frame() == "o"
+    assert await other.frame() == "o"
+    sending = asyncio.ensure_future(flooding.send(*map(str, range(1000))))
+    await within(begun.wait())
+    await other.send("other")
+    await within(done.wait())
+    await within(sending)
+    assert [message for message in heard if message != "other"] == [*map(str, range(1000))]
+    assert heard.index("other") < 900
