@@ -17,6 +17,7 @@ from .connection import ConnectionInfo
 from .transports.endpoint import Endpoint, request_origin
 from .transports.exchange import Headers, Waiting
 from .wire.connection import Connection
+from .wire.fields import has_token
 from .wire.sockets import peer_gone
 from .wire.stream import response_head, take_over, write_and_close, write_now
 
@@ -141,12 +142,13 @@ class SockJSHandler(RequestHandler):
 
     def _request_summary(self) -> str:
         """Return what the access log says of the request: not the id of a session, which is its client's secret."""
-        uri = self.request.uri or ""
-        if self.path_kwargs:
-            path, separator, query = uri.partition("?")
-            base, _, name = path.rpartition("/")
-            uri = f"{base.rpartition('/')[0]}/***/{name}{separator}{query}"
-        return f"{self.method} {uri} ({self.remote_ip})"
+        path, separator, query = self.uri.partition("?")
+        if self._endpoint.suffix == 3:
+            # SERVER/SESSION/TRANSPORT, and maybe a slash.
+            segments = path.split("/")
+            segments[-3 if path.endswith("/") else -2] = "***"
+            path = "/".join(segments)
+        return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log what is the server's fault alone."""
@@ -221,7 +223,7 @@ class SockJSHandler(RequestHandler):
             ip=self.remote_ip,
             port=self.remote_port,
             uri=self.uri,
-            prefix=self.request.path.rsplit("/", suffix)[0],
+            prefix=self.request.path.removesuffix("/").rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,
             cookies=self._cookies() if trusted else None,
@@ -234,14 +236,16 @@ class SockJSHandler(RequestHandler):
         headers = list(headers)
         if status not in (204, 304):
             headers.append(("Content-Length", str(len(body))))
-        # Tornado would keep the connection of an old client that asks for it; that client reads to the end.
-        if not self.persistent or self.header("Connection").lower() == "close" or self._connection.no_keep_alive:
+        # Tornado would keep the connection of an old client that asks for it, which reads to the end. It also keeps a
+        # connection if the request's Connection field has more than "close".
+        ends = not self.persistent or has_token(self.header("Connection"), "close")
+        if ends or self._connection.no_keep_alive:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
-        if self.persistent:
-            self._write(response)
-        else:
+        if ends:
             write_and_close(self._leave(), response)
+        else:
+            self._write(response)
 
     def _write(self, response: bytes) -> None:
         """Write a whole response and let the connection go on, as ``finish`` does it.

@@ -65,8 +65,18 @@ class Url(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """What the Allow field says."""
+        """The methods that pages of other origins may use."""
         return f"OPTIONS, {self.method}" if self.cors else self.method
+
+    @property
+    def answers_head(self) -> bool:
+        """Whether HEAD is answered as GET is."""
+        return self in PAGES and self.path != "/websocket"
+
+    @property
+    def allow(self) -> str:
+        """What the Allow field says."""
+        return f"{self.allowed}, HEAD" if self.answers_head else self.allowed
 
 
 #: What belongs to no session.

@@ -235,6 +235,10 @@ async def test_what_tornado_unpacks_is_measured(serve: Serve, connect: Connect, 
     async with http_server(application, sockets, decompress_request=True):
         client = await Client.connect(port)
         await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+        packed = gzip.compress(b'["x"]')
+        response = await client.ask("POST", f"/echo/000/abc/{name}", "Content-Encoding: gzip", body=packed)
+        assert response.status in (200, 204)
+        assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["x"]\n'
         packed = gzip.compress(b'["' + b"x" * 100_000 + b'"]')
         assert len(packed) < 1000
         response = await client.ask("POST", f"/echo/000/abc/{name}", "Content-Encoding: gzip", body=packed)
@@ -244,6 +248,36 @@ async def test_what_tornado_unpacks_is_measured(serve: Serve, connect: Connect, 
         assert session is not None
         session.check(session.due)
         await within(router.close())
+
+
+@SENDING
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate", "identity, gzip", "x"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_what_nobody_has_unpacked_is_refused(
+    serve: Serve, connect: Connect, name: str, encoding: str, chunked: bool
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    client = await connect(server)
+    await client.ask("POST", "/echo/000/abc/xhr", "Origin: http://a.example", body=b"")
+    packed = gzip.compress(b'["x"]')
+    fields = [f"Content-Encoding: {encoding}", "Origin: http://a.example"]
+    target = f"/echo/000/abc/{name}"
+    if chunked:
+        client.write(request("POST", target, *fields, "Transfer-Encoding: chunked"))
+        client.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed))
+        response = await client.response()
+    else:
+        response = await client.ask("POST", target, *fields, body=packed)
+    assert (response.status, response.reason) == (415, "Unsupported Media Type")
+    assert response["Content-Type"] == "text/plain; charset=UTF-8"
+    assert "Content-Encoding" in response.text
+    assert response["Accept-Encoding"] == "identity"
+    if name == "xhr_send":
+        assert response["Access-Control-Allow-Origin"] == "http://a.example"
+    # The session lives on.
+    for field in ("Content-Encoding: identity", "Content-Encoding:", "X: y"):
+        assert (await client.ask("POST", target, field, body=b'["x"]')).status in (200, 204)
+    assert (await client.ask("POST", target, "Content-Encoding: identity", body=b"[")).status == 500
 
 
 async def test_much_too_much_in_chunks_gets_its_answer_too(serve: Serve, connect: Connect) -> None:

@@ -237,6 +237,27 @@ async def test_an_old_client_may_send(serve: Serve, connect: Connect, fields: tu
         assert await connection.message() == "x"
 
 
+@pytest.mark.parametrize("value", ["close", "Close", "TE, close", "close,TE", "keep-alive, CLOSE", ", close ,"])
+@pytest.mark.parametrize("target", ["/echo", "/echo/info", "/echo/000/abc/xhr"])
+async def test_a_connection_ends_if_that_is_among_what_is_asked_of_it(
+    serve: Serve, connect: Connect, target: str, value: str
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    method = "POST" if target.endswith("xhr") else "GET"
+    response = await client.ask(method, target, f"Connection: {value}", "TE: trailers", body=b"")
+    assert (response.status, response["Connection"]) == (200, "close")
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("value", ["", "keep-alive", "TE", "closed", "not-close", "TE;close", '"close"'])
+async def test_a_connection_is_kept_otherwise(serve: Serve, connect: Connect, value: str) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo")))
+    for _ in range(2):
+        response = await client.ask("GET", "/echo", f"Connection: {value}")
+        assert response.status == 200
+        assert "Connection" not in response
+
+
 async def test_a_client_that_left_before_its_answer_does_no_harm(serve: Serve, connect: Connect) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
     for version in ("HTTP/1.0", "HTTP/1.1"):
@@ -717,6 +738,9 @@ async def test_a_form_is_taken_over_tls(
         ("POST", "/echo/000/secret/xhr?t=1", "POST /echo/000/***/xhr?t=1"),
         ("POST", "/echo/000/secret/xhr_send", "POST /echo/000/***/xhr_send"),
         ("GET", "/echo/000/secret/jsonp?c=f", "GET /echo/000/***/jsonp?c=f"),
+        ("POST", "/echo/000/secret/xhr/?t=/1/", "POST /echo/000/***/xhr/?t=/1/"),
+        ("GET", "/echo/info/", "GET /echo/info/"),
+        ("GET", "/echo/websocket", "GET /echo/websocket"),
         ("DELETE", "/echo/000/secret/websocket", "DELETE /echo/000/***/websocket"),
     ],
 )

@@ -83,7 +83,8 @@ ALLOWED = {
     # For Tornado's function in C, and nothing else of it.
     "wire.websocket": Allowed("_speedups exceptions protocol", outside="tornado.speedups"),
     "wire.deflate": Allowed("exceptions"),
-    "wire.handshake": Allowed("exceptions"),
+    "wire.fields": Allowed(),
+    "wire.handshake": Allowed("exceptions wire.fields"),
     "wire.sockets": Allowed(effects="select socket"),
     "wire.connection": Allowed("_speedups wire.sockets", effects="asyncio socket"),
     "wire.stream": Allowed("wire.connection wire.sockets", outside="tornado.iostream", effects="asyncio socket"),
@@ -148,7 +149,7 @@ ALLOWED = {
     ),
     "multiplex": Allowed("connection exceptions protocol session", effects="asyncio"),
     # The relay: nodes that answer for each other. Redis is known to `commands` and what is on top of it.
-    "cluster.answers": Allowed(),
+    "cluster.answers": Allowed("wire.fields"),
     "cluster.claims": Allowed("cluster.commands cluster.ownership", effects="asyncio"),
     "cluster.listener": Allowed(
         "cluster.signing exceptions handlers serving transports.endpoint",

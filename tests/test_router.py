@@ -55,8 +55,8 @@ GONE = 'c[3000,"Go away!"]'
         "///xhr",
         "//xhr",
         "/a/a//xhr",
-        "/a/a/xhr/",
         "/a/a/xhr//",
+        "/a/a//",
         "/a/a/a/xhr",
         "/a./a/xhr",
         "/.a/a/xhr",
@@ -72,11 +72,13 @@ GONE = 'c[3000,"Go away!"]'
         "/a%2Fa/xhr",
         "/a/a/info",
         "/a/info",
-        "/info/",
+        "/info//",
+        "/info/a",
         "/INFO",
         "/inf%6F",
-        "/websocket/",
+        "/websocket//",
         "/a/websocket",
+        "/a/websocket/",
         "/iframe",
         "x",
         ".",
@@ -89,6 +91,28 @@ async def test_there_is_nothing_else_below_the_prefix(serve: Serve, connect: Con
     response = await client.ask(method, f"/echo{path}", body=b"")
     assert response.status == 404
     assert len(router.container) == 0
+
+
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+async def test_a_url_may_end_with_a_slash(serve: Serve, connect: Connect, url: Url) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/a/b"))
+    path, question_mark, query = url.path.partition("?")
+    slashed = Url(f"{path.removesuffix('/')}/{question_mark}{query}", url.method, url.cors)
+    statuses = []
+    for asked in (url, slashed):
+        if "send" in url.path:
+            await (await connect(server)).ask("POST", "/a/b/000/abc/xhr", body=b"")
+        fields = HANDSHAKE if path.endswith("/websocket") and asked is slashed else ()
+        response = await (await connect(server)).fetch(asked, *fields, prefix="/a/b")
+        statuses.append(response.status)
+        if not journal.opened.empty():
+            info = (await journal.connection()).info
+            assert info.prefix == "/a/b"
+            assert "send" in url.path or info.uri == f"/a/b{asked.path}"
+    assert statuses[0] == statuses[1] < 300
+    wrong = await (await connect(server)).ask("DELETE", f"/a/b{slashed.path}")
+    assert (wrong.status, wrong["Allow"]) == (405, url.allow)
 
 
 @pytest.mark.parametrize("name", ["000", "a", "-", "~!$&'()*+,;=:@", "%20", "%2F", "%2e", "%00", "%ff", "x" * 500])

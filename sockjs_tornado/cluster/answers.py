@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from ..wire.fields import has_token
+
 __all__ = ["Head", "read_head"]
 
 # No 1xx: nobody asks for one.
@@ -52,7 +54,7 @@ def read_head(head: str) -> Head:
                 raise ValueError(line)
             length = int(value)
         elif lower == "connection":
-            keep = value.lower() != "close"
+            keep = keep and not has_token(value, "close")
         else:
             fields.append((name, value))
     return Head(status, fields, 0 if status in (204, 304) else length, keep)

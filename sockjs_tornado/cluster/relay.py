@@ -44,7 +44,7 @@ _NOT_PASSED_ON: Final = frozenset(
 # What the answer to a request for a session that is there depends on, beside its content type.
 _NEEDED: Final = (
     *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
-    "Access-Control-Request-Headers",
+    *("Access-Control-Request-Headers", "Content-Encoding"),
 )
 
 # Nobody listens there: for certain, its process is no more.

@@ -27,9 +27,9 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
         restricted: Whether the origin policy refuses anybody; then the iframe page, which works for pages of any
             origin, is not offered.
     """
-    # The busiest come first: Tornado tries one after the other.
+    # The busiest come first: Tornado tries one after the other. A slash at the end changes nothing, as in sockjs-node.
     if any(map(settings.offers, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
-        yield f"{_SESSION}/xhr_send", XhrSend
+        yield f"{_SESSION}/xhr_send/?", XhrSend
     for name, receiving in (
         ("xhr", XhrPolling),
         ("websocket", WebSocket),
@@ -39,12 +39,12 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
         ("jsonp", Jsonp),
     ):
         if settings.offers(name):
-            yield f"{_SESSION}/{name}", receiving
+            yield f"{_SESSION}/{name}/?", receiving
     if settings.offers("jsonp"):
-        yield f"{_SESSION}/jsonp_send", JsonpSend
+        yield f"{_SESSION}/jsonp_send/?", JsonpSend
     if settings.offers("rawwebsocket"):
-        yield "/websocket", RawWebSocket
-    yield "/info", Info
+        yield "/websocket/?", RawWebSocket
+    yield "/info/?", Info
     if not restricted:
-        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html", Iframe
+        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html/?", Iframe
     yield "/?", Greeting

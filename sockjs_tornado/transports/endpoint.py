@@ -44,6 +44,9 @@ JAVASCRIPT = ("Content-Type", "application/javascript; charset=UTF-8")
 # no-transform, so that no proxy on the way gathers a stream in order to compress it.
 NO_CACHE = ("Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0")
 
+# What the answer to a preflight depends on.
+_VARY = ("Vary", "Origin, Access-Control-Request-Headers")
+
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]+")
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
 
@@ -65,11 +68,15 @@ class Endpoint:
     Attributes:
         server: The router.
         method: The method it is for.
+        suffix: How many segments of its path follow the router's prefix. Of three, the second one is a session's id.
+        answers_head: Whether it answers HEAD as well, as GET without a body.
         cors: Whether pages of other origins read its answers, and may ask by OPTIONS first.
         has_cookie: Whether it sets the JSESSIONID cookie, as all session URLs do.
     """
 
     method = "GET"
+    suffix = 0
+    answers_head = False
     cors = False
     has_cookie = True
 
@@ -88,12 +95,13 @@ class Endpoint:
         elif not self.allows_origin(exchange):
             self.server.stats.rejected["allowed_origins"] += 1
             exchange.respond(403, [PLAIN_TEXT], ORIGIN_REFUSED)
-        elif exchange.method == self.method:
+        elif exchange.method == self.method or (self.answers_head and exchange.method == "HEAD"):
             return self.serve(exchange)
         elif exchange.method == "OPTIONS" and self.cors:
             self._preflight(exchange)
         else:
-            exchange.respond(405, [("Allow", self.allowed)])
+            allowed = f"{self.allowed}, HEAD" if self.answers_head else self.allowed
+            exchange.respond(405, [("Allow", allowed)])
         return None
 
     def max_body(self, method: str) -> int:
@@ -155,13 +163,14 @@ class Endpoint:
 
     @property
     def allowed(self) -> str:
-        """The Allow header field: which methods may be used."""
+        """The methods that pages of other origins may use, as the protocol lists them; HEAD needs no permission."""
         return f"OPTIONS, {self.method}" if self.cors else self.method
 
     def _preflight(self, exchange: Exchange) -> None:
-        # The request's Access-Control-Request-Method is not judged: the answer is the same for all, and cached.
-        headers = self.headers(exchange, *cache_headers())
-        headers += [("Access-Control-Max-Age", str(YEAR)), ("Access-Control-Allow-Methods", self.allowed)]
+        # The request's Access-Control-Request-Method is not judged: the answer is the same for all, and cached. It sets
+        # no cookie, which browsers would ignore.
+        headers = [*cache_headers(), *(field for field in _cors_headers(exchange) if field[0] != "Vary")]
+        headers += [("Access-Control-Max-Age", str(YEAR)), ("Access-Control-Allow-Methods", self.allowed), _VARY]
         exchange.respond(204, headers)
 
 
@@ -172,6 +181,7 @@ class SessionEndpoint(Endpoint):
         opens: Whether a request for a session that nobody has opens it.
     """
 
+    suffix = 3
     opens = False
 
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:

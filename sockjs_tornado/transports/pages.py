@@ -55,6 +55,7 @@ def _policy(sockjs_url: str) -> str:
 class Page(Endpoint):
     """A URL that belongs to no session."""
 
+    answers_head = True
     has_cookie = False
 
     def serves_while_closing(self, exchange: Exchange) -> bool:

@@ -270,7 +270,7 @@ class ReceivingEndpoint(SessionEndpoint):
         if session is None:
             if self.refuses(exchange):
                 return None
-            session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, 3))
+            session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, self.suffix))
         return self.listen(exchange, session, headers, callback)
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:

@@ -380,7 +380,6 @@ class WebSocket(Endpoint):
     """``GET …/websocket``: any number of sessions under one session id, each ending with its connection."""
 
     name = "websocket"
-    #: Segments of the path behind the prefix.
     suffix = 3
     receiver: ClassVar[type[WebSocketReceiver]] = WebSocketReceiver
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 
 from ..exceptions import HandshakeError
+from .fields import elements, has_token
 
 __all__ = ["MAX_SUBPROTOCOL", "accept_handshake", "offered_subprotocols"]
 
@@ -34,7 +35,7 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
     """
     if upgrade.strip().lower() != "websocket":
         raise HandshakeError(400, 'Can "Upgrade" only to "WebSocket".')
-    if "upgrade" not in (token.strip().lower() for token in connection.split(",")):
+    if not has_token(connection, "upgrade"):
         raise HandshakeError(400, '"Connection" must be "Upgrade".')
     if version.strip() not in _VERSIONS:
         # RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
@@ -64,10 +65,7 @@ def offered_subprotocols(value: str) -> list[str]:
     Raises:
         HandshakeError: 400, if an element is no token, is longer than :data:`MAX_SUBPROTOCOL`, or comes twice.
     """
-    if not value:
-        return []
-    # A list may have empty elements (RFC 9110, section 5.6.1.2).
-    offered = [element for element in (part.strip(" \t") for part in value.split(",")) if element]
+    offered = elements(value)
     if len(set(offered)) < len(offered) or not all(
         len(name) <= MAX_SUBPROTOCOL and _TOKEN.fullmatch(name) for name in offered
     ):

@@ -114,6 +114,9 @@ ANSWERS = {
         + b'4\r\n["a"\r\n1\r\n]\r\n0\r\n\r\n'
     ),
     "expect": asked("xhr_send", b"[]", "Connection: close"),
+    "a list of what to do": asked("xhr_send", b"[]", "Connection: TE, close", "TE: trailers"),
+    "packed": asked("xhr_send", gzip.compress(b'["a"]'), "Content-Encoding: gzip"),
+    "a slash": asked("xhr_send/", b'["a"]'),
     "http/1.0": asked("xhr_send", b"[]", version="HTTP/1.0"),
     "http/1.0 with keep-alive": asked("xhr_send", b"[]", "Connection: keep-alive", version="HTTP/1.0"),
     "another method": asked("xhr_send", b"[]", method="PUT"),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from client import POLLING, STREAMING, WAIT, Connect, new_session, sending
+from client import POLLING, STREAMING, WAIT, Connect, new_session, request, sending
 
 from .conftest import FRONTS, Ended, Front, Visit
 from .proxies import node, proxy
@@ -58,6 +58,15 @@ async def test_sessions_are_on_both_servers_and_each_stays_on_its_own(
         for visitor in visitors:
             for _ in range(5):
                 assert (await where(visitor))["node"] == name
+
+
+async def test_a_slash_at_the_end_of_the_url_leads_to_the_same_server(front: Front, visit: Visit) -> None:
+    for _ in range(12):
+        visitor = await visit("xhr", front.port).open()
+        client = await visitor.connect()
+        client.write(visitor.dressed(request("POST", f"{visitor.base}/xhr_send/", body=b'["hello"]')))
+        assert (await client.response()).status == 204
+        assert await visitor.message() == "hello"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -197,7 +197,7 @@ async def test_the_address_of_the_client_is_safe_within_the_page(serve: Serve, c
         "iframe-%61.html",
         "iframea.html",
         "iframe_.html",
-        "iframe-.html/",
+        "iframe-.html//",
         "a/iframe.html",
     ],
 )
