@@ -18,7 +18,7 @@ from .transports.endpoint import Endpoint, request_origin
 from .transports.exchange import Headers, Waiting
 from .wire.connection import Connection
 from .wire.fields import has_token
-from .wire.sockets import peer_gone
+from .wire.sockets import peer_gone, peer_reset
 from .wire.stream import response_head, take_over, write_and_close, write_now
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
@@ -59,6 +59,8 @@ class SockJSHandler(RequestHandler):
         self.answered = False
         self._held: asyncio.Future[None] | None = None
         self._waiting: Waiting | None = None
+        # Whether the connection ends with the answer, whatever the request says.
+        self._ends = False
         request = self.request
         self.remote_ip = request.remote_ip or ""
         self.secure = request.protocol == "https"
@@ -238,7 +240,7 @@ class SockJSHandler(RequestHandler):
             headers.append(("Content-Length", str(len(body))))
         # Tornado would keep the connection of an old client that asks for it, which reads to the end. It also keeps a
         # connection if the request's Connection field has more than "close".
-        ends = not self.persistent or has_token(self.header("Connection"), "close")
+        ends = self._ends or not self.persistent or has_token(self.header("Connection"), "close")
         if ends or self._connection.no_keep_alive:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
@@ -325,6 +327,18 @@ class SockJSHandler(RequestHandler):
         """Tell whether the client has already left."""
         stream = self._connection.stream
         return stream.closed() or peer_gone(stream.socket)
+
+    def still_reads(self) -> bool:
+        """Return whether a client that seems to have left has only ended its own direction of the connection."""
+        stream = self._connection.stream
+        # A node that ends its direction has left. HTTP/1.0 knows no interim response.
+        if stream.closed() or self.relayed or not self.persistent:
+            return False
+        # Before anything is taken from a session (RFC 9110, section 15.2). If the client has closed the connection for
+        # both directions, its system answers with a reset; if it is on this host, as most proxies are, at once.
+        stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._ends = True
+        return not stream.closed() and not peer_reset(stream.socket)
 
     @property
     def _connection(self) -> HTTP1Connection:

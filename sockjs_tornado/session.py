@@ -255,8 +255,12 @@ class Session(Outbox, LegacySession):
             self._release()
 
     def interrupt(self) -> None:
-        """Hear that a receiving request was cut before it could be attached: the session is over, unless another is."""
-        if self.state is OPENED and self._receiver is None:
+        """End the session because a receiving request was cut before it was attached.
+
+        It goes on if another request is attached, and if messages are queued: the one that was cut would have been
+        answered with them, and has not taken them.
+        """
+        if self.state is OPENED and self._receiver is None and not self._outbox:
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
     def admits(self, count: int) -> bool:

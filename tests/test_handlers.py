@@ -31,6 +31,7 @@ from client import (
     request,
     sending,
     settle,
+    unframe,
     within,
 )
 from tornado.web import HTTPError
@@ -658,6 +659,28 @@ async def test_a_body_that_is_too_long_is_refused_at_once_over_tls(
     # With the client, the rest of the connection goes.
     await client.leave()
     await within(router.close())
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_who_sends_no_more_is_answered_over_tls(
+    serve: Serve, connect: Connect, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"), ssl_options=server_tls)
+
+    async def ask() -> str:
+        client = await connect(server, tls=client_tls)
+        # With a body that is there, Tornado does not look for the end of the connection before the request is served.
+        client.write(request("POST" if transport == "xhr" else "GET", f"/echo/000/abc/{transport}?c=cb", body=b"[]"))
+        client.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        assert (await client.head()).status == 100
+        return unframe(transport, (await client.response()).body)
+
+    assert await ask() == "o"
+    connection = await journal.connection()
+    connection.send("x")
+    assert [await ask() for _ in range(2)] == ['a["x"]', 'c[1002,"Connection interrupted"]']
+    assert await connection.closed() == (1002, "Connection interrupted")
 
 
 @pytest.mark.parametrize("end", ["closed", "reset", "cut"])

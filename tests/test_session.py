@@ -778,11 +778,17 @@ def test_a_cut_receiver_ends_the_session(host: FakeHost) -> None:
 
 def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(host: FakeHost) -> None:
     session = polled(host)
-    session.send("waiting")
     session.interrupt()
     assert (session.close_code, session.close_reason) == (1002, "Connection interrupted")
-    assert Receiver(session, 1).attach().take() == [["waiting"]]
     assert Receiver(session, 1).attach().take() == [(1002, "Connection interrupted")]
+
+
+def test_a_request_that_would_not_have_been_held_does_not_end_the_session(host: FakeHost) -> None:
+    session = polled(host)
+    session.send("waiting")
+    session.interrupt()
+    assert not session.is_closed
+    assert Receiver(session, 1).attach().take() == [["waiting"]]
 
 
 def test_a_request_that_was_cut_does_no_harm_while_another_listens(host: FakeHost) -> None:

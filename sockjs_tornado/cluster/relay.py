@@ -113,7 +113,8 @@ class SessionRelay:
         """See that a request for a session that is not here gets answered."""
         if endpoint.opens and exchange.is_gone():
             # For nobody, nothing is opened or claimed.
-            return endpoint.answer(exchange, None)
+            endpoint.dismiss(exchange)
+            return None
         if exchange.relayed:
             return self._serve_another_node(endpoint, exchange)
         return self._serve(endpoint, exchange)

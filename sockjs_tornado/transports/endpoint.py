@@ -207,6 +207,13 @@ class SessionEndpoint(Endpoint):
         """Answer where the session was in a process that is no more."""
         raise NotImplementedError
 
+    def dismiss(self, exchange: Exchange) -> None:
+        """Answer a client that has left.
+
+        Clients abort requests when they end, so the access log, the only reader of the answer, shows nothing wrong.
+        """
+        exchange.respond(204, self.headers(exchange, NO_CACHE))
+
 
 def request_origin(exchange: Exchange) -> str:
     """Return the origin of the page that makes a request, ``""`` if it names none."""

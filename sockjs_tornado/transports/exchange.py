@@ -174,3 +174,9 @@ class Exchange(Protocol):
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
+
+    def still_reads(self) -> bool:
+        """Return whether a client that seems to have left has only ended its own direction of the connection.
+
+        It is asked before the answer, which has to be given at once then, and ends the connection.
+        """

@@ -259,19 +259,35 @@ class ReceivingEndpoint(SessionEndpoint):
         except PayloadError as error:
             self._refuse(exchange, error)
             return None
-        if exchange.is_gone():
-            # What it took from the session would be lost. Clients abort requests when they end, so the access log, the
-            # only reader of the answer, is told of nothing wrong.
+        is_last = exchange.is_gone()
+        if is_last and not exchange.still_reads():
+            # What it took from the session would be lost.
             if session is not None and not session.foreign(exchange.remote_ip, session_origin(exchange)):
                 session.interrupt()
-            exchange.respond(204, self.headers(exchange, NO_CACHE))
+            self.dismiss(exchange)
             return None
         headers = self._headers(exchange)
         if session is None:
             if self.refuses(exchange):
                 return None
             session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, self.suffix))
+        if is_last:
+            self._answer_at_once(exchange, session, headers, callback)
+            return None
         return self.listen(exchange, session, headers, callback)
+
+    def _answer_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
+        """Answer a client that sends no more with what there is for it.
+
+        If there is nothing, the request would have to be held, and its end could not be seen. So the session is
+        interrupted, as by a held request that is cut.
+        """
+        prelude, framing = self.prelude(callback), self.framing(callback)
+        receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session, self.server.stats)
+        session.attach(receiver, exchange.remote_ip, session_origin(exchange))
+        if not exchange.answered:
+            session.lose(receiver)
+            receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Attach the request to the session."""

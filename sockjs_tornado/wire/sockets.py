@@ -13,7 +13,7 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
-__all__ = ["acknowledged", "give_up_silent", "peer_gone", "unacknowledged"]
+__all__ = ["acknowledged", "give_up_silent", "peer_gone", "peer_reset", "unacknowledged"]
 
 # Where tcpi_bytes_acked stands in Linux's struct tcp_info.
 _BYTES_ACKED = 120
@@ -23,7 +23,8 @@ _LONGEST_PROBE = 32767
 _LONGEST_TIMEOUT = 2**31 - 1
 
 # Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
-_HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+_RESET = select.POLLHUP | select.POLLERR
+_HANGUP = getattr(select, "POLLRDHUP", 0) | _RESET
 
 
 def peer_gone(sock: Any) -> bool:
@@ -32,12 +33,27 @@ def peer_gone(sock: Any) -> bool:
     Args:
         sock: Anything with ``fileno``; None counts as gone.
     """
+    return _has_event(sock, _HANGUP)
+
+
+def peer_reset(sock: Any) -> bool:
+    """Return whether a connection is over in both directions, as after a reset.
+
+    A peer that has closed only its own direction may still read (RFC 9293, section 3.6).
+
+    Args:
+        sock: As :func:`peer_gone` takes it.
+    """
+    return _has_event(sock, _RESET)
+
+
+def _has_event(sock: Any, events: int) -> bool:
     if sock is None or sock.fileno() < 0:
         return True
     if not hasattr(select, "poll"):  # pragma: no cover - Windows: only the event loop can tell
         return False
     poll = select.poll()
-    poll.register(sock.fileno(), _HANGUP)
+    poll.register(sock.fileno(), events)
     return bool(poll.poll(0))
 
 

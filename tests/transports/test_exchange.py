@@ -104,6 +104,9 @@ class StreamsExchange:
     def is_gone(self) -> bool:
         return peer_gone(self._writer.get_extra_info("socket"))
 
+    def still_reads(self) -> bool:
+        return False
+
 
 @pytest.fixture
 async def front() -> AsyncIterator[Any]:

@@ -12,6 +12,7 @@ from client import (
     POLLING,
     RECEIVING,
     STREAMING,
+    Client,
     Connect,
     Join,
     PollingPeer,
@@ -183,6 +184,141 @@ async def test_a_client_that_leaves_while_it_listens_ends_the_session(
     for _ in range(2):
         again = join(server, transport, session=peer.session)
         assert await again.frame() == INTERRUPTED
+
+
+# Clients that send no more, and still read.
+
+PRELUDE_ENDS = {"xhr_streaming": b"h\n", "eventsource": b"\r\n", "htmlfile": b"\r\n\r\n"}
+
+
+def with_a_body(transport: str, base: str, *fields: str, version: str = "HTTP/1.1") -> bytes:
+    """Return the bytes of a receiving request with a body.
+
+    Tornado takes a body that is there with the head in one go, and does not look for the end of the connection between.
+    """
+    method = "POST" if transport.startswith("xhr") else "GET"
+    return request(method, f"{base}/{transport}?c=cb", *fields, body=b"[]", version=version)
+
+
+async def answer_to_the_last(client: Client, transport: str, base: str) -> str:
+    """Ask for a frame, end the own direction of the connection at once, and return the frame."""
+    client.write(with_a_body(transport, base))
+    client.writer.write_eof()
+    interim = await client.head()
+    assert (interim.status, interim.reason, interim.fields) == (100, "Continue", [])
+    response = await client.response()
+    assert (response.status, response["Connection"]) == (200, "close")
+    assert await client.rest() == b""
+    body = response.body
+    if transport in STREAMING:
+        _, end, body = body.partition(PRELUDE_ENDS[transport])
+        assert end
+    return unframe(transport, body)
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_who_sends_no_more_is_given_what_there_is(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    sender = await connect(server)
+
+    async def ask() -> str:
+        return await answer_to_the_last(await connect(server), transport, "/echo/000/abc")
+
+    assert await ask() == "o"
+    connection = await journal.connection()
+    for number in range(3):
+        connection.send(f"{number}")
+        connection.send("more")
+        assert await ask() == f'a["{number}","more"]'
+        sender.write(sending("xhr", "/echo/000/abc", f'["{number}"]'))
+        assert (await sender.response()).status == 204
+        assert await connection.message() == f"{number}"
+    assert not connection.is_closed
+    connection.send("last")
+    connection.close(3001, "enough")
+    assert [await ask() for _ in range(3)] == ['a["last"]', 'c[3001,"enough"]', 'c[3001,"enough"]']
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_who_sends_no_more_is_not_kept_waiting(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == "o"
+    connection = await journal.connection()
+    # There is nothing to say, and while it waited its end could not be seen.
+    assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == INTERRUPTED
+    assert await connection.closed() == (1002, "Connection interrupted")
+    assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == INTERRUPTED
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_who_sends_no_more_does_not_take_the_place_of_another(
+    serve: Serve, connect: Connect, join: Join, transport: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    listener = join(server, "xhr_streaming")
+    assert await listener.frame() == "o"
+    connection = await journal.connection()
+    assert await answer_to_the_last(await connect(server), transport, listener.base) == STILL_OPEN
+    connection.send("for the first")
+    assert await listener.frame() == 'a["for the first"]'
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_who_sends_no_more_reads_a_big_answer_to_its_end(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1 << 30}))
+    assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == "o"
+    connection = await journal.connection()
+    text = "".join(map(str, range(2_000_000)))
+    connection.send(text)
+    assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == f'a["{text}"]'
+    assert not connection.is_closed
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_who_reads_no_more_takes_nothing_from_the_session(
+    serve: Serve, connect: Connect, transport: str, reset: bool
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+
+    async def leave() -> None:
+        leaving = await connect(server)
+        await leaving.ask("GET", "/echo")
+        if reset:
+            leaving.reset()
+        leaving.write(with_a_body(transport, "/echo/000/abc"))
+        await leaving.leave()
+        await settle(connect, server)
+
+    await leave()
+    assert journal.opened.empty()
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
+    connection = await journal.connection()
+    connection.send("kept")
+    await leave()
+    assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b'a["kept"]\n'
+    assert not connection.is_closed
+    await leave()
+    assert await connection.closed() == (1002, "Connection interrupted")
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+async def test_an_old_client_that_sends_no_more_has_left(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await connect(server)
+    client.write(with_a_body(transport, "/echo/000/abc", version="HTTP/1.0"))
+    client.writer.write_eof()
+    # Without an interim response nobody can know.
+    assert (await client.response()).status == 204
+    assert await client.rest() == b""
+    assert journal.opened.empty()
 
 
 # The end of a session.
