@@ -18,6 +18,7 @@ from .transports.endpoint import Endpoint, request_origin
 from .transports.exchange import Headers, Waiting
 from .wire.connection import Connection
 from .wire.fields import has_token
+from .wire.pending import PendingWrite, write_rest
 from .wire.sockets import peer_gone, peer_reset
 from .wire.stream import response_head, take_over, write_and_close, write_now
 
@@ -57,6 +58,7 @@ class SockJSHandler(RequestHandler):
             endpoint.server.application = self.application
         self.session_id = ""
         self.answered = False
+        self.pending: PendingWrite | None = None
         self._held: asyncio.Future[None] | None = None
         self._waiting: Waiting | None = None
         # Whether the connection ends with the answer, whatever the request says.
@@ -245,7 +247,7 @@ class SockJSHandler(RequestHandler):
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
         if ends:
-            write_and_close(self._leave(), response)
+            self.pending = write_and_close(self._leave(), response)
         else:
             self._write(response)
 
@@ -258,7 +260,9 @@ class SockJSHandler(RequestHandler):
         connection.set_close_callback(None)
         unsent = write_now(connection.stream, response)
         if unsent:
-            connection.write(unsent)
+            self.pending = write_rest(connection.stream, unsent)
+            # Tornado goes on when this is written, and so what stands before it.
+            connection.write(b"" if self.pending else unsent)
         connection.finish()
         self._finished = True
         self._let_go()

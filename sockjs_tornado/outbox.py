@@ -6,7 +6,7 @@ from enum import IntEnum
 from threading import get_ident
 from typing import Any, Final
 
-from .ports import Counters, Host, Receiver, SessionSettings
+from .ports import Counters, Host, Receiver, SessionSettings, Unfinished
 from .protocol import Message, Outgoing, PreparedMessage
 
 try:
@@ -94,7 +94,7 @@ class Outbox(SessionCore):
         queued: Characters that wait.
     """
 
-    __slots__ = ("_host", "_judging")
+    __slots__ = ("_host", "_judging", "_unfinished", "_unfinished_size")
 
     state: SessionState
     conn: Any
@@ -110,6 +110,9 @@ class Outbox(SessionCore):
         self._hold = 0 if settings.immediate_flush else _GATHERING
         self._judging = False
         self._waiters: list[Callable[[], None]] | None = None
+        # A client asks for the next response when it has the last one, so that there is one of these at most.
+        self._unfinished: Unfinished | None = None
+        self._unfinished_size = 0
 
     def give_up(self) -> None:
         """Close the session of a client for which too much waits."""
@@ -160,6 +163,7 @@ class Outbox(SessionCore):
                     self.queued > settings.max_queue_bytes
                     or len(self._outbox) > settings.max_queue_messages
                     or hold & PAUSED
+                    or self._unfinished is not None
                 ) and self._is_full():
                     self._overflow()
 
@@ -185,12 +189,41 @@ class Outbox(SessionCore):
                 self._flush()
             self._wake()
 
+    def keep_unfinished(self, response: Unfinished) -> None:
+        """Count what the client has not taken of a response whose receiver is done."""
+        if self._unfinished is None:
+            self._unfinished = response
+            self._unfinished_size = response.unsent
+
+    def _is_taking(self) -> bool:
+        """Return whether the client has taken more of an unfinished response since the last time."""
+        if self._unfinished is None:
+            return False
+        before = self._unfinished_size
+        self._unfinished_size = self._unfinished.unsent
+        if not self._unfinished_size:
+            self._unfinished = None
+        return self._unfinished_size < before
+
+    def _abort_unfinished(self) -> bool:
+        """Close the connection of an unfinished response, and return whether anything is missing of it."""
+        response = self._unfinished
+        self._unfinished = None
+        if response is None or not response.unsent:
+            return False
+        response.abort()
+        return True
+
     def _is_full(self) -> bool:
-        """Tell whether more waits for the client than may, in the outbox and in the receiver's own buffer."""
+        """Tell whether more waits for the client than may, in the outbox and in the buffers of its connections."""
         settings = self._settings
         queued, waiting = self.queued, len(self._outbox)
         if self._hold & PAUSED and self._receiver is not None:
             queued += self._receiver.unsent
+            waiting += 1
+        unfinished = self._unfinished.unsent if self._unfinished is not None else 0
+        if unfinished:
+            queued += unfinished
             waiting += 1
         # One message, however big, is no pile.
         return waiting > 1 and (queued > settings.max_queue_bytes or waiting > settings.max_queue_messages)

@@ -15,7 +15,7 @@ from .turns import Turns
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Cluster", "Counters", "Host", "Position", "Receiver", "Server", "SessionSettings"]
+__all__ = ["Cluster", "Counters", "Host", "Position", "Receiver", "Server", "SessionSettings", "Unfinished"]
 
 
 class Position(NamedTuple):
@@ -72,6 +72,17 @@ class Receiver(Protocol):
 
     def renew(self) -> None:
         """Have the client ask anew, where it does that by another request."""
+
+
+class Unfinished(Protocol):
+    """A response that is complete for its receiver, while its client has not taken all of it."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the operating system has not taken yet, and will not if the connection is closed."""
+
+    def abort(self) -> None:
+        """Close the connection: the rest is for nobody."""
 
 
 class Host(Protocol):

@@ -186,6 +186,10 @@ class Session(Outbox, LegacySession):
             self._stats.rejected[why] += 1
             receiver.close(CloseCode.POLICY_VIOLATION, REJECTIONS[why])
             return
+        if self._unfinished is not None and self._abort_unfinished() and self.state is OPENED:
+            # Who asks for more before the last response has left has not read that to its end: messages are lost.
+            self._stats.messages_dropped += self._forget_queued()
+            self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
         current = self._receiver
         if current is not None and current.is_gone():
             self.lose(current)
@@ -407,6 +411,7 @@ class Session(Outbox, LegacySession):
         receiver = self._receiver
         self._receiver = None
         self._stats.messages_dropped += self._forget_queued()
+        self._abort_unfinished()
         self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
         if receiver is not None:
             self._tell(receiver)
@@ -425,8 +430,13 @@ class Session(Outbox, LegacySession):
             if not self._hold & PAUSED:
                 self._receiver.send_frame(HEARTBEAT)
             return
+        if self._is_taking():
+            # It cannot ask for more before it has all of that.
+            self.due = now + self._settings.disconnect_delay
+            return
         if self._host.postpone(self, now):
             return
+        self._abort_unfinished()
         if self.state is OPENED:
             self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
         elif self.state is CONNECTING:

@@ -92,6 +92,143 @@ def test_no_heartbeat_is_put_behind_what_is_not_taken(host: FakeHost) -> None:
     assert not session.is_closed
 
 
+# A response that is complete for the session, and of which the client has not taken all.
+
+
+class Response:
+    """What is left of a response.
+
+    Attributes:
+        unsent: Bytes of it.
+        aborted: Whether its connection was closed.
+    """
+
+    def __init__(self, unsent: int) -> None:
+        self.unsent = unsent
+        self.aborted = False
+
+    def abort(self) -> None:
+        assert not self.aborted, "aborted twice"
+        self.aborted = True
+
+
+def answered(host: FakeHost, unsent: int, **options: Any) -> tuple[KeptSession, Response]:
+    """Return a session between two polls, and what its client has not taken of the answer to the first one."""
+    session = make_session(host, **options)
+    Receiver(session, 1).attach()
+    response = Response(unsent)
+    session.keep_unfinished(response)
+    return session, response
+
+
+def test_what_is_left_of_a_response_counts(host: FakeHost) -> None:
+    session, response = answered(host, 900, max_queue_bytes=1000)
+    session.send("x" * 100)
+    assert not session.is_closed
+    response.unsent = 800
+    session.send("x" * 100)
+    assert not session.is_closed
+    session.send("x")
+    assert (session.close_code, session.close_reason) == SLOW
+    assert response.aborted
+    assert session._stats.messages_dropped == 3
+
+
+def test_what_is_left_of_a_response_counts_as_a_message(host: FakeHost) -> None:
+    session, response = answered(host, 1, max_queue_messages=10)
+    for number in range(9):
+        session.send(str(number))
+    assert not session.is_closed
+    session.send("9")
+    assert session.close_code == 3008
+    assert response.aborted
+
+
+def test_messages_are_dropped_behind_what_is_left_of_a_response(host: FakeHost) -> None:
+    told: list[int] = []
+    session, response = answered(host, 1000, max_queue_bytes=1000, slow_consumer="drop_oldest", acts=drops(told))
+    session.send("old")
+    assert told == [1]
+    response.unsent = 0
+    session.send("new")
+    assert Receiver(session, 1).attach().frames == [["new"]]
+    assert not response.aborted
+
+
+def test_a_response_that_was_taken_counts_for_nothing(host: FakeHost) -> None:
+    session, response = answered(host, 1000, max_queue_bytes=1000, max_queue_messages=2)
+    response.unsent = 0
+    session.send("x")
+    session.send("x" * 900)
+    assert not session.is_closed
+    assert Receiver(session, 1).attach().frames == [["x", "x" * 900]]
+
+
+@pytest.mark.parametrize("unsent", [1, 10**6])
+def test_who_asks_for_more_before_the_last_response_has_left_has_lost_messages(host: FakeHost, unsent: int) -> None:
+    session, response = answered(host, unsent)
+    session.send("behind it")
+    assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
+    assert session.connection.heard[-1] == (1002, "Connection interrupted")
+    assert response.aborted
+    assert session._stats.messages_dropped == 1
+    # It stays so.
+    assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
+
+
+def test_nobody_else_ends_a_session_by_asking(host: FakeHost) -> None:
+    session, response = answered(host, 1)
+    stranger = Receiver(session, 1).attach("198.51.100.7")
+    assert stranger.frames == [(1008, "Session was opened from another address")]
+    assert not session.is_closed
+    assert not response.aborted
+
+
+def test_a_client_that_takes_a_long_response_is_not_late(host: FakeHost) -> None:
+    session, response = answered(host, 10, disconnect_delay=5)
+    for left in range(9, -1, -1):
+        response.unsent = left
+        host.advance(5)
+        assert not session.is_closed
+    # From the end of it on, it has as long as ever.
+    host.advance(4.9)
+    assert not session.is_closed
+    host.advance(0.2)
+    assert session.close_code == 1006
+    assert not response.aborted
+    assert host.removed == [session]
+
+
+def test_a_client_that_takes_nothing_is_late(host: FakeHost) -> None:
+    session, response = answered(host, 10, disconnect_delay=5)
+    response.unsent = 9
+    host.advance(5)
+    assert not session.is_closed
+    host.advance(5)
+    assert session.close_code == 1006
+    assert response.aborted
+    assert host.removed == [session]
+
+
+def test_the_last_response_of_a_closed_session_has_its_time_too(host: FakeHost) -> None:
+    session, response = answered(host, 10, disconnect_delay=5)
+    session.close(3000, "bye")
+    assert not response.aborted
+    response.unsent = 9
+    host.advance(5)
+    assert not host.removed
+    host.advance(5)
+    assert host.removed == [session]
+    assert response.aborted
+
+
+def test_the_close_frame_is_for_who_asks_before_the_last_response_has_left(host: FakeHost) -> None:
+    session, response = answered(host, 10)
+    session.close(3000, "bye")
+    assert Receiver(session, 1).attach().frames == [(3000, "bye")]
+    assert response.aborted
+
+
 # Losing messages in place of the client.
 
 

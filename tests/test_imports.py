@@ -87,7 +87,10 @@ ALLOWED = {
     "wire.handshake": Allowed("exceptions wire.fields"),
     "wire.sockets": Allowed(effects="select socket"),
     "wire.connection": Allowed("_speedups wire.sockets", effects="asyncio socket"),
-    "wire.stream": Allowed("wire.connection wire.sockets", outside="tornado.iostream", effects="asyncio socket"),
+    "wire.pending": Allowed(outside="tornado.iostream", effects="asyncio"),
+    "wire.stream": Allowed(
+        "wire.connection wire.pending wire.sockets", outside="tornado.iostream", effects="asyncio socket"
+    ),
     "transports": TRANSPORTS,
     "transports.endpoint": TRANSPORTS,
     "transports.eventsource": TRANSPORTS,
@@ -373,6 +376,7 @@ def test_tornado_is_the_business_of_few() -> None:
         "metrics",
         "router",
         "serving",
+        "wire.pending",
         "wire.stream",
         "wire.websocket",
         "client.websocket",

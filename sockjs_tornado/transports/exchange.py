@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..connection import ConnectionInfo
 from ..limits import ByteBudget
 from ..origins import OriginPolicy
-from ..ports import Host
+from ..ports import Host, Unfinished
 from ..session import Session
 from ..settings import Settings
 from ..stats import Stats
@@ -148,6 +148,10 @@ class Exchange(Protocol):
             transport: Name of the transport.
             suffix: How many segments of the path follow the router's prefix.
         """
+
+    @property
+    def pending(self) -> Unfinished | None:
+        """What the operating system had not taken at once of a response by :meth:`respond`, if that was much."""
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer with a whole response."""

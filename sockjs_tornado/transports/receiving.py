@@ -35,7 +35,7 @@ class PollReceiver:
     __slots__ = ("_exchange", "_framing", "_headers", "_session", "_stats")
 
     binary = False
-    #: What was written is with Tornado, and the receiver is done.
+    #: When anything was written, the receiver is done.
     unsent = 0
 
     def __init__(
@@ -55,6 +55,8 @@ class PollReceiver:
             body = self._framing(frame)
             self._stats.bytes_sent += len(body)
             self._exchange.respond(200, self._headers, body)
+            if self._exchange.pending is not None:
+                self._session.keep_unfinished(self._exchange.pending)
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Answer with messages."""
@@ -205,6 +207,8 @@ class StreamReceiver(Connection):
         if self._chunks:
             self.write(b"0\r\n\r\n")
         self.finish()
+        if self.unsent:
+            self._session.keep_unfinished(self)
 
 
 class ReceivingEndpoint(SessionEndpoint):

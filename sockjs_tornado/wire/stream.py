@@ -20,6 +20,7 @@ from typing import Any
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from .connection import READ_BUDGET, READ_SIZE, Connection
+from .pending import PendingWrite, write_rest
 from .sockets import give_up_silent
 
 __all__ = ["response_head", "take_over", "write_and_close", "write_now"]
@@ -151,18 +152,24 @@ def write_now(stream: IOStream, data: bytes) -> bytes:
         return data
 
 
-def write_and_close(stream: IOStream, data: bytes) -> None:
-    """Write ``data`` to a stream that Tornado has let go, then close it, over TLS with a close_notify."""
+def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
+    """Write ``data`` to a stream that Tornado has let go, then close it, over TLS with a close_notify.
+
+    Returns:
+        What is left to be written, if it is much.
+    """
+    pending = write_rest(stream, data)
     try:
-        writing = stream.write(data)
+        writing = stream.write(b"" if pending else data)
     except StreamClosedError:
-        return
+        return pending
 
     def written(future: "asyncio.Future[None]") -> None:
         future.exception()
         _close(stream)
 
     writing.add_done_callback(written)
+    return pending
 
 
 def _close(stream: IOStream) -> None:

@@ -48,6 +48,7 @@ class StreamsExchange:
         self._reader = reader
         self._writer = writer
         self.answered = False
+        self.pending = None
 
     def header(self, name: str) -> str:
         return self._headers.get(name.lower(), "")

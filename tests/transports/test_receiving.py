@@ -1,6 +1,7 @@
 """What the HTTP transports share: polls and streams, their ends and interruptions, and what is posted."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -1094,3 +1095,139 @@ async def test_a_poll_aborted_before_it_is_served_ends_its_session(serve: Serve,
     await settle(connect, server)
     answer = await client.ask("POST", "/echo/000/abc/xhr", body=b"")
     assert answer.body == b'c[1002,"Connection interrupted"]\n'
+
+
+# Responses that nobody reads.
+
+#: A message of which the kernel keeps no more than a part for a client that does not read.
+FLOOD = 16 * 1024 * 1024
+
+
+def stop_reading(client: Any) -> None:
+    """Have a client take no more than its buffers hold."""
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.writer.transport.pause_reading()
+
+
+@pytest.mark.parametrize("transport", RECEIVING)
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+async def test_who_reads_no_response_gets_no_second_one(
+    serve: Serve, connect: Connect, transport: str, version: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 5000}))
+    first = await connect(server)
+    first.write(asking(transport, "/echo/000/abc", version=version))
+    connection = await journal.connection()
+    if transport in POLLING:
+        await first.response()
+        first = await connect(server)
+        first.write(asking(transport, "/echo/000/abc", version=version))
+    stop_reading(first)
+    await settle(connect, server)
+    connection.send("x" * FLOOD)
+    assert connection.session._unfinished.unsent > 1_000_000
+    assert not connection.is_closed
+    second = await connect(server)
+    second.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(second, transport) == 'c[1002,"Connection interrupted"]'
+    assert connection.closes == [(1002, "Connection interrupted")]
+    # The rest of the first response is gone.
+    first.writer.transport.resume_reading()
+    with contextlib.suppress(ConnectionError):
+        assert len(await first.rest()) < FLOOD
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_what_nobody_reads_counts_in_the_session_s_bound(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1_000_000}))
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc"))
+    await client.response()
+    connection = await journal.connection()
+    client.write(asking(transport, "/echo/000/abc"))
+    stop_reading(client)
+    await settle(connect, server)
+    connection.send("x" * FLOOD)
+    assert not connection.is_closed
+    connection.send("one more")
+    assert await connection.closed() == (3008, "Slow consumer")
+    client.writer.transport.resume_reading()
+    with contextlib.suppress(ConnectionError):
+        assert len(await client.rest()) < FLOOD
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc"))
+    assert await first_frame(client, transport) == 'c[3008,"Slow consumer"]'
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_what_nobody_reads_is_gone_with_its_session(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 60})
+    server = await serve(router)
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc"))
+    await client.response()
+    connection = await journal.connection()
+    client.write(asking(transport, "/echo/000/abc"))
+    stop_reading(client)
+    await settle(connect, server)
+    connection.send("x" * FLOOD)
+    session = connection.session
+    # The test is the clock. What the kernel's buffers still take comes first.
+    while session._unfinished.unsent < session._unfinished_size:
+        session.check(session.due)
+        await settle(connect, server)
+    session.check(session.due)
+    assert await connection.closed() == (1006, "Session timed out")
+    assert len(router.container) == 0
+    client.writer.transport.resume_reading()
+    with contextlib.suppress(ConnectionError):
+        assert len(await client.rest()) < FLOOD
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_a_response_that_is_read_slowly_arrives_whole(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 60}))
+    client = await connect(server)
+    client.write(asking(transport, "/echo/000/abc"))
+    await client.response()
+    connection = await journal.connection()
+    client.write(asking(transport, "/echo/000/abc"))
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    await settle(connect, server)
+    connection.send("x" * FLOOD)
+    session = connection.session
+    size = int((await client.head())["Content-Length"])
+    data = bytearray()
+    steps = 0
+    while (unfinished := session._unfinished) is not None:
+        before = unfinished.unsent
+        while unfinished.unsent and unfinished.unsent > before - 1_000_000:
+            data += await client.exactly(100_000)
+        # Its time is up again and again.
+        session.check(session.due)
+        steps += 1
+    data += await client.exactly(size - len(data))
+    assert steps > 3
+    assert not connection.is_closed
+    connection.send("behind it")
+    client.write(asking(transport, "/echo/000/abc"))
+    assert unframe(transport, (await client.response()).body) == 'a["behind it"]'
+    assert not client.reader.at_eof()
+
+
+async def test_an_answer_that_the_kernel_takes_is_not_watched(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo")))
+    for text in ("", "x", "x" * 10_000):
+        client.write(asking("xhr", "/echo/000/abc"))
+        if not text:
+            await client.response()
+            connection = await journal.connection()
+            continue
+        connection.send(text)
+        assert connection.session._unfinished is None
+        assert (await client.response()).body == f'a["{text}"]\n'.encode()
