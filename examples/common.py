@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tornado.routing import URLSpec
+from tornado.routing import Rule, URLSpec
 from tornado.web import Application, RedirectHandler, StaticFileHandler
 
 from sockjs_tornado import Settings, SockJSRouter
@@ -97,8 +97,13 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
         sys.exit(str(error))
 
 
-async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int) -> None:
-    """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then tell every client goodbye."""
+async def serve(
+    routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int, *, first: Iterable[Rule] = ()
+) -> None:
+    """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then tell every client goodbye.
+
+    The rules in `first` are looked at before all others.
+    """
     async with contextlib.AsyncExitStack() as clusters:
         try:
             # Serving starts them as well, but that is after somebody is told that all is ready.
@@ -112,7 +117,7 @@ async def serve(routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host:
 
         # Routers first: a session's URL lies below its page's.
         urls = [url for router in routers for url in router.urls]
-        application = Application([*urls, *specs, *sockjs_specs()])
+        application = Application([*first, *urls, *specs, *sockjs_specs()])
         print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
         await serve_application(
             application, routers, sockets, drain_time=0, code=1001, reason="The server is going away"

@@ -18,7 +18,7 @@ async def main() -> None:
     watch = dashboard.make_dashboard(routers)
     home = page_specs("/", HERE)
     specs = [*home, *chat.url_specs(), *echo.url_specs(), *watch.pages]
-    await serve([*routers.values(), watch.router], specs, options.host, options.port)
+    await serve([*routers.values(), watch.router], specs, options.host, options.port, first=[watch.guard])
 
 
 if __name__ == "__main__":

@@ -1,26 +1,26 @@
 """The dashboard example's server: who is told what, and when."""
 
-import importlib.util
+import importlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from application import Echo, Serve
-from client import Connect, Join, Peer
+from client import HANDSHAKE, Client, Connect, Join, Peer, request, within
 from programs import ROOT
+from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.serving import bind_sockets, http_server
 
 
 @pytest.fixture
-def watch() -> Any:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The example's module, whose samples come without a wait."""
-    spec = importlib.util.spec_from_file_location("watch", ROOT / "examples/dashboard/watch.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.INTERVAL = 0.01  # type: ignore[attr-defined]
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    module = importlib.import_module("dashboard.watch")
+    monkeypatch.setattr(module, "INTERVAL", 0.01)
     return module
 
 
@@ -91,9 +91,74 @@ async def test_nothing_runs_while_nobody_looks(watch: Any, echo: SockJSRouter, s
     assert dashboard.timer is None
 
 
-async def test_the_history_is_bounded(watch: Any) -> None:
-    watch.INTERVAL = 1.0
+async def test_the_history_is_bounded(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "INTERVAL", 1.0)
     assert watch.Dashboard({}).history.maxlen == 300
+
+
+HOUR = 3600.0
+
+
+def remember(watch: Any, dashboard: Any, *sizes: int) -> None:
+    """Have samples of these sizes from before, the last of which is the newest."""
+    dashboard.history.clear()
+    for size in sizes:
+        dashboard.history.append((watch.time.monotonic(), json.dumps("x" * (size - 2))))
+
+
+async def test_who_asks_again_and_again_gets_little(
+    watch: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard = watch.Dashboard({})
+    monkeypatch.setattr(watch, "INTERVAL", HOUR)
+    monkeypatch.setattr(watch, "OF_AN_ADDRESS", (3, HOUR))
+    server = await serve(dashboard.router)
+    sizes = []
+    for _ in range(10):
+        page = join(server, "websocket", prefix="/dashboard/sockjs")
+        await enter(page)
+        sizes.append(len(await samples(page)))
+        # Behind the one sample that the first page brings about.
+        remember(watch, dashboard, *[1000] * 300)
+    assert sizes == [1, 300, 300, *[0] * 7]
+    # What an address may have says nothing of another one, unless all of them together ask for too much.
+    assert dashboard.may_ask("192.0.2.1")
+    monkeypatch.setattr(watch, "OF_ALL", (0, HOUR))
+    assert not dashboard.may_ask("192.0.2.2")
+
+
+async def test_an_answer_is_bounded_and_has_the_newest(
+    watch: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard = watch.Dashboard({})
+    monkeypatch.setattr(watch, "INTERVAL", HOUR)
+    monkeypatch.setattr(watch, "MAX_ANSWER", 1000)
+    server = await serve(dashboard.router)
+    first, second = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(2))
+    await enter(first)
+    await samples(first)
+    remember(watch, dashboard, 700, 400, 300, 200)
+    await enter(second)
+    assert [len(sample) + 2 for sample in await samples(second)] == [400, 300, 200]
+
+
+async def first_close(page: Peer) -> AsyncIterator[str]:
+    """Yield frames up to the close frame, a hundred at the most."""
+    for _ in range(100):
+        yield (frame := await page.frame())
+        if frame.startswith("c"):
+            break
+
+
+async def test_a_page_asks_once(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
+    dashboard = watch.Dashboard({"echo": echo})
+    page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
+    await enter(page)
+    await samples(page)
+    await page.send(json.dumps({"token": "", "run": "", "clock": 0}))
+    # Some more samples may have been on their way.
+    frames = [frame async for frame in first_close(page)]
+    assert frames[-1] == 'c[4000,"This server does not understand that message"]'
 
 
 @pytest.mark.parametrize(
@@ -130,8 +195,10 @@ async def test_who_shows_the_token_is_told(watch: Any, echo: SockJSRouter, serve
     assert await samples(page)
 
 
-async def test_who_says_nothing_is_closed(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
-    watch.SECONDS = 0
+async def test_who_says_nothing_is_closed(
+    watch: Any, echo: SockJSRouter, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SECONDS", 0)
     dashboard = watch.Dashboard({"echo": echo})
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     assert await page.frame() == "o"
@@ -148,3 +215,46 @@ async def test_pages_of_other_sites_may_not_connect(
         b"Content-Length: 0\r\n\r\n"
     )
     assert (await client.response()).status == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(
+            (host, 200)
+            for host in ("localhost", "localhost:8080", "LOCALHOST.", "a.localhost", "127.0.0.1", "[::1]:80")
+        ),
+        *((host, 200) for host in ("192.0.2.1:8080", "[2001:db8::1]", "stats.example", "Stats.Example:8080")),
+        *((host, 403) for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "notlocalhost")),
+        *(
+            (host, 403)
+            for host in ("127.0.0.1.evil.example", "stats.example.evil.example", "my.stats.example", "2130706433")
+        ),
+    ],
+)
+async def test_names_that_are_not_ours_are_refused(watch: Any, host: str, status: int) -> None:
+    # A page of such a name may have had it lead here, and would read everything.
+    dashboard = watch.Dashboard({}, hosts=["stats.example"])
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    async with http_server(Application(dashboard.urls, log_function=lambda handler: None), sockets):
+        for what in (
+            request("GET", "/dashboard/", host=host),
+            request("GET", "/dashboard/dashboard.js", host=host),
+            request("GET", "/dashboard/sockjs/info", f"Origin: http://{host}", host=host),
+            request("POST", "/dashboard/sockjs/000/s/xhr", f"Origin: http://{host}", host=host, body=b""),
+            request("GET", "/dashboard/sockjs/000/t/websocket", *HANDSHAKE, f"Origin: http://{host}", host=host),
+        ):
+            client = await within(Client.connect(port))
+            client.write(what)
+            answer = await client.response()
+            assert answer.status in ((200, 101) if status == 200 else (403,))
+            if status == 403:
+                assert answer.body.startswith(b"This dashboard is not served by that name.")
+            await client.leave()
+        await dashboard.router.close()
+
+
+async def test_any_name_may_be_ours(watch: Any) -> None:
+    hosts = importlib.import_module("dashboard.hosts")
+    assert hosts.is_own("evil.example", {"*"})

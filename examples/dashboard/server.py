@@ -4,7 +4,8 @@ Run `python examples/dashboard/server.py`, open the address it prints, and give 
 
     python benchmarks/loadtest.py http://127.0.0.1:8080/echo --sessions 200 --rate 2000 --duration 30
 
-With a secret in the environment variable DASHBOARD_TOKEN, the page asks for it.
+With a secret in the environment variable DASHBOARD_TOKEN, the page asks for it. DASHBOARD_HOSTS has the names, with
+commas between, by which it may be asked for beside addresses and localhost.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from echo.server import Echo
 
 def make_dashboard(routers: Mapping[str, SockJSRouter]) -> Dashboard:
     """Make the dashboard of these routers, at /dashboard/."""
-    return Dashboard(routers, token=os.environ.get("DASHBOARD_TOKEN") or None)
+    hosts = os.environ.get("DASHBOARD_HOSTS", "").replace(",", " ").split()
+    return Dashboard(routers, token=os.environ.get("DASHBOARD_TOKEN") or None, hosts=hosts)
 
 
 async def main() -> None:
@@ -35,7 +37,7 @@ async def main() -> None:
     echo = SockJSRouter(Echo, "/echo", {"sockjs_url": SOCKJS_URL})
     watch = make_dashboard({"echo": echo})
     home = URLSpec("/", RedirectHandler, {"url": "/dashboard/", "permanent": False})
-    await serve([echo, watch.router], [home, *watch.pages], options.host, options.port)
+    await serve([echo, watch.router], [home, *watch.pages], options.host, options.port, first=[watch.guard])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 Then /dashboard/ shows who is connected and what is sent. **That is nobody else's business: do not let the public have
 it.** Serve it on a port that only you reach, behind your login, or give it a `token`. Pages of other sites cannot
-connect to it in any case, but that keeps out no program.
+connect to it in any case, nor by a name of theirs that leads here (see hosts.py); but that keeps out no program.
 
 The page's first message says what it has seen already, and shows the token where one is wanted:
 
@@ -15,6 +15,9 @@ The server answers with a JSON array of the samples that the page lacks, and sen
 second:
 
     [{"run": "…", "time": 1700000000.5, "clock": 1234.5, "routers": {"chat": {…}}}]
+
+It says so once in a session. Five times in a row, and once in ten seconds from then on, an address gets samples from
+before; beyond that it gets `[]`, and what is sampled from then on.
 
 `run` names the run of the server, in which counters only grow; `time` is the time of day; `clock` runs evenly, whatever
 is done to the time of day; and each router has its `stats.snapshot()`.
@@ -27,15 +30,17 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tornado.routing import URLSpec
+from tornado.routing import Rule, URLSpec
 from tornado.web import RedirectHandler, StaticFileHandler
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+
+from .hosts import OtherHosts, Refused
 
 HERE = Path(__file__).resolve().parent
 NODE_MODULES = HERE.parent.parent / "node_modules"
@@ -43,6 +48,11 @@ NODE_MODULES = HERE.parent.parent / "node_modules"
 INTERVAL = 1.0  # seconds between two samples
 SPAN = 300.0  # seconds of samples for who comes later
 SECONDS = 30.0  # in which a page must have said what it wants
+MAX_ANSWER = 1024 * 1024  # characters of samples from before
+
+# How often samples from before are sent to one address, and to all: so many in a row, and then one in so many seconds.
+OF_AN_ADDRESS = (5, 10.0)
+OF_ALL = (50, 1.0)
 
 # Codes from 4000 to 4999 are the application's own. The page comes again after the first of these, not after the other.
 NOT_UNDERSTOOD = 4000
@@ -52,6 +62,9 @@ SETTINGS = {
     # Visitors of other sites would bring those sites what this one shows.
     "allowed_origins": "same-origin",
     "max_message_size": 4096,
+    # A page says one thing.
+    "max_inbound_rate": (1, 5),
+    "max_sessions": 500,
     # Five minutes of samples are one message.
     "max_queue_bytes": 16 * 1024 * 1024,
 }
@@ -71,6 +84,8 @@ class Dashboard:
         routers: What to watch, by the names that the page gives them.
         prefix: Where the URLs begin.
         token: What a page must show before it is told anything; its user is asked for it. None asks for nothing.
+        hosts: Names by which it may be asked for, as the browser's address bar has them, without a port; beside
+            addresses and `localhost`. `*` is any name: for a proxy that knows which it serves.
         settings: Settings of the dashboard's own router, in place of or beside `SETTINGS`.
         node_modules: Where sockjs-client and uPlot are.
 
@@ -79,6 +94,7 @@ class Dashboard:
 
     Attributes:
         router: The dashboard's own router. Drain it with yours.
+        guard: The rule that refuses other names. It comes before the router's URL specs.
         pages: URL specs of the page and its files.
     """
 
@@ -88,6 +104,7 @@ class Dashboard:
         prefix: str = "/dashboard",
         *,
         token: str | None = None,
+        hosts: Iterable[str] = (),
         settings: Mapping[str, Any] | None = None,
         node_modules: Path = NODE_MODULES,
     ) -> None:
@@ -99,6 +116,8 @@ class Dashboard:
         self.viewers: set[Viewer] = set()
         self.history: deque[tuple[float, str]] = deque(maxlen=int(SPAN / INTERVAL))
         self.timer: asyncio.TimerHandle | None = None  # while somebody looks
+        self.asked: dict[str, float] = {}  # until when what an address has asked for counts
+        self.guard = Rule(OtherHosts(prefix, hosts), Refused)
         base = re.escape(prefix)
         self.router = SockJSRouter(partial(Viewer, self), f"{base}/sockjs", {**SETTINGS, **(settings or {})})
         self.pages = [
@@ -109,18 +128,36 @@ class Dashboard:
         ]
 
     @property
-    def urls(self) -> list[URLSpec]:
+    def urls(self) -> list[Rule]:
         """All that `tornado.web.Application` has to know."""
-        return [*self.router.urls, *self.pages]
+        return [self.guard, *self.router.urls, *self.pages]
 
     def enter(self, viewer: "Viewer", run: object, clock: float) -> None:
         """Take a page in, and tell it what it has not seen."""
         if self.timer is None:
             self.tick()
-        seen = clock if run == self.run else float("-inf")
-        oldest = time.monotonic() - SPAN
+        since = max(clock if run == self.run else float("-inf"), time.monotonic() - SPAN)
         self.viewers.add(viewer)
-        viewer.send(f"[{','.join(sample for taken, sample in self.history if taken > max(seen, oldest))}]")
+        samples: list[str] = []
+        room = MAX_ANSWER
+        for taken, sample in reversed(self.history) if self.may_ask(viewer.ip) else ():
+            room -= len(sample)
+            if taken <= since or room < 0:
+                break
+            samples.append(sample)
+        viewer.send(f"[{','.join(reversed(samples))}]")
+
+    def may_ask(self, ip: str) -> bool:
+        """Tell whether an address may have samples from before, and count that."""
+        now = time.monotonic()
+        if len(self.asked) > 1000:
+            self.asked = {who: until for who, until in self.asked.items() if until > now}
+        limits = ((ip, OF_AN_ADDRESS), ("all", OF_ALL))
+        untils = {who: max(self.asked.get(who, now), now) + seconds for who, (_, seconds) in limits}
+        if any(untils[who] - now > times * seconds for who, (times, seconds) in limits):
+            return False
+        self.asked |= untils
+        return True
 
     def leave(self, viewer: "Viewer") -> None:
         """Forget a page. With the last one the timer goes too."""
@@ -146,8 +183,10 @@ class Viewer(SockJSConnection):
     def __init__(self, dashboard: Dashboard, session: Any) -> None:
         super().__init__(session)
         self.dashboard = dashboard
+        self.ip = ""
 
     def on_open(self, info: ConnectionInfo) -> None:
+        self.ip = info.ip
         loop = asyncio.get_running_loop()
         self.deadline = loop.call_later(SECONDS, self.close, NOT_UNDERSTOOD, "Nothing was said in time")
 
@@ -157,10 +196,11 @@ class Viewer(SockJSConnection):
             request = json.loads(message)
         except (ValueError, RecursionError):  # no JSON, or nested too deep
             request = None
+        dashboard = self.dashboard
         match request:
-            case {"token": str(token), "run": run, "clock": int(clock) | float(clock)}:
+            case {"token": str(token), "run": run, "clock": int(clock) | float(clock)} if self not in dashboard.viewers:
                 if self.knows(token):
-                    self.dashboard.enter(self, run, clock)
+                    dashboard.enter(self, run, clock)
                 else:
                     self.close(UNAUTHENTICATED, "Wrong token" if token else "A token is needed")
             case _:
