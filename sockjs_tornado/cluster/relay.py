@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
-from ..transports.exchange import Exchange
+from ..transports.exchange import Exchange, PendingResponse
 from .ownership import Holder, Ownership, Place
 from .passages import Passage, Passages
 from .signing import FIELD, STALE, Caller, Signer
@@ -100,6 +100,8 @@ class SessionRelay:
         self._stats = stats
         self._serves_alone = serves_alone
         self._remembered: dict[str, Holder] = {}
+        # Of each session, what a client has not taken of the last response that came through here.
+        self._unfinished: dict[str, PendingResponse] = {}
         self._passages = Passages(router.container, call)
         # The application's own function may look at anything.
         self._asks_cookies = callable(router.settings.jsessionid)
@@ -143,6 +145,9 @@ class SessionRelay:
 
     async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
+        if endpoint.opens and self._has_unfinished(key):
+            endpoint.lost(exchange)
+            return
         place: Holder | Place | None = self._remembered.get(key)
         for last in (False, True):
             try:
@@ -174,6 +179,25 @@ class SessionRelay:
                 # It was started anew at the same address, or has let go of the session in this moment.
                 await self._lost(key, place, endpoint, exchange)
             place = None
+
+    def _has_unfinished(self, key: str) -> bool:
+        """Return whether a client asks for more before the last response has left, which is over then.
+
+        The client cannot have read that to its end: messages are lost, and the session's holder knows nothing of it.
+        """
+        response = self._unfinished.pop(key, None)
+        if response is None or not response.unsent:
+            return False
+        response.abort()
+        return True
+
+    def _keep_unfinished(self, key: str, response: PendingResponse) -> None:
+        def forget(done: Any) -> None:
+            if self._unfinished.get(key) is response:
+                del self._unfinished[key]
+
+        self._unfinished[key] = response
+        response.add_done_callback(forget)
 
     async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Holder | Place:
         # Where there is no room, nothing is claimed; who is refused has no trace in Redis.
@@ -255,6 +279,8 @@ class SessionRelay:
             self._stats["relayed"] += 1
             self._remember(key, holder)
             await self._answer(answer, passage, endpoint, exchange)
+            if endpoint.opens and exchange.pending is not None:
+                self._keep_unfinished(key, exchange.pending)
         return True
 
     def _interrupted(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:

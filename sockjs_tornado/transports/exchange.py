@@ -1,6 +1,6 @@
 """The port between a transport and one HTTP request: Tornado's handlers offer it, another front can."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
@@ -15,7 +15,7 @@ from ..wire.connection import Connection, Keeper
 if TYPE_CHECKING:
     from .endpoint import SessionEndpoint
 
-__all__ = ["Exchange", "Headers", "Relay", "Service", "Waiting"]
+__all__ = ["Exchange", "Headers", "PendingResponse", "Relay", "Service", "Waiting"]
 
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
@@ -26,6 +26,13 @@ class Waiting(Protocol):
 
     def lost(self) -> None:
         """Hear that the client has left before the answer."""
+
+
+class PendingResponse(Unfinished, Protocol):
+    """A response that is written, while the operating system has not taken all of it."""
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` when nothing is on its way any more."""
 
 
 class Sessions(Host, Keeper, Protocol):
@@ -150,7 +157,7 @@ class Exchange(Protocol):
         """
 
     @property
-    def pending(self) -> Unfinished | None:
+    def pending(self) -> PendingResponse | None:
         """What the operating system had not taken at once of a response by :meth:`respond`, if that was much."""
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:

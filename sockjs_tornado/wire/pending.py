@@ -48,9 +48,11 @@ class PendingWrite:
         self._stream.close()
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` when nothing is on its way any more."""
+        """Call ``callback``, soon, when nothing is on its way any more."""
         if self._pieces:
             self._pieces[-1][0].add_done_callback(callback)
+        else:
+            asyncio.get_running_loop().call_soon(callback, None)
 
 
 def write_rest(stream: IOStream, data: bytes) -> PendingWrite | None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from sockjs_tornado.cluster.unix import UnixCluster
 
 from .relays import Node, start_workers, until
 
+INTERRUPTED = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'
 
 Start = Callable[..., Awaitable[list[Node]]]
@@ -771,3 +773,52 @@ async def test_all_is_let_go(start: Start) -> None:
     await until(lambda: not len(owner.router.container))
     await until(lambda: len(other.upstreams) <= 1)
     await until(lambda: len(asyncio.all_tasks()) <= before + 2)
+
+
+# Responses that nobody reads.
+
+#: A message of which the kernel keeps no more than a part for a client that does not read.
+FLOOD = 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_who_reads_no_response_gets_no_second_one(start: Start, transport: str) -> None:
+    owner, other, _ = await start({"disconnect_delay": 60})
+    session = owner.own()
+    base = f"/echo/000/{session}"
+    async with other.client() as client, other.client() as again:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        connection = await owner.journal.connection()
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.write(asking(transport, base))
+        client.writer.transport.pause_reading()
+        await until(lambda: connection.session.is_attached)
+        connection.send("x" * FLOOD)
+        relay: Any = other.router.relay
+        await until(lambda: relay._unfinished)
+        again.write(asking(transport, base))
+        assert await first_frame(again, transport) == INTERRUPTED
+        client.writer.transport.resume_reading()
+        with contextlib.suppress(ConnectionError):
+            assert len(await client.rest()) < FLOOD
+        assert not relay._unfinished
+    connection.session.check(connection.session.due)
+
+
+@pytest.mark.parametrize("transport", POLLING)
+async def test_who_reads_a_long_response_gets_the_next_one(start: Start, transport: str) -> None:
+    owner, other, _ = await start({"disconnect_delay": 60})
+    base = f"/echo/000/{owner.own()}"
+    async with other.client() as client:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        connection = await owner.journal.connection()
+        relay: Any = other.router.relay
+        for size in (FLOOD, 10):
+            client.write(asking(transport, base))
+            await until(lambda: connection.session.is_attached)
+            connection.send("x" * size)
+            assert unframe(transport, (await client.response()).body) == f'a["{"x" * size}"]'
+        await until(lambda: not relay._unfinished)
+    connection.session.check(connection.session.due)
