@@ -60,6 +60,7 @@ setup(
             "ruff",
             "selenium",
             "websockets",
+            "ws4py",
             "wsproto",
         ],
         "docs": [*CLUSTER, *METRICS, "furo", "myst-parser", "sphinx"],

@@ -28,6 +28,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Certificates of tests are signed by nobody.
+    "--ignore-certificate-errors",
     # Several pages work at once, and none of them is a background page.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",

@@ -198,6 +198,7 @@ def proxy(
     *,
     complaints: Sequence[str] = (),
     certificate: Path | None = None,
+    secure_nodes: bool = False,
     changes: Sequence[tuple[str, str]] = (),
 ) -> Iterator[int]:
     """Run HAProxy or nginx before two servers, or more if it goes by the path, and give its port.
@@ -209,15 +210,20 @@ def proxy(
         directory: For its files.
         complaints: Texts of which one has to be in each line that it logs.
         certificate: With its key: the proxy speaks TLS to clients.
+        secure_nodes: Whether it speaks TLS to the servers.
         changes: What to write in the configuration in place of what.
     """
     with reserved_port() as port:
         if kind == "haproxy":
             text = substitute((DEPLOY / "haproxy.cfg").read_text(), *changes)
             text = haproxy_configuration(text, sticky, port, servers, certificate)
+            if secure_nodes:
+                text = re.sub(r"^(    server \w+ \S+)", r"\1 ssl verify none", text, flags=re.MULTILINE)
         else:
             text = substitute((DEPLOY / "nginx.conf").read_text(), *changes)
             text = nginx_configuration(text, sticky, port, servers, certificate)
+            if secure_nodes:
+                text = substitute(text, ("proxy_pass http://", "proxy_pass https://"))
         with daemon(port, command(kind, text, directory), complaints):
             yield port
 

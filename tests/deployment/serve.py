@@ -9,6 +9,8 @@ from services import announce, make_application, make_router, run, shut_down, to
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets, bind_unix_socket
 
+from sockjs_tornado.wire import connection
+
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
@@ -16,7 +18,10 @@ async def serve(options: argparse.Namespace) -> None:
     routers = [
         make_router("/sockjs/echo", options.node, jsessionid=cookie, **options.settings),
         make_router("/sockjs/same_origin", options.node, allowed_origins="same-origin"),
+        make_router("/sockjs/small", options.node, max_message_size=1000),
     ]
+    # Clients close their websockets themselves, however busy the machine is.
+    connection.LINGER = 1000.0
     tls = None
     if options.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

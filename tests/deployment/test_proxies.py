@@ -6,7 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
-from client import POLLING, STREAMING, WAIT, Connect, new_session, request, sending
+from client import (
+    CLOSE,
+    POLLING,
+    STREAMING,
+    TEXT,
+    WAIT,
+    Connect,
+    closing,
+    frame,
+    new_session,
+    request,
+    sending,
+    within,
+)
 
 from .conftest import FRONTS, Ended, Front, Visit
 from .proxies import node, proxy
@@ -134,6 +147,48 @@ async def test_the_servers_close_arrives_with_its_code_and_reason(front: Front, 
     visitor = await visit(transport, front.port).open()
     await visitor.send("close!")
     assert await visitor.closed() == (4001, "Enough")
+
+
+@pytest.mark.parametrize("transport", WEBSOCKETS)
+async def test_a_tunnel_lasts_until_the_client_has_answered_the_close_frame(
+    front: Front, visit: Visit, transport: str
+) -> None:
+    visitor = await visit(transport, front.port).open()
+    await visitor.send("close!")
+    websocket = visitor.websocket
+    if transport == "websocket":
+        assert await websocket.text() == 'c[4001,"Enough"]'
+    assert (await websocket.frame()).opcode == CLOSE
+    for _ in range(5):
+        websocket.write(frame(TEXT, "x" * 1000) * 100)
+        await websocket.client.writer.drain()
+        # Meanwhile the proxy would have noticed that the server has closed its side.
+        assert (await visitor.ask("GET", "/sockjs/echo")).status == 200
+        assert not websocket.client.reader.at_eof()
+    websocket.write(closing(4001))
+    assert await websocket.client.rest() == b""
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
+async def test_a_body_that_is_refused_while_it_is_sent_gets_its_answer(
+    front: Front, visit: Visit, is_chunked: bool
+) -> None:
+    """The server ends its side of the connection at once, as RFC 9112, section 9.6, says."""
+    size = 3_000_000
+    body = b"x" * size
+    for _ in range(5):
+        visitor = visit("xhr", front.port)
+        client = await visitor.connect()
+        client.writer.transport.set_write_buffer_limits(0)
+        if is_chunked:
+            head = request("POST", "/sockjs/small/000/abc/xhr_send", "Transfer-Encoding: chunked")
+            client.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (size, body))
+        else:
+            client.write(request("POST", "/sockjs/small/000/abc/xhr_send", body=body))
+        # Like a browser, it reads nothing before it has sent everything.
+        await within(client.writer.drain())
+        response = await client.response()
+        assert (response.status, response.text) == (413, "Payload too large.")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

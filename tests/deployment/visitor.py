@@ -213,6 +213,12 @@ class Visitor:
         for client in self.clients:
             client.writer.transport.abort()
 
+    @property
+    def websocket(self) -> WebSocket:
+        """Its websocket, which is open."""
+        assert self._websocket is not None
+        return self._websocket
+
     # What a client hears.
 
     async def open(self) -> "Visitor":
@@ -281,8 +287,7 @@ class Visitor:
     async def closed(self) -> tuple[int, str]:
         """Hear that the server has closed the session, and why."""
         if self.transport == "rawwebsocket":
-            assert self._websocket is not None
-            return await self._websocket.closed()
+            return await self.websocket.closed()
         text = await self.frame()
         assert text[0] == "c", text
         code, reason = json.loads(text[1:])
@@ -293,10 +298,9 @@ class Visitor:
     async def send(self, *messages: str) -> None:
         """Send messages, all at once."""
         if self.transport in WEBSOCKETS:
-            assert self._websocket is not None
             if self.transport == "websocket":
                 messages = (json.dumps(messages),)
-            self._websocket.write(b"".join(frame(TEXT, message) for message in messages))
+            self.websocket.write(b"".join(frame(TEXT, message) for message in messages))
             return
         if self._sender is None:
             self._sender = await self.connect()
