@@ -42,9 +42,6 @@ LEAST_CHUNK: Final = 512
 _LENGTH = re.compile(r"([0-9]+)(?:,[ \t]*\1)*")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 
-# What Tornado makes of Content-Encoding if it is to unpack bodies (`decompress_request`).
-_UNPACKED = "X-Consumed-Content-Encoding"
-
 logger = logging.getLogger(__name__)
 
 
@@ -77,11 +74,18 @@ class _BoundedPath(PathMatches):
             length = header_value(headers, "Content-Length")
             if length and length != "0":
                 # Tornado takes the same length more than once, too.
-                if not length.isdecimal() or len(length) > 18 or headers.get_list(_UNPACKED):
+                if not length.isdecimal() or len(length) > 18 or _is_unpacked(request):
                     return None
                 if int(length) > min(SMALL_BODY, self._endpoint.max_body(request.method or "")):
                     return None
         return found
+
+
+def _is_unpacked(request: HTTPServerRequest) -> bool:
+    """Return whether the body is compressed, and the server is made to unpack bodies (``decompress_request``)."""
+    # Then Tornado has given Content-Encoding this name. A client can send it as well, which says nothing otherwise.
+    params = getattr(request.connection, "params", None)
+    return bool(getattr(params, "decompress", False) and request.headers.get_list("X-Consumed-Content-Encoding"))
 
 
 class _Refusal(Connection):
@@ -123,8 +127,7 @@ class StreamedBodyHandler(SockJSHandler):
         self._reserved = 0
         self._work = 0
         self._max_size = endpoint.max_body(self.method)
-        unpacks = bool(header_value(self.request.headers, _UNPACKED))
-        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if unpacks else None
+        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
 
     # The request begins before its body is there.
     _execute = RequestHandler._execute  # type: ignore[assignment]
@@ -211,8 +214,7 @@ class StreamedBodyHandler(SockJSHandler):
         return size
 
     def _check_size(self, size: int) -> None:
-        """Raise _Refused if the body may not have ``size`` bytes more."""
-        size += len(self._body)
+        """Raise _Refused if the body may not have ``size`` bytes."""
         if size > self._max_size:
             # Where a client receives, the limit is not the setting's.
             is_setting = self._max_size == self._endpoint.server.settings.max_message_size
@@ -234,8 +236,8 @@ class StreamedBodyHandler(SockJSHandler):
                 size += length
                 if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * LEAST_CHUNK:
                     raise _Refused(400, b"Chunks too small.", "chunk_size")
-                if self._inflater is None:
-                    self._check_size(length)
+                # Compressed or not: compressed bytes may become none at all.
+                self._check_size(size)
                 await self._read_bytes(length)
             # The end of the chunk, or of the body: there are no trailers.
             if await stream.read_bytes(2) != b"\r\n":
@@ -253,6 +255,7 @@ class StreamedBodyHandler(SockJSHandler):
             if self._inflater is None:
                 await self._keep(data)
             else:
+                await self._note_work(len(data))
                 await self._inflate(self._inflater, data)
 
     async def _inflate(self, inflater: "zlib._Decompress", data: bytes) -> None:
@@ -267,7 +270,7 @@ class StreamedBodyHandler(SockJSHandler):
             await self._keep(inflated)
 
     async def _keep(self, data: bytes) -> None:
-        self._check_size(len(data))
+        self._check_size(len(self._body) + len(data))
         self._body += data
         reserved = max(len(self._body) - SMALL_BODY, 0)
         self._endpoint.server.body_budget.take(reserved - self._reserved)

@@ -608,3 +608,46 @@ async def test_a_broken_compressed_body_is_refused(data: bytes, in_chunks: bool)
         assert await client.rest() == b""
         await client.leave()
         assert router.body_budget.used == 0
+
+
+async def test_compressed_bytes_that_become_none_are_bounded_and_are_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 4 * PIECE
+    # A block of no bytes takes five; a body can have any number of them.
+    nothing = b"\x00\x00\x00\xff\xff" * (PIECE // 5)
+    work = 0
+    note = StreamedBodyHandler._note_work
+
+    async def noted(self: StreamedBodyHandler, size: int) -> None:
+        nonlocal work
+        work += size
+        await note(self, size)
+
+    monkeypatch.setattr(StreamedBodyHandler, "_note_work", noted)
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": limit})
+    async with unpacking(router, decompress_request=True) as port:
+        client = await Client.connect(port)
+        client.write(request("POST", SEND, "Content-Encoding: gzip", "Transfer-Encoding: chunked"))
+        client.write(chunk(gzip.compress(b"")[:10]) + chunk(nothing) * 5)
+        response = await client.response()
+        assert (response.status, response.text) == (413, "Payload too large.")
+        await client.leave()
+    assert work > 3 * len(nothing)
+
+
+@pytest.mark.parametrize("unpacks", [False, True])
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
+async def test_a_client_cannot_say_that_a_body_was_unpacked(unpacks: bool, in_chunks: bool) -> None:
+    """Tornado makes of Content-Encoding a field that anybody can send."""
+    router = SockJSRouter(Echo, "/echo")
+    body = b'["' + b"x" * LONG + b'"]'
+    field = "X-Consumed-Content-Encoding: gzip"
+    async with unpacking(router, decompress_request=unpacks) as port:
+        client = await Client.connect(port)
+        await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+        if in_chunks:
+            client.write(request("POST", SEND, field, "Transfer-Encoding: chunked") + chunk(body) + b"0\r\n\r\n")
+        else:
+            client.write(request("POST", SEND, field, body=body))
+        # Of a server that unpacks, such a client gets what it asked for.
+        assert (await client.response()).status == (400 if unpacks else 204)
+        await client.leave()
