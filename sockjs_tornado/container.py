@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .addresses import network_of
 from .deadlines import SLICE, Deadlines
+from .ended import Ended, EndedSessions
 from .grace import timeout
 from .logs import ThrottledLog, log_end
 from .ports import Cluster
@@ -78,6 +79,8 @@ class SessionContainer:
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone
         self._by_id: dict[str, Session] = {}
+        self._ended = EndedSessions(self.now)
+        self.ended = self._ended.get
         # Each with the address that it was counted under.
         self._all: dict[Session, str] = {}
         self._settings = settings
@@ -113,6 +116,8 @@ class SessionContainer:
         self._opening.add(session)
         if session.session_id is not None:
             self._by_id[session.session_id] = session
+            # The application may make a session under any id.
+            self._ended.discard(session.session_id)
 
     def get(self, session_id: str) -> Session | None:
         """Return the session that a client calls ``session_id``, None where there is none."""
@@ -132,6 +137,14 @@ class SessionContainer:
                 del self._by_ip[ip]
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
+            if session.opened_at:
+                ended = Ended(
+                    session.close_code or 0,
+                    session.close_reason or "",
+                    network_of(session.conn_info.ip),
+                    session.origin_hash,
+                )
+                self._ended.add(session.session_id, ended)
             if self.on_removed is not None:
                 self.on_removed(session.session_id)
         self._look_whether_empty()

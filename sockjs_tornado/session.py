@@ -51,7 +51,7 @@ class Session(Outbox, LegacySession):
         state: A :class:`~sockjs_tornado.session.SessionState`.
         conn: The application's connection; None after the end, once ``on_close`` is through.
         conn_info: What is known of the request that opened the session.
-        opened_at: When it opened, in the host's seconds.
+        opened_at: When it opened, in the host's seconds; 0 before.
         origin_hash: Hash of the origin that the opening request named, 0 for none.
         label: A name for logs, unique among the host's sessions.
         close_code: Why the session closed, None before.

@@ -38,7 +38,8 @@ EFFECTS = {
 }
 
 TRANSPORTS = Allowed(
-    "transports.* _speedups connection exceptions limits origins payloads ports protocol session settings stats wire.*"
+    "transports.* _speedups connection ended exceptions limits origins payloads ports protocol requester session "
+    "settings stats wire.*"
 )
 
 #: The table. A module that is not in it has no room in the house.
@@ -58,6 +59,7 @@ ALLOWED = {
         types="connection ports session",
     ),
     "addresses": Allowed(),
+    "ended": Allowed(),
     "requester": Allowed("addresses"),
     "logs": Allowed(),
     "grace": Allowed(effects="asyncio"),
@@ -76,7 +78,8 @@ ALLOWED = {
     "outbox": Allowed("_speedups ports protocol", effects="threading"),
     "session": Allowed("callbacks compat connection exceptions limits outbox ports protocol requester rooms"),
     "container": Allowed(
-        "addresses deadlines grace logs ports rooms session settings stats turns wire.connection", effects="asyncio"
+        "addresses deadlines ended grace logs ports rooms session settings stats turns wire.connection",
+        effects="asyncio",
     ),
     "rooms": Allowed("protocol", types="session"),
     "wire": Allowed(),
@@ -153,7 +156,7 @@ ALLOWED = {
     "multiplex": Allowed("connection exceptions protocol session", effects="asyncio"),
     # The relay: nodes that answer for each other. Redis is known to `commands` and what is on top of it.
     "cluster.answers": Allowed("wire.fields"),
-    "cluster.claims": Allowed("cluster.commands cluster.ownership", effects="asyncio"),
+    "cluster.claims": Allowed("cluster.commands cluster.ownership ended", effects="asyncio"),
     "cluster.listener": Allowed(
         "cluster.signing exceptions handlers serving transports.endpoint",
         outside="tornado.routing tornado.web",

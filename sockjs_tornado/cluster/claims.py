@@ -11,12 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from ..ended import ENDED_TIME
 from .commands import Commands
 from .ownership import Holder, Place
 
 __all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
 
-#: Seconds that a claim stands without being refreshed, and that a tombstone stands.
+#: Seconds that a claim stands without being refreshed.
 CLAIM_TIME: Final = 30
 
 #: Claims that are refreshed, or released, before other commands have their turn.
@@ -108,19 +109,28 @@ class Claims:
             # Where Redis is away, the claim ends by itself.
             self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, b"", 0)
 
+    def retire(self, key: str) -> None:
+        """Hold a session no more that ended; its claim stands for :data:`~sockjs_tornado.ended.ENDED_TIME`.
+
+        Until then, other nodes ask this one. If it is gone, they find that the session is lost.
+        """
+        if self._held.pop(key, None) is not None:
+            milliseconds = ENDED_TIME * 1000
+            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, self._value, milliseconds)
+
     async def release_all(self) -> None:
-        """Hold nothing more: the node ends."""
+        """Hold nothing more: the node ends, and its sessions with it."""
         keys = list(self._held)
         for start in range(0, len(keys), _SLICE):
             for key in keys[start : start + _SLICE]:
-                self.release(key)
+                self.retire(key)
             # No more may wait than so much; whether Redis is there is not asked.
             await asyncio.wait([self._commands.submit("PING")])
 
     async def bury(self, key: str, holder: Holder) -> None:
         """Make a claim a tombstone, if it is still the same."""
         value = json.dumps(list(holder)).encode()
-        milliseconds = CLAIM_TIME * 1000
+        milliseconds = ENDED_TIME * 1000
         buried = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
         self._stats["tombstones"] += buried
 

@@ -67,6 +67,9 @@ class Ownership(Protocol):
     def release(self, key: str) -> None:
         """Hold a session no more."""
 
+    def retire(self, key: str) -> None:
+        """Hold a session no more that ended. For a while, no other node may open it."""
+
     async def bury(self, key: str, holder: Holder) -> None:
         """Have nobody open a session whose holder is lost, for a while.
 

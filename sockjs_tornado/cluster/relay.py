@@ -108,8 +108,8 @@ class SessionRelay:
         router.container.on_removed = self._removed
 
     def holds(self, session_id: str) -> bool:
-        """Tell whether the session is this node's to open."""
-        return self._ownership.holds(self._prefix + session_id)
+        """Return whether the session is this node's to open, or ended here."""
+        return self._container.ended(session_id) is not None or self._ownership.holds(self._prefix + session_id)
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
         """See that a request for a session that is not here gets answered."""
@@ -138,7 +138,7 @@ class SessionRelay:
         await self._ownership.settled(key)
         if exchange.answered:
             return
-        if self._ownership.holds(key):
+        if self.holds(exchange.session_id):
             await _finish(endpoint.handle(exchange))
         else:
             exchange.respond(421, [])
@@ -351,7 +351,11 @@ class SessionRelay:
             self._remembered[key] = holder
 
     def _removed(self, session_id: str) -> None:
-        self._ownership.release(self._prefix + session_id)
+        if self._container.ended(session_id) is not None:
+            self._ownership.retire(self._prefix + session_id)
+        else:
+            # No client was told of it.
+            self._ownership.release(self._prefix + session_id)
 
     def _lose(self, session_id: str) -> None:
         # What comes for it from now on is for the other node.

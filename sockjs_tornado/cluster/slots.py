@@ -54,6 +54,9 @@ class Slots:
     def release(self, key: str) -> None:
         """Do nothing."""
 
+    def retire(self, key: str) -> None:
+        """Do nothing: the worker itself knows of it."""
+
     async def bury(self, key: str, holder: Holder) -> None:
         """Do nothing: the worker may be back soon."""
 

@@ -140,8 +140,8 @@ class Endpoint:
         return self.server.origins.allows(request_origin(exchange), host, fetch_site)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
-        """Tell whether the request belongs to a session that has not heard its end yet."""
-        return self.server.container.get(exchange.session_id) is not None
+        """Return whether requests are answered while the router closes."""
+        return False
 
     def headers(self, exchange: Exchange, *fields: tuple[str, str]) -> Headers:
         """Return ``fields``, followed by the CORS header fields and the cookie that belong to this URL."""
@@ -194,10 +194,12 @@ class SessionEndpoint(Endpoint):
         return self.answer(exchange, session)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
-        """Tell whether the session has not heard its end yet, or is another process's, whose clients come this way."""
+        """Return whether the session is another process's, or one whose client may not know of its end yet."""
         relay = self.server.relay
-        is_elsewhere = self.server.container.draining and relay is not None and not relay.holds(exchange.session_id)
-        return is_elsewhere or super().serves_while_closing(exchange)
+        container = self.server.container
+        if container.draining and relay is not None and not relay.holds(exchange.session_id):
+            return True
+        return container.get(exchange.session_id) is not None or container.ended(exchange.session_id) is not None
 
     def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Answer from a session of this process, or where there is none anywhere."""

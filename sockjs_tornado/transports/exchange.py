@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
+from ..ended import Ended
 from ..limits import ByteBudget
 from ..origins import OriginPolicy
 from ..ports import Host, Unfinished
@@ -40,6 +41,9 @@ class Sessions(Host, Keeper, Protocol):
 
     #: Whether the router is emptied: no client may open a session.
     draining: bool
+
+    def ended(self, session_id: str) -> Ended | None:
+        """Return how a session ended that a client calls ``session_id``, None if that is long ago or unknown."""
 
     def full(self, ip: str) -> str | None:
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""

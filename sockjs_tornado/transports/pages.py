@@ -58,10 +58,6 @@ class Page(Endpoint):
     answers_head = True
     has_cookie = False
 
-    def serves_while_closing(self, exchange: Exchange) -> bool:
-        """It only invites new sessions."""
-        return False
-
 
 class Greeting(Page):
     """``GET`` of the prefix itself."""

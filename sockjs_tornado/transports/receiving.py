@@ -5,8 +5,10 @@
 import functools
 from collections.abc import Awaitable, Sequence
 
+from ..ended import Ended
 from ..exceptions import PayloadError
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
+from ..requester import REJECTIONS, check_requester
 from ..session import Session
 from ..wire.connection import Connection, Keeper, Traffic
 from ..wire.stream import response_head
@@ -245,9 +247,24 @@ class ReceivingEndpoint(SessionEndpoint):
             callback = self.callback(exchange)
         except PayloadError as error:
             self._refuse(exchange, error)
-            return
-        frame = self.framing(callback)(close_frame(CloseCode.INTERRUPTED, "Connection interrupted"))
+        else:
+            self._respond_closed(exchange, callback, CloseCode.INTERRUPTED, "Connection interrupted")
+
+    def _respond_closed(self, exchange: Exchange, callback: str, code: int, reason: str) -> None:
+        """Answer with a close frame for a session that is no more."""
+        frame = self.framing(callback)(close_frame(code, reason))
         exchange.respond(200, self._headers(exchange), self.prelude(callback) + frame)
+
+    def _respond_ended(self, exchange: Exchange, callback: str, ended: Ended) -> None:
+        """Answer for a session that ended as the session itself did until it was forgotten."""
+        verify_ip = self.server.settings.verify_ip
+        origin = session_origin(exchange)
+        why = check_requester(ended.ip, ended.origin_hash, exchange.remote_ip, origin, verify_ip=verify_ip)
+        if why is None:
+            self._respond_closed(exchange, callback, ended.code, ended.reason)
+        else:
+            self.server.stats.rejected[why] += 1
+            self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[why])
 
     def _headers(self, exchange: Exchange) -> Headers:
         return self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
@@ -272,6 +289,10 @@ class ReceivingEndpoint(SessionEndpoint):
             return None
         headers = self._headers(exchange)
         if session is None:
+            ended = self.server.container.ended(exchange.session_id)
+            if ended is not None:
+                self._respond_ended(exchange, callback, ended)
+                return None
             if self.refuses(exchange):
                 return None
             session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, self.suffix))

@@ -388,10 +388,6 @@ class WebSocket(Endpoint):
         # Without a context, compression is the same for all clients with the same window, whatever else they agreed on.
         self._framings: dict[int, Framing] = {}
 
-    def serves_while_closing(self, exchange: Exchange) -> bool:
-        """Each is a session of its own."""
-        return False
-
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Do the handshake and let the websocket have the connection."""
         try:

@@ -157,6 +157,7 @@ class Control(RequestHandler):
                 "sessions": [session.session_id for session in sessions if not session.is_closed],
                 "attached": [session.session_id for session in sessions if session.is_attached],
                 "queued": sum(session.queued for session in sessions),
+                "claims": claims_of(self.cluster),
                 "journal": self.memory.journal,
                 "gaps": self.memory.gaps,
                 "requests": self.memory.requests,
@@ -171,6 +172,12 @@ class Control(RequestHandler):
             for session in router.container:
                 session.close()
                 session.check(session.due)
+
+
+def claims_of(cluster: Any) -> int:
+    """Return how many sessions the node holds, as Redis is to know it."""
+    membership = getattr(cluster, "_membership", None)
+    return 0 if membership is None else len(membership._claims)
 
 
 def stats_of(cluster: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.connection import make_client
 from sockjs_tornado.cluster.ownership import Holder, Place
+from sockjs_tornado.ended import ENDED_TIME
 from sockjs_tornado.exceptions import ClusterUnavailable
 
 from .redis_server import RedisServer
@@ -133,14 +134,42 @@ async def test_what_is_released_is_free(node: Open) -> None:
     assert await within(a.find("/chat:s")) == B
 
 
-async def test_all_are_released_at_the_end(node: Open, empty_redis: RedisServer) -> None:
-    a = await node("a")
+async def test_of_a_session_that_ended_the_claim_stands_for_a_while(node: Open, empty_redis: RedisServer) -> None:
+    a, b = await node("a"), await node("b")
+    await claim(a)
+    a.retire("/chat:s")
+    assert not a.holds("/chat:s")
+    assert await claim(b) == A
+    assert ENDED_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME  # type: ignore[operator]
+    # It is not refreshed, and what is another's is not retired.
+    await within(a.refresh())
+    empty_redis.command("DEL", "test:session:/chat:s")
+    assert await claim(b) is Place.HERE
+    a.retire("/chat:s")
+    await quiet(a)
+    assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
+
+
+async def test_who_was_thought_dead_leaves_the_tombstone(node: Open, empty_redis: RedisServer) -> None:
+    a, b = await node("a"), await node("b")
+    await claim(a)
+    await within(b.bury("/chat:s", A))
+    a.retire("/chat:s")
+    await quiet(a)
+    assert await claim(b) is Place.LOST
+
+
+async def test_none_is_held_at_the_end(node: Open, empty_redis: RedisServer) -> None:
+    """Their sessions end with the node, and are not to be opened elsewhere."""
+    a, b = await node("a"), await node("b")
     # More than may wait for Redis.
     for start in range(0, 12_000, 1000):
         await within(asyncio.gather(*(claim(a, str(number)) for number in range(start, start + 1000))))
     await within(a.release_all())
     await quiet(a)
-    assert (len(a), empty_redis.command("DBSIZE")) == (0, 0)
+    assert (len(a), empty_redis.command("DBSIZE")) == (0, 12_000)
+    assert await claim(b, "0") == A
+    assert ENDED_TIME - 30 < empty_redis.command("TTL", "test:session:0") <= ENDED_TIME  # type: ignore[operator]
 
 
 async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
@@ -165,7 +194,7 @@ async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
         await claim(a, key)
     await within(asyncio.gather(*(b.bury(key, A) for key in ("1", "2", "3"))))
     assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
-    assert empty_redis.command("TTL", "test:session:/chat:s") > CLAIM_TIME - 5  # type: ignore[operator]
+    assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5  # type: ignore[operator]
     # Who was thought dead does not take it away.
     a.release("/chat:s")
     await quiet(a)
@@ -216,7 +245,8 @@ async def test_what_is_released_while_it_is_refreshed(node: Open, empty_redis: R
         await asyncio.sleep(0)
         a.release(str(len(a) - 1))
     await within(refreshing)
-    await within(a.release_all())
+    while len(a):
+        a.release(str(len(a) - 1))
     await quiet(a)
     assert empty_redis.command("DBSIZE") == 0
 

@@ -333,6 +333,23 @@ async def test_a_session_is_its_origin_s(start: Start) -> None:
     assert await third.poll(session) == 'a["y"]'
 
 
+@pytest.mark.parametrize("transport", ["xhr", "jsonp"])
+async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, transport: str) -> None:
+    owner, other, third = await start()
+    session = owner.own()
+    assert await other.poll(session, transport) == "o"
+    (await owner.journal.connection()).close(3001, "done")
+    kept = owner.router.get_session(session)
+    assert kept is not None
+    kept.check(kept.due)
+    for node in (owner, other, third):
+        assert await node.poll(session, transport) == 'c[3001,"done"]'
+        assert await node.send(session, "x", transport) == 404
+    stranger = await other.ask(asking("xhr", f"/echo/000/{session}"), source="127.0.0.2")
+    assert stranger.body == b'c[1008,"Session was opened from another address"]\n'
+    assert not any(len(node.router.container) for node in (owner, other, third))
+
+
 async def test_a_client_cannot_speak_for_others(start: Start) -> None:
     owner, other, _ = await start()
     field = "X-Sockjs-Relay: 1 2 3 4 worker-0 192.0.2.1 5 https 6"

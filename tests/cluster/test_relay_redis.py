@@ -4,12 +4,16 @@ import asyncio
 import contextlib
 import errno
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from application import LogWatch, Noted, Serve
 from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, within
+
+from sockjs_tornado.cluster.claims import CLAIM_TIME
+from sockjs_tornado.ended import ENDED_TIME
 
 from .redis_server import RedisServer
 from .relays import Member, Node, until
@@ -48,6 +52,21 @@ def key(session: str) -> str:
     return f"test:session:/echo:{session}"
 
 
+def remaining(redis: RedisServer, session: str) -> int:
+    """Return the seconds that a claim stands."""
+    seconds = redis.command("TTL", key(session))
+    assert isinstance(seconds, int)
+    return seconds
+
+
+async def told(node: Node, session: str, transport: str = "xhr") -> str:
+    """Ask for a frame of a session that has ended, and return the only one."""
+    body = (await node.ask(asking(transport, f"/echo/000/{session}"))).body
+    # Streams have a prelude.
+    begins = {"xhr_streaming": b"h\n", "eventsource": b"\r\n", "htmlfile": b"\r\n\r\n"}.get(transport, b"")
+    return unframe(transport, body.partition(begins)[2] if begins else body)
+
+
 async def finish(node: Node, session: str) -> None:
     """Let a session's time run out."""
     found = node.router.get_session(session)
@@ -80,8 +99,12 @@ async def test_a_session_is_used_through_any_node(start: Start, empty_redis: Red
     if transport in POLLING:
         assert await c.poll(session, transport) == 'c[3000,"Go away!"]'
     await finish(a, session)
-    await until(lambda: not empty_redis.command("EXISTS", key(session)))
+    assert await told(b, session, transport) == 'c[3000,"Go away!"]'
+    assert await c.send(session, "x", transport) == 404
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
+    assert len(a.cluster.claims) == 0
+    # Nobody else may open it meanwhile.
+    assert CLAIM_TIME < remaining(empty_redis, session) <= ENDED_TIME
 
 
 async def test_six_first_requests_at_once(start: Start) -> None:
@@ -112,7 +135,10 @@ async def test_first_polls_at_once_some_of_which_are_cut(start: Start, empty_red
                 await client.leave()
         await until(lambda: not any(len(node.router.container) for node in nodes))
         await until(lambda: not any(len(node.cluster.claims) for node in nodes))
-    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
+    # Of those that were opened, the ids stay taken for a while.
+    keys = empty_redis.command("KEYS", "test:session:*")
+    assert isinstance(keys, list)
+    assert all(0 < empty_redis.command("TTL", name) <= ENDED_TIME for name in keys)  # type: ignore[operator]
 
 
 async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, empty_redis: RedisServer) -> None:
@@ -198,22 +224,50 @@ async def test_a_session_that_nobody_has(start: Start, empty_redis: RedisServer)
     assert empty_redis.command("KEYS", "test:session:*") == []
 
 
-async def test_an_ended_session_is_opened_anew_elsewhere(start: Start) -> None:
-    """A holder that is remembered has it no more: another one is looked for."""
+async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, empty_redis: RedisServer) -> None:
     a, b, c = await start()
     session = new_session()
     assert await a.poll(session) == "o"
     for node in (b, c):
         assert await node.send(session, "x") == 204
     await finish(a, session)
-    assert await b.poll(session) == "o"
-    assert [len(node.router.container) for node in (a, b, c)] == [0, 1, 0]
-    # The third one remembers the first.
-    assert await c.send(session, "y") == 204
-    assert await (await b.journal.connection()).message() == "y"
-    await finish(b, session)
-    assert await c.send(session, "z") == 404
+    for node in (a, b, c):
+        assert await node.poll(session) == 'c[3000,"Go away!"]'
+        assert await node.send(session, "y") == 404
+    # A stranger learns nothing, through whatever node.
+    response = await b.ask(asking("xhr", f"/echo/000/{session}"), source="127.0.0.2")
+    assert response.body == b'c[1008,"Session was opened from another address"]\n'
+    assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
     assert not any(node.stats["tombstones"] for node in (a, b, c))
+    # In time, the node and Redis forget it. Those who remember the holder look for another one.
+    a.router.container._ended._now = lambda: time.monotonic() + ENDED_TIME
+    empty_redis.command("DEL", key(session))
+    assert await b.poll(session) == "o"
+    assert await c.send(session, "z") == 204
+    assert await (await b.journal.connection()).message() == "z"
+
+
+async def test_what_its_node_has_forgotten_before_redis_is_lost(start: Start) -> None:
+    """So many sessions have ended there that it remembers no more of them."""
+    a, b = await start(2)
+    session = new_session()
+    assert await a.poll(session) == "o"
+    await finish(a, session)
+    a.router.container._ended.discard(session)
+    assert await b.poll(session) == LOST
+    await until(lambda: b.stats["tombstones"] == 1)
+    assert await a.poll(session) == LOST
+
+
+async def test_an_ended_session_of_a_node_that_has_gone(start: Start) -> None:
+    a, b, c = await start()
+    session = new_session()
+    assert await a.poll(session) == "o"
+    await finish(a, session)
+    await within(a.cluster.close())
+    for node in (b, c):
+        assert await node.poll(session) == LOST
+        assert await node.send(session, "x") == 404
 
 
 async def test_a_node_is_started_anew_at_the_same_address(start: Start, empty_redis: RedisServer) -> None:
@@ -281,9 +335,13 @@ async def test_a_node_that_drains_opens_nothing(start: Start, empty_redis: Redis
     for each in mine:
         assert await a.poll(each) == 'c[1012,"Service restart"]'
     await within(draining)
-    assert empty_redis.command("KEYS", "test:session:*") == [key(session).encode()]
-    # What was its own may be opened anew.
-    assert await c.poll(mine[0]) == "o"
+    assert all(remaining(empty_redis, each) > CLAIM_TIME for each in mine)
+    # What was its own is opened nowhere else, while it is there and afterwards.
+    assert (await c.ask(asking("xhr", f"/echo/000/{mine[0]}"))).status == 503
+    await within(b.cluster.close())
+    for node, each in zip((a, c), mine, strict=True):
+        assert await node.poll(each) == LOST
+        assert await node.send(each, "x") == 404
 
 
 async def test_a_router_that_closes_opens_nothing(start: Start, empty_redis: RedisServer) -> None:
@@ -300,7 +358,7 @@ async def test_a_router_that_closes_opens_nothing(start: Start, empty_redis: Red
     assert (await a.ask(asking("xhr", f"/echo/000/{new_session()}"))).status == 404
     assert await a.poll(session) == 'c[3000,"Go away!"]'
     await within(closing)
-    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
+    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [key(session).encode()])
 
 
 async def test_there_is_no_room(start: Start, empty_redis: RedisServer, logged: LogWatch) -> None:

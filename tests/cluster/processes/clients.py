@@ -28,9 +28,11 @@ class Guest(NamedTuple):
     session: str
 
 
-async def guest(visit: Visit, transport: str, owner: Node, other: Node, prefix: str = "/echo") -> Guest:
-    """Open a session by polling, on the node that is to hold it."""
-    opened = await visit("xhr", owner.port, prefix=prefix).open()
+async def guest(
+    visit: Visit, transport: str, owner: Node, other: Node, prefix: str = "/echo", fields: tuple[str, ...] = ()
+) -> Guest:
+    """Open a session by polling, on the node that is to hold it, with header fields of the client's own."""
+    opened = await visit("xhr", owner.port, prefix=prefix, fields=fields).open()
     return Guest(opened, visit(transport, other.port, prefix=prefix, session=opened.session), opened.session)
 
 

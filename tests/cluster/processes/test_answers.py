@@ -89,8 +89,8 @@ async def test_an_answer_is_the_same_from_another_node(three: list[Node], visit:
     prefix = "/echo" if what.startswith(("jsonp", "htmlfile")) else "/limited"
     owner, other, _ = three
     # Two sessions of one node: what is asked changes them.
-    one = await guest(visit, "xhr", owner, other, prefix)
-    two = await guest(visit, "xhr", owner, other, prefix)
+    one = await guest(visit, "xhr", owner, other, prefix, (GOOD,))
+    two = await guest(visit, "xhr", owner, other, prefix, (GOOD,))
     direct = await last_answer(one.owner, ask(one.owner.base))
     relayed = await last_answer(two.relayed, ask(two.relayed.base))
     assert relayed == direct

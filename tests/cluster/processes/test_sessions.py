@@ -11,6 +11,8 @@ from client import Client, asking, new_session, sending, unframe
 from deployment.conftest import Visit, leave
 from deployment.visitor import Stream, exchange
 
+from sockjs_tornado.ended import ENDED_TIME
+
 from ..nodes import Circle, Front, Node, front, nodes, until
 from ..redis_server import RedisServer
 
@@ -149,12 +151,8 @@ async def test_nothing_is_left_of_clients_that_leave_at_any_moment(
         await leave(clients)
 
     async def is_nothing_left() -> bool:
-        claims = redis.command("KEYS", "brief:session:*")
-        assert isinstance(claims, list)
-        values = [redis.command("GET", claim) for claim in claims]
-        # Whoever found a session gone in the very moment may have noted that it is lost, for half a minute.
-        held = [value for value in values if value not in (None, b"-")]
-        return not held and not any([(await node.report())["sessions"] for node in servers])
+        reports = [await node.report() for node in servers]
+        return not any(report["sessions"] or report["claims"] for report in reports)
 
     async with nodes(brief) as servers:
         with front(servers, tmp_path) as proxy:
@@ -162,6 +160,11 @@ async def test_nothing_is_left_of_clients_that_leave_at_any_moment(
                 await asyncio.gather(*map(come_and_go, range(start, start + 20)))
         assert any([(await node.report())["journal"] for node in servers])
         await until(is_nothing_left)
+    # What stands in Redis is that nobody opens these sessions again for a minute.
+    claims = redis.command("KEYS", "brief:session:*")
+    assert isinstance(claims, list)
+    assert all(redis.command("TTL", claim) <= ENDED_TIME for claim in claims)  # type: ignore[operator]
+    assert -1 not in [redis.command("TTL", claim) for claim in claims]
 
 
 @pytest.fixture
