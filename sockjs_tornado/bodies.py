@@ -17,6 +17,7 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
+from .grace import timeout
 from .handlers import SockJSHandler, header_value, remove_header
 from .transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
 from .wire.connection import Connection
@@ -135,7 +136,7 @@ class StreamedBodyHandler(SockJSHandler):
     async def prepare(self) -> None:
         """Read the body, or refuse the request."""
         try:
-            async with asyncio.timeout(self._connection.params.body_timeout):
+            async with timeout(self._connection.params.body_timeout):
                 await self._read()
         except _Refused as refused:
             self.release_body()

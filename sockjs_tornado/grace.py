@@ -8,7 +8,9 @@ late. Therefore a timer that runs late begins a grace period, in which nobody is
 """
 
 import asyncio
+import contextlib
 import math
+from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from types import TracebackType
 from typing import Final, Self
@@ -77,14 +79,14 @@ class Grace:
             self._limit = math.inf
 
 
-def timeout(seconds: float) -> "_Timeout":
+def timeout(seconds: float | None) -> AbstractAsyncContextManager[object]:
     """Return an async context manager like that of ``asyncio.timeout``, but with a grace period.
 
     Args:
-        seconds: How long the block may take. If the event loop stood still, what the block waits for may have arrived,
-            and it may take longer by the grace period.
+        seconds: How long the block may take, None for any time. If the event loop stood still, what the block waits for
+            may have arrived, and it may take longer by the grace period.
     """
-    return _Timeout(seconds)
+    return contextlib.nullcontext() if seconds is None else _Timeout(seconds)
 
 
 class _Timeout:

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import gzip
 import ssl
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -334,6 +335,19 @@ async def test_a_body_that_does_not_come_in_time_is_given_up(connect: Connect) -
                 assert await client.rest() == b""
             await client.leave()
             assert router.body_budget.used == 0
+
+
+async def test_a_body_that_came_while_the_loop_stood_still_is_in_time() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    async with unpacking(router, body_timeout=0.5) as port:
+        client, other = await Client.connect(port), await Client.connect(port)
+        client.write(begun(LONG, LONG - 1))
+        await used(router, LONG - 1 - SMALL_BODY, other)
+        client.write(b"x")
+        asyncio.get_running_loop().call_soon(time.sleep, 0.6)
+        assert (await client.response()).status == 404
+        await client.leave()
+        await other.leave()
 
 
 async def stop_in_chunk(client: Client) -> None:

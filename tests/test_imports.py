@@ -111,7 +111,7 @@ ALLOWED = {
         effects="asyncio",
     ),
     "bodies": Allowed(
-        "handlers transports.* wire.*",
+        "grace handlers transports.* wire.*",
         outside="tornado.httputil tornado.iostream tornado.routing tornado.web",
         effects="asyncio",
     ),
