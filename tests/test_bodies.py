@@ -338,13 +338,16 @@ async def test_a_body_that_does_not_come_in_time_is_given_up(connect: Connect) -
 
 
 async def test_a_body_that_came_while_the_loop_stood_still_is_in_time() -> None:
+    def stand_still() -> None:
+        client.write(b"x")
+        time.sleep(0.6)
+
     router = SockJSRouter(Echo, "/echo")
     async with unpacking(router, body_timeout=0.5) as port:
         client, other = await Client.connect(port), await Client.connect(port)
         client.write(begun(LONG, LONG - 1))
         await used(router, LONG - 1 - SMALL_BODY, other)
-        client.write(b"x")
-        asyncio.get_running_loop().call_soon(time.sleep, 0.6)
+        asyncio.get_running_loop().call_soon(stand_still)
         assert (await client.response()).status == 404
         await client.leave()
         await other.leave()
