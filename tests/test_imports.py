@@ -176,7 +176,7 @@ ALLOWED = {
     ),
     "cluster.relay": Allowed(
         "cluster.ownership cluster.passages cluster.signing cluster.upstream exceptions protocol transports.endpoint "
-        "transports.exchange",
+        "transports.exchange wire.connection",
         # Of socket, an error.
         effects="asyncio socket",
     ),

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from socket import gaierror
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,7 @@ from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange, PendingResponse
+from ..wire.connection import Keeper
 from .ownership import Holder, Ownership, Place
 from .passages import Passage, Passages
 from .signing import FIELD, STALE, Caller, Signer
@@ -192,7 +194,10 @@ class SessionRelay:
         return True
 
     def _keep_unfinished(self, key: str, response: PendingResponse) -> None:
+        deadline = _Reading(self._container, response, self._router.settings.disconnect_delay)
+
         def forget(done: Any) -> None:
+            self._container.cancel(deadline)
             if self._unfinished.get(key) is response:
                 del self._unfinished[key]
 
@@ -364,6 +369,38 @@ class SessionRelay:
             message = "another node has session %s: closed here"
             self._container.log.write(logger, logging.WARNING, "lost", message, session.label)
             session.close(CloseCode.INTERRUPTED, "Connection interrupted")
+
+
+class _Reading:
+    """The deadline by which a client has to take some of a response that was passed on.
+
+    The session's holder does not see to that: for it, this node has taken the response.
+
+    Args:
+        keeper: What keeps the deadline.
+        response: The response.
+        seconds: In which the client has to take some of it.
+    """
+
+    __slots__ = ("_keeper", "_response", "_seconds", "_unsent", "bucket", "due")
+
+    def __init__(self, keeper: Keeper, response: PendingResponse, seconds: float) -> None:
+        self._keeper = keeper
+        self._response = response
+        self._seconds = seconds
+        self._unsent = response.unsent
+        self.bucket: int | None = None
+        self.due = keeper.now() + seconds
+        keeper.schedule(self)
+
+    def check(self, now: float) -> None:
+        """Close the connection of a client that takes nothing."""
+        before, self._unsent = self._unsent, self._response.unsent
+        if self._unsent < before:
+            self.due = now + self._seconds
+        elif not self._keeper.postpone(self, now):
+            self.due = inf
+            self._response.abort()
 
 
 def _rejection(answer: Response | Stream) -> str | None:

@@ -824,6 +824,28 @@ async def test_who_reads_no_response_gets_no_second_one(start: Start, transport:
 
 
 @pytest.mark.parametrize("transport", POLLING)
+async def test_what_nobody_reads_is_not_kept_for_ever(start: Start, transport: str) -> None:
+    """The holder forgets the session, and knows nothing of what another node has for the client."""
+    owner, other, _ = await start({"disconnect_delay": 0.2})
+    base = f"/echo/000/{owner.own()}"
+    async with other.client() as client:
+        client.write(asking(transport, base))
+        assert await first_frame(client, transport) == "o"
+        connection = await owner.journal.connection()
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.write(asking(transport, base))
+        client.writer.transport.pause_reading()
+        await until(lambda: connection.session.is_attached)
+        connection.send("x" * FLOOD)
+        relay: Any = other.router.relay
+        await until(lambda: relay._unfinished)
+        await until(lambda: not relay._unfinished)
+        client.writer.transport.resume_reading()
+        with contextlib.suppress(ConnectionError):
+            assert len(await client.rest()) < FLOOD
+
+
+@pytest.mark.parametrize("transport", POLLING)
 async def test_who_reads_a_long_response_gets_the_next_one(start: Start, transport: str) -> None:
     owner, other, _ = await start({"disconnect_delay": 60})
     base = f"/echo/000/{owner.own()}"
