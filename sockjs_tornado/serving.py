@@ -8,7 +8,6 @@ What is done here, every application may do by itself: nothing in the package ne
 
 import asyncio
 import contextlib
-import errno
 import logging
 import signal
 import socket
@@ -17,10 +16,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
-from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from .accepting import Admission, LimitedServer, PatientSocket
 from .container import check_seconds
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
@@ -44,45 +43,16 @@ HTTP_LIMITS: Final = MappingProxyType(
 #: Seconds in which, at the very end, clients hear of it and callbacks end.
 LAST: Final = 1
 
-#: Seconds to wait when there are no more file descriptors for further clients.
-PAUSE: Final = 0.5
-
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class _PatientSocket(socket.socket):
-    """A listening socket that waits, when the process or the system has no more file descriptors.
-
-    Clients wait in its backlog meanwhile. Without this, the event loop would try again without end.
-    """
-
-    _short = False
-
-    def accept(self) -> Any:
-        try:
-            accepted = super().accept()
-        except OSError as error:
-            if error.errno not in _EXHAUSTED:
-                raise
-            if not self._short:
-                logger.warning("cannot accept clients for now: %s", error.strerror)
-            self._short = True
-            loop = IOLoop.current()
-            loop.update_handler(self.fileno(), 0)
-            loop.call_later(PAUSE, self._resume)
-            raise BlockingIOError from None
-        self._short = False
-        return accepted
-
-    def _resume(self) -> None:
-        # Unless the server has stopped.
-        if self.fileno() >= 0:
-            IOLoop.current().update_handler(self.fileno(), IOLoop.READ)
-
 
 @contextlib.asynccontextmanager
 async def http_server(
-    application: Application, sockets: Sequence[socket.socket], *, network_timeout: float = 30, **options: Any
+    application: Application,
+    sockets: Sequence[socket.socket],
+    *,
+    network_timeout: float = 30,
+    max_connections_per_ip: int | None = None,
+    reserved_descriptors: int | None = None,
+    **options: Any,
 ) -> AsyncIterator[HTTPServer]:
     """Have an application served while the context is open.
 
@@ -92,18 +62,30 @@ async def http_server(
         network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing, as the routers'
             setting has it for websockets and streams; here it is for every connection, polls included. Default 30; 0
             leaves it to the system.
+        max_connections_per_ip: Connections that one address may have at a time, those of sessions included; one more is
+            closed at once. All of an IPv6 /64 is one address. Default: a quarter of the file descriptors that clients
+            may have, for addresses that the internet routes. Other addresses, such as a proxy's that brings many
+            clients, may have any number, and with ``xheaders``, which is for proxies, all addresses may. A number holds
+            for all addresses but Unix sockets; 0 for no limit.
+        reserved_descriptors: File descriptors that clients may not have, so that the process can open files and
+            connections of its own. Further clients wait until some are free. Default 64, or an eighth of the limit
+            (``RLIMIT_NOFILE``) if that is less.
         options: Of Tornado's ``HTTPServer``, in place of or beside those of :data:`HTTP_LIMITS`.
     """
     with contextlib.ExitStack() as bound:
         for sock in sockets:
             bound.callback(sock.close)
-        server = HTTPServer(application, **{**HTTP_LIMITS, **options})
+        server = LimitedServer(application, **{**HTTP_LIMITS, **options})
+        if max_connections_per_ip is None and options.get("xheaders"):
+            max_connections_per_ip = 0
+        server.admission = Admission(max_connections_per_ip, reserved_descriptors)
         patient = []
         for sock in sockets:
             if network_timeout:
                 # Accepted connections inherit it.
                 give_up_silent(sock, network_timeout)
-            patient.append(_PatientSocket(fileno=sock.detach()))
+            patient.append(PatientSocket(fileno=sock.detach()))
+            patient[-1].admission = server.admission
             bound.callback(patient[-1].close)
             patient[-1].setblocking(False)
         server.add_sockets(patient)

@@ -16,6 +16,7 @@ async def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, help="file descriptors that it may have")
+    parser.add_argument("--reserved", type=int, help="how many of them are not for clients")
     parser.add_argument("--deadline", type=float, default=30)
     parser.add_argument("--disconnect-delay", type=float, default=5)
     options = parser.parse_args()
@@ -26,7 +27,14 @@ async def main() -> None:
     application = Application(router.urls, log_function=lambda handler: None)
     sockets = bind_sockets(0, "127.0.0.1")
     print(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", flush=True)
-    await serve(application, [router], sockets, drain_time=0.1, deadline=options.deadline)
+    await serve(
+        application,
+        [router],
+        sockets,
+        drain_time=0.1,
+        deadline=options.deadline,
+        reserved_descriptors=options.reserved,
+    )
 
 
 if __name__ == "__main__":

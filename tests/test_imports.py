@@ -148,9 +148,13 @@ ALLOWED = {
         outside="redis redis.backoff redis.retry",
     ),
     "migrate": Allowed("connection exceptions protocol", types="session"),
+    # Of os, the numbers of descriptors.
+    "accepting": Allowed(
+        "addresses logs", outside="tornado.httpserver tornado.ioloop tornado.iostream", effects="os socket"
+    ),
     "serving": Allowed(
-        "container protocol router wire.sockets",
-        outside="tornado.httpserver tornado.ioloop tornado.netutil tornado.web",
+        "accepting container protocol router wire.sockets",
+        outside="tornado.httpserver tornado.netutil tornado.web",
         effects="asyncio signal socket",
     ),
     "multiplex": Allowed("connection exceptions protocol session", effects="asyncio"),
@@ -372,6 +376,7 @@ def test_the_pure_modules_touch_nothing() -> None:
 def test_tornado_is_the_business_of_few() -> None:
     users = {module for module in SOURCES if any(name.split(".")[0] == "tornado" for name, _ in imports_of(module))}
     assert users <= {
+        "accepting",
         "bodies",
         "callbacks",
         "cluster.listener",

@@ -216,8 +216,18 @@ async def test_a_server_that_cannot_be_made_leaves_no_socket() -> None:
 # No more file descriptors.
 
 
-async def test_clients_wait_where_there_are_no_file_descriptors(programs: list[ServerProgram]) -> None:
-    program = start(programs, "--files", "32")
+@pytest.mark.parametrize(
+    ("reserved", "complaint"),
+    [
+        (["--reserved", "0"], "cannot accept clients for now: Too many open files\n"),
+        ([], "cannot accept clients for now: all file descriptors but the 4 reserved ones are in use"),
+    ],
+    ids=["none reserved", "some reserved"],
+)
+async def test_clients_wait_where_there_are_no_file_descriptors(
+    programs: list[ServerProgram], reserved: list[str], complaint: str
+) -> None:
+    program = start(programs, "--files", "32", *reserved)
     port = program.ports[0]
     async with connected(port) as first, contextlib.AsyncExitStack() as stack:
         websocket = await open_websocket(first)
@@ -241,4 +251,4 @@ async def test_clients_wait_where_there_are_no_file_descriptors(programs: list[S
                 await visits[visit].leave()
     ended = await asyncio.to_thread(program.stop)
     assert ended.status == 0
-    assert ended.errors.startswith("cannot accept clients for now: Too many open files\n")
+    assert ended.errors.startswith(complaint)

@@ -193,6 +193,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         "_ended",
         "_first",
         "_keeper",
+        "_release_slot",
         "_socket",
         "_unsent",
         "bucket",
@@ -214,13 +215,19 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._direct: socket.socket | None = None
         self._closing = False
         self._ended = False
+        self._release_slot: Callable[[], None] | None = None
         self.bucket: int | None = None
         self.due = inf
         # What to write first, and then what had been read before: each is needed once.
         self._first: tuple[bytes, bytes] | None = (head, b"")
 
-    def expect(self) -> None:
-        """Hear that the connection is on its way."""
+    def expect(self, release_slot: Callable[[], None] | None = None) -> None:
+        """Hear that the connection is on its way.
+
+        Args:
+            release_slot: Called when the connection is closed, so that the HTTP server counts it no more.
+        """
+        self._release_slot = release_slot
         self._keeper.connection_opened()
 
     def miss(self) -> None:
@@ -228,7 +235,12 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         if self._first is None:
             self.connection_lost(None)
         else:
-            self._keeper.connection_closed()
+            self._count_out()
+
+    def _count_out(self) -> None:
+        if self._release_slot is not None:
+            self._release_slot()
+        self._keeper.connection_closed()
 
     def prepare(self, sock: socket.socket, unread: bytes) -> None:
         """Take the transport's socket, and the bytes that had been read before the connection was taken over."""
@@ -267,7 +279,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._ended = self._closing = True
         self._gathered = self._socket = self._direct = None
         self._keeper.cancel(self)
-        self._keeper.connection_closed()
+        self._count_out()
         self.lost()
 
     @property

@@ -11,7 +11,7 @@ import errno
 import functools
 import socket
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from math import inf
@@ -68,8 +68,17 @@ def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence:
     Returns:
         What has to be awaited. The protocol's keeper expects the connection from now on.
     """
-    protocol.expect()
+    protocol.expect(_claim_slot(stream))
     return _take_over(stream, protocol, nodelay, silence)
+
+
+def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
+    """Take over what the stream's connection counts for at its server; return what to call when it is closed.
+
+    None if the server does not count connections (see :mod:`sockjs_tornado.accepting`).
+    """
+    slot = getattr(stream, "connection_slot", None)
+    return None if slot is None else slot.claim()
 
 
 async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, silence: float) -> None:
@@ -158,18 +167,25 @@ def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
     Returns:
         What is left to be written, if it is much.
     """
+    release_slot = _claim_slot(stream) or _do_nothing
     pending = write_rest(stream, data)
     try:
         writing = stream.write(b"" if pending else data)
     except StreamClosedError:
+        release_slot()
         return pending
 
     def written(future: "asyncio.Future[None]") -> None:
         future.exception()
         _close(stream)
+        release_slot()
 
     writing.add_done_callback(written)
     return pending
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _close(stream: IOStream) -> None:
