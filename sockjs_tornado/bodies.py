@@ -183,7 +183,8 @@ class StreamedBodyHandler(SockJSHandler):
             raise _Refused(403, ORIGIN_REFUSED, "allowed_origins")
         length = self._declared_length()
         stream = self._connection.stream
-        if self.header("Expect").lower() == "100-continue":
+        # Of HTTP/1.0 it is to be ignored (RFC 9110, section 10.1.1).
+        if self.persistent and self.header("Expect").lower() == "100-continue":
             stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length is None:
             await self._read_chunks()

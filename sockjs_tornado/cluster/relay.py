@@ -147,6 +147,8 @@ class SessionRelay:
 
     async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
+        # The exchange releases it if the client leaves.
+        body = exchange.body()
         if endpoint.opens and self._has_unfinished(key):
             endpoint.lost(exchange)
             return
@@ -173,7 +175,7 @@ class SessionRelay:
             if place is Place.LOST:
                 endpoint.lost(exchange)
                 return
-            if await self._pass_on(key, place, endpoint, exchange):
+            if await self._pass_on(key, place, endpoint, exchange, body):
                 return
             # It has no such session. Where it was remembered, another node may have it by now, or nobody.
             self._remembered.pop(key, None)
@@ -221,7 +223,14 @@ class SessionRelay:
         await _finish(answering)
 
     async def _pass_on(
-        self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, *, again: bool = False
+        self,
+        key: str,
+        holder: Holder,
+        endpoint: SessionEndpoint,
+        exchange: Exchange,
+        body: bytes | bytearray,
+        *,
+        again: bool = False,
     ) -> bool:
         """Have the holder answer; return False where it has no such session.
 
@@ -230,6 +239,7 @@ class SessionRelay:
             holder: The node that holds it.
             endpoint: What the request is for.
             exchange: The request.
+            body: Its body.
             again: Whether the holder found it stale the first time.
         """
         try:
@@ -248,7 +258,7 @@ class SessionRelay:
             return True
         passage = self._passages.begin(holder, key if endpoint.opens else None)
         try:
-            return await self._ask(upstream, passage, key, holder, endpoint, exchange, again=again)
+            return await self._ask(upstream, passage, key, holder, endpoint, exchange, body, again=again)
         finally:
             passage.answered()
 
@@ -260,10 +270,11 @@ class SessionRelay:
         holder: Holder,
         endpoint: SessionEndpoint,
         exchange: Exchange,
+        body: bytes | bytearray,
         *,
         again: bool,
     ) -> bool:
-        asked = upstream.ask(self._request(holder, endpoint, exchange))
+        asked = upstream.ask(self._request(holder, endpoint, exchange, body))
         if endpoint.opens:
             exchange.watch(_Asking(upstream, asked))
         try:
@@ -279,7 +290,7 @@ class SessionRelay:
             return False
         elif not again and _rejection(answer) == STALE:
             # The holder stood still until the signature had expired, and did nothing. Signed anew, it is in time.
-            return await self._pass_on(key, holder, endpoint, exchange, again=True)
+            return await self._pass_on(key, holder, endpoint, exchange, body, again=True)
         else:
             self._stats["relayed"] += 1
             self._remember(key, holder)
@@ -327,8 +338,8 @@ class SessionRelay:
             fields = [(name, value) for name, value in answer.fields if name.lower() not in _WRITTEN_ANEW]
             exchange.respond(answer.status, fields, answer.body)
 
-    def _request(self, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> bytes:
-        method, uri, body = exchange.method, exchange.uri, exchange.body()
+    def _request(self, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray) -> bytes:
+        method, uri = exchange.method, exchange.uri
         caller = Caller(exchange.remote_ip, exchange.remote_port, exchange.secure)
         if self._asks_cookies or (endpoint.opens and self._ownership.opens_for_others):
             lines = [f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _NOT_PASSED_ON]

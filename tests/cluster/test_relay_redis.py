@@ -12,6 +12,7 @@ import pytest
 from application import LogWatch, Noted, Serve
 from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, within
 
+from sockjs_tornado.bodies import SMALL_BODY
 from sockjs_tornado.cluster.claims import CLAIM_TIME
 from sockjs_tornado.ended import ENDED_TIME
 
@@ -470,15 +471,19 @@ async def test_two_nodes_that_open_one_session_without_redis(
     assert [await connections[1 - loser].message() for _ in range(2)] == ["x", "y"]
 
 
-async def test_what_a_client_sends_before_it_leaves_is_delivered(start: Start) -> None:
+@pytest.mark.parametrize("size", [1, 3 * SMALL_BODY], ids=["a short message", "a long one"])
+async def test_what_a_client_sends_before_it_leaves_is_delivered(start: Start, size: int) -> None:
     a, b = await start(2)
     session = new_session()
     assert await a.poll(session) == "o"
     connection = await a.journal.connection()
     for number in range(10):
         async with b.client() as client:
-            client.write(sending("xhr", f"/echo/000/{session}", f'["{number}"]'))
-    assert sorted([await connection.message() for _ in range(10)]) == [str(number) for number in range(10)]
+            client.write(sending("xhr", f"/echo/000/{session}", f'["{str(number) * size}"]'))
+            # The kernel has it, and the server, in the same process, has not looked at its end yet.
+            client.writer.transport.set_write_buffer_limits(0)
+            await within(client.writer.drain())
+    assert sorted([await connection.message() for _ in range(10)]) == [str(number) * size for number in range(10)]
 
 
 async def test_no_claim_is_left_where_the_application_fails(
