@@ -8,6 +8,7 @@ from sockjs_tornado.payloads import decode_websocket_payload
 from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
+from sockjs_tornado.wire.scanner import CloseFrameScanner
 from sockjs_tornado.wire.websocket import (
     BINARY,
     CLOSE,
@@ -17,7 +18,6 @@ from sockjs_tornado.wire.websocket import (
     PROTOCOL_ERROR,
     TEXT,
     Close,
-    CloseFrameScanner,
     Event,
     FrameParser,
     Ping,

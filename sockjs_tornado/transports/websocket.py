@@ -13,12 +13,12 @@ from ..session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake, offered_subprotocols
+from ..wire.scanner import CloseFrameScanner
 from ..wire.sockets import acknowledged, unacknowledged
 from ..wire.stream import response_head
 from ..wire.websocket import (
     TEXT,
     Close,
-    CloseFrameScanner,
     Event,
     FrameParser,
     Ping,

@@ -13,14 +13,14 @@ parser ignores everything; :meth:`FrameParser.scanner` returns the reader that w
 
 import codecs
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import WebSocketError
 from ..protocol import is_close_code
+from .scanner import CloseFrameScanner
 
 __all__ = [
     "Close",
-    "CloseFrameScanner",
     "Event",
     "FrameParser",
     "Inflater",
@@ -202,7 +202,7 @@ class FrameParser:
             self.is_between = position == end and not self._message
         return events
 
-    def scanner(self) -> "CloseFrameScanner":
+    def scanner(self) -> CloseFrameScanner:
         """Return a reader for what comes from now on, of which nothing but the peer's close frame matters.
 
         After a violation it has begun with the offending frame. The parser itself ignores everything from now on.
@@ -341,70 +341,6 @@ class FrameParser:
             self._message = CONTINUATION
             self._size = 0
             self._collected = self._decoder = None
-
-
-# Bytes of a whole frame by its second byte; 0 if that says that the length follows.
-_SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & MASK else 0) for second in range(256)]
-
-
-def _long_span(data: bytes, position: int, end: int) -> int:
-    """Return the bytes of a frame whose length follows its second byte; 0 if the length is incomplete."""
-    second = data[position + 1]
-    start = position + (4 if second & 0x7F == 126 else 10)
-    if start > end:
-        return 0
-    return start - position + (4 if second & MASK else 0) + int.from_bytes(data[position + 2 : start], "big")
-
-
-class CloseFrameScanner:
-    """Incremental reader that skips all frames up to the peer's close frame.
-
-    It reads what a peer sends after this side's own close frame (RFC 6455, section 7.1.1), after a violation as well:
-    frames may be masked or not, and break any rule that does not concern their length. Nothing is kept but an
-    incomplete length, at most nine bytes.
-
-    Args:
-        left: Bytes before the first frame.
-
-    Attributes:
-        found: Whether all of the close frame has come; everything behind it is ignored.
-        is_between: False, so that nobody reads messages in place of the scanner.
-    """
-
-    __slots__ = ("_header", "_is_close", "_left", "found")
-
-    is_between: Final = False
-
-    def __init__(self, left: int = 0) -> None:
-        self._header = b""
-        self._left = left
-        # Whether the frame that is being skipped is the close frame.
-        self._is_close = False
-        self.found = False
-
-    def feed(self, data: bytes) -> bool:
-        """Skip the next bytes from the peer, and return :attr:`found`."""
-        if self.found:
-            return True
-        if self._header:
-            data = self._header + data
-        end = len(data)
-        is_close = self._is_close
-        # Where the next frame begins; beyond the end while one is incomplete.
-        position = self._left
-        while end - position >= 2 and not is_close:
-            span = _SPANS[data[position + 1]]
-            if not span:
-                span = _long_span(data, position, end)
-                if not span:
-                    break
-            is_close = data[position] & 0x0F == CLOSE
-            position += span
-        self._is_close = is_close
-        self.found = is_close and position <= end
-        self._left = max(position - end, 0)
-        self._header = b"" if self.found else data[position:]
-        return self.found
 
 
 def _parse_close(payload: bytes) -> Close:

@@ -1,0 +1,71 @@
+"""What a peer sends after this side's close frame (RFC 6455), without I/O: nothing but its own close frame matters."""
+
+from typing import Final
+
+__all__ = ["CloseFrameScanner"]
+
+# An opcode of the first byte, and the bit of the second one that a mask goes with: RFC 6455, section 5.2.
+_CLOSE, _MASK = 0x8, 0x80
+
+# Bytes of a whole frame by its second byte; 0 if that says that the length follows.
+_SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & _MASK else 0) for second in range(256)]
+
+
+def _long_span(data: bytes, position: int, end: int) -> int:
+    """Return the bytes of a frame whose length follows its second byte; 0 if the length is incomplete."""
+    second = data[position + 1]
+    start = position + (4 if second & 0x7F == 126 else 10)
+    if start > end:
+        return 0
+    return start - position + (4 if second & _MASK else 0) + int.from_bytes(data[position + 2 : start], "big")
+
+
+class CloseFrameScanner:
+    """Incremental reader that skips all frames up to the peer's close frame.
+
+    It reads what a peer sends after this side's own close frame (RFC 6455, section 7.1.1), after a violation as well:
+    frames may be masked or not, and break any rule that does not concern their length. Nothing is kept but an
+    incomplete length, at most nine bytes.
+
+    Args:
+        left: Bytes before the first frame.
+
+    Attributes:
+        found: Whether all of the close frame has come; everything behind it is ignored.
+        is_between: False, so that nobody reads messages in place of the scanner.
+    """
+
+    __slots__ = ("_header", "_is_close", "_left", "found")
+
+    is_between: Final = False
+
+    def __init__(self, left: int = 0) -> None:
+        self._header = b""
+        self._left = left
+        # Whether the frame that is being skipped is the close frame.
+        self._is_close = False
+        self.found = False
+
+    def feed(self, data: bytes) -> bool:
+        """Skip the next bytes from the peer, and return :attr:`found`."""
+        if self.found:
+            return True
+        if self._header:
+            data = self._header + data
+        end = len(data)
+        is_close = self._is_close
+        # Where the next frame begins; beyond the end while one is incomplete.
+        position = self._left
+        while end - position >= 2 and not is_close:
+            span = _SPANS[data[position + 1]]
+            if not span:
+                span = _long_span(data, position, end)
+                if not span:
+                    break
+            is_close = data[position] & 0x0F == _CLOSE
+            position += span
+        self._is_close = is_close
+        self.found = is_close and position <= end
+        self._left = max(position - end, 0)
+        self._header = b"" if self.found else data[position:]
+        return self.found
