@@ -112,7 +112,8 @@ read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
     Py_XDECREF(rate);
     Py_DECREF(settings);
     if (most < 0 || is_limited || !is_counting(self->stats) || self->session == NULL || self->buffer == NULL
-        || !PyByteArray_CheckExact(self->buffer) || size < 0 || size > PyByteArray_Size(self->buffer)) {
+        /* After a full read others have a turn, which Python sees to. */
+        || !PyByteArray_CheckExact(self->buffer) || size < 0 || size >= PyByteArray_Size(self->buffer)) {
         PyErr_Clear();
         return 0;
     }

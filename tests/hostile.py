@@ -205,7 +205,7 @@ class World:
         self.connection: Any = Websocket()
         connection = self.connection
         self.waiting: list[Any] = [connection] * 20
-        connection._buffer = bytearray(DATA)
+        connection._buffer = bytearray(DATA + b"\x00")
         connection._direct = self.sockets[0]
         connection._framing = Framing()
         connection._is_plain = True

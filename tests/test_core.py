@@ -594,6 +594,8 @@ def kept_by(core_type: type, **fields: Any) -> Any:
     [
         (15, {}),
         (14, {}),
+        # A full read, after which others have a turn.
+        (15, {"_buffer": bytearray(frame(TEXT, b'["12345"]'))}),
         *((size, {}) for size in (-1, -(2**40), 17, 30, 2**40, 2**70, None)),
         *((15, {"_buffer": value}) for value in (bytes(16), None)),
         *((15, {"_stats": value}) for value in (b"x" * 64, SimpleNamespace(bytes_received=0), None)),

@@ -116,6 +116,12 @@ class WebSocketReceiver(Connection):
     buffer_updated = Connection.take_messages  # type: ignore[assignment]
 
     def _take_messages(self, nbytes: int) -> None:
+        self._take_read(nbytes)
+        if nbytes == len(self._buffer):
+            self._let_others_run()
+
+    def _take_read(self, nbytes: int) -> None:
+        """Take what was read into the buffer."""
         messages: list[Message] = []
         start = 0
         parser = self._parser

@@ -74,7 +74,7 @@ except ImportError:  # where it was not built
 
 __all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "Keeper", "Traffic", "WriteQueue"]
 
-#: Bytes that one read takes at most. A loop may read one connection many times a turn: it bounds how long others wait.
+#: Bytes that one read takes at most, and so does a turn of the event loop: after a full read others are first.
 READ_SIZE = 32 * 1024
 
 #: Seconds that reading from one connection, and decoding what was read, may take of a turn of the event loop.
@@ -265,6 +265,22 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         self.received(bytes(memoryview(self._buffer)[:nbytes]))
+        if nbytes == len(self._buffer):
+            self._let_others_run()
+
+    def _let_others_run(self) -> None:
+        """Read no more in this turn of the event loop, after a full read.
+
+        uvloop reads a socket up to 32 times a turn, for as long as each read is a full one.
+        """
+        # If it does not read, somebody else has stopped that, and goes on with it.
+        if not self.transport.is_closing() and self.transport.is_reading():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def eof_received(self) -> None:
         """Hear that the client has left; returning nothing closes the connection."""

@@ -8,12 +8,17 @@ import select
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from application import LogWatch
 
-from sockjs_tornado.wire.connection import LINGER, Connection, write_gathered
+from sockjs_tornado.settings import Settings
+from sockjs_tornado.transports.websocket import WebSocketReceiver
+from sockjs_tornado.wire.connection import LINGER, READ_SIZE, Connection, write_gathered
+from sockjs_tornado.wire.websocket import text_frame
 
 from .conftest import LOOPS
 from .server import (
@@ -690,3 +695,80 @@ async def test_what_is_shut_ends_at_the_deadline(site: Site) -> None:
     assert server.due == math.inf
     await server.until_heard("ended")
     assert await client.receive_all() == b""
+
+
+class Websocket(WebSocketReceiver):
+    """A websocket whose frames go nowhere."""
+
+    def __init__(self, read: Callable[[int], None]) -> None:
+        self.read = read
+        session = SimpleNamespace(conn_info=SimpleNamespace(ip=""))
+        for name in ("attach", "lose", "receive"):
+            setattr(session, name, lambda *args: None)
+        server: Any = SimpleNamespace(container=Ledger(), settings=Settings())
+        super().__init__(server, [], None, text_frame, session)  # type: ignore[arg-type]
+
+    def _take_read(self, nbytes: int) -> None:
+        self.read(nbytes)
+        super()._take_read(nbytes)
+
+
+class Plain(Connection):
+    """A connection that is read, and says nothing."""
+
+    def __init__(self, read: Callable[[int], None]) -> None:
+        super().__init__(Ledger(), b"")
+        self.read = read
+
+    def received(self, data: bytes) -> None:
+        self.read(len(data))
+
+
+@pytest.mark.parametrize("kind", [Plain, Websocket])
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_others_have_a_turn_after_each_full_read(
+    kind: type[Plain] | type[Websocket], new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """By itself, uvloop reads a socket up to 32 times in a turn."""
+    total = 4 * READ_SIZE + 12
+    # Nobody else's turn ends an entry.
+    read: list[list[int]] = [[]]
+
+    async def flood() -> None:
+        loop = asyncio.get_running_loop()
+        connection = kind(lambda nbytes: read[-1].append(nbytes))
+        with tcp_pair() as (ours, theirs):
+            ours.setblocking(False)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * total)
+            # Empty pongs: all that such a client sends is small.
+            sending = loop.run_in_executor(None, theirs.sendall, b"\x8a\x80\x00\x00\x00\x00" * (total // 6))
+            connection.expect()
+            connection.prepare(ours, b"")
+            await loop.connect_accepted_socket(lambda: connection, ours)
+            async with asyncio.timeout(PATIENCE):
+                while sum(map(sum, read)) < total // 6 * 6:
+                    read.append([])
+                    await asyncio.sleep(0)
+            await sending
+            connection.abort()
+            await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(flood())
+    assert max(map(len, read)) == 1
+    assert max(map(sum, read)) <= READ_SIZE
+
+
+async def test_a_connection_that_is_full_stays_paused_if_it_is_paused() -> None:
+    class Pausing(Recorder):
+        def received(self, data: bytes) -> None:
+            super().received(data)
+            self.transport.pause_reading()
+
+    async with connected(server=Pausing(Ledger(size=4))) as (client, server):
+        client.sock.sendall(b"12345678")
+        await server.until(lambda: server.data == b"1234")
+        await some_turns()
+        assert server.data == b"1234"
+        server.transport.resume_reading()
+        await server.until(lambda: server.data == b"12345678")
