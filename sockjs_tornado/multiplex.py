@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from .connection import SockJSConnection
 from .protocol import CloseCode, Outgoing, PreparedMessage
-from .session import Session
+from .session import Session, SessionState
 
 __all__ = ["MultiplexConnection"]
 
@@ -36,6 +36,28 @@ def _escape(name: str) -> str:
     return "".join(
         chr(code) if chr(code) in _PLAIN else f"%{code:02X}" if code < 256 else f"%u{code:04X}" for code in codes
     )
+
+
+class ChannelSession(Session):
+    """The session of a channel, which reports when its last callback has ended."""
+
+    __slots__ = ("on_over",)
+
+    def __init__(self, *args: Any) -> None:
+        #: Called once :attr:`is_over` is true.
+        self.on_over: Callable[[], None] | None = None
+        super().__init__(*args)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session is closed and none of its callbacks runs or will run."""
+        return self.state is SessionState.CLOSED and self._callbacks.is_over
+
+    def let_go(self) -> None:
+        """Break the reference cycle, and report the end."""
+        super().let_go()
+        if self.on_over is not None and self.is_over:
+            self.on_over()
 
 
 class ChannelReceiver:
@@ -123,12 +145,16 @@ class MultiplexConnection(SockJSConnection):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._endpoints: dict[str, ChannelReceiver] = {}
+        # The last session of each channel: its callbacks may run on after the channel was closed.
+        self._last: dict[str, ChannelSession] = {}
 
     def on_message(self, message: Any) -> Awaitable[object] | None:
         """Hand a message to its channel; what makes no sense is passed over.
 
         Returns:
-            Where the channel's application falls behind, what waits until it has caught up.
+            If the channel's application falls behind, what waits until it has caught up; if a channel is opened again
+            while callbacks of its last session still run, what waits for their end. Otherwise a client that opens and
+            closes channels could have any number of callbacks running.
         """
         if not isinstance(message, str):
             return None
@@ -137,6 +163,9 @@ class MultiplexConnection(SockJSConnection):
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             if kind == "sub" and name in self.channels:
+                last = self._last.get(name)
+                if last is not None and not last.is_over:
+                    return self._subscribe_again(name, last)
                 self._subscribe(name)
         elif kind == "msg":
             endpoint.session.receive([payload])
@@ -153,9 +182,20 @@ class MultiplexConnection(SockJSConnection):
 
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info
-        channel = Session(self.channels[name], self.session.server, None, info)
+        self._last[name] = channel = ChannelSession(self.channels[name], self.session.server, None, info)
         self._endpoints[name] = endpoint = ChannelReceiver(self, name, channel)
         channel.attach(endpoint, info.ip)
+
+    async def _subscribe_again(self, name: str, last: ChannelSession) -> None:
+        while not last.is_over and not self.is_closed:
+            woken = asyncio.Event()
+            last.on_over = woken.set
+            # Called when the client leaves, and each time that it has taken what it was sent.
+            self.session.on_drained(woken.set)
+            await woken.wait()
+            self.session.forget_waiter(woken.set)
+        if not self.is_closed:
+            self._subscribe(name)
 
     def let_go(self, name: str, code: int, reason: str) -> None:
         """Forget a channel that one side has closed."""

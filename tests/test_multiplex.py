@@ -407,6 +407,56 @@ async def test_a_channel_that_fell_behind_and_closes_holds_up_nobody(enter: Ente
     gate.set()
 
 
+@each_transport
+async def test_a_channel_is_opened_again_once_its_callbacks_have_ended(
+    serve: Serve, join: Join, connect: Connect, transport: str
+) -> None:
+    gate = asyncio.Event()
+    made: list[SockJSConnection] = []
+
+    class Slow(SockJSConnection):
+        async def on_open(self, info: ConnectionInfo) -> None:
+            made.append(self)
+            await gate.wait()
+
+        def on_message(self, message: str) -> None:
+            self.send(message)
+
+    server = await serve(SockJSRouter(MultiplexConnection.get(news=Slow), "/chat"))
+    peer = join(server, transport, prefix="/chat")
+    assert await peer.frame() == "o"
+    before = len(asyncio.all_tasks())
+    await peer.send(*["sub,news", "uns,news"] * 100, "sub,news", "msg,news,hello")
+    await settle(connect, server)
+    assert len(made) == 1
+    assert len(asyncio.all_tasks()) - before < 10
+    gate.set()
+    assert await peer.message() == "msg,news,hello"
+    assert len(made) == 101
+
+
+@each_transport
+async def test_a_client_that_leaves_waits_for_no_channel(
+    serve: Serve, join: Join, connect: Connect, transport: str
+) -> None:
+    gate = asyncio.Event()
+    chat = Journal()
+
+    class Slow(SockJSConnection):
+        async def on_open(self, info: ConnectionInfo) -> None:
+            await gate.wait()
+
+    server = await serve(SockJSRouter(MultiplexConnection.get(news=Slow, chat=chat), "/chat"))
+    peer = join(server, transport, prefix="/chat")
+    assert await peer.frame() == "o"
+    await peer.send("sub,chat", "sub,news", "uns,news", "sub,news")
+    connection = await chat.connection()
+    await settle(connect, server)
+    connection.session.server.connections[0].close()
+    await connection.closed()
+    gate.set()
+
+
 # Names.
 
 
