@@ -78,6 +78,7 @@ class SessionContainer:
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone
+        self.stood_still = self._deadlines.stood_still
         self._by_id: dict[str, Session] = {}
         self._ended = EndedSessions(self.now)
         self.ended = self._ended.get

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from .grace import Grace
+from .grace import LATE, Grace
 from .logs import ThrottledLog
 
 __all__ = ["SLICE", "Deadline", "Deadlines", "Lag"]
@@ -112,6 +112,16 @@ class Deadlines:
             return False
         owner.due = self._grace.end
         return True
+
+    def stood_still(self, now: float) -> float:
+        """Return for how many seconds the loop stood still just now, 0 if it did not.
+
+        What was sent in that time is read at once. On asyncio it is read before the timer runs.
+        """
+        if now < self._grace.end:
+            return self._grace.stall
+        lag = now - self._timer_due if self._timer is not None else 0.0
+        return lag + self._interval if lag > LATE else 0.0
 
     def close(self) -> None:
         """Stop the timer and forget everything."""

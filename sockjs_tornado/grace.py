@@ -15,7 +15,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["MAX_GRACE", "Grace", "timeout"]
+__all__ = ["LATE", "MAX_GRACE", "Grace", "timeout"]
 
 #: Seconds by which a timer may be late without a grace period: a busy machine, not a loop that stood still.
 LATE: Final = 0.1
@@ -43,13 +43,15 @@ class Grace:
 
     Attributes:
         end: Until when nobody is called late, in the timer's seconds.
+        stall: For how long the loop stood still before that, at most.
     """
 
-    __slots__ = ("_interval", "_is_over", "_limit", "end")
+    __slots__ = ("_interval", "_is_over", "_limit", "end", "stall")
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self.end = -math.inf
+        self.stall = 0.0
         # When the grace period has to end, infinity if there is none.
         self._limit = math.inf
         # Whether it ended, and what is due is being done.
@@ -67,6 +69,8 @@ class Grace:
         if lag > LATE and now < self._limit:
             if self._limit == math.inf:
                 self._limit = now + MAX_GRACE
+                self.stall = 0.0
+            self.stall = max(self.stall, lag + self._interval)
             self.end = min(max(self.end, now + lag + self._interval), self._limit)
         elif now >= self.end and self._limit < math.inf:
             self._is_over = True

@@ -20,9 +20,17 @@ class RateLimit:
         self._tokens = burst
         self._at = now
 
-    def take(self, count: int, now: float) -> bool:
-        """Take ``count`` tokens; where there are not so many, take none and return False."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+    def take(self, count: int, now: float, stall: float = 0.0) -> bool:
+        """Take ``count`` tokens; where there are not so many, take none and return False.
+
+        Args:
+            count: How many.
+            now: The time.
+            stall: For how long nothing was read, though it had arrived. What was sent in that time comes at once, and
+                the bucket holds the tokens of that time as well.
+        """
+        most = self._burst + stall * self._rate
+        self._tokens = min(most, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if count > self._tokens:
             return False

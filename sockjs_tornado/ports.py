@@ -130,6 +130,9 @@ class Host(Protocol):
     def cancel(self, owner: Any) -> None:
         """Forget a deadline."""
 
+    def stood_still(self, now: float) -> float:
+        """Return for how many seconds the event loop stood still just now, 0 if it did not."""
+
     def postpone(self, owner: Any, now: float) -> bool:
         """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
 

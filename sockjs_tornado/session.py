@@ -268,10 +268,13 @@ class Session(Outbox, LegacySession):
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
     def admits(self, count: int) -> bool:
-        """Tell whether the client may send so many messages now (``max_inbound_rate``), and count them."""
+        """Return whether the client may send so many messages now (``max_inbound_rate``), and count them."""
         limit = self._rate_limit
+        if limit is None or self.state is not OPENED:
+            return True
+        now = self._host.now()
         # To send none is not for nothing.
-        if limit is None or self.state is not OPENED or limit.take(max(count, 1), self._host.now()):
+        if limit.take(max(count, 1), now, self._host.stood_still(now)):
             return True
         self._stats.rejected["max_inbound_rate"] += 1
         return False

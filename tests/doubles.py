@@ -73,6 +73,9 @@ class FakeHost:
     def postpone(self, owner: Any, now: float) -> bool:
         return False
 
+    def stood_still(self, now: float) -> float:
+        return 0.0
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._soon.append(callback)
 

@@ -141,6 +141,11 @@ async def test_constant_overload_postpones_no_timeout_for_ever(monkeypatch: pyte
         assert clock.struck <= 1010 + MAX_GRACE + 8
 
 
+async def test_there_may_be_no_timeout() -> None:
+    async with timeout(None):
+        await asyncio.sleep(0)
+
+
 async def test_what_the_block_raises_is_raised() -> None:
     with pytest.raises(LookupError):
         async with timeout(10):

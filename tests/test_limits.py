@@ -25,6 +25,16 @@ def test_a_long_silence_saves_up_no_more_than_a_burst() -> None:
     assert limit.take(3, 1000.0)
 
 
+def test_what_was_sent_while_nothing_was_read_may_come_at_once() -> None:
+    for stall, fits in ((2.9, False), (3.0, True)):
+        limit = RateLimit(10, 3, 0.0)
+        assert limit.take(3, 0.0)
+        assert limit.take(33, 5.0, stall) is fits
+    assert not limit.take(1, 5.0, stall=3.0)
+    # It saves up nothing beyond that time.
+    assert not limit.take(4, 1000.0)
+
+
 @given(
     st.integers(1, 100),
     st.integers(1, 100),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import math
 import socket
 import ssl
 import time
@@ -779,7 +780,7 @@ async def test_a_closing_worker_ends_what_it_has_passed_on(start: Start) -> None
 
 async def test_all_is_let_go(start: Start) -> None:
     """After much of everything, no task, connection or exchange is left."""
-    owner, other, _ = await start({"disconnect_delay": 0.1})
+    owner, other, _ = await start({"disconnect_delay": 600})
     before = len(asyncio.all_tasks())
     for _ in range(20):
         session = owner.own()
@@ -787,7 +788,10 @@ async def test_all_is_let_go(start: Start) -> None:
         async with other.client() as client:
             client.write(asking("xhr", f"/echo/000/{session}"))
             await until(lambda session=session: owner.router.container.get(session)._receiver)  # type: ignore[union-attr]
-    await until(lambda: not len(owner.router.container))
+            connection = await owner.journal.connection()
+        assert await connection.closed() == (1002, "Connection interrupted")
+        connection.session.check(math.inf)
+    assert len(owner.router.container) == 0
     await until(lambda: len(other.upstreams) <= 1)
     await until(lambda: len(asyncio.all_tasks()) <= before + 2)
 

@@ -30,7 +30,12 @@ from .proxies import server
 BASE = "/sockjs/echo"
 
 #: The delays of the server, far shorter than its event loop stands still.
-SETTINGS = {"disconnect_delay": 0.5, "websocket_ping_interval": 0.25, "callback_timeout": 0.5}
+SETTINGS = {
+    "disconnect_delay": 0.5,
+    "websocket_ping_interval": 0.25,
+    "callback_timeout": 0.5,
+    "max_inbound_rate": [10, 15],
+}
 STALL = "stand still: 2"
 
 
@@ -84,10 +89,10 @@ class Listener:
             else:
                 self.frames.put_nowait(payload.decode())
 
-    def send(self, message: str) -> None:
-        """Send a message."""
+    def send(self, *messages: str) -> None:
+        """Send messages, each in a frame of its own."""
         assert self.websocket is not None
-        self.websocket.write(frame(TEXT, json.dumps(message)))
+        self.websocket.write(b"".join(frame(TEXT, json.dumps(message)) for message in messages))
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -132,6 +137,21 @@ async def test_a_loop_that_stood_still_ends_no_session(clients: list[Any]) -> No
     speaker.send("counts?")
     (counts,) = messages_of(await within(speaker.frames.get()))
     assert json.loads(counts) == [len(clients), 0]
+
+
+async def test_what_came_while_the_loop_stood_still_did_not_come_too_fast(clients: list[Any]) -> None:
+    speaker, *others = clients[-5:]
+    speaker.send(STALL)
+    # Polls are answered when it begins.
+    assert messages_of(await within(clients[0].frames.get())) == [STALL]
+    for other in others:
+        # Ten a second, for two seconds, and the burst.
+        other.send(*map(str, range(30)))
+    for other in others:
+        heard: list[Any] = []
+        while len(heard) < 31:
+            heard += messages_of(await within(other.frames.get()))
+        assert heard == [STALL, *map(str, range(30))]
 
 
 async def test_a_client_that_left_expires_after_the_grace_period(
