@@ -203,6 +203,20 @@ def _send_close_notify(stream: IOStream) -> None:
             stream.socket.unwrap()
 
 
+async def _read_to_end(sock: socket.socket) -> None:
+    """End the writing side of a socket, and discard what comes until the peer ends its own."""
+    loop = asyncio.get_running_loop()
+    memory = bytearray(READ_SIZE)
+    with contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.shutdown(socket.SHUT_WR)
+        while True:
+            if not await loop.sock_recv_into(sock, memory):
+                break
+            # While there are bytes, that waits for nothing, and nobody else would have a turn.
+            await asyncio.sleep(0)
+
+
 class _StreamTransport(asyncio.Transport):
     """An ``IOStream`` with the interface of an asyncio transport, for connections over TLS."""
 
@@ -219,6 +233,7 @@ class _StreamTransport(asyncio.Transport):
         # Whether the writing side ends once all is written; and over TLS what is left after that, the bare socket.
         self._eof = False
         self._bare: socket.socket | None = None
+        self._discarding: asyncio.Future[None] | None = None
 
     def start(self) -> None:
         """Tell the protocol and begin to read."""
@@ -258,16 +273,10 @@ class _StreamTransport(asyncio.Transport):
 
     async def _discard(self, bare: socket.socket) -> None:
         """Read what comes after the close_notify, still encrypted, until the client closes; see :meth:`_shut`."""
-        loop = asyncio.get_running_loop()
-        memory = bytearray(READ_SIZE)
-        with bare, contextlib.suppress(OSError):
-            bare.setblocking(False)
-            bare.shutdown(socket.SHUT_WR)
-            while True:
-                if not await loop.sock_recv_into(bare, memory):
-                    break
-                # While there are bytes, that waits for nothing, and nobody else would have a turn.
-                await asyncio.sleep(0)
+        with bare:
+            if not self._closing:
+                self._discarding = asyncio.ensure_future(_read_to_end(bare))
+                await asyncio.wait([self._discarding])
 
     def write(self, data: Any) -> None:
         # In pieces, so that it can be seen how much of it has left.
@@ -311,10 +320,9 @@ class _StreamTransport(asyncio.Transport):
         self._stop_discarding()
 
     def _stop_discarding(self) -> None:
-        if self._bare is not None:
-            # The pending read returns nothing then.
-            with contextlib.suppress(OSError):
-                self._bare.shutdown(socket.SHUT_RDWR)
+        # To shut the reading side instead would leave a client that sends more waiting: Linux reopens no window then.
+        if self._discarding is not None:
+            self._discarding.cancel()
 
     def is_closing(self) -> bool:
         return self._closing or self._stream.closed()
