@@ -125,14 +125,15 @@ class WebSocketReceiver(Connection):
         messages: list[Message] = []
         start = 0
         parser = self._parser
-        if parser is None or parser.is_between:
+        settings = self._settings
+        # A limit on the rate counts frames that carry no message, too, which only the parser does.
+        if (parser is None or parser.is_between) and settings.max_inbound_rate is None:
             # Nearly every message of nearly every application.
-            settings = self._settings
             start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
             if len(messages) > settings.max_messages_per_request:
                 start = 0
                 messages = []
-            elif start == nbytes and settings.max_inbound_rate is None:
+            elif start == nbytes:
                 if not self._inflating:
                     # Until something out of the ordinary comes again.
                     self._parser = None
@@ -165,8 +166,10 @@ class WebSocketReceiver(Connection):
         if parser is None:
             parser = self._parser = FrameParser(self._settings.max_message_size)
         pongs = b""
+        frames = -parser.small_frames
         try:
             events = parser.feed(data)
+            frames += parser.small_frames
             for event in events:
                 if isinstance(event, str):
                     messages += self._decode(event, self._settings.max_messages_per_request)
@@ -177,12 +180,12 @@ class WebSocketReceiver(Connection):
                     pongs += pong_frame(event.payload)
                 elif not isinstance(event, Pong):
                     if messages:
-                        self._deliver(messages, events)
+                        self._deliver(messages, events, frames)
                         messages = []
                     self._end_by_client(event)
         except PayloadError as error:
             if messages:
-                self._deliver(messages, events)
+                self._deliver(messages, events, frames)
             # If a callback has closed the session just now, the client is owed a closing handshake.
             if not self._closing:
                 # The protocol wants no goodbye here.
@@ -190,21 +193,28 @@ class WebSocketReceiver(Connection):
                 self.finish()
             return
         if messages:
-            self._deliver(messages, events)
+            self._deliver(messages, events, frames)
+        elif frames and not self._closing:
+            self._admits(frames)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(pongs)
 
-    def _deliver(self, messages: list[Message], events: Sequence[Event]) -> None:
+    def _deliver(self, messages: list[Message], events: Sequence[Event], frames: int) -> None:
         most = self._settings.max_messages_per_request
         # Those of one read may come in many websocket messages.
         if len(messages) > most and self._has_more(most, events):
             self._session.server.stats.rejected["max_messages_per_request"] += 1
             self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
-        elif self._settings.max_inbound_rate is not None and not self._session.admits(len(messages)):
-            # What came before is still heard.
-            self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
-        else:
+        elif self._admits(max(len(messages), frames)):
             self._session.receive(messages)
+
+    def _admits(self, count: int) -> bool:
+        """Charge the client for so many messages or small frames; if it sends too fast, close the session."""
+        if self._settings.max_inbound_rate is None or self._session.admits(count):
+            return True
+        # What came before is still heard.
+        self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
+        return False
 
     def _has_more(self, most: int, events: Sequence[Event]) -> bool:
         with contextlib.suppress(PayloadError):

@@ -731,10 +731,46 @@ async def test_messages_of_one_read_count_for_the_rate(serve: Serve, connect: Co
     assert heard(connection) == ["1", "2", "3", "4"]
     read(connection, frame(TEXT, last))
     assert heard(connection) == []
-    if last != "[]":
-        assert connection.closes == [(3013, "Too many messages")]
-        assert await websocket.text() == 'c[3013,"Too many messages"]'
-        assert router.stats.rejected == {"max_inbound_rate": 1}
+    assert connection.closes == [(3013, "Too many messages")]
+    assert await websocket.text() == 'c[3013,"Too many messages"]'
+    assert router.stats.rejected == {"max_inbound_rate": 1}
+
+
+@pytest.mark.parametrize("path", [SOCKJS, RAW])
+@pytest.mark.parametrize(
+    "idle",
+    [
+        [frame(TEXT, "")] * 5,
+        [frame(PING, "x")] * 5,
+        [frame(PONG, "")] * 5,
+        [frame(TEXT, "", fin=False), *[frame(0, "", fin=False)] * 4],
+        [frame(TEXT, "[", fin=False), *[frame(0, " ", fin=False)] * 4],
+    ],
+    ids=["empty", "ping", "pong", "empty fragments", "short fragments"],
+)
+async def test_frames_without_a_message_count_for_the_rate(
+    serve: Serve, connect: Connect, path: str, idle: list[bytes]
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 4)})
+    await opened(await connect(await serve(router)), path)
+    connection = await journal.connection()
+    for some in idle[:4]:
+        read(connection, some)
+    assert connection.closes == []
+    read(connection, idle[4])
+    assert connection.closes == [(3013, "Too many messages")]
+    assert router.stats.rejected == {"max_inbound_rate": 1}
+
+
+async def test_long_fragments_count_as_one_message(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 1)})
+    websocket = await opened(await connect(await serve(router)), RAW)
+    connection = await journal.connection()
+    part = "x" * 1024
+    websocket.write(frame(TEXT, part, fin=False) + frame(0, part, fin=False) + frame(0, part))
+    assert await connection.message() == 3 * part
 
 
 @pytest.mark.parametrize("limit", [2**63 - 1, 2**63, 2**70])
