@@ -19,14 +19,12 @@ from tornado.web import RequestHandler, stream_request_body
 
 from .grace import timeout
 from .handlers import SockJSHandler, header_value, remove_header
+from .limits import FREE_BYTES, BudgetShare
 from .transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
 from .wire.connection import Connection
 from .wire.stream import response_head, write_and_close
 
-__all__ = ["SMALL_BODY", "StreamedBodyHandler", "url_specs"]
-
-#: Bytes of a body that Tornado gathers, and that count for nothing: a connection's head may be as long.
-SMALL_BODY: Final = 64 * 1024
+__all__ = ["StreamedBodyHandler", "url_specs"]
 
 #: Bytes that are read at a time.
 PIECE: Final = 64 * 1024
@@ -77,7 +75,7 @@ class _BoundedPath(PathMatches):
                 # Tornado takes the same length more than once, too.
                 if not length.isdecimal() or len(length) > 18 or _is_unpacked(request):
                     return None
-                if int(length) > min(SMALL_BODY, self._endpoint.max_body(request.method or "")):
+                if int(length) > min(FREE_BYTES, self._endpoint.max_body(request.method or "")):
                     return None
         return found
 
@@ -125,7 +123,7 @@ class StreamedBodyHandler(SockJSHandler):
         """Take what the URL spec holds for every request."""
         super().initialize(endpoint)
         self._body = bytearray()
-        self._reserved = 0
+        self._share = BudgetShare(endpoint.server.body_budget)
         self._work = 0
         self._max_size = endpoint.max_body(self.method)
         self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
@@ -222,7 +220,7 @@ class StreamedBodyHandler(SockJSHandler):
             is_setting = self._max_size == self._endpoint.server.settings.max_message_size
             why = "max_message_size" if is_setting else "unexpected_body"
             raise _Refused(413, b"Payload too large.", why)
-        if size > SMALL_BODY and not self._endpoint.server.body_budget.has_room(size - SMALL_BODY - self._reserved):
+        if not self._share.fits(size):
             raise _Refused(503, TRY_AGAIN, "max_buffered_body_bytes")
 
     async def _read_chunks(self) -> None:
@@ -274,9 +272,7 @@ class StreamedBodyHandler(SockJSHandler):
     async def _keep(self, data: bytes) -> None:
         self._check_size(len(self._body) + len(data))
         self._body += data
-        reserved = max(len(self._body) - SMALL_BODY, 0)
-        self._endpoint.server.body_budget.take(reserved - self._reserved)
-        self._reserved = reserved
+        self._share.resize(len(self._body))
         await self._note_work(len(data))
 
     async def _note_work(self, size: int) -> None:
@@ -293,8 +289,7 @@ class StreamedBodyHandler(SockJSHandler):
     def release_body(self) -> None:
         """Keep the body no longer."""
         self._body = bytearray()
-        self._endpoint.server.body_budget.give_back(self._reserved)
-        self._reserved = 0
+        self._share.resize(0)
 
     def _release(self) -> None:
         self.release_body()

@@ -1,6 +1,11 @@
 """How fast a client may send, and how much many may hold together."""
 
-__all__ = ["ByteBudget", "RateLimit"]
+from typing import Final
+
+__all__ = ["FREE_BYTES", "BudgetShare", "ByteBudget", "RateLimit"]
+
+#: Bytes that each may hold without asking: about as much as every connection takes while a request's head is read.
+FREE_BYTES: Final = 64 * 1024
 
 
 class RateLimit:
@@ -58,10 +63,23 @@ class ByteBudget:
         """Return whether ``size`` bytes more are within the limit."""
         return not self._limit or self.used + size <= self._limit
 
-    def take(self, size: int) -> None:
-        """Count ``size`` bytes more; ask :meth:`has_room` first."""
-        self.used += size
 
-    def give_back(self, size: int) -> None:
-        """Count ``size`` bytes less."""
-        self.used -= size
+class BudgetShare:
+    """What one of them holds. :data:`FREE_BYTES` of it count for nothing."""
+
+    __slots__ = ("_budget", "_counted")
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._counted = 0
+
+    def fits(self, size: int) -> bool:
+        """Return whether it may become ``size`` bytes in all."""
+        more = max(size - FREE_BYTES, 0) - self._counted
+        return more <= 0 or self._budget.has_room(more)
+
+    def resize(self, size: int) -> None:
+        """Count ``size`` bytes in all; ask :meth:`fits` before it becomes larger."""
+        counted = max(size - FREE_BYTES, 0)
+        self._budget.used += counted - self._counted
+        self._counted = counted

@@ -59,7 +59,7 @@ class SockJSRouter:
         application: The application that serves the router, once it has served a request.
         origins: The origin policy.
         container: The sessions.
-        body_budget: What request bodies on their way may take together.
+        body_budget: What request bodies and unfinished websocket messages may take together.
         cluster: As given.
         closed: Whether :meth:`close` has finished.
         websockets_enabled: Whether the websocket transport is offered.

@@ -289,9 +289,10 @@ class Settings(_Checked):
             Beyond it a POST gets 429, and a websocket is closed with code 3013.
         max_messages_per_request: Messages in one POST, or in one websocket message. More is refused with status 413
             or close code 1009. Default 10000.
-        max_buffered_body_bytes: Bytes that the bodies of all requests may take together while they are on their way. A
-            request that would take more gets status 503 with Retry-After, before its body is read; 64 KiB of each are
-            not counted, and there is room for one body at least. Default 268435456 (256 MiB); 0 for any number.
+        max_buffered_body_bytes: Bytes that all request bodies, and websocket messages that are not complete, may take
+            together while they are on their way. A request that would take more gets status 503 with Retry-After,
+            before its body is read, and a websocket close code 1013; 64 KiB of each are not counted, and there is room
+            for one at least. Default 268435456 (256 MiB); 0 for any number.
         max_sessions: Sessions that the router may have. Default 100000; 0 for any number. A client that comes when
             this or one of the next two is reached gets status 503 with Retry-After.
         max_sessions_per_ip: Sessions that one address may have. Default 0, for any number: a company's, or a proxy's,

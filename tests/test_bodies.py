@@ -30,15 +30,15 @@ from client import (
 from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter, bodies
-from sockjs_tornado.bodies import FREE_CHUNKS, LEAST_CHUNK, PIECE, SMALL_BODY, TURN, StreamedBodyHandler
+from sockjs_tornado.bodies import FREE_CHUNKS, LEAST_CHUNK, PIECE, TURN, StreamedBodyHandler
 from sockjs_tornado.handlers import SockJSHandler
-from sockjs_tornado.limits import ByteBudget
+from sockjs_tornado.limits import FREE_BYTES, BudgetShare, ByteBudget
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
 
 SEND = "/echo/000/abc/xhr_send"
 #: More than is not counted.
-LONG = 3 * SMALL_BODY
+LONG = 3 * FREE_BYTES
 
 
 def chunk(data: bytes) -> bytes:
@@ -82,7 +82,7 @@ async def unpacking(router: SockJSRouter, **options: Any) -> AsyncIterator[int]:
 # What a long body is: a body.
 
 
-@pytest.mark.parametrize("size", [SMALL_BODY - 4, SMALL_BODY - 3, LONG, 10 * 1024 * 1024 - 4])
+@pytest.mark.parametrize("size", [FREE_BYTES - 4, FREE_BYTES - 3, LONG, 10 * 1024 * 1024 - 4])
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
 async def test_a_long_body_arrives_and_the_connection_goes_on(
     serve: Serve, connect: Connect, size: int, in_chunks: bool
@@ -250,7 +250,7 @@ async def test_bodies_on_their_way_share_a_budget(serve: Serve, connect: Connect
     await small.ask("POST", "/echo/000/abc/xhr", body=b"")
     slow = [await connect(server) for _ in range(2)]
     for client in slow:
-        client.write(chunked(b"x" * SMALL_BODY, b"x" * LONG, end=False))
+        client.write(chunked(b"x" * FREE_BYTES, b"x" * LONG, end=False))
     await used(router, limit, small)
 
     def check(response: Any) -> None:
@@ -261,19 +261,19 @@ async def test_bodies_on_their_way_share_a_budget(serve: Serve, connect: Connect
 
     # Not a byte of it has come.
     refused = await connect(server)
-    refused.write(request("POST", SEND, f"Content-Length: {SMALL_BODY + 1}"))
+    refused.write(request("POST", SEND, f"Content-Length: {FREE_BYTES + 1}"))
     check(await refused.response())
     assert await refused.rest() == b""
     # Of one whose length is not known, what is too much is found out when it comes.
     refused = await connect(server)
-    refused.write(chunked(b"x" * SMALL_BODY, b"x", end=False))
+    refused.write(chunked(b"x" * FREE_BYTES, b"x", end=False))
     check(await refused.response())
     assert router.stats.rejected == {"max_buffered_body_bytes": 2}
     assert router.body_budget.used == limit
     message = "max_buffered_body_bytes is reached: long bodies get 503"
     assert logged.take("max_buffered_body_bytes").getMessage() == message
     # Nobody needs it for a little.
-    body = b'["' + b"x" * (SMALL_BODY - 4) + b'"]'
+    body = b'["' + b"x" * (FREE_BYTES - 4) + b'"]'
     assert (await small.ask("POST", SEND, body=body)).status == 204
     small.write(chunked(body))
     assert (await small.response()).status == 204
@@ -294,14 +294,80 @@ def test_there_is_room_for_one_body_at_least(limit: int, size: int) -> None:
     assert router.body_budget.has_room(size + 1) == (limit == 0)
 
 
-def test_a_budget_counts_what_is_taken_and_given_back() -> None:
+@pytest.mark.parametrize("raw", [False, True], ids=["websocket", "raw websocket"])
+@pytest.mark.parametrize("in_frames", [False, True], ids=["a frame", "frames"])
+async def test_unfinished_websocket_messages_share_the_budget(
+    serve: Serve, connect: Connect, logged: LogWatch, raw: bool, in_frames: bool
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_buffered_body_bytes": LONG, "max_message_size": LONG})
+    server = await serve(router)
+    path = "/echo/websocket" if raw else "/echo/000/abc/websocket"
+
+    async def sending(size: int) -> WebSocket:
+        websocket = await WebSocket.open(await connect(server), path)
+        if not raw:
+            assert await websocket.text() == "o"
+        text = b'["' + b"x" * (LONG - 4) + b'"]'
+        websocket.write(frame(TEXT, text[:size], fin=False) if in_frames else frame(TEXT, text)[: size + 14])
+        return websocket
+
+    first = await sending(LONG - 10)
+    connection = await journal.connection()
+    other = await connect(server)
+    await used(router, LONG - 10 - FREE_BYTES, other)
+    # A little is free.
+    second = await sending(FREE_BYTES)
+    await settle(connect, server)
+    third = await sending(LONG - 10)
+    assert await third.closed() == (1013, "too many unfinished messages")
+    assert router.stats.rejected == {"max_buffered_body_bytes": 1}
+    logged.take("max_buffered_body_bytes is reached: unfinished websocket messages get close code 1013")
+    other.write(request("POST", SEND, f"Content-Length: {LONG}"))
+    assert (await other.response()).status == 503
+    logged.take("max_buffered_body_bytes is reached: long bodies get 503")
+    # What is complete counts no more.
+    first.write(frame(0, b"x" * 8 + b'"]') if in_frames else frame(TEXT, b'["' + b"x" * (LONG - 4) + b'"]')[-10:])
+    message = await connection.message()
+    assert len(message) == (LONG if raw else LONG - 4)
+    assert router.body_budget.used == 0
+    # Nor does what will not become complete.
+    await second.client.leave()
+    await settle(connect, server)
+    assert router.body_budget.used == 0
+
+
+async def test_a_violation_within_a_message_releases_it(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
+    assert await websocket.text() == "o"
+    websocket.write(frame(TEXT, b"x" * LONG, fin=False))
+    await used(router, LONG - FREE_BYTES, await connect(server))
+    websocket.write(frame(TEXT, b"x"))
+    assert await websocket.closed() == (1002, "wrong fragmentation")
+    assert router.body_budget.used == 0
+
+
+def test_a_budget_counts_what_is_not_free() -> None:
     budget = ByteBudget(10)
-    budget.take(6)
-    assert budget.has_room(4)
-    assert not budget.has_room(5)
-    budget.give_back(6)
-    assert budget.has_room(10)
-    assert ByteBudget(0).has_room(2**70)
+    first, second = BudgetShare(budget), BudgetShare(budget)
+    assert first.fits(FREE_BYTES + 10)
+    assert not first.fits(FREE_BYTES + 11)
+    first.resize(FREE_BYTES)
+    assert budget.used == 0
+    first.resize(FREE_BYTES + 6)
+    assert budget.used == 6
+    # What it has is its own.
+    assert first.fits(FREE_BYTES + 10)
+    assert second.fits(FREE_BYTES + 4)
+    assert not second.fits(FREE_BYTES + 5)
+    assert second.fits(FREE_BYTES)
+    second.resize(FREE_BYTES + 4)
+    first.resize(1)
+    assert budget.used == 4
+    assert first.fits(FREE_BYTES + 6)
+    assert BudgetShare(ByteBudget(0)).fits(2**70)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +412,7 @@ async def test_a_body_that_came_while_the_loop_stood_still_is_in_time() -> None:
     async with unpacking(router, body_timeout=0.5) as port:
         client, other = await Client.connect(port), await Client.connect(port)
         client.write(begun(LONG, LONG - 1))
-        await used(router, LONG - 1 - SMALL_BODY, other)
+        await used(router, LONG - 1 - FREE_BYTES, other)
         asyncio.get_running_loop().call_soon(stand_still)
         assert (await client.response()).status == 404
         await client.leave()
@@ -370,7 +436,7 @@ async def stop_in_a_long_body(client: Client) -> None:
 
 
 async def stop_in_a_small_body(client: Client) -> None:
-    client.write(begun(SMALL_BODY, SMALL_BODY - 1))
+    client.write(begun(FREE_BYTES, FREE_BYTES - 1))
 
 
 async def stop_after_a_refusal(client: Client) -> None:

@@ -112,7 +112,7 @@ ALLOWED = {
         effects="asyncio",
     ),
     "bodies": Allowed(
-        "grace handlers transports.* wire.*",
+        "grace handlers limits transports.* wire.*",
         outside="tornado.httputil tornado.iostream tornado.routing tornado.web",
         effects="asyncio",
     ),

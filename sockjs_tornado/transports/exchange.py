@@ -72,7 +72,7 @@ class Service(Protocol):
         websockets_enabled: Whether the websocket transport is offered.
         application: The application that serves it, once it has served a request.
         stats: Its counters.
-        body_budget: What request bodies on their way may take together.
+        body_budget: What request bodies and unfinished websocket messages may take together.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
         relay: Where to ask for sessions that are not here; None where all sessions are.
     """

@@ -1,11 +1,13 @@
 """websocket, and the raw websocket for clients that are no browsers: no framing, no open frame, no heartbeat."""
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Sequence
 from math import inf
 from typing import Any, ClassVar, Final
 
 from ..exceptions import HandshakeError, PayloadError, WebSocketError
+from ..limits import BudgetShare
 from ..payloads import decode_websocket_payload
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
@@ -18,6 +20,7 @@ from ..wire.sockets import acknowledged, unacknowledged
 from ..wire.stream import response_head
 from ..wire.websocket import (
     TEXT,
+    TRY_AGAIN_LATER,
     Close,
     Event,
     FrameParser,
@@ -48,6 +51,8 @@ except ImportError:  # where it was not built
 
 
 __all__ = ["RawWebSocket", "WebSocket"]
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of compressed input that are worked off at a time, since they may become a thousand times as many.
 INFLATE_SIZE: Final = 4096
@@ -90,20 +95,24 @@ class WebSocketReceiver(Connection):
     ) -> None:
         super().__init__(server.container, response_head(101, headers))
         self._settings = server.settings
+        self._session = session
         self._inflating = parameters is not None
         # Made when something comes that is out of the ordinary. A scanner from the server's own close frame on.
         self._parser: FrameParser | CloseFrameScanner | None = None
         if parameters is not None:
-            self._parser = FrameParser(server.settings.max_message_size, RawInflater(parameters))
+            self._parser = self._make_parser(RawInflater(parameters))
         self._framing = framing
         self._is_plain = framing is text_frame
         # One function for all receivers, or one with the context of this receiver alone?
         self._shared = parameters is None or parameters.server_no_context_takeover
-        self._session = session
         self._heard = True
         self._pinging = False
         # Bytes that the peer had taken at the last ping, where many stood before that.
         self._acknowledged: int | None = None
+
+    def _make_parser(self, inflater: RawInflater | None = None) -> FrameParser:
+        share = BudgetShare(self._session.server.body_budget)
+        return FrameParser(self._settings.max_message_size, inflater, share)
 
     # From the network.
 
@@ -164,7 +173,7 @@ class WebSocketReceiver(Connection):
         self._stats.bytes_received += len(data)
         self._heard = True
         if parser is None:
-            parser = self._parser = FrameParser(self._settings.max_message_size)
+            parser = self._parser = self._make_parser()
         pongs = b""
         frames = -parser.small_frames
         try:
@@ -236,11 +245,23 @@ class WebSocketReceiver(Connection):
             self._session.lose(self, event.code, event.reason)
             self.finish()
         else:
+            if event.code == TRY_AGAIN_LATER:
+                self._note_full()
             self._session.lose(self, event.code, event.reason)
             self._say_goodbye(event.code, event.reason)
 
+    def _note_full(self) -> None:
+        limit = "max_buffered_body_bytes"
+        server = self._session.server
+        server.stats.rejected[limit] += 1
+        message = "%s is reached: unfinished websocket messages get close code %d"
+        server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, TRY_AGAIN_LATER)
+
     def lost(self) -> None:
         """Hear that the client has left."""
+        if isinstance(self._parser, FrameParser):
+            # The message that it was sending is for nobody.
+            self._parser.scanner()
         self._session.lose(self, CloseCode.ABNORMAL, "Connection lost")
 
     def pause_writing(self) -> None:

@@ -43,7 +43,7 @@ FIN = 0x80
 RSV1 = 0x40
 MASK = 0x80
 
-PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1002, 1007, 1009
+PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1002, 1007, 1009, 1013
 NO_STATUS = 1005
 
 #: Bytes of payload below which a frame counts in :attr:`FrameParser.small_frames`. Browsers split what is longer.
@@ -67,6 +67,16 @@ class Close(NamedTuple):
 
     code: int
     reason: str
+
+
+class Share(Protocol):
+    """What one connection takes of a budget that all connections have together."""
+
+    def fits(self, size: int) -> bool:
+        """Return whether it may become ``size`` bytes in all."""
+
+    def resize(self, size: int) -> None:
+        """Count ``size`` bytes in all."""
 
 
 Event = str | bytes | Ping | Pong | Close | WebSocketError
@@ -126,6 +136,7 @@ class FrameParser:
     Args:
         max_size: Bytes that one message may have, decompressed; a longer one is a violation with code 1009.
         inflater: Decompressor when permessage-deflate was negotiated; without one, RSV1 is a violation.
+        share: Counts the bytes of a message that is not complete. One that may not grow is a violation with code 1013.
 
     Attributes:
         is_between: Whether the next byte begins a message, so that somebody else may take it.
@@ -144,14 +155,16 @@ class FrameParser:
         "_max_size",
         "_message",
         "_scanner",
+        "_share",
         "_size",
         "is_between",
         "small_frames",
     )
 
-    def __init__(self, max_size: int, inflater: Inflater | None = None) -> None:
+    def __init__(self, max_size: int, inflater: Inflater | None = None, share: Share | None = None) -> None:
         self._max_size = max_size
         self._inflater = inflater
+        self._share = share
         self._buffer = b""
         # Reads on after a violation or a close frame; this parser is dead then.
         self._scanner: CloseFrameScanner | None = None
@@ -232,6 +245,8 @@ class FrameParser:
         self.is_between = False
         self._buffer = b""
         self._inflater = self._collected = self._decoder = None
+        if self._share is not None:
+            self._share.resize(0)
 
     def _read_frame(self, data: bytes, position: int, end: int, events: list[Event]) -> int:
         """Read one frame's header and what is there of its payload; return where the next read starts.
@@ -346,6 +361,12 @@ class FrameParser:
             # Bad UTF-8 is found at once and not a megabyte later.
             self._decoder.decode(chunk)
         self._collected += chunk
+        share = self._share
+        if share is not None:
+            held = 0 if final else len(self._collected)
+            if not share.fits(held):
+                raise WebSocketError(TRY_AGAIN_LATER, "too many unfinished messages")
+            share.resize(held)
         if final:
             events.append(bytes(self._collected) if self._decoder is None else self._collected.decode())
             self._message = CONTINUATION
