@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from .grace import LATE, Grace
@@ -163,7 +164,7 @@ class Deadlines:
                 self._set_timer(bucket)
                 return
             self._buckets.pop(bucket, None)
-        self._grace.all_done(current * self._resolution)
+        self._grace.all_done(current * self._resolution if self._buckets else inf)
         if self._buckets:
             self._set_timer(min(self._buckets))
 

@@ -104,6 +104,7 @@ ALLOWED = {
     "transports.pages": TRANSPORTS,
     "transports.receiving": TRANSPORTS,
     "transports.sending": TRANSPORTS,
+    "transports.unfinished": Allowed(),
     "transports.websocket": TRANSPORTS,
     "transports.xhr": TRANSPORTS,
     "handlers": Allowed(

@@ -36,6 +36,7 @@ from ..wire.websocket import (
 )
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers, Service
+from .unfinished import UnfinishedMessage
 
 try:
     from .._speedups import read_messages, write_messages
@@ -81,6 +82,7 @@ class WebSocketReceiver(Connection):
         "_inflating",
         "_pinging",
         "_shared",
+        "_unfinished",
     )
 
     binary: ClassVar[bool] = False
@@ -109,6 +111,8 @@ class WebSocketReceiver(Connection):
         self._pinging = False
         # Bytes that the peer had taken at the last ping, where many stood before that.
         self._acknowledged: int | None = None
+        # The deadline of a message that is not complete.
+        self._unfinished: UnfinishedMessage | None = None
 
     def _make_parser(self, inflater: RawInflater | None = None) -> FrameParser:
         share = BudgetShare(self._session.server.body_budget)
@@ -205,8 +209,26 @@ class WebSocketReceiver(Connection):
             self._deliver(messages, events, frames)
         elif frames and not self._closing:
             self._admits(frames)
+        self._note_unfinished(parser, len(data), events)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(pongs)
+
+    def _note_unfinished(self, parser: FrameParser, size: int, events: Sequence[Event]) -> None:
+        if self._unfinished is not None and any(isinstance(event, str | bytes) for event in events):
+            self._forget_unfinished()
+        if parser.is_within_message and not self._closing:
+            if self._unfinished is None:
+                self._unfinished = UnfinishedMessage(self._keeper, self.transport.is_reading, self._end_unfinished)
+            self._unfinished.size += size
+
+    def _end_unfinished(self) -> None:
+        self._unfinished = None
+        self._end_by_client(WebSocketError(CloseCode.POLICY_VIOLATION, "message not finished in time"))
+
+    def _forget_unfinished(self) -> None:
+        if self._unfinished is not None:
+            self._unfinished.end()
+            self._unfinished = None
 
     def _deliver(self, messages: list[Message], events: Sequence[Event], frames: int) -> None:
         most = self._settings.max_messages_per_request
@@ -259,6 +281,7 @@ class WebSocketReceiver(Connection):
 
     def lost(self) -> None:
         """Hear that the client has left."""
+        self._forget_unfinished()
         if isinstance(self._parser, FrameParser):
             # The message that it was sending is for nobody.
             self._parser.scanner()
@@ -343,6 +366,7 @@ class WebSocketReceiver(Connection):
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Send the close frame, then discard what comes before the client's (RFC 6455, section 7.1.1)."""
         self.write(close_frame(code, reason))
+        self._forget_unfinished()
         parser = self._parser
         # `_parser` is no scanner yet: the session says goodbye once.
         scanner = parser.scanner() if isinstance(parser, FrameParser) else CloseFrameScanner()

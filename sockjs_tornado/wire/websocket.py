@@ -223,6 +223,11 @@ class FrameParser:
             self.is_between = position == end and not self._message
         return events
 
+    @property
+    def is_within_message(self) -> bool:
+        """Whether some bytes of a message have come, but not the last."""
+        return self._scanner is None and self._message != CONTINUATION
+
     def scanner(self) -> CloseFrameScanner:
         """Return a reader for what comes from now on, of which nothing but the peer's close frame matters.
 

@@ -1,0 +1,127 @@
+"""The time limit for websocket messages whose end does not come."""
+
+from math import inf
+from typing import Any
+
+import pytest
+from application import Journal, Serve
+from client import TEXT, Connect, WebSocket, frame
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.transports import unfinished
+from sockjs_tornado.transports.unfinished import BYTES_PER_SECOND, MESSAGE_TIME, UnfinishedMessage
+
+
+class Timer:
+    """A clock that is set by hand, and what is to be called."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.owners: set[Any] = set()
+        self.grace = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def schedule(self, owner: Any) -> None:
+        self.owners.add(owner)
+
+    def cancel(self, owner: Any) -> None:
+        self.owners.discard(owner)
+
+    def postpone(self, owner: Any, now: float) -> bool:
+        owner.due = max(owner.due, self.grace)
+        return now < self.grace
+
+
+class World:
+    """A message that has begun."""
+
+    def __init__(self) -> None:
+        self.timer = Timer()
+        self.is_reading = True
+        self.late = 0
+        self.message = UnfinishedMessage(self.timer, lambda: self.is_reading, self.count)
+
+    def count(self) -> None:
+        self.late += 1
+
+    def after(self, seconds: float) -> int:
+        """Let time pass, and return how often the message was reported."""
+        self.timer.time += seconds
+        if self.message.due <= self.timer.time:
+            self.message.check(self.timer.time)
+        return self.late
+
+
+def test_a_message_without_an_end_is_reported_once() -> None:
+    world = World()
+    assert world.timer.owners == {world.message}
+    assert world.after(MESSAGE_TIME - 1) == 0
+    assert world.after(1) == 1
+    assert world.message.due == inf
+    assert world.after(1000) == 1
+
+
+def test_bytes_earn_time() -> None:
+    world = World()
+    world.message.size = 10 * BYTES_PER_SECOND
+    assert world.after(MESSAGE_TIME + 9) == 0
+    assert world.after(2) == 1
+
+
+def test_a_client_that_is_not_read_is_not_late() -> None:
+    world = World()
+    world.is_reading = False
+    assert world.after(2 * MESSAGE_TIME) == 0
+    world.is_reading = True
+    assert world.after(MESSAGE_TIME - 1) == 0
+    assert world.after(1) == 1
+
+
+def test_nobody_is_late_while_the_loop_catches_up() -> None:
+    world = World()
+    world.timer.grace = world.timer.time + 2 * MESSAGE_TIME
+    assert world.after(MESSAGE_TIME) == 0
+    assert world.after(MESSAGE_TIME) == 1
+
+
+def test_a_message_that_ends_is_forgotten() -> None:
+    world = World()
+    world.message.end()
+    assert world.timer.owners == set()
+    assert world.after(MESSAGE_TIME) == 0
+
+
+@pytest.mark.parametrize("path", ["/echo/000/abc/websocket", "/echo/websocket"])
+async def test_a_message_that_does_not_end_closes_the_websocket(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(unfinished, "MESSAGE_TIME", 0.1)
+    journal = Journal()
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), path)
+    if "000" in path:
+        assert await websocket.text() == "o"
+    connection = await journal.connection()
+    websocket.write(frame(TEXT, '["x', fin=False))
+    assert await websocket.closed() == (1008, "message not finished in time")
+    assert await connection.closed() == (1008, "message not finished in time")
+
+
+async def test_each_message_has_its_own_time(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), "/echo/websocket")
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    websocket.write(frame(TEXT, "a", fin=False))
+    websocket.write(frame(0, "b") + frame(TEXT, "c", fin=False))
+    assert await connection.message() == "ab"
+    first = receiver._unfinished
+    assert first.due < inf
+    websocket.write(frame(0, "d") + frame(TEXT, "e", fin=False))
+    assert await connection.message() == "cd"
+    assert receiver._unfinished is not first
+    assert first.due == inf
+    websocket.write(frame(0, "f"))
+    assert await connection.message() == "ef"
+    assert receiver._unfinished is None
