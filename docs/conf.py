@@ -25,3 +25,4 @@ nitpick_ignore_regex = [
     ("py:class", r"sockjs_tornado\.(stats\.CountedSession|ports\.Server)"),  # protocols that the router fulfils
 ]
 myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 2  # pages link to sections of each other
