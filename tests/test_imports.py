@@ -91,6 +91,7 @@ ALLOWED = {
     "wire.handshake": Allowed("exceptions wire.fields"),
     "wire.sockets": Allowed(effects="select socket"),
     "wire.connection": Allowed("_speedups wire.sockets", effects="asyncio socket"),
+    "wire.pacing": Allowed("wire.connection", effects="asyncio"),
     "wire.pending": Allowed(outside="tornado.iostream", effects="asyncio"),
     "wire.stream": Allowed(
         "wire.connection wire.pending wire.sockets", outside="tornado.iostream", effects="asyncio socket"

@@ -15,6 +15,7 @@ from ..session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake, offered_subprotocols
+from ..wire.pacing import PIECE_SIZE, PacedConnection
 from ..wire.scanner import CloseFrameScanner
 from ..wire.sockets import acknowledged, unacknowledged
 from ..wire.stream import response_head
@@ -55,9 +56,6 @@ __all__ = ["RawWebSocket", "WebSocket"]
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of compressed input that are worked off at a time, since they may become a thousand times as many.
-INFLATE_SIZE: Final = 4096
-
 #: Bytes in the write buffer above which pings are not answered: a client that reads nothing gets nothing.
 PONG_LIMIT: Final = 64 * 1024
 
@@ -66,7 +64,7 @@ PONG_LIMIT: Final = 64 * 1024
 PILE: Final = 16 * 1024
 
 
-class WebSocketReceiver(Connection):
+class WebSocketReceiver(PacedConnection):
     """A websocket that speaks SockJS: from the parser to the session, and back.
 
     Args:
@@ -140,7 +138,7 @@ class WebSocketReceiver(Connection):
         parser = self._parser
         settings = self._settings
         # A limit on the rate counts frames that carry no message, too, which only the parser does.
-        if (parser is None or parser.is_between) and settings.max_inbound_rate is None:
+        if (parser is None or parser.is_between) and not self._unread and settings.max_inbound_rate is None:
             # Nearly every message of nearly every application.
             start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
             if len(messages) > settings.max_messages_per_request:
@@ -155,30 +153,36 @@ class WebSocketReceiver(Connection):
                 self._session.receive(messages)
                 return
         self._stats.bytes_received += start
-        self._take(bytes(memoryview(self._buffer)[start:nbytes]), messages)
+        rest = bytes(memoryview(self._buffer)[start:nbytes])
+        if messages and len(rest) <= PIECE_SIZE:
+            self._take(rest, messages)
+        else:
+            if messages:
+                self._deliver(messages, (), 0)
+            self.received(rest)
 
-    def received(self, data: bytes) -> None:
-        """Take bytes; the messages in them reach the session together."""
+    @property
+    def piece_size(self) -> int:
+        """As much as the frame still has, if it is a large one: it is decoded in one step, unless it is compressed."""
+        parser = self._parser
+        return max(PIECE_SIZE, parser.left) if isinstance(parser, FrameParser) and not self._inflating else PIECE_SIZE
+
+    def decode(self, data: bytes) -> None:
+        """Decode bytes; the messages in them reach the session together."""
         self._take(data, [])
 
     def _take(self, data: bytes, messages: list[Message]) -> None:
-        """Take bytes, and the messages that came before them."""
+        """Decode bytes, and take the messages that came before them."""
         parser = self._parser
+        self._stats.bytes_received += len(data)
         if isinstance(parser, CloseFrameScanner):
-            self._stats.bytes_received += len(data)
             if parser.feed(data):
                 self.finish()
             return
-        if self._inflating and len(data) > INFLATE_SIZE:
-            for start in range(0, len(data), INFLATE_SIZE):
-                self._take(data[start : start + INFLATE_SIZE], messages)
-                messages = []
-            return
-        self._stats.bytes_received += len(data)
         self._heard = True
         if parser is None:
             parser = self._parser = self._make_parser()
-        pongs = b""
+        pongs: list[bytes] = []
         frames = -parser.small_frames
         try:
             events = parser.feed(data)
@@ -190,7 +194,7 @@ class WebSocketReceiver(Connection):
                     messages.append(self._take_binary(event))
                 elif isinstance(event, Ping):
                     # Answered together, so that many pings are not as many writes.
-                    pongs += pong_frame(event.payload)
+                    pongs.append(pong_frame(event.payload))
                 elif not isinstance(event, Pong):
                     if messages:
                         self._deliver(messages, events, frames)
@@ -211,7 +215,7 @@ class WebSocketReceiver(Connection):
             self._admits(frames)
         self._note_unfinished(parser, len(data), events)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
-            self.write(pongs)
+            self.write(b"".join(pongs))
 
     def _note_unfinished(self, parser: FrameParser, size: int, events: Sequence[Event]) -> None:
         if self._unfinished is not None and any(isinstance(event, str | bytes) for event in events):
@@ -320,15 +324,6 @@ class WebSocketReceiver(Connection):
         """Write the close frame of SockJS, then that of the websocket."""
         self.write(self._framing(sockjs_close_frame(code, reason)))
         self._say_goodbye(CloseCode.NORMAL, "")
-
-    def pause_reading(self) -> None:
-        """Read nothing more for now: the application does not keep up."""
-        self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def renew(self) -> None:
         """Do nothing: the connection is all there is."""

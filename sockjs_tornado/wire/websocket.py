@@ -228,6 +228,11 @@ class FrameParser:
         """Whether some bytes of a message have come, but not the last."""
         return self._scanner is None and self._message != CONTINUATION
 
+    @property
+    def left(self) -> int:
+        """Bytes of the current frame's payload that are still to come."""
+        return self._left
+
     def scanner(self) -> CloseFrameScanner:
         """Return a reader for what comes from now on, of which nothing but the peer's close frame matters.
 

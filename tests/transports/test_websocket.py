@@ -38,7 +38,8 @@ from tornado.web import HTTPError
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 
-from sockjs_tornado import Compression, ConnectionClosed, SockJSRouter
+from sockjs_tornado import Compression, ConnectionClosed, SockJSConnection, SockJSRouter
+from sockjs_tornado.wire.connection import READ_SIZE
 from sockjs_tornado.wire.deflate import Deflater
 
 SOCKJS = "/echo/000/abc/websocket"
@@ -1575,6 +1576,65 @@ async def test_the_application_is_told_of_the_raw_websocket(serve: Serve, connec
     assert connection.info.transport == "rawwebsocket"
     assert connection.info.prefix == "/echo"
     assert connection.info.get_argument("room") == "1"
+
+
+# Turns of the event loop.
+
+
+def deflated(data: bytes) -> bytes:
+    """Return the payload of a compressed message."""
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def flood(kind: str, number: int, target: str) -> bytes:
+    """Return a message with a number in it, and what is to be decoded before it: a thirtieth of a full read."""
+    message = text(str(number), target)
+    payload = str(number) if target == RAW else json.dumps(str(number))
+    return {
+        "messages": message * (1000 // len(message)),
+        "pings": frame(PING) * 160 + message,
+        "pongs": frame(PONG) * 160 + message,
+        "fragments": b"".join([frame(TEXT, fin=False), frame(0, fin=False) * 160, frame(0, payload)]),
+        # Spaces stand for nothing before and behind JSON.
+        "compressed": frame(TEXT, deflated(payload.encode() + b" " * 450_000), rsv=4) * 2,
+    }[kind]
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["messages", "pings", "pongs", "fragments", "compressed"])
+async def test_others_are_heard_while_what_one_client_sends_is_decoded(
+    serve: Serve, connect: Connect, target: str, kind: str
+) -> None:
+    """As if to decode a piece took longer than it may in one turn."""
+    heard: list[str] = []
+    begun, done = asyncio.Event(), asyncio.Event()
+    last = str(29)
+
+    class Noting(SockJSConnection):
+        def on_message(self, message: Any) -> None:
+            message = str(message).strip()
+            heard.append(message)
+            begun.set()
+            if message == last:
+                done.set()
+
+    router = SockJSRouter(Noting, "/echo", {"websocket_compression": True})
+    router.container.read_budget = 0.0
+    server = await serve(router)
+    fields = ["Sec-WebSocket-Extensions: permessage-deflate"] if kind == "compressed" else []
+    flooding = await opened(await connect(server), target, *fields)
+    other = await opened(await connect(server), target)
+    data = b"".join(flood(kind, number, target) for number in range(30))
+    assert READ_SIZE * 3 // 4 < len(data) < READ_SIZE
+    flooding.write(data)
+    await within(begun.wait())
+    other.write(text("other", target))
+    await within(done.wait())
+    numbers = [int(message) for message in heard if message != "other"]
+    assert sorted(set(numbers)) == list(range(30))
+    assert numbers == sorted(numbers)
+    assert heard.index("other") < heard.index(last)
 
 
 # Compression.

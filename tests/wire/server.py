@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import select
 import socket
@@ -52,6 +53,7 @@ class Ledger:
     """
 
     grace: float | None = None
+    read_budget = math.inf
 
     def __init__(self, size: int = READ_SIZE) -> None:
         self.read_buffer = bytearray(size)

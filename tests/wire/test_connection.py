@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from application import LogWatch
 
+from sockjs_tornado.limits import ByteBudget
 from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.websocket import WebSocketReceiver
 from sockjs_tornado.wire.connection import LINGER, READ_SIZE, Connection, write_gathered
@@ -705,7 +706,8 @@ class Websocket(WebSocketReceiver):
         session = SimpleNamespace(conn_info=SimpleNamespace(ip=""))
         for name in ("attach", "lose", "receive"):
             setattr(session, name, lambda *args: None)
-        server: Any = SimpleNamespace(container=Ledger(), settings=Settings())
+        server: Any = SimpleNamespace(container=Ledger(), settings=Settings(), body_budget=ByteBudget(0))
+        session.server = server
         super().__init__(server, [], None, text_frame, session)  # type: ignore[arg-type]
 
     def _take_read(self, nbytes: int) -> None:

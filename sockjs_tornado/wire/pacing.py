@@ -1,0 +1,153 @@
+"""Connections whose input is decoded in pieces, so that no client keeps the event loop from the others."""
+
+import asyncio
+import logging
+from typing import Final
+
+from .connection import Connection, Keeper
+
+__all__ = ["PIECE_SIZE", "PacedConnection"]
+
+#: Bytes that are decoded between two looks at the clock. As frames of six bytes they take some milliseconds in Python;
+#: compressed ones may become a thousand times as many.
+PIECE_SIZE: Final = 4096
+
+logger = logging.getLogger(__name__)
+
+# Why the transport is not read, and what is due in the next turn of the event loop, as bits of one number.
+_BEHIND: Final = 1  # the application does not keep up
+_TURN: Final = 2  # this connection has used up its part of the turn
+_SCHEDULED: Final = 4  # _go_on is called in the next turn
+
+
+class PacedConnection(Connection):
+    """Base of connections that decode much of what they read.
+
+    What was read is decoded in pieces. If the time for that (the keeper's ``read_budget``) is used up, or the
+    application falls behind, the other pieces are decoded in a later turn of the event loop, and nothing is read
+    before that.
+
+    Args:
+        keeper: What keeps it.
+        head: Bytes to write before anything else.
+    """
+
+    __slots__ = ("_held", "_unread")
+
+    def __init__(self, keeper: Keeper, head: bytes) -> None:
+        super().__init__(keeper, head)
+        self._held = 0
+        # Read, but not decoded yet.
+        self._unread = b""
+
+    def decode(self, data: bytes) -> None:
+        """Decode one piece."""
+        raise NotImplementedError
+
+    @property
+    def piece_size(self) -> int:
+        """How many bytes the next piece should have at most."""
+        return PIECE_SIZE
+
+    def received(self, data: bytes) -> None:
+        """Decode bytes from the client, behind those that wait."""
+        if self._unread:
+            # If reading was paused in connection_made(), uvloop reads all the same.
+            if self.transport.is_reading():
+                self.transport.pause_reading()
+            self._unread += data
+        elif len(data) <= PIECE_SIZE:
+            self.decode(data)
+        else:
+            self._decode_pieces(data)
+
+    def _decode_pieces(self, data: bytes) -> None:
+        keeper = self._keeper
+        deadline = keeper.now() + keeper.read_budget
+        end = len(data)
+        position = 0
+        while position < end and not self.transport.is_closing():
+            if position and (self._held & _BEHIND or keeper.now() >= deadline):
+                self._unread = data[position:]
+                # Where the application is behind, resume_reading() goes on.
+                if not self._held & _BEHIND:
+                    self._end_turn()
+                return
+            stop = position + self.piece_size
+            self.decode(data[position:stop])
+            position = stop
+
+    def _let_others_run(self) -> None:
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        self._hold(_TURN)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._held & _SCHEDULED:
+            self._held |= _SCHEDULED
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Begin a turn: decode what is left of the last one, then read again."""
+        self._held &= ~_SCHEDULED
+        if self._held & _BEHIND:
+            # resume_reading() goes on.
+            self._held = _BEHIND
+            return
+        unread, self._unread = self._unread, b""
+        try:
+            self._decode_pieces(unread)
+        except Exception:
+            # As an event loop does it with what fails in a read.
+            logger.exception("%r failed to decode what it has read", self)
+            self.abort()
+        if not self._unread:
+            self._held &= ~_TURN
+            self._read_on()
+
+    def _hold(self, why: int) -> None:
+        if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._held |= why
+
+    def _read_on(self) -> None:
+        if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def pause_reading(self) -> None:
+        """Read nothing more for now: the application does not keep up."""
+        self._hold(_BEHIND)
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        self._held &= ~_BEHIND
+        if self._unread:
+            # Not at once: the session may be in the middle of something.
+            self._held |= _TURN
+            self._schedule()
+        else:
+            self._read_on()
+
+    def await_close(self) -> None:
+        """Write nothing more, and leave the end to the client."""
+        super().await_close()
+        self.resume_reading()
+
+    def eof_received(self) -> None:
+        """Hear that the client has left; what was read before is decoded first."""
+        self._decode_rest()
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the connection is over; what was read before is decoded first."""
+        self._decode_rest()
+        super().connection_lost(exc)
+
+    def _decode_rest(self) -> None:
+        # No more than one or two reads, and once in a connection's life: others do not wait long for that.
+        unread, self._unread = self._unread, b""
+        if not self._closing:
+            for start in range(0, len(unread), PIECE_SIZE):
+                self.decode(unread[start : start + PIECE_SIZE])

@@ -1,0 +1,273 @@
+"""Connections whose input is decoded in pieces: what is decoded when, and that nothing is lost or out of order."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from application import LogWatch
+
+from sockjs_tornado.wire.pacing import PIECE_SIZE, PacedConnection
+
+from .server import HEAD, READ_SIZE, REQUEST, Ledger, Site, noise, passed, some_turns
+
+
+class HurriedLedger(Ledger):
+    """A keeper for whose connections the time is used up after each piece."""
+
+    read_budget = 0.0
+
+
+class Pieces(PacedConnection):
+    """Writes down what it decodes, and in which turn of the event loop."""
+
+    def __init__(self, keeper: Ledger, size: int = PIECE_SIZE) -> None:
+        super().__init__(keeper, HEAD)
+        self.pieces: list[bytes] = []
+        self.size = size
+        self.act: Callable[[], None] = lambda: None
+        self.ended = asyncio.Event()
+
+    @property
+    def piece_size(self) -> int:
+        return self.size
+
+    def decode(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.act()
+
+    def lost(self) -> None:
+        self.ended.set()
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+class Transport:
+    """Is read, or not."""
+
+    def __init__(self) -> None:
+        self.reading = True
+        self.closing = False
+        self.written: list[bytes] = []
+        self.write = self.written.append
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.closing
+        self.reading = True
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    abort = close
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+def connected(keeper: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
+    connection = Pieces(keeper, size)
+    transport: Any = Transport()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+async def test_small_reads_are_decoded_at_once() -> None:
+    connection, transport = connected(HurriedLedger())
+    for _ in range(3):
+        connection.received(b"x" * PIECE_SIZE)
+        assert transport.reading
+    assert [len(piece) for piece in connection.pieces] == [PIECE_SIZE] * 3
+
+
+async def test_where_there_is_time_all_is_decoded_at_once() -> None:
+    connection, transport = connected(Ledger())
+    data = noise(READ_SIZE)
+    connection.received(data)
+    assert connection.data == data
+    assert {len(piece) for piece in connection.pieces} == {PIECE_SIZE}
+    assert transport.reading
+
+
+async def test_what_takes_long_is_decoded_in_turns_with_others() -> None:
+    connection, transport = connected(HurriedLedger())
+    data = noise(READ_SIZE + 1)
+    turns: list[int] = []
+    connection.received(data)
+    while not transport.reading and len(turns) < 100:
+        turns.append(len(connection.pieces))
+        await asyncio.sleep(0)
+    assert turns == list(range(1, 9))
+    assert connection.data == data
+    assert transport.reading
+
+
+async def test_what_is_decoded_in_one_step_is_not_divided() -> None:
+    connection, _ = connected(HurriedLedger(), size=20_000)
+    connection.received(b"x" * READ_SIZE)
+    await some_turns()
+    assert [len(piece) for piece in connection.pieces] == [20_000, READ_SIZE - 20_000]
+
+
+async def test_bytes_that_come_meanwhile_wait_behind_the_others() -> None:
+    connection, _ = connected(HurriedLedger())
+    first, second = noise(3 * PIECE_SIZE), noise(10)
+    connection.received(first)
+    connection.received(second)
+    await some_turns()
+    assert connection.data == first + second
+
+
+async def test_nothing_is_decoded_while_the_application_is_behind() -> None:
+    connection, transport = connected(Ledger())
+
+    def fall_behind() -> None:
+        if len(connection.pieces) == 2:
+            connection.pause_reading()
+
+    connection.act = fall_behind
+    data = noise(4 * PIECE_SIZE)
+    connection.received(data)
+    await some_turns()
+    assert len(connection.pieces) == 2
+    assert not transport.reading
+    connection.resume_reading()
+    # Not within the session's call.
+    assert len(connection.pieces) == 2
+    assert not transport.reading
+    await some_turns()
+    assert connection.data == data
+    assert transport.reading
+
+
+async def test_an_application_that_falls_behind_while_others_have_their_turn_is_waited_for() -> None:
+    connection, transport = connected(HurriedLedger())
+    connection.received(b"x" * 3 * PIECE_SIZE)
+    connection.pause_reading()
+    await some_turns()
+    assert len(connection.pieces) == 1
+    connection.resume_reading()
+    await some_turns()
+    assert len(connection.pieces) == 3
+    assert transport.reading
+
+
+async def test_the_application_pauses_and_resumes_without_anything_unread() -> None:
+    connection, transport = connected(Ledger())
+    connection.pause_reading()
+    connection.pause_reading()
+    assert not transport.reading
+    connection.resume_reading()
+    connection.resume_reading()
+    assert transport.reading
+
+
+async def test_after_a_full_read_others_have_a_turn() -> None:
+    keeper = Ledger(size=4)
+    connection, transport = connected(keeper)
+    for data in (b"1234", b"5678"):
+        keeper.read_buffer[:] = data
+        connection.buffer_updated(4)
+        assert not transport.reading
+        await asyncio.sleep(0)
+        assert transport.reading
+    assert connection.data == b"12345678"
+
+
+async def test_after_a_full_read_an_application_that_is_behind_is_waited_for() -> None:
+    connection, transport = connected(Ledger(size=4))
+    connection.act = connection.pause_reading
+    connection.buffer_updated(4)
+    await some_turns()
+    assert not transport.reading
+    connection.resume_reading()
+    assert transport.reading
+
+
+async def test_the_end_comes_after_what_was_read_before() -> None:
+    connection, _ = connected(HurriedLedger())
+    data = noise(3 * PIECE_SIZE)
+    connection.received(data)
+    connection.act = lambda: None if not connection.ended.is_set() else pytest.fail("decoded after the end")
+    connection.connection_lost(None)
+    assert connection.ended.is_set()
+    assert connection.data == data
+    await some_turns()
+    assert connection.data == data
+
+
+async def test_after_the_connection_is_closed_nothing_is_decoded() -> None:
+    connection, _ = connected(HurriedLedger())
+    connection.received(b"x" * 3 * PIECE_SIZE)
+    connection.finish()
+    await some_turns()
+    assert len(connection.pieces) == 1
+    connection.connection_lost(None)
+    assert len(connection.pieces) == 1
+
+
+async def test_a_connection_that_closes_within_a_piece_decodes_no_other() -> None:
+    connection, _ = connected(Ledger())
+    connection.act = connection.finish
+    connection.received(b"x" * 3 * PIECE_SIZE)
+    assert len(connection.pieces) == 1
+
+
+async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) -> None:
+    connection, transport = connected(HurriedLedger())
+
+    def fail() -> None:
+        if len(connection.pieces) == 2:
+            raise ZeroDivisionError
+
+    connection.act = fail
+    connection.received(b"x" * 3 * PIECE_SIZE)
+    await some_turns()
+    record = logged.take("failed to decode")
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    assert transport.closing
+    assert len(connection.pieces) == 2
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_who_waits_for_the_clients_end_decodes_what_was_read_before(behind: bool) -> None:
+    connection, transport = connected(HurriedLedger())
+    data = noise(3 * PIECE_SIZE)
+    connection.received(data)
+    if behind:
+        connection.pause_reading()
+    connection.await_close()
+    assert transport.reading
+    await some_turns()
+    assert connection.data == data
+    assert transport.reading
+
+
+async def test_over_a_real_connection_all_arrives_in_order(site: Site) -> None:
+    site.start()
+    connection = Pieces(HurriedLedger())
+    site.next.append(connection)  # type: ignore[arg-type]
+    client = await site.connect()
+    data = noise(500_000)
+    await client.send(REQUEST + data[:100_000])
+    await client.send(data[100_000:])
+    # With unread bytes, closing would reset the connection.
+    assert await client.receive(len(HEAD)) == HEAD
+    client.close()
+    await passed(connection.ended)
+    assert connection.data == data
