@@ -285,7 +285,8 @@ class Settings(_Checked):
             code 3008; ``"drop_oldest"`` drops messages, oldest first, and tells the connection by ``on_dropped``; a
             callable is given the connection and returns one of the two.
         max_inbound_rate: Messages that a client may send a second: a number, or a pair of that and how many may come
-            at once; None, the default, for any. On a websocket, every frame below 1 KiB counts, whatever it is.
+            at once; None, the default, for any. On a websocket, every frame below 1 KiB counts, but
+            for close frames and the answers to the server's pings.
             Beyond it a POST gets 429, and a websocket is closed with code 3013.
         max_messages_per_request: Messages in one POST, or in one websocket message. More is refused with status 413
             or close code 1009. Default 10000.

@@ -78,6 +78,7 @@ class WebSocketReceiver(PacedConnection):
     __slots__ = (
         "_acknowledged",
         "_inflating",
+        "_is_pong_due",
         "_pinging",
         "_shared",
         "_unfinished",
@@ -107,6 +108,8 @@ class WebSocketReceiver(PacedConnection):
         self._shared = parameters is None or parameters.server_no_context_takeover
         self._heard = True
         self._pinging = False
+        # Whether the last ping has had no pong yet.
+        self._is_pong_due = False
         # Bytes that the peer had taken at the last ping, where many stood before that.
         self._acknowledged: int | None = None
         # The deadline of a message that is not complete.
@@ -137,8 +140,7 @@ class WebSocketReceiver(PacedConnection):
         start = 0
         parser = self._parser
         settings = self._settings
-        # A limit on the rate counts frames that carry no message, too, which only the parser does.
-        if (parser is None or parser.is_between) and not self._unread and settings.max_inbound_rate is None:
+        if (parser is None or parser.is_between) and not self._unread:
             # Nearly every message of nearly every application.
             start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
             if len(messages) > settings.max_messages_per_request:
@@ -150,7 +152,9 @@ class WebSocketReceiver(PacedConnection):
                     self._parser = None
                 self._stats.bytes_received += nbytes
                 self._heard = True
-                self._session.receive(messages)
+                # There is a message in each of these frames.
+                if self._admits(len(messages)):
+                    self._session.receive(messages)
                 return
         self._stats.bytes_received += start
         rest = bytes(memoryview(self._buffer)[start:nbytes])
@@ -158,7 +162,7 @@ class WebSocketReceiver(PacedConnection):
             self._take(rest, messages)
         else:
             if messages:
-                self._deliver(messages, (), 0)
+                self._deliver(messages, (), len(messages))
             self.received(rest)
 
     @property
@@ -183,7 +187,8 @@ class WebSocketReceiver(PacedConnection):
         if parser is None:
             parser = self._parser = self._make_parser()
         pongs: list[bytes] = []
-        frames = -parser.small_frames
+        # Each of the messages that came before stands for a frame at least.
+        frames = len(messages) - parser.small_frames
         try:
             events = parser.feed(data)
             frames += parser.small_frames
@@ -195,7 +200,11 @@ class WebSocketReceiver(PacedConnection):
                 elif isinstance(event, Ping):
                     # Answered together, so that many pings are not as many writes.
                     pongs.append(pong_frame(event.payload))
-                elif not isinstance(event, Pong):
+                elif isinstance(event, Pong):
+                    # The answer to a ping of the server's is not the client's to pay for.
+                    frames -= self._is_pong_due
+                    self._is_pong_due = False
+                else:
                     if messages:
                         self._deliver(messages, events, frames)
                         messages = []
@@ -222,8 +231,9 @@ class WebSocketReceiver(PacedConnection):
             self._forget_unfinished()
         if parser.is_within_message and not self._closing:
             if self._unfinished is None:
-                self._unfinished = UnfinishedMessage(self._keeper, self.transport.is_reading, self._end_unfinished)
-            self._unfinished.size += size
+                self._unfinished = UnfinishedMessage(self._keeper, self.takes_input, self._end_unfinished)
+            # No more than a message may have: pings between fragments, say, do not earn it time without end.
+            self._unfinished.size = min(self._unfinished.size + size, self._settings.max_message_size)
 
     def _end_unfinished(self) -> None:
         self._unfinished = None
@@ -352,6 +362,7 @@ class WebSocketReceiver(PacedConnection):
             is_pile = self.unsent + unacknowledged(sock) > PILE
             self._acknowledged = acknowledged(sock) if is_pile else None
             self.write(ping_frame())
+            self._is_pong_due = True
 
     def _has_taken(self) -> bool:
         """Tell whether the peer takes what stood before the ping: a slow line takes its time."""

@@ -116,6 +116,10 @@ class PacedConnection(Connection):
         if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def takes_input(self) -> bool:
+        """Return whether what the client sends is taken, as it is unless the application is behind."""
+        return not self._held & _BEHIND
+
     def pause_reading(self) -> None:
         """Read nothing more for now: the application does not keep up."""
         self._hold(_BEHIND)

@@ -140,7 +140,7 @@ class FrameParser:
 
     Attributes:
         is_between: Whether the next byte begins a message, so that somebody else may take it.
-        small_frames: Frames of less than 1 KiB so far, whatever they are: each costs time, also one that says nothing.
+        small_frames: Frames of less than 1 KiB so far, without a close frame: each costs time, even if it is empty.
     """
 
     __slots__ = (
@@ -286,7 +286,7 @@ class FrameParser:
         mask = data[start - 4 : start]
         if opcode >= CLOSE and start + length > end:
             return position
-        if length < SMALL_FRAME:
+        if length < SMALL_FRAME and opcode != CLOSE:
             self.small_frames += 1
         if opcode >= CLOSE:
             stop = start + length

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from application import Journal, Serve
-from client import TEXT, Connect, WebSocket, frame
+from client import PING, PONG, TEXT, Connect, WebSocket, frame
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.transports import unfinished
@@ -125,3 +125,32 @@ async def test_each_message_has_its_own_time(serve: Serve, connect: Connect) -> 
     websocket.write(frame(0, "f"))
     assert await connection.message() == "ef"
     assert receiver._unfinished is None
+
+
+async def test_pings_within_a_message_do_not_earn_it_time_without_end(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_message_size": BYTES_PER_SECOND})
+    websocket = await WebSocket.open(await connect(await serve(router)), "/echo/websocket")
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    pings = frame(PING, b"x" * 125) * 400
+    websocket.write(frame(TEXT, "a", fin=False) + pings + frame(0, "b", fin=False))
+    for _ in range(400):
+        assert (await websocket.frame()).opcode == PONG
+    message = receiver._unfinished
+    message.check(0.0)
+    assert message.due == message._begun + MESSAGE_TIME + 1
+
+
+async def test_a_client_is_late_though_others_have_their_turn(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), "/echo/websocket")
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    # As when it sends pings without a pause.
+    receiver.received(frame(TEXT, "a", fin=False))
+    receiver._let_others_run()
+    assert not receiver.transport.is_reading()
+    message = receiver._unfinished
+    message.check(message.due + 1)
+    assert await websocket.closed() == (1008, "message not finished in time")

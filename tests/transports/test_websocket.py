@@ -5,6 +5,7 @@ import enum
 import itertools
 import json
 import socket
+import sys
 import zlib
 from typing import Any
 
@@ -762,6 +763,49 @@ async def test_frames_without_a_message_count_for_the_rate(
     read(connection, idle[4])
     assert connection.closes == [(3013, "Too many messages")]
     assert router.stats.rejected == {"max_inbound_rate": 1}
+
+
+@BOTH
+async def test_a_close_frame_counts_for_nothing(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 1)})
+    websocket = await opened(await connect(await serve(router)), target)
+    connection = await journal.connection()
+    websocket.write(text("last", target) + closing(1000))
+    assert await connection.message() == "last"
+    assert await connection.closed() == (1000, "")
+
+
+@BOTH
+async def test_the_answer_to_a_ping_counts_for_nothing(serve: Serve, connect: Connect, target: str) -> None:
+    journal = Journal()
+    settings = {"max_inbound_rate": (0.001, 1), "websocket_ping_interval": 1000}
+    router = SockJSRouter(journal, "/echo", settings)
+    websocket = await opened(await connect(await serve(router)), target)
+    connection = await journal.connection()
+    connection.session._receiver.check(0.0)
+    assert (await websocket.frame()).opcode == PING
+    read(connection, frame(PONG), text("a", target))
+    assert heard(connection) == ["a"]
+    assert connection.closes == []
+    # One for each ping.
+    read(connection, frame(PONG))
+    assert connection.closes == [(3013, "Too many messages")]
+
+
+async def test_ordinary_messages_need_no_parser_for_the_rate(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"max_inbound_rate": (0.001, 5)})
+    await opened(await connect(await serve(router)), SOCKJS)
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    read(connection, frame(TEXT, '["a","b"]'), frame(TEXT, '["c"]'))
+    assert heard(connection) == ["a", "b", "c"]
+    if "sockjs_tornado._speedups" in sys.modules:
+        assert receiver._parser is None
+    # Three messages, an empty array and one more, in one read.
+    read(connection, frame(TEXT, '["d"]'), frame(TEXT, "[]"), frame(TEXT, '["e"]'))
+    assert connection.closes == [(3013, "Too many messages")]
 
 
 async def test_long_fragments_count_as_one_message(serve: Serve, connect: Connect) -> None:
