@@ -66,7 +66,7 @@ class Crowd:
         self.here: dict[str, Chat] = {}
         self.told: dict[str, str] = {}
         self.changed = Soon(self.tell)
-        self.tasks: set[asyncio.Future[None]] = set()
+        self.tasks: set[asyncio.Future[None]] = set()  # that tell who has left
         self.router: SockJSRouter  # set once it is made
 
     async def present(self) -> dict[str, Mapping[str, str]]:
@@ -121,10 +121,16 @@ class Chat(SockJSConnection):
             case _:
                 self.refuse("This server does not understand that message.")
 
-    def on_close(self) -> None:
-        if self.nickname and self.crowd.here.get(key(self.nickname)) is self:
-            del self.crowd.here[key(self.nickname)]
-            self.crowd.changed()
+    async def on_close(self) -> None:
+        crowd = self.crowd
+        if self.nickname and crowd.here.get(key(self.nickname)) is self:
+            del crowd.here[key(self.nickname)]
+            if crowd.here:
+                crowd.changed()
+            else:
+                # This node may be about to stop, and others have to hear of it before.
+                crowd.changed.now()
+                await asyncio.gather(*crowd.tasks)
 
     async def enter(self, name: str, token: str) -> None:
         """Take the nickname, or the like of it that is free."""

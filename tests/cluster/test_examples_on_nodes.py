@@ -219,6 +219,18 @@ class TestChat:
         assert await ann.next() == {"type": "left", "names": ["Bob"]}
         assert (await (await comes(1)).enters("Eve"))["people"] == ["Ann", "Eve"]
 
+    async def test_when_a_node_stops_the_others_hear_who_has_left(self, nodes: Nodes, comes: Any) -> None:
+        ann = await comes(0)
+        await ann.enters("Ann")
+        names = {f"Bob {number}" for number in range(5)}
+        for name in sorted(names):
+            await (await comes(1)).enters(name)
+        while not names <= ann.people:
+            await ann.next()
+        nodes.programs[1].ask_to_stop()
+        while names & ann.people:
+            assert (await ann.next())["type"] == "left"
+
     async def test_a_name_that_is_taken_on_one_node_is_taken_on_both(self, nodes: Nodes, comes: Any) -> None:
         ann, other = await comes(0), await comes(1)
         await ann.enters("Ann")
