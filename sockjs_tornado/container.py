@@ -86,8 +86,10 @@ class SessionContainer:
         self._all: dict[Session, str] = {}
         self._settings = settings
         self._by_ip: Counter[str] = Counter()
-        # Those whose on_open is not through; it may run on after the client has left.
+        # Those whose on_open is not through, channels among them; it may run on after the client has left.
         self._opening: set[Session] = set()
+        # Those that are over, channels among them, while a callback still runs; each with its address.
+        self._lingering: dict[Session, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._labels = itertools.count(1) if cluster is None else cluster.labels
@@ -133,9 +135,7 @@ class SessionContainer:
         self.cancel(session)
         ip = self._all.pop(session, None)
         if ip is not None:
-            self._by_ip[ip] -= 1
-            if not self._by_ip[ip]:
-                del self._by_ip[ip]
+            self._discount(ip)
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
             if session.opened_at:
@@ -150,11 +150,29 @@ class SessionContainer:
                 self.on_removed(session.session_id)
         self._look_whether_empty()
 
+    def lingers(self, session: Session) -> None:
+        """Count a session, or a channel, that was removed while one of its callbacks still runs."""
+        self._lingering[session] = ip = network_of(session.conn_info.ip)
+        self._by_ip[ip] += 1
+
+    def finished(self, session: Session) -> None:
+        """Count it no more: the last of its callbacks has ended."""
+        ip = self._lingering.pop(session, None)
+        if ip is not None:
+            self._discount(ip)
+
+    def _discount(self, ip: str) -> None:
+        self._by_ip[ip] -= 1
+        if not self._by_ip[ip]:
+            del self._by_ip[ip]
+
     def opened(self, session: Session) -> None:
         """Count a session that a client has opened."""
-        # A channel within a session is none of these.
         if session in self._all:
             self.stats.session_opened(session.transport_name)
+        else:
+            # A channel within a session.
+            self._opening.add(session)
 
     def closed(self, session: Session) -> None:
         """Count the end of a session, and log it."""
@@ -171,13 +189,18 @@ class SessionContainer:
         settings = self._settings
         if self.draining:
             return "draining"
-        if 0 < settings.max_sessions <= len(self._all):
+        if 0 < settings.max_sessions <= len(self._all) + len(self._lingering):
             return "max_sessions"
         if 0 < settings.max_sessions_per_ip <= self._by_ip[network_of(ip)]:
             return "max_sessions_per_ip"
-        if 0 < settings.max_unopened_sessions <= len(self._opening):
+        if self.has_many_unopened:
             return "max_unopened_sessions"
         return None
+
+    @property
+    def has_many_unopened(self) -> bool:
+        """Whether there are as many sessions and channels whose ``on_open`` still runs as there may be."""
+        return 0 < self._settings.max_unopened_sessions <= len(self._opening)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at the event loop's next turn."""

@@ -182,7 +182,12 @@ class MultiplexConnection(SockJSConnection):
 
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info
-        self._last[name] = channel = ChannelSession(self.channels[name], self.session.server, None, info)
+        server = self.session.server
+        if server.container.has_many_unopened:
+            server.stats.rejected["max_unopened_sessions"] += 1
+            self.send(f"uns,{name}")
+            return
+        self._last[name] = channel = ChannelSession(self.channels[name], server, None, info)
         self._endpoints[name] = endpoint = ChannelReceiver(self, name, channel)
         channel.attach(endpoint, info.ip)
 

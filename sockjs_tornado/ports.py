@@ -124,6 +124,16 @@ class Host(Protocol):
     def remove(self, session: "Session") -> None:
         """Forget a session that is over."""
 
+    @property
+    def has_many_unopened(self) -> bool:
+        """Whether there are as many sessions and channels whose ``on_open`` still runs as there may be."""
+
+    def lingers(self, session: "Session") -> None:
+        """Count a session that was removed while one of its callbacks still runs."""
+
+    def finished(self, session: "Session") -> None:
+        """Count it no more: the last of its callbacks has ended."""
+
     def get(self, session_id: str) -> "Session | None":
         """Return the session that a client calls ``session_id``."""
 

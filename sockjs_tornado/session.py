@@ -480,6 +480,8 @@ class Session(Outbox, LegacySession):
             # Before on_open has begun, or after all.
             self._host.entered(self)
         self._host.remove(self)
+        if not self._callbacks.is_over:
+            self._host.lingers(self)
         self.let_go()
 
     def let_go(self) -> None:
@@ -487,4 +489,5 @@ class Session(Outbox, LegacySession):
         if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
             self._callbacks.forget()
             self._host.rooms.forget(self)
+            self._host.finished(self)
             self.conn = None

@@ -294,12 +294,13 @@ class Settings(_Checked):
             together while they are on their way. A request that would take more gets status 503 with Retry-After,
             before its body is read, and a websocket close code 1013; 64 KiB of each are not counted, and there is room
             for one at least. Default 268435456 (256 MiB); 0 for any number.
-        max_sessions: Sessions that the router may have. Default 100000; 0 for any number. A client that comes when
-            this or one of the next two is reached gets status 503 with Retry-After.
+        max_sessions: Sessions that the router may have, with those that have ended while one of their callbacks still
+            runs. Default 100000; 0 for any number. A client that comes when this or one of the next two is reached
+            gets status 503 with Retry-After.
         max_sessions_per_ip: Sessions that one address may have. Default 0, for any number: a company's, or a proxy's,
             one address may have many.
-        max_unopened_sessions: Sessions whose ``on_open`` has not let their client in yet. Default 10000; 0 for any
-            number.
+        max_unopened_sessions: Sessions, and channels of ``sockjs_tornado.multiplex``, whose ``on_open`` has not let
+            their client in yet. Default 10000; 0 for any number.
         callback_timeout: Seconds that an ``async def`` callback may take; it is cancelled then, and its session closed
             with code 1011. Default 0, for any time.
         network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing of what was

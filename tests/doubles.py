@@ -40,6 +40,7 @@ class FakeHost:
     """
 
     labels = 0
+    has_many_unopened = False
 
     def __init__(self, *, eager: bool = True) -> None:
         self.closing = False
@@ -93,6 +94,8 @@ class FakeHost:
 
     def entered(self, session: Session) -> None:
         pass
+
+    lingers = finished = entered
 
     def remove(self, session: Session) -> None:
         assert session not in self.removed

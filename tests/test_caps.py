@@ -137,6 +137,32 @@ async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect
     assert (await opening(connect, server, "websocket", "c")).status == 101
 
 
+@pytest.mark.parametrize("limit", ["max_sessions", "max_sessions_per_ip"])
+async def test_who_has_left_is_counted_while_on_close_runs(
+    serve: Serve, connect: Connect, logged: LogWatch, limit: str
+) -> None:
+    may_close = asyncio.Event()
+
+    class Slow(SockJSConnection):
+        async def on_close(self) -> None:
+            await may_close.wait()
+
+    router = SockJSRouter(Slow, "/echo", {limit: 2})
+    server = await serve(router)
+    for session in ("a", "b"):
+        client = await connect(server)
+        client.write(ask_for("websocket", f"/echo/000/{session}"))
+        assert (await client.head()).status == 101
+        await client.leave()
+        await settle(connect, server)
+    assert len(router.container) == 0
+    assert is_refused(await opening(connect, server, "websocket", "c"))
+    logged.take(f"{limit} is reached")
+    may_close.set()
+    await settle(connect, server)
+    assert (await opening(connect, server, "websocket", "c")).status == 101
+
+
 async def test_a_host_s_ipv6_addresses_count_as_one() -> None:
     router = SockJSRouter(Echo, "/echo", {"max_sessions_per_ip": 1, "disconnect_delay": 0.01})
     info = ConnectionInfo(ip="2001:db8::1", uri="", prefix="", transport="xhr", headers={}, cookies=None)

@@ -436,6 +436,62 @@ async def test_a_channel_is_opened_again_once_its_callbacks_have_ended(
 
 
 @each_transport
+async def test_channels_count_among_the_sessions_whose_on_open_still_runs(
+    serve: Serve, join: Join, connect: Connect, logged: Any, transport: str
+) -> None:
+    gate = asyncio.Event()
+    opened: asyncio.Queue[SockJSConnection] = asyncio.Queue()
+
+    class Slow(SockJSConnection):
+        async def on_open(self, info: ConnectionInfo) -> None:
+            opened.put_nowait(self)
+            await gate.wait()
+            self.send("there")
+
+    channels = MultiplexConnection.get(a=Slow, b=Slow, c=Slow)
+    router = SockJSRouter(channels, "/chat", {"max_unopened_sessions": 2, "disconnect_delay": 60})
+    server = await serve(router)
+    peer = join(server, transport, prefix="/chat")
+    assert await peer.frame() == "o"
+    await peer.send("sub,a", "sub,b", "sub,c")
+    assert await peer.message() == "uns,c"
+    assert (await within(opened.get()), await within(opened.get()), opened.empty())[2]
+    assert router.stats.rejected == {"max_unopened_sessions": 1}
+    # Whoever comes is refused as well, and channels that were closed count on.
+    await peer.send("uns,a", "uns,b")
+    await settle(connect, server)
+    response = await (await connect(server)).ask("POST", "/chat/000/other/xhr")
+    assert response.status == 503
+    logged.take("max_unopened_sessions is reached")
+    gate.set()
+    await settle(connect, server)
+    await peer.send("sub,c")
+    assert await peer.message() == "msg,c,there"
+
+
+@each_transport
+async def test_channels_of_clients_that_have_left_are_counted_while_on_close_runs(
+    serve: Serve, join: Join, connect: Connect, transport: str
+) -> None:
+    gate = asyncio.Event()
+
+    class Slow(SockJSConnection):
+        async def on_close(self) -> None:
+            await gate.wait()
+
+    router = SockJSRouter(MultiplexConnection.get(a=Slow, b=Slow), "/chat", {"max_sessions": 2})
+    server = await serve(router)
+    peer = join(server, transport, prefix="/chat")
+    assert await peer.frame() == "o"
+    await peer.send("sub,a", "sub,b", "uns,a", "uns,b")
+    await settle(connect, server)
+    assert router.container.full("192.0.2.1") == "max_sessions"
+    gate.set()
+    await settle(connect, server)
+    assert router.container.full("192.0.2.1") is None
+
+
+@each_transport
 async def test_a_client_that_leaves_waits_for_no_channel(
     serve: Serve, join: Join, connect: Connect, transport: str
 ) -> None:

@@ -72,7 +72,7 @@ class IdleHost:
     def schedule(self, owner: Any) -> None:
         pass
 
-    cancel = remove = opened = closed = entered = schedule
+    cancel = remove = opened = closed = entered = lingers = finished = schedule
 
     def postpone(self, owner: Any, now: float) -> bool:
         return False
