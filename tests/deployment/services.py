@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -135,8 +136,9 @@ async def shut_down(servers: Sequence[HTTPServer], routers: Sequence[SockJSRoute
     await asyncio.sleep(0)
     for router in routers:
         for session in router.container:
-            # Nobody comes any more for the close frame that it keeps.
-            session.check(session.due)
+            # Nobody comes any more for the close frame that it keeps, nor for the rest of a response.
+            while session.due < inf:
+                session.check(session.due)
     await closing
     for server in servers:
         server.stop()
