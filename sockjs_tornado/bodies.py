@@ -110,6 +110,17 @@ class _Refused(Exception):
         self.why = why
 
 
+class _AnyMethod(tuple[str, ...]):
+    """Contains every method. Tornado answers one that it does not know without a look at the body, and ends the
+    connection under a client that may still be sending it.
+    """
+
+    __slots__ = ()
+
+    def __contains__(self, method: object) -> bool:
+        return True
+
+
 @stream_request_body
 class StreamedBodyHandler(SockJSHandler):
     """Reads a request's body before Tornado does, and no more of it than may be.
@@ -127,6 +138,9 @@ class StreamedBodyHandler(SockJSHandler):
         self._work = 0
         self._max_size = endpoint.max_body(self.method)
         self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
+
+    # Those that it does not know are refused by `prepare`.
+    SUPPORTED_METHODS = _AnyMethod()
 
     # The request begins before its body is there.
     _execute = RequestHandler._execute  # type: ignore[assignment]
@@ -170,6 +184,8 @@ class StreamedBodyHandler(SockJSHandler):
             fields = endpoint.retry_headers(self)
         elif refused.status == 403:
             fields = [PLAIN_TEXT]
+        elif refused.status == 405:
+            fields = [endpoint.allow]
         else:
             fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
         body = b"" if self.method == "HEAD" else refused.text
@@ -179,6 +195,8 @@ class StreamedBodyHandler(SockJSHandler):
     async def _read(self) -> None:
         if not self._endpoint.allows_origin(self):
             raise _Refused(403, ORIGIN_REFUSED, "allowed_origins")
+        if self.method not in RequestHandler.SUPPORTED_METHODS:
+            raise _Refused(405)
         length = self._declared_length()
         stream = self._connection.stream
         # Of HTTP/1.0 it is to be ignored (RFC 9110, section 10.1.1).

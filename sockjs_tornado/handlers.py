@@ -138,11 +138,7 @@ class SockJSHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer without a body: what a client makes of an error is the status."""
-        if status_code == 405:
-            # A method that Tornado has never heard of.
-            self._endpoint.handle(self)
-        else:
-            self.respond(status_code, [])
+        self.respond(status_code, [])
 
     def _request_summary(self) -> str:
         """Return what the access log says of the request: not the id of a session, which is its client's secret."""
@@ -155,9 +151,11 @@ class SockJSHandler(RequestHandler):
         return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log what is the server's fault alone."""
-        if not isinstance(value, HTTPError):
-            super().log_exception(typ, value, tb)
+        """Log what is the server's fault alone; Tornado's log would have the request's URI, with the session id."""
+        if value is not None and not isinstance(value, HTTPError):
+            log = self._endpoint.server.container.log
+            summary = self._request_summary()
+            log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", summary, error=value)
 
     # The exchange.
 

@@ -58,7 +58,8 @@ async def http_server(
 
     Args:
         application: The application.
-        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them; the server closes them.
+        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them. They belong to the server from
+            now on, which closes them: the objects that are passed are detached.
         network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing, as the routers'
             setting has it for websockets and streams; here it is for every connection, polls included. Default 30; 0
             leaves it to the system.
@@ -118,7 +119,8 @@ async def serve(
     Args:
         application: The application; its routes hold the routers' URL specs.
         routers: What to drain.
-        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them; they are closed at the end.
+        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them. They belong to the server from
+            now on, as with :func:`http_server`, and are closed at the end.
         drain_time: Seconds over which the closing of the sessions is spread. Default 5.
         deadline: Seconds after the signal in which the draining ends in any case. Default 30.
         code: Close code that the clients see.

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import re
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import tornado.httpserver
@@ -97,6 +99,29 @@ class LogWatch:
                 self.records.remove(record)
                 return record
         raise AssertionError(f"nothing logged with {text!r} in it: {[r.getMessage() for r in self.records]}")
+
+
+#: Loggers of the server's side. Clients may log the URLs that they ask for.
+SERVER_LOGGERS = ("sockjs_tornado", "tornado", "asyncio")
+
+
+class IdWatch(logging.Handler):
+    """What was logged at any level by the server's side: messages, and what was raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        # Not the lines of the source, which in tests may have anything.
+        self.texts.append("".join([record.getMessage(), *(traceback.format_exception_only(error) if error else ())]))
+
+    def leaks(self, session_ids: Iterable[str]) -> list[str]:
+        """Return the records that have one of these ids, as a part of a path or a key, or quoted."""
+        names = "|".join(map(re.escape, sorted(session_ids)))
+        pattern = re.compile(rf"[/:'\"=](?:{names})(?:[/?&'\"]|$)|\bsession\d+\b")
+        return [text for text in self.texts if pattern.search(text)] if names else []
 
 
 class RunningServer:

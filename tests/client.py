@@ -16,7 +16,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 T = TypeVar("T")
 
@@ -50,6 +50,13 @@ Connect = Callable[..., Awaitable["Client"]]
 Join = Callable[..., "Peer"]
 
 _ids = itertools.count(1)
+
+#: Session ids of the requests that were made, as they were spelled and as they are read.
+session_ids: set[str] = set()
+
+_SESSION_URL = re.compile(
+    r".*/[^/.]+/([^/.]+)/(?:xhr|xhr_send|xhr_streaming|eventsource|htmlfile|jsonp|jsonp_send|websocket)/?(?:\?.*)?"
+)
 
 
 #: Header fields that every answer of a router begins with.
@@ -127,6 +134,8 @@ def request(
     host: str = "localhost",
 ) -> bytes:
     """Return the bytes of a request; only a body brings a Content-Length with it."""
+    if match := _SESSION_URL.fullmatch(target):
+        session_ids.update((match[1], unquote(match[1])))
     lines = [f"{method} {target} {version}", f"Host: {host}", *fields]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")

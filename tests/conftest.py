@@ -18,10 +18,11 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 import uvloop
-from application import LogWatch, RunningServer, Serve
-from client import Client, Connect, Join, Peer, peer
+from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve
+from client import Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.handlers import SockJSHandler
 
 # How long hypothesis takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -73,6 +74,30 @@ def logged() -> Iterator[LogWatch]:
     assert not left, f"logged without being expected: {left}"
 
 
+@pytest.fixture(autouse=True)
+def id_watch() -> Iterator[IdWatch]:
+    """Fail a test in which the server's side logged the id of a session, at whatever level."""
+    session_ids.clear()
+    watch = IdWatch()
+    loggers = {logger: logger.level for logger in map(logging.getLogger, SERVER_LOGGERS)}
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(watch)
+    yield watch
+    for logger, level in loggers.items():
+        logger.removeHandler(watch)
+        logger.setLevel(level)
+    leaks = watch.leaks(session_ids)
+    assert not leaks, f"logged with a session id: {leaks}"
+
+
+def log_request(handler: tornado.web.RequestHandler) -> None:
+    """Have the access log, below all levels that are shown, for :func:`id_watch`."""
+    # Of what is not found, which may be anything, Tornado itself writes the line.
+    if isinstance(handler, SockJSHandler):
+        logging.getLogger("tornado.access").debug("%d %s", handler.get_status(), handler._request_summary())
+
+
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Return a function that serves routers: ``server = await serve(router, ..., **application_settings)``.
@@ -87,7 +112,7 @@ async def serve() -> AsyncIterator[Serve]:
         *served: SockJSRouter, ssl_options: Any = None, xheaders: bool = False, **settings: Any
     ) -> RunningServer:
         urls = [url for router in served for url in router.urls]
-        application = tornado.web.Application(urls, log_function=lambda handler: None, **settings)
+        application = tornado.web.Application(urls, log_function=log_request, **settings)
         http = tornado.httpserver.HTTPServer(application, ssl_options=ssl_options, xheaders=xheaders)
         sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
         http.add_sockets(sockets)

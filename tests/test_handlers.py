@@ -430,15 +430,18 @@ async def test_a_constructor_that_raises_is_a_500_and_logged_once(
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
-async def test_a_constructor_may_refuse_with_a_status(serve: Serve, connect: Connect, transport: str) -> None:
+@pytest.mark.parametrize("status", [403, 405])
+async def test_a_constructor_may_refuse_with_a_status(
+    serve: Serve, connect: Connect, transport: str, status: int
+) -> None:
     class Refusing(Echo):
         def __init__(self, session: Any) -> None:
-            raise HTTPError(403, "not logged: %s", "secret")
+            raise HTTPError(status, "not logged: %s", "secret")
 
     client = await connect(await serve(SockJSRouter(Refusing, "/echo")))
     client.write(asking(transport, "/echo/000/abc"))
     response = await client.response()
-    assert (response.status, response.body) == (403, b"")
+    assert (response.status, response.body) == (status, b"")
 
 
 async def test_a_cookie_function_that_raises_is_a_500(serve: Serve, connect: Connect, logged: LogWatch) -> None:
@@ -780,6 +783,25 @@ async def test_the_access_log_tells_no_session_id(
         # A body that is refused before it is read, too.
         await (await connect(server)).ask(method, path, body=b"x" * 100)
         assert lines[1:] == [f"{logged_as} (127.0.0.1)"]
+
+
+@pytest.mark.parametrize("method", ["FOO", "PROPFIND", "get", "DELETE"])
+@pytest.mark.parametrize("url", URLS, ids=path_of)
+async def test_a_method_that_nobody_knows_is_in_the_access_log_whatever_body_it_has(
+    serve: Serve, connect: Connect, url: Url, method: str
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    lines = []
+    server.http.request_callback.settings["log_function"] = lambda handler: lines.append(handler._request_summary())
+    client = await connect(server)
+    client.write(request(method, f"/echo{url.path}", "Transfer-Encoding: chunked") + b"2\r\n[]\r\n0\r\n\r\n")
+    response = await client.response()
+    assert (response.status, response["Allow"]) == (405, url.allow)
+    assert lines == [f"{method} /echo{url.path.replace('/abc/', '/***/')} (127.0.0.1)"]
+    if response.all("Connection") == ["close"]:
+        assert await client.rest() == b""
+    else:
+        assert (await client.ask("GET", "/echo")).status == 200
 
 
 async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join: Join, logged: LogWatch) -> None:

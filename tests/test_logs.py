@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from application import Echo, LogWatch, Serve
-from client import Connect, Join
+from application import Echo, IdWatch, LogWatch, Serve
+from client import HANDSHAKE, SESSION_URLS, Connect, Join, Url, path_of, request, session_ids
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.logs import INTERVAL, ThrottledLog
@@ -177,3 +177,69 @@ async def test_no_log_has_what_is_said_or_whose_session_it_is(
     for record in records.records:
         assert "secret" not in record.getMessage()
         assert "secret" not in str(record.__dict__)
+
+
+def raise_it(request: object) -> bool:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
+@pytest.mark.parametrize("body", ["none", "length", "chunks"])
+async def test_no_log_has_the_id_where_a_function_of_the_application_raises(
+    serve: Serve, connect: Connect, logged: LogWatch, records: Records, url: Url, body: str
+) -> None:
+    router = SockJSRouter(Echo, "/a/b", {"jsessionid": raise_it})
+    client = await connect(await serve(router))
+    path, question_mark, query = url.path.replace("abc", "secret").partition("?")
+    fields = HANDSHAKE if path.endswith("/websocket") else ()
+    if body == "chunks":
+        client.write(request(url.method, f"/a/b{path}/{question_mark}{query}", *fields, "Transfer-Encoding: chunked"))
+        client.write(b"2\r\n[]\r\n0\r\n\r\n")
+    else:
+        data = b"[]" if body == "length" else None
+        client.write(request(url.method, f"/a/b{path}/{question_mark}{query}", *fields, body=data))
+    assert (await client.head()).status == 500
+    record = logged.take("Uncaught exception")
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    masked = f"{url.method} /a/b{path.replace('secret', '***')}/{question_mark}{query} (127.0.0.1)"
+    assert record.getMessage() == f"Uncaught exception in {masked}"
+    for record in records.records:
+        assert "secret" not in logging.Formatter().format(record)
+        assert "secret" not in str(record.__dict__)
+
+
+async def test_one_exception_in_many_requests_does_not_flood_the_log(
+    serve: Serve, connect: Connect, logged: LogWatch
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": raise_it})))
+    for _ in range(20):
+        assert (await client.ask("POST", "/echo/000/secret/xhr", body=b"")).status == 500
+    logged.take("Uncaught exception")
+    assert logged.records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_leak"),
+    [
+        ("POST /echo/000/abc/xhr", True),
+        ("GET /abc", True),
+        ("the key '/echo:abc' is gone", True),
+        ("KeyError: 'abc'", True),
+        ("session7 has ended", True),
+        ("GET /abc.html", False),
+        ("abcd", False),
+        ("abc", False),
+        ("session 7 has ended", False),
+    ],
+)
+def test_the_tests_look_for_ids_in_all_logs(id_watch: IdWatch, text: str, is_leak: bool) -> None:
+    request("POST", "/echo/000/%61bc/xhr")
+    logging.getLogger("tornado.access").debug("%s", text)
+    try:
+        raise LookupError(text)
+    except LookupError:
+        logging.getLogger("sockjs_tornado.cluster").debug("failed", exc_info=True)
+    logging.getLogger("websockets").debug("%s", text)
+    assert len(id_watch.leaks(session_ids)) == 2 * is_leak
+    id_watch.texts.clear()

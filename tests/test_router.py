@@ -96,22 +96,22 @@ async def test_there_is_nothing_else_below_the_prefix(serve: Serve, connect: Con
 @pytest.mark.parametrize("url", URLS, ids=path_of)
 async def test_a_url_may_end_with_a_slash(serve: Serve, connect: Connect, url: Url) -> None:
     journal = Journal()
-    server = await serve(SockJSRouter(journal, "/a/b"))
+    server = await serve(SockJSRouter(journal, "/a.b/c"))
     path, question_mark, query = url.path.partition("?")
     slashed = Url(f"{path.removesuffix('/')}/{question_mark}{query}", url.method, url.cors)
     statuses = []
     for asked in (url, slashed):
         if "send" in url.path:
-            await (await connect(server)).ask("POST", "/a/b/000/abc/xhr", body=b"")
+            await (await connect(server)).ask("POST", "/a.b/c/000/abc/xhr", body=b"")
         fields = HANDSHAKE if path.endswith("/websocket") and asked is slashed else ()
-        response = await (await connect(server)).fetch(asked, *fields, prefix="/a/b")
+        response = await (await connect(server)).fetch(asked, *fields, prefix="/a.b/c")
         statuses.append(response.status)
         if not journal.opened.empty():
             info = (await journal.connection()).info
-            assert info.prefix == "/a/b"
-            assert "send" in url.path or info.uri == f"/a/b{asked.path}"
+            assert info.prefix == "/a.b/c"
+            assert "send" in url.path or info.uri == f"/a.b/c{asked.path}"
     assert statuses[0] == statuses[1] < 300
-    wrong = await (await connect(server)).ask("DELETE", f"/a/b{slashed.path}")
+    wrong = await (await connect(server)).ask("DELETE", f"/a.b/c{slashed.path}")
     assert (wrong.status, wrong["Allow"]) == (405, url.allow)
 
 

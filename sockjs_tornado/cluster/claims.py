@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from ..ended import ENDED_TIME
@@ -71,7 +70,8 @@ class Claims:
         if pending is None:
             # Before anything is awaited: who asks meanwhile, from here or from another node, waits for it.
             pending = self._pending[key] = self._set(key)
-            pending.add_done_callback(partial(self._claimed, key, on_lost))
+            # No partial: asyncio would log its arguments if it failed, and the key has the session id.
+            pending.add_done_callback(lambda reply: self._claimed(key, on_lost, reply))
         await self.settled(key)
         return self._place(pending.result())
 

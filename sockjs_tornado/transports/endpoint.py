@@ -100,8 +100,7 @@ class Endpoint:
         elif exchange.method == "OPTIONS" and self.cors:
             self._preflight(exchange)
         else:
-            allowed = f"{self.allowed}, HEAD" if self.answers_head else self.allowed
-            exchange.respond(405, [("Allow", allowed)])
+            exchange.respond(405, [self.allow])
         return None
 
     def max_body(self, method: str) -> int:
@@ -165,6 +164,11 @@ class Endpoint:
     def allowed(self) -> str:
         """The methods that pages of other origins may use, as the protocol lists them; HEAD needs no permission."""
         return f"OPTIONS, {self.method}" if self.cors else self.method
+
+    @property
+    def allow(self) -> tuple[str, str]:
+        """The Allow header field."""
+        return "Allow", f"{self.allowed}, HEAD" if self.answers_head else self.allowed
 
     def _preflight(self, exchange: Exchange) -> None:
         # The request's Access-Control-Request-Method is not judged: the answer is the same for all, and cached. It sets

@@ -1,6 +1,7 @@
 """Claims: one node holds a session, for as long as it says so."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -70,6 +71,18 @@ async def test_the_first_one_has_it(node: Open, empty_redis: RedisServer) -> Non
     assert await within(a.find("/chat:s")) is Place.HERE
     assert await claim(a) is Place.HERE
     assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
+
+
+async def test_no_log_has_the_key_of_a_claim_that_nobody_can_read(
+    node: Open, empty_redis: RedisServer, logged: LogWatch
+) -> None:
+    a = await node("a")
+    empty_redis.command("SET", "test:session:/chat:secret", "rubbish")
+    with pytest.raises(ValueError, match="Expecting value"):
+        await claim(a, "/chat:secret")
+    record = logged.take("Exception in callback")
+    assert "secret" not in logging.Formatter().format(record)
+    assert "secret" not in str(record.__dict__)
 
 
 async def test_many_at_once(node: Open) -> None:

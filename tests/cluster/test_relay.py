@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import logging
 import math
 import socket
 import ssl
@@ -190,6 +191,30 @@ async def test_cookies_in_several_lines_reach_the_application_through_any_worker
         assert response["Set-Cookie"] == "JSESSIONID=mine; path=/; HttpOnly"
         info = (await owner.journal.connection()).info
         assert info.cookies == {"user": "me", "JSESSIONID": "mine", "last": "y"}
+
+
+@pytest.mark.parametrize("opens", [True, False])
+async def test_no_log_has_the_id_where_a_function_of_the_application_raises(
+    start: Start, logged: LogWatch, opens: bool
+) -> None:
+    fails = False
+
+    def jsessionid(request: object) -> bool:
+        if fails:
+            raise ZeroDivisionError
+        return True
+
+    owner, other, _ = await start({"jsessionid": jsessionid})
+    session = owner.own()
+    if not opens:
+        assert await owner.poll(session) == "o"
+    fails = True
+    response = await other.ask(asking("xhr", f"/echo/000/{session}"))
+    assert response.status == 500
+    record = logged.take("Uncaught exception")
+    assert record.getMessage() == "Uncaught exception in POST /echo/000/***/xhr (127.0.0.1)"
+    assert session not in logging.Formatter().format(record)
+    assert logged.records == []
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
