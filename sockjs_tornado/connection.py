@@ -10,11 +10,12 @@ message)`` is the way in from outside.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from .exceptions import ConnectionClosed
+from .kept import INFORMATIONAL, KEPT
 from .protocol import Outgoing, encode_message
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionInfo", "Headers", "SockJSConnection", "drained"]
 
 logger = logging.getLogger(__name__)
+
+
+# One text for the names in all sessions.
+_LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
 
 
 class Headers(Mapping[str, str]):
@@ -35,7 +40,7 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_fields",)
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        self._fields = {name.lower(): value for name, value in fields.items()}
+        self._fields = {_LOWER.get(name) or name.lower(): value for name, value in fields.items()}
 
     def __getitem__(self, name: str) -> str:
         return self._fields[name.lower()]
@@ -67,24 +72,16 @@ class ConnectionInfo:
         cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
             page may open a session with the visitor's cookies. Both are left out if the request's origin is ``null``,
             which any site can bring about.
+
+    User-agent, referer, accept-language and via are cut after 512 characters, and nothing else: a request whose URI has
+    more than 8192 characters is answered with 414; with 431, one whose other fields and cookies have more than 16384
+    together, or that has more than 32 fields ``x-forwarded-*``.
     """
 
-    __slots__ = ("_cookies", "headers", "ip", "path", "port", "prefix", "subprotocol", "transport", "uri")
+    __slots__ = ("_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
 
     #: Header fields that are passed on, beside those starting with ``x-forwarded-``.
-    SAFE_HEADERS = frozenset(
-        {
-            "origin",
-            "referer",
-            "user-agent",
-            "accept-language",
-            "host",
-            "via",
-            "x-real-ip",
-            "x-client-ip",
-            "x-cluster-client-ip",
-        }
-    )
+    SAFE_HEADERS = KEPT | INFORMATIONAL
 
     def __init__(
         self,
@@ -94,13 +91,12 @@ class ConnectionInfo:
         prefix: str,
         transport: str,
         headers: Mapping[str, str],
-        cookies: Mapping[str, str] | None,
+        cookies: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
         port: int = 0,
     ) -> None:
         self.ip = ip
         self.port = port
         self.uri = uri
-        self.path = uri.partition("?")[0]
         self.prefix = prefix
         self.transport = transport
         self.subprotocol: str | None = None
@@ -108,8 +104,15 @@ class ConnectionInfo:
         self._cookies = cookies
 
     @property
+    def path(self) -> str:
+        """Path of the request as it was sent."""
+        return self.uri.partition("?")[0]
+
+    @property
     def cookies(self) -> Mapping[str, str]:
         """The request's cookies, by name."""
+        if callable(self._cookies):
+            return self._cookies()
         if self._cookies is None:
             logger.debug(
                 "no cookies without allowed_origins, or for the origin null: any site's page may open a session"

@@ -11,9 +11,10 @@
     ├── SessionStateError       an event that the session's state does not allow
     ├── PayloadError            a client's payload that is not what the protocol asks for
     ├── HandshakeError          a websocket opening handshake that cannot be accepted, with its HTTP status
+    ├── RequestTooLargeError    a request that names more than a session keeps, with its HTTP status
     └── WebSocketError          a violation of RFC 6455 by the peer, with its close code
 
-The last three never leave the package: a transport turns them into the answer that the protocol prescribes.
+The last four never leave the package: a transport turns them into the answer that the protocol prescribes.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ __all__ = [
     "ConnectionClosed",
     "HandshakeError",
     "PayloadError",
+    "RequestTooLargeError",
     "SessionStateError",
     "SockJSError",
     "WebSocketError",
@@ -85,6 +87,20 @@ class PayloadError(SockJSError):
 
     In the client of this package: what a server sent is no frame.
     """
+
+
+class RequestTooLargeError(SockJSError):
+    """A request names more than a session keeps: its URI or its header fields are too long, or too many.
+
+    Attributes:
+        status: HTTP status to answer with.
+        limit: What counts it, ``"request_uri"`` or ``"request_fields"``.
+    """
+
+    def __init__(self, status: int, limit: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+        self.limit = limit
 
 
 class WebSocketError(SockJSError):

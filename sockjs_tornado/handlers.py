@@ -1,19 +1,24 @@
 """Tornado's side of the exchange port: one ``RequestHandler`` that offers a request to an endpoint."""
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections.abc import Awaitable, Iterator
-from typing import Any
+from functools import partial
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPHeaders
+from tornado.httputil import HTTPHeaders, parse_cookie
 from tornado.iostream import IOStream
 from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
 from .connection import ConnectionInfo
+from .exceptions import RequestTooLargeError
+from .kept import select_fields
 from .transports.endpoint import Endpoint, request_origin
 from .transports.exchange import Headers, Waiting
 from .wire.connection import Connection
@@ -25,6 +30,14 @@ from .wire.stream import response_head, take_over, write_and_close, write_now
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
 
 logger = logging.getLogger(__name__)
+
+#: Header fields of a request. Each takes some hundred bytes, for as long as the request is held.
+_MAX_FIELDS: Final = 100
+
+#: Lines of header fields, and characters of a URI, of which a held request keeps what Tornado has made of them: a list
+#: of the lines, and four copies of the query.
+_MAX_HELD_LINES: Final = 100
+_MAX_HELD_URI: Final = 1024
 
 
 def header_value(headers: HTTPHeaders, name: str) -> str:
@@ -40,6 +53,15 @@ def remove_header(headers: HTTPHeaders, name: str) -> None:
         # In Tornado 6.5.3 to 6.5.10, `del` alone raises KeyError if the field has several lines.
         headers[name] = ""
         del headers[name]
+
+
+def parse_cookies(text: str) -> dict[str, str]:
+    """Return the cookies of a Cookie field, as Tornado's ``request.cookies`` has them."""
+    jar = SimpleCookie()
+    for name, value in parse_cookie(text).items():
+        with contextlib.suppress(CookieError):
+            jar[name] = value
+    return {name: morsel.value for name, morsel in jar.items()}
 
 
 class SockJSHandler(RequestHandler):
@@ -132,6 +154,11 @@ class SockJSHandler(RequestHandler):
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
+        count = len(self.request.headers)
+        if count > _MAX_FIELDS:
+            why = f"There are {count} header fields, and there may be {_MAX_FIELDS}."
+            self._endpoint.refuse_too_large(self, RequestTooLargeError(431, "request_fields", why))
+            return None
         return self._endpoint.handle(self)
 
     head = get = post = delete = patch = put = options = _serve
@@ -182,10 +209,8 @@ class SockJSHandler(RequestHandler):
 
     def cookie(self, name: str) -> str | None:
         """Return a cookie of the request."""
-        return self._cookies().get(name) if name in self.header("Cookie") else None
-
-    def _cookies(self) -> dict[str, str]:
-        return {name: morsel.value for name, morsel in self.request.cookies.items()}
+        cookies = self.header("Cookie")
+        return parse_cookies(cookies).get(name) if name in cookies else None
 
     def argument(self, name: str) -> str | None:
         """Return the first value of a query argument."""
@@ -213,14 +238,8 @@ class SockJSHandler(RequestHandler):
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Describe the request for the application."""
         trusted = self._endpoint.server.origins.trusts_credentials(request_origin(self))
-        fields = self.request.headers
-        headers = {
-            name: header_value(fields, name)
-            for name in fields
-            if (lower := name.lower()) in ConnectionInfo.SAFE_HEADERS
-            or lower.startswith("x-forwarded-")
-            or (trusted and lower == "authorization")
-        }
+        cookies = self.header("Cookie") if trusted else None
+        headers = select_fields(self.request.headers, self.header, cookies=cookies)
         return ConnectionInfo(
             ip=self.remote_ip,
             port=self.remote_port,
@@ -228,7 +247,8 @@ class SockJSHandler(RequestHandler):
             prefix=self.request.path.removesuffix("/").rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,
-            cookies=self._cookies() if trusted else None,
+            # As text they take as much memory as they have characters, however many they are.
+            cookies=None if cookies is None else partial(parse_cookies, cookies),
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -273,9 +293,25 @@ class SockJSHandler(RequestHandler):
     def hold(self, waiting: Waiting) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
         self.release_body()
+        self._release_excess()
         self.watch(waiting)
         self._held = asyncio.get_running_loop().create_future()
         return self._held
+
+    def _release_excess(self) -> None:
+        """Release what an unusual client has Tornado keep beside the request as it came.
+
+        Nothing needs it any more but the access log, which may miss header fields of such a request.
+        """
+        request = self.request
+        headers = request.headers
+        if len(list(headers.get_all())) > _MAX_HELD_LINES:
+            for name in list(headers):
+                if name not in ("Connection", "Host", "User-Agent", "Referer"):
+                    remove_header(headers, name)
+        if len(self.uri) > _MAX_HELD_URI:
+            request.query = ""
+            request.arguments = request.query_arguments = {}
 
     def on_connection_close(self) -> None:
         """Hear from Tornado that the client has left."""

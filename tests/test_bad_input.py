@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from application import Journal, LogWatch, Noted, RunningServer, Serve, congest
+from application import Echo, Journal, LogWatch, Noted, RunningServer, Serve, congest
 from client import (
     BINARY,
     CLOSE,
@@ -17,6 +17,7 @@ from client import (
     HANDSHAKE,
     POLLING,
     RECEIVING,
+    SESSION_URLS,
     STREAMING,
     TEXT,
     URLS,
@@ -740,7 +741,7 @@ async def test_a_connection_that_cannot_be_made_harms_nobody(
 # Sizes.
 
 
-@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize("size", [1, 256])
 @pytest.mark.parametrize("place", ["session", "server"])
 @pytest.mark.parametrize("transport", FRAMED)
 async def test_an_id_may_be_short_or_long(serve: Serve, join: Join, transport: str, place: str, size: int) -> None:
@@ -751,6 +752,19 @@ async def test_an_id_may_be_short_or_long(serve: Serve, join: Join, transport: s
     assert await peer.frame() == "o"
     await peer.send("x")
     assert await peer.frame() == 'a["x"]'
+
+
+@pytest.mark.parametrize("size", [257, 10_000])
+@pytest.mark.parametrize("place", ["session", "server"])
+@pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
+async def test_an_id_that_is_too_long_is_not_found(
+    serve: Serve, connect: Connect, url: Url, place: str, size: int
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    client = await connect(await serve(router))
+    path = url.path.replace("abc" if place == "session" else "000", "x" * size)
+    assert (await client.fetch(Url(path, url.method, url.cors))).status == 404
+    assert len(router.container) == 0
 
 
 def oversized(url: Url, what: str) -> bytes:
@@ -818,6 +832,6 @@ async def test_much_but_not_too_much_is_passed_over(serve: Serve, connect: Conne
     for fields, query in (((f"X-Much: {'x' * 60_000}",), ""), ((), separator + "x" * 60_000)):
         path = url.path.replace("abc", "long" if query else "much")
         response = await (await connect(server)).fetch(Url(path + query, url.method, url.cors), *fields)
-        assert response.status in (101, 200, 400, 404)
+        assert response.status in (101, 200, 400, 404, 414)
         if url.path.endswith("websocket") and query:
             assert response.status == 400

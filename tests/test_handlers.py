@@ -5,7 +5,10 @@ import functools
 import json
 import socket
 import ssl
+import sys
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -64,7 +67,8 @@ async def test_a_session_is_known_by_its_id_however_it_is_spelled(serve: Serve, 
         ("%C3%28", "\udcc3("),
         ("%ED%A0%80", "\udced\udca0\udc80"),
         ("~!$&'()*,;=:@-_", "~!$&'()*,;=:@-_"),
-        ("x" * 5000, "x" * 5000),
+        ("x" * 256, "x" * 256),
+        ("%C3%A9" * 42, "é" * 42),
     ],
     ids=lambda value: value[:10].encode("ascii", "backslashreplace").decode(),
 )
@@ -118,6 +122,144 @@ async def test_the_application_is_told_of_the_request(serve: Serve, connect: Con
     assert info.get_header("X-Forwarded-For") == "192.0.2.7,192.0.2.8"
     assert "secret" not in str(dict(info.headers))
     assert info.cookies == {}
+
+
+# How much of it is kept.
+
+ORIGIN = "Origin: http://a.example"
+
+#: Requests that name too much, each with a query, header fields, and what answers it.
+TOO_MUCH: dict[str, tuple[str, list[str], int, str]] = {
+    "a long query": ("x=" + "x" * 9000, [], 414, "The URI has 90"),
+    "many fields of proxies": (
+        "",
+        [f"X-Forwarded-{number}: x" for number in range(33)],
+        431,
+        "There are 33 X-Forwarded-",
+    ),
+    "a long field of a proxy": ("", [f"X-Forwarded-User: {'x' * 17_000}"], 431, "The cookies and header"),
+    "a long token": ("", [f"Authorization: Bearer {'x' * 17_000}"], 431, "The cookies and header"),
+    "many cookies": ("", [f"Cookie: {'a=b; ' * 3400}"], 431, "The cookies and header"),
+    "long cookies": ("", [f"Cookie: a{number}={'x' * 4000}" for number in range(5)], 431, "The cookies and header"),
+    "many fields": ("", [f"X-{number}: x" for number in range(101)], 431, "There are 10"),
+}
+
+
+def opening(transport: str, base: str, query: str, *fields: str) -> bytes:
+    """Return a request that opens a session, with a query of its own."""
+    data = asking(transport, base, *fields)
+    if transport == "websocket":
+        data = request("GET", f"{base}/websocket", *HANDSHAKE, *fields)
+    target = data.split(b" ", 2)[1]
+    separator = b"&" if b"?" in target else b"?"
+    return data.replace(target, target + separator + query.encode(), 1) if query else data
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
+async def test_a_client_that_names_too_much_is_told_so(
+    serve: Serve, connect: Connect, transport: str, what: str
+) -> None:
+    query, fields, status, why = TOO_MUCH[what]
+    router = SockJSRouter(Echo, "/echo", {"allowed_origins": ["http://a.example"]})
+    client = await connect(await serve(router))
+    client.write(opening(transport, "/echo/000/abc", query, ORIGIN, *fields))
+    response = await client.response()
+    assert response.status == status
+    assert response.text.startswith(why)
+    assert router.stats.rejected == {"request_uri" if status == 414 else "request_fields": 1}
+    assert len(router.container) == 0
+    # The connection goes on, and so may the client.
+    client.write(opening(transport, "/echo/000/abc", "", ORIGIN))
+    assert (await client.head()).status in (101, 200)
+
+
+@pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
+async def test_what_an_application_decides_by_is_kept_whole(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})))
+    token, cookies = "t" * 4000, {f"cookie{number}": str(number) * 4000 for number in range(3)}
+    fields = [f"Cookie: {name}={value}" for name, value in cookies.items()]
+    fields += ["Authorization: Bearer token", "X-Forwarded-User: ann"]
+    fields += [f"User-Agent: {'u' * 8000}", f"Referer: {'r' * 8000}"]
+    client.write(opening(transport, "/echo/000/abc", f"token={token}", ORIGIN, *fields))
+    info = (await journal.connection()).info
+    assert info.get_argument("token") == token
+    for _ in range(2):
+        assert info.cookies == cookies
+        assert info.get_cookie("cookie1") == cookies["cookie1"]
+    assert info.get_header("Authorization") == "Bearer token"
+    assert info.get_header("X-Forwarded-User") == "ann"
+    # What informs is cut.
+    assert info.get_header("User-Agent") == "u" * 512
+    assert info.get_header("Referer") == "r" * 512
+
+
+async def test_a_later_poll_that_names_too_much_is_refused_and_the_session_goes_on(serve: Serve, join: Join) -> None:
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 600})
+    peer = join(await serve(router), "xhr")
+    assert await peer.frame() == "o"
+    client = await peer.connect()
+    client.write(opening("xhr", peer.base, "x=" + "x" * 9000))
+    assert (await client.response()).status == 414
+    await peer.send("x")
+    assert await peer.frame() == 'a["x"]'
+
+
+def size_of(thing: Any, seen: set[int]) -> int:
+    """Return the bytes that something takes with all that it refers to, classes and functions apart."""
+    if id(thing) in seen or isinstance(thing, type | FunctionType):
+        return 0
+    seen.add(id(thing))
+    parts: list[Any] = []
+    if isinstance(thing, dict):
+        parts = [*thing, *thing.values()]
+    elif isinstance(thing, tuple | list):
+        parts = list(thing)
+    elif isinstance(thing, partial):
+        parts = list(thing.args)
+    else:
+        for kind in type(thing).__mro__:
+            parts += [getattr(thing, name) for name in getattr(kind, "__slots__", ()) if hasattr(thing, name)]
+    return sys.getsizeof(thing) + sum(size_of(part, seen) for part in parts)
+
+
+@pytest.mark.parametrize("shape", ["one long field", "as many as there may be", "many cookies"])
+async def test_what_is_known_of_the_worst_client_takes_36_kilobytes(serve: Serve, connect: Connect, shape: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})
+    client = await connect(await serve(router))
+    fields = [f"{name}: {'x' * 600}" for name in ("User-Agent", "Referer", "Accept-Language", "Via")]
+    match shape:
+        case "one long field":
+            fields.append(f"X-Forwarded-For: {'x' * 16_000}")
+        case "as many as there may be":
+            fields += [f"X-Forwarded-{number:02}: {'x' * 480}" for number in range(32)]
+        case "many cookies":
+            fields.append(f"Cookie: {'a=b; ' * 3240}")
+    server_id, session_id = "0" * 256, "s" * 256
+    client.write(opening("xhr_streaming", f"/echo/{server_id}/{session_id}", "x" * 7600, ORIGIN, *fields))
+    connection = await journal.connection()
+    assert connection.session.session_id == session_id
+    assert 20 * 1024 < size_of(connection.info, set()) < 36 * 1024
+
+
+async def test_a_held_poll_keeps_no_more_than_its_head(serve: Serve, join: Join) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "xhr")
+    assert await peer.frame() == "o"
+    client = await peer.connect()
+    client.write(opening("xhr", peer.base, "a=" + "x" * 4000, *["X-Odd: xy"] * 3000, "User-Agent: curl"))
+    (session,) = router.container
+    async with asyncio.timeout(30):
+        while not session.is_attached:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+    kept = session._receiver._exchange.request  # type: ignore[union-attr]
+    assert sorted(kept.headers) == ["Host", "User-Agent"]
+    assert (kept.arguments, kept.query_arguments, kept.query) == ({}, {}, "")
+    await peer.send("x")
+    response = await client.response()
+    assert (response.status, response.body) == (200, b'a["x"]\n')
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])

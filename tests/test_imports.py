@@ -38,7 +38,7 @@ EFFECTS = {
 }
 
 TRANSPORTS = Allowed(
-    "transports.* _speedups connection ended exceptions limits origins payloads ports protocol requester session "
+    "transports.* _speedups connection ended exceptions kept limits origins payloads ports protocol requester session "
     "settings stats wire.*"
 )
 
@@ -51,7 +51,7 @@ ALLOWED = {
     "protocol": Allowed("exceptions payloads", outside="msgspec"),
     "settings": Allowed("exceptions"),
     "origins": Allowed("settings"),
-    "connection": Allowed("exceptions protocol", effects="asyncio", types="session"),
+    "connection": Allowed("exceptions kept protocol", effects="asyncio", types="session"),
     "callbacks": Allowed(
         "_speedups exceptions protocol turns",
         outside="tornado.web",
@@ -59,6 +59,7 @@ ALLOWED = {
         types="connection ports session",
     ),
     "addresses": Allowed(),
+    "kept": Allowed("exceptions"),
     "ended": Allowed(),
     "requester": Allowed("addresses"),
     "logs": Allowed(),
@@ -109,7 +110,7 @@ ALLOWED = {
     "transports.websocket": TRANSPORTS,
     "transports.xhr": TRANSPORTS,
     "handlers": Allowed(
-        "connection settings transports.* wire.*",
+        "connection exceptions kept settings transports.* wire.*",
         outside="tornado.http1connection tornado.httputil tornado.iostream tornado.util tornado.web",
         effects="asyncio",
     ),

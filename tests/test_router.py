@@ -115,7 +115,7 @@ async def test_a_url_may_end_with_a_slash(serve: Serve, connect: Connect, url: U
     assert (wrong.status, wrong["Allow"]) == (405, url.allow)
 
 
-@pytest.mark.parametrize("name", ["000", "a", "-", "~!$&'()*+,;=:@", "%20", "%2F", "%2e", "%00", "%ff", "x" * 500])
+@pytest.mark.parametrize("name", ["000", "a", "-", "~!$&'()*+,;=:@", "%20", "%2F", "%2e", "%00", "%ff", "x" * 255])
 async def test_the_server_part_is_for_load_balancers_only(serve: Serve, connect: Connect, name: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"

@@ -302,6 +302,9 @@ const REASONS = {
   max_sessions_per_ip: "too many sessions of one address",
   max_unopened_sessions: "too many sessions wait for on_open",
   payload: "a POST that is no array of strings",
+  request_fields: "header fields and cookies that are too many or too long",
+  request_uri: "a URI that is too long",
+  session_origin: "a session of a page of another origin",
   verify_ip: "a session of another address",
 };
 const FAULTS = {

@@ -5,6 +5,7 @@ They are written against the exchange port of :mod:`.exchange`; nothing here kno
 
 from collections.abc import Iterator
 
+from ..kept import MAX_ID
 from ..settings import Settings
 from .endpoint import Endpoint
 from .eventsource import EventSource
@@ -16,7 +17,7 @@ from .xhr import XhrPolling, XhrSend, XhrStreaming
 
 __all__ = ["offered_endpoints"]
 
-_SESSION = r"/[^/.]+/(?P<session_id>[^/.]+)"
+_SESSION = rf"/[^/.]{{1,{MAX_ID}}}/(?P<session_id>[^/.]{{1,{MAX_ID}}})"
 
 
 def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[str, type[Endpoint]]]:

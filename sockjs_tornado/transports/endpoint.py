@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable
 from email.utils import formatdate
 
+from ..exceptions import RequestTooLargeError
 from ..session import Session
 from .exchange import Exchange, Headers, Service
 
@@ -48,7 +49,10 @@ NO_CACHE = ("Cache-Control", "no-store, no-cache, no-transform, must-revalidate,
 _VARY = ("Vary", "Origin, Access-Control-Request-Headers")
 
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]+")
-_COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
+# What a client names and an answer repeats: a held request keeps it.
+_REPEATED_VALUE = re.compile(r"[\x20-\x7e]{1,1024}")
+# Browsers keep cookies of 4096 bytes (RFC 6265, section 6.1).
+_COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{1,4096}")
 
 
 def cache_headers() -> Headers:
@@ -120,6 +124,13 @@ class Endpoint:
                 self.server.container.log.write(logger, logging.WARNING, limit, message, limit)
             self.unavailable(exchange, limit)
         return limit is not None
+
+    def refuse_too_large(self, exchange: Exchange, error: RequestTooLargeError) -> None:
+        """Answer a request that names more than a session keeps, and say so."""
+        self.server.stats.rejected[error.limit] += 1
+        message = "refused a client with status %d: %s"
+        self.server.container.log.write(logger, logging.INFO, error.limit, message, error.status, error)
+        exchange.respond(error.status, self.headers(exchange, PLAIN_TEXT, NO_CACHE), f"{error}\n".encode())
 
     def unavailable(self, exchange: Exchange, why: str) -> None:
         """Answer 503."""
@@ -244,7 +255,7 @@ def _cors_headers(exchange: Exchange) -> Headers:
     origin = exchange.header("Origin")
     if not origin:
         headers = [("Access-Control-Allow-Origin", "*")]
-    elif _HEADER_VALUE.fullmatch(origin):
+    elif _REPEATED_VALUE.fullmatch(origin):
         # With credentials, "*" would be refused by the browser; "null" (a sandboxed page) is an origin like others.
         headers = [
             ("Access-Control-Allow-Origin", origin),
@@ -254,6 +265,6 @@ def _cors_headers(exchange: Exchange) -> Headers:
     else:
         return []
     requested = exchange.header("Access-Control-Request-Headers")
-    if requested and _HEADER_VALUE.fullmatch(requested):
+    if requested and _REPEATED_VALUE.fullmatch(requested):
         headers.append(("Access-Control-Allow-Headers", requested))
     return headers

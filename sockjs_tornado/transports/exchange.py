@@ -158,6 +158,9 @@ class Exchange(Protocol):
         Args:
             transport: Name of the transport.
             suffix: How many segments of the path follow the router's prefix.
+
+        Raises:
+            RequestTooLargeError: The request names more than a session keeps.
         """
 
     @property

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Awaitable, Sequence
 
 from ..ended import Ended
-from ..exceptions import PayloadError
+from ..exceptions import PayloadError, RequestTooLargeError
+from ..kept import check_uri
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..requester import REJECTIONS, check_requester
 from ..session import Session
@@ -145,11 +146,14 @@ class StreamReceiver(Connection):
         self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
         self._left = limit
         self._session = session
-        self._asker = exchange.remote_ip, session_origin(exchange)
+        self._asker: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
     def opened(self) -> None:
         """Listen."""
-        self._session.attach(self, *self._asker)
+        ip, origin = self._asker
+        # A client may name a long one.
+        self._asker = ("", None)
+        self._session.attach(self, ip, origin)
 
     def lost(self) -> None:
         """Hear that the client has left."""
@@ -277,6 +281,10 @@ class ReceivingEndpoint(SessionEndpoint):
         """Attach the request to the session, or to a new one."""
         try:
             callback = self.callback(exchange)
+            check_uri(exchange.uri)
+        except RequestTooLargeError as error:
+            self.refuse_too_large(exchange, error)
+            return None
         except PayloadError as error:
             self._refuse(exchange, error)
             return None
@@ -295,7 +303,12 @@ class ReceivingEndpoint(SessionEndpoint):
                 return None
             if self.refuses(exchange):
                 return None
-            session = self.server.create_session(exchange.session_id, True, exchange.info(self.name, self.suffix))
+            try:
+                info = exchange.info(self.name, self.suffix)
+            except RequestTooLargeError as error:
+                self.refuse_too_large(exchange, error)
+                return None
+            session = self.server.create_session(exchange.session_id, True, info)
         if is_last:
             self._answer_at_once(exchange, session, headers, callback)
             return None

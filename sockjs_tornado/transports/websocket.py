@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Sequence
 from math import inf
 from typing import Any, ClassVar, Final
 
-from ..exceptions import HandshakeError, PayloadError, WebSocketError
+from ..exceptions import HandshakeError, PayloadError, RequestTooLargeError, WebSocketError
+from ..kept import check_uri
 from ..limits import BudgetShare
 from ..payloads import decode_websocket_payload
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
@@ -472,6 +473,12 @@ class WebSocket(Endpoint):
             return None
         if self.refuses(exchange):
             return None
+        try:
+            check_uri(exchange.uri)
+            info = exchange.info(self.name, self.suffix)
+        except RequestTooLargeError as error:
+            self.refuse_too_large(exchange, error)
+            return None
         compression = self.server.settings.compression
         parameters = None
         if compression is not None:
@@ -480,7 +487,7 @@ class WebSocket(Endpoint):
             if parameters is not None:
                 fields.append(("Sec-WebSocket-Extensions", parameters.response))
         headers = self.headers(exchange, *fields)
-        session = self.server.create_session(None, False, exchange.info(self.name, self.suffix))
+        session = self.server.create_session(None, False, info)
         if offered:
             try:
                 subprotocol = _select_subprotocol(session, offered)

@@ -42,7 +42,7 @@ class StreamsExchange:
 
     def __init__(self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         start, *lines = head.decode("latin-1").strip().split("\r\n")
-        self.method, self.target, _ = start.split(" ")
+        self.method, self.uri, _ = start.split(" ")
         self._headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         self._body = body
         self._reader = reader
@@ -57,7 +57,7 @@ class StreamsExchange:
         return dict(pair.split("=") for pair in self.header("Cookie").split("; ") if pair).get(name)
 
     def argument(self, name: str) -> str | None:
-        return parse_qs(self.target.partition("?")[2]).get(name, [None])[0]
+        return parse_qs(self.uri.partition("?")[2]).get(name, [None])[0]
 
     def content_type(self) -> str:
         return self.header("Content-Type").partition(";")[0]
@@ -72,9 +72,9 @@ class StreamsExchange:
         return True
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        prefix = self.target.rsplit("/", suffix)[0]
+        prefix = self.uri.rsplit("/", suffix)[0]
         return ConnectionInfo(
-            ip=self.remote_ip, uri=self.target, prefix=prefix, transport=transport, headers={}, cookies={}
+            ip=self.remote_ip, uri=self.uri, prefix=prefix, transport=transport, headers={}, cookies={}
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -131,7 +131,7 @@ async def front() -> AsyncIterator[Any]:
             body = await reader.readexactly(int(length[1])) if length else b""
             exchange = StreamsExchange(head, body, reader, writer)
             for pattern, endpoint in endpoints:
-                match = pattern.fullmatch(exchange.target.partition("?")[0])
+                match = pattern.fullmatch(exchange.uri.partition("?")[0])
                 if match:
                     exchange.session_id = unquote(match.groupdict().get("session_id", ""))
                     offered: Exchange = exchange

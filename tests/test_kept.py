@@ -1,0 +1,72 @@
+import pytest
+
+from sockjs_tornado.exceptions import RequestTooLargeError
+from sockjs_tornado.kept import (
+    MAX_FIELDS_SIZE,
+    MAX_FORWARDED_FIELDS,
+    MAX_INFORMATIONAL,
+    MAX_URI,
+    check_uri,
+    select_fields,
+)
+
+
+def select(fields: dict[str, str], cookies: str | None = None) -> dict[str, str]:
+    return select_fields(fields, fields.__getitem__, cookies=cookies)
+
+
+def test_what_is_kept_goes_by_its_name_in_lower_case() -> None:
+    fields = {"Host": "a", "X-Real-Ip": "b", "X-FORWARDED-FOR": "c", "User-Agent": "d", "X-Other": "e", "Cookie": "f"}
+    assert select(fields) == {"host": "a", "x-real-ip": "b", "x-forwarded-for": "c", "user-agent": "d"}
+
+
+@pytest.mark.parametrize("cookies", [None, ""])
+def test_credentials_are_kept_for_those_who_are_trusted(cookies: str | None) -> None:
+    fields = {"Authorization": "Bearer x"}
+    assert select(fields, cookies) == ({} if cookies is None else {"authorization": "Bearer x"})
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "Referer", "Accept-Language", "Via"])
+def test_what_informs_is_cut(name: str) -> None:
+    assert select({name: "x" * 100_000}) == {name.lower(): "x" * MAX_INFORMATIONAL}
+    assert select({name: "x" * MAX_INFORMATIONAL}) == {name.lower(): "x" * MAX_INFORMATIONAL}
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin", "X-Real-Ip", "X-Forwarded-User", "Authorization"])
+def test_what_decides_is_refused_and_not_cut(name: str) -> None:
+    longest = MAX_FIELDS_SIZE - len(name)
+    assert select({name: "x" * longest}, "") == {name.lower(): "x" * longest}
+    with pytest.raises(RequestTooLargeError, match="have 16385 characters, and may have 16384") as raised:
+        select({name: "x" * (longest + 1)}, "")
+    assert (raised.value.status, raised.value.limit) == (431, "request_fields")
+
+
+def test_cookies_count_if_they_are_kept() -> None:
+    long = "x" * (MAX_FIELDS_SIZE + 1)
+    assert select({"Host": "a", "Cookie": long}) == {"host": "a"}
+    with pytest.raises(RequestTooLargeError):
+        select({"Host": "a", "Cookie": long}, long)
+    with pytest.raises(RequestTooLargeError):
+        select({"Host": "a"}, long[: MAX_FIELDS_SIZE - 4])
+    assert select({"Host": "a"}, long[: MAX_FIELDS_SIZE - 5]) == {"host": "a"}
+
+
+def test_a_subprotocol_may_be_kept_as_well() -> None:
+    assert select({"Sec-WebSocket-Protocol": "x" * MAX_FIELDS_SIZE}) == {}
+    with pytest.raises(RequestTooLargeError):
+        select({"Sec-WebSocket-Protocol": "x" * MAX_FIELDS_SIZE, "Host": "a"})
+
+
+def test_so_many_fields_of_proxies_are_kept() -> None:
+    fields = {f"X-Forwarded-{number}": "x" for number in range(MAX_FORWARDED_FIELDS)}
+    assert len(select(fields)) == MAX_FORWARDED_FIELDS
+    with pytest.raises(RequestTooLargeError, match="There are 33 X-Forwarded- fields, and there may be 32") as raised:
+        select({**fields, "X-Forwarded-For": "x"})
+    assert raised.value.status == 431
+
+
+def test_a_uri_may_be_so_long() -> None:
+    check_uri("/" * MAX_URI)
+    with pytest.raises(RequestTooLargeError, match="has 8193 characters, and may have 8192") as raised:
+        check_uri("/" * (MAX_URI + 1))
+    assert (raised.value.status, raised.value.limit) == (414, "request_uri")
