@@ -16,7 +16,8 @@ SPEEDUPS := $(wildcard sockjs_tornado/*.[ch])
 # What holds on every event loop, and without anything in C. Processes that tests start choose their own.
 CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py,$(wildcard tests/cluster/test_*.py)) \
 	$(addprefix tests/,transports wire test_bad_input.py test_caps.py test_connection.py test_drain.py \
-	test_grace.py test_handlers.py test_lifetime.py test_protocol.py test_rooms.py test_router.py test_session.py)
+	test_grace.py test_handlers.py test_lifetime.py test_protocol.py test_rooms.py test_router.py test_session.py \
+	test_turns.py)
 
 # Prerequisites are made in the order in which they are written, under `make -j` too.
 .NOTPARALLEL:
