@@ -67,7 +67,7 @@ def acceptable(upgrade: str, connection: str, version: str, key: str) -> bool:
         return False
     return (
         upgrade.strip().lower() == "websocket"
-        and re.search(r"(?:^|,)\s*upgrade\s*(?:,|$)", connection, re.IGNORECASE) is not None
+        and re.search(r"(?:^|,)[ \t]*upgrade[ \t]*(?:,|$)", connection, re.IGNORECASE) is not None
         and version.strip() in ("7", "8", "13")
         and len(nonce) == 16
     )

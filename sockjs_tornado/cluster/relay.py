@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 #: Sessions of other nodes whose holders are remembered.
 _REMEMBERED: Final = 65536
 
-#: Characters of a key that is remembered: clients choose the ids, and no usual one is as long.
-_LONGEST: Final = 256
-
 # What concerns one connection (RFC 9110, section 7.6.1), and what is said anew.
 _NOT_PASSED_ON: Final = frozenset(
     {
@@ -361,10 +358,9 @@ class SessionRelay:
             await self._ownership.bury(key, holder)
 
     def _remember(self, key: str, holder: Holder) -> None:
-        if len(key) <= _LONGEST:
-            if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
-                del self._remembered[next(iter(self._remembered))]
-            self._remembered[key] = holder
+        if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[key] = holder
 
     def _removed(self, session_id: str) -> None:
         if self._container.ended(session_id) is not None:

@@ -767,13 +767,14 @@ async def test_a_node_that_has_no_descriptors_left(
     logged.take("cannot ask other nodes: Too many open files")
 
 
-async def test_a_long_name_is_not_remembered(start: Start) -> None:
+async def test_an_id_that_is_too_long_is_asked_of_nobody(start: Start) -> None:
     owner, other, _ = await start()
     assert owner.router.relay is not None
-    session = next(name for number in range(1000) if owner.router.relay.holds(name := f"{number}{'x' * 20_000}"))
-    assert await other.poll(session) == "o"
-    assert await other.send(session, "x") == 204
+    session = next(name for number in range(1000) if owner.router.relay.holds(name := f"{number}{'x' * 257}"))
+    response = await other.ask(asking("xhr", f"/echo/000/{session}"))
+    assert response.status == 404
     assert not other.router.relay._remembered  # type: ignore[union-attr]
+    assert owner.journal.opened.empty()
 
 
 async def test_remembering_has_an_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
