@@ -360,16 +360,19 @@ class WebSocket:
         assert (got.opcode, got.fin, got.rsv) == (TEXT, True, 0), got
         return got.payload.decode()
 
-    async def closed(self, *, answer: bool = True) -> tuple[int, str]:
+    async def closed(self, *, answer: bool = True, shut: bool = False) -> tuple[int, str]:
         """Read the close frame and answer it; code 0 stands for none. Nothing may come after it but the end.
 
         Args:
             answer: Whether the server waits for an answer, since it was the first to send a close frame.
+            shut: Whether to close the client's side of the connection then, which ends the server's wait as well.
         """
         got = await self.frame()
         assert (got.opcode, got.fin, got.rsv) == (CLOSE, True, 0), got
         if answer:
             self.write(frame(CLOSE, got.payload[:2]))
+        if shut:
+            self.client.writer.write_eof()
         assert await self.client.rest() == b""
         return int.from_bytes(got.payload[:2], "big"), got.payload[2:].decode()
 
