@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-PyTypeObject *callbacks_type, *connection_type, *counters_type, *socket_type;
+PyTypeObject *callbacks_type, *connection_type, *counters_type, *turns_type, *socket_type;
 PyObject *zero, *corked, *socket_fileno;
 struct names names;
 
@@ -28,11 +28,11 @@ struct names names;
 #define FIELD(type, field, name) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
 
 static PyMemberDef callbacks_fields[] = {
-    FIELD(Callbacks, budget, "_budget"),
     FIELD(Callbacks, busy, "_busy"),
     FIELD(Callbacks, closing, "_closing"),
     FIELD(Callbacks, connection, "connection"),
     FIELD(Callbacks, inbox, "_inbox"),
+    FIELD(Callbacks, turns, "_turns"),
     FIELD(Callbacks, untold, "_untold"),
     {NULL, 0, 0, 0, NULL},
 };
@@ -72,6 +72,11 @@ static PyMemberDef counters_fields[] = {
     COUNTER(bytes_received),
     COUNTER(messages_received),
     COUNTER(messages_sent),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMemberDef turns_fields[] = {
+    {"share", T_DOUBLE, offsetof(Turns, share), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -215,6 +220,11 @@ static PyType_Slot counters_slots[] = {
     {0, NULL},
 };
 
+static PyType_Slot turns_slots[] = {
+    {Py_tp_members, turns_fields},
+    {0, NULL},
+};
+
 #define SPEC(name, type, flags, slots) \
     {"sockjs_tornado._speedups." name, sizeof(type), 0, \
      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | (flags), slots}
@@ -223,6 +233,7 @@ static PyType_Spec callbacks_spec = SPEC("CallbacksCore", Callbacks, Py_TPFLAGS_
 static PyType_Spec session_spec = SPEC("SessionCore", Session, Py_TPFLAGS_HAVE_GC, session_slots);
 static PyType_Spec connection_spec = SPEC("ConnectionCore", Connection, Py_TPFLAGS_HAVE_GC, connection_slots);
 static PyType_Spec counters_spec = SPEC("CountersCore", Counters, 0, counters_slots);
+static PyType_Spec turns_spec = SPEC("TurnsCore", Turns, 0, turns_slots);
 
 static PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec, const char *name)
@@ -269,6 +280,7 @@ add_core(PyObject *module)
     callbacks_type = add_type(module, &callbacks_spec, "CallbacksCore");
     connection_type = add_type(module, &connection_spec, "ConnectionCore");
     counters_type = add_type(module, &counters_spec, "CountersCore");
-    return callbacks_type == NULL || connection_type == NULL || counters_type == NULL
+    turns_type = add_type(module, &turns_spec, "TurnsCore");
+    return callbacks_type == NULL || connection_type == NULL || counters_type == NULL || turns_type == NULL
         || add_type(module, &session_spec, "SessionCore") == NULL ? -1 : 0;
 }

@@ -17,7 +17,7 @@ enum { OPENED = 1, CORKED = 1 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *budget, *busy, *closing, *connection, *inbox, *untold;
+    PyObject *busy, *closing, *connection, *inbox, *turns, *untold;
 } Callbacks;
 
 typedef struct {
@@ -36,7 +36,12 @@ typedef struct {
     long long bytes_received, messages_received, messages_sent;
 } Counters;
 
-extern PyTypeObject *callbacks_type, *connection_type, *counters_type;
+typedef struct {
+    PyObject_HEAD
+    double share;
+} Turns;
+
+extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *turns_type;
 
 /* socket.socket */
 extern PyTypeObject *socket_type;

@@ -146,7 +146,7 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
 {
     /* For one message, which is what most reads bring, the clock is not read. */
     Py_ssize_t i, look = PyList_Size(messages) > 1;
-    double deadline = look ? seconds() + PyFloat_AsDouble(((Callbacks *)callbacks)->budget) : 0;
+    double deadline = look ? seconds() + ((Turns *)((Callbacks *)callbacks)->turns)->share : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
@@ -210,8 +210,8 @@ session_receive(PyObject *object, PyObject *messages)
     int done;
 
     if (number_in(self->state) != OPENED || self->hold != zero || !PyList_CheckExact(messages)
-        || !is_whole(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->budget == NULL
-        || !PyFloat_CheckExact(callbacks->budget))
+        || !is_whole(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->turns == NULL
+        || !PyObject_TypeCheck(callbacks->turns, turns_type))
         return PyObject_CallMethodObjArgs(object, names._receive, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);

@@ -10,6 +10,9 @@ class CountersCore:
     messages_received: int
     messages_sent: int
 
+class TurnsCore:
+    share: float
+
 class SessionCore:
     def send(self, message: Outgoing, /) -> None: ...
     def send_prepared(self, message: PreparedMessage, /) -> None: ...

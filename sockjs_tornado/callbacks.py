@@ -30,7 +30,7 @@ except ImportError:  # where it was not built
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be handed to the application at once."""
 
-        __slots__ = ("_budget", "_busy", "_closing", "_inbox", "_untold", "connection")
+        __slots__ = ("_busy", "_closing", "_inbox", "_turns", "_untold", "connection")
 
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Callbacks(CallbacksCore):
     def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
         self._timeout = timeout or None
-        self._budget: float = session.server.container.turns.budget
+        self._turns: Turns = session.server.container.turns
         self._inbox: deque[Message] | None = None
         self.backlog = 0
         self._busy = False
@@ -154,13 +154,14 @@ class Callbacks(CallbacksCore):
     def _defer(self, messages: Sequence[Message]) -> None:
         """Deliver messages in the next turn of the event loop: the time for callbacks is used up in this one."""
         self._queue(messages)
+        self._turns.use_up()
         self._spawn(self._finish_later())
 
     def _run(self, on_message: Callable[[Message], object], messages: Sequence[Message]) -> None:
         session = self._session
         total = len(messages)
         # For one message, which is what most reads bring, the clock is not read.
-        look, deadline = (1, monotonic() + self._budget) if total > 1 else (0, 0.0)
+        look, deadline = (1, monotonic() + self._turns.share) if total > 1 else (0, 0.0)
         # What came before, or the lookup of on_message, may have closed it.
         for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
@@ -292,17 +293,16 @@ class Callbacks(CallbacksCore):
 
     async def _next_turn(self) -> float:
         """Let others run; return how many seconds of the next turn the callbacks may take."""
-        turns: Turns = self._session.server.container.turns
         try:
-            return await turns.next()
+            return await self._turns.next()
         except asyncio.CancelledError as error:
             self._failed("on_message", error)
-            return self._budget
+            return self._turns.share
 
     async def _finish_inbox(self, budget: float | None = None) -> None:
         if self._inbox:
             left = step = 1
-            deadline = monotonic() + (self._budget if budget is None else budget)
+            deadline = monotonic() + (self._turns.share if budget is None else budget)
         while self._inbox:
             if self._untold:
                 telling = self._tell()

@@ -189,7 +189,8 @@ class World:
         callbacks._busy = callbacks._closing = callbacks._untold = False
         callbacks._inbox = Inbox()
         # What takes how long depends on the machine.
-        callbacks._budget = math.inf
+        callbacks._turns = core.TurnsCore()
+        callbacks._turns.share = math.inf
         callbacks.connection = Asked("connection", on_message=self.on_message)
 
         self.session = session = Session(self)

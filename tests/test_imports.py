@@ -73,7 +73,7 @@ ALLOWED = {
     "stats": Allowed("_speedups protocol"),
     "ports": Allowed("logs protocol rooms turns", types="session"),
     "limits": Allowed(),
-    "turns": Allowed(effects="asyncio"),
+    "turns": Allowed("_speedups", effects="asyncio"),
     "compat": Allowed("protocol"),
     # Of threading, the name of the thread it is used from.
     "outbox": Allowed("_speedups ports protocol", effects="threading"),

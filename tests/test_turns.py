@@ -7,7 +7,7 @@ import pytest
 from application import Serve
 from client import Join, within
 
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.turns import CALLBACK_BUDGET, Turns
 from sockjs_tornado.wire.connection import READ_BUDGET
 
@@ -51,6 +51,34 @@ async def test_a_wait_that_is_cancelled_is_over() -> None:
     assert await turns.next() == 10
 
 
+async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up(serve: Serve, join: Join) -> None:
+    heard: list[str] = []
+    opened: list[SockJSConnection] = []
+    done = asyncio.Event()
+
+    class Chat(SockJSConnection):
+        def on_open(self, info: ConnectionInfo) -> None:
+            opened.append(self)
+
+        def on_message(self, message: str) -> None:
+            heard.append(message)
+            if message == "6":
+                done.set()
+
+    router = SockJSRouter(Chat, "/echo")
+    router.container.turns = Turns(1000.0)
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    session = opened[0].session
+    session.receive(["1", "2", "3"])
+    assert heard == ["1", "2", "3"]
+    router.container.turns.use_up()
+    session.receive(["4", "5", "6"])
+    assert heard == ["1", "2", "3", "4"]
+    await within(done.wait())
+    assert heard == ["1", "2", "3", "4", "5", "6"]
+
+
 def test_the_budgets_leave_others_a_tenth_of_a_second() -> None:
     """Callbacks may exceed theirs by its double, and what is decoded in one piece counts as well."""
     assert 2 * CALLBACK_BUDGET + 2 * READ_BUDGET < 0.1
@@ -78,7 +106,7 @@ async def test_others_are_heard_while_many_messages_of_one_client_are_delivered(
             """Wait for nothing."""
 
     router = SockJSRouter(Chat, "/echo")
-    router.container.turns.budget = 0.0
+    router.container.turns = Turns(0.0)
     server = await serve(router)
     flooding, other = join(server, transport), join(server, "websocket")
     assert await flooding.frame() == "o"
