@@ -19,6 +19,9 @@ CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py,$(wildcard tests/cluster
 	test_grace.py test_handlers.py test_lifetime.py test_protocol.py test_rooms.py test_router.py test_session.py \
 	test_turns.py)
 
+# Modules are compiled once, instead of by each worker and in each program that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Prerequisites are made in the order in which they are written, under `make -j` too.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:

@@ -96,7 +96,8 @@ async def test_there_is_nothing_else_below_the_prefix(serve: Serve, connect: Con
 @pytest.mark.parametrize("url", URLS, ids=path_of)
 async def test_a_url_may_end_with_a_slash(serve: Serve, connect: Connect, url: Url) -> None:
     journal = Journal()
-    server = await serve(SockJSRouter(journal, "/a.b/c"))
+    # The second of two polls is answered by a heartbeat.
+    server = await serve(SockJSRouter(journal, "/a.b/c", {"heartbeat_delay": 0.05}))
     path, question_mark, query = url.path.partition("?")
     slashed = Url(f"{path.removesuffix('/')}/{question_mark}{query}", url.method, url.cors)
     statuses = []
