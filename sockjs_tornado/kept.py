@@ -4,7 +4,7 @@ A client names as much as it likes: its URI, its user agent, header fields that 
 is cut. What an application decides by is never cut: a request that has more of it than is kept is refused.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from .exceptions import RequestTooLargeError
@@ -51,6 +51,8 @@ _FORWARDED: Final = "x-forwarded-"
 #: A connection may keep one of the subprotocols that are offered there.
 _SUBPROTOCOLS: Final = "sec-websocket-protocol"
 
+_SELECTED: Final = INFORMATIONAL | KEPT | {CREDENTIAL, _SUBPROTOCOLS}
+
 
 def check_uri(uri: str) -> None:
     """Raise RequestTooLargeError if a URI is longer than may be kept."""
@@ -58,32 +60,31 @@ def check_uri(uri: str) -> None:
         raise RequestTooLargeError(414, "request_uri", f"The URI has {len(uri)} characters, and may have {MAX_URI}.")
 
 
-def select_fields(names: Iterable[str], value: Callable[[str], str], *, cookies: str | None) -> dict[str, str]:
+def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> dict[str, str]:
     """Return the header fields that are kept, by their names in lower case.
 
     Args:
-        names: Of the request's fields.
-        value: Returns the value of a field.
+        fields: Name and value of each line of the request's fields.
         cookies: The Cookie field if the page is trusted with credentials, else None.
 
     Raises:
         RequestTooLargeError: There are too many, or they are too long.
     """
-    kept = {}
-    size = len(cookies or "")
-    forwarded = 0
-    for name in names:
+    kept: dict[str, str] = {}
+    for name, value in fields:
         lower = name.lower()
-        if lower in INFORMATIONAL:
-            kept[lower] = value(name)[:MAX_INFORMATIONAL]
-            continue
-        is_forwarded = lower.startswith(_FORWARDED)
-        if is_forwarded or lower in KEPT or (cookies is not None and lower == CREDENTIAL):
-            kept[lower] = value(name)
-            size += len(name) + len(kept[lower])
-            forwarded += is_forwarded
-        elif lower == _SUBPROTOCOLS:
-            size += len(value(name))
+        if lower in _SELECTED or lower.startswith(_FORWARDED):
+            kept[lower] = f"{kept[lower]},{value}" if lower in kept else value
+    if cookies is None:
+        kept.pop(CREDENTIAL, None)
+    size = len(cookies or "") + len(kept.pop(_SUBPROTOCOLS, ""))
+    forwarded = 0
+    for name, value in kept.items():
+        if name in INFORMATIONAL:
+            kept[name] = value[:MAX_INFORMATIONAL]
+        else:
+            size += len(name) + len(value)
+            forwarded += name.startswith(_FORWARDED)
     if forwarded > MAX_FORWARDED_FIELDS:
         why = f"There are {forwarded} X-Forwarded- fields, and there may be {MAX_FORWARDED_FIELDS}."
         raise RequestTooLargeError(431, "request_fields", why)

@@ -12,12 +12,17 @@ from sockjs_tornado.kept import (
 
 
 def select(fields: dict[str, str], cookies: str | None = None) -> dict[str, str]:
-    return select_fields(fields, fields.__getitem__, cookies=cookies)
+    return select_fields(fields.items(), cookies=cookies)
 
 
 def test_what_is_kept_goes_by_its_name_in_lower_case() -> None:
     fields = {"Host": "a", "X-Real-Ip": "b", "X-FORWARDED-FOR": "c", "User-Agent": "d", "X-Other": "e", "Cookie": "f"}
     assert select(fields) == {"host": "a", "x-real-ip": "b", "x-forwarded-for": "c", "user-agent": "d"}
+
+
+def test_lines_of_one_field_are_joined() -> None:
+    lines = [("X-Forwarded-For", "a"), ("Host", "b"), ("X-Forwarded-For", "c")]
+    assert select_fields(lines, cookies=None) == {"x-forwarded-for": "a,c", "host": "b"}
 
 
 @pytest.mark.parametrize("cookies", [None, ""])

@@ -11,4 +11,5 @@ def elements(value: str) -> list[str]:
 def has_token(value: str, token: str) -> bool:
     """Return whether a list of tokens, such as Connection, has ``token``, which is given in lower case."""
     # Most values are nothing but one token, or nothing.
-    return value == token or (token in (lower := value.lower()) and token in elements(lower))
+    lower = value.lower()
+    return lower == token or (token in lower and token in elements(lower))

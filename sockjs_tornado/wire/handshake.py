@@ -65,6 +65,8 @@ def offered_subprotocols(value: str) -> list[str]:
     Raises:
         HandshakeError: 400, if an element is no token, is longer than :data:`MAX_SUBPROTOCOL`, or comes twice.
     """
+    if not value:
+        return []
     offered = elements(value)
     if len(set(offered)) < len(offered) or not all(
         len(name) <= MAX_SUBPROTOCOL and _TOKEN.fullmatch(name) for name in offered
