@@ -18,6 +18,11 @@ SOCKJS_CLIENT = ROOT / "node_modules/sockjs-client"
 #: Seconds in which a program starts or ends, however busy the machine is.
 PATIENCE = 60
 
+# The URL of a session whose id is not masked.
+_SESSION_URL = re.compile(
+    r"/[^/.\s]+/(?!\*\*\*/)[^/.\s]+/(?:xhr|xhr_send|xhr_streaming|eventsource|htmlfile|jsonp|jsonp_send|websocket)(?![\w.])"
+)
+
 
 def find_program(what: str, *names: str) -> str:
     """Return the path of a program that goes by one of these names; fail where there is none."""
@@ -40,6 +45,11 @@ class Ended(NamedTuple):
     status: int
     output: str
     errors: str
+
+    @property
+    def leaks(self) -> list[str]:
+        """The lines in which a URL shows the id of a session."""
+        return [line for line in (self.output + self.errors).splitlines() if _SESSION_URL.search(line)]
 
 
 class ServerProgram:
@@ -110,4 +120,6 @@ class ServerProgram:
             with self._errors as errors:
                 errors.seek(0)
                 self._ended = Ended(self._process.returncode, output, errors.read())
+            # The fixture ``id_watch`` knows the logs of this process alone.
+            assert not self._ended.leaks, f"logged with a session id: {self._ended.leaks}"
         return self._ended
