@@ -96,10 +96,10 @@ class SockJSCollector(Collector):
         }
         if clusters:
             name, text = _CLUSTER
-            family = CounterMetricFamily(name, text, labels=["router", "figure"])
+            family = CounterMetricFamily(name, text, labels=["router", "counter"])
             for cluster, router in clusters.items():
-                for figure, count in cluster.figures().items():
-                    family.add_metric([router, figure], count)
+                for counter, count in cluster.counters().items():
+                    family.add_metric([router, counter], count)
             yield family
 
 

@@ -236,7 +236,7 @@ class Cluster(Protocol):
     async def presence(self, room: str) -> dict[str, Any]:
         """Return who is present in a room, in every process."""
 
-    def figures(self) -> Mapping[str, int]:
+    def counters(self) -> Mapping[str, int]:
         """Return what it has counted, by name."""
 
     async def __aenter__(self) -> object:

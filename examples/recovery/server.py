@@ -85,7 +85,7 @@ class Followed(SockJSConnection):
         self.send({"type": "error", "text": why})
 
 
-def stamp(room: str, message: Any, position: Any) -> dict[str, Any]:
+def transform_message(room: str, message: Any, position: Any) -> dict[str, Any]:
     """Return what members of the room get of a message."""
     return {"type": "message", "room": room, **position._asdict(), "data": message}
 
@@ -98,7 +98,7 @@ def make_router(options: argparse.Namespace) -> SockJSRouter:
             there = [connection for connection in router.connections if room in connection.rooms]
             router.broadcast(there, {"type": "gap", "room": room})
 
-    cluster = make_cluster(options, stamp=stamp, on_gap=missed)
+    cluster = make_cluster(options, transform_message=transform_message, on_gap=missed)
     # Each question has Redis read all that it keeps: nobody needs many.
     settings = {"sockjs_url": SOCKJS_URL, "max_inbound_rate": (2, 20)}
     router = SockJSRouter(Followed, "/recovery/sockjs", settings, cluster=cluster)

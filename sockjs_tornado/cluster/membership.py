@@ -33,7 +33,7 @@ class Membership:
         secret: What all nodes share.
         listen: Where it listens; None for the same.
         allow_public_listener: Whether it may listen where the internet reaches it.
-        serves_alone: Whether new sessions are opened while Redis is away.
+        local_fallback: Whether new sessions are opened while Redis is away.
         stats: Counts.
 
     Raises:
@@ -49,7 +49,7 @@ class Membership:
         secret: str | bytes | None,
         listen: str | None,
         allow_public_listener: bool,
-        serves_alone: bool,
+        local_fallback: bool,
         stats: Counter[str],
     ) -> None:
         host, port = split_address("advertise", advertise)
@@ -60,7 +60,7 @@ class Membership:
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._key = f"{namespace}:address:{self._address}"
         self._claims = Claims(commands, namespace, node_id, self._address, stats)
-        self._node = Node(node_id, self._address, check_secret(secret), self._claims, stats, serves_alone)
+        self._node = Node(node_id, self._address, check_secret(secret), self._claims, stats, local_fallback)
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 

@@ -18,12 +18,12 @@ from .stats import ClusterStats
 if TYPE_CHECKING:
     from ..session import Session
 
-__all__ = ["Messages", "Stamp"]
+__all__ = ["Messages", "TransformMessage"]
 
 logger = logging.getLogger(__name__)
 
 #: Given room, message and position, returns what members get in place of the message.
-Stamp = Callable[[str, Any, Position], str | dict[str, Any] | list[Any]]
+TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[Any]]
 
 
 class _UnderWay(NamedTuple):
@@ -83,7 +83,7 @@ class Messages:
         commands: Where Redis is told.
         stats: Counters.
         log: Hears of what is lost, or makes no sense.
-        stamp: Makes what members get of a message with history.
+        transform_message: Makes what members get of a message with history.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Messages:
         commands: Commands,
         stats: ClusterStats,
         log: ThrottledLog,
-        stamp: Stamp | None,
+        transform_message: TransformMessage | None,
     ) -> None:
         self._node = node
         self._names = names
@@ -102,7 +102,7 @@ class Messages:
         self._commands = commands
         self._stats = stats
         self._log = log
-        self._stamp = stamp
+        self._transform_message = transform_message
         self._echo = echo_of(node)
         self._tags = itertools.count(1)
         # What is still to come back from Redis, by room and tag.
@@ -188,8 +188,8 @@ class Messages:
                 elif position is None:
                     # It was given up, and members have it.
                     return
-            if position is not None and self._stamp is not None:
-                message = encode_message(self._stamp(room, value_of(message), position))
+            if position is not None and self._transform_message is not None:
+                message = encode_message(self._transform_message(room, value_of(message), position))
             self._rooms.publish(room, PreparedMessage(message), excluded)
         except Exception as error:
             # It is the application's; what comes next must not suffer.

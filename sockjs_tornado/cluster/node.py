@@ -53,7 +53,7 @@ class Node:
         secret: What all nodes share.
         ownership: Who holds which session.
         stats: Counts.
-        serves_alone: Whether new sessions are opened while nobody can tell who holds them.
+        local_fallback: Whether new sessions are opened while nobody can tell who holds them.
 
     Attributes:
         id: Its id.
@@ -66,13 +66,13 @@ class Node:
         secret: bytes,
         ownership: Ownership,
         stats: Counter[str],
-        serves_alone: bool,
+        local_fallback: bool,
     ) -> None:
         self.id = node_id
         self._address = address
         self._ownership = ownership
         self._stats = stats
-        self._serves_alone = serves_alone
+        self._local_fallback = local_fallback
         self._signer = Signer(secret, node_id)
         self._listener = Listener(node_id, self._signer, stats)
         self._max_body_size = 0
@@ -83,7 +83,7 @@ class Node:
     def add(self, router: Any) -> None:
         """Take part for a router, before the start."""
         relay = SessionRelay(
-            router, self._ownership, self._upstreams, self._signer, self._stats, self._serves_alone, self.call
+            router, self._ownership, self._upstreams, self._signer, self._stats, self._local_fallback, self.call
         )
         router.relay = relay
         self._relays.append(relay)

@@ -11,7 +11,7 @@ Who comes again, and wants neither to miss nor to hear twice what was published 
 
 1. ``await connection.join(room)``. From here on everything arrives.
 2. ``await cluster.recover(room, offset, epoch)``, with the last position that the client knows, and send it that.
-3. Pass over what arrives with an offset that the client has had. ``stamp`` has messages carry it to the client.
+3. Skip messages whose offset the client has already received. ``transform_message`` can add the offset to each message.
 
 ``on_gap`` is told of rooms in which something may have been missed: there the same is to be done from the second step
 on, for each client.
@@ -41,7 +41,7 @@ from .connection import TIMEOUT, database_of, make_client
 from .envelope import Names
 from .history import Recovered, recover
 from .membership import Membership
-from .messages import Messages, Stamp
+from .messages import Messages, TransformMessage
 from .presence import LIFETIME, Presence
 from .rooms import SharedRooms
 from .stats import ClusterStats
@@ -66,7 +66,8 @@ class RedisCluster:
         namespace: What everything begins with that it has in Redis.
         on_gap: Called once after each loss of Redis, when it is back, with the names of all rooms in which messages
             of other nodes may have been missed. It may be ``async def``. What it raises is logged.
-        stamp: Called for each message with history that this node's members are about to get.
+        transform_message: Called with the room, the message and its :class:`Position` before a message with history is
+            delivered to this node's members; they receive the value that it returns.
         timeout: Seconds of silence after which Redis is asked for a sign of life, which it has as long again to give.
             With the default of 2, a connection that is half open is found within 4 s.
         advertise: Where other nodes reach this one, and nobody else does: ``http://host:port``. Any node may then be
@@ -74,9 +75,9 @@ class RedisCluster:
         secret: What the nodes prove themselves to each other with: 16 bytes or more, the same for all.
         listen: Where this node listens for the others, ``host:port``. Default: as advertised.
         allow_public_listener: Whether that may be an address that the internet reaches.
-        without_redis: What becomes of a session that this node does not know while Redis is away: ``"refuse"``, the
-            default, answers 503. ``"serve"`` opens it here, which is right where the balancer sends all requests of a
-            session to one node; elsewhere each node would open one of its own.
+        on_redis_down: How to answer a request for a session that this node does not know while Redis is unavailable.
+            ``"reject"``, the default, responds 503. ``"local"`` opens the session on this node; use it only if the
+            load balancer sends all requests of a session to one node, otherwise each node opens its own session.
         presence_lifetime: Seconds after which the members of a node that has died are no longer present. Default 15.
 
     Raises:
@@ -97,28 +98,28 @@ class RedisCluster:
         *,
         namespace: str = "sockjs",
         on_gap: OnGap | None = None,
-        stamp: Stamp | None = None,
+        transform_message: TransformMessage | None = None,
         advertise: str | None = None,
         secret: str | bytes | None = None,
         listen: str | None = None,
         allow_public_listener: bool = False,
-        without_redis: str = "refuse",
+        on_redis_down: str = "reject",
         timeout: float = TIMEOUT,
         presence_lifetime: float = LIFETIME,
     ) -> None:
         for name, seconds in (("timeout", timeout), ("presence_lifetime", presence_lifetime)):
             _check_seconds(name, seconds)
-        for name, function in (("on_gap", on_gap), ("stamp", stamp)):
+        for name, function in (("on_gap", on_gap), ("transform_message", transform_message)):
             if function is not None and not callable(function):
                 raise ConfigurationError(f"{name}: got {function!r}, takes a function")
-        if without_redis not in ("serve", "refuse"):
-            raise ConfigurationError(f'without_redis: got {without_redis!r}, takes "serve" or "refuse"')
+        if on_redis_down not in ("local", "reject"):
+            raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, takes "local" or "reject"')
         self.labels = itertools.count(1)
         self.rooms = SharedRooms(self._check_usable)
         self._url = url
         self._namespace = namespace
         self._on_gap = on_gap
-        self._stamp = stamp
+        self._transform_message = transform_message
         self._timeout = timeout
         self._presence_lifetime = presence_lifetime
         self._missed: set[str] = set()
@@ -138,7 +139,7 @@ class RedisCluster:
                 secret,
                 listen,
                 allow_public_listener,
-                without_redis == "serve",
+                on_redis_down == "local",
                 self.stats.relay,
             )
         elif secret is not None or listen is not None:
@@ -160,7 +161,7 @@ class RedisCluster:
             on_back=self._redis_back,
         )
         self._messages = Messages(
-            self.node_id, self.names, self.rooms, self.commands, self.stats, self.log, self._stamp
+            self.node_id, self.names, self.rooms, self.commands, self.stats, self.log, self._transform_message
         )
         self._bus = Bus(
             self._client,
@@ -307,7 +308,7 @@ class RedisCluster:
         self._check_usable()
         return await recover(self.commands, self.names, room, offset, epoch)
 
-    def figures(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
         """Return the counters by name; for :mod:`~sockjs_tornado.metrics`."""
         return self.stats.snapshot()
 

@@ -76,7 +76,7 @@ class SessionRelay:
         upstreams: Connections to other nodes.
         signer: Signs requests.
         stats: Counts.
-        serves_alone: Whether new sessions are opened while nobody can tell who holds them.
+        local_fallback: Whether new sessions are opened while nobody can tell who holds them.
         call: Has another node do something.
     """
 
@@ -87,7 +87,7 @@ class SessionRelay:
         upstreams: Upstreams,
         signer: Signer,
         stats: Counter[str],
-        serves_alone: bool,
+        local_fallback: bool,
         call: Callable[[Holder, str, bytes], Awaitable[bytes]],
     ) -> None:
         self._router = router
@@ -97,7 +97,7 @@ class SessionRelay:
         self._upstreams = upstreams
         self._signer = signer
         self._stats = stats
-        self._serves_alone = serves_alone
+        self._local_fallback = local_fallback
         self._remembered: dict[str, Holder] = {}
         # Of each session, what a client has not taken of the last response that came through here.
         self._unfinished: dict[str, PendingResponse] = {}
@@ -154,7 +154,7 @@ class SessionRelay:
             try:
                 place = place or await self._locate(key, endpoint, exchange)
             except ClusterUnavailable:
-                if not self._serves_alone or not endpoint.opens or self._container.draining:
+                if not self._local_fallback or not endpoint.opens or self._container.draining:
                     if not exchange.answered:
                         endpoint.unavailable(exchange, "cluster")
                     return

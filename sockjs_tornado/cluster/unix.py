@@ -113,7 +113,7 @@ class UnixCluster:
         self._check_usable()
         return await self._peers.presence(room)
 
-    def figures(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
         """Return the counters by name; for :mod:`~sockjs_tornado.metrics`."""
         return self.stats.snapshot()
 

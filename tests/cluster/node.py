@@ -182,7 +182,7 @@ def claims_of(cluster: Any) -> int:
 
 def stats_of(cluster: Any) -> dict[str, Any]:
     """Return the cluster's figures."""
-    return {} if cluster is None else cluster.figures()
+    return {} if cluster is None else cluster.counters()
 
 
 class Ended(RequestHandler):

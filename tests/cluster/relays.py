@@ -130,7 +130,7 @@ class Member:
         self.commands = Commands(self._client, on_back=lambda: self.membership.refresh())
         port = options.pop("port", None) or free_port()
         options.setdefault("advertise", f"http://127.0.0.1:{port}")
-        options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "serves_alone": True} | options
+        options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "local_fallback": True} | options
         self.name = name
         self.advertise = options["advertise"]
         self.membership = Membership(self.commands, "test", name, stats=self.stats, **options)

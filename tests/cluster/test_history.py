@@ -103,7 +103,7 @@ async def test_a_redis_that_has_lost_it_all_begins_another_epoch(
 
 
 async def test_all_hear_it_in_the_order_of_the_offsets(node: StartNode) -> None:
-    nodes = [await node(stamp=lambda room, message, position: [position.offset, message]) for _ in range(3)]
+    nodes = [await node(transform_message=lambda room, message, position: [position.offset, message]) for _ in range(3)]
     peers = [(await made.enter(ROOM))[0] for made in nodes]
     for number in range(40):
         for made in nodes:
@@ -188,7 +188,7 @@ async def test_nothing_is_kept_of_who_was_left_out_of_what_never_comes(
 
 async def test_joining_first_and_recovering_then_loses_nothing_and_repeats_nothing(node: StartNode) -> None:
     """Somebody publishes without a pause meanwhile."""
-    here, there = await node(stamp=lambda room, message, position: [position.offset, message]), await node()
+    here, there = await node(transform_message=lambda room, message, position: [position.offset, message]), await node()
     last = 400
     epoch = (await within(there.router.publish(ROOM, "1", history=1000))).epoch
 
@@ -215,13 +215,13 @@ async def test_joining_first_and_recovering_then_loses_nothing_and_repeats_nothi
 
 
 async def test_a_stamp_that_fails_loses_that_message_alone(node: StartNode, logged: LogWatch) -> None:
-    def stamp(room: str, message: Any, position: Position) -> Any:
+    def transform_message(room: str, message: Any, position: Position) -> Any:
         assert room == ROOM
         if message == "bad":
             raise KeyError(message)
         return {"text": message, "at": position.offset}
 
-    here = await node(stamp=stamp)
+    here = await node(transform_message=transform_message)
     peer, _ = await here.enter(ROOM)
     here.router.publish(ROOM, "bad", history=5)
     here.router.publish(ROOM, "good", history=5)

@@ -72,8 +72,8 @@ async def test_what_one_worker_publishes_comes_in_order(workers: list[Node], ent
     await within(workers[0].router.publish(ROOM, "end"))
     assert [await there.message() for _ in range(1001)] == [*messages, "end"]
     assert await here.message() == "end"
-    assert workers[0].cluster.figures()["published"] == 1001
-    assert workers[2].cluster.figures()["received"] == 1001
+    assert workers[0].cluster.counters()["published"] == 1001
+    assert workers[2].cluster.counters()["received"] == 1001
 
 
 async def test_a_message_that_is_longer_than_a_request_usually_is(workers: list[Node], enter: Enter) -> None:
@@ -97,7 +97,7 @@ async def test_who_is_not_there_is_not_missed(workers: list[Node], enter: Enter,
     await within(workers[2].cluster.close())
     await within(workers[1].router.publish(ROOM, "x"))
     assert await peer.message() == "x"
-    assert workers[1].cluster.figures()["publish_failures"] == 0
+    assert workers[1].cluster.counters()["publish_failures"] == 0
     assert await within(workers[1].router.presence(ROOM)) == {}
     # When it is back, it hears again.
     await workers[2].cluster.start()
@@ -148,7 +148,7 @@ async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
             await within(workers[0].router.publish(ROOM, "x"))
         with pytest.raises(ClusterUnavailable, match="worker-2"):
             await within(workers[0].router.presence(ROOM))
-    assert workers[0].cluster.figures()["publish_failures"] == 1
+    assert workers[0].cluster.counters()["publish_failures"] == 1
     logged.take("1 messages did not reach another worker")
 
 
@@ -172,7 +172,7 @@ async def test_a_worker_that_stands_still_costs_no_more_than_so_much(
         await within(workers[0].cluster.close())
         with pytest.raises(ClusterUnavailable, match="this worker ends"):
             await first
-    assert workers[0].cluster.figures()["publish_failures"] == 2
+    assert workers[0].cluster.counters()["publish_failures"] == 2
     logged.take("did not reach another worker")
 
 

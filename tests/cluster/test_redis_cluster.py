@@ -208,7 +208,7 @@ def test_what_is_no_url_of_a_redis_is_refused(url: Any) -> None:
         {"presence_lifetime": -1},
         {"presence_lifetime": float("inf")},
         {"on_gap": 5},
-        {"stamp": "x"},
+        {"transform_message": "x"},
         {"namespace": ""},
     ],
 )
@@ -586,13 +586,13 @@ async def test_prometheus_finds_what_clusters_count(node: StartNode) -> None:
     other = SockJSRouter(Echo, "/b", cluster=here.cluster)
     registry.register(SockJSCollector({"a": here.router, "b": other, "c": SockJSRouter(Echo, "/c")}))
 
-    def value(figure: str, router: str = "a") -> Callable[[], float | None]:
-        return registry.get_sample_value("sockjs_cluster_total", {"router": router, "figure": figure})
+    def value(counter: str, router: str = "a") -> Callable[[], float | None]:
+        return registry.get_sample_value("sockjs_cluster_total", {"router": router, "counter": counter})
 
     assert (value("published"), value("gaps"), value("published", "b")) == (1, 0, None)
     here.cluster.stats.relay["relayed"] += 1
     assert value("relayed") == 1
-    assert b'figure="relayed"' in generate_latest(registry)
+    assert b'counter="relayed"' in generate_latest(registry)
 
 
 @pytest.mark.parametrize("said", ["nothing", "what a replica takes", "what it does not take"])

@@ -403,11 +403,11 @@ def away(empty_redis: RedisServer, logged: LogWatch) -> Iterator[Callable[..., A
         logged.take("connecting again")
 
 
-@pytest.mark.parametrize("serves_alone", [True, False])
+@pytest.mark.parametrize("local_fallback", [True, False])
 async def test_without_redis(
-    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], serves_alone: bool
+    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], local_fallback: bool
 ) -> None:
-    a, b = await start(2, serves_alone=serves_alone)
+    a, b = await start(2, local_fallback=local_fallback)
     session, unknown, new = new_session(), new_session(), new_session()
     for each in (session, unknown):
         assert await a.poll(each) == "o"
@@ -420,7 +420,7 @@ async def test_without_redis(
     async with b.client() as client:
         client.write(asking("xhr", f"/echo/000/{new}"))
         response = await client.response()
-    if not serves_alone:
+    if not local_fallback:
         assert (response.status, "Retry-After" in response) == (503, True)
         assert b.router.stats.rejected == {"cluster": 2}
         assert len(b.cluster.claims) == 0

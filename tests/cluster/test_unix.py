@@ -176,7 +176,7 @@ async def test_it_may_be_closed_before_it_is_started(tmp_path: Path) -> None:
     cluster = UnixCluster(tmp_path / "workers", 1, 0)
     cluster.add(SockJSRouter(Journal(), "/echo"))
     await within(cluster.close())
-    assert not any(cluster.figures().values())
+    assert not any(cluster.counters().values())
 
 
 async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:
@@ -200,4 +200,4 @@ def test_prometheus_finds_what_it_counts(tmp_path: Path) -> None:
     cluster.stats.relay["relayed"] += 1
     registry = CollectorRegistry()
     registry.register(SockJSCollector({"a": SockJSRouter(Echo, "/a", cluster=cluster)}))
-    assert b'sockjs_cluster_total{figure="relayed",router="a"} 1.0' in generate_latest(registry)
+    assert b'sockjs_cluster_total{counter="relayed",router="a"} 1.0' in generate_latest(registry)
