@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..ended import ENDED_TIME
 from .commands import Commands
-from .ownership import Holder, Place
+from .ownership import Location, Owner
 
 __all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
 
@@ -44,7 +44,7 @@ class Claims:
         stats: Counts claims that were lost, and tombstones.
     """
 
-    opens_for_others = False
+    opens_relayed_sessions = False
 
     def __init__(self, commands: Commands, namespace: str, node: str, address: str, stats: Counter[str]) -> None:
         self._commands = commands
@@ -60,11 +60,11 @@ class Claims:
     def __len__(self) -> int:
         return len(self._held)
 
-    def holds(self, key: str) -> bool:
+    def owns(self, key: str) -> bool:
         """Tell whether this node holds a session."""
         return key in self._held
 
-    async def claim(self, key: str, on_lost: Callable[[], None]) -> Holder | Place:
+    async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
         """Claim a session; all who ask at the same time get one answer."""
         pending = self._pending.get(key)
         if pending is None:
@@ -72,25 +72,25 @@ class Claims:
             pending = self._pending[key] = self._set(key)
             # No partial: asyncio would log its arguments if it failed, and the key has the session id.
             pending.add_done_callback(lambda reply: self._claimed(key, on_lost, reply))
-        await self.settled(key)
+        await self.wait_for_pending_claim(key)
         return self._place(pending.result())
 
     def _claimed(self, key: str, on_lost: Callable[[], None], reply: "asyncio.Future[Any]") -> None:
         del self._pending[key]
-        if reply.exception() is None and self._place(reply.result()) is Place.HERE:
+        if reply.exception() is None and self._place(reply.result()) is Location.HERE:
             self._held.setdefault(key, on_lost)
 
-    async def find(self, key: str) -> Holder | Place:
+    async def locate(self, key: str) -> Owner | Location:
         """Return who holds a session."""
-        await self.settled(key)
+        await self.wait_for_pending_claim(key)
         value = None if key in self._held else await self._commands.submit("GET", self._key(key))
         if key in self._held:
-            return Place.HERE
-        place = Place.NOWHERE if value is None else self._place(value)
+            return Location.HERE
+        place = Location.NOWHERE if value is None else self._place(value)
         # One of its own that it does not hold is left over: Redis was away when it was released.
-        return Place.NOWHERE if place is Place.HERE else place
+        return Location.NOWHERE if place is Location.HERE else place
 
-    async def settled(self, key: str) -> None:
+    async def wait_for_pending_claim(self, key: str) -> None:
         """Wait for a claim that is on its way."""
         pending = self._pending.get(key)
         if pending is not None:
@@ -99,7 +99,7 @@ class Claims:
                 # The reply is there, and is taken at the loop's next turn.
                 await asyncio.sleep(0)
 
-    def hold(self, key: str, on_lost: Callable[[], None]) -> None:
+    def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
         """Hold a session while Redis is away; :meth:`refresh` claims it."""
         self._held.setdefault(key, on_lost)
 
@@ -127,9 +127,9 @@ class Claims:
             # No more may wait than so much; whether Redis is there is not asked.
             await asyncio.wait([self._commands.submit("PING")])
 
-    async def bury(self, key: str, holder: Holder) -> None:
+    async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Make a claim a tombstone, if it is still the same."""
-        value = json.dumps(list(holder)).encode()
+        value = json.dumps(list(owner)).encode()
         milliseconds = ENDED_TIME * 1000
         buried = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
         self._stats["tombstones"] += buried
@@ -162,11 +162,11 @@ class Claims:
         # A session id may be any bytes.
         return f"{self._prefix}{key}".encode("utf-8", "surrogateescape")
 
-    def _place(self, value: bytes | None) -> Holder | Place:
+    def _place(self, value: bytes | None) -> Owner | Location:
         """Return what a claim says, None where there was none before this node's."""
         if value is None or value == self._value:
-            return Place.HERE
+            return Location.HERE
         if value == _TOMBSTONE:
-            return Place.LOST
+            return Location.LOST
         node, address = json.loads(value)
-        return Holder(node, address)
+        return Owner(node, address)

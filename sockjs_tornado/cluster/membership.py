@@ -97,11 +97,11 @@ class Membership:
         patience = loop.time() + CLAIM_TIME + 1
         while True:
             milliseconds = CLAIM_TIME * 1000
-            holder = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
-            if found or holder is None:
+            owner = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
+            if found or owner is None:
                 return
             if loop.time() > patience:
-                raise ClusterError(f"another node ({holder.decode()}) advertises {self._address}")
+                raise ClusterError(f"another node ({owner.decode()}) advertises {self._address}")
             await asyncio.sleep(_LOOK_AGAIN)
 
     def refresh(self) -> None:

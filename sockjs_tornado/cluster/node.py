@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..exceptions import ClusterError, ConfigurationError
 from ..grace import timeout
 from .listener import CALLS, WHOIS, Listener
-from .ownership import Holder, Ownership
+from .ownership import Owner, Ownership
 from .passages import MAX_CALL, RENEW
 from .relay import SessionRelay
 from .signing import FIELD, MAX_AGE, Caller, Signer
@@ -133,11 +133,11 @@ class Node:
                 relay.renew(key)
         return b""
 
-    async def call(self, holder: Holder, name: str, body: bytes) -> bytes:
+    async def call(self, owner: Owner, name: str, body: bytes) -> bytes:
         """Have another node do something.
 
         Args:
-            holder: The node.
+            owner: The node.
             name: What it shall do.
             body: What it needs for that.
 
@@ -150,8 +150,8 @@ class Node:
             ClusterError: It refuses.
         """
         uri = CALLS + name
-        upstream = await self._upstreams.connect(holder.address)
-        signature = self._signer.sign(holder.node, "POST", uri, body, NOBODY)
+        upstream = await self._upstreams.connect(owner.address)
+        signature = self._signer.sign(owner.node, "POST", uri, body, NOBODY)
         head = f"POST {uri} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
         asked = upstream.ask(head.encode() + body)
         try:
@@ -163,7 +163,7 @@ class Node:
         if isinstance(answer, Stream):
             answer.upstream.abort()
         if isinstance(answer, Stream) or answer.status != 200:
-            raise ClusterError(f"{holder.address} answers {answer.status}")
+            raise ClusterError(f"{owner.address} answers {answer.status}")
         return answer.body
 
     async def close(self) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-__all__ = ["Holder", "Ownership", "Place"]
+__all__ = ["Location", "Owner", "Ownership"]
 
 
-class Holder(NamedTuple):
+class Owner(NamedTuple):
     """Another node that holds a session.
 
     Attributes:
@@ -19,7 +19,7 @@ class Holder(NamedTuple):
     address: str
 
 
-class Place(Enum):
+class Location(Enum):
     """Where a session is that no other node holds."""
 
     HERE = "here"
@@ -32,15 +32,15 @@ class Ownership(Protocol):
     """Who holds which session. A session goes by a key of its router and its id.
 
     Attributes:
-        opens_for_others: Whether a request that another node passes on may open a session.
+        opens_relayed_sessions: Whether a request that another node passes on may open a session.
     """
 
-    opens_for_others: bool
+    opens_relayed_sessions: bool
 
-    def holds(self, key: str) -> bool:
+    def owns(self, key: str) -> bool:
         """Tell whether this node holds a session, or may open it now."""
 
-    async def claim(self, key: str, on_lost: Callable[[], None]) -> Holder | Place:
+    async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
         """Have this node hold a session, unless another one does.
 
         Args:
@@ -51,17 +51,17 @@ class Ownership(Protocol):
             ClusterUnavailable: Nobody can tell.
         """
 
-    async def find(self, key: str) -> Holder | Place:
+    async def locate(self, key: str) -> Owner | Location:
         """Return who holds a session.
 
         Raises:
             ClusterUnavailable: Nobody can tell.
         """
 
-    async def settled(self, key: str) -> None:
+    async def wait_for_pending_claim(self, key: str) -> None:
         """Wait while it is not known yet whether this node holds a session."""
 
-    def hold(self, key: str, on_lost: Callable[[], None]) -> None:
+    def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
         """Hold a session without asking; the claim is made when it can be."""
 
     def release(self, key: str) -> None:
@@ -70,8 +70,8 @@ class Ownership(Protocol):
     def retire(self, key: str) -> None:
         """Hold a session no more that ended. For a while, no other node may open it."""
 
-    async def bury(self, key: str, holder: Holder) -> None:
-        """Have nobody open a session whose holder is lost, for a while.
+    async def write_tombstone(self, key: str, owner: Owner) -> None:
+        """Have nobody open a session whose owner is lost, for a while.
 
         Raises:
             ClusterUnavailable: It cannot be written down.

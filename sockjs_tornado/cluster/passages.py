@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..exceptions import ClusterError
 from ..grace import timeout
 from ..wire.connection import Keeper, Traffic
-from .ownership import Holder
+from .ownership import Owner
 from .upstream import UpstreamLost
 
 __all__ = ["MAX_CALL", "RENEW", "Passage", "Passages"]
@@ -42,7 +42,7 @@ class Passage:
     It keeps the client's connection in place of the container, which waits for the clients of its own sessions alone.
 
     Args:
-        holder: The node that holds the session.
+        owner: The node that holds the session.
         key: The session, None where its client does not listen by this request.
         keeper: What keeps connections.
 
@@ -50,10 +50,10 @@ class Passage:
         over: Done when the client has its answer, or has left.
     """
 
-    __slots__ = ("_flows", "_keeper", "holder", "key", "over", "read_budget", "read_buffer", "write_queue")
+    __slots__ = ("_flows", "_keeper", "key", "over", "owner", "read_budget", "read_buffer", "write_queue")
 
-    def __init__(self, holder: Holder, key: str | None, keeper: Keeper) -> None:
-        self.holder = holder
+    def __init__(self, owner: Owner, key: str | None, keeper: Keeper) -> None:
+        self.owner = owner
         self.key = key
         self.read_buffer = keeper.read_buffer
         self.read_budget = keeper.read_budget
@@ -108,7 +108,7 @@ class Passages:
         call: Has another node do something.
     """
 
-    def __init__(self, keeper: Keeper, call: Callable[[Holder, str, bytes], Awaitable[bytes]]) -> None:
+    def __init__(self, keeper: Keeper, call: Callable[[Owner, str, bytes], Awaitable[bytes]]) -> None:
         self._keeper = keeper
         self._call = call
         self._all: set[Passage] = set()
@@ -116,29 +116,29 @@ class Passages:
     def __len__(self) -> int:
         return len(self._all)
 
-    def begin(self, holder: Holder, key: str | None) -> Passage:
+    def begin(self, owner: Owner, key: str | None) -> Passage:
         """Note a request that is about to be passed on."""
-        passage = Passage(holder, key, self._keeper)
+        passage = Passage(owner, key, self._keeper)
         self._all.add(passage)
         passage.over.add_done_callback(lambda over: self._all.discard(passage))
         return passage
 
     async def let_go(self) -> None:
         """Have the clients of all that is under way ask anew, and wait until it is over, but not for long."""
-        by_holder: defaultdict[Holder, list[Passage]] = defaultdict(list)
+        by_owner: defaultdict[Owner, list[Passage]] = defaultdict(list)
         for passage in self._all:
-            by_holder[passage.holder].append(passage)
+            by_owner[passage.owner].append(passage)
         with contextlib.suppress(TimeoutError):
             async with timeout(PATIENCE):
-                await asyncio.gather(*(self._let_go(holder, passages) for holder, passages in by_holder.items()))
+                await asyncio.gather(*(self._let_go(owner, passages) for owner, passages in by_owner.items()))
 
-    async def _let_go(self, holder: Holder, passages: list[Passage]) -> None:
+    async def _let_go(self, owner: Owner, passages: list[Passage]) -> None:
         pause = PAUSE
         while passages:
             # A node that is gone, or that is too old to know of this.
             with contextlib.suppress(OSError, UpstreamLost, ClusterError):
                 for keys in _slices(dict.fromkeys(passage.key for passage in passages if passage.key is not None)):
-                    await self._call(holder, RENEW, json.dumps(keys).encode())
+                    await self._call(owner, RENEW, json.dumps(keys).encode())
             await asyncio.wait([passage.over for passage in passages], timeout=pause)
             passages = [passage for passage in passages if not passage.over.done()]
             pause *= 2

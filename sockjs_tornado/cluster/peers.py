@@ -15,7 +15,7 @@ from ..logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..rooms import Rooms
 from .node import Node
-from .ownership import Holder
+from .ownership import Owner
 from .stats import ClusterStats
 from .upstream import UpstreamLost
 
@@ -155,7 +155,7 @@ class Peers:
     """
 
     def __init__(
-        self, node: Node, others: Sequence[Holder], rooms: Rooms, stats: ClusterStats, log: ThrottledLog
+        self, node: Node, others: Sequence[Owner], rooms: Rooms, stats: ClusterStats, log: ThrottledLog
     ) -> None:
         self._node = node
         self._others = others
@@ -192,7 +192,7 @@ class Peers:
             present |= {f"{other.node}:{label}": value for label, value in reply.items()}
         return present
 
-    async def _ask_presence(self, other: Holder, asked: bytes) -> dict[str, Any]:
+    async def _ask_presence(self, other: Owner, asked: bytes) -> dict[str, Any]:
         try:
             async with timeout(_PATIENCE):
                 reply: dict[str, Any] = json.loads(await self._node.call(other, "presence", asked))

@@ -1,7 +1,7 @@
 """Requests for sessions that another node holds: they are passed on to it, and its answers back.
 
-Who holds a session is asked of Redis once, and remembered. The answer of the holder is the client's: whole, or as a
-stream that slows down with its reader; where the client leaves, the holder hears of it.
+Who holds a session is asked of Redis once, and remembered. The answer of the owner is the client's: whole, or as a
+stream that slows down with its reader; where the client leaves, the owner hears of it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange, PendingResponse
 from ..wire.connection import Keeper
-from .ownership import Holder, Ownership, Place
+from .ownership import Location, Owner, Ownership
 from .passages import Passage, Passages
 from .signing import FIELD, STALE, Caller, Signer
 from .upstream import Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
@@ -29,7 +29,7 @@ __all__ = ["SessionRelay"]
 
 logger = logging.getLogger(__name__)
 
-#: Sessions of other nodes whose holders are remembered.
+#: Sessions of other nodes whose owners are remembered.
 _REMEMBERED: Final = 65536
 
 # What concerns one connection (RFC 9110, section 7.6.1), and what is said anew.
@@ -88,7 +88,7 @@ class SessionRelay:
         signer: Signer,
         stats: Counter[str],
         local_fallback: bool,
-        call: Callable[[Holder, str, bytes], Awaitable[bytes]],
+        call: Callable[[Owner, str, bytes], Awaitable[bytes]],
     ) -> None:
         self._router = router
         self._prefix = f"{router.prefix}:"
@@ -98,7 +98,7 @@ class SessionRelay:
         self._signer = signer
         self._stats = stats
         self._local_fallback = local_fallback
-        self._remembered: dict[str, Holder] = {}
+        self._remembered: dict[str, Owner] = {}
         # Of each session, what a client has not taken of the last response that came through here.
         self._unfinished: dict[str, PendingResponse] = {}
         self._passages = Passages(router.container, call)
@@ -106,9 +106,9 @@ class SessionRelay:
         self._asks_cookies = callable(router.settings.jsessionid)
         router.container.on_removed = self._removed
 
-    def holds(self, session_id: str) -> bool:
+    def owns(self, session_id: str) -> bool:
         """Return whether the session is this node's to open, or ended here."""
-        return self._container.ended(session_id) is not None or self._ownership.holds(self._prefix + session_id)
+        return self._container.ended(session_id) is not None or self._ownership.owns(self._prefix + session_id)
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
         """See that a request for a session that is not here gets answered."""
@@ -134,10 +134,10 @@ class SessionRelay:
     async def _serve_another_node(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
         # The other node may have heard of a claim before this one has.
-        await self._ownership.settled(key)
+        await self._ownership.wait_for_pending_claim(key)
         if exchange.answered:
             return
-        if self.holds(exchange.session_id):
+        if self.owns(exchange.session_id):
             await _finish(endpoint.handle(exchange))
         else:
             exchange.respond(421, [])
@@ -149,7 +149,7 @@ class SessionRelay:
         if endpoint.opens and self._has_unfinished(key):
             endpoint.lost(exchange)
             return
-        place: Holder | Place | None = self._remembered.get(key)
+        place: Owner | Location | None = self._remembered.get(key)
         for last in (False, True):
             try:
                 place = place or await self._locate(key, endpoint, exchange)
@@ -158,18 +158,18 @@ class SessionRelay:
                     if not exchange.answered:
                         endpoint.unavailable(exchange, "cluster")
                     return
-                self._ownership.hold(key, partial(self._lose, exchange.session_id))
-                place = Place.HERE
-            if place is Place.HERE:
+                self._ownership.claim_later(key, partial(self._lose, exchange.session_id))
+                place = Location.HERE
+            if place is Location.HERE:
                 await self._serve_here(key, endpoint, exchange)
                 return
-            # What a client sends before it leaves is for the holder all the same.
-            if exchange.answered and (endpoint.opens or not isinstance(place, Holder)):
+            # What a client sends before it leaves is for the owner all the same.
+            if exchange.answered and (endpoint.opens or not isinstance(place, Owner)):
                 return
-            if place is Place.NOWHERE:
+            if place is Location.NOWHERE:
                 await _finish(endpoint.answer(exchange, None))
                 return
-            if place is Place.LOST:
+            if place is Location.LOST:
                 endpoint.lost(exchange)
                 return
             if await self._pass_on(key, place, endpoint, exchange, body):
@@ -184,7 +184,7 @@ class SessionRelay:
     def _has_unfinished(self, key: str) -> bool:
         """Return whether a client asks for more before the last response has left, which is over then.
 
-        The client cannot have read that to its end: messages are lost, and the session's holder knows nothing of it.
+        The client cannot have read that to its end: messages are lost, and the session's owner knows nothing of it.
         """
         response = self._unfinished.pop(key, None)
         if response is None or not response.unsent:
@@ -203,10 +203,10 @@ class SessionRelay:
         self._unfinished[key] = response
         response.add_done_callback(forget)
 
-    async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Holder | Place:
+    async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
         # Where there is no room, nothing is claimed; who is refused has no trace in Redis.
         if not endpoint.opens or self._container.full(exchange.remote_ip) is not None:
-            return await self._ownership.find(key)
+            return await self._ownership.locate(key)
         return await self._ownership.claim(key, partial(self._lose, exchange.session_id))
 
     async def _serve_here(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
@@ -222,40 +222,40 @@ class SessionRelay:
     async def _pass_on(
         self,
         key: str,
-        holder: Holder,
+        owner: Owner,
         endpoint: SessionEndpoint,
         exchange: Exchange,
         body: bytes | bytearray,
         *,
         again: bool = False,
     ) -> bool:
-        """Have the holder answer; return False where it has no such session.
+        """Have the owner answer; return False where it has no such session.
 
         Args:
             key: The session.
-            holder: The node that holds it.
+            owner: The node that holds it.
             endpoint: What the request is for.
             exchange: The request.
             body: Its body.
-            again: Whether the holder found it stale the first time.
+            again: Whether the owner found it stale the first time.
         """
         try:
-            upstream = await self._upstreams.connect(holder.address)
+            upstream = await self._upstreams.connect(owner.address)
         except OSError as error:
-            await self._unreachable(key, holder, endpoint, exchange, error)
+            await self._unreachable(key, owner, endpoint, exchange, error)
             return True
         except UpstreamLost:
             self._interrupted(key, endpoint, exchange)
             return True
         if (endpoint.opens and _has_left(exchange)) or self._router.closed:
-            self._upstreams.put_back(holder.address, upstream)
+            self._upstreams.put_back(owner.address, upstream)
             if not _has_left(exchange):
                 # It is refused: nobody would let go of it any more.
                 await _finish(endpoint.handle(exchange))
             return True
-        passage = self._passages.begin(holder, key if endpoint.opens else None)
+        passage = self._passages.begin(owner, key if endpoint.opens else None)
         try:
-            return await self._ask(upstream, passage, key, holder, endpoint, exchange, body, again=again)
+            return await self._ask(upstream, passage, key, owner, endpoint, exchange, body, again=again)
         finally:
             passage.answered()
 
@@ -264,14 +264,14 @@ class SessionRelay:
         upstream: Upstream,
         passage: Passage,
         key: str,
-        holder: Holder,
+        owner: Owner,
         endpoint: SessionEndpoint,
         exchange: Exchange,
         body: bytes | bytearray,
         *,
         again: bool,
     ) -> bool:
-        asked = upstream.ask(self._request(holder, endpoint, exchange, body))
+        asked = upstream.ask(self._request(owner, endpoint, exchange, body))
         if endpoint.opens:
             exchange.watch(_Asking(upstream, asked))
         try:
@@ -286,11 +286,11 @@ class SessionRelay:
         elif answer.status == 421:
             return False
         elif not again and _rejection(answer) == STALE:
-            # The holder stood still until the signature had expired, and did nothing. Signed anew, it is in time.
-            return await self._pass_on(key, holder, endpoint, exchange, body, again=True)
+            # The owner stood still until the signature had expired, and did nothing. Signed anew, it is in time.
+            return await self._pass_on(key, owner, endpoint, exchange, body, again=True)
         else:
             self._stats["relayed"] += 1
-            self._remember(key, holder)
+            self._remember(key, owner)
             await self._answer(answer, passage, endpoint, exchange)
             if endpoint.opens and exchange.pending is not None:
                 self._keep_unfinished(key, exchange.pending)
@@ -302,7 +302,7 @@ class SessionRelay:
             endpoint.lost(exchange)
 
     async def _unreachable(
-        self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
+        self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
     ) -> None:
         if error.errno in _EXHAUSTED or isinstance(error, gaierror):
             message = "cannot ask other nodes: %s"
@@ -310,10 +310,10 @@ class SessionRelay:
             if not _has_left(exchange):
                 endpoint.unavailable(exchange, "relay")
             return
-        logger.info("no connection to %s: %s", holder.address, error)
+        logger.info("no connection to %s: %s", owner.address, error)
         self._remembered.pop(key, None)
         if error.errno in _NOBODY:
-            await self._lost(key, holder, endpoint, exchange)
+            await self._lost(key, owner, endpoint, exchange)
         elif not _has_left(exchange):
             # It may live, and this node stand still. If it does not, its claim ends by itself.
             endpoint.lost(exchange)
@@ -335,32 +335,32 @@ class SessionRelay:
             fields = [(name, value) for name, value in answer.fields if name.lower() not in _WRITTEN_ANEW]
             exchange.respond(answer.status, fields, answer.body)
 
-    def _request(self, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray) -> bytes:
+    def _request(self, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray) -> bytes:
         method, uri = exchange.method, exchange.uri
         caller = Caller(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        if self._asks_cookies or (endpoint.opens and self._ownership.opens_for_others):
+        if self._asks_cookies or (endpoint.opens and self._ownership.opens_relayed_sessions):
             lines = [f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _NOT_PASSED_ON]
         else:
             lines = [f"{name}: {value}\r\n" for name in _NEEDED if (value := exchange.header(name))]
             if content_type := exchange.content_type():
                 lines.append(f"Content-Type: {content_type}\r\n")
-        signature = self._signer.sign(holder.node, method, uri, body, caller)
+        signature = self._signer.sign(owner.node, method, uri, body, caller)
         lines += [f"{FIELD}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
         # The version says whether the client takes an answer in chunks.
         version = "1.1" if exchange.persistent else "1.0"
         return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
-    async def _lost(self, key: str, holder: Holder, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+    async def _lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         if not _has_left(exchange):
             endpoint.lost(exchange)
         # While Redis is away, the claim ends by itself.
         with contextlib.suppress(ClusterUnavailable):
-            await self._ownership.bury(key, holder)
+            await self._ownership.write_tombstone(key, owner)
 
-    def _remember(self, key: str, holder: Holder) -> None:
+    def _remember(self, key: str, owner: Owner) -> None:
         if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[key] = holder
+        self._remembered[key] = owner
 
     def _removed(self, session_id: str) -> None:
         if self._container.ended(session_id) is not None:
@@ -381,7 +381,7 @@ class SessionRelay:
 class _Reading:
     """The deadline by which a client has to take some of a response that was passed on.
 
-    The session's holder does not see to that: for it, this node has taken the response.
+    The session's owner does not see to that: for it, this node has taken the response.
 
     Args:
         keeper: What keeps the deadline.

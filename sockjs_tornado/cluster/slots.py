@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 
-from .ownership import Holder, Place
+from .ownership import Location, Owner
 
 __all__ = ["Slots"]
 
@@ -20,35 +20,35 @@ class Slots:
         others: The other workers.
     """
 
-    opens_for_others = True
+    opens_relayed_sessions = True
 
     def __init__(self, addresses: Sequence[str], own: int, secret: bytes) -> None:
         self._secret = secret[: hashlib.blake2s.MAX_KEY_SIZE]
-        self._holders = [Holder(node_id(worker), address) for worker, address in enumerate(addresses)]
-        self._own = self._holders[own]
-        self.others = [holder for holder in self._holders if holder is not self._own]
+        self._owners = [Owner(node_id(worker), address) for worker, address in enumerate(addresses)]
+        self._own = self._owners[own]
+        self.others = [owner for owner in self._owners if owner is not self._own]
 
-    def _holder(self, key: str) -> Holder:
+    def _owner_of(self, key: str) -> Owner:
         digest = hashlib.blake2s(key.encode("utf-8", "surrogateescape"), digest_size=8, key=self._secret).digest()
-        return self._holders[int.from_bytes(digest) % len(self._holders)]
+        return self._owners[int.from_bytes(digest) % len(self._owners)]
 
-    def holds(self, key: str) -> bool:
+    def owns(self, key: str) -> bool:
         """Tell whether a session belongs to this worker."""
-        return self._holder(key) is self._own
+        return self._owner_of(key) is self._own
 
-    async def claim(self, key: str, on_lost: Callable[[], None]) -> Holder | Place:
+    async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
         """Return whose session it is."""
-        return await self.find(key)
+        return await self.locate(key)
 
-    async def find(self, key: str) -> Holder | Place:
+    async def locate(self, key: str) -> Owner | Location:
         """Return whose session it is."""
-        holder = self._holder(key)
-        return Place.HERE if holder is self._own else holder
+        owner = self._owner_of(key)
+        return Location.HERE if owner is self._own else owner
 
-    async def settled(self, key: str) -> None:
+    async def wait_for_pending_claim(self, key: str) -> None:
         """Return at once: it is always known."""
 
-    def hold(self, key: str, on_lost: Callable[[], None]) -> None:
+    def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
         """Do nothing: what belongs to whom does not change."""
 
     def release(self, key: str) -> None:
@@ -57,7 +57,7 @@ class Slots:
     def retire(self, key: str) -> None:
         """Do nothing: the worker itself knows of it."""
 
-    async def bury(self, key: str, holder: Holder) -> None:
+    async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Do nothing: the worker may be back soon."""
 
 

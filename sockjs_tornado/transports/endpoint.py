@@ -204,7 +204,7 @@ class SessionEndpoint(Endpoint):
         session = self.server.container.get(exchange.session_id)
         if session is None:
             relay = self.server.relay
-            if relay is not None and not relay.holds(exchange.session_id):
+            if relay is not None and not relay.owns(exchange.session_id):
                 return relay.serve(self, exchange)
         return self.answer(exchange, session)
 
@@ -212,7 +212,7 @@ class SessionEndpoint(Endpoint):
         """Return whether the session is another process's, or one whose client may not know of its end yet."""
         relay = self.server.relay
         container = self.server.container
-        if container.draining and relay is not None and not relay.holds(exchange.session_id):
+        if container.draining and relay is not None and not relay.owns(exchange.session_id):
             return True
         return container.get(exchange.session_id) is not None or container.ended(exchange.session_id) is not None
 

@@ -52,7 +52,7 @@ class Sessions(Host, Keeper, Protocol):
 class Relay(Protocol):
     """What knows who holds a session that is not here, where a router is one of many."""
 
-    def holds(self, session_id: str) -> bool:
+    def owns(self, session_id: str) -> bool:
         """Tell whether the session is this process's to open."""
 
     def serve(self, endpoint: "SessionEndpoint", exchange: "Exchange") -> Awaitable[None] | None:

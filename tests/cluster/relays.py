@@ -73,7 +73,7 @@ class Node:
         assert self.router.relay is not None
         while True:
             session = new_session()
-            if self.router.relay.holds(session):
+            if self.router.relay.owns(session):
                 return session
 
     @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from client import within
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.connection import make_client
-from sockjs_tornado.cluster.ownership import Holder, Place
+from sockjs_tornado.cluster.ownership import Location, Owner
 from sockjs_tornado.ended import ENDED_TIME
 from sockjs_tornado.exceptions import ClusterUnavailable
 
@@ -23,7 +23,7 @@ from .redis_server import RedisServer
 from .relays import until
 
 Open = Callable[[str], Awaitable[Claims]]
-A, B = Holder("a", "http://a:1"), Holder("b", "http://b:1")
+A, B = Owner("a", "http://a:1"), Owner("b", "http://b:1")
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
         commands = Commands(client, timeout=0.5)
         await commands.start()
         opened.append((commands, client))
-        holder = Holder(name, f"http://{name}:1")
-        return Claims(commands, "test", *holder, stats=Counter())
+        owner = Owner(name, f"http://{name}:1")
+        return Claims(commands, "test", *owner, stats=Counter())
 
     yield start
     for commands, client in opened:
@@ -50,7 +50,7 @@ def never() -> None:
     raise AssertionError
 
 
-async def claim(claims: Claims, key: str = "/chat:s") -> Holder | Place:
+async def claim(claims: Claims, key: str = "/chat:s") -> Owner | Location:
     """Claim a session."""
     return await within(claims.claim(key, never))
 
@@ -63,13 +63,13 @@ async def quiet(*nodes: Claims) -> None:
 
 async def test_the_first_one_has_it(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
-    assert await within(b.find("/chat:s")) is Place.NOWHERE
-    assert await claim(a) is Place.HERE
-    assert (a.holds("/chat:s"), b.holds("/chat:s"), len(a), len(b)) == (True, False, 1, 0)
+    assert await within(b.locate("/chat:s")) is Location.NOWHERE
+    assert await claim(a) is Location.HERE
+    assert (a.owns("/chat:s"), b.owns("/chat:s"), len(a), len(b)) == (True, False, 1, 0)
     assert await claim(b) == A
-    assert await within(b.find("/chat:s")) == A
-    assert await within(a.find("/chat:s")) is Place.HERE
-    assert await claim(a) is Place.HERE
+    assert await within(b.locate("/chat:s")) == A
+    assert await within(a.locate("/chat:s")) is Location.HERE
+    assert await claim(a) is Location.HERE
     assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
 
 
@@ -90,11 +90,11 @@ async def test_many_at_once(node: Open) -> None:
     for number in range(30):
         key = f"/chat:{number}"
         places = await within(asyncio.gather(*(claim(claims, key) for claims in nodes * 4)))
-        (owner,) = (claims for claims in nodes if claims.holds(key))
+        (owner,) = (claims for claims in nodes if claims.owns(key))
         index = nodes.index(owner)
-        assert [place is Place.HERE for place in places] == [each % 3 == index for each in range(12)]
-        assert {place for place in places if place is not Place.HERE} == {
-            Holder("abc"[index], f"http://{'abc'[index]}:1")
+        assert [place is Location.HERE for place in places] == [each % 3 == index for each in range(12)]
+        assert {place for place in places if place is not Location.HERE} == {
+            Owner("abc"[index], f"http://{'abc'[index]}:1")
         }
         assert not any(claims._pending for claims in nodes)
 
@@ -103,16 +103,16 @@ async def test_a_claim_of_one_s_own_is_waited_for(node: Open) -> None:
     a = await node("a")
     claiming = asyncio.ensure_future(claim(a))
     await asyncio.sleep(0)
-    assert not a.holds("/chat:s")
-    finding = asyncio.ensure_future(a.find("/chat:s"))
-    await within(a.settled("/chat:s"))
-    assert a.holds("/chat:s")
-    assert await finding is Place.HERE
-    assert await claiming is Place.HERE
-    await within(a.settled("/chat:s"))
+    assert not a.owns("/chat:s")
+    finding = asyncio.ensure_future(a.locate("/chat:s"))
+    await within(a.wait_for_pending_claim("/chat:s"))
+    assert a.owns("/chat:s")
+    assert await finding is Location.HERE
+    assert await claiming is Location.HERE
+    await within(a.wait_for_pending_claim("/chat:s"))
 
 
-@pytest.mark.parametrize("ask", ["claim", "find", "settled"])
+@pytest.mark.parametrize("ask", ["claim", "locate", "wait_for_pending_claim"])
 async def test_who_asks_when_the_reply_has_just_come_finds_it_taken(node: Open, ask: str) -> None:
     claims = await node("a")
     reply = asyncio.get_running_loop().create_future()
@@ -120,8 +120,8 @@ async def test_who_asks_when_the_reply_has_just_come_finds_it_taken(node: Open, 
     claims._pending["/chat:s"] = reply
     reply.add_done_callback(partial(claims._claimed, "/chat:s", never))
     place = await (claims.claim("/chat:s", never) if ask == "claim" else getattr(claims, ask)("/chat:s"))
-    assert place in (Place.HERE, None)
-    assert claims.holds("/chat:s")
+    assert place in (Location.HERE, None)
+    assert claims.owns("/chat:s")
 
 
 async def test_who_gives_up_waiting_takes_nobody_with_it(node: Open) -> None:
@@ -129,7 +129,7 @@ async def test_who_gives_up_waiting_takes_nobody_with_it(node: Open) -> None:
     first, second = (asyncio.ensure_future(claim(a)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
-    assert await within(second) is Place.HERE
+    assert await within(second) is Location.HERE
     assert first.cancelled()
 
 
@@ -137,27 +137,27 @@ async def test_what_is_released_is_free(node: Open) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     a.release("/chat:s")
-    assert not a.holds("/chat:s")
+    assert not a.owns("/chat:s")
     # What it says next comes behind that.
-    assert await within(a.find("/chat:s")) is Place.NOWHERE
-    assert await claim(b) is Place.HERE
+    assert await within(a.locate("/chat:s")) is Location.NOWHERE
+    assert await claim(b) is Location.HERE
     # What is another's, or was let go, is not released.
     a.release("/chat:s")
     await quiet(a)
-    assert await within(a.find("/chat:s")) == B
+    assert await within(a.locate("/chat:s")) == B
 
 
 async def test_of_a_session_that_ended_the_claim_stands_for_a_while(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     a.retire("/chat:s")
-    assert not a.holds("/chat:s")
+    assert not a.owns("/chat:s")
     assert await claim(b) == A
     assert ENDED_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME  # type: ignore[operator]
     # It is not refreshed, and what is another's is not retired.
     await within(a.refresh())
     empty_redis.command("DEL", "test:session:/chat:s")
-    assert await claim(b) is Place.HERE
+    assert await claim(b) is Location.HERE
     a.retire("/chat:s")
     await quiet(a)
     assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
@@ -166,10 +166,10 @@ async def test_of_a_session_that_ended_the_claim_stands_for_a_while(node: Open, 
 async def test_who_was_thought_dead_leaves_the_tombstone(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
-    await within(b.bury("/chat:s", A))
+    await within(b.write_tombstone("/chat:s", A))
     a.retire("/chat:s")
     await quiet(a)
-    assert await claim(b) is Place.LOST
+    assert await claim(b) is Location.LOST
 
 
 async def test_none_is_held_at_the_end(node: Open, empty_redis: RedisServer) -> None:
@@ -189,7 +189,7 @@ async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
     a, b = await node("a"), await node("b")
     keys = ["é", "\udce9", "\udcc3\udca9x", "", " ", "\r\n", "a" * 10_000]
     for key in keys:
-        assert await claim(a, key) is Place.HERE
+        assert await claim(a, key) is Location.HERE
         assert await claim(b, key) == A
     assert len(a) == len(keys)
 
@@ -197,30 +197,30 @@ async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
 async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
     a, b, c = await node("a"), await node("b"), await node("c")
     await claim(a)
-    await within(b.bury("/chat:s", A))
+    await within(b.write_tombstone("/chat:s", A))
     for claims in (b, c):
-        assert await claim(claims) is Place.LOST
-        assert await within(claims.find("/chat:s")) is Place.LOST
+        assert await claim(claims) is Location.LOST
+        assert await within(claims.locate("/chat:s")) is Location.LOST
     # The second one finds that it was done.
-    await within(c.bury("/chat:s", A))
+    await within(c.write_tombstone("/chat:s", A))
     for key in ("1", "2", "3"):
         await claim(a, key)
-    await within(asyncio.gather(*(b.bury(key, A) for key in ("1", "2", "3"))))
+    await within(asyncio.gather(*(b.write_tombstone(key, A) for key in ("1", "2", "3"))))
     assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
     assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5  # type: ignore[operator]
     # Who was thought dead does not take it away.
     a.release("/chat:s")
     await quiet(a)
-    assert await claim(b) is Place.LOST
+    assert await claim(b) is Location.LOST
 
 
 async def test_what_is_another_s_by_now_is_not_buried(node: Open) -> None:
     a, b, c = await node("a"), await node("b"), await node("c")
-    assert await claim(b) is Place.HERE
-    await within(c.bury("/chat:s", A))
-    await within(c.bury("/chat:none", A))
+    assert await claim(b) is Location.HERE
+    await within(c.write_tombstone("/chat:s", A))
+    await within(c.write_tombstone("/chat:none", A))
     assert await claim(a) == B
-    assert await claim(a, "/chat:none") is Place.HERE
+    assert await claim(a, "/chat:none") is Location.HERE
 
 
 async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
@@ -232,7 +232,7 @@ async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     empty_redis.command("DEL", "test:session:2")
     empty_redis.command("DEL", "test:session:3")
     await claim(b, "3")
-    await within(b.bury("4", A))
+    await within(b.write_tombstone("4", A))
     await within(a.refresh())
     assert empty_redis.command("TTL", "test:session:1") > CLAIM_TIME - 5  # type: ignore[operator]
     assert await claim(b, "1") == A
@@ -243,7 +243,7 @@ async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     # What is lost is released by whoever has it.
     a.release("3")
     await quiet(a)
-    assert await within(a.find("3")) == B
+    assert await within(a.locate("3")) == B
     await within(a.refresh())
     assert lost == ["3", "4"]
 
@@ -270,7 +270,7 @@ async def test_two_thousand_are_refreshed_soon(node: Open, empty_redis: RedisSer
     before = int(empty_redis.command("INFO", "stats")["total_commands_processed"])  # type: ignore[index]
     refreshing = [asyncio.ensure_future(a.refresh()) for _ in range(2)]
     # Others have their turn meanwhile.
-    assert await claim(a, "another") is Place.HERE
+    assert await claim(a, "another") is Location.HERE
     assert not all(each.done() for each in refreshing)
     await within(asyncio.gather(*refreshing))
     done = int(empty_redis.command("INFO", "stats")["total_commands_processed"]) - before  # type: ignore[index]
@@ -294,14 +294,14 @@ async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_pat
                 await within(each)
         own.kill()
         assert not a._pending
-        for asking in (claim(a), a.find("x"), a.bury("x", B)):
+        for asking in (claim(a), a.locate("x"), a.write_tombstone("x", B)):
             with pytest.raises(ClusterUnavailable):
                 await within(asking)
-        await within(a.settled("x"))
-        a.hold("alone", never)
+        await within(a.wait_for_pending_claim("x"))
+        a.claim_later("alone", never)
         a.release("before")
-        assert (a.holds("alone"), a.holds("before"), len(a)) == (True, False, 1)
-        assert await within(a.find("alone")) is Place.HERE
+        assert (a.owns("alone"), a.owns("before"), len(a)) == (True, False, 1)
+        assert await within(a.locate("alone")) is Location.HERE
         own.start()
         await within(commands.ready())
         await within(a.refresh())
@@ -317,8 +317,8 @@ async def test_one_of_its_own_that_is_left_over(node: Open) -> None:
     a = await node("a")
     await claim(a)
     a._held.clear()
-    assert await within(a.find("/chat:s")) is Place.NOWHERE
-    assert not a.holds("/chat:s")
-    assert await claim(a) is Place.HERE
-    assert a.holds("/chat:s")
+    assert await within(a.locate("/chat:s")) is Location.NOWHERE
+    assert not a.owns("/chat:s")
+    assert await claim(a) is Location.HERE
+    assert a.owns("/chat:s")
     await until(lambda: not a._pending)

@@ -15,7 +15,7 @@ from client import POLLING, RECEIVING, STREAMING, Client, asking, messages_of, n
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import passages as module
 from sockjs_tornado.cluster import upstream
-from sockjs_tornado.cluster.ownership import Holder
+from sockjs_tornado.cluster.ownership import Owner
 from sockjs_tornado.cluster.passages import MAX_CALL, Passages
 from sockjs_tornado.cluster.upstream import UpstreamLost
 from sockjs_tornado.exceptions import ClusterError
@@ -223,7 +223,7 @@ async def test_a_session_s_name_may_be_any_bytes(start: Start) -> None:
     owner, other, _ = await start()
     while True:
         session = f"\udcff☃{new_session()}"
-        if isinstance(owner.cluster, Member) or owner.router.relay.holds(session):  # type: ignore[union-attr]
+        if isinstance(owner.cluster, Member) or owner.router.relay.owns(session):  # type: ignore[union-attr]
             break
     path = session.replace("\udcff", "%ff").replace("☃", "%e2%98%83")
     _, connection = await open_session(owner, path)
@@ -249,7 +249,7 @@ async def test_only_what_came_this_way_is_renewed(start: Start) -> None:
         assert unframe("xhr", (await stays.response()).body) == 'a["x"]'
 
 
-async def test_the_holder_is_gone(start: Start) -> None:
+async def test_the_owner_is_gone(start: Start) -> None:
     owner, other, _ = await start()
     session, connection = await open_session(owner)
     async with other.client() as client:
@@ -260,7 +260,7 @@ async def test_the_holder_is_gone(start: Start) -> None:
 
 
 @pytest.mark.parametrize("why", ["too old", "stands still"])
-async def test_a_holder_that_does_not_let_go_is_not_waited_for(
+async def test_an_owner_that_does_not_let_go_is_not_waited_for(
     start: Start, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.2)
@@ -313,7 +313,7 @@ async def test_a_second_router_is_none_of_the_first_one_s_business(serve: Serve,
         servers.append(await serve(routers[-1]))
     # Both are asked for: what is the one's session might be the other's.
     owner, other = nodes
-    session = next(name for name in iter(new_session, "") if routers[0].relay.holds(name))  # type: ignore[union-attr]
+    session = next(name for name in iter(new_session, "") if routers[0].relay.owns(name))  # type: ignore[union-attr]
     base = f"/echo:more/000/{session}"
     for server in servers:
         client = await Client.connect(server.port)
@@ -345,7 +345,7 @@ class Keeping:
     write_queue = WriteQueue(stats)
 
 
-A, B = Holder("a", "/a"), Holder("b", "/b")
+A, B = Owner("a", "/a"), Owner("b", "/b")
 
 
 class Calls:
@@ -355,10 +355,10 @@ class Calls:
         self.made: list[tuple[str, list[str]]] = []
         self.ends = list(ends)
 
-    async def __call__(self, holder: Holder, name: str, body: bytes) -> bytes:
+    async def __call__(self, owner: Owner, name: str, body: bytes) -> bytes:
         assert name == "renew"
         assert len(body) <= MAX_CALL
-        self.made.append((holder.node, json.loads(body)))
+        self.made.append((owner.node, json.loads(body)))
         end = self.ends.pop(0) if self.ends else None
         if isinstance(end, BaseException):
             raise end
@@ -400,7 +400,7 @@ async def test_nodes_are_told_at_the_same_time() -> None:
 
     calls = Calls(end, end)
     found = make(calls)
-    under_way = [found.begin(holder, f"/echo:{number}") for number in range(3) for holder in (A, B)]
+    under_way = [found.begin(owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
     await within(found.let_go())
     assert sorted((name, sorted(keys)) for name, keys in calls.made) == [
         (name, ["/echo:0", "/echo:1", "/echo:2"]) for name in "ab"

@@ -13,7 +13,7 @@ from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.listener import CALLS, WHOIS, Listener, is_private, open_sockets, split_address
-from sockjs_tornado.cluster.ownership import Place
+from sockjs_tornado.cluster.ownership import Location
 from sockjs_tornado.cluster.signing import FIELD, Caller, Signer
 from sockjs_tornado.exceptions import ClusterError, ConfigurationError
 
@@ -94,11 +94,11 @@ def test_a_port_that_is_taken() -> None:
 class Here:
     """A relay that knows of nothing elsewhere."""
 
-    def holds(self, session_id: str) -> bool:
+    def owns(self, session_id: str) -> bool:
         return True
 
     def serve(self, endpoint: Any, exchange: Any) -> Any:
-        raise AssertionError(Place.HERE)
+        raise AssertionError(Location.HERE)
 
     async def let_go(self) -> None:
         pass

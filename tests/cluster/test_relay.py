@@ -154,7 +154,7 @@ async def test_an_answer_is_the_same_through_any_worker(start: Start, name: str)
     for node in (owner, other, third):
         session = owner.own()
         if name == "a session that nobody has":
-            while not owner.router.relay.holds(session.replace("session", "other")):
+            while not owner.router.relay.owns(session.replace("session", "other")):
                 session = owner.own()
         assert await owner.poll(session) == "o"
         data = ANSWERS[name](session)
@@ -748,7 +748,7 @@ async def test_workers_that_count_differently(start: Start) -> None:
     session = other.own()
     relay: Any = other.router.relay
     # It believes that its own session is the owner's.
-    relay._ownership._holders = [relay._ownership._holders[0]] * 3
+    relay._ownership._owners = [relay._ownership._owners[0]] * 3
     assert await other.poll(session) == 'c[1002,"Connection interrupted"]'
     assert await other.send(session, "x") == 404
 
@@ -770,7 +770,7 @@ async def test_a_node_that_has_no_descriptors_left(
 async def test_an_id_that_is_too_long_is_asked_of_nobody(start: Start) -> None:
     owner, other, _ = await start()
     assert owner.router.relay is not None
-    session = next(name for number in range(1000) if owner.router.relay.holds(name := f"{number}{'x' * 257}"))
+    session = next(name for number in range(1000) if owner.router.relay.owns(name := f"{number}{'x' * 257}"))
     response = await other.ask(asking("xhr", f"/echo/000/{session}"))
     assert response.status == 404
     assert not other.router.relay._remembered  # type: ignore[union-attr]
@@ -855,7 +855,7 @@ async def test_who_reads_no_response_gets_no_second_one(start: Start, transport:
 
 @pytest.mark.parametrize("transport", POLLING)
 async def test_what_nobody_reads_is_not_kept_for_ever(start: Start, transport: str) -> None:
-    """The holder forgets the session, and knows nothing of what another node has for the client."""
+    """The owner forgets the session, and knows nothing of what another node has for the client."""
     owner, other, _ = await start({"disconnect_delay": 0.2})
     base = f"/echo/000/{owner.own()}"
     async with other.client() as client:

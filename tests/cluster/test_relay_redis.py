@@ -240,7 +240,7 @@ async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, emp
     assert response.body == b'c[1008,"Session was opened from another address"]\n'
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
     assert not any(node.stats["tombstones"] for node in (a, b, c))
-    # In time, the node and Redis forget it. Those who remember the holder look for another one.
+    # In time, the node and Redis forget it. Those who remember the owner look for another one.
     a.router.container._ended._now = lambda: time.monotonic() + ENDED_TIME
     empty_redis.command("DEL", key(session))
     assert await b.poll(session) == "o"
@@ -413,7 +413,7 @@ async def test_without_redis(
         assert await a.poll(each) == "o"
     assert await b.send(session, "x") == 204
     await away(a, b)
-    # What is here, and whose holder is remembered, goes on.
+    # What is here, and whose owner is remembered, goes on.
     assert await a.send(session, "x") == 204
     assert await b.send(session, "x") == 204
     assert await b.send(unknown, "x") == 503
@@ -535,7 +535,7 @@ def sets(empty_redis: RedisServer) -> Any:
         (OSError(errno.EMFILE, "too many"), 503, False),
     ],
 )
-async def test_a_session_is_buried_where_its_holder_is_gone_for_certain(
+async def test_a_tombstone_is_written_if_the_owner_is_gone_for_certain(
     start: Start,
     empty_redis: RedisServer,
     monkeypatch: pytest.MonkeyPatch,

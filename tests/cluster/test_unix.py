@@ -189,9 +189,9 @@ async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:
         relays.append(router.relay)
     shares = [0] * 4
     for number in range(4000):
-        holders = [relay.holds(f"session-{number}\udcff") for relay in relays]
-        assert holders.count(True) == 1
-        shares[holders.index(True)] += 1
+        owners = [relay.owns(f"session-{number}\udcff") for relay in relays]
+        assert owners.count(True) == 1
+        shares[owners.index(True)] += 1
     assert min(shares) > 800
 
 
