@@ -35,7 +35,7 @@ except ImportError:  # where it was not built
 
 if TYPE_CHECKING:
     from .connection import ConnectionInfo, SockJSConnection
-    from .ports import Host
+    from .ports import SessionManager
     from .session import Session
     from .turns import Turns
 
@@ -108,7 +108,7 @@ class Callbacks(CallbacksCore):
                 return
             else:
                 accepted = True
-        self._session.entered(accepted)
+        self._session.on_open_finished(accepted)
         self._done()
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -277,7 +277,7 @@ class Callbacks(CallbacksCore):
     async def _finish_open(self, result: Awaitable[object]) -> None:
         if await self._guard("on_open", result) is False:
             self._session.close()
-        self._session.entered(True)
+        self._session.on_open_finished(True)
         await self._finish_inbox()
 
     async def _finish_close(self, result: Awaitable[object]) -> None:
@@ -339,12 +339,12 @@ class Callbacks(CallbacksCore):
         assert self._timeout is not None
         task = asyncio.current_task()
         assert task is not None
-        host = self._session.server.container
-        deadline = _Deadline(host, self._timeout, partial(self._expire, name, task))
+        manager = self._session.server.container
+        deadline = _Deadline(manager, self._timeout, partial(self._expire, name, task))
         try:
             return await self._await(name, result)
         finally:
-            host.cancel(deadline)
+            manager.cancel(deadline)
             if self._expired:
                 self._expired = False
                 task.uncancel()
@@ -387,23 +387,23 @@ class _Deadline:
     """When an awaitable of a callback has taken too long.
 
     Args:
-        host: What keeps the deadline.
+        manager: What keeps the deadline.
         seconds: How long it may take.
         expire: Called then.
     """
 
-    __slots__ = ("_expire", "_host", "bucket", "due")
+    __slots__ = ("_expire", "_manager", "bucket", "due")
 
-    def __init__(self, host: "Host", seconds: float, expire: Callable[[], None]) -> None:
-        self._host = host
+    def __init__(self, manager: "SessionManager", seconds: float, expire: Callable[[], None]) -> None:
+        self._manager = manager
         self._expire = expire
         self.bucket: int | None = None
-        self.due = host.now() + seconds
-        host.schedule(self)
+        self.due = manager.now() + seconds
+        manager.schedule(self)
 
     def check(self, now: float) -> None:
         """Cancel it, unless what it waits for may have arrived while the event loop stood still."""
-        if not self._host.postpone(self, now):
+        if not self._manager.postpone(self, now):
             self.due = inf
             self._expire()
 

@@ -78,7 +78,7 @@ class SessionContainer:
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone
-        self.stood_still = self._deadlines.stood_still
+        self.stall_duration = self._deadlines.stall_duration
         self._by_id: dict[str, Session] = {}
         self._ended = EndedSessions(self.now)
         self.ended = self._ended.get
@@ -126,7 +126,7 @@ class SessionContainer:
         """Return the session that a client calls ``session_id``, None where there is none."""
         return self._by_id.get(session_id)
 
-    def hide(self, session_id: str) -> Session | None:
+    def unregister(self, session_id: str) -> Session | None:
         """Have requests find a session no more, and return it."""
         return self._by_id.pop(session_id, None)
 
@@ -150,12 +150,12 @@ class SessionContainer:
                 self.on_removed(session.session_id)
         self._look_whether_empty()
 
-    def lingers(self, session: Session) -> None:
+    def add_lingering(self, session: Session) -> None:
         """Count a session, or a channel, that was removed while one of its callbacks still runs."""
         self._lingering[session] = ip = network_of(session.conn_info.ip)
         self._by_ip[ip] += 1
 
-    def finished(self, session: Session) -> None:
+    def remove_lingering(self, session: Session) -> None:
         """Count it no more: the last of its callbacks has ended."""
         ip = self._lingering.pop(session, None)
         if ip is not None:
@@ -166,7 +166,7 @@ class SessionContainer:
         if not self._by_ip[ip]:
             del self._by_ip[ip]
 
-    def opened(self, session: Session) -> None:
+    def session_opened(self, session: Session) -> None:
         """Count a session that a client has opened."""
         if session in self._all:
             self.stats.session_opened(session.transport_name)
@@ -174,17 +174,17 @@ class SessionContainer:
             # A channel within a session.
             self._opening.add(session)
 
-    def closed(self, session: Session) -> None:
+    def session_closed(self, session: Session) -> None:
         """Count the end of a session, and log it."""
         if session in self._all:
             self.stats.session_closed(session.transport_name, session.close_code or 0)
             log_end(session, self.now() - session.opened_at)
 
-    def entered(self, session: Session) -> None:
+    def on_open_finished(self, session: Session) -> None:
         """Hear that ``on_open`` of a session is through, or never begins."""
         self._opening.discard(session)
 
-    def full(self, ip: str) -> str | None:
+    def limit_reached(self, ip: str) -> str | None:
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
         settings = self._settings
         if self.draining:
@@ -193,12 +193,12 @@ class SessionContainer:
             return "max_sessions"
         if 0 < settings.max_sessions_per_ip <= self._by_ip[network_of(ip)]:
             return "max_sessions_per_ip"
-        if self.has_many_unopened:
+        if self.unopened_limit_reached:
             return "max_unopened_sessions"
         return None
 
     @property
-    def has_many_unopened(self) -> bool:
+    def unopened_limit_reached(self) -> bool:
         """Whether there are as many sessions and channels whose ``on_open`` still runs as there may be."""
         return 0 < self._settings.max_unopened_sessions <= len(self._opening)
 

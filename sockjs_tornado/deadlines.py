@@ -114,7 +114,7 @@ class Deadlines:
         owner.due = self._grace.end
         return True
 
-    def stood_still(self, now: float) -> float:
+    def stall_duration(self, now: float) -> float:
         """Return for how many seconds the loop stood still just now, 0 if it did not.
 
         What was sent in that time is read at once. On asyncio it is read before the timer runs.

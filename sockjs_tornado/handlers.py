@@ -20,7 +20,7 @@ from .connection import ConnectionInfo
 from .exceptions import RequestTooLargeError
 from .kept import select_fields
 from .transports.endpoint import Endpoint, request_origin
-from .transports.exchange import Headers, Waiting
+from .transports.exchange import DisconnectListener, Headers
 from .wire.connection import Connection
 from .wire.fields import has_token
 from .wire.pending import PendingWrite, write_rest
@@ -83,7 +83,7 @@ class SockJSHandler(RequestHandler):
         self.answered = False
         self.pending: PendingWrite | None = None
         self._held: asyncio.Future[None] | None = None
-        self._waiting: Waiting | None = None
+        self._waiting: DisconnectListener | None = None
         # Whether the connection ends with the answer, whatever the request says.
         self._ends = False
         request = self.request
@@ -289,11 +289,11 @@ class SockJSHandler(RequestHandler):
         self._let_go()
         self.on_finish()
 
-    def watch(self, waiting: Waiting) -> None:
+    def watch(self, waiting: DisconnectListener) -> None:
         """Have somebody told where the client leaves before the answer."""
         self._waiting = waiting
 
-    def hold(self, waiting: Waiting) -> Awaitable[None]:
+    def hold(self, waiting: DisconnectListener) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
         self.release_body()
         self._release_excess()

@@ -183,7 +183,7 @@ class MultiplexConnection(SockJSConnection):
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info
         server = self.session.server
-        if server.container.has_many_unopened:
+        if server.container.unopened_limit_reached:
             server.stats.rejected["max_unopened_sessions"] += 1
             self.send(f"uns,{name}")
             return

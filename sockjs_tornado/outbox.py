@@ -6,7 +6,7 @@ from enum import IntEnum
 from threading import get_ident
 from typing import Any, Final
 
-from .ports import Counters, Host, Receiver, SessionSettings, Unfinished
+from .ports import Counters, Receiver, SessionManager, SessionSettings, UnsentResponse
 from .protocol import Message, Outgoing, PreparedMessage
 
 try:
@@ -88,21 +88,21 @@ class Outbox(SessionCore):
     Args:
         settings: The router's settings.
         stats: The router's counters.
-        host: What keeps the session.
+        manager: What keeps the session.
 
     Attributes:
         queued: Characters that wait.
     """
 
-    __slots__ = ("_host", "_judging", "_unfinished", "_unfinished_size")
+    __slots__ = ("_judging", "_manager", "_unfinished", "_unfinished_size")
 
     state: SessionState
     conn: Any
 
-    def __init__(self, settings: SessionSettings, stats: Counters, host: Host) -> None:
+    def __init__(self, settings: SessionSettings, stats: Counters, manager: SessionManager) -> None:
         self._settings = settings
         self._stats = stats
-        self._host = host
+        self._manager = manager
         self._thread = get_ident()
         self._receiver: Receiver | None = None
         self._outbox: list[Outgoing] = []
@@ -111,7 +111,7 @@ class Outbox(SessionCore):
         self._judging = False
         self._waiters: list[Callable[[], None]] | None = None
         # A client asks for the next response when it has the last one, so that there is one of these at most.
-        self._unfinished: Unfinished | None = None
+        self._unfinished: UnsentResponse | None = None
         self._unfinished_size = 0
 
     def give_up(self) -> None:
@@ -156,7 +156,7 @@ class Outbox(SessionCore):
             else:
                 if hold == _GATHERING:
                     self._hold = _GATHERING | _SCHEDULED
-                    self._host.call_soon(self._gathered)
+                    self._manager.call_soon(self._gathered)
                 # Most of the time no more is to be looked at than this.
                 settings = self._settings
                 if (
@@ -189,7 +189,7 @@ class Outbox(SessionCore):
                 self._flush()
             self._wake()
 
-    def keep_unfinished(self, response: Unfinished) -> None:
+    def keep_unfinished(self, response: UnsentResponse) -> None:
         """Count what the client has not taken of a response whose receiver is done."""
         if self._unfinished is None:
             self._unfinished = response
@@ -242,7 +242,7 @@ class Outbox(SessionCore):
                     raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
             except Exception as error:
                 what = "slow_consumer"
-                self._host.log.write(logger, logging.ERROR, what, "%s failed for %r", what, self, error=error)
+                self._manager.log.write(logger, logging.ERROR, what, "%s failed for %r", what, self, error=error)
                 verdict = "close"
             finally:
                 self._judging = False

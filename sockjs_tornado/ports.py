@@ -15,7 +15,16 @@ from .turns import Turns
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Cluster", "Counters", "Host", "Position", "Receiver", "Server", "SessionSettings", "Unfinished"]
+__all__ = [
+    "Cluster",
+    "Counters",
+    "Position",
+    "Receiver",
+    "RouterView",
+    "SessionManager",
+    "SessionSettings",
+    "UnsentResponse",
+]
 
 
 class Position(NamedTuple):
@@ -74,7 +83,7 @@ class Receiver(Protocol):
         """Have the client ask anew, where it does that by another request."""
 
 
-class Unfinished(Protocol):
+class UnsentResponse(Protocol):
     """A response that is complete for its receiver, while its client has not taken all of it."""
 
     @property
@@ -85,7 +94,7 @@ class Unfinished(Protocol):
         """Close the connection: the rest is for nobody."""
 
 
-class Host(Protocol):
+class SessionManager(Protocol):
     """What keeps sessions: time, deadlines and tasks. The container is one."""
 
     #: Whether the end of all sessions has begun.
@@ -112,26 +121,26 @@ class Host(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``coroutine`` as a task, at once where Python can."""
 
-    def opened(self, session: "Session") -> None:
+    def session_opened(self, session: "Session") -> None:
         """Hear that a client has opened the session."""
 
-    def closed(self, session: "Session") -> None:
+    def session_closed(self, session: "Session") -> None:
         """Hear that the session is closed for the application."""
 
-    def entered(self, session: "Session") -> None:
+    def on_open_finished(self, session: "Session") -> None:
         """Hear that ``on_open`` of the session is through, or never begins."""
 
     def remove(self, session: "Session") -> None:
         """Forget a session that is over."""
 
     @property
-    def has_many_unopened(self) -> bool:
+    def unopened_limit_reached(self) -> bool:
         """Whether there are as many sessions and channels whose ``on_open`` still runs as there may be."""
 
-    def lingers(self, session: "Session") -> None:
+    def add_lingering(self, session: "Session") -> None:
         """Count a session that was removed while one of its callbacks still runs."""
 
-    def finished(self, session: "Session") -> None:
+    def remove_lingering(self, session: "Session") -> None:
         """Count it no more: the last of its callbacks has ended."""
 
     def get(self, session_id: str) -> "Session | None":
@@ -140,7 +149,7 @@ class Host(Protocol):
     def cancel(self, owner: Any) -> None:
         """Forget a deadline."""
 
-    def stood_still(self, now: float) -> float:
+    def stall_duration(self, now: float) -> float:
         """Return for how many seconds the event loop stood still just now, 0 if it did not."""
 
     def postpone(self, owner: Any, now: float) -> bool:
@@ -198,7 +207,7 @@ class Counters(Protocol):
     callback_errors: Counter[str]
 
 
-class Server(Protocol):
+class RouterView(Protocol):
     """What a session needs of its router."""
 
     @property
@@ -206,7 +215,7 @@ class Server(Protocol):
         """The router's settings."""
 
     @property
-    def container(self) -> Host:
+    def container(self) -> SessionManager:
         """What keeps the session."""
 
     @property

@@ -14,7 +14,7 @@ from .connection import ConnectionInfo, SockJSConnection, drained
 from .exceptions import SessionStateError
 from .limits import RateLimit
 from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
-from .ports import Receiver, Server
+from .ports import Receiver, RouterView
 from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .requester import REJECTIONS, check_requester
 from .rooms import DONE, check_room
@@ -51,16 +51,16 @@ class Session(Outbox, LegacySession):
         state: A :class:`~sockjs_tornado.session.SessionState`.
         conn: The application's connection; None after the end, once ``on_close`` is through.
         conn_info: What is known of the request that opened the session.
-        opened_at: When it opened, in the host's seconds; 0 before.
+        opened_at: When it opened, in the manager's seconds; 0 before.
         origin_hash: Hash of the origin that the opening request named, 0 for none.
-        label: A name for logs, unique among the host's sessions.
+        label: A name for logs, unique among the manager's sessions.
         close_code: Why the session closed, None before.
         close_reason: The same in words.
         is_accepted: Whether ``on_open`` has let the client in.
         is_closed: Whether the session is over for the application.
         takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
-        due: When :meth:`check` has to be called, in the host's seconds.
-        bucket: The host's note of where it keeps that deadline.
+        due: When :meth:`check` has to be called, in the manager's seconds.
+        bucket: The manager's note of where it keeps that deadline.
     """
 
     __slots__ = (
@@ -89,7 +89,7 @@ class Session(Outbox, LegacySession):
     def __init__(
         self,
         connection: Callable[["Session"], SockJSConnection],
-        server: Server,
+        server: RouterView,
         session_id: str | None,
         info: ConnectionInfo,
     ) -> None:
@@ -110,15 +110,15 @@ class Session(Outbox, LegacySession):
         self._told = False
         self._delayed: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
-        self._rate_limit = RateLimit(*rate, self._host.now()) if rate else None
-        self.label = self._host.next_label()
+        self._rate_limit = RateLimit(*rate, self._manager.now()) if rate else None
+        self.label = self._manager.next_label()
         self.bucket: int | None = None
-        self.due = self._host.now() + self._settings.disconnect_delay
+        self.due = self._manager.now() + self._settings.disconnect_delay
         self.opened_at = 0.0
         self._callbacks = Callbacks(self, server.settings.callback_timeout)
         self.conn = None
         self.conn = self._callbacks.connection = connection(self)
-        self._host.schedule(self)
+        self._manager.schedule(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label} {self.conn_info.transport} {self.state.name}>"
@@ -129,14 +129,14 @@ class Session(Outbox, LegacySession):
         self.state = state
         self.is_closed = state >= CLOSING
         if self.is_closed:
-            self._host.rooms.close(self)
+            self._manager.rooms.close(self)
 
     # What the client's side reports.
 
-    def entered(self, accepted: bool) -> None:
+    def on_open_finished(self, accepted: bool) -> None:
         """Hear that ``on_open`` is through, and whether it has let the client in."""
         self.is_accepted = accepted and not self.is_closed
-        self._host.entered(self)
+        self._manager.on_open_finished(self)
 
     def foreign(self, ip: str, origin: str | None) -> str | None:
         """Return the check that rejects a receiving request, None if the request may be the client's.
@@ -206,8 +206,8 @@ class Session(Outbox, LegacySession):
             self.origin_hash = hash(origin or "")
             if origin is None:
                 self._sends_from = self.origin_hash
-            self.opened_at = self._host.now()
-            self._host.opened(self)
+            self.opened_at = self._manager.now()
+            self._manager.session_opened(self)
             self.takes_bytes = receiver.binary
             self.conn_info.ip = self.conn_info.ip or ip
             self._listen(receiver)
@@ -229,16 +229,16 @@ class Session(Outbox, LegacySession):
     def _listen(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._stats.connections += 1
-        self.due = self._host.now() + self._settings.heartbeat_delay
-        self._host.schedule(self)
+        self.due = self._manager.now() + self._settings.heartbeat_delay
+        self._manager.schedule(self)
 
     def detach(self, receiver: Receiver) -> None:
         """Hear that a receiver is done: it has taken what it can, and the client will come again."""
         if receiver is self._receiver:
             self._receiver = None
             self._hold &= ~PAUSED
-            self.due = self._host.now() + self._settings.disconnect_delay
-            self._host.schedule(self)
+            self.due = self._manager.now() + self._settings.disconnect_delay
+            self._manager.schedule(self)
             self._wake()
 
     def lose(
@@ -255,7 +255,7 @@ class Session(Outbox, LegacySession):
             self._receiver = None
             self._end(code, reason, discard=False)
             self._told = True
-        if self.state is CLOSING and (self.session_id is None or (self._told and self._host.closing)):
+        if self.state is CLOSING and (self.session_id is None or (self._told and self._manager.closing)):
             self._release()
 
     def interrupt(self) -> None:
@@ -272,9 +272,9 @@ class Session(Outbox, LegacySession):
         limit = self._rate_limit
         if limit is None or self.state is not OPENED:
             return True
-        now = self._host.now()
+        now = self._manager.now()
         # To send none is not for nothing.
-        if limit.take(max(count, 1), now, self._host.stood_still(now)):
+        if limit.take(max(count, 1), now, self._manager.stall_duration(now)):
             return True
         self._stats.rejected["max_inbound_rate"] += 1
         return False
@@ -386,7 +386,7 @@ class Session(Outbox, LegacySession):
             # The client had left before; what it had sent until then may not be wanted any more.
             if discard:
                 self._callbacks.discard()
-            if self.state is CLOSING and self._told and self._host.closing:
+            if self.state is CLOSING and self._told and self._manager.closing:
                 self._release()
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -396,18 +396,18 @@ class Session(Outbox, LegacySession):
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms that it is in, or was in when it closed."""
-        return self._host.rooms.of(self)
+        return self._manager.rooms.of(self)
 
     def join(self, room: str, presence: Any = None) -> Awaitable[None]:
         """Enter a room; see the connection's ``join``."""
         self.check_thread()
         check_room(room)
-        return DONE if self.is_closed else self._host.rooms.join(self, room, presence)
+        return DONE if self.is_closed else self._manager.rooms.join(self, room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room."""
         self.check_thread()
-        self._host.rooms.leave(self, room)
+        self._manager.rooms.leave(self, room)
 
     def give_up(self) -> None:
         """Close the session of a client for which too much waits; it gets none of that any more."""
@@ -437,7 +437,7 @@ class Session(Outbox, LegacySession):
             # It cannot ask for more before it has all of that.
             self.due = now + self._settings.disconnect_delay
             return
-        if self._host.postpone(self, now):
+        if self._manager.postpone(self, now):
             return
         self._abort_unfinished()
         if self.state is OPENED:
@@ -452,7 +452,7 @@ class Session(Outbox, LegacySession):
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
-        self._host.closed(self)
+        self._manager.session_closed(self)
         self._hold &= ~PAUSED
         self._wake()
         self._let_delayed_go()
@@ -460,8 +460,8 @@ class Session(Outbox, LegacySession):
             # The receiver knows when it has said goodbye, and reports it.
             self.due = _NEVER
         else:
-            self.due = self._host.now() + self._settings.disconnect_delay
-            self._host.schedule(self)
+            self.due = self._manager.now() + self._settings.disconnect_delay
+            self._manager.schedule(self)
         self._callbacks.close(discard=discard)
 
     def _tell(self, receiver: Receiver) -> None:
@@ -469,7 +469,7 @@ class Session(Outbox, LegacySession):
         receiver.close(self.close_code, self.close_reason)
         self._told = True
         # A session that ended before its first receiver came is released already.
-        if self.state is CLOSING and self._host.closing and self.session_id is not None:
+        if self.state is CLOSING and self._manager.closing and self.session_id is not None:
             self._release()
 
     def _release(self) -> None:
@@ -478,16 +478,16 @@ class Session(Outbox, LegacySession):
         self._forget_queued()
         if self._callbacks.is_over:
             # Before on_open has begun, or after all.
-            self._host.entered(self)
-        self._host.remove(self)
+            self._manager.on_open_finished(self)
+        self._manager.remove(self)
         if not self._callbacks.is_over:
-            self._host.lingers(self)
+            self._manager.add_lingering(self)
         self.let_go()
 
     def let_go(self) -> None:
         """Break the circle of session and connection when both are over: no garbage collector has to find it."""
         if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
             self._callbacks.forget()
-            self._host.rooms.forget(self)
-            self._host.finished(self)
+            self._manager.rooms.forget(self)
+            self._manager.remove_lingering(self)
             self.conn = None

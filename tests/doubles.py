@@ -1,4 +1,4 @@
-"""What stands around a session in the tests that need no server: a host, receivers, and a connection that takes notes.
+"""What stands around a session in tests that need no server: a manager, receivers, and a connection that takes notes.
 
 Time moves when the test says so, and nothing here forgives: a receiver that is written to after its end fails the
 test, and so does a deadline that is left behind.
@@ -21,13 +21,13 @@ IP = "192.0.2.1"
 
 
 class Pause:
-    """Awaited, it lets the host go on; the host's next turn comes back."""
+    """Awaited, it lets the manager go on; the manager's next turn comes back."""
 
     def __await__(self) -> Any:
         yield
 
 
-class FakeHost:
+class FakeManager:
     """Keeps sessions without an event loop.
 
     Args:
@@ -40,7 +40,7 @@ class FakeHost:
     """
 
     labels = 0
-    has_many_unopened = False
+    unopened_limit_reached = False
 
     def __init__(self, *, eager: bool = True) -> None:
         self.closing = False
@@ -74,7 +74,7 @@ class FakeHost:
     def postpone(self, owner: Any, now: float) -> bool:
         return False
 
-    def stood_still(self, now: float) -> float:
+    def stall_duration(self, now: float) -> float:
         return 0.0
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -85,17 +85,17 @@ class FakeHost:
         if self._eager:
             self._step(coroutine)
 
-    def opened(self, session: Session) -> None:
+    def session_opened(self, session: Session) -> None:
         assert session not in self.open
         self.open.append(session)
 
-    def closed(self, session: Session) -> None:
+    def session_closed(self, session: Session) -> None:
         self.open.remove(session)
 
-    def entered(self, session: Session) -> None:
+    def on_open_finished(self, session: Session) -> None:
         pass
 
-    lingers = finished = entered
+    add_lingering = remove_lingering = on_open_finished
 
     def remove(self, session: Session) -> None:
         assert session not in self.removed
@@ -296,7 +296,7 @@ class KeptSession(Session):
 
 
 def make_session(
-    host: Any,
+    manager: Any,
     session_id: str | None = "secret-id",
     *,
     kind: Callable[[Session], Any] | None = None,
@@ -306,11 +306,11 @@ def make_session(
     """Return a session of a server of its own.
 
     Args:
-        host: What keeps it.
+        manager: What keeps it.
         session_id: None for a websocket's.
         kind: What makes the connection, where it is not to be :class:`Notes`.
         acts: What the notes do in their callbacks.
         settings: Options of the server.
     """
-    server = SimpleNamespace(settings=Settings(**settings), container=host, stats=Stats(list))
+    server = SimpleNamespace(settings=Settings(**settings), container=manager, stats=Stats(list))
     return KeptSession(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from doubles import FakeHost, KeptSession, Notes, Pause, Receiver, make_session
+from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_session
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
@@ -16,13 +16,13 @@ SLOW = (3008, "Slow consumer")
 
 
 @pytest.fixture
-def host() -> FakeHost:
-    return FakeHost()
+def manager() -> FakeManager:
+    return FakeManager()
 
 
-def stalled(host: FakeHost, unsent: int = 0, **options: Any) -> tuple[KeptSession, Receiver]:
+def stalled(manager: FakeManager, unsent: int = 0, **options: Any) -> tuple[KeptSession, Receiver]:
     """Return a session whose client reads no more, and its receiver."""
-    session = make_session(host, **options)
+    session = make_session(manager, **options)
     receiver = Receiver(session).attach()
     session.pause(receiver)
     receiver.unsent = unsent
@@ -37,8 +37,8 @@ def drops(count: list[int]) -> dict[str, Callable[..., Any]]:
 # At the bound.
 
 
-def test_too_many_messages_close_the_session(host: FakeHost) -> None:
-    session, receiver = stalled(host, max_queue_messages=10)
+def test_too_many_messages_close_the_session(manager: FakeManager) -> None:
+    session, receiver = stalled(manager, max_queue_messages=10)
     # What is in the buffer counts as one.
     for number in range(9):
         session.send(str(number))
@@ -49,16 +49,16 @@ def test_too_many_messages_close_the_session(host: FakeHost) -> None:
     assert session._stats.messages_dropped == 10
 
 
-def test_what_is_in_the_buffer_counts(host: FakeHost) -> None:
-    session, receiver = stalled(host, unsent=900, max_queue_bytes=1000)
+def test_what_is_in_the_buffer_counts(manager: FakeManager) -> None:
+    session, receiver = stalled(manager, unsent=900, max_queue_bytes=1000)
     session.send("x" * 100)
     assert not session.is_closed
     session.send("x")
     assert receiver.frames == [SLOW]
 
 
-def test_one_message_is_no_pile(host: FakeHost) -> None:
-    session = make_session(host, max_queue_bytes=1000)
+def test_one_message_is_no_pile(manager: FakeManager) -> None:
+    session = make_session(manager, max_queue_bytes=1000)
     Receiver(session, 1).attach()
     session.send("x" * 5000)
     assert not session.is_closed
@@ -66,28 +66,28 @@ def test_one_message_is_no_pile(host: FakeHost) -> None:
     assert session.close_code == 3008
 
 
-def test_a_broadcast_counts_like_any_message(host: FakeHost) -> None:
-    session, receiver = stalled(host, max_queue_messages=10)
+def test_a_broadcast_counts_like_any_message(manager: FakeManager) -> None:
+    session, receiver = stalled(manager, max_queue_messages=10)
     for number in range(10):
         session.send_prepared(PreparedMessage(str(number)))
     assert receiver.frames == [SLOW]
 
 
-def test_what_is_sent_within_a_callback_is_no_pile_where_the_client_reads(host: FakeHost) -> None:
+def test_what_is_sent_within_a_callback_is_no_pile_where_the_client_reads(manager: FakeManager) -> None:
     acts = {"on_message": lambda conn, message: [conn.send("x") for _ in range(100)]}
-    session = make_session(host, max_queue_messages=10, acts=acts)
+    session = make_session(manager, max_queue_messages=10, acts=acts)
     receiver = Receiver(session).attach()
     session.receive(["go"])
     assert not session.is_closed
     assert sum(len(frame) for frame in receiver.take() if isinstance(frame, list)) == 100
 
 
-def test_no_heartbeat_is_put_behind_what_is_not_taken(host: FakeHost) -> None:
-    session, receiver = stalled(host, heartbeat_delay=25)
-    host.advance(60)
+def test_no_heartbeat_is_put_behind_what_is_not_taken(manager: FakeManager) -> None:
+    session, receiver = stalled(manager, heartbeat_delay=25)
+    manager.advance(60)
     assert receiver.take() == []
     receiver.drain()
-    host.advance(25)
+    manager.advance(25)
     assert receiver.take() == ["h"]
     assert not session.is_closed
 
@@ -112,17 +112,17 @@ class Response:
         self.aborted = True
 
 
-def answered(host: FakeHost, unsent: int, **options: Any) -> tuple[KeptSession, Response]:
+def answered(manager: FakeManager, unsent: int, **options: Any) -> tuple[KeptSession, Response]:
     """Return a session between two polls, and what its client has not taken of the answer to the first one."""
-    session = make_session(host, **options)
+    session = make_session(manager, **options)
     Receiver(session, 1).attach()
     response = Response(unsent)
     session.keep_unfinished(response)
     return session, response
 
 
-def test_what_is_left_of_a_response_counts(host: FakeHost) -> None:
-    session, response = answered(host, 900, max_queue_bytes=1000)
+def test_what_is_left_of_a_response_counts(manager: FakeManager) -> None:
+    session, response = answered(manager, 900, max_queue_bytes=1000)
     session.send("x" * 100)
     assert not session.is_closed
     response.unsent = 800
@@ -134,8 +134,8 @@ def test_what_is_left_of_a_response_counts(host: FakeHost) -> None:
     assert session._stats.messages_dropped == 3
 
 
-def test_what_is_left_of_a_response_counts_as_a_message(host: FakeHost) -> None:
-    session, response = answered(host, 1, max_queue_messages=10)
+def test_what_is_left_of_a_response_counts_as_a_message(manager: FakeManager) -> None:
+    session, response = answered(manager, 1, max_queue_messages=10)
     for number in range(9):
         session.send(str(number))
     assert not session.is_closed
@@ -144,9 +144,9 @@ def test_what_is_left_of_a_response_counts_as_a_message(host: FakeHost) -> None:
     assert response.aborted
 
 
-def test_messages_are_dropped_behind_what_is_left_of_a_response(host: FakeHost) -> None:
+def test_messages_are_dropped_behind_what_is_left_of_a_response(manager: FakeManager) -> None:
     told: list[int] = []
-    session, response = answered(host, 1000, max_queue_bytes=1000, slow_consumer="drop_oldest", acts=drops(told))
+    session, response = answered(manager, 1000, max_queue_bytes=1000, slow_consumer="drop_oldest", acts=drops(told))
     session.send("old")
     assert told == [1]
     response.unsent = 0
@@ -155,8 +155,8 @@ def test_messages_are_dropped_behind_what_is_left_of_a_response(host: FakeHost) 
     assert not response.aborted
 
 
-def test_a_response_that_was_taken_counts_for_nothing(host: FakeHost) -> None:
-    session, response = answered(host, 1000, max_queue_bytes=1000, max_queue_messages=2)
+def test_a_response_that_was_taken_counts_for_nothing(manager: FakeManager) -> None:
+    session, response = answered(manager, 1000, max_queue_bytes=1000, max_queue_messages=2)
     response.unsent = 0
     session.send("x")
     session.send("x" * 900)
@@ -165,8 +165,10 @@ def test_a_response_that_was_taken_counts_for_nothing(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("unsent", [1, 10**6])
-def test_who_asks_for_more_before_the_last_response_has_left_has_lost_messages(host: FakeHost, unsent: int) -> None:
-    session, response = answered(host, unsent)
+def test_who_asks_for_more_before_the_last_response_has_left_has_lost_messages(
+    manager: FakeManager, unsent: int
+) -> None:
+    session, response = answered(manager, unsent)
     session.send("behind it")
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
     assert session.connection.heard[-1] == (1002, "Connection interrupted")
@@ -176,54 +178,54 @@ def test_who_asks_for_more_before_the_last_response_has_left_has_lost_messages(h
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
 
 
-def test_nobody_else_ends_a_session_by_asking(host: FakeHost) -> None:
-    session, response = answered(host, 1)
+def test_nobody_else_ends_a_session_by_asking(manager: FakeManager) -> None:
+    session, response = answered(manager, 1)
     stranger = Receiver(session, 1).attach("198.51.100.7")
     assert stranger.frames == [(1008, "Session was opened from another address")]
     assert not session.is_closed
     assert not response.aborted
 
 
-def test_a_client_that_takes_a_long_response_is_not_late(host: FakeHost) -> None:
-    session, response = answered(host, 10, disconnect_delay=5)
+def test_a_client_that_takes_a_long_response_is_not_late(manager: FakeManager) -> None:
+    session, response = answered(manager, 10, disconnect_delay=5)
     for left in range(9, -1, -1):
         response.unsent = left
-        host.advance(5)
+        manager.advance(5)
         assert not session.is_closed
     # From the end of it on, it has as long as ever.
-    host.advance(4.9)
+    manager.advance(4.9)
     assert not session.is_closed
-    host.advance(0.2)
+    manager.advance(0.2)
     assert session.close_code == 1006
     assert not response.aborted
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
-def test_a_client_that_takes_nothing_is_late(host: FakeHost) -> None:
-    session, response = answered(host, 10, disconnect_delay=5)
+def test_a_client_that_takes_nothing_is_late(manager: FakeManager) -> None:
+    session, response = answered(manager, 10, disconnect_delay=5)
     response.unsent = 9
-    host.advance(5)
+    manager.advance(5)
     assert not session.is_closed
-    host.advance(5)
+    manager.advance(5)
     assert session.close_code == 1006
     assert response.aborted
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
-def test_the_last_response_of_a_closed_session_has_its_time_too(host: FakeHost) -> None:
-    session, response = answered(host, 10, disconnect_delay=5)
+def test_the_last_response_of_a_closed_session_has_its_time_too(manager: FakeManager) -> None:
+    session, response = answered(manager, 10, disconnect_delay=5)
     session.close(3000, "bye")
     assert not response.aborted
     response.unsent = 9
-    host.advance(5)
-    assert not host.removed
-    host.advance(5)
-    assert host.removed == [session]
+    manager.advance(5)
+    assert not manager.removed
+    manager.advance(5)
+    assert manager.removed == [session]
     assert response.aborted
 
 
-def test_the_close_frame_is_for_who_asks_before_the_last_response_has_left(host: FakeHost) -> None:
-    session, response = answered(host, 10)
+def test_the_close_frame_is_for_who_asks_before_the_last_response_has_left(manager: FakeManager) -> None:
+    session, response = answered(manager, 10)
     session.close(3000, "bye")
     assert Receiver(session, 1).attach().frames == [(3000, "bye")]
     assert response.aborted
@@ -232,9 +234,9 @@ def test_the_close_frame_is_for_who_asks_before_the_last_response_has_left(host:
 # Losing messages in place of the client.
 
 
-def test_the_oldest_are_dropped_and_the_application_is_told(host: FakeHost) -> None:
+def test_the_oldest_are_dropped_and_the_application_is_told(manager: FakeManager) -> None:
     told: list[int] = []
-    session, receiver = stalled(host, max_queue_messages=5, slow_consumer="drop_oldest", acts=drops(told))
+    session, receiver = stalled(manager, max_queue_messages=5, slow_consumer="drop_oldest", acts=drops(told))
     for number in range(10):
         session.send(str(number))
     assert told == [1] * 6
@@ -243,9 +245,9 @@ def test_the_oldest_are_dropped_and_the_application_is_told(host: FakeHost) -> N
     assert receiver.take() == [["6", "7", "8", "9"]]
 
 
-def test_as_much_is_dropped_as_a_big_message_needs(host: FakeHost) -> None:
+def test_as_much_is_dropped_as_a_big_message_needs(manager: FakeManager) -> None:
     told: list[int] = []
-    session, receiver = stalled(host, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
+    session, receiver = stalled(manager, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
     for number in range(10):
         session.send(str(number) * 10)
     session.send("x" * 75)
@@ -256,16 +258,16 @@ def test_as_much_is_dropped_as_a_big_message_needs(host: FakeHost) -> None:
     assert not session.is_congested
 
 
-def test_a_message_that_finds_no_room_at_all_is_dropped_itself(host: FakeHost) -> None:
+def test_a_message_that_finds_no_room_at_all_is_dropped_itself(manager: FakeManager) -> None:
     told: list[int] = []
-    session, receiver = stalled(host, unsent=100, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
+    session, receiver = stalled(manager, unsent=100, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
     session.send("x")
     assert told == [1]
     receiver.drain()
     assert receiver.take() == []
 
 
-def test_drops_within_a_callback_are_told_together_after_it(host: FakeHost) -> None:
+def test_drops_within_a_callback_are_told_together_after_it(manager: FakeManager) -> None:
     heard: list[Any] = []
 
     def act(conn: Notes, message: str) -> None:
@@ -274,7 +276,7 @@ def test_drops_within_a_callback_are_told_together_after_it(host: FakeHost) -> N
         heard.append("done")
 
     session, _ = stalled(
-        host,
+        manager,
         max_queue_messages=5,
         slow_consumer="drop_oldest",
         acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
@@ -283,14 +285,14 @@ def test_drops_within_a_callback_are_told_together_after_it(host: FakeHost) -> N
     assert heard == ["done", 6]
 
 
-def test_what_telling_of_drops_drops_is_told_with_the_next_loss(host: FakeHost) -> None:
+def test_what_telling_of_drops_drops_is_told_with_the_next_loss(manager: FakeManager) -> None:
     told: list[int] = []
 
     def tell(conn: Notes, count: int) -> None:
         told.append(count)
         conn.send("you have missed something")
 
-    session, _ = stalled(host, max_queue_messages=5, slow_consumer="drop_oldest", acts={"on_dropped": tell})
+    session, _ = stalled(manager, max_queue_messages=5, slow_consumer="drop_oldest", acts={"on_dropped": tell})
     for number in range(5):
         session.send(str(number))
     assert told == [1]
@@ -300,7 +302,7 @@ def test_what_telling_of_drops_drops_is_told_with_the_next_loss(host: FakeHost) 
     assert session.is_closed
 
 
-def test_a_slow_telling_of_drops_is_waited_for(host: FakeHost) -> None:
+def test_a_slow_telling_of_drops_is_waited_for(manager: FakeManager) -> None:
     heard: list[Any] = []
     go_on: list[bool] = []
 
@@ -315,37 +317,37 @@ def test_a_slow_telling_of_drops_is_waited_for(host: FakeHost) -> None:
         heard.append("told")
 
     session, _ = stalled(
-        host,
+        manager,
         max_queue_messages=2,
         slow_consumer="drop_oldest",
         acts={"on_dropped": tell, "on_message": lambda conn, message: heard.append(message)},
     )
     for number in range(4):
         session.send(str(number))
-    host.turn()
+    manager.turn()
     session.receive(["later"])
-    host.turn()
+    manager.turn()
     assert heard == [1]
     go_on.append(True)
-    host.turn()
+    manager.turn()
     assert heard == [1, "told", "later"]
     session.send("x")
-    host.turn()
+    manager.turn()
     # Two were dropped while it was being told, and one since.
     assert heard[3:] == [3, "told"]
 
 
-def test_a_failing_on_dropped_closes_the_session(host: FakeHost, logged: LogWatch) -> None:
+def test_a_failing_on_dropped_closes_the_session(manager: FakeManager, logged: LogWatch) -> None:
     def fail(conn: Notes, count: int) -> None:
         raise LookupError
 
-    session, _ = stalled(host, max_queue_messages=1, slow_consumer="drop_oldest", acts={"on_dropped": fail})
+    session, _ = stalled(manager, max_queue_messages=1, slow_consumer="drop_oldest", acts={"on_dropped": fail})
     session.send("x")
     assert logged.take("on_dropped of").exc_info[0] is LookupError
     assert session.close_code == 1011
 
 
-def test_the_application_may_decide(host: FakeHost) -> None:
+def test_the_application_may_decide(manager: FakeManager) -> None:
     verdicts = iter(["drop_oldest", "close"])
     asked: list[SockJSConnection] = []
 
@@ -354,7 +356,7 @@ def test_the_application_may_decide(host: FakeHost) -> None:
         conn.send("this, too, finds no room, and does not ask again")
         return next(verdicts)
 
-    session, receiver = stalled(host, max_queue_messages=2, slow_consumer=decide)
+    session, receiver = stalled(manager, max_queue_messages=2, slow_consumer=decide)
     session.send("1")
     session.send("2")
     assert asked == [session.connection]
@@ -364,25 +366,25 @@ def test_the_application_may_decide(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("verdict", [None, "drop", LookupError])
-def test_a_wrong_decision_is_logged_and_closes(host: FakeHost, logged: LogWatch, verdict: Any) -> None:
+def test_a_wrong_decision_is_logged_and_closes(manager: FakeManager, logged: LogWatch, verdict: Any) -> None:
     def decide(conn: SockJSConnection) -> Any:
         if verdict is LookupError:
             raise LookupError
         return verdict
 
-    session, receiver = stalled(host, max_queue_messages=2, slow_consumer=decide)
+    session, receiver = stalled(manager, max_queue_messages=2, slow_consumer=decide)
     session.send("1")
     session.send("2")
     logged.take("slow_consumer failed for")
     assert receiver.frames == [SLOW]
 
 
-def test_the_application_may_close_instead_of_deciding(host: FakeHost) -> None:
+def test_the_application_may_close_instead_of_deciding(manager: FakeManager) -> None:
     def decide(conn: SockJSConnection) -> str:
         conn.close(4000, "Too slow")
         return "drop_oldest"
 
-    session, receiver = stalled(host, max_queue_messages=2, slow_consumer=decide)
+    session, receiver = stalled(manager, max_queue_messages=2, slow_consumer=decide)
     session.send("1")
     session.send("2")
     assert receiver.frames[-1] == (4000, "Too slow")
@@ -393,9 +395,9 @@ def test_the_application_may_close_instead_of_deciding(host: FakeHost) -> None:
     ("options", "messages"), [({"max_queue_messages": 10}, ["x"] * 5), ({"max_queue_bytes": 100}, ["x" * 51])]
 )
 def test_an_awaited_send_waits_from_half_of_the_bound_on(
-    host: FakeHost, options: dict[str, int], messages: list[str]
+    manager: FakeManager, options: dict[str, int], messages: list[str]
 ) -> None:
-    session = make_session(host, **options)
+    session = make_session(manager, **options)
     Receiver(session, 1).attach()
     for message in messages:
         assert not session.is_congested
@@ -408,41 +410,41 @@ def test_an_awaited_send_waits_from_half_of_the_bound_on(
 # A client that is too fast.
 
 
-def test_a_client_may_send_so_many_a_second(host: FakeHost) -> None:
-    session = make_session(host, max_inbound_rate=(1, 3))
+def test_a_client_may_send_so_many_a_second(manager: FakeManager) -> None:
+    session = make_session(manager, max_inbound_rate=(1, 3))
     Receiver(session).attach()
     assert session.admits(3)
     assert not session.admits(1)
     assert session._stats.rejected == {"max_inbound_rate": 1}
-    host.time += 1
+    manager.time += 1
     assert session.admits(1)
 
 
-def test_a_rate_alone_lets_as_many_come_at_once(host: FakeHost) -> None:
-    session = make_session(host, max_inbound_rate=5)
+def test_a_rate_alone_lets_as_many_come_at_once(manager: FakeManager) -> None:
+    session = make_session(manager, max_inbound_rate=5)
     Receiver(session).attach()
     assert session.admits(5)
     assert not session.admits(1)
 
 
-def test_to_send_nothing_counts_too(host: FakeHost) -> None:
-    session = make_session(host, max_inbound_rate=2)
+def test_to_send_nothing_counts_too(manager: FakeManager) -> None:
+    session = make_session(manager, max_inbound_rate=2)
     Receiver(session).attach()
     assert [session.admits(0) for _ in range(3)] == [True, True, False]
 
 
-def test_a_closed_session_refuses_nobody(host: FakeHost) -> None:
-    session = make_session(host, max_inbound_rate=1)
+def test_a_closed_session_refuses_nobody(manager: FakeManager) -> None:
+    session = make_session(manager, max_inbound_rate=1)
     Receiver(session).attach()
     session.close()
     assert session.admits(100)
 
 
-async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost) -> None:
+async def test_who_waits_for_the_application_is_let_go_at_the_end(manager: FakeManager) -> None:
     async def for_ever(conn: Notes, message: str) -> None:
         await asyncio.Event().wait()
 
-    session = make_session(host, acts={"on_message": for_ever}, max_queue_bytes=1000)
+    session = make_session(manager, acts={"on_message": for_ever}, max_queue_bytes=1000)
     receiver = Receiver(session).attach()
     session.receive(["first"])
     session.receive(["x" * 600])
@@ -455,12 +457,12 @@ async def test_who_waits_for_the_application_is_let_go_at_the_end(host: FakeHost
     session.close()
     assert let_go == [1, 2, 3]
     assert not session.is_behind
-    for coroutine in host._running:
+    for coroutine in manager._running:
         coroutine.close()
 
 
-def test_whoever_waits_is_let_go_while_there_is_room(host: FakeHost) -> None:
-    session, receiver = stalled(host)
+def test_whoever_waits_is_let_go_while_there_is_room(manager: FakeManager) -> None:
+    session, receiver = stalled(manager)
     went: list[int] = []
 
     def first() -> None:
@@ -475,7 +477,7 @@ def test_whoever_waits_is_let_go_while_there_is_room(host: FakeHost) -> None:
     assert went == [1, 2]
 
 
-async def test_a_loss_is_told_between_two_messages(host: FakeHost) -> None:
+async def test_a_loss_is_told_between_two_messages(manager: FakeManager) -> None:
     heard: list[Any] = []
 
     async def act(conn: Notes, message: str) -> None:
@@ -485,22 +487,22 @@ async def test_a_loss_is_told_between_two_messages(host: FakeHost) -> None:
             conn.send(str(number))
 
     session, _ = stalled(
-        host,
+        manager,
         max_queue_messages=2,
         slow_consumer="drop_oldest",
         acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
     )
     session.receive(["a", "b", "c"])
-    while not host.is_idle:
-        host.turn()
+    while not manager.is_idle:
+        manager.turn()
     assert heard == ["a", 4, "b", 5, "c", 5]
 
 
-def test_the_old_way_to_send_goes_nowhere_after_the_end(host: FakeHost) -> None:
-    session = make_session(host)
+def test_the_old_way_to_send_goes_nowhere_after_the_end(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = Receiver(session).attach()
     session.close()
-    host.advance(1000)
+    manager.advance(1000)
     assert session.conn is None
     receiver.take()
     session.send_message("x")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from doubles import FakeHost, Notes, Receiver, make_session
+from doubles import FakeManager, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
@@ -19,8 +19,8 @@ INTERNAL_ERROR = (1011, "Internal error")
 Act = Callable[..., Any]
 
 
-class LoopHost(FakeHost):
-    """A host whose coroutines run as tasks of the event loop.
+class LoopManager(FakeManager):
+    """A manager whose coroutines run as tasks of the event loop.
 
     Args:
         eager: Whether they start at once, as from Python 3.12 on.
@@ -73,15 +73,15 @@ class _Started:
 
 
 @pytest.fixture(params=[False, True], ids=["lazy tasks", "eager tasks"])
-async def host(request: pytest.FixtureRequest) -> AsyncIterator[LoopHost]:
-    host = LoopHost(eager=request.param)
-    yield host
-    await host.settle()
+async def manager(request: pytest.FixtureRequest) -> AsyncIterator[LoopManager]:
+    manager = LoopManager(eager=request.param)
+    yield manager
+    await manager.settle()
 
 
-def opened(host: LoopHost, session_id: str | None = None, **acts: Act) -> tuple[Session, Receiver]:
+def opened(manager: LoopManager, session_id: str | None = None, **acts: Act) -> tuple[Session, Receiver]:
     """Return an open session and its receiver."""
-    session = make_session(host, session_id, acts=acts)
+    session = make_session(manager, session_id, acts=acts)
     return session, Receiver(session).attach()
 
 
@@ -132,7 +132,7 @@ def fail(*args: Any) -> None:
 
 
 @any_way
-async def test_callbacks_run_in_order_one_at_a_time(host: LoopHost, way: Callable[[Act], Act]) -> None:
+async def test_callbacks_run_in_order_one_at_a_time(manager: LoopManager, way: Callable[[Act], Act]) -> None:
     running: list[str] = []
 
     def act(name: str) -> Act:
@@ -153,15 +153,15 @@ async def test_callbacks_run_in_order_one_at_a_time(host: LoopHost, way: Callabl
 
         return begin
 
-    session, receiver = opened(host, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
+    session, receiver = opened(manager, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
     session.receive(["1", "2"])
     session.receive(["3"])
     receiver.cut()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_messages_that_come_while_a_callback_runs_wait_for_it(host: LoopHost) -> None:
+async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: LoopManager) -> None:
     gates = {name: asyncio.Event() for name in ("open", "1", "2", "3")}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -173,7 +173,7 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(host: LoopHo
         began.put_nowait(message)
         await gates[message].wait()
 
-    session, _ = opened(host, on_open=on_open, on_message=on_message)
+    session, _ = opened(manager, on_open=on_open, on_message=on_message)
     session.receive(["1", "2"])
     session.receive(["3"])
     for name in gates:
@@ -181,23 +181,23 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(host: LoopHo
         assert session.connection.heard[-1] == name
         assert began.empty()
         gates[name].set()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3"]
 
 
-async def test_after_an_async_callback_plain_ones_go_on(host: LoopHost) -> None:
+async def test_after_an_async_callback_plain_ones_go_on(manager: LoopManager) -> None:
     def on_message(conn: Notes, message: str) -> Any:
         return asyncio.sleep(0) if message == "1" else None
 
-    session, _ = opened(host, on_message=on_message)
+    session, _ = opened(manager, on_message=on_message)
     session.receive(["1", "2"])
     session.receive(["3"])
-    await host.settle()
+    await manager.settle()
     session.receive(["4"])
     assert session.connection.heard == ["open", "1", "2", "3", "4"]
 
 
-async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(host: LoopHost) -> None:
+async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(manager: LoopManager) -> None:
     within = []
 
     def on_message(conn: Notes, message: str) -> None:
@@ -205,26 +205,26 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ho
             session.receive(["2"])
             within.append(list(conn.heard))
 
-    session, _ = opened(host, on_message=on_message)
+    session, _ = opened(manager, on_message=on_message)
     session.receive(["1"])
     session.receive(["3"])
-    await host.settle()
+    await manager.settle()
     assert within == [["open", "1"]]
     assert session.connection.heard == ["open", "1", "2", "3"]
 
 
-async def test_on_close_waits_for_what_is_running(host: LoopHost) -> None:
+async def test_on_close_waits_for_what_is_running(manager: LoopManager) -> None:
     gate = asyncio.Event()
-    session, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     session.receive(["1"])
     session.close()
     assert session.connection.heard == ["open", "1"]
     gate.set()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-async def test_what_waits_is_counted_until_its_turn_comes(host: LoopHost) -> None:
+async def test_what_waits_is_counted_until_its_turn_comes(manager: LoopManager) -> None:
     gates = {message: asyncio.Event() for message in ("1", "22", "333")}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -232,7 +232,7 @@ async def test_what_waits_is_counted_until_its_turn_comes(host: LoopHost) -> Non
         began.put_nowait(message)
         await gates[message].wait()
 
-    session, receiver = opened(host, on_message=on_message)
+    session, receiver = opened(manager, on_message=on_message)
     callbacks = session._callbacks
     share = 64
     assert callbacks.backlog == 0
@@ -245,15 +245,15 @@ async def test_what_waits_is_counted_until_its_turn_comes(host: LoopHost) -> Non
         assert callbacks.backlog == backlog
         assert receiver.reading == reading
         gates[message].set()
-    await host.settle()
+    await manager.settle()
     session.receive(["1", "22", "333"])
-    await host.settle()
+    await manager.settle()
     assert callbacks.backlog == 0
 
 
-async def test_what_is_dropped_is_no_longer_counted(host: LoopHost) -> None:
+async def test_what_is_dropped_is_no_longer_counted(manager: LoopManager) -> None:
     gate = asyncio.Event()
-    session, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     session.receive(["1", "2"])
     assert session._callbacks.backlog > 0
     session.close()
@@ -261,29 +261,29 @@ async def test_what_is_dropped_is_no_longer_counted(host: LoopHost) -> None:
     gate.set()
 
 
-async def test_sessions_do_not_wait_for_each_other(host: LoopHost) -> None:
+async def test_sessions_do_not_wait_for_each_other(manager: LoopManager) -> None:
     gate = asyncio.Event()
-    busy, _ = opened(host, on_message=lambda conn, message: gate.wait())
-    other, _ = opened(host, on_message=later(nothing))
+    busy, _ = opened(manager, on_message=lambda conn, message: gate.wait())
+    other, _ = opened(manager, on_message=later(nothing))
     busy.receive(["1", "2"])
     other.receive(["3", "4"])
-    others = asyncio.ensure_future(asyncio.wait(host.tasks, return_when=asyncio.FIRST_COMPLETED))
+    others = asyncio.ensure_future(asyncio.wait(manager.tasks, return_when=asyncio.FIRST_COMPLETED))
     await others
     assert other.connection.heard == ["open", "3", "4"]
     assert busy.connection.heard == ["open", "1"]
     gate.set()
 
 
-async def test_a_result_that_is_not_awaitable_means_nothing(host: LoopHost) -> None:
+async def test_a_result_that_is_not_awaitable_means_nothing(manager: LoopManager) -> None:
     session, _ = opened(
-        host, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
+        manager, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
     )
     session.receive(["1", "2"])
     session.close()
     assert session.connection.heard == ["open", "1", "2", GO_AWAY]
 
 
-async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
+async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
     futures = {message: asyncio.get_running_loop().create_future() for message in "12"}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -291,7 +291,7 @@ async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
         began.put_nowait(message)
         return futures[message]
 
-    session, _ = opened(host, on_message=on_message)
+    session, _ = opened(manager, on_message=on_message)
     session.receive(["1", "2"])
     assert await began.get() == "1"
     assert began.empty()
@@ -300,7 +300,7 @@ async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
     session.close()
     assert session.connection.heard == ["open", "1", "2"]
     futures["2"].set_result(False)
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", "2", GO_AWAY]
 
 
@@ -309,16 +309,18 @@ async def test_any_awaitable_is_awaited(host: LoopHost) -> None:
 
 @any_way
 @pytest.mark.parametrize("answer", [None, True, 0, "", "no"])
-async def test_on_open_lets_in_with_anything_but_false(host: LoopHost, way: Callable[[Act], Act], answer: Any) -> None:
+async def test_on_open_lets_in_with_anything_but_false(
+    manager: LoopManager, way: Callable[[Act], Act], answer: Any
+) -> None:
     seen = []
 
     def let_in(conn: Notes, info: Any) -> Any:
         seen.append(conn.session.is_accepted)
         return answer
 
-    session, receiver = opened(host, on_open=way(let_in))
+    session, receiver = opened(manager, on_open=way(let_in))
     session.receive(["1"])
-    await host.settle()
+    await manager.settle()
     assert receiver.frames == ["o"]
     assert session.connection.heard == ["open", "1"]
     assert seen == [False]
@@ -328,13 +330,13 @@ async def test_on_open_lets_in_with_anything_but_false(host: LoopHost, way: Call
 @any_way
 @pytest.mark.parametrize("left", [False, True], ids=["client stays", "client leaves"])
 async def test_on_open_rejects_with_false_before_any_message(
-    host: LoopHost, way: Callable[[Act], Act], left: bool
+    manager: LoopManager, way: Callable[[Act], Act], left: bool
 ) -> None:
-    session, receiver = opened(host, on_open=way(lambda conn, info: False))
+    session, receiver = opened(manager, on_open=way(lambda conn, info: False))
     session.receive(["1", "2"])
     if left and not session.is_closed:
         receiver.cut()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", (session.close_code, session.close_reason)]
     assert receiver.frames[1:] in ([GO_AWAY], [])
     assert session.is_closed
@@ -342,30 +344,30 @@ async def test_on_open_rejects_with_false_before_any_message(
 
 
 @any_way
-async def test_on_open_rejects_silently_with_an_http_error(host: LoopHost, way: Callable[[Act], Act]) -> None:
+async def test_on_open_rejects_silently_with_an_http_error(manager: LoopManager, way: Callable[[Act], Act]) -> None:
     def reject(conn: Notes, info: Any) -> None:
         raise HTTPError(403)
 
-    session, receiver = opened(host, on_open=way(reject))
+    session, receiver = opened(manager, on_open=way(reject))
     session.receive(["1"])
-    await host.settle()
+    await manager.settle()
     assert receiver.frames == ["o", GO_AWAY]
     assert session.connection.heard == ["open", GO_AWAY]
     assert not session.is_accepted
 
 
-async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(host: LoopHost) -> None:
+async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(manager: LoopManager) -> None:
     async def greet(conn: Notes, info: Any) -> None:
         await conn.send("welcome")
         conn.heard.append("never")
 
-    session = make_session(host, None, acts={"on_open": greet})
+    session = make_session(manager, None, acts={"on_open": greet})
     receiver = Receiver(session)
     receiver.full = True
     receiver.attach()
     session.receive(["1"])
     receiver.cut()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", INTERRUPTED]
 
 
@@ -374,11 +376,11 @@ async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(hos
 
 @any_way
 async def test_an_exception_in_on_open_is_logged_and_rejects(
-    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(host, on_open=way(fail))
+    session, receiver = opened(manager, on_open=way(fail))
     session.receive(["1"])
-    await host.settle()
+    await manager.settle()
     record = logged.take("on_open of <KeptSession 1 xhr ")
     assert record.levelname == "ERROR"
     assert record.exc_info[0] is LookupError
@@ -388,12 +390,12 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
 
 @any_way
 async def test_an_exception_in_on_message_is_logged_and_closes(
-    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(host, on_message=way(fail))
+    session, receiver = opened(manager, on_message=way(fail))
     session.receive(["1", "2"])
     session.receive(["3"])
-    await host.settle()
+    await manager.settle()
     assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
@@ -401,16 +403,16 @@ async def test_an_exception_in_on_message_is_logged_and_closes(
 
 @any_way
 async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
-    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     failing = way(fail)
 
     def on_message(conn: Notes, message: str) -> Any:
         return asyncio.sleep(0) if message == "1" else failing()
 
-    session, receiver = opened(host, on_message=on_message)
+    session, receiver = opened(manager, on_message=on_message)
     session.receive(["1", "2", "3"])
-    await host.settle()
+    await manager.settle()
     assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
@@ -418,23 +420,25 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
 
 @any_way
 async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
-    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(host, on_close=way(fail))
+    session, receiver = opened(manager, on_close=way(fail))
     session.close()
-    await host.settle()
+    await manager.settle()
     assert logged.take("on_close of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", GO_AWAY]
     assert session.connection.heard == ["open", GO_AWAY]
 
 
 @any_way
-async def test_a_failure_touches_no_other_session(host: LoopHost, way: Callable[[Act], Act], logged: LogWatch) -> None:
-    other, receiver = opened(host)
-    session, _ = opened(host, on_message=way(fail))
+async def test_a_failure_touches_no_other_session(
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+) -> None:
+    other, receiver = opened(manager)
+    session, _ = opened(manager, on_message=way(fail))
     session.receive(["1"])
     other.receive(["1"])
-    await host.settle()
+    await manager.settle()
     logged.take("on_message of")
     assert receiver.frames == ["o"]
     assert other.connection.heard == ["open", "1"]
@@ -443,17 +447,17 @@ async def test_a_failure_touches_no_other_session(host: LoopHost, way: Callable[
 @any_way
 @pytest.mark.parametrize("name", ["on_open", "on_message", "on_close"])
 async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
-    host: LoopHost, way: Callable[[Act], Act], name: str, logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], name: str, logged: LogWatch
 ) -> None:
     def cancelled(*args: Any) -> None:
         raise asyncio.CancelledError
 
-    session, receiver = opened(host, **{name: way(cancelled)})
+    session, receiver = opened(manager, **{name: way(cancelled)})
     session.receive(["1"])
     session.receive(["2"])
-    await host.settle()
+    await manager.settle()
     session.close()
-    await host.settle()
+    await manager.settle()
     assert logged.take(f"{name} of <KeptSession 1 xhr ").exc_info[0] is asyncio.CancelledError
     end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
     assert receiver.frames == ["o", end]
@@ -467,25 +471,25 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
     )
 
 
-async def test_a_cancelled_helper_does_not_end_the_others(host: LoopHost, logged: LogWatch) -> None:
+async def test_a_cancelled_helper_does_not_end_the_others(manager: LoopManager, logged: LogWatch) -> None:
     helper = asyncio.get_running_loop().create_future()
 
     async def wait_for_helper(conn: Notes, message: str) -> None:
         await helper
 
-    session, _ = opened(host, on_message=wait_for_helper)
+    session, _ = opened(manager, on_message=wait_for_helper)
     session.receive(["1", "2"])
     helper.cancel()
-    await host.settle()
+    await manager.settle()
     logged.take("on_message of")
     assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
 
 
-async def test_a_cancellation_within_a_plain_callback_needs_no_task(host: LoopHost, logged: LogWatch) -> None:
+async def test_a_cancellation_within_a_plain_callback_needs_no_task(manager: LoopManager, logged: LogWatch) -> None:
     def cancelled(conn: Notes, message: str) -> None:
         raise asyncio.CancelledError
 
-    session, receiver = opened(host, on_message=cancelled)
+    session, receiver = opened(manager, on_message=cancelled)
     # As from an asyncio protocol.
     asyncio.get_running_loop().call_soon(session.receive, ["1"])
     await asyncio.sleep(0)
@@ -493,7 +497,7 @@ async def test_a_cancellation_within_a_plain_callback_needs_no_task(host: LoopHo
     assert receiver.frames == ["o", INTERNAL_ERROR]
 
 
-async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(host: LoopHost, logged: LogWatch) -> None:
+async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(manager: LoopManager, logged: LogWatch) -> None:
     began = asyncio.Event()
 
     async def fail_in_the_end(conn: Notes, message: str) -> None:
@@ -503,73 +507,73 @@ async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(host: LoopHos
         finally:
             fail()
 
-    session, _ = opened(host, on_message=fail_in_the_end)
+    session, _ = opened(manager, on_message=fail_in_the_end)
     session.receive(["1"])
     await began.wait()
     await asyncio.sleep(0)
-    for task in host.tasks:
+    for task in manager.tasks:
         task.cancel()
-    await host.settle()
+    await manager.settle()
     assert logged.take("on_message of").exc_info[0] is LookupError
     assert session.close_code == 1011
 
 
-async def test_a_callback_that_is_cancelled_itself_ends_quietly(host: LoopHost) -> None:
+async def test_a_callback_that_is_cancelled_itself_ends_quietly(manager: LoopManager) -> None:
     began = asyncio.Event()
 
     async def wait_for_ever(conn: Notes, message: str) -> None:
         began.set()
         await asyncio.get_running_loop().create_future()
 
-    session, receiver = opened(host, on_message=wait_for_ever)
+    session, receiver = opened(manager, on_message=wait_for_ever)
     session.receive(["1", "2"])
     await began.wait()
     await asyncio.sleep(0)
     # As when an event loop ends.
-    for task in host.tasks:
+    for task in manager.tasks:
         task.cancel()
-    await host.settle()
+    await manager.settle()
     assert receiver.frames == ["o", (1001, "Going away")]
     assert session.connection.heard == ["open", "1", (1001, "Going away")]
 
 
 @any_way
 async def test_an_http_error_after_on_open_is_logged(
-    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     def reject(conn: Notes, message: str) -> None:
         raise HTTPError(403)
 
-    session, _ = opened(host, on_message=way(reject))
+    session, _ = opened(manager, on_message=way(reject))
     session.receive(["1"])
-    await host.settle()
+    await manager.settle()
     assert logged.take("on_message of").exc_info[0] is HTTPError
     assert session.close_code == 1011
 
 
 @any_way
 async def test_another_connection_that_closed_does_no_harm_to_this_one(
-    host: LoopHost, way: Callable[[Act], Act]
+    manager: LoopManager, way: Callable[[Act], Act]
 ) -> None:
     def tell_another(conn: Notes, message: str) -> None:
         raise ConnectionClosed(1002, "Another connection's")
 
-    session, _ = opened(host, on_message=way(tell_another))
+    session, _ = opened(manager, on_message=way(tell_another))
     session.receive(["1"])
-    await host.settle()
+    await manager.settle()
     assert not session.is_closed
 
 
 @any_way
 async def test_whoever_was_not_let_in_because_another_connection_closed_is_rejected(
-    host: LoopHost, way: Callable[[Act], Act], logged: LogWatch
+    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     def tell_another(conn: Notes, info: Any) -> None:
         raise ConnectionClosed(1002, "Another connection's")
 
-    session, receiver = opened(host, on_open=way(tell_another))
+    session, receiver = opened(manager, on_open=way(tell_another))
     session.receive(["1"])
-    await host.settle()
+    await manager.settle()
     assert logged.take("on_open of").exc_info[0] is ConnectionClosed
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", INTERNAL_ERROR]
@@ -581,85 +585,85 @@ def test_an_exception_in_the_constructor_is_the_callers() -> None:
         raise LookupError("the application's own fault")
 
     with pytest.raises(LookupError, match=r"^the application's own fault$"):
-        make_session(FakeHost(), kind=make)
+        make_session(FakeManager(), kind=make)
 
 
 # A client that leaves.
 
 
 @any_way
-async def test_what_a_client_sent_before_it_left_is_delivered(host: LoopHost, way: Callable[[Act], Act]) -> None:
-    session, receiver = opened(host, on_open=later(nothing), on_message=way(nothing))
+async def test_what_a_client_sent_before_it_left_is_delivered(manager: LoopManager, way: Callable[[Act], Act]) -> None:
+    session, receiver = opened(manager, on_open=later(nothing), on_message=way(nothing))
     session.receive(["1", "2"])
     session.receive(["3"])
     receiver.cut()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_rest(host: LoopHost) -> None:
+async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_rest(manager: LoopManager) -> None:
     async def echo(conn: Notes, message: str) -> None:
         await conn.send(message)
         conn.heard.append("never")
 
-    session, receiver = opened(host, on_message=echo)
+    session, receiver = opened(manager, on_message=echo)
     session.pause(receiver)
     session.receive(["1", "2", "3"])
     receiver.cut()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_what_waits_is_dropped_when_the_application_closes(host: LoopHost) -> None:
+async def test_what_waits_is_dropped_when_the_application_closes(manager: LoopManager) -> None:
     gate = asyncio.Event()
-    session, _ = opened(host, on_message=lambda conn, message: gate.wait())
+    session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     session.receive(["1", "2"])
     session.receive(["3"])
     session.close()
     gate.set()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
 @any_way
-async def test_what_waits_is_dropped_when_a_callback_closes(host: LoopHost, way: Callable[[Act], Act]) -> None:
-    session, _ = opened(host, on_message=way(lambda conn, message: conn.close()))
+async def test_what_waits_is_dropped_when_a_callback_closes(manager: LoopManager, way: Callable[[Act], Act]) -> None:
+    session, _ = opened(manager, on_message=way(lambda conn, message: conn.close()))
     session.receive(["1", "2"])
     session.receive(["3"])
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(host: LoopHost) -> None:
+async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(manager: LoopManager) -> None:
     def close_and_wait(conn: Notes, message: str) -> Any:
         conn.close()
         return asyncio.sleep(0)
 
-    session, _ = opened(host, on_message=close_and_wait)
+    session, _ = opened(manager, on_message=close_and_wait)
     session.receive(["1", "2"])
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-async def test_what_waits_is_dropped_when_the_application_closes_after_the_client_left(host: LoopHost) -> None:
+async def test_what_waits_is_dropped_when_the_application_closes_after_the_client_left(manager: LoopManager) -> None:
     async def work(conn: Notes, message: str) -> None:
         await asyncio.sleep(0)
         conn.close()
 
-    session, receiver = opened(host, on_message=work)
+    session, receiver = opened(manager, on_message=work)
     session.receive(["1", "2"])
     receiver.cut()
-    await host.settle()
+    await manager.settle()
     assert session.connection.heard == ["open", "1", INTERRUPTED]
 
 
 async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left(
-    host: LoopHost, logged: LogWatch
+    manager: LoopManager, logged: LogWatch
 ) -> None:
-    session, receiver = opened(host, on_message=later(fail))
+    session, receiver = opened(manager, on_message=later(fail))
     session.receive(["1", "2"])
     receiver.cut()
-    await host.settle()
+    await manager.settle()
     logged.take("on_message of")
     assert session.connection.heard == ["open", "1", INTERRUPTED]
 
@@ -668,10 +672,10 @@ async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left
 
 
 @pytest.fixture
-def hurried(host: LoopHost) -> LoopHost:
-    """Return a host on which the time for callbacks is used up after each message."""
-    host.turns = Turns(0.0)
-    return host
+def hurried(manager: LoopManager) -> LoopManager:
+    """Return a manager on which the time for callbacks is used up after each message."""
+    manager.turns = Turns(0.0)
+    return manager
 
 
 either_code = pytest.mark.parametrize("receive", [Session.receive, Session._receive], ids=["in C", "in Python"])
@@ -680,7 +684,7 @@ either_code = pytest.mark.parametrize("receive", [Session.receive, Session._rece
 @either_code
 @pytest.mark.parametrize("way", [plainly, at_once, awaitably])
 async def test_others_are_heard_between_messages_that_take_long(
-    hurried: LoopHost, way: Callable[[Act], Act], receive: Act
+    hurried: LoopManager, way: Callable[[Act], Act], receive: Act
 ) -> None:
     order: list[str] = []
     flooding, _ = opened(hurried, on_message=way(lambda conn, message: order.append(message)))
@@ -694,9 +698,9 @@ async def test_others_are_heard_between_messages_that_take_long(
 
 
 @either_code
-async def test_a_callback_that_exceeds_its_time_lets_others_run(host: LoopHost, receive: Act) -> None:
+async def test_a_callback_that_exceeds_its_time_lets_others_run(manager: LoopManager, receive: Act) -> None:
     """With the clocks that are used in earnest: in C one that may advance every 10 ms."""
-    host.turns = Turns(0.001)
+    manager.turns = Turns(0.001)
     order: list[str] = []
 
     def work(conn: Notes, message: str) -> None:
@@ -705,16 +709,16 @@ async def test_a_callback_that_exceeds_its_time_lets_others_run(host: LoopHost, 
         while time.monotonic() < end:
             pass
 
-    session, _ = opened(host, on_message=work)
+    session, _ = opened(manager, on_message=work)
     receive(session, ["1", "2", "3"])
     assert order == ["1"]
     asyncio.get_running_loop().call_soon(order.append, "other")
-    await host.settle()
+    await manager.settle()
     assert [message for message in order if message != "other"] == ["1", "2", "3"]
     assert order.index("other") < 3
 
 
-async def test_the_clock_is_read_less_and_less_often(host: LoopHost, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[int] = []
     heard: list[str] = []
 
@@ -723,7 +727,7 @@ async def test_the_clock_is_read_less_and_less_often(host: LoopHost, monkeypatch
         return 0.0
 
     monkeypatch.setattr("sockjs_tornado.callbacks.monotonic", clock)
-    session, _ = opened(host, on_message=lambda conn, message: heard.append(message))
+    session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
     session._receive(["one"])
     assert times == []
     session._receive(["x"] * 60)
@@ -731,9 +735,9 @@ async def test_the_clock_is_read_less_and_less_often(host: LoopHost, monkeypatch
 
 
 async def test_the_time_of_a_turn_is_measured_from_its_beginning(
-    host: LoopHost, monkeypatch: pytest.MonkeyPatch
+    manager: LoopManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.turns = Turns(3.0)
+    manager.turns = Turns(3.0)
     now = 0.0
     heard: list[str] = []
     turns: list[list[str]] = []
@@ -751,10 +755,10 @@ async def test_the_time_of_a_turn_is_measured_from_its_beginning(
             asyncio.get_running_loop().call_soon(turn)
 
     monkeypatch.setattr("sockjs_tornado.callbacks.monotonic", lambda: now)
-    session, _ = opened(host, on_message=take_a_second)
+    session, _ = opened(manager, on_message=take_a_second)
     session._receive(list("abcdefghijklmn"))
     turn()
-    await host.settle()
+    await manager.settle()
     await asyncio.sleep(0)
     # Three would do, but the clock is not read after the third.
     assert turns == [list("abcd"), list("efgh"), list("ijkl"), list("mn")]
@@ -763,7 +767,7 @@ async def test_the_time_of_a_turn_is_measured_from_its_beginning(
 @either_code
 @pytest.mark.parametrize("way", [plainly, at_once])
 async def test_messages_that_wait_for_the_next_turn_come_before_the_end(
-    hurried: LoopHost, way: Callable[[Act], Act], receive: Act
+    hurried: LoopManager, way: Callable[[Act], Act], receive: Act
 ) -> None:
     session, receiver = opened(hurried, on_message=way(nothing))
     receive(session, ["1", "2", "3"])
@@ -775,7 +779,7 @@ async def test_messages_that_wait_for_the_next_turn_come_before_the_end(
 
 @either_code
 async def test_messages_that_wait_for_the_next_turn_are_forgotten_when_the_application_closes(
-    hurried: LoopHost, receive: Act
+    hurried: LoopManager, receive: Act
 ) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "2", "3"])
@@ -787,7 +791,7 @@ async def test_messages_that_wait_for_the_next_turn_are_forgotten_when_the_appli
 
 
 @either_code
-async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: LoopHost, receive: Act) -> None:
+async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: LoopManager, receive: Act) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "x" * 70_000, "3"])
     assert session.backlog == 70_001 + 2 * 64
@@ -799,7 +803,7 @@ async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: 
 
 
 @either_code
-async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurried: LoopHost, receive: Act) -> None:
+async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurried: LoopManager, receive: Act) -> None:
     session, _ = opened(
         hurried,
         on_message=lambda conn, message: session.tell_dropped(5) if message == "1" else None,
@@ -812,7 +816,7 @@ async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurrie
 
 @either_code
 async def test_an_exception_in_a_message_that_waited_for_the_next_turn_closes(
-    hurried: LoopHost, receive: Act, logged: LogWatch
+    hurried: LoopManager, receive: Act, logged: LogWatch
 ) -> None:
     session, _ = opened(hurried, on_message=lambda conn, message: fail() if message == "2" else None)
     receive(session, ["1", "2", "3"])
@@ -822,7 +826,7 @@ async def test_an_exception_in_a_message_that_waited_for_the_next_turn_closes(
 
 
 @either_code
-async def test_a_session_whose_wait_for_the_next_turn_is_cancelled_ends(hurried: LoopHost, receive: Act) -> None:
+async def test_a_session_whose_wait_for_the_next_turn_is_cancelled_ends(hurried: LoopManager, receive: Act) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "2", "3"])
     # Until it waits.

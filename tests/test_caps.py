@@ -110,7 +110,7 @@ async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
     await settle(connect, server)
     assert (await opening(connect, server, "xhr_streaming", "c")).status == 200
     await settle(connect, server)
-    assert not router.container.full("127.0.0.1")
+    assert not router.container.limit_reached("127.0.0.1")
 
 
 async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect: Connect, logged: LogWatch) -> None:
@@ -167,13 +167,13 @@ async def test_a_host_s_ipv6_addresses_count_as_one() -> None:
     router = SockJSRouter(Echo, "/echo", {"max_sessions_per_ip": 1, "disconnect_delay": 0.01})
     info = ConnectionInfo(ip="2001:db8::1", uri="", prefix="", transport="xhr", headers={}, cookies=None)
     router.create_session("a", True, info)
-    assert router.container.full("2001:db8::ffff:1") == "max_sessions_per_ip"
-    assert router.container.full("2001:db8:0:1::1") is None
+    assert router.container.limit_reached("2001:db8::ffff:1") == "max_sessions_per_ip"
+    assert router.container.limit_reached("2001:db8:0:1::1") is None
     # IPv4 clients of a dual-stack socket are not one client, and each is the same one over both.
     info = ConnectionInfo(ip="::ffff:192.0.2.1", uri="", prefix="", transport="xhr", headers={}, cookies=None)
     router.create_session("b", True, info)
-    assert router.container.full("192.0.2.1") == "max_sessions_per_ip"
-    assert router.container.full("::ffff:192.0.2.2") is None
+    assert router.container.limit_reached("192.0.2.1") == "max_sessions_per_ip"
+    assert router.container.limit_reached("::ffff:192.0.2.2") is None
     await within(router.close())
 
 

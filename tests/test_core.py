@@ -19,7 +19,7 @@ import hostile
 import pytest
 from application import LogWatch
 from client import BINARY, PING, TEXT, closing, frame
-from doubles import FakeHost, KeptSession, Notes, Pause, Receiver, make_info, make_session
+from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import PATIENCE, ROOT
@@ -78,9 +78,9 @@ class Stage:
     def __init__(
         self, kind: type[KeptSession], session_id: str | None = None, *, budget: float = math.inf, **settings: Any
     ) -> None:
-        self.host: Any = FakeHost()
-        self.host.turns = turns.Turns(budget)
-        self.host.log = SimpleNamespace(write=self.log)
+        self.manager: Any = FakeManager()
+        self.manager.turns = turns.Turns(budget)
+        self.manager.log = SimpleNamespace(write=self.log)
         self.events: list[Any] = []
         self.receivers: list[Receiver] = []
         self.stats = Stats(list)
@@ -89,7 +89,7 @@ class Stage:
             "on_dropped": lambda conn, count: self.events.append(f"{count} dropped"),
             "on_close": lambda conn: conn.session.send("after the end"),
         }
-        server: Any = SimpleNamespace(settings=Settings(**settings), container=self.host, stats=self.stats)
+        server: Any = SimpleNamespace(settings=Settings(**settings), container=self.manager, stats=self.stats)
         session: Any = kind(lambda session: Notes(session, acts), server, session_id, make_info())
         session.connection.heard = self.events
         self.session = session
@@ -109,7 +109,7 @@ class Stage:
             "attach": self.attach,
             "current": self.current,
             "full": lambda: [setattr(receiver, "full", True) for receiver in self.receivers] and None,
-            "turn": self.host.turn,
+            "turn": self.manager.turn,
             "unset": lambda name: delattr(self.owner_of(name), name),
             "spoil": lambda name: setattr(self.owner_of(name), name, "spoilt"),
         }
@@ -355,13 +355,13 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
 
 
 class Turns(WriteQueue):
-    """Writes with a host's turn."""
+    """Writes with a manager's turn."""
 
     def enter(self) -> None:
         pass
 
 
-def connected(host: Any, connection: Connection, events: list[Any]) -> Any:
+def connected(manager: Any, connection: Connection, events: list[Any]) -> Any:
     """Return a connection, after what it begins with; its transport takes all, and notes it."""
     calls = {name: functools.partial(events.append, name) for name in ("close", "abort", "write_eof", "pause_reading")}
     asked = {"is_closing": bool, "can_write_eof": lambda: True, "get_write_buffer_size": int}
@@ -375,13 +375,13 @@ def connected(host: Any, connection: Connection, events: list[Any]) -> Any:
     return connection
 
 
-def keeping(host: Any, stats: Any) -> Any:
-    """Return a host that keeps connections, too."""
-    host.read_buffer, host.write_queue, host.stats = bytearray(READ_SIZE), Turns(stats), stats
-    host.write_queue._loop = host
-    host.read_budget = math.inf
-    host.connection_opened = host.connection_closed = lambda: None
-    return host
+def keeping(manager: Any, stats: Any) -> Any:
+    """Return a manager that keeps connections, too."""
+    manager.read_buffer, manager.write_queue, manager.stats = bytearray(READ_SIZE), Turns(stats), stats
+    manager.write_queue._loop = manager
+    manager.read_budget = math.inf
+    manager.connection_opened = manager.connection_closed = lambda: None
+    return manager
 
 
 class Wired(Stage):
@@ -390,8 +390,8 @@ class Wired(Stage):
     def __init__(self, plainly: bool, framing: Any = text_frame, **settings: Any) -> None:
         super().__init__(InPython if plainly else KeptSession, **settings)
         kind = PlainReceiver if plainly else WebSocketReceiver
-        receiver = kind(keeping(self.host, self.stats) and self.session.server, [], None, framing, self.session)
-        self.receiver = connected(self.host, receiver, self.events)
+        receiver = kind(keeping(self.manager, self.stats) and self.session.server, [], None, framing, self.session)
+        self.receiver = connected(self.manager, receiver, self.events)
         self.steps["updated"] = lambda size: self.receiver.buffer_updated(int(size))
         self.steps["write"] = lambda size: self.receiver.write(b"x" * int(size))
         self.steps["flush"] = receiver.flush
@@ -406,7 +406,7 @@ class Wired(Stage):
         yield from super().known()
         for name in ("_gathered", "_heard", "_closing"):
             yield f"{name} {getattr(self.receiver, name, None)!r}"
-        yield f"{getattr(self.receiver, '_parser', None) is None} {self.host.write_queue.waiting == [self.receiver]}"
+        yield f"{getattr(self.receiver, '_parser', None) is None} {self.manager.write_queue.waiting == [self.receiver]}"
         self.receiver._heard = False
 
     def owner_of(self, name: str) -> Any:
@@ -479,16 +479,16 @@ async def test_a_connection_without_a_field_raises_the_same(name: str, line: lis
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*map(bytes, SIZES), bytearray(b"x")])) | st.none()))
 def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> None:
     def story(kind: type[Connection]) -> list[Any]:
-        host, events = keeping(FakeHost(), Stats(list)), []
-        connections = [connected(host, kind(host, b""), events) for _ in range(3)]
-        host.turn()
+        manager, events = keeping(FakeManager(), Stats(list)), []
+        connections = [connected(manager, kind(manager, b""), events) for _ in range(3)]
+        manager.turn()
         for line in script:
             if line is None:
-                host.turn()
+                manager.turn()
             else:
                 connections[line[0]].write(line[1])
-            waiting = [connections.index(one) for one in host.write_queue.waiting]
-            events.append((waiting, [one._gathered for one in connections], host.stats.bytes_sent))
+            waiting = [connections.index(one) for one in manager.write_queue.waiting]
+            events.append((waiting, [one._gathered for one in connections], manager.stats.bytes_sent))
         return events
 
     assert story(Connection) == story(PlainConnection)
@@ -496,7 +496,7 @@ def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> No
 
 def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Wired(False)
-    stage.host.turn()
+    stage.manager.turn()
     stage.receiver.write(b"first ")
     monkeypatch.delattr(WebSocketReceiver, "_take_messages")
     monkeypatch.delattr(WebSocketReceiver, "_write_messages")
@@ -511,7 +511,7 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     another = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
     another.send_prepared(PREPARED)
     assert another._gathered == b'\x81\x0ca["to many"]'
-    assert stage.host.write_queue.waiting == [stage.receiver, other, another]
+    assert stage.manager.write_queue.waiting == [stage.receiver, other, another]
 
 
 # --- objects ----------------------------------------------------------------
@@ -672,9 +672,9 @@ def test_nothing_that_passes_through_is_kept() -> None:
 
     for message in ("", "value", "fail"):
         ends: list[Any] = []
-        host = FakeHost()
-        host.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
-        session = make_session(host, acts={"on_message": answer})
+        manager = FakeManager()
+        manager.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
+        session = make_session(manager, acts={"on_message": answer})
         receiver = Receiver(session).attach()
         session.receive([Text(message)])
         session.send(Text("y"))
@@ -683,7 +683,7 @@ def test_nothing_that_passes_through_is_kept() -> None:
         receiver.take()
         session.close()
         session.check(session.due)
-        del session, receiver, host
+        del session, receiver, manager
         gc.collect()
         assert [end() for end in ends] == [None] * 5
 
@@ -697,7 +697,7 @@ def test_memory_does_not_grow() -> None:
             stage.take(text("sized 300"))
             stage.take(text("value", "sized 300", "value"))
             stage.session.send_prepared(PREPARED)
-            stage.host.turn()
+            stage.manager.turn()
             stage.events.clear()
         gc.collect()
         return sys.getallocatedblocks()

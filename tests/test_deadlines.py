@@ -536,17 +536,17 @@ def test_the_end_of_a_grace_period_is_for_all_even_if_it_takes_long(timers: Time
 
 
 def test_it_is_known_for_how_long_the_loop_stood_still(timers: Timers, watchful: Deadlines) -> None:
-    assert watchful.stood_still(timers.time) == 0
+    assert watchful.stall_duration(timers.time) == 0
     watchful.schedule(Peer(watchful, 1050))
     timers.advance(3)
-    assert watchful.stood_still(timers.time) == 0
+    assert watchful.stall_duration(timers.time) == 0
     # Before the timer has run, and in the grace period.
     timers.time += 5
-    assert 5 <= watchful.stood_still(timers.time) <= 5 + INTERVAL
+    assert 5 <= watchful.stall_duration(timers.time) <= 5 + INTERVAL
     timers.advance(3)
-    assert 5 <= watchful.stood_still(timers.time) <= 5 + INTERVAL
+    assert 5 <= watchful.stall_duration(timers.time) <= 5 + INTERVAL
     timers.advance(5)
-    assert watchful.stood_still(timers.time) == 0
+    assert watchful.stall_duration(timers.time) == 0
 
 
 def test_the_timer_runs_in_between_for_as_long_as_there_is_a_deadline(timers: Timers, watchful: Deadlines) -> None:

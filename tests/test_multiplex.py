@@ -485,10 +485,10 @@ async def test_channels_of_clients_that_have_left_are_counted_while_on_close_run
     assert await peer.frame() == "o"
     await peer.send("sub,a", "sub,b", "uns,a", "uns,b")
     await settle(connect, server)
-    assert router.container.full("192.0.2.1") == "max_sessions"
+    assert router.container.limit_reached("192.0.2.1") == "max_sessions"
     gate.set()
     await settle(connect, server)
-    assert router.container.full("192.0.2.1") is None
+    assert router.container.limit_reached("192.0.2.1") is None
 
 
 @each_transport

@@ -4,13 +4,13 @@ import inspect
 from typing import Any
 
 import pytest
-from doubles import FakeHost
+from doubles import FakeManager
 from doubles import Receiver as RecordingReceiver
 
 from sockjs_tornado import Settings, SockJSRouter
 from sockjs_tornado.container import SessionContainer
 from sockjs_tornado.multiplex import ChannelReceiver
-from sockjs_tornado.ports import Counters, Host, Receiver, Server, SessionSettings
+from sockjs_tornado.ports import Counters, Receiver, RouterView, SessionManager, SessionSettings
 from sockjs_tornado.stats import Stats
 from sockjs_tornado.transports.receiving import PollReceiver, StreamReceiver
 from sockjs_tornado.transports.websocket import RawWebSocketReceiver, WebSocketReceiver
@@ -28,14 +28,18 @@ def parameters(function: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("port", "filled"),
-    [*((Receiver, receiver) for receiver in RECEIVERS), (Host, SessionContainer), (Host, FakeHost)],
+    [
+        *((Receiver, receiver) for receiver in RECEIVERS),
+        (SessionManager, SessionContainer),
+        (SessionManager, FakeManager),
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_whoever_fills_a_port_has_its_methods(port: type, filled: type) -> None:
     methods = {name: member for name, member in members(port).items() if inspect.isfunction(member)}
     assert methods
     elsewhere = (
-        {"schedule", "cancel", "postpone", "stood_still", "now"} if filled is SessionContainer else set()
+        {"schedule", "cancel", "postpone", "stall_duration", "now"} if filled is SessionContainer else set()
     )  # of Deadlines and time
     for name, method in methods.items():
         if name not in elsewhere:
@@ -51,7 +55,7 @@ def test_settings_are_what_a_session_reads() -> None:
 
 def test_a_router_is_what_a_session_sees() -> None:
     router = SockJSRouter(lambda session: None, "/chat")  # type: ignore[arg-type,return-value]
-    for name in members(Server):
+    for name in members(RouterView):
         assert hasattr(router, name), name
     assert isinstance(router.stats, Stats)
     for name in Counters.__annotations__:

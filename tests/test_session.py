@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import IP, FakeHost, Notes, Pause, Receiver, make_session
+from doubles import IP, FakeManager, Notes, Pause, Receiver, make_session
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -37,8 +37,8 @@ POLL, STREAM = 1, math.inf
 
 
 @pytest.fixture
-def host() -> FakeHost:
-    return FakeHost()
+def manager() -> FakeManager:
+    return FakeManager()
 
 
 def stream(session: Session, limit: float = STREAM) -> Receiver:
@@ -53,22 +53,22 @@ def poll(session: Session) -> list[Any]:
     return Receiver(session, POLL).attach().frames
 
 
-def polled(host: FakeHost, **more: Any) -> Session:
+def polled(manager: FakeManager, **more: Any) -> Session:
     """Return a session that a poll has opened."""
-    session = make_session(host, **more)
+    session = make_session(manager, **more)
     assert poll(session) == ["o"]
     return session
 
 
-def in_state(state: SessionState, host: FakeHost) -> Session:
+def in_state(state: SessionState, manager: FakeManager) -> Session:
     """Return a session that events have brought into a state."""
-    session = make_session(host)
+    session = make_session(manager)
     if state is CLOSED:
         session.close()
     elif state is not CONNECTING:
         stream(session).cut()
         if state is OPEN:
-            session = polled(host)
+            session = polled(manager)
     assert session.state is state
     return session
 
@@ -96,9 +96,9 @@ ILLEGAL = [(before, after) for before in SessionState for after in SessionState 
 
 @pytest.mark.parametrize(("before", "after"), ILLEGAL)
 def test_an_illegal_transition_raises_and_changes_nothing(
-    host: FakeHost, before: SessionState, after: SessionState
+    manager: FakeManager, before: SessionState, after: SessionState
 ) -> None:
-    session = in_state(before, host)
+    session = in_state(before, manager)
     known = everything_of(session)
     with pytest.raises(SessionStateError, match=rf"{before.name}> cannot become {after.name}$"):
         session._set_state(after)
@@ -121,25 +121,25 @@ def test_an_illegal_transition_raises_and_changes_nothing(
     ],
 )
 def test_events_lead_through_the_states(
-    host: FakeHost, events: list[Callable[[Session], Any]], states: list[SessionState]
+    manager: FakeManager, events: list[Callable[[Session], Any]], states: list[SessionState]
 ) -> None:
-    session = make_session(host)
+    session = make_session(manager)
     seen = [session.state]
     for event in events:
         event(session)
         seen.append(session.state)
     assert seen == states
-    assert host.removed == ([session] if states[-1] is CLOSED else [])
+    assert manager.removed == ([session] if states[-1] is CLOSED else [])
 
 
-def test_a_representation_tells_the_state_and_keeps_the_secret(host: FakeHost) -> None:
-    assert repr(make_session(host, "secret-id")) == "<KeptSession 1 xhr CONNECTING>"
-    assert make_session(host, None).label == "2"
+def test_a_representation_tells_the_state_and_keeps_the_secret(manager: FakeManager) -> None:
+    assert repr(make_session(manager, "secret-id")) == "<KeptSession 1 xhr CONNECTING>"
+    assert make_session(manager, None).label == "2"
 
 
 @pytest.mark.parametrize("state", [CONNECTING, CLOSING, CLOSED])
-def test_messages_go_nowhere_unless_the_session_is_open(host: FakeHost, state: SessionState) -> None:
-    session = in_state(state, host)
+def test_messages_go_nowhere_unless_the_session_is_open(manager: FakeManager, state: SessionState) -> None:
+    session = in_state(state, manager)
     known = everything_of(session)
     session.send("lost")
     assert everything_of(session) == known
@@ -150,16 +150,18 @@ def test_messages_go_nowhere_unless_the_session_is_open(host: FakeHost, state: S
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(host: FakeHost, state: SessionState) -> None:
-    session = in_state(state, host)
+def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(
+    manager: FakeManager, state: SessionState
+) -> None:
+    session = in_state(state, manager)
     known = everything_of(session)
     for report in (Session.detach, Session.lose, Session.pause, Session.resume):
         report(session, Receiver(session))
         assert everything_of(session) == known
 
 
-def test_one_that_was_attached_does_not_speak_for_the_one_that_is(host: FakeHost) -> None:
-    session = make_session(host)
+def test_one_that_was_attached_does_not_speak_for_the_one_that_is(manager: FakeManager) -> None:
+    session = make_session(manager)
     former, current = Receiver(session, 1).attach(), stream(session)
     session.pause(current)
     session.send("waits")
@@ -173,24 +175,24 @@ def test_one_that_was_attached_does_not_speak_for_the_one_that_is(host: FakeHost
     assert current.frames == [["waits"], ["does not wait"]]
 
 
-def test_a_closed_session_has_no_deadline(host: FakeHost) -> None:
-    session = in_state(CLOSED, host)
-    assert host.due == math.inf
+def test_a_closed_session_has_no_deadline(manager: FakeManager) -> None:
+    session = in_state(CLOSED, manager)
+    assert manager.due == math.inf
     assert session.due == math.inf
 
 
-def test_a_check_that_comes_late_changes_nothing(host: FakeHost) -> None:
-    session = in_state(CLOSED, host)
+def test_a_check_that_comes_late_changes_nothing(manager: FakeManager) -> None:
+    session = in_state(CLOSED, manager)
     known = everything_of(session)
-    session.check(host.now() + 1000)
+    session.check(manager.now() + 1000)
     assert everything_of(session) == known
 
 
 # Opening.
 
 
-def test_the_open_frame_comes_first_and_once(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_open": welcome})
+def test_the_open_frame_comes_first_and_once(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_open": welcome})
     receiver = Receiver(session).attach()
     session.send("more")
     assert receiver.frames == ["o", ["welcome"], ["more"]]
@@ -198,69 +200,69 @@ def test_the_open_frame_comes_first_and_once(host: FakeHost) -> None:
     assert stream(session).frames == []
 
 
-def test_what_on_open_sends_leaves_together(host: FakeHost) -> None:
+def test_what_on_open_sends_leaves_together(manager: FakeManager) -> None:
     def greet(conn: Notes, info: Any) -> None:
         conn.send("1")
         conn.session.send_prepared(PreparedMessage("2"))
         conn.send("3")
 
-    session = make_session(host, acts={"on_open": greet})
+    session = make_session(manager, acts={"on_open": greet})
     assert Receiver(session).attach().frames == ["o", ["1", "2", "3"]]
 
 
-def test_the_open_frame_of_a_poll_is_all_it_gets(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_open": welcome})
+def test_the_open_frame_of_a_poll_is_all_it_gets(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_open": welcome})
     assert poll(session) == ["o"]
     assert poll(session) == [["welcome"]]
 
 
-def test_on_open_is_given_what_is_known_of_the_request(host: FakeHost) -> None:
-    session = polled(host)
+def test_on_open_is_given_what_is_known_of_the_request(manager: FakeManager) -> None:
+    session = polled(manager)
     assert session.connection.info is session.conn_info
     assert session.connection.info.ip == IP
 
 
-def test_a_connection_is_made_with_its_session_before_anybody_listens(host: FakeHost) -> None:
+def test_a_connection_is_made_with_its_session_before_anybody_listens(manager: FakeManager) -> None:
     made = []
 
     def make(session: Session) -> Notes:
         made.append((session, session.state, session.session_id, session.conn_info.ip, session.server.settings))
         return Notes(session, {})
 
-    session = make_session(host, kind=make)
+    session = make_session(manager, kind=make)
     assert made == [(session, CONNECTING, "secret-id", IP, session.server.settings)]
     assert isinstance(session.connection, Notes)
 
 
-def test_a_session_that_nobody_listens_to_ends_without_the_application(host: FakeHost) -> None:
-    session = make_session(host)
-    host.advance(DISCONNECT_DELAY - 0.001)
+def test_a_session_that_nobody_listens_to_ends_without_the_application(manager: FakeManager) -> None:
+    session = make_session(manager)
+    manager.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is CONNECTING
-    host.advance(0.001)
+    manager.advance(0.001)
     assert session.state is CLOSED
     assert session.connection.heard == []
-    assert host.removed == [session]
-    assert host.due == math.inf
+    assert manager.removed == [session]
+    assert manager.due == math.inf
 
 
-def test_a_first_receiver_that_comes_too_late_is_told_so(host: FakeHost) -> None:
-    session = make_session(host)
-    host.advance(DISCONNECT_DELAY)
+def test_a_first_receiver_that_comes_too_late_is_told_so(manager: FakeManager) -> None:
+    session = make_session(manager)
+    manager.advance(DISCONNECT_DELAY)
     assert poll(session) == [TIMED_OUT]
     assert session.connection.heard == []
 
 
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_session_closed_before_its_first_receiver_tells_it_so(host: FakeHost, closing: bool) -> None:
-    session = make_session(host)
-    host.closing = closing
+def test_a_session_closed_before_its_first_receiver_tells_it_so(manager: FakeManager, closing: bool) -> None:
+    session = make_session(manager)
+    manager.closing = closing
     session.close(1001, "Restart")
-    assert host.removed == [session]
+    assert manager.removed == [session]
     assert poll(session) == [(1001, "Restart")]
     assert session.connection.heard == []
 
 
-def test_a_connection_may_close_itself_while_it_is_made(host: FakeHost) -> None:
+def test_a_connection_may_close_itself_while_it_is_made(manager: FakeManager) -> None:
     class Full(Notes):
         def __init__(self, session: Session) -> None:
             super().__init__(session, {})
@@ -268,30 +270,30 @@ def test_a_connection_may_close_itself_while_it_is_made(host: FakeHost) -> None:
             self.close(3001, "Full")
             self.close(3002, "Twice")
 
-    session = make_session(host, kind=Full)
+    session = make_session(manager, kind=Full)
     assert session.state is CLOSED
-    assert host.removed == [session]
-    assert host.due == math.inf
+    assert manager.removed == [session]
+    assert manager.due == math.inf
     assert poll(session) == [(3001, "Full")]
     assert session.connection.heard == []
 
 
-def test_a_constructor_that_raises_leaves_nothing_behind(host: FakeHost) -> None:
+def test_a_constructor_that_raises_leaves_nothing_behind(manager: FakeManager) -> None:
     def fail(session: Session) -> Notes:
         raise RuntimeError("no database")
 
     with pytest.raises(RuntimeError, match=r"^no database$"):
-        make_session(host, kind=fail)
-    assert host.due == math.inf
-    assert host.removed == []
+        make_session(manager, kind=fail)
+    assert manager.due == math.inf
+    assert manager.removed == []
 
 
 # Receiving and sending.
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_a_life_in_order(host: FakeHost, limit: float) -> None:
-    session = make_session(host)
+def test_a_life_in_order(manager: FakeManager, limit: float) -> None:
+    session = make_session(manager)
     Receiver(session, limit).attach()
     session.receive(["1", "2"])
     session.receive([])
@@ -300,8 +302,8 @@ def test_a_life_in_order(host: FakeHost, limit: float) -> None:
     assert session.connection.heard == ["open", "1", "2", "3", GO_AWAY]
 
 
-def test_a_message_is_written_at_once_where_a_client_listens(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_message_is_written_at_once_where_a_client_listens(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     session.send("1")
     assert receiver.take() == [["1"]]
@@ -309,8 +311,8 @@ def test_a_message_is_written_at_once_where_a_client_listens(host: FakeHost) -> 
     assert receiver.take() == [["2"]]
 
 
-def test_what_is_sent_while_nobody_listens_leaves_together(host: FakeHost) -> None:
-    session = polled(host)
+def test_what_is_sent_while_nobody_listens_leaves_together(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("1")
     session.send("2")
     session.send("3")
@@ -323,41 +325,41 @@ def test_what_is_sent_while_nobody_listens_leaves_together(host: FakeHost) -> No
     assert poll(session) == [["5"]]
 
 
-def test_what_is_sent_while_a_batch_is_received_leaves_together(host: FakeHost) -> None:
+def test_what_is_sent_while_a_batch_is_received_leaves_together(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send(f"{message}a")
         conn.send(f"{message}b")
 
-    session = make_session(host, acts={"on_message": answer})
+    session = make_session(manager, acts={"on_message": answer})
     receiver = stream(session)
     session.receive(["1", "2", "3"])
     assert receiver.frames == [["1a", "1b", "2a", "2b", "3a", "3b"]]
 
 
-def test_what_an_async_callback_sends_at_once_leaves_with_the_batch(host: FakeHost) -> None:
+def test_what_an_async_callback_sends_at_once_leaves_with_the_batch(manager: FakeManager) -> None:
     async def answer(conn: Notes, message: str) -> None:
         conn.send(f"{message}a")
         await Pause()
         conn.send(f"{message}b")
 
-    session = make_session(host, acts={"on_message": answer})
+    session = make_session(manager, acts={"on_message": answer})
     receiver = stream(session)
     session.receive(["1", "2"])
     assert receiver.take() == [["1a"]]
-    host.turn()
+    manager.turn()
     assert receiver.take() == [["1b"], ["2a"]]
 
 
-def test_a_reply_to_a_polling_client_is_one_frame(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_message": echo})
+def test_a_reply_to_a_polling_client_is_one_frame(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": echo})
     poll(session)
     receiver = Receiver(session, POLL).attach()
     session.receive(["1", "2"])
     assert receiver.frames == [["1", "2"]]
 
 
-def test_messages_to_another_session_are_not_held_back_by_a_batch(host: FakeHost) -> None:
-    other = make_session(host)
+def test_messages_to_another_session_are_not_held_back_by_a_batch(manager: FakeManager) -> None:
+    other = make_session(manager)
     receiver = stream(other)
     seen = []
 
@@ -365,14 +367,14 @@ def test_messages_to_another_session_are_not_held_back_by_a_batch(host: FakeHost
         other.send(message)
         seen.append(receiver.take())
 
-    session = make_session(host, acts={"on_message": tell})
+    session = make_session(manager, acts={"on_message": tell})
     stream(session)
     session.receive(["1", "2"])
     assert seen == [[["1"]], [["2"]]]
 
 
-def test_a_stream_that_is_full_is_followed_by_the_next_one(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_stream_that_is_full_is_followed_by_the_next_one(manager: FakeManager) -> None:
+    session = make_session(manager)
     first = Receiver(session, 3).attach()
     for message in "abc":
         session.send(message)
@@ -382,8 +384,8 @@ def test_a_stream_that_is_full_is_followed_by_the_next_one(host: FakeHost) -> No
     assert second.frames == [["d"]]
 
 
-def test_bytes_are_for_receivers_of_bytes(host: FakeHost) -> None:
-    raw, framed = make_session(host, None), make_session(host, None)
+def test_bytes_are_for_receivers_of_bytes(manager: FakeManager) -> None:
+    raw, framed = make_session(manager, None), make_session(manager, None)
     assert not raw.takes_bytes
     Receiver(raw, binary=True).attach()
     stream(framed)
@@ -395,100 +397,100 @@ def test_bytes_are_for_receivers_of_bytes(host: FakeHost) -> None:
 # immediate_flush.
 
 
-def test_without_immediate_flush_messages_gather_until_the_next_turn(host: FakeHost) -> None:
-    session = make_session(host, immediate_flush=False)
+def test_without_immediate_flush_messages_gather_until_the_next_turn(manager: FakeManager) -> None:
+    session = make_session(manager, immediate_flush=False)
     receiver = stream(session)
     session.send("1")
     session.send("2")
     session.send_prepared(PreparedMessage("3"))
     assert receiver.frames == []
-    assert len(host._soon) == 1
-    host.turn()
+    assert len(manager._soon) == 1
+    manager.turn()
     assert receiver.take() == [["1", "2", "3"]]
-    assert host.is_idle
+    assert manager.is_idle
     session.send("4")
-    host.turn()
+    manager.turn()
     assert receiver.take() == [["4"]]
 
 
-def test_without_immediate_flush_a_reply_leaves_with_its_batch(host: FakeHost) -> None:
-    session = make_session(host, immediate_flush=False, acts={"on_message": echo})
+def test_without_immediate_flush_a_reply_leaves_with_its_batch(manager: FakeManager) -> None:
+    session = make_session(manager, immediate_flush=False, acts={"on_message": echo})
     receiver = stream(session)
     session.send("0")
     session.receive(["1", "2"])
     assert receiver.take() == [["0", "1", "2"]]
-    host.turn()
+    manager.turn()
     assert receiver.take() == []
 
 
-def test_without_immediate_flush_a_turn_within_a_batch_holds_its_messages_together(host: FakeHost) -> None:
+def test_without_immediate_flush_a_turn_within_a_batch_holds_its_messages_together(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send(message)
-        host.turn()
+        manager.turn()
 
-    session = make_session(host, immediate_flush=False, acts={"on_message": answer})
+    session = make_session(manager, immediate_flush=False, acts={"on_message": answer})
     receiver = stream(session)
     session.send("0")
     session.receive(["1", "2"])
     assert receiver.take() == [["0", "1", "2"]]
 
 
-def test_without_immediate_flush_nothing_is_lost_between_polls(host: FakeHost) -> None:
-    session = polled(host, immediate_flush=False)
+def test_without_immediate_flush_nothing_is_lost_between_polls(manager: FakeManager) -> None:
+    session = polled(manager, immediate_flush=False)
     session.send("1")
-    host.turn()
+    manager.turn()
     session.send("2")
     assert poll(session) == [["1", "2"]]
-    host.turn()
+    manager.turn()
     receiver = Receiver(session, POLL).attach()
     session.send("3")
-    host.turn()
+    manager.turn()
     assert receiver.frames == [["3"]]
 
 
-def test_without_immediate_flush_a_close_does_not_wait(host: FakeHost) -> None:
-    session = make_session(host, immediate_flush=False)
+def test_without_immediate_flush_a_close_does_not_wait(manager: FakeManager) -> None:
+    session = make_session(manager, immediate_flush=False)
     receiver = stream(session)
     session.send("1")
     session.close()
     assert receiver.frames == [["1"], GO_AWAY]
-    host.turn()
+    manager.turn()
     assert receiver.frames == [["1"], GO_AWAY]
 
 
 # Prepared messages.
 
 
-def test_a_prepared_message_is_handed_on_as_it_is(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_prepared_message_is_handed_on_as_it_is(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     message = PreparedMessage("1")
     session.send_prepared(message)
     assert receiver.frames == [message]
 
 
-def test_a_prepared_message_stands_in_line_behind_queued_ones(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_prepared_message_stands_in_line_behind_queued_ones(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send_prepared(PreparedMessage("1"))
     session.send("2")
     session.send_prepared(PreparedMessage("3"))
     assert poll(session) == [["1", "2", "3"]]
 
 
-def test_a_prepared_message_stands_in_line_within_a_batch(host: FakeHost) -> None:
+def test_a_prepared_message_stands_in_line_within_a_batch(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send("before")
         conn.session.send_prepared(PreparedMessage(message))
         conn.send("behind")
 
-    session = make_session(host, acts={"on_message": answer})
+    session = make_session(manager, acts={"on_message": answer})
     receiver = stream(session)
     session.receive(["1"])
     assert receiver.frames == [["before", "1", "behind"]]
 
 
-def test_a_prepared_message_waits_while_the_receiver_is_paused(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_prepared_message_waits_while_the_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     session.pause(receiver)
     session.send_prepared(PreparedMessage("1"))
@@ -501,8 +503,8 @@ def test_a_prepared_message_waits_while_the_receiver_is_paused(host: FakeHost) -
 # Closing.
 
 
-def test_a_stream_gets_what_was_sent_and_then_the_close_frame(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_stream_gets_what_was_sent_and_then_the_close_frame(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     session.pause(receiver)
     session.send("1")
@@ -513,8 +515,8 @@ def test_a_stream_gets_what_was_sent_and_then_the_close_frame(host: FakeHost) ->
     assert (session.close_code, session.close_reason) == (3001, "Enough")
 
 
-def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("1")
     session.send("2")
     session.close()
@@ -523,27 +525,27 @@ def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(host: FakeHo
     assert poll(session) == [GO_AWAY]
 
 
-def test_a_stream_that_comes_after_the_close_gets_both(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_stream_that_comes_after_the_close_gets_both(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("1")
     session.close()
     assert Receiver(session).attach().frames == [["1"], GO_AWAY]
 
 
-def test_a_held_poll_gets_the_close_frame(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_held_poll_gets_the_close_frame(manager: FakeManager) -> None:
+    session = polled(manager)
     receiver = Receiver(session, POLL).attach()
     session.close()
     assert receiver.frames == [GO_AWAY]
 
 
-def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(host: FakeHost) -> None:
+def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send("bye")
         conn.close()
         conn.send("lost")
 
-    session = make_session(host, acts={"on_message": answer})
+    session = make_session(manager, acts={"on_message": answer})
     poll(session)
     receiver = Receiver(session, POLL).attach()
     session.receive(["1", "2"])
@@ -552,46 +554,46 @@ def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(host: FakeHost) 
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(manager: FakeManager) -> None:
+    session = make_session(manager)
     stream(session)
     session.close()
-    host.advance(DISCONNECT_DELAY - 0.001)
+    manager.advance(DISCONNECT_DELAY - 0.001)
     assert poll(session) == [GO_AWAY]
     assert Receiver(session).attach().frames == [GO_AWAY]
-    assert host.removed == []
-    host.advance(0.001)
-    assert host.removed == [session]
-    assert host.due == math.inf
+    assert manager.removed == []
+    manager.advance(0.001)
+    assert manager.removed == [session]
+    assert manager.due == math.inf
 
 
-def test_to_close_again_does_not_make_a_session_forget_its_end(host: FakeHost) -> None:
-    session = make_session(host)
+def test_to_close_again_does_not_make_a_session_forget_its_end(manager: FakeManager) -> None:
+    session = make_session(manager)
     stream(session)
     session.close()
     session.close(4000, "Again")
-    assert host.removed == []
+    assert manager.removed == []
     assert poll(session) == [GO_AWAY]
 
 
-def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("1")
     session.close()
-    host.advance(DISCONNECT_DELAY - 1)
+    manager.advance(DISCONNECT_DELAY - 1)
     assert poll(session) == [["1"]]
-    host.advance(DISCONNECT_DELAY - 1)
+    manager.advance(DISCONNECT_DELAY - 1)
     assert poll(session) == [GO_AWAY]
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_close_within_on_open(host: FakeHost, limit: float) -> None:
+def test_close_within_on_open(manager: FakeManager, limit: float) -> None:
     def reject(conn: Notes, info: Any) -> None:
         conn.send("sorry")
         conn.close(3001, "Full")
         conn.send("lost")
 
-    session = make_session(host, acts={"on_open": reject})
+    session = make_session(manager, acts={"on_open": reject})
     frames = Receiver(session, limit).attach().frames
     while (3001, "Full") not in frames:
         frames += poll(session)
@@ -599,8 +601,8 @@ def test_close_within_on_open(host: FakeHost, limit: float) -> None:
     assert session.connection.heard == ["open", (3001, "Full")]
 
 
-def test_close_within_on_close_does_nothing_more(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_close": lambda conn: conn.close(3001, "Again")})
+def test_close_within_on_close_does_nothing_more(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_close": lambda conn: conn.close(3001, "Again")})
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
@@ -608,16 +610,16 @@ def test_close_within_on_close_does_nothing_more(host: FakeHost) -> None:
     assert session.connection.close_code == 3000
 
 
-def test_send_within_on_close_goes_nowhere(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_close": lambda conn: conn.send("lost")})
+def test_send_within_on_close_goes_nowhere(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_close": lambda conn: conn.send("lost")})
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_a_close_code_that_no_frame_may_carry_changes_nothing(host: FakeHost, state: SessionState) -> None:
-    session = in_state(state, host)
+def test_a_close_code_that_no_frame_may_carry_changes_nothing(manager: FakeManager, state: SessionState) -> None:
+    session = in_state(state, manager)
     known = everything_of(session)
     for code in (999, 1004, 1005, 1006, 1015, 2010, 2999, 5000, 3000.0, "3000", None):
         with pytest.raises(ValueError, match=rf"^close code {code!r} is not one of"):
@@ -626,8 +628,8 @@ def test_a_close_code_that_no_frame_may_carry_changes_nothing(host: FakeHost, st
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_a_close_reason_that_is_no_text_changes_nothing(host: FakeHost, state: SessionState) -> None:
-    session = in_state(state, host)
+def test_a_close_reason_that_is_no_text_changes_nothing(manager: FakeManager, state: SessionState) -> None:
+    session = in_state(state, manager)
     known = everything_of(session)
     for reason in (None, b"No", 3):
         with pytest.raises(TypeError, match=rf"^a close reason is str, not {type(reason).__name__}$"):
@@ -664,8 +666,8 @@ ENDINGS: list[Callable[[Session, Receiver], None]] = [
 @pytest.mark.parametrize("first", ENDINGS)
 def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Session, Receiver], None]) -> None:
     for second in ENDINGS:
-        host = FakeHost()
-        session = make_session(host, session_id)
+        manager = FakeManager()
+        session = make_session(manager, session_id)
         receiver = stream(session)
         session.receive(["1"])
         first(session, receiver)
@@ -673,21 +675,23 @@ def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Ses
         assert code is not None
         second(session, receiver)
         receiver.cut()
-        host.advance(1000)
+        manager.advance(1000)
         assert session.connection.heard == ["open", "1", (code, reason)]
-        assert host.removed == [session]
+        assert manager.removed == [session]
 
 
-def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_client_left(host: FakeHost) -> None:
+def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_client_left(
+    manager: FakeManager,
+) -> None:
     async def work(conn: Notes, message: str) -> None:
         await Pause()
         conn.close()
 
-    session = make_session(host, acts={"on_message": work})
+    session = make_session(manager, acts={"on_message": work})
     receiver = stream(session)
     session.receive(["1", "2"])
     receiver.cut()
-    host.turn()
+    manager.turn()
     assert session.connection.heard == ["open", "1", INTERRUPTED]
 
 
@@ -695,8 +699,8 @@ def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_a_second_receiver_is_turned_away_and_the_first_untouched(host: FakeHost, limit: float) -> None:
-    session = polled(host)
+def test_a_second_receiver_is_turned_away_and_the_first_untouched(manager: FakeManager, limit: float) -> None:
+    session = polled(manager)
     first = Receiver(session).attach()
     second = Receiver(session, limit).attach()
     assert second.frames == [STILL_OPEN]
@@ -709,8 +713,8 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(host: FakeHost
 
 
 @pytest.mark.parametrize("limit", [POLL, 3])
-def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(host: FakeHost, limit: float) -> None:
-    session = polled(host)
+def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(manager: FakeManager, limit: float) -> None:
+    session = polled(manager)
     receiver = Receiver(session, limit).attach()
     session.renew()
     assert (receiver.renewed, receiver.ended) == (True, True)
@@ -719,8 +723,8 @@ def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(host: FakeHost, 
     assert session.state is OPEN
 
 
-def test_a_websocket_stays(host: FakeHost) -> None:
-    session = make_session(host, None)
+def test_a_websocket_stays(manager: FakeManager) -> None:
+    session = make_session(manager, None)
     receiver = stream(session)
     session.renew()
     assert (receiver.renewed, receiver.ended) == (True, False)
@@ -729,14 +733,14 @@ def test_a_websocket_stays(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_where_nobody_listens_nobody_is_to_ask_anew(host: FakeHost, state: SessionState) -> None:
-    session = in_state(state, host)
+def test_where_nobody_listens_nobody_is_to_ask_anew(manager: FakeManager, state: SessionState) -> None:
+    session = in_state(state, manager)
     session.renew()
     assert session.state is state
 
 
-def test_a_client_that_has_left_is_lost_all_the_same(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_client_that_has_left_is_lost_all_the_same(manager: FakeManager) -> None:
+    session = polled(manager)
     receiver = Receiver(session, POLL).attach()
     receiver.gone = True
     session.renew()
@@ -745,8 +749,8 @@ def test_a_client_that_has_left_is_lost_all_the_same(host: FakeHost) -> None:
     assert session.close_code == 1002
 
 
-def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(manager: FakeManager) -> None:
+    session = make_session(manager)
     first = stream(session)
     first.gone = True
     assert poll(session) == [INTERRUPTED]
@@ -755,8 +759,8 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
     assert first.ended
 
 
-def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(host: FakeHost) -> None:
-    session = make_session(host)
+def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(manager: FakeManager) -> None:
+    session = make_session(manager)
     first = stream(session)
     session.pause(first)
     session.send("1")
@@ -765,61 +769,61 @@ def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(host:
     assert poll(session) == [INTERRUPTED]
 
 
-def test_a_cut_receiver_ends_the_session(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_cut_receiver_ends_the_session(manager: FakeManager) -> None:
+    session = make_session(manager)
     stream(session).cut()
     assert session.is_closed
     assert session.connection.heard == ["open", INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
-    host.advance(DISCONNECT_DELAY)
-    assert host.removed == [session]
+    manager.advance(DISCONNECT_DELAY)
+    assert manager.removed == [session]
 
 
-def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(manager: FakeManager) -> None:
+    session = polled(manager)
     session.interrupt()
     assert (session.close_code, session.close_reason) == (1002, "Connection interrupted")
     assert Receiver(session, 1).attach().take() == [(1002, "Connection interrupted")]
 
 
-def test_a_request_that_would_not_have_been_held_does_not_end_the_session(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_request_that_would_not_have_been_held_does_not_end_the_session(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("waiting")
     session.interrupt()
     assert not session.is_closed
     assert Receiver(session, 1).attach().take() == [["waiting"]]
 
 
-def test_a_request_that_was_cut_does_no_harm_while_another_listens(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_request_that_was_cut_does_no_harm_while_another_listens(manager: FakeManager) -> None:
+    session = make_session(manager)
     Receiver(session).attach()
     session.interrupt()
     assert not session.is_closed
 
 
-def test_a_client_that_closes_says_why(host: FakeHost) -> None:
-    session = make_session(host, None)
+def test_a_client_that_closes_says_why(manager: FakeManager) -> None:
+    session = make_session(manager, None)
     stream(session).cut(4001, "Done")
     assert session.connection.heard == ["open", (4001, "Done")]
     assert session.state is CLOSED
 
 
-def test_a_websocket_session_waits_for_its_receiver_to_end(host: FakeHost) -> None:
-    session = make_session(host, None)
+def test_a_websocket_session_waits_for_its_receiver_to_end(manager: FakeManager) -> None:
+    session = make_session(manager, None)
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
-    host.advance(1000)
+    manager.advance(1000)
     assert session.state is CLOSING
     receiver.cut(1006, "Connection lost")
     assert session.state is CLOSED
     assert session.connection.heard == ["open", GO_AWAY]
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
-def test_another_address_is_turned_away(host: FakeHost) -> None:
-    session = make_session(host)
+def test_another_address_is_turned_away(manager: FakeManager) -> None:
+    session = make_session(manager)
     stranger = Receiver(session).attach("203.0.113.9")
     assert stranger.frames == [(1008, "Session was opened from another address")]
     assert session.state is CONNECTING
@@ -841,9 +845,9 @@ A, B = "https://a.example", "https://b.example"
     ("ours", "others"), [(A, (B, "", "null", f"{A}:8443", A.upper())), ("", (A, "null")), ("null", (A, ""))]
 )
 def test_who_listens_names_the_origin_that_the_first_one_named(
-    host: FakeHost, ours: str, others: tuple[str, ...]
+    manager: FakeManager, ours: str, others: tuple[str, ...]
 ) -> None:
-    session = make_session(host)
+    session = make_session(manager)
     first = Receiver(session, 1)
     session.attach(first, IP, ours)
     assert first.frames == ["o"]
@@ -859,8 +863,8 @@ def test_who_listens_names_the_origin_that_the_first_one_named(
     assert again.frames == [["x"]]
 
 
-def test_who_sends_names_the_origin_that_the_first_one_named(host: FakeHost) -> None:
-    session = make_session(host)
+def test_who_sends_names_the_origin_that_the_first_one_named(manager: FakeManager) -> None:
+    session = make_session(manager)
     session.attach(Receiver(session, 1), IP, A)
     assert not session.takes_from(IP, B)
     assert not session.takes_from(IP, "")
@@ -868,8 +872,8 @@ def test_who_sends_names_the_origin_that_the_first_one_named(host: FakeHost) -> 
     assert session.server.stats.rejected == {"session_origin": 2}
 
 
-def test_a_post_without_an_origin_may_be_the_client_s(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> None:
+    session = make_session(manager)
     session.attach(Receiver(session, 1), IP, A)
     assert session.foreign(IP, None) is None
     assert session.takes_from(IP)
@@ -879,8 +883,8 @@ def test_a_post_without_an_origin_may_be_the_client_s(host: FakeHost) -> None:
     assert again.frames == [["x"]]
 
 
-def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: FakeManager) -> None:
+    session = make_session(manager)
     session.attach(Receiver(session, 1), IP, None)
     assert session.takes_from(IP)
     assert not session.takes_from(IP, A)
@@ -888,8 +892,8 @@ def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(host: FakeHo
     assert session.foreign(IP, "") is None
 
 
-def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(manager: FakeManager) -> None:
+    session = make_session(manager)
     session.attach(Receiver(session, 1), IP, "")
     assert session.takes_from(IP)
     assert session.takes_from(IP, A)
@@ -897,9 +901,9 @@ def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(host:
     assert not session.takes_from(IP, B)
 
 
-def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(host: FakeHost) -> None:
+def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(manager: FakeManager) -> None:
     """Scripts and iframes are asked for without one."""
-    session = make_session(host)
+    session = make_session(manager)
     session.attach(Receiver(session, 1), IP, "")
     assert session.takes_from(IP, A)
     assert not session.takes_from(IP, B)
@@ -908,8 +912,8 @@ def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(hos
     assert session.foreign(IP, A) == "session_origin"
 
 
-def test_a_session_is_known_to_whom_it_was_told(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_session_is_known_to_whom_it_was_told(manager: FakeManager) -> None:
+    session = make_session(manager)
     assert not session.takes_from(IP)
     stream(session)
     assert session.takes_from(IP)
@@ -918,8 +922,8 @@ def test_a_session_is_known_to_whom_it_was_told(host: FakeHost) -> None:
     assert session.takes_from(IP)
 
 
-def test_another_address_is_let_in_without_verify_ip(host: FakeHost) -> None:
-    session = make_session(host, verify_ip=False)
+def test_another_address_is_let_in_without_verify_ip(manager: FakeManager) -> None:
+    session = make_session(manager, verify_ip=False)
     assert session.foreign("203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
 
@@ -927,100 +931,102 @@ def test_another_address_is_let_in_without_verify_ip(host: FakeHost) -> None:
 # Time.
 
 
-def test_heartbeats_come_while_a_client_listens(host: FakeHost) -> None:
-    session = make_session(host)
+def test_heartbeats_come_while_a_client_listens(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
-    host.advance(HEARTBEAT_DELAY - 0.001)
+    manager.advance(HEARTBEAT_DELAY - 0.001)
     assert receiver.take() == []
-    host.advance(0.001)
+    manager.advance(0.001)
     assert receiver.take() == ["h"]
     session.send("1")
-    host.advance(2 * HEARTBEAT_DELAY)
+    manager.advance(2 * HEARTBEAT_DELAY)
     assert receiver.take() == [["1"], "h", "h"]
 
 
-def test_a_heartbeat_ends_a_poll(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_heartbeat_ends_a_poll(manager: FakeManager) -> None:
+    session = polled(manager)
     receiver = Receiver(session, POLL).attach()
-    host.advance(HEARTBEAT_DELAY)
+    manager.advance(HEARTBEAT_DELAY)
     assert receiver.frames == ["h"]
-    assert host.due == host.now() + DISCONNECT_DELAY
+    assert manager.due == manager.now() + DISCONNECT_DELAY
 
 
-def test_there_are_no_heartbeats_for_nobody(host: FakeHost) -> None:
-    session = polled(host, disconnect_delay=1000)
-    host.advance(999)
+def test_there_are_no_heartbeats_for_nobody(manager: FakeManager) -> None:
+    session = polled(manager, disconnect_delay=1000)
+    manager.advance(999)
     assert session.state is OPEN
     assert poll(session) == []
     session.close()
     stream(session)
-    host.advance(999)
+    manager.advance(999)
     assert session.state is CLOSING
-    assert host.due == 1999 + 1000
+    assert manager.due == 1999 + 1000
 
 
-def test_a_client_that_does_not_come_back_is_missed_once(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_client_that_does_not_come_back_is_missed_once(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("lost")
-    host.advance(DISCONNECT_DELAY - 0.001)
+    manager.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is OPEN
-    host.advance(0.001)
+    manager.advance(0.001)
     assert session.connection.heard == ["open", TIMED_OUT]
-    assert host.removed == [session]
-    host.advance(1000)
+    assert manager.removed == [session]
+    manager.advance(1000)
     assert session.connection.heard == ["open", TIMED_OUT]
     assert poll(session) == [TIMED_OUT]
 
 
 @pytest.mark.parametrize("ended", [Session.detach, Session.lose], ids=["detached", "lost"])
-def test_a_session_is_over_soon_after_a_long_stream(host: FakeHost, ended: Callable[[Session, Receiver], None]) -> None:
-    session = make_session(host)
+def test_a_session_is_over_soon_after_a_long_stream(
+    manager: FakeManager, ended: Callable[[Session, Receiver], None]
+) -> None:
+    session = make_session(manager)
     receiver = stream(session)
-    host.advance(10)
+    manager.advance(10)
     ended(session, receiver)
-    host.advance(DISCONNECT_DELAY - 0.001)
-    assert host.removed == []
-    host.advance(0.001)
-    assert host.removed == [session]
+    manager.advance(DISCONNECT_DELAY - 0.001)
+    assert manager.removed == []
+    manager.advance(0.001)
+    assert manager.removed == [session]
 
 
-def test_what_a_client_sent_before_it_was_missed_is_delivered(host: FakeHost) -> None:
-    session = polled(host, acts={"on_message": lambda conn, message: Pause()})
+def test_what_a_client_sent_before_it_was_missed_is_delivered(manager: FakeManager) -> None:
+    session = polled(manager, acts={"on_message": lambda conn, message: Pause()})
     session.receive(["1", "2"])
-    host.advance(DISCONNECT_DELAY)
-    while not host.is_idle:
-        host.turn()
+    manager.advance(DISCONNECT_DELAY)
+    while not manager.is_idle:
+        manager.turn()
     assert session.connection.heard == ["open", "1", "2", TIMED_OUT]
 
 
-def test_a_client_that_comes_back_in_time_is_not_missed(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_client_that_comes_back_in_time_is_not_missed(manager: FakeManager) -> None:
+    session = polled(manager)
     for _ in range(5):
-        host.advance(DISCONNECT_DELAY - 0.001)
+        manager.advance(DISCONNECT_DELAY - 0.001)
         receiver = Receiver(session, POLL).attach()
-        host.advance(DISCONNECT_DELAY)
+        manager.advance(DISCONNECT_DELAY)
         session.send("still here")
         assert receiver.frames == [["still here"]]
     assert session.connection.heard == ["open"]
 
 
-def test_the_delays_are_settings(host: FakeHost) -> None:
-    session = make_session(host, heartbeat_delay=2, disconnect_delay=3)
+def test_the_delays_are_settings(manager: FakeManager) -> None:
+    session = make_session(manager, heartbeat_delay=2, disconnect_delay=3)
     receiver = stream(session)
-    host.advance(2)
+    manager.advance(2)
     assert receiver.frames == ["h"]
     session.detach(receiver)
-    host.advance(2.999)
+    manager.advance(2.999)
     assert session.state is OPEN
-    host.advance(0.001)
+    manager.advance(0.001)
     assert session.state is CLOSED
 
 
 # A client that does not keep up.
 
 
-def test_messages_wait_while_the_receiver_is_paused(host: FakeHost) -> None:
-    session = make_session(host)
+def test_messages_wait_while_the_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     receiver.full = True
     for message in "1234":
@@ -1032,8 +1038,8 @@ def test_messages_wait_while_the_receiver_is_paused(host: FakeHost) -> None:
     assert receiver.take() == [["5"]]
 
 
-def test_a_reply_waits_while_the_receiver_is_paused(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_message": echo})
+def test_a_reply_waits_while_the_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": echo})
     receiver = stream(session)
     session.pause(receiver)
     session.receive(["1", "2"])
@@ -1043,8 +1049,8 @@ def test_a_reply_waits_while_the_receiver_is_paused(host: FakeHost) -> None:
     assert receiver.frames == [["1", "2", "3"]]
 
 
-def test_a_pause_ends_with_its_receiver(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_pause_ends_with_its_receiver(manager: FakeManager) -> None:
+    session = make_session(manager)
     first = stream(session)
     session.pause(first)
     session.send("1")
@@ -1056,8 +1062,8 @@ def test_a_pause_ends_with_its_receiver(host: FakeHost) -> None:
     assert second.ended
 
 
-def test_a_client_is_congested_above_the_mark(host: FakeHost) -> None:
-    session = polled(host)
+def test_a_client_is_congested_above_the_mark(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("x" * HIGH_WATER)
     assert not session.is_congested
     session.send("x")
@@ -1066,8 +1072,8 @@ def test_a_client_is_congested_above_the_mark(host: FakeHost) -> None:
     assert not session.is_congested
 
 
-def test_a_client_is_congested_while_its_receiver_is_paused(host: FakeHost) -> None:
-    session = make_session(host)
+def test_a_client_is_congested_while_its_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     assert not session.is_congested
     session.pause(receiver)
@@ -1099,9 +1105,9 @@ def congest_queued(session: Session, receiver: Receiver) -> None:
     ],
 )
 def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
-    host: FakeHost, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
+    manager: FakeManager, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
 ) -> None:
-    session = make_session(host)
+    session = make_session(manager)
     receiver = stream(session)
     congest(session, receiver)
     woken = []
@@ -1117,8 +1123,8 @@ def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
 
 
 @pytest.mark.parametrize("session_id", ["secret-id", None])
-def test_a_client_that_does_not_read_is_closed_at_the_bound(host: FakeHost, session_id: str | None) -> None:
-    session = make_session(host, session_id, max_queue_bytes=100)
+def test_a_client_that_does_not_read_is_closed_at_the_bound(manager: FakeManager, session_id: str | None) -> None:
+    session = make_session(manager, session_id, max_queue_bytes=100)
     receiver = Receiver(session).attach()
     receiver.full = True
     session.send("fills the buffer")
@@ -1130,8 +1136,8 @@ def test_a_client_that_does_not_read_is_closed_at_the_bound(host: FakeHost, sess
     assert receiver.take()[-2:] == [["fills the buffer"], (3008, "Slow consumer")]
 
 
-def test_a_client_that_does_not_poll_is_closed_at_the_bound(host: FakeHost) -> None:
-    session = make_session(host, max_queue_bytes=100)
+def test_a_client_that_does_not_poll_is_closed_at_the_bound(manager: FakeManager) -> None:
+    session = make_session(manager, max_queue_bytes=100)
     Receiver(session, 1).attach()
     session.send("x" * 101)
     assert not session.is_closed  # one message is no pile
@@ -1140,8 +1146,8 @@ def test_a_client_that_does_not_poll_is_closed_at_the_bound(host: FakeHost) -> N
     assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
 
 
-def test_a_client_that_does_not_read_is_let_go_for_good(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+def test_a_client_that_does_not_read_is_let_go_for_good(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
     receiver = stream(session)
     session.receive(["1", "2"])
     session.pause(receiver)
@@ -1149,28 +1155,28 @@ def test_a_client_that_does_not_read_is_let_go_for_good(host: FakeHost) -> None:
         session.send("x" * 51)
     assert receiver.frames == [(3008, "Slow consumer")]
     assert poll(session) == [(3008, "Slow consumer")]
-    while not host.is_idle:
-        host.turn()
+    while not manager.is_idle:
+        manager.turn()
     assert session.connection.heard == ["open", "1", (3008, "Slow consumer")]
 
 
-def test_an_application_is_overrun_above_the_bound(host: FakeHost) -> None:
-    session = polled(host, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+def test_an_application_is_overrun_above_the_bound(manager: FakeManager) -> None:
+    session = polled(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
     session.receive(["1", "x" * 36])  # and a share of 64 for the message
     assert not session.is_overrun
     session.receive([""])
     assert session.is_overrun
-    while not host.is_idle:
-        host.turn()
+    while not manager.is_idle:
+        manager.turn()
     assert not session.is_overrun
 
 
-def test_what_is_merely_gathered_is_no_reason_to_close(host: FakeHost) -> None:
+def test_what_is_merely_gathered_is_no_reason_to_close(manager: FakeManager) -> None:
     def much(conn: Notes, message: str) -> None:
         for _ in range(3):
             conn.send("x" * 60)
 
-    session = make_session(host, acts={"on_message": much}, max_queue_bytes=100)
+    session = make_session(manager, acts={"on_message": much}, max_queue_bytes=100)
     receiver = Receiver(session).attach()
     receiver.take()
     session.receive(["go"])
@@ -1178,11 +1184,11 @@ def test_what_is_merely_gathered_is_no_reason_to_close(host: FakeHost) -> None:
     assert [message for frame in receiver.take() for message in frame] == ["x" * 60] * 3
 
 
-def test_reading_stops_while_the_application_falls_behind(host: FakeHost) -> None:
+def test_reading_stops_while_the_application_falls_behind(manager: FakeManager) -> None:
     def wait(conn: Notes, message: str) -> Pause:
         return Pause()
 
-    session = make_session(host, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
+    session = make_session(manager, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
     receiver = Receiver(session).attach()
     session.receive(["first", "x" * HIGH_WATER])
     assert not receiver.reading
@@ -1190,21 +1196,21 @@ def test_reading_stops_while_the_application_falls_behind(host: FakeHost) -> Non
     session.receive(["x" * HIGH_WATER])
     assert session.is_overrun
     while not receiver.reading:
-        host.turn()
+        manager.turn()
     assert not session.is_overrun
 
 
-def test_an_application_may_catch_up_while_nobody_listens(host: FakeHost) -> None:
-    session = make_session(host, acts={"on_message": lambda conn, message: Pause()})
+def test_an_application_may_catch_up_while_nobody_listens(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": lambda conn, message: Pause()})
     poll(session)
     session.receive(["1", "x" * HIGH_WATER])
-    while not host.is_idle:
-        host.turn()
+    while not manager.is_idle:
+        manager.turn()
     assert session.connection.heard == ["open", "1", "x" * HIGH_WATER]
 
 
-def test_whoever_waits_no_more_is_not_woken(host: FakeHost) -> None:
-    session = make_session(host)
+def test_whoever_waits_no_more_is_not_woken(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     session.pause(receiver)
     woken: list[int] = []
@@ -1219,8 +1225,8 @@ def test_whoever_waits_no_more_is_not_woken(host: FakeHost) -> None:
     assert woken == [2]
 
 
-def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(host: FakeHost) -> None:
-    session = make_session(host)
+def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
     session.pause(receiver)
     session.send("1")
@@ -1237,87 +1243,89 @@ def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(host: FakeHost) 
 # The end of all sessions.
 
 
-def test_at_the_end_a_session_with_a_client_is_told_and_released(host: FakeHost) -> None:
-    session = polled(host)
+def test_at_the_end_a_session_with_a_client_is_told_and_released(manager: FakeManager) -> None:
+    session = polled(manager)
     receiver = Receiver(session, POLL).attach()
-    host.closing = True
+    manager.closing = True
     session.close(1001, "Restart")
     assert receiver.frames == [(1001, "Restart")]
-    assert host.removed == [session]
+    assert manager.removed == [session]
     assert session.connection.heard == ["open", (1001, "Restart")]
 
 
-def test_at_the_end_a_client_between_two_polls_has_time_to_come(host: FakeHost) -> None:
-    session = polled(host)
+def test_at_the_end_a_client_between_two_polls_has_time_to_come(manager: FakeManager) -> None:
+    session = polled(manager)
     session.send("1")
-    host.closing = True
+    manager.closing = True
     session.close()
     assert poll(session) == [["1"]]
-    assert host.removed == []
+    assert manager.removed == []
     assert poll(session) == [GO_AWAY]
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
-def test_at_the_end_a_client_that_does_not_come_is_given_up(host: FakeHost) -> None:
-    session = polled(host)
-    host.closing = True
+def test_at_the_end_a_client_that_does_not_come_is_given_up(manager: FakeManager) -> None:
+    session = polled(manager)
+    manager.closing = True
     session.close()
-    host.advance(DISCONNECT_DELAY - 0.001)
-    assert host.removed == []
-    host.advance(0.001)
-    assert host.removed == [session]
+    manager.advance(DISCONNECT_DELAY - 0.001)
+    assert manager.removed == []
+    manager.advance(0.001)
+    assert manager.removed == [session]
     assert session.connection.heard == ["open", GO_AWAY]
 
 
-def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(host: FakeHost) -> None:
-    session = make_session(host)
+def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(manager: FakeManager) -> None:
+    session = make_session(manager)
     first = Receiver(session, 1).attach()
-    host.closing = True
+    manager.closing = True
     session.close()
     session.lose(first)
-    assert host.removed == []
+    assert manager.removed == []
     assert poll(session) == [GO_AWAY]
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
 @pytest.mark.parametrize("told", [lambda session: (stream(session), session.close()), lambda s: stream(s).cut()])
-def test_at_the_end_a_session_that_was_told_before_is_released(host: FakeHost, told: Callable[[Session], Any]) -> None:
-    session = make_session(host)
+def test_at_the_end_a_session_that_was_told_before_is_released(
+    manager: FakeManager, told: Callable[[Session], Any]
+) -> None:
+    session = make_session(manager)
     told(session)
-    assert host.removed == []
-    host.closing = True
+    assert manager.removed == []
+    manager.closing = True
     session.close()
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
-def test_at_the_end_a_session_that_was_not_told_before_is_kept(host: FakeHost) -> None:
-    session = polled(host)
+def test_at_the_end_a_session_that_was_not_told_before_is_kept(manager: FakeManager) -> None:
+    session = polled(manager)
     session.close(3001, "Before")
-    host.closing = True
+    manager.closing = True
     session.close()
-    assert host.removed == []
+    assert manager.removed == []
     assert poll(session) == [(3001, "Before")]
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
-def test_at_the_end_a_cut_session_is_released(host: FakeHost) -> None:
-    session = make_session(host)
+def test_at_the_end_a_cut_session_is_released(manager: FakeManager) -> None:
+    session = make_session(manager)
     receiver = stream(session)
-    host.closing = True
+    manager.closing = True
     receiver.cut()
-    assert host.removed == [session]
+    assert manager.removed == [session]
     assert session.connection.heard == ["open", INTERRUPTED]
 
 
-def test_at_the_end_a_websocket_is_released_when_it_is_over(host: FakeHost) -> None:
-    session = make_session(host, None)
+def test_at_the_end_a_websocket_is_released_when_it_is_over(manager: FakeManager) -> None:
+    session = make_session(manager, None)
     receiver = stream(session)
-    host.closing = True
+    manager.closing = True
     session.close()
     assert receiver.frames == [GO_AWAY]
-    assert host.removed == []
+    assert manager.removed == []
     receiver.cut()
-    assert host.removed == [session]
+    assert manager.removed == [session]
 
 
 # Any order of events.
@@ -1338,7 +1346,7 @@ class AnyOrder(RuleBasedStateMachine):
         calm=st.integers(0, 30),
     )
     def begin(self, session_id: str | None, eager: bool, immediate_flush: bool, lossy: bool, calm: int) -> None:
-        self.host = FakeHost(eager=eager)
+        self.manager = FakeManager(eager=eager)
         acts = {
             "on_open": self.on_open,
             "on_message": self.on_message,
@@ -1346,7 +1354,7 @@ class AnyOrder(RuleBasedStateMachine):
             "on_close": self.on_close,
         }
         settings: dict[str, Any] = {"max_queue_messages": 2, "slow_consumer": "drop_oldest"} if lossy else {}
-        self.session = make_session(self.host, session_id, acts=acts, immediate_flush=immediate_flush, **settings)
+        self.session = make_session(self.manager, session_id, acts=acts, immediate_flush=immediate_flush, **settings)
         self.connection = self.session.connection
         self.receivers: list[Receiver] = []
         self.numbers = itertools.count()
@@ -1498,16 +1506,16 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 1, DISCONNECT_DELAY, HEARTBEAT_DELAY, 100]))
     def time_passes(self, seconds: float) -> None:
         if self.calm < 0 or self.current is not None:
-            self.host.advance(seconds)
+            self.manager.advance(seconds)
 
     @rule()
     def the_loop_turns(self) -> None:
-        self.host.turn()
+        self.manager.turn()
 
     @precondition(lambda self: len(self.receivers) > 3)
     @rule()
     def the_server_shuts_down(self) -> None:
-        self.host.closing = True
+        self.manager.closing = True
         self.close()
 
     # What must hold.
@@ -1539,7 +1547,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert written == self.sent[: len(written)]
         waiting = len(self.sent) - len(written) - lost
         assert waiting == len(self.session._outbox) or self.session.state is CLOSED
-        if self.current is not None and self.host.is_idle and not self.session.is_congested:
+        if self.current is not None and self.manager.is_idle and not self.session.is_congested:
             assert waiting == 0
 
     @invariant()
@@ -1547,13 +1555,13 @@ class AnyOrder(RuleBasedStateMachine):
         lost = self.session._stats.messages_dropped
         assert self.told <= lost
         # What is lost while it is told of a loss is told with the next one.
-        assert (self.told > 0) == (lost > 0) or not self.host.is_idle
+        assert (self.told > 0) == (lost > 0) or not self.manager.is_idle
 
     @invariant()
     def messages_come_in_in_order_and_none_twice(self) -> None:
         heard = [entry for entry in self.connection.heard if isinstance(entry, str) and entry != "open"]
         assert heard == self.posted[: len(heard)]
-        if self.host.is_idle and not self.dropped:
+        if self.manager.is_idle and not self.dropped:
             assert heard == self.posted
 
     @invariant()
@@ -1562,7 +1570,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert heard.count("open") == sum(receiver.frames.count("o") for receiver in self.receivers)
         assert heard[:1] in ([], ["open"])
         ends = [index for index, entry in enumerate(heard) if isinstance(entry, tuple)]
-        if self.session.is_closed and self.host.is_idle and heard:
+        if self.session.is_closed and self.manager.is_idle and heard:
             assert ends == [len(heard) - 1]
         else:
             assert ends in ([], [len(heard) - 1])
@@ -1570,9 +1578,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def it_is_forgotten_once_and_for_all(self) -> None:
-        assert self.host.removed == ([self.session] if self.session.state is CLOSED else [])
+        assert self.manager.removed == ([self.session] if self.session.state is CLOSED else [])
         if self.session.state is CLOSED:
-            assert self.host.due == math.inf
+            assert self.manager.due == math.inf
 
     def written(self) -> list[str]:
         # Receivers do not overlap, so that their order is that of what was written.
@@ -1598,7 +1606,7 @@ class AnyOrder(RuleBasedStateMachine):
                 last = self.attach(1)
             assert last.frames == [(self.session.close_code, self.session.close_reason)]
             assert len(self.written()) + self.session._stats.messages_dropped == len(self.sent)
-        self.host.advance(1000)
+        self.manager.advance(1000)
         for receiver in self.receivers:
             self.session.lose(receiver)
         assert self.session.state is CLOSED
@@ -1608,8 +1616,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.it_is_forgotten_once_and_for_all()
 
     def finish_callbacks(self) -> None:
-        while not self.host.is_idle:
-            self.host.turn()
+        while not self.manager.is_idle:
+            self.manager.turn()
 
 
 def test_any_order_of_events() -> None:

@@ -5,7 +5,7 @@ compare with `python -m pyperf compare_to before.json after.json --table`. `--fa
 one group or, by any part of their names, some benchmarks; `--help` lists what else pyperf takes. It needs the extra
 `bench`.
 
-No network: sessions have a receiver that discards what it is given, and a host that keeps nothing.
+No network: sessions have a receiver that discards what it is given, and a manager that keeps nothing.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Benchmark(NamedTuple):
     inner: int = 1
 
 
-class IdleHost:
+class IdleManager:
     """What keeps a session: it has no event loop, and time stands still."""
 
     closing = False
@@ -72,12 +72,12 @@ class IdleHost:
     def schedule(self, owner: Any) -> None:
         pass
 
-    cancel = remove = opened = closed = entered = lingers = finished = schedule
+    cancel = remove = session_opened = session_closed = on_open_finished = add_lingering = remove_lingering = schedule
 
     def postpone(self, owner: Any, now: float) -> bool:
         return False
 
-    def stood_still(self, now: float) -> float:
+    def stall_duration(self, now: float) -> float:
         return 0.0
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -144,7 +144,7 @@ class AsyncEcho(SockJSConnection):
 
 def open_session(connection: Callable[[Any], SockJSConnection]) -> Session:
     """Return a session whose client listens."""
-    server: Any = SimpleNamespace(settings=Settings(), container=IdleHost(), stats=Stats(list))
+    server: Any = SimpleNamespace(settings=Settings(), container=IdleManager(), stats=Stats(list))
     info = ConnectionInfo(ip=IP, uri="/e/0/s/websocket", prefix="/e", transport="websocket", headers={}, cookies={})
     session = Session(connection, server, None, info)
     session.attach(DiscardingReceiver(), IP)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..exceptions import ClusterError
 from ..grace import timeout
-from ..wire.connection import Keeper, Traffic
+from ..wire.connection import ConnectionManager, Traffic
 from .ownership import Owner
 from .upstream import UpstreamLost
 
@@ -44,21 +44,21 @@ class Passage:
     Args:
         owner: The node that holds the session.
         key: The session, None where its client does not listen by this request.
-        keeper: What keeps connections.
+        manager: What keeps connections.
 
     Attributes:
         over: Done when the client has its answer, or has left.
     """
 
-    __slots__ = ("_flows", "_keeper", "key", "over", "owner", "read_budget", "read_buffer", "write_queue")
+    __slots__ = ("_flows", "_manager", "key", "over", "owner", "read_budget", "read_buffer", "write_queue")
 
-    def __init__(self, owner: Owner, key: str | None, keeper: Keeper) -> None:
+    def __init__(self, owner: Owner, key: str | None, manager: ConnectionManager) -> None:
         self.owner = owner
         self.key = key
-        self.read_buffer = keeper.read_buffer
-        self.read_budget = keeper.read_budget
-        self.write_queue = keeper.write_queue
-        self._keeper = keeper
+        self.read_buffer = manager.read_buffer
+        self.read_budget = manager.read_budget
+        self.write_queue = manager.write_queue
+        self._manager = manager
         self._flows = False
         self.over = asyncio.get_running_loop().create_future()
 
@@ -72,23 +72,23 @@ class Passage:
     @property
     def stats(self) -> Traffic:
         """What counts the bytes."""
-        return self._keeper.stats
+        return self._manager.stats
 
     def now(self) -> float:
         """Return monotonic seconds."""
-        return self._keeper.now()
+        return self._manager.now()
 
     def schedule(self, owner: Any) -> None:
         """See that ``owner.check`` is called once ``owner.due`` has come."""
-        self._keeper.schedule(owner)
+        self._manager.schedule(owner)
 
     def cancel(self, owner: Any) -> None:
         """Forget a deadline."""
-        self._keeper.cancel(owner)
+        self._manager.cancel(owner)
 
     def postpone(self, owner: Any, now: float) -> bool:
         """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
-        return self._keeper.postpone(owner, now)
+        return self._manager.postpone(owner, now)
 
     def connection_opened(self) -> None:
         """Hear of the connection."""
@@ -104,12 +104,12 @@ class Passages:
     """What one router passes on.
 
     Args:
-        keeper: What keeps connections.
+        manager: What keeps connections.
         call: Has another node do something.
     """
 
-    def __init__(self, keeper: Keeper, call: Callable[[Owner, str, bytes], Awaitable[bytes]]) -> None:
-        self._keeper = keeper
+    def __init__(self, manager: ConnectionManager, call: Callable[[Owner, str, bytes], Awaitable[bytes]]) -> None:
+        self._manager = manager
         self._call = call
         self._all: set[Passage] = set()
 
@@ -118,7 +118,7 @@ class Passages:
 
     def begin(self, owner: Owner, key: str | None) -> Passage:
         """Note a request that is about to be passed on."""
-        passage = Passage(owner, key, self._keeper)
+        passage = Passage(owner, key, self._manager)
         self._all.add(passage)
         passage.over.add_done_callback(lambda over: self._all.discard(passage))
         return passage

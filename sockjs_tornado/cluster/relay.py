@@ -19,7 +19,7 @@ from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange, PendingResponse
-from ..wire.connection import Keeper
+from ..wire.connection import ConnectionManager
 from .ownership import Location, Owner, Ownership
 from .passages import Passage, Passages
 from .signing import FIELD, STALE, Caller, Signer
@@ -205,7 +205,7 @@ class SessionRelay:
 
     async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
         # Where there is no room, nothing is claimed; who is refused has no trace in Redis.
-        if not endpoint.opens or self._container.full(exchange.remote_ip) is not None:
+        if not endpoint.opens or self._container.limit_reached(exchange.remote_ip) is not None:
             return await self._ownership.locate(key)
         return await self._ownership.claim(key, partial(self._lose, exchange.session_id))
 
@@ -371,7 +371,7 @@ class SessionRelay:
 
     def _lose(self, session_id: str) -> None:
         # What comes for it from now on is for the other node.
-        session = self._container.hide(session_id)
+        session = self._container.unregister(session_id)
         if session is not None:
             message = "another node has session %s: closed here"
             self._container.log.write(logger, logging.WARNING, "lost", message, session.label)
@@ -384,28 +384,28 @@ class _Reading:
     The session's owner does not see to that: for it, this node has taken the response.
 
     Args:
-        keeper: What keeps the deadline.
+        manager: What keeps the deadline.
         response: The response.
         seconds: In which the client has to take some of it.
     """
 
-    __slots__ = ("_keeper", "_response", "_seconds", "_unsent", "bucket", "due")
+    __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
 
-    def __init__(self, keeper: Keeper, response: PendingResponse, seconds: float) -> None:
-        self._keeper = keeper
+    def __init__(self, manager: ConnectionManager, response: PendingResponse, seconds: float) -> None:
+        self._manager = manager
         self._response = response
         self._seconds = seconds
         self._unsent = response.unsent
         self.bucket: int | None = None
-        self.due = keeper.now() + seconds
-        keeper.schedule(self)
+        self.due = manager.now() + seconds
+        manager.schedule(self)
 
     def check(self, now: float) -> None:
         """Close the connection of a client that takes nothing."""
         before, self._unsent = self._unsent, self._response.unsent
         if self._unsent < before:
             self.due = now + self._seconds
-        elif not self._keeper.postpone(self, now):
+        elif not self._manager.postpone(self, now):
             self.due = inf
             self._response.abort()
 

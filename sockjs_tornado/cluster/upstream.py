@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..grace import timeout
-from ..wire.connection import READ_SIZE, Connection, Keeper
+from ..wire.connection import READ_SIZE, Connection, ConnectionManager
 from ..wire.sockets import give_up_silent, peer_gone
 from .answers import Head, read_head
 
@@ -61,14 +61,14 @@ class Pipe(Connection):
     """A client's connection that gets what another node writes.
 
     Args:
-        keeper: What keeps the connection.
+        manager: What keeps the connection.
         stream: The other node's answer.
     """
 
     __slots__ = ("_upstream",)
 
-    def __init__(self, keeper: Keeper, stream: Stream) -> None:
-        super().__init__(keeper, stream.head)
+    def __init__(self, manager: ConnectionManager, stream: Stream) -> None:
+        super().__init__(manager, stream.head)
         self._upstream = stream.upstream
 
     def opened(self) -> None:

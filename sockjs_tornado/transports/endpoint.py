@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 from ..exceptions import RequestTooLargeError
 from ..session import Session
-from .exchange import Exchange, Headers, Service
+from .exchange import Exchange, Headers, Router
 
 __all__ = [
     "JAVASCRIPT",
@@ -84,7 +84,7 @@ class Endpoint:
     cors = False
     has_cookie = True
 
-    def __init__(self, server: Service) -> None:
+    def __init__(self, server: Router) -> None:
         self.server = server
         # Over plain HTTP, and over TLS.
         self._attributes = tuple(server.settings.session_cookie.attributes(secure) for secure in (False, True))
@@ -117,7 +117,7 @@ class Endpoint:
 
     def refuses(self, exchange: Exchange) -> bool:
         """Answer 503 where there is no room for a new session, and say so."""
-        limit = self.server.container.full(exchange.remote_ip)
+        limit = self.server.container.limit_reached(exchange.remote_ip)
         if limit is not None:
             if limit != "draining":
                 message = "%s is reached: new clients get 503"

@@ -7,36 +7,36 @@ from ..connection import ConnectionInfo
 from ..ended import Ended
 from ..limits import ByteBudget
 from ..origins import OriginPolicy
-from ..ports import Host, Unfinished
+from ..ports import SessionManager, UnsentResponse
 from ..session import Session
 from ..settings import Settings
 from ..stats import Stats
-from ..wire.connection import Connection, Keeper
+from ..wire.connection import Connection, ConnectionManager
 
 if TYPE_CHECKING:
     from .endpoint import SessionEndpoint
 
-__all__ = ["Exchange", "Headers", "PendingResponse", "Relay", "Service", "Waiting"]
+__all__ = ["Container", "DisconnectListener", "Exchange", "Headers", "PendingResponse", "Relay", "Router"]
 
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
 
 
-class Waiting(Protocol):
+class DisconnectListener(Protocol):
     """Who waits to answer a request that is kept open."""
 
     def lost(self) -> None:
         """Hear that the client has left before the answer."""
 
 
-class PendingResponse(Unfinished, Protocol):
+class PendingResponse(UnsentResponse, Protocol):
     """A response that is written, while the operating system has not taken all of it."""
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback`` when nothing is on its way any more."""
 
 
-class Sessions(Host, Keeper, Protocol):
+class Container(SessionManager, ConnectionManager, Protocol):
     """What keeps both sessions and connections."""
 
     #: Whether the router is emptied: no client may open a session.
@@ -45,7 +45,7 @@ class Sessions(Host, Keeper, Protocol):
     def ended(self, session_id: str) -> Ended | None:
         """Return how a session ended that a client calls ``session_id``, None if that is long ago or unknown."""
 
-    def full(self, ip: str) -> str | None:
+    def limit_reached(self, ip: str) -> str | None:
         """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
 
 
@@ -62,7 +62,7 @@ class Relay(Protocol):
         """Have the clients of sessions elsewhere ask anew, elsewhere."""
 
 
-class Service(Protocol):
+class Router(Protocol):
     """What a transport sees of its router.
 
     Attributes:
@@ -88,7 +88,7 @@ class Service(Protocol):
     relay: Relay | None
 
     @property
-    def container(self) -> Sessions:
+    def container(self) -> Container:
         """The sessions, and the connections that were taken over for them."""
 
     def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:
@@ -170,10 +170,10 @@ class Exchange(Protocol):
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer with a whole response."""
 
-    def watch(self, waiting: Waiting) -> None:
+    def watch(self, waiting: DisconnectListener) -> None:
         """Have somebody told where the client leaves before the answer."""
 
-    def hold(self, waiting: Waiting) -> Awaitable[None]:
+    def hold(self, waiting: DisconnectListener) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:

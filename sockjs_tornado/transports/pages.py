@@ -7,7 +7,7 @@ import secrets
 from urllib.parse import quote
 
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
-from .exchange import Exchange, Service
+from .exchange import Exchange, Router
 
 __all__ = ["Greeting", "Iframe", "Info"]
 
@@ -94,7 +94,7 @@ class Info(Page):
 class Iframe(Page):
     """``GET …/iframe*.html``: the page in which a client of another origin works."""
 
-    def __init__(self, server: Service) -> None:
+    def __init__(self, server: Router) -> None:
         super().__init__(server)
         # The setting cannot hold a quote or an angle bracket; "&" alone could mean something else in an attribute.
         url = server.settings.sockjs_url.replace("&", "&amp;")

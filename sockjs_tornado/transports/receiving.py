@@ -11,7 +11,7 @@ from ..kept import check_uri
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..requester import REJECTIONS, check_requester
 from ..session import Session
-from ..wire.connection import Connection, Keeper, Traffic
+from ..wire.connection import Connection, ConnectionManager, Traffic
 from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers
@@ -113,7 +113,7 @@ class StreamReceiver(Connection):
     """A response in pieces, until ``response_limit`` is reached.
 
     Args:
-        keeper: What keeps the connection.
+        manager: What keeps the connection.
         headers: Header fields of the response.
         prelude: What the response begins with.
         framing: How a frame is written.
@@ -128,7 +128,7 @@ class StreamReceiver(Connection):
 
     def __init__(
         self,
-        keeper: Keeper,
+        manager: ConnectionManager,
         headers: Headers,
         prelude: bytes,
         framing: Framing,
@@ -141,7 +141,7 @@ class StreamReceiver(Connection):
         if exchange.persistent:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
-        super().__init__(keeper, response_head(200, headers) + prelude)
+        super().__init__(manager, response_head(200, headers) + prelude)
         self._framing = framing
         self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
         self._left = limit

@@ -94,7 +94,7 @@ class _Accepting:
         self._endpoint = endpoint
         self._exchange = exchange
         self._session = session
-        self._keeper = endpoint.server.container
+        self._manager = endpoint.server.container
         self.bucket: int | None = None
         self.due = inf
 
@@ -102,8 +102,8 @@ class _Accepting:
         """Begin to wait; return whether that may be."""
         if not self._session.delay(self._answer):
             return False
-        self.due = self._keeper.now() + self._endpoint.server.settings.heartbeat_delay
-        self._keeper.schedule(self)
+        self.due = self._manager.now() + self._endpoint.server.settings.heartbeat_delay
+        self._manager.schedule(self)
         return True
 
     def _answer(self) -> None:
@@ -118,5 +118,5 @@ class _Accepting:
     def lost(self) -> None:
         """Hear that the client has left: nobody waits for the answer."""
         self._session.forget_delayed(self._answer)
-        self._keeper.cancel(self)
+        self._manager.cancel(self)
         self.due = inf

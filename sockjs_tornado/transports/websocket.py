@@ -37,7 +37,7 @@ from ..wire.websocket import (
     to_utf8,
 )
 from .endpoint import PLAIN_TEXT, Endpoint
-from .exchange import Exchange, Headers, Service
+from .exchange import Exchange, Headers, Router
 from .unfinished import UnfinishedMessage
 
 try:
@@ -89,7 +89,7 @@ class WebSocketReceiver(PacedConnection):
 
     def __init__(
         self,
-        server: Service,
+        server: Router,
         headers: Headers,
         parameters: Parameters | None,
         framing: Framing,
@@ -232,7 +232,7 @@ class WebSocketReceiver(PacedConnection):
             self._forget_unfinished()
         if parser.is_within_message and not self._closing:
             if self._unfinished is None:
-                self._unfinished = UnfinishedMessage(self._keeper, self.takes_input, self._end_unfinished)
+                self._unfinished = UnfinishedMessage(self._manager, self.takes_input, self._end_unfinished)
             # No more than a message may have: pings between fragments, say, do not earn it time without end.
             self._unfinished.size = min(self._unfinished.size + size, self._settings.max_message_size)
 
@@ -348,7 +348,7 @@ class WebSocketReceiver(PacedConnection):
         if self._closing:
             super().check(now)
         elif self._pinging and not self._heard and self.transport.is_reading() and not self._has_taken():
-            if not self._keeper.postpone(self, now):
+            if not self._manager.postpone(self, now):
                 self.due = inf
                 self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
                 self.abort()
@@ -451,7 +451,7 @@ class WebSocket(Endpoint):
     suffix = 3
     receiver: ClassVar[type[WebSocketReceiver]] = WebSocketReceiver
 
-    def __init__(self, server: Service) -> None:
+    def __init__(self, server: Router) -> None:
         super().__init__(server)
         # Without a context, compression is the same for all clients with the same window, whatever else they agreed on.
         self._framings: dict[int, Framing] = {}

@@ -72,7 +72,7 @@ except ImportError:  # where it was not built
         return 0
 
 
-__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "Keeper", "Traffic", "WriteQueue"]
+__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "ConnectionManager", "Traffic", "WriteQueue"]
 
 #: Bytes that one read takes at most, and so does a turn of the event loop: after a full read others are first.
 READ_SIZE = 32 * 1024
@@ -142,7 +142,7 @@ class WriteQueue:
                     connection.abort()
 
 
-class Keeper(Protocol):
+class ConnectionManager(Protocol):
     """What keeps connections: deadlines, and who is there. The container is one."""
 
     #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
@@ -179,20 +179,20 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     """Base of what owns a taken-over connection.
 
     Args:
-        keeper: What keeps it.
+        manager: What keeps it.
         head: Bytes to write before anything else.
 
     Attributes:
         transport: Set before :meth:`opened` is called.
-        due: When :meth:`check` has to be called, in the keeper's seconds.
-        bucket: The keeper's note of where it keeps that deadline.
+        due: When :meth:`check` has to be called, in the manager's seconds.
+        bucket: The manager's note of where it keeps that deadline.
     """
 
     __slots__ = (
         "_closing",
         "_ended",
         "_first",
-        "_keeper",
+        "_manager",
         "_release_slot",
         "_socket",
         "_unsent",
@@ -203,11 +203,11 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, keeper: Keeper, head: bytes) -> None:
-        self._keeper = keeper
-        self._stats = keeper.stats
-        self._buffer = keeper.read_buffer
-        self._queue = keeper.write_queue
+    def __init__(self, manager: ConnectionManager, head: bytes) -> None:
+        self._manager = manager
+        self._stats = manager.stats
+        self._buffer = manager.read_buffer
+        self._queue = manager.write_queue
         self._gathered: bytes | None = None
         # The transport's, unless only the transport may write to it; and the same while the transport has nothing left
         # to write. A socket object knows when it was closed, and its number may be another connection's.
@@ -228,7 +228,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             release_slot: Called when the connection is closed, so that the HTTP server counts it no more.
         """
         self._release_slot = release_slot
-        self._keeper.connection_opened()
+        self._manager.connection_opened()
 
     def miss(self) -> None:
         """Hear that it will not come, or that it ends with the takeover, which was cancelled."""
@@ -240,7 +240,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def _count_out(self) -> None:
         if self._release_slot is not None:
             self._release_slot()
-        self._keeper.connection_closed()
+        self._manager.connection_closed()
 
     def prepare(self, sock: socket.socket, unread: bytes) -> None:
         """Take the transport's socket, and the bytes that had been read before the connection was taken over."""
@@ -294,7 +294,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             return
         self._ended = self._closing = True
         self._gathered = self._socket = self._direct = None
-        self._keeper.cancel(self)
+        self._manager.cancel(self)
         self._count_out()
         self.lost()
 
@@ -396,7 +396,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         if taken and taken >= min(_PACE, self._unsent):
             self._unsent = unsent
             self.due = now + LINGER
-        elif not self._keeper.postpone(self, now):
+        elif not self._manager.postpone(self, now):
             self.due = inf
             if unsent or self.transport.is_closing():
                 self.abort()
@@ -406,8 +406,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     def wake_after(self, delay: float) -> None:
         """See that :meth:`check` is called in ``delay`` seconds."""
-        self.due = self._keeper.now() + delay
-        self._keeper.schedule(self)
+        self.due = self._manager.now() + delay
+        self._manager.schedule(self)
 
     def is_gone(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from .connection import Connection, Keeper
+from .connection import Connection, ConnectionManager
 
 __all__ = ["PIECE_SIZE", "PacedConnection"]
 
@@ -23,19 +23,19 @@ _SCHEDULED: Final = 4  # _go_on is called in the next turn
 class PacedConnection(Connection):
     """Base of connections that decode much of what they read.
 
-    What was read is decoded in pieces. If the time for that (the keeper's ``read_budget``) is used up, or the
+    What was read is decoded in pieces. If the time for that (the manager's ``read_budget``) is used up, or the
     application falls behind, the other pieces are decoded in a later turn of the event loop, and nothing is read
     before that.
 
     Args:
-        keeper: What keeps it.
+        manager: What keeps it.
         head: Bytes to write before anything else.
     """
 
     __slots__ = ("_held", "_unread")
 
-    def __init__(self, keeper: Keeper, head: bytes) -> None:
-        super().__init__(keeper, head)
+    def __init__(self, manager: ConnectionManager, head: bytes) -> None:
+        super().__init__(manager, head)
         self._held = 0
         # Read, but not decoded yet.
         self._unread = b""
@@ -62,12 +62,12 @@ class PacedConnection(Connection):
             self._decode_pieces(data)
 
     def _decode_pieces(self, data: bytes) -> None:
-        keeper = self._keeper
-        deadline = keeper.now() + keeper.read_budget
+        manager = self._manager
+        deadline = manager.now() + manager.read_budget
         end = len(data)
         position = 0
         while position < end and not self.transport.is_closing():
-            if position and (self._held & _BEHIND or keeper.now() >= deadline):
+            if position and (self._held & _BEHIND or manager.now() >= deadline):
                 self._unread = data[position:]
                 # Where the application is behind, resume_reading() goes on.
                 if not self._held & _BEHIND:

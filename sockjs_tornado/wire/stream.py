@@ -66,7 +66,7 @@ def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence:
         silence: Seconds after which a peer that acknowledges nothing is given up, 0 for the system's own.
 
     Returns:
-        What has to be awaited. The protocol's keeper expects the connection from now on.
+        What has to be awaited. The protocol's manager expects the connection from now on.
     """
     protocol.expect(_claim_slot(stream))
     return _take_over(stream, protocol, nodelay, silence)

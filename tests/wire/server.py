@@ -46,7 +46,7 @@ async def passed(event: asyncio.Event) -> None:
 
 
 class Ledger:
-    """A keeper that writes down what it is asked for; its time stands still.
+    """A manager that writes down what it is asked for; its time stands still.
 
     Attributes:
         grace: Until when nobody is late, None if there is no grace period.
@@ -88,9 +88,9 @@ class Ledger:
 class Recorder(Connection):
     """Writes down what it hears."""
 
-    def __init__(self, keeper: Ledger | None = None) -> None:
-        self.keeper = keeper or Ledger()
-        super().__init__(self.keeper, HEAD)
+    def __init__(self, manager: Ledger | None = None) -> None:
+        self.manager = manager or Ledger()
+        super().__init__(self.manager, HEAD)
         self.heard: list[str] = []
         self.data = bytearray()
         #: What came before anything was read from the transport.
@@ -135,9 +135,9 @@ class Recorder(Connection):
         self.changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        before = self.keeper.closed
+        before = self.manager.closed
         super().connection_lost(exc)
-        if self.keeper.closed > before:
+        if self.manager.closed > before:
             self.error = exc
             self.note("ended")
 

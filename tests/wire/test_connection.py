@@ -110,7 +110,7 @@ async def test_what_is_written_arrives_in_order(site: Site) -> None:
             await asyncio.sleep(0)
     written = b"".join(pieces)
     assert await client.receive(len(written)) == written
-    assert server.keeper.stats.bytes_sent == len(written)
+    assert server.manager.stats.bytes_sent == len(written)
     assert server.unsent == 0
     assert server.heard[0] == "opened"
 
@@ -167,9 +167,9 @@ async def test_more_than_8_kib_leave_before_the_turn_ends() -> None:
 
 
 async def test_connections_of_a_keeper_write_in_the_same_turn() -> None:
-    keeper = Ledger()
+    manager = Ledger()
     async with contextlib.AsyncExitStack() as stack:
-        ends = [await stack.enter_async_context(connected(server=Recorder(keeper))) for _ in range(5)]
+        ends = [await stack.enter_async_context(connected(server=Recorder(manager))) for _ in range(5)]
         for number, (_, server) in enumerate(ends):
             server.write(b"%d" % number)
         for _, server in ends:
@@ -178,7 +178,7 @@ async def test_connections_of_a_keeper_write_in_the_same_turn() -> None:
         for number, (client, _) in enumerate(ends):
             client.sock.setblocking(False)
             assert client.sock.recv(100) == b"%d!" % number
-        assert keeper.stats.bytes_sent == 5 * len(b"0!")
+        assert manager.stats.bytes_sent == 5 * len(b"0!")
 
 
 async def test_what_a_connection_writes_as_the_turn_ends_leaves_in_the_next() -> None:
@@ -189,8 +189,11 @@ async def test_what_a_connection_writes_as_the_turn_ends_leaves_in_the_next() ->
             super().pause_writing()
             other.write(b"heard")
 
-    keeper = Ledger()
-    async with connected(server=Recorder(keeper)) as (client, other), connected(server=Answering(keeper)) as (_, full):
+    manager = Ledger()
+    async with (
+        connected(server=Recorder(manager)) as (client, other),
+        connected(server=Answering(manager)) as (_, full),
+    ):
         full.write(noise(FLOOD))
         await some_turns()
         assert full.without_data == ["opened", "paused"]
@@ -203,7 +206,7 @@ async def test_nothing_is_written_for_no_bytes(site: Site) -> None:
     client, server = await site.taken_over()
     server.write(b"")
     await some_turns()
-    assert server.keeper.stats.bytes_sent == 0
+    assert server.manager.stats.bytes_sent == 0
     # It goes on as ever.
     server.write(b"x")
     assert await client.receive(1) == b"x"
@@ -232,17 +235,17 @@ def test_what_is_written_while_no_loop_runs_is_not_lost(loop_name: str) -> None:
         loop.run_until_complete(end())
         expected = HEAD + b"between the two" + noise(10_000) + b"the end"
         assert theirs.recv(20_000) == expected
-        assert server.keeper.stats.bytes_sent == len(expected) - len(HEAD)
+        assert server.manager.stats.bytes_sent == len(expected) - len(HEAD)
     loop.close()
 
 
 @pytest.mark.parametrize("loop_name", LOOPS)
 def test_a_keeper_may_go_on_in_another_loop(loop_name: str) -> None:
     """As one that is made on import does, where each test of an application has a loop of its own."""
-    keeper = Ledger()
+    manager = Ledger()
 
     async def talk() -> None:
-        async with connected(server=Recorder(keeper)) as (client, server):
+        async with connected(server=Recorder(manager)) as (client, server):
             server.write(b"there")
             await some_turns()
             client.sock.setblocking(False)
@@ -252,7 +255,7 @@ def test_a_keeper_may_go_on_in_another_loop(loop_name: str) -> None:
         loop = LOOPS[loop_name]()
         loop.run_until_complete(talk())
         loop.close()
-    assert keeper.stats.bytes_sent == 3 * len(b"there")
+    assert manager.stats.bytes_sent == 3 * len(b"there")
 
 
 # --- slow readers -----------------------------------------------------------
@@ -292,7 +295,7 @@ async def test_a_client_that_reads_slowly_gets_all_in_order(site: Site) -> None:
     await some_turns()
     assert server.without_data == ["opened", "paused", "resumed"]
     assert server.unsent == 0
-    assert server.keeper.stats.bytes_sent == len(written)
+    assert server.manager.stats.bytes_sent == len(written)
 
 
 async def test_once_all_is_taken_it_writes_to_the_socket_itself_again(plain_site: Site) -> None:
@@ -342,7 +345,7 @@ async def test_a_piece_that_is_bigger_than_the_sockets_buffer_arrives(site: Site
     await some_turns()
     assert server.unsent == server.transport.get_write_buffer_size() > 0
     assert await client.receive(12 + FLOOD) == b"before" + noise(FLOOD) + b"behind"
-    assert server.keeper.stats.bytes_sent == 12 + FLOOD
+    assert server.manager.stats.bytes_sent == 12 + FLOOD
 
 
 # --- the end ----------------------------------------------------------------
@@ -355,7 +358,7 @@ async def test_the_end_is_known_before_the_last_bytes_are_taken(plain_site: Site
     client.sock.shutdown(socket.SHUT_WR)
     await server.until(lambda: server.times_lost > 0)
     assert "ended" not in server.heard
-    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
     assert await client.receive_all() == noise(FLOOD)
     await server.until_heard("ended")
 
@@ -366,11 +369,11 @@ async def test_finishing_lets_everything_written_arrive_first(site: Site, size: 
     client, server = await site.taken_over()
     server.write(noise(size))
     server.finish()
-    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
     server.write(b"too late")
     assert await client.receive_all() == noise(size)
     await server.until_heard("ended")
-    assert server.keeper.deadlines == {}
+    assert server.manager.deadlines == {}
 
 
 async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_deadline(site: Site) -> None:
@@ -386,7 +389,7 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
             server.check(server.due)
             await some_turns()
     await server.until_heard("ended")
-    assert server.keeper.closed == 1
+    assert server.manager.closed == 1
     assert len(await client.receive_all()) < FLOOD
 
 
@@ -396,10 +399,10 @@ async def test_a_client_is_not_cut_off_while_the_loop_catches_up(site: Site) -> 
     data = noise(FLOOD)
     server.write(data)
     server.finish()
-    server.keeper.grace = server.due + 1000
+    server.manager.grace = server.due + 1000
     server.check(server.due)
     # What the buffers could take while the loop stood still leaves at its next turns.
-    while server.due < server.keeper.grace:
+    while server.due < server.manager.grace:
         server.check(server.due)
     assert await client.receive_all() == data
     await server.until_heard("ended")
@@ -415,7 +418,7 @@ async def test_what_is_written_in_the_turn_of_the_end_arrives(site: Site) -> Non
     assert await client.receive_all() == b"last words"
     await server.until_heard("ended")
     await some_turns()
-    assert server.keeper.stats.bytes_sent == len(b"last words")
+    assert server.manager.stats.bytes_sent == len(b"last words")
 
 
 async def test_who_aborts_drops_what_was_gathered(site: Site) -> None:
@@ -430,7 +433,7 @@ async def test_who_aborts_drops_what_was_gathered(site: Site) -> None:
     server.write(b"much too late")
     await some_turns()
     # What nobody was sent is not counted.
-    assert server.keeper.stats.bytes_sent == 0
+    assert server.manager.stats.bytes_sent == 0
 
 
 async def test_to_a_client_that_has_left_nothing_is_written(site: Site) -> None:
@@ -441,7 +444,7 @@ async def test_to_a_client_that_has_left_nothing_is_written(site: Site) -> None:
     for size in SIZES:
         server.write(noise(size))
     await some_turns()
-    assert server.keeper.stats.bytes_sent == 0
+    assert server.manager.stats.bytes_sent == 0
 
 
 END = pytest.mark.parametrize("end", [Connection.finish, Connection.abort], ids=["finish", "abort"])
@@ -471,7 +474,7 @@ async def test_the_next_owner_of_a_number_gets_nothing_of_the_last_one_s(
             await some_turns()
             with pytest.raises(BlockingIOError):
                 other.recv(100)
-    assert server.keeper.stats.bytes_sent == 0
+    assert server.manager.stats.bytes_sent == 0
 
 
 @contextlib.contextmanager
@@ -515,7 +518,7 @@ async def test_a_number_may_change_hands_between_a_write_and_the_end_of_its_turn
         with pytest.raises(BlockingIOError):
             others[1].recv(100)
         assert Client(theirs).sock.recv(100) in (HEAD, b"")
-    assert server.keeper.stats.bytes_sent == 0
+    assert server.manager.stats.bytes_sent == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, FLOOD])
@@ -529,7 +532,7 @@ async def test_a_client_that_resets_before_the_turn_ends_is_no_error(site: Site,
     await server.until_heard("ended")
     await some_turns()
     assert server.without_data[-1] == "ended"
-    assert server.keeper.closed == 1
+    assert server.manager.closed == 1
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -542,8 +545,8 @@ async def test_a_connection_that_fails_to_write_keeps_no_other_from_it(failing: 
                 raise ZeroDivisionError
             super().flush()
 
-    keeper = Ledger()
-    servers = [Failing(keeper) for _ in range(3)]
+    manager = Ledger()
+    servers = [Failing(manager) for _ in range(3)]
     async with contextlib.AsyncExitStack() as stack:
         clients = [(await stack.enter_async_context(connected(server=server)))[0] for server in servers]
         # None of them writes to its socket itself.
@@ -575,7 +578,7 @@ async def test_shutting_ends_one_side_and_passes_over_what_comes(site: Site) -> 
     server.write(b"last ")
     server.write(b"words")
     server.shut()
-    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
     assert await client.receive_to_the_end() == b"last words"
     assert "ended" not in server.heard
     # As much as would fill the sockets, if nobody read it.
@@ -583,7 +586,7 @@ async def test_shutting_ends_one_side_and_passes_over_what_comes(site: Site) -> 
     client.close()
     await server.until_heard("ended")
     assert server.error is None
-    assert server.keeper.stats.bytes_sent == len(b"last words")
+    assert server.manager.stats.bytes_sent == len(b"last words")
 
 
 async def test_shutting_while_the_client_sends_resets_nothing(site: Site) -> None:
@@ -607,7 +610,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     server.write(b"last ")
     server.write(b"words")
     server.await_close()
-    assert server.keeper.deadlines == {server: server.keeper.now() + LINGER}
+    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
     assert await client.receive(10) == b"last words"
     await client.send(noise(FLOOD))
     await server.until(lambda: len(server.data) == FLOOD)
@@ -618,7 +621,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     server.finish()
     assert await client.receive_to_the_end() == b""
     await server.until_heard("ended")
-    assert server.keeper.deadlines == {}
+    assert server.manager.deadlines == {}
 
 
 async def test_a_client_may_close_where_its_close_is_awaited(site: Site) -> None:
@@ -639,11 +642,11 @@ async def test_there_is_one_deadline_however_the_end_goes_on(site: Site, begin: 
             return self.time
 
     site.start()
-    keeper = Ticking()
-    client, server = await site.taken_over(recorder=Recorder(keeper))
+    manager = Ticking()
+    client, server = await site.taken_over(recorder=Recorder(manager))
     server.write(noise(FLOOD))
     begin(server)
-    keeper.time += LINGER / 2
+    manager.time += LINGER / 2
     server.finish()
     assert server.due == 1000 + LINGER
     assert await client.receive_all() == noise(FLOOD)
@@ -674,7 +677,7 @@ async def test_shutting_lets_everything_written_arrive_first(site: Site) -> None
     assert "ended" not in server.heard
     client.close()
     await server.until_heard("ended")
-    assert server.keeper.stats.bytes_sent == FLOOD
+    assert server.manager.stats.bytes_sent == FLOOD
 
 
 async def test_shutting_a_connection_that_was_reset_is_no_error() -> None:
@@ -691,7 +694,7 @@ async def test_what_is_shut_ends_at_the_deadline(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     server.shut()
-    assert server.due == server.keeper.now() + LINGER
+    assert server.due == server.manager.now() + LINGER
     server.check(server.due)
     assert server.due == math.inf
     await server.until_heard("ended")

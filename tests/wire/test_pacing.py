@@ -13,7 +13,7 @@ from .server import HEAD, READ_SIZE, REQUEST, Ledger, Site, noise, passed, some_
 
 
 class HurriedLedger(Ledger):
-    """A keeper for whose connections the time is used up after each piece."""
+    """A manager for whose connections the time is used up after each piece."""
 
     read_budget = 0.0
 
@@ -21,8 +21,8 @@ class HurriedLedger(Ledger):
 class Pieces(PacedConnection):
     """Writes down what it decodes, and in which turn of the event loop."""
 
-    def __init__(self, keeper: Ledger, size: int = PIECE_SIZE) -> None:
-        super().__init__(keeper, HEAD)
+    def __init__(self, manager: Ledger, size: int = PIECE_SIZE) -> None:
+        super().__init__(manager, HEAD)
         self.pieces: list[bytes] = []
         self.size = size
         self.act: Callable[[], None] = lambda: None
@@ -79,8 +79,8 @@ class Transport:
         return None
 
 
-def connected(keeper: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
-    connection = Pieces(keeper, size)
+def connected(manager: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
+    connection = Pieces(manager, size)
     transport: Any = Transport()
     connection.connection_made(transport)
     return connection, transport
@@ -177,10 +177,10 @@ async def test_the_application_pauses_and_resumes_without_anything_unread() -> N
 
 
 async def test_after_a_full_read_others_have_a_turn() -> None:
-    keeper = Ledger(size=4)
-    connection, transport = connected(keeper)
+    manager = Ledger(size=4)
+    connection, transport = connected(manager)
     for data in (b"1234", b"5678"):
-        keeper.read_buffer[:] = data
+        manager.read_buffer[:] = data
         connection.buffer_updated(4)
         assert not transport.reading
         await asyncio.sleep(0)

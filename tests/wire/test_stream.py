@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_ends_the_connection_once(site: Site, way: Ca
     await some_turns()
     assert server.without_data == ["opened", "ended"]
     assert server.times_lost
-    assert (server.keeper.opened, server.keeper.closed, server.keeper.deadlines) == (1, 1, {})
+    assert (server.manager.opened, server.manager.closed, server.manager.deadlines) == (1, 1, {})
     assert server.is_gone()
     assert server.transport.is_closing()
     # What is done now goes nowhere, and raises nothing.
@@ -284,7 +284,7 @@ async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(s
     await passed(site.finished)
     await stopping
     assert server.heard == []
-    assert server.keeper.opened == server.keeper.closed == 1
+    assert server.manager.opened == server.manager.closed == 1
 
 
 async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> None:
@@ -346,7 +346,7 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
     client, server = await plain_site.request()
     assert await client.receive_all() == b""
     assert server.heard == []
-    assert server.keeper.opened == server.keeper.closed == 1
+    assert server.manager.opened == server.manager.closed == 1
 
 
 async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
@@ -366,9 +366,9 @@ async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) ->
         server.abort()
     # The head may be on its way already.
     assert await client.receive_all() in (HEAD, b"")
-    await server.until(lambda: server.keeper.closed > 0)
+    await server.until(lambda: server.manager.closed > 0)
     await some_turns()
-    assert server.keeper.opened == server.keeper.closed == 1
+    assert server.manager.opened == server.manager.closed == 1
     assert server.heard in ([], ["opened", "ended"])
 
 
