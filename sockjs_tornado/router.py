@@ -287,11 +287,11 @@ class SockJSRouter:
             return
         async with asyncio.TaskGroup() as group:
             # While the own clients are told and waited for. Most find another process at once.
-            group.create_task(self.relay.let_go())
+            group.create_task(self.relay.handoff_clients())
             await self.container.close(code, reason)
         self.closed = True
         # Those that have come this way again. From now on they are refused.
-        await self.relay.let_go()
+        await self.relay.handoff_clients()
 
 
 def _checked(prefix: str) -> str:

@@ -174,17 +174,17 @@ ALLOWED = {
         "cluster.claims cluster.commands cluster.listener cluster.node exceptions", effects="asyncio"
     ),
     "cluster.node": Allowed(
-        "cluster.listener cluster.ownership cluster.passages cluster.relay cluster.signing cluster.upstream exceptions "
-        "grace",
+        "cluster.listener cluster.ownership cluster.relay_requests cluster.relay cluster.signing cluster.upstream "
+        "exceptions grace",
         effects="asyncio socket",
     ),
     "cluster.ownership": Allowed(),
-    "cluster.passages": Allowed(
+    "cluster.relay_requests": Allowed(
         "cluster.ownership cluster.upstream exceptions grace wire.connection", effects="asyncio"
     ),
     "cluster.relay": Allowed(
-        "cluster.ownership cluster.passages cluster.signing cluster.upstream exceptions protocol transports.endpoint "
-        "transports.exchange wire.connection",
+        "cluster.ownership cluster.relay_requests cluster.signing cluster.upstream exceptions protocol "
+        "transports.endpoint transports.exchange wire.connection",
         # Of socket, an error.
         effects="asyncio socket",
     ),

@@ -11,8 +11,8 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..grace import timeout
 from .listener import CALLS, WHOIS, Listener
 from .ownership import Owner, Ownership
-from .passages import MAX_CALL, RENEW
 from .relay import SessionRelay
+from .relay_requests import MAX_CALL, RECYCLE
 from .signing import FIELD, MAX_AGE, Caller, Signer
 from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamLost, Upstreams
 
@@ -78,7 +78,7 @@ class Node:
         self._max_body_size = 0
         self._upstreams = Upstreams()
         self._relays: list[SessionRelay] = []
-        self.answer(RENEW, self._renew)
+        self.answer(RECYCLE, self._recycle)
 
     def add(self, router: Any) -> None:
         """Take part for a router, before the start."""
@@ -127,10 +127,10 @@ class Node:
         """Have other nodes' :meth:`call` of that name answered."""
         self._listener.calls[name] = call
 
-    def _renew(self, body: bytes) -> bytes:
+    def _recycle(self, body: bytes) -> bytes:
         for key in json.loads(body):
             for relay in self._relays:
-                relay.renew(key)
+                relay.recycle(key)
         return b""
 
     async def call(self, owner: Owner, name: str, body: bytes) -> bytes:

@@ -21,7 +21,7 @@ from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange, PendingResponse
 from ..wire.connection import ConnectionManager
 from .ownership import Location, Owner, Ownership
-from .passages import Passage, Passages
+from .relay_requests import RelayedRequest, RelayedRequests
 from .signing import FIELD, STALE, Caller, Signer
 from .upstream import Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
 
@@ -101,7 +101,7 @@ class SessionRelay:
         self._remembered: dict[str, Owner] = {}
         # Of each session, what a client has not taken of the last response that came through here.
         self._unfinished: dict[str, PendingResponse] = {}
-        self._passages = Passages(router.container, call)
+        self._requests = RelayedRequests(router.container, call)
         # The application's own function may look at anything.
         self._asks_cookies = callable(router.settings.jsessionid)
         router.container.on_removed = self._removed
@@ -120,11 +120,11 @@ class SessionRelay:
             return self._serve_another_node(endpoint, exchange)
         return self._serve(endpoint, exchange)
 
-    async def let_go(self) -> None:
+    async def handoff_clients(self) -> None:
         """Have the clients of sessions elsewhere ask anew, elsewhere; wait for a moment until they are on their way."""
-        await self._passages.let_go()
+        await self._requests.handoff_clients()
 
-    def renew(self, key: str) -> None:
+    def recycle(self, key: str) -> None:
         """Have a client whose request another node has passed on ask anew, if the session is this router's."""
         if key.startswith(self._prefix):
             session = self._container.get(key.removeprefix(self._prefix))
@@ -253,16 +253,16 @@ class SessionRelay:
                 # It is refused: nobody would let go of it any more.
                 await _finish(endpoint.handle(exchange))
             return True
-        passage = self._passages.begin(owner, key if endpoint.opens else None)
+        request = self._requests.add(owner, key if endpoint.opens else None)
         try:
-            return await self._ask(upstream, passage, key, owner, endpoint, exchange, body, again=again)
+            return await self._ask(upstream, request, key, owner, endpoint, exchange, body, again=again)
         finally:
-            passage.answered()
+            request.response_sent()
 
     async def _ask(
         self,
         upstream: Upstream,
-        passage: Passage,
+        request: RelayedRequest,
         key: str,
         owner: Owner,
         endpoint: SessionEndpoint,
@@ -291,7 +291,7 @@ class SessionRelay:
         else:
             self._stats["relayed"] += 1
             self._remember(key, owner)
-            await self._answer(answer, passage, endpoint, exchange)
+            await self._answer(answer, request, endpoint, exchange)
             if endpoint.opens and exchange.pending is not None:
                 self._keep_unfinished(key, exchange.pending)
         return True
@@ -319,11 +319,11 @@ class SessionRelay:
             endpoint.lost(exchange)
 
     async def _answer(
-        self, answer: Response | Stream, passage: Passage, endpoint: SessionEndpoint, exchange: Exchange
+        self, answer: Response | Stream, request: RelayedRequest, endpoint: SessionEndpoint, exchange: Exchange
     ) -> None:
         if isinstance(answer, Stream):
             try:
-                await exchange.take_over(answer.status, Pipe(passage, answer))
+                await exchange.take_over(answer.status, Pipe(request, answer))
             finally:
                 # Of a client that left in this moment, the pipe has not heard.
                 answer.upstream.drop_unless_flowing()

@@ -58,7 +58,7 @@ class Relay(Protocol):
     def serve(self, endpoint: "SessionEndpoint", exchange: "Exchange") -> Awaitable[None] | None:
         """See that a request for such a session gets answered; what is returned has to be awaited."""
 
-    async def let_go(self) -> None:
+    async def handoff_clients(self) -> None:
         """Have the clients of sessions elsewhere ask anew, elsewhere."""
 
 

@@ -100,7 +100,7 @@ class Here:
     def serve(self, endpoint: Any, exchange: Any) -> Any:
         raise AssertionError(Location.HERE)
 
-    async def let_go(self) -> None:
+    async def handoff_clients(self) -> None:
         pass
 
 

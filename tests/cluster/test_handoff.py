@@ -13,10 +13,10 @@ from application import Noted, RunningServer, Serve
 from client import POLLING, RECEIVING, STREAMING, Client, asking, messages_of, new_session, unframe, within
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster import passages as module
+from sockjs_tornado.cluster import relay_requests as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.passages import MAX_CALL, Passages
+from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequests
 from sockjs_tornado.cluster.upstream import UpstreamLost
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.wire.connection import WriteQueue
@@ -53,12 +53,12 @@ async def start(
         await within(node.cluster.close())
     for node in nodes:
         await until(lambda node=node: not len(node.upstreams))
-        assert len(passages(node)) == 0
+        assert len(relay_requests(node)) == 0
 
 
-def passages(node: Node) -> Any:
+def relay_requests(node: Node) -> Any:
     """Return what a node passes on."""
-    return node.router.relay._passages  # type: ignore[union-attr]
+    return node.router.relay._requests  # type: ignore[union-attr]
 
 
 async def open_session(owner: Node, session: str = "") -> tuple[str, Noted]:
@@ -93,7 +93,7 @@ async def test_sessions_of_other_nodes_live_on(start: Start, transport: str, how
     session, connection = await open_session(owner)
     async with other.client() as client, third.client() as again:
         await listen(client, transport, session, connection)
-        assert len(passages(other)) == 1
+        assert len(relay_requests(other)) == 1
         ending = asyncio.ensure_future(other.router.close() if how == "close" else other.router.drain(0))
         await read_to_end(client, transport)
         await within(ending)
@@ -201,7 +201,7 @@ async def test_who_is_on_the_way_at_the_end_is_refused(start: Start, monkeypatch
 
 
 async def test_many_sessions_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SLICE", 7)
+    monkeypatch.setattr(module, "_BATCH_SIZE", 7)
     nodes = await start()
     ending, *owners = nodes
     found = [await open_session(owner) for owner in owners for _ in range(20)]
@@ -263,7 +263,7 @@ async def test_the_owner_is_gone(start: Start) -> None:
 async def test_an_owner_that_does_not_let_go_is_not_waited_for(
     start: Start, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.2)
     owner, other, _ = await start()
     session, connection = await open_session(owner)
     membership: Any = owner.cluster
@@ -286,7 +286,7 @@ async def test_a_client_that_is_behind_keeps_its_stream(
     start: Start, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """What it does not take would be missing, and nobody would tell."""
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.2)
     owner, other, _ = await start({"response_limit": 1 << 30, "max_queue_bytes": 1 << 30})
     session, connection = await open_session(owner)
     async with other.client() as client:
@@ -367,25 +367,25 @@ class Calls:
         return b""
 
 
-def make(call: Calls) -> Passages:
+def make(call: Calls) -> RelayedRequests:
     """Return what knows what is under way."""
     keeping: Any = Keeping()
-    return Passages(keeping, call)
+    return RelayedRequests(keeping, call)
 
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamLost(), ClusterError()])
 async def test_a_node_is_told_again_that_may_not_have_had_the_request_yet(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.001)
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.001)
 
     async def end() -> None:
-        passage.answered()
+        request.response_sent()
 
     calls = Calls(None, error, end)
     found = make(calls)
-    passage = found.begin(A, "/echo:1")
-    await within(found.let_go())
+    request = found.add(A, "/echo:1")
+    await within(found.handoff_clients())
     assert calls.made == [("a", ["/echo:1"])] * 3
     assert len(found) == 0
 
@@ -395,20 +395,20 @@ async def test_nodes_are_told_at_the_same_time() -> None:
 
     async def end() -> None:
         await both.wait()
-        for passage in under_way:
-            passage.answered()
+        for request in under_way:
+            request.response_sent()
 
     calls = Calls(end, end)
     found = make(calls)
-    under_way = [found.begin(owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
-    await within(found.let_go())
+    under_way = [found.add(owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
+    await within(found.handoff_clients())
     assert sorted((name, sorted(keys)) for name, keys in calls.made) == [
         (name, ["/echo:0", "/echo:1", "/echo:2"]) for name in "ab"
     ]
 
 
 async def test_a_node_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
     ended: list[str] = []
 
     async def never() -> None:
@@ -419,56 +419,56 @@ async def test_a_node_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.M
 
     before = asyncio.all_tasks()
     found = make(Calls(never))
-    passage = found.begin(A, "/echo:1")
-    await within(found.let_go())
+    request = found.add(A, "/echo:1")
+    await within(found.handoff_clients())
     assert ended == ["never"]
     assert asyncio.all_tasks() == before
-    passage.answered()
+    request.response_sent()
 
 
 async def test_a_send_is_waited_for_and_nothing_renewed() -> None:
     calls = Calls()
     found = make(calls)
-    sending = found.begin(A, None)
-    letting_go = asyncio.ensure_future(found.let_go())
+    sending = found.add(A, None)
+    handing_off = asyncio.ensure_future(found.handoff_clients())
     await asyncio.sleep(0)
-    assert not letting_go.done()
-    sending.answered()
-    await within(letting_go)
+    assert not handing_off.done()
+    sending.response_sent()
+    await within(handing_off)
     assert calls.made == []
 
 
 async def test_a_stream_is_under_way_until_its_connection_ends() -> None:
     found = make(Calls())
-    passage = found.begin(A, "/echo:1")
-    passage.connection_opened()
-    passage.answered()
+    request = found.add(A, "/echo:1")
+    request.connection_opened()
+    request.response_sent()
     await asyncio.sleep(0)
     assert len(found) == 1
-    passage.connection_closed()
+    request.connection_closed()
     await asyncio.sleep(0)
     assert len(found) == 0
 
 
 @pytest.mark.parametrize(("count", "length", "calls"), [(0, 1, 0), (200, 10, 1), (201, 10, 2), (3, 32_000, 3)])
 async def test_no_call_is_long(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
     made = Calls()
     found = make(made)
     keys = ["\udcff" * (length - 5) + f"{number:05}" for number in range(count)]
     # Twice, as a second listener is there until it has heard so.
-    under_way = [found.begin(A, key) for key in [*keys, *keys]]
-    monkeypatch.setattr(module, "PAUSE", 1)
-    await within(found.let_go())
+    under_way = [found.add(A, key) for key in [*keys, *keys]]
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 1)
+    await within(found.handoff_clients())
     assert len(made.made) == calls
     assert sorted(key for _, some in made.made for key in some) == keys
-    for passage in under_way:
-        passage.answered()
+    for request in under_way:
+        request.response_sent()
 
 
 async def test_nothing_under_way_takes_no_time() -> None:
     calls = Calls()
-    letting_go = make(calls).let_go()
+    handing_off = make(calls).handoff_clients()
     async with asyncio.timeout(30):
-        await letting_go
+        await handing_off
     assert calls.made == []
