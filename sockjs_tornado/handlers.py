@@ -323,7 +323,7 @@ class SockJSHandler(RequestHandler):
         if not self.answered:
             self.answered = True
             if self._waiting is not None:
-                self._waiting.lost()
+                self._waiting.on_disconnect()
             self._release()
 
     def _leave(self) -> IOStream:
@@ -364,7 +364,7 @@ class SockJSHandler(RequestHandler):
         settings = self._endpoint.server.settings
         return take_over(stream, protocol, nodelay=settings.disable_nagle, silence=settings.network_timeout)
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has already left."""
         stream = self._connection.stream
         return stream.closed() or peer_gone(stream.socket)

@@ -109,9 +109,9 @@ class ChannelReceiver:
     def close(self, code: int, reason: str) -> None:
         """Tell the page that the channel is closed."""
         self._carrier.send(f"uns,{self._name}")
-        self._carrier.let_go(self._name, code, reason)
+        self._carrier.close_channel(self._name, code, reason)
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has left."""
         return self._carrier.is_closed
 
@@ -126,7 +126,7 @@ class ChannelReceiver:
         """Have it go on."""
         self.reading.set()
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """Do nothing: it is for the connection's own session to be renewed."""
 
 
@@ -172,13 +172,13 @@ class MultiplexConnection(SockJSConnection):
             if not endpoint.reading.is_set():
                 return endpoint.reading.wait()
         elif kind == "uns":
-            self.let_go(name, CloseCode.NORMAL, "Channel closed")
+            self.close_channel(name, CloseCode.NORMAL, "Channel closed")
         return None
 
     def on_close(self) -> None:
         """Close all channels."""
         for name in tuple(self._endpoints):
-            self.let_go(name, self.close_code or CloseCode.NO_STATUS, self.close_reason or "")
+            self.close_channel(name, self.close_code or CloseCode.NO_STATUS, self.close_reason or "")
 
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info
@@ -202,7 +202,7 @@ class MultiplexConnection(SockJSConnection):
         if not self.is_closed:
             self._subscribe(name)
 
-    def let_go(self, name: str, code: int, reason: str) -> None:
+    def close_channel(self, name: str, code: int, reason: str) -> None:
         """Forget a channel that one side has closed."""
         endpoint = self._endpoints.pop(name, None)
         if endpoint is not None:

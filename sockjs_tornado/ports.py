@@ -67,7 +67,7 @@ class Receiver(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Tell the client that the session is closed, and end."""
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
 
     def abort(self) -> None:
@@ -79,7 +79,7 @@ class Receiver(Protocol):
     def resume_reading(self) -> None:
         """Go on taking."""
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """Have the client ask anew, where it does that by another request."""
 
 

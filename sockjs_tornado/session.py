@@ -191,7 +191,7 @@ class Session(Outbox, LegacySession):
             self._stats.messages_dropped += self._forget_queued()
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
         current = self._receiver
-        if current is not None and current.is_gone():
+        if current is not None and current.is_disconnected():
             self.lose(current)
             current.abort()
             current = None
@@ -299,12 +299,12 @@ class Session(Outbox, LegacySession):
             self._receiver.resume_reading()
         self._let_delayed_go()
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """Have the client ask anew, where it listens by requests: the session goes on with the next one."""
         receiver = self._receiver
         # Of one that has left, it will be heard: what it was sent last may be lost.
-        if self.state is OPENED and receiver is not None and not receiver.is_gone():
-            receiver.renew()
+        if self.state is OPENED and receiver is not None and not receiver.is_disconnected():
+            receiver.recycle()
 
     def delay(self, callback: Callable[[], None]) -> bool:
         """Call ``callback`` once the application has worked off what the client had sent, or the session ends.

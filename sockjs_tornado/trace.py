@@ -143,10 +143,10 @@ class _TracedReceiver:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.receiver, name)
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """Have the client ask anew."""
-        self._session.trace("receiver renewed")
-        self.receiver.renew()
+        self._session.trace("receiver recycled")
+        self.receiver.recycle()
 
     def send_frame(self, frame: str) -> None:
         """Write a frame."""

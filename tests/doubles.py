@@ -159,7 +159,7 @@ class Receiver:
         gone: Whether the client has left without the session having heard of it.
         full: Whether the buffer fills up with the next write.
         reading: Whether it takes what the client sends.
-        renewed: Whether its client was to ask anew, which ends it, if it is no websocket's.
+        recycled: Whether its client was to ask anew, which ends it, if it is no websocket's.
         unsent: Bytes that are in its buffer.
     """
 
@@ -170,7 +170,7 @@ class Receiver:
         self.gone = False
         self.full = False
         self.reading = True
-        self.renewed = False
+        self.recycled = False
         self.unsent = 0
         self._session = session
         self._left = limit
@@ -195,7 +195,7 @@ class Receiver:
         self.ended = True
         self.frames.append((code, reason))
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return self.gone
 
     def abort(self) -> None:
@@ -208,9 +208,9 @@ class Receiver:
     def resume_reading(self) -> None:
         self.reading = True
 
-    def renew(self) -> None:
-        assert not self.ended, "renewed after its end"
-        self.renewed = True
+    def recycle(self) -> None:
+        assert not self.ended, "recycled after its end"
+        self.recycled = True
         if math.isfinite(self._left):
             self.ended = True
             self._session.detach(self)

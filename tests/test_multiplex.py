@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from application import Journal, Noted, Serve, congest
 from client import TEXT, Connect, Join, Peer, WebSocket, frame, settle, within
-from doubles import FakeHost, Receiver, make_session
+from doubles import FakeManager, Receiver, make_session
 from programs import PATIENCE, ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
 
@@ -316,7 +316,7 @@ async def test_a_channel_is_not_renewed_by_itself(enter: Enter) -> None:
     peer = await enter("xhr_streaming", news=news)
     await peer.send("sub,news")
     connection = await news.connection()
-    connection.session.renew()
+    connection.session.recycle()
     connection.send("x")
     assert await peer.message() == "msg,news,x"
 
@@ -599,7 +599,7 @@ def test_channels_that_were_left_wait_for_nothing() -> None:
         def on_open(self, info: Any) -> None:
             self.send("x" * 100)
 
-    carrier = make_session(FakeHost(), None, kind=MultiplexConnection.get(a=Chatty), slow_consumer="drop_oldest")
+    carrier = make_session(FakeManager(), None, kind=MultiplexConnection.get(a=Chatty), slow_consumer="drop_oldest")
     receiver = Receiver(carrier).attach()
     carrier.pause(receiver)
     for _ in range(50):

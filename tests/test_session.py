@@ -716,8 +716,8 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(manager: FakeM
 def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(manager: FakeManager, limit: float) -> None:
     session = polled(manager)
     receiver = Receiver(session, limit).attach()
-    session.renew()
-    assert (receiver.renewed, receiver.ended) == (True, True)
+    session.recycle()
+    assert (receiver.recycled, receiver.ended) == (True, True)
     session.send("meanwhile")
     assert poll(session) == [["meanwhile"]]
     assert session.state is OPEN
@@ -726,8 +726,8 @@ def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(manager: FakeMan
 def test_a_websocket_stays(manager: FakeManager) -> None:
     session = make_session(manager, None)
     receiver = stream(session)
-    session.renew()
-    assert (receiver.renewed, receiver.ended) == (True, False)
+    session.recycle()
+    assert (receiver.recycled, receiver.ended) == (True, False)
     session.send("x")
     assert receiver.take() == [["x"]]
 
@@ -735,7 +735,7 @@ def test_a_websocket_stays(manager: FakeManager) -> None:
 @pytest.mark.parametrize("state", SessionState)
 def test_where_nobody_listens_nobody_is_to_ask_anew(manager: FakeManager, state: SessionState) -> None:
     session = in_state(state, manager)
-    session.renew()
+    session.recycle()
     assert session.state is state
 
 
@@ -743,8 +743,8 @@ def test_a_client_that_has_left_is_lost_all_the_same(manager: FakeManager) -> No
     session = polled(manager)
     receiver = Receiver(session, POLL).attach()
     receiver.gone = True
-    session.renew()
-    assert not receiver.renewed
+    session.recycle()
+    assert not receiver.recycled
     receiver.cut()
     assert session.close_code == 1002
 

@@ -56,8 +56,8 @@ async def test_a_client_that_is_to_ask_anew_shows(serve: Serve, join: Join, capl
     peer = join(await serve(router), "xhr_streaming")
     assert await peer.frame() == "o"
     (session,) = router.container
-    session.renew()
-    assert said(caplog)[-2:] == ["1 xhr_streaming receiver renewed", "1 xhr_streaming receiver detached"]
+    session.recycle()
+    assert said(caplog)[-2:] == ["1 xhr_streaming receiver recycled", "1 xhr_streaming receiver detached"]
 
 
 @pytest.mark.usefixtures("tracing")

@@ -111,13 +111,13 @@ class DiscardingReceiver:
     def close(self, code: int, reason: str) -> None:
         pass
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return False
 
     def abort(self) -> None:
         pass
 
-    pause_reading = resume_reading = renew = abort
+    pause_reading = resume_reading = recycle = abort
     unsent = 0
 
 

@@ -62,7 +62,7 @@ class _Asking(NamedTuple):
     upstream: Upstream
     asked: asyncio.Future[Response | Stream]
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Have the other node hear that the client has left."""
         self.upstream.give_up(self.asked)
 
@@ -112,7 +112,7 @@ class SessionRelay:
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
         """See that a request for a session that is not here gets answered."""
-        if endpoint.opens and exchange.is_gone():
+        if endpoint.opens and exchange.is_disconnected():
             # For nobody, nothing is opened or claimed.
             endpoint.dismiss(exchange)
             return None
@@ -129,7 +129,7 @@ class SessionRelay:
         if key.startswith(self._prefix):
             session = self._container.get(key.removeprefix(self._prefix))
             if session is not None:
-                session.renew()
+                session.recycle()
 
     async def _serve_another_node(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
@@ -147,7 +147,7 @@ class SessionRelay:
         # The exchange releases it if the client leaves.
         body = exchange.body()
         if endpoint.opens and self._has_unfinished(key):
-            endpoint.lost(exchange)
+            endpoint.respond_session_gone(exchange)
             return
         place: Owner | Location | None = self._remembered.get(key)
         for last in (False, True):
@@ -170,7 +170,7 @@ class SessionRelay:
                 await _finish(endpoint.answer(exchange, None))
                 return
             if place is Location.LOST:
-                endpoint.lost(exchange)
+                endpoint.respond_session_gone(exchange)
                 return
             if await self._pass_on(key, place, endpoint, exchange, body):
                 return
@@ -299,7 +299,7 @@ class SessionRelay:
     def _interrupted(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         self._remembered.pop(key, None)
         if not _has_left(exchange):
-            endpoint.lost(exchange)
+            endpoint.respond_session_gone(exchange)
 
     async def _unreachable(
         self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
@@ -316,7 +316,7 @@ class SessionRelay:
             await self._lost(key, owner, endpoint, exchange)
         elif not _has_left(exchange):
             # It may live, and this node stand still. If it does not, its claim ends by itself.
-            endpoint.lost(exchange)
+            endpoint.respond_session_gone(exchange)
 
     async def _answer(
         self, answer: Response | Stream, request: RelayedRequest, endpoint: SessionEndpoint, exchange: Exchange
@@ -352,7 +352,7 @@ class SessionRelay:
 
     async def _lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         if not _has_left(exchange):
-            endpoint.lost(exchange)
+            endpoint.respond_session_gone(exchange)
         # While Redis is away, the claim ends by itself.
         with contextlib.suppress(ClusterUnavailable):
             await self._ownership.write_tombstone(key, owner)

@@ -75,7 +75,7 @@ class Pipe(Connection):
         """Let it flow."""
         self._upstream.flow(self)
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Have the other node hear that the client has left."""
         self._upstream.stop()
 
@@ -127,7 +127,7 @@ class Upstream(asyncio.BufferedProtocol):
             self.abort()
             self._fail()
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the other side has ended the connection, even if the event loop has not said so yet."""
         transport = self._transport
         return transport is None or transport.is_closing() or peer_gone(transport.get_extra_info("socket"))
@@ -269,7 +269,7 @@ class Upstreams:
         while idle := self._idle.get(address):
             upstream = idle.pop()
             # What the other side has closed already can be seen, so that no request is lost on it.
-            if upstream.idle_since >= _oldest() and not upstream.is_gone():
+            if upstream.idle_since >= _oldest() and not upstream.is_disconnected():
                 return upstream
             upstream.abort()
         loop = asyncio.get_running_loop()

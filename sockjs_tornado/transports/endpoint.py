@@ -220,7 +220,7 @@ class SessionEndpoint(Endpoint):
         """Answer from a session of this process, or where there is none anywhere."""
         raise NotImplementedError
 
-    def lost(self, exchange: Exchange) -> None:
+    def respond_session_gone(self, exchange: Exchange) -> None:
         """Answer where the session was in a process that is no more."""
         raise NotImplementedError
 

@@ -25,7 +25,7 @@ Headers = list[tuple[str, str]]
 class DisconnectListener(Protocol):
     """Who waits to answer a request that is kept open."""
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Hear that the client has left before the answer."""
 
 
@@ -190,7 +190,7 @@ class Exchange(Protocol):
     def abort(self) -> None:
         """Let go of the request without an answer: its client has left."""
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
 
     def still_reads(self) -> bool:

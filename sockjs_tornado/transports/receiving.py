@@ -73,9 +73,9 @@ class PollReceiver:
         """Answer with a close frame."""
         self.send_frame(close_frame(code, reason))
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has left."""
-        return self._exchange.is_gone()
+        return self._exchange.is_disconnected()
 
     def abort(self) -> None:
         """Let go of the request: its client has left."""
@@ -86,11 +86,11 @@ class PollReceiver:
 
     resume_reading = pause_reading
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """Answer with what says nothing, after which the client asks for more."""
         self.send_frame(HEARTBEAT)
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Hear that the client has left before the answer."""
         self._session.lose(self)
 
@@ -155,7 +155,7 @@ class StreamReceiver(Connection):
         self._asker = ("", None)
         self._session.attach(self, ip, origin)
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Hear that the client has left."""
         self._session.lose(self)
 
@@ -177,7 +177,7 @@ class StreamReceiver(Connection):
         data = self._framing(frame)
         self._write(_chunk(data) if self._chunks else data, len(data))
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """End the response, as at its limit, unless the client is behind: what it did not take would be missing."""
         self.flush()
         if not self.unsent:
@@ -245,7 +245,7 @@ class ReceivingEndpoint(SessionEndpoint):
         """Return further header fields of the response."""
         return []
 
-    def lost(self, exchange: Exchange) -> None:
+    def respond_session_gone(self, exchange: Exchange) -> None:
         """A close frame, as for any session whose connection is interrupted."""
         try:
             callback = self.callback(exchange)
@@ -288,7 +288,7 @@ class ReceivingEndpoint(SessionEndpoint):
         except PayloadError as error:
             self._refuse(exchange, error)
             return None
-        is_last = exchange.is_gone()
+        is_last = exchange.is_disconnected()
         if is_last and not exchange.still_reads():
             # What it took from the session would be lost.
             if session is not None and not session.foreign(exchange.remote_ip, session_origin(exchange)):

@@ -31,7 +31,7 @@ class SendingEndpoint(SessionEndpoint):
         """Answer that the messages have arrived."""
         raise NotImplementedError
 
-    def lost(self, exchange: Exchange) -> None:
+    def respond_session_gone(self, exchange: Exchange) -> None:
         """404: there is no such session."""
         exchange.respond(404, self.headers(exchange, NO_CACHE))
 
@@ -41,7 +41,7 @@ class SendingEndpoint(SessionEndpoint):
         # them elsewhere.
         is_over = session is not None and session.is_closed and self.server.container.draining
         if session is None or is_over or not session.takes_from(exchange.remote_ip, session_origin(exchange)):
-            self.lost(exchange)
+            self.respond_session_gone(exchange)
             return None
         settings = self.server.settings
         if session.is_overrun:
@@ -107,7 +107,7 @@ class _Accepting:
         return True
 
     def _answer(self) -> None:
-        self.lost()
+        self.on_disconnect()
         if not self._exchange.answered:
             self._endpoint.accept(self._exchange)
 
@@ -115,7 +115,7 @@ class _Accepting:
         """Keep the client waiting no longer."""
         self._answer()
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Hear that the client has left: nobody waits for the answer."""
         self._session.forget_delayed(self._answer)
         self._manager.cancel(self)

@@ -294,7 +294,7 @@ class WebSocketReceiver(PacedConnection):
         message = "%s is reached: unfinished websocket messages get close code %d"
         server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, TRY_AGAIN_LATER)
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Hear that the client has left."""
         self._forget_unfinished()
         if isinstance(self._parser, FrameParser):
@@ -336,7 +336,7 @@ class WebSocketReceiver(PacedConnection):
         self.write(self._framing(sockjs_close_frame(code, reason)))
         self._say_goodbye(CloseCode.NORMAL, "")
 
-    def renew(self) -> None:
+    def recycle(self) -> None:
         """Do nothing: the connection is all there is."""
 
     # Deadlines: pings, and the end.

@@ -284,7 +284,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """Hear that the client has left; returning nothing closes the connection."""
-        self.lost()
+        self.on_disconnect()
         self.finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -296,7 +296,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._gathered = self._socket = self._direct = None
         self._manager.cancel(self)
         self._count_out()
-        self.lost()
+        self.on_disconnect()
 
     @property
     def unsent(self) -> int:
@@ -309,7 +309,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def received(self, data: bytes) -> None:
         """Take bytes from the client."""
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """Hear, possibly more than once, that the client has left."""
 
     def _gather(self, data: bytes) -> None:
@@ -409,6 +409,6 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self.due = self._manager.now() + delay
         self._manager.schedule(self)
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
         return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))

@@ -216,7 +216,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_used(node: Node, up
         # No turn of the event loop comes between.
         with socket.socket(fileno=os.dup(side.writer.get_extra_info("socket").fileno())) as sock:
             sock.shutdown(socket.SHUT_RDWR)
-        assert upstream.is_gone()
+        assert upstream.is_disconnected()
     again, other, asked = await opened(upstreams, node)
     assert again is not upstream
     other.writer.write(OK)

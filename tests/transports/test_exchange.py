@@ -26,7 +26,7 @@ from client import (
 
 from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import offered_endpoints
-from sockjs_tornado.transports.exchange import Exchange, Headers, Waiting
+from sockjs_tornado.transports.exchange import DisconnectListener, Exchange, Headers
 from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_gone
 from sockjs_tornado.wire.stream import response_head
@@ -85,14 +85,14 @@ class StreamsExchange:
         self._writer.write(response_head(status, [*headers, ("Connection", "close")]) + body)
         self._writer.close()
 
-    async def hold(self, waiting: Waiting) -> None:
+    async def hold(self, waiting: DisconnectListener) -> None:
         # Ends with the connection, from either side.
         with contextlib.suppress(OSError):
             await self._reader.read()
         if not self.answered:
             self.answered = True
             self._writer.close()
-            waiting.lost()
+            waiting.on_disconnect()
 
     async def take_over(self, status: int, protocol: Connection) -> None:
         assert not self.answered
@@ -102,7 +102,7 @@ class StreamsExchange:
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return peer_gone(self._writer.get_extra_info("socket"))
 
     def still_reads(self) -> bool:

@@ -632,7 +632,7 @@ async def test_a_client_that_is_to_ask_anew_misses_nothing(serve: Serve, join: J
         async with asyncio.timeout(30):
             while not connection.session.is_attached:  # noqa: ASYNC110 - of what a client asks there is no event
                 await asyncio.sleep(0.001)
-        connection.session.renew()
+        connection.session.recycle()
         assert not connection.session.is_attached
         connection.send(f"between {number}")
         if transport in POLLING:
@@ -652,7 +652,7 @@ async def test_a_stream_that_is_not_read_is_not_ended_for_another(serve: Serve, 
     connection = await journal.connection()
     peer.client.writer.transport.pause_reading()
     await congest(connection)
-    connection.session.renew()
+    connection.session.recycle()
     assert connection.session.is_attached
 
 

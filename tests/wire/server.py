@@ -130,7 +130,7 @@ class Recorder(Connection):
     def resume_writing(self) -> None:
         self.note("resumed")
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         self.times_lost += 1
         self.changed.set()
 

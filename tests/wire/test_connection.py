@@ -501,8 +501,8 @@ async def test_a_number_may_change_hands_between_a_write_and_the_end_of_its_turn
     others: list[socket.socket] = []
 
     class Parting(Recorder):
-        def lost(self) -> None:
-            super().lost()
+        def on_disconnect(self) -> None:
+            super().on_disconnect()
             # The socket is closed behind this; the number has its next owner before the turn ends.
             asyncio.get_running_loop().call_soon(lambda: others.extend(stack.enter_context(taking(number))))
             self.write(b"stray")

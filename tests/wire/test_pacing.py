@@ -36,7 +36,7 @@ class Pieces(PacedConnection):
         self.pieces.append(data)
         self.act()
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         self.ended.set()
 
     @property

@@ -50,7 +50,7 @@ async def test_the_head_comes_first_and_then_both_talk(site: Site) -> None:
     await server.until(lambda: server.data == b"question")
     server.transport.write(b"answer")
     assert await client.receive(6) == b"answer"
-    assert not server.is_gone()
+    assert not server.is_disconnected()
 
 
 @pytest.mark.parametrize("telling", [True, False], ids=["a stream that tells what it holds", "one that does not"])
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_ends_the_connection_once(site: Site, way: Ca
     assert server.without_data == ["opened", "ended"]
     assert server.times_lost
     assert (server.manager.opened, server.manager.closed, server.manager.deadlines) == (1, 1, {})
-    assert server.is_gone()
+    assert server.is_disconnected()
     assert server.transport.is_closing()
     # What is done now goes nowhere, and raises nothing.
     server.write(b"too late")
@@ -218,15 +218,15 @@ async def test_a_connection_knows_of_a_gone_client_before_the_loop_does(
 ) -> None:
     site.start()
     client, server = await site.taken_over()
-    assert not server.is_gone()
+    assert not server.is_disconnected()
     # Without a turn of the event loop in between.
     if last_words:
         client.sock.sendall(last_words)
         wait_for(server.transport.get_extra_info("socket"), select.POLLIN)
-        assert not server.is_gone()
+        assert not server.is_disconnected()
     way(client)
     wait_for(server.transport.get_extra_info("socket"), select.POLLRDHUP)
-    assert server.is_gone()
+    assert server.is_disconnected()
     assert server.without_data == ["opened"]
     assert not server.transport.is_closing()
     await server.until_heard("ended")
@@ -236,7 +236,7 @@ async def test_the_server_that_closes_is_gone_itself(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     server.transport.close()
-    assert server.is_gone()
+    assert server.is_disconnected()
     server.transport.write(b"too late")
     assert await client.receive_all() == b""
     await server.until_heard("ended")
