@@ -335,7 +335,10 @@ def relay(listener: socket.socket, port: int) -> None:
     [
         (("http://127.0.0.1:1/echo",), "Cannot connect: cannot connect to http://127.0.0.1:1/echo: "),
         (("127.0.0.1:1",), "Cannot connect: url: "),
-        (("http://host/x", "--transports", "udp"), "Cannot connect: transports: there is no 'udp'"),
+        (
+            ("http://host/x", "--transports", "udp"),
+            "Cannot connect: transports: expected websocket, xhr_streaming, eventsource, xhr, got 'udp'",
+        ),
         (("http://host/x", "--header", "x"), "Cannot connect: --header: got 'x', takes NAME:VALUE"),
         (("http://host/x", "--linger", "0"), "Cannot connect: --linger: takes a number of seconds above 0"),
     ],

@@ -207,10 +207,10 @@ ALLOWED = {
     "client.options": Allowed("client.backoff exceptions", effects="ssl"),
     "client.queues": Allowed(effects="asyncio"),
     "client.multi": Allowed(outside="pycurl", effects="asyncio"),
-    "client.agent": Allowed("client.multi client.options", outside="pycurl", effects="asyncio ssl"),
+    "client.curl": Allowed("client.multi client.options", outside="pycurl", effects="asyncio ssl"),
     "client.session": Allowed("exceptions protocol", effects="asyncio"),
     "client.http": Allowed(
-        "client.agent client.framing client.options client.session exceptions protocol",
+        "client.curl client.framing client.options client.session exceptions protocol",
         outside="pycurl",
         effects="asyncio",
     ),

@@ -69,7 +69,7 @@ class HttpSession(Session):
         self._receive_request = self._make(plan.transport)
         if not self._events:
             self._receive_request.setopt(pycurl.POSTFIELDS, b"")
-        multi.bring(self._receive_request, self._take)
+        multi.set_write_callback(self._receive_request, self._take)
         self._send_request: pycurl.Curl | None = None
         multi.start(self._receive_request, self._receive_ended)
 
@@ -95,7 +95,7 @@ class HttpSession(Session):
         request = self._send_request
         if request is None:
             request = self._send_request = self._make("xhr_send")
-            self._multi.bring(request, lambda chunk: None)
+            self._multi.set_write_callback(request, lambda chunk: None)
         request.setopt(pycurl.POSTFIELDS, encode_array(self._queue))
         self._queue.clear()
         self._sending = True

@@ -14,7 +14,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
-from ..client.fallback import follow_base
+from ..client.fallback import resolve_base_url
 from .probe import Answer, Prober, new_session
 
 __all__ = ["Finding", "Level", "check_info", "check_patience", "check_stickiness", "check_transports", "follow"]
@@ -112,8 +112,8 @@ def follow(prober: Prober, info: dict[str, Any]) -> Prober:
     Raises:
         FetchFailed: That is no address, or one that is less safe.
     """
-    place = follow_base(prober.place, info.get("base_url"))
-    return prober if place == prober.place else Prober(place, prober.options, prober.multi)
+    service = resolve_base_url(prober.service, info.get("base_url"))
+    return prober if service == prober.service else Prober(service, prober.options, prober.multi)
 
 
 def _no_service(answer: Answer, origin: str | None) -> Finding:
@@ -286,7 +286,7 @@ async def _try_websocket(prober: Prober, info: dict[str, Any], seconds: float) -
     except HTTPClientError as error:
         if error.code == 403:
             return Finding(Level.BAD, "websocket", "refused (403)", _REFUSED)
-        return Finding(Level.BAD, "websocket", f"status {error.code} in place of an upgrade", _NO_UPGRADE)
+        return Finding(Level.BAD, "websocket", f"status {error.code} in service of an upgrade", _NO_UPGRADE)
     took = time.monotonic() - began
     websocket.close()
     if frame != "o":
@@ -295,9 +295,9 @@ async def _try_websocket(prober: Prober, info: dict[str, Any], seconds: float) -
 
 
 async def _upgrade(prober: Prober, seconds: float) -> WebSocketClientConnection:
-    address = "ws" + prober.place.url.removeprefix("http") + new_session() + "/websocket"
-    tls = prober.options.tls() if address.startswith("wss") else None
-    fields = dict(prober.agent.fields(prober.place))
+    address = "ws" + prober.service.url.removeprefix("http") + new_session() + "/websocket"
+    tls = prober.options.create_ssl_context() if address.startswith("wss") else None
+    fields = dict(prober.factory.headers(prober.service))
     request = HTTPRequest(address, headers=fields, ssl_options=tls, connect_timeout=seconds, follow_redirects=False)
     return await websocket_connect(request)
 

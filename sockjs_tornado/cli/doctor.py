@@ -7,9 +7,9 @@ import sys
 import textwrap
 from typing import Final
 
-from ..client.agent import FetchFailed
+from ..client.curl import FetchFailed
 from ..client.multi import Multi
-from ..client.options import Options, Place
+from ..client.options import Options, ServiceURL
 from ..exceptions import ConfigurationError
 from .checks import Finding, Level, check_info, check_patience, check_stickiness, check_transports, follow
 from .options import add_arguments as add_client_arguments
@@ -49,21 +49,21 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         print(f"Cannot ask: {error}", file=sys.stderr)
         return 1
-    place = connector.place
-    findings = asyncio.run(_examine(place, connector.options, arguments))
+    service = connector.service
+    findings = asyncio.run(_examine(service, connector.options, arguments))
     if arguments.json:
         print(
             json.dumps([{**finding._asdict(), "level": finding.level.name.lower()} for finding in findings], indent=2)
         )
     else:
-        _print(place.url, findings, quick=not arguments.wait)
+        _print(service.url, findings, quick=not arguments.wait)
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0
 
 
-async def _examine(place: Place, given: Options, arguments: argparse.Namespace) -> list[Finding]:
+async def _examine(service: ServiceURL, given: Options, arguments: argparse.Namespace) -> list[Finding]:
     multi = Multi()
     try:
-        prober = Prober(place, given, multi)
+        prober = Prober(service, given, multi)
         info, findings = await check_info(prober, arguments.timeout)
         if info is not None:
             try:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pycurl
 
-from ..client.agent import Agent
-from ..client.options import Options, Place
+from ..client.curl import CurlFactory
+from ..client.options import Options, ServiceURL
 
 __all__ = ["Answer", "Prober", "new_session"]
 
@@ -42,7 +42,7 @@ class Answer:
         self._began = prober.now()
         self._changed = asyncio.Event()
         request.setopt(pycurl.HEADERFUNCTION, self._take_line)
-        prober.multi.bring(request, self._take)
+        prober.multi.set_write_callback(request, self._take)
         prober.multi.start(request, self._end)
 
     def field(self, name: str) -> str:
@@ -98,27 +98,27 @@ class Prober:
     """Makes requests for what is below an address.
 
     Args:
-        place: The address.
+        service: The address.
         options: How to connect.
         multi: What runs the requests.
     """
 
-    def __init__(self, place: Place, options: Options, multi: Any) -> None:
-        self.place = place
+    def __init__(self, service: ServiceURL, options: Options, multi: Any) -> None:
+        self.service = service
         self.options = options
         self.multi = multi
         self.now = asyncio.get_running_loop().time
-        self.agent = Agent(multi, options, place)
+        self.factory = CurlFactory(multi, options, service)
 
     def fresh(self) -> "Prober":
         """Return one that has no cookies of this one."""
-        return Prober(self.place, self.options, self.multi)
+        return Prober(self.service, self.options, self.multi)
 
     def ask(
         self, path: str, *, method: str = "GET", body: bytes | None = None, fields: Iterable[tuple[str, str]] = ()
     ) -> Answer:
         """Begin a request, on a connection of its own: a balancer may choose anew for each."""
-        request = self.agent.make(self.place, path, fields)
+        request = self.factory.create(self.service, path, fields)
         request.setopt(pycurl.FRESH_CONNECT, 1)
         request.setopt(pycurl.FORBID_REUSE, 1)
         # As it comes over the wire: whether something packs it is what is asked here.

@@ -14,28 +14,28 @@
 
     asyncio.run(main())
 
-It asks the server's ``/info``, and takes the first transport that works, in sockjs-client's order: websocket,
-xhr_streaming, eventsource, xhr. It needs pycurl: ``pip install "sockjs-tornado[client]"``.
+The client requests ``/info`` and uses the first transport that works, in sockjs-client's order: websocket,
+xhr_streaming, eventsource, xhr. It requires pycurl: ``pip install "sockjs-tornado[client]"``.
 
-**The end.** When the connection has ended, ``recv`` and ``send`` raise
-:exc:`~sockjs_tornado.exceptions.ConnectionClosed`, which has the close code and reason. ``async for`` raises it too,
-except after an end at which nothing went wrong: the client's own ``close()``, or a close by the server with code 1000,
-1001 or 3000 (what a server says that gives no reason). A session that breaks off ends with code 1006.
+**Closing.** When the connection has ended, ``recv`` and ``send`` raise
+:exc:`~sockjs_tornado.exceptions.ConnectionClosed` with the close code and reason. ``async for`` raises it too, unless
+the connection ended normally: with the client's own ``close()``, or with code 1000, 1001 or 3000 from the server (3000
+is the code of ``close()`` if the server's application gives none). If the connection is lost, the code is 1006.
 
-**Connecting again.** With ``reconnect=True`` the client opens a new session whenever one has ended. The server knows
-nothing of the one before it. A message is sent once or not at all, and received once or not at all; those that were on
-their way in either direction when the session ended are lost. ``on_reconnect`` is where to log in and to subscribe
-anew, before anything else is sent. ``send`` waits meanwhile.
+**Reconnecting.** With ``reconnect=True`` the client opens a new session when one has ended. The server does not know
+that the sessions belong together. Each message is sent at most once and received at most once; messages in transit in
+either direction are lost when the session ends. Use ``on_reconnect`` to log in and to subscribe again before other
+messages are sent. Meanwhile ``send`` waits.
 
-**Bounds.** What the application does not take stays with the server: above ``max_queue_bytes`` the client reads no
-more. ``send`` waits while as much is on its way out.
+**Backpressure.** If the application does not read its messages, the client stops reading from the server at
+``max_queue_bytes``. ``send`` waits while that much is queued for sending.
 """
 
 try:
-    import pycurl  # noqa: F401 - the modules below need it
+    import pycurl  # noqa: F401 - imported by the modules below
 except ImportError as error:
     raise ImportError(
-        f'sockjs_tornado.client needs pycurl ({error}): pip install "sockjs-tornado[client]"', name=error.name
+        f'sockjs_tornado.client requires pycurl ({error}): pip install "sockjs-tornado[client]"', name=error.name
     ) from error
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ from typing import Any
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .backoff import Backoff
 from .connection import SockJSClient
-from .options import TRANSPORTS, Options, Place
+from .options import TRANSPORTS, Options, ServiceURL
 
 __all__ = [
     "TRANSPORTS",
@@ -59,54 +59,55 @@ __all__ = [
 ]
 
 
-class connect:  # noqa: N801 - it is used as a function
+class connect:  # noqa: N801 - used like a function
     """Connect to a SockJS service: ``async with connect(url) as client``, or ``client = await connect(url)``.
 
-    The context manager closes the connection at its end. Redirects are not followed, and no proxy is used but the one
-    given here.
+    The context manager closes the connection when it exits. Redirects are not followed, and proxies from the
+    environment are not used.
 
     Args:
-        url: Address of the service, without a query, such as ``"https://example.com/chat"``. Credentials in it become
+        url: URL of the service, without a query, such as ``"https://example.com/chat"``. Credentials in it are sent as
             basic authentication.
-        transports: Names of the transports to try, in this order. Default ``("websocket", "xhr_streaming",
-            "eventsource", "xhr")``.
-        headers: Header fields to send with every request, as a mapping or as pairs. ``Authorization``,
-            ``Proxy-Authorization`` and ``Cookie`` stay within the origin of ``url``, should the server send its clients
-            elsewhere (``base_url``).
-        origin: An ``Origin`` field for every request, for servers that ask for one. Default None.
-        ca_file: File of the certificates to trust, in PEM. Default None: those that Python trusts.
-        client_cert: File of a certificate and its key to show to the server, or a pair of files. Default None.
-        verify: Whether the server must have a certificate that is trusted, for its name. Default True. Without, anybody
-            on the way can read and change everything.
-        proxy: URL of a proxy, such as ``"http://proxy.example.com:3128"``. Websockets do not go through it. Default
-            None; the environment's proxies are never used.
-        open_timeout: Seconds that connecting may take altogether. Default 20.
-        transport_timeout: Seconds that each transport is given to open, at least; on slow connections it is more, as in
-            sockjs-client: two round trips of four times (above 100 ms; below, 300 ms more than) what ``/info`` took.
-            Default 2.
-        heartbeat_timeout: Seconds of silence after which the connection counts as lost, with code 1006; more than those
-            between two heartbeats of the server, which are 25 by default. None for any time. Default 60.
-        close_timeout: Seconds that :meth:`SockJSClient.close` may take. Default 5.
-        max_message_size: Bytes of one frame, in which messages come together. More ends the connection, over HTTP with
-            code 1009, over a websocket with 1006. Default 10485760 (10 MiB).
-        max_queue_bytes: Characters that may wait for the application, and as many for the network; a frame more may be
-            under way. Default 1048576 (1 MiB). Over HTTP an application that takes nothing for longer than the server's
-            ``disconnect_delay`` while as much waits may lose its session.
-        reconnect: Whether to connect again when a session ends by itself: True, False, or a :class:`Backoff`. Default
-            False. The first time is not repeated.
-        final_codes: Close codes after which it is not. Default 1000 and 3000 (the server has closed the connection),
-            and 1008 (it does not want this client).
-        on_reconnect: Is called with the client in each new session but the first, and may be ``async def``. What it
-            sends goes first, before any other ``send`` goes on. Where it raises, the connection ends with code 1011,
-            and ``ConnectionClosed`` has its exception as cause. Default None.
+        transports: Names of the transports to try, in order. Default ``("websocket", "xhr_streaming", "eventsource",
+            "xhr")``.
+        headers: Header fields for every request, as a mapping or as pairs. If the server's ``base_url`` has a different
+            origin than ``url``, ``Authorization``, ``Proxy-Authorization`` and ``Cookie`` are not sent there.
+        origin: Value of the ``Origin`` field of every request, for servers that require one. Default None.
+        ca_file: File with the trusted certificates, in PEM. Default None: the certificates that Python trusts.
+        client_cert: File with a client certificate and its key, or a pair of files. Default None.
+        verify: Whether to verify the server's certificate and host name. Default True. If False, anybody on the network
+            path can read and change the messages.
+        proxy: URL of an HTTP proxy, such as ``"http://proxy.example.com:3128"``. Websockets are not tried through a
+            proxy. Default None.
+        open_timeout: Timeout in seconds for connecting, over all transports. Default 20.
+        transport_timeout: Minimum timeout in seconds for opening each transport. On slow connections it is longer, as
+            in sockjs-client: with t the duration of the ``/info`` request, it is 8 t if t is above 0.1 seconds, and
+            otherwise 2 t plus 0.6 seconds. Default 2.
+        heartbeat_timeout: Seconds without any data from the server after which the connection is closed with code 1006.
+            It must be longer than the server's heartbeat interval, which is 25 by default. None for no limit. Default
+            60.
+        close_timeout: Timeout in seconds for :meth:`SockJSClient.close`. Default 5.
+        max_message_size: Maximum size of a frame in bytes; a frame may contain several messages. If a frame is larger,
+            the connection is closed with code 1009 over HTTP, and with 1006 over a websocket. Default 10485760 (10
+            MiB).
+        max_queue_bytes: Maximum number of characters in the receive queue and in the send queue. One more frame may be
+            received. Over HTTP, if the receive queue is full for longer than the server's ``disconnect_delay``, the
+            server may end the session. Default 1048576 (1 MiB).
+        reconnect: Whether to reconnect when a session ends: True, False, or a :class:`Backoff`. Default False. The
+            initial connection is not retried.
+        final_codes: Close codes after which the client does not reconnect. Default 1000 and 3000 (closed by the
+            server's application) and 1008 (client rejected).
+        on_reconnect: Callback, plain or ``async def``, called with the client in each new session but the first.
+            Messages that it sends go before all others. If it raises, the connection is closed with code 1011, and
+            ``ConnectionClosed`` has the exception as its cause. Default None.
 
     Attributes:
-        place: The address, taken apart.
-        options: The options, checked.
+        service: The parsed URL.
+        options: The validated options.
 
     Raises:
-        ConfigurationError: The URL or an option is not acceptable (a ``ValueError``, raised at once).
-        ConnectError: No transport works (raised by ``await`` or ``async with``). It says what each failed of.
+        ConfigurationError: The URL or an option is invalid (a ``ValueError``, raised by the call itself).
+        ConnectError: No transport works (raised by ``await`` or ``async with``). The error has the reason for each.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class connect:  # noqa: N801 - it is used as a function
         final_codes: Collection[int] = (1000, 1008, 3000),
         on_reconnect: Callable[[SockJSClient], Awaitable[object] | None] | None = None,
     ) -> None:
-        self.place = Place.parse(url)
+        self.service = ServiceURL.parse(url)
         self.options = Options(
             transports=transports,
             headers=headers,
@@ -149,12 +150,16 @@ class connect:  # noqa: N801 - it is used as a function
             final_codes=final_codes,
             on_reconnect=on_reconnect,
         )
-        if self.place.authorization and any(name.lower() == "authorization" for name, _ in self.options.fields):
-            raise ConfigurationError("headers: there is an Authorization already, in the URL")
+        if self.service.authorization and any(
+            name.lower() == "authorization" for name, _ in self.options.header_fields
+        ):
+            raise ConfigurationError(
+                "headers: remove Authorization or the credentials in the URL, only one can be sent"
+            )
         self._client: SockJSClient | None = None
 
     def __await__(self) -> Generator[Any, None, SockJSClient]:
-        return SockJSClient.open(self.place, self.options).__await__()
+        return SockJSClient.open(self.service, self.options).__await__()
 
     async def __aenter__(self) -> SockJSClient:
         self._client = await self

@@ -1,4 +1,4 @@
-"""What an application has of a client: :class:`SockJSClient`, over one session after another."""
+"""The client that an application uses, :class:`SockJSClient`. It may have several sessions, one after another."""
 
 import asyncio
 import contextvars
@@ -12,126 +12,128 @@ from ..exceptions import ConnectError, ConnectionClosed
 from ..protocol import CloseCode, check_close_code
 from .fallback import open_session
 from .multi import Multi
-from .options import Options, Place
-from .queues import Inbox, Outbox
+from .options import Options, ServiceURL
+from .queues import ReceiveQueue, SendQueue
 from .session import ClientSession
 
 __all__ = ["SockJSClient"]
 
 logger = logging.getLogger(__name__)
 
-#: Codes of an end at which nothing went wrong. 3000 is what a server closes with that gives no reason.
-_CLEAN = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
+#: Close codes of a normal end. Servers use 3000 if the application gives no code.
+_NORMAL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 
-#: Bytes that a websocket's close frame has for the reason (RFC 6455, section 5.5).
-_REASON_BYTES = 123
+#: Maximum length of the reason in a websocket's close frame in bytes (RFC 6455, section 5.5).
+_MAX_REASON_LENGTH = 123
 
-# Which `on_reconnect` runs here: what that sends goes before all that waits. Tasks that it has started inherit it, and
-# have no more of it once it is through.
-_resyncing: contextvars.ContextVar[object] = contextvars.ContextVar("resyncing", default=None)
+# Identifies the call of `on_reconnect` in which the current task runs, so that its messages go before those that wait.
+# Tasks that `on_reconnect` starts inherit the value; it loses its meaning when that call returns.
+_current_hook: contextvars.ContextVar[object] = contextvars.ContextVar("current_hook", default=None)
 
 
 class SockJSClient:
-    """A connection to a SockJS service, as :func:`sockjs_tornado.client.connect` makes it.
+    """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
 
-    All of it is for the event loop that it was made in; nothing is safe from another thread.
+    Use it only in the event loop in which it was created; it is not thread-safe.
     """
 
-    def __init__(self, place: Place, options: Options) -> None:
-        self._place = place
+    # `_requested_close` is set by close(), `_close_status` when the connection has ended for good. `_writable` is set
+    # while a session is open and `on_reconnect` has returned, and for good with `_close_status`, to wake the senders.
+    # `_reconnecting` and `_hook_task` exclude each other: the hook runs in the new session.
+
+    def __init__(self, service: ServiceURL, options: Options) -> None:
+        self._service = service
         self._options = options
         self._multi = Multi()
         self._session: ClientSession | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._inbox = Inbox(options.max_queue_bytes)
-        self._outbox = Outbox(options.max_queue_bytes)
-        self._turn = asyncio.Lock()
-        #: Set while messages can be handed over, or the connection has ended.
-        self._usable = asyncio.Event()
+        self._receive_queue = ReceiveQueue(options.max_queue_bytes)
+        self._send_queue = SendQueue(options.max_queue_bytes)
+        self._send_lock = asyncio.Lock()
+        self._writable = asyncio.Event()
         self._transport = ""
-        #: Whether there is no session, and a new one is waited for.
-        self._away = False
-        self._resync: asyncio.Task[None] | None = None
-        #: What tells the `on_reconnect` that runs from those before it; None while none does.
-        self._resync_token: object = None
-        self._closing: tuple[int, str] | None = None
-        self._end: tuple[int, str] | None = None
+        #: Whether the client is waiting for a new session.
+        self._reconnecting = False
+        self._hook_task: asyncio.Task[None] | None = None
+        #: Value of `_current_hook` in the running call of `on_reconnect`; None if it is not running.
+        self._hook_token: object = None
+        self._hook_failed = False
+        self._requested_close: tuple[int, str] | None = None
+        self._close_status: tuple[int, str] | None = None
         self._cause: BaseException | None = None
-        #: Whether `on_reconnect` raised.
-        self._failed = False
 
     @classmethod
-    async def open(cls, place: Place, options: Options) -> Self:
-        """Connect; applications call :func:`sockjs_tornado.client.connect`.
+    async def open(cls, service: ServiceURL, options: Options) -> Self:
+        """Connect. Applications call :func:`sockjs_tornado.client.connect` instead.
 
         Raises:
             ConnectError: No transport works.
         """
-        self = cls(place, options)
+        self = cls(service, options)
         try:
-            session = await open_session(place, self._multi, options)
+            session = await open_session(service, self._multi, options)
         except BaseException:
             self._multi.close()
             raise
-        # Nothing is awaited from here on: the connection is closed by whoever gets it.
-        self._begin(session)
-        if session.over is None:
-            self._usable.set()
+        # No await from here on: if this were cancelled, nobody would close the session.
+        self._start_session(session)
+        if session.close_status is None:
+            self._writable.set()
         self._runner = asyncio.create_task(self._run(session))
         return self
 
-    # --- what an application sees
+    # --- for applications
 
     @property
     def url(self) -> str:
-        """The service's address, without credentials."""
-        return self._place.url
+        """URL of the service, without credentials."""
+        return self._service.url
 
     @property
     def transport(self) -> str:
-        """Name of the transport in use, or last in use."""
+        """Name of the current transport, or of the last one."""
         return self._transport
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection has ended for good. Messages that came before may still be taken."""
-        return self._end is not None
+        """Whether the connection has ended for good. Messages received before may still be read."""
+        return self._close_status is not None
 
     @property
     def close_code(self) -> int | None:
-        """Close code; None before the end. 1006 where the session ended without a word of the server."""
-        return None if self._end is None else self._end[0]
+        """Close code, or None if the connection is open. 1006 if the server did not close the session."""
+        return None if self._close_status is None else self._close_status[0]
 
     @property
     def close_reason(self) -> str | None:
-        """Close reason; None before the end."""
-        return None if self._end is None else self._end[1]
+        """Close reason, or None if the connection is open."""
+        return None if self._close_status is None else self._close_status[1]
 
     async def recv(self) -> Any:
         """Wait for the next message and return it.
 
-        May be cancelled without losing a message. Where several tasks wait, each message goes to one of them.
+        Cancelling this does not lose a message. If several tasks wait, each message goes to one of them.
 
         Returns:
-            A ``str``, or what the server sent as a JSON value.
+            A ``str``, or the value if the server sent another JSON value.
 
         Raises:
-            ConnectionClosed: The connection has ended, and all messages that came before were taken.
+            ConnectionClosed: The connection has ended and all messages received before have been read.
         """
-        while not self._inbox:
-            if self._end is not None:
-                raise self._closed()
-            await self._inbox.changed.wait()
-        message = self._inbox.take()
-        if self._session is not None and self._session.paused and self._inbox.is_low:
+        while not self._receive_queue:
+            if self._close_status is not None:
+                raise self._connection_closed()
+            await self._receive_queue.readable.wait()
+        message = self._receive_queue.get()
+        if self._session is not None and self._session.paused and self._receive_queue.below_low_water:
             self._session.resume()
         return message
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the messages: ``async for message in client``.
 
-        The iteration ends when the connection was closed by :meth:`close`, or by the server with code 1000, 1001 or
-        3000; when it ended otherwise, the iteration raises :exc:`~sockjs_tornado.exceptions.ConnectionClosed`.
+        The iteration ends if the connection was closed by :meth:`close`, or by the server with code 1000, 1001 or 3000.
+        If it ended in any other way, the iteration raises :exc:`~sockjs_tornado.exceptions.ConnectionClosed`.
         """
         return self
 
@@ -139,65 +141,66 @@ class SockJSClient:
         try:
             return await self.recv()
         except ConnectionClosed as error:
-            if self._closing is not None or error.code in _CLEAN:
+            if self._requested_close is not None or error.code in _NORMAL_CODES:
                 raise StopAsyncIteration from None
             raise
 
     async def send(self, message: str) -> None:
-        """Hand a message over; return once it is on its way, which it is in the order of the calls.
+        """Queue a message for sending. Messages are sent in the order of the calls.
 
-        Waits while ``max_queue_bytes`` are on their way already, and while the client connects again. A call that is
-        cancelled has not sent anything.
+        Waits while ``max_queue_bytes`` are queued, and while the client reconnects. If the call is cancelled, nothing
+        is sent.
 
         Args:
-            message: Text.
+            message: Text to send.
 
         Raises:
             ConnectionClosed: The connection has ended.
             TypeError: The message is not a ``str``.
         """
         if not isinstance(message, str):
-            raise TypeError(f"a message is str, not {type(message).__name__}")
-        if self._is_resyncing:
-            await self._wait_room()
-            self._outbox.put(message)
+            raise TypeError(f"message: expected str, got {type(message).__name__}")
+        if self._in_hook:
+            await self._wait_for_capacity()
+            self._send_queue.put(message)
             return
-        async with self._turn:
+        async with self._send_lock:
             while True:
-                await self._usable.wait()
-                await self._wait_room()
-                if self._usable.is_set():
+                await self._writable.wait()
+                await self._wait_for_capacity()
+                # The session may have ended while this waited for capacity.
+                if self._writable.is_set():
                     break
-            self._outbox.put(message)
+            self._send_queue.put(message)
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Send what was handed over, end the connection, and return when that is done; ``close_timeout`` at most.
+        """Send the queued messages, close the connection and wait until it is closed, at most ``close_timeout``.
 
-        Over a websocket the server is told code and reason. Over HTTP a client has no means to: the server sees that it
-        has left (code 1002). Calling it again, or after the end, only waits for the end. Within ``on_reconnect`` it
-        returns at once, and what follows it there may be cancelled.
+        Over a websocket, the server receives code and reason. Over HTTP, a client cannot send them: the server sees a
+        disconnect (code 1002). If the connection is closing or closed already, this only waits. If called in
+        ``on_reconnect``, it returns immediately, and the rest of ``on_reconnect`` may be cancelled.
 
         Args:
             code: 1000 or 3000-4999. Default 1000.
-            reason: At most 123 bytes of UTF-8. Default none.
+            reason: At most 123 bytes of UTF-8. Default empty.
 
         Raises:
-            ValueError: Code or reason is not one that a client can give.
+            ValueError: Code or reason is invalid.
         """
         check_close_code(code)
         if code != CloseCode.NORMAL and code < CloseCode.GO_AWAY:
-            raise ValueError(f"close code {code} is not one of 1000, 3000-4999")
-        if len(reason.encode(errors="surrogatepass")) > _REASON_BYTES:
-            raise ValueError(f"a close reason has at most {_REASON_BYTES} bytes")
-        reason.encode()  # a lone surrogate has no form there
-        if self._closing is None and self._end is None:
-            self._closing = int(code), reason
-        self._outbox.filled.set()
+            raise ValueError(f"close code: expected 1000 or 3000-4999, got {code}")
+        if len(reason.encode(errors="surrogatepass")) > _MAX_REASON_LENGTH:
+            raise ValueError(f"close reason: expected at most {_MAX_REASON_LENGTH} bytes of UTF-8")
+        reason.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
+        if self._requested_close is None and self._close_status is None:
+            self._requested_close = int(code), reason
+        self._send_queue.not_empty.set()
         runner = self._runner
         assert runner is not None
-        if self._is_resyncing:
+        if self._in_hook:
             return
-        if self._away:
+        if self._reconnecting:
             runner.cancel()
         _, running = await asyncio.wait((runner,), timeout=self._options.close_timeout)
         if running:
@@ -213,107 +216,105 @@ class SockJSClient:
         await self.close()
 
     def __repr__(self) -> str:
-        state = "open" if self._end is None else f"closed: {self._end[0]}"
+        state = "open" if self._close_status is None else f"closed: {self._close_status[0]}"
         return f"<{type(self).__name__} {self.url} {self._transport} {state}>"
 
-    # --- what a session reports
+    # --- callbacks of the session
 
-    def received(self, messages: Sequence[Any], size: int) -> None:
-        """Take messages; sessions call it."""
-        self._inbox.put(messages, size)
-        if self._inbox.is_full and self._session is not None and not self._session.paused:
+    def _messages_received(self, messages: Sequence[Any], size: int) -> None:
+        self._receive_queue.put(messages, size)
+        if self._receive_queue.is_full and self._session is not None and not self._session.paused:
             self._session.pause()
 
-    def ended(self, code: int, reason: str) -> None:
-        """Take notice of a session's end; sessions call it."""
-        self._usable.clear()
-        self._outbox.clear()
-        # The task that sends goes on, and sees it.
-        self._outbox.filled.set()
+    def _session_closed(self, code: int, reason: str) -> None:
+        self._writable.clear()
+        self._send_queue.clear()
+        # Wake the sending task, so that it notices.
+        self._send_queue.not_empty.set()
 
     # --- one session after another
 
-    def _begin(self, session: ClientSession) -> None:
+    def _start_session(self, session: ClientSession) -> None:
         self._session = session
         self._transport = session.transport
-        session.adopt(self, self._options.heartbeat_timeout)
-        if self._inbox.is_full and not session.paused:
+        session.attach(self._messages_received, self._session_closed, self._options.heartbeat_timeout)
+        if self._receive_queue.is_full and not session.paused:
             session.pause()
 
     async def _run(self, session: ClientSession) -> None:
-        """Send what is to be sent, and connect again, until the end."""
-        end: tuple[int, str] = CloseCode.ABNORMAL, "the event loop is ending"
+        """Send messages and reconnect until the connection ends."""
+        status: tuple[int, str] = CloseCode.ABNORMAL, "the event loop was stopped"
         backoff = self._options.backoff
         loop = asyncio.get_running_loop()
-        pauses: Iterator[float] = iter(()) if backoff is None else backoff.delays()
-        pause = 0.0
+        delays: Iterator[float] = iter(()) if backoff is None else backoff.delays()
+        delay = 0.0
         try:
             while True:
-                began = loop.time()
-                await self._pump(session)
-                await self._stop_resync()
-                end = self._closing or session.over or end
-                if self._closing is not None or backoff is None or self._is_final(end[0]):
-                    if session.over is not None:
-                        self._conclude(end)
-                    await session.close(*end, self._options.close_timeout)
+                started = loop.time()
+                await self._send_messages(session)
+                await self._cancel_hook()
+                status = self._requested_close or session.close_status or status
+                if self._requested_close is not None or backoff is None or self._is_final(status[0]):
+                    if session.close_status is not None:
+                        self._set_closed(status)
+                    await session.close(*status, self._options.close_timeout)
                     return
                 session.abort()
-                logger.info("the connection to %s was lost: %d %s", self.url, *end)
-                if loop.time() - began > pause:
-                    pauses = backoff.delays()
-                again, pause = await self._open_again(pauses)
-                if again is None:
+                logger.info("Lost the connection to %s: %d %s", self.url, *status)
+                if loop.time() - started > delay:
+                    delays = backoff.delays()
+                next_session, delay = await self._reconnect(delays)
+                if next_session is None:
                     return
-                session = again
-                self._begin(session)
-                self._resync = asyncio.create_task(self._set_up(session))
+                session = next_session
+                self._start_session(session)
+                self._hook_task = asyncio.create_task(self._run_hook(session))
         except asyncio.CancelledError:
-            if self._closing is None:
+            if self._requested_close is None:
                 raise
-            end = self._closing
+            status = self._requested_close
         finally:
-            if self._resync is not None:
-                self._resync.cancel()
-            session.abort(*end)
-            self._conclude(end)
+            if self._hook_task is not None:
+                self._hook_task.cancel()
+            session.abort(*status)
+            self._set_closed(status)
             self._multi.close()
 
     def _is_final(self, code: int) -> bool:
-        return self._failed or code in self._options.final_codes
+        return self._hook_failed or code in self._options.final_codes
 
-    async def _open_again(self, pauses: Iterator[float]) -> tuple[ClientSession | None, float]:
-        """Return a new session and the pause before it; no session where all attempts failed."""
-        self._away = True
-        pause = 0.0
-        for pause in pauses:
-            await asyncio.sleep(pause)
+    async def _reconnect(self, delays: Iterator[float]) -> tuple[ClientSession | None, float]:
+        """Return a new session and the delay before it, or None as the session if all attempts failed."""
+        self._reconnecting = True
+        delay = 0.0
+        for delay in delays:
+            await asyncio.sleep(delay)
             try:
-                session = await open_session(self._place, self._multi, self._options)
+                session = await open_session(self._service, self._multi, self._options)
             except ConnectError as error:
-                logger.info("%s", error)
+                logger.info("Failed to reconnect: %s", error)
                 self._cause = error
             else:
-                self._away = False
+                self._reconnecting = False
                 self._cause = None
-                return session, pause
-        return None, pause
+                return session, delay
+        return None, delay
 
-    async def _pump(self, session: ClientSession) -> None:
-        """Hand messages to a session until it is over, or all are handed over and the application has closed."""
-        while session.over is None:
-            batch = self._outbox.take()
+    async def _send_messages(self, session: ClientSession) -> None:
+        """Send queued messages until the session is closed, or until the queue is empty after :meth:`close`."""
+        while session.close_status is None:
+            batch = self._send_queue.get_batch()
             if batch:
                 await session.send(batch)
-            elif self._closing is not None:
+            elif self._requested_close is not None:
                 return
             else:
-                await self._outbox.filled.wait()
+                await self._send_queue.not_empty.wait()
 
-    async def _set_up(self, session: ClientSession) -> None:
-        """Let the application set up a new session, before anything else is sent in it."""
-        token = self._resync_token = object()
-        _resyncing.set(token)
+    async def _run_hook(self, session: ClientSession) -> None:
+        """Call ``on_reconnect`` in a new session, then let other tasks send."""
+        token = self._hook_token = object()
+        _current_hook.set(token)
         failure: BaseException | None = None
         try:
             if self._options.on_reconnect is not None:
@@ -326,51 +327,52 @@ class SockJSClient:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Of something that it waited for.
+            # This task was not cancelled, but something that on_reconnect awaited.
             failure = error
         finally:
-            if self._resync_token is token:
-                self._resync_token = None
-        if session.over is not None:
+            if self._hook_token is token:
+                self._hook_token = None
+        if session.close_status is not None:
             return
         if failure is None:
-            self._usable.set()
+            self._writable.set()
         else:
-            self._failed = True
+            self._hook_failed = True
             self._cause = failure
             session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
-            self._outbox.filled.set()
+            self._send_queue.not_empty.set()
 
     @property
-    def _is_resyncing(self) -> bool:
-        return self._resync_token is not None and _resyncing.get() is self._resync_token
+    def _in_hook(self) -> bool:
+        """Whether the caller runs in the current call of ``on_reconnect``."""
+        return self._hook_token is not None and _current_hook.get() is self._hook_token
 
-    async def _stop_resync(self) -> None:
-        if self._resync is not None:
-            self._resync.cancel()
-            await asyncio.wait((self._resync,))
-            self._resync = None
+    async def _cancel_hook(self) -> None:
+        if self._hook_task is not None:
+            self._hook_task.cancel()
+            await asyncio.wait((self._hook_task,))
+            self._hook_task = None
 
-    def _conclude(self, end: tuple[int, str]) -> None:
-        """Let everybody know that nothing more will come; only the first time counts."""
-        if self._end is None:
-            self._end = end
-            self._inbox.end()
-            self._outbox.clear()
-            self._usable.set()
+    def _set_closed(self, status: tuple[int, str]) -> None:
+        """Record the end of the connection and wake all waiting tasks. Only the first call has an effect."""
+        if self._close_status is None:
+            self._close_status = status
+            self._receive_queue.close()
+            self._send_queue.clear()
+            self._writable.set()
 
-    def _closed(self) -> ConnectionClosed:
-        assert self._end is not None
-        error = ConnectionClosed(*self._end)
+    def _connection_closed(self) -> ConnectionClosed:
+        assert self._close_status is not None
+        error = ConnectionClosed(*self._close_status)
         error.__cause__ = self._cause
         return error
 
-    async def _wait_room(self) -> None:
+    async def _wait_for_capacity(self) -> None:
         while True:
-            if self._end is not None:
-                raise self._closed()
-            if self._closing is not None:
-                raise ConnectionClosed(*self._closing)
-            if self._outbox.room.is_set():
+            if self._close_status is not None:
+                raise self._connection_closed()
+            if self._requested_close is not None:
+                raise ConnectionClosed(*self._requested_close)
+            if self._send_queue.not_full.is_set():
                 return
-            await self._outbox.room.wait()
+            await self._send_queue.not_full.wait()

@@ -1,7 +1,7 @@
-"""How a session comes about: ``/info`` first, then one transport after the other until one opens.
+"""Opening a session: fetch ``/info``, then try one transport after another until one opens.
 
-The order, and the time that each transport is given, are those of sockjs-client: the round trip of ``/info`` says how
-long an answer may take.
+The order and the timeouts are those of sockjs-client: each transport's timeout depends on the round trip time of
+``/info``.
 """
 
 import asyncio
@@ -13,131 +13,131 @@ from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
 from ..grace import timeout
-from .agent import Agent, FetchFailed
+from .curl import CurlFactory, FetchFailed
 from .http import HttpSession
 from .multi import Multi
-from .options import Options, Place
+from .options import Options, ServiceURL
 from .session import ClientSession, OpenFailed
 from .websocket import WebSocketSession
 
-__all__ = ["Info", "follow_base", "open_session", "time_for_transport"]
+__all__ = ["ServerInfo", "get_transport_timeout", "open_session", "resolve_base_url"]
 
-#: Round trips that a transport needs until it is open.
+#: Number of round trips that a transport needs to open.
 _ROUND_TRIPS = 2
-#: Bytes that the answer to /info may have.
-_INFO_LIMIT = 1 << 16
+#: Maximum size of the response to /info in bytes.
+_MAX_INFO_SIZE = 1 << 16
 
 
-class Info(NamedTuple):
-    """What ``/info`` says.
+class ServerInfo(NamedTuple):
+    """The response to ``/info``.
 
     Attributes:
-        websocket: Whether the server has websockets.
-        place: Where its sessions are.
-        round_trip: Seconds that the answer took.
+        websocket: Whether the server has websockets enabled.
+        service: URL at which to open sessions.
+        round_trip: Seconds until the response had arrived.
     """
 
     websocket: bool
-    place: Place
+    service: ServiceURL
     round_trip: float
 
 
-def time_for_transport(round_trip: float, least: float) -> float:
-    """Return the seconds that a transport is given to open, when ``/info`` took so many."""
+def get_transport_timeout(round_trip: float, minimum: float) -> float:
+    """Return the timeout for opening a transport in seconds, from the round trip time of ``/info``."""
     seconds = 4 * round_trip if round_trip > 0.1 else 0.3 + round_trip
-    return max(seconds * _ROUND_TRIPS, least)
+    return max(seconds * _ROUND_TRIPS, minimum)
 
 
-async def open_session(place: Place, multi: Multi, options: Options) -> ClientSession:
-    """Open a session on the first transport that works.
+async def open_session(service: ServiceURL, multi: Multi, options: Options) -> ClientSession:
+    """Open a session over the first transport that works.
 
     Args:
-        place: The service.
-        multi: What runs the requests.
+        service: URL of the service.
+        multi: Runs the requests.
         options: The client's options.
 
     Raises:
-        ConnectError: None works; it says what each failed of.
+        ConnectError: No transport works; the error has the reason for each.
     """
     failures: dict[str, str] = {}
     loop = asyncio.get_running_loop()
     deadline = loop.time() + options.open_timeout
-    agent = Agent(multi, options, place)
+    factory = CurlFactory(multi, options, service)
     try:
         async with timeout(options.open_timeout):
-            info = await _ask(agent, place)
+            info = await _fetch_info(factory, service)
     except TimeoutError:
-        failures["info"] = f"no answer within {options.open_timeout:g} seconds"
-        raise ConnectError(place.url, failures) from None
+        failures["info"] = f"no response within {options.open_timeout:g} seconds"
+        raise ConnectError(service.url, failures) from None
     except FetchFailed as error:
         failures["info"] = str(error)
-        raise ConnectError(place.url, failures) from None
+        raise ConnectError(service.url, failures) from None
 
     for name in options.transports:
-        left = deadline - loop.time()
-        if left <= 0:
-            failures[name] = f"not tried within {options.open_timeout:g} seconds"
+        remaining = deadline - loop.time()
+        if remaining <= 0:
+            failures[name] = f"not tried, open_timeout of {options.open_timeout:g} seconds expired"
             continue
-        seconds = min(left, time_for_transport(info.round_trip, options.transport_timeout))
+        seconds = min(remaining, get_transport_timeout(info.round_trip, options.transport_timeout))
         try:
-            return await _try(name, agent, info, options, seconds)
+            return await _open_transport(name, factory, info, options, seconds)
         except OpenFailed as error:
             failures[name] = str(error)
             if error.code:
-                break  # the server is there and does not want us; it would not on another transport
-    raise ConnectError(place.url, failures)
+                break  # the server rejected this client; it would do so on the other transports too
+    raise ConnectError(service.url, failures)
 
 
-async def _ask(agent: Agent, place: Place) -> Info:
-    """Ask for ``/info``."""
+async def _fetch_info(factory: CurlFactory, service: ServiceURL) -> ServerInfo:
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    status, body = await agent.fetch(place, "/info", _INFO_LIMIT)
-    round_trip = loop.time() - began
+    started = loop.time()
+    status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
+    round_trip = loop.time() - started
     if status != 200:
         raise FetchFailed(f"status {status}")
     try:
-        said: Any = json.loads(body)
+        info: Any = json.loads(body)
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        raise FetchFailed("the answer is no JSON object")
-    base = said.get("base_url")
-    return Info(said.get("websocket") is not False, follow_base(place, base), round_trip)
+        info = None
+    if not isinstance(info, dict):
+        raise FetchFailed("the response is not a JSON object")
+    return ServerInfo(info.get("websocket") is not False, resolve_base_url(service, info.get("base_url")), round_trip)
 
 
-def follow_base(place: Place, base: object) -> Place:
-    """Return where the server wants its clients to go on.
+def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
+    """Return the URL at which to open sessions.
 
     Args:
-        place: Where they have asked.
-        base: What ``/info`` calls ``base_url``.
+        service: URL of the service that responded to ``/info``.
+        base_url: The value of ``base_url`` in the response.
 
     Raises:
-        FetchFailed: It is no address, or one that is less safe.
+        FetchFailed: ``base_url`` is not a valid URL, or it would downgrade https to http.
     """
-    if not base:
-        return place
+    if not base_url:
+        return service
     try:
-        there = Place.parse(urljoin(place.url, base)) if isinstance(base, str) else None
+        resolved = ServiceURL.parse(urljoin(service.url, base_url)) if isinstance(base_url, str) else None
     except (ConfigurationError, ValueError):
-        there = None
-    if there is None:
-        raise FetchFailed("its base_url is no address")
-    if place.origin[0] == "https" and there.origin[0] != "https":
-        raise FetchFailed("its base_url leads from https to http")
-    return there
+        resolved = None
+    if resolved is None:
+        raise FetchFailed("base_url is not a valid URL")
+    if service.origin[0] == "https" and resolved.origin[0] != "https":
+        raise FetchFailed("base_url leads from https to http")
+    return resolved
 
 
-async def _try(name: str, agent: Agent, info: Info, options: Options, seconds: float) -> ClientSession:
-    """Open a session on one transport; :exc:`OpenFailed` where that fails."""
-    # A session belongs to whoever knows its id.
+async def _open_transport(
+    name: str, factory: CurlFactory, info: ServerInfo, options: Options, seconds: float
+) -> ClientSession:
+    """Open a session over one transport, or raise :exc:`OpenFailed`."""
+    # The session id must be unguessable: any client that knows it can receive the session's messages.
     path = f"/{secrets.randbelow(1000):03}/{secrets.token_hex(16)}"
     session: ClientSession
     if name == "websocket":
-        session = _make_websocket(path, agent, info, options)
+        session = _create_websocket_session(path, factory, info, options)
     else:
-        session = HttpSession(name, agent, info.place, path, options)
+        session = HttpSession(name, factory, info.service, path, options)
     try:
         async with timeout(seconds):
             await session.open(seconds)
@@ -150,13 +150,14 @@ async def _try(name: str, agent: Agent, info: Info, options: Options, seconds: f
     return session
 
 
-def _make_websocket(path: str, agent: Agent, info: Info, options: Options) -> ClientSession:
+def _create_websocket_session(path: str, factory: CurlFactory, info: ServerInfo, options: Options) -> ClientSession:
     if not info.websocket:
-        raise OpenFailed("the server says that it has none")
+        raise OpenFailed("the server has websockets disabled")
     if options.proxy is not None:
-        raise OpenFailed("does not go through a proxy")
+        raise OpenFailed("not supported through a proxy")
     try:
-        tls: ssl.SSLContext | None = options.tls() if info.place.origin[0] == "https" else None
+        context: ssl.SSLContext | None = options.create_ssl_context() if info.service.origin[0] == "https" else None
     except OSError as error:
         raise OpenFailed(str(error)) from error
-    return WebSocketSession(f"{info.place.url}{path}/websocket", agent.fields(info.place), tls, options)
+    url = f"{info.service.url}{path}/websocket"
+    return WebSocketSession(url, factory.headers(info.service), context, options)

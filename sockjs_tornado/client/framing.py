@@ -1,4 +1,4 @@
-"""How a response over HTTP becomes frames: the two framings, fed with bytes as they come. Pure."""
+"""Parsers for the frames in HTTP responses: lines and server-sent events, fed in chunks. Pure."""
 
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
@@ -9,61 +9,62 @@ __all__ = ["EventFraming", "FrameTooLong", "LineFraming"]
 
 
 class FrameTooLong(Exception):
-    """A frame has more bytes than the client takes."""
+    """A frame is longer than ``max_message_size``."""
 
 
 class LineFraming:
-    """Frames that end with a line feed, as xhr and xhr_streaming have them.
+    """Parser for frames that end with a line feed, as in xhr and xhr_streaming.
 
     Args:
-        limit: Bytes that a line may have.
+        limit: Maximum length of a line in bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest = bytearray()
+        self._buffer = bytearray()
 
     @property
-    def is_within(self) -> bool:
-        """Whether what came last was not the end of a frame."""
-        return bool(self._rest)
+    def is_incomplete(self) -> bool:
+        """Whether the data so far ends in the middle of a frame."""
+        return bool(self._buffer)
 
     def reset(self) -> None:
-        """Begin with a new response."""
-        self._rest.clear()
+        """Prepare for a new response."""
+        self._buffer.clear()
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Take bytes and yield the frames that they complete.
+        """Parse a chunk and yield the frames that it completes.
 
         Raises:
             FrameTooLong: A line is longer than the limit.
             PayloadError: A line is not UTF-8.
         """
         for line in self._lines(chunk):
-            # Many of the letter h are the prelude of a stream, which makes browsers begin to show it.
+            # A line of many "h" is the prelude that makes browsers start to process a stream, not a heartbeat.
             if line and (len(line) == 1 or line.strip(b"h")):
-                yield self._text(line)
+                yield self._decode(line)
 
     def _lines(self, chunk: bytes) -> Iterator[bytes]:
         *lines, rest = chunk.split(b"\n")
         for line in lines:
-            if self._rest:
-                self._rest += line
-                line = bytes(self._rest)
-                self._rest.clear()
-            self._check(line)
+            if self._buffer:
+                self._buffer += line
+                line = bytes(self._buffer)
+                self._buffer.clear()
+            self._check_length(line)
             yield line.removesuffix(b"\r")
-        self._rest += rest
-        self._check(self._rest)
+        self._buffer += rest
+        self._check_length(self._buffer)
 
-    def _check(self, line: bytes | bytearray) -> None:
+    def _check_length(self, line: bytes | bytearray) -> None:
         if len(line) > self._limit and line.strip(b"h\r"):
             raise FrameTooLong
+        # The prelude may exceed a low limit, but must be bounded too.
         if len(line) > max(self._limit, 1 << 16):
-            raise FrameTooLong  # nor may a prelude go on for ever
+            raise FrameTooLong
 
     @staticmethod
-    def _text(data: bytes) -> str:
+    def _decode(data: bytes) -> str:
         try:
             return data.decode()
         except UnicodeDecodeError:
@@ -71,7 +72,7 @@ class LineFraming:
 
 
 class EventFraming(LineFraming):
-    """Frames that are the data of server-sent events."""
+    """Parser for frames that are the data of server-sent events."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -79,21 +80,21 @@ class EventFraming(LineFraming):
         self._size = 0
 
     @property
-    def is_within(self) -> bool:
-        """Whether what came last was not the end of an event."""
-        return bool(self._rest or self._data)
+    def is_incomplete(self) -> bool:
+        """Whether the data so far ends in the middle of an event."""
+        return bool(self._buffer or self._data)
 
     def reset(self) -> None:
-        """Begin with a new response."""
+        """Prepare for a new response."""
         super().reset()
         self._data.clear()
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Take bytes and yield the frames that they complete.
+        """Parse a chunk and yield the frames that it completes.
 
         Raises:
-            FrameTooLong: A line, or an event, is longer than the limit.
+            FrameTooLong: A line or an event is longer than the limit.
             PayloadError: An event is not UTF-8.
         """
         for line in self._lines(chunk):
@@ -107,5 +108,5 @@ class EventFraming(LineFraming):
                 data = b"\n".join(self._data)
                 self._data.clear()
                 self._size = 0
-                # The server escapes what would end a line, and the sign that it escapes with.
-                yield self._text(unquote_to_bytes(data))
+                # The server percent-encodes line breaks and the percent sign.
+                yield self._decode(unquote_to_bytes(data))

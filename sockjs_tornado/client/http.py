@@ -1,4 +1,4 @@
-"""Sessions over HTTP: one request that receives, begun anew whenever it ends, and one that sends."""
+"""Sessions over HTTP: a receiving request, restarted whenever it ends, and a sending request."""
 
 import asyncio
 import functools
@@ -10,68 +10,68 @@ import pycurl
 
 from ..exceptions import PayloadError
 from ..protocol import CloseCode, messages_frame
-from .agent import Agent
+from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
-from .options import Options, Place
-from .session import ClientSession
+from .options import Options, ServiceURL
+from .session import INVALID_FRAME, ClientSession
 
 __all__ = ["HttpSession"]
 
 
 class HttpSession(ClientSession):
-    """A session that polls or streams.
+    """A polling or streaming session.
 
     Args:
         transport: ``xhr``, ``xhr_streaming`` or ``eventsource``.
-        agent: Makes the requests.
-        place: The service.
-        path: What the session's URLs have below it before the name of the transport.
+        factory: Creates the requests.
+        service: URL of the service.
+        path: Path of the session below that URL, without the name of the transport.
         options: The client's options.
     """
 
-    def __init__(self, transport: str, agent: Agent, place: Place, path: str, options: Options) -> None:
+    def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str, options: Options) -> None:
         super().__init__(transport)
-        self._multi = agent.multi
+        self._multi = factory.multi
         limit = options.max_message_size
         self._limit = limit
-        self._frames = 0
+        self._frame_count = 0
         if transport == "eventsource":
             self._framing: LineFraming = EventFraming(limit)
-            self._receiver = agent.make(place, f"{path}/{transport}", [("Accept", "text/event-stream")])
+            self._receiver = factory.create(service, f"{path}/{transport}", [("Accept", "text/event-stream")])
         else:
             self._framing = LineFraming(limit)
-            self._receiver = agent.make(place, f"{path}/{transport}", [("Content-Type", "text/plain")])
+            self._receiver = factory.create(service, f"{path}/{transport}", [("Content-Type", "text/plain")])
             self._receiver.setopt(pycurl.POSTFIELDS, b"")
-        self._multi.bring(self._receiver, self._take)
-        self._sender = agent.make(place, f"{path}/xhr_send", [("Content-Type", "text/plain; charset=UTF-8")])
-        self._multi.bring(self._sender, lambda chunk: None)
+        self._multi.set_write_callback(self._receiver, self._data_received)
+        self._sender = factory.create(service, f"{path}/xhr_send", [("Content-Type", "text/plain; charset=UTF-8")])
+        self._multi.set_write_callback(self._sender, lambda chunk: None)
         if options.heartbeat_timeout is not None:
-            # A server that takes nothing, or has no answer, for so long is lost.
+            # Fail if the server neither reads the request nor responds for this long.
             self._sender.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self._sender.setopt(pycurl.LOW_SPEED_TIME, math.ceil(options.heartbeat_timeout))
-        self._sent: asyncio.Future[None] | None = None
-        # Requests that have left, of which libcurl makes no second attempt.
-        self._left: set[Any] = set()
-        self._lost: set[Any] = set()
+        self._send_done: asyncio.Future[None] | None = None
+        # Requests that have been sent since they were started, and those that libcurl tried to send a second time.
+        self._sent: set[Any] = set()
+        self._retried: set[Any] = set()
         for request in (self._receiver, self._sender):
-            request.setopt(pycurl.PREREQFUNCTION, functools.partial(self._may_leave, request))
+            request.setopt(pycurl.PREREQFUNCTION, functools.partial(self._forbid_retry, request))
         self._released = False
 
     async def open(self, seconds: float) -> None:
-        """Begin to receive, and wait for the open frame."""
-        self._receive()
+        """Start receiving and wait for the open frame."""
+        self._start_receiving()
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Post messages, and wait for the server's answer."""
-        if self.over is not None:
+        """Post messages and wait for the response."""
+        if self.close_status is not None:
             return
-        # The array of a frame escapes whatever may get lost on its way; the server does not mind more escapes.
+        # messages_frame() escapes characters that may not survive the transport; the server accepts any JSON escapes.
         self._sender.setopt(pycurl.POSTFIELDS, messages_frame(messages)[1:].encode())
-        self._sent = self._loop.create_future()
-        self._left.discard(self._sender)
-        self._multi.start(self._sender, self._posted)
-        await self._sent
+        self._send_done = self._loop.create_future()
+        self._sent.discard(self._sender)
+        self._multi.start(self._sender, self._sender_finished)
+        await self._send_done
 
     def pause(self) -> None:
         super().pause()
@@ -83,77 +83,80 @@ class HttpSession(ClientSession):
         if not self._released:
             self._multi.resume(self._receiver)
 
-    def _finish(self, code: int, reason: str) -> None:
-        super()._finish(code, reason)
-        # The server closes the request by itself, or has nothing more to say.
-        self._release()
+    def _set_closed(self, code: int, reason: str) -> None:
+        super()._set_closed(code, reason)
+        # Over HTTP there is no closing handshake.
+        self._close_connections()
 
-    def _release(self) -> None:
+    def _close_connections(self) -> None:
         if self._released:
             return
         self._released = True
         for request in (self._receiver, self._sender):
             self._multi.abort(request)
             request.close()
-        self._left.clear()
-        if self._sent is not None and not self._sent.done():
-            self._sent.set_result(None)
+        self._sent.clear()
+        if self._send_done is not None and not self._send_done.done():
+            self._send_done.set_result(None)
 
-    def _may_leave(self, request: Any, *addresses: object) -> Any:
-        """Let a request be sent once.
+    def _forbid_retry(self, request: Any, *addresses: object) -> Any:
+        """Called before libcurl sends a request; abort it if it was sent before.
 
-        When a connection that was used before ends without an answer, libcurl would send the request again, on another
-        one. The server may have taken the messages that it brought, or written those that it asked for.
+        If a reused connection closes without a response, libcurl sends the request again on a new connection. But the
+        server may have received the messages in it, or may have written messages as its response.
         """
-        if request in self._left:
-            self._lost.add(request)
+        if request in self._sent:
+            self._retried.add(request)
             return pycurl.PREREQFUNC_ABORT
-        self._left.add(request)
+        self._sent.add(request)
         return pycurl.PREREQFUNC_OK
 
-    def _receive(self) -> None:
-        self._frames = 0
+    def _start_receiving(self) -> None:
+        self._frame_count = 0
         self._framing.reset()
-        self._left.discard(self._receiver)
-        self._multi.start(self._receiver, self._received)
+        self._sent.discard(self._receiver)
+        self._multi.start(self._receiver, self._receiver_finished)
 
-    def _take(self, chunk: bytes) -> None:
-        if self.over is not None:
+    def _data_received(self, chunk: bytes) -> None:
+        if self.close_status is not None:
             return
-        self._heard()
+        self._record_activity()
         if self._receiver.getinfo(pycurl.RESPONSE_CODE) != 200:
-            return  # an error's page has no frames
+            return  # the body of an error response has no frames
         try:
             for frame in self._framing.feed(chunk):
-                self._frames += 1
-                self._frame(frame)
+                self._frame_count += 1
+                self._handle_frame(frame)
         except FrameTooLong:
-            self._finish(CloseCode.TOO_BIG, f"the server sent more than {self._limit} bytes in one frame")
+            self._set_closed(CloseCode.TOO_BIG, f"the server sent a frame of more than {self._limit} bytes")
         except PayloadError:
-            self._finish(CloseCode.ABNORMAL, "the server sent what is no frame")
+            self._set_closed(CloseCode.ABNORMAL, INVALID_FRAME)
 
-    def _received(self, reason: str) -> None:
-        if self.over is not None:
+    def _receiver_finished(self, reason: str) -> None:
+        if self.close_status is not None:
             return
-        # A response that is whole but has no frame would be asked for again without end.
-        if not reason and (not self._frames or self._framing.is_within):
-            reason = "the response ended within a frame" if self._framing.is_within else "the response has no frame"
-        if self._check(self._receiver, reason, 200):
-            self._receive()
+        if not reason:
+            if self._framing.is_incomplete:
+                reason = "the response ended in the middle of a frame"
+            elif not self._frame_count:
+                # Do not restart the request: the loop might never end.
+                reason = "the response contained no frame"
+        if self._check_response(self._receiver, reason, 200):
+            self._start_receiving()
 
-    def _posted(self, reason: str) -> None:
-        self._check(self._sender, reason, 200, 204)
-        assert self._sent is not None
-        if not self._sent.done():
-            self._sent.set_result(None)
+    def _sender_finished(self, reason: str) -> None:
+        self._check_response(self._sender, reason, 200, 204)
+        assert self._send_done is not None
+        if not self._send_done.done():
+            self._send_done.set_result(None)
 
-    def _check(self, request: Any, reason: str, *expected: int) -> bool:
-        """Tell whether the session goes on after a request's end."""
+    def _check_response(self, request: Any, reason: str, *expected: int) -> bool:
+        """Return whether a request succeeded; close the session if it failed."""
         status = request.getinfo(pycurl.RESPONSE_CODE)
         if status and status not in expected:
             reason = f"status {status}"
-        if request in self._lost:
-            reason = "the connection was lost"  # libcurl would tell of the second attempt
+        if request in self._retried:
+            reason = "the connection was lost"  # libcurl's own message is about the aborted retry
         if reason:
-            self._finish(CloseCode.ABNORMAL, f"xhr_send: {reason}" if request is self._sender else reason)
+            self._set_closed(CloseCode.ABNORMAL, f"xhr_send: {reason}" if request is self._sender else reason)
         return not reason

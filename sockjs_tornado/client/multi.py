@@ -1,4 +1,4 @@
-"""libcurl's multi interface on asyncio: any number of requests in one event loop."""
+"""libcurl's multi interface on asyncio: concurrent requests in one event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,62 +6,64 @@ from typing import Any
 
 import pycurl
 
-#: Is told why a request failed; empty where it came to its end.
-Done = Callable[[str], None]
+__all__ = ["DoneCallback", "Multi"]
+
+#: Called when a request has finished, with the error message, or "" if it succeeded.
+DoneCallback = Callable[[str], None]
 
 
 class Multi:
-    """Runs requests. Callbacks run outside libcurl, where they may begin and end requests."""
+    """Runs requests. Callbacks run outside of libcurl's own callbacks, so they may start and abort requests."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._timer: asyncio.TimerHandle | None = None
         self._watched: dict[int, int] = {}
-        self._running: dict[pycurl.Curl, Done] = {}
+        self._running: dict[pycurl.Curl, DoneCallback] = {}
         self._chunks: list[tuple[Callable[[bytes], None], bytes]] = []
-        #: Requests that nothing is read of, and whether libcurl has been told so yet.
+        #: Paused requests, and whether libcurl has been told to pause, which is only possible when it delivers data.
         self._paused: dict[pycurl.Curl, bool] = {}
         self._closed = False
 
-    def start(self, request: pycurl.Curl, done: Done) -> None:
-        """Begin a request, and call `done` at its end. The same request may be begun anew after that."""
+    def start(self, request: pycurl.Curl, done: DoneCallback) -> None:
+        """Start a request and call `done` when it finishes. After that the same request may be started again."""
         self._running[request] = done
         self._multi.add_handle(request)
 
     def abort(self, request: pycurl.Curl) -> None:
-        """End a request at once, if it runs. `done` is not called."""
+        """Abort a request if it is running. `done` is not called."""
         self._paused.pop(request, None)
         if self._running.pop(request, None) is not None:
             self._multi.remove_handle(request)
 
-    def bring(self, request: pycurl.Curl, taker: Callable[[bytes], None]) -> None:
-        """Give all bytes of a request's answers to a function, as they come."""
+    def set_write_callback(self, request: pycurl.Curl, callback: Callable[[bytes], None]) -> None:
+        """Call `callback` with each chunk of a request's response bodies."""
 
-        def take(chunk: bytes) -> Any:
+        def write(chunk: bytes) -> Any:
             if request in self._paused:
                 self._paused[request] = True
-                return pycurl.WRITEFUNC_PAUSE  # libcurl keeps the chunk, and reads no more
-            self._chunks.append((taker, chunk))
+                return pycurl.WRITEFUNC_PAUSE  # libcurl keeps the chunk and stops reading
+            self._chunks.append((callback, chunk))
             return None
 
-        request.setopt(pycurl.WRITEFUNCTION, take)
+        request.setopt(pycurl.WRITEFUNCTION, write)
 
     def pause(self, request: pycurl.Curl) -> None:
-        """Read no more of a request's answers, those to come included; what was read already may still be taken."""
+        """Stop reading a request's responses, later ones included. Data that was already read is still delivered."""
         self._paused.setdefault(request, False)
 
     def resume(self, request: pycurl.Curl) -> None:
-        """Read on."""
+        """Resume reading."""
         if self._paused.pop(request, False):
             request.pause(pycurl.PAUSE_CONT)
-            # It may have handed over what it kept, without any event to come.
-            self._loop.call_soon(self._act, pycurl.SOCKET_TIMEOUT, 0)
+            # libcurl may have delivered the chunk that it kept; no socket event follows that would process it.
+            self._loop.call_soon(self._socket_action, pycurl.SOCKET_TIMEOUT, 0)
 
     def close(self) -> None:
-        """End all requests, and their connections. It may be called again, but from no callback."""
+        """Abort all requests and close their connections. Idempotent; must not be called from a callback."""
         if self._closed:
             return
         self._closed = True
@@ -71,19 +73,19 @@ class Multi:
             self._timer.cancel()
         self._multi.close()
         for descriptor in list(self._watched):
-            self._watch(pycurl.POLL_REMOVE, descriptor, self._multi, None)
+            self._watch_socket(pycurl.POLL_REMOVE, descriptor, self._multi, None)
 
-    def _watch(self, what: int, descriptor: int, multi: pycurl.CurlMulti, data: object) -> None:
+    def _watch_socket(self, events: int, descriptor: int, multi: pycurl.CurlMulti, data: object) -> None:
         before = self._watched.pop(descriptor, 0)
-        after = 0 if what == pycurl.POLL_REMOVE else what
+        after = 0 if events == pycurl.POLL_REMOVE else events
         if after:
             self._watched[descriptor] = after
-        for bit, add, remove, happened in (
+        for bit, add, remove, ready in (
             (pycurl.POLL_IN, self._loop.add_reader, self._loop.remove_reader, pycurl.CSELECT_IN),
             (pycurl.POLL_OUT, self._loop.add_writer, self._loop.remove_writer, pycurl.CSELECT_OUT),
         ):
             if after & bit and not before & bit:
-                add(descriptor, self._act, descriptor, happened)
+                add(descriptor, self._socket_action, descriptor, ready)
             elif before & bit and not after & bit:
                 remove(descriptor)
 
@@ -92,27 +94,27 @@ class Multi:
             self._timer.cancel()
             self._timer = None
         if milliseconds >= 0:
-            self._timer = self._loop.call_later(milliseconds / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
+            self._timer = self._loop.call_later(milliseconds / 1000, self._socket_action, pycurl.SOCKET_TIMEOUT, 0)
 
-    def _act(self, descriptor: int, happened: int) -> None:
+    def _socket_action(self, descriptor: int, ready: int) -> None:
         if self._closed:
             return
-        self._multi.socket_action(descriptor, happened)
-        # What a response brought before its end is taken before the end is.
+        self._multi.socket_action(descriptor, ready)
+        # Deliver the data of a response before its end.
         chunks, self._chunks = self._chunks, []
-        for taker, chunk in chunks:
-            taker(chunk)
+        for callback, chunk in chunks:
+            callback(chunk)
         while True:
-            waiting, succeeded, failed = self._multi.info_read()
+            remaining, succeeded, failed = self._multi.info_read()
             for request in succeeded:
-                self._end(request, "")
+                self._finish(request, "")
             for request, _, reason in failed:
-                self._end(request, reason or "the request failed")
-            if not waiting:
+                self._finish(request, reason or "the request failed")
+            if not remaining:
                 break
 
-    def _end(self, request: pycurl.Curl, reason: str) -> None:
-        # A request that was aborted meanwhile is in the list still.
+    def _finish(self, request: pycurl.Curl, reason: str) -> None:
+        # info_read() may still list a request that a callback has aborted.
         done = self._running.pop(request, None)
         if done is not None:
             self._multi.remove_handle(request)

@@ -1,4 +1,4 @@
-"""What a client is told to do: its options, and the address of the service."""
+"""The options of a client and the URL of its service, validated."""
 
 import base64
 import re
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..exceptions import ConfigurationError
-from .backoff import Backoff
+from .backoff import Backoff, is_positive_integer, is_positive_number
 
-__all__ = ["TRANSPORTS", "Options", "Place"]
+__all__ = ["TRANSPORTS", "Options", "ServiceURL"]
 
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
@@ -22,7 +22,7 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _URL = re.compile(r"[\x21-\x7e]+")
-# What the transports write themselves.
+# Header fields that the transports set.
 _RESERVED = re.compile(
     r"connection|content-length|content-type|expect|host|origin|transfer-encoding|upgrade|sec-websocket-.*",
     re.IGNORECASE,
@@ -30,13 +30,13 @@ _RESERVED = re.compile(
 _PORTS = {"http": 80, "https": 443}
 
 
-class Place(NamedTuple):
-    """The address of a SockJS service.
+class ServiceURL(NamedTuple):
+    """The URL of a SockJS service, parsed.
 
     Attributes:
-        url: Where it is, without credentials and without a slash at the end.
+        url: The URL without credentials and without a trailing slash.
         origin: Scheme, host and port.
-        authorization: What an Authorization field says where the address held credentials; empty where not.
+        authorization: Value of the Authorization field if the URL contained credentials, otherwise empty.
     """
 
     url: str
@@ -44,61 +44,53 @@ class Place(NamedTuple):
     authorization: str = ""
 
     @classmethod
-    def parse(cls, url: object) -> "Place":
-        """Take an address apart.
+    def parse(cls, url: object) -> "ServiceURL":
+        """Parse a URL.
 
         Raises:
-            ConfigurationError: It is none that a SockJS service can have. The text holds no credentials.
+            ConfigurationError: The URL is invalid. The message never contains credentials.
         """
         if not isinstance(url, str) or not _URL.fullmatch(url):
-            raise ConfigurationError("url: takes text of ASCII characters without spaces, such as 'http://host/echo'")
+            raise ConfigurationError("url: expected ASCII text without spaces, such as 'http://host/echo'")
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            # Python's own text may repeat a password.
-            raise ConfigurationError("url: its host or its port is not possible") from error
+            # Python's own message may contain the password.
+            raise ConfigurationError("url: the host or the port is invalid") from error
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise ConfigurationError(f"url: got {bare.geturl()!r}, takes one with http:// or https:// and a host")
+            raise ConfigurationError(f"url: expected http:// or https:// and a host, got {bare.geturl()!r}")
         if parts.query or parts.fragment:
-            raise ConfigurationError(f"url: got {bare.geturl()!r}, takes one without a query and a fragment")
+            raise ConfigurationError(f"url: expected no query and no fragment, got {bare.geturl()!r}")
         origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
-        return cls(bare.geturl().rstrip("/?#"), origin, _basic(parts))
+        return cls(bare.geturl().rstrip("/?#"), origin, _basic_auth(parts))
 
 
-def _basic(parts: SplitResult) -> str:
+def _basic_auth(parts: SplitResult) -> str:
     if parts.username is None:
         return ""
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _path(value: Any) -> bool:
+def _is_path(value: Any) -> bool:
     return isinstance(value, str | Path)
 
 
-def _iterable(value: Any) -> bool:
+def _is_iterable(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str)
 
 
-def _pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_path, value))
+def _is_path_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_path, value))
 
 
-def _url(value: Any) -> bool:
+def _is_url(value: Any) -> bool:
     return isinstance(value, str) and _URL.fullmatch(value) is not None
 
 
-def _field(value: Any) -> bool:
+def _is_header_value(value: Any) -> bool:
     return isinstance(value, str) and _VALUE.fullmatch(value) is not None
 
 
@@ -107,7 +99,7 @@ class Options:
     """The options of a client, as :func:`sockjs_tornado.client.connect` describes them.
 
     Raises:
-        ConfigurationError: A value is not acceptable.
+        ConfigurationError: A value is invalid.
     """
 
     transports: Sequence[str]
@@ -130,51 +122,55 @@ class Options:
     def __post_init__(self) -> None:
         seconds = "a number of seconds above 0"
         certificate = self.client_cert
-        for name, takes, fits in (
-            ("ca_file", "the path of a file, or None", self.ca_file is None or _path(self.ca_file)),
+        for name, expected, is_valid in (
+            ("ca_file", "a path or None", self.ca_file is None or _is_path(self.ca_file)),
             (
                 "client_cert",
-                "the path of a file, a pair of those of certificate and key, or None",
-                certificate is None or _path(certificate) or _pair(certificate),
+                "a path, a pair of paths (certificate and key), or None",
+                certificate is None or _is_path(certificate) or _is_path_pair(certificate),
             ),
             ("verify", "True or False", isinstance(self.verify, bool)),
-            ("origin", "text such as 'https://example.com', or None", self.origin is None or _field(self.origin)),
-            ("proxy", "a URL, or None", self.proxy is None or _url(self.proxy)),
-            ("open_timeout", seconds, _number(self.open_timeout)),
-            ("transport_timeout", seconds, _number(self.transport_timeout)),
-            ("close_timeout", seconds, _number(self.close_timeout)),
+            (
+                "origin",
+                "an origin such as 'https://example.com', or None",
+                self.origin is None or _is_header_value(self.origin),
+            ),
+            ("proxy", "a URL or None", self.proxy is None or _is_url(self.proxy)),
+            ("open_timeout", seconds, is_positive_number(self.open_timeout)),
+            ("transport_timeout", seconds, is_positive_number(self.transport_timeout)),
+            ("close_timeout", seconds, is_positive_number(self.close_timeout)),
             (
                 "heartbeat_timeout",
-                f"{seconds}, or None",
-                self.heartbeat_timeout is None or _number(self.heartbeat_timeout),
+                f"{seconds} or None",
+                self.heartbeat_timeout is None or is_positive_number(self.heartbeat_timeout),
             ),
-            ("max_message_size", "a number of bytes above 0", _count(self.max_message_size)),
-            ("max_queue_bytes", "a number of bytes above 0", _count(self.max_queue_bytes)),
+            ("max_message_size", "a number of bytes above 0", is_positive_integer(self.max_message_size)),
+            ("max_queue_bytes", "a number of bytes above 0", is_positive_integer(self.max_queue_bytes)),
             ("reconnect", "True, False or a Backoff", isinstance(self.reconnect, bool | Backoff)),
-            ("headers", "a mapping, or pairs", _iterable(self.headers)),
-            ("final_codes", "a list of close codes", self._are_codes(self.final_codes)),
-            ("on_reconnect", "a callable, or None", self.on_reconnect is None or callable(self.on_reconnect)),
+            ("headers", "a mapping or pairs", _is_iterable(self.headers)),
+            ("final_codes", "a list of close codes", self._are_close_codes(self.final_codes)),
+            ("on_reconnect", "a callable or None", self.on_reconnect is None or callable(self.on_reconnect)),
         ):
-            if not fits:
+            if not is_valid:
                 value = getattr(self, name)
-                # Others may hold secrets.
+                # Other values may be secret.
                 shown = repr(value) if isinstance(value, bool | int | float) else type(value).__name__
-                raise ConfigurationError(f"{name}: got {shown}, takes {takes}")
+                raise ConfigurationError(f"{name}: expected {expected}, got {shown}")
         self._check_transports()
         object.__setattr__(self, "final_codes", frozenset(self.final_codes))
         self._check_headers()
 
     @staticmethod
-    def _are_codes(value: Any) -> bool:
+    def _are_close_codes(value: Any) -> bool:
         return isinstance(value, Collection) and all(isinstance(code, int) for code in value)
 
     def _check_transports(self) -> None:
         names: Any = self.transports
         if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-            raise ConfigurationError(f"transports: takes a list of names, of {', '.join(TRANSPORTS)}")
+            raise ConfigurationError(f"transports: expected a list of names out of {', '.join(TRANSPORTS)}")
         for name in names:
             if name not in TRANSPORTS:
-                raise ConfigurationError(f"transports: there is no {name!r}, but {', '.join(TRANSPORTS)}")
+                raise ConfigurationError(f"transports: expected {', '.join(TRANSPORTS)}, got {name!r}")
         object.__setattr__(self, "transports", tuple(dict.fromkeys(names)))
 
     def _check_headers(self) -> None:
@@ -182,34 +178,34 @@ class Options:
         pairs: list[Any] = list(given.items() if isinstance(given, Mapping) else given)
         for pair in pairs:
             match pair:
-                # Values may be secret: no error shows one.
+                # A value may be secret: never include it in an error.
                 case (str(name), str(value)) if _TOKEN.fullmatch(name):
                     if _RESERVED.fullmatch(name):
-                        raise ConfigurationError(f"headers: {name} is written by the client itself")
+                        raise ConfigurationError(f"headers: {name} is set by the client itself")
                     if not _VALUE.fullmatch(value):
                         raise ConfigurationError(f"headers: the value of {name} is not Latin-1 text on one line")
                 case _:
-                    raise ConfigurationError("headers: takes names of header fields, each with its value")
+                    raise ConfigurationError("headers: expected pairs of a valid field name and a value")
         object.__setattr__(self, "headers", tuple(map(tuple, pairs)))
 
     @property
-    def fields(self) -> tuple[tuple[str, str], ...]:
-        """The header fields as pairs."""
+    def header_fields(self) -> tuple[tuple[str, str], ...]:
+        """The header fields as pairs of name and value."""
         assert isinstance(self.headers, tuple)
         return self.headers
 
     @property
     def backoff(self) -> Backoff | None:
-        """How to connect again; None for not at all."""
+        """The delays between reconnect attempts, or None if the client does not reconnect."""
         if isinstance(self.reconnect, Backoff):
             return self.reconnect
         return Backoff() if self.reconnect else None
 
-    def tls(self) -> ssl.SSLContext:
-        """Return what Python's own TLS needs.
+    def create_ssl_context(self) -> ssl.SSLContext:
+        """Return an SSL context for the websocket transport.
 
         Raises:
-            OSError: A file cannot be read, or holds no certificate.
+            OSError: A file cannot be read or contains no certificate.
         """
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         if not self.verify:

@@ -1,85 +1,85 @@
-"""What waits on its way in and out of a client: two queues with a bound."""
+"""Bounded queues of a client: received messages and messages to send."""
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Inbox", "Outbox"]
+__all__ = ["ReceiveQueue", "SendQueue"]
 
-#: What a message counts for besides its characters, so that empty ones have a bound too.
-_OVERHEAD = 64
-#: What goes into one frame or POST: so many characters, where a message is not longer by itself, and messages.
+#: Size that a message counts for besides its characters, so that a number of empty messages is bounded too.
+_MESSAGE_OVERHEAD = 64
+#: Limits of one frame or POST, in characters and messages. A single message may be longer.
 _BATCH_SIZE = 256 * 1024
 _BATCH_MESSAGES = 1000
 
 
-class Inbox:
-    """Messages that the application has not taken yet.
+class ReceiveQueue:
+    """Received messages that the application has not read yet.
 
     Args:
-        limit: Characters above which it is full.
+        limit: Number of characters above which the queue is full.
 
     Attributes:
-        changed: Set while there is something to take, or nothing more to wait for.
+        readable: Set while the queue has messages, and after :meth:`close`.
     """
 
     def __init__(self, limit: int) -> None:
-        self.changed = asyncio.Event()
+        self.readable = asyncio.Event()
         self._limit = limit
         self._messages: deque[tuple[Any, int]] = deque()
         self._size = 0
-        self._ended = False
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._messages)
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more should be read."""
+        """Whether the client must stop reading from the server."""
         return self._size > self._limit
 
     @property
-    def is_low(self) -> bool:
-        """Whether reading may go on after it was full."""
+    def below_low_water(self) -> bool:
+        """Whether the client may resume reading from the server."""
         return self._size <= self._limit // 2
 
     def put(self, messages: Sequence[Any], size: int) -> None:
-        """Add messages whose frame has so many characters."""
-        each = size // len(messages) + _OVERHEAD
+        """Add the messages of a frame of `size` characters."""
+        each = size // len(messages) + _MESSAGE_OVERHEAD
         self._messages.extend((message, each) for message in messages)
         self._size += each * len(messages)
-        self.changed.set()
+        self.readable.set()
 
-    def take(self) -> Any:
+    def get(self) -> Any:
         """Remove and return the first message."""
         message, size = self._messages.popleft()
         self._size -= size
-        if not self._messages and not self._ended:
-            self.changed.clear()
+        if not self._messages and not self._closed:
+            self.readable.clear()
         return message
 
-    def end(self) -> None:
-        """Have nobody wait any more."""
-        self._ended = True
-        self.changed.set()
+    def close(self) -> None:
+        """Wake all readers; no more messages will be added."""
+        self._closed = True
+        self.readable.set()
 
 
-class Outbox:
-    """Messages that the transport has not taken yet.
+class SendQueue:
+    """Messages that have not been passed to the transport yet.
 
     Args:
-        limit: Characters at which it is full. A message that is longer goes in where nothing else is.
+        limit: Number of characters at which the queue is full. A longer message is added if the queue is empty.
 
     Attributes:
-        filled: Set while something is in it.
-        room: Set while it is not full.
+        not_empty: Set while the queue has messages.
+        not_full: Set while the queue is not full.
     """
 
     def __init__(self, limit: int) -> None:
-        self.filled = asyncio.Event()
-        self.room = asyncio.Event()
-        self.room.set()
+        self.not_empty = asyncio.Event()
+        self.not_full = asyncio.Event()
+        self.not_full.set()
         self._limit = limit
         self._messages: deque[str] = deque()
         self._size = 0
@@ -87,11 +87,11 @@ class Outbox:
     def put(self, message: str) -> None:
         """Add a message."""
         self._messages.append(message)
-        self._size += len(message) + _OVERHEAD
-        self._note()
+        self._size += len(message) + _MESSAGE_OVERHEAD
+        self._update_events()
 
-    def take(self) -> list[str]:
-        """Remove and return what goes into one frame or POST."""
+    def get_batch(self) -> list[str]:
+        """Remove and return the messages for one frame or POST."""
         batch: list[str] = []
         size = 0
         while self._messages and len(batch) < _BATCH_MESSAGES:
@@ -99,19 +99,19 @@ class Outbox:
                 break
             size += len(self._messages[0])
             batch.append(self._messages.popleft())
-        self._size -= size + _OVERHEAD * len(batch)
-        self._note()
+        self._size -= size + _MESSAGE_OVERHEAD * len(batch)
+        self._update_events()
         return batch
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all messages."""
         self._messages.clear()
         self._size = 0
-        self._note()
+        self._update_events()
 
-    def _note(self) -> None:
-        for event, is_so in ((self.filled, bool(self._messages)), (self.room, self._size < self._limit)):
-            if is_so:
+    def _update_events(self) -> None:
+        for event, is_set in ((self.not_empty, bool(self._messages)), (self.not_full, self._size < self._limit)):
+            if is_set:
                 event.set()
             else:
                 event.clear()

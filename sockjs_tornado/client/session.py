@@ -1,172 +1,187 @@
-"""One SockJS session as its client sees it: frames come in, messages and one end come out.
+"""One SockJS session on the client's side: parses frames and reports messages and the end of the session.
 
-How frames travel is the business of the subclasses, one for HTTP and one for websockets.
+The subclasses send and receive the frames, one over HTTP and one over a websocket.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..exceptions import PayloadError
 from ..protocol import CloseCode, decode_frame
 
-__all__ = ["ClientSession", "Listener", "OpenFailed"]
+__all__ = ["INVALID_FRAME", "ClientSession", "MessagesCallback", "OpenFailed"]
+
+#: Called with the messages of one frame and the length of the frame in characters.
+MessagesCallback = Callable[[Sequence[Any], int], None]
+
+#: Close reason if the server violates the protocol.
+INVALID_FRAME = "the server sent an invalid frame"
 
 
 class OpenFailed(Exception):
-    """A session did not open; the text says why.
+    """A session could not be opened; the message says why.
 
     Attributes:
-        code: Close code where the server closed it in place of opening it, else 0.
+        code: Close code if the server closed the session instead of opening it, otherwise 0.
     """
 
-    def __init__(self, why: str, code: int = 0) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason)
         self.code = code
-
-
-class Listener(Protocol):
-    """Who hears of a session."""
-
-    def received(self, messages: Sequence[Any], size: int) -> None:
-        """Take messages that came together, in this order, in a frame of so many characters."""
-
-    def ended(self, code: int, reason: str) -> None:
-        """Take notice that the session is over by itself. Nothing comes after this."""
 
 
 class ClientSession:
     """One session over one transport.
 
+    The session is opening, open or closed: it is closed once ``close_status`` is set, and open once the ``_opened``
+    future has a result. Neither is ever undone.
+
     Args:
         transport: Name of the transport.
 
     Attributes:
-        transport: The same.
-        over: Close code and reason once the session is over, whoever ended it.
+        transport: Name of the transport.
+        close_status: Close code and reason once the session is closed by either side, otherwise None.
+        paused: Whether reading from the server is paused.
     """
 
     def __init__(self, transport: str) -> None:
         self.transport = transport
-        self.over: tuple[int, str] | None = None
+        self.close_status: tuple[int, str] | None = None
         self.paused = False
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._listener: Listener | None = None
-        self._early: list[tuple[Sequence[Any], int]] = []
-        self._heard_at = self._loop.time()
-        self._patience: float | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._doubted_at = 0.0
+        self._on_messages: MessagesCallback | None = None
+        self._on_close: Callable[[int, str], None] | None = None
+        self._unread: list[tuple[Sequence[Any], int]] = []
+        self._last_activity = self._loop.time()
+        self._heartbeat_timeout: float | None = None
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._grace_started = 0.0
 
-    # --- for whoever has the session
+    # --- for the owner of the session
 
     async def open(self, seconds: float) -> None:
-        """Open the session; :exc:`OpenFailed` where that fails.
+        """Open the session.
 
-        It is up to the caller to give up after so many seconds, and to :meth:`abort` whatever did not open.
+        The caller cancels this after `seconds`, and calls :meth:`abort` if the session did not open.
+
+        Raises:
+            OpenFailed: The session could not be opened.
         """
         raise NotImplementedError
 
-    def adopt(self, listener: Listener, patience: float | None) -> None:
-        """Hand over what has come since the session opened, and all that comes.
+    def attach(
+        self,
+        on_messages: MessagesCallback,
+        on_close: Callable[[int, str], None],
+        heartbeat_timeout: float | None,
+    ) -> None:
+        """Register the callbacks of an open session, and deliver the messages received so far.
 
         Args:
-            listener: Who hears of it.
-            patience: Seconds of silence after which the session counts as lost; None for any.
+            on_messages: Called with the messages of each frame.
+            on_close: Called with code and reason if the session closes by itself. Nothing is called after that.
+            heartbeat_timeout: Seconds without any data after which the session is closed; None for no limit.
         """
-        self._listener = listener
-        for messages, size in self._early:
-            listener.received(messages, size)
-        self._early.clear()
-        if self.over is not None:
-            listener.ended(*self.over)
-        elif patience is not None:
-            self._patience = patience
-            self._watch = self._loop.call_later(patience, self._check_silence)
+        self._on_messages = on_messages
+        self._on_close = on_close
+        for messages, size in self._unread:
+            on_messages(messages, size)
+        self._unread.clear()
+        if self.close_status is not None:
+            on_close(*self.close_status)
+        elif heartbeat_timeout is not None:
+            self._heartbeat_timeout = heartbeat_timeout
+            self._heartbeat_timer = self._loop.call_later(heartbeat_timeout, self._check_heartbeat)
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Send messages, in this order. Return when more can be sent, or when the session is over."""
+        """Send messages in order. Return when the next ones can be sent, or when the session is closed."""
         raise NotImplementedError
 
     def pause(self) -> None:
-        """Read no more from the server."""
+        """Stop reading from the server."""
         self.paused = True
 
     def resume(self) -> None:
-        """Read on."""
+        """Resume reading from the server."""
         self.paused = False
-        self._heard_at = self._loop.time()
+        self._last_activity = self._loop.time()
 
     async def close(self, code: int, reason: str, seconds: float) -> None:
-        """End the session, or what is left of one that has ended, as well as its transport can in so many seconds."""
+        """Close the session and its connections. A closing handshake may take up to `seconds`."""
         self.abort(code, reason)
 
     def abort(self, code: int = CloseCode.ABNORMAL, reason: str = "") -> None:
-        """End the session at once. The listener hears nothing."""
-        self._listener = None
-        self._finish(code, reason)
-        self._release()
+        """Close the session and its connections immediately, without calling the callbacks."""
+        self._detach()
+        self._set_closed(code, reason)
+        self._close_connections()
 
-    # --- for the subclasses
+    # --- for subclasses
 
-    def _release(self) -> None:
-        """Let go of all connections. It may be called again."""
+    def _detach(self) -> None:
+        self._on_messages = self._on_close = None
 
-    def _heard(self) -> None:
-        self._heard_at = self._loop.time()
+    def _close_connections(self) -> None:
+        """Close all connections. Idempotent."""
 
-    def _frame(self, text: str) -> None:
-        """Take a frame."""
-        if self.over is not None:
+    def _record_activity(self) -> None:
+        self._last_activity = self._loop.time()
+
+    def _handle_frame(self, text: str) -> None:
+        """Process a frame."""
+        if self.close_status is not None:
             return
         try:
             frame = decode_frame(text)
         except PayloadError:
-            self._finish(CloseCode.ABNORMAL, "the server sent what is no frame")
+            self._set_closed(CloseCode.ABNORMAL, INVALID_FRAME)
             return
         if frame.kind == "c":
-            self._finish(frame.code, frame.reason)
+            self._set_closed(frame.code, frame.reason)
         elif frame.kind == "o":
             if self._opened.done():
-                self._finish(CloseCode.ABNORMAL, "the server opened the session twice")
+                self._set_closed(CloseCode.ABNORMAL, "the server sent a second open frame")
             else:
                 self._opened.set_result(None)
         elif not self._opened.done():
-            self._finish(CloseCode.ABNORMAL, "the server did not begin with an open frame")
+            self._set_closed(CloseCode.ABNORMAL, "the server's first frame was not an open frame")
         elif frame.messages:
-            if self._listener is None:
-                self._early.append((frame.messages, len(text)))
+            if self._on_messages is None:
+                self._unread.append((frame.messages, len(text)))
             else:
-                self._listener.received(frame.messages, len(text))
+                self._on_messages(frame.messages, len(text))
 
-    def _finish(self, code: int, reason: str) -> None:
-        """Take notice that the session is over; only the first time counts."""
-        if self.over is not None:
+    def _set_closed(self, code: int, reason: str) -> None:
+        """Mark the session as closed. Only the first call has an effect."""
+        if self.close_status is not None:
             return
-        self.over = code, reason
-        if self._watch is not None:
-            self._watch.cancel()
+        self.close_status = code, reason
+        if self._heartbeat_timer is not None:
+            self._heartbeat_timer.cancel()
         if not self._opened.done():
-            lost = code == CloseCode.ABNORMAL
-            why = reason if lost else f"closed by the server: {code} {reason}".rstrip()
-            self._opened.set_exception(OpenFailed(why, 0 if lost else code))
-            # Whoever waited may have given up already.
+            is_failure = code == CloseCode.ABNORMAL
+            why = reason if is_failure else f"closed by the server: {code} {reason}".rstrip()
+            self._opened.set_exception(OpenFailed(why, 0 if is_failure else code))
+            # Mark the exception as retrieved: open() may have been cancelled.
             self._opened.exception()
-        elif self._listener is not None:
-            self._listener.ended(code, reason)
+        elif self._on_close is not None:
+            self._on_close(code, reason)
 
-    def _check_silence(self) -> None:
-        assert self._patience is not None
+    def _check_heartbeat(self) -> None:
+        assert self._heartbeat_timeout is not None
         now = self._loop.time()
-        # While the application takes nothing, it is us who do not listen.
-        due = (now if self.paused else self._heard_at) + self._patience
-        if due <= now and self._doubted_at < self._heard_at:
-            # After the application has held up the event loop, much may have arrived that nobody has read yet.
-            self._doubted_at = now
-            self._watch = self._loop.call_later(min(self._patience / 10, 1), self._check_silence)
-        elif due <= now:
-            self._finish(CloseCode.ABNORMAL, f"nothing was heard for {self._patience:g} seconds")
-            self._release()
+        # While reading is paused, missing heartbeats say nothing about the server.
+        deadline = (now if self.paused else self._last_activity) + self._heartbeat_timeout
+        if deadline <= now and self._grace_started < self._last_activity:
+            # If the application blocked the event loop, data may have arrived that has not been read yet. Allow one
+            # grace period for reading it.
+            self._grace_started = now
+            self._heartbeat_timer = self._loop.call_later(min(self._heartbeat_timeout / 10, 1), self._check_heartbeat)
+        elif deadline <= now:
+            self._set_closed(CloseCode.ABNORMAL, f"no data received for {self._heartbeat_timeout:g} seconds")
+            self._close_connections()
         else:
-            self._watch = self._loop.call_at(due, self._check_silence)
+            self._heartbeat_timer = self._loop.call_at(deadline, self._check_heartbeat)

@@ -1,4 +1,4 @@
-"""Sessions over a websocket, with Tornado's client."""
+"""Sessions over a websocket, using Tornado's websocket client."""
 
 import asyncio
 import contextlib
@@ -19,141 +19,142 @@ from .session import ClientSession, OpenFailed
 __all__ = ["WebSocketSession"]
 
 
-def _stream_of(socket: WebSocketClientConnection) -> IOStream:
-    assert socket.protocol is not None  # until it is closed
+def _get_stream(socket: WebSocketClientConnection) -> IOStream:
+    # Both are set until the connection is closed.
+    assert socket.protocol is not None
     assert socket.protocol.stream is not None
     return socket.protocol.stream
 
 
-def _drop(socket: WebSocketClientConnection, stream: IOStream) -> None:
-    """End a connection at once, and let Tornado's reading task notice."""
+def _abort(socket: WebSocketClientConnection, stream: IOStream) -> None:
+    """Close a connection immediately."""
     stream.close()
     socket.close()
-    # The task may be waiting until a message is taken.
+    # Tornado's reading task may be blocked on a full queue; it ends only if there is space.
     with contextlib.suppress(QueueEmpty):
         while True:
             socket.read_queue.get_nowait()
 
 
-def _drop_late(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
+def _abort_when_connected(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         socket = connecting.result()
-        _drop(socket, _stream_of(socket))
+        _abort(socket, _get_stream(socket))
 
 
 class WebSocketSession(ClientSession):
     """A session over a websocket.
 
     Args:
-        url: The websocket's address, with ``http:`` or ``https:``.
-        fields: Header fields of the request.
-        tls: For ``https:``.
+        url: URL of the websocket, with scheme ``http`` or ``https``.
+        headers: Header fields of the request.
+        ssl_context: SSL context for ``https``.
         options: The client's options.
     """
 
     def __init__(
-        self, url: str, fields: Sequence[tuple[str, str]], tls: ssl.SSLContext | None, options: Options
+        self, url: str, headers: Sequence[tuple[str, str]], ssl_context: ssl.SSLContext | None, options: Options
     ) -> None:
         super().__init__("websocket")
         self._url = f"ws{url.removeprefix('http')}"
-        self._fields = fields
-        self._tls = tls
+        self._headers = headers
+        self._ssl_context = ssl_context
         self._limit = options.max_message_size
         self._socket: WebSocketClientConnection | None = None
         self._stream: IOStream | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._reading = asyncio.Event()
-        self._reading.set()
+        self._not_paused = asyncio.Event()
+        self._not_paused.set()
 
     async def open(self, seconds: float) -> None:
-        """Connect, and wait for the open frame."""
+        """Connect and wait for the open frame."""
         headers = HTTPHeaders()
-        for name, value in self._fields:
+        for name, value in self._headers:
             headers.add(name, value)
-        # The timeouts are for what is left of an attempt that was given up, which nothing public can end. Before that
-        # they must not strike, even if the caller grants a grace period.
-        longest = seconds + MAX_GRACE
+        # Tornado has no public way to cancel a connection attempt, so its own timeouts end a cancelled one. They must
+        # not expire earlier than the caller's timeout, which may include a grace period.
+        limit = seconds + MAX_GRACE
         request = HTTPRequest(
-            self._url, headers=headers, connect_timeout=longest, request_timeout=longest, ssl_options=self._tls
+            self._url, headers=headers, connect_timeout=limit, request_timeout=limit, ssl_options=self._ssl_context
         )
         connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=self._limit))
         try:
             await asyncio.wait((connecting,))
         except asyncio.CancelledError:
-            connecting.add_done_callback(_drop_late)
+            connecting.add_done_callback(_abort_when_connected)
             raise
-        # Not only Tornado's own errors: it asserts what it expects of an answer.
+        # Any exception, not only Tornado's own: it uses assert to check the response.
         error = connecting.exception()
         if error is not None:
             raise OpenFailed(str(error) or type(error).__name__) from error
         self._socket = connecting.result()
-        self._stream = _stream_of(self._socket)
-        # For Node.js, sockjs sends a ping in place of a heartbeat frame.
-        self._socket.on_ping = self._pinged  # type: ignore[method-assign]
+        self._stream = _get_stream(self._socket)
+        # sockjs-node sends pings instead of heartbeat frames.
+        self._socket.on_ping = self._on_ping  # type: ignore[method-assign]
         self._reader = asyncio.create_task(self._read(self._socket))
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Write messages, in one array, and wait until the socket has taken them."""
-        if self.over is not None or self._socket is None:
+        """Send messages in one array and wait until they have been written to the socket."""
+        if self.close_status is not None or self._socket is None:
             return
         try:
             await self._socket.write_message(messages_frame(messages)[1:])
         except (WebSocketError, StreamClosedError):
-            # The reading task knows better why; it reads what the server said before.
-            await self._wait_reader()
+            # The reading task finds out the reason, after it has read the data that arrived before.
+            await self._wait_for_reader()
 
     def pause(self) -> None:
         super().pause()
-        self._reading.clear()
+        self._not_paused.clear()
 
     def resume(self) -> None:
         super().resume()
-        self._reading.set()
+        self._not_paused.set()
 
     async def close(self, code: int, reason: str, seconds: float) -> None:
-        """Say goodbye, and wait for the server's goodbye."""
-        self._listener = None
-        if self.over is not None:
-            code, reason = CloseCode.NORMAL, ""  # what the server said need not fit into a close frame
-        self._finish(code, reason)
+        """Send a close frame and wait for the server's."""
+        self._detach()
+        if self.close_status is not None:
+            code, reason = CloseCode.NORMAL, ""  # the server's reason may be too long for a close frame
+        self._set_closed(code, reason)
         if self._socket is not None and self._reader is not None and not self._reader.done():
-            self._reading.set()
+            self._not_paused.set()
             self._socket.close(code, reason)
             await asyncio.wait((self._reader,), timeout=seconds)
-        self._release()
+        self._close_connections()
 
-    def _release(self) -> None:
+    def _close_connections(self) -> None:
         if self._reader is not None:
             self._reader.cancel()
         if self._socket is not None and self._stream is not None:
-            _drop(self._socket, self._stream)
+            _abort(self._socket, self._stream)
             self._socket = None
 
-    def _pinged(self, data: bytes) -> None:
-        self._heard()
+    def _on_ping(self, data: bytes) -> None:
+        self._record_activity()
 
-    async def _wait_reader(self) -> None:
+    async def _wait_for_reader(self) -> None:
         if self._reader is not None:
-            self._reading.set()
+            self._not_paused.set()
             await asyncio.wait((self._reader,))
 
     async def _read(self, socket: WebSocketClientConnection) -> None:
-        # After the session's end, too, until the server has ended the connection.
+        # Keep reading after the session has closed, until the server closes the connection.
         while True:
             message = await socket.read_message()
             if message is None:
                 break
-            if self.over is not None:
+            if self.close_status is not None:
                 continue
-            self._heard()
+            self._record_activity()
             if isinstance(message, str):
-                self._frame(message)
+                self._handle_frame(message)
             else:
-                self._finish(CloseCode.ABNORMAL, "the server sent a binary message")
-            await self._reading.wait()
+                self._set_closed(CloseCode.ABNORMAL, "the server sent a binary message")
+            await self._not_paused.wait()
         code, reason = socket.close_code, socket.close_reason
         if code is not None and is_close_code(code):
-            self._finish(code, reason or "")
+            self._set_closed(code, reason or "")
         else:
-            self._finish(CloseCode.ABNORMAL, "the connection was lost")
+            self._set_closed(CloseCode.ABNORMAL, "the connection was lost")

@@ -52,5 +52,5 @@ def test_jitter_is_random() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name}: got "):
+    with pytest.raises(ConfigurationError, match=f"^{name}: expected "):
         Backoff(**{name: value})

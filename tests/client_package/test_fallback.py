@@ -11,7 +11,7 @@ from client import within
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.client import ConnectError, ConnectionClosed, SockJSClient, connect
-from sockjs_tornado.client.fallback import time_for_transport
+from sockjs_tornado.client.fallback import get_transport_timeout
 
 from .conftest import Dial, Link, Stub, hang, line, status
 
@@ -23,7 +23,7 @@ MakeStub = Callable[..., Awaitable[Stub]]
     [(0.01, 0.1, 0.62), (0.1, 0.1, 0.8), (0.2, 0.1, 1.6), (1, 2, 8), (0.01, 2, 2)],
 )
 def test_the_time_for_a_transport_is_that_of_sockjs_client(round_trip: float, least: float, seconds: float) -> None:
-    assert time_for_transport(round_trip, least) == pytest.approx(seconds)
+    assert get_transport_timeout(round_trip, least) == pytest.approx(seconds)
 
 
 async def works(client: SockJSClient) -> None:
@@ -81,10 +81,10 @@ async def test_each_failure_is_told(stub: MakeStub, dial: Dial) -> None:
     with pytest.raises(ConnectError) as caught:
         await dial(server, transport_timeout=2)
     failures = caught.value.failures
-    assert failures["websocket"] == "the server says that it has none"
+    assert failures["websocket"] == "the server has websockets disabled"
     assert failures["xhr_streaming"] == "status 503"
     assert failures["eventsource"].startswith("not open within ")
-    assert failures["xhr"] == "the server sent what is no frame"
+    assert failures["xhr"] == "the server sent an invalid frame"
     assert list(failures) == ["websocket", "xhr_streaming", "eventsource", "xhr"]
     for name, why in failures.items():
         assert f"{name}: {why}" in str(caught.value)
@@ -111,13 +111,13 @@ def write(body: str) -> Any:
     [
         (status(404), "status 404"),
         (status(302), "status 302"),
-        (write("no JSON"), "the answer is no JSON object"),
-        (write("[" * 60_000), "the answer is no JSON object"),
-        (write("[]"), "the answer is no JSON object"),
-        (write(" " * 70_000), "the answer has more than 65536 bytes"),
-        ({"base_url": 5}, "its base_url is no address"),
-        ({"base_url": "ftp://host/"}, "its base_url is no address"),
-        ({"base_url": "http://[/"}, "its base_url is no address"),
+        (write("no JSON"), "the response is not a JSON object"),
+        (write("[" * 60_000), "the response is not a JSON object"),
+        (write("[]"), "the response is not a JSON object"),
+        (write(" " * 70_000), "the response is larger than 65536 bytes"),
+        ({"base_url": 5}, "base_url is not a valid URL"),
+        ({"base_url": "ftp://host/"}, "base_url is not a valid URL"),
+        ({"base_url": "http://[/"}, "base_url is not a valid URL"),
     ],
 )
 async def test_without_an_info_there_is_no_connection(stub: MakeStub, dial: Dial, info: Any, why: str) -> None:
@@ -129,10 +129,10 @@ async def test_without_an_info_there_is_no_connection(stub: MakeStub, dial: Dial
 async def test_connecting_takes_no_longer_than_told(stub: MakeStub, dial: Dial) -> None:
     with pytest.raises(ConnectError) as caught:
         await dial(await stub(hang), open_timeout=0.1)
-    assert caught.value.failures == {"info": "no answer within 0.1 seconds"}
+    assert caught.value.failures == {"info": "no response within 0.1 seconds"}
     with pytest.raises(ConnectError) as caught:
         await dial(await stub(websocket=hang), open_timeout=2)
-    assert caught.value.failures["xhr"] == "not tried within 2 seconds"
+    assert caught.value.failures["xhr"] == "not tried, open_timeout of 2 seconds expired"
 
 
 async def test_nobody_there_is_a_connect_error(serve: Serve, dial: Dial, link: Callable[..., Awaitable[Link]]) -> None:
@@ -263,7 +263,7 @@ async def test_websockets_do_not_go_through_a_proxy(
     client = await dial(server, proxy=f"http://127.0.0.1:{await proxied()}")
     assert client.transport == "xhr_streaming"
     await works(client)
-    with pytest.raises(ConnectError, match="websocket: does not go through a proxy"):
+    with pytest.raises(ConnectError, match="websocket: not supported through a proxy"):
         await dial(server, "websocket", proxy=f"http://127.0.0.1:{await proxied()}")
 
 

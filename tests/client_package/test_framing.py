@@ -30,7 +30,7 @@ def test_lines_are_frames(messages: list[str], sizes: list[int]) -> None:
     data = b"h" * 2048 + b"\n" + b"".join(f"{frame}\n".encode() for frame in frames)
     framing = LineFraming(10_000)
     assert [frame for chunk in cut(data, sizes) for frame in framing.feed(chunk)] == frames
-    assert not framing.is_within
+    assert not framing.is_incomplete
 
 
 @given(st.lists(st.text()), pieces)
@@ -39,16 +39,16 @@ def test_events_are_frames(messages: list[str], sizes: list[int]) -> None:
     data = b"\r\n" + b"".join(eventsource_framing(frame) for frame in frames)
     framing = EventFraming(10_000)
     assert [frame for chunk in cut(data, sizes) for frame in framing.feed(chunk)] == frames
-    assert not framing.is_within
+    assert not framing.is_incomplete
 
 
 def test_other_event_streams_are_understood() -> None:
     framing = EventFraming(1000)
     stream = b': comment\nevent: message\ndata:a["x\ndata: y%25"]\n\ndata: h\r\n\r\nid: 7\n\ndata: o'
     assert list(framing.feed(stream)) == ['a["x\ny%"]', "h"]
-    assert framing.is_within
+    assert framing.is_incomplete
     framing.reset()
-    assert not framing.is_within
+    assert not framing.is_incomplete
     assert list(framing.feed(b"\n")) == []
 
 

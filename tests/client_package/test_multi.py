@@ -67,7 +67,7 @@ async def test_a_paused_request_is_not_read_and_goes_on_where_it_was(source: Sou
         more.set()
 
     ends: list[Any] = []
-    multi.bring(request, take)
+    multi.set_write_callback(request, take)
     multi.start(request, ends.append)
     await within(more.wait())
     multi.pause(request)
@@ -96,7 +96,7 @@ async def test_a_request_that_is_resumed_as_all_ends_is_forgotten(source: Source
     request.setopt(pycurl.URL, f"http://127.0.0.1:{source.port}/")
     request.setopt(pycurl.PROXY, "")
     first = asyncio.Event()
-    multi.bring(request, lambda chunk: first.set())
+    multi.set_write_callback(request, lambda chunk: first.set())
     multi.start(request, lambda reason: None)
     await within(first.wait())
     multi.pause(request)

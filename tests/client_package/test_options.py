@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sockjs_tornado.client import Backoff, ConfigurationError, connect
-from sockjs_tornado.client.options import Options, Place
+from sockjs_tornado.client.options import Options, ServiceURL
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from sockjs_tornado.client.options import Options, Place
     ],
 )
 def test_a_url_is_taken_apart(url: str, where: str, origin: tuple[str, str, int]) -> None:
-    assert Place.parse(url) == (where, origin, "")
+    assert ServiceURL.parse(url) == (where, origin, "")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,11 @@ def test_a_url_that_cannot_be_is_refused(url: Any) -> None:
 
 
 def test_credentials_become_basic_authentication() -> None:
-    assert Place.parse("http://us%3Aer:p%40ss@host/") == ("http://host", ("http", "host", 80), "Basic dXM6ZXI6cEBzcw==")
+    assert ServiceURL.parse("http://us%3Aer:p%40ss@host/") == (
+        "http://host",
+        ("http", "host", 80),
+        "Basic dXM6ZXI6cEBzcw==",
+    )
 
 
 @pytest.mark.parametrize("url", ["ftp://user:hidden@host/", "http://user:hidden@host/?q", "http://user:hidden@host:x/"])
@@ -62,33 +66,39 @@ def test_credentials_are_given_once() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"transports": ["websocket", "jsonp"]}, "there is no 'jsonp', but websocket, xhr_streaming, eventsource, xhr"),
-        ({"transports": "xhr"}, "transports: takes a list of names"),
-        ({"transports": []}, "transports: takes a list of names"),
-        ({"transports": None}, "transports: takes a list of names"),
-        ({"headers": {"a b": "c"}}, "headers: takes names"),
+        (
+            {"transports": ["websocket", "jsonp"]},
+            "transports: expected websocket, xhr_streaming, eventsource, xhr, got 'jsonp'",
+        ),
+        ({"transports": "xhr"}, "transports: expected a list of names"),
+        ({"transports": []}, "transports: expected a list of names"),
+        ({"transports": None}, "transports: expected a list of names"),
+        ({"headers": {"a b": "c"}}, "headers: expected pairs"),
         ({"headers": {"X-Token": "secret\r\nX: y"}}, "the value of X-Token is not Latin-1"),
         ({"headers": {"X-Token": "ключ"}}, "the value of X-Token is not Latin-1"),
-        ({"headers": {"Upgrade": "x"}}, "Upgrade is written by the client itself"),
-        ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key is written by the client itself"),
-        ({"headers": ["X"]}, "headers: takes names"),
-        ({"headers": "X: y"}, "headers: got str"),
-        ({"headers": 5}, "headers: got 5,"),
-        ({"origin": "a\nb"}, "origin: got str"),
-        ({"ca_file": 5}, "ca_file: got 5,"),
-        ({"client_cert": ("a",)}, "client_cert: got tuple"),
-        ({"verify": None}, "verify: got NoneType"),
-        ({"proxy": "a b"}, "proxy: got str"),
-        ({"open_timeout": 0}, "open_timeout: got 0,"),
-        ({"transport_timeout": float("nan")}, "transport_timeout: got nan,"),
-        ({"heartbeat_timeout": -1}, "heartbeat_timeout: got -1,"),
-        ({"close_timeout": True}, "close_timeout: got True,"),
-        ({"max_message_size": 1.5}, "max_message_size: got 1.5,"),
-        ({"max_queue_bytes": 0}, "max_queue_bytes: got 0,"),
-        ({"reconnect": 5}, "reconnect: got 5,"),
-        ({"final_codes": 5}, "final_codes: got 5,"),
-        ({"final_codes": ["x"]}, "final_codes: got list"),
-        ({"on_reconnect": 5}, "on_reconnect: got 5,"),
+        ({"headers": {"Upgrade": "x"}}, "Upgrade is set by the client itself"),
+        ({"headers": {"Sec-WebSocket-Key": "x"}}, "Sec-WebSocket-Key is set by the client itself"),
+        ({"headers": ["X"]}, "headers: expected pairs"),
+        ({"headers": "X: y"}, "headers: expected a mapping or pairs, got str"),
+        ({"headers": 5}, "headers: expected a mapping or pairs, got 5"),
+        ({"origin": "a\nb"}, "origin: expected an origin such as 'https://example.com', or None, got str"),
+        ({"ca_file": 5}, "ca_file: expected a path or None, got 5"),
+        (
+            {"client_cert": ("a",)},
+            "client_cert: expected a path, a pair of paths (certificate and key), or None, got tuple",
+        ),
+        ({"verify": None}, "verify: expected True or False, got NoneType"),
+        ({"proxy": "a b"}, "proxy: expected a URL or None, got str"),
+        ({"open_timeout": 0}, "open_timeout: expected a number of seconds above 0, got 0"),
+        ({"transport_timeout": float("nan")}, "transport_timeout: expected a number of seconds above 0, got nan"),
+        ({"heartbeat_timeout": -1}, "heartbeat_timeout: expected a number of seconds above 0 or None, got -1"),
+        ({"close_timeout": True}, "close_timeout: expected a number of seconds above 0, got True"),
+        ({"max_message_size": 1.5}, "max_message_size: expected a number of bytes above 0, got 1.5"),
+        ({"max_queue_bytes": 0}, "max_queue_bytes: expected a number of bytes above 0, got 0"),
+        ({"reconnect": 5}, "reconnect: expected True, False or a Backoff, got 5"),
+        ({"final_codes": 5}, "final_codes: expected a list of close codes, got 5"),
+        ({"final_codes": ["x"]}, "final_codes: expected a list of close codes, got list"),
+        ({"on_reconnect": 5}, "on_reconnect: expected a callable or None, got 5"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(options: Any, complaint: str) -> None:
@@ -111,8 +121,8 @@ def test_options_are_taken_as_they_come() -> None:
         heartbeat_timeout=None,
     )
     assert taken.transports == ("xhr",)
-    assert taken.fields == (("X", "1"), ("X", ""))
-    assert options(headers={"X": "1"}).fields == (("X", "1"),)
+    assert taken.header_fields == (("X", "1"), ("X", ""))
+    assert options(headers={"X": "1"}).header_fields == (("X", "1"),)
 
 
 def test_reconnect_is_a_backoff_or_none() -> None:
@@ -124,7 +134,7 @@ def test_reconnect_is_a_backoff_or_none() -> None:
 def test_tls_is_what_was_told(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     both.write_text("".join(path.read_text() for path in certificate))
-    assert options(client_cert=both).tls().check_hostname
-    assert not options(verify=False).tls().check_hostname
+    assert options(client_cert=both).create_ssl_context().check_hostname
+    assert not options(verify=False).create_ssl_context().check_hostname
     with pytest.raises(FileNotFoundError):
-        options(ca_file=tmp_path / "missing").tls()
+        options(ca_file=tmp_path / "missing").create_ssl_context()

@@ -274,7 +274,7 @@ async def test_close_ends_the_waiting(serve: Serve, dial: Dial, link: MakeLink) 
     receiving = asyncio.create_task(client.recv())
     sending = None
     between.cut()
-    await until(lambda: client._away)
+    await until(lambda: client._reconnecting)
     sending = asyncio.create_task(client.send("x"))
     await asyncio.sleep(0)
     assert not sending.done()

@@ -385,7 +385,7 @@ async def test_silence_counts_as_a_loss(serve: Serve, dial: Dial, link: Callable
     between.hold()
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
-    assert caught.value.args == ("connection closed: 1006 nothing was heard for 3 seconds",)
+    assert caught.value.args == ("connection closed: 1006 no data received for 3 seconds",)
 
 
 @each_transport

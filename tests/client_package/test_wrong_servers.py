@@ -20,7 +20,7 @@ from .conftest import Dial, Stub, end_of, hang, line, status, until
 MakeStub = Callable[..., Awaitable[Stub]]
 
 
-NO_FRAME = "the server sent what is no frame"
+NO_FRAME = "the server sent an invalid frame"
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
@@ -35,7 +35,7 @@ NO_FRAME = "the server sent what is no frame"
         (["c[]"], NO_FRAME),
         (["c[1]"], NO_FRAME),
         (['c["1","x"]'], NO_FRAME),
-        (["o"], "the server opened the session twice"),
+        (["o"], "the server sent a second open frame"),
     ],
 )
 async def test_a_wrong_frame_ends_the_session(
@@ -57,9 +57,9 @@ async def test_a_later_status_ends_the_session(stub: MakeStub, dial: Dial, trans
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("", "the response has no frame"),
-        ("\n\n", "the response has no frame"),
-        ('a["x"]', "the response ended within a frame"),
+        ("", "the response contained no frame"),
+        ("\n\n", "the response contained no frame"),
+        ('a["x"]', "the response ended in the middle of a frame"),
         ("\xff\n", None),
     ],
 )
@@ -75,7 +75,7 @@ async def test_a_response_without_a_whole_frame_ends_the_session(
 
 async def test_a_frame_before_the_open_frame_is_wrong(stub: MakeStub, dial: Dial) -> None:
     server = await stub(xhr=line('a["x"]'))
-    with pytest.raises(ConnectError, match="xhr: the server did not begin with an open frame"):
+    with pytest.raises(ConnectError, match="xhr: the server's first frame was not an open frame"):
         await dial(server, "xhr")
 
 
@@ -98,7 +98,7 @@ async def test_a_line_without_an_end_is_too_long(stub: MakeStub, dial: Dial) -> 
 
     server = await stub(xhr_streaming=endless)
     client = await dial(server, "xhr_streaming", max_message_size=100_000)
-    assert await end_of(client) == (1009, "the server sent more than 100000 bytes in one frame")
+    assert await end_of(client) == (1009, "the server sent a frame of more than 100000 bytes")
 
 
 async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
@@ -201,7 +201,7 @@ async def websocket_server(stub: MakeStub) -> Any:
     [
         (["garbage"], NO_FRAME),
         ([""], NO_FRAME),
-        (["o"], "the server opened the session twice"),
+        (["o"], "the server sent a second open frame"),
         ([b"o"], "the server sent a binary message"),
     ],
 )
@@ -226,7 +226,7 @@ async def test_a_websocket_s_own_close_is_the_session_s(
 async def test_a_websocket_that_closes_before_it_opens(websocket_server: Any, dial: Dial) -> None:
     for messages, why in [
         ((), "closed by the server: 1011 no"),
-        (('a["x"]',), "the server did not begin with an open frame"),
+        (('a["x"]',), "the server's first frame was not an open frame"),
         (('c[1008,"No."]',), "closed by the server: 1008 No."),
     ]:
         server = await websocket_server(*messages, code=1011, reason="no")

@@ -204,7 +204,7 @@ async def test_where_the_server_sends_its_clients_may_be_no_address() -> None:
     code, findings = await examine(site.url)
     await site.close()
     assert code == 1
-    assert bad(findings) == {"/info": "its base_url is no address; "}
+    assert bad(findings) == {"/info": "base_url is not a valid URL; "}
 
 
 async def test_a_session_lasts_as_long_as_the_doctor_takes() -> None:
