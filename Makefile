@@ -11,7 +11,7 @@ PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
 TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
-SPEEDUPS := $(wildcard sockjs_tornado/*.[ch])
+SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
 # What holds on every event loop, and without anything in C. Processes that tests start choose their own.
 CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py,$(wildcard tests/cluster/test_*.py)) \

@@ -16,8 +16,8 @@ BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.
 HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 SPEEDUPS = Extension(
     "sockjs_tornado._speedups",
-    [f"sockjs_tornado/{name}.c" for name in ("_speedups", "_core", "_session", "_connection")],
-    depends=["sockjs_tornado/_core.h"],
+    [f"sockjs_tornado/_c/{name}.c" for name in ("speedups", "core", "session", "connection")],
+    depends=["sockjs_tornado/_c/core.h"],
     py_limited_api=True,
     optional=True,
 )

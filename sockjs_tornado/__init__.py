@@ -25,7 +25,7 @@ from .connection import ConnectionInfo, SockJSConnection
 from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode
 from .router import SockJSRouter
-from .session import Session
+from .session.session import Session
 from .settings import Compression, SessionCookie, Settings
 
 __all__ = [

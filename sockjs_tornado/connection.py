@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from .exceptions import ConnectionClosed
-from .kept import INFORMATIONAL, KEPT
 from .protocol import Outgoing, encode_message
+from .session.kept import INFORMATIONAL, KEPT
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .session.session import Session
 
 __all__ = ["ConnectionInfo", "Headers", "SockJSConnection", "drained"]
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from .connection import SockJSConnection
 from .protocol import CloseCode, Outgoing, PreparedMessage
-from .session import Session, SessionState
+from .session.session import Session, SessionState
 
 __all__ = ["MultiplexConnection"]
 

@@ -12,7 +12,7 @@ from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 from .exceptions import PayloadError
-from .payloads import decode_strings
+from .wire.payloads import decode_strings
 
 __all__ = [
     "HEARTBEAT",

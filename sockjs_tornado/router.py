@@ -9,21 +9,21 @@ from typing import Any
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 
-from .bodies import url_specs
 from .connection import ConnectionInfo, SockJSConnection
-from .container import SessionContainer, check_seconds
 from .exceptions import ConfigurationError, ConnectionClosed
-from .limits import ByteBudget
-from .origins import OriginPolicy
-from .ports import Cluster, Position
+from .http.bodies import url_specs
+from .observe.stats import Stats
+from .observe.trace import traced
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
-from .rooms import DONE, check_room
-from .session import Session
+from .session.container import SessionContainer, check_seconds
+from .session.limits import ByteBudget
+from .session.ports import Cluster, Position
+from .session.rooms import DONE, check_room
+from .session.session import Session
 from .settings import Settings
-from .stats import Stats
-from .trace import traced
 from .transports import offered_endpoints
 from .transports.exchange import Relay
+from .transports.origins import OriginPolicy
 
 __all__ = ["SockJSRouter"]
 
@@ -41,7 +41,7 @@ class SockJSRouter:
         prefix: Where the URLs begin, such as ``"/chat"``; a regular expression, without capturing groups.
         user_settings: A :class:`~sockjs_tornado.settings.Settings`, or a mapping of its names.
         io_loop: Tornado's name for the event loop; taken for compatibility, the running loop is what counts.
-        session_kls: A subclass of :class:`~sockjs_tornado.session.Session` to make sessions of.
+        session_kls: A subclass of :class:`~sockjs_tornado.session.session.Session` to make sessions of.
         cluster: What shares the rooms with other processes, such as a
             :class:`~sockjs_tornado.cluster.redis.RedisCluster`. Routers that are given the same one have the same
             rooms.

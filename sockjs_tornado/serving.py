@@ -19,10 +19,10 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from .accepting import Admission, LimitedServer, PatientSocket
-from .container import check_seconds
+from .http.accepting import Admission, LimitedServer, PatientSocket
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
+from .session.container import check_seconds
 from .wire.sockets import give_up_silent
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]

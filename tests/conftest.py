@@ -22,7 +22,7 @@ from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve
 from client import Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.http.handlers import SockJSHandler
 
 # How long hypothesis takes says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -55,8 +55,8 @@ def _frozen() -> None:
 @pytest.fixture(autouse=True)
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let callbacks take any time of a turn: what is delivered when would depend on the machine."""
-    monkeypatch.setattr("sockjs_tornado.container.CALLBACK_BUDGET", math.inf)
-    monkeypatch.setattr("sockjs_tornado.container.READ_BUDGET", math.inf)
+    monkeypatch.setattr("sockjs_tornado.session.container.CALLBACK_BUDGET", math.inf)
+    monkeypatch.setattr("sockjs_tornado.session.container.READ_BUDGET", math.inf)
 
 
 @pytest.fixture(autouse=True)

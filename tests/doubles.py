@@ -10,12 +10,12 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
-from sockjs_tornado.logs import ThrottledLog
+from sockjs_tornado.observe.logs import ThrottledLog
+from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import Message, PreparedMessage
-from sockjs_tornado.rooms import Rooms
-from sockjs_tornado.session import Session
-from sockjs_tornado.stats import Stats
-from sockjs_tornado.turns import Turns
+from sockjs_tornado.session.rooms import Rooms
+from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.turns import Turns
 
 IP = "192.0.2.1"
 

@@ -10,7 +10,7 @@ from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_sessi
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
-from sockjs_tornado.session import MAX_DELAYED
+from sockjs_tornado.session.session import MAX_DELAYED
 
 SLOW = (3008, "Slow consumer")
 

@@ -29,11 +29,12 @@ from client import (
 )
 from tornado.web import Application
 
-from sockjs_tornado import SockJSRouter, bodies
-from sockjs_tornado.bodies import FREE_CHUNKS, LEAST_CHUNK, PIECE, TURN, StreamedBodyHandler
-from sockjs_tornado.handlers import SockJSHandler
-from sockjs_tornado.limits import FREE_BYTES, BudgetShare, ByteBudget
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.http import bodies
+from sockjs_tornado.http.bodies import FREE_CHUNKS, LEAST_CHUNK, PIECE, TURN, StreamedBodyHandler
+from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
+from sockjs_tornado.session.limits import FREE_BYTES, BudgetShare, ByteBudget
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
 
 SEND = "/echo/000/abc/xhr_send"

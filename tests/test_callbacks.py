@@ -9,8 +9,8 @@ from doubles import FakeManager, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
-from sockjs_tornado.session import Session
-from sockjs_tornado.turns import Turns
+from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.turns import Turns
 
 GO_AWAY = (3000, "Go away!")
 INTERRUPTED = (1002, "Connection interrupted")
@@ -726,7 +726,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
         times.append(len(heard))
         return 0.0
 
-    monkeypatch.setattr("sockjs_tornado.callbacks.monotonic", clock)
+    monkeypatch.setattr("sockjs_tornado.session.callbacks.monotonic", clock)
     session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
     session._receive(["one"])
     assert times == []
@@ -754,7 +754,7 @@ async def test_the_time_of_a_turn_is_measured_from_its_beginning(
         if len(turns) < 4:
             asyncio.get_running_loop().call_soon(turn)
 
-    monkeypatch.setattr("sockjs_tornado.callbacks.monotonic", lambda: now)
+    monkeypatch.setattr("sockjs_tornado.session.callbacks.monotonic", lambda: now)
     session, _ = opened(manager, on_message=take_a_second)
     session._receive(list("abcdefghijklmn"))
     turn()

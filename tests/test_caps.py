@@ -14,7 +14,7 @@ from tornado.web import Application
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.serving import bind_sockets, http_server
-from sockjs_tornado.session import MAX_DELAYED
+from sockjs_tornado.session.session import MAX_DELAYED
 from sockjs_tornado.wire.sockets import acknowledged
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])

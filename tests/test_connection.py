@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
 from sockjs_tornado.connection import Headers
-from sockjs_tornado.outbox import HIGH_WATER
 from sockjs_tornado.protocol import encode_message, messages_frame
-from sockjs_tornado.session import Session
+from sockjs_tornado.session.outbox import HIGH_WATER
+from sockjs_tornado.session.session import Session
 
 
 def listening(*, raw: bool = False) -> tuple[Session, Receiver]:

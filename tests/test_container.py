@@ -9,9 +9,9 @@ from application import LogWatch
 from doubles import Notes, Receiver, make_session
 
 from sockjs_tornado import Settings, SockJSConnection
-from sockjs_tornado.container import SessionContainer
-from sockjs_tornado.session import Session, SessionState
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.observe.stats import Stats
+from sockjs_tornado.session.container import SessionContainer
+from sockjs_tornado.session.session import Session, SessionState
 
 Make = Callable[..., Session]
 

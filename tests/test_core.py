@@ -24,12 +24,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import PATIENCE, ROOT
 
-from sockjs_tornado import ConnectionClosed, Settings, turns
+from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
-from sockjs_tornado.callbacks import Callbacks
+from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
-from sockjs_tornado.session import Session
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.session import turns
+from sockjs_tornado.session.callbacks import Callbacks
+from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.websocket import WebSocketReceiver
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
 from sockjs_tornado.wire.websocket import text_frame

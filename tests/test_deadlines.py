@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sockjs_tornado.deadlines import SLICE, Deadlines
-from sockjs_tornado.grace import MAX_GRACE
-from sockjs_tornado.logs import ThrottledLog
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.observe.logs import ThrottledLog
+from sockjs_tornado.observe.stats import Stats
+from sockjs_tornado.session.deadlines import SLICE, Deadlines
+from sockjs_tornado.session.grace import MAX_GRACE
 
 #: Seconds that a bucket spans; a power of two, so that sums of it are exact.
 RESOLUTION = 0.125
@@ -95,7 +95,7 @@ class Owner:
 @pytest.fixture
 def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
     timers = Timers()
-    monkeypatch.setattr("sockjs_tornado.deadlines.asyncio", SimpleNamespace(get_running_loop=lambda: timers))
+    monkeypatch.setattr("sockjs_tornado.session.deadlines.asyncio", SimpleNamespace(get_running_loop=lambda: timers))
     return timers
 
 
@@ -369,7 +369,7 @@ DELAYS = st.integers(0, 80).map(lambda eighths: eighths / 16)
 def test_deadlines_are_met_whatever_happened_before(events: list[tuple[str, Any, Any]]) -> None:
     timers = Timers()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sockjs_tornado.deadlines.asyncio", SimpleNamespace(get_running_loop=lambda: timers))
+        patch.setattr("sockjs_tornado.session.deadlines.asyncio", SimpleNamespace(get_running_loop=lambda: timers))
         deadlines = Deadlines(RESOLUTION, math.inf, timers.now, ThrottledLog(timers.now), Stats(list, timers.now))
         owners = [Owner(math.inf) for _ in range(5)]
         expected: dict[int, float] = {}

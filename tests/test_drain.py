@@ -11,9 +11,9 @@ from application import Echo, Journal, Noted, Serve
 from client import FRAMED, HANDSHAKE, Connect, Join, asking, request, settle, within
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.deadlines import SLICE, Deadlines
-from sockjs_tornado.logs import ThrottledLog
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.observe.logs import ThrottledLog
+from sockjs_tornado.observe.stats import Stats
+from sockjs_tornado.session.deadlines import SLICE, Deadlines
 
 RESTART = 'c[1012,"Service restart"]'
 

@@ -1,6 +1,6 @@
 import pytest
 
-from sockjs_tornado.ended import ENDED_TIME, MAX_ENDED, MAX_ENDED_SIZE, Ended, EndedSessions
+from sockjs_tornado.session.ended import ENDED_TIME, MAX_ENDED, MAX_ENDED_SIZE, Ended, EndedSessions
 
 GONE = Ended(3000, "Go away!", "192.0.2.1", 0)
 

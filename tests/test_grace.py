@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from client import within
 
-from sockjs_tornado.grace import LATE, MAX_GRACE, Grace, timeout
+from sockjs_tornado.session.grace import LATE, MAX_GRACE, Grace, timeout
 
 #: Seconds for which the event loop stands still, longer than each timeout here.
 STALL = 0.6
@@ -60,8 +60,8 @@ class Clock:
         self.struck: float | None = None
         self._timer: tuple[float, Callable[[], None]] | None = None
         asyncio_here = SimpleNamespace(get_running_loop=lambda: self, timeout=lambda when: self)
-        monkeypatch.setattr("sockjs_tornado.grace.asyncio", asyncio_here)
-        monkeypatch.setattr("sockjs_tornado.grace.monotonic", self.time)
+        monkeypatch.setattr("sockjs_tornado.session.grace.asyncio", asyncio_here)
+        monkeypatch.setattr("sockjs_tornado.session.grace.monotonic", self.time)
 
     def time(self) -> float:
         return self.now

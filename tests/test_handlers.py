@@ -963,7 +963,7 @@ async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join
     connection.send("two")
     assert await peer.frame() == 'a["two"]'
     # Once for all of its failures.
-    assert logged.take("the access log failed").name == "sockjs_tornado.handlers"
+    assert logged.take("the access log failed").name == "sockjs_tornado.http.handlers"
 
 
 async def test_what_is_sent_from_the_access_log_waits_for_the_next_poll(serve: Serve, join: Join) -> None:

@@ -450,8 +450,8 @@ if TYPE_CHECKING:
     expected = [
         "os.path",
         "redis",
-        "sockjs_tornado.container",
-        "sockjs_tornado.handlers",
+        "sockjs_tornado.session.container",
+        "sockjs_tornado.http.handlers",
         "sockjs_tornado.transports.xhr",
     ]
     assert violations(imports, allowed) == [*expected, "tornado.iostream.x"]

@@ -10,7 +10,7 @@ from client import HANDSHAKE, SESSION_URLS, Connect, Join, Url, path_of, request
 from programs import Ended
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.logs import INTERVAL, ThrottledLog
+from sockjs_tornado.observe.logs import INTERVAL, ThrottledLog
 
 SESSIONS = logging.getLogger("sockjs_tornado.sessions")
 
@@ -161,7 +161,7 @@ async def test_the_line_is_off_unless_it_is_asked_for(serve: Serve, join: Join, 
 async def test_no_log_has_what_is_said_or_whose_session_it_is(
     serve: Serve, connect: Connect, join: Join, records: Records, transport: str
 ) -> None:
-    trace = logging.getLogger("sockjs_tornado.trace")
+    trace = logging.getLogger("sockjs_tornado.observe.trace")
     level = trace.level
     trace.setLevel(logging.DEBUG)
     try:

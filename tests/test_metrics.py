@@ -16,7 +16,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
-from sockjs_tornado.metrics import SockJSCollector, monitoring_urls
+from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 
 DASHBOARD = Path(__file__).resolve().parent.parent / "examples/deploy/grafana.json"
 

@@ -4,7 +4,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import Settings
-from sockjs_tornado.origins import OriginPolicy
+from sockjs_tornado.transports.origins import OriginPolicy
 
 HOST = "chat.example.com"
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sockjs_tornado import payloads
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.payloads import decode_payload, decode_websocket_payload
+from sockjs_tornado.wire import payloads
+from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
 
 properties = hypothesis_settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

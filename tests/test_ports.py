@@ -8,10 +8,10 @@ from doubles import FakeManager
 from doubles import Receiver as RecordingReceiver
 
 from sockjs_tornado import Settings, SockJSRouter
-from sockjs_tornado.container import SessionContainer
 from sockjs_tornado.multiplex import ChannelReceiver
-from sockjs_tornado.ports import Counters, Receiver, RouterView, SessionManager, SessionSettings
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.observe.stats import Stats
+from sockjs_tornado.session.container import SessionContainer
+from sockjs_tornado.session.ports import Counters, Receiver, RouterView, SessionManager, SessionSettings
 from sockjs_tornado.transports.receiving import PollReceiver, StreamReceiver
 from sockjs_tornado.transports.websocket import RawWebSocketReceiver, WebSocketReceiver
 

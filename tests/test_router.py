@@ -33,7 +33,7 @@ from tornado.gen import coroutine
 from tornado.ioloop import IOLoop
 
 from sockjs_tornado import ConfigurationError, Settings, SockJSConnection, SockJSRouter
-from sockjs_tornado.session import Session
+from sockjs_tornado.session.session import Session
 
 GONE = 'c[3000,"Go away!"]'
 

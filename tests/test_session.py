@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 )
 
 from sockjs_tornado.exceptions import SessionStateError
-from sockjs_tornado.outbox import HIGH_WATER, Outbox
 from sockjs_tornado.protocol import PreparedMessage
-from sockjs_tornado.session import Session, SessionState
+from sockjs_tornado.session.outbox import HIGH_WATER, Outbox
+from sockjs_tornado.session.session import Session, SessionState
 
 CONNECTING, OPEN, CLOSING, CLOSED = SessionState
 

@@ -16,13 +16,13 @@ from client import BINARY, CLOSE, PING, PONG, TEXT, closing, frame
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sockjs_tornado import _speedups, payloads, protocol
+from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.payloads import decode_payload, decode_websocket_payload
 from sockjs_tornado.protocol import JSONValue, messages_frame
 from sockjs_tornado.transports import websocket
-from sockjs_tornado.wire import connection
+from sockjs_tornado.wire import connection, payloads
 from sockjs_tornado.wire import websocket as wire
+from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
 from sockjs_tornado.wire.websocket import FrameParser, text_frame
 
 #: All that is special to JSON, to UTF-8 or to clients, with its neighbours.

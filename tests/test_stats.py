@@ -9,7 +9,7 @@ from client import Connect, Join, settle
 
 from sockjs_tornado import CloseCode, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.observe.stats import Stats
 
 
 class Clock:

@@ -12,9 +12,9 @@ from client import FRAMED, Connect, Join, closing
 from programs import ServerProgram
 
 from sockjs_tornado import Session, SockJSConnection, SockJSRouter
-from sockjs_tornado.trace import traced
+from sockjs_tornado.observe.trace import traced
 
-TRACE = logging.getLogger("sockjs_tornado.trace")
+TRACE = logging.getLogger("sockjs_tornado.observe.trace")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from application import Serve
 from client import Join, within
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
-from sockjs_tornado.turns import CALLBACK_BUDGET, Turns
+from sockjs_tornado.session.turns import CALLBACK_BUDGET, Turns
 from sockjs_tornado.wire.connection import READ_BUDGET
 
 

@@ -18,18 +18,18 @@ from typing import Any, NamedTuple
 import pyperf
 
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection, SockJSRouter
-from sockjs_tornado.payloads import decode_websocket_payload
+from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import PreparedMessage, messages_frame, quote
-from sockjs_tornado.rooms import Rooms
-from sockjs_tornado.session import Session
-from sockjs_tornado.stats import Stats
+from sockjs_tornado.session.rooms import Rooms
+from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.turns import Turns
 from sockjs_tornado.transports.eventsource import EventSource
 from sockjs_tornado.transports.htmlfile import HtmlFile
 from sockjs_tornado.transports.jsonp import Jsonp
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.transports.xhr import XhrPolling, XhrStreaming
-from sockjs_tornado.turns import Turns
+from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame
 
 IP = "192.0.2.1"

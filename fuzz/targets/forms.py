@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes, urlencode
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.transports import jsonp
 from sockjs_tornado.transports.jsonp import JsonpSend, page_callback
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from sockjs_tornado.exceptions import WebSocketError
-from sockjs_tornado.payloads import decode_websocket_payload
 from sockjs_tornado.transports.websocket import read_messages
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
+from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.scanner import CloseFrameScanner
 from sockjs_tornado.wire.websocket import (
     BINARY,

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from sockjs_tornado import ConfigurationError, Settings
-from sockjs_tornado.origins import OriginPolicy
+from sockjs_tornado.transports.origins import OriginPolicy
 
 from ..target import lines
 

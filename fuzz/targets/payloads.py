@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Callable
 
-from sockjs_tornado import payloads
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.payloads import Payload, decode_payload, decode_websocket_payload
 from sockjs_tornado.transports import websocket
+from sockjs_tornado.wire import payloads
+from sockjs_tornado.wire.payloads import Payload, decode_payload, decode_websocket_payload
 from sockjs_tornado.wire.websocket import TEXT
 
 from ..target import replaced, text_of, whole_characters

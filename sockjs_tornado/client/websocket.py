@@ -11,8 +11,8 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.queues import QueueEmpty
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
-from ..grace import MAX_GRACE
 from ..protocol import CloseCode, is_close_code, messages_frame
+from ..session.grace import MAX_GRACE
 from .options import Options
 from .session import ClientSession, OpenFailed
 

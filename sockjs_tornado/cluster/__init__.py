@@ -17,7 +17,7 @@ What is in it is imported when it is asked for, so that no part asks for package
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ..ports import Position
+from ..session.ports import Position
 
 if TYPE_CHECKING:
     from .history import Recovered

@@ -10,8 +10,8 @@ from redis import ResponseError
 from redis.asyncio import Redis
 
 from ..exceptions import ClusterUnavailable
-from ..grace import timeout
-from ..logs import ThrottledLog
+from ..observe.logs import ThrottledLog
+from ..session.grace import timeout
 from .connection import FAILURES, TIMEOUT, Line, connect, explain, keep_connected, pack, together, where_is
 from .envelope import Names
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..ended import ENDED_TIME
+from ..session.ended import ENDED_TIME
 from .commands import Commands
 from .ownership import Location, Owner
 
@@ -110,7 +110,7 @@ class Claims:
             self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, b"", 0)
 
     def retire(self, key: str) -> None:
-        """Hold a session no more that ended; its claim stands for :data:`~sockjs_tornado.ended.ENDED_TIME`.
+        """Hold a session no more that ended; its claim stands for :data:`~sockjs_tornado.session.ended.ENDED_TIME`.
 
         Until then, other nodes ask this one. If it is gone, they find that the session is lost.
         """

@@ -10,7 +10,7 @@ from redis import ResponseError
 from redis.asyncio import Redis
 
 from ..exceptions import ClusterError, ClusterUnavailable
-from ..logs import ThrottledLog
+from ..observe.logs import ThrottledLog
 from .connection import TIMEOUT, Line, check_server, connect, keep_connected, pack, together, where_is
 
 __all__ = ["Commands"]

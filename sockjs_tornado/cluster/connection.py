@@ -19,8 +19,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
-from ..grace import timeout
-from ..logs import ThrottledLog
+from ..observe.logs import ThrottledLog
+from ..session.grace import timeout
 
 __all__ = [
     "TIMEOUT",

@@ -10,8 +10,8 @@ from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError
-from ..ports import Position
 from ..protocol import JSONValue
+from ..session.ports import Position
 
 __all__ = ["Envelope", "Names", "decode", "echo_of", "encode", "value_of"]
 

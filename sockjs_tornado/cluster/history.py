@@ -12,7 +12,7 @@ import contextlib
 import secrets
 from typing import Any, Final, NamedTuple
 
-from ..ports import Position
+from ..session.ports import Position
 from .commands import Commands
 from .envelope import Names, decode, value_of
 

@@ -14,7 +14,7 @@ from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
 from ..exceptions import ClusterError, ConfigurationError
-from ..handlers import SockJSHandler, header_value
+from ..http.handlers import SockJSHandler, header_value
 from ..serving import HTTP_LIMITS, http_server
 from ..transports.endpoint import Endpoint, SessionEndpoint
 from .signing import FIELD, Caller, Rejected, Signer

@@ -6,17 +6,17 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..logs import ThrottledLog
-from ..ports import Position
+from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
-from ..rooms import Rooms
+from ..session.ports import Position
+from ..session.rooms import Rooms
 from .commands import Commands
 from .envelope import Names, decode, echo_of, encode, value_of
 from .history import position_of, publish_command
 from .stats import ClusterStats
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 __all__ = ["Messages", "TransformMessage"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..exceptions import ClusterError, ConfigurationError
-from ..grace import timeout
+from ..session.grace import timeout
 from .listener import CALLS, WHOIS, Listener
 from .ownership import Owner, Ownership
 from .relay import SessionRelay

@@ -10,17 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ClusterError, ClusterUnavailable
-from ..grace import timeout
-from ..logs import ThrottledLog
+from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
-from ..rooms import Rooms
+from ..session.grace import timeout
+from ..session.rooms import Rooms
 from .node import Node
 from .ownership import Owner
 from .stats import ClusterStats
 from .upstream import UpstreamLost
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 __all__ = ["Peers"]
 

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
-from ..rooms import Rooms
+from ..session.rooms import Rooms
 from .commands import Commands
 from .envelope import Names
 

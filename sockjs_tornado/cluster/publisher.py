@@ -13,9 +13,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ..exceptions import ClusterUnavailable
-from ..ports import Position
 from ..protocol import encode_message
-from ..rooms import check_room
+from ..session.ports import Position
+from ..session.rooms import check_room
 from .commands import Commands
 from .connection import FAILURES, TIMEOUT, check_url, database_of, explain, make_client
 from .envelope import Names, encode

@@ -31,10 +31,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConfigurationError
-from ..logs import ThrottledLog
-from ..ports import Position
+from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
-from ..rooms import check_room
+from ..session.ports import Position
+from ..session.rooms import check_room
 from .bus import Bus
 from .commands import Commands
 from .connection import TIMEOUT, database_of, make_client
@@ -47,7 +47,7 @@ from .rooms import SharedRooms
 from .stats import ClusterStats
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 __all__ = ["RedisCluster"]
 
@@ -309,7 +309,7 @@ class RedisCluster:
         return await recover(self.commands, self.names, room, offset, epoch)
 
     def counters(self) -> dict[str, int]:
-        """Return the counters by name; for :mod:`~sockjs_tornado.metrics`."""
+        """Return the counters by name; for :mod:`~sockjs_tornado.observe.metrics`."""
         return self.stats.snapshot()
 
 

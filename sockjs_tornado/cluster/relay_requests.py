@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ..exceptions import ClusterError
-from ..grace import timeout
+from ..session.grace import timeout
 from ..wire.connection import ConnectionManager, Traffic
 from .ownership import Owner
 from .upstream import UpstreamLost

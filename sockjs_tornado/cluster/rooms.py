@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ..rooms import Rooms
+from ..session.rooms import Rooms
 from .bus import Bus
 from .presence import Presence
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 __all__ = ["SharedRooms"]
 

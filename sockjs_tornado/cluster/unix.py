@@ -18,9 +18,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
 
 from ..exceptions import ClusterError, ConfigurationError
-from ..logs import ThrottledLog
+from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
-from ..rooms import Rooms
+from ..session.rooms import Rooms
 from .listener import BACKLOG
 from .node import Node, check_secret
 from .peers import Peers
@@ -28,7 +28,7 @@ from .slots import Slots, node_id
 from .stats import ClusterStats
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 __all__ = ["UnixCluster"]
 
@@ -114,7 +114,7 @@ class UnixCluster:
         return await self._peers.presence(room)
 
     def counters(self) -> dict[str, int]:
-        """Return the counters by name; for :mod:`~sockjs_tornado.metrics`."""
+        """Return the counters by name; for :mod:`~sockjs_tornado.observe.metrics`."""
         return self.stats.snapshot()
 
     async def start(self) -> None:

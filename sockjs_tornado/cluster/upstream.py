@@ -8,7 +8,7 @@ import asyncio
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from ..grace import timeout
+from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection, ConnectionManager
 from ..wire.sockets import give_up_silent, peer_gone
 from .answers import Head, read_head

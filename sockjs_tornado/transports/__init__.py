@@ -5,7 +5,7 @@ They are written against the exchange port of :mod:`.exchange`; nothing here kno
 
 from collections.abc import Iterator
 
-from ..kept import MAX_ID
+from ..session.kept import MAX_ID
 from ..settings import Settings
 from .endpoint import Endpoint
 from .eventsource import EventSource

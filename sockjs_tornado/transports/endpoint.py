@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from email.utils import formatdate
 
 from ..exceptions import RequestTooLargeError
-from ..session import Session
+from ..session.session import Session
 from .exchange import Exchange, Headers, Router
 
 __all__ = [

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
-from ..ended import Ended
-from ..limits import ByteBudget
-from ..origins import OriginPolicy
-from ..ports import SessionManager, UnsentResponse
-from ..session import Session
+from ..observe.stats import Stats
+from ..session.ended import Ended
+from ..session.limits import ByteBudget
+from ..session.ports import SessionManager, UnsentResponse
+from ..session.session import Session
 from ..settings import Settings
-from ..stats import Stats
 from ..wire.connection import Connection, ConnectionManager
+from .origins import OriginPolicy
 
 if TYPE_CHECKING:
     from .endpoint import SessionEndpoint

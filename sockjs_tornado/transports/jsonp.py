@@ -5,8 +5,8 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from ..exceptions import PayloadError
-from ..payloads import Payload
 from ..protocol import Framing, quote
+from ..wire.payloads import Payload
 from .endpoint import JAVASCRIPT, NO_CACHE, PLAIN_TEXT
 from .exchange import Exchange
 from .receiving import PollingEndpoint

@@ -5,12 +5,12 @@
 import functools
 from collections.abc import Awaitable, Sequence
 
-from ..ended import Ended
 from ..exceptions import PayloadError, RequestTooLargeError
-from ..kept import check_uri
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
-from ..requester import REJECTIONS, check_requester
-from ..session import Session
+from ..session.ended import Ended
+from ..session.kept import check_uri
+from ..session.requester import REJECTIONS, check_requester
+from ..session.session import Session
 from ..wire.connection import Connection, ConnectionManager, Traffic
 from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin

@@ -4,8 +4,8 @@ from collections.abc import Awaitable
 from math import inf
 
 from ..exceptions import PayloadError
-from ..payloads import Payload, decode_payload
-from ..session import Session
+from ..session.session import Session
+from ..wire.payloads import Payload, decode_payload
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange
 

@@ -7,16 +7,16 @@ from math import inf
 from typing import Any, ClassVar, Final
 
 from ..exceptions import HandshakeError, PayloadError, RequestTooLargeError, WebSocketError
-from ..kept import check_uri
-from ..limits import BudgetShare
-from ..payloads import decode_websocket_payload
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
-from ..session import Session
+from ..session.kept import check_uri
+from ..session.limits import BudgetShare
+from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, RawInflater, negotiate
 from ..wire.handshake import accept_handshake, offered_subprotocols
 from ..wire.pacing import PIECE_SIZE, PacedConnection
+from ..wire.payloads import decode_websocket_payload
 from ..wire.scanner import CloseFrameScanner
 from ..wire.sockets import acknowledged, unacknowledged
 from ..wire.stream import response_head

@@ -75,7 +75,7 @@ def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence:
 def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
     """Take over what the stream's connection counts for at its server; return what to call when it is closed.
 
-    None if the server does not count connections (see :mod:`sockjs_tornado.accepting`).
+    None if the server does not count connections (see :mod:`sockjs_tornado.http.accepting`).
     """
     slot = getattr(stream, "connection_slot", None)
     return None if slot is None else slot.claim()

@@ -294,7 +294,7 @@ def test_ours_is_installed_anew_when_it_has_to_be_compiled(monkeypatch: pytest.M
     checkout = tmp_path / "checkout"
     (checkout / "sockjs_tornado").mkdir(parents=True)
     (checkout / "setup.py").touch()
-    source = checkout / "sockjs_tornado/_speedups.c"
+    source = checkout / "sockjs_tornado/speedups.c"
     source.touch()
     monkeypatch.setattr(servers, "ROOT", checkout)
     monkeypatch.setattr(servers, "_run", run)

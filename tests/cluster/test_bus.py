@@ -14,7 +14,7 @@ from sockjs_tornado.cluster.bus import Bus
 from sockjs_tornado.cluster.connection import make_client
 from sockjs_tornado.cluster.envelope import Names
 from sockjs_tornado.exceptions import ClusterUnavailable
-from sockjs_tornado.logs import ThrottledLog
+from sockjs_tornado.observe.logs import ThrottledLog
 
 from .conftest import until
 from .redis_server import RedisServer

@@ -16,8 +16,8 @@ from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.connection import make_client
 from sockjs_tornado.cluster.ownership import Location, Owner
-from sockjs_tornado.ended import ENDED_TIME
 from sockjs_tornado.exceptions import ClusterUnavailable
+from sockjs_tornado.session.ended import ENDED_TIME
 
 from .redis_server import RedisServer
 from .relays import until

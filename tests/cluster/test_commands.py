@@ -15,7 +15,7 @@ from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.connection import Line, keep_connected, make_client
 from sockjs_tornado.cluster.connection import connect as connect_line
 from sockjs_tornado.exceptions import ClusterUnavailable
-from sockjs_tornado.logs import ThrottledLog
+from sockjs_tornado.observe.logs import ThrottledLog
 
 from .conftest import until
 from .redis_server import RedisServer

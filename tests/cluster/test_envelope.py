@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster.envelope import Envelope, Names, decode, echo_of, encode, value_of
-from sockjs_tornado.ports import Position
 from sockjs_tornado.protocol import JSONValue, encode_message
+from sockjs_tornado.session.ports import Position
 
 #: Lone surrogates included.
 TEXT = st.text(st.characters(exclude_categories=()))

@@ -13,8 +13,8 @@ from free_ports import free_port
 
 from sockjs_tornado.cluster import membership as module
 from sockjs_tornado.cluster import node as node_module
-from sockjs_tornado.ended import ENDED_TIME
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from sockjs_tornado.session.ended import ENDED_TIME
 
 from .redis_server import RedisServer
 from .relays import SECRET, Member, until

@@ -22,7 +22,7 @@ from tornado.web import Application
 from sockjs_tornado import ConfigurationError, SockJSConnection, SockJSRouter, serving
 from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
-from sockjs_tornado.metrics import SockJSCollector
+from sockjs_tornado.observe.metrics import SockJSCollector
 from sockjs_tornado.protocol import PreparedMessage
 
 from .conftest import Node, StartNode, until

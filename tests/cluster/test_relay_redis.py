@@ -13,8 +13,8 @@ from application import LogWatch, Noted, Serve
 from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, within
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME
-from sockjs_tornado.ended import ENDED_TIME
-from sockjs_tornado.limits import FREE_BYTES
+from sockjs_tornado.session.ended import ENDED_TIME
+from sockjs_tornado.session.limits import FREE_BYTES
 
 from .redis_server import RedisServer
 from .relays import Member, Node, until

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.unix import UnixCluster
 from sockjs_tornado.exceptions import ClusterError, ConfigurationError
-from sockjs_tornado.metrics import SockJSCollector
+from sockjs_tornado.observe.metrics import SockJSCollector
 
 
 def mode(path: Path) -> int:

@@ -18,7 +18,7 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
 from sockjs_tornado.cluster.answers import read_head
 from sockjs_tornado.cluster.upstream import MAX_IDLE, Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
-from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.transports.xhr import XhrPolling
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"

@@ -18,9 +18,9 @@ from tornado.iostream import IOStream
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection, SockJSRouter
-from sockjs_tornado.handlers import SockJSHandler
+from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
-from sockjs_tornado.session import Session, SessionState
+from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.receiving import PollReceiver
 from sockjs_tornado.wire.connection import Connection
 

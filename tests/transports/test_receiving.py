@@ -31,7 +31,7 @@ from client import (
 )
 
 from sockjs_tornado import ConnectionClosed, SockJSRouter
-from sockjs_tornado.ended import ENDED_TIME
+from sockjs_tornado.session.ended import ENDED_TIME
 
 INTERRUPTED = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'

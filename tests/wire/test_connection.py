@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from application import LogWatch
 
-from sockjs_tornado.limits import ByteBudget
+from sockjs_tornado.session.limits import ByteBudget
 from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.websocket import WebSocketReceiver
 from sockjs_tornado.wire.connection import LINGER, READ_SIZE, Connection, write_gathered

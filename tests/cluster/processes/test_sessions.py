@@ -11,7 +11,7 @@ from client import Client, asking, new_session, sending, unframe
 from deployment.conftest import Visit, leave
 from deployment.visitor import Stream, exchange
 
-from sockjs_tornado.ended import ENDED_TIME
+from sockjs_tornado.session.ended import ENDED_TIME
 
 from ..nodes import Circle, Front, Node, front, nodes, until
 from ..redis_server import RedisServer

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
 
-from .exceptions import ConnectionClosed
-from .protocol import CloseCode, Message
+from ..exceptions import ConnectionClosed
+from ..protocol import CloseCode, Message
 from .turns import MAX_STEP
 
 try:
-    from ._speedups import CallbacksCore
+    from .._speedups import CallbacksCore
 except ImportError:  # where it was not built
 
     class CallbacksCore:  # type: ignore[no-redef]
@@ -34,7 +34,7 @@ except ImportError:  # where it was not built
 
 
 if TYPE_CHECKING:
-    from .connection import ConnectionInfo, SockJSConnection
+    from ..connection import ConnectionInfo, SockJSConnection
     from .ports import SessionManager
     from .session import Session
     from .turns import Turns

@@ -21,8 +21,8 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
-from .addresses import network_of
-from .logs import ThrottledLog
+from ..observe.logs import ThrottledLog
+from ..session.addresses import network_of
 
 if sys.platform != "win32":
     import resource

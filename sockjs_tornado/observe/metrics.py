@@ -1,10 +1,10 @@
 """Prometheus metrics of routers, and the URLs by which others see that a server lives::
 
-    from sockjs_tornado.metrics import monitoring_urls
+    from sockjs_tornado.observe.metrics import monitoring_urls
 
     application = tornado.web.Application(router.urls + monitoring_urls({"chat": router}))
 
-- ``/metrics`` has what :meth:`Stats.snapshot <sockjs_tornado.stats.Stats.snapshot>` has, for Prometheus.
+- ``/metrics`` has what :meth:`Stats.snapshot <sockjs_tornado.observe.stats.Stats.snapshot>` has, for Prometheus.
 - ``/healthz`` answers 200 while the event loop turns.
 - ``/readyz`` answers 200, and 503 once a router drains or has closed: a load balancer then sends new clients elsewhere.
   A limit that is reached does not count; who is there is still served.
@@ -23,7 +23,7 @@ try:
     import prometheus_client  # noqa: F401 - what follows needs it
 except ImportError as error:
     raise ImportError(
-        f'sockjs_tornado.metrics needs prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
+        f'sockjs_tornado.observe.metrics needs prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
         name=error.name,
     ) from error
 
@@ -34,8 +34,8 @@ from prometheus_client.registry import Collector
 from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
-from .exceptions import ConfigurationError
-from .router import SockJSRouter
+from ..exceptions import ConfigurationError
+from ..router import SockJSRouter
 
 __all__ = ["SockJSCollector", "monitoring_urls"]
 

@@ -5,10 +5,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from .protocol import CloseCode
+from ..protocol import CloseCode
 
 try:
-    from ._speedups import CountersCore
+    from .._speedups import CountersCore
 except ImportError:  # where it was not built
 
     class CountersCore:  # type: ignore[no-redef]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from .protocol import CloseCode
+from ..protocol import CloseCode
 
 __all__ = ["LegacySession"]
 

@@ -16,16 +16,16 @@ from tornado.iostream import IOStream
 from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
-from .connection import ConnectionInfo
-from .exceptions import RequestTooLargeError
-from .kept import select_fields
-from .transports.endpoint import Endpoint, request_origin
-from .transports.exchange import DisconnectListener, Headers
-from .wire.connection import Connection
-from .wire.fields import has_token
-from .wire.pending import PendingWrite, write_rest
-from .wire.sockets import peer_gone, peer_reset
-from .wire.stream import response_head, take_over, write_and_close, write_now
+from ..connection import ConnectionInfo
+from ..exceptions import RequestTooLargeError
+from ..session.kept import select_fields
+from ..transports.endpoint import Endpoint, request_origin
+from ..transports.exchange import DisconnectListener, Headers
+from ..wire.connection import Connection
+from ..wire.fields import has_token
+from ..wire.pending import PendingWrite, write_rest
+from ..wire.sockets import peer_gone, peer_reset
+from ..wire.stream import response_head, take_over, write_and_close, write_now
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
 

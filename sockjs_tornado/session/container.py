@@ -12,18 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
+from ..observe.logs import ThrottledLog, log_end
+from ..observe.stats import Stats
+from ..settings import Settings
+from ..wire.connection import READ_BUDGET, READ_SIZE, WriteQueue
 from .addresses import network_of
 from .deadlines import SLICE, Deadlines
 from .ended import Ended, EndedSessions
 from .grace import timeout
-from .logs import ThrottledLog, log_end
 from .ports import Cluster
 from .rooms import Rooms
 from .session import Session, SessionState
-from .settings import Settings
-from .stats import Stats
 from .turns import CALLBACK_BUDGET, Turns
-from .wire.connection import READ_BUDGET, READ_SIZE, WriteQueue
 
 __all__ = ["SessionContainer", "check_seconds"]
 

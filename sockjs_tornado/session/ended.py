@@ -24,7 +24,7 @@ class Ended(NamedTuple):
     Attributes:
         code: Its close code.
         reason: The same in words.
-        ip: What the address that opened it counts as, see :func:`~sockjs_tornado.addresses.network_of`.
+        ip: What the address that opened it counts as, see :func:`~sockjs_tornado.session.addresses.network_of`.
         origin_hash: Hash of the origin that opened it.
     """
 

@@ -4,7 +4,7 @@
  * out of the ordinary. The tests hold both to the same.
  */
 
-#include "_core.h"
+#include "core.h"
 
 #include <stdint.h>
 #include <string.h>

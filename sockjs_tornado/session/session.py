@@ -8,14 +8,14 @@ else is the session's own decision.
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final
 
+from ..connection import ConnectionInfo, SockJSConnection, drained
+from ..exceptions import SessionStateError
+from ..legacy.compat import LegacySession
+from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .callbacks import Callbacks
-from .compat import LegacySession
-from .connection import ConnectionInfo, SockJSConnection, drained
-from .exceptions import SessionStateError
 from .limits import RateLimit
 from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
 from .ports import Receiver, RouterView
-from .protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .requester import REJECTIONS, check_requester
 from .rooms import DONE, check_room
 
@@ -48,7 +48,7 @@ class Session(Outbox, LegacySession):
     Attributes:
         server: The router, with whatever attributes the application put there.
         session_id: As given. It is a secret of the client: do not log or publish it.
-        state: A :class:`~sockjs_tornado.session.SessionState`.
+        state: A :class:`~sockjs_tornado.session.session.SessionState`.
         conn: The application's connection; None after the end, once ``on_close`` is through.
         conn_info: What is known of the request that opened the session.
         opened_at: When it opened, in the manager's seconds; 0 before.
@@ -146,7 +146,7 @@ class Session(Outbox, LegacySession):
 
         Args:
             ip: Where the request comes from.
-            origin: The origin that it names, as :func:`~sockjs_tornado.requester.check_requester` takes it.
+            origin: The origin that it names, as :func:`~sockjs_tornado.session.requester.check_requester` takes it.
         """
         known_origin = None if self.state is CONNECTING else self.origin_hash
         return check_requester(self.conn_info.ip, known_origin, ip, origin, verify_ip=self._settings.verify_ip)

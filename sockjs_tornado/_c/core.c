@@ -14,7 +14,7 @@
  * 3. If a field is not as Python sets it, leave the call to the method in Python, which raises what is appropriate.
  */
 
-#include "_core.h"
+#include "core.h"
 
 #include <stddef.h>
 #include <structmember.h>

@@ -1,7 +1,7 @@
 """Request bodies that are read here, piece by piece, and not gathered by Tornado: long ones, those whose length is not
 said, and compressed ones.
 
-A request is looked at when its head is there. Most go to :class:`~sockjs_tornado.handlers.SockJSHandler`, which has the
+A request is looked at when its head is there. Most go to :class:`~.handlers.SockJSHandler`, which has the
 whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end as soon as a limit is reached.
 """
 
@@ -17,12 +17,12 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
-from .grace import timeout
+from ..session.grace import timeout
+from ..session.limits import FREE_BYTES, BudgetShare
+from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
+from ..wire.connection import Connection
+from ..wire.stream import response_head, write_and_close
 from .handlers import SockJSHandler, header_value, remove_header
-from .limits import FREE_BYTES, BudgetShare
-from .transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
-from .wire.connection import Connection
-from .wire.stream import response_head, write_and_close
 
 __all__ = ["StreamedBodyHandler", "url_specs"]
 

@@ -6,11 +6,11 @@ from enum import IntEnum
 from threading import get_ident
 from typing import Any, Final
 
+from ..protocol import Message, Outgoing, PreparedMessage
 from .ports import Counters, Receiver, SessionManager, SessionSettings, UnsentResponse
-from .protocol import Message, Outgoing, PreparedMessage
 
 try:
-    from ._speedups import SessionCore
+    from .._speedups import SessionCore
 except ImportError:  # where it was not built
 
     class SessionCore:  # type: ignore[no-redef]

@@ -1,6 +1,6 @@
 /* Sessions: what an ordinary message meets between its connection and the application, both ways. */
 
-#include "_core.h"
+#include "core.h"
 
 #ifdef _WIN32
 #include <windows.h>

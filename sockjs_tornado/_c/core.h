@@ -69,7 +69,7 @@ struct names {
 
 extern struct names names;
 
-/* --- in _core.c --- */
+/* --- in core.c --- */
 
 /* Put another object into a field. Freeing what it held before may run code of the application. */
 void set(PyObject **field, PyObject *value);
@@ -100,12 +100,12 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
 /* Add the types to the module. */
 int add_core(PyObject *module);
 
-/* --- in _connection.c --- */
+/* --- in connection.c --- */
 
 /* Write what connections have gathered. */
 PyObject *write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-/* --- in _speedups.c --- */
+/* --- in speedups.c --- */
 
 /* Return a limit, which may be beyond any size; -1 with an exception set where it is none. */
 Py_ssize_t limit_from(PyObject *number);

@@ -11,9 +11,9 @@
     1 websocket ends 1006 Connection lost
     1 websocket OPEN becomes CLOSING
 
-Without it, ``logging.getLogger("sockjs_tornado.trace").setLevel(logging.DEBUG)`` has the same lines written to the log,
-with lengths in place of contents: a log has no message of anybody. Sessions that begin after that are traced. Those
-that are not traced cost nothing.
+Without it, ``logging.getLogger("sockjs_tornado.observe.trace").setLevel(logging.DEBUG)`` has the same lines written to
+the log, with lengths in place of contents: no message of anybody is logged. Sessions that begin after that are traced.
+Those that are not traced cost nothing.
 """
 
 import logging
@@ -21,10 +21,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ..protocol import Message, Outgoing, PreparedMessage, messages_frame
+from ..session.ports import Receiver
+from ..session.session import Session, SessionState
 from .logs import session_fields
-from .ports import Receiver
-from .protocol import Message, Outgoing, PreparedMessage, messages_frame
-from .session import Session, SessionState
 
 __all__ = ["traced"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-from .exceptions import PayloadError
+from ..exceptions import PayloadError
 
 __all__ = ["Payload", "decode_payload", "decode_strings", "decode_websocket_payload"]
 

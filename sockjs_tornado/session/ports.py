@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .logs import ThrottledLog
-from .protocol import JSONValue, Outgoing, PreparedMessage
+from ..observe.logs import ThrottledLog
+from ..protocol import JSONValue, Outgoing, PreparedMessage
 from .rooms import Rooms
 from .turns import Turns
 

@@ -7,7 +7,7 @@ is cut. What an application decides by is never cut: a request that has more of 
 from collections.abc import Iterable
 from typing import Final
 
-from .exceptions import RequestTooLargeError
+from ..exceptions import RequestTooLargeError
 
 __all__ = [
     "CREDENTIAL",

@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from .protocol import PreparedMessage
+from ..protocol import PreparedMessage
 
 if TYPE_CHECKING:
     from .session import Session

@@ -1,6 +1,6 @@
 /* Connections: from the read buffer to the session, and from there to the socket. */
 
-#include "_core.h"
+#include "core.h"
 
 #ifndef _WIN32
 #include <sys/socket.h>

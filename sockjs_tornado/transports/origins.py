@@ -7,7 +7,7 @@ A request with neither comes from no browser, or from a very old one, and is let
 
 import re
 
-from .settings import Settings
+from ..settings import Settings
 
 __all__ = ["OriginPolicy"]
 

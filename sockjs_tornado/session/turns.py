@@ -4,11 +4,11 @@ import asyncio
 from typing import Final
 
 try:
-    from ._speedups import TurnsCore
+    from .._speedups import TurnsCore
 except ImportError:  # where it was not built
 
     class TurnsCore:  # type: ignore[no-redef]
-        """The field that ``_session.c`` reads before it delivers several messages."""
+        """The field that ``session.c`` reads before it delivers several messages."""
 
         __slots__ = ("share",)
 
@@ -19,7 +19,7 @@ __all__ = ["CALLBACK_BUDGET", "MAX_STEP", "Turns"]
 CALLBACK_BUDGET: Final = 0.010
 
 #: Messages between two looks at the clock. It is looked at after messages 1, 2, 4, 8, 16, 32, 48 and so on, so that
-#: callbacks which take equally long exceed their budget by its double at most. ``_session.c`` does the same.
+#: callbacks which take equally long exceed their budget by its double at most. ``session.c`` does the same.
 MAX_STEP: Final = 16
 
 

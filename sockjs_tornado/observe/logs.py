@@ -3,7 +3,7 @@
 - Warnings and errors, which somebody should look at: one of a kind in ten seconds, with how many there were meanwhile.
 - ``sockjs_tornado.sessions``: a line at INFO for each session that has ended. It is off unless that logger is given a
   level: ``logging.getLogger("sockjs_tornado.sessions").setLevel(logging.INFO)``.
-- ``sockjs_tornado.trace``: what every session does; see :mod:`sockjs_tornado.trace`.
+- ``sockjs_tornado.observe.trace``: what every session does; see :mod:`sockjs_tornado.observe.trace`.
 
 No record has the contents of a message, or the id by which a client knows its session. A session has a number in its
 place. Records carry fields of their own for handlers that write structured logs: ``sockjs_session`` (that number),

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
 
+from ..observe.logs import ThrottledLog
 from .grace import LATE, Grace
-from .logs import ThrottledLog
 
 __all__ = ["SLICE", "Deadline", "Deadlines", "Lag"]
 

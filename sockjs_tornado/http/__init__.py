@@ -1,0 +1,1 @@
+"""HTTP by way of Tornado: requests as exchanges, their bodies, and accepting connections."""

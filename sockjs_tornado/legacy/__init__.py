@@ -1,0 +1,1 @@
+"""What applications of sockjs-tornado 1.0 need to move over."""

@@ -1,0 +1,1 @@
+"""What operators see: counters, metrics, logs and traces."""
