@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
-from ..grace import timeout
+from ..session.grace import timeout
 from .curl import CurlFactory, FetchFailed
 from .http import HttpSession
 from .multi import Multi
