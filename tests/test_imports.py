@@ -28,7 +28,7 @@ PURE = {
     "client.backoff": "",
     "client.framing": "",
     "client.options": "ssl",
-    "cluster.answers": "",
+    "cluster.response_head": "",
     "cluster.envelope": "",
     "cluster.ownership": "",
     "cluster.signing": "",

@@ -236,8 +236,8 @@ class Taker:
 
     def write(self, data: bytes) -> None:
         if (blocked := self.take(data)) is not None:
-            self.upstream.pause()
-            asyncio.ensure_future(blocked).add_done_callback(lambda _: self.upstream.resume())
+            self.upstream.pause_reading()
+            asyncio.ensure_future(blocked).add_done_callback(lambda _: self.upstream.resume_reading())
 
     def finish(self) -> None:
         if not self.over.done():
@@ -253,11 +253,11 @@ class OwnClient(NoClient):
 
     async def ask(self, request: bytes) -> Response | Stream:
         upstream = await self.upstreams.connect(self.url)
-        asked = upstream.ask(request)
+        asked = upstream.send_request(request)
         try:
             return await asked
         finally:
-            upstream.give_up(asked)
+            upstream.cancel_request(asked)
 
     async def post(self, path: str) -> int:
         head = f"POST {path} HTTP/1.1\r\nHost: node\r\nContent-Length: {len(BODY)}\r\n\r\n"
@@ -267,11 +267,11 @@ class OwnClient(NoClient):
         answer = await self.ask(f"GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n".encode("latin-1"))
         assert isinstance(answer, Stream)
         taker: Any = Taker(answer.upstream, take)
-        answer.upstream.flow(taker)
+        answer.upstream.attach_pipe(taker)
         try:
             await taker.over
         finally:
-            answer.upstream.stop()
+            answer.upstream.detach_pipe()
 
     async def close(self) -> None:
         self.upstreams.close()

@@ -1,4 +1,4 @@
-"""The private listener of a node: answers what other nodes pass on, for the sessions that this node holds."""
+"""The private listener of a node: serves the requests that other nodes relay for sessions of this node."""
 
 import contextlib
 import errno
@@ -17,80 +17,84 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..http.handlers import SockJSHandler, header_value
 from ..serving import HTTP_LIMITS, http_server
 from ..transports.endpoint import Endpoint, SessionEndpoint
-from .signing import FIELD, Caller, Rejected, Signer
+from .signing import RELAY_HEADER, Rejected, RelayedClient, Signer
 
-__all__ = ["BACKLOG", "CALLS", "WHOIS", "Listener", "open_sockets", "split_address"]
+__all__ = ["BACKLOG", "NODE_ID_PATH", "RPC_PATH", "Listener", "open_sockets", "split_address"]
 
-#: Where a node says its id.
-WHOIS: Final = "/-/node"
+#: The path where a node returns its id.
+NODE_ID_PATH: Final = "/-/node"
 
-#: Where nodes have one another do something, before its name.
-CALLS: Final = "/-/call/"
+#: The path of remote calls, followed by the function's name.
+RPC_PATH: Final = "/-/call/"
 
-#: Connections that may wait for the listener while its process is stopped or busy.
+#: The listener's backlog: connections that wait while its process is stopped or busy.
 BACKLOG: Final = 4096
 
-# What is said of an address of another host, or of a kind of addresses that this one does without.
-_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# Errors of bind() for an address of another host, or of an address family that this host does not support.
+_NOT_LOCAL_ERRNOS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-# A request that is passed on is longer by its signature than a client's.
-_HEADER_SIZE: Final = 4 * HTTP_LIMITS["max_header_size"]
+# A relayed request has the client's header fields and the signature.
+_MAX_HEADER_SIZE: Final = 4 * HTTP_LIMITS["max_header_size"]
 
 
 def split_address(name: str, value: str) -> tuple[str, int]:
-    """Return host and port of ``http://host:port`` or ``host:port``.
+    """Return the host and port of ``http://host:port`` or ``host:port``.
+
+    Args:
+        name: The name of the argument, for error messages.
+        value: The address.
 
     Raises:
-        ConfigurationError: It is another text; ``name`` says whose.
+        ConfigurationError: The address is not valid.
     """
-    takes = f"{name}: got {value!r}, takes a host and a port, such as http://10.0.0.5:9001"
+    expected = f"{name}: got {value!r}, expected a host and a port, such as http://10.0.0.5:9001"
     if not isinstance(value, str):
-        raise ConfigurationError(takes)
+        raise ConfigurationError(expected)
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ConfigurationError(takes) from None
+        raise ConfigurationError(expected) from None
     if parts.scheme != "http" or not host or not port or parts.path not in ("", "/"):
-        raise ConfigurationError(takes)
+        raise ConfigurationError(expected)
     if parts.username is not None or parts.query or parts.fragment:
-        raise ConfigurationError(takes)
+        raise ConfigurationError(expected)
     return host, port
 
 
 def is_private(ip: str) -> bool:
-    """Tell whether an address is one that the internet does not reach."""
+    """Return whether an address cannot be reached from the internet."""
     address = ipaddress.ip_address(ip.partition("%")[0])
     return not address.is_global and not address.is_unspecified
 
 
 class Listener:
-    """Takes requests of other nodes.
+    """An HTTP server for requests of other nodes.
 
     Args:
-        node: Id of this node.
-        signer: Looks at what others have signed.
-        stats: Counts what is refused.
+        node: This node's id.
+        signer: Verifies signatures.
+        stats: Counts rejected requests by reason.
 
     Attributes:
-        calls: What other nodes may have this one do, by name: takes and returns bytes.
+        rpcs: The functions that other nodes may call, by name.
     """
 
     def __init__(self, node: str, signer: Signer, stats: Counter[str]) -> None:
         self.node = node
         self._signer = signer
         self._stats = stats
-        # The node that has taken the request from its client has that one's line in the access log.
-        self.calls: dict[str, Callable[[bytes], bytes]] = {}
+        self.rpcs: dict[str, Callable[[bytes], bytes]] = {}
         specs = [
-            URLSpec(WHOIS, _WhoisHandler, {"listener": self}),
-            URLSpec(f"{CALLS}([a-z]+)", _CallHandler, {"listener": self}),
+            URLSpec(NODE_ID_PATH, _NodeIdHandler, {"listener": self}),
+            URLSpec(f"{RPC_PATH}([a-z]+)", _RPCHandler, {"listener": self}),
         ]
+        # The node that received the client's request writes the access log.
         self._application = Application(specs, log_function=_log_nothing)
         self._server = contextlib.AsyncExitStack()
 
     def add(self, endpoints: Iterable[tuple[str, Endpoint]]) -> None:
-        """Answer for the sessions of a router's endpoints, each with the regular expression of its path."""
+        """Serve a router's endpoints, given with the regular expressions of their paths."""
         specs = [
             URLSpec(path, RelayedHandler, {"endpoint": endpoint, "listener": self})
             for path, endpoint in endpoints
@@ -99,30 +103,30 @@ class Listener:
         self._application.add_handlers(".*", specs)
 
     async def start(self, sockets: Sequence[socket.socket], max_body_size: int) -> None:
-        """Listen on sockets, which are closed with the listener."""
-        # How long a client may take nothing is the routers' business, who set it for its streams.
+        """Start to serve. The listener closes the sockets when it is closed."""
+        # No network timeout here: the routers set it for the streams of their clients.
         server = http_server(
             self._application,
             sockets,
             network_timeout=0,
-            # What nodes ask of each other may be longer than what clients send.
+            # Remote calls may be larger than messages of clients.
             max_body_size=max(max_body_size, HTTP_LIMITS["max_body_size"]),
-            max_header_size=_HEADER_SIZE,
+            max_header_size=_MAX_HEADER_SIZE,
         )
         await self._server.enter_async_context(server)
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop serving."""
         await self._server.aclose()
 
-    def verify(self, request: Any) -> Caller:
-        """Return for whom another node asks.
+    def verify(self, request: Any) -> RelayedClient:
+        """Return the client of a relayed request.
 
         Raises:
-            Rejected: It is not to be answered.
+            Rejected: The request must not be processed.
         """
         try:
-            value = header_value(request.headers, FIELD)
+            value = header_value(request.headers, RELAY_HEADER)
             return self._signer.verify(value, request.method, request.uri, request.body)
         except Rejected as rejected:
             self._stats[f"relay_{rejected.reason}"] += 1
@@ -130,22 +134,27 @@ class Listener:
 
 
 def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket]:
-    """Return listening sockets.
+    """Return listening sockets for a host and port.
+
+    Args:
+        host: The host name or IP address.
+        port: The port.
+        allow_public: Whether the address may be reachable from the internet.
 
     Raises:
-        ClusterError: Somebody else listens there.
-        ConfigurationError: The internet may reach the address, or there is no such address here.
+        ClusterError: Another socket listens on the address.
+        ConfigurationError: The address is public, or is not an address of this host.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
-        raise ConfigurationError(f"listen: there is no such address: {host} ({error})") from None
+        raise ConfigurationError(f"listen: cannot resolve {host} ({error})") from None
     addresses = {address: family for family, _, _, _, address in found}
     public = [ip for address in addresses if not is_private(ip := str(address[0]))]
     if public and not allow_public:
         raise ConfigurationError(
-            f"listen: {public[0]} may be reached from outside, where other nodes alone should ask; choose a private "
-            "address, or say allow_public_listener=True"
+            f"listen: {public[0]} is a public address, but only other nodes should reach the listener; use a private "
+            "address, or set allow_public_listener=True"
         )
     with contextlib.ExitStack() as opened:
         sockets = []
@@ -153,38 +162,38 @@ def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket
             try:
                 sock = socket.create_server(address, family=family, backlog=BACKLOG)
             except OSError as error:
-                if error.errno not in _NOT_HERE:
-                    why = f"{os.strerror(error.errno or 0)}; each node has an address of its own"
+                if error.errno not in _NOT_LOCAL_ERRNOS:
+                    why = f"{os.strerror(error.errno or 0)}; every node needs its own address"
                     raise ClusterError(f"cannot listen on {host}:{port} for other nodes: {why}") from None
             else:
                 sockets.append(opened.enter_context(sock))
         if not sockets:
-            raise ConfigurationError(f"listen: {host} is no address of this host")
+            raise ConfigurationError(f"listen: {host} is not an address of this host")
         opened.pop_all()
     return sockets
 
 
 def _log_nothing(handler: RequestHandler) -> None:
-    """Write no access log."""
+    """Do not write an access log."""
 
 
 class RelayedHandler(SockJSHandler):
-    """Offers another node's request to an endpoint, as the request of the client that it speaks for."""
+    """Handles a relayed request as if the client had sent it to this node."""
 
     relayed = True
 
     def initialize(self, endpoint: Endpoint, listener: Listener) -> None:  # type: ignore[override]
-        """Take what the URL spec holds for every request, and see whether another node asks."""
+        """Verify the signature, and take the client's address from it."""
         request = self.request
         self._rejected = ""
         try:
-            caller = listener.verify(request)
+            client = listener.verify(request)
         except Rejected as rejected:
             self._rejected = rejected.reason
         else:
-            self._port = caller.port
-            request.remote_ip = caller.ip
-            request.protocol = "https" if caller.secure else "http"
+            self._port = client.port
+            request.remote_ip = client.ip
+            request.protocol = "https" if client.secure else "http"
         super().initialize(endpoint)
 
     @property
@@ -194,7 +203,7 @@ class RelayedHandler(SockJSHandler):
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         if self._rejected:
-            self.respond(421 if self._rejected == "misdirected" else 403, [(FIELD, self._rejected)])
+            self.respond(421 if self._rejected == "misdirected" else 403, [(RELAY_HEADER, self._rejected)])
             return None
         return super()._serve(session_id)
 
@@ -202,7 +211,7 @@ class RelayedHandler(SockJSHandler):
 
 
 class _NodeHandler(RequestHandler):
-    """Answers other nodes alone."""
+    """Handles requests of other nodes only."""
 
     def initialize(self, listener: Listener) -> None:
         self._listener = listener
@@ -212,24 +221,24 @@ class _NodeHandler(RequestHandler):
             self._listener.verify(self.request)
         except Rejected as rejected:
             self.set_status(403)
-            self.set_header(FIELD, rejected.reason)
+            self.set_header(RELAY_HEADER, rejected.reason)
             self.finish()
 
 
-class _WhoisHandler(_NodeHandler):
-    """Tells other nodes which one this is."""
+class _NodeIdHandler(_NodeHandler):
+    """Returns this node's id."""
 
     def get(self) -> None:
         self.set_status(204)
-        self.set_header(FIELD, self._listener.node)
+        self.set_header(RELAY_HEADER, self._listener.node)
 
 
-class _CallHandler(_NodeHandler):
-    """Does what other nodes ask for."""
+class _RPCHandler(_NodeHandler):
+    """Calls a function of :attr:`Listener.rpcs`."""
 
     def post(self, name: str) -> None:
-        call = self._listener.calls.get(name)
-        if call is None:
+        function = self._listener.rpcs.get(name)
+        if function is None:
             self.set_status(404)
         else:
-            self.finish(call(self.request.body))
+            self.finish(function(self.request.body))

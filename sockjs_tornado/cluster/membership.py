@@ -85,7 +85,7 @@ class Membership:
         self._task = asyncio.create_task(self._refresh())
 
     async def _take_address(self) -> None:
-        found = await self._node.who_is_there()
+        found = await self._node.identify_self()
         if found not in (None, self._id):
             raise ClusterError(f"another node advertises {self._address}: each one has an address of its own")
         if found is None:

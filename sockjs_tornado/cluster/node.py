@@ -1,4 +1,4 @@
-"""What makes a process a node: it takes requests for its sessions from other nodes, and passes theirs on."""
+"""A node: a process that serves requests that other nodes relay to it, and relays its clients' requests to them."""
 
 import json
 import logging
@@ -9,37 +9,37 @@ from typing import Any, Final
 
 from ..exceptions import ClusterError, ConfigurationError
 from ..session.grace import timeout
-from .listener import CALLS, WHOIS, Listener
+from .listener import NODE_ID_PATH, RPC_PATH, Listener
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
 from .relay_requests import MAX_CALL, RECYCLE
-from .signing import FIELD, MAX_AGE, Caller, Signer
-from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamLost, Upstreams
+from .signing import MAX_AGE, RELAY_HEADER, RelayedClient, Signer
+from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamDisconnected, Upstreams
 
 __all__ = ["Node", "check_secret"]
 
 logger = logging.getLogger(__name__)
 
-#: Of a request for no client.
-NOBODY: Final = Caller("", 0, False)
+#: Signed for requests that a node sends for itself.
+NO_CLIENT: Final = RelayedClient("", 0, False)
 
-#: Bytes that a secret has at least.
-_SECRET_SIZE: Final = 16
+#: The smallest length of a secret in bytes.
+_MIN_SECRET_SIZE: Final = 16
 
 
 def check_secret(secret: object) -> bytes:
     """Return a secret as bytes.
 
     Raises:
-        ConfigurationError: It is none, or too short.
+        ConfigurationError: The secret is missing, of another type, or too short.
     """
     key = secret.encode() if isinstance(secret, str) else secret
-    if not isinstance(key, bytes) or len(key) < _SECRET_SIZE:
-        # Not what it is: it may be the beginning of one.
+    if not isinstance(key, bytes) or len(key) < _MIN_SECRET_SIZE:
+        # The text must not have the value: it may be the beginning of a real secret.
         got = f"{len(key)} bytes" if isinstance(key, bytes) else type(secret).__name__ if secret is not None else "none"
         raise ConfigurationError(
-            f"secret: got {got}, takes text or bytes, {_SECRET_SIZE} bytes or more, the same for all nodes; "
-            "python -c 'import secrets; print(secrets.token_hex())' makes one"
+            f"secret: got {got}, expected str or bytes of at least {_MIN_SECRET_SIZE} bytes, the same on all nodes; "
+            "create one with python -c 'import secrets; print(secrets.token_hex())'"
         )
     return key
 
@@ -48,15 +48,15 @@ class Node:
     """One node.
 
     Args:
-        node_id: Its id.
-        address: Where others reach its listener: ``http://host:port``, or the path of a Unix socket.
-        secret: What all nodes share.
-        ownership: Who holds which session.
-        stats: Counts.
-        local_fallback: Whether new sessions are opened while nobody can tell who holds them.
+        node_id: The node's id.
+        address: The address of its listener: ``http://host:port``, or the path of a Unix socket.
+        secret: The secret that all nodes share.
+        ownership: The owners of sessions.
+        stats: The relay's counters.
+        local_fallback: Whether to open new sessions here while their owner cannot be determined.
 
     Attributes:
-        id: Its id.
+        id: The node's id.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class Node:
         self._max_body_size = 0
         self._upstreams = Upstreams()
         self._relays: list[SessionRelay] = []
-        self.answer(RECYCLE, self._recycle)
+        self.register_rpc(RECYCLE, self._recycle)
 
     def add(self, router: Any) -> None:
-        """Take part for a router, before the start."""
+        """Relay a router's requests, and serve those that other nodes relay to it. Call this before :meth:`start`."""
         relay = SessionRelay(
-            router, self._ownership, self._upstreams, self._signer, self._stats, self._local_fallback, self.call
+            router, self._ownership, self._upstreams, self._signer, self._stats, self._local_fallback, self.rpc
         )
         router.relay = relay
         self._relays.append(relay)
@@ -91,41 +91,43 @@ class Node:
         self._max_body_size = max(self._max_body_size, router.settings.max_message_size)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Take requests on listening sockets."""
+        """Serve requests of other nodes on listening sockets."""
         self._upstreams.closed = False
         await self._listener.start(sockets, max(self._max_body_size + 1, MAX_CALL))
 
-    async def who_is_there(self) -> str | None:
-        """Return the id of the node that others reach at this one's address, None where they reach nobody.
+    async def identify_self(self) -> str | None:
+        """Return the id of the node that answers at this node's own address, or None if nothing listens there.
 
         Raises:
-            ClusterError: What answers there is no node with the same secret.
+            ClusterError: Something else answers there, or a node with another secret.
         """
-        signature = self._signer.sign("", "GET", WHOIS, b"", NOBODY)
+        signature = self._signer.sign("", "GET", NODE_ID_PATH, b"", NO_CLIENT)
         try:
             upstream = await self._upstreams.connect(self._address)
         except OSError:
             return None
-        asked = upstream.ask(f"GET {WHOIS} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\n\r\n".encode())
+        pending = upstream.send_request(
+            f"GET {NODE_ID_PATH} HTTP/1.1\r\nHost: node\r\n{RELAY_HEADER}: {signature}\r\n\r\n".encode()
+        )
         fields: dict[str, str] = {}
         try:
             async with timeout(CONNECT_TIMEOUT):
-                answer = await asked
-            if isinstance(answer, Response) and answer.status == 204:
-                fields = dict(answer.fields)
+                response = await pending
+            if isinstance(response, Response) and response.status == 204:
+                fields = dict(response.fields)
         except TimeoutError:
             pass
-        except UpstreamLost:
+        except UpstreamDisconnected:
             return None
         finally:
             upstream.abort()
-        if FIELD not in fields:
-            raise ClusterError(f"what answers at {self._address} is no node of this cluster, or has another secret")
-        return fields[FIELD]
+        if RELAY_HEADER not in fields:
+            raise ClusterError(f"{self._address} is not a node of this cluster, or its secret differs from this node's")
+        return fields[RELAY_HEADER]
 
-    def answer(self, name: str, call: Callable[[bytes], bytes]) -> None:
-        """Have other nodes' :meth:`call` of that name answered."""
-        self._listener.calls[name] = call
+    def register_rpc(self, name: str, function: Callable[[bytes], bytes]) -> None:
+        """Let other nodes call ``function`` by :meth:`rpc`."""
+        self._listener.rpcs[name] = function
 
     def _recycle(self, body: bytes) -> bytes:
         for key in json.loads(body):
@@ -133,40 +135,42 @@ class Node:
                 relay.recycle(key)
         return b""
 
-    async def call(self, owner: Owner, name: str, body: bytes) -> bytes:
-        """Have another node do something.
+    async def rpc(self, owner: Owner, name: str, body: bytes) -> bytes:
+        """Call a function that another node has registered by :meth:`register_rpc`.
 
         Args:
             owner: The node.
-            name: What it shall do.
-            body: What it needs for that.
+            name: The function's name.
+            body: Its argument.
 
         Returns:
-            What it says.
+            The function's result.
 
         Raises:
-            OSError: It is not there. Or it does not answer: a TimeoutError.
-            UpstreamLost: It may have done it, or not.
-            ClusterError: It refuses.
+            OSError: The node cannot be reached, or, as TimeoutError, does not respond.
+            UpstreamDisconnected: The connection was closed; the function may have run.
+            ClusterError: The node rejected the call.
         """
-        uri = CALLS + name
+        uri = RPC_PATH + name
         upstream = await self._upstreams.connect(owner.address)
-        signature = self._signer.sign(owner.node, "POST", uri, body, NOBODY)
-        head = f"POST {uri} HTTP/1.1\r\nHost: node\r\n{FIELD}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
-        asked = upstream.ask(head.encode() + body)
+        signature = self._signer.sign(owner.node, "POST", uri, body, NO_CLIENT)
+        head = (
+            f"POST {uri} HTTP/1.1\r\nHost: node\r\n{RELAY_HEADER}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        pending = upstream.send_request(head.encode() + body)
         try:
-            # After that, it would find the request stale.
+            # After MAX_AGE the node would reject the request as stale.
             async with timeout(MAX_AGE):
-                answer = await asked
+                response = await pending
         finally:
-            upstream.give_up(asked)
-        if isinstance(answer, Stream):
-            answer.upstream.abort()
-        if isinstance(answer, Stream) or answer.status != 200:
-            raise ClusterError(f"{owner.address} answers {answer.status}")
-        return answer.body
+            upstream.cancel_request(pending)
+        if isinstance(response, Stream):
+            response.upstream.abort()
+        if isinstance(response, Stream) or response.status != 200:
+            raise ClusterError(f"{owner.address} responded {response.status} to a call of {name!r}")
+        return response.body
 
     async def close(self) -> None:
-        """Take no more requests, and end what is passed on."""
+        """Close the listener and all relayed requests."""
         self._upstreams.close()
         await self._listener.close()

@@ -1,4 +1,4 @@
-"""The port through which the relay asks who holds a session."""
+"""The port through which the relay finds the owner of a session: the node that holds it."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -8,11 +8,11 @@ __all__ = ["Location", "Owner", "Ownership"]
 
 
 class Owner(NamedTuple):
-    """Another node that holds a session.
+    """Another node that owns a session.
 
     Attributes:
-        node: Its id.
-        address: Where its listener is.
+        node: The node's id.
+        address: The address of its listener.
     """
 
     node: str
@@ -20,59 +20,59 @@ class Owner(NamedTuple):
 
 
 class Location(Enum):
-    """Where a session is that no other node holds."""
+    """Where a session is if no other node owns it."""
 
     HERE = "here"
     NOWHERE = "nowhere"
-    #: Its node was lost, and the session with it.
+    #: Its owner is gone, and the session with it.
     LOST = "lost"
 
 
 class Ownership(Protocol):
-    """Who holds which session. A session goes by a key of its router and its id.
+    """The owners of sessions. A session's key is the router's prefix and the session id.
 
     Attributes:
-        opens_relayed_sessions: Whether a request that another node passes on may open a session.
+        opens_relayed_sessions: Whether a relayed request may open a session.
     """
 
     opens_relayed_sessions: bool
 
     def owns(self, key: str) -> bool:
-        """Tell whether this node holds a session, or may open it now."""
+        """Return whether this node owns a session, or may open it without a claim."""
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
-        """Have this node hold a session, unless another one does.
+        """Make this node the owner of a session, unless another node is.
 
         Args:
-            key: Of the session.
-            on_lost: Called where another node holds it later on, all the same.
+            key: The session.
+            on_lost: Called if another node becomes the owner later.
 
         Raises:
-            ClusterUnavailable: Nobody can tell.
+            ClusterUnavailable: The owner cannot be determined.
         """
 
     async def locate(self, key: str) -> Owner | Location:
-        """Return who holds a session.
+        """Return where a session is.
 
         Raises:
-            ClusterUnavailable: Nobody can tell.
+            ClusterUnavailable: The owner cannot be determined.
         """
 
     async def wait_for_pending_claim(self, key: str) -> None:
-        """Wait while it is not known yet whether this node holds a session."""
+        """Wait until this node's pending claim of a session, if any, has succeeded or failed."""
 
     def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
-        """Hold a session without asking; the claim is made when it can be."""
+        """Own a session without a claim, and claim it as soon as possible."""
 
     def release(self, key: str) -> None:
-        """Hold a session no more."""
+        """Give up the ownership of a session that no client knows."""
 
     def retire(self, key: str) -> None:
-        """Hold a session no more that ended. For a while, no other node may open it."""
+        """Give up the ownership of a session that has ended. For a while, no other node can claim it."""
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
-        """Have nobody open a session whose owner is lost, for a while.
+        """Record that a session's owner is gone, so that no node opens the session again for a while.
 
         Raises:
-            ClusterUnavailable: It cannot be written down.
+            ClusterUnavailable: The tombstone cannot be written.
         """

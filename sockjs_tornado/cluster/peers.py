@@ -17,7 +17,7 @@ from ..session.rooms import Rooms
 from .node import Node
 from .ownership import Owner
 from .stats import ClusterStats
-from .upstream import UpstreamLost
+from .upstream import UpstreamDisconnected
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -124,7 +124,7 @@ class _Line:
             await self._call(f"[{','.join(batch.records)}]".encode())
         except TimeoutError:
             self._fail(batch, "another worker does not answer")
-        except (UpstreamLost, ClusterError) as error:
+        except (UpstreamDisconnected, ClusterError) as error:
             self._fail(batch, f"another worker may not have it: {str(error) or 'the connection ended'}")
         except OSError:
             # It is not there, and nobody is in its rooms.
@@ -162,9 +162,9 @@ class Peers:
         self._rooms = rooms
         self._stats = stats
         self._log = log
-        self._lines = [_Line(partial(node.call, other, "publish"), self._count_loss) for other in others]
-        node.answer("publish", self._take)
-        node.answer("presence", self._tell_presence)
+        self._lines = [_Line(partial(node.rpc, other, "publish"), self._count_loss) for other in others]
+        node.register_rpc("publish", self._take)
+        node.register_rpc("presence", self._tell_presence)
 
     def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> _Sending:
         """Send a message to all in a room.
@@ -195,8 +195,8 @@ class Peers:
     async def _ask_presence(self, other: Owner, asked: bytes) -> dict[str, Any]:
         try:
             async with timeout(_PATIENCE):
-                reply: dict[str, Any] = json.loads(await self._node.call(other, "presence", asked))
-        except (TimeoutError, UpstreamLost, ClusterError) as error:
+                reply: dict[str, Any] = json.loads(await self._node.rpc(other, "presence", asked))
+        except (TimeoutError, UpstreamDisconnected, ClusterError) as error:
             raise ClusterUnavailable(f"{other.node} does not say who is present: {error!r}") from None
         except OSError:
             # It is not there.

@@ -1,7 +1,7 @@
-"""Requests for sessions that another node holds: they are passed on to it, and its answers back.
+"""The relay: requests for sessions of other nodes are sent to the owner, and its responses back to the client.
 
-Who holds a session is asked of Redis once, and remembered. The answer of the owner is the client's: whole, or as a
-stream that slows down with its reader; where the client leaves, the owner hears of it.
+The owner of a session is looked up once and cached. The owner's response is sent to the client either as a whole or as
+a stream that slows down if the client is slow. If the client disconnects, the owner sees a closed connection.
 """
 
 import asyncio
@@ -22,62 +22,62 @@ from ..transports.exchange import Exchange, PendingResponse
 from ..wire.connection import ConnectionManager
 from .ownership import Location, Owner, Ownership
 from .relay_requests import RelayedRequest, RelayedRequests
-from .signing import FIELD, STALE, Caller, Signer
-from .upstream import Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
+from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
+from .upstream import Pipe, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
 
 __all__ = ["SessionRelay"]
 
 logger = logging.getLogger(__name__)
 
-#: Sessions of other nodes whose owners are remembered.
-_REMEMBERED: Final = 65536
+#: The size of the cache of owners, in sessions.
+_MAX_CACHED_OWNERS: Final = 65536
 
-# What concerns one connection (RFC 9110, section 7.6.1), and what is said anew.
-_NOT_PASSED_ON: Final = frozenset(
+# Hop-by-hop fields (RFC 9110, section 7.6.1), and fields that the relay sets itself.
+_HOP_BY_HOP_HEADERS: Final = frozenset(
     {
         *("connection", "content-length", "expect", "keep-alive", "proxy-authorization", "proxy-connection"),
-        *("te", "trailer", "transfer-encoding", "upgrade", FIELD.lower()),
+        *("te", "trailer", "transfer-encoding", "upgrade", RELAY_HEADER.lower()),
     }
 )
 
-# What the answer to a request for a session that is there depends on, beside its content type.
-_NEEDED: Final = (
+# The fields that a response for an existing session depends on, apart from Content-Type.
+_FORWARDED_HEADERS: Final = (
     *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
     *("Access-Control-Request-Headers", "Content-Encoding"),
 )
 
-# Nobody listens there: for certain, its process is no more.
-_NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+# Errors of connect() that prove that the owner's process has ended: nothing listens at its address.
+_REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
-# Where this node is short of something, which says nothing of others.
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+# Errors of connect() that mean that this node lacks resources; they say nothing about the owner.
+_EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
-# What every response has, and is written again.
-_WRITTEN_ANEW: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
+# Fields that this node sets in every response, in place of the owner's.
+_REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
 
 
-class _Asking(NamedTuple):
-    """A request that was passed on, while its client waits."""
+class _PendingUpstreamRequest(NamedTuple):
+    """A relayed request while its client waits for the response."""
 
     upstream: Upstream
-    asked: asyncio.Future[Response | Stream]
+    response: asyncio.Future[Response | Stream]
 
     def on_disconnect(self) -> None:
-        """Have the other node hear that the client has left."""
-        self.upstream.give_up(self.asked)
+        """Close the connection to the owner, which thereby notices that the client has disconnected."""
+        self.upstream.cancel_request(self.response)
 
 
 class SessionRelay:
-    """What one router has of a cluster's relay.
+    """The relay of one router.
 
     Args:
         router: The router.
-        ownership: Who holds which session.
-        upstreams: Connections to other nodes.
+        ownership: The owners of sessions.
+        upstreams: The connections to other nodes.
         signer: Signs requests.
-        stats: Counts.
-        local_fallback: Whether new sessions are opened while nobody can tell who holds them.
-        call: Has another node do something.
+        stats: The relay's counters.
+        local_fallback: Whether to open new sessions here while their owner cannot be determined.
+        rpc: Calls a function on another node; see :meth:`Node.rpc`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SessionRelay:
         signer: Signer,
         stats: Counter[str],
         local_fallback: bool,
-        call: Callable[[Owner, str, bytes], Awaitable[bytes]],
+        rpc: Callable[[Owner, str, bytes], Awaitable[bytes]],
     ) -> None:
         self._router = router
         self._prefix = f"{router.prefix}:"
@@ -98,93 +98,94 @@ class SessionRelay:
         self._signer = signer
         self._stats = stats
         self._local_fallback = local_fallback
-        self._remembered: dict[str, Owner] = {}
-        # Of each session, what a client has not taken of the last response that came through here.
+        self._owner_cache: dict[str, Owner] = {}
+        # The last relayed response of each session, while its client has not received all of it.
         self._unfinished: dict[str, PendingResponse] = {}
-        self._requests = RelayedRequests(router.container, call)
-        # The application's own function may look at anything.
-        self._asks_cookies = callable(router.settings.jsessionid)
-        router.container.on_removed = self._removed
+        self._requests = RelayedRequests(router.container, rpc)
+        # A function for the cookie is the application's, and may read any header field.
+        self._forward_all_headers = callable(router.settings.jsessionid)
+        router.container.on_removed = self._session_removed
 
     def owns(self, session_id: str) -> bool:
-        """Return whether the session is this node's to open, or ended here."""
+        """Return whether the session is this node's to open, or has ended here."""
         return self._container.ended(session_id) is not None or self._ownership.owns(self._prefix + session_id)
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
-        """See that a request for a session that is not here gets answered."""
+        """Respond to a request for a session that this router does not have."""
         if endpoint.opens and exchange.is_disconnected():
-            # For nobody, nothing is opened or claimed.
+            # The client is gone; do not open or claim a session.
             endpoint.dismiss(exchange)
             return None
         if exchange.relayed:
-            return self._serve_another_node(endpoint, exchange)
+            return self._serve_relayed(endpoint, exchange)
         return self._serve(endpoint, exchange)
 
     async def handoff_clients(self) -> None:
-        """Have the clients of sessions elsewhere ask anew, elsewhere; wait for a moment until they are on their way."""
+        """End the relayed responses of all clients, which then send their next request by way of another node."""
         await self._requests.handoff_clients()
 
     def recycle(self, key: str) -> None:
-        """Have a client whose request another node has passed on ask anew, if the session is this router's."""
+        """End the current response of a session at another node's request, if the session belongs to this router."""
         if key.startswith(self._prefix):
             session = self._container.get(key.removeprefix(self._prefix))
             if session is not None:
                 session.recycle()
 
-    async def _serve_another_node(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+    async def _serve_relayed(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
-        # The other node may have heard of a claim before this one has.
+        # Redis may have replied to the other node's lookup before it replies to this node's claim.
         await self._ownership.wait_for_pending_claim(key)
         if exchange.answered:
             return
         if self.owns(exchange.session_id):
-            await _finish(endpoint.handle(exchange))
+            await _await_if_needed(endpoint.handle(exchange))
         else:
             exchange.respond(421, [])
 
     async def _serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id
-        # The exchange releases it if the client leaves.
+        # Take the body now: the exchange releases it if the client disconnects.
         body = exchange.body()
-        if endpoint.opens and self._has_unfinished(key):
+        if endpoint.opens and self._abort_unfinished(key):
             endpoint.respond_session_gone(exchange)
             return
-        place: Owner | Location | None = self._remembered.get(key)
-        for last in (False, True):
+        location: Owner | Location | None = self._owner_cache.get(key)
+        for is_last_attempt in (False, True):
             try:
-                place = place or await self._locate(key, endpoint, exchange)
+                location = location or await self._claim_or_locate(key, endpoint, exchange)
             except ClusterUnavailable:
                 if not self._local_fallback or not endpoint.opens or self._container.draining:
                     if not exchange.answered:
                         endpoint.unavailable(exchange, "cluster")
                     return
-                self._ownership.claim_later(key, partial(self._lose, exchange.session_id))
-                place = Location.HERE
-            if place is Location.HERE:
+                self._ownership.claim_later(key, partial(self._claim_lost, exchange.session_id))
+                location = Location.HERE
+            if location is Location.HERE:
                 await self._serve_here(key, endpoint, exchange)
                 return
-            # What a client sends before it leaves is for the owner all the same.
-            if exchange.answered and (endpoint.opens or not isinstance(place, Owner)):
+            # If the client has disconnected, its messages are still delivered to the owner.
+            if exchange.answered and (endpoint.opens or not isinstance(location, Owner)):
                 return
-            if place is Location.NOWHERE:
-                await _finish(endpoint.answer(exchange, None))
+            if location is Location.NOWHERE:
+                await _await_if_needed(endpoint.answer(exchange, None))
                 return
-            if place is Location.LOST:
+            if location is Location.LOST:
                 endpoint.respond_session_gone(exchange)
                 return
-            if await self._pass_on(key, place, endpoint, exchange, body):
+            if await self._relay(key, location, endpoint, exchange, body):
                 return
-            # It has no such session. Where it was remembered, another node may have it by now, or nobody.
-            self._remembered.pop(key, None)
-            if last:
-                # It was started anew at the same address, or has let go of the session in this moment.
-                await self._lost(key, place, endpoint, exchange)
-            place = None
+            # That node does not have the session. If the owner came from the cache, look it up once more.
+            self._owner_cache.pop(key, None)
+            if is_last_attempt:
+                # The node was restarted at the same address, or the session has just ended.
+                await self._owner_lost(key, location, endpoint, exchange)
+            location = None
 
-    def _has_unfinished(self, key: str) -> bool:
-        """Return whether a client asks for more before the last response has left, which is over then.
+    def _abort_unfinished(self, key: str) -> bool:
+        """Abort the last relayed response if its client has not received all of it; return whether it was aborted.
 
-        The client cannot have read that to its end: messages are lost, and the session's owner knows nothing of it.
+        A new request means that the client has given up the last response. Its messages are lost, which the owner does
+        not know: it has sent them to this node.
         """
         response = self._unfinished.pop(key, None)
         if response is None or not response.unsent:
@@ -192,8 +193,8 @@ class SessionRelay:
         response.abort()
         return True
 
-    def _keep_unfinished(self, key: str, response: PendingResponse) -> None:
-        deadline = _Reading(self._container, response, self._router.settings.disconnect_delay)
+    def _watch_unfinished(self, key: str, response: PendingResponse) -> None:
+        deadline = _ReadDeadline(self._container, response, self._router.settings.disconnect_delay)
 
         def forget(done: Any) -> None:
             self._container.cancel(deadline)
@@ -203,23 +204,24 @@ class SessionRelay:
         self._unfinished[key] = response
         response.add_done_callback(forget)
 
-    async def _locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
-        # Where there is no room, nothing is claimed; who is refused has no trace in Redis.
+    async def _claim_or_locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
+        # If a limit is reached, look the session up but do not claim it.
         if not endpoint.opens or self._container.limit_reached(exchange.remote_ip) is not None:
             return await self._ownership.locate(key)
-        return await self._ownership.claim(key, partial(self._lose, exchange.session_id))
+        return await self._ownership.claim(key, partial(self._claim_lost, exchange.session_id))
 
     async def _serve_here(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
-        # Much may have happened since the request was first looked at; it is looked at again.
+        # The checks run again: the state may have changed while the claim was pending.
         try:
-            answering = None if exchange.answered else endpoint.handle(exchange)
+            response = None if exchange.answered else endpoint.handle(exchange)
         finally:
             if self._container.get(exchange.session_id) is None:
-                # Its client has left, or there is no room for it, or the application could not make a connection.
+                # No session was opened: the client has disconnected, a limit is reached, or the application's
+                # connection could not be created.
                 self._ownership.release(key)
-        await _finish(answering)
+        await _await_if_needed(response)
 
-    async def _pass_on(
+    async def _relay(
         self,
         key: str,
         owner: Owner,
@@ -227,166 +229,178 @@ class SessionRelay:
         exchange: Exchange,
         body: bytes | bytearray,
         *,
-        again: bool = False,
+        is_retry: bool = False,
     ) -> bool:
-        """Have the owner answer; return False where it has no such session.
+        """Send the request to the owner, and its response to the client.
 
         Args:
             key: The session.
-            owner: The node that holds it.
-            endpoint: What the request is for.
+            owner: The session's owner.
+            endpoint: The endpoint of the request.
             exchange: The request.
-            body: Its body.
-            again: Whether the owner found it stale the first time.
+            body: The body of the request.
+            is_retry: Whether the owner has rejected the request as stale before.
+
+        Returns:
+            False if that node does not own the session.
         """
         try:
             upstream = await self._upstreams.connect(owner.address)
         except OSError as error:
-            await self._unreachable(key, owner, endpoint, exchange, error)
+            await self._connect_failed(key, owner, endpoint, exchange, error)
             return True
-        except UpstreamLost:
-            self._interrupted(key, endpoint, exchange)
+        except UpstreamDisconnected:
+            self._upstream_disconnected(key, endpoint, exchange)
             return True
-        if (endpoint.opens and _has_left(exchange)) or self._router.closed:
+        if (endpoint.opens and _is_answered(exchange)) or self._router.closed:
             self._upstreams.put_back(owner.address, upstream)
-            if not _has_left(exchange):
-                # It is refused: nobody would let go of it any more.
-                await _finish(endpoint.handle(exchange))
+            if not _is_answered(exchange):
+                # The router has closed meanwhile: the endpoint rejects the request. If it were relayed now, its client
+                # would not be handed off.
+                await _await_if_needed(endpoint.handle(exchange))
             return True
         request = self._requests.add(owner, key if endpoint.opens else None)
         try:
-            return await self._ask(upstream, request, key, owner, endpoint, exchange, body, again=again)
+            return await self._send_request(upstream, request, key, endpoint, exchange, body, is_retry=is_retry)
         finally:
             request.response_sent()
 
-    async def _ask(
+    async def _send_request(
         self,
         upstream: Upstream,
         request: RelayedRequest,
         key: str,
-        owner: Owner,
         endpoint: SessionEndpoint,
         exchange: Exchange,
         body: bytes | bytearray,
         *,
-        again: bool,
+        is_retry: bool,
     ) -> bool:
-        asked = upstream.ask(self._request(owner, endpoint, exchange, body))
+        owner = request.owner
+        pending = upstream.send_request(self._build_request(owner, endpoint, exchange, body))
         if endpoint.opens:
-            exchange.watch(_Asking(upstream, asked))
+            exchange.watch(_PendingUpstreamRequest(upstream, pending))
         try:
-            answer = await asked
-        except UpstreamLost:
-            # What it was told may have been done: it is not told again.
-            self._interrupted(key, endpoint, exchange)
+            response = await pending
+        except UpstreamDisconnected:
+            # The owner may have processed the request, so it is not repeated.
+            self._upstream_disconnected(key, endpoint, exchange)
             return True
-        if _has_left(exchange):
-            if isinstance(answer, Stream):
-                answer.upstream.abort()
-        elif answer.status == 421:
+        if _is_answered(exchange):
+            if isinstance(response, Stream):
+                response.upstream.abort()
+        elif response.status == 421:
             return False
-        elif not again and _rejection(answer) == STALE:
-            # The owner stood still until the signature had expired, and did nothing. Signed anew, it is in time.
-            return await self._pass_on(key, owner, endpoint, exchange, body, again=True)
+        elif not is_retry and _rejection(response) == STALE:
+            # The owner was blocked until the signature had expired, and did not process the request. Sign it again.
+            return await self._relay(key, owner, endpoint, exchange, body, is_retry=True)
         else:
             self._stats["relayed"] += 1
-            self._remember(key, owner)
-            await self._answer(answer, request, endpoint, exchange)
+            self._cache_owner(key, owner)
+            await self._respond(response, request, endpoint, exchange)
             if endpoint.opens and exchange.pending is not None:
-                self._keep_unfinished(key, exchange.pending)
+                self._watch_unfinished(key, exchange.pending)
         return True
 
-    def _interrupted(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
-        self._remembered.pop(key, None)
-        if not _has_left(exchange):
+    def _upstream_disconnected(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        self._owner_cache.pop(key, None)
+        if not _is_answered(exchange):
             endpoint.respond_session_gone(exchange)
 
-    async def _unreachable(
+    async def _connect_failed(
         self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
     ) -> None:
-        if error.errno in _EXHAUSTED or isinstance(error, gaierror):
-            message = "cannot ask other nodes: %s"
+        if error.errno in _EXHAUSTED_ERRNOS or isinstance(error, gaierror):
+            message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
-            if not _has_left(exchange):
+            if not _is_answered(exchange):
                 endpoint.unavailable(exchange, "relay")
             return
-        logger.info("no connection to %s: %s", owner.address, error)
-        self._remembered.pop(key, None)
-        if error.errno in _NOBODY:
-            await self._lost(key, owner, endpoint, exchange)
-        elif not _has_left(exchange):
-            # It may live, and this node stand still. If it does not, its claim ends by itself.
+        logger.info("Cannot connect to node %s: %s", owner.address, error)
+        self._owner_cache.pop(key, None)
+        if error.errno in _REFUSED_ERRNOS:
+            await self._owner_lost(key, owner, endpoint, exchange)
+        elif not _is_answered(exchange):
+            # The owner may be alive and only unreachable from here, so there is no tombstone; if it is not, its claim
+            # expires.
             endpoint.respond_session_gone(exchange)
 
-    async def _answer(
-        self, answer: Response | Stream, request: RelayedRequest, endpoint: SessionEndpoint, exchange: Exchange
+    async def _respond(
+        self, response: Response | Stream, request: RelayedRequest, endpoint: SessionEndpoint, exchange: Exchange
     ) -> None:
-        if isinstance(answer, Stream):
+        if isinstance(response, Stream):
             try:
-                await exchange.take_over(answer.status, Pipe(request, answer))
+                await exchange.take_over(response.status, Pipe(request, response))
             finally:
-                # Of a client that left in this moment, the pipe has not heard.
-                answer.upstream.drop_unless_flowing()
-        elif why := _rejection(answer):
-            message = "another node finds what this one passes on %s: have they one secret, and one time?"
-            self._container.log.write(logger, logging.ERROR, "relay", message, why)
+                # If the client disconnected during the takeover, the pipe was never attached.
+                response.upstream.abort_unless_piped()
+        elif reason := _rejection(response):
+            message = (
+                "Peer node rejected a relayed request as %s. Check that all nodes share the same secret and that their "
+                "clocks are synchronized."
+            )
+            self._container.log.write(logger, logging.ERROR, "relay", message, reason)
             endpoint.unavailable(exchange, "relay")
         else:
-            fields = [(name, value) for name, value in answer.fields if name.lower() not in _WRITTEN_ANEW]
-            exchange.respond(answer.status, fields, answer.body)
+            fields = [(name, value) for name, value in response.fields if name.lower() not in _REPLACED_HEADERS]
+            exchange.respond(response.status, fields, response.body)
 
-    def _request(self, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray) -> bytes:
+    def _build_request(
+        self, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray
+    ) -> bytes:
         method, uri = exchange.method, exchange.uri
-        caller = Caller(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        if self._asks_cookies or (endpoint.opens and self._ownership.opens_relayed_sessions):
-            lines = [f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _NOT_PASSED_ON]
+        client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
+        if self._forward_all_headers or (endpoint.opens and self._ownership.opens_relayed_sessions):
+            lines = [
+                f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _HOP_BY_HOP_HEADERS
+            ]
         else:
-            lines = [f"{name}: {value}\r\n" for name in _NEEDED if (value := exchange.header(name))]
+            lines = [f"{name}: {value}\r\n" for name in _FORWARDED_HEADERS if (value := exchange.header(name))]
             if content_type := exchange.content_type():
                 lines.append(f"Content-Type: {content_type}\r\n")
-        signature = self._signer.sign(owner.node, method, uri, body, caller)
-        lines += [f"{FIELD}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
-        # The version says whether the client takes an answer in chunks.
+        signature = self._signer.sign(owner.node, method, uri, body, client)
+        lines += [f"{RELAY_HEADER}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
+        # The version tells the owner whether the client supports chunked responses.
         version = "1.1" if exchange.persistent else "1.0"
         return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
-    async def _lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
-        if not _has_left(exchange):
+    async def _owner_lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
+        if not _is_answered(exchange):
             endpoint.respond_session_gone(exchange)
-        # While Redis is away, the claim ends by itself.
+        # Without Redis there is no tombstone; the claim expires.
         with contextlib.suppress(ClusterUnavailable):
             await self._ownership.write_tombstone(key, owner)
 
-    def _remember(self, key: str, owner: Owner) -> None:
-        if len(self._remembered) >= _REMEMBERED and key not in self._remembered:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[key] = owner
+    def _cache_owner(self, key: str, owner: Owner) -> None:
+        if len(self._owner_cache) >= _MAX_CACHED_OWNERS and key not in self._owner_cache:
+            del self._owner_cache[next(iter(self._owner_cache))]
+        self._owner_cache[key] = owner
 
-    def _removed(self, session_id: str) -> None:
+    def _session_removed(self, session_id: str) -> None:
         if self._container.ended(session_id) is not None:
             self._ownership.retire(self._prefix + session_id)
         else:
-            # No client was told of it.
+            # No client has received the open frame.
             self._ownership.release(self._prefix + session_id)
 
-    def _lose(self, session_id: str) -> None:
-        # What comes for it from now on is for the other node.
+    def _claim_lost(self, session_id: str) -> None:
+        # Unregister the session first, so that later requests are relayed to the new owner.
         session = self._container.unregister(session_id)
         if session is not None:
-            message = "another node has session %s: closed here"
+            message = "Closed session %s: another node has claimed it. Check this node's connection to Redis."
             self._container.log.write(logger, logging.WARNING, "lost", message, session.label)
             session.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
 
-class _Reading:
-    """The deadline by which a client has to take some of a response that was passed on.
+class _ReadDeadline:
+    """The deadline by which a client must have read more of a relayed response.
 
-    The session's owner does not see to that: for it, this node has taken the response.
+    The session's owner does not check this: for the owner, this node is the client, and has read everything.
 
     Args:
-        manager: What keeps the deadline.
+        manager: The manager of deadlines.
         response: The response.
-        seconds: In which the client has to take some of it.
+        seconds: The timeout for each check.
     """
 
     __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
@@ -401,7 +415,7 @@ class _Reading:
         manager.schedule(self)
 
     def check(self, now: float) -> None:
-        """Close the connection of a client that takes nothing."""
+        """Close the connection if the client has read nothing since the last check."""
         before, self._unsent = self._unsent, self._response.unsent
         if self._unsent < before:
             self.due = now + self._seconds
@@ -410,16 +424,16 @@ class _Reading:
             self._response.abort()
 
 
-def _rejection(answer: Response | Stream) -> str | None:
-    """Return why another node does not answer a request, None if it does."""
-    return dict(answer.fields).get(FIELD) if isinstance(answer, Response) else None
+def _rejection(response: Response | Stream) -> str | None:
+    """Return the reason for which another node rejected a request, or None if it did not."""
+    return dict(response.fields).get(RELAY_HEADER) if isinstance(response, Response) else None
 
 
-async def _finish(answering: Awaitable[None] | None) -> None:
-    if answering is not None:
-        await answering
+async def _await_if_needed(response: Awaitable[None] | None) -> None:
+    if response is not None:
+        await response
 
 
-def _has_left(exchange: Exchange) -> bool:
-    # While this waits, nobody else answers.
+def _is_answered(exchange: Exchange) -> bool:
+    """Return whether the client has disconnected: nothing but a disconnect answers an exchange while it is relayed."""
     return exchange.answered

@@ -15,7 +15,7 @@ from ..exceptions import ClusterError
 from ..session.grace import timeout
 from ..wire.connection import ConnectionManager, Traffic
 from .ownership import Owner
-from .upstream import UpstreamLost
+from .upstream import UpstreamDisconnected
 
 __all__ = ["MAX_CALL", "RECYCLE", "RelayedRequest", "RelayedRequests"]
 
@@ -139,7 +139,7 @@ class RelayedRequests:
         interval = RETRY_INTERVAL
         while requests:
             # The owner may be down, or run a version without this call.
-            with contextlib.suppress(OSError, UpstreamLost, ClusterError):
+            with contextlib.suppress(OSError, UpstreamDisconnected, ClusterError):
                 for keys in _batches(dict.fromkeys(request.key for request in requests if request.key is not None)):
                     await self._rpc(owner, RECYCLE, json.dumps(keys).encode())
             await asyncio.wait([request.done for request in requests], timeout=interval)

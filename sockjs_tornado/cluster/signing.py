@@ -1,7 +1,7 @@
-"""Signed requests from node to node.
+"""Signed requests between nodes.
 
-A request carries one header field that says who asks whom, when, and for which client, with an HMAC-SHA256 (RFC 2104,
-RFC 6234) over these, the method, the path and the body. It is taken once, by the node it is meant for, and soon.
+A request has one header field with the sender, the receiver, the time and the client's address, and an HMAC-SHA256
+(RFC 2104, RFC 6234) of these, the method, the path and the body. The receiver accepts it once, within :data:`MAX_AGE`.
 """
 
 import hashlib
@@ -11,30 +11,30 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["FIELD", "MAX_AGE", "STALE", "Caller", "Rejected", "Signer"]
+__all__ = ["MAX_AGE", "RELAY_HEADER", "STALE", "Rejected", "RelayedClient", "Signer"]
 
-#: The header field.
-FIELD: Final = "X-Sockjs-Relay"
+#: The header field. Requests have the signature in it, responses the reason of a rejection, or a node's id.
+RELAY_HEADER: Final = "X-Sockjs-Relay"
 
-#: Seconds by which a request, or the clock of its sender, may be off.
+#: The largest difference in seconds between a request's timestamp and the receiver's clock.
 MAX_AGE: Final = 15
 
-#: Why a request that is older than that is rejected. It was not carried out, and may be sent again, signed anew.
+#: The reason if the difference is larger. The request was not processed; it may be signed and sent again.
 STALE: Final = "stale"
 
 _VERSION: Final = "1"
 
-# Of what a client may be without: the address, over a Unix socket.
-_NOTHING: Final = "-"
+# Stands for an empty value: no particular receiver, or no address, as for a client on a Unix socket.
+_EMPTY: Final = "-"
 
 
-class Caller(NamedTuple):
-    """The client for which a node asks.
+class RelayedClient(NamedTuple):
+    """The client whose request a node relays.
 
     Attributes:
-        ip: Its address.
-        port: Its port, 0 where there is none.
-        secure: Whether it came over TLS.
+        ip: The client's address.
+        port: The client's port, or 0 if unknown.
+        secure: Whether the client uses TLS.
     """
 
     ip: str
@@ -43,10 +43,10 @@ class Caller(NamedTuple):
 
 
 class Rejected(Exception):
-    """A request is not to be answered.
+    """The request must not be processed.
 
     Attributes:
-        reason: "forged", "stale", "replayed" or "misdirected": signed well, for another node.
+        reason: "forged", "stale", "replayed", or "misdirected" if the signature is valid but for another node.
     """
 
     def __init__(self, reason: str) -> None:
@@ -55,13 +55,13 @@ class Rejected(Exception):
 
 
 class Signer:
-    """Signs what a node asks, and looks at what it is asked.
+    """Sign requests to other nodes, and verify theirs.
 
     Args:
-        secret: What all nodes share.
-        node: The node's id; no two nodes, nor two runs of one, have the same.
-        now: Returns seconds that mean the same on all nodes.
-        ticks: Returns seconds that always go on.
+        secret: The secret that all nodes share.
+        node: This node's id, different for each node and for each start of a node.
+        now: Return seconds since the epoch.
+        ticks: Return monotonic seconds.
     """
 
     def __init__(
@@ -76,72 +76,72 @@ class Signer:
         self._now = now
         self._ticks = ticks
         self._count = itertools.count()
-        # What was taken in the last two to four times of MAX_AGE: beyond that, a copy is stale.
+        # The accepted signatures, in two generations that together span 2 to 4 times MAX_AGE. An older copy is stale.
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
-        self._turn = ticks()
+        self._rotated_at = ticks()
 
-    def sign(self, to: str, method: str, uri: str, body: bytes | bytearray, caller: Caller) -> str:
+    def sign(self, to: str, method: str, uri: str, body: bytes | bytearray, client: RelayedClient) -> str:
         """Return the header field's value.
 
         Args:
-            to: Id of the node that shall take the request, ``""`` for whoever it is.
-            method: Of the request.
-            uri: Path and query.
+            to: The receiving node's id, or ``""`` for any node.
+            method: The request's method.
+            uri: The path and query.
             body: The body.
-            caller: For whom the node asks.
+            client: The client whose request this is.
         """
-        scheme = "https" if caller.secure else "http"
-        said = (
-            f"{_VERSION} {self._now():.6f} {self._node} {next(self._count)} {to or _NOTHING} "
-            f"{caller.ip or _NOTHING} {caller.port} {scheme}"
+        scheme = "https" if client.secure else "http"
+        claims = (
+            f"{_VERSION} {self._now():.6f} {self._node} {next(self._count)} {to or _EMPTY} "
+            f"{client.ip or _EMPTY} {client.port} {scheme}"
         )
-        return f"{said} {self._mac(said, method, uri, body).hex()}"
+        return f"{claims} {self._mac(claims, method, uri, body).hex()}"
 
-    def verify(self, value: str, method: str, uri: str, body: bytes) -> Caller:
-        """Return for whom another node asks.
+    def verify(self, value: str, method: str, uri: str, body: bytes) -> RelayedClient:
+        """Return the client whose request another node relays.
 
         Args:
-            value: The header field.
-            method: Of the request.
-            uri: Path and query.
+            value: The header field's value.
+            method: The request's method.
+            uri: The path and query.
             body: The body.
 
         Raises:
-            Rejected: The request is not signed, not for this node, too old, or was there before.
+            Rejected: The signature is not valid, not for this node, too old, or was used before.
         """
-        said, _, code = value.rpartition(" ")
-        mac = self._mac(said, method, uri, body)
+        claims, _, code = value.rpartition(" ")
+        mac = self._mac(claims, method, uri, body)
         if not hmac.compare_digest(mac.hex().encode(), code.encode("utf-8", "surrogatepass")):
             raise Rejected("forged")
         try:
-            version, at, _, _, to, ip, port, scheme = said.split(" ")
-            sent, caller = float(at), Caller("" if ip == _NOTHING else ip, int(port), scheme == "https")
+            version, at, _, _, to, ip, port, scheme = claims.split(" ")
+            sent, client = float(at), RelayedClient("" if ip == _EMPTY else ip, int(port), scheme == "https")
         except ValueError:
             raise Rejected("forged") from None
         if version != _VERSION:
             # Signed by a node with another version of this package.
             raise Rejected("forged")
-        # Whatever is no number compares false.
+        # Comparisons with NaN are false, so "nan" is rejected.
         if not abs(self._now() - sent) <= MAX_AGE:
             raise Rejected(STALE)
-        self._remember(mac)
-        if to not in (self._node, _NOTHING):
+        self._check_replay(mac)
+        if to not in (self._node, _EMPTY):
             raise Rejected("misdirected")
-        return caller
+        return client
 
-    def _remember(self, mac: bytes) -> None:
+    def _check_replay(self, mac: bytes) -> None:
         now = self._ticks()
-        # A request that is as far ahead of this clock as may be is stale after twice MAX_AGE.
-        if now - self._turn > 2 * MAX_AGE:
+        # A timestamp that is MAX_AGE ahead of this clock becomes stale after twice MAX_AGE.
+        if now - self._rotated_at > 2 * MAX_AGE:
             self._seen_before = self._seen
             self._seen = set()
-            self._turn = now
+            self._rotated_at = now
         if mac in self._seen or mac in self._seen_before:
             raise Rejected("replayed")
         self._seen.add(mac)
 
-    def _mac(self, said: str, method: str, uri: str, body: bytes | bytearray) -> bytes:
-        # None of these but the path can hold a line's end, and that one is last.
-        text = f"{said}\n{hashlib.sha256(body).hexdigest()}\n{method}\n{uri}"
+    def _mac(self, claims: str, method: str, uri: str, body: bytes | bytearray) -> bytes:
+        # Only the path can contain a newline, and it is last, so no two requests have the same text.
+        text = f"{claims}\n{hashlib.sha256(body).hexdigest()}\n{method}\n{uri}"
         return hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")

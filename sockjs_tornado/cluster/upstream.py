@@ -1,7 +1,7 @@
-"""The relay's HTTP client: requests to other nodes, on connections that are kept.
+"""The relay's HTTP client: requests to other nodes over pooled connections.
 
-It is as small as what it is for. It speaks to this package's own listener alone, on a private network; it has to hand
-on streams as they come, slow down with who reads them, and drop a request at once when its client has left.
+It implements no more than the relay needs. It talks only to this package's own listener on a private network, forwards
+streams as they arrive, stops reading when their client is slow, and cancels a request when its client disconnects.
 """
 
 import asyncio
@@ -11,32 +11,33 @@ from urllib.parse import urlsplit
 from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection, ConnectionManager
 from ..wire.sockets import give_up_silent, peer_gone
-from .answers import Head, read_head
+from .response_head import ResponseHead, parse_head
 
-__all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamLost", "Upstreams"]
+__all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
 
-#: Seconds in which a node has to take a connection.
+#: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
 
-#: Seconds after which a connection that nobody needs is closed, long before the other side would do it.
+#: Seconds after which an idle connection is closed. The listener's own timeout is much longer, so that it does not
+#: close a connection that is about to be used.
 IDLE_TIMEOUT: Final = 30.0
 
-#: Seconds in which a node has to acknowledge what it is sent.
-SILENCE: Final = 30.0
+#: Seconds in which a node must acknowledge sent data (TCP_USER_TIMEOUT).
+USER_TIMEOUT: Final = 30.0
 
-#: Idle connections to one node.
+#: The largest number of idle connections to one node.
 MAX_IDLE: Final = 64
 
-#: Bytes that the head of an answer may have.
-_MAX_HEAD: Final = 64 * 1024
+#: The largest size of a response head in bytes.
+_MAX_HEAD_SIZE: Final = 64 * 1024
 
 
-class UpstreamLost(Exception):
-    """The connection ended before the answer; the request may have been carried out."""
+class UpstreamDisconnected(Exception):
+    """The connection was closed before the response; the node may have processed the request."""
 
 
 class Response(NamedTuple):
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     fields: list[tuple[str, str]]
@@ -44,12 +45,12 @@ class Response(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """An answer that lasts as long as its connection.
+    """A response that ends when its connection is closed.
 
     Attributes:
-        status: Its status.
-        head: Its head as it came, and what had come behind it.
-        upstream: Where more comes, once it has a :class:`Pipe`.
+        status: The status code.
+        head: The bytes received so far: the head, and the beginning of the body.
+        upstream: The connection, paused until it has a :class:`Pipe`.
     """
 
     status: int
@@ -58,11 +59,11 @@ class Stream(NamedTuple):
 
 
 class Pipe(Connection):
-    """A client's connection that gets what another node writes.
+    """A client's connection that forwards the bytes of another node's stream.
 
     Args:
-        manager: What keeps the connection.
-        stream: The other node's answer.
+        manager: The connection manager.
+        stream: The other node's response.
     """
 
     __slots__ = ("_upstream",)
@@ -72,210 +73,214 @@ class Pipe(Connection):
         self._upstream = stream.upstream
 
     def opened(self) -> None:
-        """Let it flow."""
-        self._upstream.flow(self)
+        """Start to forward the stream."""
+        self._upstream.attach_pipe(self)
 
     def on_disconnect(self) -> None:
-        """Have the other node hear that the client has left."""
-        self._upstream.stop()
+        """Close the connection to the other node, which thereby notices that the client has disconnected."""
+        self._upstream.detach_pipe()
 
     def pause_writing(self) -> None:
-        """Hear that the client does not keep up: the other node shall see it."""
-        self._upstream.pause()
+        """Stop reading from the other node while the client is slow."""
+        self._upstream.pause_reading()
 
     def resume_writing(self) -> None:
-        """Hear that the client keeps up again."""
-        self._upstream.resume()
+        """Continue reading from the other node."""
+        self._upstream.resume_reading()
 
 
 class Upstream(asyncio.BufferedProtocol):
     """A connection to another node, with one request at a time.
 
+    Its state follows from three fields. Idle: all are None. Waiting for a response: ``_response`` is set, and ``_head``
+    as soon as the head of a complete response has arrived. Streaming: ``_pipe`` is set, from :meth:`attach_pipe` on;
+    between the end of the head and that call the connection is paused.
+
     Args:
-        pool: Where it goes when a request is done.
-        address: Of the node.
-        buffer: Memory that the next read goes to, and that is worked off before another one.
+        pool: The pool to return to after a request.
+        address: The node's address.
+        buffer: The memory to read into. All connections share it, so its content is processed before the next read.
     """
 
     def __init__(self, pool: "Upstreams", address: str, buffer: memoryview) -> None:
         self._pool = pool
         self._address = address
-        self._memory = buffer
+        self._buffer = buffer
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Response | Stream] | None = None
+        self._response: asyncio.Future[Response | Stream] | None = None
         self._received = bytearray()
-        self._head: Head | None = None
+        self._head: ResponseHead | None = None
         self._pipe: Pipe | None = None
         self.idle_since = 0.0
 
-    def ask(self, request: bytes) -> "asyncio.Future[Response | Stream]":
+    def send_request(self, request: bytes) -> "asyncio.Future[Response | Stream]":
         """Send a request.
 
         Returns:
-            A future of the answer. It fails with UpstreamLost where the connection ends before.
+            The future of the response. If the connection is closed before, it raises UpstreamDisconnected.
         """
-        asked = self._answer = asyncio.get_running_loop().create_future()
+        response = self._response = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
             self._fail()
         else:
             self._transport.write(request)
-        return asked
+        return response
 
-    def give_up(self, asked: "asyncio.Future[Response | Stream]") -> None:
-        """End the connection, if that is still what it is there for: the client has left."""
-        if self._answer is asked:
+    def cancel_request(self, response: "asyncio.Future[Response | Stream]") -> None:
+        """Close the connection if the request with this future is still pending: its client has disconnected."""
+        if self._response is response:
             self.abort()
             self._fail()
 
     def is_disconnected(self) -> bool:
-        """Tell whether the other side has ended the connection, even if the event loop has not said so yet."""
+        """Return whether the peer has closed the connection, even if the event loop has not reported it yet."""
         transport = self._transport
         return transport is None or transport.is_closing() or peer_gone(transport.get_extra_info("socket"))
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection immediately."""
         if self._transport is not None:
             self._transport.abort()
 
-    def pause(self) -> None:
-        """Read no more for now."""
+    def pause_reading(self) -> None:
+        """Pause reading."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def resume(self) -> None:
-        """Read on."""
+    def resume_reading(self) -> None:
+        """Resume reading."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def drop_unless_flowing(self) -> None:
-        """End the connection of a stream that nobody has taken."""
+    def abort_unless_piped(self) -> None:
+        """Close the connection of a stream that no client receives."""
         if self._pipe is None:
             self.abort()
 
-    def flow(self, pipe: Pipe) -> None:
-        """Hand what comes to ``pipe`` from now on."""
+    def attach_pipe(self, pipe: Pipe) -> None:
+        """Forward everything that arrives from now on to ``pipe``."""
         self._pipe = pipe
         if self._transport is None:
             pipe.finish()
         else:
-            self.resume()
+            self.resume_reading()
 
-    def stop(self) -> None:
-        """Let nothing flow any more: the client has left."""
+    def detach_pipe(self) -> None:
+        """Close the connection because the client has disconnected."""
         self._pipe = None
         self.abort()
 
-    # What the event loop tells.
+    # Callbacks of the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection."""
+        """Register the new connection."""
         self._transport = transport  # type: ignore[assignment]
         self._pool.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the memory that the next read goes to."""
-        return self._memory
+        """Return the memory to read into."""
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
-        data = self._memory[:nbytes]
+        """Process the data that was read."""
+        data = self._buffer[:nbytes]
         if self._pipe is not None:
             self._pipe.write(data.tobytes())
-        elif self._answer is None:
-            # Nobody has asked.
+        elif self._response is None:
+            # A response without a request.
             self.abort()
         else:
             seen = len(self._received)
             self._received += data
             try:
-                self._read_answer(max(seen - 3, 0))
+                self._parse_response(max(seen - 3, 0))
             except ValueError:
-                # Nothing that a node says.
+                # Not a response that a node sends.
                 self.abort()
                 self._fail()
 
-    def _read_answer(self, start: int) -> None:
+    def _parse_response(self, start: int) -> None:
         received = self._received
         if self._head is None:
             end = received.find(b"\r\n\r\n", start)
             if end < 0:
-                if len(received) > _MAX_HEAD:
+                if len(received) > _MAX_HEAD_SIZE:
                     raise ValueError("the head is too long")
                 return
-            head = read_head(received[:end].decode("latin-1"))
+            head = parse_head(received[:end].decode("latin-1"))
             if head.length is None:
-                # It is on the client's connection that its reader has to be, before more of it is read.
-                self.pause()
+                # Read no more before the client's connection can take it, and can slow this one down.
+                self.pause_reading()
                 self._received = bytearray()
-                self._settle(Stream(head.status, bytes(received), self))
+                self._set_response(Stream(head.status, bytes(received), self))
                 return
             del received[: end + 4]
             self._head = head
-        status, fields, length, keep = self._head
+        status, fields, length, keep_alive = self._head
         assert length is not None
         if len(received) >= length:
             self._received, self._head = bytearray(), None
-            self._settle(Response(status, fields, bytes(received[:length])))
-            if keep and len(received) == length:
+            self._set_response(Response(status, fields, bytes(received[:length])))
+            if keep_alive and len(received) == length:
                 self._pool.put_back(self._address, self)
             else:
                 self.abort()
 
-    def _settle(self, answer: Response | Stream) -> None:
-        asked, self._answer = self._answer, None
-        if asked is not None and not asked.done():
-            asked.set_result(answer)
+    def _set_response(self, result: Response | Stream) -> None:
+        response, self._response = self._response, None
+        if response is not None and not response.done():
+            response.set_result(result)
 
     def _fail(self) -> None:
-        asked, self._answer = self._answer, None
-        if asked is not None and not asked.done():
-            asked.set_exception(UpstreamLost())
+        response, self._response = self._response, None
+        if response is not None and not response.done():
+            response.set_exception(UpstreamDisconnected())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is over."""
+        """Fail the pending request, or finish the client's stream."""
         self._transport = None
-        self._pool.forget(self._address, self)
+        self._pool.discard(self._address, self)
         self._fail()
         if self._pipe is not None:
             self._pipe.finish()
 
 
 class Upstreams:
-    """The connections of one node to all others.
+    """The pool of this node's connections to all other nodes.
 
     Attributes:
-        closed: Whether none are made any more.
+        closed: Whether new connections are refused.
     """
 
     def __init__(self) -> None:
         self._idle: dict[str, list[Upstream]] = {}
         self._all: set[Upstream] = set()
-        self._memory = memoryview(bytearray(READ_SIZE))
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self.closed = False
 
     def __len__(self) -> int:
         return len(self._all)
 
     async def connect(self, address: str) -> Upstream:
-        """Return a connection to a node, one that is there or a new one.
+        """Return an idle connection to a node, or a new one.
 
         Args:
             address: ``http://host:port``, or the path of a Unix socket.
 
         Raises:
-            OSError: There is nobody, or nobody answers in :data:`CONNECT_TIMEOUT` seconds.
-            UpstreamLost: This node ends.
+            OSError: The connection failed, or took longer than :data:`CONNECT_TIMEOUT` seconds.
+            UpstreamDisconnected: This node is stopping.
         """
         while idle := self._idle.get(address):
             upstream = idle.pop()
-            # What the other side has closed already can be seen, so that no request is lost on it.
+            # Check for a close that the event loop has not reported, so that no request is lost on a dead connection.
             if upstream.idle_since >= _oldest() and not upstream.is_disconnected():
                 return upstream
             upstream.abort()
         loop = asyncio.get_running_loop()
 
         def make() -> Upstream:
-            return Upstream(self, address, self._memory)
+            return Upstream(self, address, self._buffer)
 
         async with timeout(CONNECT_TIMEOUT):
             if address.startswith("/"):
@@ -284,21 +289,21 @@ class Upstreams:
                 parts = urlsplit(address)
                 transport, upstream = await loop.create_connection(make, parts.hostname or "", parts.port or 80)
                 if not transport.is_closing():
-                    give_up_silent(transport.get_extra_info("socket"), SILENCE)
+                    give_up_silent(transport.get_extra_info("socket"), USER_TIMEOUT)
         if self.closed:
             upstream.abort()
-            raise UpstreamLost
+            raise UpstreamDisconnected
         return upstream
 
     def add(self, upstream: Upstream) -> None:
-        """Keep a connection that has begun."""
+        """Add a new connection."""
         self._all.add(upstream)
 
     def put_back(self, address: str, upstream: Upstream) -> None:
-        """Take a connection back whose request is done, and close those that nobody has needed for long."""
+        """Return a connection to the pool after its request, and close those that have been idle for too long."""
         idle = self._idle.setdefault(address, [])
         oldest = _oldest()
-        # The last one is the first to be used again.
+        # The most recently used connection is used first, so the oldest are at the front.
         while idle and idle[0].idle_since < oldest:
             idle.pop(0).abort()
         if len(idle) >= MAX_IDLE:
@@ -307,8 +312,8 @@ class Upstreams:
             upstream.idle_since = asyncio.get_running_loop().time()
             idle.append(upstream)
 
-    def forget(self, address: str, upstream: Upstream) -> None:
-        """Let go of a connection that has ended."""
+    def discard(self, address: str, upstream: Upstream) -> None:
+        """Remove a closed connection."""
         self._all.discard(upstream)
         idle = self._idle.get(address, [])
         if upstream in idle:
@@ -317,12 +322,12 @@ class Upstreams:
             self._idle.pop(address, None)
 
     def close(self) -> None:
-        """Close all connections, and make no more."""
+        """Close all connections, and refuse new ones."""
         self.closed = True
         for upstream in list(self._all):
             upstream.abort()
 
 
 def _oldest() -> float:
-    """Return since when a connection may be idle."""
+    """Return the time after which a connection must have been used to be kept."""
     return asyncio.get_running_loop().time() - IDLE_TIMEOUT

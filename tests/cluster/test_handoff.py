@@ -17,7 +17,7 @@ from sockjs_tornado.cluster import relay_requests as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.ownership import Owner
 from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequests
-from sockjs_tornado.cluster.upstream import UpstreamLost
+from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.wire.connection import WriteQueue
 
@@ -269,9 +269,9 @@ async def test_an_owner_that_does_not_let_go_is_not_waited_for(
     membership: Any = owner.cluster
     node = (membership.membership if isinstance(membership, Member) else membership)._node
     if why == "too old":
-        del node._listener.calls["renew"]
+        del node._listener.rpcs["renew"]
     else:
-        node._listener.calls["renew"] = lambda body: b""
+        node._listener.rpcs["renew"] = lambda body: b""
     async with other.client() as client:
         await listen(client, "xhr_streaming", session, connection)
         await within(other.router.close())
@@ -373,7 +373,7 @@ def make(call: Calls) -> RelayedRequests:
     return RelayedRequests(keeping, call)
 
 
-@pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamLost(), ClusterError()])
+@pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamDisconnected(), ClusterError()])
 async def test_a_node_is_told_again_that_may_not_have_had_the_request_yet(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -12,13 +12,13 @@ from client import Client, Response, within
 from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster.listener import CALLS, WHOIS, Listener, is_private, open_sockets, split_address
+from sockjs_tornado.cluster.listener import NODE_ID_PATH, RPC_PATH, Listener, is_private, open_sockets, split_address
 from sockjs_tornado.cluster.ownership import Location
-from sockjs_tornado.cluster.signing import FIELD, Caller, Signer
+from sockjs_tornado.cluster.signing import RELAY_HEADER, RelayedClient, Signer
 from sockjs_tornado.exceptions import ClusterError, ConfigurationError
 
 SECRET = b"a secret of 16 bytes"
-CALLER = Caller("192.0.2.1", 5, True)
+CALLER = RelayedClient("192.0.2.1", 5, True)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
     ],
 )
 def test_what_is_no_address(text: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^advertise: got .* takes a host and a port"):
+    with pytest.raises(ConfigurationError, match=r"^advertise: got .* expected a host and a port"):
         split_address("advertise", text)
 
 
@@ -71,7 +71,7 @@ def test_listening(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_a_public_address_has_to_be_wanted(host: str) -> None:
     port = free_port()
-    with pytest.raises(ConfigurationError, match=r"^listen: .* say allow_public_listener=True"):
+    with pytest.raises(ConfigurationError, match=r"^listen: .* set allow_public_listener=True"):
         open_sockets(host, port, False)
     # Nothing is left of it.
     for sock in open_sockets(host, port, True):
@@ -80,7 +80,7 @@ def test_a_public_address_has_to_be_wanted(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["name.invalid", "8.8.8.8", "203.0.113.1"])
 def test_an_address_of_somebody_else(host: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^listen: .*no "):
+    with pytest.raises(ConfigurationError, match=r"^listen: (cannot resolve|.* is not an address)"):
         open_sockets(host, free_port(), True)
 
 
@@ -136,7 +136,7 @@ class Running:
 
     def sign(self, method: str, uri: str, body: bytes = b"", to: str = "b") -> str:
         """Return a header field."""
-        return f"{FIELD}: {self.signer.sign(to, method, uri, body, CALLER)}"
+        return f"{RELAY_HEADER}: {self.signer.sign(to, method, uri, body, CALLER)}"
 
 
 @pytest.fixture
@@ -173,13 +173,15 @@ async def test_what_is_signed_is_answered(running: Running) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "HEAD", "PUT", "FOO"])
-@pytest.mark.parametrize("uri", [SESSION, "/echo/000/abc/xhr_send", "/echo/000/abc/jsonp?c=cb", WHOIS, f"{CALLS}upper"])
+@pytest.mark.parametrize(
+    "uri", [SESSION, "/echo/000/abc/xhr_send", "/echo/000/abc/jsonp?c=cb", NODE_ID_PATH, f"{RPC_PATH}upper"]
+)
 async def test_what_is_not_signed_is_not(running: Running, method: str, uri: str) -> None:
     response = await running.ask(method, uri, body=b"")
     if uri.startswith("/-/") and method == "FOO":
         assert response.status == 405
     else:
-        assert (response.status, response[FIELD]) == (403, "forged")
+        assert (response.status, response[RELAY_HEADER]) == (403, "forged")
         assert running.stats == {"relay_forged": 1}
     assert len(running.router.container) == 0
 
@@ -187,18 +189,18 @@ async def test_what_is_not_signed_is_not(running: Running, method: str, uri: str
 @pytest.mark.parametrize(
     "field",
     [
-        f"{FIELD}: 1 2 3",
-        f"{FIELD}:",
-        f"{FIELD}: \xff\xe9",
-        f"{FIELD}: {'x ' * 5000}",
-        f"{FIELD}: {Signer(b'another secret here', 'a').sign('b', 'POST', SESSION, b'', CALLER)}",
-        f"{FIELD}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION, b'x', CALLER)}",
-        f"{FIELD}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION + '?', b'', CALLER)}",
+        f"{RELAY_HEADER}: 1 2 3",
+        f"{RELAY_HEADER}:",
+        f"{RELAY_HEADER}: \xff\xe9",
+        f"{RELAY_HEADER}: {'x ' * 5000}",
+        f"{RELAY_HEADER}: {Signer(b'another secret here', 'a').sign('b', 'POST', SESSION, b'', CALLER)}",
+        f"{RELAY_HEADER}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION, b'x', CALLER)}",
+        f"{RELAY_HEADER}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION + '?', b'', CALLER)}",
     ],
 )
 async def test_what_is_not_signed_well_is_not(running: Running, field: str) -> None:
     response = await running.ask("POST", SESSION, field, body=b"")
-    assert (response.status, response[FIELD], response.body) == (403, "forged", b"")
+    assert (response.status, response[RELAY_HEADER], response.body) == (403, "forged", b"")
     assert running.stats == {"relay_forged": 1}
 
 
@@ -207,26 +209,26 @@ async def test_a_signature_that_comes_twice(running: Running) -> None:
     assert (await running.ask("POST", SESSION, field, field, body=b"")).status == 403
     assert (await running.ask("POST", SESSION, field, body=b"")).status == 200
     response = await running.ask("POST", SESSION, field, body=b"")
-    assert (response.status, response[FIELD]) == (403, "replayed")
+    assert (response.status, response[RELAY_HEADER]) == (403, "replayed")
     running.signer._now = lambda: 5.0
-    assert (await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b""))[FIELD] == "stale"
+    assert (await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b""))[RELAY_HEADER] == "stale"
     assert running.stats == {"relay_forged": 1, "relay_replayed": 1, "relay_stale": 1}
 
 
 async def test_what_is_for_another_node(running: Running) -> None:
     response = await running.ask("POST", SESSION, running.sign("POST", SESSION, to="c"), body=b"")
-    assert (response.status, response[FIELD]) == (421, "misdirected")
+    assert (response.status, response[RELAY_HEADER]) == (421, "misdirected")
 
 
 async def test_who_is_there(running: Running) -> None:
-    response = await running.ask("GET", WHOIS, running.sign("GET", WHOIS, to=""))
-    assert (response.status, response[FIELD]) == (204, "b")
+    response = await running.ask("GET", NODE_ID_PATH, running.sign("GET", NODE_ID_PATH, to=""))
+    assert (response.status, response[RELAY_HEADER]) == (204, "b")
 
 
 async def test_what_nodes_have_each_other_do(running: Running) -> None:
-    running.listener.calls["upper"] = bytes.upper
+    running.listener.rpcs["upper"] = bytes.upper
     for name, body, answer in [("upper", b"x", (200, b"X")), ("upper", b"", (200, b"")), ("lower", b"x", (404, b""))]:
-        response = await running.ask("POST", CALLS + name, running.sign("POST", CALLS + name, body), body=body)
+        response = await running.ask("POST", RPC_PATH + name, running.sign("POST", RPC_PATH + name, body), body=body)
         assert (response.status, response.body) == answer
 
 

@@ -477,7 +477,7 @@ async def test_who_leaves_when_the_answer_has_just_come(
 ) -> None:
     owner, other, _ = await start()
     session = owner.own()
-    ask, may_go_on, answered = upstream.Upstream.ask, asyncio.Event(), asyncio.Event()
+    ask, may_go_on, answered = upstream.Upstream.send_request, asyncio.Event(), asyncio.Event()
 
     def slow(asked: Any, data: bytes) -> Any:
         async def wait() -> Any:
@@ -490,7 +490,7 @@ async def test_who_leaves_when_the_answer_has_just_come(
         return asyncio.ensure_future(wait())
 
     with monkeypatch.context() as patched:
-        patched.setattr(upstream.Upstream, "ask", slow)
+        patched.setattr(upstream.Upstream, "send_request", slow)
         async with other.client() as client:
             client.write(asking(transport, f"/echo/000/{session}"))
             await within(answered.wait())
@@ -728,7 +728,7 @@ async def test_workers_whose_clocks_are_apart(start: Start, logged: LogWatch) ->
     response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
     assert (response.status, "Retry-After" in response) == (503, True)
     assert owner.stats == {"relay_stale": 2}
-    assert "on stale" in logged.take("one secret").getMessage()
+    assert "as stale" in logged.take("same secret").getMessage()
 
 
 async def test_workers_with_other_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
@@ -740,7 +740,7 @@ async def test_workers_with_other_secrets(start: Start, tmp_path: Path, logged: 
         assert (response.status, "Retry-After" in response) == (503, True)
     assert owner.stats == {"relay_forged": 2}
     assert other.router.stats.rejected == {"relay": 2}
-    assert "on forged" in logged.take("one secret").getMessage()
+    assert "as forged" in logged.take("same secret").getMessage()
 
 
 async def test_workers_that_count_differently(start: Start) -> None:
@@ -764,7 +764,7 @@ async def test_a_node_that_has_no_descriptors_left(
     with monkeypatch.context() as patched:
         patched.setattr(upstream.Upstreams, "connect", exhausted)
         assert (await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))).status == 503
-    logged.take("cannot ask other nodes: Too many open files")
+    logged.take("Cannot connect to other nodes: Too many open files")
 
 
 async def test_an_id_that_is_too_long_is_asked_of_nobody(start: Start) -> None:
@@ -773,16 +773,16 @@ async def test_an_id_that_is_too_long_is_asked_of_nobody(start: Start) -> None:
     session = next(name for number in range(1000) if owner.router.relay.owns(name := f"{number}{'x' * 257}"))
     response = await other.ask(asking("xhr", f"/echo/000/{session}"))
     assert response.status == 404
-    assert not other.router.relay._remembered  # type: ignore[union-attr]
+    assert not other.router.relay._owner_cache  # type: ignore[union-attr]
     assert owner.journal.opened.empty()
 
 
 async def test_remembering_has_an_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    monkeypatch.setattr(module, "_MAX_CACHED_OWNERS", 3)
     owner, other, _ = await start()
     for _ in range(10):
         assert await other.poll(owner.own()) == "o"
-    assert len(other.router.relay._remembered) == 3  # type: ignore[union-attr]
+    assert len(other.router.relay._owner_cache) == 3  # type: ignore[union-attr]
 
 
 async def test_a_closing_worker_ends_what_it_has_passed_on(start: Start) -> None:

@@ -462,7 +462,7 @@ async def test_two_nodes_that_open_one_session_without_redis(
     loser = 0 if connections[0].closes else 1
     assert await connections[loser].closed() == (1002, "Connection interrupted")
     assert not connections[1 - loser].closes
-    logged.take("another node has session")
+    logged.take("another node has claimed it")
     assert [len(node.cluster.claims) for node in (a, b)] == ([0, 1] if loser == 0 else [1, 0])
     nodes = (a, b)
     assert await nodes[1 - loser].send(session, "x") == 204
@@ -559,4 +559,4 @@ async def test_a_tombstone_is_written_if_the_owner_is_gone_for_certain(
     else:
         assert await b.send(session, "y") == 204
     if status == 503:
-        logged.take("cannot ask other nodes")
+        logged.take("Cannot connect to other nodes")

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sockjs_tornado.cluster import signing
-from sockjs_tornado.cluster.signing import MAX_AGE, Caller, Rejected, Signer
+from sockjs_tornado.cluster.signing import MAX_AGE, Rejected, RelayedClient, Signer
 
 SECRET = b"a secret of all nodes"
-CALLER = Caller("192.0.2.1", 5000, True)
+CLIENT = RelayedClient("192.0.2.1", 5000, True)
 ASKED = ("POST", "/chat/000/abc/xhr?x=1", b"body")
 
 
@@ -51,11 +51,17 @@ def why_not(taker: Signer, value: str, *asked: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "caller", [CALLER, Caller("", 0, False), Caller("2001:db8::1", 65535, False), Caller("fe80::1%eth0", 1, True)]
+    "client",
+    [
+        CLIENT,
+        RelayedClient("", 0, False),
+        RelayedClient("2001:db8::1", 65535, False),
+        RelayedClient("fe80::1%eth0", 1, True),
+    ],
 )
 @pytest.mark.parametrize("to", ["b", ""])
-def test_what_was_signed_is_taken(sender: Signer, taker: Signer, caller: Caller, to: str) -> None:
-    assert taker.verify(sender.sign(to, *ASKED, caller), *ASKED) == caller
+def test_what_was_signed_is_taken(sender: Signer, taker: Signer, client: RelayedClient, to: str) -> None:
+    assert taker.verify(sender.sign(to, *ASKED, client), *ASKED) == client
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -68,10 +74,10 @@ def test_nothing_of_the_request_may_be_another(sender: Signer, taker: Signer, pl
     )
     asked: list[Any] = list(ASKED)
     asked[place] = others[place]
-    value = sender.sign("b", *ASKED, CALLER)
+    value = sender.sign("b", *ASKED, CLIENT)
     assert why_not(taker, value, *asked) == "forged"
     # It was not used up by that.
-    assert taker.verify(value, *ASKED) == CALLER
+    assert taker.verify(value, *ASKED) == CLIENT
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_nothing_of_the_request_may_be_another(sender: Signer, taker: Signer, pl
     ],
 )
 def test_nothing_of_what_is_said_may_be_another(sender: Signer, taker: Signer, place: int, change: str) -> None:
-    parts = sender.sign("b", *ASKED, CALLER).split(" ")
+    parts = sender.sign("b", *ASKED, CLIENT).split(" ")
     assert len(parts) == 9
     assert parts[place] != change
     parts[place] = change
@@ -98,42 +104,42 @@ def test_nothing_of_what_is_said_may_be_another(sender: Signer, taker: Signer, p
 
 
 def test_another_secret_is_none(clock: Clock, taker: Signer) -> None:
-    assert why_not(taker, Signer(SECRET + b"!", "a", clock).sign("b", *ASKED, CALLER)) == "forged"
+    assert why_not(taker, Signer(SECRET + b"!", "a", clock).sign("b", *ASKED, CLIENT)) == "forged"
 
 
 def test_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch, sender: Signer, taker: Signer) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(signing, "_VERSION", "2")
-        value = sender.sign("b", *ASKED, CALLER)
+        value = sender.sign("b", *ASKED, CLIENT)
     assert why_not(taker, value) == "forged"
 
 
 @pytest.mark.parametrize("late", [MAX_AGE + 0.001, -MAX_AGE - 0.001, 1e9, -1e9])
 def test_it_is_taken_soon_or_never(clock: Clock, sender: Signer, taker: Signer, late: float) -> None:
-    value = sender.sign("b", *ASKED, CALLER)
+    value = sender.sign("b", *ASKED, CLIENT)
     clock.now += late
     assert why_not(taker, value) == "stale"
 
 
 @pytest.mark.parametrize("late", [MAX_AGE, -MAX_AGE])
 def test_clocks_may_differ(clock: Clock, sender: Signer, taker: Signer, late: float) -> None:
-    value = sender.sign("b", *ASKED, CALLER)
+    value = sender.sign("b", *ASKED, CLIENT)
     clock.now += late
-    assert taker.verify(value, *ASKED) == CALLER
+    assert taker.verify(value, *ASKED) == CLIENT
 
 
 def test_a_time_that_is_none_is_stale(sender: Signer, taker: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
     for now in ("nan", "inf", "-inf"):
         monkeypatch.setattr(sender, "_now", lambda now=now: float(now))
-        assert why_not(taker, sender.sign("b", *ASKED, CALLER)) == "stale"
+        assert why_not(taker, sender.sign("b", *ASKED, CLIENT)) == "stale"
 
 
 def test_it_is_taken_once(sender: Signer, taker: Signer) -> None:
-    value, other = (sender.sign("b", *ASKED, CALLER) for _ in range(2))
+    value, other = (sender.sign("b", *ASKED, CLIENT) for _ in range(2))
     assert value != other
-    assert taker.verify(value, *ASKED) == CALLER
+    assert taker.verify(value, *ASKED) == CLIENT
     assert why_not(taker, value) == "replayed"
-    assert taker.verify(other, *ASKED) == CALLER
+    assert taker.verify(other, *ASKED) == CLIENT
 
 
 @pytest.mark.parametrize("ahead", [0.001 - MAX_AGE, 0, MAX_AGE - 0.001])
@@ -144,22 +150,22 @@ def test_it_is_never_taken_again(clock: Clock, taker: Signer, ahead: float, step
     for start in range(3):
         # Each time at another moment between two turns.
         clock.now += start * step / 3
-        value = sender.sign("b", *ASKED, CALLER)
-        assert taker.verify(value, *ASKED) == CALLER
+        value = sender.sign("b", *ASKED, CLIENT)
+        assert taker.verify(value, *ASKED) == CLIENT
         for _ in range(int(5 * MAX_AGE / step) + 1):
             assert why_not(taker, value) in ("replayed", "stale")
             clock.now += step
-            taker.verify(sender.sign("b", *ASKED, CALLER), *ASKED)
+            taker.verify(sender.sign("b", *ASKED, CLIENT), *ASKED)
 
 
 def test_it_is_for_one_node(clock: Clock, sender: Signer, taker: Signer) -> None:
-    assert why_not(taker, sender.sign("c", *ASKED, CALLER)) == "misdirected"
+    assert why_not(taker, sender.sign("c", *ASKED, CLIENT)) == "misdirected"
 
 
 def test_what_was_seen_is_forgotten(clock: Clock, sender: Signer, taker: Signer) -> None:
     most = 0
     for _ in range(2000):
-        taker.verify(sender.sign("b", *ASKED, CALLER), *ASKED)
+        taker.verify(sender.sign("b", *ASKED, CLIENT), *ASKED)
         most = max(most, len(taker._seen) + len(taker._seen_before))
         clock.now += 0.1
     assert most <= 4 * MAX_AGE / 0.1 + 2
@@ -189,5 +195,5 @@ def test_rubbish_that_is_signed_well_is_rejected(said: str) -> None:
 @given(st.lists(st.sampled_from("0123456789abcdef -\u0663\ud800é"), max_size=80).map("".join))
 def test_codes_are_compared_whatever_they_are(code: str) -> None:
     taker = Signer(SECRET, "b")
-    said = taker.sign("b", *ASKED, CALLER).rpartition(" ")[0]
+    said = taker.sign("b", *ASKED, CLIENT).rpartition(" ")[0]
     assert why_not(taker, f"{said} {code}") == "forged"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
-from sockjs_tornado.cluster.answers import read_head
-from sockjs_tornado.cluster.upstream import MAX_IDLE, Pipe, Response, Stream, Upstream, UpstreamLost, Upstreams
+from sockjs_tornado.cluster.response_head import parse_head
+from sockjs_tornado.cluster.upstream import MAX_IDLE, Pipe, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.transports.xhr import XhrPolling
 
@@ -121,7 +121,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asyncio.Future[Response | Stream]"]:
     """Ask on a new connection."""
     upstream = await within(upstreams.connect(node.address))
-    asked = upstream.ask(ASK)
+    asked = upstream.send_request(ASK)
     side = await node.side()
     assert await side.asked() == ASK
     return upstream, side, asked
@@ -149,7 +149,7 @@ async def test_an_answer_comes_in_any_pieces(node: Node, upstreams: Upstreams, d
             await asyncio.sleep(0.001)
         assert await within(asked) == answer
         assert await within(upstreams.connect(node.address)) is upstream
-        asked = upstream.ask(ASK)
+        asked = upstream.send_request(ASK)
         await side.asked()
     for byte in data:
         side.writer.write(bytes([byte]))
@@ -235,7 +235,7 @@ async def test_an_answer_that_does_not_come_to_its_end(
         side.writer.transport.abort()
     else:
         side.writer.close()
-    with pytest.raises(UpstreamLost):
+    with pytest.raises(UpstreamDisconnected):
         await within(asked)
     await until(lambda: len(upstreams) == 0)
 
@@ -263,7 +263,7 @@ RUBBISH = [
 async def test_rubbish_is_no_answer(node: Node, upstreams: Upstreams, data: bytes) -> None:
     _, side, asked = await opened(upstreams, node)
     side.writer.write(data)
-    with pytest.raises(UpstreamLost):
+    with pytest.raises(UpstreamDisconnected):
         await within(asked)
     await side.gone()
 
@@ -272,7 +272,7 @@ async def test_rubbish_is_no_answer(node: Node, upstreams: Upstreams, data: byte
 def test_a_head_is_read_or_refused(text: str) -> None:
     for head in (text, f"HTTP/1.1 200 OK\r\n{text}"):
         with contextlib.suppress(ValueError):
-            read_head(head)
+            parse_head(head)
 
 
 async def test_what_nobody_has_asked_for_ends_the_connection(node: Node, upstreams: Upstreams) -> None:
@@ -299,8 +299,8 @@ async def test_a_connection_that_closes_is_not_kept(node: Node, upstreams: Upstr
 async def test_giving_up_ends_the_connection(node: Node, upstreams: Upstreams) -> None:
     upstream, side, asked = await opened(upstreams, node)
     side.writer.write(OK[:-1])
-    upstream.give_up(asked)
-    with pytest.raises(UpstreamLost):
+    upstream.cancel_request(asked)
+    with pytest.raises(UpstreamDisconnected):
         await within(asked)
     await side.gone()
     await until(lambda: len(upstreams) == 0)
@@ -311,10 +311,10 @@ async def test_giving_up_too_late_harms_nobody(node: Node, upstreams: Upstreams)
     side.writer.write(OK)
     await within(asked)
     # In the pool, and then with somebody else's request on it.
-    upstream.give_up(asked)
+    upstream.cancel_request(asked)
     assert await within(upstreams.connect(node.address)) is upstream
-    other = upstream.ask(ASK)
-    upstream.give_up(asked)
+    other = upstream.send_request(ASK)
+    upstream.cancel_request(asked)
     await side.asked()
     side.writer.write(OK)
     assert await within(other) == ANSWER
@@ -323,11 +323,11 @@ async def test_giving_up_too_late_harms_nobody(node: Node, upstreams: Upstreams)
 async def test_asking_on_a_connection_that_is_over(node: Node, upstreams: Upstreams) -> None:
     upstream = await within(upstreams.connect(node.address))
     upstream.abort()
-    with pytest.raises(UpstreamLost):
-        await within(upstream.ask(ASK))
+    with pytest.raises(UpstreamDisconnected):
+        await within(upstream.send_request(ASK))
     await until(lambda: len(upstreams) == 0)
-    with pytest.raises(UpstreamLost):
-        await within(upstream.ask(ASK))
+    with pytest.raises(UpstreamDisconnected):
+        await within(upstream.send_request(ASK))
 
 
 async def test_nobody_there(upstreams: Upstreams, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ async def test_who_has_closed_makes_no_more_connections(node: Node, upstreams: U
     connecting = asyncio.ensure_future(upstreams.connect(node.address))
     await asyncio.sleep(0)
     upstreams.close()
-    with pytest.raises(UpstreamLost):
+    with pytest.raises(UpstreamDisconnected):
         await within(connecting)
     await until(lambda: len(upstreams) == 0)
 
@@ -389,11 +389,11 @@ class Router:
     async def pipe(self, upstreams: Upstreams, node: Node, exchange: Any) -> None:
         """Pass an answer on."""
         upstream = await upstreams.connect(node.address)
-        answer = await upstream.ask(ASK)
+        answer = await upstream.send_request(ASK)
         assert isinstance(answer, Stream)
         self.streams.put_nowait(answer)
         await exchange.take_over(answer.status, Pipe(self.router.container, answer))
-        answer.upstream.drop_unless_flowing()
+        answer.upstream.abort_unless_piped()
 
 
 @pytest.fixture

@@ -142,7 +142,10 @@ def claim_of(client: Guest) -> str:
 async def test_a_node_closes_sessions_that_another_node_has(circle: Circle, redis: RedisServer, visit: Visit) -> None:
     async with wire(redis.port) as line:
         alone = f"redis://127.0.0.1:{line.port}/0"
-        async with nodes(circle, 2, ["another node has session", "Redis"], first=["--redis", alone]) as (owner, other):
+        async with nodes(circle, 2, ["has claimed it", "Redis"], first=["--redis", alone]) as (
+            owner,
+            other,
+        ):
             taken, expired, kept = [await guest(visit, "xhr", owner, other) for _ in range(3)]
             assert await exchange(kept.relayed, "well") == "well"
             line.cut()

@@ -11,13 +11,13 @@ from deployment.conftest import Visit
 from deployment.visitor import Visitor, where
 from free_ports import reserved_port
 
-from sockjs_tornado.cluster.signing import Caller, Signer
+from sockjs_tornado.cluster.signing import RelayedClient, Signer
 
 from ..nodes import SECRET, Circle, Node, nodes
 from .clients import Guest, guest
 from .wires import Wire, wire
 
-FIELD = "X-Sockjs-Relay"
+RELAY_HEADER = "X-Sockjs-Relay"
 
 
 class Tapped(NamedTuple):
@@ -41,7 +41,7 @@ class Tapped(NamedTuple):
     def field(self) -> str:
         """The header field that was in the captured request."""
         head = self.captured.partition(b"\r\n\r\n")[0].decode()
-        (field,) = [line for line in head.split("\r\n") if line.lower().startswith(FIELD.lower())]
+        (field,) = [line for line in head.split("\r\n") if line.lower().startswith(RELAY_HEADER.lower())]
         return field
 
     async def tell(self, data: bytes) -> int:
@@ -103,7 +103,7 @@ async def test_requests_that_are_forged_replayed_or_stale_are_refused_and_counte
     said = value.split(" ")
     for seconds in (-3600, -60, 60):
         signer = Signer(SECRET.encode(), said[2], now=lambda late=seconds: time.time() + late)
-        stale = signer.sign(said[4], "POST", target, body, Caller("127.0.0.1", 1, False))
+        stale = signer.sign(said[4], "POST", target, body, RelayedClient("127.0.0.1", 1, False))
         assert await tapped.tell(request("POST", target, f"{name}: {stale}", body=body)) == 403
     assert await tapped.refused("stale") == 3
     # None of them has reached the session.
@@ -114,7 +114,7 @@ async def test_requests_that_are_forged_replayed_or_stale_are_refused_and_counte
 async def test_the_field_of_a_node_is_worth_nothing_to_a_client(tapped: Tapped, visit: Visit) -> None:
     for node in (tapped.owner, tapped.other):
         forged = tapped.field.replace("127.0.0.1", "10.9.9.9")
-        for field in (tapped.field, forged, f"{FIELD}: anything"):
+        for field in (tapped.field, forged, f"{RELAY_HEADER}: anything"):
             visitor: Visitor = await visit("xhr", node.port, prefix="/echo", fields=(field,)).open()
             facts = await where(visitor)
             assert (facts["pid"], facts["ip"]) == (node.pid, "127.0.0.1")

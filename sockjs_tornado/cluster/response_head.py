@@ -1,39 +1,39 @@
-"""Heads of the answers that nodes give each other: no more of HTTP than that (RFC 9112). Pure."""
+"""Heads of HTTP responses between nodes: the subset of RFC 9112 that nodes send each other. Pure."""
 
 import re
 from typing import NamedTuple
 
 from ..wire.fields import has_token
 
-__all__ = ["Head", "read_head"]
+__all__ = ["ResponseHead", "parse_head"]
 
-# No 1xx: nobody asks for one.
+# No 1xx: no request has "Expect: 100-continue".
 _STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
-class Head(NamedTuple):
-    """The head of an answer, as far as it matters.
+class ResponseHead(NamedTuple):
+    """The head of a response.
 
     Attributes:
-        status: Its status.
-        fields: The header fields that do not concern the connection.
-        length: Of the body, None where that ends with the connection.
-        keep: Whether the connection may be used again.
+        status: The status code.
+        fields: The header fields, without those of the connection.
+        length: The length of the body, or None if the body ends with the connection.
+        keep_alive: Whether the connection may be used again.
     """
 
     status: int
     fields: list[tuple[str, str]]
     length: int | None
-    keep: bool
+    keep_alive: bool
 
 
-def read_head(head: str) -> Head:
-    """Return what the head of an answer says, without its empty line.
+def parse_head(head: str) -> ResponseHead:
+    """Parse the head of a response, given without its empty line.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a valid head.
     """
     first, *lines = head.split("\r\n")
     start = _STATUS_LINE.fullmatch(first)
@@ -42,7 +42,7 @@ def read_head(head: str) -> Head:
     status = int(start[1])
     fields: list[tuple[str, str]] = []
     length: int | None = None
-    keep = True
+    keep_alive = True
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
@@ -54,7 +54,7 @@ def read_head(head: str) -> Head:
                 raise ValueError(line)
             length = int(value)
         elif lower == "connection":
-            keep = keep and not has_token(value, "close")
+            keep_alive = keep_alive and not has_token(value, "close")
         else:
             fields.append((name, value))
-    return Head(status, fields, 0 if status in (204, 304) else length, keep)
+    return ResponseHead(status, fields, 0 if status in (204, 304) else length, keep_alive)
