@@ -20,9 +20,10 @@ autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
-    # These are described elsewhere.
+    # Documented by other projects.
     ("py:class", r"(collections|os|pathlib|prometheus_client|socket|tornado|types)\..*"),
-    ("py:class", r"sockjs_tornado\.(stats\.CountedSession|ports\.Server)"),  # protocols that the router fulfils
+    # Protocols that only describe what the package uses of its own classes.
+    ("py:class", r"sockjs_tornado\.(observe\.stats\.CountedSession|session\.ports\.Server)"),
 ]
 myst_enable_extensions = ["colon_fence"]
-myst_heading_anchors = 2  # pages link to sections of each other
+myst_heading_anchors = 2  # Pages link to each other's sections.
