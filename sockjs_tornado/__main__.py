@@ -1,4 +1,4 @@
-"""``python -m sockjs_tornado``: the command line."""
+"""Entry point of ``python -m sockjs_tornado``."""
 
 import sys
 

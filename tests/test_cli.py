@@ -23,6 +23,8 @@ from sockjs_tornado.cli import main
 
 Run = Callable[..., ServerProgram]
 
+EXPECTED = "connection: expected echo, chat, or a SockJSConnection subclass, such as package.module.Class"
+
 
 class Shouting(SockJSConnection):
     """What ``serve`` is told to serve in these tests."""
@@ -122,21 +124,27 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("nothing",), "nothing: takes echo, chat, or the path of a SockJSConnection subclass"),
-        (("no.such.module.Class",), "no.such.module.Class: No module named 'no'; it takes echo"),
-        (("json.Nothing",), "json.Nothing: module 'json' has no attribute 'Nothing'; it takes echo"),
-        (("json.dumps",), "json.dumps: is <function dumps"),
-        (("--set", "x"), "--set: got 'x', takes NAME=VALUE"),
+        (("nothing",), f"{EXPECTED}, got 'nothing'"),
+        (("no.such.module.Class",), f"{EXPECTED}, got 'no.such.module.Class': No module named 'no'"),
+        (("json.Nothing",), f"{EXPECTED}, got 'json.Nothing': module 'json' has no attribute 'Nothing'"),
+        (("json.dumps",), f"{EXPECTED}, got 'json.dumps', which is <function dumps"),
+        (("--set", "x"), "--set: expected NAME=VALUE, got 'x'"),
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
         (("--origins", "example.com"), "allowed_origins: got ['example.com']"),
-        (("--processes", "0"), "--processes: got 0, takes 1 or more"),
-        (("--processes", "2", "--set", 'transports=["xhr"]'), "--processes: more than one are for websocket and"),
+        (("--processes", "0"), "--processes: expected 1 or more, got 0"),
+        (
+            ("--processes", "2", "--set", 'transports=["xhr"]'),
+            "--processes: multiple processes support only websocket and",
+        ),
         (("--prefix", "("), "prefix: got '('"),
-        (("--port", "99999"), "--port: got 99999, takes 0 to 65535"),
-        (("--origins", "*", "--set", "allowed_origins=same-origin"), "--origins: allowed_origins is set as well"),
+        (("--port", "99999"), "--port: expected 0 to 65535, got 99999"),
+        (
+            ("--origins", "*", "--set", "allowed_origins=same-origin"),
+            "--origins: cannot be combined with --set allowed_origins",
+        ),
         (
             ("programs_that_fail.Class",),
-            "programs_that_fail.Class: programs_that_fail is there, but not what",
+            "connection: cannot import programs_that_fail: No module named 'no_such_module'",
         ),
     ],
 )
@@ -202,7 +210,7 @@ def test_all_processes_end_with_one_of_them() -> None:
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     status, _, errors = program.wait()
-    assert (status, errors) == (1, "A process has ended by itself; the others are stopped.\n")
+    assert (status, errors) == (1, "A process exited unexpectedly; stopping the others.\n")
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
@@ -228,26 +236,26 @@ async def talk(program: ServerProgram, path: str, *arguments: str, said: str | b
 async def test_lines_are_messages(run: Run, transport: str) -> None:
     ended = await talk(run(), "/echo", "--transports", transport, "--linger", "0.3", said="hello\n\nworld ☃\nlast")
     assert (ended.status, ended.output) == (0, "hello\n\nworld ☃\nlast\n")
-    assert f" by {transport} in " in ended.errors
+    assert f" over {transport} in " in ended.errors
 
 
 async def test_what_is_no_text_is_shown_as_json_and_the_end_is_told(run: Run) -> None:
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="json\nbye\n")
     assert (ended.status, ended.output) == (1, '{"a": [1]}\n')
-    assert ended.errors.endswith("closed: 4000 Bye\n")
+    assert ended.errors.endswith("Closed: 4000 Bye\n")
 
 
 async def test_nothing_that_comes_does_things_to_a_terminal(run: Run) -> None:
     """Nor does what no encoding has bytes for end it."""
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="rude\n")
     assert (ended.status, ended.output) == (1, "a\\ud800b\n")
-    assert ended.errors.endswith("closed: 4001 \\x1b]0;owned\\x07\n")
+    assert ended.errors.endswith("Closed: 4001 \\x1b]0;owned\\x07\n")
 
 
 async def test_an_input_that_is_no_text_is_said(run: Run) -> None:
     ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
     assert ended.status == 1
-    assert "the input cannot be read: 'utf-8' codec can't decode byte 0xff" in ended.errors
+    assert "Cannot read the input: 'utf-8' codec can't decode byte 0xff" in ended.errors
 
 
 async def test_an_input_that_breaks_off_is_said(run: Run) -> None:
@@ -263,10 +271,10 @@ async def test_an_input_that_breaks_off_is_said(run: Run) -> None:
     theirs.send(b"unread")
     theirs.close()
     assert process.stderr is not None
-    assert b"connected to" in await within(process.stderr.readline())
+    assert b"Connected to" in await within(process.stderr.readline())
     ours.close()
     assert await within(process.wait()) == 1
-    assert (await process.stderr.read()).startswith(f"the input cannot be read: [Errno {errno.ECONNRESET}]".encode())
+    assert (await process.stderr.read()).startswith(f"Cannot read the input: [Errno {errno.ECONNRESET}]".encode())
 
 
 @pytest.mark.parametrize("closed", ["stdin", "stdout"])
@@ -296,7 +304,7 @@ async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
-    assert b"connected to" in await within(process.stderr.readline())
+    assert b"Connected to" in await within(process.stderr.readline())
     process.send_signal(signal.SIGINT)
     assert await within(process.wait()) == 130
     assert await process.stderr.read() == b""
@@ -310,7 +318,7 @@ async def test_a_connection_that_breaks_off_is_an_error(run: Run) -> None:
         ended = await talk(SimpleNamespace(ports=[listener.getsockname()[1]]), "/echo", said="hello\n")  # type: ignore[arg-type]
         await within(relaying)
     assert ended.status == 1
-    assert "closed: 1006" in ended.errors
+    assert "Closed: 1006" in ended.errors
 
 
 def relay(listener: socket.socket, port: int) -> None:
@@ -339,8 +347,8 @@ def relay(listener: socket.socket, port: int) -> None:
             ("http://host/x", "--transports", "udp"),
             "Cannot connect: transports: expected websocket, xhr_streaming, eventsource, xhr, got 'udp'",
         ),
-        (("http://host/x", "--header", "x"), "Cannot connect: --header: got 'x', takes NAME:VALUE"),
-        (("http://host/x", "--linger", "0"), "Cannot connect: --linger: takes a number of seconds above 0"),
+        (("http://host/x", "--header", "x"), "Cannot connect: --header: expected NAME:VALUE, got 'x'"),
+        (("http://host/x", "--linger", "0"), "Cannot connect: --linger: expected a number of seconds above 0, got 0"),
     ],
 )
 def test_what_cannot_be_connected_to_is_said(

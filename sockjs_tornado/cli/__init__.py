@@ -1,6 +1,6 @@
 """The command line: ``python -m sockjs_tornado serve | connect | info``.
 
-``serve`` needs nothing but the package; ``connect`` and ``info`` need the extra ``client``.
+``connect`` and ``info`` require the extra ``client``; ``serve`` does not.
 """
 
 import argparse
@@ -10,11 +10,11 @@ from typing import Final
 
 __all__ = ["main"]
 
-#: The commands, each a module here that has ``add_arguments(parser)`` and ``run(options)``.
+#: Command name: module in this package, which has ``add_arguments(parser)`` and ``run(options)``, and help text.
 _COMMANDS: Final = {
     "serve": ("serve", "serve echo, chat, or a connection class of your own"),
-    "connect": ("connect", "talk to a service: each line that is typed is a message"),
-    "info": ("doctor", "say what a service offers, and what a proxy before it breaks"),
+    "connect": ("connect", "connect to a service and send each line of the input as a message"),
+    "info": ("doctor", "diagnose a service: its transports, and problems caused by proxies"),
 }
 
 
@@ -22,19 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: What stands behind the program's name; by default, that of this process.
+        arguments: Command-line arguments without the program name. Default: those of this process.
 
     Returns:
-        The exit code: 0, 1 where it failed, or 2 where it was not understood.
+        The exit code: 0 on success, 1 on failure, 2 if the arguments are invalid, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(prog="python -m sockjs_tornado", description="A SockJS server and client.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, (module, what) in _COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         try:
             implementation = importlib.import_module(f".{module}", __name__)
         except ImportError as error:
-            # One command shall not need what another one does.
+            # Report a missing extra only if its command is used.
             command.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
             command.set_defaults(fail=str(error))
         else:

@@ -1,4 +1,4 @@
-"""``python -m sockjs_tornado connect``: a SockJS client in the terminal."""
+"""``python -m sockjs_tornado connect``: a SockJS client for the terminal."""
 
 import argparse
 import asyncio
@@ -14,84 +14,86 @@ from typing import Any, Final, TextIO
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .options import add_arguments as add_client_arguments
-from .options import make_connector
+from .options import create_connector
 from .terminal import note, printable
 
 __all__ = ["add_arguments", "run"]
 
-#: Lines that are read ahead.
-_LINES: Final = 100
+#: Maximum number of input lines that are read ahead.
+_MAX_LINES: Final = 100
 
-#: Close codes of an end at which nothing went wrong.
-_CLEAN: Final = (1000, 3000)
+#: Close codes of a normal end.
+_NORMAL_CODES: Final = (1000, 3000)
 
 
 class _InputError(Exception):
-    """The input cannot be read; the text says why."""
+    """The input cannot be read; the message says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments to a parser."""
     add_client_arguments(parser)
     names = f"transports to try, in this order (default {','.join(TRANSPORTS)})"
     parser.add_argument("--transports", metavar="NAME,...", help=names)
-    parser.add_argument("--reconnect", action="store_true", help="connect again when the connection is lost")
-    linger = "listen on after the end of the input until nothing has come for so long (default 1)"
+    parser.add_argument("--reconnect", action="store_true", help="reconnect if the connection is lost")
+    linger = "after the end of the input, wait for messages until none arrives for this long (default 1)"
     parser.add_argument("--linger", type=float, default=1, metavar="SECONDS", help=linger)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Talk until the input or the connection ends; 1 where there is no connection, or it ends with another code than
-    1000 or 3000."""
+    """Send and receive until the input or the connection ends.
+
+    Return 1 if the connection fails, or if it is closed with a code other than 1000 or 3000.
+    """
     more: dict[str, Any] = {"reconnect": arguments.reconnect}
     if arguments.transports is not None:
         more["transports"] = arguments.transports.split(",")
     if arguments.reconnect:
-        more["on_reconnect"] = lambda client: note(f"connected again by {client.transport}")
+        more["on_reconnect"] = lambda client: note(f"Reconnected over {client.transport}")
     try:
         if not 0 < arguments.linger < 86_400:
-            raise ConfigurationError("--linger: takes a number of seconds above 0")
-        connector = make_connector(arguments, **more)
+            raise ConfigurationError(f"--linger: expected a number of seconds above 0, got {arguments.linger:g}")
+        connector = create_connector(arguments, **more)
     except ConfigurationError as error:
         note(f"Cannot connect: {error}")
         return 1
-    return asyncio.run(_talk(connector, arguments.linger))
+    return asyncio.run(_run_client(connector, arguments.linger))
 
 
-async def _talk(connector: connect, linger: float) -> int:
-    began = time.monotonic()
+async def _run_client(connector: connect, linger: float) -> int:
+    started = time.monotonic()
     try:
         client = await connector
     except ConnectError as error:
         note(f"Cannot connect: {error}")
         return 1
-    took = (time.monotonic() - began) * 1000
-    note(f"connected to {client.url} by {client.transport} in {took:.0f} ms; end with Ctrl-D")
+    elapsed = (time.monotonic() - started) * 1000
+    note(f"Connected to {client.url} over {client.transport} in {elapsed:.0f} ms; press Ctrl-D to end")
     async with client:
-        heard = asyncio.Event()
-        listening = asyncio.ensure_future(_listen(client, heard))
-        speaking = asyncio.ensure_future(_speak(client, heard, linger))
-        tasks = (listening, speaking)
+        received = asyncio.Event()
+        receiving = asyncio.ensure_future(_print_messages(client, received))
+        sending = asyncio.ensure_future(_send_input(client, received, linger))
+        tasks = (receiving, sending)
         try:
-            done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # Ctrl-C
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
-        for task in left:
+        for task in pending:
             task.cancel()
-        outcomes = await asyncio.gather(*done, *left, return_exceptions=True)
+        outcomes = await asyncio.gather(*done, *pending, return_exceptions=True)
     for outcome in outcomes:
         match outcome:
             case ConnectionClosed():
-                note(f"closed: {outcome.code} {outcome.reason}")
-                return 0 if outcome.code in _CLEAN else 1
+                note(f"Closed: {outcome.code} {outcome.reason}")
+                return 0 if outcome.code in _NORMAL_CODES else 1
             case _InputError():
-                note(f"the input cannot be read: {outcome}")
+                note(f"Cannot read the input: {outcome}")
                 return 1
             case BrokenPipeError():
-                # Whoever read our output has enough; Python shall not try once more at its end.
+                # The reader of our output has exited. Prevent Python's flush at exit from failing again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
             case asyncio.CancelledError():
@@ -101,51 +103,51 @@ async def _talk(connector: connect, linger: float) -> int:
     return 0
 
 
-async def _listen(client: SockJSClient, heard: asyncio.Event) -> None:
+async def _print_messages(client: SockJSClient, received: asyncio.Event) -> None:
     while True:
         message = await client.recv()
-        heard.set()
+        received.set()
         text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
         if sys.stdout.isatty():
             text = printable(text)
-        # A message may have lone surrogates, for which no encoding has bytes.
+        # A message may contain lone surrogates, which cannot be encoded.
         print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 
 
-async def _speak(client: SockJSClient, heard: asyncio.Event, linger: float) -> None:
+async def _send_input(client: SockJSClient, received: asyncio.Event, linger: float) -> None:
     lines: asyncio.Queue[str | _InputError] = asyncio.Queue()
-    room = threading.Semaphore(_LINES)
+    capacity = threading.Semaphore(_MAX_LINES)
     loop = asyncio.get_running_loop()
 
-    def hand_over(line: str | _InputError) -> None:
-        room.acquire()
+    def put_line(line: str | _InputError) -> None:
+        capacity.acquire()
         loop.call_soon_threadsafe(lines.put_nowait, line)
 
-    # A thread that is not waited for: nothing ends the reading of a terminal from outside.
-    threading.Thread(target=_read, args=(sys.stdin, hand_over), daemon=True).start()
+    # A daemon thread: a blocking read from a terminal cannot be interrupted.
+    threading.Thread(target=_read_lines, args=(sys.stdin, put_line), daemon=True).start()
     while line := await lines.get():
-        room.release()
+        capacity.release()
         if isinstance(line, _InputError):
             raise line
         await client.send(line.removesuffix("\n"))
     while True:
-        heard.clear()
+        received.clear()
         try:
             async with asyncio.timeout(linger):
-                await heard.wait()
+                await received.wait()
         except TimeoutError:
             return
 
 
-def _read(stdin: TextIO | None, hand_over: Callable[[str | _InputError], None]) -> None:
-    """Hand over each line of the input, and an empty one at its end, or why there is no more to be had of it."""
-    # The conversation, and with it the event loop, may be over before the input is.
+def _read_lines(stdin: TextIO | None, put_line: Callable[[str | _InputError], None]) -> None:
+    """Put each line of the input, then an empty string, or an error if the input cannot be read."""
+    # The event loop may be closed before the input ends.
     with contextlib.suppress(RuntimeError):
         try:
-            # There may be none.
+            # sys.stdin is None if the program has no standard input.
             for line in stdin or ():
-                hand_over(line)
+                put_line(line)
         except (UnicodeError, OSError) as error:
-            hand_over(_InputError(str(error)))
+            put_line(_InputError(str(error)))
         else:
-            hand_over("")
+            put_line("")

@@ -1,4 +1,4 @@
-"""``python -m sockjs_tornado info``: what a service offers, each transport tried and timed, and what a proxy breaks."""
+"""``python -m sockjs_tornado info``: diagnose a service, from ``/info`` over each transport to proxies' timeouts."""
 
 import argparse
 import asyncio
@@ -11,9 +11,17 @@ from ..client.curl import FetchFailed
 from ..client.multi import Multi
 from ..client.options import Options, ServiceURL
 from ..exceptions import ConfigurationError
-from .checks import Finding, Level, check_info, check_patience, check_stickiness, check_transports, follow
+from .checks import (
+    Finding,
+    Level,
+    check_idle_timeouts,
+    check_info,
+    check_stickiness,
+    check_transports,
+    follow_base_url,
+)
 from .options import add_arguments as add_client_arguments
-from .options import make_connector
+from .options import create_connector
 from .probe import Prober
 from .terminal import printable
 
@@ -21,36 +29,36 @@ __all__ = ["add_arguments", "run"]
 
 TRANSPORTS: Final = ("websocket", "xhr_streaming", "eventsource", "htmlfile", "xhr", "jsonp")
 
-#: Those that a silent connection of may be cut.
-_LASTING: Final = ("websocket", "xhr_streaming", "eventsource", "xhr")
+#: Transports whose idle connections are checked.
+_IDLE_TRANSPORTS: Final = ("websocket", "xhr_streaming", "eventsource", "xhr")
 
-_MARKS: Final = {Level.GOOD: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
+_LABELS: Final = {Level.GOOD: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Add the arguments to a parser."""
     add_client_arguments(parser)
     parser.add_argument(
-        "--timeout", type=float, default=5, metavar="SECONDS", help="that each answer may take (default 5)"
+        "--timeout", type=float, default=5, metavar="SECONDS", help="timeout for each response (default 5)"
     )
-    wait = "listen so long for a heartbeat, to see whether silent connections are cut (60, say; default 0: do not)"
+    wait = "seconds to wait for a heartbeat, to check whether proxies close idle connections; 60 is usual (default 0)"
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help=wait)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine a service; 1 where something is bad."""
+    """Check a service; return 1 if a finding is bad."""
     try:
-        connector = make_connector(arguments)
+        connector = create_connector(arguments)
         if not 0 < arguments.timeout < 86_400:
-            raise ConfigurationError("--timeout: takes a number of seconds above 0")
+            raise ConfigurationError(f"--timeout: expected a number of seconds above 0, got {arguments.timeout:g}")
         if not 0 <= arguments.wait < 86_400:
-            raise ConfigurationError("--wait: takes a number of seconds")
+            raise ConfigurationError(f"--wait: expected a number of seconds, 0 or more, got {arguments.wait:g}")
     except ConfigurationError as error:
-        print(f"Cannot ask: {error}", file=sys.stderr)
+        print(f"Cannot check: {error}", file=sys.stderr)
         return 1
     service = connector.service
-    findings = asyncio.run(_examine(service, connector.options, arguments))
+    findings = asyncio.run(_run_checks(service, connector.options, arguments))
     if arguments.json:
         print(
             json.dumps([{**finding._asdict(), "level": finding.level.name.lower()} for finding in findings], indent=2)
@@ -60,20 +68,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(finding.level is Level.BAD for finding in findings) else 0
 
 
-async def _examine(service: ServiceURL, given: Options, arguments: argparse.Namespace) -> list[Finding]:
+async def _run_checks(service: ServiceURL, options: Options, arguments: argparse.Namespace) -> list[Finding]:
     multi = Multi()
     try:
-        prober = Prober(service, given, multi)
+        prober = Prober(service, options, multi)
         info, findings = await check_info(prober, arguments.timeout)
         if info is not None:
             try:
-                prober = follow(prober, info)
+                prober = follow_base_url(prober, info)
             except FetchFailed as error:
                 return [*findings, Finding(Level.BAD, "/info", str(error))]
             findings += await check_transports(prober, TRANSPORTS, info, arguments.timeout)
             findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:
-                findings += await check_patience(prober, _LASTING, arguments.wait)
+                findings += await check_idle_timeouts(prober, _IDLE_TRANSPORTS, arguments.wait)
         return findings
     finally:
         multi.close()
@@ -82,14 +90,14 @@ async def _examine(service: ServiceURL, given: Options, arguments: argparse.Name
 def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     print(url)
     width = max(len(finding.subject) for finding in findings)
-    advised: set[str] = set()
+    printed: set[str] = set()
     for finding in findings:
-        print(printable(f"  {_MARKS[finding.level]:4}  {finding.subject:{width}}  {finding.text}"))
-        if finding.advice and finding.advice not in advised:
-            advised.add(finding.advice)
+        print(printable(f"  {_LABELS[finding.level]:4}  {finding.subject:{width}}  {finding.text}"))
+        if finding.advice and finding.advice not in printed:
+            printed.add(finding.advice)
             indent = " " * (width + 10)
             print(textwrap.fill(finding.advice, 110, initial_indent=indent, subsequent_indent=indent))
     bad = sum(finding.level is Level.BAD for finding in findings)
-    print(f"Bad findings: {bad} of {len(findings)}." if bad else "Nothing is wrong that can be seen from here.")
+    print(f"Bad findings: {bad} of {len(findings)}." if bad else "No problems found.")
     if quick and not bad:
-        print("Say --wait 60 to see whether silent connections are cut.")
+        print("Use --wait 60 to check whether idle connections are closed.")

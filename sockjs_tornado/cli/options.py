@@ -1,4 +1,4 @@
-"""What ``connect`` and ``info`` take alike."""
+"""Arguments that ``connect`` and ``info`` share."""
 
 import argparse
 from typing import Any
@@ -6,35 +6,39 @@ from typing import Any
 from ..client import connect
 from ..exceptions import ConfigurationError
 
-__all__ = ["add_arguments", "make_connector"]
+__all__ = ["add_arguments", "create_connector"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("url", help="address of the service, such as https://example.com/chat")
-    parser.add_argument("--origin", help="the site of the page that this client shall be taken for")
+    """Add the arguments to a parser."""
+    parser.add_argument("url", help="URL of the service, such as https://example.com/chat")
+    parser.add_argument("--origin", help="value of the Origin header, to act as a page of that site")
     parser.add_argument(
-        "--header", action="append", default=[], metavar="NAME:VALUE", help="a header field for every request"
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="header field for every request; may be given several times",
     )
-    parser.add_argument("--ca-file", metavar="FILE", help="certificates to trust, in PEM")
-    parser.add_argument("--insecure", action="store_true", help="trust any certificate")
+    parser.add_argument("--ca-file", metavar="FILE", help="file with the trusted certificates, in PEM")
+    parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
 
 
-def make_connector(arguments: argparse.Namespace, **more: Any) -> connect:
-    """Return what connects as the arguments say.
+def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
+    """Create the connector that the arguments describe.
 
     Args:
-        arguments: Those of :func:`add_arguments`.
-        more: Of :func:`~sockjs_tornado.client.connect`.
+        arguments: Parsed arguments of :func:`add_arguments`.
+        more: More options of :func:`~sockjs_tornado.client.connect`.
 
     Raises:
-        ConfigurationError: An argument is not acceptable.
+        ConfigurationError: An argument is invalid.
     """
     headers = []
     for field in arguments.header:
         name, separator, value = field.partition(":")
         if not separator:
-            raise ConfigurationError(f"--header: got {name!r}, takes NAME:VALUE")
+            raise ConfigurationError(f"--header: expected NAME:VALUE, got {name!r}")
         headers.append((name.strip(), value.strip()))
     verify = not arguments.insecure
     return connect(

@@ -1,4 +1,4 @@
-"""Requests that are watched as they are answered: when the head came, when which part of the body."""
+"""HTTP requests whose responses are timed: when the headers arrived, and when each part of the body."""
 
 import asyncio
 import secrets
@@ -10,97 +10,103 @@ import pycurl
 from ..client.curl import CurlFactory
 from ..client.options import Options, ServiceURL
 
-__all__ = ["Answer", "Prober", "new_session"]
+__all__ = ["ABORTED", "Prober", "Response", "create_session_path"]
+
+#: Value of :attr:`Response.failure` after :meth:`Response.abort`.
+ABORTED = "aborted"
 
 
-def new_session() -> str:
-    """Return the path of a session that nobody had."""
+def create_session_path() -> str:
+    """Return the path of a new session."""
     return f"/{secrets.randbelow(1000):03}/{secrets.token_hex(8)}"
 
 
-class Answer:
-    """What has come of an answer so far.
+class Response:
+    """A response, possibly still incomplete.
 
     Attributes:
-        status: The status; 0 as long as there is no head.
-        fields: The head's fields in order, names in lower case.
-        head_after: Seconds from the request to the head's end.
-        body: The body.
-        failure: Why it was cut off, ``""`` where it came to its end, None while it is on its way.
-        ended_after: Seconds from the request to that.
+        status: Status, or 0 if the headers have not arrived.
+        headers: Header fields in order, with names in lower case.
+        headers_after: Seconds from the request to the end of the headers.
+        body: Body so far.
+        failure: Error message, ``""`` if the response is complete, or None if it has not ended yet.
+        ended_after: Seconds from the request to the end of the response.
     """
 
     def __init__(self, prober: "Prober", request: Any) -> None:
         self.status = 0
-        self.fields: list[tuple[str, str]] = []
-        self.head_after = 0.0
+        self.headers: list[tuple[str, str]] = []
+        self.headers_after = 0.0
         self.body = bytearray()
         self.failure: str | None = None
         self.ended_after = 0.0
         self._request = request
         self._prober = prober
-        self._began = prober.now()
+        self._started = prober.now()
         self._changed = asyncio.Event()
-        request.setopt(pycurl.HEADERFUNCTION, self._take_line)
-        prober.multi.set_write_callback(request, self._take)
-        prober.multi.start(request, self._end)
+        request.setopt(pycurl.HEADERFUNCTION, self._header_received)
+        prober.multi.set_write_callback(request, self._data_received)
+        prober.multi.start(request, self._finished)
 
-    def field(self, name: str) -> str:
-        """Return the values of a field, ``""`` where there is none."""
-        return ", ".join(value for key, value in self.fields if key == name)
+    def header(self, name: str) -> str:
+        """Return the values of a header field, or ``""`` if it is missing."""
+        return ", ".join(value for key, value in self.headers if key == name)
 
     @property
-    def age(self) -> float:
+    def elapsed(self) -> float:
         """Seconds since the request."""
-        return self._prober.now() - self._began
+        return self._prober.now() - self._started
 
-    async def until(self, enough: Callable[[bytes], bool], seconds: float) -> bool:
-        """Wait until the body is enough, or ends; return whether it is enough."""
+    async def wait_for(self, condition: Callable[[bytes], bool], seconds: float) -> bool:
+        """Wait until the body fulfils a condition.
+
+        Return False if the response ends before that, or after so many seconds since the request.
+        """
         try:
-            async with asyncio.timeout(max(seconds - self.age, 0)):
-                while not enough(bytes(self.body)) and self.failure is None:
+            async with asyncio.timeout(max(seconds - self.elapsed, 0)):
+                while not condition(bytes(self.body)) and self.failure is None:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             pass
-        return enough(bytes(self.body))
+        return condition(bytes(self.body))
 
     def abort(self) -> None:
-        """Leave, as a browser's page does."""
+        """Close the connection."""
         self._prober.multi.abort(self._request)
         if self.failure is None:
-            self.failure = "left"
+            self.failure = ABORTED
 
-    def _take_line(self, line: bytes) -> None:
+    def _header_received(self, line: bytes) -> None:
         text = line.decode("latin-1").rstrip("\r\n")
         if text.startswith("HTTP/"):
-            # An answer before the answer (100 Continue) has a head, too.
-            self.fields.clear()
+            # An interim response (100 Continue) has headers too.
+            self.headers.clear()
             parts = text.split(" ", 2)
             self.status = int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else 0
         elif text:
             name, _, value = text.partition(":")
-            self.fields.append((name.strip().lower(), value.strip()))
+            self.headers.append((name.strip().lower(), value.strip()))
         else:
-            self.head_after = self.age
+            self.headers_after = self.elapsed
 
-    def _take(self, chunk: bytes) -> None:
+    def _data_received(self, chunk: bytes) -> None:
         self.body += chunk
         self._changed.set()
 
-    def _end(self, reason: str) -> None:
+    def _finished(self, reason: str) -> None:
         self.failure = reason
-        self.ended_after = self.age
+        self.ended_after = self.elapsed
         self._changed.set()
 
 
 class Prober:
-    """Makes requests for what is below an address.
+    """Sends requests to a service.
 
     Args:
-        service: The address.
-        options: How to connect.
-        multi: What runs the requests.
+        service: URL of the service.
+        options: The client's options.
+        multi: Runs the requests.
     """
 
     def __init__(self, service: ServiceURL, options: Options, multi: Any) -> None:
@@ -110,28 +116,28 @@ class Prober:
         self.now = asyncio.get_running_loop().time
         self.factory = CurlFactory(multi, options, service)
 
-    def fresh(self) -> "Prober":
-        """Return one that has no cookies of this one."""
+    def without_cookies(self) -> "Prober":
+        """Return a prober without the cookies that this one has received."""
         return Prober(self.service, self.options, self.multi)
 
-    def ask(
-        self, path: str, *, method: str = "GET", body: bytes | None = None, fields: Iterable[tuple[str, str]] = ()
-    ) -> Answer:
-        """Begin a request, on a connection of its own: a balancer may choose anew for each."""
-        request = self.factory.create(self.service, path, fields)
+    def start(
+        self, path: str, *, method: str = "GET", body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()
+    ) -> Response:
+        """Start a request on a new connection, so that a load balancer chooses a backend for it."""
+        request = self.factory.create(self.service, path, headers)
         request.setopt(pycurl.FRESH_CONNECT, 1)
         request.setopt(pycurl.FORBID_REUSE, 1)
-        # As it comes over the wire: whether something packs it is what is asked here.
+        # Keep the bytes as sent: the checks look for compression by proxies.
         request.setopt(pycurl.HTTP_CONTENT_DECODING, 0)
         if body is not None:
             request.setopt(pycurl.POSTFIELDS, body)
         if method not in ("GET", "POST"):
             request.setopt(pycurl.CUSTOMREQUEST, method)
-        return Answer(self, request)
+        return Response(self, request)
 
-    async def fetch(self, path: str, seconds: float, **more: Any) -> Answer:
-        """Make a request, and wait for the end of its answer, or so many seconds."""
-        answer = self.ask(path, **more)
-        await answer.until(lambda body: False, seconds)
-        answer.abort()
-        return answer
+    async def fetch(self, path: str, seconds: float, **more: Any) -> Response:
+        """Send a request and wait for the end of its response, for so many seconds at most."""
+        response = self.start(path, **more)
+        await response.wait_for(lambda body: False, seconds)
+        response.abort()
+        return response

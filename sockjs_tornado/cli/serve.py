@@ -1,4 +1,4 @@
-"""``python -m sockjs_tornado serve``: a service in one line, for trying things out and for small deployments."""
+"""``python -m sockjs_tornado serve``: run a service from the command line, for tests and small deployments."""
 
 import argparse
 import asyncio
@@ -26,23 +26,23 @@ from .terminal import note
 
 __all__ = ["Chat", "Echo", "add_arguments", "run"]
 
-#: What needs no two requests to reach the same process.
-_STATELESS: Final = ("websocket", "rawwebsocket")
+#: Transports whose sessions have a single request, so any process can serve them.
+_SINGLE_REQUEST: Final = ("websocket", "rawwebsocket")
 
 
 class Echo(SockJSConnection):
-    """Sends every message back."""
+    """Echoes messages."""
 
     async def on_message(self, message: Message) -> None:
-        """Send it back; reading waits for a client that does not take it."""
+        """Send the message back. While the client does not read, no more messages are read from it."""
         await self.send(message)
 
 
 class Chat(SockJSConnection):
-    """Sends every message to all who are there."""
+    """Broadcasts messages to all clients."""
 
     def on_message(self, message: Message) -> None:
-        """Send it to everybody, the sender included."""
+        """Send the message to all clients, including the sender."""
         if isinstance(message, str):
             self.broadcast(self.session.server.connections, message)
 
@@ -51,41 +51,51 @@ _BUILT_IN: Final[dict[str, Callable[[Any], SockJSConnection]]] = {"echo": Echo, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    what = "echo (the default), chat, or a class, such as package.module.Class"
-    parser.add_argument("connection", nargs="?", default="echo", help=what)
+    """Add the arguments to a parser."""
+    connection = "echo (the default), chat, or a SockJSConnection subclass, such as package.module.Class"
+    parser.add_argument("connection", nargs="?", default="echo", help=connection)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default 8080; 0 takes a free one)")
-    parser.add_argument("--prefix", help="where the URLs begin (default /echo, /chat, /sockjs)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default 8080; 0 for a free one)")
+    parser.add_argument("--prefix", help="prefix of the URLs (default /echo, /chat or /sockjs)")
     parser.add_argument(
-        "--origins", metavar="ORIGIN,...", help='which pages may connect: "*" (the default), same-origin, or a list'
+        "--origins",
+        metavar="ORIGIN,...",
+        help='origins of pages that may connect: "*" (the default), same-origin, or a list',
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; the value is JSON or text"
     )
-    parser.add_argument("--xheaders", action="store_true", help="behind a proxy: believe its X-Real-IP and the like")
-    parser.add_argument("--uvloop", action="store_true", help="run on uvloop (the extra `fast`)")
-    many = "processes on one port (default 1); more than one are for websockets alone"
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help=many)
+    parser.add_argument(
+        "--xheaders",
+        action="store_true",
+        help="trust the proxy headers X-Real-Ip, X-Forwarded-For and X-Forwarded-Proto",
+    )
+    parser.add_argument("--uvloop", action="store_true", help="use uvloop (requires the extra `fast`)")
+    processes = "number of processes (default 1); several processes support only websockets"
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help=processes)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    many = options.processes > 1
+    multiple = options.processes > 1
     try:
         if not 0 <= options.port <= 65535:
-            raise ConfigurationError(f"--port: got {options.port}, takes 0 to 65535")
+            raise ConfigurationError(f"--port: expected 0 to 65535, got {options.port}")
         if options.processes < 1:
-            raise ConfigurationError(f"--processes: got {options.processes}, takes 1 or more")
-        if many and not hasattr(socket, "SO_REUSEPORT"):
-            raise ConfigurationError("--processes: this system lets one process listen on a port")
-        router = _make_router(options)
+            raise ConfigurationError(f"--processes: expected 1 or more, got {options.processes}")
+        if multiple and not hasattr(socket, "SO_REUSEPORT"):
+            raise ConfigurationError("--processes: expected 1, since this system has no SO_REUSEPORT")
+        router = _create_router(options)
         loop_factory = _loop_factory(options.uvloop)
     except ConfigurationError as error:
         note(f"Cannot serve: {error}")
         return 1
     try:
-        sockets = [_reserve(options.host, options.port)] if many else bind_sockets(options.port, options.host)
+        sockets = (
+            [_bind_without_listening(options.host, options.port)]
+            if multiple
+            else bind_sockets(options.port, options.host)
+        )
     except OSError as error:
         note(f"Cannot listen on {options.host}, port {options.port}: {error.strerror}")
         return 1
@@ -93,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     host = f"[{options.host}]" if ":" in options.host else options.host
     offered = ", ".join(name for name in TRANSPORTS if router.settings.offers(name))
     greeting = f"Serving {options.connection} on http://{host}:{options.port}{options.prefix} ({offered})"
-    if many:
+    if multiple:
         with sockets[0]:
             return _run_processes(options, greeting)
     print(greeting, flush=True)
@@ -101,8 +111,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reserve(host: str, port: int) -> socket.socket:
-    """Take a port for processes that are to share it, without listening there."""
+def _bind_without_listening(host: str, port: int) -> socket.socket:
+    """Reserve a port for several processes without listening on it."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
     try:
@@ -114,23 +124,25 @@ def _reserve(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _make_router(options: argparse.Namespace) -> SockJSRouter:
+def _create_router(options: argparse.Namespace) -> SockJSRouter:
     settings: dict[str, Any] = {}
     for item in options.set:
         name, separator, value = item.partition("=")
         if not separator:
-            raise ConfigurationError(f"--set: got {item!r}, takes NAME=VALUE")
+            raise ConfigurationError(f"--set: expected NAME=VALUE, got {item!r}")
         try:
             settings[name] = json.loads(value)
         except ValueError:
             settings[name] = value
     if options.origins is not None:
         if "allowed_origins" in settings:
-            raise ConfigurationError("--origins: allowed_origins is set as well; give one of the two")
+            raise ConfigurationError("--origins: cannot be combined with --set allowed_origins")
         single = options.origins in ("*", "same-origin")
         settings["allowed_origins"] = options.origins if single else options.origins.split(",")
-    if options.processes > 1 and not set(settings.setdefault("transports", list(_STATELESS))) <= set(_STATELESS):
-        raise ConfigurationError(f"--processes: more than one are for {' and '.join(_STATELESS)} alone")
+    if options.processes > 1 and not set(settings.setdefault("transports", list(_SINGLE_REQUEST))) <= set(
+        _SINGLE_REQUEST
+    ):
+        raise ConfigurationError(f"--processes: multiple processes support only {' and '.join(_SINGLE_REQUEST)}")
     if options.prefix is None:
         options.prefix = f"/{options.connection}" if options.connection in _BUILT_IN else "/sockjs"
     connection = _BUILT_IN.get(options.connection) or _load(options.connection)
@@ -138,26 +150,26 @@ def _make_router(options: argparse.Namespace) -> SockJSRouter:
 
 
 def _load(path: str) -> Callable[[Any], SockJSConnection]:
-    """Return the class that a dotted path names."""
+    """Import a connection class."""
     module, _, name = path.replace(":", ".").rpartition(".")
-    takes = "takes echo, chat, or the path of a SockJSConnection subclass, such as package.module.Class"
+    expected = "expected echo, chat, or a SockJSConnection subclass, such as package.module.Class"
     if not module:
-        raise ConfigurationError(f"{path}: {takes}")
+        raise ConfigurationError(f"connection: {expected}, got {path!r}")
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ConfigurationError(f"{path}: {error}; it {takes}") from error
-        raise ConfigurationError(f"{path}: {module} is there, but not what it imports: {error}") from error
+            raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
+        raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{path}: {error}; it {takes}") from error
+        raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
-        raise ConfigurationError(f"{path}: is {found!r}; it {takes}")
+        raise ConfigurationError(f"connection: {expected}, got {path!r}, which is {found!r}")
     return found
 
 
-def _loop_factory(fast: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if not fast:
+def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not use_uvloop:
         return None
     try:
         import uvloop
@@ -177,10 +189,10 @@ def _serve(
 
 
 def _run_processes(options: argparse.Namespace, greeting: str) -> int:
-    """Run several processes, until a signal comes or one of them ends; greet once all of them listen."""
+    """Run several processes until a signal arrives or one of them exits. Print the greeting when all of them listen."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe(duplex=False) for _ in range(options.processes)]
-    workers = [context.Process(target=_work, args=(options, sender)) for _, sender in pipes]
+    workers = [context.Process(target=_run_worker, args=(options, sender)) for _, sender in pipes]
     stopping = False
 
     def stop(number: int, frame: object) -> None:
@@ -206,27 +218,27 @@ def _run_processes(options: argparse.Namespace, greeting: str) -> int:
             end.close()
     failed = not stopping
     if failed:
-        note("A process has ended by itself; the others are stopped.")
-        # Once: a second signal would end their draining.
+        note("A process exited unexpectedly; stopping the others.")
+        # Only once: a second signal would end their draining.
         stop(0, None)
     for worker in workers:
         worker.join()
     return 1 if failed else 0
 
 
-def _work(options: argparse.Namespace, started: Connection) -> None:
-    """Be one of several processes, and say so when it listens."""
-    # Ctrl-C is for the first process, which tells the others once.
+def _run_worker(options: argparse.Namespace, started: Connection) -> None:
+    """Run one of several processes; send None through the pipe when it listens."""
+    # Leave the process group of the terminal: the parent process receives Ctrl-C and signals each worker once.
     os.setpgid(0, 0)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
     sockets = bind_sockets(options.port, options.host, reuse_port=True)
     started.send(None)
-    _serve(_make_router(options), sockets, options.xheaders, _loop_factory(options.uvloop))
+    _serve(_create_router(options), sockets, options.xheaders, _loop_factory(options.uvloop))
 
 
-def _follow(parent: int) -> None:
-    """End with the first process, however it ends."""
+def _exit_with_parent(parent: int) -> None:
+    """Stop this process when the parent process exits for any reason."""
     wait([parent])
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What is printed of what comes from elsewhere."""
+"""Safe output of untrusted text to a terminal."""
 
 import sys
 
@@ -6,10 +6,10 @@ __all__ = ["note", "printable"]
 
 
 def printable(text: str) -> str:
-    """Return a text with all escaped that a terminal would obey, or cannot show."""
+    """Escape control characters and everything else that a terminal would interpret or cannot show."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def note(text: str) -> None:
-    """Say something of a connection, apart from what comes over it."""
+    """Print a status message to standard error; standard output is for messages."""
     print(printable(text), file=sys.stderr, flush=True)

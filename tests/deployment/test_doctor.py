@@ -36,24 +36,24 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
             ("keepalive 64;", ""),
         ),
         {
-            "websocket": "does not pass the upgrade on",
-            **dict.fromkeys(("xhr_streaming", "eventsource", "htmlfile"), "gathers answers"),
+            "websocket": "does not forward the upgrade",
+            **dict.fromkeys(("xhr_streaming", "eventsource", "htmlfile"), "buffers responses"),
         },
     ),
     "compression": (
         (("gzip off;", "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"),),
-        dict.fromkeys(("xhr_streaming", "eventsource", "htmlfile"), "the answer is packed (gzip)"),
+        dict.fromkeys(("xhr_streaming", "eventsource", "htmlfile"), "the response is compressed (gzip)"),
     ),
     "no upgrade": (
         (("proxy_set_header Upgrade $http_upgrade;", ""),),
-        {"websocket": "does not pass the upgrade on"},
+        {"websocket": "does not forward the upgrade"},
     ),
     "HTTP/1.0": (
         (
             ("proxy_http_version 1.1;", "proxy_http_version 1.0;"),
             ("keepalive 64;", ""),
         ),
-        {"websocket": "does not pass the upgrade on"},
+        {"websocket": "does not forward the upgrade"},
     ),
     "two CORS fields": (
         (("gzip off;", "gzip off; add_header Access-Control-Allow-Origin * always;"),),
@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
                 "gzip off; proxy_hide_header Access-Control-Allow-Origin; add_header Access-Control-Allow-Origin *;",
             ),
         ),
-        {"CORS": "allows all origins, and so no credentials"},
+        {"CORS": "allows all origins, which excludes credentials"},
     ),
     "not sticky": (
         (("hash $sockjs_session consistent;", ""),),
@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, str]]] = {
     ),
     "impatience": (
         (("proxy_read_timeout 60s;", "proxy_read_timeout 1s;"),),
-        {f"{name}, silent": "gives up silent connections too early" for name in LASTING},
+        {f"{name}, idle": "closes idle connections too early" for name in LASTING},
     ),
 }
 
@@ -104,7 +104,7 @@ async def test_behind_a_proxy_that_is_well_nothing_is_wrong(front: Front) -> Non
     code, findings = await examine(f"http://127.0.0.1:{front.port}/sockjs/echo")
     if front.sticky == "cookie":
         # Which is what there is to know of it.
-        assert findings.pop("stickiness")["text"].startswith("by cookie alone: ")
+        assert findings.pop("stickiness")["text"].startswith("by cookie only: ")
     else:
         assert findings["stickiness"]["text"] == "12 of 12 requests reached their session"
     assert (code, bad(findings)) == (0, {})
@@ -132,7 +132,7 @@ async def test_haproxy_without_patience_is_seen_through(two_nodes: list[Node], t
     with proxy("haproxy", "path", two_nodes, tmp_path, changes=changes) as port:
         code, findings = await examine(f"http://127.0.0.1:{port}/sockjs/echo", "--wait", "20")
     assert code == 1
-    assert set(bad(findings)) == {f"{name}, silent" for name in LASTING}
+    assert set(bad(findings)) == {f"{name}, idle" for name in LASTING}
 
 
 class Site:
@@ -178,7 +178,7 @@ async def test_sending_that_fails_otherwise_is_not_called_sticky() -> None:
     code, findings = await examine(site.url)
     await site.close()
     assert code == 1
-    assert bad(findings) == {"sending": "xhr_send: status 502; Nothing can be sent over HTTP."}
+    assert bad(findings) == {"sending": "xhr_send: status 502; Messages cannot be sent over HTTP."}
 
 
 async def test_where_the_server_sends_its_clients_is_what_is_examined() -> None:
@@ -252,21 +252,21 @@ async def test_what_was_found_is_written_for_people(one_node: Node, capsys: pyte
     assert await asyncio.to_thread(main, ["info", url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == url
-    assert [line.split()[:2] for line in lines[1:3]] == [["note", "origins"], ["Say", "--origin"]]
+    assert [line.split()[:2] for line in lines[1:3]] == [["note", "origins"], ["Use", "--origin"]]
     assert re.fullmatch("  ok    websocket      open after [0-9]+ ms", lines[4])
     assert lines[-2:] == [
-        "Nothing is wrong that can be seen from here.",
-        "Say --wait 60 to see whether silent connections are cut.",
+        "No problems found.",
+        "Use --wait 60 to check whether idle connections are closed.",
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["nothing"], "Cannot ask: url: "),
-        (["http://host/x", "--timeout", "0"], "Cannot ask: --timeout: takes a number of seconds above 0"),
-        (["http://host/x", "--wait", "-1"], "Cannot ask: --wait: takes a number of seconds"),
-        (["http://host/x", "--header", "x"], "Cannot ask: --header: got 'x', takes NAME:VALUE"),
+        (["nothing"], "Cannot check: url: "),
+        (["http://host/x", "--timeout", "0"], "Cannot check: --timeout: expected a number of seconds above 0, got 0"),
+        (["http://host/x", "--wait", "-1"], "Cannot check: --wait: expected a number of seconds, 0 or more, got -1"),
+        (["http://host/x", "--header", "x"], "Cannot check: --header: expected NAME:VALUE, got 'x'"),
     ],
 )
 def test_what_cannot_be_asked_is_said(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,7 +280,7 @@ async def test_an_origin_that_may_not_come_in_is_no_fault(one_node: Node) -> Non
     assert (code, bad(findings)) == (0, {})
     assert findings["origins"]["level"] == "note"
     assert findings["websocket"]["level"] == "good"
-    assert findings["jsonp"]["text"] == "not offered (404)"
+    assert findings["jsonp"]["text"] == "disabled (404)"
     code, findings = await examine(url, "--origin", f"http://127.0.0.1:{one_node.port}")
     assert (code, bad(findings)) == (0, {})
     assert "origins" not in findings
