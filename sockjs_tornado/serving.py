@@ -23,7 +23,7 @@ from .http.accepting import Admission, LimitedServer, PatientSocket
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
 from .session.container import check_seconds
-from .wire.sockets import give_up_silent
+from .wire.sockets import set_user_timeout
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
 
@@ -84,7 +84,7 @@ async def http_server(
         for sock in sockets:
             if network_timeout:
                 # Accepted connections inherit it.
-                give_up_silent(sock, network_timeout)
+                set_user_timeout(sock, network_timeout)
             patient.append(PatientSocket(fileno=sock.detach()))
             patient[-1].admission = server.admission
             bound.callback(patient[-1].close)

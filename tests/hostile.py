@@ -152,7 +152,7 @@ class Websocket(core.ConnectionCore):
     def _ignore(self, what: object) -> None:
         hook("connection.python")
 
-    _gather = _take_messages = _write_messages = _write_prepared = _ignore
+    _buffer_write = _take_messages = _write_messages = _write_prepared = _ignore
 
 
 class Garbage:
@@ -207,7 +207,7 @@ class World:
         connection = self.connection
         self.waiting: list[Any] = [connection] * 20
         connection._buffer = bytearray(DATA + b"\x00")
-        connection._direct = self.sockets[0]
+        connection._writable_socket = self.sockets[0]
         connection._framing = Framing()
         connection._is_plain = True
         connection._parser = None
@@ -233,8 +233,8 @@ class World:
         self.session._hold = 0
         self.session.queued = Queued()
         if self.connection is not None:
-            self.connection._heard = Number()
-            self.connection._gathered = None
+            self.connection._received_since_ping = Number()
+            self.connection._write_buffer = None
         if self.callbacks is not None:
             self.callbacks._busy = False
         hook = before
@@ -271,11 +271,11 @@ class World:
             self.refresh()
             yield getattr(self.connection, name), argument
         if sys.platform != "win32" and self.connection is not None:
-            self.connection._gathered = b"data"
-            yield self.write_gathered, None
+            self.connection._write_buffer = b"data"
+            yield self.write_buffered, None
 
-    def write_gathered(self, _: None) -> None:
-        core.write_gathered(self.waiting, self.left)
+    def write_buffered(self, _: None) -> None:
+        core.write_buffered(self.waiting, self.left)
 
     def run(self, *, littered: bool = False) -> None:
         """Call all methods, with garbage to be collected meanwhile."""

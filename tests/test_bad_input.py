@@ -212,7 +212,7 @@ async def test_a_violation_may_come_with_the_handshake_or_byte_by_byte(
     is_endless = data.startswith((b"GET", b"\xff"))
     # The client ends it, not the deadline: a server that closes while the client still sends resets the connection,
     # and the close frame is lost with it.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal(Echoing)
     server = await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000}))
     async with bystanders(server, join, journal):

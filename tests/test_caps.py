@@ -15,7 +15,7 @@ from tornado.web import Application
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.session import MAX_DELAYED
-from sockjs_tornado.wire.sockets import acknowledged
+from sockjs_tornado.wire.sockets import bytes_acked
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
 
@@ -612,10 +612,10 @@ async def test_a_slow_line_is_not_called_dead(serve: Serve, connect: Connect) ->
     sock = receiver.transport.get_extra_info("socket")
     for _ in range(3):
         # The ping stands behind much that the client has not taken; of that it takes a part before the deadline.
-        before = acknowledged(sock)
+        before = bytes_acked(sock)
         reading.resume_reading()
         async with asyncio.timeout(30):
-            while acknowledged(sock) <= before:
+            while bytes_acked(sock) <= before:
                 assert await client.reader.read(2**16)
                 await asyncio.sleep(0)
         reading.pause_reading()

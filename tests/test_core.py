@@ -57,13 +57,13 @@ class InPython(KeptSession):
 class PlainConnection(Connection):
     """A connection without C."""
 
-    write = Connection._gather
+    write = Connection._buffer_write
 
 
 class PlainReceiver(WebSocketReceiver):
     """A websocket without C."""
 
-    write = Connection._gather
+    write = Connection._buffer_write
     buffer_updated = WebSocketReceiver._take_messages
     send_messages = WebSocketReceiver._write_messages
     send_prepared = WebSocketReceiver._write_prepared
@@ -358,7 +358,7 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
 class Turns(WriteQueue):
     """Writes with a manager's turn."""
 
-    def enter(self) -> None:
+    def bind_loop(self) -> None:
         pass
 
 
@@ -405,10 +405,10 @@ class Wired(Stage):
 
     def known(self) -> Iterator[str]:
         yield from super().known()
-        for name in ("_gathered", "_heard", "_closing"):
+        for name in ("_write_buffer", "_received_since_ping", "_closing"):
             yield f"{name} {getattr(self.receiver, name, None)!r}"
         yield f"{getattr(self.receiver, '_parser', None) is None} {self.manager.write_queue.waiting == [self.receiver]}"
-        self.receiver._heard = False
+        self.receiver._received_since_ping = False
 
     def owner_of(self, name: str) -> Any:
         return self.receiver
@@ -489,7 +489,7 @@ def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> No
             else:
                 connections[line[0]].write(line[1])
             waiting = [connections.index(one) for one in manager.write_queue.waiting]
-            events.append((waiting, [one._gathered for one in connections], manager.stats.bytes_sent))
+            events.append((waiting, [one._write_buffer for one in connections], manager.stats.bytes_sent))
         return events
 
     assert story(Connection) == story(PlainConnection)
@@ -505,13 +505,13 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     PREPARED.framed(text_frame)
     monkeypatch.delattr(WebSocketReceiver, "_write_prepared")
     other = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
-    monkeypatch.delattr(Connection, "_gather")
+    monkeypatch.delattr(Connection, "_buffer_write")
     stage.take(text("value"))
     other.write_messages(["x"])
-    assert other._gathered == b'\x81\x06a["x"]'
+    assert other._write_buffer == b'\x81\x06a["x"]'
     another = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
     another.send_prepared(PREPARED)
-    assert another._gathered == b'\x81\x0ca["to many"]'
+    assert another._write_buffer == b'\x81\x0ca["to many"]'
     assert stage.manager.write_queue.waiting == [stage.receiver, other, another]
 
 
@@ -539,7 +539,8 @@ def test_where_nothing_is_set_everything_is_left_to_python() -> None:
     sessions = (core.SessionCore, "send _send send_prepared _send_prepared receive _receive")
     connections = (
         core.ConnectionCore,
-        "write _gather take_messages _take_messages write_messages _write_messages write_prepared _write_prepared",
+        "write _buffer_write take_messages _take_messages write_messages _write_messages write_prepared "
+        "_write_prepared",
     )
     for kind, names in (sessions, connections):
         fast, plain = names.split()[::2], names.split()[1::2]

@@ -699,7 +699,7 @@ async def test_a_stream_that_is_read_slowly_arrives_whole_over_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The test is the clock.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 100}), ssl_options=server_tls)
     peer: Any = join(server, transport, tls=client_tls)
@@ -759,7 +759,7 @@ async def test_a_websocket_ends_with_the_clients_close_frame_over_tls(
             self.close(4001, "Enough")
 
     # Not with the deadline.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal(Closing)
     server = await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000}), ssl_options=server_tls)
     client = await connect(server, tls=client_tls)
@@ -794,7 +794,7 @@ async def test_a_body_that_is_too_long_is_refused_at_once_over_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The connection does not end with the deadline.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
     client = await connect(await serve(router, ssl_options=server_tls), tls=client_tls)
     client.write(request("POST", "/echo/000/abc/xhr_send", "Content-Length: 3000000") + b"x" * size)

@@ -48,7 +48,7 @@ def test_they_are_in_use() -> None:
     assert wire.read_text_frames is _speedups.read_text_frames
     assert websocket.read_messages is _speedups.read_messages
     assert websocket.write_messages is _speedups.write_messages
-    assert connection.write_gathered is _speedups.write_gathered
+    assert connection.write_buffered is _speedups.write_buffered
     assert payloads._decode_fast is not payloads._decode_in_python
 
 
@@ -398,10 +398,10 @@ def sockets(room: int = 1) -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def writer(direct: Any, gathered: Any) -> Any:
-    """Return what is a connection to ``write_gathered``."""
+    """Return what is a connection to ``write_buffered``."""
     connection: Any = _speedups.ConnectionCore()
-    connection._direct = direct
-    connection._gathered = gathered
+    connection._writable_socket = direct
+    connection._write_buffer = gathered
     return connection
 
 
@@ -453,20 +453,20 @@ class TestWriteGathered:
         with sockets() as (a, b), sockets() as (c, d):
             connections = [writer(a, b"first"), writer(c, b"second"), writer(a, b", third")]
             left: list[Any] = []
-            assert _speedups.write_gathered(connections, left) == 18
+            assert _speedups.write_buffered(connections, left) == 18
             assert left == []
-            assert [connection._gathered for connection in connections] == [None] * 3
+            assert [connection._write_buffer for connection in connections] == [None] * 3
             assert (taken(b), taken(d)) == (b"first, third", b"second")
 
     def test_many_write_in_order_whoever_of_them_cannot(self) -> None:
         with sockets(100_000) as (a, b), sockets(100_000) as (c, d), sockets() as (full, _):
             fill(full)
             connections = [writer((a, c)[number % 2], b"%d," % number) for number in range(300)]
-            connections[200]._direct = full
+            connections[200]._writable_socket = full
             left: list[Any] = []
-            written = _speedups.write_gathered(connections, left)
+            written = _speedups.write_buffered(connections, left)
             assert left == [connections[200]]
-            assert [connection._gathered for connection in connections if connection._gathered] == [b"200,"]
+            assert [connection._write_buffer for connection in connections if connection._write_buffer] == [b"200,"]
             of_b, of_d = taken(b), taken(d)
             assert of_b == b"".join(b"%d," % number for number in range(0, 300, 2) if number != 200)
             assert of_d == b"".join(b"%d," % number for number in range(1, 300, 2))
@@ -476,7 +476,7 @@ class TestWriteGathered:
         # Who has written by itself meanwhile, and has more since then, is waiting twice.
         with sockets() as (ours, theirs):
             one = writer(ours, b"once")
-            assert _speedups.write_gathered([one, one], []) == 4
+            assert _speedups.write_buffered([one, one], []) == 4
             assert taken(theirs) == b"once"
 
     @pytest.mark.parametrize("collecting", [True, False])
@@ -500,7 +500,7 @@ class TestWriteGathered:
                     gc.disable()
                 gc.set_threshold(1)
                 moments.append("meanwhile")
-                written = _speedups.write_gathered(connections, left)
+                written = _speedups.write_buffered(connections, left)
                 moments.append("after")
                 assert gc.isenabled() is collecting
             finally:
@@ -516,7 +516,7 @@ class TestWriteGathered:
         with sockets(100_000) as (ours, _), sockets() as (full, _):
             fill(full)
             ones = [writer(ours, data), writer(full, data), writer(None, data)]
-            _speedups.write_gathered(ones, [])
+            _speedups.write_buffered(ones, [])
             assert sys.getrefcount(data) == before + 2
         del ones
         assert sys.getrefcount(data) == before
@@ -527,10 +527,10 @@ class TestWriteGathered:
             one = writer(ours, data)
             before = object()
             left = [before]
-            written = _speedups.write_gathered([one], left)
+            written = _speedups.write_buffered([one], left)
             assert 0 < written < len(data)
             assert left == [before, one]
-            assert one._gathered == data[written:]
+            assert one._write_buffer == data[written:]
             assert taken(theirs) == data[:written]
 
     def test_of_what_is_not_taken_at_all_everything_is_left(self) -> None:
@@ -538,37 +538,37 @@ class TestWriteGathered:
             fill(ours)
             one = writer(ours, b"data")
             left: list[Any] = []
-            assert _speedups.write_gathered([one], left) == 0
+            assert _speedups.write_buffered([one], left) == 0
             assert left == [one]
-            assert one._gathered == b"data"
+            assert one._write_buffer == b"data"
             assert set(taken(theirs)) == set(b"x")
 
     def test_who_may_not_write_is_left(self) -> None:
         one = writer(None, b"data")
         left: list[Any] = []
-        assert _speedups.write_gathered([one], left) == 0
+        assert _speedups.write_buffered([one], left) == 0
         assert left == [one]
-        assert one._gathered == b"data"
+        assert one._write_buffer == b"data"
 
     def test_who_has_nothing_is_passed_over(self) -> None:
         left: list[Any] = []
         with sockets() as (ours, theirs):
-            assert _speedups.write_gathered([writer(ours, None), writer(None, None)], left) == 0
+            assert _speedups.write_buffered([writer(ours, None), writer(None, None)], left) == 0
             assert left == []
-            assert _speedups.write_gathered([], left) == 0
+            assert _speedups.write_buffered([], left) == 0
             assert taken(theirs) == b""
 
     def test_no_bytes_are_soon_written(self) -> None:
         left: list[Any] = []
         with sockets() as (ours, theirs):
             one = writer(ours, b"")
-            assert _speedups.write_gathered([one], left) == 0
-            assert (left, one._gathered) == ([], None)
+            assert _speedups.write_buffered([one], left) == 0
+            assert (left, one._write_buffer) == ([], None)
             theirs.close()
             two = writer(ours, b"")
-            _speedups.write_gathered([two], left)
+            _speedups.write_buffered([two], left)
             # Left or written, but nothing in between: it would never be looked at again.
-            assert (two in left) is (two._gathered is not None)
+            assert (two in left) is (two._write_buffer is not None)
 
     def test_a_peer_that_has_gone_is_left_to_the_transport_and_no_signal_comes(self) -> None:
         signals: list[int] = []
@@ -578,7 +578,7 @@ class TestWriteGathered:
                 theirs.close()
                 one = writer(ours, b"data")
                 left: list[Any] = []
-                assert _speedups.write_gathered([one], left) == 0
+                assert _speedups.write_buffered([one], left) == 0
                 assert left == [one]
         finally:
             signal.signal(signal.SIGPIPE, before)
@@ -595,9 +595,9 @@ class TestWriteGathered:
                 with contextlib.suppress(OSError):
                     socket.socket(fileno=number).close()
                 left: list[Any] = []
-                assert _speedups.write_gathered([one], left) == 0
+                assert _speedups.write_buffered([one], left) == 0
                 assert left == [one]
-                assert one._gathered == b"stray"
+                assert one._write_buffer == b"stray"
                 assert taken(theirs) == b""
                 ours = duplicate
             ours.close()
@@ -612,8 +612,8 @@ class TestWriteGathered:
             lambda sock: writer("no socket", b"bad"),
             lambda sock: writer(-1, b"bad"),
             lambda sock: writer(OtherSocket.__new__(OtherSocket), b"bad"),
-            functools.partial(lacking, "_direct"),
-            functools.partial(lacking, "_gathered"),
+            functools.partial(lacking, "_writable_socket"),
+            functools.partial(lacking, "_write_buffer"),
             Lookalike,
         ],
         ids=[
@@ -626,7 +626,7 @@ class TestWriteGathered:
             wrong = bad(e)
             first, second = writer(a, b"first"), writer(c, b"second")
             left: list[Any] = []
-            _speedups.write_gathered([first, wrong, second], left)
+            _speedups.write_buffered([first, wrong, second], left)
             assert (taken(b), taken(d)) == (b"first", b"second")
             # Python looks at it, and finds what is wrong.
             assert left == [wrong]
@@ -638,7 +638,7 @@ class TestWriteGathered:
     )
     def test_arguments_of_other_kinds_are_refused(self, arguments: Any) -> None:
         with pytest.raises(TypeError):
-            _speedups.write_gathered(*arguments)
+            _speedups.write_buffered(*arguments)
 
 
 def outcome(text: str) -> Any:

@@ -57,7 +57,7 @@ def talk(url: str, *messages: str) -> tuple[list[str], tuple[int, bytes | str]]:
 @pytest.fixture
 async def base(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a server that waits for the client's close frame as long as it takes."""
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     server = await serve(
         SockJSRouter(Closing, "/on_open"), SockJSRouter(Closing, "/on_message", {"max_message_size": 1000})
     )

@@ -11,7 +11,7 @@ from typing import Any
 from sockjs_tornado import Compression, ConfigurationError, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.session.limits import RateLimit
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
-from sockjs_tornado.wire.sockets import give_up_silent
+from sockjs_tornado.wire.sockets import set_user_timeout
 from sockjs_tornado.wire.websocket import FrameParser
 
 from ..target import text_of
@@ -69,7 +69,7 @@ class Target:
         FrameParser(settings.max_message_size, inflater).feed(COMPRESSED)
         if settings.network_timeout:
             with socket.socket() as sock:
-                give_up_silent(sock, settings.network_timeout)
+                set_user_timeout(sock, settings.network_timeout)
 
 
 class Late:

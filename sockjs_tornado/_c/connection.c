@@ -33,21 +33,21 @@ connection_write(PyObject *object, PyObject *data)
 {
     Connection *self = (Connection *)object;
 
-    if (self->gathered == Py_None && self->queue != NULL && PyBytes_CheckExact(data)
+    if (self->write_buffer == Py_None && self->queue != NULL && PyBytes_CheckExact(data)
         && PyBytes_Size(data) <= SMALL_WRITE) {
         PyObject *queue = Py_NewRef(self->queue);
         PyObject *others = PyObject_GetAttr(queue, names.waiting);
         int is_ordinary = others != NULL && PyList_CheckExact(others) && PyList_Size(others)
-            && self->gathered == Py_None;
+            && self->write_buffer == Py_None;
         int failed = others == NULL || (is_ordinary && PyList_Append(others, object) < 0);
         if (is_ordinary && !failed)
-            set(&self->gathered, data);
+            set(&self->write_buffer, data);
         Py_XDECREF(others);
         Py_DECREF(queue);
         if (is_ordinary || failed)
             RETURN(failed);
     }
-    return PyObject_CallMethodObjArgs(object, names._gather, data, NULL);
+    return PyObject_CallMethodObjArgs(object, names._buffer_write, data, NULL);
 }
 
 PyDoc_STRVAR(write_websocket_messages_doc,
@@ -137,7 +137,7 @@ connection_take_messages(PyObject *object, PyObject *nbytes)
         if (done == 1) {
             PyObject *session = Py_NewRef(self->session);
             count(&((Counters *)self->stats)->bytes_received, size);
-            set(&self->heard, Py_True);
+            set(&self->received_since_ping, Py_True);
             if (call(session, names.receive, messages) < 0)
                 done = -1;
             Py_DECREF(session);
@@ -173,10 +173,10 @@ prefetch(PyObject *connections, Py_ssize_t i, Py_ssize_t size)
 
     if (later != NULL) {
         __builtin_prefetch(later);
-        __builtin_prefetch(&later->gathered);
+        __builtin_prefetch(&later->write_buffer);
     }
     if (soon != NULL && PyObject_TypeCheck(soon, connection_type))
-        __builtin_prefetch(((Connection *)soon)->direct);
+        __builtin_prefetch(((Connection *)soon)->writable_socket);
 #endif
 }
 
@@ -187,15 +187,16 @@ take_write(PyObject *object, Write *write)
     Connection *self = (Connection *)object;
     PyObject *number;
 
-    if (!PyObject_TypeCheck(object, connection_type) || self->gathered == NULL)
+    if (!PyObject_TypeCheck(object, connection_type) || self->write_buffer == NULL)
         return -1;
-    if (self->gathered == Py_None)
+    if (self->write_buffer == Py_None)
         return 0;
-    if (!PyBytes_CheckExact(self->gathered) || self->direct == NULL || Py_TYPE(self->direct) != socket_type)
+    if (!PyBytes_CheckExact(self->write_buffer) || self->writable_socket == NULL
+        || Py_TYPE(self->writable_socket) != socket_type)
         return -1;
     /* Asked for each time: a number of one that was closed meanwhile may be another one's. The base type's method is
      * called, since one in Python could close a socket that was looked up before, or change the lists. */
-    number = PyObject_CallFunctionObjArgs(socket_fileno, self->direct, NULL);
+    number = PyObject_CallFunctionObjArgs(socket_fileno, self->writable_socket, NULL);
     write->fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
     Py_XDECREF(number);
     if (write->fd < 0) {
@@ -203,8 +204,8 @@ take_write(PyObject *object, Write *write)
         return -1;
     }
     write->connection = self;
-    write->data = self->gathered;
-    self->gathered = Py_NewRef(Py_None);
+    write->data = self->write_buffer;
+    self->write_buffer = Py_NewRef(Py_None);
     return 1;
 }
 
@@ -223,7 +224,7 @@ give_rest(Write *write)
         shutdown(write->fd, SHUT_RDWR);
     }
     else
-        set(&write->connection->gathered, rest);
+        set(&write->connection->write_buffer, rest);
     Py_XDECREF(rest);
 }
 
@@ -250,14 +251,14 @@ write_batch(Write *batch, int count, PyObject *left)
 }
 
 PyObject *
-write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count)
+write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     Write batch[BATCH];
     Py_ssize_t i, size, total = 0;
     int ready = 0, was_collecting;
 
     if (count != 2 || !PyList_Check(args[0]) || !PyList_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "write_gathered() takes two lists");
+        PyErr_SetString(PyExc_TypeError, "write_buffered() takes two lists");
         return NULL;
     }
     /* To look a socket up is to make an object, for which Python 3.11 may collect garbage. A finalizer could close what

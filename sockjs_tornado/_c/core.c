@@ -53,10 +53,10 @@ static PyMemberDef session_fields[] = {
 
 static PyMemberDef connection_fields[] = {
     FIELD(Connection, buffer, "_buffer"),
-    FIELD(Connection, direct, "_direct"),
+    FIELD(Connection, writable_socket, "_writable_socket"),
     FIELD(Connection, framing, "_framing"),
-    FIELD(Connection, gathered, "_gathered"),
-    FIELD(Connection, heard, "_heard"),
+    FIELD(Connection, write_buffer, "_write_buffer"),
+    FIELD(Connection, received_since_ping, "_received_since_ping"),
     FIELD(Connection, is_plain, "_is_plain"),
     FIELD(Connection, parser, "_parser"),
     FIELD(Connection, queue, "_queue"),

@@ -28,7 +28,8 @@ typedef struct {
 /* Of a connection, and of the websocket's receiver that it may be. */
 typedef struct {
     PyObject_HEAD
-    PyObject *buffer, *direct, *framing, *gathered, *heard, *is_plain, *parser, *queue, *session, *settings, *stats;
+    PyObject *buffer, *framing, *is_plain, *parser, *queue, *received_since_ping, *session, *settings, *stats;
+    PyObject *writable_socket, *write_buffer;
 } Connection;
 
 typedef struct {
@@ -58,7 +59,7 @@ extern PyObject *socket_fileno;
 #define NAMES(EACH) \
     EACH(finish) EACH(go_on) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
     EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(raised) EACH(receive) EACH(rendered) \
-    EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_buffer) EACH(_gather) EACH(_receive) EACH(_received) \
+    EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_buffer) EACH(_buffer_write) EACH(_receive) EACH(_received) \
     EACH(_send) EACH(_send_prepared) EACH(_take_messages) EACH(_wake) EACH(_write_messages) EACH(_write_prepared)
 
 struct names {
@@ -102,8 +103,8 @@ int add_core(PyObject *module);
 
 /* --- in connection.c --- */
 
-/* Write what connections have gathered. */
-PyObject *write_gathered(PyObject *module, PyObject *const *args, Py_ssize_t count);
+/* Write the buffered data of connections to their sockets. */
+PyObject *write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* --- in speedups.c --- */
 

@@ -455,17 +455,17 @@ write_messages(PyObject *module, PyObject *messages)
 /* --- the module --- */
 
 #ifndef _WIN32
-PyDoc_STRVAR(write_gathered_doc,
-"write_gathered(connections, left, /)\n--\n\n"
-"Write what connections have in ``_gathered``, ``bytes`` or None, to what they have in ``_direct``, a socket that does\n"
-"not block or None. Append those that may have something left to ``left``, and return how many bytes were written.");
+PyDoc_STRVAR(write_buffered_doc,
+"write_buffered(connections, left, /)\n--\n\n"
+"Write the ``_write_buffer`` (bytes or None) of each connection to its ``_writable_socket`` (a non-blocking socket or None).\n"
+"Append connections that may have unwritten data to ``left``, and return the number of bytes written.");
 #endif
 
 static PyMethodDef functions[] = {
     {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},
     {"read_messages", (PyCFunction)(void (*)(void))read_messages, METH_FASTCALL, read_messages_doc},
 #ifndef _WIN32
-    {"write_gathered", (PyCFunction)(void (*)(void))write_gathered, METH_FASTCALL, write_gathered_doc},
+    {"write_buffered", (PyCFunction)(void (*)(void))write_buffered, METH_FASTCALL, write_buffered_doc},
 #endif
     {"write_messages", write_messages, METH_O, write_messages_doc},
     {NULL, NULL, 0, NULL},

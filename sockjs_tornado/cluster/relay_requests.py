@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..exceptions import ClusterError
 from ..session.grace import timeout
-from ..wire.connection import ConnectionManager, Traffic
+from ..wire.connection import ByteCounters, ConnectionManager
 from .ownership import Owner
 from .upstream import UpstreamDisconnected
 
@@ -73,7 +73,7 @@ class RelayedRequest:
     # The manager of the client's connection.
 
     @property
-    def stats(self) -> Traffic:
+    def stats(self) -> ByteCounters:
         """The byte counters."""
         return self._manager.stats
 

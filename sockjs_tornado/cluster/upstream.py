@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection, ConnectionManager
-from ..wire.sockets import give_up_silent, peer_gone
+from ..wire.sockets import peer_gone, set_user_timeout
 from .response_head import ResponseHead, parse_head
 
 __all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
@@ -72,7 +72,7 @@ class Pipe(Connection):
         super().__init__(manager, stream.head)
         self._upstream = stream.upstream
 
-    def opened(self) -> None:
+    def on_connect(self) -> None:
         """Start to forward the stream."""
         self._upstream.attach_pipe(self)
 
@@ -161,7 +161,7 @@ class Upstream(asyncio.BufferedProtocol):
         """Forward everything that arrives from now on to ``pipe``."""
         self._pipe = pipe
         if self._transport is None:
-            pipe.finish()
+            pipe.close_transport()
         else:
             self.resume_reading()
 
@@ -242,7 +242,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._pool.discard(self._address, self)
         self._fail()
         if self._pipe is not None:
-            self._pipe.finish()
+            self._pipe.close_transport()
 
 
 class Upstreams:
@@ -289,7 +289,7 @@ class Upstreams:
                 parts = urlsplit(address)
                 transport, upstream = await loop.create_connection(make, parts.hostname or "", parts.port or 80)
                 if not transport.is_closing():
-                    give_up_silent(transport.get_extra_info("socket"), USER_TIMEOUT)
+                    set_user_timeout(transport.get_extra_info("socket"), USER_TIMEOUT)
         if self.closed:
             upstream.abort()
             raise UpstreamDisconnected

@@ -90,8 +90,8 @@ def _is_unpacked(request: HTTPServerRequest) -> bool:
 class _Refusal(Connection):
     """An answer to a request whose body is not read: it may still be on its way, and is passed over."""
 
-    def opened(self) -> None:
-        self.shut()
+    def on_connect(self) -> None:
+        self.shutdown_write()
 
 
 class _Refused(Exception):

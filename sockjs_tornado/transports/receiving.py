@@ -11,7 +11,7 @@ from ..session.ended import Ended
 from ..session.kept import check_uri
 from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
-from ..wire.connection import Connection, ConnectionManager, Traffic
+from ..wire.connection import ByteCounters, Connection, ConnectionManager
 from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers
@@ -42,7 +42,7 @@ class PollReceiver:
     unsent = 0
 
     def __init__(
-        self, exchange: Exchange, headers: Headers, framing: Framing, session: Session, stats: Traffic
+        self, exchange: Exchange, headers: Headers, framing: Framing, session: Session, stats: ByteCounters
     ) -> None:
         self._exchange = exchange
         self._headers = headers
@@ -148,7 +148,7 @@ class StreamReceiver(Connection):
         self._session = session
         self._asker: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
-    def opened(self) -> None:
+    def on_connect(self) -> None:
         """Listen."""
         ip, origin = self._asker
         # A client may name a long one.
@@ -212,7 +212,7 @@ class StreamReceiver(Connection):
     def _end(self) -> None:
         if self._chunks:
             self.write(b"0\r\n\r\n")
-        self.finish()
+        self.close_transport()
         if self.unsent:
             self._session.keep_unfinished(self)
 

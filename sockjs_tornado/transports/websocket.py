@@ -18,7 +18,7 @@ from ..wire.handshake import accept_handshake, offered_subprotocols
 from ..wire.pacing import PIECE_SIZE, PacedConnection
 from ..wire.payloads import decode_websocket_payload
 from ..wire.scanner import CloseFrameScanner
-from ..wire.sockets import acknowledged, unacknowledged
+from ..wire.sockets import bytes_acked, bytes_unacked
 from ..wire.stream import response_head
 from ..wire.websocket import (
     TEXT,
@@ -62,7 +62,7 @@ PONG_LIMIT: Final = 64 * 1024
 
 
 #: Bytes before a ping that a slow line may need some time for.
-PILE: Final = 16 * 1024
+BACKLOG_BYTES: Final = 16 * 1024
 
 
 class WebSocketReceiver(PacedConnection):
@@ -77,10 +77,10 @@ class WebSocketReceiver(PacedConnection):
     """
 
     __slots__ = (
-        "_acknowledged",
+        "_acked_at_ping",
         "_inflating",
-        "_is_pong_due",
-        "_pinging",
+        "_ping_sent",
+        "_pong_pending",
         "_shared",
         "_unfinished",
     )
@@ -107,12 +107,12 @@ class WebSocketReceiver(PacedConnection):
         self._is_plain = framing is text_frame
         # One function for all receivers, or one with the context of this receiver alone?
         self._shared = parameters is None or parameters.server_no_context_takeover
-        self._heard = True
-        self._pinging = False
+        self._received_since_ping = True
+        self._ping_sent = False
         # Whether the last ping has had no pong yet.
-        self._is_pong_due = False
+        self._pong_pending = False
         # Bytes that the peer had taken at the last ping, where many stood before that.
-        self._acknowledged: int | None = None
+        self._acked_at_ping: int | None = None
         # The deadline of a message that is not complete.
         self._unfinished: UnfinishedMessage | None = None
 
@@ -122,7 +122,7 @@ class WebSocketReceiver(PacedConnection):
 
     # From the network.
 
-    def opened(self) -> None:
+    def on_connect(self) -> None:
         """Listen."""
         if self._settings.websocket_ping_interval:
             self.wake_after(self._settings.websocket_ping_interval)
@@ -133,7 +133,7 @@ class WebSocketReceiver(PacedConnection):
     def _take_messages(self, nbytes: int) -> None:
         self._take_read(nbytes)
         if nbytes == len(self._buffer):
-            self._let_others_run()
+            self._end_turn()
 
     def _take_read(self, nbytes: int) -> None:
         """Take what was read into the buffer."""
@@ -152,9 +152,9 @@ class WebSocketReceiver(PacedConnection):
                     # Until something out of the ordinary comes again.
                     self._parser = None
                 self._stats.bytes_received += nbytes
-                self._heard = True
+                self._received_since_ping = True
                 # There is a message in each of these frames.
-                if self._admits(len(messages)):
+                if self._consume_rate(len(messages)):
                     self._session.receive(messages)
                 return
         self._stats.bytes_received += start
@@ -164,7 +164,7 @@ class WebSocketReceiver(PacedConnection):
         else:
             if messages:
                 self._deliver(messages, (), len(messages))
-            self.received(rest)
+            self.on_data(rest)
 
     @property
     def piece_size(self) -> int:
@@ -182,9 +182,9 @@ class WebSocketReceiver(PacedConnection):
         self._stats.bytes_received += len(data)
         if isinstance(parser, CloseFrameScanner):
             if parser.feed(data):
-                self.finish()
+                self.close_transport()
             return
-        self._heard = True
+        self._received_since_ping = True
         if parser is None:
             parser = self._parser = self._make_parser()
         pongs: list[bytes] = []
@@ -203,8 +203,8 @@ class WebSocketReceiver(PacedConnection):
                     pongs.append(pong_frame(event.payload))
                 elif isinstance(event, Pong):
                     # The answer to a ping of the server's is not the client's to pay for.
-                    frames -= self._is_pong_due
-                    self._is_pong_due = False
+                    frames -= self._pong_pending
+                    self._pong_pending = False
                 else:
                     if messages:
                         self._deliver(messages, events, frames)
@@ -217,12 +217,12 @@ class WebSocketReceiver(PacedConnection):
             if not self._closing:
                 # The protocol wants no goodbye here.
                 self._session.lose(self, CloseCode.INVALID_DATA, str(error))
-                self.finish()
+                self.close_transport()
             return
         if messages:
             self._deliver(messages, events, frames)
         elif frames and not self._closing:
-            self._admits(frames)
+            self._consume_rate(frames)
         self._note_unfinished(parser, len(data), events)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(b"".join(pongs))
@@ -251,10 +251,10 @@ class WebSocketReceiver(PacedConnection):
         if len(messages) > most and self._has_more(most, events):
             self._session.server.stats.rejected["max_messages_per_request"] += 1
             self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
-        elif self._admits(max(len(messages), frames)):
+        elif self._consume_rate(max(len(messages), frames)):
             self._session.receive(messages)
 
-    def _admits(self, count: int) -> bool:
+    def _consume_rate(self, count: int) -> bool:
         """Charge the client for so many messages or small frames; if it sends too fast, close the session."""
         if self._settings.max_inbound_rate is None or self._session.admits(count):
             return True
@@ -280,12 +280,12 @@ class WebSocketReceiver(PacedConnection):
             # RFC 6455, section 5.5.1: the answer carries the code that came.
             self.write(close_frame(event.code))
             self._session.lose(self, event.code, event.reason)
-            self.finish()
+            self.close_transport()
         else:
             if event.code == TRY_AGAIN_LATER:
                 self._note_full()
             self._session.lose(self, event.code, event.reason)
-            self._say_goodbye(event.code, event.reason)
+            self._close_websocket(event.code, event.reason)
 
     def _note_full(self) -> None:
         limit = "max_buffered_body_bytes"
@@ -334,7 +334,7 @@ class WebSocketReceiver(PacedConnection):
     def close(self, code: int, reason: str) -> None:
         """Write the close frame of SockJS, then that of the websocket."""
         self.write(self._framing(sockjs_close_frame(code, reason)))
-        self._say_goodbye(CloseCode.NORMAL, "")
+        self._close_websocket(CloseCode.NORMAL, "")
 
     def recycle(self) -> None:
         """Do nothing: the connection is all there is."""
@@ -347,30 +347,35 @@ class WebSocketReceiver(PacedConnection):
         timeout = self._settings.websocket_ping_timeout or interval
         if self._closing:
             super().check(now)
-        elif self._pinging and not self._heard and self.transport.is_reading() and not self._has_taken():
+        elif (
+            self._ping_sent
+            and not self._received_since_ping
+            and self.transport.is_reading()
+            and not self._is_making_progress()
+        ):
             if not self._manager.postpone(self, now):
                 self.due = inf
                 self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
                 self.abort()
-        elif self._pinging and timeout < interval:
-            self._pinging = False
+        elif self._ping_sent and timeout < interval:
+            self._ping_sent = False
             self.due = now + interval - timeout
         else:
-            self._heard = False
-            self._pinging = True
+            self._received_since_ping = False
+            self._ping_sent = True
             self.due = now + timeout
             sock = self.transport.get_extra_info("socket")
-            is_pile = self.unsent + unacknowledged(sock) > PILE
-            self._acknowledged = acknowledged(sock) if is_pile else None
+            is_backlogged = self.unsent + bytes_unacked(sock) > BACKLOG_BYTES
+            self._acked_at_ping = bytes_acked(sock) if is_backlogged else None
             self.write(ping_frame())
-            self._is_pong_due = True
+            self._pong_pending = True
 
-    def _has_taken(self) -> bool:
+    def _is_making_progress(self) -> bool:
         """Tell whether the peer takes what stood before the ping: a slow line takes its time."""
-        before = self._acknowledged
-        return before is not None and acknowledged(self.transport.get_extra_info("socket")) > before
+        before = self._acked_at_ping
+        return before is not None and bytes_acked(self.transport.get_extra_info("socket")) > before
 
-    def _say_goodbye(self, code: int, reason: str) -> None:
+    def _close_websocket(self, code: int, reason: str) -> None:
         """Send the close frame, then discard what comes before the client's (RFC 6455, section 7.1.1)."""
         self.write(close_frame(code, reason))
         self._forget_unfinished()
@@ -379,9 +384,9 @@ class WebSocketReceiver(PacedConnection):
         scanner = parser.scanner() if isinstance(parser, FrameParser) else CloseFrameScanner()
         self._parser = scanner
         if scanner.found:
-            self.finish()
+            self.close_transport()
         else:
-            self.await_close()
+            self.expect_close()
 
 
 def _raw_text_frame(text: str) -> bytes:
@@ -423,7 +428,7 @@ class RawWebSocketReceiver(WebSocketReceiver):
 
     def close(self, code: int, reason: str) -> None:
         """Close the websocket with the application's own code and reason."""
-        self._say_goodbye(code, reason)
+        self._close_websocket(code, reason)
 
 
 def _select_subprotocol(session: Session, offered: list[str]) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from .sockets import peer_gone
 
 try:
-    from .._speedups import ConnectionCore, write_gathered
+    from .._speedups import ConnectionCore, write_buffered
 except ImportError:  # where it was not built
 
     class ConnectionCore:  # type: ignore[no-redef]
@@ -24,20 +24,20 @@ except ImportError:  # where it was not built
 
         __slots__ = (
             "_buffer",
-            "_direct",
             "_framing",
-            "_gathered",
-            "_heard",
             "_is_plain",
             "_parser",
             "_queue",
+            "_received_since_ping",
             "_session",
             "_settings",
             "_stats",
+            "_writable_socket",
+            "_write_buffer",
         )
 
         _buffer: bytearray
-        _gather: Callable[[bytes], None]
+        _buffer_write: Callable[[bytes], None]
         _take_messages: Callable[[int], None]
         _write_messages: Callable[[Sequence[Any]], None]
         _write_prepared: Callable[[Any], None]
@@ -52,7 +52,7 @@ except ImportError:  # where it was not built
 
         def write(self, data: bytes, /) -> None:
             """Write when the event loop comes round, together with all else that is written until then."""
-            self._gather(data)
+            self._buffer_write(data)
 
         def write_messages(self, messages: Sequence[Any], /) -> None:
             """Write messages to a websocket, in one frame."""
@@ -62,7 +62,7 @@ except ImportError:  # where it was not built
             """Write a message that is on its way to many to a websocket."""
             self._write_prepared(message)
 
-    def write_gathered(connections: list[Any], left: list[Any], /) -> int:
+    def write_buffered(connections: list[Any], left: list[Any], /) -> int:
         """Write what connections have gathered; those that still have something are added to ``left``.
 
         Returns:
@@ -72,7 +72,7 @@ except ImportError:  # where it was not built
         return 0
 
 
-__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "ConnectionManager", "Traffic", "WriteQueue"]
+__all__ = ["READ_BUDGET", "READ_SIZE", "ByteCounters", "Connection", "ConnectionManager", "WriteQueue"]
 
 #: Bytes that one read takes at most, and so does a turn of the event loop: after a full read others are first.
 READ_SIZE = 32 * 1024
@@ -81,18 +81,18 @@ READ_SIZE = 32 * 1024
 READ_BUDGET = 0.005
 
 #: Seconds in which a client has to take some of its last bytes, and to close its side.
-LINGER = 2.0
+CLOSE_TIMEOUT = 2.0
 
 #: Bytes that it has to take in that time at least.
-_PACE = 16 * 1024
+_MIN_DRAIN_BYTES = 16 * 1024
 
 #: Bytes that are gathered at most: more are worth a system call of their own.
-_MOST_GATHERED = 8 * 1024
+_MAX_BUFFERED = 8 * 1024
 
 logger = logging.getLogger(__name__)
 
 
-class Traffic(Protocol):
+class ByteCounters(Protocol):
     """What counts bytes."""
 
     bytes_received: int
@@ -106,24 +106,24 @@ class WriteQueue:
         stats: What counts the bytes.
 
     Attributes:
-        waiting: The connections. Who adds the first one calls :meth:`begin`.
+        waiting: The connections. Who adds the first one calls :meth:`schedule_flush`.
     """
 
     __slots__ = ("_loop", "_stats", "waiting")
 
-    def __init__(self, stats: Traffic) -> None:
+    def __init__(self, stats: ByteCounters) -> None:
         self._stats = stats
         self._loop: asyncio.AbstractEventLoop | None = None
         self.waiting: list[Connection] = []
 
-    def enter(self) -> None:
+    def bind_loop(self) -> None:
         """Hear of a new connection. It may be the first one on another loop; what an ended one has left is void."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
             self.waiting = []
 
-    def begin(self) -> None:
+    def schedule_flush(self) -> None:
         """See that what is gathered from now on gets written."""
         assert self._loop is not None
         self._loop.call_soon(self._write)
@@ -132,7 +132,7 @@ class WriteQueue:
         waiting, self.waiting = self.waiting, []
         left: list[Connection] = []
         try:
-            self._stats.bytes_sent += write_gathered(waiting, left)
+            self._stats.bytes_sent += write_buffered(waiting, left)
         finally:
             for connection in left:
                 try:
@@ -153,7 +153,7 @@ class ConnectionManager(Protocol):
     write_queue: WriteQueue
 
     @property
-    def stats(self) -> Traffic:
+    def stats(self) -> ByteCounters:
         """What counts the bytes that connections send and receive."""
 
     def now(self) -> float:
@@ -183,7 +183,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         head: Bytes to write before anything else.
 
     Attributes:
-        transport: Set before :meth:`opened` is called.
+        transport: Set before :meth:`on_connect` is called.
         due: When :meth:`check` has to be called, in the manager's seconds.
         bucket: The manager's note of where it keeps that deadline.
     """
@@ -191,7 +191,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     __slots__ = (
         "_closing",
         "_ended",
-        "_first",
+        "_initial",
         "_manager",
         "_release_slot",
         "_socket",
@@ -208,20 +208,20 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._stats = manager.stats
         self._buffer = manager.read_buffer
         self._queue = manager.write_queue
-        self._gathered: bytes | None = None
+        self._write_buffer: bytes | None = None
         # The transport's, unless only the transport may write to it; and the same while the transport has nothing left
         # to write. A socket object knows when it was closed, and its number may be another connection's.
         self._socket: socket.socket | None = None
-        self._direct: socket.socket | None = None
+        self._writable_socket: socket.socket | None = None
         self._closing = False
         self._ended = False
         self._release_slot: Callable[[], None] | None = None
         self.bucket: int | None = None
         self.due = inf
         # What to write first, and then what had been read before: each is needed once.
-        self._first: tuple[bytes, bytes] | None = (head, b"")
+        self._initial: tuple[bytes, bytes] | None = (head, b"")
 
-    def expect(self, release_slot: Callable[[], None] | None = None) -> None:
+    def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
         """Hear that the connection is on its way.
 
         Args:
@@ -230,45 +230,45 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._release_slot = release_slot
         self._manager.connection_opened()
 
-    def miss(self) -> None:
+    def takeover_failed(self) -> None:
         """Hear that it will not come, or that it ends with the takeover, which was cancelled."""
-        if self._first is None:
+        if self._initial is None:
             self.connection_lost(None)
         else:
-            self._count_out()
+            self._release()
 
-    def _count_out(self) -> None:
+    def _release(self) -> None:
         if self._release_slot is not None:
             self._release_slot()
         self._manager.connection_closed()
 
-    def prepare(self, sock: socket.socket, unread: bytes) -> None:
+    def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
         """Take the transport's socket, and the bytes that had been read before the connection was taken over."""
-        self._socket = self._direct = sock
-        if self._first is not None:
-            self._first = (self._first[0], unread)
+        self._socket = self._writable_socket = sock
+        if self._initial is not None:
+            self._initial = (self._initial[0], unread)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: write the head, then take what had come with the request."""
         self.transport = transport  # type: ignore[assignment]
-        assert self._first is not None
-        head, unread = self._first
-        self._first = None
-        self._queue.enter()
+        assert self._initial is not None
+        head, unread = self._initial
+        self._initial = None
+        self._queue.bind_loop()
         self.write(head)
         # Heads of responses are not counted.
         self._stats.bytes_sent -= len(head)
-        self.opened()
+        self.on_connect()
         if unread:
-            self.received(unread)
+            self.on_data(unread)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.received(bytes(memoryview(self._buffer)[:nbytes]))
+        self.on_data(bytes(memoryview(self._buffer)[:nbytes]))
         if nbytes == len(self._buffer):
-            self._let_others_run()
+            self._end_turn()
 
-    def _let_others_run(self) -> None:
+    def _end_turn(self) -> None:
         """Read no more in this turn of the event loop, after a full read.
 
         uvloop reads a socket up to 32 times a turn, for as long as each read is a full one.
@@ -276,16 +276,16 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         # If it does not read, somebody else has stopped that, and goes on with it.
         if not self.transport.is_closing() and self.transport.is_reading():
             self.transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._read_on)
+            asyncio.get_running_loop().call_soon(self._continue_reading)
 
-    def _read_on(self) -> None:
+    def _continue_reading(self) -> None:
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
     def eof_received(self) -> None:
         """Hear that the client has left; returning nothing closes the connection."""
         self.on_disconnect()
-        self.finish()
+        self.close_transport()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the connection is over."""
@@ -293,76 +293,76 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         if self._ended:
             return
         self._ended = self._closing = True
-        self._gathered = self._socket = self._direct = None
+        self._write_buffer = self._socket = self._writable_socket = None
         self._manager.cancel(self)
-        self._count_out()
+        self._release()
         self.on_disconnect()
 
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the operating system has not taken yet."""
-        return self.transport.get_write_buffer_size() + len(self._gathered or b"")
+        return self.transport.get_write_buffer_size() + len(self._write_buffer or b"")
 
-    def opened(self) -> None:
+    def on_connect(self) -> None:
         """Hear that the head is on its way."""
 
-    def received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         """Take bytes from the client."""
 
     def on_disconnect(self) -> None:
         """Hear, possibly more than once, that the client has left."""
 
-    def _gather(self, data: bytes) -> None:
-        gathered = self._gathered
+    def _buffer_write(self, data: bytes) -> None:
+        gathered = self._write_buffer
         if gathered is None:
-            self._gathered = data
+            self._write_buffer = data
             waiting = self._queue.waiting
             if not waiting:
-                self._queue.begin()
+                self._queue.schedule_flush()
             waiting.append(self)
-            if len(data) > _MOST_GATHERED:
+            if len(data) > _MAX_BUFFERED:
                 self.flush()
-        elif len(gathered) + len(data) <= _MOST_GATHERED:
-            self._gathered = gathered + data
+        elif len(gathered) + len(data) <= _MAX_BUFFERED:
+            self._write_buffer = gathered + data
         else:
             self.flush()
-            self._gather(data)
+            self._buffer_write(data)
 
     def flush(self) -> None:
         """Write at once what was gathered, unless nobody is there any more."""
-        data = self._gathered
+        data = self._write_buffer
         if data is None:
             return
-        self._gathered = None
+        self._write_buffer = None
         self._stats.bytes_sent += len(data)
         sock = self._socket
         if sock is not None and not self.transport.get_write_buffer_size():
             # What is wrong, the transport finds out when it writes the rest.
             with contextlib.suppress(OSError):
                 data = data[sock.send(data) :]
-            self._direct = None if data else sock
+            self._writable_socket = None if data else sock
         if data and self.transport.is_closing():
             self._stats.bytes_sent -= len(data)
         elif data:
             self.transport.write(data)
 
-    def finish(self) -> None:
+    def close_transport(self) -> None:
         """Write nothing more, and close once the client has what is written, or does not take it."""
         self._end_writing()
         self.transport.close()
 
-    def await_close(self) -> None:
+    def expect_close(self) -> None:
         """Write nothing more, and leave the end to the client, unless it is out of time.
 
-        What it sends is still given to :meth:`received`, which calls :meth:`finish` once that says that the client is
-        done. Until then both directions stay open: if one was closed, a proxy would close the other, and a client that
-        is sending would fail before it has read the last bytes.
+        Data from the client still goes to :meth:`on_data`, which calls :meth:`close_transport` when it finds the
+        client's own close. Until then both directions stay open: if one were closed, a proxy would close the other, and
+        a client that is sending would fail before it has read the last bytes.
         """
         self._end_writing()
         if not self.transport.is_closing() and not self.transport.is_reading():
             self.transport.resume_reading()
 
-    def shut(self) -> None:
+    def shutdown_write(self) -> None:
         """Write nothing more, say so, and discard what still comes until the client closes, or is out of time.
 
         This is for HTTP (RFC 9112, section 9.6): the response is complete, and says "Connection: close". Closing with
@@ -376,26 +376,26 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     def _end_writing(self) -> None:
         self.flush()
-        self._socket = self._direct = None
+        self._socket = self._writable_socket = None
         if not self._closing:
             self._closing = True
             # Once: a client that answers the close frame has no more time for its last bytes than before.
             self._unsent = self.transport.get_write_buffer_size()
-            self.wake_after(LINGER)
+            self.wake_after(CLOSE_TIMEOUT)
 
     def abort(self) -> None:
         """Close at once."""
         self._closing = True
-        self._gathered = self._socket = self._direct = None
+        self._write_buffer = self._socket = self._writable_socket = None
         self.transport.abort()
 
     def check(self, now: float) -> None:
         """Close the connection of a client that takes none of its last bytes, or has them all and does not close."""
         unsent = self.transport.get_write_buffer_size()
         taken = self._unsent - unsent
-        if taken and taken >= min(_PACE, self._unsent):
+        if taken and taken >= min(_MIN_DRAIN_BYTES, self._unsent):
             self._unsent = unsent
-            self.due = now + LINGER
+            self.due = now + CLOSE_TIMEOUT
         elif not self._manager.postpone(self, now):
             self.due = inf
             if unsent or self.transport.is_closing():

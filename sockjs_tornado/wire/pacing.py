@@ -49,7 +49,7 @@ class PacedConnection(Connection):
         """How many bytes the next piece should have at most."""
         return PIECE_SIZE
 
-    def received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         """Decode bytes from the client, behind those that wait."""
         if self._unread:
             # If reading was paused in connection_made(), uvloop reads all the same.
@@ -77,9 +77,6 @@ class PacedConnection(Connection):
             self.decode(data[position:stop])
             position = stop
 
-    def _let_others_run(self) -> None:
-        self._end_turn()
-
     def _end_turn(self) -> None:
         self._hold(_TURN)
         self._schedule()
@@ -105,14 +102,14 @@ class PacedConnection(Connection):
             self.abort()
         if not self._unread:
             self._held &= ~_TURN
-            self._read_on()
+            self._continue_reading()
 
     def _hold(self, why: int) -> None:
         if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
             self.transport.pause_reading()
         self._held |= why
 
-    def _read_on(self) -> None:
+    def _continue_reading(self) -> None:
         if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -132,11 +129,11 @@ class PacedConnection(Connection):
             self._held |= _TURN
             self._schedule()
         else:
-            self._read_on()
+            self._continue_reading()
 
-    def await_close(self) -> None:
+    def expect_close(self) -> None:
         """Write nothing more, and leave the end to the client."""
-        super().await_close()
+        super().expect_close()
         self.resume_reading()
 
     def eof_received(self) -> None:

@@ -13,7 +13,7 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
-__all__ = ["acknowledged", "give_up_silent", "peer_gone", "peer_reset", "unacknowledged"]
+__all__ = ["bytes_acked", "bytes_unacked", "peer_gone", "peer_reset", "set_user_timeout"]
 
 # Where tcpi_bytes_acked stands in Linux's struct tcp_info.
 _BYTES_ACKED = 120
@@ -57,7 +57,7 @@ def _has_event(sock: Any, events: int) -> bool:
     return bool(poll.poll(0))
 
 
-def give_up_silent(sock: socket.socket, seconds: float) -> None:
+def set_user_timeout(sock: socket.socket, seconds: float) -> None:
     """Have the operating system give up a peer that takes or acknowledges nothing for so long.
 
     Without it, Linux sends again what was not acknowledged for a quarter of an hour (RFC 9293, section 3.8.3, calls the
@@ -72,7 +72,7 @@ def give_up_silent(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, whole // 3))
 
 
-def acknowledged(sock: Any) -> int:
+def bytes_acked(sock: Any) -> int:
     """Return how many bytes the peer has taken from the beginning on, 0 where the system does not tell."""
     if not hasattr(socket, "TCP_INFO"):  # pragma: no cover - not Linux
         return 0
@@ -83,7 +83,7 @@ def acknowledged(sock: Any) -> int:
     return int.from_bytes(info[_BYTES_ACKED:], sys.byteorder)
 
 
-def unacknowledged(sock: Any) -> int:
+def bytes_unacked(sock: Any) -> int:
     """Return how many bytes of what was written the peer has not taken yet, 0 where the system does not tell."""
     if not _QUEUE_SIZE:  # pragma: no cover - Windows
         return 0

@@ -21,7 +21,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from .connection import READ_BUDGET, READ_SIZE, Connection
 from .pending import PendingWrite, write_rest
-from .sockets import give_up_silent
+from .sockets import set_user_timeout
 
 __all__ = ["response_head", "take_over", "write_and_close", "write_now"]
 
@@ -68,7 +68,7 @@ def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence:
     Returns:
         What has to be awaited. The protocol's manager expects the connection from now on.
     """
-    protocol.expect(_claim_slot(stream))
+    protocol.takeover_started(_claim_slot(stream))
     return _take_over(stream, protocol, nodelay, silence)
 
 
@@ -87,7 +87,7 @@ async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, sile
         moved = await _move(stream, protocol, nodelay, silence)
     finally:
         if not moved:
-            protocol.miss()
+            protocol.takeover_failed()
 
 
 async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: float) -> bool:
@@ -97,7 +97,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: 
         # Before anything is written; asyncio sets it again for what it makes of the socket.
         stream.set_nodelay(nodelay)
         if silence:
-            give_up_silent(stream.socket, silence)
+            set_user_timeout(stream.socket, silence)
         if isinstance(stream, SSLIOStream):
             _StreamTransport(stream, protocol).start()
             return True
@@ -117,7 +117,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: 
     except (StreamClosedError, OSError):
         stream.close()
         return False
-    protocol.prepare(sock, unread)
+    protocol.adopt_socket(sock, unread)
     # The read that was still waiting for bytes ends here; the connection goes on under its second handle.
     stream.close()
     try:
@@ -259,12 +259,12 @@ class _StreamTransport(asyncio.Transport):
                 await self._may_read.wait()
                 # What comes while the last bytes are on their way out is for nobody.
                 if not self._closing:
-                    self._protocol.received(data)
+                    self._protocol.on_data(data)
         except (StreamClosedError, OSError):
             pass
         except Exception as exc:
             error = exc
-            context = {"message": "Fatal error: protocol.received() call failed.", "exception": exc, "transport": self}
+            context = {"message": "Fatal error: protocol.on_data() call failed.", "exception": exc, "transport": self}
             asyncio.get_running_loop().call_exception_handler(context)
         if self._bare is not None:
             await self._discard(self._bare)

@@ -83,7 +83,7 @@ async def main() -> None:
     options = parser.parse_args()
 
     # What ends a connection is the client's close frame, however busy the machine is.
-    connection.LINGER = 1000.0
+    connection.CLOSE_TIMEOUT = 1000.0
     Waiting.ready = asyncio.Semaphore(0)
     draining = SockJSRouter(Waiting, "/sockjs/1012")
     routers = [

@@ -21,7 +21,7 @@ async def serve(options: argparse.Namespace) -> None:
         make_router("/sockjs/small", options.node, max_message_size=1000),
     ]
     # Clients close their websockets themselves, however busy the machine is.
-    connection.LINGER = 1000.0
+    connection.CLOSE_TIMEOUT = 1000.0
     tls = None
     if options.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

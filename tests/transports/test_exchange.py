@@ -98,7 +98,7 @@ class StreamsExchange:
         assert not self.answered
         self.answered = True
         transport = self._writer.transport
-        protocol.expect()
+        protocol.takeover_started()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 

@@ -874,7 +874,7 @@ async def test_a_stream_that_is_read_slowly_arrives_whole(
     serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test is the clock.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     peer: Any = join(await serve(SockJSRouter(journal, "/echo", {"response_limit": 100})), transport)
     assert await peer.frame() == "o"
@@ -900,7 +900,7 @@ async def test_a_stream_that_is_read_slowly_arrives_whole(
 async def test_a_stream_that_is_not_read_does_not_outlive_its_session(
     serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 0.05)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 0.05)
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})
     peer: Any = join(await serve(router), transport)

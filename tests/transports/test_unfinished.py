@@ -148,8 +148,8 @@ async def test_a_client_is_late_though_others_have_their_turn(serve: Serve, conn
     connection = await journal.connection()
     receiver: Any = connection.session._receiver
     # As when it sends pings without a pause.
-    receiver.received(frame(TEXT, "a", fin=False))
-    receiver._let_others_run()
+    receiver.on_data(frame(TEXT, "a", fin=False))
+    receiver._end_turn()
     assert not receiver.transport.is_reading()
     message = receiver._unfinished
     message.check(message.due + 1)

@@ -924,7 +924,7 @@ async def test_a_violation_is_answered_by_its_close_code(
     serve: Serve, connect: Connect, target: str, data: bytes, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The client's answer ends it, not the deadline.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", {"max_message_size": 1000})))
     websocket = await opened(client, target)
@@ -952,7 +952,7 @@ async def test_a_violation_whose_end_does_not_come_ends_at_the_deadline(
     serve: Serve, connect: Connect, target: str, data: bytes, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test is the clock: at a real deadline the server may not have read the answer, and would reset.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"max_message_size": 1000})
     server = await serve(router)
@@ -1009,7 +1009,7 @@ async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
     serve: Serve, connect: Connect, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The client's close frame ends it, not the deadline.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     websocket = await opened(await connect(await serve(router)), SOCKJS)
@@ -1146,7 +1146,7 @@ async def test_a_client_in_the_middle_of_sending_still_hears_the_end(
 async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_frame(
     serve: Serve, connect: Connect, target: str, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"max_message_size": 1000})
     client = await connect(await serve(router))
@@ -1168,7 +1168,7 @@ async def test_no_side_is_closed_before_the_client_has_answered(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that sees one side closed resets the other, under a client that is sending."""
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)
@@ -1194,7 +1194,7 @@ async def test_no_side_is_closed_before_the_client_has_answered(
 async def test_a_client_that_was_not_read_is_read_to_its_close_frame(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal(Busy)
     server = await serve(SockJSRouter(journal, "/echo"))
     client = await connect(server)
@@ -1222,7 +1222,7 @@ async def test_what_comes_after_the_close_frame_is_neither_inflated_nor_decoded(
     def fail(*args: object, **more: object) -> None:
         raise AssertionError("for nobody")
 
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"websocket_compression": True}))
     client = await connect(server)
@@ -1251,7 +1251,7 @@ async def test_what_comes_after_the_close_frame_is_neither_inflated_nor_decoded(
 async def test_the_rest_of_a_message_that_is_too_big_is_skipped(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000}))
     client = await connect(server)
     websocket = await opened(client, target)
@@ -1276,7 +1276,7 @@ async def test_a_callback_may_close_before_the_rest_of_a_read(
         def on_message(self, message: str) -> None:
             self.close(3001, "enough")
 
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal(Closing)
     websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), target)
     websocket.write(text("x", target) + behind)
@@ -1292,7 +1292,7 @@ async def test_a_callback_may_close_before_the_rest_of_a_read(
 async def test_a_client_may_close_the_socket_in_place_of_an_answer(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     client = await connect(await serve(router))
@@ -1309,7 +1309,7 @@ async def test_a_client_may_close_the_socket_in_place_of_an_answer(
 async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 0.05)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 0.05)
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     client = await connect(await serve(router))
@@ -1327,7 +1327,7 @@ async def test_a_client_that_reads_slowly_gets_all_that_was_sent_before_the_end(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test is the clock.
-    monkeypatch.setattr("sockjs_tornado.wire.connection.LINGER", 1000)
+    monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo")))
     await opened(client, target)

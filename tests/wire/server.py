@@ -117,10 +117,10 @@ class Recorder(Connection):
         super().connection_made(transport)
         self.unread = bytes(self.data)
 
-    def opened(self) -> None:
+    def on_connect(self) -> None:
         self.note("opened")
 
-    def received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         self.data += data
         self.note("received")
 

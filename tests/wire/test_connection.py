@@ -18,7 +18,7 @@ from application import LogWatch
 from sockjs_tornado.session.limits import ByteBudget
 from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.websocket import WebSocketReceiver
-from sockjs_tornado.wire.connection import LINGER, READ_SIZE, Connection, write_gathered
+from sockjs_tornado.wire.connection import CLOSE_TIMEOUT, READ_SIZE, Connection, write_buffered
 from sockjs_tornado.wire.websocket import text_frame
 
 from .conftest import LOOPS
@@ -68,8 +68,8 @@ async def connected(
 
 async def attach(server: Recorder, sock: socket.socket, direct: socket.socket) -> None:
     """Do what a takeover ends with."""
-    server.expect()
-    server.prepare(direct, b"")
+    server.takeover_started()
+    server.adopt_socket(direct, b"")
     await asyncio.get_running_loop().connect_accepted_socket(lambda: server, sock)
     # Its head leaves at the end of the turn.
     await some_turns()
@@ -224,7 +224,7 @@ def test_what_is_written_while_no_loop_runs_is_not_lost(loop_name: str) -> None:
 
         async def end() -> None:
             await some_turns()
-            server.finish()
+            server.close_transport()
             await server.until_heard("ended")
 
         loop.run_until_complete(begin())
@@ -327,7 +327,7 @@ async def test_once_all_is_taken_it_writes_to_the_socket_itself_again(plain_site
         await some_turns()
     assert await client.receive(5) == b"01234"
     # In C from the second one on, where there is C.
-    assert server.flushes == (1 if write_gathered.__module__.endswith("_speedups") else 5)
+    assert server.flushes == (1 if write_buffered.__module__.endswith("_speedups") else 5)
     assert len(watched.written) == 2
     # And the same once more.
     server.write(noise(FLOOD))
@@ -358,7 +358,7 @@ async def test_the_end_is_known_before_the_last_bytes_are_taken(plain_site: Site
     client.sock.shutdown(socket.SHUT_WR)
     await server.until(lambda: server.times_lost > 0)
     assert "ended" not in server.heard
-    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
+    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
     assert await client.receive_all() == noise(FLOOD)
     await server.until_heard("ended")
 
@@ -368,8 +368,8 @@ async def test_finishing_lets_everything_written_arrive_first(site: Site, size: 
     site.start()
     client, server = await site.taken_over()
     server.write(noise(size))
-    server.finish()
-    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
+    server.close_transport()
+    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
     server.write(b"too late")
     assert await client.receive_all() == noise(size)
     await server.until_heard("ended")
@@ -380,7 +380,7 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
     site.start()
     client, server = await site.taken_over()
     server.write(noise(FLOOD))
-    server.finish()
+    server.close_transport()
     await some_turns()
     assert "ended" not in server.heard
     # The sockets' own buffers may have taken some; when they are full nothing leaves any more.
@@ -398,7 +398,7 @@ async def test_a_client_is_not_cut_off_while_the_loop_catches_up(site: Site) -> 
     client, server = await site.taken_over()
     data = noise(FLOOD)
     server.write(data)
-    server.finish()
+    server.close_transport()
     server.manager.grace = server.due + 1000
     server.check(server.due)
     # What the buffers could take while the loop stood still leaves at its next turns.
@@ -413,7 +413,7 @@ async def test_what_is_written_in_the_turn_of_the_end_arrives(site: Site) -> Non
     client, server = await site.taken_over()
     server.write(b"last ")
     server.write(b"words")
-    server.finish()
+    server.close_transport()
     server.write(b"too late")
     assert await client.receive_all() == b"last words"
     await server.until_heard("ended")
@@ -447,7 +447,7 @@ async def test_to_a_client_that_has_left_nothing_is_written(site: Site) -> None:
     assert server.manager.stats.bytes_sent == 0
 
 
-END = pytest.mark.parametrize("end", [Connection.finish, Connection.abort], ids=["finish", "abort"])
+END = pytest.mark.parametrize("end", [Connection.close_transport, Connection.abort], ids=["finish", "abort"])
 
 
 @END
@@ -469,7 +469,7 @@ async def test_the_next_owner_of_a_number_gets_nothing_of_the_last_one_s(
             await some_turns()
             with pytest.raises(BlockingIOError):
                 other.recv(100)
-            server.finish()
+            server.close_transport()
             server.abort()
             await some_turns()
             with pytest.raises(BlockingIOError):
@@ -577,8 +577,8 @@ async def test_shutting_ends_one_side_and_passes_over_what_comes(site: Site) -> 
     client, server = await site.taken_over()
     server.write(b"last ")
     server.write(b"words")
-    server.shut()
-    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
+    server.shutdown_write()
+    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
     assert await client.receive_to_the_end() == b"last words"
     assert "ended" not in server.heard
     # As much as would fill the sockets, if nobody read it.
@@ -595,7 +595,7 @@ async def test_shutting_while_the_client_sends_resets_nothing(site: Site) -> Non
     sending = asyncio.ensure_future(client.send(noise(FLOOD)))
     await server.until_heard("received")
     server.write(noise(100_000))
-    server.shut()
+    server.shutdown_write()
     await sending
     assert await client.receive_to_the_end() == noise(100_000)
     client.close()
@@ -609,8 +609,8 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     server.transport.pause_reading()
     server.write(b"last ")
     server.write(b"words")
-    server.await_close()
-    assert server.manager.deadlines == {server: server.manager.now() + LINGER}
+    server.expect_close()
+    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
     assert await client.receive(10) == b"last words"
     await client.send(noise(FLOOD))
     await server.until(lambda: len(server.data) == FLOOD)
@@ -618,7 +618,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     with pytest.raises((BlockingIOError, ssl.SSLWantReadError)):
         client.sock.recv(1)
     client.sock.settimeout(PATIENCE)
-    server.finish()
+    server.close_transport()
     assert await client.receive_to_the_end() == b""
     await server.until_heard("ended")
     assert server.manager.deadlines == {}
@@ -627,13 +627,13 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
 async def test_a_client_may_close_where_its_close_is_awaited(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
-    server.await_close()
+    server.expect_close()
     client.close()
     await server.until_heard("ended")
     assert server.error is None
 
 
-@pytest.mark.parametrize("begin", [Connection.await_close, Connection.shut, Connection.finish])
+@pytest.mark.parametrize("begin", [Connection.expect_close, Connection.shutdown_write, Connection.close_transport])
 async def test_there_is_one_deadline_however_the_end_goes_on(site: Site, begin: Callable[[Connection], None]) -> None:
     class Ticking(Ledger):
         time = 1000.0
@@ -646,9 +646,9 @@ async def test_there_is_one_deadline_however_the_end_goes_on(site: Site, begin: 
     client, server = await site.taken_over(recorder=Recorder(manager))
     server.write(noise(FLOOD))
     begin(server)
-    manager.time += LINGER / 2
-    server.finish()
-    assert server.due == 1000 + LINGER
+    manager.time += CLOSE_TIMEOUT / 2
+    server.close_transport()
+    assert server.due == 1000 + CLOSE_TIMEOUT
     assert await client.receive_all() == noise(FLOOD)
     client.close()
     await server.until_heard("ended")
@@ -659,7 +659,7 @@ async def test_small_last_words_do_not_count_as_a_slow_client(site: Site) -> Non
     site.start()
     client, server = await site.taken_over()
     server.write(b"last words")
-    server.await_close()
+    server.expect_close()
     assert await client.receive(10) == b"last words"
     server.check(server.due)
     assert server.due == math.inf
@@ -672,7 +672,7 @@ async def test_shutting_lets_everything_written_arrive_first(site: Site) -> None
     site.start()
     client, server = await site.taken_over()
     server.write(noise(FLOOD))
-    server.shut()
+    server.shutdown_write()
     assert await client.receive(FLOOD) == noise(FLOOD)
     assert "ended" not in server.heard
     client.close()
@@ -686,15 +686,15 @@ async def test_shutting_a_connection_that_was_reset_is_no_error() -> None:
         server.write(b"unheard")
         client.reset()
         wait_for(sock, select.POLLHUP)
-        server.shut()
+        server.shutdown_write()
         await server.until_heard("ended")
 
 
 async def test_what_is_shut_ends_at_the_deadline(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
-    server.shut()
-    assert server.due == server.manager.now() + LINGER
+    server.shutdown_write()
+    assert server.due == server.manager.now() + CLOSE_TIMEOUT
     server.check(server.due)
     assert server.due == math.inf
     await server.until_heard("ended")
@@ -725,7 +725,7 @@ class Plain(Connection):
         super().__init__(Ledger(), b"")
         self.read = read
 
-    def received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         self.read(len(data))
 
 
@@ -747,8 +747,8 @@ def test_others_have_a_turn_after_each_full_read(
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * total)
             # Empty pongs: all that such a client sends is small.
             sending = loop.run_in_executor(None, theirs.sendall, b"\x8a\x80\x00\x00\x00\x00" * (total // 6))
-            connection.expect()
-            connection.prepare(ours, b"")
+            connection.takeover_started()
+            connection.adopt_socket(ours, b"")
             await loop.connect_accepted_socket(lambda: connection, ours)
             async with asyncio.timeout(PATIENCE):
                 while sum(map(sum, read)) < total // 6 * 6:
@@ -766,8 +766,8 @@ def test_others_have_a_turn_after_each_full_read(
 
 async def test_a_connection_that_is_full_stays_paused_if_it_is_paused() -> None:
     class Pausing(Recorder):
-        def received(self, data: bytes) -> None:
-            super().received(data)
+        def on_data(self, data: bytes) -> None:
+            super().on_data(data)
             self.transport.pause_reading()
 
     async with connected(server=Pausing(Ledger(size=4))) as (client, server):

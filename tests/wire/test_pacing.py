@@ -89,7 +89,7 @@ def connected(manager: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
 async def test_small_reads_are_decoded_at_once() -> None:
     connection, transport = connected(HurriedLedger())
     for _ in range(3):
-        connection.received(b"x" * PIECE_SIZE)
+        connection.on_data(b"x" * PIECE_SIZE)
         assert transport.reading
     assert [len(piece) for piece in connection.pieces] == [PIECE_SIZE] * 3
 
@@ -97,7 +97,7 @@ async def test_small_reads_are_decoded_at_once() -> None:
 async def test_where_there_is_time_all_is_decoded_at_once() -> None:
     connection, transport = connected(Ledger())
     data = noise(READ_SIZE)
-    connection.received(data)
+    connection.on_data(data)
     assert connection.data == data
     assert {len(piece) for piece in connection.pieces} == {PIECE_SIZE}
     assert transport.reading
@@ -107,7 +107,7 @@ async def test_what_takes_long_is_decoded_in_turns_with_others() -> None:
     connection, transport = connected(HurriedLedger())
     data = noise(READ_SIZE + 1)
     turns: list[int] = []
-    connection.received(data)
+    connection.on_data(data)
     while not transport.reading and len(turns) < 100:
         turns.append(len(connection.pieces))
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ async def test_what_takes_long_is_decoded_in_turns_with_others() -> None:
 
 async def test_what_is_decoded_in_one_step_is_not_divided() -> None:
     connection, _ = connected(HurriedLedger(), size=20_000)
-    connection.received(b"x" * READ_SIZE)
+    connection.on_data(b"x" * READ_SIZE)
     await some_turns()
     assert [len(piece) for piece in connection.pieces] == [20_000, READ_SIZE - 20_000]
 
@@ -126,8 +126,8 @@ async def test_what_is_decoded_in_one_step_is_not_divided() -> None:
 async def test_bytes_that_come_meanwhile_wait_behind_the_others() -> None:
     connection, _ = connected(HurriedLedger())
     first, second = noise(3 * PIECE_SIZE), noise(10)
-    connection.received(first)
-    connection.received(second)
+    connection.on_data(first)
+    connection.on_data(second)
     await some_turns()
     assert connection.data == first + second
 
@@ -141,7 +141,7 @@ async def test_nothing_is_decoded_while_the_application_is_behind() -> None:
 
     connection.act = fall_behind
     data = noise(4 * PIECE_SIZE)
-    connection.received(data)
+    connection.on_data(data)
     await some_turns()
     assert len(connection.pieces) == 2
     assert not transport.reading
@@ -156,7 +156,7 @@ async def test_nothing_is_decoded_while_the_application_is_behind() -> None:
 
 async def test_an_application_that_falls_behind_while_others_have_their_turn_is_waited_for() -> None:
     connection, transport = connected(HurriedLedger())
-    connection.received(b"x" * 3 * PIECE_SIZE)
+    connection.on_data(b"x" * 3 * PIECE_SIZE)
     connection.pause_reading()
     await some_turns()
     assert len(connection.pieces) == 1
@@ -201,7 +201,7 @@ async def test_after_a_full_read_an_application_that_is_behind_is_waited_for() -
 async def test_the_end_comes_after_what_was_read_before() -> None:
     connection, _ = connected(HurriedLedger())
     data = noise(3 * PIECE_SIZE)
-    connection.received(data)
+    connection.on_data(data)
     connection.act = lambda: None if not connection.ended.is_set() else pytest.fail("decoded after the end")
     connection.connection_lost(None)
     assert connection.ended.is_set()
@@ -212,8 +212,8 @@ async def test_the_end_comes_after_what_was_read_before() -> None:
 
 async def test_after_the_connection_is_closed_nothing_is_decoded() -> None:
     connection, _ = connected(HurriedLedger())
-    connection.received(b"x" * 3 * PIECE_SIZE)
-    connection.finish()
+    connection.on_data(b"x" * 3 * PIECE_SIZE)
+    connection.close_transport()
     await some_turns()
     assert len(connection.pieces) == 1
     connection.connection_lost(None)
@@ -222,8 +222,8 @@ async def test_after_the_connection_is_closed_nothing_is_decoded() -> None:
 
 async def test_a_connection_that_closes_within_a_piece_decodes_no_other() -> None:
     connection, _ = connected(Ledger())
-    connection.act = connection.finish
-    connection.received(b"x" * 3 * PIECE_SIZE)
+    connection.act = connection.close_transport
+    connection.on_data(b"x" * 3 * PIECE_SIZE)
     assert len(connection.pieces) == 1
 
 
@@ -235,7 +235,7 @@ async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) ->
             raise ZeroDivisionError
 
     connection.act = fail
-    connection.received(b"x" * 3 * PIECE_SIZE)
+    connection.on_data(b"x" * 3 * PIECE_SIZE)
     await some_turns()
     record = logged.take("failed to decode")
     assert record.exc_info
@@ -248,10 +248,10 @@ async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) ->
 async def test_who_waits_for_the_clients_end_decodes_what_was_read_before(behind: bool) -> None:
     connection, transport = connected(HurriedLedger())
     data = noise(3 * PIECE_SIZE)
-    connection.received(data)
+    connection.on_data(data)
     if behind:
         connection.pause_reading()
-    connection.await_close()
+    connection.expect_close()
     assert transport.reading
     await some_turns()
     assert connection.data == data

@@ -449,17 +449,17 @@ async def test_small_writes_leave_at_once_or_not(
 
 
 @pytest.mark.parametrize("nodelay", [True, False])
-@pytest.mark.parametrize("end", [Connection.finish, Connection.abort], ids=["finish", "abort"])
+@pytest.mark.parametrize("end", [Connection.close_transport, Connection.abort], ids=["finish", "abort"])
 async def test_a_connection_may_end_as_it_begins(site: Site, nodelay: bool, end: Callable[[Connection], None]) -> None:
     class Brief(Recorder):
-        def opened(self) -> None:
-            super().opened()
+        def on_connect(self) -> None:
+            super().on_connect()
             end(self)
 
     site.nodelay = nodelay
     site.start()
     client, server = await site.request(recorder=Brief())
-    assert await client.receive_all() == (HEAD if end is Connection.finish else b"")
+    assert await client.receive_all() == (HEAD if end is Connection.close_transport else b"")
     await server.until_heard("ended")
     await passed(site.finished)
     assert server.heard == ["opened", "ended"]
@@ -667,9 +667,9 @@ async def test_a_client_that_sends_without_a_pause_leaves_others_their_turns(tls
             loop.call_soon(count)
 
     class Counting(Recorder):
-        def received(self, data: bytes) -> None:
+        def on_data(self, data: bytes) -> None:
             read_in_turn.setdefault(turn, []).append(len(data))
-            super().received(data)
+            super().on_data(data)
 
     loop = asyncio.get_running_loop()
     tls_site.start()
@@ -698,7 +698,7 @@ async def test_a_client_that_leaves_while_others_have_their_turn_is_heard_to_the
 
 async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: Site, logged: LogWatch) -> None:
     class Broken(Recorder):
-        def received(self, data: bytes) -> None:
+        def on_data(self, data: bytes) -> None:
             raise ZeroDivisionError
 
     site.start()
