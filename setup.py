@@ -56,6 +56,7 @@ setup(
             "pytest>=9.0",
             "pytest-asyncio>=1.5",
             "pytest-cov>=7.0",
+            "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff",
             "selenium",

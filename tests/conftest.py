@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import pytest_asyncio
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
@@ -40,6 +41,25 @@ def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
     """Return what makes the event loops of the tests, by name."""
     loop = config.getoption("--loop")
     return {loop: {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[loop]}
+
+
+#: Tests with browsers, proxies, or many programs, whose start alone may take a minute on a busy machine.
+SLOW = ("tests/benchmarks/", "tests/browser/", "tests/cluster/", "tests/deployment/", "tests/test_soak.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Set the tests' timeouts; on uvloop, leave out the tests that are no coroutines and need no event loop."""
+    on_uvloop = config.getoption("--loop") == "uvloop"
+    if on_uvloop:
+        config.hook.pytest_deselected(items=[item for item in items if not pytest_asyncio.is_async_test(item)])
+        items[:] = [item for item in items if pytest_asyncio.is_async_test(item)]
+    for item in items:
+        limits: dict[str, Any] = {"timeout": 300} if item.nodeid.startswith(SLOW) else {}
+        if on_uvloop:
+            # A signal handler's exception ends a test on asyncio. uvloop logs it and goes on: there the process ends.
+            limits["method"] = "thread"
+        if limits:
+            item.add_marker(pytest.mark.timeout(**limits))
 
 
 @pytest.fixture(scope="module", autouse=True)
