@@ -13,11 +13,16 @@ COMPATIBILITY := .compatibility/.installed
 TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
 SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
-# What holds on every event loop, and without anything in C. Processes that tests start choose their own.
-CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py,$(wildcard tests/cluster/test_*.py)) \
-	$(addprefix tests/,transports wire test_bad_input.py test_caps.py test_connection.py test_drain.py \
-	test_grace.py test_handlers.py test_lifetime.py test_protocol.py test_rooms.py test_router.py test_session.py \
-	test_turns.py)
+# What may differ between event loops, or without C. Processes that tests start choose their own. Tests of answers that
+# follow from the header fields of one request, as in test_endpoint.py, run once.
+CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_pages.py,$(wildcard \
+	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) \
+	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py grace.py handlers.py lifetime.py protocol.py \
+	rooms.py router.py session.py turns.py)
+# Of these, what is about modules that neither have a twin in C nor are called from C.
+NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \
+	membership.py peers.py presence.py publisher.py relay_redis.py signing.py unix.py upstream.py) \
+	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py) tests/test_grace.py
 
 # Modules are compiled once, instead of by each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,7 +48,7 @@ test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov $(ARGS)
 	@# As a TLS client uvloop loses the end of what it reads; its TLS servers are in tests/deployment, with another client.
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
-	PYTHONPATH=tests $(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet -p plain $(CONFORMANCE)
+	PYTHONPATH=tests $(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet -p plain $(filter-out $(NOT_IN_C),$(CONFORMANCE))
 
 .PHONY: soak
 soak: $(VENV)/.test ## let clients of every kind come and go, and see that nothing is left (SECONDS=600; ARGS=...)
