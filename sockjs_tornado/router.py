@@ -21,7 +21,7 @@ from .session.ports import Cluster, Position
 from .session.rooms import DONE, check_room
 from .session.session import Session
 from .settings import Settings
-from .transports import offered_endpoints
+from .transports import enabled_endpoints
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
 
@@ -92,7 +92,7 @@ class SockJSRouter:
         budget = self.settings.max_buffered_body_bytes
         # There is always room for one body.
         self.body_budget = ByteBudget(budget and max(budget, self.settings.max_message_size))
-        self.websockets_enabled = self.settings.offers("websocket")
+        self.websockets_enabled = self.settings.is_enabled("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self.application: Any = None
         self.relay: Relay | None = None
@@ -101,7 +101,7 @@ class SockJSRouter:
         self._io_loop = io_loop
         self._session_class = session_kls or Session
         self.prefix = _checked(prefix)
-        offered = offered_endpoints(self.settings, self.origins.restricted)
+        offered = enabled_endpoints(self.settings, self.origins.restricted)
         self.endpoints = [(self.prefix + pattern, endpoint(self)) for pattern, endpoint in offered]
         self.urls = url_specs(self.endpoints)
         if cluster is not None:

@@ -409,7 +409,7 @@ class Settings(_Checked):
             raise KeyError(name)
         return getattr(self, name)
 
-    def offers(self, transport: str) -> bool:
+    def is_enabled(self, transport: str) -> bool:
         """Tell whether ``transport`` is switched on and can keep the origin policy."""
         names = {transport, "websocket"} if transport == "rawwebsocket" else {transport}
         if names & set(self.disabled_transports):

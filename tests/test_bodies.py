@@ -31,7 +31,7 @@ from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http import bodies
-from sockjs_tornado.http.bodies import FREE_CHUNKS, LEAST_CHUNK, PIECE, TURN, StreamedBodyHandler
+from sockjs_tornado.http.bodies import FREE_CHUNKS, MIN_CHUNK_SIZE, PIECE, WORK_PER_TURN, StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.limits import FREE_BYTES, BudgetShare, ByteBudget
@@ -536,13 +536,13 @@ async def test_a_held_request_keeps_nothing_of_its_body(
     router = SockJSRouter(Journal(Busy), "/echo", {"max_queue_bytes": 1000})
     server = await serve(router)
     held: asyncio.Queue[SockJSHandler] = asyncio.Queue()
-    hold = SockJSHandler.hold
+    wait_for_response = SockJSHandler.wait_for_response
 
     def note(self: SockJSHandler, waiting: Any) -> Awaitable[None]:
         held.put_nowait(self)
-        return hold(self, waiting)
+        return wait_for_response(self, waiting)
 
-    monkeypatch.setattr(SockJSHandler, "hold", note)
+    monkeypatch.setattr(SockJSHandler, "wait_for_response", note)
     client = await connect(server)
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
     client.write(request("POST", "/echo/000/abc/xhr", body=b"x" * MAX_UNUSED_BODY))
@@ -582,9 +582,9 @@ async def test_a_body_of_tiny_chunks_is_refused_before_its_end(serve: Serve, con
     "sizes",
     [
         [1] * FREE_CHUNKS,
-        [1] * FREE_CHUNKS + [LEAST_CHUNK],
-        [LEAST_CHUNK] * 3 * FREE_CHUNKS,
-        [100_000] + [1] * (FREE_CHUNKS + 100_000 // LEAST_CHUNK - 1),
+        [1] * FREE_CHUNKS + [MIN_CHUNK_SIZE],
+        [MIN_CHUNK_SIZE] * 3 * FREE_CHUNKS,
+        [100_000] + [1] * (FREE_CHUNKS + 100_000 // MIN_CHUNK_SIZE - 1),
     ],
     ids=["as many as are free", "a longer one behind them", "long enough on average", "a long one first"],
 )
@@ -609,7 +609,7 @@ async def test_what_has_come_already_is_read_in_turns_with_others(
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     turn = 0
     work: dict[int, int] = {}
-    keep = StreamedBodyHandler._keep
+    keep = StreamedBodyHandler._append
 
     def next_turn() -> None:
         nonlocal turn
@@ -620,14 +620,14 @@ async def test_what_has_come_already_is_read_in_turns_with_others(
         work[turn] = work.get(turn, 0) + len(data) + bodies.CHUNK_COST
         await keep(self, data)
 
-    monkeypatch.setattr(StreamedBodyHandler, "_keep", noted)
+    monkeypatch.setattr(StreamedBodyHandler, "_append", noted)
     loop = asyncio.get_running_loop()
     loop.call_soon(next_turn)
-    client.write(chunked(*[b"x" * LEAST_CHUNK] * 4000))
+    client.write(chunked(*[b"x" * MIN_CHUNK_SIZE] * 4000))
     assert (await client.response()).status == 404
     # A chunk that comes in two parts counts twice here.
-    assert sum(work.values()) >= 4000 * (LEAST_CHUNK + bodies.CHUNK_COST)
-    assert max(work.values()) <= TURN + PIECE + 2 * bodies.CHUNK_COST
+    assert sum(work.values()) >= 4000 * (MIN_CHUNK_SIZE + bodies.CHUNK_COST)
+    assert max(work.values()) <= WORK_PER_TURN + PIECE + 2 * bodies.CHUNK_COST
 
 
 # Compressed bodies, if the application wants Tornado to unpack them.
@@ -699,14 +699,14 @@ async def test_compressed_bytes_that_become_none_are_bounded_and_are_work(monkey
     # A block of no bytes takes five; a body can have any number of them.
     nothing = b"\x00\x00\x00\xff\xff" * (PIECE // 5)
     work = 0
-    note = StreamedBodyHandler._note_work
+    note = StreamedBodyHandler._yield_after_work
 
     async def noted(self: StreamedBodyHandler, size: int) -> None:
         nonlocal work
         work += size
         await note(self, size)
 
-    monkeypatch.setattr(StreamedBodyHandler, "_note_work", noted)
+    monkeypatch.setattr(StreamedBodyHandler, "_yield_after_work", noted)
     router = SockJSRouter(Echo, "/echo", {"max_message_size": limit})
     async with unpacking(router, decompress_request=True) as port:
         client = await Client.connect(port)

@@ -452,7 +452,7 @@ def test_compression_is_what_to_compress_with(value: Any, compression: Compressi
 )
 def test_transports_are_offered_unless_switched_off(options: dict[str, Any], missing: tuple[str, ...]) -> None:
     settings = Settings.from_mapping(options)
-    assert [name for name in TRANSPORTS if not settings.offers(name)] == [
+    assert [name for name in TRANSPORTS if not settings.is_enabled(name)] == [
         name for name in TRANSPORTS if name in missing
     ]
 

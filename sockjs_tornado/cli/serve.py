@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     options.port = sockets[0].getsockname()[1]
     host = f"[{options.host}]" if ":" in options.host else options.host
-    offered = ", ".join(name for name in TRANSPORTS if router.settings.offers(name))
+    offered = ", ".join(name for name in TRANSPORTS if router.settings.is_enabled(name))
     greeting = f"Serving {options.connection} on http://{host}:{options.port}{options.prefix} ({offered})"
     if multiple:
         with sockets[0]:

@@ -112,9 +112,9 @@ class SessionRelay:
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:
         """Respond to a request for a session that this router does not have."""
-        if endpoint.opens and exchange.is_disconnected():
+        if endpoint.opens_sessions and exchange.is_disconnected():
             # The client is gone; do not open or claim a session.
-            endpoint.dismiss(exchange)
+            endpoint.respond_disconnected(exchange)
             return None
         if exchange.relayed:
             return self._serve_relayed(endpoint, exchange)
@@ -135,7 +135,7 @@ class SessionRelay:
         key = self._prefix + exchange.session_id
         # Redis may have replied to the other node's lookup before it replies to this node's claim.
         await self._ownership.wait_for_pending_claim(key)
-        if exchange.answered:
+        if exchange.responded:
             return
         if self.owns(exchange.session_id):
             await _await_if_needed(endpoint.handle(exchange))
@@ -146,7 +146,7 @@ class SessionRelay:
         key = self._prefix + exchange.session_id
         # Take the body now: the exchange releases it if the client disconnects.
         body = exchange.body()
-        if endpoint.opens and self._abort_unfinished(key):
+        if endpoint.opens_sessions and self._abort_unfinished(key):
             endpoint.respond_session_gone(exchange)
             return
         location: Owner | Location | None = self._owner_cache.get(key)
@@ -154,9 +154,9 @@ class SessionRelay:
             try:
                 location = location or await self._claim_or_locate(key, endpoint, exchange)
             except ClusterUnavailable:
-                if not self._local_fallback or not endpoint.opens or self._container.draining:
-                    if not exchange.answered:
-                        endpoint.unavailable(exchange, "cluster")
+                if not self._local_fallback or not endpoint.opens_sessions or self._container.draining:
+                    if not exchange.responded:
+                        endpoint.respond_unavailable(exchange, "cluster")
                     return
                 self._ownership.claim_later(key, partial(self._claim_lost, exchange.session_id))
                 location = Location.HERE
@@ -164,10 +164,10 @@ class SessionRelay:
                 await self._serve_here(key, endpoint, exchange)
                 return
             # If the client has disconnected, its messages are still delivered to the owner.
-            if exchange.answered and (endpoint.opens or not isinstance(location, Owner)):
+            if exchange.responded and (endpoint.opens_sessions or not isinstance(location, Owner)):
                 return
             if location is Location.NOWHERE:
-                await _await_if_needed(endpoint.answer(exchange, None))
+                await _await_if_needed(endpoint.serve_session(exchange, None))
                 return
             if location is Location.LOST:
                 endpoint.respond_session_gone(exchange)
@@ -206,14 +206,14 @@ class SessionRelay:
 
     async def _claim_or_locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
         # If a limit is reached, look the session up but do not claim it.
-        if not endpoint.opens or self._container.limit_reached(exchange.remote_ip) is not None:
+        if not endpoint.opens_sessions or self._container.limit_reached(exchange.remote_ip) is not None:
             return await self._ownership.locate(key)
         return await self._ownership.claim(key, partial(self._claim_lost, exchange.session_id))
 
     async def _serve_here(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         # The checks run again: the state may have changed while the claim was pending.
         try:
-            response = None if exchange.answered else endpoint.handle(exchange)
+            response = None if exchange.responded else endpoint.handle(exchange)
         finally:
             if self._container.get(exchange.session_id) is None:
                 # No session was opened: the client has disconnected, a limit is reached, or the application's
@@ -252,14 +252,14 @@ class SessionRelay:
         except UpstreamDisconnected:
             self._upstream_disconnected(key, endpoint, exchange)
             return True
-        if (endpoint.opens and _is_answered(exchange)) or self._router.closed:
+        if (endpoint.opens_sessions and _is_answered(exchange)) or self._router.closed:
             self._upstreams.put_back(owner.address, upstream)
             if not _is_answered(exchange):
                 # The router has closed meanwhile: the endpoint rejects the request. If it were relayed now, its client
                 # would not be handed off.
                 await _await_if_needed(endpoint.handle(exchange))
             return True
-        request = self._requests.add(owner, key if endpoint.opens else None)
+        request = self._requests.add(owner, key if endpoint.opens_sessions else None)
         try:
             return await self._send_request(upstream, request, key, endpoint, exchange, body, is_retry=is_retry)
         finally:
@@ -278,8 +278,8 @@ class SessionRelay:
     ) -> bool:
         owner = request.owner
         pending = upstream.send_request(self._build_request(owner, endpoint, exchange, body))
-        if endpoint.opens:
-            exchange.watch(_PendingUpstreamRequest(upstream, pending))
+        if endpoint.opens_sessions:
+            exchange.notify_on_disconnect(_PendingUpstreamRequest(upstream, pending))
         try:
             response = await pending
         except UpstreamDisconnected:
@@ -298,7 +298,7 @@ class SessionRelay:
             self._stats["relayed"] += 1
             self._cache_owner(key, owner)
             await self._respond(response, request, endpoint, exchange)
-            if endpoint.opens and exchange.pending is not None:
+            if endpoint.opens_sessions and exchange.pending is not None:
                 self._watch_unfinished(key, exchange.pending)
         return True
 
@@ -314,7 +314,7 @@ class SessionRelay:
             message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
             if not _is_answered(exchange):
-                endpoint.unavailable(exchange, "relay")
+                endpoint.respond_unavailable(exchange, "relay")
             return
         logger.info("Cannot connect to node %s: %s", owner.address, error)
         self._owner_cache.pop(key, None)
@@ -340,7 +340,7 @@ class SessionRelay:
                 "clocks are synchronized."
             )
             self._container.log.write(logger, logging.ERROR, "relay", message, reason)
-            endpoint.unavailable(exchange, "relay")
+            endpoint.respond_unavailable(exchange, "relay")
         else:
             fields = [(name, value) for name, value in response.fields if name.lower() not in _REPLACED_HEADERS]
             exchange.respond(response.status, fields, response.body)
@@ -350,7 +350,7 @@ class SessionRelay:
     ) -> bytes:
         method, uri = exchange.method, exchange.uri
         client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        if self._forward_all_headers or (endpoint.opens and self._ownership.opens_relayed_sessions):
+        if self._forward_all_headers or (endpoint.opens_sessions and self._ownership.opens_relayed_sessions):
             lines = [
                 f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _HOP_BY_HOP_HEADERS
             ]
@@ -361,7 +361,7 @@ class SessionRelay:
         signature = self._signer.sign(owner.node, method, uri, body, client)
         lines += [f"{RELAY_HEADER}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
         # The version tells the owner whether the client supports chunked responses.
-        version = "1.1" if exchange.persistent else "1.0"
+        version = "1.1" if exchange.is_http11 else "1.0"
         return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
     async def _owner_lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
@@ -436,4 +436,4 @@ async def _await_if_needed(response: Awaitable[None] | None) -> None:
 
 def _is_answered(exchange: Exchange) -> bool:
     """Return whether the client has disconnected: nothing but a disconnect answers an exchange while it is relayed."""
-    return exchange.answered
+    return exchange.responded

@@ -30,13 +30,13 @@ __all__ = ["StreamedBodyHandler", "url_specs"]
 PIECE: Final = 64 * 1024
 
 #: Bytes of work after which the event loop's other callbacks have a turn. A chunk costs as much as some thousand bytes.
-TURN: Final = 256 * 1024
+WORK_PER_TURN: Final = 256 * 1024
 CHUNK_COST: Final = 4 * 1024
 
 #: Chunks that a body may have whatever their size, and bytes that each further one has to add on average. Clients and
 #: proxies make a chunk of each buffer, thousands of bytes long, or of a whole message; each costs about 10 µs.
 FREE_CHUNKS: Final = 256
-LEAST_CHUNK: Final = 512
+MIN_CHUNK_SIZE: Final = 512
 
 _LENGTH = re.compile(r"([0-9]+)(?:,[ \t]*\1)*")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
@@ -52,12 +52,12 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
     """
     specs = [URLSpec(path, SockJSHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
     for spec, (_, endpoint) in zip(specs, endpoints, strict=True):
-        spec.matcher = _BoundedPath(spec.regex, endpoint)
+        spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
     # Behind the others, which pass over what they do not take.
     return specs + [URLSpec(path, StreamedBodyHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
 
 
-class _BoundedPath(PathMatches):
+class _BodyLimitMatcher(PathMatches):
     """Matches a path, unless the request has a body that must not be gathered."""
 
     def __init__(self, pattern: re.Pattern[str], endpoint: Endpoint) -> None:
@@ -87,14 +87,14 @@ def _is_unpacked(request: HTTPServerRequest) -> bool:
     return bool(getattr(params, "decompress", False) and request.headers.get_list("X-Consumed-Content-Encoding"))
 
 
-class _Refusal(Connection):
+class _RejectedResponse(Connection):
     """An answer to a request whose body is not read: it may still be on its way, and is passed over."""
 
     def on_connect(self) -> None:
         self.shutdown_write()
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     """The request is answered without its body.
 
     Args:
@@ -139,7 +139,7 @@ class StreamedBodyHandler(SockJSHandler):
         self._max_size = endpoint.max_body(self.method)
         self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
 
-    # Those that it does not know are refused by `prepare`.
+    # Those that it does not know are rejected by `prepare`.
     SUPPORTED_METHODS = _AnyMethod()
 
     # The request begins before its body is there.
@@ -150,9 +150,9 @@ class StreamedBodyHandler(SockJSHandler):
         try:
             async with timeout(self._connection.params.body_timeout):
                 await self._read()
-        except _Refused as refused:
+        except _Rejected as rejected:
             self.release_body()
-            await self._refuse(refused)
+            await self._reject(rejected)
         except (StreamClosedError, TimeoutError):
             # Tornado, which reads on, finds the connection closed. Nobody waits for the end of the body any more: an
             # exception of that would keep the handler in a cycle.
@@ -163,51 +163,51 @@ class StreamedBodyHandler(SockJSHandler):
             self.release_body()
             raise
 
-    async def _refuse(self, refused: _Refused) -> None:
+    async def _reject(self, rejected: _Rejected) -> None:
         self._finished = True
-        response = self._refusal(refused)
+        response = self._render_rejection(rejected)
         container = self._endpoint.server.container
         if container.closing:
-            # Nobody waits for those who are refused.
-            write_and_close(self._leave(), response)
+            # Nobody waits for those who are rejected.
+            write_and_close(self._detach_stream(), response)
         else:
-            await self.take_over(refused.status, _Refusal(container, response))
+            await self.take_over(rejected.status, _RejectedResponse(container, response))
 
-    def _refusal(self, refused: _Refused) -> bytes:
+    def _render_rejection(self, rejected: _Rejected) -> bytes:
         endpoint = self._endpoint
-        if refused.why:
-            endpoint.server.stats.rejected[refused.why] += 1
-        if refused.status == 503:
+        if rejected.why:
+            endpoint.server.stats.rejected[rejected.why] += 1
+        if rejected.status == 503:
             endpoint.server.container.log.write(
-                logger, logging.WARNING, refused.why, "%s is reached: long bodies get 503", refused.why
+                logger, logging.WARNING, rejected.why, "%s is reached: long bodies get 503", rejected.why
             )
             fields = endpoint.retry_headers(self)
-        elif refused.status == 403:
+        elif rejected.status == 403:
             fields = [PLAIN_TEXT]
-        elif refused.status == 405:
+        elif rejected.status == 405:
             fields = [endpoint.allow]
         else:
             fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
-        body = b"" if self.method == "HEAD" else refused.text
+        body = b"" if self.method == "HEAD" else rejected.text
         fields += [("Content-Length", str(len(body))), ("Connection", "close")]
-        return response_head(refused.status, fields) + body
+        return response_head(rejected.status, fields) + body
 
     async def _read(self) -> None:
-        if not self._endpoint.allows_origin(self):
-            raise _Refused(403, ORIGIN_REFUSED, "allowed_origins")
+        if not self._endpoint.is_origin_allowed(self):
+            raise _Rejected(403, ORIGIN_REFUSED, "allowed_origins")
         if self.method not in RequestHandler.SUPPORTED_METHODS:
-            raise _Refused(405)
+            raise _Rejected(405)
         length = self._declared_length()
         stream = self._connection.stream
         # Of HTTP/1.0 it is to be ignored (RFC 9110, section 10.1.1).
-        if self.persistent and self.header("Expect").lower() == "100-continue":
+        if self.is_http11 and self.header("Expect").lower() == "100-continue":
             stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length is None:
             await self._read_chunks()
         else:
             await self._read_bytes(length)
         if self._inflater is not None and not self._inflater.eof:
-            raise _Refused(400, b"Broken gzip encoding.")
+            raise _Rejected(400, b"Broken gzip encoding.")
         for name in ("Content-Length", "Transfer-Encoding", "Expect"):
             remove_header(self.request.headers, name)
 
@@ -215,31 +215,31 @@ class StreamedBodyHandler(SockJSHandler):
         """Return the length of the body, None if it comes in chunks.
 
         Raises:
-            _Refused: There is none, or none that may be.
+            _Rejected: There is none, or none that may be.
         """
         encoding, length = self.header("Transfer-Encoding"), self.header("Content-Length")
         if encoding:
             # With a length, or for HTTP/1.0, chunks may be an attack on a proxy (RFC 9112, section 6.1).
-            if length or not self.persistent or encoding.lower() != "chunked":
-                raise _Refused(400)
+            if length or not self.is_http11 or encoding.lower() != "chunked":
+                raise _Rejected(400)
             self._check_size(0)
             return None
         found = _LENGTH.fullmatch(length)
         if found is None:
-            raise _Refused(400)
+            raise _Rejected(400)
         size = int(found[1]) if len(found[1]) <= 18 else 10**18
         self._check_size(size)
         return size
 
     def _check_size(self, size: int) -> None:
-        """Raise _Refused if the body may not have ``size`` bytes."""
+        """Raise _Rejected if the body may not have ``size`` bytes."""
         if size > self._max_size:
             # Where a client receives, the limit is not the setting's.
             is_setting = self._max_size == self._endpoint.server.settings.max_message_size
             why = "max_message_size" if is_setting else "unexpected_body"
-            raise _Refused(413, b"Payload too large.", why)
+            raise _Rejected(413, b"Payload too large.", why)
         if not self._share.fits(size):
-            raise _Refused(503, TRY_AGAIN, "max_buffered_body_bytes")
+            raise _Rejected(503, TRY_AGAIN, "max_buffered_body_bytes")
 
     async def _read_chunks(self) -> None:
         stream = self._connection.stream
@@ -247,22 +247,22 @@ class StreamedBodyHandler(SockJSHandler):
         while True:
             line = await stream.read_until(b"\r\n", max_bytes=64)
             if not _CHUNK_SIZE.fullmatch(line):
-                raise _Refused(400)
+                raise _Rejected(400)
             length = int(line, 16)
             if length:
                 chunks += 1
                 size += length
-                if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * LEAST_CHUNK:
-                    raise _Refused(400, b"Chunks too small.", "chunk_size")
+                if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * MIN_CHUNK_SIZE:
+                    raise _Rejected(400, b"Chunks too small.", "chunk_size")
                 # Compressed or not: compressed bytes may become none at all.
                 self._check_size(size)
                 await self._read_bytes(length)
             # The end of the chunk, or of the body: there are no trailers.
             if await stream.read_bytes(2) != b"\r\n":
-                raise _Refused(400)
+                raise _Rejected(400)
             if not length:
                 return
-            await self._note_work(CHUNK_COST)
+            await self._yield_after_work(CHUNK_COST)
 
     async def _read_bytes(self, length: int) -> None:
         """Read ``length`` bytes of the body."""
@@ -271,32 +271,32 @@ class StreamedBodyHandler(SockJSHandler):
             data = await stream.read_bytes(min(length, PIECE), partial=True)
             length -= len(data)
             if self._inflater is None:
-                await self._keep(data)
+                await self._append(data)
             else:
-                await self._note_work(len(data))
+                await self._yield_after_work(len(data))
                 await self._inflate(self._inflater, data)
 
     async def _inflate(self, inflater: "zlib._Decompress", data: bytes) -> None:
         while data:
             if inflater.eof:
-                raise _Refused(400, b"Broken gzip encoding.")
+                raise _Rejected(400, b"Broken gzip encoding.")
             try:
                 inflated = inflater.decompress(data, PIECE)
             except zlib.error:
-                raise _Refused(400, b"Broken gzip encoding.") from None
+                raise _Rejected(400, b"Broken gzip encoding.") from None
             data = inflater.unconsumed_tail or inflater.unused_data
-            await self._keep(inflated)
+            await self._append(inflated)
 
-    async def _keep(self, data: bytes) -> None:
+    async def _append(self, data: bytes) -> None:
         self._check_size(len(self._body) + len(data))
         self._body += data
         self._share.resize(len(self._body))
-        await self._note_work(len(data))
+        await self._yield_after_work(len(data))
 
-    async def _note_work(self, size: int) -> None:
+    async def _yield_after_work(self, size: int) -> None:
         """Give way to others after some work. What has been received is read without any wait."""
         self._work += size
-        if self._work >= TURN:
+        if self._work >= WORK_PER_TURN:
             self._work = 0
             await asyncio.sleep(0)
 

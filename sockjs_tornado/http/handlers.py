@@ -80,16 +80,16 @@ class SockJSHandler(RequestHandler):
         if not self.relayed:
             endpoint.server.application = self.application
         self.session_id = ""
-        self.answered = False
+        self.responded = False
         self.pending: PendingWrite | None = None
-        self._held: asyncio.Future[None] | None = None
-        self._waiting: DisconnectListener | None = None
+        self._response_future: asyncio.Future[None] | None = None
+        self._disconnect_listener: DisconnectListener | None = None
         # Whether the connection ends with the answer, whatever the request says.
-        self._ends = False
+        self._close_after_response = False
         request = self.request
         self.remote_ip = request.remote_ip or ""
         self.secure = request.protocol == "https"
-        self.persistent = request.version == "HTTP/1.1"
+        self.is_http11 = request.version == "HTTP/1.1"
         # What the content type says of a body is not true (JSON is posted as text/plain, say); Tornado would answer 400
         # to a body that it does not find to be what it is called.
         self._content_type = self.header("Content-Type")
@@ -158,7 +158,7 @@ class SockJSHandler(RequestHandler):
         count = len(self.request.headers)
         if count > _MAX_FIELDS:
             why = f"There are {count} header fields, and there may be {_MAX_FIELDS}."
-            self._endpoint.refuse_too_large(self, RequestTooLargeError(431, "request_fields", why))
+            self._endpoint.respond_too_large(self, RequestTooLargeError(431, "request_fields", why))
             return None
         return self._endpoint.handle(self)
 
@@ -232,7 +232,7 @@ class SockJSHandler(RequestHandler):
         """Keep the body no longer."""
         self.request.body = b""
 
-    def own_cookie(self) -> str | bool:
+    def jsessionid_setting(self) -> str | bool:
         """Ask the ``jsessionid`` setting."""
         setting = self._endpoint.server.settings.jsessionid
         wanted = setting(self.request) if callable(setting) else setting
@@ -256,19 +256,19 @@ class SockJSHandler(RequestHandler):
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer with a whole response."""
-        self.answered = True
+        self.responded = True
         self.set_status(status)
         headers = list(headers)
         if status not in (204, 304):
             headers.append(("Content-Length", str(len(body))))
         # Tornado would keep the connection of an old client that asks for it, which reads to the end. It also keeps a
         # connection if the request's Connection field has more than "close".
-        ends = self._ends or not self.persistent or has_token(self.header("Connection"), "close")
+        ends = self._close_after_response or not self.is_http11 or has_token(self.header("Connection"), "close")
         if ends or self._connection.no_keep_alive:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
         if ends:
-            self.pending = write_and_close(self._leave(), response)
+            self.pending = write_and_close(self._detach_stream(), response)
         else:
             self._write(response)
 
@@ -286,22 +286,22 @@ class SockJSHandler(RequestHandler):
             connection.write(b"" if self.pending else unsent)
         connection.finish()
         self._finished = True
-        self._let_go()
+        self._finish_request()
         self.on_finish()
 
-    def watch(self, waiting: DisconnectListener) -> None:
+    def notify_on_disconnect(self, listener: DisconnectListener) -> None:
         """Have somebody told where the client leaves before the answer."""
-        self._waiting = waiting
+        self._disconnect_listener = listener
 
-    def hold(self, waiting: DisconnectListener) -> Awaitable[None]:
+    def wait_for_response(self, listener: DisconnectListener) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
         self.release_body()
-        self._release_excess()
-        self.watch(waiting)
-        self._held = asyncio.get_running_loop().create_future()
-        return self._held
+        self._release_parsed_fields()
+        self.notify_on_disconnect(listener)
+        self._response_future = asyncio.get_running_loop().create_future()
+        return self._response_future
 
-    def _release_excess(self) -> None:
+    def _release_parsed_fields(self) -> None:
         """Release what an unusual client has Tornado keep beside the request as it came.
 
         Nothing needs it any more but the access log, which may miss header fields of such a request.
@@ -320,20 +320,20 @@ class SockJSHandler(RequestHandler):
         """Hear from Tornado that the client has left."""
         # It ends the waiting for a body that comes in chunks.
         super().on_connection_close()
-        if not self.answered:
-            self.answered = True
-            if self._waiting is not None:
-                self._waiting.on_disconnect()
+        if not self.responded:
+            self.responded = True
+            if self._disconnect_listener is not None:
+                self._disconnect_listener.on_disconnect()
             self._release()
 
-    def _leave(self) -> IOStream:
+    def _detach_stream(self) -> IOStream:
         """Take the connection away from Tornado, which logs the request as answered."""
-        self.answered = True
+        self.responded = True
         stream = self.detach()
-        self._let_go()
+        self._finish_request()
         return stream
 
-    def _let_go(self) -> None:
+    def _finish_request(self) -> None:
         """Do what Tornado does when it has finished a request."""
         self._release()
         try:
@@ -347,20 +347,20 @@ class SockJSHandler(RequestHandler):
         # The templates' namespace refers to the handler: without the cycle, the request and all that it holds are freed
         # as soon as they are over, not when the garbage collector runs.
         self.ui = ObjectDict()
-        self._waiting = None
-        if self._held is not None and not self._held.done():
-            self._held.set_result(None)
+        self._disconnect_listener = None
+        if self._response_future is not None and not self._response_future.done():
+            self._response_future.set_result(None)
 
     def abort(self) -> None:
         """Let go of the request without an answer."""
-        self.answered = True
+        self.responded = True
         self._connection.stream.close()
         self._release()
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
         """Give the connection to ``protocol``."""
         self.set_status(status)
-        stream = self._leave()
+        stream = self._detach_stream()
         settings = self._endpoint.server.settings
         return take_over(stream, protocol, nodelay=settings.disable_nagle, silence=settings.network_timeout)
 
@@ -369,16 +369,16 @@ class SockJSHandler(RequestHandler):
         stream = self._connection.stream
         return stream.closed() or peer_gone(stream.socket)
 
-    def still_reads(self) -> bool:
+    def is_half_closed(self) -> bool:
         """Return whether a client that seems to have left has only ended its own direction of the connection."""
         stream = self._connection.stream
         # A node that ends its direction has left. HTTP/1.0 knows no interim response.
-        if stream.closed() or self.relayed or not self.persistent:
+        if stream.closed() or self.relayed or not self.is_http11:
             return False
         # Before anything is taken from a session (RFC 9110, section 15.2). If the client has closed the connection for
         # both directions, its system answers with a reset; if it is on this host, as most proxies are, at once.
         stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._ends = True
+        self._close_after_response = True
         return not stream.closed() and not peer_reset(stream.socket)
 
     @property

@@ -15,12 +15,12 @@ from .pages import Greeting, Iframe, Info
 from .websocket import RawWebSocket, WebSocket
 from .xhr import XhrPolling, XhrSend, XhrStreaming
 
-__all__ = ["offered_endpoints"]
+__all__ = ["enabled_endpoints"]
 
 _SESSION = rf"/[^/.]{{1,{MAX_ID}}}/(?P<session_id>[^/.]{{1,{MAX_ID}}})"
 
 
-def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[str, type[Endpoint]]]:
+def enabled_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[str, type[Endpoint]]]:
     """Yield the URLs of a router, as regular expressions behind the prefix, and what answers there.
 
     Args:
@@ -29,7 +29,7 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
             origin, is not offered.
     """
     # The busiest come first: Tornado tries one after the other. A slash at the end changes nothing, as in sockjs-node.
-    if any(map(settings.offers, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
+    if any(map(settings.is_enabled, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
         yield f"{_SESSION}/xhr_send/?", XhrSend
     for name, receiving in (
         ("xhr", XhrPolling),
@@ -39,11 +39,11 @@ def offered_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
         ("htmlfile", HtmlFile),
         ("jsonp", Jsonp),
     ):
-        if settings.offers(name):
+        if settings.is_enabled(name):
             yield f"{_SESSION}/{name}/?", receiving
-    if settings.offers("jsonp"):
+    if settings.is_enabled("jsonp"):
         yield f"{_SESSION}/jsonp_send/?", JsonpSend
-    if settings.offers("rawwebsocket"):
+    if settings.is_enabled("rawwebsocket"):
         yield "/websocket/?", RawWebSocket
     yield "/info/?", Info
     if not restricted:

@@ -93,10 +93,10 @@ class Endpoint:
         """Answer a request, or see that it gets answered; what is returned has to be awaited."""
         if self.server.closed or (self.server.container.closing and not self.serves_while_closing(exchange)):
             if self.server.container.draining:
-                self.unavailable(exchange, "draining")
+                self.respond_unavailable(exchange, "draining")
             else:
                 exchange.respond(404, [])
-        elif not self.allows_origin(exchange):
+        elif not self.is_origin_allowed(exchange):
             self.server.stats.rejected["allowed_origins"] += 1
             exchange.respond(403, [PLAIN_TEXT], ORIGIN_REFUSED)
         elif exchange.method == self.method or (self.answers_head and exchange.method == "HEAD"):
@@ -115,24 +115,24 @@ class Endpoint:
         """Answer a request of the right method from an allowed origin."""
         raise NotImplementedError
 
-    def refuses(self, exchange: Exchange) -> bool:
+    def reject_if_full(self, exchange: Exchange) -> bool:
         """Answer 503 where there is no room for a new session, and say so."""
         limit = self.server.container.limit_reached(exchange.remote_ip)
         if limit is not None:
             if limit != "draining":
                 message = "%s is reached: new clients get 503"
                 self.server.container.log.write(logger, logging.WARNING, limit, message, limit)
-            self.unavailable(exchange, limit)
+            self.respond_unavailable(exchange, limit)
         return limit is not None
 
-    def refuse_too_large(self, exchange: Exchange, error: RequestTooLargeError) -> None:
+    def respond_too_large(self, exchange: Exchange, error: RequestTooLargeError) -> None:
         """Answer a request that names more than a session keeps, and say so."""
         self.server.stats.rejected[error.limit] += 1
         message = "refused a client with status %d: %s"
         self.server.container.log.write(logger, logging.INFO, error.limit, message, error.status, error)
         exchange.respond(error.status, self.headers(exchange, PLAIN_TEXT, NO_CACHE), f"{error}\n".encode())
 
-    def unavailable(self, exchange: Exchange, why: str) -> None:
+    def respond_unavailable(self, exchange: Exchange, why: str) -> None:
         """Answer 503."""
         self.server.stats.rejected[why] += 1
         exchange.respond(503, self.retry_headers(exchange), TRY_AGAIN)
@@ -142,7 +142,7 @@ class Endpoint:
         again = ("Retry-After", str(1 + secrets.randbelow(RETRY_AFTER)))
         return self.headers(exchange, PLAIN_TEXT, NO_CACHE, again)
 
-    def allows_origin(self, exchange: Exchange) -> bool:
+    def is_origin_allowed(self, exchange: Exchange) -> bool:
         """Return whether the origin policy lets the request in."""
         if not self.server.origins.restricted:
             return True
@@ -163,7 +163,7 @@ class Endpoint:
         return headers
 
     def _cookie_headers(self, exchange: Exchange) -> Headers:
-        wanted = exchange.own_cookie()
+        wanted = exchange.jsessionid_setting()
         if wanted is True:
             value = exchange.cookie("JSESSIONID")
             if value is None or not _COOKIE_VALUE.fullmatch(value):
@@ -193,11 +193,11 @@ class SessionEndpoint(Endpoint):
     """A URL that names a session.
 
     Attributes:
-        opens: Whether a request for a session that nobody has opens it.
+        opens_sessions: Whether a request for a session that nobody has opens it.
     """
 
     suffix = 3
-    opens = False
+    opens_sessions = False
 
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer from the session, or see that whoever has it does."""
@@ -206,7 +206,7 @@ class SessionEndpoint(Endpoint):
             relay = self.server.relay
             if relay is not None and not relay.owns(exchange.session_id):
                 return relay.serve(self, exchange)
-        return self.answer(exchange, session)
+        return self.serve_session(exchange, session)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Return whether the session is another process's, or one whose client may not know of its end yet."""
@@ -216,7 +216,7 @@ class SessionEndpoint(Endpoint):
             return True
         return container.get(exchange.session_id) is not None or container.ended(exchange.session_id) is not None
 
-    def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
+    def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Answer from a session of this process, or where there is none anywhere."""
         raise NotImplementedError
 
@@ -224,7 +224,7 @@ class SessionEndpoint(Endpoint):
         """Answer where the session was in a process that is no more."""
         raise NotImplementedError
 
-    def dismiss(self, exchange: Exchange) -> None:
+    def respond_disconnected(self, exchange: Exchange) -> None:
         """Answer a client that has left.
 
         Clients abort requests when they end, so the access log, the only reader of the answer, shows nothing wrong.

@@ -105,16 +105,16 @@ class Exchange(Protocol):
         remote_ip: The client's address.
         relayed: Whether another process has passed the request on.
         secure: Whether the client's request came over TLS, as far as is known behind a proxy.
-        persistent: Whether the client speaks HTTP/1.1: the connection may be kept, and bodies may come in chunks.
-        answered: Whether the answer was given.
+        is_http11: Whether the client speaks HTTP/1.1: the connection may be kept, and bodies may come in chunks.
+        responded: Whether the answer was given.
     """
 
     session_id: str
     remote_ip: str
     relayed: bool
     secure: bool
-    persistent: bool
-    answered: bool
+    is_http11: bool
+    responded: bool
 
     @property
     def method(self) -> str:
@@ -149,7 +149,7 @@ class Exchange(Protocol):
     def release_body(self) -> None:
         """Keep the body no longer: what it says is known. A request that is held does so by itself."""
 
-    def own_cookie(self) -> str | bool:
+    def jsessionid_setting(self) -> str | bool:
         """Return what the ``jsessionid`` setting wants: a Set-Cookie value, True for the usual one, False for none."""
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
@@ -170,10 +170,10 @@ class Exchange(Protocol):
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer with a whole response."""
 
-    def watch(self, waiting: DisconnectListener) -> None:
+    def notify_on_disconnect(self, listener: DisconnectListener) -> None:
         """Have somebody told where the client leaves before the answer."""
 
-    def hold(self, waiting: DisconnectListener) -> Awaitable[None]:
+    def wait_for_response(self, listener: DisconnectListener) -> Awaitable[None]:
         """Keep the request open until it is answered, or until the client has left."""
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
@@ -193,7 +193,7 @@ class Exchange(Protocol):
     def is_disconnected(self) -> bool:
         """Tell whether the client has already left, even if the event loop has not said so yet."""
 
-    def still_reads(self) -> bool:
+    def is_half_closed(self) -> bool:
         """Return whether a client that seems to have left has only ended its own direction of the connection.
 
         It is asked before the answer, which has to be given at once then, and ends the connection.

@@ -75,7 +75,7 @@ class JsonpSend(SendingEndpoint):
         body = exchange.body()
         return form_field(body) if exchange.content_type() == "application/x-www-form-urlencoded" else body
 
-    def accept(self, exchange: Exchange) -> None:
+    def respond_accepted(self, exchange: Exchange) -> None:
         """Some browsers do strange things on a 204 in a frame, so the answer is a text."""
         exchange.respond(200, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"ok")
 

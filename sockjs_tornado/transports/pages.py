@@ -75,7 +75,7 @@ class Info(Page):
     def serve(self, exchange: Exchange) -> None:
         """Say what this server offers."""
         if self.server.container.draining:
-            self.unavailable(exchange, "draining")
+            self.respond_unavailable(exchange, "draining")
             return
         settings = self.server.settings
         info: dict[str, object] = {

@@ -52,7 +52,7 @@ class PollReceiver:
 
     def send_frame(self, frame: str) -> None:
         """Answer with a frame."""
-        if not self._exchange.answered:
+        if not self._exchange.responded:
             # First, because to respond is to run the application's access log, which may send.
             self._session.detach(self)
             body = self._framing(frame)
@@ -138,12 +138,12 @@ class StreamReceiver(Connection):
     ) -> None:
         # nginx gathers what it passes on unless it is told here, or by its configuration, not to.
         headers = [*headers, ("X-Accel-Buffering", "no"), ("Connection", "close")]
-        if exchange.persistent:
+        if exchange.is_http11:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
         super().__init__(manager, response_head(200, headers) + prelude)
         self._framing = framing
-        self._chunks: Framing | None = chunked(framing) if exchange.persistent else None
+        self._chunks: Framing | None = chunked(framing) if exchange.is_http11 else None
         self._left = limit
         self._session = session
         self._asker: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
@@ -225,7 +225,7 @@ class ReceivingEndpoint(SessionEndpoint):
         content_type: Header field of the response.
     """
 
-    opens = True
+    opens_sessions = True
     name: str
     content_type: tuple[str, str]
 
@@ -250,7 +250,7 @@ class ReceivingEndpoint(SessionEndpoint):
         try:
             callback = self.callback(exchange)
         except PayloadError as error:
-            self._refuse(exchange, error)
+            self._respond_error(exchange, error)
         else:
             self._respond_closed(exchange, callback, CloseCode.INTERRUPTED, "Connection interrupted")
 
@@ -273,27 +273,27 @@ class ReceivingEndpoint(SessionEndpoint):
     def _headers(self, exchange: Exchange) -> Headers:
         return self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
 
-    def _refuse(self, exchange: Exchange, error: PayloadError) -> None:
+    def _respond_error(self, exchange: Exchange, error: PayloadError) -> None:
         headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.extra_headers())
         exchange.respond(500, headers, str(error).encode())
 
-    def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
+    def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Attach the request to the session, or to a new one."""
         try:
             callback = self.callback(exchange)
             check_uri(exchange.uri)
         except RequestTooLargeError as error:
-            self.refuse_too_large(exchange, error)
+            self.respond_too_large(exchange, error)
             return None
         except PayloadError as error:
-            self._refuse(exchange, error)
+            self._respond_error(exchange, error)
             return None
         is_last = exchange.is_disconnected()
-        if is_last and not exchange.still_reads():
+        if is_last and not exchange.is_half_closed():
             # What it took from the session would be lost.
             if session is not None and not session.foreign(exchange.remote_ip, session_origin(exchange)):
                 session.interrupt()
-            self.dismiss(exchange)
+            self.respond_disconnected(exchange)
             return None
         headers = self._headers(exchange)
         if session is None:
@@ -301,20 +301,20 @@ class ReceivingEndpoint(SessionEndpoint):
             if ended is not None:
                 self._respond_ended(exchange, callback, ended)
                 return None
-            if self.refuses(exchange):
+            if self.reject_if_full(exchange):
                 return None
             try:
                 info = exchange.info(self.name, self.suffix)
             except RequestTooLargeError as error:
-                self.refuse_too_large(exchange, error)
+                self.respond_too_large(exchange, error)
                 return None
             session = self.server.create_session(exchange.session_id, True, info)
         if is_last:
-            self._answer_at_once(exchange, session, headers, callback)
+            self._respond_at_once(exchange, session, headers, callback)
             return None
         return self.listen(exchange, session, headers, callback)
 
-    def _answer_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
+    def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
         """Answer a client that sends no more with what there is for it.
 
         If there is nothing, the request would have to be held, and its end could not be seen. So the session is
@@ -323,7 +323,7 @@ class ReceivingEndpoint(SessionEndpoint):
         prelude, framing = self.prelude(callback), self.framing(callback)
         receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session, self.server.stats)
         session.attach(receiver, exchange.remote_ip, session_origin(exchange))
-        if not exchange.answered:
+        if not exchange.responded:
             session.lose(receiver)
             receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
@@ -339,7 +339,7 @@ class PollingEndpoint(ReceivingEndpoint):
         """Answer with what there is, or hold the request until there is something."""
         receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
         session.attach(receiver, exchange.remote_ip, session_origin(exchange))
-        return None if exchange.answered else exchange.hold(receiver)
+        return None if exchange.responded else exchange.wait_for_response(receiver)
 
 
 class StreamingEndpoint(ReceivingEndpoint):

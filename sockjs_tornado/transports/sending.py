@@ -27,7 +27,7 @@ class SendingEndpoint(SessionEndpoint):
         """Return the JSON of the request; raise PayloadError if there is none."""
         return exchange.body()
 
-    def accept(self, exchange: Exchange) -> None:
+    def respond_accepted(self, exchange: Exchange) -> None:
         """Answer that the messages have arrived."""
         raise NotImplementedError
 
@@ -35,7 +35,7 @@ class SendingEndpoint(SessionEndpoint):
         """404: there is no such session."""
         exchange.respond(404, self.headers(exchange, NO_CACHE))
 
-    def answer(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
+    def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Hand the messages to the session; whatever is wrong with them, the session lives on."""
         # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
         # them elsewhere.
@@ -45,13 +45,13 @@ class SendingEndpoint(SessionEndpoint):
             return None
         settings = self.server.settings
         if session.is_overrun:
-            self._refuse(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
+            self._respond_error(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
             return None
         size = len(exchange.body())
         self.server.stats.bytes_received += size
         # What Tornado has unpacked may be longer than what was said.
         if size > settings.max_message_size:
-            self._refuse(exchange, 413, "Payload too large.", "max_message_size")
+            self._respond_error(exchange, 413, "Payload too large.", "max_message_size")
             return None
         try:
             messages = decode_payload(self.payload(exchange), settings.max_messages_per_request)
@@ -59,12 +59,12 @@ class SendingEndpoint(SessionEndpoint):
             # Of a body that Tornado has decoded, which takes its server's decompress_request, the field is gone.
             if exchange.header("Content-Encoding").strip().lower() not in ("", "identity"):
                 # RFC 9110, section 15.5.16.
-                self._refuse(exchange, 415, _ENCODED, "payload", ("Accept-Encoding", "identity"))
+                self._respond_error(exchange, 415, _ENCODED, "payload", ("Accept-Encoding", "identity"))
             else:
-                self._refuse(exchange, 500, str(error), "payload")
+                self._respond_error(exchange, 500, str(error), "payload")
             return None
         if len(messages) > settings.max_messages_per_request:
-            self._refuse(exchange, 413, "Too many messages.", "max_messages_per_request")
+            self._respond_error(exchange, 413, "Too many messages.", "max_messages_per_request")
             return None
         if not session.admits(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
@@ -73,18 +73,18 @@ class SendingEndpoint(SessionEndpoint):
         exchange.release_body()
         session.receive(messages)
         if session.is_behind:
-            accepting = _Accepting(self, exchange, session)
+            accepting = _DelayedPostResponse(self, exchange, session)
             if accepting.wait():
-                return exchange.hold(accepting)
-        self.accept(exchange)
+                return exchange.wait_for_response(accepting)
+        self.respond_accepted(exchange)
         return None
 
-    def _refuse(self, exchange: Exchange, status: int, why: str, limit: str, *fields: tuple[str, str]) -> None:
+    def _respond_error(self, exchange: Exchange, status: int, why: str, limit: str, *fields: tuple[str, str]) -> None:
         self.server.stats.rejected[limit] += 1
         exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), why.encode())
 
 
-class _Accepting:
+class _DelayedPostResponse:
     """A POST whose answer waits until the application has caught up, or for as long as a client may be silent.
 
     The client has its messages taken all the same; it is only slowed down, as its next POST waits for this answer.
@@ -108,8 +108,8 @@ class _Accepting:
 
     def _answer(self) -> None:
         self.on_disconnect()
-        if not self._exchange.answered:
-            self._endpoint.accept(self._exchange)
+        if not self._exchange.responded:
+            self._endpoint.respond_accepted(self._exchange)
 
     def check(self, now: float) -> None:
         """Keep the client waiting no longer."""

@@ -464,7 +464,7 @@ class WebSocket(Endpoint):
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Do the handshake and let the websocket have the connection."""
         try:
-            if not exchange.persistent:
+            if not exchange.is_http11:
                 raise HandshakeError(400, "A websocket needs HTTP/1.1.")
             fields = accept_handshake(
                 exchange.header("Upgrade"),
@@ -476,13 +476,13 @@ class WebSocket(Endpoint):
         except HandshakeError as error:
             exchange.respond(error.status, [PLAIN_TEXT, *error.headers], f"{error.reason}\n".encode())
             return None
-        if self.refuses(exchange):
+        if self.reject_if_full(exchange):
             return None
         try:
             check_uri(exchange.uri)
             info = exchange.info(self.name, self.suffix)
         except RequestTooLargeError as error:
-            self.refuse_too_large(exchange, error)
+            self.respond_too_large(exchange, error)
             return None
         compression = self.server.settings.compression
         parameters = None

@@ -52,6 +52,6 @@ class XhrSend(SendingEndpoint):
 
     cors = True
 
-    def accept(self, exchange: Exchange) -> None:
+    def respond_accepted(self, exchange: Exchange) -> None:
         """204, with a content type so that no browser tries to parse nothing as XML."""
         exchange.respond(204, self.headers(exchange, PLAIN_TEXT, NO_CACHE))

@@ -379,7 +379,7 @@ class Router:
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
 
         class Piping(XhrPolling):
-            def answer(endpoint, exchange: Any, session: Any) -> Any:  # noqa: N805
+            def serve_session(endpoint, exchange: Any, session: Any) -> Any:  # noqa: N805
                 return self.pipe(upstreams, node, exchange)
 
         for spec in router.urls:

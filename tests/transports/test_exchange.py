@@ -25,7 +25,7 @@ from client import (
 )
 
 from sockjs_tornado import ConnectionInfo, SockJSRouter
-from sockjs_tornado.transports import offered_endpoints
+from sockjs_tornado.transports import enabled_endpoints
 from sockjs_tornado.transports.exchange import DisconnectListener, Exchange, Headers
 from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_gone
@@ -37,7 +37,7 @@ class StreamsExchange:
 
     session_id = ""
     remote_ip = "192.0.2.1"
-    persistent = True
+    is_http11 = True
     secure = False
 
     def __init__(self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +47,7 @@ class StreamsExchange:
         self._body = body
         self._reader = reader
         self._writer = writer
-        self.answered = False
+        self.responded = False
         self.pending = None
 
     def header(self, name: str) -> str:
@@ -68,7 +68,7 @@ class StreamsExchange:
     def release_body(self) -> None:
         self._body = b""
 
-    def own_cookie(self) -> str | bool:
+    def jsessionid_setting(self) -> str | bool:
         return True
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
@@ -78,25 +78,25 @@ class StreamsExchange:
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        assert not self.answered
-        self.answered = True
+        assert not self.responded
+        self.responded = True
         if status != 204:
             headers = [*headers, ("Content-Length", str(len(body)))]
         self._writer.write(response_head(status, [*headers, ("Connection", "close")]) + body)
         self._writer.close()
 
-    async def hold(self, waiting: DisconnectListener) -> None:
+    async def wait_for_response(self, listener: DisconnectListener) -> None:
         # Ends with the connection, from either side.
         with contextlib.suppress(OSError):
             await self._reader.read()
-        if not self.answered:
-            self.answered = True
+        if not self.responded:
+            self.responded = True
             self._writer.close()
-            waiting.on_disconnect()
+            listener.on_disconnect()
 
     async def take_over(self, status: int, protocol: Connection) -> None:
-        assert not self.answered
-        self.answered = True
+        assert not self.responded
+        self.responded = True
         transport = self._writer.transport
         protocol.takeover_started()
         transport.set_protocol(protocol)
@@ -105,7 +105,7 @@ class StreamsExchange:
     def is_disconnected(self) -> bool:
         return peer_gone(self._writer.get_extra_info("socket"))
 
-    def still_reads(self) -> bool:
+    def is_half_closed(self) -> bool:
         return False
 
 
@@ -122,7 +122,7 @@ async def front() -> AsyncIterator[Any]:
     async def start(router: SockJSRouter) -> Any:
         endpoints = [
             (re.compile(f"/echo{pattern}"), endpoint(router))
-            for pattern, endpoint in offered_endpoints(router.settings, router.origins.restricted)
+            for pattern, endpoint in enabled_endpoints(router.settings, router.origins.restricted)
         ]
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
