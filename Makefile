@@ -1,8 +1,8 @@
-# `make demo` and `make test` do all of their own set-up; a machine needs Python 3.11+ and make.
+# `make demo` and `make test` set up everything they need; the prerequisites are Python 3.11+ and make.
 
 PYTHON ?= python3
 PORT ?= 8080
-# Tests mostly wait.
+# More workers than cores: most tests wait for I/O.
 WORKERS ?= 4
 
 VENV := .venv
@@ -13,21 +13,21 @@ COMPATIBILITY := .compatibility/.installed
 TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
 SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
-# What may differ between event loops, or without C. Processes that tests start choose their own. Tests of answers that
-# follow from the header fields of one request, as in test_endpoint.py, run once.
+# Tests whose result may depend on the event loop or on C. Processes that tests start choose their own event loop. Tests
+# of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
 CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_pages.py,$(wildcard \
 	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) \
 	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py grace.py handlers.py lifetime.py protocol.py \
 	rooms.py router.py session.py turns.py)
-# Of these, what is about modules that neither have a twin in C nor are called from C.
+# Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \
 	membership.py peers.py presence.py publisher.py relay_redis.py signing.py unix.py upstream.py) \
 	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py) tests/test_grace.py
 
-# Modules are compiled once, instead of by each worker and in each program that a test starts.
+# Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Prerequisites are made in the order in which they are written, under `make -j` too.
+# Make prerequisites in the order in which they are listed, also with `make -j`.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -35,27 +35,27 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# --- what to do -------------------------------------------------------------
+# --- commands ----------------------------------------------------------------
 
 .PHONY: demo
 demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for another port)
 	@{ command -v npm && $(MAKE) -s --no-print-directory $(NODE_MODULES); } >/dev/null || \
-		echo "npm could not install sockjs-client: the pages take it from a CDN, and there is no dashboard."
+		echo "npm could not install sockjs-client: the pages load it from a CDN, and the dashboard is not available."
 	$(PY) examples/demo.py --port $(PORT)
 
 .PHONY: test
 test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov $(ARGS)
-	@# As a TLS client uvloop loses the end of what it reads; its TLS servers are in tests/deployment, with another client.
+	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
 	PYTHONPATH=tests $(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet -p plain $(filter-out $(NOT_IN_C),$(CONFORMANCE))
 
 .PHONY: soak
-soak: $(VENV)/.test ## let clients of every kind come and go, and see that nothing is left (SECONDS=600; ARGS=...)
+soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check that nothing leaks (SECONDS=600; ARGS=...)
 	PYTHONPATH=tests $(PY) -W default -m soak --duration $(or $(SECONDS),600) $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.test ## look for inputs that the parsers, handlers and settings do not stand (SECONDS=3600; ARGS=...)
+fuzz: $(VENV)/.test ## search for inputs that break the parsers, handlers and settings (SECONDS=3600; ARGS=...)
 	$(PY) -m fuzz all --seconds $(or $(SECONDS),3600) $(ARGS)
 
 .PHONY: bench
@@ -64,7 +64,7 @@ bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks
 	$(PY) benchmarks/compare.py $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.test ## check format and style with ruff, and what is pinned for known holes
+lint: $(VENV)/.test ## check format and style with ruff, and the pinned packages for known vulnerabilities
 	$(PY) -m ruff format --check . scripts/audit
 	$(PY) -m ruff check . scripts/audit
 	$(PY) scripts/audit
@@ -75,29 +75,29 @@ types: $(VENV)/.test ## check the types with mypy
 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into build/docs; open index.html there
-	@# From scratch each time, which takes seconds: what was built before would keep its warnings to itself.
+	@# Build from scratch each time, which takes seconds: an incremental build does not repeat warnings.
 	$(PY) -m sphinx --quiet --fail-on-warning --nitpicky --fresh-env --doctree-dir build/doctrees docs build/docs
 
 .PHONY: format
-format: $(VENV)/.test ## format the code and mend what ruff can mend
+format: $(VENV)/.test ## format the code and fix what ruff can fix
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 .PHONY: lock
-lock: $(VENV)/.created ## pin the newest dependencies in requirements/
+lock: $(VENV)/.created ## pin the newest versions of all dependencies in requirements/
 	scripts/lock $(PYTHON)
 
 .PHONY: clean
-clean: ## remove everything that was made here
+clean: ## remove all generated files
 	rm -rf $(VENV) node_modules .compatibility build dist *.egg-info htmlcov .coverage .coverage.* .tox
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f sockjs_tornado/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- set-up: each stamp is renewed when what it was made from changes --------
+# --- set-up: a stamp file is made again when its prerequisites change --------
 
 .PHONY: test-system
-test-system: # no stamp: it looks for a few commands, and is done when they are there
+test-system: # without a stamp file: it only checks whether a few commands exist
 	@scripts/system-packages node chromium proxies redis
 
 $(VENV)/.created:
@@ -124,7 +124,7 @@ $(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
 	$(PIP) check
 	@touch $@
 
-# The old package, where nothing but its comparison with ours finds it, and the releases of Tornado that tox.ini pins.
+# The 1.0 package, in a directory that only the compatibility tests use, and the releases of Tornado that tox.ini pins.
 $(COMPATIBILITY): requirements/compatibility.txt tox.ini | $(VENV)/.created
 	rm -rf $(@D)
 	$(PIP) install --no-deps --target $(@D) -r requirements/compatibility.txt

@@ -1,4 +1,4 @@
-"""The distribution ``sockjs-tornado``: its version is kept here, and the package reads it from the metadata."""
+"""Packaging of ``sockjs-tornado``. The version is defined here; the package reads it from the metadata."""
 
 import sys
 import sysconfig
@@ -12,7 +12,7 @@ METRICS = ["prometheus_client>=0.20"]
 CLUSTER = ["redis[hiredis]>=5.0.8"]
 BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
 
-# For CPython's stable ABI, which free-threaded builds do not have. Where it is not built, Python code does the same.
+# Built for CPython's stable ABI, which free-threaded builds do not have. Without the extension, Python code is used.
 HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 SPEEDUPS = Extension(
     "sockjs_tornado._speedups",
@@ -51,7 +51,7 @@ setup(
             *BENCH,
             *CLUSTER,
             *METRICS,
-            # Of which there are no other wheels, and which does not build everywhere.
+            # There are no wheels for other platforms, and it does not build on all of them.
             'atheris>=3.0; sys_platform == "linux" and platform_machine == "x86_64"',
             "hypothesis",
             "mypy",

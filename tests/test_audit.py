@@ -45,8 +45,8 @@ async def audit(url: str, *files: Path | str) -> tuple[int | None, str]:
 @pytest.mark.parametrize(
     ("requirements", "code", "said"),
     [
-        ("leaky==1.0\nsound==2.0\n", 1, "leaky 1.0 has PYSEC-2026-1 (mended in: 1.1)\n"),
-        ("sound==2.0\n", 0, "No holes are known in 1 packages.\n"),
+        ("leaky==1.0\nsound==2.0\n", 1, "leaky 1.0: PYSEC-2026-1, fixed in 1.1\n"),
+        ("sound==2.0\n", 0, "No known vulnerabilities in 1 packages.\n"),
     ],
 )
 async def test_a_known_hole_is_told(tmp_path: Path, requirements: str, code: int, said: str) -> None:
@@ -72,4 +72,4 @@ async def test_where_nobody_can_be_asked_it_says_so(tmp_path: Path) -> None:
 
 async def test_a_file_that_is_not_there_is_an_error() -> None:
     code, said = await audit("http://127.0.0.1:1/v1/query", "nothing.txt")
-    assert (code, said) == (1, "scripts/audit: there is no nothing.txt\n")
+    assert (code, said) == (1, "scripts/audit: no such file: nothing.txt\n")

@@ -75,7 +75,7 @@ def test_a_chromium_without_its_driver_is_not_enough(machine: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        (None, "there is no 'python9' here"),
+        (None, "'python9' was not found"),
         ("exit 1", "'python9' does not run"),
         ("case $2 in *print*) echo 3.10;; *) exit 1;; esac", "'python9' is 3.10"),
     ],
@@ -87,7 +87,7 @@ def test_a_python_that_will_not_do(machine: Path, program: str | None, said: str
         add_program(machine, "python9", program)
     ended = ask_for(machine, "python", "python9")
     assert ended.returncode == 1
-    assert "Python 3.11 or newer is needed" in ended.stderr
+    assert "Python 3.11 or newer is required" in ended.stderr
     assert said in ended.stderr
     assert not (machine / "asked").exists()
 
@@ -147,7 +147,7 @@ def test_an_apt_get_that_fails(machine: Path, text: str, said: str) -> None:
 
 def test_without_apt_get(machine: Path) -> None:
     ended = ask_for(machine, "redis")
-    assert (ended.returncode, ended.stderr) == (1, "Please install: Redis. (There is no apt-get here to do it.)\n")
+    assert (ended.returncode, ended.stderr) == (1, "Please install: Redis. (apt-get was not found.)\n")
 
 
 def test_who_is_not_root_uses_sudo(machine: Path) -> None:
@@ -173,4 +173,4 @@ def test_who_is_not_root_and_has_no_sudo_is_told_what_to_run(machine: Path) -> N
 
 def test_an_unknown_word(machine: Path) -> None:
     ended = ask_for(machine, "coffee")
-    assert (ended.returncode, ended.stderr) == (1, "scripts/system-packages does not know 'coffee'\n")
+    assert (ended.returncode, ended.stderr) == (1, "scripts/system-packages: unknown argument 'coffee'\n")
