@@ -1,4 +1,4 @@
-"""Several processes that share their rooms and answer for each other's sessions, by way of Redis::
+"""Clusters: several processes that share their rooms and serve each other's sessions, connected by Redis::
 
     from sockjs_tornado.cluster import RedisCluster
 
@@ -8,10 +8,10 @@
     async with cluster:
         ...
 
-It needs the extra ``cluster``. :class:`~sockjs_tornado.cluster.UnixCluster`, for the processes of one host, needs
-neither that nor Redis.
+This requires the extra ``cluster``. :class:`~sockjs_tornado.cluster.UnixCluster`, for several processes on one host,
+requires neither the extra nor Redis.
 
-What is in it is imported when it is asked for, so that no part asks for packages that another one needs.
+The names below are imported on first access, so that the package can be imported without redis-py.
 """
 
 import importlib
@@ -46,5 +46,5 @@ def __getattr__(name: str) -> Any:
         if error.name != "redis":
             raise
         raise ImportError(
-            f'{__name__}.{name} needs redis-py ({error}): pip install "sockjs-tornado[cluster]"', name=error.name
+            f'{__name__}.{name} requires redis-py ({error}): pip install "sockjs-tornado[cluster]"', name=error.name
         ) from error

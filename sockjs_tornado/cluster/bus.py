@@ -1,4 +1,4 @@
-"""Subscriptions to rooms: one connection to Redis on which everything comes that is published elsewhere."""
+"""Subscriptions to rooms: one connection to Redis that receives the messages published in them."""
 
 import asyncio
 import time
@@ -12,94 +12,112 @@ from redis.asyncio import Redis
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from ..session.grace import timeout
-from .connection import FAILURES, TIMEOUT, Line, connect, explain, keep_connected, pack, together, where_is
-from .envelope import Names
+from .envelope import RedisKeys
+from .redis_connection import (
+    CONNECTION_ERRORS,
+    TIMEOUT,
+    RedisConnection,
+    address_of,
+    connect,
+    keep_connected,
+    pack_command,
+    run_until_first,
+    translate_error,
+)
 
 __all__ = ["Bus"]
 
-#: Rooms of one command: Redis does nothing else meanwhile.
-_CHUNK: Final = 1000
+#: The largest number of rooms in one command: Redis is blocked while it executes a command.
+_BATCH_SIZE: Final = 1000
 
-#: Seconds for which what has come is delivered before the event loop's other callbacks have their turn.
-_SLICE: Final = 0.005
+#: Seconds for which received messages are delivered before other callbacks of the event loop run.
+_MAX_TURN: Final = 0.005
 
 
 class Bus:
-    """Hears what is published in rooms.
+    """Subscribes to rooms, and delivers their messages.
+
+    A room passes through three sets. ``_confirmations`` has the rooms that this node is in. A room is in ``_sent`` if
+    the last command for it on this connection was SUBSCRIBE. ``_unconfirmed`` counts the SUBSCRIBE commands without a
+    reply. A subscription is confirmed if its room is in the first two and not in the third.
 
     Args:
-        client: What connections are made with.
-        names: What the channels are called.
-        deliver: Takes a room and what was published there.
-        forget: Called with a room that is not subscribed to any more; with none when nothing is, as Redis is lost.
-        on_gap: Called once after each loss, when everything is subscribed to again, with the rooms in which something
-            may have been missed.
-        log: Hears of the connection's end.
-        timeout: Seconds of silence after which Redis is asked for a sign of life, which it has as long again to give.
+        client: The client that opens connections.
+        keys: The names of the channels.
+        deliver: Called with a room and a message that was published in it.
+        on_unsubscribed: Called with a room after its unsubscription, and without arguments after a disconnect, which
+            ends all subscriptions.
+        on_gap: Called after each reconnect, when all subscriptions are confirmed again, with the rooms in which
+            messages may have been missed.
+        log: The log for disconnects.
+        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply.
     """
 
     def __init__(
         self,
         client: "Redis",
-        names: Names,
+        keys: RedisKeys,
         deliver: Callable[[str, bytes], object],
-        forget: Callable[..., object],
+        on_unsubscribed: Callable[..., object],
         on_gap: Callable[[frozenset[str]], object],
         log: ThrottledLog,
         timeout: float = TIMEOUT,
     ) -> None:
         self._client = client
-        self._names = names
+        self._keys = keys
         self._deliver = deliver
-        self._forget = forget
+        self._on_unsubscribed = on_unsubscribed
         self._on_gap = on_gap
         self._log = log
         self._timeout = timeout
-        # What shall be subscribed to, each with what is done once Redis has confirmed it.
-        self._wanted: dict[str, asyncio.Future[None]] = {}
-        # What this connection has been told to subscribe to, and how often that is not confirmed yet.
+        # The rooms to be subscribed to, each with a future that completes when Redis has confirmed the subscription.
+        self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._sent: set[str] = set()
         self._unconfirmed: Counter[str] = Counter()
-        # What to look at, whether Redis has to be told; in order.
+        # The rooms for which the writer has to check whether a command is needed, in order.
         self._changed: dict[str, None] = {}
-        self._ping = False
-        self._given_up = False
+        # Requests to the writer, which _wake wakes up.
+        self._ping_requested = False
+        self._reconnect_requested = False
         self._wake = asyncio.Event()
         self._connected = False
-        # The rooms of the gap that is not over, and those of them that are not subscribed to again.
-        self._missed: set[str] = set()
-        self._missing: set[str] = set()
+        # The rooms of the current gap, and those that are not subscribed again yet. The gap ends when the second set
+        # is empty.
+        self._gap_rooms: set[str] = set()
+        self._resubscribing: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect.
+        """Connect to Redis.
 
         Raises:
-            ClusterError: There is no Redis, or it wants a password, or is too old, or lets this user hear nothing.
+            ClusterError: Redis does not respond, requires a password, is too old, or does not permit the user to
+                subscribe.
         """
-        line = await connect(self._client)
+        connection = await connect(self._client)
         try:
-            await self._try(line)
+            await self._check_permission(connection)
         except BaseException as error:
-            await line.close()
-            if isinstance(error, FAILURES):
-                raise explain(error, where_is(self._client)) from error
+            await connection.close()
+            if isinstance(error, CONNECTION_ERRORS):
+                raise translate_error(error, address_of(self._client)) from error
             raise
         self._connected = True
-        self._task = asyncio.create_task(keep_connected(self._client, line, self._use, self._lost, self._log))
+        self._task = asyncio.create_task(
+            keep_connected(self._client, connection, self._use, self._disconnected, self._log)
+        )
 
-    async def _try(self, line: Line) -> None:
-        """See that subscribing is allowed."""
+    async def _check_permission(self, connection: RedisConnection) -> None:
         async with timeout(TIMEOUT):
             for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
-                await line.send(pack((command, self._names.channel(""))))
-                reply = await line.receive()
+                await connection.send(pack_command((command, self._keys.channel(""))))
+                reply = await connection.receive()
                 if isinstance(reply, ResponseError):
                     raise reply
 
-    def give_up(self) -> None:
-        """Let go of the connection, and make another one: Redis is not the one that others publish to any more."""
-        self._given_up = True
+    def reconnect(self) -> None:
+        """Close the connection and open another one: this server is no longer the one that nodes publish to."""
+        self._reconnect_requested = True
         self._wake.set()
 
     async def close(self) -> None:
@@ -110,133 +128,137 @@ class Bus:
             await asyncio.wait([task])
 
     def subscribe(self, room: str) -> None:
-        """Hear what is published in a room, from the event loop's next turn on."""
-        self._wanted[room] = asyncio.get_running_loop().create_future()
+        """Subscribe to a room in the next turn of the event loop."""
+        self._confirmations[room] = asyncio.get_running_loop().create_future()
         if self._connected:
-            self._look_at(room)
+            self._mark_changed(room)
         else:
-            self._missed.add(room)
-            _fail(self._wanted[room])
+            self._gap_rooms.add(room)
+            _fail(self._confirmations[room])
 
     def unsubscribe(self, room: str) -> None:
-        """Hear it no more."""
-        confirmed = self._wanted.pop(room)
-        if not confirmed.done():
-            confirmed.set_result(None)
-        self._missing.discard(room)
-        # Nobody is there any more who would miss something.
-        self._missed.discard(room)
-        self._forget(room)
+        """Unsubscribe from a room."""
+        confirmation = self._confirmations.pop(room)
+        if not confirmation.done():
+            confirmation.set_result(None)
+        self._resubscribing.discard(room)
+        # The room has no members left that could have missed a message.
+        self._gap_rooms.discard(room)
+        self._on_unsubscribed(room)
         if self._connected:
-            self._look_at(room)
-        self._look_whether_whole()
+            self._mark_changed(room)
+        self._maybe_end_gap()
 
-    def confirmed(self, room: str) -> "asyncio.Future[None] | None":
-        """Return what is done once Redis has confirmed that a room is subscribed to, None where it shall not be.
+    def confirmation(self, room: str) -> "asyncio.Future[None] | None":
+        """Return a future that completes when Redis has confirmed a subscription, or None without a subscription.
 
-        It is for many to wait for, and not to be cancelled. Where Redis is away, or is lost, it raises
-        ClusterUnavailable.
+        The future is shared, and must not be cancelled. It raises ClusterUnavailable if Redis is not connected, or if
+        the connection is lost.
         """
-        return self._wanted.get(room)
+        return self._confirmations.get(room)
 
-    def _look_at(self, room: str) -> None:
+    def _mark_changed(self, room: str) -> None:
         self._changed[room] = None
         self._wake.set()
 
-    async def _use(self, line: Line) -> None:
+    async def _use(self, connection: RedisConnection) -> None:
         self._connected = True
-        self._given_up = False
+        self._reconnect_requested = False
         self._sent.clear()
         self._unconfirmed.clear()
-        self._changed = dict.fromkeys(self._wanted)
-        self._missing = set(self._wanted)
-        self._renew_confirmations()
+        self._changed = dict.fromkeys(self._confirmations)
+        self._resubscribing = set(self._confirmations)
+        self._reset_confirmations()
         self._wake.set()
-        self._look_whether_whole()
-        await together(self._read(line), self._write(line), line.watch(self._ask, self._timeout))
+        self._maybe_end_gap()
+        await run_until_first(
+            self._read(connection), self._write(connection), connection.watch(self._ping, self._timeout)
+        )
 
-    def _renew_confirmations(self) -> None:
-        for room, confirmed in self._wanted.items():
-            if confirmed.done():
-                self._wanted[room] = asyncio.get_running_loop().create_future()
+    def _reset_confirmations(self) -> None:
+        for room, confirmation in self._confirmations.items():
+            if confirmation.done():
+                self._confirmations[room] = asyncio.get_running_loop().create_future()
 
-    def _ask(self) -> None:
-        self._ping = True
+    def _ping(self) -> None:
+        self._ping_requested = True
         self._wake.set()
 
-    async def _write(self, line: Line) -> None:
+    async def _write(self, connection: RedisConnection) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._given_up:
-                raise ClusterUnavailable("Redis takes no writes any more")
+            if self._reconnect_requested:
+                raise ClusterUnavailable("Redis no longer accepts writes")
             changed, self._changed = self._changed, {}
-            new = [room for room in changed if room in self._wanted and room not in self._sent]
-            gone = [room for room in changed if room not in self._wanted and room in self._sent]
+            new = [room for room in changed if room in self._confirmations and room not in self._sent]
+            gone = [room for room in changed if room not in self._confirmations and room in self._sent]
             self._sent.update(new)
             self._sent.difference_update(gone)
             self._unconfirmed.update(new)
             for room in changed:
-                # It was left and entered again before Redis was told.
-                self._look_whether_confirmed(room)
-            await self._command(line, "SUBSCRIBE", new)
-            await self._command(line, "UNSUBSCRIBE", gone)
-            if self._ping:
-                self._ping = False
-                await line.send(pack(("PING",)))
+                # A room that was unsubscribed and subscribed since the last command needs none.
+                self._maybe_confirm(room)
+            await self._send_command(connection, "SUBSCRIBE", new)
+            await self._send_command(connection, "UNSUBSCRIBE", gone)
+            if self._ping_requested:
+                self._ping_requested = False
+                await connection.send(pack_command(("PING",)))
 
-    async def _command(self, line: Line, command: str, rooms: list[str]) -> None:
-        for start in range(0, len(rooms), _CHUNK):
-            await line.send(pack((command, *map(self._names.channel, rooms[start : start + _CHUNK]))))
+    async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str]) -> None:
+        for start in range(0, len(rooms), _BATCH_SIZE):
+            channels = map(self._keys.channel, rooms[start : start + _BATCH_SIZE])
+            await connection.send(pack_command((command, *channels)))
 
-    async def _read(self, line: Line) -> None:
+    async def _read(self, connection: RedisConnection) -> None:
         until = 0.0
         while True:
-            match await line.receive():
+            match await connection.receive():
                 case [b"message", bytes(channel), bytes(data)]:
-                    self._deliver(self._names.room(channel), data)
+                    self._deliver(self._keys.room(channel), data)
                 case [b"subscribe", bytes(channel), _]:
-                    self._confirm(self._names.room(channel))
+                    self._subscribed(self._keys.room(channel))
                 case ResponseError() as error:
                     raise error
-            # What has come already is received without a pause.
+            # receive() does not yield to the event loop while data is buffered.
             if time.monotonic() > until:
                 await asyncio.sleep(0)
-                until = time.monotonic() + _SLICE
+                until = time.monotonic() + _MAX_TURN
 
-    def _confirm(self, room: str) -> None:
-        # More than one where it was left and entered again meanwhile.
+    def _subscribed(self, room: str) -> None:
+        # The count is larger than 1 if the room was unsubscribed and subscribed again before the reply.
         self._unconfirmed[room] -= 1
         if not self._unconfirmed[room]:
             del self._unconfirmed[room]
-        self._look_whether_confirmed(room)
+        self._maybe_confirm(room)
 
-    def _look_whether_confirmed(self, room: str) -> None:
-        confirmed = self._wanted.get(room)
-        if confirmed is not None and room in self._sent and room not in self._unconfirmed:
-            if not confirmed.done():
-                confirmed.set_result(None)
-            self._missing.discard(room)
-            self._look_whether_whole()
+    def _maybe_confirm(self, room: str) -> None:
+        confirmation = self._confirmations.get(room)
+        if confirmation is not None and room in self._sent and room not in self._unconfirmed:
+            if not confirmation.done():
+                confirmation.set_result(None)
+            self._resubscribing.discard(room)
+            self._maybe_end_gap()
 
-    def _look_whether_whole(self) -> None:
-        if self._missed and self._connected and not self._missing:
-            missed = frozenset(self._missed)
-            self._missed.clear()
-            self._on_gap(missed)
+    def _maybe_end_gap(self) -> None:
+        if self._gap_rooms and self._connected and not self._resubscribing:
+            rooms = frozenset(self._gap_rooms)
+            self._gap_rooms.clear()
+            self._on_gap(rooms)
 
-    def _lost(self) -> None:
+    def _disconnected(self) -> None:
         self._connected = False
-        self._renew_confirmations()
-        _fail(*self._wanted.values())
+        self._reset_confirmations()
+        _fail(*self._confirmations.values())
         if self._task is not None:
-            self._missed.update(self._wanted)
-            self._forget()
+            self._gap_rooms.update(self._confirmations)
+            self._on_unsubscribed()
 
 
 def _fail(*futures: "asyncio.Future[Any]") -> None:
     for future in futures:
         if not future.done():
-            future.set_exception(ClusterUnavailable("Redis is away: the room is subscribed to when it is back"))
-            # Nobody has to ask for it.
+            message = "Redis is unavailable; the room is subscribed to after the reconnect"
+            future.set_exception(ClusterUnavailable(message))
+            # Mark the exception as retrieved: the future need not be awaited.
             future.exception()

@@ -1,7 +1,7 @@
-"""Who holds a session, as Redis knows it.
+"""The owners of sessions, stored in Redis.
 
-A claim is a key that is there as long as its node refreshes it. The first node to set it holds the session. Where that
-node is found to be lost, the claim becomes a tombstone: nobody opens the session again while that stands.
+A claim is a key with an expiry that its node refreshes. The first node to set the key owns the session. If that node is
+found to be gone, the claim is replaced by a tombstone, and no node opens the session again until the tombstone expires.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from .ownership import Location, Owner
 
 __all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
 
-#: Seconds that a claim stands without being refreshed.
+#: Seconds after which a claim expires if it is not refreshed.
 CLAIM_TIME: Final = 30
 
-#: Claims that are refreshed, or released, before other commands have their turn.
-_SLICE: Final = 500
+#: The number of claims that are refreshed or released before other commands are sent.
+_BATCH_SIZE: Final = 500
 
 _TOMBSTONE: Final = b"-"
 
-#: Writes a key, or deletes it, where it has the value that is expected.
+#: A script that replaces or deletes a key if it has the expected value.
 REPLACE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
@@ -37,11 +37,11 @@ class Claims:
     """The claims of one node.
 
     Args:
-        commands: The way to Redis.
-        namespace: What the keys begin with.
-        node: Id of this node.
-        address: Where its listener is.
-        stats: Counts claims that were lost, and tombstones.
+        commands: The connection to Redis.
+        namespace: The prefix of all keys.
+        node: This node's id.
+        address: The address of its listener.
+        stats: Counts lost claims and tombstones.
     """
 
     opens_relayed_sessions = False
@@ -51,107 +51,108 @@ class Claims:
         self._prefix = f"{namespace}:session:"
         self._value = json.dumps([node, address]).encode()
         self._stats = stats
-        # Each with what is called where it is lost.
-        self._held: dict[str, Callable[[], None]] = {}
-        # Claims on their way: what Redis will reply.
+        # The sessions that this node owns, each with the callback for a lost claim.
+        self._owned: dict[str, Callable[[], None]] = {}
+        # The replies to pending claims. A key is here until _claimed() has put it into _owned.
         self._pending: dict[str, asyncio.Future[Any]] = {}
         self._refreshing = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._owned)
 
     def owns(self, key: str) -> bool:
-        """Tell whether this node holds a session."""
-        return key in self._held
+        """Return whether this node owns a session."""
+        return key in self._owned
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
-        """Claim a session; all who ask at the same time get one answer."""
+        """Claim a session. Concurrent calls for one session share one claim."""
         pending = self._pending.get(key)
         if pending is None:
-            # Before anything is awaited: who asks meanwhile, from here or from another node, waits for it.
+            # Before the first await, so that later requests for the session wait for this claim.
             pending = self._pending[key] = self._set(key)
-            # No partial: asyncio would log its arguments if it failed, and the key has the session id.
+            # No partial(): if the callback failed, asyncio would log its arguments, and the key has the session id.
             pending.add_done_callback(lambda reply: self._claimed(key, on_lost, reply))
         await self.wait_for_pending_claim(key)
-        return self._place(pending.result())
+        return self._parse(pending.result())
 
     def _claimed(self, key: str, on_lost: Callable[[], None], reply: "asyncio.Future[Any]") -> None:
         del self._pending[key]
-        if reply.exception() is None and self._place(reply.result()) is Location.HERE:
-            self._held.setdefault(key, on_lost)
+        if reply.exception() is None and self._parse(reply.result()) is Location.HERE:
+            self._owned.setdefault(key, on_lost)
 
     async def locate(self, key: str) -> Owner | Location:
-        """Return who holds a session."""
+        """Return where a session is."""
         await self.wait_for_pending_claim(key)
-        value = None if key in self._held else await self._commands.submit("GET", self._key(key))
-        if key in self._held:
+        value = None if key in self._owned else await self._commands.submit("GET", self._key(key))
+        if key in self._owned:
             return Location.HERE
-        place = Location.NOWHERE if value is None else self._place(value)
-        # One of its own that it does not hold is left over: Redis was away when it was released.
-        return Location.NOWHERE if place is Location.HERE else place
+        location = Location.NOWHERE if value is None else self._parse(value)
+        # Our own stale claim: Redis was unavailable when we released it.
+        return Location.NOWHERE if location is Location.HERE else location
 
     async def wait_for_pending_claim(self, key: str) -> None:
-        """Wait for a claim that is on its way."""
+        """Wait until this node's pending claim of a session, if any, has succeeded or failed."""
         pending = self._pending.get(key)
         if pending is not None:
             await asyncio.wait([pending])
             if key in self._pending:
-                # The reply is there, and is taken at the loop's next turn.
+                # The reply has arrived, but its callback runs in the next turn of the event loop.
                 await asyncio.sleep(0)
 
     def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
-        """Hold a session while Redis is away; :meth:`refresh` claims it."""
-        self._held.setdefault(key, on_lost)
+        """Own a session without a claim while Redis is unavailable; :meth:`refresh` claims it."""
+        self._owned.setdefault(key, on_lost)
 
     def release(self, key: str) -> None:
-        """Hold a session no more."""
-        if self._held.pop(key, None) is not None:
-            # Where Redis is away, the claim ends by itself.
+        """Delete the claim of a session."""
+        if self._owned.pop(key, None) is not None:
+            # If Redis is unavailable, the claim expires.
             self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, b"", 0)
 
     def retire(self, key: str) -> None:
-        """Hold a session no more that ended; its claim stands for :data:`~sockjs_tornado.session.ended.ENDED_TIME`.
+        """Let the claim of an ended session expire after :data:`~sockjs_tornado.session.ended.ENDED_TIME`.
 
-        Until then, other nodes ask this one. If it is gone, they find that the session is lost.
+        Until then, other nodes relay requests for the session to this node. If this node is gone, they find that the
+        session is lost.
         """
-        if self._held.pop(key, None) is not None:
+        if self._owned.pop(key, None) is not None:
             milliseconds = ENDED_TIME * 1000
             self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, self._value, milliseconds)
 
     async def release_all(self) -> None:
-        """Hold nothing more: the node ends, and its sessions with it."""
-        keys = list(self._held)
-        for start in range(0, len(keys), _SLICE):
-            for key in keys[start : start + _SLICE]:
+        """Retire all claims because the node stops, and its sessions with it."""
+        keys = list(self._owned)
+        for start in range(0, len(keys), _BATCH_SIZE):
+            for key in keys[start : start + _BATCH_SIZE]:
                 self.retire(key)
-            # No more may wait than so much; whether Redis is there is not asked.
+            # Do not overfill the queue of commands. wait() does not raise if Redis is unavailable.
             await asyncio.wait([self._commands.submit("PING")])
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
-        """Make a claim a tombstone, if it is still the same."""
+        """Replace a claim by a tombstone if it is still the given owner's."""
         value = json.dumps(list(owner)).encode()
         milliseconds = ENDED_TIME * 1000
-        buried = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
-        self._stats["tombstones"] += buried
+        replaced = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
+        self._stats["tombstones"] += replaced
 
     async def refresh(self) -> None:
-        """Have all claims stand for their whole time again.
+        """Refresh the expiry of all claims, and claim again those that are missing in Redis.
 
-        One that Redis has forgotten is made anew. Where another node has made it meanwhile, this one has lost it.
+        If another node has claimed a session meanwhile, this node has lost it.
 
         Raises:
-            ClusterUnavailable: Redis went away meanwhile.
+            ClusterUnavailable: Redis became unavailable meanwhile.
         """
         async with self._refreshing:
-            keys = list(self._held)
-            for start in range(0, len(keys), _SLICE):
-                await asyncio.gather(*map(self._refresh, keys[start : start + _SLICE]))
+            keys = list(self._owned)
+            for start in range(0, len(keys), _BATCH_SIZE):
+                await asyncio.gather(*map(self._refresh, keys[start : start + _BATCH_SIZE]))
 
     async def _refresh(self, key: str) -> None:
         value = await self._commands.submit("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)
-        if value is None and key in self._held:
+        if value is None and key in self._owned:
             value = await self._set(key)
-        if value is not None and value != self._value and (on_lost := self._held.pop(key, None)) is not None:
+        if value is not None and value != self._value and (on_lost := self._owned.pop(key, None)) is not None:
             self._stats["claims_lost"] += 1
             on_lost()
 
@@ -159,11 +160,11 @@ class Claims:
         return self._commands.submit("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
 
     def _key(self, key: str) -> bytes:
-        # A session id may be any bytes.
+        # A session id may have any bytes.
         return f"{self._prefix}{key}".encode("utf-8", "surrogateescape")
 
-    def _place(self, value: bytes | None) -> Owner | Location:
-        """Return what a claim says, None where there was none before this node's."""
+    def _parse(self, value: bytes | None) -> Owner | Location:
+        """Return the location that a claim's value stands for; None is the reply if this node's claim was the first."""
         if value is None or value == self._value:
             return Location.HERE
         if value == _TOMBSTONE:

@@ -1,4 +1,4 @@
-"""Commands to Redis, in order and in batches, over one connection."""
+"""Commands to Redis: sent in order and in batches over one connection."""
 
 import asyncio
 import time
@@ -11,37 +11,43 @@ from redis.asyncio import Redis
 
 from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
-from .connection import TIMEOUT, Line, check_server, connect, keep_connected, pack, together, where_is
+from .redis_connection import (
+    TIMEOUT,
+    RedisConnection,
+    address_of,
+    check_server,
+    connect,
+    keep_connected,
+    pack_command,
+    run_until_first,
+)
 
 __all__ = ["Commands"]
 
-#: What may wait for Redis: commands, and bytes of them.
-MAX_WAITING: Final = 10_000
-MAX_BYTES: Final = 64 * 1024 * 1024
+#: The limits of the queue: the number of commands, and their size in bytes.
+MAX_QUEUED: Final = 10_000
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 
-#: Commands that leave together, at the most.
-_BATCH: Final = 1000
+#: The largest number of commands in one write.
+_BATCH_SIZE: Final = 1000
 
 
-def _nothing() -> None:
-    pass
+def _ignore() -> None:
+    """Do nothing."""
 
 
 class Commands:
     """Sends commands to Redis.
 
-    What is submitted in one turn of the event loop leaves in one write. One batch is under way at a time, and what
-    comes meanwhile gathers for the next: the busier it gets, the bigger they are.
+    Commands of one turn of the event loop are sent in one write. The next batch is sent when Redis has replied to all
+    of the last, so that batches grow with the load.
 
     Args:
-        client: What connections are made with; see :func:`~sockjs_tornado.cluster.connection.make_client`.
-        timeout: Seconds of silence after which Redis is asked for a sign of life, which it has as long again to give.
-        log: Hears of the connection's end.
-        on_demoted: Called when Redis takes no writes any more: its other connections are to be given up, too.
-        on_back: Called when it is there again.
-
-    Attributes:
-        available: Whether Redis is there.
+        client: The client that opens connections; see :func:`~sockjs_tornado.cluster.redis_connection.make_client`.
+        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply.
+        log: The log for disconnects.
+        on_demoted: Called when Redis no longer accepts writes, so that its other connections are closed, too.
+        on_reconnect: Called after each reconnect.
     """
 
     def __init__(
@@ -50,46 +56,51 @@ class Commands:
         *,
         timeout: float = TIMEOUT,
         log: ThrottledLog | None = None,
-        on_demoted: Callable[[], object] = _nothing,
-        on_back: Callable[[], object] = _nothing,
+        on_demoted: Callable[[], object] = _ignore,
+        on_reconnect: Callable[[], object] = _ignore,
     ) -> None:
         self._client = client
         self._timeout = timeout
         self._log = log or ThrottledLog(time.monotonic)
         self._on_demoted = on_demoted
-        self._on_back = on_back
-        self._waiting: deque[tuple[bytes, asyncio.Future[Any], asyncio.Future[Any] | None]] = deque()
-        self._bytes = 0
-        self._under_way: deque[asyncio.Future[Any]] = deque()
-        # The question whether Redis is still the one that takes writes.
-        self._asked: asyncio.Future[Any] | None = None
+        self._on_reconnect = on_reconnect
+        # Each command with its reply's future, and the future that it waits for.
+        self._queue: deque[tuple[bytes, asyncio.Future[Any], asyncio.Future[Any] | None]] = deque()
+        self._queued_bytes = 0
+        # The commands that were sent and have no reply yet.
+        self._in_flight: deque[asyncio.Future[Any]] = deque()
+        # The last ping: a HELLO, whose reply tells the server's role.
+        self._role_check: asyncio.Future[Any] | None = None
+        # Set when a command is queued; when _in_flight is empty; while Redis is connected.
         self._wake = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._ready = asyncio.Event()
-        self._why_not = "is not connected yet"
+        self._batch_done = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._reason = "is not connected yet"
         self._task: asyncio.Task[None] | None = None
 
     @property
     def available(self) -> bool:
-        """Whether Redis is there, as far as is known."""
-        return self._ready.is_set()
+        """Whether Redis is connected."""
+        return self._connected.is_set()
 
-    async def ready(self) -> None:
-        """Wait until Redis is there."""
-        await self._ready.wait()
+    async def wait_available(self) -> None:
+        """Wait until Redis is connected."""
+        await self._connected.wait()
 
     async def start(self) -> None:
-        """Connect.
+        """Connect to Redis.
 
         Raises:
-            ClusterError: There is no Redis, or it wants a password, or is too old.
+            ClusterError: Redis does not respond, requires a password, or is too old.
         """
-        line = await connect(self._client)
-        self._ready.set()
-        self._task = asyncio.create_task(keep_connected(self._client, line, self._use, self._lost, self._log))
+        connection = await connect(self._client)
+        self._connected.set()
+        self._task = asyncio.create_task(
+            keep_connected(self._client, connection, self._use, self._disconnected, self._log)
+        )
 
     async def close(self) -> None:
-        """Wait until Redis has answered what was submitted, for some seconds at most, and close the connection."""
+        """Wait for the replies to all submitted commands, at most twice the timeout, and close the connection."""
         if self._task is not None:
             task, self._task = self._task, None
             try:
@@ -98,100 +109,101 @@ class Commands:
             finally:
                 task.cancel()
                 await asyncio.wait([task])
-        self._why_not = "is not connected any more"
+        self._reason = "is not connected any more"
 
     def submit(self, *args: str | bytes | int, after: "asyncio.Future[Any] | None" = None) -> "asyncio.Future[Any]":
         """Send a command with the next batch.
 
         Args:
-            args: The command and its arguments. Text is sent as UTF-8.
-            after: What it, and all behind it, waits for; however that ends.
+            args: The command and its arguments. Text is encoded as UTF-8.
+            after: A future. The command and all later ones are sent when it is done, whether it succeeds or fails.
 
         Returns:
-            The reply, with text as bytes. It need not be awaited.
+            The future of the reply, with text as bytes. It need not be awaited.
 
         Raises:
-            ClusterUnavailable: By the future. Redis is away, or refuses the command, or was lost before it replied: in
-                that last case it may have done what it was told to. So it is where too much waits already.
+            ClusterUnavailable: Set on the future if Redis is unavailable, rejects the command, or if the queue is
+                full. If the connection was lost before the reply, Redis may have executed the command.
         """
         future = asyncio.get_running_loop().create_future()
-        if not self._ready.is_set():
-            _fail(future, f"Redis {self._why_not}")
+        if not self._connected.is_set():
+            _fail(future, f"Redis {self._reason}")
             return future
-        data = pack(args)
-        if len(self._waiting) >= MAX_WAITING or self._bytes + len(data) > MAX_BYTES:
-            _fail(future, "too much waits for Redis")
+        data = pack_command(args)
+        if len(self._queue) >= MAX_QUEUED or self._queued_bytes + len(data) > MAX_QUEUED_BYTES:
+            _fail(future, "the queue of commands for Redis is full")
             return future
-        self._bytes += len(data)
-        self._waiting.append((data, future, after))
+        self._queued_bytes += len(data)
+        self._queue.append((data, future, after))
         self._wake.set()
         return future
 
-    async def _use(self, line: Line) -> None:
-        if not self._ready.is_set():
-            self._ready.set()
-            self._on_back()
+    async def _use(self, connection: RedisConnection) -> None:
+        if not self._connected.is_set():
+            self._connected.set()
+            self._on_reconnect()
         try:
-            # It is read without a pause, too: the end of a connection is heard on that way alone.
-            await together(self._write(line), self._read(line), line.watch(self._ask, self._timeout))
+            # The reader always runs, even if no reply is expected: only it notices that the connection was closed.
+            await run_until_first(
+                self._write(connection), self._read(connection), connection.watch(self._ping, self._timeout)
+            )
         except ClusterError:
             self._on_demoted()
             raise
 
-    def _ask(self) -> None:
-        # A sign of life that says, too, whether it has become a replica.
-        self._asked = self.submit("HELLO", 2)
+    def _ping(self) -> None:
+        self._role_check = self.submit("HELLO", 2)
 
-    async def _write(self, line: Line) -> None:
-        waiting = self._waiting
+    async def _write(self, connection: RedisConnection) -> None:
+        queue = self._queue
         while True:
-            while not waiting:
+            while not queue:
                 self._wake.clear()
                 await self._wake.wait()
             batch: list[bytes] = []
-            while waiting and len(batch) < _BATCH:
-                data, future, after = waiting[0]
+            while queue and len(batch) < _BATCH_SIZE:
+                data, future, after = queue[0]
                 if after is not None and not after.done():
                     if batch:
                         break
                     await asyncio.wait([after])
-                waiting.popleft()
-                self._bytes -= len(data)
+                queue.popleft()
+                self._queued_bytes -= len(data)
                 batch.append(data)
-                self._under_way.append(future)
-            self._answered.clear()
-            await line.send(b"".join(batch))
-            await self._answered.wait()
+                self._in_flight.append(future)
+            self._batch_done.clear()
+            await connection.send(b"".join(batch))
+            await self._batch_done.wait()
 
-    async def _read(self, line: Line) -> None:
-        under_way = self._under_way
+    async def _read(self, connection: RedisConnection) -> None:
+        in_flight = self._in_flight
         while True:
-            reply = await line.receive()
-            if under_way[0] is self._asked and not isinstance(reply, ResponseError):
-                check_server(reply, where_is(self._client))
-            future = under_way.popleft()
+            reply = await connection.receive()
+            if in_flight[0] is self._role_check and not isinstance(reply, ResponseError):
+                check_server(reply, address_of(self._client))
+            future = in_flight.popleft()
             if isinstance(reply, ResponseError):
-                _fail(future, f"Redis refuses: {reply}")
+                _fail(future, f"Redis rejected the command: {reply}")
             elif not future.done():
                 future.set_result(reply)
-            if not under_way:
-                self._answered.set()
+            if not in_flight:
+                self._batch_done.set()
 
-    def _lost(self) -> None:
-        self._ready.clear()
-        self._why_not = "is away"
-        for future in self._under_way:
-            _fail(future, "Redis was lost before it answered")
-        for _, future, _ in self._waiting:
-            _fail(future, "Redis was lost")
-        self._under_way.clear()
-        self._waiting.clear()
-        self._bytes = 0
+    def _disconnected(self) -> None:
+        self._connected.clear()
+        self._reason = "is unavailable"
+        for future in self._in_flight:
+            _fail(future, "the connection to Redis was lost before the reply")
+        for _, future, _ in self._queue:
+            _fail(future, "the connection to Redis was lost")
+        self._in_flight.clear()
+        self._queue.clear()
+        self._queued_bytes = 0
 
 
-def _fail(future: "asyncio.Future[Any]", why: str) -> None:
-    # It is done where somebody has cancelled it.
+def _fail(future: "asyncio.Future[Any]", reason: str) -> None:
+    # The future may be cancelled already.
     if not future.done():
-        future.set_exception(ClusterUnavailable(why))
-        # Nobody has to ask for it.
+        future.set_exception(ClusterUnavailable(reason))
+        # Mark the exception as retrieved: the future need not be awaited.
         future.exception()

@@ -1,8 +1,8 @@
-"""What nodes tell each other about a message, and what things are called in Redis. Pure.
+"""The format of messages on Redis channels, and the names of keys and channels. Pure.
 
-An envelope is a JSON array: version, the sender's node id (empty for a publisher that is no node), a tag by which a
-node knows its own again, whether the message is text (``"t"``) or a JSON value (``"j"``), and that text or JSON. One of
-a message with history has its offset and epoch behind that.
+An envelope is a JSON array of the version, the sender's node id (empty if the sender is a ``Publisher``), a tag by
+which a node recognizes its own messages, the message's type (``"t"`` for text, ``"j"`` for a JSON value) and the
+message. For a message with history, its offset and epoch follow.
 """
 
 import json
@@ -13,19 +13,19 @@ from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..session.ports import Position
 
-__all__ = ["Envelope", "Names", "decode", "echo_of", "encode", "value_of"]
+__all__ = ["Envelope", "RedisKeys", "decode", "encode", "local_prefix", "value_of"]
 
 VERSION: Final = 1
 
 
 class Envelope(NamedTuple):
-    """A message on its way between nodes.
+    """A message between nodes.
 
     Attributes:
-        node: Who sent it, ``""`` where that is no node.
-        tag: What the sender knows it by; 0 for nothing.
+        node: The sender's id, or ``""`` if the sender is not a node.
+        tag: The sender's number for the message, or 0 if the sender has delivered it to its own members already.
         message: The message.
-        position: Where it stands in the room's history, None for one without.
+        position: The message's position in the room's history, or None without history.
     """
 
     node: str
@@ -34,41 +34,41 @@ class Envelope(NamedTuple):
     position: Position | None = None
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-_decode_json = json.JSONDecoder(parse_constant=_refuse).decode
+_decode_json = json.JSONDecoder(parse_constant=_reject_constant).decode
 
 
 def encode(node: str, tag: int, message: str | JSONValue) -> bytes:
-    """Return the envelope of a message; it has no position yet."""
+    """Return the envelope of a message, without a position."""
     kind = "j" if isinstance(message, JSONValue) else "t"
     text = f'[{VERSION},"{node}",{tag},"{kind}",{encode_basestring(str(message))}]'
     return text.encode("utf-8", "surrogatepass")
 
 
-def echo_of(node: str) -> bytes:
-    """Return what all envelopes of a node begin with that it has delivered to its own members already."""
+def local_prefix(node: str) -> bytes:
+    """Return the prefix of the envelopes that a node need not process when it receives them back: those with tag 0."""
     return f'[{VERSION},"{node}",0,'.encode()
 
 
 def decode(data: bytes) -> Envelope:
-    """Return what an envelope says.
+    """Decode an envelope.
 
     Raises:
-        ValueError: It is none, or one of another version.
+        ValueError: The data is not an envelope, or has another version.
     """
     try:
         fields = _decode_json(data.decode("utf-8", "surrogatepass"))
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("the envelope is nested too deeply") from None
     position = None
     if isinstance(fields, list) and len(fields) == 7:
         *fields, offset, epoch = fields
-        # To JSON and to Python, true is a number.
+        # No isinstance(): True is an int.
         if type(offset) is not int or type(epoch) is not str:
-            raise ValueError("its position is none")
+            raise ValueError("the position is invalid")
         position = Position(offset, epoch)
     match fields:
         case [version, str(node), int(tag), "t" | "j" as kind, str(text)] if version == VERSION:
@@ -77,32 +77,33 @@ def decode(data: bytes) -> Envelope:
             try:
                 value = _decode_json(text)
             except RecursionError:
-                raise ValueError("its message is nested too deep") from None
+                raise ValueError("the message is nested too deeply") from None
             if not isinstance(value, dict | list):
-                raise ValueError("its message is neither an object nor an array")
+                raise ValueError("the message is neither an object nor an array")
             return Envelope(node, tag, JSONValue(text), position)
-    raise ValueError("it is no envelope of this version")
+    raise ValueError("not an envelope of this version")
 
 
 def value_of(message: str | JSONValue) -> Any:
-    """Return a message as it was given to ``publish``."""
+    """Return the message that was passed to ``publish``."""
     return json.loads(message.text) if isinstance(message, JSONValue) else message
 
 
-class Names:
-    """What a cluster's things are called in Redis. A room's name may be any text.
+class RedisKeys:
+    """The names of a cluster's keys and channels in Redis. The name of a room may be any text.
 
     Args:
-        namespace: What every name begins with.
-        database: Redis's number of the database, which keys are of, and channels are not.
+        namespace: The prefix of all names.
+        database: The number of the database. Redis separates keys by database, but not channels, so the channels have
+            it in their names.
 
     Raises:
-        ConfigurationError: The namespace is no text, or empty.
+        ConfigurationError: The namespace is not a str, or is empty.
     """
 
     def __init__(self, namespace: str, database: int = 0) -> None:
         if not namespace or not isinstance(namespace, str):
-            raise ConfigurationError(f'namespace: got {namespace!r}, takes text such as "sockjs"')
+            raise ConfigurationError(f'namespace: got {namespace!r}, expected a non-empty str such as "sockjs"')
         self.namespace = namespace
         self._room = self._name(f"room/{database}" if database else "room", "")
 
@@ -110,21 +111,21 @@ class Names:
         return f"{self.namespace}:{kind}:{name}".encode("utf-8", "surrogatepass")
 
     def channel(self, room: str) -> bytes:
-        """Return the channel of a room."""
+        """Return the name of a room's channel."""
         return self._room + room.encode("utf-8", "surrogatepass")
 
     def room(self, channel: bytes) -> str:
-        """Return the room of a channel."""
+        """Return the name of a channel's room."""
         return channel[len(self._room) :].decode("utf-8", "surrogatepass")
 
     def history(self, room: str) -> bytes:
-        """Return the stream of a room's history."""
+        """Return the key of the stream with a room's history."""
         return self._name("history", room)
 
     def presence(self, room: str) -> bytes:
-        """Return the hash of who is present in a room."""
+        """Return the key of the hash with a room's presence."""
         return self._name("presence", room)
 
     def alive(self, node: str) -> bytes:
-        """Return the key that is there while a node is."""
+        """Return the key that exists while a node is alive."""
         return self._name("alive", node)

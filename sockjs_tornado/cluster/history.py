@@ -1,11 +1,11 @@
-"""The last messages of a room, kept in Redis for those who come again.
+"""The history of a room: its last messages, kept in Redis for clients that reconnect.
 
-A room's history is a stream. An entry's id is the message's offset, 1 for the first, and each entry names the epoch:
-random text that is born with the stream. So one key has all of it, and whoever finds another epoch than before knows
-that the stream was lost meanwhile.
+A room's history is a stream. An entry's id is the message's offset, beginning with 1, and each entry has the epoch: a
+random string that is created with the stream. A client that finds another epoch than before knows that the stream was
+lost in between.
 
-A Redis that was started anew, or has taken over from another, may lack the last messages: their offsets are given
-again. So an epoch begins with the name of the run of Redis that it is of, and the next run begins another one.
+After a restart or a failover, Redis may have lost the last messages, and assigns their offsets again. Therefore an
+epoch begins with the run id of the Redis server, and the next run starts a new epoch.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from typing import Any, Final, NamedTuple
 
 from ..session.ports import Position
 from .commands import Commands
-from .envelope import Names, decode, value_of
+from .envelope import RedisKeys, decode, value_of
 
 __all__ = ["TTL", "Recovered", "position_of", "publish_command", "recover"]
 
-#: Seconds that a history is kept after the last message in it, unless told otherwise.
+#: The default time in seconds for which a history is kept after its last message.
 TTL: Final = 24 * 60 * 60
 
-# Asked for each time, which takes Redis 3 µs: only there is it known which run it is.
+# Read in each call, which takes Redis 3 µs: only the server knows its run id.
 _RUN: Final = """
 local run = string.sub(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, 8)
 """
@@ -41,7 +41,7 @@ redis.call('PUBLISH', ARGV[1], string.sub(ARGV[2], 1, -2) .. ',' .. offset .. ',
 return {{tonumber(offset), epoch}}
 """
 
-# All there is where the position is another stream's, or where the stream may end too early.
+# The whole history if the position is of another epoch, or if the last messages of the stream may have been lost.
 _RECOVER: Final = f"""{_RUN}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then
@@ -57,14 +57,14 @@ return {{offset, last[2][2], redis.call('XRANGE', KEYS[1], from, '+'), known}}
 
 
 class Recovered(NamedTuple):
-    """What was published in a room since somebody was there last.
+    """The messages that were published in a room after a position.
 
     Attributes:
-        messages: Offset and message of each, in order.
-        complete: Whether nothing is missing. It is not where the history was shorter, has expired, or is another one,
-            as it is after each start of Redis: then ``messages`` are all that it holds, or what it still holds of
-            what was missed.
-        position: Where it ends, for the next time. Of an empty history it is offset 0 of epoch ``""``.
+        messages: The offset and the message of each, in order.
+        complete: Whether ``messages`` has all of them. It is False if the history is too short, has expired, or has
+            another epoch, as after each start of Redis; ``messages`` then has those that are still in the history.
+        position: The position of the last message, for the next call. For an empty history it is offset 0 of epoch
+            ``""``.
     """
 
     messages: list[tuple[int, Any]]
@@ -73,58 +73,58 @@ class Recovered(NamedTuple):
 
 
 def publish_command(
-    names: Names, room: str, envelope: bytes, history: int, ttl: float | None
+    keys: RedisKeys, room: str, envelope: bytes, history: int, ttl: float | None
 ) -> tuple[str | bytes | int, ...]:
     """Return the command that publishes an envelope.
 
     Args:
-        names: What things are called.
-        room: Where.
+        keys: The names of keys and channels.
+        room: The room.
         envelope: The envelope.
-        history: How many messages the room's history shall hold, this one included; 0 where it is not for there.
-        ttl: Seconds that the history is kept, None for a day.
+        history: The number of messages to keep in the room's history, including this one; 0 not to add it.
+        ttl: Seconds for which the history is kept, or None for :data:`TTL`.
 
     Raises:
-        TypeError: The history is no ``int``, or the seconds are no number.
-        ValueError: One of them is too small.
+        TypeError: ``history`` is not an ``int``, or ``ttl`` is not a number.
+        ValueError: One of them is out of range.
     """
     if type(history) is not int:
-        raise TypeError(f"history is a number of messages, int, not {type(history).__name__}")
+        raise TypeError(f"history: expected an int, a number of messages, got {type(history).__name__}")
     if history < 0 or (ttl is not None and not 0.001 <= ttl < 1e10):
-        raise ValueError(f"history={history!r}, ttl={ttl!r}: takes 0 or more messages, and more than 0 seconds")
-    channel = names.channel(room)
+        raise ValueError(f"history={history!r}, ttl={ttl!r}: expected 0 or more messages, and more than 0 seconds")
+    channel = keys.channel(room)
     if not history:
         if ttl is not None:
-            raise ValueError("ttl is of a history: give history=, too")
+            raise ValueError("ttl requires history")
         return "PUBLISH", channel, envelope
     lifetime = int(1000 * (TTL if ttl is None else ttl))
     epoch = secrets.token_hex(8)
-    return "EVAL", _PUBLISH, 1, names.history(room), channel, envelope, epoch, history, lifetime
+    return "EVAL", _PUBLISH, 1, keys.history(room), channel, envelope, epoch, history, lifetime
 
 
 def position_of(reply: Any) -> Position | None:
-    """Return what the reply to :func:`publish_command` says."""
+    """Return the position in a reply to :func:`publish_command`, or None without history."""
     return Position(reply[0], reply[1].decode()) if isinstance(reply, list) else None
 
 
-async def recover(commands: Commands, names: Names, room: str, offset: int, epoch: str) -> Recovered:
-    """Return what was published in a room behind a position.
+async def recover(commands: Commands, keys: RedisKeys, room: str, offset: int, epoch: str) -> Recovered:
+    """Return the messages that were published in a room after a position.
 
     Raises:
-        TypeError: The position is of other types.
-        ClusterUnavailable: Redis is away.
+        TypeError: ``offset`` is not an int, or ``epoch`` is not a str.
+        ClusterUnavailable: Redis is unavailable.
     """
     if type(offset) is not int or not isinstance(epoch, str):
-        raise TypeError(f"a position is int and str, not {type(offset).__name__} and {type(epoch).__name__}")
-    # What clients say may be anything; no stream has got so far.
+        raise TypeError(f"position: expected int and str, got {type(offset).__name__} and {type(epoch).__name__}")
+    # The offset may come from a client. No stream is that long, so a larger one is not in the history either.
     offset = offset if 0 <= offset < 2**53 else 2**53
-    reply = await commands.submit("EVAL", _RECOVER, 1, names.history(room), offset, epoch)
+    reply = await commands.submit("EVAL", _RECOVER, 1, keys.history(room), offset, epoch)
     if not reply:
         return Recovered([], False, Position(0, ""))
     last, now, entries, known = reply
     messages = []
     for id_, fields in entries:
-        # One that makes no sense, of a later version for example, is missing.
+        # Skip invalid entries, for example of a later version; ``complete`` is False then.
         with contextlib.suppress(ValueError):
             messages.append((int(id_.partition(b"-")[0]), value_of(decode(fields[3]).message)))
     return Recovered(messages, bool(known) and len(messages) == last - offset, Position(last, now.decode()))

@@ -1,4 +1,4 @@
-"""A node among others on Redis: its listener, its address, and its claims, which it refreshes while it lives."""
+"""The membership of a node in a cluster on Redis: its listener, its advertised address and its claims."""
 
 import asyncio
 import logging
@@ -15,29 +15,29 @@ __all__ = ["Membership"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two refreshings of what stands for :data:`~sockjs_tornado.cluster.claims.CLAIM_TIME`.
+#: Seconds between two refreshes of the keys that expire after :data:`~sockjs_tornado.cluster.claims.CLAIM_TIME`.
 REFRESH_INTERVAL: Final = CLAIM_TIME / 3
 
-#: Seconds between two looks at an address that seems to be taken.
-_LOOK_AGAIN: Final = 0.5
+#: Seconds between two attempts to register an address that is still registered by another node.
+_RETRY_INTERVAL: Final = 0.5
 
 
 class Membership:
-    """What makes a process one of a cluster's nodes.
+    """A node's membership in a cluster.
 
     Args:
-        commands: The way to Redis.
-        namespace: What its keys begin with.
-        node_id: Id of this node.
-        advertise: Where other nodes reach it.
-        secret: What all nodes share.
-        listen: Where it listens; None for the same.
-        allow_public_listener: Whether it may listen where the internet reaches it.
-        local_fallback: Whether new sessions are opened while Redis is away.
-        stats: Counts.
+        commands: The connection to Redis.
+        namespace: The prefix of all keys.
+        node_id: This node's id.
+        advertise: The address at which other nodes reach this one.
+        secret: The secret that all nodes share.
+        listen: The address to listen on, or None for the advertised one.
+        allow_public_listener: Whether to allow a public address to listen on.
+        local_fallback: Whether to open new sessions here while Redis is unavailable.
+        stats: The relay's counters.
 
     Raises:
-        ConfigurationError: An address or the secret is not acceptable.
+        ConfigurationError: An address or the secret is not valid.
     """
 
     def __init__(
@@ -65,47 +65,51 @@ class Membership:
         self._wake = asyncio.Event()
 
     def add(self, router: Any) -> None:
-        """Take part for a router."""
+        """Add a router."""
         self._node.add(router)
 
     async def start(self) -> None:
-        """Listen for the other nodes.
+        """Start the listener, register the address, and start to refresh the claims.
 
         Raises:
-            ClusterError: Another node has the address, or something else listens there.
-            ConfigurationError: The address is none of this host, or a public one.
+            ClusterError: Another node has registered the address, or another socket listens on it.
+            ConfigurationError: The address to listen on is public, or is not an address of this host.
         """
         host, port = self._listen
         await self._node.start(open_sockets(host, port, self._allow_public))
         try:
-            await self._take_address()
+            await self._register_address()
         except BaseException:
             await self._node.close()
             raise
         self._task = asyncio.create_task(self._refresh())
 
-    async def _take_address(self) -> None:
+    async def _register_address(self) -> None:
         found = await self._node.identify_self()
         if found not in (None, self._id):
-            raise ClusterError(f"another node advertises {self._address}: each one has an address of its own")
+            raise ClusterError(f"Another node already advertises {self._address}; every node needs its own address.")
         if found is None:
-            logger.warning("nobody answers at %s, as seen from here: do other nodes reach it?", self._address)
-        # Others reach this node there, and who was there before is no more. Where that cannot be seen from here, a name
-        # that is left by a node that has died has to end first.
+            logger.warning(
+                "Cannot connect to this node's own advertise address %s; other nodes may not be able to reach it "
+                "either.",
+                self._address,
+            )
+        # If this node answers at the address, a previous node there is gone, and its registration is overwritten.
+        # Otherwise wait until the registration of a node that may have died has expired.
         condition = () if found else ("NX",)
         loop = asyncio.get_running_loop()
-        patience = loop.time() + CLAIM_TIME + 1
+        deadline = loop.time() + CLAIM_TIME + 1
         while True:
             milliseconds = CLAIM_TIME * 1000
-            owner = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
-            if found or owner is None:
+            holder = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
+            if found or holder is None:
                 return
-            if loop.time() > patience:
-                raise ClusterError(f"another node ({owner.decode()}) advertises {self._address}")
-            await asyncio.sleep(_LOOK_AGAIN)
+            if loop.time() > deadline:
+                raise ClusterError(f"Another node ({holder.decode()}) already advertises {self._address}.")
+            await asyncio.sleep(_RETRY_INTERVAL)
 
     def refresh(self) -> None:
-        """Refresh what the node has in Redis: it was away."""
+        """Refresh all keys now, after a reconnect to Redis."""
         self._wake.set()
 
     async def _refresh(self) -> None:
@@ -120,13 +124,17 @@ class Membership:
                 before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
                 await self._claims.refresh()
             except ClusterUnavailable:
-                # There is a turn when Redis is back.
+                # refresh() is called after the reconnect.
                 continue
             if before not in (None, self._id.encode()):
-                logger.error("another node (%s) advertises %s, too", before.decode(), self._address)
+                logger.error(
+                    "Another node (%s) also advertises %s. Give every node its own address.",
+                    before.decode(),
+                    self._address,
+                )
 
     async def close(self) -> None:
-        """Hold nothing more, and listen no more."""
+        """Release all claims and the address, and close the listener."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,4 +1,4 @@
-"""Messages between the rooms of a node and those of all others."""
+"""Messages that are published in rooms by this node and by others."""
 
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..session.ports import Position
 from ..session.rooms import Rooms
 from .commands import Commands
-from .envelope import Names, decode, echo_of, encode, value_of
+from .envelope import RedisKeys, decode, encode, local_prefix, value_of
 from .history import position_of, publish_command
 from .stats import ClusterStats
 
@@ -22,74 +22,82 @@ __all__ = ["Messages", "TransformMessage"]
 
 logger = logging.getLogger(__name__)
 
-#: Given room, message and position, returns what members get in place of the message.
+#: Called with a room, a message and its position; returns the message to deliver instead.
 TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[Any]]
 
 
-class _UnderWay(NamedTuple):
-    """A message that members on this node get when it comes back from Redis.
+class _PendingMessage(NamedTuple):
+    """A message of this node that is delivered to its own members when it is received back from Redis.
 
     Attributes:
-        message: What they get where it does not come; None for one with history, which is not theirs then.
-        exclude: Who does not get it.
+        message: The message to deliver if it is not received back, or None: a message with history is not delivered
+            then.
+        exclude: The sessions that do not get the message.
     """
 
     message: str | JSONValue | None
     exclude: "Sequence[Session]"
 
 
-class _Sent:
-    """A message on its way to Redis: what ``publish`` returns.
+class PublishResult:
+    """The awaitable that ``publish`` returns; its result is the message's position.
 
     Args:
-        reply: That of Redis.
-        failed: Called where it did not take the message.
-        unheard: Called where it did not, and nobody has waited to hear so.
+        reply: The reply of Redis.
+        on_failure: Called if Redis did not accept the message.
+        on_unawaited_failure: Called with the error if, in addition, the result was never awaited.
     """
 
-    __slots__ = ("_awaited", "_failed", "_reply", "_unheard")
+    __slots__ = ("_awaited", "_on_failure", "_on_unawaited_failure", "_reply")
 
     def __init__(
-        self, reply: "asyncio.Future[Any]", failed: Callable[[], None], unheard: Callable[[BaseException], None]
+        self,
+        reply: "asyncio.Future[Any]",
+        on_failure: Callable[[], None],
+        on_unawaited_failure: Callable[[BaseException], None],
     ) -> None:
         self._reply = reply
-        self._failed = failed
-        self._unheard = unheard
+        self._on_failure = on_failure
+        self._on_unawaited_failure = on_unawaited_failure
         self._awaited = False
         reply.add_done_callback(self._done)
 
     def __await__(self) -> Generator[Any, None, Position | None]:
         self._awaited = True
-        # Who waits no more does not take the message back.
+        # Cancelling the task that waits does not cancel the message.
         return position_of((yield from asyncio.shield(self._reply).__await__()))
 
     def _done(self, reply: "asyncio.Future[Any]") -> None:
         if reply.exception() is not None:
-            self._failed()
+            self._on_failure()
 
     def __del__(self) -> None:
-        # As asyncio does it: nobody can wait for it any more.
+        # As for asyncio's futures: once the object is deleted, it can no longer be awaited.
         if not self._awaited and self._reply.done() and (error := self._reply.exception()) is not None:
-            self._unheard(error)
+            self._on_unawaited_failure(error)
 
 
 class Messages:
-    """Takes what is published on this node, and on others.
+    """Publishes this node's messages, and delivers those of all nodes.
+
+    A message without history is delivered to this node's members immediately, and ignored when it is received back
+    (tag 0). A message with history is delivered when it is received back, so that all nodes deliver in the order of the
+    history; so is a message without history that follows it, so that this node's messages stay in order.
 
     Args:
-        node: The node's id.
-        names: What things are called.
-        rooms: The node's members.
-        commands: Where Redis is told.
-        stats: Counters.
-        log: Hears of what is lost, or makes no sense.
-        transform_message: Makes what members get of a message with history.
+        node: This node's id.
+        keys: The names of keys and channels.
+        rooms: The rooms of this node.
+        commands: The connection to Redis.
+        stats: The counters.
+        log: The log for lost and malformed messages.
+        transform_message: Returns the message to deliver for a message with history.
     """
 
     def __init__(
         self,
         node: str,
-        names: Names,
+        keys: RedisKeys,
         rooms: Rooms,
         commands: Commands,
         stats: ClusterStats,
@@ -97,16 +105,16 @@ class Messages:
         transform_message: TransformMessage | None,
     ) -> None:
         self._node = node
-        self._names = names
+        self._keys = keys
         self._rooms = rooms
         self._commands = commands
         self._stats = stats
         self._log = log
         self._transform_message = transform_message
-        self._echo = echo_of(node)
+        self._delivered_prefix = local_prefix(node)
         self._tags = itertools.count(1)
-        # What is still to come back from Redis, by room and tag.
-        self._under_way: dict[str, dict[int, _UnderWay]] = {}
+        # The messages that are yet to be received back, by room and tag.
+        self._pending: dict[str, dict[int, _PendingMessage]] = {}
 
     def publish(
         self,
@@ -116,81 +124,82 @@ class Messages:
         history: int,
         ttl: float | None,
         subscribed: "asyncio.Future[None] | None",
-    ) -> _Sent:
-        """Send a message to all in a room; see ``router.publish``.
+    ) -> PublishResult:
+        """Send a message to all members of a room; see ``router.publish``.
 
         Args:
-            room: Where.
-            message: What.
-            exclude: Who on this node does not get it.
-            history: How many messages the room's history shall hold.
-            ttl: Seconds that it is kept.
-            subscribed: Done once this node hears what is published in the room; None where nobody here is in it.
+            room: The room.
+            message: The message.
+            exclude: The sessions on this node that do not get the message.
+            history: The number of messages to keep in the room's history.
+            ttl: Seconds for which the history is kept.
+            subscribed: A future that completes when this node's subscription to the room is confirmed, or None if this
+                node has no members in it.
         """
-        # Behind one with history, one without takes the same way, so that they arrive in their order.
-        tag = next(self._tags) if history or room in self._under_way else 0
-        command = publish_command(self._names, room, encode(self._node, tag, message), history, ttl)
+        tag = next(self._tags) if history or room in self._pending else 0
+        command = publish_command(self._keys, room, encode(self._node, tag, message), history, ttl)
         self._stats.published += 1
         if not tag:
             self._rooms.publish(room, PreparedMessage(message), exclude)
-            return _Sent(self._commands.submit(*command), self._count_loss, self._tell_loss)
-        # Members that have come just now hear it, too.
+            return PublishResult(self._commands.submit(*command), self._count_failure, self._log_failure)
+        # Wait for the subscription, so that members that have just joined get the message.
         reply = self._commands.submit(*command, after=subscribed)
-        # Where the room is not subscribed to, nothing comes back.
+        # Without a subscription the message is not received back.
         if subscribed is not None and not (subscribed.done() and subscribed.exception()):
-            self._under_way.setdefault(room, {})[tag] = _UnderWay(None if history else message, exclude)
-            reply.add_done_callback(lambda reply: self._give_up(room, tag) if reply.exception() else None)
-        return _Sent(reply, self._count_loss, self._tell_loss)
+            self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
+            reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
+        return PublishResult(reply, self._count_failure, self._log_failure)
 
-    def _count_loss(self) -> None:
+    def _count_failure(self) -> None:
         self._stats.publish_failures += 1
 
-    def _tell_loss(self, error: BaseException) -> None:
-        self._log.write(logger, logging.WARNING, "lost message", "a message did not reach other nodes: %s", error)
+    def _log_failure(self, error: BaseException) -> None:
+        self._log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)
 
-    def _take(self, room: str, tag: int) -> _UnderWay | None:
-        tags = self._under_way.get(room, {})
-        taken = tags.pop(tag, None)
+    def _pop_pending(self, room: str, tag: int) -> _PendingMessage | None:
+        tags = self._pending.get(room, {})
+        pending = tags.pop(tag, None)
         if not tags:
-            self._under_way.pop(room, None)
-        return taken
+            self._pending.pop(room, None)
+        return pending
 
-    def _give_up(self, room: str, tag: int) -> None:
-        """Expect a message back no more."""
-        taken = self._take(room, tag)
-        if taken is not None and taken.message is not None:
-            # As it is without Redis: members on one node hear each other.
-            self._rooms.publish(room, PreparedMessage(taken.message), taken.exclude)
+    def _deliver_pending(self, room: str, tag: int) -> None:
+        """Deliver a message without history to this node's members: it will not be received back."""
+        pending = self._pop_pending(room, tag)
+        if pending is not None and pending.message is not None:
+            self._rooms.publish(room, PreparedMessage(pending.message), pending.exclude)
 
-    def forget(self, *rooms: str) -> None:
-        """Expect nothing back any more in rooms, or in any, because they are not subscribed to."""
-        for room in rooms or tuple(self._under_way):
-            for tag in tuple(self._under_way.get(room, ())):
-                self._give_up(room, tag)
+    def unsubscribed(self, *rooms: str) -> None:
+        """Called when the subscriptions to some rooms have ended, or, without arguments, all subscriptions."""
+        for room in rooms or tuple(self._pending):
+            for tag in tuple(self._pending.get(room, ())):
+                self._deliver_pending(room, tag)
 
     def deliver(self, room: str, data: bytes) -> None:
-        """Take what was published in a room, and came by Redis."""
-        if data.startswith(self._echo):
+        """Deliver a message that was received from Redis."""
+        if data.startswith(self._delivered_prefix):
             return
         self._stats.received += 1
         try:
             node, tag, message, position = decode(data)
         except ValueError as error:
             self._stats.skipped += 1
-            self._log.write(logger, logging.WARNING, "envelope", "skipped what some program has published: %s", error)
+            self._log.write(
+                logger, logging.WARNING, "envelope", "Ignored a malformed message on a room channel: %s", error
+            )
             return
-        excluded: Sequence[Session] = ()
+        exclude: Sequence[Session] = ()
         try:
             if node == self._node:
-                taken = self._take(room, tag)
-                if taken is not None:
-                    excluded = taken.exclude
+                pending = self._pop_pending(room, tag)
+                if pending is not None:
+                    exclude = pending.exclude
                 elif position is None:
-                    # It was given up, and members have it.
+                    # _deliver_pending() has delivered it already.
                     return
             if position is not None and self._transform_message is not None:
                 message = encode_message(self._transform_message(room, value_of(message), position))
-            self._rooms.publish(room, PreparedMessage(message), excluded)
+            self._rooms.publish(room, PreparedMessage(message), exclude)
         except Exception as error:
-            # It is the application's; what comes next must not suffer.
-            self._log.write(logger, logging.ERROR, "deliver", "a message was not delivered", error=error)
+            # An error of the application must not stop the delivery of later messages.
+            self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)

@@ -1,11 +1,11 @@
-"""The rooms of several workers, which tell each other directly what is published in them."""
+"""Rooms of workers on one host, which send their messages to each other directly."""
 
 import asyncio
 import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.grace import timeout
 from ..session.rooms import Rooms
+from .base import WaitForAll
 from .node import Node
 from .ownership import Owner
 from .stats import ClusterStats
@@ -26,30 +27,18 @@ __all__ = ["Peers"]
 
 logger = logging.getLogger(__name__)
 
-#: Bytes that leave in one request, unless one message has more, and that may wait for a worker that does not take them.
-_BATCH: Final = 1024 * 1024
-MAX_WAITING: Final = 64 * 1024 * 1024
+#: The largest size of one request in characters, unless a single message is larger.
+_BATCH_SIZE: Final = 1024 * 1024
 
-#: Seconds in which a worker has to say who is present.
-_PATIENCE: Final = 4
+#: The limit of the queue for one worker, in characters.
+MAX_QUEUED: Final = 64 * 1024 * 1024
 
-
-class _Sending:
-    """What :meth:`Peers.publish` returns: done when all workers have the message, or are not there."""
-
-    __slots__ = ("_batches",)
-
-    def __init__(self, batches: "Sequence[asyncio.Future[None]]") -> None:
-        self._batches = batches
-
-    def __await__(self) -> Generator[Any, None, None]:
-        for batch in self._batches:
-            # Others wait for it, too: who is cancelled does not cancel it.
-            yield from asyncio.shield(batch).__await__()
+#: Seconds in which a worker must respond to a request for presence, and in which close() sends the queued messages.
+_RESPONSE_TIMEOUT: Final = 4
 
 
 class _Batch:
-    """Records that leave in one request."""
+    """Records that are sent in one request."""
 
     __slots__ = ("done", "records", "size")
 
@@ -59,38 +48,39 @@ class _Batch:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
-class _Line:
-    """What goes to one worker, in order: a request at a time, and what comes meanwhile gathers for the next.
+class _WorkerQueue:
+    """The messages for one worker. They are sent in order, one request at a time; later ones wait for the next batch.
 
     Args:
-        call: Hands a request to the worker.
-        lost: Called with the error and a number of messages that the worker did not take.
+        send: Sends a request to the worker.
+        on_failure: Called with the error and the number of messages that the worker did not accept.
     """
 
     def __init__(
-        self, call: Callable[[bytes], Awaitable[object]], lost: Callable[[ClusterUnavailable, int], None]
+        self, send: Callable[[bytes], Awaitable[object]], on_failure: Callable[[ClusterUnavailable, int], None]
     ) -> None:
-        self._call = call
-        self._lost = lost
-        self._waiting: deque[_Batch] = deque()
+        self._send = send
+        self._on_failure = on_failure
+        self._batches: deque[_Batch] = deque()
+        # The size of all batches, including the one that is being sent.
         self._size = 0
         self._task: asyncio.Task[None] | None = None
 
-    def send(self, record: str) -> "asyncio.Future[None]":
-        """Send a record.
+    def add(self, record: str) -> "asyncio.Future[None]":
+        """Queue a record.
 
         Returns:
-            A future that others share. It fails with ClusterUnavailable.
+            The future of the record's batch, which is shared. It raises ClusterUnavailable on failure.
         """
         size = len(record)
-        if self._size + size > MAX_WAITING:
-            refused = _Batch()
-            refused.records.append(record)
-            self._fail(refused, "too much waits for another worker")
-            return refused.done
-        if not self._waiting or self._waiting[-1].size + size > _BATCH:
-            self._waiting.append(_Batch())
-        batch = self._waiting[-1]
+        if self._size + size > MAX_QUEUED:
+            rejected = _Batch()
+            rejected.records.append(record)
+            self._fail(rejected, "the queue for another worker is full")
+            return rejected.done
+        if not self._batches or self._batches[-1].size + size > _BATCH_SIZE:
+            self._batches.append(_Batch())
+        batch = self._batches[-1]
         batch.records.append(record)
         batch.size += size
         self._size += size
@@ -99,59 +89,59 @@ class _Line:
         return batch.done
 
     async def close(self) -> None:
-        """Send what waits, for some seconds at most."""
+        """Send the queued messages, for at most :data:`_RESPONSE_TIMEOUT` seconds."""
         if self._task is not None:
             task = self._task
             with contextlib.suppress(TimeoutError):
-                async with timeout(_PATIENCE):
+                async with timeout(_RESPONSE_TIMEOUT):
                     await asyncio.wait([task])
             task.cancel()
             await asyncio.wait([task])
-            while self._waiting:
-                self._fail(self._waiting.popleft(), "this worker ends")
+            while self._batches:
+                self._fail(self._batches.popleft(), "this worker is stopping")
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                batch = self._waiting.popleft()
-                await self._send(batch)
+            while self._batches:
+                batch = self._batches.popleft()
+                await self._send_batch(batch)
                 self._size -= batch.size
         finally:
             self._task = None
 
-    async def _send(self, batch: _Batch) -> None:
+    async def _send_batch(self, batch: _Batch) -> None:
         try:
-            await self._call(f"[{','.join(batch.records)}]".encode())
+            await self._send(f"[{','.join(batch.records)}]".encode())
         except TimeoutError:
-            self._fail(batch, "another worker does not answer")
+            self._fail(batch, "another worker does not respond")
         except (UpstreamDisconnected, ClusterError) as error:
-            self._fail(batch, f"another worker may not have it: {str(error) or 'the connection ended'}")
+            self._fail(batch, f"another worker may not have received it: {str(error) or 'the connection was closed'}")
         except OSError:
-            # It is not there, and nobody is in its rooms.
+            # The worker is not running, so its rooms have no members.
             batch.done.set_result(None)
         except asyncio.CancelledError:
-            self._fail(batch, "this worker ends")
+            self._fail(batch, "this worker is stopping")
             raise
         else:
             batch.done.set_result(None)
 
-    def _fail(self, batch: _Batch, why: str) -> None:
-        error = ClusterUnavailable(why)
-        self._lost(error, len(batch.records))
+    def _fail(self, batch: _Batch, reason: str) -> None:
+        error = ClusterUnavailable(reason)
+        self._on_failure(error, len(batch.records))
         batch.done.set_exception(error)
-        # Nobody has to ask for it.
+        # Mark the exception as retrieved: the future need not be awaited.
         batch.done.exception()
 
 
 class Peers:
-    """Takes what is published on this worker, and on others.
+    """Publishes this worker's messages, and delivers those of other workers.
 
     Args:
-        node: What reaches the others.
-        others: They.
-        rooms: The members on this one.
-        stats: Counters.
-        log: Hears of what is lost, or makes no sense.
+        node: The node that connects to the others.
+        others: The other workers.
+        rooms: The rooms of this worker.
+        stats: The counters.
+        log: The log for lost messages and failed deliveries.
     """
 
     def __init__(
@@ -162,65 +152,68 @@ class Peers:
         self._rooms = rooms
         self._stats = stats
         self._log = log
-        self._lines = [_Line(partial(node.rpc, other, "publish"), self._count_loss) for other in others]
-        node.register_rpc("publish", self._take)
-        node.register_rpc("presence", self._tell_presence)
+        self._queues = [_WorkerQueue(partial(node.rpc, other, "publish"), self._publish_failed) for other in others]
+        node.register_rpc("publish", self._handle_publish)
+        node.register_rpc("presence", self._handle_presence)
 
-    def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> _Sending:
-        """Send a message to all in a room.
+    def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> WaitForAll:
+        """Send a message to all members of a room.
 
         Args:
-            room: Where.
-            message: What.
-            exclude: Who on this worker does not get it.
+            room: The room.
+            message: The message.
+            exclude: The sessions on this worker that do not get the message.
+
+        Returns:
+            An awaitable that completes when all running workers have the message.
         """
         self._stats.published += 1
         self._rooms.publish(room, PreparedMessage(message), exclude)
         record = json.dumps([room, isinstance(message, JSONValue), str(message)])
-        return _Sending([line.send(record) for line in self._lines])
+        return WaitForAll(*[queue.add(record) for queue in self._queues])
 
     async def presence(self, room: str) -> dict[str, Any]:
-        """Return who is present in a room, by worker and label.
+        """Return the presence of a room's members, by worker and label.
 
         Raises:
-            ClusterUnavailable: A worker is there, and does not answer.
+            ClusterUnavailable: A worker is running, but does not respond.
         """
-        asked = json.dumps(room).encode()
-        replies = await asyncio.gather(*(self._ask_presence(other, asked) for other in self._others))
+        body = json.dumps(room).encode()
+        replies = await asyncio.gather(*(self._request_presence(other, body) for other in self._others))
         present = {f"{self._node.id}:{label}": value for label, value in self._rooms.presence(room).items()}
         for other, reply in zip(self._others, replies, strict=True):
             present |= {f"{other.node}:{label}": value for label, value in reply.items()}
         return present
 
-    async def _ask_presence(self, other: Owner, asked: bytes) -> dict[str, Any]:
+    async def _request_presence(self, other: Owner, body: bytes) -> dict[str, Any]:
         try:
-            async with timeout(_PATIENCE):
-                reply: dict[str, Any] = json.loads(await self._node.rpc(other, "presence", asked))
+            async with timeout(_RESPONSE_TIMEOUT):
+                reply: dict[str, Any] = json.loads(await self._node.rpc(other, "presence", body))
         except (TimeoutError, UpstreamDisconnected, ClusterError) as error:
-            raise ClusterUnavailable(f"{other.node} does not say who is present: {error!r}") from None
+            raise ClusterUnavailable(f"{other.node} did not return its presence: {error!r}") from None
         except OSError:
-            # It is not there.
+            # The worker is not running.
             return {}
         return reply
 
     async def close(self) -> None:
-        """Send what waits."""
-        await asyncio.gather(*(line.close() for line in self._lines))
+        """Send all queued messages."""
+        await asyncio.gather(*(queue.close() for queue in self._queues))
 
-    def _take(self, body: bytes) -> bytes:
+    def _handle_publish(self, body: bytes) -> bytes:
         for room, is_json, text in json.loads(body):
             self._stats.received += 1
             try:
                 self._rooms.publish(room, PreparedMessage(JSONValue(text) if is_json else text))
             except Exception as error:
-                # It is the application's; what comes next must not suffer.
-                self._log.write(logger, logging.ERROR, "deliver", "a message was not delivered", error=error)
+                # An error of the application must not stop the delivery of later messages.
+                self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
         return b""
 
-    def _tell_presence(self, body: bytes) -> bytes:
+    def _handle_presence(self, body: bytes) -> bytes:
         return json.dumps(self._rooms.presence(json.loads(body))).encode()
 
-    def _count_loss(self, error: ClusterUnavailable, count: int) -> None:
+    def _publish_failed(self, error: ClusterUnavailable, count: int) -> None:
         self._stats.publish_failures += count
         message = "%d messages did not reach another worker: %s"
         self._log.write(logger, logging.WARNING, "lost message", message, count, error)

@@ -1,8 +1,8 @@
-"""Who is present in a room, on all nodes.
+"""The presence of a room's members, on all nodes.
 
-A room has a hash in Redis: a field for each member, named ``node:label``, with the JSON that was given to ``join``. It
-counts while its node is alive, which a key with an expiry says. So a node that dies takes its members with it, and one
-that lives renews that key and the expiry of its rooms' hashes, however many members there are.
+A room has a hash in Redis. A member is the field ``node:label``, with the JSON value that was passed to ``join``. The
+entries of a node are valid while a key for the node exists, which expires. So the members of a node that dies disappear
+with it, and a live node refreshes only that key and the expiry of its rooms' hashes, however many members there are.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from typing import Any, Final
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
 from .commands import Commands
-from .envelope import Names
+from .envelope import RedisKeys
 
 __all__ = ["LIFETIME", "Presence"]
 
-#: Seconds after which a node that does not renew its entries is taken for dead.
+#: The default time in seconds after which the entries of a node expire if it does not refresh them.
 LIFETIME: Final = 15.0
 
-#: Rooms whose entries are renewed together.
-_CHUNK: Final = 500
+#: The number of rooms whose entries are refreshed or written before other commands are sent.
+_BATCH_SIZE: Final = 500
 
-# Those of dead nodes are dropped on the way.
+# Return the entries of live nodes, and delete those of dead ones.
 _READ: Final = """
 local alive, found = {}, {}
 local entries = redis.call('HGETALL', KEYS[1])
@@ -44,40 +44,41 @@ return found
 
 
 class Presence:
-    """The entries of one node, and what others have.
+    """Writes the entries of one node, and reads those of all nodes.
 
     Args:
-        commands: Where Redis is told.
-        names: What things are called.
-        node: The node's id.
-        rooms: The node's members.
-        lifetime: Seconds after which a node that does not renew its entries is taken for dead.
+        commands: The connection to Redis.
+        keys: The names of the keys.
+        node: This node's id.
+        rooms: The rooms of this node.
+        lifetime: Seconds after which the entries of a node expire if it does not refresh them.
     """
 
-    def __init__(self, commands: Commands, names: Names, node: str, rooms: Rooms, lifetime: float = LIFETIME) -> None:
+    def __init__(
+        self, commands: Commands, keys: RedisKeys, node: str, rooms: Rooms, lifetime: float = LIFETIME
+    ) -> None:
         self._commands = commands
-        self._names = names
+        self._keys = keys
         self._node = node
         self._rooms = rooms
         self._lifetime = round(1000 * lifetime)
-        # Who has left, by room, where Redis could not be told.
-        self._stale: dict[str, set[str]] = {}
-        # Rooms with members of whom it could not.
-        self._untold: set[str] = set()
+        # What could not be written to Redis: the labels of members that have left, by room, and rooms with new members.
+        self._failed_removals: dict[str, set[str]] = {}
+        self._failed_rooms: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to renew."""
-        self._spawn(self._renew())
+        """Start to refresh the entries."""
+        self._spawn(self._refresh_forever())
 
     async def close(self) -> None:
-        """Stop renewing, and take back what says that the node is alive."""
+        """Stop to refresh, and delete the key that marks this node as alive."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._commands.submit("DEL", self._names.alive(self._node))
+        self._commands.submit("DEL", self._keys.alive(self._node))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -87,100 +88,103 @@ class Presence:
     def _member(self, label: str) -> str:
         return f"{self._node}:{label}"
 
-    def appeared(self, room: str, label: str, text: str) -> "asyncio.Future[Any]":
-        """Tell the others of a member; return what is done once they see it.
+    def add(self, room: str, label: str, text: str) -> "asyncio.Future[Any]":
+        """Write a member's entry.
 
         Args:
-            room: Where.
-            label: Who; unique on this node.
-            text: What was given to ``join``, as JSON.
+            room: The room.
+            label: The label of the member's session, unique on this node.
+            text: The JSON value that was passed to ``join``.
+
+        Returns:
+            A future that completes when other nodes see the entry.
         """
-        return self._tell(room, self._member(label), text)
+        return self._write(room, self._member(label), text)
 
-    def _tell(self, room: str, *fields: str) -> "asyncio.Future[Any]":
-        def note(future: "asyncio.Future[Any]") -> None:
+    def _write(self, room: str, *fields: str) -> "asyncio.Future[Any]":
+        def note_failure(future: "asyncio.Future[Any]") -> None:
             if future.exception() is not None:
-                self._untold.add(room)
+                self._failed_rooms.add(room)
 
-        told = self._commands.submit("HSET", self._names.presence(room), *fields)
-        told.add_done_callback(note)
-        self._commands.submit("PEXPIRE", self._names.presence(room), self._lifetime)
-        return told
+        written = self._commands.submit("HSET", self._keys.presence(room), *fields)
+        written.add_done_callback(note_failure)
+        self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime)
+        return written
 
-    def vanished(self, room: str, label: str) -> None:
-        """Tell them that it has left."""
+    def remove(self, room: str, label: str) -> None:
+        """Delete a member's entry."""
 
-        def note(future: "asyncio.Future[Any]") -> None:
+        def note_failure(future: "asyncio.Future[Any]") -> None:
             if future.exception() is not None:
-                self._stale.setdefault(room, set()).add(label)
+                self._failed_removals.setdefault(room, set()).add(label)
 
-        self._commands.submit("HDEL", self._names.presence(room), self._member(label)).add_done_callback(note)
+        self._commands.submit("HDEL", self._keys.presence(room), self._member(label)).add_done_callback(note_failure)
 
     def restore(self) -> None:
-        """Hear that Redis is back: it may have lost everything, and may know of members that have left."""
+        """Write all entries again after a reconnect: Redis may have lost them, or still have members that have left."""
         self._spawn(self._register(list(self._rooms.present())))
 
-    def _take_back(self) -> None:
-        stale, self._stale = self._stale, {}
-        for room, labels in stale.items():
+    def _retry_removals(self) -> None:
+        failed, self._failed_removals = self._failed_removals, {}
+        for room, labels in failed.items():
             for label in labels - self._rooms.presence(room).keys():
-                self.vanished(room, label)
+                self.remove(room, label)
 
-    async def of(self, room: str) -> dict[str, Any]:
-        """Return what each member has given to ``join``, by node and label.
+    async def get(self, room: str) -> dict[str, Any]:
+        """Return the values that a room's members have passed to ``join``, by node and label.
 
         Raises:
-            ClusterUnavailable: Redis is away.
+            ClusterUnavailable: Redis is unavailable.
         """
-        reply = await self._commands.submit("EVAL", _READ, 1, self._names.presence(room), self._names.alive(""))
+        reply = await self._commands.submit("EVAL", _READ, 1, self._keys.presence(room), self._keys.alive(""))
         entries = dict(zip(reply[::2], reply[1::2], strict=True))
         others = {
             member.decode(): json.loads(text)
             for member, text in entries.items()
             if not member.startswith(f"{self._node}:".encode())
         }
-        # Of its own the node knows better.
+        # This node's own entries are taken from memory, which is always up to date.
         return others | {self._member(label): value for label, value in self._rooms.presence(room).items()}
 
-    async def _renew(self) -> None:
+    async def _refresh_forever(self) -> None:
         while True:
             if self._commands.available:
-                await self._register_where_lost()
+                await self._refresh()
             await asyncio.sleep(self._lifetime / 3000)
 
-    async def _register_where_lost(self) -> None:
-        alive = self._names.alive(self._node)
+    async def _refresh(self) -> None:
+        """Refresh the expiry of all entries, and write again those that Redis has lost."""
+        alive = self._keys.alive(self._node)
         try:
-            # It replies what was there before.
             known = await self._commands.submit("SET", alive, 1, "PX", self._lifetime, "GET")
-            self._take_back()
+            self._retry_removals()
             rooms = list(self._rooms.present())
-            untold, self._untold = self._untold, set()
+            failed, self._failed_rooms = self._failed_rooms, set()
             if known is None:
                 await self._register(rooms)
                 return
-            await self._register([room for room in untold if self._rooms.presence(room)])
-            for start in range(0, len(rooms), _CHUNK):
-                chunk = rooms[start : start + _CHUNK]
-                renewed = [
-                    self._commands.submit("PEXPIRE", self._names.presence(room), self._lifetime) for room in chunk
+            await self._register([room for room in failed if self._rooms.presence(room)])
+            for start in range(0, len(rooms), _BATCH_SIZE):
+                batch = rooms[start : start + _BATCH_SIZE]
+                refreshed = [
+                    self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime) for room in batch
                 ]
-                there = await asyncio.gather(*renewed)
-                await self._register([room for room, was in zip(chunk, there, strict=True) if not was])
+                exists = await asyncio.gather(*refreshed)
+                await self._register([room for room, found in zip(batch, exists, strict=True) if not found])
         except ClusterUnavailable:
-            pass  # restore() comes
+            pass  # restore() is called after the reconnect.
 
     async def _register(self, rooms: list[str]) -> None:
-        """Tell Redis of all members of rooms, and of who has left."""
-        self._commands.submit("SET", self._names.alive(self._node), 1, "PX", self._lifetime)
-        self._take_back()
-        for start in range(0, len(rooms), _CHUNK):
-            for room in rooms[start : start + _CHUNK]:
+        """Write the entries of all members of rooms, and delete those of members that have left."""
+        self._commands.submit("SET", self._keys.alive(self._node), 1, "PX", self._lifetime)
+        self._retry_removals()
+        for start in range(0, len(rooms), _BATCH_SIZE):
+            for room in rooms[start : start + _BATCH_SIZE]:
                 fields = [
                     part
                     for label, value in self._rooms.presence(room).items()
                     for part in (self._member(label), json.dumps(value))
                 ]
                 if fields:
-                    self._tell(room, *fields)
+                    self._write(room, *fields)
             await asyncio.wait([self._commands.submit("PING")])

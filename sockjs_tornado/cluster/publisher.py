@@ -1,4 +1,4 @@
-"""Publishing in rooms from programs that serve nobody: a script, a worker, a web application on another framework.
+"""Publishers for programs without a router: a script, a task queue, a web application in another framework.
 
 ::
 
@@ -17,33 +17,33 @@ from ..protocol import encode_message
 from ..session.ports import Position
 from ..session.rooms import check_room
 from .commands import Commands
-from .connection import FAILURES, TIMEOUT, check_url, database_of, explain, make_client
-from .envelope import Names, encode
+from .envelope import RedisKeys, encode
 from .history import position_of, publish_command
+from .redis_connection import CONNECTION_ERRORS, TIMEOUT, check_url, database_of, make_client, translate_error
 
 __all__ = ["AsyncPublisher", "Publisher"]
 
 
-def _command(names: Names, room: str, message: Any, history: int, ttl: float | None) -> tuple[str | bytes | int, ...]:
+def _command(
+    keys: RedisKeys, room: str, message: Any, history: int, ttl: float | None
+) -> tuple[str | bytes | int, ...]:
     check_room(room)
-    return publish_command(names, room, encode("", 0, encode_message(message)), history, ttl)
+    return publish_command(keys, room, encode("", 0, encode_message(message)), history, ttl)
 
 
 class Publisher:
-    """Publishes, and waits until Redis has the message. It may be used from many threads, and after a fork.
+    """A blocking publisher. It may be used from several threads, and after a fork. It connects with the first message.
 
     Args:
-        url: As of :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
-        namespace: As that of the cluster.
+        url: The URL of the Redis server, as for :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
+        namespace: The namespace of the cluster.
 
     Raises:
-        ConfigurationError: The URL or the namespace is none.
-
-    Nothing is connected before the first message.
+        ConfigurationError: The URL or the namespace is not valid.
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
-        # Nothing is tried again: Redis might have taken it the first time.
+        # No retries: Redis may have executed the command the first time.
         self._client = redis.Redis.from_url(
             check_url(url),
             protocol=2,
@@ -51,35 +51,35 @@ class Publisher:
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
-        self._names = Names(namespace, database_of(self._client))
+        self._keys = RedisKeys(namespace, database_of(self._client))
 
     def publish(
         self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
     ) -> Position | None:
-        """Send a message to all who are in a room, on all nodes.
+        """Send a message to all members of a room, on all nodes.
 
         Args:
-            room: Its name.
-            message: ``str``, or a dict or list of JSON's types.
-            history: How many messages the room's history shall hold, this one included; 0 where it is not for there.
-            ttl: Seconds that the history is kept after this message, None for a day.
+            room: The name of the room.
+            message: A ``str``, or a dict or list that can be encoded as JSON.
+            history: The number of messages to keep in the room's history, including this one; 0 not to add it.
+            ttl: Seconds for which the history is kept after this message, or None for a day.
 
         Returns:
-            Where it stands in the history, None where it has none.
+            The message's position in the history, or None without history.
 
         Raises:
-            TypeError: An argument is of another type.
-            ValueError: JSON has no form for a number in the message, or ``history`` or ``ttl`` make no sense.
-            ClusterUnavailable: Redis is away, or did not take it.
-            ClusterError: Redis wants another user or password.
+            TypeError: An argument has the wrong type.
+            ValueError: A number in the message cannot be encoded as JSON, or ``history`` or ``ttl`` is out of range.
+            ClusterUnavailable: Redis is unavailable, or rejected the command.
+            ClusterError: Redis requires another user or password.
         """
-        command = _command(self._names, room, message, history, ttl)
+        command = _command(self._keys, room, message, history, ttl)
         try:
             reply = self._client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except FAILURES as error:
-            where = "that URL"
-            refused = isinstance(error, redis.ResponseError)
-            raise ClusterUnavailable(f"Redis refuses: {error}") if refused else explain(error, where) from error
+        except CONNECTION_ERRORS as error:
+            if isinstance(error, redis.ResponseError):
+                raise ClusterUnavailable(f"Redis rejected the command: {error}") from error
+            raise translate_error(error, "the given URL") from error
         return position_of(reply)
 
     def close(self) -> None:
@@ -94,37 +94,37 @@ class Publisher:
 
 
 class AsyncPublisher:
-    """The same on an event loop; what is published in one of its turns reaches Redis together, and in order.
+    """A publisher for an event loop. Messages of one turn of the loop are sent in order and in one write.
 
     Args:
-        url: As of :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
-        namespace: As that of the cluster.
+        url: The URL of the Redis server, as for :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
+        namespace: The namespace of the cluster.
 
     Raises:
-        ConfigurationError: The URL or the namespace is none.
+        ConfigurationError: The URL or the namespace is not valid.
 
     Use it as an asynchronous context manager, or call :meth:`start` and :meth:`close`.
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
         self._client = make_client(url)
-        self._names = Names(namespace, database_of(self._client))
+        self._keys = RedisKeys(namespace, database_of(self._client))
         self._commands = Commands(self._client)
 
     async def start(self) -> None:
-        """Connect to Redis; lost, the connection is made again.
+        """Connect to Redis. If the connection is lost later, it is reopened.
 
         Raises:
-            ClusterUnavailable: There is no Redis.
-            ClusterError: It wants a password, or is too old.
+            ClusterUnavailable: Redis does not respond.
+            ClusterError: Redis requires a password, or is too old.
         """
         await self._commands.start()
 
     async def publish(
         self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
     ) -> Position | None:
-        """Send a message to all who are in a room, on all nodes; as :meth:`Publisher.publish`."""
-        return position_of(await self._commands.submit(*_command(self._names, room, message, history, ttl)))
+        """Send a message to all members of a room, on all nodes; see :meth:`Publisher.publish`."""
+        return position_of(await self._commands.submit(*_command(self._keys, room, message, history, ttl)))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,10 +1,10 @@
-"""The rooms of a node: those of all its routers, of which the other nodes hear."""
+"""The rooms of a node on Redis: changes of this node's members are sent to the other nodes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ..session.rooms import Rooms
+from .base import CheckedRooms, WaitForAll
 from .bus import Bus
 from .presence import Presence
 
@@ -14,63 +14,48 @@ if TYPE_CHECKING:
 __all__ = ["SharedRooms"]
 
 
-class Joining:
-    """What :meth:`SharedRooms.join` returns."""
-
-    __slots__ = ("_steps",)
-
-    def __init__(self, *steps: "asyncio.Future[Any] | None") -> None:
-        self._steps = steps
-
-    def __await__(self) -> Generator[Any, None, None]:
-        for step in self._steps:
-            if step is not None:
-                # Others wait for it, too: who is cancelled does not cancel it.
-                yield from asyncio.shield(step).__await__()
-
-
-class SharedRooms(Rooms):
-    """Rooms of which the bus and the presence are told.
+class SharedRooms(CheckedRooms):
+    """Rooms whose subscriptions and presence are kept in Redis.
 
     Args:
-        check: Raises RuntimeError where nobody may join.
+        check: Raises RuntimeError if the cluster cannot be used.
     """
 
-    __slots__ = ("_bus", "_check", "_presence_of_all", "_told")
+    __slots__ = ("_bus", "_cluster_presence", "_presence_written")
 
     def __init__(self, check: Callable[[], None]) -> None:
-        super().__init__()
-        self._check = check
-        self._told: asyncio.Future[Any] | None = None
+        super().__init__(check)
+        # Set by appeared() while join() runs: the future of the presence that was written to Redis.
+        self._presence_written: asyncio.Future[Any] | None = None
 
-    def connect(self, bus: Bus, presence: Presence) -> None:
-        """Take those who are told."""
+    def bind(self, bus: Bus, presence: Presence) -> None:
+        """Set the bus and the presence of this node."""
         self._bus = bus
-        self._presence_of_all = presence
+        self._cluster_presence = presence
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Put a session into a room, as :meth:`Rooms.join`.
+        """Add a session to a room; see :meth:`CheckedRooms.join`.
 
-        Raises:
-            RuntimeError: The cluster was not started, or is closed.
+        Returns:
+            An awaitable that completes when Redis has confirmed the subscription and the presence.
         """
-        self._check()
-        self._told = None
+        self._presence_written = None
         super().join(session, room, presence)
-        return Joining(self._bus.confirmed(room), self._told)
+        pending = (self._bus.confirmation(room), self._presence_written)
+        return WaitForAll(*(future for future in pending if future is not None))
 
     def opened(self, room: str) -> None:
-        """Subscribe."""
+        """Subscribe to the room."""
         self._bus.subscribe(room)
 
     def emptied(self, room: str) -> None:
-        """Unsubscribe."""
+        """Unsubscribe from the room."""
         self._bus.unsubscribe(room)
 
     def appeared(self, room: str, label: str, text: str) -> None:
-        """Tell the others."""
-        self._told = self._presence_of_all.appeared(room, label, text)
+        """Write the member's presence to Redis."""
+        self._presence_written = self._cluster_presence.add(room, label, text)
 
     def vanished(self, room: str, label: str) -> None:
-        """Tell the others."""
-        self._presence_of_all.vanished(room, label)
+        """Remove the member's presence from Redis."""
+        self._cluster_presence.remove(room, label)

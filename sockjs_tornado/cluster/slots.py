@@ -1,20 +1,21 @@
-"""Who holds a session, where that is fixed: each session belongs to one of a fixed number of workers by its name."""
+"""Owners of sessions in a fixed set of workers: the hash of a session's key determines its owner."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 
 from .ownership import Location, Owner
 
-__all__ = ["Slots"]
+__all__ = ["Slots", "node_id"]
 
 
 class Slots:
-    """The sessions of one worker among several.
+    """The sessions of one worker in a fixed set.
 
     Args:
-        addresses: Where each worker's listener is, in the same order for all.
-        own: Which of them this is.
-        secret: What all of them share. Without it, clients would choose the worker by the names that they choose.
+        addresses: The addresses of all workers' listeners, in the same order on each worker.
+        own: The index of this worker.
+        secret: The secret that all workers share. It keys the hash, so that clients cannot choose a worker by the ids
+            of their sessions.
 
     Attributes:
         others: The other workers.
@@ -33,34 +34,34 @@ class Slots:
         return self._owners[int.from_bytes(digest) % len(self._owners)]
 
     def owns(self, key: str) -> bool:
-        """Tell whether a session belongs to this worker."""
+        """Return whether a session belongs to this worker."""
         return self._owner_of(key) is self._own
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
-        """Return whose session it is."""
+        """Return the session's owner."""
         return await self.locate(key)
 
     async def locate(self, key: str) -> Owner | Location:
-        """Return whose session it is."""
+        """Return the session's owner."""
         owner = self._owner_of(key)
         return Location.HERE if owner is self._own else owner
 
     async def wait_for_pending_claim(self, key: str) -> None:
-        """Return at once: it is always known."""
+        """Return immediately: the owner is always known."""
 
     def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
-        """Do nothing: what belongs to whom does not change."""
+        """Do nothing: the owner of a session does not change."""
 
     def release(self, key: str) -> None:
         """Do nothing."""
 
     def retire(self, key: str) -> None:
-        """Do nothing: the worker itself knows of it."""
+        """Do nothing: the owner itself knows that the session has ended."""
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
-        """Do nothing: the worker may be back soon."""
+        """Do nothing: the worker may be restarted soon."""
 
 
 def node_id(worker: int) -> str:
-    """Return a worker's name."""
+    """Return a worker's id."""
     return f"worker-{worker}"

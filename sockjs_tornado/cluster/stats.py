@@ -1,4 +1,4 @@
-"""Counting what a cluster does."""
+"""The counters of a cluster."""
 
 import dataclasses
 from collections import Counter
@@ -8,16 +8,16 @@ __all__ = ["ClusterStats"]
 
 @dataclasses.dataclass(slots=True)
 class ClusterStats:
-    """Counters of one node.
+    """The counters of one node.
 
     Attributes:
-        published: Messages handed to Redis.
-        publish_failures: Those of them that it did not take, or may not have taken.
-        received: Envelopes that have come from Redis, without the node's own of messages that have no history.
-        skipped: Those of them that made no sense.
-        relay: What the relay counts, by its name: requests that were passed on, those refused by reason, claims that
-            were lost, and tombstones.
-        gaps: How often subscriptions were lost, so that messages of other nodes may have been missed.
+        published: Messages that were sent to other nodes.
+        publish_failures: Published messages that failed to reach them, or may have failed.
+        received: Messages received from other nodes. On Redis, this node's own messages count only if they have
+            history or follow one that has.
+        skipped: Received messages that could not be decoded.
+        gaps: Losses of all subscriptions, during which messages of other nodes may have been missed.
+        relay: The relay's counters by name: relayed requests, rejected requests by reason, lost claims, and tombstones.
     """
 
     published: int = 0
@@ -28,7 +28,7 @@ class ClusterStats:
     relay: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def snapshot(self) -> dict[str, int]:
-        """Return all figures under the names of the attributes, and those of the relay under their own."""
-        figures = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        relay = figures.pop("relay")
-        return {**figures, **relay}
+        """Return all counters by the names of the attributes, and those of the relay by their own names."""
+        counters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        relay = counters.pop("relay")
+        return {**counters, **relay}

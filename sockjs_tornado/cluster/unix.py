@@ -1,4 +1,4 @@
-"""Several processes on one host, without Redis: each listens on a Unix socket in one directory::
+"""Clusters of several processes on one host, without Redis: each listens on a Unix socket in a shared directory::
 
 cluster = UnixCluster("/run/chat", workers=4, worker=int(os.environ["WORKER"]))
 router = SockJSRouter(Chat, "/chat", cluster=cluster)
@@ -6,21 +6,19 @@ router = SockJSRouter(Chat, "/chat", cluster=cluster)
 
 import contextlib
 import fcntl
-import itertools
 import os
 import secrets
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
-from ..session.rooms import Rooms
+from .base import BaseCluster, CheckedRooms
 from .listener import BACKLOG
 from .node import Node, check_secret
 from .peers import Peers
@@ -33,119 +31,92 @@ if TYPE_CHECKING:
 __all__ = ["UnixCluster"]
 
 
-class _WorkersRooms(Rooms):
-    """Rooms that nobody may join before the cluster runs."""
+class UnixCluster(BaseCluster):
+    """One of several processes on a host that share their rooms, and of which any can serve any session.
 
-    __slots__ = ("_check",)
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        super().__init__()
-        self._check = check
-
-    def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Put a session into a room, as :meth:`Rooms.join`."""
-        self._check()
-        return super().join(session, room, presence)
-
-
-class UnixCluster:
-    """Lets several processes on one host answer for each other's sessions, and share their rooms.
-
-    A session belongs to a worker by its name, so that the number of workers must be the same for all.
+    The hash of its id determines the worker that owns a session, so the number of workers must be the same for all.
 
     Args:
-        directory: Where the sockets are. It is made where it is missing, and belongs to this user alone: who can open
-            the sockets can speak for any client.
-        workers: How many there are.
-        worker: Which of them this is, from 0.
+        directory: The directory of the sockets. It is created if it does not exist. It must be private to the user:
+            a process that can open the sockets can impersonate any client.
+        workers: The number of workers.
+        worker: The index of this worker, from 0.
 
     Raises:
-        ConfigurationError: The directory or a number is not acceptable.
+        ConfigurationError: The directory or a number is not valid.
 
     Attributes:
         rooms: The rooms of its routers.
-        labels: Numbers for their sessions.
-        stats: Counters.
+        labels: Numbers for the labels of their sessions.
+        stats: The counters.
     """
 
     def __init__(self, directory: str | os.PathLike[str], workers: int, worker: int) -> None:
+        super().__init__()
         if not all(type(number) is int for number in (workers, worker)) or not 0 <= worker < workers:
             raise ConfigurationError(
-                f"worker: got {worker!r} of {workers!r}, takes a number from 0 to below that of all workers"
+                f"worker: got {worker!r} of {workers!r} workers, expected an int from 0 to workers - 1"
             )
         self._directory = Path(directory).absolute()
         addresses = [str(self._directory / f"{node_id(each)}.sock") for each in range(workers)]
         self._path = addresses[worker]
+        # The descriptor of the locked file while the cluster is running.
         self._lock: int | None = None
-        self.labels = itertools.count(1)
-        self.rooms = _WorkersRooms(self._check_usable)
+        self.rooms = CheckedRooms(self._check_usable)
         self.stats = ClusterStats()
-        self._thread = 0
-        _make_private(self._directory)
-        secret = _secret(self._directory)
+        _create_private_directory(self._directory)
+        secret = _load_or_create_secret(self._directory)
         slots = Slots(addresses, worker, secret)
         self._node = Node(node_id(worker), self._path, secret, slots, self.stats.relay, False)
         self._peers = Peers(self._node, slots.others, self.rooms, self.stats, ThrottledLog(time.monotonic))
 
     def add(self, router: Any) -> None:
-        """Take part for a router, which calls it."""
+        """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""
         self._node.add(router)
-
-    def _check_usable(self) -> None:
-        if self._lock is None:
-            raise RuntimeError("the cluster is not running: await cluster.start()")
-        if get_ident() != self._thread:
-            raise RuntimeError(
-                "a cluster belongs to its event loop's thread: use loop.call_soon_threadsafe from another"
-            )
 
     def publish(
         self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
     ) -> Awaitable[None]:
-        """Send a message to all sessions in a room, in every process; ``router.publish`` calls it."""
+        """Send a message to all sessions in a room, in every process; ``router.publish`` calls this."""
         self._check_usable()
         if history:
-            raise ConfigurationError("history: it is kept by Redis, which takes a RedisCluster")
+            raise ConfigurationError("history requires a RedisCluster")
         return self._peers.publish(room, message, exclude)
 
     async def presence(self, room: str) -> dict[str, Any]:
-        """Return who is present in a room, in every process; ``router.presence`` calls it."""
+        """Return the presence of a room's members, in every process; ``router.presence`` calls this."""
         self._check_usable()
         return await self._peers.presence(room)
 
-    def counters(self) -> dict[str, int]:
-        """Return the counters by name; for :mod:`~sockjs_tornado.observe.metrics`."""
-        return self.stats.snapshot()
-
     async def start(self) -> None:
-        """Listen for the other workers. To start twice does nothing.
+        """Listen for the other workers. If the cluster is running, this does nothing.
 
         Raises:
-            ClusterError: Another process is this worker, or the socket cannot be made.
+            ClusterError: Another process runs as this worker, or the socket cannot be created.
         """
         if self._lock is not None:
             return
-        with contextlib.ExitStack() as begun:
+        with contextlib.ExitStack() as stack:
             try:
-                # It ends with the process, however that ends. The file stays: others may be about to lock it.
+                # The lock is released when the process exits, even if it is killed. The file is not deleted, because
+                # another process may be about to lock it.
                 lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-                begun.callback(os.close, lock)
+                stack.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # In place of what a process has left that was killed.
                 sock = _listen(self._path)
             except BlockingIOError:
                 raise ClusterError(
-                    f"another process listens on {self._path}: each worker has a number of its own"
+                    f"another process listens on {self._path}; every worker needs its own number"
                 ) from None
             except OSError as error:
                 raise ClusterError(f"cannot listen on {self._path}: {error}") from None
             await self._node.start([sock])
-            begun.pop_all()
+            stack.pop_all()
         self._lock = lock
-        self._thread = get_ident()
+        self._set_running()
 
     async def close(self) -> None:
-        """Send what is still on its way, and listen no more. To close twice does nothing."""
+        """Send all queued messages, and close the listener. Closing twice does nothing."""
         await self._peers.close()
         await self._node.close()
         if self._lock is not None:
@@ -153,27 +124,22 @@ class UnixCluster:
                 os.unlink(self._path)
             os.close(self._lock)
             self._lock = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.close()
+            self._unusable_reason = "is closed: await cluster.start() to start it again"
 
 
 def _listen(path: str) -> socket.socket:
-    with contextlib.ExitStack() as opened:
-        sock = opened.enter_context(socket.socket(socket.AF_UNIX))
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX))
         if Path(path).is_socket():
+            # Left behind by a process that was killed.
             os.unlink(path)
         sock.bind(path)
         sock.listen(BACKLOG)
-        opened.pop_all()
+        stack.pop_all()
     return sock
 
 
-def _make_private(directory: Path) -> None:
+def _create_private_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
@@ -181,23 +147,23 @@ def _make_private(directory: Path) -> None:
         raise ConfigurationError(f"directory: {directory} cannot be used: {error.strerror}") from None
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise ConfigurationError(
-            f"directory: {directory} has to belong to this user, and to nobody else (chmod 700): who can open the "
-            "sockets in it can speak for any client"
+            f"directory: {directory} must be owned by this user and not accessible to others (chmod 700): a process "
+            "that can open the sockets in it can impersonate any client"
         )
 
 
-def _secret(directory: Path) -> bytes:
-    """Return the secret of a directory; the first process makes it."""
+def _load_or_create_secret(directory: Path) -> bytes:
+    """Return the secret in a directory, which the first process creates."""
     path = directory / "secret"
-    made = directory / f"secret.{secrets.token_hex(8)}"
+    created = directory / f"secret.{secrets.token_hex(8)}"
     try:
         if not path.exists():
-            with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with open(os.open(created, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(32))
-            # Whole, or not at all.
+            # A hard link makes the complete file visible at once, and fails if another process was faster.
             with contextlib.suppress(FileExistsError):
-                os.link(made, path)
-            made.unlink()
+                os.link(created, path)
+            created.unlink()
         return check_secret(path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"directory: {path} cannot be made or read: {error.strerror}") from None
+        raise ConfigurationError(f"directory: {path} cannot be created or read: {error.strerror}") from None

@@ -111,7 +111,7 @@ def test_when_redis_begins_anew_the_page_says_so_and_goes_on(
     finally:
         ended = program.stop()
     assert (ended.status, ended.output) == (0, "")
-    assert "connecting again" in ended.errors
+    assert "reconnecting" in ended.errors
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,15 +11,15 @@ from application import LogWatch
 from client import within
 
 from sockjs_tornado.cluster.bus import Bus
-from sockjs_tornado.cluster.connection import make_client
-from sockjs_tornado.cluster.envelope import Names
+from sockjs_tornado.cluster.envelope import RedisKeys
+from sockjs_tornado.cluster.redis_connection import make_client
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
 
 from .conftest import until
 from .redis_server import RedisServer
 
-NAMES = Names("test")
+KEYS = RedisKeys("test")
 
 
 class Ear:
@@ -31,7 +31,7 @@ class Ear:
         self.client = make_client(url)
         self.bus = Bus(
             self.client,
-            NAMES,
+            KEYS,
             lambda room, data: self.heard.append((room, data)),
             lambda *rooms: None,
             self.gaps.append,
@@ -72,7 +72,7 @@ async def listen(redis_server: RedisServer) -> AsyncIterator[Callable[..., Await
 @pytest.fixture
 def say(redis_server: RedisServer) -> Callable[..., object]:
     """Return a function that publishes, and returns how many have heard it."""
-    return lambda room, text="x": redis_server.command("PUBLISH", NAMES.channel(room), text)
+    return lambda room, text="x": redis_server.command("PUBLISH", KEYS.channel(room), text)
 
 
 async def test_what_is_published_after_the_confirmation_is_heard(listen: Any, say: Any) -> None:
@@ -135,7 +135,7 @@ async def test_who_hurries_is_subscribed_when_it_is_confirmed(listen: Any, say: 
 async def test_a_flood_lets_others_have_their_turn(listen: Any, say: Any, redis_server: RedisServer) -> None:
     ear = await listen()
     await ear.subscribe("a")
-    redis_server.command("EVAL", "for i = 1, 100000 do redis.call('PUBLISH', ARGV[1], i) end", 0, NAMES.channel("a"))
+    redis_server.command("EVAL", "for i = 1, 100000 do redis.call('PUBLISH', ARGV[1], i) end", 0, KEYS.channel("a"))
     turns = 0
     while len(ear.heard) < 100_000:
         await asyncio.sleep(0)
@@ -178,7 +178,7 @@ async def test_after_a_loss_all_is_subscribed_again_and_the_gap_told_once(
     assert ear.gaps == [{"a", "b", "\ud800"}] * 2
     await asyncio.sleep(0.25)
     assert len(ear.gaps) == 2
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_a_gap_has_the_rooms_entered_meanwhile_and_not_those_left(
@@ -202,7 +202,7 @@ async def test_a_gap_has_the_rooms_entered_meanwhile_and_not_those_left(
     assert ear.gaps == [{"a", "d"}]
     await within(ear.confirmed("d"))
     assert (say("a"), say("b"), say("c"), say("d")) == (1, 0, 0, 1)
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_who_waits_for_a_confirmation_when_redis_is_lost_hears_so(
@@ -219,7 +219,7 @@ async def test_who_waits_for_a_confirmation_when_redis_is_lost_hears_so(
     redis_server.start()
     await until(lambda: ear.gaps)
     await within(ear.confirmed("a"))
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_where_nothing_was_subscribed_to_there_is_no_gap(
@@ -232,7 +232,7 @@ async def test_where_nothing_was_subscribed_to_there_is_no_gap(
     await until(lambda: ear.bus._connected)
     await ear.subscribe("a")
     assert ear.gaps == []
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_thousands_of_rooms_come_back(listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch) -> None:
@@ -244,4 +244,4 @@ async def test_thousands_of_rooms_come_back(listen: Any, say: Any, redis_server:
     await until(lambda: ear.gaps)
     assert ear.gaps == [set(rooms)]
     assert say(rooms[-1]) == 1
-    logged.take("connecting again")
+    logged.take("reconnecting")

@@ -14,8 +14,8 @@ from client import within
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
-from sockjs_tornado.cluster.connection import make_client
 from sockjs_tornado.cluster.ownership import Location, Owner
+from sockjs_tornado.cluster.redis_connection import make_client
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.session.ended import ENDED_TIME
 
@@ -303,13 +303,13 @@ async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_pat
         assert (a.owns("alone"), a.owns("before"), len(a)) == (True, False, 1)
         assert await within(a.locate("alone")) is Location.HERE
         own.start()
-        await within(commands.ready())
+        await within(commands.wait_available())
         await within(a.refresh())
         assert own.command("GET", "test:session:alone") == a._value
         assert own.command("DBSIZE") == 1
         await within(commands.close())
         await client.aclose()
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_one_of_its_own_that_is_left_over(node: Open) -> None:

@@ -12,8 +12,8 @@ from client import within
 
 from sockjs_tornado.cluster import commands as module
 from sockjs_tornado.cluster.commands import Commands
-from sockjs_tornado.cluster.connection import Line, keep_connected, make_client
-from sockjs_tornado.cluster.connection import connect as connect_line
+from sockjs_tornado.cluster.redis_connection import RedisConnection, keep_connected, make_client
+from sockjs_tornado.cluster.redis_connection import connect as connect_line
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
 
@@ -75,7 +75,7 @@ async def test_order_is_kept_over_batches(connect: Open, redis_server: RedisServ
 async def test_what_redis_refuses_fails_alone(connect: Open) -> None:
     commands = await connect()
     good, bad, also = commands.submit("SET", "a", 1), commands.submit("LPUSH", "a", 1), commands.submit("GET", "a")
-    with pytest.raises(ClusterUnavailable, match="refuses: WRONGTYPE"):
+    with pytest.raises(ClusterUnavailable, match="rejected the command: WRONGTYPE"):
         await within(bad)
     assert (await good, await also) == (b"OK", b"1")
 
@@ -101,12 +101,12 @@ async def test_a_command_may_wait_for_something_and_those_behind_it_do(connect: 
     assert await within(asyncio.gather(*order)) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("limit", ["MAX_WAITING", "MAX_BYTES"])
+@pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_BYTES"])
 async def test_no_more_waits_than_may(connect: Open, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(module, limit, 100)
     commands = await connect()
     futures = [commands.submit("ECHO", "x") for _ in range(101)]
-    with pytest.raises(ClusterUnavailable, match="too much waits"):
+    with pytest.raises(ClusterUnavailable, match="queue of commands"):
         await futures[-1]
     assert await within(futures[0]) == b"x"
     assert await within(commands.submit("ECHO", "y")) == b"y"
@@ -136,7 +136,7 @@ async def test_a_lost_redis_is_told_of_and_found_again(
     connect: Open, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     told: list[str] = []
-    commands = await connect(on_back=lambda: told.append("back"))
+    commands = await connect(on_reconnect=lambda: told.append("back"))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)]
     await asyncio.sleep(0)
@@ -145,14 +145,14 @@ async def test_a_lost_redis_is_told_of_and_found_again(
         with pytest.raises(ClusterUnavailable, match="lost"):
             await within(future)
     assert not commands.available
-    with pytest.raises(ClusterUnavailable, match="is away"):
+    with pytest.raises(ClusterUnavailable, match="is unavailable"):
         await commands.submit("PING")
     assert told == []
     redis_server.start()
-    await within(commands.ready())
+    await within(commands.wait_available())
     assert await within(commands.submit("PING")) == b"PONG"
     assert told == ["back"]
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_a_mistake_in_what_is_told_is_logged_and_not_the_end(
@@ -160,17 +160,17 @@ async def test_a_mistake_in_what_is_told_is_logged_and_not_the_end(
 ) -> None:
     times = []
 
-    def on_back() -> None:
+    def on_reconnect() -> None:
         times.append(1)
         if len(times) == 1:
             raise ValueError("whatever")
 
-    commands = await connect(on_back=on_back)
+    commands = await connect(on_reconnect=on_reconnect)
     redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     await until(lambda: len(times) == 2)
     assert await within(commands.submit("PING")) == b"PONG"
-    logged.take("connecting again")
-    assert logged.take("gave up a connection").exc_info
+    logged.take("reconnecting")
+    assert logged.take("Error on a Redis connection").exc_info
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -178,7 +178,7 @@ async def test_a_redis_that_says_nothing_is_given_up(
     connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
 ) -> None:
     back: list[int] = []
-    commands = await connect(timeout=0.1, on_back=lambda: back.append(1))
+    commands = await connect(timeout=0.1, on_reconnect=lambda: back.append(1))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)] if busy else []
     await until(lambda: not commands.available)
@@ -186,15 +186,15 @@ async def test_a_redis_that_says_nothing_is_given_up(
         with pytest.raises(ClusterUnavailable):
             await future
     redis_server.thaw()
-    await within(commands.ready())
+    await within(commands.wait_available())
     assert await within(commands.submit("PING")) == b"PONG"
     assert len(back) == 1
-    logged.take("silent for 0.2 s; connecting again")
+    logged.take("no data for 0.2 s; reconnecting")
 
 
 async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open) -> None:
     back: list[int] = []
-    commands = await connect(timeout=0.02, on_back=lambda: back.append(1))
+    commands = await connect(timeout=0.02, on_reconnect=lambda: back.append(1))
     for _ in itertools.repeat(None, 10):
         await asyncio.sleep(0.02)
     assert not back
@@ -203,7 +203,7 @@ async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open) -> None:
 
 async def test_a_loop_that_was_busy_is_not_taken_for_silence(connect: Open) -> None:
     back: list[int] = []
-    commands = await connect(timeout=0.05, on_back=lambda: back.append(1))
+    commands = await connect(timeout=0.05, on_reconnect=lambda: back.append(1))
     for _ in range(5):
         time.sleep(0.2)  # noqa: ASYNC251 - it is what some callback does
         await asyncio.sleep(0.03)
@@ -243,11 +243,11 @@ async def test_a_long_answer_is_no_silence_while_it_comes(redis_server: RedisSer
 async def test_pauses_grow_until_a_connection_lasts(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, lasting: float, pauses: list[float]
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.cluster.connection._LASTING", lasting)
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection._STABLE_AFTER", lasting)
     seen: list[float] = []
     monkeypatch.setattr("random.uniform", lambda shortest, longest: seen.append(longest) or 0.0)
 
-    async def use(line: Line) -> None:
+    async def use(line: RedisConnection) -> None:
         raise OSError("it is of no use")
 
     client = make_client(redis_server.url)
@@ -258,4 +258,4 @@ async def test_pauses_grow_until_a_connection_lasts(
     await asyncio.wait([keeping])
     await client.aclose()
     assert seen[: len(pauses)] == pauses
-    logged.take("connecting again")
+    logged.take("reconnecting")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConfigurationError
-from sockjs_tornado.cluster.envelope import Envelope, Names, decode, echo_of, encode, value_of
+from sockjs_tornado.cluster.envelope import Envelope, RedisKeys, decode, encode, local_prefix, value_of
 from sockjs_tornado.protocol import JSONValue, encode_message
 from sockjs_tornado.session.ports import Position
 
@@ -28,7 +28,7 @@ def test_what_is_encoded_is_decoded(message: Any, tag: int) -> None:
     assert str(envelope.message) == str(encoded)
     assert envelope.position is None
     assert decode(data[:-1] + b',7,"e"]').position == Position(7, "e")
-    assert data.startswith(echo_of("ab12")) is (tag == 0)
+    assert data.startswith(local_prefix("ab12")) is (tag == 0)
 
 
 def test_it_is_json_that_others_can_write() -> None:
@@ -77,7 +77,7 @@ def test_rubbish_is_refused(rubbish: str) -> None:
 
 @given(room=TEXT, other=TEXT)
 def test_every_room_has_names_of_its_own(room: str, other: str) -> None:
-    names = Names("app")
+    names = RedisKeys("app")
     assert names.room(names.channel(room)) == room
     assert names.channel(room).startswith(b"app:room:")
     for name in (names.channel, names.history, names.presence):
@@ -87,4 +87,4 @@ def test_every_room_has_names_of_its_own(room: str, other: str) -> None:
 @pytest.mark.parametrize("namespace", ["", None, 5, b"x"])
 def test_a_namespace_is_text(namespace: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^namespace: got "):
-        Names(namespace)
+        RedisKeys(namespace)

@@ -254,7 +254,7 @@ class TestChat:
     async def test_without_redis_each_node_goes_on_alone_and_tells_all_when_it_is_back(
         self, nodes: Nodes, redis: RedisServer, comes: Any
     ) -> None:
-        nodes.complaints = ["connecting again", "did not reach other nodes"]
+        nodes.complaints = ["reconnecting", "did not reach other nodes"]
         ann, bob = await comes(0), await comes(1)
         await ann.enters("Ann")
         await bob.enters("Bob")

@@ -103,7 +103,7 @@ async def test_two_nodes_with_one_address(make: Make, empty_redis: RedisServer) 
     await within(a.start())
     # It listens elsewhere, and finds the other one where it says that it is.
     listen = f"127.0.0.1:{free_port()}"
-    with pytest.raises(ClusterError, match=f"another node advertises {a.advertise}: "):
+    with pytest.raises(ClusterError, match=f"Another node already advertises {a.advertise};"):
         await within(make("b", advertise=a.advertise, listen=listen).start())
     assert empty_redis.command("KEYS", "test:address:*") == [f"test:address:{a.advertise}".encode()]
     host, _, port = listen.rpartition(":")
@@ -115,7 +115,7 @@ async def test_it_may_be_tried_again(make: Make, empty_redis: RedisServer) -> No
     a = make("a")
     await within(a.start())
     b = make("b", advertise=a.advertise, listen=f"127.0.0.1:{free_port()}")
-    with pytest.raises(ClusterError, match="another node"):
+    with pytest.raises(ClusterError, match="Another node"):
         await within(b.start())
     await within(a.close())
     port = int(a.advertise.rpartition(":")[2])
@@ -134,7 +134,10 @@ async def test_two_nodes_with_one_address_that_do_not_see_each_other(
     empty_redis.command("SET", key, "b")
     a.membership.refresh()
     await until(lambda: logged.records)
-    assert logged.take("advertises").getMessage() == f"another node (b) advertises {a.advertise}, too"
+    assert (
+        logged.take("advertises").getMessage()
+        == f"Another node (b) also advertises {a.advertise}. Give every node its own address."
+    )
     # It does not take away what is the other's.
     empty_redis.command("SET", key, "b")
     await within(a.close())
@@ -171,7 +174,7 @@ async def test_something_else_at_the_address(
     if answer == b"no\r\n\r\n":
         # As good as nobody.
         await within(member.start())
-        logged.take("nobody answers")
+        logged.take("own advertise address")
     else:
         with pytest.raises(ClusterError, match="is not a node of this cluster"):
             await within(member.start())
@@ -198,19 +201,23 @@ async def test_a_dead_node_s_address_that_is_not_reached_from_here(
     empty_redis.command("SET", key, "a", "PX", 700)
     await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
     assert empty_redis.command("GET", key) == b"b"
-    assert logged.take("nobody answers").getMessage().startswith(f"nobody answers at {advertise}, as seen from here")
+    assert (
+        logged.take("own advertise address")
+        .getMessage()
+        .startswith(f"Cannot connect to this node's own advertise address {advertise};")
+    )
 
 
 async def test_an_address_that_stays_another_s(
     make: Make, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(module, "_RETRY_INTERVAL", 0.05)
     advertise = f"http://127.0.0.1:{free_port()}"
     empty_redis.command("SET", f"test:address:{advertise}", "a")
     monkeypatch.setattr(module, "CLAIM_TIME", 1)
-    with pytest.raises(ClusterError, match=r"another node \(a\) advertises"):
+    with pytest.raises(ClusterError, match=r"Another node \(a\) already advertises"):
         await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
-    logged.take("nobody answers")
+    logged.take("own advertise address")
 
 
 async def test_without_redis(make: Make) -> None:
@@ -247,7 +254,7 @@ async def test_redis_is_back(make: Make, empty_redis: RedisServer, logged: LogWa
     empty_redis.start()
     await until(lambda: empty_redis.command("DBSIZE") == 2)
     assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"a"
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_closing(make: Make) -> None:

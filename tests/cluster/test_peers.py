@@ -142,7 +142,7 @@ async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
     monkeypatch: pytest.MonkeyPatch,
     answer: Callable[[asyncio.StreamWriter], None],
 ) -> None:
-    monkeypatch.setattr(peers, "_PATIENCE", 0.1)
+    monkeypatch.setattr(peers, "_RESPONSE_TIMEOUT", 0.1)
     async with in_place_of(workers[2], answer):
         with pytest.raises(ClusterUnavailable):
             await within(workers[0].router.publish(ROOM, "x"))
@@ -155,8 +155,8 @@ async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
 async def test_a_worker_that_stands_still_costs_no_more_than_so_much(
     workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "MAX_WAITING", 1000)
-    monkeypatch.setattr(peers, "_PATIENCE", 0.1)
+    monkeypatch.setattr(peers, "MAX_QUEUED", 1000)
+    monkeypatch.setattr(peers, "_RESPONSE_TIMEOUT", 0.1)
     peer, _ = await enter(workers[1], ROOM)
     async with in_place_of(workers[2], lambda writer: None):
         first = workers[0].router.publish(ROOM, "a" * 500)
@@ -233,7 +233,7 @@ async def test_what_one_cannot_take_does_not_keep_others_from_it(
 
     connection.session.send_prepared = fail  # type: ignore[method-assign]
     await within(workers[0].router.publish(ROOM, "x"))
-    logged.take("a message was not delivered")
+    logged.take("Failed to deliver a message")
     del connection.session.send_prepared
     await within(workers[0].router.publish(ROOM, json.dumps({})))
     assert await peer.message() == "{}"

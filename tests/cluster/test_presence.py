@@ -126,11 +126,11 @@ async def test_a_redis_that_comes_back_empty_is_told_at_once(
     bob.leave(ROOM)
     ann.join(ROOM, presence="Anna")
     redis_server.start()
-    await within(here.cluster.commands.ready())
-    await within(there.cluster.commands.ready())
+    await within(here.cluster.commands.wait_available())
+    await within(there.cluster.commands.wait_available())
     await becomes(there, ["Anna"])
     for _ in range(2):
-        logged.take("connecting again")
+        logged.take("reconnecting")
 
 
 async def test_who_has_left_while_redis_was_away_is_gone_when_it_is_back(
@@ -145,9 +145,9 @@ async def test_who_has_left_while_redis_was_away_is_gone_when_it_is_back(
     ann.leave(ROOM)
     ann.join(ROOM, presence="Ann")
     redis_server.thaw()
-    await within(here.cluster.commands.ready())
+    await within(here.cluster.commands.wait_available())
     await becomes(there, ["Ann"])
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 async def test_many_rooms_are_renewed(node: StartNode, redis_server: RedisServer) -> None:
@@ -186,7 +186,7 @@ async def test_what_redis_did_not_take_it_is_told_again(
     await here.enter(ROOM, presence="Ann")
     _, bob = await here.enter()
     with monkeypatch.context() as full:
-        full.setattr("sockjs_tornado.cluster.commands.MAX_WAITING", 0)
+        full.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED", 0)
         joining = bob.join(ROOM, presence="Bob")
     with pytest.raises(ClusterUnavailable, match="too much waits"):
         await within(joining)

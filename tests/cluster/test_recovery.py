@@ -209,7 +209,7 @@ async def test_whoever_loses_the_connection_at_random_gets_each_message_once_and
 
 
 async def test_nor_is_anything_lost_when_the_servers_lose_redis(nodes: Nodes, read: Read) -> None:
-    nodes.complaints.append("connecting again")
+    nodes.complaints.append("reconnecting")
     nodes.publish(1)
     readers = [await read(transport) for transport in ("websocket", "xhr_streaming", "xhr")]
     for reader in readers:
@@ -261,7 +261,7 @@ async def test_who_was_away_for_longer_than_the_history_is_told_of_the_loss(
 
 
 async def test_whoever_is_there_when_redis_begins_anew_is_told_of_the_loss(nodes: Nodes, read: Read) -> None:
-    nodes.complaints.append("connecting again")
+    nodes.complaints.append("reconnecting")
     nodes.publish(1, 2, 3)
     readers = [await read(transport) for transport in ("websocket", "xhr")]
     for reader in readers:
@@ -277,7 +277,7 @@ async def test_whoever_is_there_when_redis_begins_anew_is_told_of_the_loss(nodes
 
 
 async def test_whoever_is_away_when_redis_begins_anew_is_told_of_the_loss(nodes: Nodes, read: Read) -> None:
-    nodes.complaints.append("connecting again")
+    nodes.complaints.append("reconnecting")
     nodes.publish(1, 2, 3)
     reader = await read("websocket")
     await reader.until_last(3)
@@ -292,7 +292,7 @@ async def test_whoever_is_away_when_redis_begins_anew_is_told_of_the_loss(nodes:
 
 
 async def test_who_comes_while_redis_is_away_is_served_when_it_is_back(nodes: Nodes, read: Read) -> None:
-    nodes.complaints.append("connecting again")
+    nodes.complaints.append("reconnecting")
     nodes.redis.kill()
     reader = await read("websocket")
     nodes.redis.start()

@@ -158,7 +158,7 @@ async def test_what_makes_no_sense_is_skipped(
     redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", '[1, "", 0, "t", "x"]')
     assert await peer.message() == "x"
     assert (here.cluster.stats.received, here.cluster.stats.skipped) == (4, 3)
-    logged.take("skipped what some program has published")
+    logged.take("Ignored a malformed message")
 
 
 async def test_a_join_that_is_given_up_takes_nobody_else_with_it(node: StartNode, redis_server: RedisServer) -> None:
@@ -195,7 +195,7 @@ URLS = [
 
 @pytest.mark.parametrize("url", URLS)
 def test_what_is_no_url_of_a_redis_is_refused(url: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^url: .*takes "):
+    with pytest.raises(ConfigurationError, match=r"^url: .*expected "):
         RedisCluster(url)
 
 
@@ -239,24 +239,26 @@ async def test_where_nobody_listens_it_does_not_start(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         text = await starting(f"redis://127.0.0.1:{port}")
-    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{port} does not answer: ")
+    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{port} does not respond: ")
     text = await starting(f"unix://{tmp_path}/missing.sock")
-    assert text.startswith(f"ClusterUnavailable: Redis at {tmp_path}/missing.sock does not answer: ")
+    assert text.startswith(f"ClusterUnavailable: Redis at {tmp_path}/missing.sock does not respond: ")
 
 
 async def test_where_redis_says_nothing_it_does_not_start(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockjs_tornado.cluster.connection.TIMEOUT", 0.1)
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection.TIMEOUT", 0.1)
     redis_server.freeze()
-    assert (await starting(redis_server.url)).endswith("does not answer: TimeoutError")
+    assert (await starting(redis_server.url)).endswith("does not respond: TimeoutError")
 
 
 async def test_where_redis_wants_a_password_it_needs_that(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "--requirepass", "secret") as server:
         for login in ("", ":wrong@"):
             text = await starting(server.url.replace("//", f"//{login}"))
-            assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{server.port} wants another user or password: ")
+            assert text.startswith(
+                f"ClusterError: Redis at 127.0.0.1:{server.port} requires another user or password: "
+            )
         async with RedisCluster(server.url.replace("//", "//:secret@")):
             pass
 
@@ -375,7 +377,7 @@ async def test_before_the_start_and_after_the_end_rooms_cannot_be_used(
     peer.vanish()
     await until(lambda: not len(cluster.rooms))
     await attempts("the cluster is closed")
-    with pytest.raises(RuntimeError, match="make another one"):
+    with pytest.raises(RuntimeError, match="create another one"):
         await cluster.start()
     logged.take("on_open")
 
@@ -402,7 +404,9 @@ async def test_another_thread_may_not(node: StartNode) -> None:
     thread = threading.Thread(target=attempt)
     thread.start()
     thread.join()
-    assert raised == ["a cluster belongs to its event loop's thread: use loop.call_soon_threadsafe from another"]
+    assert raised == [
+        "a cluster can be used only in its event loop's thread; use loop.call_soon_threadsafe in other threads"
+    ]
 
 
 #: Makes a cluster, and forks twice; each child waits for what the other says.
@@ -492,7 +496,7 @@ async def test_while_redis_is_away_local_members_hear_each_other(
     here = await node()
     peer, connection = await here.enter(ROOM)
     await lose(redis_server, here)
-    with pytest.raises(ClusterUnavailable, match="Redis is away"):
+    with pytest.raises(ClusterUnavailable, match="Redis is unavailable"):
         await here.router.publish(ROOM, "a")
     here.router.publish(ROOM, "b")
     other, newcomer = await here.enter()
@@ -511,8 +515,8 @@ async def test_while_redis_is_away_local_members_hear_each_other(
     assert await peer.message() == "e"
     assert connection.rooms == {ROOM}
     assert here.cluster.stats.publish_failures == 4
-    logged.take("connecting again")
-    logged.take("a message did not reach other nodes: Redis is away")
+    logged.take("reconnecting")
+    logged.take("A message did not reach other nodes: Redis is unavailable")
 
 
 async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
@@ -520,7 +524,7 @@ async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
 ) -> None:
     here = await node()
     await lose(redis_server, here)
-    logged.take("connecting again")
+    logged.take("reconnecting")
     sent = [here.router.publish(ROOM, "x") for _ in range(5)]
     results = await asyncio.gather(*sent, return_exceptions=True)
     assert [type(result) for result in results] == [ClusterUnavailable] * 5
@@ -531,7 +535,7 @@ async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
         here.router.publish(ROOM, "x")
     await asyncio.sleep(0.01)
     assert here.cluster.stats.publish_failures == 10
-    logged.take("a message did not reach other nodes")
+    logged.take("A message did not reach other nodes")
     assert logged.records == []
 
 
@@ -552,7 +556,7 @@ async def test_after_a_loss_nodes_hear_each_other_again(
     assert (here.gaps, there.gaps) == ([{ROOM, "b"}] * 2, [{ROOM}] * 2)
     assert here.cluster.stats.gaps == 2
     for _ in range(2):
-        logged.take("connecting again")
+        logged.take("reconnecting")
 
 
 async def test_a_gap_may_be_mended_with_what_was_missed(
@@ -575,8 +579,8 @@ async def test_a_gap_may_be_mended_with_what_was_missed(
     for _ in range(2):
         redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: here.is_connected and len(recovered) == here.cluster.stats.gaps)
-    logged.take("on_gap failed")
-    logged.take("connecting again")
+    logged.take("on_gap raised an exception")
+    logged.take("reconnecting")
 
 
 async def test_prometheus_finds_what_clusters_count(node: StartNode) -> None:
@@ -618,9 +622,9 @@ async def test_a_redis_that_becomes_a_replica_is_let_go_of(
         await within(here.router.publish(ROOM, "y", history=1))
         while await peer.message() != "y":
             pass
-    logged.take("connecting again")
+    logged.take("reconnecting")
     if said != "nothing":
-        logged.take("a message did not reach other nodes")
+        logged.take("A message did not reach other nodes")
 
 
 async def test_databases_of_one_redis_hear_nothing_of_each_other(node: StartNode, redis_server: RedisServer) -> None:
@@ -657,7 +661,7 @@ async def test_each_gap_is_told_where_tasks_begin_at_once(
         redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda number=number: here.cluster.stats.gaps == number)
         assert here.gaps == [{ROOM}] * number
-    logged.take("connecting again")
+    logged.take("reconnecting")
 
 
 def connections(server: RedisServer) -> int:
@@ -690,7 +694,7 @@ async def test_a_close_that_is_given_up_leaves_nothing_open(redis_server: RedisS
 async def test_a_user_who_may_hear_nothing_is_told_so_at_the_start(redis_server: RedisServer) -> None:
     redis_server.command("ACL", "SETUSER", "app", "on", ">password", "~sockjs:*", "&other:*", "+@all")
     url = redis_server.url.replace("//", "//app:password@")
-    assert "wants another user or password: " in await starting(url)
+    assert "requires another user or password: " in await starting(url)
     assert connections(redis_server) == 0
     redis_server.command("ACL", "SETUSER", "app", "&sockjs:*")
     async with RedisCluster(url):

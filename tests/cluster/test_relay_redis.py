@@ -400,7 +400,7 @@ def away(empty_redis: RedisServer, logged: LogWatch) -> Iterator[Callable[..., A
     if empty_redis._process is None:
         empty_redis.start()
     for _ in range(lost):
-        logged.take("connecting again")
+        logged.take("reconnecting")
 
 
 @pytest.mark.parametrize("local_fallback", [True, False])

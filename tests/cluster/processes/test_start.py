@@ -63,7 +63,7 @@ def closed_port() -> Iterator[int]:
 
 async def test_there_has_to_be_a_redis(circle: Circle, secret: Path, closed_port: int) -> None:
     text = await complaint(["--redis", f"redis://127.0.0.1:{closed_port}/0"])
-    assert f"127.0.0.1:{closed_port} does not answer" in text
+    assert f"127.0.0.1:{closed_port} does not respond" in text
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "redis://127.0.0.1:port/0", "redis://127.0.0.1/zero", "no url"])

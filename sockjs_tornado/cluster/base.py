@@ -1,0 +1,105 @@
+"""The base class of clusters."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Self
+
+from ..session.rooms import Rooms
+from .stats import ClusterStats
+
+if TYPE_CHECKING:
+    from ..session.session import Session
+
+__all__ = ["BaseCluster", "CheckedRooms", "WaitForAll"]
+
+
+class WaitForAll:
+    """An awaitable that completes when all of its futures have.
+
+    The futures are shared: a task that is cancelled while it awaits them does not cancel them.
+    """
+
+    __slots__ = ("_futures",)
+
+    def __init__(self, *futures: "asyncio.Future[Any]") -> None:
+        self._futures = futures
+
+    def __await__(self) -> Generator[Any, None, None]:
+        for future in self._futures:
+            yield from asyncio.shield(future).__await__()
+
+
+class CheckedRooms(Rooms):
+    """Rooms that sessions can join only while the cluster is running.
+
+    Args:
+        check: Raises RuntimeError if the cluster cannot be used.
+    """
+
+    __slots__ = ("_check",)
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
+        """Add a session to a room; see :meth:`Rooms.join`.
+
+        Raises:
+            RuntimeError: The cluster was not started, or is closed.
+        """
+        self._check()
+        return super().join(session, room, presence)
+
+
+class BaseCluster:
+    """The state that all clusters have, and the checks before each use.
+
+    Attributes:
+        rooms: The rooms of its routers.
+        labels: Numbers for the labels of their sessions.
+        stats: The counters.
+    """
+
+    rooms: CheckedRooms
+    stats: ClusterStats
+
+    def __init__(self) -> None:
+        self.labels: Iterator[int] = itertools.count(1)
+        # Empty while the cluster is running.
+        self._unusable_reason = "was not started: await cluster.start()"
+        # The thread of the event loop that the cluster was started in.
+        self._thread = 0
+
+    def _set_running(self) -> None:
+        self._unusable_reason = ""
+        self._thread = get_ident()
+
+    def _check_usable(self) -> None:
+        if self._unusable_reason:
+            raise RuntimeError(f"the cluster {self._unusable_reason}")
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "a cluster can be used only in its event loop's thread; use loop.call_soon_threadsafe in other threads"
+            )
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters by name; for :mod:`~sockjs_tornado.observe.metrics`."""
+        return self.stats.snapshot()
+
+    async def start(self) -> None:
+        """Start the cluster."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close the cluster."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
