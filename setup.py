@@ -67,7 +67,7 @@ setup(
             "ws4py",
             "wsproto",
         ],
-        "docs": [*CLUSTER, *METRICS, "furo", "myst-parser", "sphinx"],
+        "docs": [*CLIENT, *CLUSTER, *METRICS, "furo", "myst-parser", "sphinx"],
     },
     keywords=["sockjs", "tornado", "websocket", "realtime", "asyncio"],
     classifiers=[
