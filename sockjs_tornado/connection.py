@@ -145,13 +145,13 @@ async def drained(session: "Session") -> None:
     Raises:
         ConnectionClosed: The session is closed, or closes meanwhile.
     """
-    while session.is_congested:
+    while session._outbox_above_high_water:
         waiting = asyncio.Event()
-        session.on_drained(waiting.set)
+        session._add_outbox_waiter(waiting.set)
         try:
             await waiting.wait()
         finally:
-            session.forget_waiter(waiting.set)
+            session._remove_outbox_waiter(waiting.set)
     if session.is_closed:
         raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
 
@@ -160,7 +160,7 @@ class _RoomNames:
     """What ``connection.rooms`` is, unless an application has an attribute of its own of that name."""
 
     def __get__(self, connection: "SockJSConnection | None", owner: type | None = None) -> frozenset[str]:
-        return connection.session.rooms if connection is not None else frozenset()
+        return connection.session._rooms if connection is not None else frozenset()
 
 
 class SockJSConnection:
@@ -252,7 +252,7 @@ class SockJSConnection:
         """
         session = self.session
         if type(message) is not str or binary:
-            session.send(_encode(message, binary, session.takes_bytes))
+            session.send(_encode(message, binary, session._accepts_bytes))
         else:
             session.send(message)
         return session
@@ -286,7 +286,7 @@ class SockJSConnection:
             ValueError: JSON has no form for the presence.
             RuntimeError: In another thread than the event loop's, or on a cluster that was not started.
         """
-        return self.session.join(room, presence)
+        return self.session._join(room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room; where the connection is not in it, that does nothing.
@@ -297,7 +297,7 @@ class SockJSConnection:
         Raises:
             RuntimeError: In another thread than the event loop's.
         """
-        self.session.leave(room)
+        self.session._leave(room)
 
     #: Names of the rooms that the connection is in; in ``on_close``, of those that it was in.
     rooms = _RoomNames()

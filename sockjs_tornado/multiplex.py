@@ -53,9 +53,9 @@ class ChannelSession(Session):
         """Whether the session is closed and none of its callbacks runs or will run."""
         return self.state is SessionState.CLOSED and self._callbacks.is_over
 
-    def let_go(self) -> None:
+    def _break_reference_cycle(self) -> None:
         """Break the reference cycle, and report the end."""
-        super().let_go()
+        super()._break_reference_cycle()
         if self.on_over is not None and self.is_over:
             self.on_over()
 
@@ -93,14 +93,14 @@ class ChannelReceiver:
         """Write messages."""
         for message in messages:
             self._carrier.send(f"msg,{self._name},{message!s}")
-        if self._carrier.session.is_congested:
-            self.session.pause(self)
-            self._carrier.session.forget_waiter(self.resume)
-            self._carrier.session.on_drained(self.resume)
+        if self._carrier.session._outbox_above_high_water:
+            self.session._pause_sending(self)
+            self._carrier.session._remove_outbox_waiter(self.resume)
+            self._carrier.session._add_outbox_waiter(self.resume)
 
     def resume(self) -> None:
         """Hear that the connection takes more."""
-        self.session.resume(self)
+        self.session._resume_sending(self)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
@@ -168,7 +168,7 @@ class MultiplexConnection(SockJSConnection):
                     return self._subscribe_again(name, last)
                 self._subscribe(name)
         elif kind == "msg":
-            endpoint.session.receive([payload])
+            endpoint.session._receive([payload])
             if not endpoint.reading.is_set():
                 return endpoint.reading.wait()
         elif kind == "uns":
@@ -189,16 +189,16 @@ class MultiplexConnection(SockJSConnection):
             return
         self._last[name] = channel = ChannelSession(self.channels[name], server, None, info)
         self._endpoints[name] = endpoint = ChannelReceiver(self, name, channel)
-        channel.attach(endpoint, info.ip)
+        channel._attach(endpoint, info.ip)
 
     async def _subscribe_again(self, name: str, last: ChannelSession) -> None:
         while not last.is_over and not self.is_closed:
             woken = asyncio.Event()
             last.on_over = woken.set
             # Called when the client leaves, and each time that it has taken what it was sent.
-            self.session.on_drained(woken.set)
+            self.session._add_outbox_waiter(woken.set)
             await woken.wait()
-            self.session.forget_waiter(woken.set)
+            self.session._remove_outbox_waiter(woken.set)
         if not self.is_closed:
             self._subscribe(name)
 
@@ -206,7 +206,7 @@ class MultiplexConnection(SockJSConnection):
         """Forget a channel that one side has closed."""
         endpoint = self._endpoints.pop(name, None)
         if endpoint is not None:
-            self.session.forget_waiter(endpoint.resume)
-            endpoint.session.lose(endpoint, code, reason)
+            self.session._remove_outbox_waiter(endpoint.resume)
+            endpoint.session._receiver_lost(endpoint, code, reason)
             # Nobody is there any more to say so.
             endpoint.reading.set()

@@ -162,9 +162,9 @@ class SockJSRouter:
         prepared = PreparedMessage(encode_message(message))
         receivers = tuple(clients)
         if receivers:
-            receivers[0].session.check_thread()
+            receivers[0].session._check_thread()
         for client in receivers:
-            client.session.send_prepared(prepared)
+            client.session._send_prepared(prepared)
 
     def publish(
         self,

@@ -77,7 +77,7 @@ class Journal:
 async def congest(connection: SockJSConnection) -> int:
     """Send messages of 100,000 letters x until the client's buffers are full; return how many."""
     sent = 0
-    while not connection.session.is_congested:
+    while not connection.session._outbox_above_high_water:
         connection.send("x" * 100_000)
         sent += 1
         # The client's side reads ahead what it may.

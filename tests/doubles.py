@@ -177,7 +177,7 @@ class Receiver:
 
     def attach(self, ip: str = IP) -> "Receiver":
         """Listen."""
-        self._session.attach(self, ip)
+        self._session._attach(self, ip)
         return self
 
     def send_frame(self, frame: str) -> None:
@@ -213,17 +213,17 @@ class Receiver:
         self.recycled = True
         if math.isfinite(self._left):
             self.ended = True
-            self._session.detach(self)
+            self._session._detach(self)
 
     def cut(self, *why: Any) -> None:
         """Be cut off by the network, or report the end of what was closed."""
         self.ended = True
-        self._session.lose(self, *why)
+        self._session._receiver_lost(self, *why)
 
     def drain(self) -> None:
         """Have room in the buffer again."""
         self.full = False
-        self._session.resume(self)
+        self._session._resume_sending(self)
 
     def take(self) -> list[Any]:
         """Return the frames since the last time."""
@@ -236,9 +236,9 @@ class Receiver:
         self._left -= 1
         if self._left <= 0:
             self.ended = True
-            self._session.detach(self)
+            self._session._detach(self)
         elif self.full:
-            self._session.pause(self)
+            self._session._pause_sending(self)
 
 
 class Notes(SockJSConnection):

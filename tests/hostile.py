@@ -32,7 +32,7 @@ MOMENTS = (
     *("framing.__eq__", "framing.__hash__", "garbage.__del__", "heard.__del__", "inbox.__bool__"),
     *("message.__len__", "on_message fail", "on_message one", "on_message two", "on_message value"),
     *("prepared.rendered", "queue.waiting", "queued.__del__", "receiver.send_messages", "receiver.send_prepared"),
-    *("result.__del__", "session._wake", "session.python", "session.receive", "settings.max_inbound_rate"),
+    *("result.__del__", "session._wake", "session.python", "session._receive", "settings.max_inbound_rate"),
     *("settings.max_message_size", "settings.max_messages_per_request", "settings.max_queue_bytes"),
     *("settings.max_queue_messages", "socket.fileno"),
 )
@@ -129,7 +129,7 @@ class Session(core.SessionCore):
     def _ignore(self, what: object = None) -> None:
         hook("session.python")
 
-    _send = _send_prepared = _receive = _received = _ignore
+    _send_fallback = _send_prepared_fallback = _receive_fallback = _after_receive = _ignore
 
     def _wake(self) -> None:
         hook("session._wake")
@@ -212,7 +212,7 @@ class World:
         connection._is_plain = True
         connection._parser = None
         connection._queue = Asked("queue", waiting=self.waiting)
-        connection._session = Asked("session", receive=session.receive)
+        connection._session = Asked("session", _receive=session._receive)
         connection._settings = Settings()
         connection._stats = self.stats
         #: What can be emptied.
@@ -251,10 +251,10 @@ class World:
         for name, argument in (
             ("send", Text("message")),
             ("send", "message"),
-            ("send_prepared", self.prepared),
-            ("receive", self.messages),
-            ("receive", ["one"]),
-            ("receive", ["fail", "two"]),
+            ("_send_prepared", self.prepared),
+            ("_receive", self.messages),
+            ("_receive", ["one"]),
+            ("_receive", ["fail", "two"]),
         ):
             self.refresh()
             yield getattr(self.session, name), argument

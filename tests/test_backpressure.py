@@ -10,7 +10,7 @@ from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_sessi
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
-from sockjs_tornado.session.session import MAX_DELAYED
+from sockjs_tornado.session.session import MAX_INBOX_WAITERS
 
 SLOW = (3008, "Slow consumer")
 
@@ -24,7 +24,7 @@ def stalled(manager: FakeManager, unsent: int = 0, **options: Any) -> tuple[Kept
     """Return a session whose client reads no more, and its receiver."""
     session = make_session(manager, **options)
     receiver = Receiver(session).attach()
-    session.pause(receiver)
+    session._pause_sending(receiver)
     receiver.unsent = unsent
     receiver.take()
     return session, receiver
@@ -69,7 +69,7 @@ def test_one_message_is_no_pile(manager: FakeManager) -> None:
 def test_a_broadcast_counts_like_any_message(manager: FakeManager) -> None:
     session, receiver = stalled(manager, max_queue_messages=10)
     for number in range(10):
-        session.send_prepared(PreparedMessage(str(number)))
+        session._send_prepared(PreparedMessage(str(number)))
     assert receiver.frames == [SLOW]
 
 
@@ -77,7 +77,7 @@ def test_what_is_sent_within_a_callback_is_no_pile_where_the_client_reads(manage
     acts = {"on_message": lambda conn, message: [conn.send("x") for _ in range(100)]}
     session = make_session(manager, max_queue_messages=10, acts=acts)
     receiver = Receiver(session).attach()
-    session.receive(["go"])
+    session._receive(["go"])
     assert not session.is_closed
     assert sum(len(frame) for frame in receiver.take() if isinstance(frame, list)) == 100
 
@@ -117,7 +117,7 @@ def answered(manager: FakeManager, unsent: int, **options: Any) -> tuple[KeptSes
     session = make_session(manager, **options)
     Receiver(session, 1).attach()
     response = Response(unsent)
-    session.keep_unfinished(response)
+    session._track_unsent_response(response)
     return session, response
 
 
@@ -255,7 +255,7 @@ def test_as_much_is_dropped_as_a_big_message_needs(manager: FakeManager) -> None
     receiver.drain()
     assert receiver.take() == [["8" * 10, "9" * 10, "x" * 75]]
     # The sizes of what is left were kept right.
-    assert not session.is_congested
+    assert not session._outbox_above_high_water
 
 
 def test_a_message_that_finds_no_room_at_all_is_dropped_itself(manager: FakeManager) -> None:
@@ -281,7 +281,7 @@ def test_drops_within_a_callback_are_told_together_after_it(manager: FakeManager
         slow_consumer="drop_oldest",
         acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
     )
-    session.receive(["go"])
+    session._receive(["go"])
     assert heard == ["done", 6]
 
 
@@ -325,7 +325,7 @@ def test_a_slow_telling_of_drops_is_waited_for(manager: FakeManager) -> None:
     for number in range(4):
         session.send(str(number))
     manager.turn()
-    session.receive(["later"])
+    session._receive(["later"])
     manager.turn()
     assert heard == [1]
     go_on.append(True)
@@ -400,11 +400,11 @@ def test_an_awaited_send_waits_from_half_of_the_bound_on(
     session = make_session(manager, **options)
     Receiver(session, 1).attach()
     for message in messages:
-        assert not session.is_congested
+        assert not session._outbox_above_high_water
         session.send(message)
     if "max_queue_messages" in options:
         session.send("one more")
-    assert session.is_congested
+    assert session._outbox_above_high_water
 
 
 # A client that is too fast.
@@ -413,31 +413,31 @@ def test_an_awaited_send_waits_from_half_of_the_bound_on(
 def test_a_client_may_send_so_many_a_second(manager: FakeManager) -> None:
     session = make_session(manager, max_inbound_rate=(1, 3))
     Receiver(session).attach()
-    assert session.admits(3)
-    assert not session.admits(1)
+    assert session._consume_rate_limit(3)
+    assert not session._consume_rate_limit(1)
     assert session._stats.rejected == {"max_inbound_rate": 1}
     manager.time += 1
-    assert session.admits(1)
+    assert session._consume_rate_limit(1)
 
 
 def test_a_rate_alone_lets_as_many_come_at_once(manager: FakeManager) -> None:
     session = make_session(manager, max_inbound_rate=5)
     Receiver(session).attach()
-    assert session.admits(5)
-    assert not session.admits(1)
+    assert session._consume_rate_limit(5)
+    assert not session._consume_rate_limit(1)
 
 
 def test_to_send_nothing_counts_too(manager: FakeManager) -> None:
     session = make_session(manager, max_inbound_rate=2)
     Receiver(session).attach()
-    assert [session.admits(0) for _ in range(3)] == [True, True, False]
+    assert [session._consume_rate_limit(0) for _ in range(3)] == [True, True, False]
 
 
 def test_a_closed_session_refuses_nobody(manager: FakeManager) -> None:
     session = make_session(manager, max_inbound_rate=1)
     Receiver(session).attach()
     session.close()
-    assert session.admits(100)
+    assert session._consume_rate_limit(100)
 
 
 async def test_who_waits_for_the_application_is_let_go_at_the_end(manager: FakeManager) -> None:
@@ -446,17 +446,17 @@ async def test_who_waits_for_the_application_is_let_go_at_the_end(manager: FakeM
 
     session = make_session(manager, acts={"on_message": for_ever}, max_queue_bytes=1000)
     receiver = Receiver(session).attach()
-    session.receive(["first"])
-    session.receive(["x" * 600])
-    assert session.is_behind
+    session._receive(["first"])
+    session._receive(["x" * 600])
+    assert session._inbox_above_high_water
     assert not receiver.reading
     let_go: list[int] = []
-    held = [lambda number=number: let_go.append(number) for number in range(MAX_DELAYED + 1)]
-    assert [session.delay(callback) for callback in held] == [True] * MAX_DELAYED + [False]
-    session.forget_delayed(held[0])
+    held = [lambda number=number: let_go.append(number) for number in range(MAX_INBOX_WAITERS + 1)]
+    assert [session._add_inbox_waiter(callback) for callback in held] == [True] * MAX_INBOX_WAITERS + [False]
+    session._remove_inbox_waiter(held[0])
     session.close()
     assert let_go == [1, 2, 3]
-    assert not session.is_behind
+    assert not session._inbox_above_high_water
     for coroutine in manager._running:
         coroutine.close()
 
@@ -467,10 +467,10 @@ def test_whoever_waits_is_let_go_while_there_is_room(manager: FakeManager) -> No
 
     def first() -> None:
         went.append(1)
-        session.pause(receiver)
+        session._pause_sending(receiver)
 
-    session.on_drained(first)
-    session.on_drained(lambda: went.append(2))
+    session._add_outbox_waiter(first)
+    session._add_outbox_waiter(lambda: went.append(2))
     receiver.drain()
     assert went == [1]
     receiver.drain()
@@ -492,7 +492,7 @@ async def test_a_loss_is_told_between_two_messages(manager: FakeManager) -> None
         slow_consumer="drop_oldest",
         acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
     )
-    session.receive(["a", "b", "c"])
+    session._receive(["a", "b", "c"])
     while not manager.is_idle:
         manager.turn()
     assert heard == ["a", 4, "b", 5, "c", 5]

@@ -154,8 +154,8 @@ async def test_callbacks_run_in_order_one_at_a_time(manager: LoopManager, way: C
         return begin
 
     session, receiver = opened(manager, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     receiver.cut()
     await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
@@ -174,8 +174,8 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: Loo
         await gates[message].wait()
 
     session, _ = opened(manager, on_open=on_open, on_message=on_message)
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     for name in gates:
         assert await began.get() == name
         assert session.connection.heard[-1] == name
@@ -190,10 +190,10 @@ async def test_after_an_async_callback_plain_ones_go_on(manager: LoopManager) ->
         return asyncio.sleep(0) if message == "1" else None
 
     session, _ = opened(manager, on_message=on_message)
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     await manager.settle()
-    session.receive(["4"])
+    session._receive(["4"])
     assert session.connection.heard == ["open", "1", "2", "3", "4"]
 
 
@@ -202,12 +202,12 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ma
 
     def on_message(conn: Notes, message: str) -> None:
         if message == "1":
-            session.receive(["2"])
+            session._receive(["2"])
             within.append(list(conn.heard))
 
     session, _ = opened(manager, on_message=on_message)
-    session.receive(["1"])
-    session.receive(["3"])
+    session._receive(["1"])
+    session._receive(["3"])
     await manager.settle()
     assert within == [["open", "1"]]
     assert session.connection.heard == ["open", "1", "2", "3"]
@@ -216,7 +216,7 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ma
 async def test_on_close_waits_for_what_is_running(manager: LoopManager) -> None:
     gate = asyncio.Event()
     session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
-    session.receive(["1"])
+    session._receive(["1"])
     session.close()
     assert session.connection.heard == ["open", "1"]
     gate.set()
@@ -236,9 +236,9 @@ async def test_what_waits_is_counted_until_its_turn_comes(manager: LoopManager) 
     callbacks = session._callbacks
     share = 64
     assert callbacks.backlog == 0
-    session.receive(["1", "22"])
+    session._receive(["1", "22"])
     assert callbacks.backlog == 2 + share
-    session.receive(["333"])
+    session._receive(["333"])
     receiver.reading = False
     for message, backlog, reading in (("1", 5 + 2 * share, False), ("22", 3 + share, False), ("333", 0, True)):
         assert await began.get() == message
@@ -246,7 +246,7 @@ async def test_what_waits_is_counted_until_its_turn_comes(manager: LoopManager) 
         assert receiver.reading == reading
         gates[message].set()
     await manager.settle()
-    session.receive(["1", "22", "333"])
+    session._receive(["1", "22", "333"])
     await manager.settle()
     assert callbacks.backlog == 0
 
@@ -254,7 +254,7 @@ async def test_what_waits_is_counted_until_its_turn_comes(manager: LoopManager) 
 async def test_what_is_dropped_is_no_longer_counted(manager: LoopManager) -> None:
     gate = asyncio.Event()
     session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert session._callbacks.backlog > 0
     session.close()
     assert session._callbacks.backlog == 0
@@ -265,8 +265,8 @@ async def test_sessions_do_not_wait_for_each_other(manager: LoopManager) -> None
     gate = asyncio.Event()
     busy, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     other, _ = opened(manager, on_message=later(nothing))
-    busy.receive(["1", "2"])
-    other.receive(["3", "4"])
+    busy._receive(["1", "2"])
+    other._receive(["3", "4"])
     others = asyncio.ensure_future(asyncio.wait(manager.tasks, return_when=asyncio.FIRST_COMPLETED))
     await others
     assert other.connection.heard == ["open", "3", "4"]
@@ -278,7 +278,7 @@ async def test_a_result_that_is_not_awaitable_means_nothing(manager: LoopManager
     session, _ = opened(
         manager, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
     )
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     session.close()
     assert session.connection.heard == ["open", "1", "2", GO_AWAY]
 
@@ -292,7 +292,7 @@ async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
         return futures[message]
 
     session, _ = opened(manager, on_message=on_message)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert await began.get() == "1"
     assert began.empty()
     futures["1"].set_result("ignored")
@@ -319,7 +319,7 @@ async def test_on_open_lets_in_with_anything_but_false(
         return answer
 
     session, receiver = opened(manager, on_open=way(let_in))
-    session.receive(["1"])
+    session._receive(["1"])
     await manager.settle()
     assert receiver.frames == ["o"]
     assert session.connection.heard == ["open", "1"]
@@ -333,7 +333,7 @@ async def test_on_open_rejects_with_false_before_any_message(
     manager: LoopManager, way: Callable[[Act], Act], left: bool
 ) -> None:
     session, receiver = opened(manager, on_open=way(lambda conn, info: False))
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     if left and not session.is_closed:
         receiver.cut()
     await manager.settle()
@@ -349,7 +349,7 @@ async def test_on_open_rejects_silently_with_an_http_error(manager: LoopManager,
         raise HTTPError(403)
 
     session, receiver = opened(manager, on_open=way(reject))
-    session.receive(["1"])
+    session._receive(["1"])
     await manager.settle()
     assert receiver.frames == ["o", GO_AWAY]
     assert session.connection.heard == ["open", GO_AWAY]
@@ -365,7 +365,7 @@ async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(man
     receiver = Receiver(session)
     receiver.full = True
     receiver.attach()
-    session.receive(["1"])
+    session._receive(["1"])
     receiver.cut()
     await manager.settle()
     assert session.connection.heard == ["open", INTERRUPTED]
@@ -379,7 +379,7 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     session, receiver = opened(manager, on_open=way(fail))
-    session.receive(["1"])
+    session._receive(["1"])
     await manager.settle()
     record = logged.take("on_open of <KeptSession 1 xhr ")
     assert record.levelname == "ERROR"
@@ -393,8 +393,8 @@ async def test_an_exception_in_on_message_is_logged_and_closes(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     session, receiver = opened(manager, on_message=way(fail))
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     await manager.settle()
     assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
@@ -411,7 +411,7 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
         return asyncio.sleep(0) if message == "1" else failing()
 
     session, receiver = opened(manager, on_message=on_message)
-    session.receive(["1", "2", "3"])
+    session._receive(["1", "2", "3"])
     await manager.settle()
     assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
@@ -436,8 +436,8 @@ async def test_a_failure_touches_no_other_session(
 ) -> None:
     other, receiver = opened(manager)
     session, _ = opened(manager, on_message=way(fail))
-    session.receive(["1"])
-    other.receive(["1"])
+    session._receive(["1"])
+    other._receive(["1"])
     await manager.settle()
     logged.take("on_message of")
     assert receiver.frames == ["o"]
@@ -453,8 +453,8 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
         raise asyncio.CancelledError
 
     session, receiver = opened(manager, **{name: way(cancelled)})
-    session.receive(["1"])
-    session.receive(["2"])
+    session._receive(["1"])
+    session._receive(["2"])
     await manager.settle()
     session.close()
     await manager.settle()
@@ -478,7 +478,7 @@ async def test_a_cancelled_helper_does_not_end_the_others(manager: LoopManager, 
         await helper
 
     session, _ = opened(manager, on_message=wait_for_helper)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     helper.cancel()
     await manager.settle()
     logged.take("on_message of")
@@ -491,7 +491,7 @@ async def test_a_cancellation_within_a_plain_callback_needs_no_task(manager: Loo
 
     session, receiver = opened(manager, on_message=cancelled)
     # As from an asyncio protocol.
-    asyncio.get_running_loop().call_soon(session.receive, ["1"])
+    asyncio.get_running_loop().call_soon(session._receive, ["1"])
     await asyncio.sleep(0)
     logged.take("on_message of")
     assert receiver.frames == ["o", INTERNAL_ERROR]
@@ -508,7 +508,7 @@ async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(manager: Loop
             fail()
 
     session, _ = opened(manager, on_message=fail_in_the_end)
-    session.receive(["1"])
+    session._receive(["1"])
     await began.wait()
     await asyncio.sleep(0)
     for task in manager.tasks:
@@ -526,7 +526,7 @@ async def test_a_callback_that_is_cancelled_itself_ends_quietly(manager: LoopMan
         await asyncio.get_running_loop().create_future()
 
     session, receiver = opened(manager, on_message=wait_for_ever)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     await began.wait()
     await asyncio.sleep(0)
     # As when an event loop ends.
@@ -545,7 +545,7 @@ async def test_an_http_error_after_on_open_is_logged(
         raise HTTPError(403)
 
     session, _ = opened(manager, on_message=way(reject))
-    session.receive(["1"])
+    session._receive(["1"])
     await manager.settle()
     assert logged.take("on_message of").exc_info[0] is HTTPError
     assert session.close_code == 1011
@@ -559,7 +559,7 @@ async def test_another_connection_that_closed_does_no_harm_to_this_one(
         raise ConnectionClosed(1002, "Another connection's")
 
     session, _ = opened(manager, on_message=way(tell_another))
-    session.receive(["1"])
+    session._receive(["1"])
     await manager.settle()
     assert not session.is_closed
 
@@ -572,7 +572,7 @@ async def test_whoever_was_not_let_in_because_another_connection_closed_is_rejec
         raise ConnectionClosed(1002, "Another connection's")
 
     session, receiver = opened(manager, on_open=way(tell_another))
-    session.receive(["1"])
+    session._receive(["1"])
     await manager.settle()
     assert logged.take("on_open of").exc_info[0] is ConnectionClosed
     assert receiver.frames == ["o", INTERNAL_ERROR]
@@ -594,8 +594,8 @@ def test_an_exception_in_the_constructor_is_the_callers() -> None:
 @any_way
 async def test_what_a_client_sent_before_it_left_is_delivered(manager: LoopManager, way: Callable[[Act], Act]) -> None:
     session, receiver = opened(manager, on_open=later(nothing), on_message=way(nothing))
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     receiver.cut()
     await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
@@ -607,8 +607,8 @@ async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_
         conn.heard.append("never")
 
     session, receiver = opened(manager, on_message=echo)
-    session.pause(receiver)
-    session.receive(["1", "2", "3"])
+    session._pause_sending(receiver)
+    session._receive(["1", "2", "3"])
     receiver.cut()
     await manager.settle()
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
@@ -617,8 +617,8 @@ async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_
 async def test_what_waits_is_dropped_when_the_application_closes(manager: LoopManager) -> None:
     gate = asyncio.Event()
     session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     session.close()
     gate.set()
     await manager.settle()
@@ -628,8 +628,8 @@ async def test_what_waits_is_dropped_when_the_application_closes(manager: LoopMa
 @any_way
 async def test_what_waits_is_dropped_when_a_callback_closes(manager: LoopManager, way: Callable[[Act], Act]) -> None:
     session, _ = opened(manager, on_message=way(lambda conn, message: conn.close()))
-    session.receive(["1", "2"])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive(["3"])
     await manager.settle()
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
@@ -640,7 +640,7 @@ async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(manag
         return asyncio.sleep(0)
 
     session, _ = opened(manager, on_message=close_and_wait)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     await manager.settle()
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
@@ -651,7 +651,7 @@ async def test_what_waits_is_dropped_when_the_application_closes_after_the_clien
         conn.close()
 
     session, receiver = opened(manager, on_message=work)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     receiver.cut()
     await manager.settle()
     assert session.connection.heard == ["open", "1", INTERRUPTED]
@@ -661,7 +661,7 @@ async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left
     manager: LoopManager, logged: LogWatch
 ) -> None:
     session, receiver = opened(manager, on_message=later(fail))
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     receiver.cut()
     await manager.settle()
     logged.take("on_message of")
@@ -678,7 +678,9 @@ def hurried(manager: LoopManager) -> LoopManager:
     return manager
 
 
-either_code = pytest.mark.parametrize("receive", [Session.receive, Session._receive], ids=["in C", "in Python"])
+either_code = pytest.mark.parametrize(
+    "receive", [Session._receive, Session._receive_fallback], ids=["in C", "in Python"]
+)
 
 
 @either_code
@@ -728,9 +730,9 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
 
     monkeypatch.setattr("sockjs_tornado.session.callbacks.monotonic", clock)
     session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
-    session._receive(["one"])
+    session._receive_fallback(["one"])
     assert times == []
-    session._receive(["x"] * 60)
+    session._receive_fallback(["x"] * 60)
     assert times == [1, 2, 3, 5, 9, 17, 33, 49]
 
 
@@ -756,7 +758,7 @@ async def test_the_time_of_a_turn_is_measured_from_its_beginning(
 
     monkeypatch.setattr("sockjs_tornado.session.callbacks.monotonic", lambda: now)
     session, _ = opened(manager, on_message=take_a_second)
-    session._receive(list("abcdefghijklmn"))
+    session._receive_fallback(list("abcdefghijklmn"))
     turn()
     await manager.settle()
     await asyncio.sleep(0)
@@ -806,7 +808,7 @@ async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: 
 async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurried: LoopManager, receive: Act) -> None:
     session, _ = opened(
         hurried,
-        on_message=lambda conn, message: session.tell_dropped(5) if message == "1" else None,
+        on_message=lambda conn, message: session._notify_dropped(5) if message == "1" else None,
         on_dropped=lambda conn, count: conn.heard.append(count),
     )
     receive(session, ["1", "2"])

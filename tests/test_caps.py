@@ -14,7 +14,7 @@ from tornado.web import Application
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.serving import bind_sockets, http_server
-from sockjs_tornado.session.session import MAX_DELAYED
+from sockjs_tornado.session.session import MAX_INBOX_WAITERS
 from sockjs_tornado.wire.sockets import bytes_acked
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
@@ -353,16 +353,16 @@ async def test_only_so_many_posts_wait(serve: Serve, connect: Connect, name: str
     first = await connect(server)
     first.write(request("POST", f"/echo/000/abc/{name}", body=json.dumps(["x", "y" * 500]).encode()))
     for round_ in range(2):
-        held = [await connect(server) for _ in range(2 * MAX_DELAYED)]
+        held = [await connect(server) for _ in range(2 * MAX_INBOX_WAITERS)]
         for sender in held:
             sender.write(request("POST", f"/echo/000/abc/{name}", body=b"[]"))
         await settle(connect, server)
-        assert len(connection.session._delayed or ()) == MAX_DELAYED, round_
+        assert len(connection.session._inbox_waiters or ()) == MAX_INBOX_WAITERS, round_
         # Who leaves makes room, and leaves nothing behind.
         for sender in held:
             await sender.leave()
         await settle(connect, server)
-        assert len(connection.session._delayed or ()) <= 1
+        assert len(connection.session._inbox_waiters or ()) <= 1
     Busy.may_go_on.set()
     assert (await first.response()).status in (200, 204)
 

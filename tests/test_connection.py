@@ -186,7 +186,7 @@ def test_bytes_can_be_sent_on_a_raw_websocket(kind: Any) -> None:
 
 def test_bytes_that_change_later_are_sent_as_they_were() -> None:
     session, receiver = listening(raw=True)
-    session.pause(receiver)
+    session._pause_sending(receiver)
     data = bytearray(b"before")
     session.connection.send(data)  # type: ignore[arg-type]
     data[:] = b"behind"
@@ -290,7 +290,7 @@ async def test_to_await_send_is_to_wait_for_a_poll_that_takes_a_long_queue() -> 
 
 def test_send_need_not_be_awaited() -> None:
     session, receiver = listening()
-    session.pause(receiver)
+    session._pause_sending(receiver)
     for _ in range(3):
         session.connection.send("x")
     receiver.drain()
@@ -301,7 +301,7 @@ async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
     session, receiver = listening()
     sent = session.connection.send("1")
     await sent
-    session.pause(receiver)
+    session._pause_sending(receiver)
     waiting = asyncio.ensure_future(sent)
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -312,7 +312,7 @@ async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
 
 async def test_all_that_wait_go_on_in_order() -> None:
     session, receiver = listening()
-    session.pause(receiver)
+    session._pause_sending(receiver)
     went_on = []
 
     async def send(message: str) -> None:
@@ -330,21 +330,21 @@ async def test_all_that_wait_go_on_in_order() -> None:
 
 async def test_whoever_is_woken_waits_on_where_the_client_has_fallen_behind_again() -> None:
     session, receiver = listening()
-    session.pause(receiver)
+    session._pause_sending(receiver)
     waiting = asyncio.ensure_future(session.connection.send("1"))
     await asyncio.sleep(0)
-    session.resume(receiver)
-    session.pause(receiver)
+    session._resume_sending(receiver)
+    session._pause_sending(receiver)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not waiting.done()
-    session.resume(receiver)
+    session._resume_sending(receiver)
     await waiting
 
 
 async def test_whoever_gives_up_waiting_harms_nobody() -> None:
     session, receiver = listening()
-    session.pause(receiver)
+    session._pause_sending(receiver)
     impatient = asyncio.ensure_future(session.connection.send("1"))
     patient = asyncio.ensure_future(session.connection.send("2"))
     await asyncio.sleep(0)
@@ -367,7 +367,7 @@ async def test_whoever_gives_up_waiting_harms_nobody() -> None:
 )
 async def test_whoever_waits_hears_that_the_connection_closed(end: Any, code: int, reason: str) -> None:
     session, receiver = listening()
-    session.pause(receiver)
+    session._pause_sending(receiver)
     waiting = asyncio.ensure_future(session.connection.send("1"))
     await asyncio.sleep(0)
     end(session, receiver)
@@ -415,7 +415,7 @@ def test_a_connection_does_not_close_with_what_no_frame_can_hold(
 def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing() -> None:
     session = make_session(FakeManager(), kind=SockJSConnection)
     receiver = Receiver(session).attach()
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     session.close()
     assert receiver.frames == ["o", (3000, "Go away!")]
 

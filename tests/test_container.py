@@ -220,7 +220,7 @@ async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -
     gate = asyncio.Event()
     session = keep(container, acts={"on_message": lambda conn, message: gate.wait()})
     Receiver(session).attach()
-    session.receive(["1"])
+    session._receive(["1"])
     closing = asyncio.ensure_future(container.close(3000, "Go away!"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -256,7 +256,7 @@ async def test_close_waits_for_an_on_close_that_follows_a_callback(container: Se
 
     session = keep(container, acts={"on_message": lambda conn, message: gate.wait(), "on_close": on_close})
     Receiver(session).attach()
-    session.receive(["1"])
+    session._receive(["1"])
     closing = asyncio.ensure_future(container.close(3000, "Go away!"))
     await asyncio.sleep(0)
     gate.set()
@@ -277,7 +277,7 @@ async def test_close_cancels_a_callback_after_disconnect_delay(logged: LogWatch,
 
     session = keep(container, acts={callback: hang})
     Receiver(session).attach()
-    session.receive(["x"])
+    session._receive(["x"])
     await container.close(3000, "Go away!")
     assert ended == [callback]
     # on_close has run in any case.
@@ -306,7 +306,7 @@ async def test_close_may_be_called_by_a_callback(container: SessionContainer) ->
 
     session = keep(container, acts={"on_message": on_message})
     Receiver(session).attach()
-    session.receive(["1"])
+    session._receive(["1"])
     await closed.wait()
     assert session.is_closed
 

@@ -49,9 +49,9 @@ POOL = ThreadPoolExecutor(1)
 class InPython(KeptSession):
     """A session without C."""
 
-    send = Session._send
-    send_prepared = Session._send_prepared
-    receive = Session._receive
+    send = Session._send_fallback
+    _send_prepared = Session._send_prepared_fallback
+    _receive = Session._receive_fallback
 
 
 class PlainConnection(Connection):
@@ -98,11 +98,11 @@ class Stage:
             "send": lambda *texts: [*map(session.send, texts)] and None,
             "sized": lambda size: session.send("x" * int(size)),
             "json": lambda: session.send(VALUE),
-            "prepared": lambda: session.send_prepared(PREPARED),
+            "prepared": lambda: session._send_prepared(PREPARED),
             "wrong": lambda: session.send(5),
             "elsewhere": lambda: POOL.submit(session.send, "from another thread").result(),
-            "wait": lambda: session.on_drained(lambda: session.send("drained")),
-            "receive": lambda text: session.receive([f"send {text}"]),
+            "wait": lambda: session._add_outbox_waiter(lambda: session.send("drained")),
+            "receive": lambda text: session._receive([f"send {text}"]),
             "value": lambda: 5,
             "later": self.later,
             "fail": self.fail,
@@ -145,7 +145,7 @@ class Stage:
 
     def take(self, messages: Any) -> None:
         """Have messages come from the client."""
-        self.session.receive(messages)
+        self.session._receive(messages)
 
     def known(self) -> Iterator[str]:
         """Yield what is known, as it is now."""
@@ -271,8 +271,8 @@ def test_who_changes_on_message_meanwhile_hears_the_rest_of_the_batch_as_before(
         stage = Stage(kind)
         stage.attach()
         stage.steps["change"] = lambda conn=stage.session.connection: change(conn)
-        stage.session.receive(["change", "turn"])
-        stage.session.receive(["turn"])
+        stage.session._receive(["change", "turn"])
+        stage.session._receive(["turn"])
         heard.append(stage.events)
     assert heard[0] == heard[1]
 
@@ -294,7 +294,7 @@ def test_nothing_is_heard_after_an_end_that_comes_with_the_lookup_of_the_callbac
     stage.attach()
     stage.events.clear()
     stage.session._callbacks.connection = Closing()
-    stage.session.receive(["lost", "lost as well"])
+    stage.session._receive(["lost", "lost as well"])
     assert stage.events[-1] == "closed"
     assert not {"lost", "lost as well"} & {event for event in stage.events if isinstance(event, str)}
 
@@ -339,15 +339,15 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
     stage = Stage(KeptSession)
     stage.attach()
     stage.events.clear()
-    for kind, names in ((Callbacks, "deliver go_on raised finish _run"), (Session, "_receive _received")):
+    for kind, names in ((Callbacks, "deliver go_on raised finish _run"), (Session, "_receive_fallback _after_receive")):
         for name in names.split():
             monkeypatch.delattr(kind, name)
-    monkeypatch.setattr(KeptSession, "_send", None)
-    monkeypatch.setattr(KeptSession, "_send_prepared", None)
+    monkeypatch.setattr(KeptSession, "_send_fallback", None)
+    monkeypatch.setattr(KeptSession, "_send_prepared_fallback", None)
     monkeypatch.setattr(KeptSession, "_flush", None)
-    stage.session.receive(["send a", "send b c"])
+    stage.session._receive(["send a", "send b c"])
     stage.session.send("d")
-    stage.session.send_prepared(PREPARED)
+    stage.session._send_prepared(PREPARED)
     assert stage.events == ["send a", "send b c", ["a", "b", "c"], ["d"], PREPARED]
     assert (stage.stats.messages_received, stage.stats.messages_sent) == (2, 5)
 
@@ -536,7 +536,10 @@ def test_where_nothing_is_set_everything_is_left_to_python() -> None:
     def reporting(name: str) -> Any:
         return lambda self, what: (name, what)
 
-    sessions = (core.SessionCore, "send _send send_prepared _send_prepared receive _receive")
+    sessions = (
+        core.SessionCore,
+        "send _send_fallback _send_prepared _send_prepared_fallback _receive _receive_fallback",
+    )
     connections = (
         core.ConnectionCore,
         "write _buffer_write take_messages _take_messages write_messages _write_messages write_prepared "
@@ -583,7 +586,7 @@ def test_every_moment_at_which_an_application_runs_is_tried(monkeypatch: pytest.
 
 def kept_by(core_type: type, **fields: Any) -> Any:
     """Return what has fields, but for those given as ``...``, and says what it leaves to Python."""
-    left = {name: lambda self, what, name=name: name for name in ("_take_messages", "_send_prepared")}
+    left = {name: lambda self, what, name=name: name for name in ("_take_messages", "_send_prepared_fallback")}
     one = type("Some", (core_type,), left)()
     for name, value in fields.items():
         if value is not ...:
@@ -615,7 +618,7 @@ def test_what_is_no_memory_or_does_not_count_is_left_to_python(size: Any, spoilt
     fields = {
         "_buffer": buffer,
         "_parser": None,
-        "_session": SimpleNamespace(receive=heard.append),
+        "_session": SimpleNamespace(_receive=heard.append),
         "_settings": Settings(),
         "_stats": stats,
     }
@@ -632,7 +635,7 @@ def test_what_goes_to_nobody_or_does_not_count_is_left_to_python(spoilt: dict[st
     stats = Stats(list)
     fields: dict[str, Any] = {"_hold": 0, "_receiver": SimpleNamespace(send_prepared=sent.append), "_stats": stats}
     one = kept_by(core.SessionCore, **{**fields, **spoilt})
-    assert one.send_prepared(PREPARED) == ("_send_prepared" if spoilt else None)
+    assert one._send_prepared(PREPARED) == ("_send_prepared_fallback" if spoilt else None)
     assert sent == ([] if spoilt else [PREPARED])
     assert stats.messages_sent == len(sent)
 
@@ -678,7 +681,7 @@ def test_nothing_that_passes_through_is_kept() -> None:
         manager.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
         session = make_session(manager, acts={"on_message": answer})
         receiver = Receiver(session).attach()
-        session.receive([Text(message)])
+        session._receive([Text(message)])
         session.send(Text("y"))
         ends.append(weakref.ref(session))
         session.connection.heard.clear()
@@ -698,7 +701,7 @@ def test_memory_does_not_grow() -> None:
         for _ in range(200):
             stage.take(text("sized 300"))
             stage.take(text("value", "sized 300", "value"))
-            stage.session.send_prepared(PREPARED)
+            stage.session._send_prepared(PREPARED)
             stage.manager.turn()
             stage.events.clear()
         gc.collect()

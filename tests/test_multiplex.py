@@ -316,7 +316,7 @@ async def test_a_channel_is_not_renewed_by_itself(enter: Enter) -> None:
     peer = await enter("xhr_streaming", news=news)
     await peer.send("sub,news")
     connection = await news.connection()
-    connection.session.recycle()
+    connection.session._recycle()
     connection.send("x")
     assert await peer.message() == "msg,news,x"
 
@@ -601,9 +601,9 @@ def test_channels_that_were_left_wait_for_nothing() -> None:
 
     carrier = make_session(FakeManager(), None, kind=MultiplexConnection.get(a=Chatty), slow_consumer="drop_oldest")
     receiver = Receiver(carrier).attach()
-    carrier.pause(receiver)
+    carrier._pause_sending(receiver)
     for _ in range(50):
-        carrier.receive(["sub,a", "uns,a"])
+        carrier._receive(["sub,a", "uns,a"])
     assert not carrier._waiters
 
 

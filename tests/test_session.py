@@ -143,9 +143,9 @@ def test_messages_go_nowhere_unless_the_session_is_open(manager: FakeManager, st
     known = everything_of(session)
     session.send("lost")
     assert everything_of(session) == known
-    session.send_prepared(PreparedMessage("lost"))
+    session._send_prepared(PreparedMessage("lost"))
     assert everything_of(session) == known
-    session.receive(["lost"])
+    session._receive(["lost"])
     assert everything_of(session) == known
 
 
@@ -155,7 +155,7 @@ def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(
 ) -> None:
     session = in_state(state, manager)
     known = everything_of(session)
-    for report in (Session.detach, Session.lose, Session.pause, Session.resume):
+    for report in (Session._detach, Session._receiver_lost, Session._pause_sending, Session._resume_sending):
         report(session, Receiver(session))
         assert everything_of(session) == known
 
@@ -163,14 +163,14 @@ def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(
 def test_one_that_was_attached_does_not_speak_for_the_one_that_is(manager: FakeManager) -> None:
     session = make_session(manager)
     former, current = Receiver(session, 1).attach(), stream(session)
-    session.pause(current)
+    session._pause_sending(current)
     session.send("waits")
     known = everything_of(session)
-    for report in (Session.detach, Session.lose, Session.pause, Session.resume):
+    for report in (Session._detach, Session._receiver_lost, Session._pause_sending, Session._resume_sending):
         report(session, former)
         assert everything_of(session) == known
     current.drain()
-    session.pause(former)
+    session._pause_sending(former)
     session.send("does not wait")
     assert current.frames == [["waits"], ["does not wait"]]
 
@@ -196,14 +196,14 @@ def test_the_open_frame_comes_first_and_once(manager: FakeManager) -> None:
     receiver = Receiver(session).attach()
     session.send("more")
     assert receiver.frames == ["o", ["welcome"], ["more"]]
-    session.detach(receiver)
+    session._detach(receiver)
     assert stream(session).frames == []
 
 
 def test_what_on_open_sends_leaves_together(manager: FakeManager) -> None:
     def greet(conn: Notes, info: Any) -> None:
         conn.send("1")
-        conn.session.send_prepared(PreparedMessage("2"))
+        conn.session._send_prepared(PreparedMessage("2"))
         conn.send("3")
 
     session = make_session(manager, acts={"on_open": greet})
@@ -295,9 +295,9 @@ def test_a_constructor_that_raises_leaves_nothing_behind(manager: FakeManager) -
 def test_a_life_in_order(manager: FakeManager, limit: float) -> None:
     session = make_session(manager)
     Receiver(session, limit).attach()
-    session.receive(["1", "2"])
-    session.receive([])
-    session.receive(["3"])
+    session._receive(["1", "2"])
+    session._receive([])
+    session._receive(["3"])
     session.close()
     assert session.connection.heard == ["open", "1", "2", "3", GO_AWAY]
 
@@ -332,7 +332,7 @@ def test_what_is_sent_while_a_batch_is_received_leaves_together(manager: FakeMan
 
     session = make_session(manager, acts={"on_message": answer})
     receiver = stream(session)
-    session.receive(["1", "2", "3"])
+    session._receive(["1", "2", "3"])
     assert receiver.frames == [["1a", "1b", "2a", "2b", "3a", "3b"]]
 
 
@@ -344,7 +344,7 @@ def test_what_an_async_callback_sends_at_once_leaves_with_the_batch(manager: Fak
 
     session = make_session(manager, acts={"on_message": answer})
     receiver = stream(session)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert receiver.take() == [["1a"]]
     manager.turn()
     assert receiver.take() == [["1b"], ["2a"]]
@@ -354,7 +354,7 @@ def test_a_reply_to_a_polling_client_is_one_frame(manager: FakeManager) -> None:
     session = make_session(manager, acts={"on_message": echo})
     poll(session)
     receiver = Receiver(session, POLL).attach()
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert receiver.frames == [["1", "2"]]
 
 
@@ -369,7 +369,7 @@ def test_messages_to_another_session_are_not_held_back_by_a_batch(manager: FakeM
 
     session = make_session(manager, acts={"on_message": tell})
     stream(session)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert seen == [[["1"]], [["2"]]]
 
 
@@ -386,12 +386,12 @@ def test_a_stream_that_is_full_is_followed_by_the_next_one(manager: FakeManager)
 
 def test_bytes_are_for_receivers_of_bytes(manager: FakeManager) -> None:
     raw, framed = make_session(manager, None), make_session(manager, None)
-    assert not raw.takes_bytes
+    assert not raw._accepts_bytes
     Receiver(raw, binary=True).attach()
     stream(framed)
-    assert (raw.takes_bytes, framed.takes_bytes) == (True, False)
+    assert (raw._accepts_bytes, framed._accepts_bytes) == (True, False)
     raw.close()
-    assert raw.takes_bytes
+    assert raw._accepts_bytes
 
 
 # immediate_flush.
@@ -402,7 +402,7 @@ def test_without_immediate_flush_messages_gather_until_the_next_turn(manager: Fa
     receiver = stream(session)
     session.send("1")
     session.send("2")
-    session.send_prepared(PreparedMessage("3"))
+    session._send_prepared(PreparedMessage("3"))
     assert receiver.frames == []
     assert len(manager._soon) == 1
     manager.turn()
@@ -417,7 +417,7 @@ def test_without_immediate_flush_a_reply_leaves_with_its_batch(manager: FakeMana
     session = make_session(manager, immediate_flush=False, acts={"on_message": echo})
     receiver = stream(session)
     session.send("0")
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert receiver.take() == [["0", "1", "2"]]
     manager.turn()
     assert receiver.take() == []
@@ -431,7 +431,7 @@ def test_without_immediate_flush_a_turn_within_a_batch_holds_its_messages_togeth
     session = make_session(manager, immediate_flush=False, acts={"on_message": answer})
     receiver = stream(session)
     session.send("0")
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert receiver.take() == [["0", "1", "2"]]
 
 
@@ -465,38 +465,38 @@ def test_a_prepared_message_is_handed_on_as_it_is(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
     message = PreparedMessage("1")
-    session.send_prepared(message)
+    session._send_prepared(message)
     assert receiver.frames == [message]
 
 
 def test_a_prepared_message_stands_in_line_behind_queued_ones(manager: FakeManager) -> None:
     session = polled(manager)
-    session.send_prepared(PreparedMessage("1"))
+    session._send_prepared(PreparedMessage("1"))
     session.send("2")
-    session.send_prepared(PreparedMessage("3"))
+    session._send_prepared(PreparedMessage("3"))
     assert poll(session) == [["1", "2", "3"]]
 
 
 def test_a_prepared_message_stands_in_line_within_a_batch(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send("before")
-        conn.session.send_prepared(PreparedMessage(message))
+        conn.session._send_prepared(PreparedMessage(message))
         conn.send("behind")
 
     session = make_session(manager, acts={"on_message": answer})
     receiver = stream(session)
-    session.receive(["1"])
+    session._receive(["1"])
     assert receiver.frames == [["before", "1", "behind"]]
 
 
 def test_a_prepared_message_waits_while_the_receiver_is_paused(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
-    session.pause(receiver)
-    session.send_prepared(PreparedMessage("1"))
+    session._pause_sending(receiver)
+    session._send_prepared(PreparedMessage("1"))
     session.send("2")
     assert receiver.frames == []
-    session.resume(receiver)
+    session._resume_sending(receiver)
     assert receiver.frames == [["1", "2"]]
 
 
@@ -506,7 +506,7 @@ def test_a_prepared_message_waits_while_the_receiver_is_paused(manager: FakeMana
 def test_a_stream_gets_what_was_sent_and_then_the_close_frame(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
-    session.pause(receiver)
+    session._pause_sending(receiver)
     session.send("1")
     session.send("2")
     session.close(3001, "Enough")
@@ -548,7 +548,7 @@ def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeMan
     session = make_session(manager, acts={"on_message": answer})
     poll(session)
     receiver = Receiver(session, POLL).attach()
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     assert receiver.frames == [["bye"]]
     assert poll(session) == [GO_AWAY]
     assert session.connection.heard == ["open", "1", GO_AWAY]
@@ -638,7 +638,7 @@ def test_a_close_reason_that_is_no_text_changes_nothing(manager: FakeManager, st
 
 
 def expire(session: Session, receiver: Receiver) -> None:
-    session.detach(receiver)
+    session._detach(receiver)
     session.server.container.advance(1000)
 
 
@@ -669,7 +669,7 @@ def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Ses
         manager = FakeManager()
         session = make_session(manager, session_id)
         receiver = stream(session)
-        session.receive(["1"])
+        session._receive(["1"])
         first(session, receiver)
         code, reason = session.close_code, session.close_reason
         assert code is not None
@@ -689,7 +689,7 @@ def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_
 
     session = make_session(manager, acts={"on_message": work})
     receiver = stream(session)
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     receiver.cut()
     manager.turn()
     assert session.connection.heard == ["open", "1", INTERRUPTED]
@@ -705,8 +705,8 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(manager: FakeM
     second = Receiver(session, limit).attach()
     assert second.frames == [STILL_OPEN]
     assert first.frames == []
-    session.detach(second)
-    session.lose(second)
+    session._detach(second)
+    session._receiver_lost(second)
     session.send("1")
     assert first.frames == [["1"]]
     assert session.connection.heard == ["open"]
@@ -716,7 +716,7 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(manager: FakeM
 def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(manager: FakeManager, limit: float) -> None:
     session = polled(manager)
     receiver = Receiver(session, limit).attach()
-    session.recycle()
+    session._recycle()
     assert (receiver.recycled, receiver.ended) == (True, True)
     session.send("meanwhile")
     assert poll(session) == [["meanwhile"]]
@@ -726,7 +726,7 @@ def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(manager: FakeMan
 def test_a_websocket_stays(manager: FakeManager) -> None:
     session = make_session(manager, None)
     receiver = stream(session)
-    session.recycle()
+    session._recycle()
     assert (receiver.recycled, receiver.ended) == (True, False)
     session.send("x")
     assert receiver.take() == [["x"]]
@@ -735,7 +735,7 @@ def test_a_websocket_stays(manager: FakeManager) -> None:
 @pytest.mark.parametrize("state", SessionState)
 def test_where_nobody_listens_nobody_is_to_ask_anew(manager: FakeManager, state: SessionState) -> None:
     session = in_state(state, manager)
-    session.recycle()
+    session._recycle()
     assert session.state is state
 
 
@@ -743,7 +743,7 @@ def test_a_client_that_has_left_is_lost_all_the_same(manager: FakeManager) -> No
     session = polled(manager)
     receiver = Receiver(session, POLL).attach()
     receiver.gone = True
-    session.recycle()
+    session._recycle()
     assert not receiver.recycled
     receiver.cut()
     assert session.close_code == 1002
@@ -762,7 +762,7 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
 def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(manager: FakeManager) -> None:
     session = make_session(manager)
     first = stream(session)
-    session.pause(first)
+    session._pause_sending(first)
     session.send("1")
     first.gone = True
     assert poll(session) == [["1"]]
@@ -782,7 +782,7 @@ def test_a_cut_receiver_ends_the_session(manager: FakeManager) -> None:
 
 def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(manager: FakeManager) -> None:
     session = polled(manager)
-    session.interrupt()
+    session._request_lost()
     assert (session.close_code, session.close_reason) == (1002, "Connection interrupted")
     assert Receiver(session, 1).attach().take() == [(1002, "Connection interrupted")]
 
@@ -790,7 +790,7 @@ def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(manager:
 def test_a_request_that_would_not_have_been_held_does_not_end_the_session(manager: FakeManager) -> None:
     session = polled(manager)
     session.send("waiting")
-    session.interrupt()
+    session._request_lost()
     assert not session.is_closed
     assert Receiver(session, 1).attach().take() == [["waiting"]]
 
@@ -798,7 +798,7 @@ def test_a_request_that_would_not_have_been_held_does_not_end_the_session(manage
 def test_a_request_that_was_cut_does_no_harm_while_another_listens(manager: FakeManager) -> None:
     session = make_session(manager)
     Receiver(session).attach()
-    session.interrupt()
+    session._request_lost()
     assert not session.is_closed
 
 
@@ -833,8 +833,8 @@ def test_another_address_is_turned_away(manager: FakeManager) -> None:
     assert first.frames == [["1"]]
     session.close()
     assert Receiver(session).attach("203.0.113.9").frames == [(1008, "Session was opened from another address")]
-    assert session.foreign("203.0.113.9", "") == "verify_ip"
-    assert session.foreign(IP, "") is None
+    assert session._check_requester("203.0.113.9", "") == "verify_ip"
+    assert session._check_requester(IP, "") is None
     assert session.server.stats.rejected == {"verify_ip": 3}
 
 
@@ -849,82 +849,82 @@ def test_who_listens_names_the_origin_that_the_first_one_named(
 ) -> None:
     session = make_session(manager)
     first = Receiver(session, 1)
-    session.attach(first, IP, ours)
+    session._attach(first, IP, ours)
     assert first.frames == ["o"]
     for origin in others:
         stranger = Receiver(session)
-        session.attach(stranger, IP, origin)
+        session._attach(stranger, IP, origin)
         assert stranger.frames == [(1008, "Session was opened from another origin")]
-        assert session.foreign(IP, origin) == "session_origin"
+        assert session._check_requester(IP, origin) == "session_origin"
     assert session.server.stats.rejected == {"session_origin": len(others)}
     session.send("x")
     again = Receiver(session, 1)
-    session.attach(again, IP, ours)
+    session._attach(again, IP, ours)
     assert again.frames == [["x"]]
 
 
 def test_who_sends_names_the_origin_that_the_first_one_named(manager: FakeManager) -> None:
     session = make_session(manager)
-    session.attach(Receiver(session, 1), IP, A)
-    assert not session.takes_from(IP, B)
-    assert not session.takes_from(IP, "")
-    assert session.takes_from(IP, A)
+    session._attach(Receiver(session, 1), IP, A)
+    assert not session._authorize_post(IP, B)
+    assert not session._authorize_post(IP, "")
+    assert session._authorize_post(IP, A)
     assert session.server.stats.rejected == {"session_origin": 2}
 
 
 def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> None:
     session = make_session(manager)
-    session.attach(Receiver(session, 1), IP, A)
-    assert session.foreign(IP, None) is None
-    assert session.takes_from(IP)
-    assert not session.takes_from("203.0.113.9")
-    session.attach(again := Receiver(session, 1), IP, None)
+    session._attach(Receiver(session, 1), IP, A)
+    assert session._check_requester(IP, None) is None
+    assert session._authorize_post(IP)
+    assert not session._authorize_post("203.0.113.9")
+    session._attach(again := Receiver(session, 1), IP, None)
     session.send("x")
     assert again.frames == [["x"]]
 
 
 def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: FakeManager) -> None:
     session = make_session(manager)
-    session.attach(Receiver(session, 1), IP, None)
-    assert session.takes_from(IP)
-    assert not session.takes_from(IP, A)
-    assert session.foreign(IP, A) == "session_origin"
-    assert session.foreign(IP, "") is None
+    session._attach(Receiver(session, 1), IP, None)
+    assert session._authorize_post(IP)
+    assert not session._authorize_post(IP, A)
+    assert session._check_requester(IP, A) == "session_origin"
+    assert session._check_requester(IP, "") is None
 
 
 def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(manager: FakeManager) -> None:
     session = make_session(manager)
-    session.attach(Receiver(session, 1), IP, "")
-    assert session.takes_from(IP)
-    assert session.takes_from(IP, A)
-    assert session.takes_from(IP)
-    assert not session.takes_from(IP, B)
+    session._attach(Receiver(session, 1), IP, "")
+    assert session._authorize_post(IP)
+    assert session._authorize_post(IP, A)
+    assert session._authorize_post(IP)
+    assert not session._authorize_post(IP, B)
 
 
 def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(manager: FakeManager) -> None:
     """Scripts and iframes are asked for without one."""
     session = make_session(manager)
-    session.attach(Receiver(session, 1), IP, "")
-    assert session.takes_from(IP, A)
-    assert not session.takes_from(IP, B)
-    assert session.takes_from(IP, A)
-    assert session.takes_from(IP, "")
-    assert session.foreign(IP, A) == "session_origin"
+    session._attach(Receiver(session, 1), IP, "")
+    assert session._authorize_post(IP, A)
+    assert not session._authorize_post(IP, B)
+    assert session._authorize_post(IP, A)
+    assert session._authorize_post(IP, "")
+    assert session._check_requester(IP, A) == "session_origin"
 
 
 def test_a_session_is_known_to_whom_it_was_told(manager: FakeManager) -> None:
     session = make_session(manager)
-    assert not session.takes_from(IP)
+    assert not session._authorize_post(IP)
     stream(session)
-    assert session.takes_from(IP)
-    assert not session.takes_from("203.0.113.9")
+    assert session._authorize_post(IP)
+    assert not session._authorize_post("203.0.113.9")
     session.close()
-    assert session.takes_from(IP)
+    assert session._authorize_post(IP)
 
 
 def test_another_address_is_let_in_without_verify_ip(manager: FakeManager) -> None:
     session = make_session(manager, verify_ip=False)
-    assert session.foreign("203.0.113.9", "") is None
+    assert session._check_requester("203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
 
 
@@ -976,7 +976,7 @@ def test_a_client_that_does_not_come_back_is_missed_once(manager: FakeManager) -
     assert poll(session) == [TIMED_OUT]
 
 
-@pytest.mark.parametrize("ended", [Session.detach, Session.lose], ids=["detached", "lost"])
+@pytest.mark.parametrize("ended", [Session._detach, Session._receiver_lost], ids=["detached", "lost"])
 def test_a_session_is_over_soon_after_a_long_stream(
     manager: FakeManager, ended: Callable[[Session, Receiver], None]
 ) -> None:
@@ -992,7 +992,7 @@ def test_a_session_is_over_soon_after_a_long_stream(
 
 def test_what_a_client_sent_before_it_was_missed_is_delivered(manager: FakeManager) -> None:
     session = polled(manager, acts={"on_message": lambda conn, message: Pause()})
-    session.receive(["1", "2"])
+    session._receive(["1", "2"])
     manager.advance(DISCONNECT_DELAY)
     while not manager.is_idle:
         manager.turn()
@@ -1015,7 +1015,7 @@ def test_the_delays_are_settings(manager: FakeManager) -> None:
     receiver = stream(session)
     manager.advance(2)
     assert receiver.frames == ["h"]
-    session.detach(receiver)
+    session._detach(receiver)
     manager.advance(2.999)
     assert session.state is OPEN
     manager.advance(0.001)
@@ -1041,10 +1041,10 @@ def test_messages_wait_while_the_receiver_is_paused(manager: FakeManager) -> Non
 def test_a_reply_waits_while_the_receiver_is_paused(manager: FakeManager) -> None:
     session = make_session(manager, acts={"on_message": echo})
     receiver = stream(session)
-    session.pause(receiver)
-    session.receive(["1", "2"])
+    session._pause_sending(receiver)
+    session._receive(["1", "2"])
     assert receiver.frames == []
-    session.receive(["3"])
+    session._receive(["3"])
     receiver.drain()
     assert receiver.frames == [["1", "2", "3"]]
 
@@ -1052,10 +1052,10 @@ def test_a_reply_waits_while_the_receiver_is_paused(manager: FakeManager) -> Non
 def test_a_pause_ends_with_its_receiver(manager: FakeManager) -> None:
     session = make_session(manager)
     first = stream(session)
-    session.pause(first)
+    session._pause_sending(first)
     session.send("1")
-    session.detach(first)
-    assert not session.is_congested
+    session._detach(first)
+    assert not session._outbox_above_high_water
     second = stream(session, POLL)
     session.send("2")
     assert poll(session) == [["2"]]
@@ -1065,29 +1065,29 @@ def test_a_pause_ends_with_its_receiver(manager: FakeManager) -> None:
 def test_a_client_is_congested_above_the_mark(manager: FakeManager) -> None:
     session = polled(manager)
     session.send("x" * HIGH_WATER)
-    assert not session.is_congested
+    assert not session._outbox_above_high_water
     session.send("x")
-    assert session.is_congested
+    assert session._outbox_above_high_water
     poll(session)
-    assert not session.is_congested
+    assert not session._outbox_above_high_water
 
 
 def test_a_client_is_congested_while_its_receiver_is_paused(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
-    assert not session.is_congested
-    session.pause(receiver)
-    assert session.is_congested
-    session.resume(receiver)
-    assert not session.is_congested
+    assert not session._outbox_above_high_water
+    session._pause_sending(receiver)
+    assert session._outbox_above_high_water
+    session._resume_sending(receiver)
+    assert not session._outbox_above_high_water
 
 
 def congest_paused(session: Session, receiver: Receiver) -> None:
-    session.pause(receiver)
+    session._pause_sending(receiver)
 
 
 def congest_queued(session: Session, receiver: Receiver) -> None:
-    session.detach(receiver)
+    session._detach(receiver)
     session.send("x" * (HIGH_WATER + 1))
 
 
@@ -1095,7 +1095,7 @@ def congest_queued(session: Session, receiver: Receiver) -> None:
     ("congest", "relieve"),
     [
         (congest_paused, lambda session, receiver: receiver.drain()),
-        (congest_paused, lambda session, receiver: session.detach(receiver)),
+        (congest_paused, lambda session, receiver: session._detach(receiver)),
         (congest_paused, lambda session, receiver: receiver.cut()),
         (congest_paused, lambda session, receiver: session.close()),
         (congest_queued, lambda session, receiver: poll(session)),
@@ -1111,10 +1111,10 @@ def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
     receiver = stream(session)
     congest(session, receiver)
     woken = []
-    session.on_drained(lambda: woken.append(1))
-    session.on_drained(lambda: woken.append(2))
+    session._add_outbox_waiter(lambda: woken.append(1))
+    session._add_outbox_waiter(lambda: woken.append(2))
     assert woken == []
-    assert session.is_congested
+    assert session._outbox_above_high_water
     relieve(session, receiver)
     assert woken == [1, 2]
     session.close()
@@ -1149,8 +1149,8 @@ def test_a_client_that_does_not_poll_is_closed_at_the_bound(manager: FakeManager
 def test_a_client_that_does_not_read_is_let_go_for_good(manager: FakeManager) -> None:
     session = make_session(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
     receiver = stream(session)
-    session.receive(["1", "2"])
-    session.pause(receiver)
+    session._receive(["1", "2"])
+    session._pause_sending(receiver)
     for _ in range(2):
         session.send("x" * 51)
     assert receiver.frames == [(3008, "Slow consumer")]
@@ -1162,13 +1162,13 @@ def test_a_client_that_does_not_read_is_let_go_for_good(manager: FakeManager) ->
 
 def test_an_application_is_overrun_above_the_bound(manager: FakeManager) -> None:
     session = polled(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
-    session.receive(["1", "x" * 36])  # and a share of 64 for the message
-    assert not session.is_overrun
-    session.receive([""])
-    assert session.is_overrun
+    session._receive(["1", "x" * 36])  # and a share of 64 for the message
+    assert not session._inbox_full
+    session._receive([""])
+    assert session._inbox_full
     while not manager.is_idle:
         manager.turn()
-    assert not session.is_overrun
+    assert not session._inbox_full
 
 
 def test_what_is_merely_gathered_is_no_reason_to_close(manager: FakeManager) -> None:
@@ -1179,7 +1179,7 @@ def test_what_is_merely_gathered_is_no_reason_to_close(manager: FakeManager) -> 
     session = make_session(manager, acts={"on_message": much}, max_queue_bytes=100)
     receiver = Receiver(session).attach()
     receiver.take()
-    session.receive(["go"])
+    session._receive(["go"])
     assert session.state is SessionState.OPEN
     assert [message for frame in receiver.take() for message in frame] == ["x" * 60] * 3
 
@@ -1190,20 +1190,20 @@ def test_reading_stops_while_the_application_falls_behind(manager: FakeManager) 
 
     session = make_session(manager, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
     receiver = Receiver(session).attach()
-    session.receive(["first", "x" * HIGH_WATER])
+    session._receive(["first", "x" * HIGH_WATER])
     assert not receiver.reading
-    assert not session.is_overrun
-    session.receive(["x" * HIGH_WATER])
-    assert session.is_overrun
+    assert not session._inbox_full
+    session._receive(["x" * HIGH_WATER])
+    assert session._inbox_full
     while not receiver.reading:
         manager.turn()
-    assert not session.is_overrun
+    assert not session._inbox_full
 
 
 def test_an_application_may_catch_up_while_nobody_listens(manager: FakeManager) -> None:
     session = make_session(manager, acts={"on_message": lambda conn, message: Pause()})
     poll(session)
-    session.receive(["1", "x" * HIGH_WATER])
+    session._receive(["1", "x" * HIGH_WATER])
     while not manager.is_idle:
         manager.turn()
     assert session.connection.heard == ["open", "1", "x" * HIGH_WATER]
@@ -1212,28 +1212,28 @@ def test_an_application_may_catch_up_while_nobody_listens(manager: FakeManager) 
 def test_whoever_waits_no_more_is_not_woken(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
-    session.pause(receiver)
+    session._pause_sending(receiver)
     woken: list[int] = []
     callbacks = [lambda: woken.append(1), lambda: woken.append(2)]
     for callback in callbacks:
-        session.on_drained(callback)
-    session.forget_waiter(callbacks[0])
-    session.forget_waiter(callbacks[0])
+        session._add_outbox_waiter(callback)
+    session._remove_outbox_waiter(callbacks[0])
+    session._remove_outbox_waiter(callbacks[0])
     receiver.drain()
     assert woken == [2]
-    session.forget_waiter(callbacks[1])
+    session._remove_outbox_waiter(callbacks[1])
     assert woken == [2]
 
 
 def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
-    session.pause(receiver)
+    session._pause_sending(receiver)
     session.send("1")
     woken = []
-    session.on_drained(lambda: woken.append(1))
+    session._add_outbox_waiter(lambda: woken.append(1))
     receiver.full = True
-    session.resume(receiver)
+    session._resume_sending(receiver)
     assert receiver.frames == [["1"]]
     assert woken == []
     receiver.drain()
@@ -1280,7 +1280,7 @@ def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(manager: FakeMana
     first = Receiver(session, 1).attach()
     manager.closing = True
     session.close()
-    session.lose(first)
+    session._receiver_lost(first)
     assert manager.removed == []
     assert poll(session) == [GO_AWAY]
     assert manager.removed == [session]
@@ -1446,7 +1446,7 @@ class AnyOrder(RuleBasedStateMachine):
         messages = [f"{command} #{next(self.numbers)}" for command in commands]
         if self.session.state is OPEN:
             self.posted += messages
-        self.session.receive(messages)
+        self.session._receive(messages)
 
     @rule()
     def another_address_tries(self) -> None:
@@ -1468,7 +1468,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.current is not None)
     @rule()
     def the_buffer_is_full(self) -> None:
-        self.session.pause(self.current)
+        self.session._pause_sending(self.current)
 
     @precondition(lambda self: self.current is not None)
     @rule()
@@ -1481,7 +1481,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.current.drain()
 
     @precondition(lambda self: any(receiver.ended for receiver in self.receivers))
-    @rule(data=st.data(), report=st.sampled_from([Session.detach, Session.lose, Session.pause, Session.resume]))
+    @rule(
+        data=st.data(),
+        report=st.sampled_from(
+            [Session._detach, Session._receiver_lost, Session._pause_sending, Session._resume_sending]
+        ),
+    )
     def one_that_has_ended_reports(self, data: st.DataObject, report: Callable[[Session, Receiver], None]) -> None:
         report(self.session, data.draw(st.sampled_from([receiver for receiver in self.receivers if receiver.ended])))
 
@@ -1496,7 +1501,7 @@ class AnyOrder(RuleBasedStateMachine):
     def the_application_broadcasts(self) -> None:
         text = f"to all #{next(self.numbers)}"
         self.note_sent(text)
-        self.session.send_prepared(PreparedMessage(text))
+        self.session._send_prepared(PreparedMessage(text))
 
     @precondition(lambda self: self.calm < 0)
     @rule()
@@ -1547,7 +1552,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert written == self.sent[: len(written)]
         waiting = len(self.sent) - len(written) - lost
         assert waiting == len(self.session._outbox) or self.session.state is CLOSED
-        if self.current is not None and self.manager.is_idle and not self.session.is_congested:
+        if self.current is not None and self.manager.is_idle and not self.session._outbox_above_high_water:
             assert waiting == 0
 
     @invariant()
@@ -1608,7 +1613,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert len(self.written()) + self.session._stats.messages_dropped == len(self.sent)
         self.manager.advance(1000)
         for receiver in self.receivers:
-            self.session.lose(receiver)
+            self.session._receiver_lost(receiver)
         assert self.session.state is CLOSED
         self.each_receiver_hears_the_protocol()
         self.messages_come_in_in_order_and_none_twice()

@@ -56,7 +56,7 @@ async def test_a_client_that_is_to_ask_anew_shows(serve: Serve, join: Join, capl
     peer = join(await serve(router), "xhr_streaming")
     assert await peer.frame() == "o"
     (session,) = router.container
-    session.recycle()
+    session._recycle()
     assert said(caplog)[-2:] == ["1 xhr_streaming receiver recycled", "1 xhr_streaming receiver detached"]
 
 

@@ -70,10 +70,10 @@ async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
     session = opened[0].session
-    session.receive(["1", "2", "3"])
+    session._receive(["1", "2", "3"])
     assert heard == ["1", "2", "3"]
     router.container.turns.use_up()
-    session.receive(["4", "5", "6"])
+    session._receive(["4", "5", "6"])
     assert heard == ["1", "2", "3", "4"]
     await within(done.wait())
     assert heard == ["1", "2", "3", "4", "5", "6"]

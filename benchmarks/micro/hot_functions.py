@@ -147,7 +147,7 @@ def open_session(connection: Callable[[Any], SockJSConnection]) -> Session:
     server: Any = SimpleNamespace(settings=Settings(), container=IdleManager(), stats=Stats(list))
     info = ConnectionInfo(ip=IP, uri="/e/0/s/websocket", prefix="/e", transport="websocket", headers={}, cookies={})
     session = Session(connection, server, None, info)
-    session.attach(DiscardingReceiver(), IP)
+    session._attach(DiscardingReceiver(), IP)
     return session
 
 
@@ -176,7 +176,7 @@ def wire() -> Iterator[Benchmark]:
     yield Benchmark("FrameParser.feed, a short frame", feed, (short,))
     yield Benchmark("FrameParser.feed, each of 16 short frames", feed, (short * 16,), 16)
     yield Benchmark("FrameParser.feed, a frame of 64 KiB", feed, (long,))
-    # What Session.receive is given by a websocket, past the parser and the decoder.
+    # What Session._receive is given by a websocket, past the parser and the decoder.
     array = masked_frame(f"[{quote(SHORT)}]")
     yield Benchmark("read_messages, a short message", read_all, (bytearray(array),))
     yield Benchmark("read_messages, each of 16 short messages", read_all, (bytearray(array * 16),), 16)
@@ -209,11 +209,11 @@ def session() -> Iterator[Benchmark]:
     one, many = [SHORT], [SHORT] * 16
     silent, echo, async_echo = open_session(Silent), open_session(Echo), open_session(AsyncEcho)
     yield Benchmark("Session.send", silent.send, (SHORT,))
-    yield Benchmark("Session.receive, no answer", silent.receive, (one,))
-    yield Benchmark("Session.receive, echo", echo.receive, (one,))
-    yield Benchmark("Session.receive, echo of each of 16", echo.receive, (many,), 16)
-    yield Benchmark("Session.receive, async echo", async_echo.receive, (one,))
-    yield Benchmark("Session.send_prepared", silent.send_prepared, (PreparedMessage(SHORT),))
+    yield Benchmark("Session._receive, no answer", silent._receive, (one,))
+    yield Benchmark("Session._receive, echo", echo._receive, (one,))
+    yield Benchmark("Session._receive, echo of each of 16", echo._receive, (many,), 16)
+    yield Benchmark("Session._receive, async echo", async_echo._receive, (one,))
+    yield Benchmark("Session._send_prepared", silent._send_prepared, (PreparedMessage(SHORT),))
 
 
 def make_prepared(framing: Callable[[str], bytes]) -> bytes:

@@ -138,7 +138,7 @@ connection_take_messages(PyObject *object, PyObject *nbytes)
             PyObject *session = Py_NewRef(self->session);
             count(&((Counters *)self->stats)->bytes_received, size);
             set(&self->received_since_ping, Py_True);
-            if (call(session, names.receive, messages) < 0)
+            if (call(session, names._receive, messages) < 0)
                 done = -1;
             Py_DECREF(session);
         }

@@ -1,7 +1,7 @@
 /* What happens to every ordinary message between the read buffer and the write queue, in C: its types.
  *
  * The fields that this looks at are here too, since C finds them fastest in a structure. What is out of the ordinary is
- * left to the methods in Python that do the same for all messages: `send` to `_send`, `receive` to `_receive`, and so on.
+ * left to the methods in Python that do the same for all messages: `send` to `_send_fallback`, `_receive` to `_receive_fallback`, and so on.
  * Where this was not built, everything is left to them, by the classes of the same names in outbox.py, callbacks.py,
  * stats.py and wire/connection.py.
  *

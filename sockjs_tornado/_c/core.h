@@ -58,9 +58,10 @@ extern PyObject *socket_fileno;
 
 #define NAMES(EACH) \
     EACH(finish) EACH(go_on) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
-    EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(raised) EACH(receive) EACH(rendered) \
-    EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_buffer) EACH(_buffer_write) EACH(_receive) EACH(_received) \
-    EACH(_send) EACH(_send_prepared) EACH(_take_messages) EACH(_wake) EACH(_write_messages) EACH(_write_prepared)
+    EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(raised) EACH(rendered) EACH(send_messages) \
+    EACH(send_prepared) EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_receive) \
+    EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) EACH(_take_messages) EACH(_wake) \
+    EACH(_write_messages) EACH(_write_prepared)
 
 struct names {
 #define EACH(name) PyObject *name;

@@ -79,11 +79,11 @@ session_send(PyObject *object, PyObject *message)
     }
     /* Where the thread is no number. */
     PyErr_Clear();
-    return PyObject_CallMethodObjArgs(object, names._send, message, NULL);
+    return PyObject_CallMethodObjArgs(object, names._send_fallback, message, NULL);
 }
 
 PyDoc_STRVAR(send_prepared_doc,
-"send_prepared(message, /)\n--\n\n"
+"_send_prepared(message, /)\n--\n\n"
 "Send one message that is on its way to many.");
 
 static PyObject *
@@ -100,7 +100,7 @@ session_send_prepared(PyObject *object, PyObject *message)
         Py_DECREF(receiver);
         RETURN(failed);
     }
-    return PyObject_CallMethodObjArgs(object, names._send_prepared, message, NULL);
+    return PyObject_CallMethodObjArgs(object, names._send_prepared_fallback, message, NULL);
 }
 
 /* Have the callbacks see to an exception of one of them. */
@@ -198,7 +198,7 @@ is_idle(Callbacks *callbacks)
 }
 
 PyDoc_STRVAR(receive_doc,
-"receive(messages, /)\n--\n\n"
+"_receive(messages, /)\n--\n\n"
 "Hand the client's messages to the application, in order; what it sends meanwhile leaves together.");
 
 static PyObject *
@@ -212,7 +212,7 @@ session_receive(PyObject *object, PyObject *messages)
     if (number_in(self->state) != OPENED || self->hold != zero || !PyList_CheckExact(messages)
         || !is_whole(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->turns == NULL
         || !PyObject_TypeCheck(callbacks->turns, turns_type))
-        return PyObject_CallMethodObjArgs(object, names._receive, messages, NULL);
+        return PyObject_CallMethodObjArgs(object, names._receive_fallback, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);
     count(&((Counters *)self->stats)->messages_received, PyList_Size(messages));
@@ -235,12 +235,12 @@ session_receive(PyObject *object, PyObject *messages)
         set(&self->hold, zero);
         RETURN(has_outbox && flush(self) < 0);
     }
-    return PyObject_CallMethodObjArgs(object, names._received, NULL);
+    return PyObject_CallMethodObjArgs(object, names._after_receive, NULL);
 }
 
 PyMethodDef session_methods[] = {
-    {"receive", session_receive, METH_O, receive_doc},
+    {"_receive", session_receive, METH_O, receive_doc},
     {"send", session_send, METH_O, send_doc},
-    {"send_prepared", session_send_prepared, METH_O, send_prepared_doc},
+    {"_send_prepared", session_send_prepared, METH_O, send_prepared_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -129,7 +129,7 @@ class SessionRelay:
         if key.startswith(self._prefix):
             session = self._container.get(key.removeprefix(self._prefix))
             if session is not None:
-                session.recycle()
+                session._recycle()
 
     async def _serve_relayed(self, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         key = self._prefix + exchange.session_id

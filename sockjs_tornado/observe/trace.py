@@ -89,43 +89,43 @@ class _Traced(Session):
         super()._set_state(state)
         self.trace(f"{before.name} becomes {state.name}")
 
-    def attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
+    def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Take a receiver, and see what is written to it."""
         self.trace("receiver attached")
-        super().attach(_TracedReceiver(receiver, self), ip, origin)
+        super()._attach(_TracedReceiver(receiver, self), ip, origin)
 
-    def detach(self, receiver: Receiver) -> None:
+    def _detach(self, receiver: Receiver) -> None:
         """Hear that a receiver is done."""
         self.trace("receiver detached")
-        super().detach(self._current(receiver))
+        super()._detach(self._current(receiver))
 
-    def lose(self, receiver: Receiver, *why: Any) -> None:
+    def _receiver_lost(self, receiver: Receiver, *why: Any) -> None:
         """Hear that a receiver was cut off."""
         current = self._current(receiver)
         # What is told of one that was let go before is its end.
         if current is self._receiver:
             self.trace(f"receiver lost{_said(*why)}")
-        super().lose(current, *why)
+        super()._receiver_lost(current, *why)
 
-    def pause(self, receiver: Receiver) -> None:
+    def _pause_sending(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full."""
         self.trace("receiver full")
-        super().pause(self._current(receiver))
+        super()._pause_sending(self._current(receiver))
 
-    def resume(self, receiver: Receiver) -> None:
+    def _resume_sending(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer has drained."""
         self.trace("receiver drained")
-        super().resume(self._current(receiver))
+        super()._resume_sending(self._current(receiver))
 
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self.trace(f"ends{_said(code, reason)}")
         super()._end(code, reason, discard=discard)
 
-    def receive(self, messages: Sequence[Message]) -> None:
+    def _receive(self, messages: Sequence[Message]) -> None:
         """Hand the client's messages to the application."""
         for message in messages:
             self.trace(f"> {_shown(message if isinstance(message, str) else repr(message))}")
-        super().receive(messages)
+        super()._receive(messages)
 
     def _current(self, receiver: Receiver) -> Receiver:
         """Return what was attached in place of ``receiver``."""

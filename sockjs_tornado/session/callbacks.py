@@ -108,7 +108,7 @@ class Callbacks(CallbacksCore):
                 return
             else:
                 accepted = True
-        self._session.on_open_finished(accepted)
+        self._session._on_open_finished(accepted)
         self._done()
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -265,7 +265,7 @@ class Callbacks(CallbacksCore):
 
     def _end(self) -> None:
         self.is_over = True
-        self._session.let_go()
+        self._session._break_reference_cycle()
 
     def forget(self) -> None:
         """Let go of session and connection."""
@@ -277,7 +277,7 @@ class Callbacks(CallbacksCore):
     async def _finish_open(self, result: Awaitable[object]) -> None:
         if await self._guard("on_open", result) is False:
             self._session.close()
-        self._session.on_open_finished(True)
+        self._session._on_open_finished(True)
         await self._finish_inbox()
 
     async def _finish_close(self, result: Awaitable[object]) -> None:
@@ -313,7 +313,7 @@ class Callbacks(CallbacksCore):
             message = self._inbox.popleft()
             self.backlog -= len(message) + _MESSAGE_SHARE
             if not self._inbox:
-                self._session.caught_up()
+                self._session._inbox_drained()
             try:
                 result = self.connection.on_message(message)
             except _FAILURES as error:

@@ -143,7 +143,7 @@ class SessionContainer:
                     session.close_code or 0,
                     session.close_reason or "",
                     network_of(session.conn_info.ip),
-                    session.origin_hash,
+                    session._origin_hash,
                 )
                 self._ended.add(session.session_id, ended)
             if self.on_removed is not None:

@@ -29,9 +29,9 @@ except ImportError:  # where it was not built
             "state",
         )
 
-        _send: Callable[[Outgoing], None]
-        _send_prepared: Callable[[PreparedMessage], None]
-        _receive: Callable[[Sequence[Message]], None]
+        _send_fallback: Callable[[Outgoing], None]
+        _send_prepared_fallback: Callable[[PreparedMessage], None]
+        _receive_fallback: Callable[[Sequence[Message]], None]
 
         def send(self, message: Outgoing, /) -> None:
             """Send one message; after the end it goes nowhere.
@@ -39,15 +39,15 @@ except ImportError:  # where it was not built
             Raises:
                 RuntimeError: In another thread than the event loop's.
             """
-            self._send(message)
+            self._send_fallback(message)
 
-        def send_prepared(self, message: PreparedMessage, /) -> None:
+        def _send_prepared(self, message: PreparedMessage, /) -> None:
             """Send one message that is on its way to many."""
-            self._send_prepared(message)
+            self._send_prepared_fallback(message)
 
-        def receive(self, messages: Sequence[Message], /) -> None:
+        def _receive(self, messages: Sequence[Message], /) -> None:
             """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
-            self._receive(messages)
+            self._receive_fallback(messages)
 
 
 __all__ = ["HIGH_WATER", "Outbox", "SessionState"]
@@ -94,7 +94,7 @@ class Outbox(SessionCore):
         queued: Characters that wait.
     """
 
-    __slots__ = ("_judging", "_manager", "_unfinished", "_unfinished_size")
+    __slots__ = ("_in_slow_consumer_hook", "_manager", "_unsent_response", "_unsent_response_size")
 
     state: SessionState
     conn: Any
@@ -108,17 +108,17 @@ class Outbox(SessionCore):
         self._outbox: list[Outgoing] = []
         self.queued = 0
         self._hold = 0 if settings.immediate_flush else _GATHERING
-        self._judging = False
+        self._in_slow_consumer_hook = False
         self._waiters: list[Callable[[], None]] | None = None
         # A client asks for the next response when it has the last one, so that there is one of these at most.
-        self._unfinished: UnsentResponse | None = None
-        self._unfinished_size = 0
+        self._unsent_response: UnsentResponse | None = None
+        self._unsent_response_size = 0
 
-    def give_up(self) -> None:
+    def _close_slow_consumer(self) -> None:
         """Close the session of a client for which too much waits."""
         raise NotImplementedError
 
-    def tell_dropped(self, count: int) -> None:
+    def _notify_dropped(self, count: int) -> None:
         """Let the application know that so many messages were dropped."""
         raise NotImplementedError
 
@@ -128,7 +128,7 @@ class Outbox(SessionCore):
         return self._receiver is not None
 
     @property
-    def is_congested(self) -> bool:
+    def _outbox_above_high_water(self) -> bool:
         """Whether the client does not keep up with what is sent to it."""
         settings = self._settings
         return self.state is _OPENED and (
@@ -137,7 +137,7 @@ class Outbox(SessionCore):
             or len(self._outbox) > settings.max_queue_messages // 2
         )
 
-    def check_thread(self) -> None:
+    def _check_thread(self) -> None:
         """Raise RuntimeError in another thread than the event loop's, where nothing here may be used."""
         if get_ident() != self._thread:
             raise RuntimeError(
@@ -145,8 +145,8 @@ class Outbox(SessionCore):
                 "from another one use loop.call_soon_threadsafe(connection.send, message)"
             )
 
-    def _send(self, message: Outgoing) -> None:
-        self.check_thread()
+    def _send_fallback(self, message: Outgoing) -> None:
+        self._check_thread()
         if self.state is _OPENED:
             self._outbox.append(message)
             self.queued += len(message)
@@ -163,25 +163,25 @@ class Outbox(SessionCore):
                     self.queued > settings.max_queue_bytes
                     or len(self._outbox) > settings.max_queue_messages
                     or hold & PAUSED
-                    or self._unfinished is not None
+                    or self._unsent_response is not None
                 ) and self._is_full():
                     self._overflow()
 
-    def _send_prepared(self, message: PreparedMessage) -> None:
+    def _send_prepared_fallback(self, message: PreparedMessage) -> None:
         receiver = self._receiver
         # While there is a receiver and nothing holds messages back, the session is open and its outbox empty.
         if receiver is not None and not self._hold:
             self._stats.messages_sent += 1
             receiver.send_prepared(message)
         else:
-            self._send(message.text)
+            self._send_fallback(message.text)
 
-    def pause(self, receiver: Receiver) -> None:
+    def _pause_sending(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer is full: messages wait in the outbox."""
         if receiver is self._receiver:
             self._hold |= PAUSED
 
-    def resume(self, receiver: Receiver) -> None:
+    def _resume_sending(self, receiver: Receiver) -> None:
         """Hear that the receiver's buffer has drained."""
         if receiver is self._receiver:
             self._hold &= ~PAUSED
@@ -189,26 +189,26 @@ class Outbox(SessionCore):
                 self._flush()
             self._wake()
 
-    def keep_unfinished(self, response: UnsentResponse) -> None:
+    def _track_unsent_response(self, response: UnsentResponse) -> None:
         """Count what the client has not taken of a response whose receiver is done."""
-        if self._unfinished is None:
-            self._unfinished = response
-            self._unfinished_size = response.unsent
+        if self._unsent_response is None:
+            self._unsent_response = response
+            self._unsent_response_size = response.unsent
 
-    def _is_taking(self) -> bool:
+    def _is_making_progress(self) -> bool:
         """Return whether the client has taken more of an unfinished response since the last time."""
-        if self._unfinished is None:
+        if self._unsent_response is None:
             return False
-        before = self._unfinished_size
-        self._unfinished_size = self._unfinished.unsent
-        if not self._unfinished_size:
-            self._unfinished = None
-        return self._unfinished_size < before
+        before = self._unsent_response_size
+        self._unsent_response_size = self._unsent_response.unsent
+        if not self._unsent_response_size:
+            self._unsent_response = None
+        return self._unsent_response_size < before
 
-    def _abort_unfinished(self) -> bool:
+    def _abort_unsent_response(self) -> bool:
         """Close the connection of an unfinished response, and return whether anything is missing of it."""
-        response = self._unfinished
-        self._unfinished = None
+        response = self._unsent_response
+        self._unsent_response = None
         if response is None or not response.unsent:
             return False
         response.abort()
@@ -221,7 +221,7 @@ class Outbox(SessionCore):
         if self._hold & PAUSED and self._receiver is not None:
             queued += self._receiver.unsent
             waiting += 1
-        unfinished = self._unfinished.unsent if self._unfinished is not None else 0
+        unfinished = self._unsent_response.unsent if self._unsent_response is not None else 0
         if unfinished:
             queued += unfinished
             waiting += 1
@@ -231,11 +231,11 @@ class Outbox(SessionCore):
     def _overflow(self) -> None:
         """Find more waiting than may: what is merely gathered goes out, a client that does not read is judged."""
         self._flush()
-        if self._judging or not self._is_full():
+        if self._in_slow_consumer_hook or not self._is_full():
             return
         verdict = self._settings.slow_consumer
         if callable(verdict):
-            self._judging = True
+            self._in_slow_consumer_hook = True
             try:
                 verdict = verdict(self.conn)
                 if verdict not in ("close", "drop_oldest"):
@@ -245,13 +245,13 @@ class Outbox(SessionCore):
                 self._manager.log.write(logger, logging.ERROR, what, "%s failed for %r", what, self, error=error)
                 verdict = "close"
             finally:
-                self._judging = False
+                self._in_slow_consumer_hook = False
         if self.state is not _OPENED or not self._is_full():
             return
         if verdict == "drop_oldest":
             self._drop()
         else:
-            self.give_up()
+            self._close_slow_consumer()
 
     def _drop(self) -> None:
         dropped = 0
@@ -259,7 +259,7 @@ class Outbox(SessionCore):
             self.queued -= len(self._outbox.pop(0))
             dropped += 1
         self._stats.messages_dropped += dropped
-        self.tell_dropped(dropped)
+        self._notify_dropped(dropped)
 
     def _forget_queued(self) -> int:
         """Throw away what waits; return how many messages that were."""
@@ -268,13 +268,13 @@ class Outbox(SessionCore):
         self.queued = 0
         return count
 
-    def on_drained(self, callback: Callable[[], None]) -> None:
+    def _add_outbox_waiter(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the client keeps up again, or the session ends."""
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(callback)
 
-    def forget_waiter(self, callback: Callable[[], None]) -> None:
+    def _remove_outbox_waiter(self, callback: Callable[[], None]) -> None:
         """Undo :meth:`on_drained` for somebody who waits no more."""
         if self._waiters is not None and callback in self._waiters:
             self._waiters.remove(callback)
@@ -298,5 +298,5 @@ class Outbox(SessionCore):
 
     def _wake(self) -> None:
         # Who is called may send, so that the others have to wait on.
-        while self._waiters and not self.is_congested:
+        while self._waiters and not self._outbox_above_high_water:
             self._waiters.pop(0)()

@@ -40,11 +40,12 @@ class Position(NamedTuple):
 
 
 class Receiver(Protocol):
-    """What a session writes to while a client listens.
+    """The connection or request on which a client receives; the session writes to it.
 
-    A receiver never reaches into the session: it calls :meth:`Session.detach` when it has taken all it can,
-    :meth:`Session.lose` when the network took it away, :meth:`Session.pause` and :meth:`Session.resume` as its buffer
-    fills and drains. After ``close`` it reports nothing but, for a websocket, its end.
+    A receiver never changes the state of the session. It reports three kinds of event: ``Session._detach`` if it is
+    complete, ``Session._receiver_lost`` if its client disconnected, and ``Session._pause_sending`` or
+    ``Session._resume_sending`` if its write buffer has filled up or drained. After :meth:`close`, only a websocket
+    reports an event: its disconnect.
     """
 
     @property

@@ -142,9 +142,9 @@ class Rooms:
         """Send a message to all sessions in a room but those excluded."""
         members = self.members(room)
         if members:
-            members[0].check_thread()
+            members[0]._check_thread()
             excluded = set(exclude)
             if excluded:
                 members = tuple(session for session in members if session not in excluded)
             for session in members:
-                session.send_prepared(message)
+                session._send_prepared(message)

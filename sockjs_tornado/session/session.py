@@ -22,7 +22,7 @@ from .rooms import DONE, check_room
 __all__ = ["Session", "SessionState"]
 
 #: POSTs of one client that may wait for the application to catch up.
-MAX_DELAYED: Final = 4
+MAX_INBOX_WAITERS: Final = 4
 
 _NEVER: Final = float("inf")
 
@@ -66,10 +66,12 @@ class Session(Outbox, LegacySession):
     __slots__ = (
         "__dict__",
         "__weakref__",
-        "_delayed",
+        "_accepts_bytes",
+        "_close_frame_sent",
+        "_inbox_waiters",
+        "_origin_hash",
+        "_post_origin_hash",
         "_rate_limit",
-        "_sends_from",
-        "_told",
         "bucket",
         "close_code",
         "close_reason",
@@ -80,10 +82,8 @@ class Session(Outbox, LegacySession):
         "is_closed",
         "label",
         "opened_at",
-        "origin_hash",
         "server",
         "session_id",
-        "takes_bytes",
     )
 
     def __init__(
@@ -101,14 +101,14 @@ class Session(Outbox, LegacySession):
         self.conn_info = info
         self.close_code: int | None = None
         self.close_reason: str | None = None
-        self.takes_bytes = False
+        self._accepts_bytes = False
         self.is_accepted = False
         self.is_closed = False
         # Hashes, since what a client names may be long. Of nothing it is 0.
-        self.origin_hash = 0
-        self._sends_from: int | None = None
-        self._told = False
-        self._delayed: list[Callable[[], None]] | None = None
+        self._origin_hash = 0
+        self._post_origin_hash: int | None = None
+        self._close_frame_sent = False
+        self._inbox_waiters: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
         self._rate_limit = RateLimit(*rate, self._manager.now()) if rate else None
         self.label = self._manager.next_label()
@@ -133,12 +133,12 @@ class Session(Outbox, LegacySession):
 
     # What the client's side reports.
 
-    def on_open_finished(self, accepted: bool) -> None:
+    def _on_open_finished(self, accepted: bool) -> None:
         """Hear that ``on_open`` is through, and whether it has let the client in."""
         self.is_accepted = accepted and not self.is_closed
         self._manager.on_open_finished(self)
 
-    def foreign(self, ip: str, origin: str | None) -> str | None:
+    def _check_requester(self, ip: str, origin: str | None) -> str | None:
         """Return the check that rejects a receiving request, None if the request may be the client's.
 
         A session belongs to the address that opened it (``verify_ip``), and to the origin that the opening request
@@ -148,10 +148,10 @@ class Session(Outbox, LegacySession):
             ip: Where the request comes from.
             origin: The origin that it names, as :func:`~sockjs_tornado.session.requester.check_requester` takes it.
         """
-        known_origin = None if self.state is CONNECTING else self.origin_hash
+        known_origin = None if self.state is CONNECTING else self._origin_hash
         return check_requester(self.conn_info.ip, known_origin, ip, origin, verify_ip=self._settings.verify_ip)
 
-    def takes_from(self, ip: str, origin: str | None = None) -> bool:
+    def _authorize_post(self, ip: str, origin: str | None = None) -> bool:
         """Return whether a client that posts messages has been told of the session, and note where it posts from.
 
         Scripts and iframes cannot name an origin when they open a session. Browsers name it with every POST, so that
@@ -160,17 +160,17 @@ class Session(Outbox, LegacySession):
         """
         if self.state is CONNECTING:
             return False
-        why = self.foreign(ip, origin)
-        if why == "session_origin" and not self.origin_hash:
-            if self._sends_from is None:
-                self._sends_from = hash(origin)
-            if hash(origin) == self._sends_from:
+        why = self._check_requester(ip, origin)
+        if why == "session_origin" and not self._origin_hash:
+            if self._post_origin_hash is None:
+                self._post_origin_hash = hash(origin)
+            if hash(origin) == self._post_origin_hash:
                 why = None
         if why is not None:
             self._stats.rejected[why] += 1
         return why is None
 
-    def attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
+    def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Take a receiver that a client listens on.
 
         The first one opens the session. While another is attached the new one is told so and let go (close code
@@ -181,18 +181,18 @@ class Session(Outbox, LegacySession):
             ip: The address it listens from.
             origin: The origin that its request names, as for :meth:`foreign`.
         """
-        why = self.foreign(ip, origin)
+        why = self._check_requester(ip, origin)
         if why is not None:
             self._stats.rejected[why] += 1
             receiver.close(CloseCode.POLICY_VIOLATION, REJECTIONS[why])
             return
-        if self._unfinished is not None and self._abort_unfinished() and self.state is OPENED:
+        if self._unsent_response is not None and self._abort_unsent_response() and self.state is OPENED:
             # Who asks for more before the last response has left has not read that to its end: messages are lost.
             self._stats.messages_dropped += self._forget_queued()
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
         current = self._receiver
         if current is not None and current.is_disconnected():
-            self.lose(current)
+            self._receiver_lost(current)
             current.abort()
             current = None
         if current is not None:
@@ -203,12 +203,12 @@ class Session(Outbox, LegacySession):
                 self._flush()
         elif self.state is CONNECTING:
             self._set_state(OPENED)
-            self.origin_hash = hash(origin or "")
+            self._origin_hash = hash(origin or "")
             if origin is None:
-                self._sends_from = self.origin_hash
+                self._post_origin_hash = self._origin_hash
             self.opened_at = self._manager.now()
             self._manager.session_opened(self)
-            self.takes_bytes = receiver.binary
+            self._accepts_bytes = receiver.binary
             self.conn_info.ip = self.conn_info.ip or ip
             self._listen(receiver)
             receiver.send_frame(OPEN)
@@ -224,7 +224,7 @@ class Session(Outbox, LegacySession):
             # A poll has taken the messages; the next one gets the close frame.
             if receiver is self._receiver:
                 self._receiver = None
-                self._tell(receiver)
+                self._send_close(receiver)
 
     def _listen(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -232,7 +232,7 @@ class Session(Outbox, LegacySession):
         self.due = self._manager.now() + self._settings.heartbeat_delay
         self._manager.schedule(self)
 
-    def detach(self, receiver: Receiver) -> None:
+    def _detach(self, receiver: Receiver) -> None:
         """Hear that a receiver is done: it has taken what it can, and the client will come again."""
         if receiver is self._receiver:
             self._receiver = None
@@ -241,7 +241,7 @@ class Session(Outbox, LegacySession):
             self._manager.schedule(self)
             self._wake()
 
-    def lose(
+    def _receiver_lost(
         self, receiver: Receiver, code: int = CloseCode.INTERRUPTED, reason: str = "Connection interrupted"
     ) -> None:
         """Hear that a receiver was cut off, or that the client closed: the session is over.
@@ -254,11 +254,11 @@ class Session(Outbox, LegacySession):
         if receiver is self._receiver:
             self._receiver = None
             self._end(code, reason, discard=False)
-            self._told = True
-        if self.state is CLOSING and (self.session_id is None or (self._told and self._manager.closing)):
+            self._close_frame_sent = True
+        if self.state is CLOSING and (self.session_id is None or (self._close_frame_sent and self._manager.closing)):
             self._release()
 
-    def interrupt(self) -> None:
+    def _request_lost(self) -> None:
         """End the session because a receiving request was cut before it was attached.
 
         It goes on if another request is attached, and if messages are queued: the one that was cut would have been
@@ -267,7 +267,7 @@ class Session(Outbox, LegacySession):
         if self.state is OPENED and self._receiver is None and not self._outbox:
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
-    def admits(self, count: int) -> bool:
+    def _consume_rate_limit(self, count: int) -> bool:
         """Return whether the client may send so many messages now (``max_inbound_rate``), and count them."""
         limit = self._rate_limit
         if limit is None or self.state is not OPENED:
@@ -279,55 +279,55 @@ class Session(Outbox, LegacySession):
         self._stats.rejected["max_inbound_rate"] += 1
         return False
 
-    def _receive(self, messages: Sequence[Message]) -> None:
+    def _receive_fallback(self, messages: Sequence[Message]) -> None:
         if self.state is OPENED:
             self._stats.messages_received += len(messages)
             self._hold |= CORKED
             self._callbacks.deliver(messages)
-            self._received()
+            self._after_receive()
 
-    def _received(self) -> None:
+    def _after_receive(self) -> None:
         self._hold &= ~CORKED
         if self._outbox:
             self._flush()
-        if self._callbacks.backlog and self.is_behind and self._receiver is not None:
+        if self._callbacks.backlog and self._inbox_above_high_water and self._receiver is not None:
             self._receiver.pause_reading()
 
-    def caught_up(self) -> None:
+    def _inbox_drained(self) -> None:
         """Hear that the application has worked off what the client had sent."""
         if self._receiver is not None:
             self._receiver.resume_reading()
-        self._let_delayed_go()
+        self._wake_inbox_waiters()
 
-    def recycle(self) -> None:
+    def _recycle(self) -> None:
         """Have the client ask anew, where it listens by requests: the session goes on with the next one."""
         receiver = self._receiver
         # Of one that has left, it will be heard: what it was sent last may be lost.
         if self.state is OPENED and receiver is not None and not receiver.is_disconnected():
             receiver.recycle()
 
-    def delay(self, callback: Callable[[], None]) -> bool:
+    def _add_inbox_waiter(self, callback: Callable[[], None]) -> bool:
         """Call ``callback`` once the application has worked off what the client had sent, or the session ends.
 
         Returns:
             False where so many wait for that already that nobody else may.
         """
-        if self._delayed is None:
-            self._delayed = []
-        if len(self._delayed) >= MAX_DELAYED:
+        if self._inbox_waiters is None:
+            self._inbox_waiters = []
+        if len(self._inbox_waiters) >= MAX_INBOX_WAITERS:
             return False
-        self._delayed.append(callback)
+        self._inbox_waiters.append(callback)
         return True
 
-    def forget_delayed(self, callback: Callable[[], None]) -> None:
+    def _remove_inbox_waiter(self, callback: Callable[[], None]) -> None:
         """Undo :meth:`delay` for somebody who waits no more."""
-        if self._delayed is not None and callback in self._delayed:
-            self._delayed.remove(callback)
+        if self._inbox_waiters is not None and callback in self._inbox_waiters:
+            self._inbox_waiters.remove(callback)
 
-    def _let_delayed_go(self) -> None:
-        delayed = self._delayed
+    def _wake_inbox_waiters(self) -> None:
+        delayed = self._inbox_waiters
         if delayed is not None:
-            self._delayed = None
+            self._inbox_waiters = None
             for callback in delayed:
                 callback()
 
@@ -339,7 +339,7 @@ class Session(Outbox, LegacySession):
         return self.conn_info.transport
 
     @property
-    def is_behind(self) -> bool:
+    def _inbox_above_high_water(self) -> bool:
         """Whether so much waits for the application that the client should be slowed down."""
         return self.state is OPENED and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
 
@@ -349,7 +349,7 @@ class Session(Outbox, LegacySession):
         return self._callbacks.backlog
 
     @property
-    def is_overrun(self) -> bool:
+    def _inbox_full(self) -> bool:
         """Whether more waits for the application than may."""
         return self._callbacks.backlog > self._settings.max_queue_bytes
 
@@ -366,7 +366,7 @@ class Session(Outbox, LegacySession):
             TypeError: The reason is no ``str``.
             ValueError: The code is another one.
         """
-        self.check_thread()
+        self._check_thread()
         check_close_code(code)
         if not isinstance(reason, str):
             raise TypeError(f"a close reason is str, not {type(reason).__name__}")
@@ -381,12 +381,12 @@ class Session(Outbox, LegacySession):
             self._receiver = None
             self._end(code, reason, discard=discard)
             if receiver is not None:
-                self._tell(receiver)
+                self._send_close(receiver)
         else:
             # The client had left before; what it had sent until then may not be wanted any more.
             if discard:
                 self._callbacks.discard()
-            if self.state is CLOSING and self._told and self._manager.closing:
+            if self.state is CLOSING and self._close_frame_sent and self._manager.closing:
                 self._release()
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -394,32 +394,32 @@ class Session(Outbox, LegacySession):
         return drained(self).__await__()
 
     @property
-    def rooms(self) -> frozenset[str]:
+    def _rooms(self) -> frozenset[str]:
         """The rooms that it is in, or was in when it closed."""
         return self._manager.rooms.of(self)
 
-    def join(self, room: str, presence: Any = None) -> Awaitable[None]:
+    def _join(self, room: str, presence: Any = None) -> Awaitable[None]:
         """Enter a room; see the connection's ``join``."""
-        self.check_thread()
+        self._check_thread()
         check_room(room)
         return DONE if self.is_closed else self._manager.rooms.join(self, room, presence)
 
-    def leave(self, room: str) -> None:
+    def _leave(self, room: str) -> None:
         """Leave a room."""
-        self.check_thread()
+        self._check_thread()
         self._manager.rooms.leave(self, room)
 
-    def give_up(self) -> None:
+    def _close_slow_consumer(self) -> None:
         """Close the session of a client for which too much waits; it gets none of that any more."""
         receiver = self._receiver
         self._receiver = None
         self._stats.messages_dropped += self._forget_queued()
-        self._abort_unfinished()
+        self._abort_unsent_response()
         self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
         if receiver is not None:
-            self._tell(receiver)
+            self._send_close(receiver)
 
-    def tell_dropped(self, count: int) -> None:
+    def _notify_dropped(self, count: int) -> None:
         """Let the application know that so many messages were dropped."""
         self._callbacks.dropped(count)
 
@@ -433,13 +433,13 @@ class Session(Outbox, LegacySession):
             if not self._hold & PAUSED:
                 self._receiver.send_frame(HEARTBEAT)
             return
-        if self._is_taking():
+        if self._is_making_progress():
             # It cannot ask for more before it has all of that.
             self.due = now + self._settings.disconnect_delay
             return
         if self._manager.postpone(self, now):
             return
-        self._abort_unfinished()
+        self._abort_unsent_response()
         if self.state is OPENED:
             self._end(CloseCode.ABNORMAL, "Session timed out", discard=False)
         elif self.state is CONNECTING:
@@ -455,7 +455,7 @@ class Session(Outbox, LegacySession):
         self._manager.session_closed(self)
         self._hold &= ~PAUSED
         self._wake()
-        self._let_delayed_go()
+        self._wake_inbox_waiters()
         if self.session_id is None:
             # The receiver knows when it has said goodbye, and reports it.
             self.due = _NEVER
@@ -464,10 +464,10 @@ class Session(Outbox, LegacySession):
             self._manager.schedule(self)
         self._callbacks.close(discard=discard)
 
-    def _tell(self, receiver: Receiver) -> None:
+    def _send_close(self, receiver: Receiver) -> None:
         assert self.close_code is not None and self.close_reason is not None
         receiver.close(self.close_code, self.close_reason)
-        self._told = True
+        self._close_frame_sent = True
         # A session that ended before its first receiver came is released already.
         if self.state is CLOSING and self._manager.closing and self.session_id is not None:
             self._release()
@@ -482,9 +482,9 @@ class Session(Outbox, LegacySession):
         self._manager.remove(self)
         if not self._callbacks.is_over:
             self._manager.add_lingering(self)
-        self.let_go()
+        self._break_reference_cycle()
 
-    def let_go(self) -> None:
+    def _break_reference_cycle(self) -> None:
         """Break the circle of session and connection when both are over: no garbage collector has to find it."""
         if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
             self._callbacks.forget()

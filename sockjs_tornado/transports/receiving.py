@@ -54,12 +54,12 @@ class PollReceiver:
         """Answer with a frame."""
         if not self._exchange.responded:
             # First, because to respond is to run the application's access log, which may send.
-            self._session.detach(self)
+            self._session._detach(self)
             body = self._framing(frame)
             self._stats.bytes_sent += len(body)
             self._exchange.respond(200, self._headers, body)
             if self._exchange.pending is not None:
-                self._session.keep_unfinished(self._exchange.pending)
+                self._session._track_unsent_response(self._exchange.pending)
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Answer with messages."""
@@ -92,7 +92,7 @@ class PollReceiver:
 
     def on_disconnect(self) -> None:
         """Hear that the client has left before the answer."""
-        self._session.lose(self)
+        self._session._receiver_lost(self)
 
 
 @functools.cache
@@ -153,11 +153,11 @@ class StreamReceiver(Connection):
         ip, origin = self._asker
         # A client may name a long one.
         self._asker = ("", None)
-        self._session.attach(self, ip, origin)
+        self._session._attach(self, ip, origin)
 
     def on_disconnect(self) -> None:
         """Hear that the client has left."""
-        self._session.lose(self)
+        self._session._receiver_lost(self)
 
     def pause_reading(self) -> None:
         """Do nothing: clients send on other requests."""
@@ -166,11 +166,11 @@ class StreamReceiver(Connection):
 
     def pause_writing(self) -> None:
         """Hear that the client does not keep up."""
-        self._session.pause(self)
+        self._session._pause_sending(self)
 
     def resume_writing(self) -> None:
         """Hear that the client keeps up again."""
-        self._session.resume(self)
+        self._session._resume_sending(self)
 
     def send_frame(self, frame: str) -> None:
         """Write a frame."""
@@ -181,7 +181,7 @@ class StreamReceiver(Connection):
         """End the response, as at its limit, unless the client is behind: what it did not take would be missing."""
         self.flush()
         if not self.unsent:
-            self._session.detach(self)
+            self._session._detach(self)
             self._end()
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
@@ -206,7 +206,7 @@ class StreamReceiver(Connection):
         # The limit counts what the client has to keep: frames, not chunk sizes.
         self._left -= size
         if self._left <= 0:
-            self._session.detach(self)
+            self._session._detach(self)
             self._end()
 
     def _end(self) -> None:
@@ -214,7 +214,7 @@ class StreamReceiver(Connection):
             self.write(b"0\r\n\r\n")
         self.close_transport()
         if self.unsent:
-            self._session.keep_unfinished(self)
+            self._session._track_unsent_response(self)
 
 
 class ReceivingEndpoint(SessionEndpoint):
@@ -291,8 +291,8 @@ class ReceivingEndpoint(SessionEndpoint):
         is_last = exchange.is_disconnected()
         if is_last and not exchange.is_half_closed():
             # What it took from the session would be lost.
-            if session is not None and not session.foreign(exchange.remote_ip, session_origin(exchange)):
-                session.interrupt()
+            if session is not None and not session._check_requester(exchange.remote_ip, session_origin(exchange)):
+                session._request_lost()
             self.respond_disconnected(exchange)
             return None
         headers = self._headers(exchange)
@@ -322,9 +322,9 @@ class ReceivingEndpoint(SessionEndpoint):
         """
         prelude, framing = self.prelude(callback), self.framing(callback)
         receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session, self.server.stats)
-        session.attach(receiver, exchange.remote_ip, session_origin(exchange))
+        session._attach(receiver, exchange.remote_ip, session_origin(exchange))
         if not exchange.responded:
-            session.lose(receiver)
+            session._receiver_lost(receiver)
             receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
@@ -338,7 +338,7 @@ class PollingEndpoint(ReceivingEndpoint):
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Answer with what there is, or hold the request until there is something."""
         receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
-        session.attach(receiver, exchange.remote_ip, session_origin(exchange))
+        session._attach(receiver, exchange.remote_ip, session_origin(exchange))
         return None if exchange.responded else exchange.wait_for_response(receiver)
 
 

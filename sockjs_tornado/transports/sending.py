@@ -40,11 +40,11 @@ class SendingEndpoint(SessionEndpoint):
         # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
         # them elsewhere.
         is_over = session is not None and session.is_closed and self.server.container.draining
-        if session is None or is_over or not session.takes_from(exchange.remote_ip, session_origin(exchange)):
+        if session is None or is_over or not session._authorize_post(exchange.remote_ip, session_origin(exchange)):
             self.respond_session_gone(exchange)
             return None
         settings = self.server.settings
-        if session.is_overrun:
+        if session._inbox_full:
             self._respond_error(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
             return None
         size = len(exchange.body())
@@ -66,13 +66,13 @@ class SendingEndpoint(SessionEndpoint):
         if len(messages) > settings.max_messages_per_request:
             self._respond_error(exchange, 413, "Too many messages.", "max_messages_per_request")
             return None
-        if not session.admits(len(messages)):
+        if not session._consume_rate_limit(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
             return None
         # The application may take its time.
         exchange.release_body()
-        session.receive(messages)
-        if session.is_behind:
+        session._receive(messages)
+        if session._inbox_above_high_water:
             accepting = _DelayedPostResponse(self, exchange, session)
             if accepting.wait():
                 return exchange.wait_for_response(accepting)
@@ -100,7 +100,7 @@ class _DelayedPostResponse:
 
     def wait(self) -> bool:
         """Begin to wait; return whether that may be."""
-        if not self._session.delay(self._answer):
+        if not self._session._add_inbox_waiter(self._answer):
             return False
         self.due = self._manager.now() + self._endpoint.server.settings.heartbeat_delay
         self._manager.schedule(self)
@@ -117,6 +117,6 @@ class _DelayedPostResponse:
 
     def on_disconnect(self) -> None:
         """Hear that the client has left: nobody waits for the answer."""
-        self._session.forget_delayed(self._answer)
+        self._session._remove_inbox_waiter(self._answer)
         self._manager.cancel(self)
         self.due = inf

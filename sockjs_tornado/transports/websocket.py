@@ -126,7 +126,7 @@ class WebSocketReceiver(PacedConnection):
         """Listen."""
         if self._settings.websocket_ping_interval:
             self.wake_after(self._settings.websocket_ping_interval)
-        self._session.attach(self, self._session.conn_info.ip)
+        self._session._attach(self, self._session.conn_info.ip)
 
     buffer_updated = Connection.take_messages  # type: ignore[assignment]
 
@@ -155,7 +155,7 @@ class WebSocketReceiver(PacedConnection):
                 self._received_since_ping = True
                 # There is a message in each of these frames.
                 if self._consume_rate(len(messages)):
-                    self._session.receive(messages)
+                    self._session._receive(messages)
                 return
         self._stats.bytes_received += start
         rest = bytes(memoryview(self._buffer)[start:nbytes])
@@ -216,7 +216,7 @@ class WebSocketReceiver(PacedConnection):
             # If a callback has closed the session just now, the client is owed a closing handshake.
             if not self._closing:
                 # The protocol wants no goodbye here.
-                self._session.lose(self, CloseCode.INVALID_DATA, str(error))
+                self._session._receiver_lost(self, CloseCode.INVALID_DATA, str(error))
                 self.close_transport()
             return
         if messages:
@@ -252,11 +252,11 @@ class WebSocketReceiver(PacedConnection):
             self._session.server.stats.rejected["max_messages_per_request"] += 1
             self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
         elif self._consume_rate(max(len(messages), frames)):
-            self._session.receive(messages)
+            self._session._receive(messages)
 
     def _consume_rate(self, count: int) -> bool:
         """Charge the client for so many messages or small frames; if it sends too fast, close the session."""
-        if self._settings.max_inbound_rate is None or self._session.admits(count):
+        if self._settings.max_inbound_rate is None or self._session._consume_rate_limit(count):
             return True
         # What came before is still heard.
         self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
@@ -279,12 +279,12 @@ class WebSocketReceiver(PacedConnection):
         if isinstance(event, Close):
             # RFC 6455, section 5.5.1: the answer carries the code that came.
             self.write(close_frame(event.code))
-            self._session.lose(self, event.code, event.reason)
+            self._session._receiver_lost(self, event.code, event.reason)
             self.close_transport()
         else:
             if event.code == TRY_AGAIN_LATER:
                 self._note_full()
-            self._session.lose(self, event.code, event.reason)
+            self._session._receiver_lost(self, event.code, event.reason)
             self._close_websocket(event.code, event.reason)
 
     def _note_full(self) -> None:
@@ -300,15 +300,15 @@ class WebSocketReceiver(PacedConnection):
         if isinstance(self._parser, FrameParser):
             # The message that it was sending is for nobody.
             self._parser.scanner()
-        self._session.lose(self, CloseCode.ABNORMAL, "Connection lost")
+        self._session._receiver_lost(self, CloseCode.ABNORMAL, "Connection lost")
 
     def pause_writing(self) -> None:
         """Hear that the client does not keep up."""
-        self._session.pause(self)
+        self._session._pause_sending(self)
 
     def resume_writing(self) -> None:
         """Hear that the client keeps up again."""
-        self._session.resume(self)
+        self._session._resume_sending(self)
 
     # From the session.
 
@@ -355,7 +355,7 @@ class WebSocketReceiver(PacedConnection):
         ):
             if not self._manager.postpone(self, now):
                 self.due = inf
-                self._session.lose(self, CloseCode.ABNORMAL, "Ping timeout")
+                self._session._receiver_lost(self, CloseCode.ABNORMAL, "Ping timeout")
                 self.abort()
         elif self._ping_sent and timeout < interval:
             self._ping_sent = False

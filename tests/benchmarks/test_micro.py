@@ -20,7 +20,7 @@ def test_every_benchmark_runs_and_its_result_can_be_compared(tmp_path: Path) -> 
         "wire: FrameParser.feed",
         "wire: read_messages",
         "protocol: quote",
-        "session: Session.receive",
+        "session: Session._receive",
         "framing: eventsource",
     ):
         assert name in ended.stdout
@@ -29,11 +29,11 @@ def test_every_benchmark_runs_and_its_result_can_be_compared(tmp_path: Path) -> 
     assert "session: Session.send" in compared.stdout
 
 
-@pytest.mark.parametrize("part", ["session", "SESSION.SEND"])
+@pytest.mark.parametrize("part", ["session", "SESSION._SEND"])
 def test_a_group_or_some_by_name(part: str) -> None:
     ended = run(SCRIPT, "--debug-single-value", "--quiet", "--only", part)
     assert ended.returncode == 0, ended.stderr
-    assert "Session.send_prepared" in ended.stdout
+    assert "Session._send_prepared" in ended.stdout
     assert "FrameParser" not in ended.stdout
 
 

@@ -231,9 +231,9 @@ async def test_what_one_cannot_take_does_not_keep_others_from_it(
     def fail(message: object) -> None:
         raise ValueError("no")
 
-    connection.session.send_prepared = fail  # type: ignore[method-assign]
+    connection.session._send_prepared = fail  # type: ignore[method-assign]
     await within(workers[0].router.publish(ROOM, "x"))
     logged.take("Failed to deliver a message")
-    del connection.session.send_prepared
+    del connection.session._send_prepared
     await within(workers[0].router.publish(ROOM, json.dumps({})))
     assert await peer.message() == "{}"

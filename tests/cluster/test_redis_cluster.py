@@ -432,7 +432,7 @@ class Receiver:
 async def main(name):
     async with cluster:
         session = router.create_session(None)
-        session.attach(Receiver(), "127.0.0.1")
+        session._attach(Receiver(), "127.0.0.1")
         await session.conn.join("lobby")
         async with asyncio.timeout(20):
             while len(Receiver.heard) < 2:

@@ -555,7 +555,7 @@ async def test_who_reads_slowly_is_the_owner_s_business(start: Start) -> None:
         client.writer.transport.pause_reading()
         connection = await owner.journal.connection()
         sent = 0
-        while not connection.session.is_congested:
+        while not connection.session._outbox_above_high_water:
             connection.send("x" * 100_000)
             sent += 1
             await asyncio.sleep(0.01)
@@ -689,7 +689,7 @@ async def test_an_application_that_falls_behind_slows_its_client_down(start: Sta
     async with other.client() as client:
         messages = [letter * 100 for letter in "abcdef"]
         client.write(sending("xhr", f"/echo/000/{session}", json.dumps(messages)))
-        await until(lambda: connection.session._delayed)
+        await until(lambda: connection.session._inbox_waiters)
         assert await other.send(session, "7") == 429
         Slow.may_go_on.set()
         assert (await client.response()).status == 204

@@ -632,7 +632,7 @@ async def test_a_client_that_is_to_ask_anew_misses_nothing(serve: Serve, join: J
         async with asyncio.timeout(30):
             while not connection.session.is_attached:  # noqa: ASYNC110 - of what a client asks there is no event
                 await asyncio.sleep(0.001)
-        connection.session.recycle()
+        connection.session._recycle()
         assert not connection.session.is_attached
         connection.send(f"between {number}")
         if transport in POLLING:
@@ -652,7 +652,7 @@ async def test_a_stream_that_is_not_read_is_not_ended_for_another(serve: Serve, 
     connection = await journal.connection()
     peer.client.writer.transport.pause_reading()
     await congest(connection)
-    connection.session.recycle()
+    connection.session._recycle()
     assert connection.session.is_attached
 
 
@@ -1266,7 +1266,7 @@ async def test_who_reads_no_response_gets_no_second_one(
     stop_reading(first)
     await settle(connect, server)
     connection.send("x" * FLOOD)
-    assert connection.session._unfinished.unsent > 1_000_000
+    assert connection.session._unsent_response.unsent > 1_000_000
     assert not connection.is_closed
     second = await connect(server)
     second.write(asking(transport, "/echo/000/abc"))
@@ -1316,7 +1316,7 @@ async def test_what_nobody_reads_is_gone_with_its_session(serve: Serve, connect:
     connection.send("x" * FLOOD)
     session = connection.session
     # The test is the clock. What the kernel's buffers still take comes first.
-    while session._unfinished.unsent < session._unfinished_size:
+    while session._unsent_response.unsent < session._unsent_response_size:
         session.check(session.due)
         await settle(connect, server)
     session.check(session.due)
@@ -1343,7 +1343,7 @@ async def test_a_response_that_is_read_slowly_arrives_whole(serve: Serve, connec
     size = int((await client.head())["Content-Length"])
     data = bytearray()
     steps = 0
-    while (unfinished := session._unfinished) is not None:
+    while (unfinished := session._unsent_response) is not None:
         before = unfinished.unsent
         while unfinished.unsent and unfinished.unsent > before - 1_000_000:
             data += await client.exactly(100_000)
@@ -1369,5 +1369,5 @@ async def test_an_answer_that_the_kernel_takes_is_not_watched(serve: Serve, conn
             connection = await journal.connection()
             continue
         connection.send(text)
-        assert connection.session._unfinished is None
+        assert connection.session._unsent_response is None
         assert (await client.response()).body == f'a["{text}"]\n'.encode()
