@@ -1,8 +1,8 @@
-"""Connections that were taken over from Tornado: what owns one, and when it writes.
+"""Connections that were taken over from Tornado.
 
-A :class:`Connection` gathers what it has to write until the event loop comes round, and writes it straight to its
-socket: all that a client gets meanwhile is one system call. What the socket does not take goes to the transport, which
-waits until it does.
+A :class:`Connection` buffers its writes until the next iteration of the event loop and then sends them directly to the
+socket, so that all writes of one iteration need a single system call. If the socket does not accept all the data, the
+rest goes to the asyncio transport, which waits until the socket is writable.
 """
 
 import asyncio
@@ -17,10 +17,13 @@ from .sockets import peer_gone
 
 try:
     from .._speedups import ConnectionCore, write_buffered
-except ImportError:  # where it was not built
+except ImportError:  # the C module was not built
 
     class ConnectionCore:  # type: ignore[no-redef]
-        """What ordinary bytes meet first, and the fields that it needs: those of websockets with SockJS among them."""
+        """Fields and methods of the hot path, as the C module implements them.
+
+        The fields include those of :class:`~sockjs_tornado.transports.websocket.WebSocketReceiver`.
+        """
 
         __slots__ = (
             "_buffer",
@@ -43,30 +46,30 @@ except ImportError:  # where it was not built
         _write_prepared: Callable[[Any], None]
 
         def get_buffer(self, sizehint: int, /) -> bytearray:
-            """Return the memory that the next read goes to."""
+            """Return the buffer for the next read."""
             return self._buffer
 
         def take_messages(self, nbytes: int, /) -> None:
-            """Take what was read from a websocket."""
+            """Process the ``nbytes`` that were just read from a websocket."""
             self._take_messages(nbytes)
 
         def write(self, data: bytes, /) -> None:
-            """Write when the event loop comes round, together with all else that is written until then."""
+            """Buffer ``data``; it is sent in the next iteration of the event loop."""
             self._buffer_write(data)
 
         def write_messages(self, messages: Sequence[Any], /) -> None:
-            """Write messages to a websocket, in one frame."""
+            """Write messages to a websocket as one frame."""
             self._write_messages(messages)
 
         def write_prepared(self, message: Any, /) -> None:
-            """Write a message that is on its way to many to a websocket."""
+            """Write a broadcast message to a websocket."""
             self._write_prepared(message)
 
     def write_buffered(connections: list[Any], left: list[Any], /) -> int:
-        """Write what connections have gathered; those that still have something are added to ``left``.
+        """Send the write buffers of ``connections`` and append those with unsent data to ``left``.
 
         Returns:
-            How many bytes were written.
+            The number of bytes written.
         """
         left += connections
         return 0
@@ -74,39 +77,39 @@ except ImportError:  # where it was not built
 
 __all__ = ["READ_BUDGET", "READ_SIZE", "ByteCounters", "Connection", "ConnectionManager", "WriteQueue"]
 
-#: Bytes that one read takes at most, and so does a turn of the event loop: after a full read others are first.
+#: Maximum bytes per read. After a full read, the connection pauses until the next iteration of the event loop.
 READ_SIZE = 32 * 1024
 
-#: Seconds that reading from one connection, and decoding what was read, may take of a turn of the event loop.
+#: Seconds per iteration of the event loop that one connection may spend on reading and decoding.
 READ_BUDGET = 0.005
 
-#: Seconds in which a client has to take some of its last bytes, and to close its side.
+#: Seconds within which a client must read some of the remaining data, and then close the connection.
 CLOSE_TIMEOUT = 2.0
 
-#: Bytes that it has to take in that time at least.
+#: Bytes that the client must read within :data:`CLOSE_TIMEOUT` to get more time.
 _MIN_DRAIN_BYTES = 16 * 1024
 
-#: Bytes that are gathered at most: more are worth a system call of their own.
+#: Maximum bytes in the write buffer. Larger writes are sent immediately.
 _MAX_BUFFERED = 8 * 1024
 
 logger = logging.getLogger(__name__)
 
 
 class ByteCounters(Protocol):
-    """What counts bytes."""
+    """Byte counters of a router."""
 
     bytes_received: int
     bytes_sent: int
 
 
 class WriteQueue:
-    """Connections that have something to write when the event loop comes round.
+    """Connections with buffered data, flushed together in the next iteration of the event loop.
 
     Args:
-        stats: What counts the bytes.
+        stats: Counters of the bytes sent.
 
     Attributes:
-        waiting: The connections. Who adds the first one calls :meth:`schedule_flush`.
+        waiting: The connections. The caller that appends the first one must call :meth:`schedule_flush`.
     """
 
     __slots__ = ("_loop", "_stats", "waiting")
@@ -117,14 +120,14 @@ class WriteQueue:
         self.waiting: list[Connection] = []
 
     def bind_loop(self) -> None:
-        """Hear of a new connection. It may be the first one on another loop; what an ended one has left is void."""
+        """Bind the queue to the running event loop and drop what was left from a previous, closed loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
             self.waiting = []
 
     def schedule_flush(self) -> None:
-        """See that what is gathered from now on gets written."""
+        """Schedule a flush for the next iteration of the event loop."""
         assert self._loop is not None
         self._loop.call_soon(self._write)
 
@@ -143,49 +146,49 @@ class WriteQueue:
 
 
 class ConnectionManager(Protocol):
-    """What keeps connections: deadlines, and who is there. The container is one."""
+    """Counts connections and schedules their deadlines. The session container implements it."""
 
-    #: Memory to read into, shared by all connections of an event loop: it is worked off before the next read.
+    #: Read buffer shared by all connections of an event loop. It is processed before the next read.
     read_buffer: bytearray
-    #: Seconds that decoding what one connection has read may take of a turn of the event loop.
+    #: Seconds per iteration of the event loop that one connection may spend on decoding.
     read_budget: float
-    #: Who has something to write.
+    #: Connections with buffered data.
     write_queue: WriteQueue
 
     @property
     def stats(self) -> ByteCounters:
-        """What counts the bytes that connections send and receive."""
+        """Counters of the bytes sent and received."""
 
     def now(self) -> float:
-        """Return monotonic seconds."""
+        """Return the monotonic time in seconds."""
 
     def schedule(self, owner: Any) -> None:
-        """See that ``owner.check`` is called once ``owner.due`` has come."""
+        """Call ``owner.check`` when ``owner.due`` is reached."""
 
     def cancel(self, owner: Any) -> None:
-        """Forget a deadline."""
+        """Cancel the deadline of ``owner``."""
 
     def postpone(self, owner: Any, now: float) -> bool:
-        """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
+        """Postpone the deadline if the event loop was blocked, and return whether it was postponed."""
 
     def connection_opened(self) -> None:
-        """Count a connection."""
+        """Count a new connection."""
 
     def connection_closed(self) -> None:
-        """Count it no more."""
+        """Stop counting a connection."""
 
 
 class Connection(ConnectionCore, asyncio.BufferedProtocol):
-    """Base of what owns a taken-over connection.
+    """Base class of protocols that own a taken-over connection.
 
     Args:
-        manager: What keeps it.
-        head: Bytes to write before anything else.
+        manager: Counts the connection and schedules its deadline.
+        head: Head of the response, written first.
 
     Attributes:
-        transport: Set before :meth:`on_connect` is called.
-        due: When :meth:`check` has to be called, in the manager's seconds.
-        bucket: The manager's note of where it keeps that deadline.
+        transport: The asyncio transport; set before :meth:`on_connect` is called.
+        due: Time of the next call of :meth:`check`, on the manager's clock.
+        bucket: Used by the manager to find the deadline.
     """
 
     __slots__ = (
@@ -209,29 +212,32 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._buffer = manager.read_buffer
         self._queue = manager.write_queue
         self._write_buffer: bytes | None = None
-        # The transport's, unless only the transport may write to it; and the same while the transport has nothing left
-        # to write. A socket object knows when it was closed, and its number may be another connection's.
+        # The transport's socket, or None if only the transport may write (TLS, or after the last write). Keep the
+        # object, not its file descriptor: after a close, the same number may belong to another connection.
         self._socket: socket.socket | None = None
+        # The same socket while the transport's own write buffer is empty, else None. C writes to this one.
         self._writable_socket: socket.socket | None = None
+        # Set by the first method that closes the connection; never cleared. Nothing is written afterwards.
         self._closing = False
+        # Set by connection_lost(), together with _closing; never cleared.
         self._ended = False
         self._release_slot: Callable[[], None] | None = None
         self.bucket: int | None = None
         self.due = inf
-        # What to write first, and then what had been read before: each is needed once.
+        # The response head and the data that was read before the takeover; None after connection_made().
         self._initial: tuple[bytes, bytes] | None = (head, b"")
 
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
-        """Hear that the connection is on its way.
+        """Called when the takeover starts; the connection counts from now on.
 
         Args:
-            release_slot: Called when the connection is closed, so that the HTTP server counts it no more.
+            release_slot: Called when the connection is closed, so that the HTTP server stops counting it.
         """
         self._release_slot = release_slot
         self._manager.connection_opened()
 
     def takeover_failed(self) -> None:
-        """Hear that it will not come, or that it ends with the takeover, which was cancelled."""
+        """Called when the takeover failed or was cancelled."""
         if self._initial is None:
             self.connection_lost(None)
         else:
@@ -243,37 +249,37 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._manager.connection_closed()
 
     def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
-        """Take the transport's socket, and the bytes that had been read before the connection was taken over."""
+        """Set the socket to write to and the data that was read before the takeover."""
         self._socket = self._writable_socket = sock
         if self._initial is not None:
             self._initial = (self._initial[0], unread)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: write the head, then take what had come with the request."""
+        """Write the response head, then process the data that arrived with the request."""
         self.transport = transport  # type: ignore[assignment]
         assert self._initial is not None
         head, unread = self._initial
         self._initial = None
         self._queue.bind_loop()
         self.write(head)
-        # Heads of responses are not counted.
+        # bytes_sent does not include response heads.
         self._stats.bytes_sent -= len(head)
         self.on_connect()
         if unread:
             self.on_data(unread)
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
+        """Called when ``nbytes`` were read into the buffer."""
         self.on_data(bytes(memoryview(self._buffer)[:nbytes]))
         if nbytes == len(self._buffer):
             self._end_turn()
 
     def _end_turn(self) -> None:
-        """Read no more in this turn of the event loop, after a full read.
+        """Pause reading until the next iteration of the event loop.
 
-        uvloop reads a socket up to 32 times a turn, for as long as each read is a full one.
+        Otherwise, uvloop reads a socket up to 32 times per iteration, as long as each read fills the buffer.
         """
-        # If it does not read, somebody else has stopped that, and goes on with it.
+        # If reading is already paused, the code that paused it also resumes it.
         if not self.transport.is_closing() and self.transport.is_reading():
             self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._continue_reading)
@@ -283,13 +289,13 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def eof_received(self) -> None:
-        """Hear that the client has left; returning nothing closes the connection."""
+        """Called when the client closed its side; returning None closes the connection."""
         self.on_disconnect()
         self.close_transport()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is over."""
-        # Of one whose takeover was cancelled, asyncio tells as well, uvloop does not.
+        """Called when the connection is closed."""
+        # After a cancelled takeover, asyncio calls this a second time; uvloop does not.
         if self._ended:
             return
         self._ended = self._closing = True
@@ -300,21 +306,21 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and that the operating system has not taken yet."""
+        """Bytes written that the operating system has not accepted yet."""
         return self.transport.get_write_buffer_size() + len(self._write_buffer or b"")
 
     def on_connect(self) -> None:
-        """Hear that the head is on its way."""
+        """Called once, after the response head was written."""
 
     def on_data(self, data: bytes) -> None:
-        """Take bytes from the client."""
+        """Called with data from the client."""
 
     def on_disconnect(self) -> None:
-        """Hear, possibly more than once, that the client has left."""
+        """Called when the client has disconnected, possibly more than once."""
 
     def _buffer_write(self, data: bytes) -> None:
-        gathered = self._write_buffer
-        if gathered is None:
+        buffered = self._write_buffer
+        if buffered is None:
             self._write_buffer = data
             waiting = self._queue.waiting
             if not waiting:
@@ -322,14 +328,14 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             waiting.append(self)
             if len(data) > _MAX_BUFFERED:
                 self.flush()
-        elif len(gathered) + len(data) <= _MAX_BUFFERED:
-            self._write_buffer = gathered + data
+        elif len(buffered) + len(data) <= _MAX_BUFFERED:
+            self._write_buffer = buffered + data
         else:
             self.flush()
             self._buffer_write(data)
 
     def flush(self) -> None:
-        """Write at once what was gathered, unless nobody is there any more."""
+        """Send the write buffer now; drop it if the connection is closed."""
         data = self._write_buffer
         if data is None:
             return
@@ -337,7 +343,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._stats.bytes_sent += len(data)
         sock = self._socket
         if sock is not None and not self.transport.get_write_buffer_size():
-            # What is wrong, the transport finds out when it writes the rest.
+            # If the send fails, the transport meets and reports the same error when it writes the rest.
             with contextlib.suppress(OSError):
                 data = data[sock.send(data) :]
             self._writable_socket = None if data else sock
@@ -347,12 +353,12 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.transport.write(data)
 
     def close_transport(self) -> None:
-        """Write nothing more, and close once the client has what is written, or does not take it."""
+        """Close the connection after the written data is sent, or when the client stops reading it."""
         self._end_writing()
         self.transport.close()
 
     def expect_close(self) -> None:
-        """Write nothing more, and leave the end to the client, unless it is out of time.
+        """Stop writing and let the client close the connection; close it after :data:`CLOSE_TIMEOUT` otherwise.
 
         Data from the client still goes to :meth:`on_data`, which calls :meth:`close_transport` when it finds the
         client's own close. Until then both directions stay open: if one were closed, a proxy would close the other, and
@@ -363,14 +369,14 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def shutdown_write(self) -> None:
-        """Write nothing more, say so, and discard what still comes until the client closes, or is out of time.
+        """Close the writing side, and discard incoming data until the client closes or the timeout expires.
 
-        This is for HTTP (RFC 9112, section 9.6): the response is complete, and says "Connection: close". Closing with
-        unread bytes in the socket would reset the connection, and the client might lose what it has not read yet.
+        This ends an HTTP response with "Connection: close" (RFC 9112, section 9.6). To close a socket with unread data
+        resets the connection, and the client might lose the end of the response.
         """
         self._end_writing()
         if not self.transport.is_closing():
-            # If the client has reset the connection meanwhile, its end is reported soon.
+            # If the client has reset the connection, connection_lost() follows.
             with contextlib.suppress(OSError):
                 self.transport.write_eof()
 
@@ -379,21 +385,21 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._socket = self._writable_socket = None
         if not self._closing:
             self._closing = True
-            # Once: a client that answers the close frame has no more time for its last bytes than before.
+            # Only once: the client's close frame does not extend the time for the remaining data.
             self._unsent = self.transport.get_write_buffer_size()
             self.wake_after(CLOSE_TIMEOUT)
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately and discard unsent data."""
         self._closing = True
         self._write_buffer = self._socket = self._writable_socket = None
         self.transport.abort()
 
     def check(self, now: float) -> None:
-        """Close the connection of a client that takes none of its last bytes, or has them all and does not close."""
+        """Close the connection if the client stopped reading, or has read everything but does not close."""
         unsent = self.transport.get_write_buffer_size()
-        taken = self._unsent - unsent
-        if taken and taken >= min(_MIN_DRAIN_BYTES, self._unsent):
+        drained = self._unsent - unsent
+        if drained and drained >= min(_MIN_DRAIN_BYTES, self._unsent):
             self._unsent = unsent
             self.due = now + CLOSE_TIMEOUT
         elif not self._manager.postpone(self, now):
@@ -401,14 +407,14 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             if unsent or self.transport.is_closing():
                 self.abort()
             else:
-                # Nothing is missing, which TLS can say.
+                # Everything was sent, so that TLS can close with a close_notify.
                 self.transport.close()
 
     def wake_after(self, delay: float) -> None:
-        """See that :meth:`check` is called in ``delay`` seconds."""
+        """Schedule a call of :meth:`check` in ``delay`` seconds."""
         self.due = self._manager.now() + delay
         self._manager.schedule(self)
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has already left, even if the event loop has not said so yet."""
+        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
         return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))

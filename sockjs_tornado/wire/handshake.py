@@ -1,4 +1,4 @@
-"""The opening handshake of a websocket, server side (RFC 6455, section 4.2), on header values alone."""
+"""The server side of the WebSocket opening handshake (RFC 6455, section 4.2), working on header values only."""
 
 import base64
 import binascii
@@ -10,28 +10,28 @@ from .fields import elements, has_token
 
 __all__ = ["MAX_SUBPROTOCOL", "accept_handshake", "offered_subprotocols"]
 
-#: Characters that the name of a subprotocol may have: one is kept for as long as its connection lives.
+#: Maximum length of a subprotocol's name. The session keeps the name as long as the connection is open.
 MAX_SUBPROTOCOL = 256
 
 # RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# 7 and 8 are the drafts of browsers from 2011, the same on the wire after the handshake.
+# Versions 7 and 8 are drafts that browsers used in 2011. After the handshake they do not differ from version 13.
 _VERSIONS = ("13", "8", "7")
 
 
 def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> list[tuple[str, str]]:
-    """Judge a client's handshake and return the header fields of the 101 answer.
+    """Check a client's handshake and return the header fields of the 101 response.
 
     Args:
-        upgrade: The Upgrade header, ``""`` where there is none; likewise the others.
+        upgrade: The Upgrade header. Pass ``""`` for a missing header, here and below.
         connection: The Connection header.
         version: Sec-WebSocket-Version.
         key: Sec-WebSocket-Key.
 
     Raises:
-        HandshakeError: With the status to answer: 400, or 426 with the versions spoken here.
+        HandshakeError: The handshake is invalid. Its status is 400, or 426 with the list of supported versions.
     """
     if upgrade.strip().lower() != "websocket":
         raise HandshakeError(400, 'Can "Upgrade" only to "WebSocket".')
@@ -57,13 +57,13 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
 
 
 def offered_subprotocols(value: str) -> list[str]:
-    """Return the subprotocols that a client offers, the one it likes best first (RFC 6455, section 11.3.4).
+    """Return the subprotocols that a client offers, in order of preference (RFC 6455, section 11.3.4).
 
     Args:
-        value: Sec-WebSocket-Protocol; ``""``, as for a missing header, offers none.
+        value: Sec-WebSocket-Protocol, or ``""`` if the header is missing.
 
     Raises:
-        HandshakeError: 400, if an element is no token, is longer than :data:`MAX_SUBPROTOCOL`, or comes twice.
+        HandshakeError: An element is not a token, is longer than :data:`MAX_SUBPROTOCOL`, or is repeated (status 400).
     """
     if not value:
         return []

@@ -1,18 +1,18 @@
-"""What a peer sends after this side's close frame (RFC 6455), without I/O: nothing but its own close frame matters."""
+"""Search for the peer's close frame after this side has sent its own (RFC 6455), without I/O."""
 
 from typing import Final
 
 __all__ = ["CloseFrameScanner"]
 
-# An opcode of the first byte, and the bit of the second one that a mask goes with: RFC 6455, section 5.2.
+# The opcode of a close frame (first byte) and the mask bit (second byte): RFC 6455, section 5.2.
 _CLOSE, _MASK = 0x8, 0x80
 
-# Bytes of a whole frame by its second byte; 0 if that says that the length follows.
+# Size of a whole frame by its second byte; 0 if an extended length follows.
 _SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & _MASK else 0) for second in range(256)]
 
 
 def _long_span(data: bytes, position: int, end: int) -> int:
-    """Return the bytes of a frame whose length follows its second byte; 0 if the length is incomplete."""
+    """Return the size of a frame with an extended length, or 0 if the length is incomplete."""
     second = data[position + 1]
     start = position + (4 if second & 0x7F == 126 else 10)
     if start > end:
@@ -23,16 +23,16 @@ def _long_span(data: bytes, position: int, end: int) -> int:
 class CloseFrameScanner:
     """Incremental reader that skips all frames up to the peer's close frame.
 
-    It reads what a peer sends after this side's own close frame (RFC 6455, section 7.1.1), after a violation as well:
-    frames may be masked or not, and break any rule that does not concern their length. Nothing is kept but an
-    incomplete length, at most nine bytes.
+    It is used after this side has sent a close frame (RFC 6455, section 7.1.1), also after a protocol violation. So
+    frames may be masked or not and may break every rule that does not concern their length. The scanner buffers at most
+    an incomplete length of nine bytes.
 
     Args:
-        left: Bytes before the first frame.
+        left: Bytes to skip before the first frame.
 
     Attributes:
-        found: Whether all of the close frame has come; everything behind it is ignored.
-        is_between: False, so that nobody reads messages in place of the scanner.
+        found: Whether the whole close frame has arrived. Everything after it is ignored.
+        is_between: Always False: no other parser may take over.
     """
 
     __slots__ = ("_header", "_is_close", "_left", "found")
@@ -42,19 +42,19 @@ class CloseFrameScanner:
     def __init__(self, left: int = 0) -> None:
         self._header = b""
         self._left = left
-        # Whether the frame that is being skipped is the close frame.
+        # Whether the frame that is currently skipped is the close frame.
         self._is_close = False
         self.found = False
 
     def feed(self, data: bytes) -> bool:
-        """Skip the next bytes from the peer, and return :attr:`found`."""
+        """Skip the next bytes and return :attr:`found`."""
         if self.found:
             return True
         if self._header:
             data = self._header + data
         end = len(data)
         is_close = self._is_close
-        # Where the next frame begins; beyond the end while one is incomplete.
+        # Start of the next frame; beyond the end if the current frame is incomplete.
         position = self._left
         while end - position >= 2 and not is_close:
             span = _SPANS[data[position + 1]]

@@ -1,4 +1,4 @@
-"""What the operating system knows of a connection, and does about it."""
+"""Socket state and socket options that asyncio does not expose."""
 
 import select
 import socket
@@ -15,34 +15,34 @@ else:
 
 __all__ = ["bytes_acked", "bytes_unacked", "peer_gone", "peer_reset", "set_user_timeout"]
 
-# Where tcpi_bytes_acked stands in Linux's struct tcp_info.
+# Offset of tcpi_bytes_acked in Linux's struct tcp_info.
 _BYTES_ACKED = 120
 
-# What Linux takes: the seconds of a keepalive (MAX_TCP_KEEPIDLE), and the milliseconds of a timeout.
-_LONGEST_PROBE = 32767
-_LONGEST_TIMEOUT = 2**31 - 1
+# Limits of Linux: seconds of TCP_KEEPIDLE (MAX_TCP_KEEPIDLE) and milliseconds of TCP_USER_TIMEOUT.
+_MAX_KEEPALIVE = 32767
+_MAX_USER_TIMEOUT = 2**31 - 1
 
-# Linux tells of a peer that has closed its side even while there are bytes to be read before the end.
+# POLLRDHUP (Linux) reports that the peer has closed its side even if there is unread data.
 _RESET = select.POLLHUP | select.POLLERR
 _HANGUP = getattr(select, "POLLRDHUP", 0) | _RESET
 
 
 def peer_gone(sock: Any) -> bool:
-    """Tell whether the other side of a socket has closed or aborted, whatever is still to be read.
+    """Return whether the peer has closed or reset the connection, even if there is unread data.
 
     Args:
-        sock: Anything with ``fileno``; None counts as gone.
+        sock: An object with ``fileno``, or None for a closed connection.
     """
     return _has_event(sock, _HANGUP)
 
 
 def peer_reset(sock: Any) -> bool:
-    """Return whether a connection is over in both directions, as after a reset.
+    """Return whether the connection is closed in both directions, as after a reset.
 
-    A peer that has closed only its own direction may still read (RFC 9293, section 3.6).
+    A peer that has closed only its own side may still read (RFC 9293, section 3.6).
 
     Args:
-        sock: As :func:`peer_gone` takes it.
+        sock: An object with ``fileno``, or None for a closed connection.
     """
     return _has_event(sock, _RESET)
 
@@ -50,7 +50,7 @@ def peer_reset(sock: Any) -> bool:
 def _has_event(sock: Any, events: int) -> bool:
     if sock is None or sock.fileno() < 0:
         return True
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows: only the event loop can tell
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows has no poll
         return False
     poll = select.poll()
     poll.register(sock.fileno(), events)
@@ -58,22 +58,22 @@ def _has_event(sock: Any, events: int) -> bool:
 
 
 def set_user_timeout(sock: socket.socket, seconds: float) -> None:
-    """Have the operating system give up a peer that takes or acknowledges nothing for so long.
+    """Set TCP_USER_TIMEOUT: abort the connection if the peer acknowledges nothing for ``seconds``.
 
-    Without it, Linux sends again what was not acknowledged for a quarter of an hour (RFC 9293, section 3.8.3, calls the
-    limit R2). Where nothing is written at all, as on a raw websocket, keepalive probes ask for an acknowledgement.
+    By default, Linux retransmits for about 15 minutes (limit R2 in RFC 9293, section 3.8.3). TCP keepalive is enabled
+    too, because an idle connection, such as a raw websocket, has nothing that the peer could acknowledge.
     """
     if sock.family == getattr(socket, "AF_UNIX", None) or not hasattr(socket, "TCP_USER_TIMEOUT"):
         return
-    whole = max(1, round(min(seconds, _LONGEST_PROBE)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(min(seconds * 1000, _LONGEST_TIMEOUT))))
+    keepalive = max(1, round(min(seconds, _MAX_KEEPALIVE)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(min(seconds * 1000, _MAX_USER_TIMEOUT))))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, whole)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, whole // 3))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, keepalive // 3))
 
 
 def bytes_acked(sock: Any) -> int:
-    """Return how many bytes the peer has taken from the beginning on, 0 where the system does not tell."""
+    """Return how many bytes the peer has acknowledged in total, or 0 if the system does not report it."""
     if not hasattr(socket, "TCP_INFO"):  # pragma: no cover - not Linux
         return 0
     try:
@@ -84,7 +84,7 @@ def bytes_acked(sock: Any) -> int:
 
 
 def bytes_unacked(sock: Any) -> int:
-    """Return how many bytes of what was written the peer has not taken yet, 0 where the system does not tell."""
+    """Return how many sent bytes the peer has not acknowledged, or 0 if the system does not report it."""
     if not _QUEUE_SIZE:  # pragma: no cover - Windows
         return 0
     try:
