@@ -22,8 +22,8 @@ napoleon_use_rtype = False
 nitpick_ignore_regex = [
     # Documented by other projects.
     ("py:class", r"(collections|os|pathlib|prometheus_client|socket|tornado|types)\..*"),
-    # Protocols that only describe what the package uses of its own classes.
-    ("py:class", r"sockjs_tornado\.(observe\.stats\.CountedSession|session\.ports\.Server)"),
+    # Internal types of documented attributes and parameters.
+    ("py:class", r"sockjs_tornado\.(cluster\.base\.CheckedRooms|observe\.stats\.CountedSession|session\.ports\.Server)"),
 ]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 2  # Pages link to each other's sections.
