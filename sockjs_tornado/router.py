@@ -18,7 +18,7 @@ from .protocol import CloseCode, PreparedMessage, check_close_code, encode_messa
 from .session.container import SessionContainer, check_seconds
 from .session.limits import ByteBudget
 from .session.ports import Cluster, Position
-from .session.rooms import DONE, check_room
+from .session.rooms import COMPLETED, check_room
 from .session.session import Session
 from .settings import Settings
 from .transports import enabled_endpoints
@@ -210,7 +210,7 @@ class SockJSRouter:
                 "history: it is kept by a cluster, and this router has none: SockJSRouter(cluster=...)"
             )
         self.container.rooms.publish(room, PreparedMessage(encoded), sessions)
-        return DONE
+        return COMPLETED
 
     async def presence(self, room: str) -> dict[str, Any]:
         """Return who is present in a room: those that have given a presence to ``join``, in all processes of a cluster.

@@ -34,12 +34,12 @@ from sockjs_tornado.http import bodies
 from sockjs_tornado.http.bodies import FREE_CHUNKS, MIN_CHUNK_SIZE, PIECE, WORK_PER_TURN, StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
-from sockjs_tornado.session.limits import FREE_BYTES, BudgetShare, ByteBudget
+from sockjs_tornado.session.limits import UNCOUNTED_BYTES, BudgetShare, ByteBudget
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
 
 SEND = "/echo/000/abc/xhr_send"
 #: More than is not counted.
-LONG = 3 * FREE_BYTES
+LONG = 3 * UNCOUNTED_BYTES
 
 
 def chunk(data: bytes) -> bytes:
@@ -83,7 +83,7 @@ async def unpacking(router: SockJSRouter, **options: Any) -> AsyncIterator[int]:
 # What a long body is: a body.
 
 
-@pytest.mark.parametrize("size", [FREE_BYTES - 4, FREE_BYTES - 3, LONG, 10 * 1024 * 1024 - 4])
+@pytest.mark.parametrize("size", [UNCOUNTED_BYTES - 4, UNCOUNTED_BYTES - 3, LONG, 10 * 1024 * 1024 - 4])
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
 async def test_a_long_body_arrives_and_the_connection_goes_on(
     serve: Serve, connect: Connect, size: int, in_chunks: bool
@@ -251,7 +251,7 @@ async def test_bodies_on_their_way_share_a_budget(serve: Serve, connect: Connect
     await small.ask("POST", "/echo/000/abc/xhr", body=b"")
     slow = [await connect(server) for _ in range(2)]
     for client in slow:
-        client.write(chunked(b"x" * FREE_BYTES, b"x" * LONG, end=False))
+        client.write(chunked(b"x" * UNCOUNTED_BYTES, b"x" * LONG, end=False))
     await used(router, limit, small)
 
     def check(response: Any) -> None:
@@ -262,19 +262,19 @@ async def test_bodies_on_their_way_share_a_budget(serve: Serve, connect: Connect
 
     # Not a byte of it has come.
     refused = await connect(server)
-    refused.write(request("POST", SEND, f"Content-Length: {FREE_BYTES + 1}"))
+    refused.write(request("POST", SEND, f"Content-Length: {UNCOUNTED_BYTES + 1}"))
     check(await refused.response())
     assert await refused.rest() == b""
     # Of one whose length is not known, what is too much is found out when it comes.
     refused = await connect(server)
-    refused.write(chunked(b"x" * FREE_BYTES, b"x", end=False))
+    refused.write(chunked(b"x" * UNCOUNTED_BYTES, b"x", end=False))
     check(await refused.response())
     assert router.stats.rejected == {"max_buffered_body_bytes": 2}
     assert router.body_budget.used == limit
     message = "max_buffered_body_bytes is reached: long bodies get 503"
     assert logged.take("max_buffered_body_bytes").getMessage() == message
     # Nobody needs it for a little.
-    body = b'["' + b"x" * (FREE_BYTES - 4) + b'"]'
+    body = b'["' + b"x" * (UNCOUNTED_BYTES - 4) + b'"]'
     assert (await small.ask("POST", SEND, body=body)).status == 204
     small.write(chunked(body))
     assert (await small.response()).status == 204
@@ -316,9 +316,9 @@ async def test_unfinished_websocket_messages_share_the_budget(
     first = await sending(LONG - 10)
     connection = await journal.connection()
     other = await connect(server)
-    await used(router, LONG - 10 - FREE_BYTES, other)
+    await used(router, LONG - 10 - UNCOUNTED_BYTES, other)
     # A little is free.
-    second = await sending(FREE_BYTES)
+    second = await sending(UNCOUNTED_BYTES)
     await settle(connect, server)
     third = await sending(LONG - 10)
     assert await third.closed() == (1013, "too many unfinished messages")
@@ -344,7 +344,7 @@ async def test_a_violation_within_a_message_releases_it(serve: Serve, connect: C
     websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
     assert await websocket.text() == "o"
     websocket.write(frame(TEXT, b"x" * LONG, fin=False))
-    await used(router, LONG - FREE_BYTES, await connect(server))
+    await used(router, LONG - UNCOUNTED_BYTES, await connect(server))
     websocket.write(frame(TEXT, b"x"))
     assert await websocket.closed() == (1002, "wrong fragmentation")
     assert router.body_budget.used == 0
@@ -353,21 +353,21 @@ async def test_a_violation_within_a_message_releases_it(serve: Serve, connect: C
 def test_a_budget_counts_what_is_not_free() -> None:
     budget = ByteBudget(10)
     first, second = BudgetShare(budget), BudgetShare(budget)
-    assert first.fits(FREE_BYTES + 10)
-    assert not first.fits(FREE_BYTES + 11)
-    first.resize(FREE_BYTES)
+    assert first.fits(UNCOUNTED_BYTES + 10)
+    assert not first.fits(UNCOUNTED_BYTES + 11)
+    first.resize(UNCOUNTED_BYTES)
     assert budget.used == 0
-    first.resize(FREE_BYTES + 6)
+    first.resize(UNCOUNTED_BYTES + 6)
     assert budget.used == 6
     # What it has is its own.
-    assert first.fits(FREE_BYTES + 10)
-    assert second.fits(FREE_BYTES + 4)
-    assert not second.fits(FREE_BYTES + 5)
-    assert second.fits(FREE_BYTES)
-    second.resize(FREE_BYTES + 4)
+    assert first.fits(UNCOUNTED_BYTES + 10)
+    assert second.fits(UNCOUNTED_BYTES + 4)
+    assert not second.fits(UNCOUNTED_BYTES + 5)
+    assert second.fits(UNCOUNTED_BYTES)
+    second.resize(UNCOUNTED_BYTES + 4)
     first.resize(1)
     assert budget.used == 4
-    assert first.fits(FREE_BYTES + 6)
+    assert first.fits(UNCOUNTED_BYTES + 6)
     assert BudgetShare(ByteBudget(0)).fits(2**70)
 
 
@@ -413,7 +413,7 @@ async def test_a_body_that_came_while_the_loop_stood_still_is_in_time() -> None:
     async with unpacking(router, body_timeout=0.5) as port:
         client, other = await Client.connect(port), await Client.connect(port)
         client.write(begun(LONG, LONG - 1))
-        await used(router, LONG - 1 - FREE_BYTES, other)
+        await used(router, LONG - 1 - UNCOUNTED_BYTES, other)
         asyncio.get_running_loop().call_soon(stand_still)
         assert (await client.response()).status == 404
         await client.leave()
@@ -437,7 +437,7 @@ async def stop_in_a_long_body(client: Client) -> None:
 
 
 async def stop_in_a_small_body(client: Client) -> None:
-    client.write(begun(FREE_BYTES, FREE_BYTES - 1))
+    client.write(begun(UNCOUNTED_BYTES, UNCOUNTED_BYTES - 1))
 
 
 async def stop_after_a_refusal(client: Client) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
-from sockjs_tornado.session.deadlines import SLICE, Deadlines
+from sockjs_tornado.session.deadlines import BATCH_SIZE, Deadlines
 from sockjs_tornado.session.grace import MAX_GRACE
 
 #: Seconds that a bucket spans; a power of two, so that sums of it are exact.
@@ -521,7 +521,7 @@ def test_the_end_of_a_grace_period_is_for_all_even_if_it_takes_long(timers: Time
             if self.checks:
                 timers.time += 0.001
 
-    peers = [Slow(watchful, 1005) for _ in range(5 * SLICE)]
+    peers = [Slow(watchful, 1005) for _ in range(5 * BATCH_SIZE)]
     for peer in peers:
         watchful.schedule(peer)
     stand_still(timers, 10)

@@ -13,7 +13,7 @@ from client import FRAMED, HANDSHAKE, Connect, Join, asking, request, settle, wi
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
-from sockjs_tornado.session.deadlines import SLICE, Deadlines
+from sockjs_tornado.session.deadlines import BATCH_SIZE, Deadlines
 
 RESTART = 'c[1012,"Service restart"]'
 
@@ -190,13 +190,13 @@ async def test_many_deadlines_are_met_in_turns_with_others() -> None:
         return 10.0
 
     deadlines = Deadlines(1.0, math.inf, clock, ThrottledLog(clock), Stats(list, clock))
-    for _ in range(5 * SLICE):
+    for _ in range(5 * BATCH_SIZE):
         deadlines.schedule(Owner(met))
     seen = [0]
     async with asyncio.timeout(30):
-        while len(met) < 5 * SLICE:
+        while len(met) < 5 * BATCH_SIZE:
             await asyncio.sleep(0)
-            assert len(met) - seen[-1] <= SLICE
+            assert len(met) - seen[-1] <= BATCH_SIZE
             seen.append(len(met))
     deadlines.close()
 
@@ -205,13 +205,13 @@ async def test_many_deadlines_are_met_in_turns_with_others() -> None:
 async def test_many_sessions_are_closed_in_turns_with_others(seconds: float) -> None:
     # On a busy machine a short delay would end sessions by their deadline, in the same turns.
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 60})
-    for number in range(5 * SLICE):
+    for number in range(5 * BATCH_SIZE):
         router.create_session(str(number))
     closing = asyncio.ensure_future(router.drain(seconds) if seconds else router.close())
-    before = 5 * SLICE
+    before = 5 * BATCH_SIZE
     while not closing.done():
         await asyncio.sleep(0)
-        assert before - len(router.container) <= SLICE
+        assert before - len(router.container) <= BATCH_SIZE
         before = len(router.container)
     assert before == 0
     assert json.dumps(router.stats.dump()["sessions_active"]) == "0"

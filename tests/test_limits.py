@@ -6,33 +6,33 @@ from sockjs_tornado.session.limits import RateLimit
 
 def test_a_burst_is_let_through_and_then_the_rate() -> None:
     limit = RateLimit(10, 3, 100.0)
-    assert [limit.take(1, 100.0) for _ in range(4)] == [True, True, True, False]
-    assert not limit.take(1, 100.0625)
-    assert limit.take(1, 100.125)
-    assert not limit.take(1, 100.125)
+    assert [limit.consume(1, 100.0) for _ in range(4)] == [True, True, True, False]
+    assert not limit.consume(1, 100.0625)
+    assert limit.consume(1, 100.125)
+    assert not limit.consume(1, 100.125)
 
 
 def test_what_is_refused_takes_nothing() -> None:
     limit = RateLimit(1, 5, 0.0)
-    assert not limit.take(6, 0.0)
-    assert limit.take(5, 0.0)
+    assert not limit.consume(6, 0.0)
+    assert limit.consume(5, 0.0)
 
 
 def test_a_long_silence_saves_up_no_more_than_a_burst() -> None:
     limit = RateLimit(10, 3, 0.0)
-    assert limit.take(3, 0.0)
-    assert not limit.take(4, 1000.0)
-    assert limit.take(3, 1000.0)
+    assert limit.consume(3, 0.0)
+    assert not limit.consume(4, 1000.0)
+    assert limit.consume(3, 1000.0)
 
 
 def test_what_was_sent_while_nothing_was_read_may_come_at_once() -> None:
     for stall, fits in ((2.9, False), (3.0, True)):
         limit = RateLimit(10, 3, 0.0)
-        assert limit.take(3, 0.0)
-        assert limit.take(33, 5.0, stall) is fits
-    assert not limit.take(1, 5.0, stall=3.0)
+        assert limit.consume(3, 0.0)
+        assert limit.consume(33, 5.0, stall) is fits
+    assert not limit.consume(1, 5.0, stall=3.0)
     # It saves up nothing beyond that time.
-    assert not limit.take(4, 1000.0)
+    assert not limit.consume(4, 1000.0)
 
 
 @given(
@@ -44,6 +44,6 @@ def test_never_more_than_the_burst_and_the_rate(rate: int, burst: int, events: l
     limit, now, taken = RateLimit(rate, burst, 0.0), 0.0, 0
     for count, later in events:
         now += later
-        if limit.take(count, now):
+        if limit.consume(count, now):
             taken += count
         assert taken <= burst + rate * now

@@ -176,10 +176,10 @@ def test_nothing_else_lets_them_in(allowed: str, host: str) -> None:
 @pytest.mark.parametrize("origin", ["null", "NULL", " null"])
 def test_an_origin_that_any_site_can_have_brings_no_credentials(origin: str) -> None:
     listed = policy("https://example.com", "file://", "null")
-    assert not listed.trusts_credentials(origin)
+    assert not listed.allows_credentials(origin)
     for trusted in ("https://example.com", "file://", ""):
-        assert listed.trusts_credentials(trusted)
-        assert not OriginPolicy(Settings()).trusts_credentials(trusted)
+        assert listed.allows_credentials(trusted)
+        assert not OriginPolicy(Settings()).allows_credentials(trusted)
 
 
 def test_the_same_origin_is_nothing_special_where_it_is_not_listed() -> None:

@@ -246,11 +246,11 @@ def test_clients_cannot_make_the_figures_many() -> None:
 def test_a_high_lag_is_remembered_for_half_a_minute_at_least() -> None:
     clock = Clock()
     stats = Stats(list, clock)
-    stats.note_lag(0.5)
-    stats.note_lag(0.1)
+    stats.record_lag(0.5)
+    stats.record_lag(0.1)
     assert (stats.timer_lag, stats.timer_lag_peak) == (0.1, 0.5)
     clock.time += 29
-    stats.note_lag(0.2)
+    stats.record_lag(0.2)
     assert stats.timer_lag_peak == 0.5
     clock.time += 29
     assert stats.timer_lag_peak == 0.5

@@ -122,7 +122,7 @@ class Presence:
 
     def restore(self) -> None:
         """Write all entries again after a reconnect: Redis may have lost them, or still have members that have left."""
-        self._spawn(self._register(list(self._rooms.present())))
+        self._spawn(self._register(list(self._rooms.rooms_with_presence())))
 
     def _retry_removals(self) -> None:
         failed, self._failed_removals = self._failed_removals, {}
@@ -158,7 +158,7 @@ class Presence:
         try:
             known = await self._commands.submit("SET", alive, 1, "PX", self._lifetime, "GET")
             self._retry_removals()
-            rooms = list(self._rooms.present())
+            rooms = list(self._rooms.rooms_with_presence())
             failed, self._failed_rooms = self._failed_rooms, set()
             if known is None:
                 await self._register(rooms)

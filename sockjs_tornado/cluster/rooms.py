@@ -44,18 +44,18 @@ class SharedRooms(CheckedRooms):
         pending = (self._bus.confirmation(room), self._presence_written)
         return WaitForAll(*(future for future in pending if future is not None))
 
-    def opened(self, room: str) -> None:
+    def room_created(self, room: str) -> None:
         """Subscribe to the room."""
         self._bus.subscribe(room)
 
-    def emptied(self, room: str) -> None:
+    def room_deleted(self, room: str) -> None:
         """Unsubscribe from the room."""
         self._bus.unsubscribe(room)
 
-    def appeared(self, room: str, label: str, text: str) -> None:
+    def presence_set(self, room: str, label: str, text: str) -> None:
         """Write the member's presence to Redis."""
         self._presence_written = self._cluster_presence.add(room, label, text)
 
-    def vanished(self, room: str, label: str) -> None:
+    def presence_removed(self, room: str, label: str) -> None:
         """Remove the member's presence from Redis."""
         self._cluster_presence.remove(room, label)

@@ -18,7 +18,7 @@ from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
 from ..session.grace import timeout
-from ..session.limits import FREE_BYTES, BudgetShare
+from ..session.limits import UNCOUNTED_BYTES, BudgetShare
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
@@ -75,7 +75,7 @@ class _BodyLimitMatcher(PathMatches):
                 # Tornado takes the same length more than once, too.
                 if not length.isdecimal() or len(length) > 18 or _is_unpacked(request):
                     return None
-                if int(length) > min(FREE_BYTES, self._endpoint.max_body(request.method or "")):
+                if int(length) > min(UNCOUNTED_BYTES, self._endpoint.max_body(request.method or "")):
                     return None
         return found
 

@@ -240,7 +240,7 @@ class SockJSHandler(RequestHandler):
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Describe the request for the application."""
-        trusted = self._endpoint.server.origins.trusts_credentials(request_origin(self))
+        trusted = self._endpoint.server.origins.allows_credentials(request_origin(self))
         cookies = self.header("Cookie") if trusted else None
         headers = select_fields(self.request.headers.get_all(), cookies=cookies)
         return ConnectionInfo(

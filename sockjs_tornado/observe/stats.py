@@ -132,7 +132,7 @@ class Stats(CountersCore):
         known = code in _KNOWN or code in self.closed or len(self.closed) < _MAX_CODES
         self.closed[code if known else "other"] += 1
 
-    def note_lag(self, seconds: float) -> None:
+    def record_lag(self, seconds: float) -> None:
         """Hear by how much the timer was late."""
         self.timer_lag = seconds
         self._age()

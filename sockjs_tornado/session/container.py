@@ -17,7 +17,7 @@ from ..observe.stats import Stats
 from ..settings import Settings
 from ..wire.connection import READ_BUDGET, READ_SIZE, WriteQueue
 from .addresses import network_of
-from .deadlines import SLICE, Deadlines
+from .deadlines import BATCH_SIZE, Deadlines
 from .ended import Ended, EndedSessions
 from .grace import timeout
 from .ports import Cluster
@@ -247,7 +247,7 @@ class SessionContainer:
 
     async def _close_all(self, sessions: list[Session], seconds: float, code: int, reason: str) -> None:
         """Close sessions, not so many at once that others would have to wait for it."""
-        batch = SLICE if not seconds else max(1, min(SLICE, math.ceil(len(sessions) * _STEP / seconds)))
+        batch = BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, math.ceil(len(sessions) * _STEP / seconds)))
         pause = seconds * batch / len(sessions) if sessions else 0
         for start in range(0, len(sessions), batch):
             if start:

@@ -9,12 +9,12 @@ from typing import Final, Protocol
 from ..observe.logs import ThrottledLog
 from .grace import LATE, Grace
 
-__all__ = ["SLICE", "Deadline", "Deadlines", "Lag"]
+__all__ = ["BATCH_SIZE", "Deadline", "Deadlines", "LagRecorder"]
 
 logger = logging.getLogger(__name__)
 
 #: Owners that are checked before the loop's other callbacks have their turn.
-SLICE: Final = 200
+BATCH_SIZE: Final = 200
 
 #: Deadlines beyond this are treated as "never": 30 million years, and no bucket has a number for what may lie beyond.
 _NEVER: Final = 1e15
@@ -32,10 +32,10 @@ class Deadline(Protocol):
         """Do what is due. Before a peer is called late, :meth:`Deadlines.postpone` has to be asked."""
 
 
-class Lag(Protocol):
+class LagRecorder(Protocol):
     """What is told by how much the timer was late."""
 
-    def note_lag(self, seconds: float) -> None:
+    def record_lag(self, seconds: float) -> None:
         """Take notice of it."""
 
 
@@ -55,7 +55,7 @@ class Deadlines:
     """
 
     def __init__(
-        self, resolution: float, interval: float, now: Callable[[], float], log: ThrottledLog, stats: Lag
+        self, resolution: float, interval: float, now: Callable[[], float], log: ThrottledLog, stats: LagRecorder
     ) -> None:
         self._resolution = resolution
         self._interval = interval
@@ -150,10 +150,10 @@ class Deadlines:
         self._timer = None
         now = self._now()
         lag = max(now - self._timer_due, 0.0)
-        self._stats.note_lag(lag)
+        self._stats.record_lag(lag)
         self._grace.timer_ran(lag, now)
         current = int(now / self._resolution)
-        left = SLICE
+        left = BATCH_SIZE
         for bucket in [bucket for bucket in self._buckets if bucket <= current]:
             members = self._buckets.get(bucket, set())
             while members and left:

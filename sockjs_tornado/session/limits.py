@@ -2,10 +2,10 @@
 
 from typing import Final
 
-__all__ = ["FREE_BYTES", "BudgetShare", "ByteBudget", "RateLimit"]
+__all__ = ["UNCOUNTED_BYTES", "BudgetShare", "ByteBudget", "RateLimit"]
 
 #: Bytes that each may hold without asking: about as much as every connection takes while a request's head is read.
-FREE_BYTES: Final = 64 * 1024
+UNCOUNTED_BYTES: Final = 64 * 1024
 
 
 class RateLimit:
@@ -25,7 +25,7 @@ class RateLimit:
         self._tokens = burst
         self._at = now
 
-    def take(self, count: int, now: float, stall: float = 0.0) -> bool:
+    def consume(self, count: int, now: float, stall: float = 0.0) -> bool:
         """Take ``count`` tokens; where there are not so many, take none and return False.
 
         Args:
@@ -65,7 +65,7 @@ class ByteBudget:
 
 
 class BudgetShare:
-    """What one of them holds. :data:`FREE_BYTES` of it count for nothing."""
+    """What one of them holds. :data:`UNCOUNTED_BYTES` of it count for nothing."""
 
     __slots__ = ("_budget", "_counted")
 
@@ -75,11 +75,11 @@ class BudgetShare:
 
     def fits(self, size: int) -> bool:
         """Return whether it may become ``size`` bytes in all."""
-        more = max(size - FREE_BYTES, 0) - self._counted
+        more = max(size - UNCOUNTED_BYTES, 0) - self._counted
         return more <= 0 or self._budget.has_room(more)
 
     def resize(self, size: int) -> None:
         """Count ``size`` bytes in all; ask :meth:`fits` before it becomes larger."""
-        counted = max(size - FREE_BYTES, 0)
+        counted = max(size - UNCOUNTED_BYTES, 0)
         self._budget.used += counted - self._counted
         self._counted = counted

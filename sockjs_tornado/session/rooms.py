@@ -9,10 +9,10 @@ from ..protocol import PreparedMessage
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["DONE", "Rooms", "check_room"]
+__all__ = ["COMPLETED", "Rooms", "check_room"]
 
 
-class _Done:
+class _Completed:
     """What need not be waited for."""
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -20,7 +20,7 @@ class _Done:
         yield
 
 
-DONE: Final = _Done()
+COMPLETED: Final = _Completed()
 
 
 def check_room(room: object) -> None:
@@ -32,7 +32,7 @@ def check_room(room: object) -> None:
 class Rooms:
     """The rooms of one router, or of all routers of one cluster. A room is there while somebody is in it.
 
-    Who shares rooms with other processes overrides :meth:`opened` and the three that follow.
+    Who shares rooms with other processes overrides :meth:`room_created` and the three that follow.
     """
 
     __slots__ = ("_members", "_names", "_presence")
@@ -50,16 +50,16 @@ class Rooms:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._members))
 
-    def opened(self, room: str) -> None:
+    def room_created(self, room: str) -> None:
         """Hear that somebody is in a room that was empty."""
 
-    def emptied(self, room: str) -> None:
+    def room_deleted(self, room: str) -> None:
         """Hear that nobody is in a room any more."""
 
-    def appeared(self, room: str, label: str, text: str) -> None:
+    def presence_set(self, room: str, label: str, text: str) -> None:
         """Hear that somebody wants to be seen in a room."""
 
-    def vanished(self, room: str, label: str) -> None:
+    def presence_removed(self, room: str, label: str) -> None:
         """Hear that somebody who was seen there has left it."""
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
@@ -82,13 +82,13 @@ class Rooms:
         members = self._members.get(room)
         if members is None:
             self._members[room] = {session: None}
-            self.opened(room)
+            self.room_created(room)
         else:
             members[session] = None
         if text is not None:
             self._presence.setdefault(room, {})[session] = text
-            self.appeared(room, session.label, text)
-        return DONE
+            self.presence_set(room, session.label, text)
+        return COMPLETED
 
     def leave(self, session: "Session", room: str) -> None:
         """Take a session out of a room."""
@@ -97,18 +97,18 @@ class Rooms:
             names.discard(room)
             if not names:
                 del self._names[session]
-            self._take_out(session, room)
+            self._remove_member(session, room)
 
-    def close(self, session: "Session") -> None:
+    def leave_all(self, session: "Session") -> None:
         """Take a session that is closed out of all rooms; it is told their names until :meth:`forget`."""
         for room in self._names.get(session, ()):
-            self._take_out(session, room)
+            self._remove_member(session, room)
 
     def forget(self, session: "Session") -> None:
         """Let go of a session that is over."""
         self._names.pop(session, None)
 
-    def _take_out(self, session: "Session", room: str) -> None:
+    def _remove_member(self, session: "Session", room: str) -> None:
         members = self._members.get(room)
         if members is None:
             return
@@ -117,12 +117,12 @@ class Rooms:
         if present is not None and present.pop(session, None) is not None:
             if not present:
                 del self._presence[room]
-            self.vanished(room, session.label)
+            self.presence_removed(room, session.label)
         if not members:
             del self._members[room]
-            self.emptied(room)
+            self.room_deleted(room)
 
-    def of(self, session: "Session") -> frozenset[str]:
+    def rooms_of(self, session: "Session") -> frozenset[str]:
         """Return the rooms that a session is in, or was in when it closed."""
         return frozenset(self._names.get(session, ()))
 
@@ -134,7 +134,7 @@ class Rooms:
         """Return what those in a room who want to be seen have given to :meth:`join`, by their labels."""
         return {session.label: json.loads(text) for session, text in self._presence.get(room, {}).items()}
 
-    def present(self) -> Iterator[str]:
+    def rooms_with_presence(self) -> Iterator[str]:
         """Return the rooms in which somebody wants to be seen."""
         return iter(list(self._presence))
 

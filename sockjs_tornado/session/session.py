@@ -17,7 +17,7 @@ from .limits import RateLimit
 from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
 from .ports import Receiver, RouterView
 from .requester import REJECTIONS, check_requester
-from .rooms import DONE, check_room
+from .rooms import COMPLETED, check_room
 
 __all__ = ["Session", "SessionState"]
 
@@ -129,7 +129,7 @@ class Session(Outbox, LegacySession):
         self.state = state
         self.is_closed = state >= CLOSING
         if self.is_closed:
-            self._manager.rooms.close(self)
+            self._manager.rooms.leave_all(self)
 
     # What the client's side reports.
 
@@ -274,7 +274,7 @@ class Session(Outbox, LegacySession):
             return True
         now = self._manager.now()
         # To send none is not for nothing.
-        if limit.take(max(count, 1), now, self._manager.stall_duration(now)):
+        if limit.consume(max(count, 1), now, self._manager.stall_duration(now)):
             return True
         self._stats.rejected["max_inbound_rate"] += 1
         return False
@@ -396,13 +396,13 @@ class Session(Outbox, LegacySession):
     @property
     def _rooms(self) -> frozenset[str]:
         """The rooms that it is in, or was in when it closed."""
-        return self._manager.rooms.of(self)
+        return self._manager.rooms.rooms_of(self)
 
     def _join(self, room: str, presence: Any = None) -> Awaitable[None]:
         """Enter a room; see the connection's ``join``."""
         self._check_thread()
         check_room(room)
-        return DONE if self.is_closed else self._manager.rooms.join(self, room, presence)
+        return COMPLETED if self.is_closed else self._manager.rooms.join(self, room, presence)
 
     def _leave(self, room: str) -> None:
         """Leave a room."""

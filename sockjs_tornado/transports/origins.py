@@ -54,7 +54,7 @@ class OriginPolicy:
         scheme, _, netloc = origin.partition("://")
         return self._same_origin and bool(netloc) and origin == _normal(f"{scheme}://{host}")
 
-    def trusts_credentials(self, origin: str) -> bool:
+    def allows_credentials(self, origin: str) -> bool:
         """Return whether the application may see the cookies of a request with this Origin header.
 
         Without a list of origins, any site's page may make requests with its visitors' cookies. So it may where the

@@ -14,7 +14,7 @@ from client import POLLING, RECEIVING, asking, first_frame, new_session, sending
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME
 from sockjs_tornado.session.ended import ENDED_TIME
-from sockjs_tornado.session.limits import FREE_BYTES
+from sockjs_tornado.session.limits import UNCOUNTED_BYTES
 
 from .redis_server import RedisServer
 from .relays import Member, Node, until
@@ -471,7 +471,7 @@ async def test_two_nodes_that_open_one_session_without_redis(
     assert [await connections[1 - loser].message() for _ in range(2)] == ["x", "y"]
 
 
-@pytest.mark.parametrize("size", [1, 3 * FREE_BYTES], ids=["a short message", "a long one"])
+@pytest.mark.parametrize("size", [1, 3 * UNCOUNTED_BYTES], ids=["a short message", "a long one"])
 async def test_what_a_client_sends_before_it_leaves_is_delivered(start: Start, size: int) -> None:
     a, b = await start(2)
     session = new_session()
