@@ -25,7 +25,7 @@ class SharedRooms(CheckedRooms):
 
     def __init__(self, check: Callable[[], None]) -> None:
         super().__init__(check)
-        # Set by appeared() while join() runs: the future of the presence that was written to Redis.
+        # Set by presence_set() while join() runs: the future of the presence that was written to Redis.
         self._presence_written: asyncio.Future[Any] | None = None
 
     def bind(self, bus: Bus, presence: Presence) -> None:
