@@ -152,7 +152,7 @@ class Websocket(core.ConnectionCore):
     def _ignore(self, what: object) -> None:
         hook("connection.python")
 
-    _buffer_write = _take_messages = _write_messages = _write_prepared = _ignore
+    _buffer_write = _process_read = _write_messages = _write_prepared = _ignore
 
 
 class Garbage:
@@ -260,7 +260,7 @@ class World:
             yield getattr(self.session, name), argument
         for name, argument in (
             ("get_buffer", -1),
-            ("take_messages", len(DATA)),
+            ("process_read", len(DATA)),
             ("write", b"data"),
             ("write_messages", ["one", Text("two"), "\ud800"]),
             ("write_messages", ["one"]),

@@ -64,7 +64,7 @@ class PlainReceiver(WebSocketReceiver):
     """A websocket without C."""
 
     write = Connection._buffer_write
-    buffer_updated = WebSocketReceiver._take_messages
+    buffer_updated = WebSocketReceiver._process_read
     send_messages = WebSocketReceiver._write_messages
     send_prepared = WebSocketReceiver._write_prepared
 
@@ -499,7 +499,7 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     stage = Wired(False)
     stage.manager.turn()
     stage.receiver.write(b"first ")
-    monkeypatch.delattr(WebSocketReceiver, "_take_messages")
+    monkeypatch.delattr(WebSocketReceiver, "_process_read")
     monkeypatch.delattr(WebSocketReceiver, "_write_messages")
     # It is made once, in Python.
     PREPARED.framed(text_frame)
@@ -542,8 +542,7 @@ def test_where_nothing_is_set_everything_is_left_to_python() -> None:
     )
     connections = (
         core.ConnectionCore,
-        "write _buffer_write take_messages _take_messages write_messages _write_messages write_prepared "
-        "_write_prepared",
+        "write _buffer_write process_read _process_read write_messages _write_messages write_prepared _write_prepared",
     )
     for kind, names in (sessions, connections):
         fast, plain = names.split()[::2], names.split()[1::2]
@@ -586,7 +585,7 @@ def test_every_moment_at_which_an_application_runs_is_tried(monkeypatch: pytest.
 
 def kept_by(core_type: type, **fields: Any) -> Any:
     """Return what has fields, but for those given as ``...``, and says what it leaves to Python."""
-    left = {name: lambda self, what, name=name: name for name in ("_take_messages", "_send_prepared_fallback")}
+    left = {name: lambda self, what, name=name: name for name in ("_process_read", "_send_prepared_fallback")}
     one = type("Some", (core_type,), left)()
     for name, value in fields.items():
         if value is not ...:
@@ -624,7 +623,7 @@ def test_what_is_no_memory_or_does_not_count_is_left_to_python(size: Any, spoilt
     }
     one = kept_by(core.ConnectionCore, **{**fields, **spoilt})
     is_ordinary = size == len(data) and not spoilt
-    assert one.take_messages(size) == (None if is_ordinary else "_take_messages")
+    assert one.process_read(size) == (None if is_ordinary else "_process_read")
     assert heard == ([["12345"]] if is_ordinary else [])
     assert stats.bytes_received == (len(data) if is_ordinary else 0)
 

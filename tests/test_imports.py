@@ -52,7 +52,7 @@ PURE = {
     "session.session": "",
     "settings": "",
     "transports.origins": "",
-    "transports.unfinished": "",
+    "transports.message_deadline": "",
     "wire.deflate": "",
     "wire.fields": "",
     "wire.handshake": "",

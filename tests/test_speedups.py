@@ -203,7 +203,7 @@ def check_reading(stream: bytes, limit: int = 1_000_000) -> int:
         assert isinstance(event, str)
         expected += decode_websocket_payload(event, 1_000_000)
     assert messages == expected
-    assert parser.is_between, "it has stopped within a frame"
+    assert parser.at_boundary, "it has stopped within a frame"
     # It stops for good: what comes in two reads is the same.
     assert read(stream[end:], limit=limit) == (0, [])
     return end

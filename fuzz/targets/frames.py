@@ -156,7 +156,7 @@ def check_messages(stream: bytes, limit: int) -> int:
     assert memory == stream + STALE
     parser = FrameParser(limit)
     texts = parser.feed(stream[:end])
-    assert parser.is_between
+    assert parser.at_boundary
     assert all(type(text) is str for text in texts)
     assert messages == [message for text in texts for message in decode_websocket_payload(str(text), 1 << 20)]
     assert all(type(message) is str for message in messages)

@@ -121,12 +121,12 @@ read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
     return end < 0 ? -1 : end == size && PyList_Size(messages) <= most;
 }
 
-PyDoc_STRVAR(take_messages_doc,
-"take_messages(nbytes, /)\n--\n\n"
+PyDoc_STRVAR(process_read_doc,
+"process_read(nbytes, /)\n--\n\n"
 "Take what was read from a websocket.");
 
 static PyObject *
-connection_take_messages(PyObject *object, PyObject *nbytes)
+connection_process_read(PyObject *object, PyObject *nbytes)
 {
     Connection *self = (Connection *)object;
     Py_ssize_t size = number_in(nbytes);
@@ -146,7 +146,7 @@ connection_take_messages(PyObject *object, PyObject *nbytes)
         if (done)
             RETURN(done < 0);
     }
-    return PyObject_CallMethodObjArgs(object, names._take_messages, nbytes, NULL);
+    return PyObject_CallMethodObjArgs(object, names._process_read, nbytes, NULL);
 }
 
 /* --- what is written when the event loop comes round --- */
@@ -292,7 +292,7 @@ write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 PyMethodDef connection_methods[] = {
     {"get_buffer", connection_get_buffer, METH_O, get_buffer_doc},
-    {"take_messages", connection_take_messages, METH_O, take_messages_doc},
+    {"process_read", connection_process_read, METH_O, process_read_doc},
     {"write", connection_write, METH_O, write_doc},
     {"write_messages", connection_write_messages, METH_O, write_websocket_messages_doc},
     {"write_prepared", connection_write_prepared, METH_O, write_prepared_doc},

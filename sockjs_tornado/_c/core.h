@@ -60,7 +60,7 @@ extern PyObject *socket_fileno;
     EACH(finish) EACH(go_on) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
     EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(raised) EACH(rendered) EACH(send_messages) \
     EACH(send_prepared) EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_receive) \
-    EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) EACH(_take_messages) EACH(_wake) \
+    EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) EACH(_process_read) EACH(_wake) \
     EACH(_write_messages) EACH(_write_prepared)
 
 struct names {

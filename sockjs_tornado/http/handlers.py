@@ -362,7 +362,7 @@ class SockJSHandler(RequestHandler):
         self.set_status(status)
         stream = self._detach_stream()
         settings = self._endpoint.server.settings
-        return take_over(stream, protocol, nodelay=settings.disable_nagle, silence=settings.network_timeout)
+        return take_over(stream, protocol, nodelay=settings.disable_nagle, user_timeout=settings.network_timeout)
 
     def is_disconnected(self) -> bool:
         """Tell whether the client has already left."""

@@ -38,7 +38,7 @@ from ..wire.websocket import (
 )
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Headers, Router
-from .unfinished import UnfinishedMessage
+from .message_deadline import MessageDeadline
 
 try:
     from .._speedups import read_messages, write_messages
@@ -78,11 +78,11 @@ class WebSocketReceiver(PacedConnection):
 
     __slots__ = (
         "_acked_at_ping",
-        "_inflating",
+        "_deadline",
+        "_is_compressed",
+        "_is_framing_shared",
         "_ping_sent",
         "_pong_pending",
-        "_shared",
-        "_unfinished",
     )
 
     binary: ClassVar[bool] = False
@@ -98,7 +98,7 @@ class WebSocketReceiver(PacedConnection):
         super().__init__(server.container, response_head(101, headers))
         self._settings = server.settings
         self._session = session
-        self._inflating = parameters is not None
+        self._is_compressed = parameters is not None
         # Made when something comes that is out of the ordinary. A scanner from the server's own close frame on.
         self._parser: FrameParser | CloseFrameScanner | None = None
         if parameters is not None:
@@ -106,7 +106,7 @@ class WebSocketReceiver(PacedConnection):
         self._framing = framing
         self._is_plain = framing is text_frame
         # One function for all receivers, or one with the context of this receiver alone?
-        self._shared = parameters is None or parameters.server_no_context_takeover
+        self._is_framing_shared = parameters is None or parameters.server_no_context_takeover
         self._received_since_ping = True
         self._ping_sent = False
         # Whether the last ping has had no pong yet.
@@ -114,7 +114,7 @@ class WebSocketReceiver(PacedConnection):
         # Bytes that the peer had taken at the last ping, where many stood before that.
         self._acked_at_ping: int | None = None
         # The deadline of a message that is not complete.
-        self._unfinished: UnfinishedMessage | None = None
+        self._deadline: MessageDeadline | None = None
 
     def _make_parser(self, inflater: RawInflater | None = None) -> FrameParser:
         share = BudgetShare(self._session.server.body_budget)
@@ -128,27 +128,27 @@ class WebSocketReceiver(PacedConnection):
             self.wake_after(self._settings.websocket_ping_interval)
         self._session._attach(self, self._session.conn_info.ip)
 
-    buffer_updated = Connection.take_messages  # type: ignore[assignment]
+    buffer_updated = Connection.process_read  # type: ignore[assignment]
 
-    def _take_messages(self, nbytes: int) -> None:
-        self._take_read(nbytes)
+    def _process_read(self, nbytes: int) -> None:
+        self._decode_read(nbytes)
         if nbytes == len(self._buffer):
             self._end_turn()
 
-    def _take_read(self, nbytes: int) -> None:
+    def _decode_read(self, nbytes: int) -> None:
         """Take what was read into the buffer."""
         messages: list[Message] = []
         start = 0
         parser = self._parser
         settings = self._settings
-        if (parser is None or parser.is_between) and not self._unread:
+        if (parser is None or parser.at_boundary) and not self._unread:
             # Nearly every message of nearly every application.
             start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
             if len(messages) > settings.max_messages_per_request:
                 start = 0
                 messages = []
             elif start == nbytes:
-                if not self._inflating:
+                if not self._is_compressed:
                     # Until something out of the ordinary comes again.
                     self._parser = None
                 self._stats.bytes_received += nbytes
@@ -160,7 +160,7 @@ class WebSocketReceiver(PacedConnection):
         self._stats.bytes_received += start
         rest = bytes(memoryview(self._buffer)[start:nbytes])
         if messages and len(rest) <= PIECE_SIZE:
-            self._take(rest, messages)
+            self._process(rest, messages)
         else:
             if messages:
                 self._deliver(messages, (), len(messages))
@@ -170,13 +170,17 @@ class WebSocketReceiver(PacedConnection):
     def piece_size(self) -> int:
         """As much as the frame still has, if it is a large one: it is decoded in one step, unless it is compressed."""
         parser = self._parser
-        return max(PIECE_SIZE, parser.left) if isinstance(parser, FrameParser) and not self._inflating else PIECE_SIZE
+        return (
+            max(PIECE_SIZE, parser.payload_left)
+            if isinstance(parser, FrameParser) and not self._is_compressed
+            else PIECE_SIZE
+        )
 
     def decode(self, data: bytes) -> None:
         """Decode bytes; the messages in them reach the session together."""
-        self._take(data, [])
+        self._process(data, [])
 
-    def _take(self, data: bytes, messages: list[Message]) -> None:
+    def _process(self, data: bytes, messages: list[Message]) -> None:
         """Decode bytes, and take the messages that came before them."""
         parser = self._parser
         self._stats.bytes_received += len(data)
@@ -195,9 +199,9 @@ class WebSocketReceiver(PacedConnection):
             frames += parser.small_frames
             for event in events:
                 if isinstance(event, str):
-                    messages += self._decode(event, self._settings.max_messages_per_request)
+                    messages += self._decode_payload(event, self._settings.max_messages_per_request)
                 elif isinstance(event, bytes):
-                    messages.append(self._take_binary(event))
+                    messages.append(self._accept_binary(event))
                 elif isinstance(event, Ping):
                     # Answered together, so that many pings are not as many writes.
                     pongs.append(pong_frame(event.payload))
@@ -209,7 +213,7 @@ class WebSocketReceiver(PacedConnection):
                     if messages:
                         self._deliver(messages, events, frames)
                         messages = []
-                    self._end_by_client(event)
+                    self._end_connection(event)
         except PayloadError as error:
             if messages:
                 self._deliver(messages, events, frames)
@@ -223,34 +227,34 @@ class WebSocketReceiver(PacedConnection):
             self._deliver(messages, events, frames)
         elif frames and not self._closing:
             self._consume_rate(frames)
-        self._note_unfinished(parser, len(data), events)
+        self._update_deadline(parser, len(data), events)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(b"".join(pongs))
 
-    def _note_unfinished(self, parser: FrameParser, size: int, events: Sequence[Event]) -> None:
-        if self._unfinished is not None and any(isinstance(event, str | bytes) for event in events):
-            self._forget_unfinished()
+    def _update_deadline(self, parser: FrameParser, size: int, events: Sequence[Event]) -> None:
+        if self._deadline is not None and any(isinstance(event, str | bytes) for event in events):
+            self._clear_deadline()
         if parser.is_within_message and not self._closing:
-            if self._unfinished is None:
-                self._unfinished = UnfinishedMessage(self._manager, self.takes_input, self._end_unfinished)
+            if self._deadline is None:
+                self._deadline = MessageDeadline(self._manager, self.accepts_input, self._on_message_late)
             # No more than a message may have: pings between fragments, say, do not earn it time without end.
-            self._unfinished.size = min(self._unfinished.size + size, self._settings.max_message_size)
+            self._deadline.size = min(self._deadline.size + size, self._settings.max_message_size)
 
-    def _end_unfinished(self) -> None:
-        self._unfinished = None
-        self._end_by_client(WebSocketError(CloseCode.POLICY_VIOLATION, "message not finished in time"))
+    def _on_message_late(self) -> None:
+        self._deadline = None
+        self._end_connection(WebSocketError(CloseCode.POLICY_VIOLATION, "message not finished in time"))
 
-    def _forget_unfinished(self) -> None:
-        if self._unfinished is not None:
-            self._unfinished.end()
-            self._unfinished = None
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.end()
+            self._deadline = None
 
     def _deliver(self, messages: list[Message], events: Sequence[Event], frames: int) -> None:
         most = self._settings.max_messages_per_request
         # Those of one read may come in many websocket messages.
-        if len(messages) > most and self._has_more(most, events):
+        if len(messages) > most and self._exceeds_message_limit(most, events):
             self._session.server.stats.rejected["max_messages_per_request"] += 1
-            self._end_by_client(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
+            self._end_connection(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
         elif self._consume_rate(max(len(messages), frames)):
             self._session._receive(messages)
 
@@ -262,17 +266,17 @@ class WebSocketReceiver(PacedConnection):
         self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
         return False
 
-    def _has_more(self, most: int, events: Sequence[Event]) -> bool:
+    def _exceeds_message_limit(self, most: int, events: Sequence[Event]) -> bool:
         with contextlib.suppress(PayloadError):
-            return any(isinstance(event, str) and len(self._decode(event, most)) > most for event in events)
+            return any(isinstance(event, str) and len(self._decode_payload(event, most)) > most for event in events)
         return False
 
-    _decode = staticmethod(decode_websocket_payload)
+    _decode_payload = staticmethod(decode_websocket_payload)
 
-    def _take_binary(self, message: bytes) -> bytes:
+    def _accept_binary(self, message: bytes) -> bytes:
         raise PayloadError("Binary message.")
 
-    def _end_by_client(self, event: Close | WebSocketError) -> None:
+    def _end_connection(self, event: Close | WebSocketError) -> None:
         if self._closing:
             # A callback has closed the session just now; the scanner has the answer, if this is one.
             return
@@ -283,11 +287,11 @@ class WebSocketReceiver(PacedConnection):
             self.close_transport()
         else:
             if event.code == TRY_AGAIN_LATER:
-                self._note_full()
+                self._log_budget_exceeded()
             self._session._receiver_lost(self, event.code, event.reason)
             self._close_websocket(event.code, event.reason)
 
-    def _note_full(self) -> None:
+    def _log_budget_exceeded(self) -> None:
         limit = "max_buffered_body_bytes"
         server = self._session.server
         server.stats.rejected[limit] += 1
@@ -296,7 +300,7 @@ class WebSocketReceiver(PacedConnection):
 
     def on_disconnect(self) -> None:
         """Hear that the client has left."""
-        self._forget_unfinished()
+        self._clear_deadline()
         if isinstance(self._parser, FrameParser):
             # The message that it was sending is for nobody.
             self._parser.scanner()
@@ -326,7 +330,7 @@ class WebSocketReceiver(PacedConnection):
 
     def _write_prepared(self, message: PreparedMessage) -> None:
         framing = self._framing
-        if self._shared:
+        if self._is_framing_shared:
             self.write(message.rendered.get(framing) or message.framed(framing))
         else:
             self.write(framing(message.frame))
@@ -378,7 +382,7 @@ class WebSocketReceiver(PacedConnection):
     def _close_websocket(self, code: int, reason: str) -> None:
         """Send the close frame, then discard what comes before the client's (RFC 6455, section 7.1.1)."""
         self.write(close_frame(code, reason))
-        self._forget_unfinished()
+        self._clear_deadline()
         parser = self._parser
         # `_parser` is no scanner yet: the session says goodbye once.
         scanner = parser.scanner() if isinstance(parser, FrameParser) else CloseFrameScanner()
@@ -393,7 +397,7 @@ def _raw_text_frame(text: str) -> bytes:
     return build_frame(TEXT, to_utf8(text))
 
 
-def _as_it_is(payload: Any, limit: int) -> list[str]:
+def _undecoded(payload: Any, limit: int) -> list[str]:
     return [payload]
 
 
@@ -406,9 +410,9 @@ class RawWebSocketReceiver(WebSocketReceiver):
 
     buffer_updated = Connection.buffer_updated
 
-    _decode = staticmethod(_as_it_is)
+    _decode_payload = staticmethod(_undecoded)
 
-    def _take_binary(self, message: bytes) -> bytes:
+    def _accept_binary(self, message: bytes) -> bytes:
         return message
 
     def send_frame(self, frame: str) -> None:
@@ -424,7 +428,7 @@ class RawWebSocketReceiver(WebSocketReceiver):
     def send_prepared(self, message: PreparedMessage) -> None:
         """Write a message on its way to many."""
         framing = self._framing
-        self.write(message.plain(framing) if self._shared else framing(str(message.text)))
+        self.write(message.plain(framing) if self._is_framing_shared else framing(str(message.text)))
 
     def close(self, code: int, reason: str) -> None:
         """Close the websocket with the application's own code and reason."""

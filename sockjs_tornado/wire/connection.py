@@ -41,7 +41,7 @@ except ImportError:  # the C module was not built
 
         _buffer: bytearray
         _buffer_write: Callable[[bytes], None]
-        _take_messages: Callable[[int], None]
+        _process_read: Callable[[int], None]
         _write_messages: Callable[[Sequence[Any]], None]
         _write_prepared: Callable[[Any], None]
 
@@ -49,9 +49,9 @@ except ImportError:  # the C module was not built
             """Return the buffer for the next read."""
             return self._buffer
 
-        def take_messages(self, nbytes: int, /) -> None:
+        def process_read(self, nbytes: int, /) -> None:
             """Process the ``nbytes`` that were just read from a websocket."""
-            self._take_messages(nbytes)
+            self._process_read(nbytes)
 
         def write(self, data: bytes, /) -> None:
             """Buffer ``data``; it is sent in the next iteration of the event loop."""

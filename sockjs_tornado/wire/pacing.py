@@ -15,9 +15,9 @@ PIECE_SIZE: Final = 4096
 logger = logging.getLogger(__name__)
 
 # Why the transport is not read, and what is due in the next turn of the event loop, as bits of one number.
-_BEHIND: Final = 1  # the application does not keep up
-_TURN: Final = 2  # this connection has used up its part of the turn
-_SCHEDULED: Final = 4  # _go_on is called in the next turn
+_INBOX_FULL: Final = 1  # the application does not keep up
+_TURN_OVER: Final = 2  # this connection has used up its part of the turn
+_SCHEDULED: Final = 4  # _next_turn is called in the next turn
 
 
 class PacedConnection(Connection):
@@ -32,11 +32,11 @@ class PacedConnection(Connection):
         head: Bytes to write before anything else.
     """
 
-    __slots__ = ("_held", "_unread")
+    __slots__ = ("_pause_flags", "_unread")
 
     def __init__(self, manager: ConnectionManager, head: bytes) -> None:
         super().__init__(manager, head)
-        self._held = 0
+        self._pause_flags = 0
         # Read, but not decoded yet.
         self._unread = b""
 
@@ -67,10 +67,10 @@ class PacedConnection(Connection):
         end = len(data)
         position = 0
         while position < end and not self.transport.is_closing():
-            if position and (self._held & _BEHIND or manager.now() >= deadline):
+            if position and (self._pause_flags & _INBOX_FULL or manager.now() >= deadline):
                 self._unread = data[position:]
                 # Where the application is behind, resume_reading() goes on.
-                if not self._held & _BEHIND:
+                if not self._pause_flags & _INBOX_FULL:
                     self._end_turn()
                 return
             stop = position + self.piece_size
@@ -78,20 +78,20 @@ class PacedConnection(Connection):
             position = stop
 
     def _end_turn(self) -> None:
-        self._hold(_TURN)
+        self._pause(_TURN_OVER)
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._held & _SCHEDULED:
-            self._held |= _SCHEDULED
-            asyncio.get_running_loop().call_soon(self._go_on)
+        if not self._pause_flags & _SCHEDULED:
+            self._pause_flags |= _SCHEDULED
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
-    def _go_on(self) -> None:
+    def _next_turn(self) -> None:
         """Begin a turn: decode what is left of the last one, then read again."""
-        self._held &= ~_SCHEDULED
-        if self._held & _BEHIND:
+        self._pause_flags &= ~_SCHEDULED
+        if self._pause_flags & _INBOX_FULL:
             # resume_reading() goes on.
-            self._held = _BEHIND
+            self._pause_flags = _INBOX_FULL
             return
         unread, self._unread = self._unread, b""
         try:
@@ -101,32 +101,32 @@ class PacedConnection(Connection):
             logger.exception("%r failed to decode what it has read", self)
             self.abort()
         if not self._unread:
-            self._held &= ~_TURN
+            self._pause_flags &= ~_TURN_OVER
             self._continue_reading()
 
-    def _hold(self, why: int) -> None:
-        if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
+    def _pause(self, why: int) -> None:
+        if not self._pause_flags & (_INBOX_FULL | _TURN_OVER) and not self.transport.is_closing():
             self.transport.pause_reading()
-        self._held |= why
+        self._pause_flags |= why
 
     def _continue_reading(self) -> None:
-        if not self._held & (_BEHIND | _TURN) and not self.transport.is_closing():
+        if not self._pause_flags & (_INBOX_FULL | _TURN_OVER) and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def takes_input(self) -> bool:
+    def accepts_input(self) -> bool:
         """Return whether what the client sends is taken, as it is unless the application is behind."""
-        return not self._held & _BEHIND
+        return not self._pause_flags & _INBOX_FULL
 
     def pause_reading(self) -> None:
         """Read nothing more for now: the application does not keep up."""
-        self._hold(_BEHIND)
+        self._pause(_INBOX_FULL)
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        self._held &= ~_BEHIND
+        self._pause_flags &= ~_INBOX_FULL
         if self._unread:
             # Not at once: the session may be in the middle of something.
-            self._held |= _TURN
+            self._pause_flags |= _TURN_OVER
             self._schedule()
         else:
             self._continue_reading()

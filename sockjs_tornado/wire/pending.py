@@ -11,7 +11,7 @@ from tornado.iostream import IOStream, StreamClosedError
 __all__ = ["PendingWrite", "write_rest"]
 
 #: Bytes that are watched together. If no more than this is left of a response, nobody watches.
-PIECE: Final = 16 * 1024
+CHUNK_SIZE: Final = 16 * 1024
 
 
 class PendingWrite:
@@ -30,8 +30,8 @@ class PendingWrite:
         self._pieces: deque[tuple[asyncio.Future[None], int]] = deque()
         # The stream may find out that the client has left.
         with contextlib.suppress(StreamClosedError):
-            for start in range(0, len(data), PIECE):
-                piece = data[start : start + PIECE]
+            for start in range(0, len(data), CHUNK_SIZE):
+                piece = data[start : start + CHUNK_SIZE]
                 self._pieces.append((stream.write(piece), len(piece)))
 
     @property
@@ -61,6 +61,6 @@ def write_rest(stream: IOStream, data: bytes) -> PendingWrite | None:
     Returns:
         None if nothing was written: there is little to write, or the stream may refuse it.
     """
-    if len(data) <= PIECE or stream.max_write_buffer_size is not None or stream.closed():
+    if len(data) <= CHUNK_SIZE or stream.max_write_buffer_size is not None or stream.closed():
         return None
     return PendingWrite(stream, data)

@@ -32,12 +32,12 @@ class CloseFrameScanner:
 
     Attributes:
         found: Whether the whole close frame has arrived. Everything after it is ignored.
-        is_between: Always False: no other parser may take over.
+        at_boundary: Always False: no other parser may take over.
     """
 
     __slots__ = ("_header", "_is_close", "_left", "found")
 
-    is_between: Final = False
+    at_boundary: Final = False
 
     def __init__(self, left: int = 0) -> None:
         self._header = b""

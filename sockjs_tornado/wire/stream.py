@@ -53,7 +53,9 @@ def _common_fields(seconds: int) -> str:
     return f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
 
 
-def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence: float) -> Coroutine[Any, Any, None]:
+def take_over(
+    stream: IOStream, protocol: Connection, *, nodelay: bool, user_timeout: float
+) -> Coroutine[Any, Any, None]:
     """Give ``protocol`` the connection of ``stream``, which Tornado has let go.
 
     Bytes that the stream has read already are handed over; nothing is lost. Where the stream knows that the client has
@@ -63,13 +65,13 @@ def take_over(stream: IOStream, protocol: Connection, *, nodelay: bool, silence:
         stream: What ``RequestHandler.detach`` returned.
         protocol: The new owner.
         nodelay: Whether small writes leave at once (TCP_NODELAY).
-        silence: Seconds after which a peer that acknowledges nothing is given up, 0 for the system's own.
+        user_timeout: Seconds after which a peer that acknowledges nothing is given up, 0 for the system's own.
 
     Returns:
         What has to be awaited. The protocol's manager expects the connection from now on.
     """
     protocol.takeover_started(_claim_slot(stream))
-    return _take_over(stream, protocol, nodelay, silence)
+    return _take_over(stream, protocol, nodelay, user_timeout)
 
 
 def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
@@ -81,23 +83,23 @@ def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
     return None if slot is None else slot.claim()
 
 
-async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, silence: float) -> None:
+async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user_timeout: float) -> None:
     moved = False
     try:
-        moved = await _move(stream, protocol, nodelay, silence)
+        moved = await _move(stream, protocol, nodelay, user_timeout)
     finally:
         if not moved:
             protocol.takeover_failed()
 
 
-async def _move(stream: IOStream, protocol: Connection, nodelay: bool, silence: float) -> bool:
+async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_timeout: float) -> bool:
     if stream.closed():
         return False
     try:
         # Before anything is written; asyncio sets it again for what it makes of the socket.
         stream.set_nodelay(nodelay)
-        if silence:
-            set_user_timeout(stream.socket, silence)
+        if user_timeout:
+            set_user_timeout(stream.socket, user_timeout)
         if isinstance(stream, SSLIOStream):
             _StreamTransport(stream, protocol).start()
             return True
@@ -225,14 +227,14 @@ class _StreamTransport(asyncio.Transport):
         self._stream = stream
         self._protocol = protocol
         self._reading: asyncio.Task[None] | None = None
-        self._may_read = asyncio.Event()
-        self._may_read.set()
+        self._reading_enabled = asyncio.Event()
+        self._reading_enabled.set()
         self._pending = 0
         self._paused = False
         self._closing = False
         # Whether the writing side ends once all is written; and over TLS what is left after that, the bare socket.
         self._eof = False
-        self._bare: socket.socket | None = None
+        self._raw_socket: socket.socket | None = None
         self._discarding: asyncio.Future[None] | None = None
 
     def start(self) -> None:
@@ -256,7 +258,7 @@ class _StreamTransport(asyncio.Transport):
                 if not taken:
                     deadline = time.monotonic() + READ_BUDGET
                 taken += max(len(data), _MIN_READ)
-                await self._may_read.wait()
+                await self._reading_enabled.wait()
                 # What comes while the last bytes are on their way out is for nobody.
                 if not self._closing:
                     self._protocol.on_data(data)
@@ -266,8 +268,8 @@ class _StreamTransport(asyncio.Transport):
             error = exc
             context = {"message": "Fatal error: protocol.on_data() call failed.", "exception": exc, "transport": self}
             asyncio.get_running_loop().call_exception_handler(context)
-        if self._bare is not None:
-            await self._discard(self._bare)
+        if self._raw_socket is not None:
+            await self._discard(self._raw_socket)
         self.abort()
         self._protocol.connection_lost(error)
 
@@ -308,14 +310,14 @@ class _StreamTransport(asyncio.Transport):
 
     def close(self) -> None:
         self._closing = True
-        self._may_read.set()
+        self._reading_enabled.set()
         if not self._pending:
             _close(self._stream)
             self._stop_discarding()
 
     def abort(self) -> None:
         self._closing = True
-        self._may_read.set()
+        self._reading_enabled.set()
         self._stream.close()
         self._stop_discarding()
 
@@ -343,11 +345,11 @@ class _StreamTransport(asyncio.Transport):
         """
         if self._stream.closed():
             return
-        self._may_read.set()
+        self._reading_enabled.set()
         sock = self._stream.socket
         if isinstance(self._stream, SSLIOStream):
             try:
-                self._bare = socket.fromfd(sock.fileno(), sock.family, sock.type)
+                self._raw_socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             except OSError:
                 # No descriptor is free: the client learns of the end by its deadline.
                 return
@@ -359,13 +361,13 @@ class _StreamTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         # At the end, what is still read is passed over.
         if not self._closing:
-            self._may_read.clear()
+            self._reading_enabled.clear()
 
     def resume_reading(self) -> None:
-        self._may_read.set()
+        self._reading_enabled.set()
 
     def is_reading(self) -> bool:
-        return self._may_read.is_set() and not self._closing
+        return self._reading_enabled.is_set() and not self._closing
 
     def get_write_buffer_size(self) -> int:
         # The futures of what has left are done in the loop's next turn.

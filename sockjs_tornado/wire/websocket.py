@@ -139,7 +139,7 @@ class FrameParser:
         share: Counts the bytes of a message that is not complete. One that may not grow is a violation with code 1013.
 
     Attributes:
-        is_between: Whether the next byte begins a message, so that somebody else may take it.
+        at_boundary: Whether the next byte begins a message, so that somebody else may take it.
         small_frames: Frames of less than 1 KiB so far, without a close frame: each costs time, even if it is empty.
     """
 
@@ -157,7 +157,7 @@ class FrameParser:
         "_scanner",
         "_share",
         "_size",
-        "is_between",
+        "at_boundary",
         "small_frames",
     )
 
@@ -178,7 +178,7 @@ class FrameParser:
         self._size = 0
         self._collected: bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
-        self.is_between = True
+        self.at_boundary = True
         self.small_frames = 0
 
     def feed(self, data: bytes) -> list[Event]:
@@ -190,7 +190,7 @@ class FrameParser:
             data = self._buffer + data
             self._buffer = b""
         left = self._left
-        self.is_between = False
+        self.at_boundary = False
         position = 0
         end = len(data)
         try:
@@ -209,18 +209,18 @@ class FrameParser:
                     break
                 position = advanced
                 if events and type(events[-1]) is Close:
-                    self._die(left, data)
+                    self._stop(left, data)
                     return events
         except UnicodeDecodeError:
             events.append(WebSocketError(INVALID_DATA, "invalid UTF-8"))
-            self._die(left, data)
+            self._stop(left, data)
         except WebSocketError as error:
             events.append(error)
-            self._die(left, data)
+            self._stop(left, data)
         else:
             # No more than a header or a control frame, so that gluing it to the next bytes is cheap.
             self._buffer = data[position:end]
-            self.is_between = position == end and not self._message
+            self.at_boundary = position == end and not self._message
         return events
 
     @property
@@ -229,7 +229,7 @@ class FrameParser:
         return self._scanner is None and self._message != CONTINUATION
 
     @property
-    def left(self) -> int:
+    def payload_left(self) -> int:
         """Bytes of the current frame's payload that are still to come."""
         return self._left
 
@@ -239,11 +239,11 @@ class FrameParser:
         After a violation it has begun with the offending frame. The parser itself ignores everything from now on.
         """
         if self._scanner is None:
-            self._die(self._left, self._buffer)
+            self._stop(self._left, self._buffer)
         assert self._scanner is not None
         return self._scanner
 
-    def _die(self, left: int, data: bytes) -> None:
+    def _stop(self, left: int, data: bytes) -> None:
         """Leave the rest to a scanner, which gets the bytes of this feed again: they hold no other close frame.
 
         Args:
@@ -252,7 +252,7 @@ class FrameParser:
         """
         self._scanner = CloseFrameScanner(left)
         self._scanner.feed(data)
-        self.is_between = False
+        self.at_boundary = False
         self._buffer = b""
         self._inflater = self._collected = self._decoder = None
         if self._share is not None:

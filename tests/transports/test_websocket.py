@@ -1236,7 +1236,7 @@ async def test_what_comes_after_the_close_frame_is_neither_inflated_nor_decoded(
     assert await connection.message() == ("x" * 100_000 if target != RAW else '"' + "x" * 100_000 + '"')
     await settle(connect, server)
     receiver: Any = connection.session._receiver
-    monkeypatch.setattr(type(receiver), "_decode", fail)
+    monkeypatch.setattr(type(receiver), "_decode_payload", fail)
     monkeypatch.setattr("sockjs_tornado.wire.deflate.RawInflater.inflate", fail)
     connection.close()
     websocket.write(message[20:] + message * 100 + frame(PING) + text("plain", target))

@@ -229,7 +229,7 @@ class Site:
         self._clients: list[Client] = []
 
     async def _take_over(self, stream: IOStream) -> None:
-        await take_over(stream, self.next.pop(0), nodelay=self.nodelay, silence=0)
+        await take_over(stream, self.next.pop(0), nodelay=self.nodelay, user_timeout=0)
 
     def start(self, listening: socket.socket | None = None) -> None:
         """Listen, by default on a socket that Tornado makes."""

@@ -707,15 +707,15 @@ class Websocket(WebSocketReceiver):
     def __init__(self, read: Callable[[int], None]) -> None:
         self.read = read
         session = SimpleNamespace(conn_info=SimpleNamespace(ip=""))
-        for name in ("attach", "lose", "receive"):
+        for name in ("_attach", "_receiver_lost", "_receive"):
             setattr(session, name, lambda *args: None)
         server: Any = SimpleNamespace(container=Ledger(), settings=Settings(), body_budget=ByteBudget(0))
         session.server = server
         super().__init__(server, [], None, text_frame, session)  # type: ignore[arg-type]
 
-    def _take_read(self, nbytes: int) -> None:
+    def _decode_read(self, nbytes: int) -> None:
         self.read(nbytes)
-        super()._take_read(nbytes)
+        super()._decode_read(nbytes)
 
 
 class Plain(Connection):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tornado.iostream import IOStream
 
-from sockjs_tornado.wire.pending import PIECE, PendingWrite, write_rest
+from sockjs_tornado.wire.pending import CHUNK_SIZE, PendingWrite, write_rest
 
 from .server import noise
 
@@ -46,7 +46,7 @@ async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]
     assert 0 < first <= SIZE
     assert await read(theirs, SIZE // 2) == data[: SIZE // 2]
     # What the kernel has taken, it has taken in whole pieces, as far as is seen.
-    assert 0 < pending.unsent <= SIZE // 2 + PIECE
+    assert 0 < pending.unsent <= SIZE // 2 + CHUNK_SIZE
     done = asyncio.Event()
     pending.add_done_callback(lambda future: done.set())
     assert not done.is_set()
@@ -89,7 +89,7 @@ async def test_a_peer_that_leaves_has_not_taken_it(pair: tuple[IOStream, socket.
 
 async def test_nobody_watches_a_little(pair: tuple[IOStream, socket.socket]) -> None:
     stream, _ = pair
-    assert write_rest(stream, b"x" * PIECE) is None
+    assert write_rest(stream, b"x" * CHUNK_SIZE) is None
     stream.max_write_buffer_size = 1000
     assert write_rest(stream, b"x" * SIZE) is None
     stream.max_write_buffer_size = None

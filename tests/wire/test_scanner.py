@@ -49,7 +49,7 @@ def assert_found(stream: bytes, pieces: list[bytes], left: int = 0) -> None:
         seen += len(piece)
         assert scanner.feed(piece) is scanner.found is (end is not None and seen >= end)
         assert len(scanner._header) < LONGEST_HEADER
-        assert not scanner.is_between
+        assert not scanner.at_boundary
 
 
 #: What a client may have under way when the server closes, and what it must not send at all.
@@ -164,7 +164,7 @@ def test_a_scanner_goes_on_where_its_parser_stands(stream: bytes, cut: int, plac
     parser = FrameParser(NO_LIMIT)
     parser.feed(stream[:cut])
     scanner = parser.scanner()
-    assert not parser.is_between
+    assert not parser.at_boundary
     for piece in split(stream[cut:] + frame(PONG) + frame(CLOSE), places):
         scanner.feed(piece)
     assert scanner.found

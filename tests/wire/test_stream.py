@@ -319,7 +319,7 @@ async def test_without_a_free_descriptor_the_connection_stays_where_it_is(plain_
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
         try:
-            await take_over(stream, plain_site.next.pop(), nodelay=True, silence=0)
+            await take_over(stream, plain_site.next.pop(), nodelay=True, user_timeout=0)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -351,7 +351,7 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
 
 async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
     async def give(stream: IOStream) -> None:
-        taking = asyncio.ensure_future(take_over(stream, site.next.pop(), nodelay=True, silence=0))
+        taking = asyncio.ensure_future(take_over(stream, site.next.pop(), nodelay=True, user_timeout=0))
         await asyncio.sleep(0)
         taking.cancel()
         await asyncio.wait([taking])

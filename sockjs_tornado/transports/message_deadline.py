@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final, Protocol
 
-__all__ = ["UnfinishedMessage"]
+__all__ = ["MessageDeadline"]
 
 #: Seconds that a message may take from its first byte to its last.
 MESSAGE_TIME: Final = 60.0
@@ -29,7 +29,7 @@ class Timer(Protocol):
         """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
 
 
-class UnfinishedMessage:
+class MessageDeadline:
     """The deadline of a message of which some bytes have come, but not the last.
 
     Args:

@@ -8,8 +8,8 @@ from application import Journal, Serve
 from client import PING, PONG, TEXT, Connect, WebSocket, frame
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.transports import unfinished
-from sockjs_tornado.transports.unfinished import BYTES_PER_SECOND, MESSAGE_TIME, UnfinishedMessage
+from sockjs_tornado.transports import message_deadline
+from sockjs_tornado.transports.message_deadline import BYTES_PER_SECOND, MESSAGE_TIME, MessageDeadline
 
 
 class Timer:
@@ -41,7 +41,7 @@ class World:
         self.timer = Timer()
         self.is_reading = True
         self.late = 0
-        self.message = UnfinishedMessage(self.timer, lambda: self.is_reading, self.count)
+        self.message = MessageDeadline(self.timer, lambda: self.is_reading, self.count)
 
     def count(self) -> None:
         self.late += 1
@@ -97,7 +97,7 @@ def test_a_message_that_ends_is_forgotten() -> None:
 async def test_a_message_that_does_not_end_closes_the_websocket(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(unfinished, "MESSAGE_TIME", 0.1)
+    monkeypatch.setattr(message_deadline, "MESSAGE_TIME", 0.1)
     journal = Journal()
     websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), path)
     if "000" in path:
@@ -116,15 +116,15 @@ async def test_each_message_has_its_own_time(serve: Serve, connect: Connect) -> 
     websocket.write(frame(TEXT, "a", fin=False))
     websocket.write(frame(0, "b") + frame(TEXT, "c", fin=False))
     assert await connection.message() == "ab"
-    first = receiver._unfinished
+    first = receiver._deadline
     assert first.due < inf
     websocket.write(frame(0, "d") + frame(TEXT, "e", fin=False))
     assert await connection.message() == "cd"
-    assert receiver._unfinished is not first
+    assert receiver._deadline is not first
     assert first.due == inf
     websocket.write(frame(0, "f"))
     assert await connection.message() == "ef"
-    assert receiver._unfinished is None
+    assert receiver._deadline is None
 
 
 async def test_pings_within_a_message_do_not_earn_it_time_without_end(serve: Serve, connect: Connect) -> None:
@@ -137,7 +137,7 @@ async def test_pings_within_a_message_do_not_earn_it_time_without_end(serve: Ser
     websocket.write(frame(TEXT, "a", fin=False) + pings + frame(0, "b", fin=False))
     for _ in range(400):
         assert (await websocket.frame()).opcode == PONG
-    message = receiver._unfinished
+    message = receiver._deadline
     message.check(0.0)
     assert message.due == message._begun + MESSAGE_TIME + 1
 
@@ -151,6 +151,6 @@ async def test_a_client_is_late_though_others_have_their_turn(serve: Serve, conn
     receiver.on_data(frame(TEXT, "a", fin=False))
     receiver._end_turn()
     assert not receiver.transport.is_reading()
-    message = receiver._unfinished
+    message = receiver._deadline
     message.check(message.due + 1)
     assert await websocket.closed() == (1008, "message not finished in time")
