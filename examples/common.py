@@ -1,4 +1,4 @@
-"""What the examples share: the command line, their pages, sockjs-client, and a server that ends cleanly."""
+"""Shared parts of the examples: command line, pages, sockjs-client, and a server with a clean shutdown."""
 
 import argparse
 import contextlib
@@ -19,21 +19,21 @@ from sockjs_tornado.serving import serve as serve_application
 if TYPE_CHECKING:
     from sockjs_tornado.cluster import RedisCluster
 
-# The page and the hidden iframe of the iframe transports must run the very same sockjs-client. One URL for both, which
-# is also the routers' `sockjs_url`, makes sure of it. Without the local file, the URL leads to a public copy.
+# The page and the hidden iframe of the iframe transports must run the same version of sockjs-client, so both use this
+# URL, which is also the routers' `sockjs_url`. If the local file is missing, the URL redirects to a CDN.
 SOCKJS_URL = "/static/sockjs.min.js"
 SOCKJS_FILE = Path(__file__).resolve().parent.parent / "node_modules/sockjs-client/dist/sockjs.min.js"
 
 
 class Page(StaticFileHandler):
-    """Files that the browser asks about each time, so that a reload shows what was edited."""
+    """Static files that the browser revalidates each time, so that a reload shows edits."""
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Cache-Control", "no-cache")
 
 
 def page_specs(base: str, folder: Path, *files: str) -> list[URLSpec]:
-    """Serve `folder`'s index.html at `base` and the named files, and nothing else of that folder, beside it."""
+    """Serve index.html of `folder` at `base`, and the named files below it, but no other files of the folder."""
     names = "|".join(file.replace(".", r"\.") for file in files)
     return [URLSpec(rf"{base}(|{names})", Page, {"path": str(folder), "default_filename": "index.html"})]
 
@@ -46,51 +46,49 @@ def sockjs_specs() -> list[URLSpec]:
 
 
 def port(text: str) -> int:
-    """Return a port number; ValueError where it is none."""
+    """Parse a port number; raise ValueError if it is invalid."""
     number = int(text)
-    if not 0 <= number <= 65535:  # bind_sockets would cut off the upper bits
+    if not 0 <= number <= 65535:  # bind_sockets would drop the upper bits
         raise ValueError
     return number
 
 
 def arguments(description: str | None, *, default_port: int = 8080) -> argparse.ArgumentParser:
-    """Take the options that every example has."""
+    """Return a parser with the options that all examples have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=port, default=default_port, help="port; 0 takes a free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=port, default=default_port, help="port, 0 for a free one (default: %(default)s)")
     return parser
 
 
 def cluster_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> argparse.ArgumentParser:
-    """Add what makes a process one node of several."""
+    """Add the options of a cluster node."""
     parser.add_argument(
-        "--redis", metavar="URL", required=required, help="be a node of the cluster of this Redis: redis://localhost"
+        "--redis", metavar="URL", required=required, help="Redis of the cluster, such as redis://localhost"
     )
     parser.add_argument(
         "--advertise",
         metavar="URL",
-        help="where other nodes reach this one, such as http://127.0.0.1:9001: then any node answers for any session",
+        help="URL of this node for other nodes, such as http://127.0.0.1:9001; then any node can serve any session",
     )
     parser.add_argument(
         "--secret",
         default=os.environ.get("SOCKJS_SECRET"),
-        help="what the nodes know each other by; better in the environment variable SOCKJS_SECRET, which is not seen",
+        help="shared secret of the nodes; preferably set in the environment variable SOCKJS_SECRET",
     )
     return parser
 
 
 def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | None":
-    """Make what the options of :func:`cluster_arguments` ask for, None where they ask for no cluster."""
+    """Return the cluster for the options of :func:`cluster_arguments`, or None without `--redis`."""
     if options.redis is None:
         if options.advertise is not None:
-            sys.exit("--advertise is for the nodes of a cluster: --redis says where they meet")
+            sys.exit("--advertise requires --redis")
         return None
-    from sockjs_tornado.cluster import RedisCluster  # nothing else needs the extra `cluster`
+    from sockjs_tornado.cluster import RedisCluster  # requires the extra `cluster`
 
     try:
-        # The secret may be in the environment for others.
+        # Without --advertise, a secret from the environment is not used.
         secret = options.secret if options.advertise else None
         return RedisCluster(options.redis, advertise=options.advertise, secret=secret, **more)
     except SockJSError as error:
@@ -100,13 +98,13 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
 async def serve(
     routers: Sequence[SockJSRouter], specs: Iterable[URLSpec], host: str, port: int, *, first: Iterable[Rule] = ()
 ) -> None:
-    """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then tell every client goodbye.
+    """Serve the routers, the URL specs and sockjs-client until SIGINT or SIGTERM, then close all sessions.
 
-    The rules in `first` are looked at before all others.
+    The rules in `first` take precedence over all others.
     """
     async with contextlib.AsyncExitStack() as clusters:
         try:
-            # Serving starts them as well, but that is after somebody is told that all is ready.
+            # serve_application() would start them too, but only after the message that the server is listening.
             for cluster in {router.cluster for router in routers if router.cluster is not None}:
                 await clusters.enter_async_context(cluster)
             sockets = bind_sockets(port, host)
@@ -115,7 +113,7 @@ async def serve(
         except OSError as error:
             sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}")
 
-        # Routers first: a session's URL lies below its page's.
+        # Routers first: their URLs are below those of the pages.
         urls = [url for router in routers for url in router.urls]
         application = Application([*first, *urls, *specs, *sockjs_specs()])
         print(f"Listening on {address(host, sockets[0].getsockname()[1])}", flush=True)
@@ -125,7 +123,7 @@ async def serve(
 
 
 def address(host: str, port: int) -> str:
-    """Return what to type into a browser."""
+    """Return the URL to open in a browser."""
     if host in ("127.0.0.1", "0.0.0.0", ""):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

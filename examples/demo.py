@@ -1,4 +1,4 @@
-"""The chat, the echo page and a dashboard on one port: run `python examples/demo.py` and open the address it prints."""
+"""The chat, the echo page and a dashboard on one port: run `python examples/demo.py` and open the URL it prints."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 
 async def main() -> None:
-    """Serve a landing page, the chat and the echo page, and the dashboard that watches both."""
+    """Serve a landing page, the chat, the echo page, and a dashboard for both."""
     options = arguments("The chat, the echo page and a dashboard on one port.").parse_args()
     routers = {"chat": chat.make_router(), "echo": echo.make_router()}
     watch = dashboard.make_dashboard(routers)

@@ -1,7 +1,7 @@
-"""The standard SockJS test server: the services that protocol and client test suites expect, on port 8081.
+"""The standard SockJS test server: the services that protocol and client test suites require, on port 8081.
 
-With --redis it is one node of a cluster: what is broadcast on one is heard on all, and with --advertise any node
-answers for any session.
+With --redis it is a node of a cluster: broadcasts reach the clients of all nodes, and with --advertise any node can
+serve any session.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
 
 class Echo(SockJSConnection):
-    """Sends every message back."""
+    """Echoes messages."""
 
     def on_message(self, message: str) -> None:
         self.send(message)
 
 
 class Close(SockJSConnection):
-    """Closes at once, with the default code and reason."""
+    """Closes each session immediately, with the default code and reason."""
 
     def on_open(self, info: ConnectionInfo) -> None:
         self.close()
 
 
 class Amplify(SockJSConnection):
-    """Answers message n with 2^n letters; n is 1 to 19, anything else counts as 1."""
+    """Responds to message n with 2^n letters, for n from 1 to 19; any other message counts as 1."""
 
     def on_message(self, message: str) -> None:
         try:
@@ -40,7 +40,7 @@ class Amplify(SockJSConnection):
 
 
 class Broadcast(SockJSConnection):
-    """Sends every message to all who are connected, the sender included."""
+    """Sends each message to all clients, including the sender."""
 
     def on_open(self, info: ConnectionInfo) -> None:
         self.join("everyone")
@@ -64,12 +64,12 @@ class Ticker(SockJSConnection):
 
 
 def make_routers(sockjs_url: str = SOCKJS_URL, cluster: Any = None) -> list[SockJSRouter]:
-    """Make all services; those of two calls share nothing, unless it is a cluster."""
+    """Create all services. Each call creates separate ones, unless they share a cluster."""
 
     def service(connection: Callable[[Any], SockJSConnection], prefix: str, **settings: Any) -> SockJSRouter:
-        # The suites watch streaming responses end, so these end soon.
-        usual = {"response_limit": 4096, "jsessionid": False, "sockjs_url": sockjs_url}
-        return SockJSRouter(connection, prefix, usual | settings, cluster=cluster)
+        # A low limit, since the suites wait for the end of streaming responses.
+        defaults = {"response_limit": 4096, "jsessionid": False, "sockjs_url": sockjs_url}
+        return SockJSRouter(connection, prefix, defaults | settings, cluster=cluster)
 
     return [
         service(Echo, "/echo"),
@@ -83,9 +83,11 @@ def make_routers(sockjs_url: str = SOCKJS_URL, cluster: Any = None) -> list[Sock
 
 
 async def main() -> None:
-    """Serve until told to end."""
+    """Serve until SIGINT or SIGTERM."""
     parser = cluster_arguments(arguments("The standard SockJS test server.", default_port=8081))
-    parser.add_argument("--sockjs-url", default=SOCKJS_URL, help="what iframe pages load (default: %(default)s)")
+    parser.add_argument(
+        "--sockjs-url", default=SOCKJS_URL, help="URL of sockjs-client for iframe pages (default: %(default)s)"
+    )
     options = parser.parse_args()
     await serve(make_routers(options.sockjs_url, make_cluster(options)), [], options.host, options.port)
 

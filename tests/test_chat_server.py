@@ -28,7 +28,7 @@ def nicknames(chat: Any) -> Any:
 @pytest.fixture
 def slow_notices(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first notice comes at once, and then none for an hour."""
-    monkeypatch.setattr(importlib.import_module("notices"), "DELAY", HOUR)
+    monkeypatch.setattr(importlib.import_module("throttle"), "INTERVAL", HOUR)
 
 
 async def say(peer: Peer, **message: str) -> None:
@@ -83,8 +83,8 @@ async def test_who_enters_meanwhile_is_one_notice(
         welcome = await welcomed(peer, f"N{number:02}")
         assert len(welcome["people"]) == number + 1
     assert published == [{"type": "entered", "names": ["N00"]}]
-    crowd = router.connections[0].crowd
-    crowd.changed.now()
+    participants = router.connections[0].participants
+    participants.changed.flush()
     names = [f"N{number:02}" for number in range(1, MANY)]
     assert published[1:] == [{"type": "entered", "names": names}]
     assert await hear(peers[-1], "entered") == published[1]
@@ -99,7 +99,7 @@ async def test_when_many_leave_at_once_the_others_are_told_once(
     for number, peer in enumerate((observer, *others)):
         await welcomed(peer, f"N{number:02}")
     # Who leaves before anybody was told that they came in, is no news.
-    router.connections[0].crowd.changed.now()
+    router.connections[0].participants.changed.flush()
     published = notices(router, monkeypatch)
     for connection in router.connections:
         if connection.nickname != "N00":
@@ -133,11 +133,11 @@ async def test_who_is_back_before_the_others_hear_of_it_had_not_left(
     await welcomed(join(server, "websocket", prefix="/chat/sockjs"), "Ann")
     await welcomed(join(server, "websocket", prefix="/chat/sockjs"), "Bob")
     ann, bob = router.connections
-    ann.crowd.changed.now()
+    ann.participants.changed.flush()
     published = notices(router, monkeypatch)
     bob.close()
     await welcomed(join(server, "websocket", prefix="/chat/sockjs"), "Bob")
-    ann.crowd.changed.now()
+    ann.participants.changed.flush()
     assert published == []
 
 
@@ -171,7 +171,7 @@ async def test_who_is_back_before_the_others_hear_of_it_had_not_left(
     ids=ascii,
 )
 def test_a_nickname_is_what_can_be_seen(nicknames: Any, name: str, written: str) -> None:
-    assert nicknames.tidy(name) == written
+    assert nicknames.normalize(name) == written
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ def test_a_nickname_is_what_can_be_seen(nicknames: Any, name: str, written: str)
     ids=ascii,
 )
 def test_nicknames_that_look_the_same_are_the_same(nicknames: Any, one: str, other: str) -> None:
-    assert nicknames.key(nicknames.tidy(one)) == nicknames.key(nicknames.tidy(other))
-    assert nicknames.key("Ann") != nicknames.key("Anna")
+    assert nicknames.skeleton(nicknames.normalize(one)) == nicknames.skeleton(nicknames.normalize(other))
+    assert nicknames.skeleton("Ann") != nicknames.skeleton("Anna")
 
 
 async def test_who_is_called_like_somebody_there_gets_a_number(chat: Any, serve: Serve, join: Join) -> None:

@@ -111,7 +111,7 @@ async def test_who_asks_again_and_again_gets_little(
 ) -> None:
     dashboard = watch.Dashboard({})
     monkeypatch.setattr(watch, "INTERVAL", HOUR)
-    monkeypatch.setattr(watch, "OF_AN_ADDRESS", (3, HOUR))
+    monkeypatch.setattr(watch, "ADDRESS_LIMIT", (3, HOUR))
     server = await serve(dashboard.router)
     sizes = []
     for _ in range(10):
@@ -122,9 +122,9 @@ async def test_who_asks_again_and_again_gets_little(
         remember(watch, dashboard, *[1000] * 300)
     assert sizes == [1, 300, 300, *[0] * 7]
     # What an address may have says nothing of another one, unless all of them together ask for too much.
-    assert dashboard.may_ask("192.0.2.1")
-    monkeypatch.setattr(watch, "OF_ALL", (0, HOUR))
-    assert not dashboard.may_ask("192.0.2.2")
+    assert dashboard.consume_rate_limit("192.0.2.1")
+    monkeypatch.setattr(watch, "TOTAL_LIMIT", (0, HOUR))
+    assert not dashboard.consume_rate_limit("192.0.2.2")
 
 
 async def test_an_answer_is_bounded_and_has_the_newest(
@@ -132,7 +132,7 @@ async def test_an_answer_is_bounded_and_has_the_newest(
 ) -> None:
     dashboard = watch.Dashboard({})
     monkeypatch.setattr(watch, "INTERVAL", HOUR)
-    monkeypatch.setattr(watch, "MAX_ANSWER", 1000)
+    monkeypatch.setattr(watch, "MAX_RESPONSE", 1000)
     server = await serve(dashboard.router)
     first, second = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(2))
     await enter(first)
@@ -158,18 +158,18 @@ async def test_a_page_asks_once(watch: Any, echo: SockJSRouter, serve: Serve, jo
     await page.send(json.dumps({"token": "", "run": "", "clock": 0}))
     # Some more samples may have been on their way.
     frames = [frame async for frame in first_close(page)]
-    assert frames[-1] == 'c[4000,"This server does not understand that message"]'
+    assert frames[-1] == 'c[4000,"Invalid message"]'
 
 
 @pytest.mark.parametrize(
     ("said", "closed"),
     [
-        ('{"token": "", "run": "", "clock": 0}', 'c[4001,"A token is needed"]'),
+        ('{"token": "", "run": "", "clock": 0}', 'c[4001,"A token is required"]'),
         ('{"token": "sesam", "run": "", "clock": 0}', 'c[4001,"Wrong token"]'),
         ('{"token": "\\ud800", "run": "", "clock": 0}', 'c[4001,"Wrong token"]'),
-        ('{"run": "", "clock": 0}', 'c[4000,"This server does not understand that message"]'),
-        ('{"token": "sesame", "run": "", "clock": "x"}', 'c[4000,"This server does not understand that message"]'),
-        ("[" * 2000, 'c[4000,"This server does not understand that message"]'),
+        ('{"run": "", "clock": 0}', 'c[4000,"Invalid message"]'),
+        ('{"token": "sesame", "run": "", "clock": "x"}', 'c[4000,"Invalid message"]'),
+        ("[" * 2000, 'c[4000,"Invalid message"]'),
     ],
 )
 async def test_who_shows_no_token_is_told_nothing(
@@ -198,11 +198,11 @@ async def test_who_shows_the_token_is_told(watch: Any, echo: SockJSRouter, serve
 async def test_who_says_nothing_is_closed(
     watch: Any, echo: SockJSRouter, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SECONDS", 0)
+    monkeypatch.setattr(watch, "REQUEST_TIMEOUT", 0)
     dashboard = watch.Dashboard({"echo": echo})
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     assert await page.frame() == "o"
-    assert await page.frame() == 'c[4000,"Nothing was said in time"]'
+    assert await page.frame() == 'c[4000,"No message in time"]'
 
 
 async def test_pages_of_other_sites_may_not_connect(
@@ -250,11 +250,11 @@ async def test_names_that_are_not_ours_are_refused(watch: Any, host: str, status
             answer = await client.response()
             assert answer.status in ((200, 101) if status == 200 else (403,))
             if status == 403:
-                assert answer.body.startswith(b"This dashboard is not served by that name.")
+                assert answer.body.startswith(b"This dashboard is not available under this host name.")
             await client.leave()
         await dashboard.router.close()
 
 
 async def test_any_name_may_be_ours(watch: Any) -> None:
     hosts = importlib.import_module("dashboard.hosts")
-    assert hosts.is_own("evil.example", {"*"})
+    assert hosts.is_allowed_host("evil.example", {"*"})

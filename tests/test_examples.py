@@ -163,7 +163,7 @@ class TestTokenAuth:
     @pytest.fixture
     def example(self, request: pytest.FixtureRequest) -> Iterator[Example]:
         """A server that waits for tokens for as many seconds as its parameter says."""
-        program = ServerProgram("examples/token_auth/server.py", "--port", "0", "--seconds", request.param)
+        program = ServerProgram("examples/token_auth/server.py", "--port", "0", "--timeout", request.param)
         yield Example(program)
         ended = program.stop()
         assert (ended.status, ended.output, ended.errors) == (0, "", "")
@@ -251,13 +251,13 @@ class TestPythonClient:
         url = f"http://127.0.0.1:{test_server.program.ports[0]}/echo"
         ended = self.run(url, "hello", "wörld", "--transport", transport)
         assert (ended.returncode, ended.stdout) == (0, "hello\nwörld\n")
-        assert ended.stderr == f"Connected by {transport}\n"
+        assert ended.stderr == f"Connected over {transport}\n"
 
     def test_it_says_what_went_wrong(self, test_server: Example) -> None:
         base = f"http://127.0.0.1:{test_server.program.ports[0]}"
         ended = self.run(f"{base}/close", "hello")
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr == "Connected by websocket\nClosed by the server: 3000 Go away!\n"
+        assert ended.stderr == "Connected over websocket\nClosed by the server: 3000 Go away!\n"
         with socket.create_server(("127.0.0.1", 0)) as server:
             nowhere = f"http://127.0.0.1:{server.getsockname()[1]}/nothing"
         ended = self.run(nowhere, "hello")

@@ -1,13 +1,12 @@
-"""Nicknames: what may be one, and which of them look the same.
+"""Validation of nicknames, and detection of names that look the same.
 
-A name has letters, digits, punctuation and symbols of any script, and single spaces. It has no character that cannot be
-seen: no control or format characters (which reverse the direction of text, or join and separate without a trace), none
-that Unicode has not assigned, and none of the few letters and marks that show nothing. At most two marks follow each
-other, since a pile of them covers other lines. Whatever is written in several ways is written in one (NFKC).
+A name consists of letters, digits, punctuation and symbols of any script, and single spaces. Invisible characters are
+not allowed: control and format characters (which may reverse the direction of text), unassigned code points, and the
+few letters and marks that are rendered as nothing. At most two combining marks may follow each other, since a stack of
+them covers other lines. Names are normalized to NFKC.
 
-Two names are taken for the same if they differ only in capitals, or in characters of the Latin, Greek and Cyrillic
-alphabets and digits that look alike. That is short, and not complete: Unicode's own list of confusable characters (UTS
-#39) has thousands.
+Two names are considered equal if they differ only in case, or in Latin, Greek and Cyrillic letters and digits that look
+alike. The list is short and incomplete: Unicode's list of confusable characters (UTS #39) has thousands.
 """
 
 import re
@@ -15,27 +14,27 @@ import unicodedata
 
 MAX_NAME = 24
 
-# Letters, marks and a symbol that show nothing.
+# Letters, marks and a symbol that are rendered as nothing.
 BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
-# What small letters look like, or their capitals: first those of the Cyrillic alphabet, then of the Greek one.
+# Letters whose small or capital form looks like a Latin one: first Cyrillic letters, then Greek ones.
 LOOKALIKES = str.maketrans(
     "аёвеіїјкмнорсѕтухһԁԛԝ" + "αβεζηικμνορτυχ" + "01i|\u0131",
     "aëbelïjkmhopcstyxhdqw" + "abezhlkmnoptyx" + "ollll",
 )
 
 
-def tidy(name: str) -> str:
-    """Return a nickname as it is written, "" where it is none."""
-    if len(name) > 4 * MAX_NAME:  # it gets longer before it gets shorter
+def normalize(name: str) -> str:
+    """Return the normalized nickname, or "" if it is invalid."""
+    if len(name) > 4 * MAX_NAME:  # normalization may make it longer
         return ""
     name = " ".join(unicodedata.normalize("NFKC", name).split())
-    kinds = "".join(unicodedata.category(character)[0] for character in name)
-    # Letters, Marks, Numbers, Punctuation and Symbols; what is of kind Z is a space by now, or a separator of lines.
-    good = len(name) <= MAX_NAME and re.fullmatch(r"(?:[LNPSZ]M{0,2})*", kinds) and not BLANK.search(name)
-    return name if good else ""
+    categories = "".join(unicodedata.category(character)[0] for character in name)
+    # Letters, Marks, Numbers, Punctuation and Symbols. Category Z is a space, or a line separator by now.
+    is_valid = len(name) <= MAX_NAME and re.fullmatch(r"(?:[LNPSZ]M{0,2})*", categories) and not BLANK.search(name)
+    return name if is_valid else ""
 
 
-def key(name: str) -> str:
-    """Return the same for nicknames that look the same, such as `Ann`, `ANN` and `Ann` with a Cyrillic A."""
+def skeleton(name: str) -> str:
+    """Return a key that is equal for names that look the same, such as `Ann`, `ANN` and `Ann` with a Cyrillic A."""
     return unicodedata.normalize("NFKC", name).casefold().translate(LOOKALIKES)

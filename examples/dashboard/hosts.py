@@ -1,8 +1,8 @@
-"""By which names a page may be asked for.
+"""Protection against DNS rebinding: a check of the Host header.
 
-The page of another site can have its own name lead to your computer (DNS rebinding): your browser then takes the
-dashboard for a part of that site, and lets the site read it. It says so in the request, though: `Host` has the site's
-name. An address in its place, and `localhost`, cannot lead anywhere else.
+Another site can point its own host name at your computer (DNS rebinding). Your browser then considers the dashboard
+part of that site and lets the site's scripts read it. But the `Host` header of the request has the site's name. IP
+addresses and `localhost` cannot be abused like that, so they are allowed.
 """
 
 import ipaddress
@@ -14,8 +14,8 @@ from tornado.routing import Matcher
 from tornado.web import RequestHandler
 
 
-def is_own(host: str, names: Iterable[str]) -> bool:
-    """Tell whether a host is an address, this computer's `localhost`, or one of these names; `*` is any name."""
+def is_allowed_host(host: str, names: Iterable[str]) -> bool:
+    """Return whether a host is an IP address, `localhost`, or one of the names; `*` allows any name."""
     host = host.lower().rstrip(".")
     try:
         ipaddress.ip_address(host.strip("[]"))
@@ -24,8 +24,8 @@ def is_own(host: str, names: Iterable[str]) -> bool:
     return True
 
 
-class OtherHosts(Matcher):
-    """Matches requests below a prefix that come by a name which is none of those given."""
+class ForeignHostMatcher(Matcher):
+    """Matches requests below a prefix whose host is not allowed."""
 
     def __init__(self, prefix: str, names: Iterable[str]) -> None:
         self.prefix = prefix
@@ -33,16 +33,16 @@ class OtherHosts(Matcher):
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         below = f"{request.path}/".startswith(f"{self.prefix}/")
-        return {} if below and not is_own(request.host_name, self.names) else None
+        return {} if below and not is_allowed_host(request.host_name, self.names) else None
 
 
-class Refused(RequestHandler):
-    """Says what is wrong with the name."""
+class ForeignHostHandler(RequestHandler):
+    """Responds with an error about the host name."""
 
     def prepare(self) -> None:
         self.set_status(403)
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(
-            "This dashboard is not served by that name. Ask for it by an address or as localhost, or give the name to "
+            "This dashboard is not available under this host name. Use an IP address or localhost, or add the name to "
             "Dashboard(hosts=[...]).\n"
         )

@@ -1,11 +1,11 @@
-"""Dashboard: a live page, over SockJS, with charts of a running server; here it watches an echo service.
+"""Dashboard: a page with live charts of a running server, here of an echo service.
 
-Run `python examples/dashboard/server.py`, open the address it prints, and give the server something to do:
+Run `python examples/dashboard/server.py`, open the URL that it prints, and put load on the server:
 
     python benchmarks/loadtest.py http://127.0.0.1:8080/echo --sessions 200 --rate 2000 --duration 30
 
-With a secret in the environment variable DASHBOARD_TOKEN, the page asks for it. DASHBOARD_HOSTS has the names, with
-commas between, by which it may be asked for beside addresses and localhost.
+If the environment variable DASHBOARD_TOKEN is set, the page requires that token. DASHBOARD_HOSTS has the allowed host
+names, separated by commas, in addition to IP addresses and localhost.
 """
 
 import asyncio
@@ -19,21 +19,21 @@ from tornado.web import RedirectHandler
 
 from sockjs_tornado import SockJSRouter
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
 from common import SOCKJS_URL, arguments, serve
 from dashboard.watch import Dashboard
 from echo.server import Echo
 
 
 def make_dashboard(routers: Mapping[str, SockJSRouter]) -> Dashboard:
-    """Make the dashboard of these routers, at /dashboard/."""
+    """Create the dashboard of these routers, at /dashboard/."""
     hosts = os.environ.get("DASHBOARD_HOSTS", "").replace(",", " ").split()
     return Dashboard(routers, token=os.environ.get("DASHBOARD_TOKEN") or None, hosts=hosts)
 
 
 async def main() -> None:
-    """Serve this example alone."""
-    options = arguments("A dashboard over SockJS, and an echo service for it to watch.").parse_args()
+    """Serve this example."""
+    options = arguments("A dashboard over SockJS, and an echo service that it shows.").parse_args()
     echo = SockJSRouter(Echo, "/echo", {"sockjs_url": SOCKJS_URL})
     watch = make_dashboard({"echo": echo})
     home = URLSpec("/", RedirectHandler, {"url": "/dashboard/", "permanent": False})

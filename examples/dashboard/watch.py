@@ -1,26 +1,26 @@
-"""A live page about the routers of a server, for any application::
+"""A page with live statistics of a server's routers, for any application::
 
     watch = Dashboard({"chat": router})
     application = tornado.web.Application(router.urls + watch.urls)
 
-Then /dashboard/ shows who is connected and what is sent. **That is nobody else's business: do not let the public have
-it.** Serve it on a port that only you reach, behind your login, or give it a `token`. Pages of other sites cannot
-connect to it in any case, nor by a name of theirs that leads here (see hosts.py); but that keeps out no program.
+Then /dashboard/ shows the sessions and the traffic. **Do not make it public.** Serve it on a private port, behind your
+login, or with a `token`. Pages of other sites cannot connect to it, neither directly nor by DNS rebinding (see
+hosts.py), but that does not keep out other programs.
 
-The page's first message says what it has seen already, and shows the token where one is wanted:
+The page's first message has the token, if one is required, and identifies the last sample that the page has:
 
     {"token": "…", "run": "…", "clock": 1234.5}
 
-The server answers with a JSON array of the samples that the page lacks, and sends an array with the next one every
+The server responds with a JSON array of the samples that the page lacks, and sends an array with the next sample every
 second:
 
     [{"run": "…", "time": 1700000000.5, "clock": 1234.5, "routers": {"chat": {…}}}]
 
-It says so once in a session. Five times in a row, and once in ten seconds from then on, an address gets samples from
-before; beyond that it gets `[]`, and what is sampled from then on.
+The page sends this message once per session. The response with earlier samples is rate-limited per address, to bursts
+of five and one per ten seconds; above the limit it is `[]`, and only later samples are sent.
 
-`run` names the run of the server, in which counters only grow; `time` is the time of day; `clock` runs evenly, whatever
-is done to the time of day; and each router has its `stats.snapshot()`.
+`run` identifies the server process; within a run, counters never decrease. `time` is the time of day, `clock` is a
+monotonic clock, and each router has its `stats.snapshot()`.
 """
 
 import asyncio
@@ -40,32 +40,32 @@ from tornado.web import RedirectHandler, StaticFileHandler
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
-from .hosts import OtherHosts, Refused
+from .hosts import ForeignHostHandler, ForeignHostMatcher
 
 HERE = Path(__file__).resolve().parent
 NODE_MODULES = HERE.parent.parent / "node_modules"
 
-INTERVAL = 1.0  # seconds between two samples
-SPAN = 300.0  # seconds of samples for who comes later
-SECONDS = 30.0  # in which a page must have said what it wants
-MAX_ANSWER = 1024 * 1024  # characters of samples from before
+INTERVAL = 1.0  # seconds between samples
+HISTORY = 300.0  # seconds of samples that are kept
+REQUEST_TIMEOUT = 30.0  # seconds until a page must have sent its message
+MAX_RESPONSE = 1024 * 1024  # characters of earlier samples
 
-# How often samples from before are sent to one address, and to all: so many in a row, and then one in so many seconds.
-OF_AN_ADDRESS = (5, 10.0)
-OF_ALL = (50, 1.0)
+# Rate limits of responses with earlier samples, per address and in total: burst, and seconds per response.
+ADDRESS_LIMIT = (5, 10.0)
+TOTAL_LIMIT = (50, 1.0)
 
-# Codes from 4000 to 4999 are the application's own. The page comes again after the first of these, not after the other.
-NOT_UNDERSTOOD = 4000
+# Close codes; 4000 to 4999 are for applications. The page reconnects after the first one only.
+INVALID_REQUEST = 4000
 UNAUTHENTICATED = 4001
 
 SETTINGS = {
-    # Visitors of other sites would bring those sites what this one shows.
+    # Otherwise pages of other sites could read the statistics.
     "allowed_origins": "same-origin",
     "max_message_size": 4096,
-    # A page says one thing.
+    # A page sends one message.
     "max_inbound_rate": (1, 5),
     "max_sessions": 500,
-    # Five minutes of samples are one message.
+    # All samples of the history are one message.
     "max_queue_bytes": 16 * 1024 * 1024,
 }
 HEADERS = {
@@ -78,23 +78,23 @@ HEADERS = {
 
 
 class Dashboard:
-    """The page and what it lives on. Nothing runs while nobody looks at it.
+    """The page and its SockJS service. Samples are taken only while a page is connected.
 
     Args:
-        routers: What to watch, by the names that the page gives them.
-        prefix: Where the URLs begin.
-        token: What a page must show before it is told anything; its user is asked for it. None asks for nothing.
-        hosts: Names by which it may be asked for, as the browser's address bar has them, without a port; beside
-            addresses and `localhost`. `*` is any name: for a proxy that knows which it serves.
-        settings: Settings of the dashboard's own router, in place of or beside `SETTINGS`.
-        node_modules: Where sockjs-client and uPlot are.
+        routers: The routers to show, by their names on the page.
+        prefix: Prefix of the URLs.
+        token: Token that the user must enter. None, the default, for no token.
+        hosts: Allowed host names, as in the browser's address bar, without a port, in addition to IP addresses and
+            `localhost`. `*` allows any name; use it behind a proxy that checks the name.
+        settings: Settings of the dashboard's own router, which override `SETTINGS`.
+        node_modules: Folder with sockjs-client and uPlot.
 
     Raises:
-        ValueError: The token is empty: it would keep nobody out.
+        ValueError: The token is empty.
 
     Attributes:
-        router: The dashboard's own router. Drain it with yours.
-        guard: The rule that refuses other names. It comes before the router's URL specs.
+        router: The dashboard's own router. Drain it together with yours.
+        guard: The rule that rejects other host names. Put it before the router's URL specs.
         pages: URL specs of the page and its files.
     """
 
@@ -109,15 +109,15 @@ class Dashboard:
         node_modules: Path = NODE_MODULES,
     ) -> None:
         if token == "":
-            raise ValueError("token: got an empty one, takes a secret or None")
+            raise ValueError("token: expected a secret or None, got an empty string")
         self.routers = dict(routers)
         self.token = token
         self.run = secrets.token_hex(8)
         self.viewers: set[Viewer] = set()
-        self.history: deque[tuple[float, str]] = deque(maxlen=int(SPAN / INTERVAL))
-        self.timer: asyncio.TimerHandle | None = None  # while somebody looks
-        self.asked: dict[str, float] = {}  # until when what an address has asked for counts
-        self.guard = Rule(OtherHosts(prefix, hosts), Refused)
+        self.history: deque[tuple[float, str]] = deque(maxlen=int(HISTORY / INTERVAL))
+        self.timer: asyncio.TimerHandle | None = None  # set while there are viewers
+        self.rate_limits: dict[str, float] = {}  # by address, the time at which the full burst is available again
+        self.guard = Rule(ForeignHostMatcher(prefix, hosts), ForeignHostHandler)
         base = re.escape(prefix)
         self.router = SockJSRouter(partial(Viewer, self), f"{base}/sockjs", {**SETTINGS, **(settings or {})})
         self.pages = [
@@ -129,56 +129,56 @@ class Dashboard:
 
     @property
     def urls(self) -> list[Rule]:
-        """All that `tornado.web.Application` has to know."""
+        """All rules for `tornado.web.Application`."""
         return [self.guard, *self.router.urls, *self.pages]
 
-    def enter(self, viewer: "Viewer", run: object, clock: float) -> None:
-        """Take a page in, and tell it what it has not seen."""
+    def add_viewer(self, viewer: "Viewer", run: object, clock: float) -> None:
+        """Add a page and send it the samples that it lacks."""
         if self.timer is None:
-            self.tick()
-        since = max(clock if run == self.run else float("-inf"), time.monotonic() - SPAN)
+            self.take_sample()
+        since = max(clock if run == self.run else float("-inf"), time.monotonic() - HISTORY)
         self.viewers.add(viewer)
         samples: list[str] = []
-        room = MAX_ANSWER
-        for taken, sample in reversed(self.history) if self.may_ask(viewer.ip) else ():
-            room -= len(sample)
-            if taken <= since or room < 0:
+        remaining = MAX_RESPONSE
+        for taken, sample in reversed(self.history) if self.consume_rate_limit(viewer.ip) else ():
+            remaining -= len(sample)
+            if taken <= since or remaining < 0:
                 break
             samples.append(sample)
         viewer.send(f"[{','.join(reversed(samples))}]")
 
-    def may_ask(self, ip: str) -> bool:
-        """Tell whether an address may have samples from before, and count that."""
+    def consume_rate_limit(self, ip: str) -> bool:
+        """Return whether an address may get earlier samples; if so, count it."""
         now = time.monotonic()
-        if len(self.asked) > 1000:
-            self.asked = {who: until for who, until in self.asked.items() if until > now}
-        limits = ((ip, OF_AN_ADDRESS), ("all", OF_ALL))
-        untils = {who: max(self.asked.get(who, now), now) + seconds for who, (_, seconds) in limits}
-        if any(untils[who] - now > times * seconds for who, (times, seconds) in limits):
+        if len(self.rate_limits) > 1000:
+            self.rate_limits = {key: until for key, until in self.rate_limits.items() if until > now}
+        limits = ((ip, ADDRESS_LIMIT), ("all", TOTAL_LIMIT))
+        untils = {key: max(self.rate_limits.get(key, now), now) + seconds for key, (_, seconds) in limits}
+        if any(untils[key] - now > burst * seconds for key, (burst, seconds) in limits):
             return False
-        self.asked |= untils
+        self.rate_limits |= untils
         return True
 
-    def leave(self, viewer: "Viewer") -> None:
-        """Forget a page. With the last one the timer goes too."""
+    def remove_viewer(self, viewer: "Viewer") -> None:
+        """Remove a page; stop the timer after the last one."""
         self.viewers.discard(viewer)
         if not self.viewers and self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
-    def tick(self) -> None:
-        """Take a sample, keep it, show it to all."""
-        self.timer = asyncio.get_running_loop().call_later(INTERVAL, self.tick)
+    def take_sample(self) -> None:
+        """Take a sample, add it to the history, and send it to all pages."""
+        self.timer = asyncio.get_running_loop().call_later(INTERVAL, self.take_sample)
         clock = time.monotonic()
         routers = {name: router.stats.snapshot() for name, router in self.routers.items()}
-        # Once, for the pages that look and for those that come within five minutes.
+        # Encode it once, for the current pages and for those that connect later.
         sample = json.dumps({"run": self.run, "time": time.time(), "clock": clock, "routers": routers})
         self.history.append((clock, sample))
         self.router.broadcast(self.viewers, f"[{sample}]")
 
 
 class Viewer(SockJSConnection):
-    """One page. Until it has said what it wants, it is told nothing."""
+    """The connection of a page. Nothing is sent to it before its first message."""
 
     def __init__(self, dashboard: Dashboard, session: Any) -> None:
         super().__init__(session)
@@ -188,36 +188,36 @@ class Viewer(SockJSConnection):
     def on_open(self, info: ConnectionInfo) -> None:
         self.ip = info.ip
         loop = asyncio.get_running_loop()
-        self.deadline = loop.call_later(SECONDS, self.close, NOT_UNDERSTOOD, "Nothing was said in time")
+        self.deadline = loop.call_later(REQUEST_TIMEOUT, self.close, INVALID_REQUEST, "No message in time")
 
     def on_message(self, message: str) -> None:
         self.deadline.cancel()
         try:
             request = json.loads(message)
-        except (ValueError, RecursionError):  # no JSON, or nested too deep
+        except (ValueError, RecursionError):  # invalid JSON, or nested too deep
             request = None
         dashboard = self.dashboard
         match request:
             case {"token": str(token), "run": run, "clock": int(clock) | float(clock)} if self not in dashboard.viewers:
-                if self.knows(token):
-                    dashboard.enter(self, run, clock)
+                if self.has_valid_token(token):
+                    dashboard.add_viewer(self, run, clock)
                 else:
-                    self.close(UNAUTHENTICATED, "Wrong token" if token else "A token is needed")
+                    self.close(UNAUTHENTICATED, "Wrong token" if token else "A token is required")
             case _:
-                self.close(NOT_UNDERSTOOD, "This server does not understand that message")
+                self.close(INVALID_REQUEST, "Invalid message")
 
     def on_close(self) -> None:
         self.deadline.cancel()
-        self.dashboard.leave(self)
+        self.dashboard.remove_viewer(self)
 
-    def knows(self, token: str) -> bool:
-        """Tell whether the token is the right one, in a time that does not tell how much of it is."""
-        wanted = self.dashboard.token
-        return wanted is None or hmac.compare_digest(token.encode(errors="replace"), wanted.encode())
+    def has_valid_token(self, token: str) -> bool:
+        """Compare the token in constant time."""
+        expected = self.dashboard.token
+        return expected is None or hmac.compare_digest(token.encode(errors="replace"), expected.encode())
 
 
 class File(StaticFileHandler):
-    """A file that runs nothing but our own scripts, and about which the browser asks each time."""
+    """A static file with security headers, which the browser revalidates each time."""
 
     def set_extra_headers(self, path: str) -> None:
         for name, value in HEADERS.items():
@@ -225,5 +225,5 @@ class File(StaticFileHandler):
 
 
 def files(base: str, folder: Path, names: str) -> URLSpec:
-    """Serve the files of a folder whose names match, and its index.html where the name is empty."""
+    """Serve the files of a folder whose names match, and index.html for an empty name."""
     return URLSpec(f"{base}/({names})", File, {"path": str(folder), "default_filename": "index.html"})

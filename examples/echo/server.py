@@ -1,6 +1,6 @@
-"""Echo: the smallest SockJS server, and a page to try every transport with.
+"""Echo: a minimal SockJS server, and a page to try each transport.
 
-Run `python examples/echo/server.py` and open the address it prints.
+Run `python examples/echo/server.py` and open the URL that it prints.
 """
 
 import asyncio
@@ -12,31 +12,31 @@ from tornado.web import RedirectHandler
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
 from common import SOCKJS_URL, arguments, page_specs, serve
 
 HERE = Path(__file__).resolve().parent
 
 
 class Echo(SockJSConnection):
-    """Sends every message back to where it came from."""
+    """Echoes messages."""
 
     async def on_message(self, message: str) -> None:
-        await self.send(message)  # goes on when the client keeps up: nobody can make the server pile up answers
+        await self.send(message)  # waits for slow clients, so that the send queue is bounded
 
 
 def make_router() -> SockJSRouter:
-    """Make the SockJS service that the page talks to."""
+    """Create the SockJS service of the page."""
     return SockJSRouter(Echo, "/echo/sockjs", {"sockjs_url": SOCKJS_URL})
 
 
 def url_specs() -> list[URLSpec]:
-    """Serve the page at /echo/."""
+    """Return the URL specs of the page at /echo/."""
     return page_specs("/echo/", HERE)
 
 
 async def main() -> None:
-    """Serve this example alone."""
+    """Serve this example."""
     options = arguments("Echo over SockJS, with a page to try it in.").parse_args()
     home = URLSpec("/", RedirectHandler, {"url": "/echo/", "permanent": False})
     await serve([make_router()], [home, *url_specs()], options.host, options.port)

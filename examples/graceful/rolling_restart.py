@@ -1,6 +1,6 @@
-"""Starts the two processes, restarts one after the other while clients talk to them, and counts what got lost.
+"""Starts two server processes, restarts one after another under load, and counts lost messages.
 
-HAProxy has to be there: `haproxy -db -f examples/graceful/haproxy.cfg`.
+HAProxy must be running: `haproxy -db -f examples/graceful/haproxy.cfg`.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from tornado.websocket import WebSocketClosedError, websocket_connect
 
 SERVER = Path(__file__).resolve().parent / "server.py"
 
-#: What comes of a request to a process that ends.
+#: Errors of requests to a process that is exiting.
 FAILURES = (HTTPError, OSError, WebSocketClosedError)
 
 
 class WebSocket:
-    """A session over a websocket."""
+    """A websocket session."""
 
-    #: Whether a message that was sent is one that has arrived; otherwise it is when it comes back.
+    #: Whether a successful send() is an acknowledgement; otherwise the echo is.
     acknowledges = False
 
     async def open(self, base: str) -> None:
@@ -44,7 +44,7 @@ class WebSocket:
 
 
 class Polling:
-    """A session over polls."""
+    """A polling session."""
 
     acknowledges = True
 
@@ -52,8 +52,8 @@ class Polling:
         self.base = base
         await self.frame()
 
-    async def post(self, what: str, body: str) -> str:
-        response = await AsyncHTTPClient().fetch(f"{self.base}/{what}", method="POST", body=body, request_timeout=60)
+    async def post(self, name: str, body: str) -> str:
+        response = await AsyncHTTPClient().fetch(f"{self.base}/{name}", method="POST", body=body, request_timeout=60)
         return response.body.decode()
 
     async def send(self, message: str) -> None:
@@ -67,7 +67,7 @@ class Polling:
 
 
 class Client:
-    """Sends messages, one after the other, and comes again when its session is closed."""
+    """Sends messages one after another, and reconnects when its session is closed."""
 
     def __init__(self, name: str, url: str, transport: Callable[[], WebSocket | Polling]) -> None:
         self.name = name
@@ -75,13 +75,13 @@ class Client:
         self.transport = transport
         self.acknowledged: list[str] = []
         self.endings: Counter[str] = Counter()
-        self.there = asyncio.Event()
-        self.longest_absence = 0.0
-        self.leaving = False
+        self.connected = asyncio.Event()
+        self.longest_downtime = 0.0
+        self.stopping = False
 
     async def run(self) -> None:
-        number, left = 0, time.monotonic()
-        while not self.leaving:
+        number, disconnected_at = 0, time.monotonic()
+        while not self.stopping:
             session = self.transport()
             try:
                 await session.open(f"{self.url}/echo/000/{random.randbytes(8).hex()}")
@@ -91,18 +91,18 @@ class Client:
                     message = f"{self.name} {number}"
                     frame = await self.exchange(session, message)
                     if frame.startswith("a"):
-                        if not self.there.is_set():
-                            self.longest_absence = max(self.longest_absence, time.monotonic() - left)
-                            self.there.set()
+                        if not self.connected.is_set():
+                            self.longest_downtime = max(self.longest_downtime, time.monotonic() - disconnected_at)
+                            self.connected.set()
                         await asyncio.sleep(random.uniform(0.1, 0.5))
                 self.endings[frame] += 1
                 session.close()
             except FAILURES as error:
                 self.endings[str(error)] += 1
-            if self.there.is_set():
-                self.there.clear()
-                left = time.monotonic()
-            # Not all at once.
+            if self.connected.is_set():
+                self.connected.clear()
+                disconnected_at = time.monotonic()
+            # A random delay, so that the clients do not reconnect all at once.
             await asyncio.sleep(random.uniform(0, 1))
 
     async def exchange(self, session: WebSocket | Polling, message: str) -> str:
@@ -112,7 +112,7 @@ class Client:
             if session.acknowledges:
                 self.acknowledged.append(message)
         except FAILURES:
-            pass  # the session has ended, and the next frame says why
+            pass  # the session has ended; the next frame has the reason
         frame = await session.frame()
         if frame.startswith("a") and not session.acknowledges:
             self.acknowledged += json.loads(frame[1:])
@@ -120,7 +120,7 @@ class Client:
 
 
 class Process:
-    """One of the two servers."""
+    """A server process."""
 
     def __init__(self, port: int, journal: Path) -> None:
         self.port = port
@@ -129,7 +129,7 @@ class Process:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the process and wait until it listens."""
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, SERVER, "--port", str(self.port), "--journal", self.journal),
             stdout=asyncio.subprocess.PIPE,
@@ -138,68 +138,72 @@ class Process:
         await self.process.stdout.readline()
 
     async def stop(self) -> None:
-        """Have it see its clients off and end."""
+        """Send SIGTERM, and wait until the process has drained its sessions and exited."""
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
             if await self.process.wait():
                 sys.exit(f"The process on port {self.port} ended with status {self.process.returncode}.")
 
 
-async def everybody(clients: list[Client], url: str) -> None:
-    """Wait until HAProxy sends new sessions to both processes, and all clients have one."""
-    while (await AsyncHTTPClient().fetch(f"{url}/both-ready", raise_error=False)).code != 200:  # noqa: ASYNC110 - it does not call
+async def wait_until_ready(clients: list[Client], url: str) -> None:
+    """Wait until HAProxy routes new sessions to both processes and all clients are connected."""
+    while (await AsyncHTTPClient().fetch(f"{url}/both-ready", raise_error=False)).code != 200:  # noqa: ASYNC110 - HAProxy sends no event
         await asyncio.sleep(0.2)
-    await asyncio.gather(*(client.there.wait() for client in clients))
+    await asyncio.gather(*(client.connected.wait() for client in clients))
 
 
 async def restart(processes: list[Process], clients: list[Client], url: str) -> None:
-    """Have clients talk to the processes while one after the other is restarted, and in the end stopped."""
+    """Restart one process after another while the clients send messages, then stop both."""
     async with asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client.run())
-        await everybody(clients, url)
+        await wait_until_ready(clients, url)
         for process in processes:
-            print(f"All {len(clients)} clients are there. The process on port {process.port} is restarted.", flush=True)
+            print(
+                f"All {len(clients)} clients are connected. Restarting the process on port {process.port}.", flush=True
+            )
             await process.stop()
             await process.start()
-            await everybody(clients, url)
-        print("All are there again. Both processes are stopped.", flush=True)
+            await wait_until_ready(clients, url)
+        print("All clients have reconnected. Stopping both processes.", flush=True)
         for client in clients:
-            client.leaving = True
+            client.stopping = True
         await asyncio.gather(*(process.stop() for process in processes))
 
 
 async def main(processes: list[Process], clients: list[Client], url: str) -> None:
-    """Start the processes, restart one after the other, and leave none behind."""
+    """Start the processes, restart one after another, and stop them."""
     try:
         await asyncio.gather(*(process.start() for process in processes))
-        await everybody([], url)
+        await wait_until_ready([], url)
         await restart(processes, clients, url)
     finally:
         await asyncio.gather(*(process.stop() for process in processes))
 
 
 def report(clients: list[Client], journal: Path) -> int:
-    """Tell what became of all messages, and return how many got lost or were heard twice."""
+    """Print a report, and return the number of messages that were lost or received twice."""
     endings: Counter[str] = sum((client.endings for client in clients), Counter())
     for ending, count in endings.items():
         print(f"{count} sessions ended with {ending or 'nothing'}")
-    print(f"No client was away for longer than {max(client.longest_absence for client in clients):.1f} s.")
-    heard = Counter(journal.read_text().splitlines())
+    print(f"No client was disconnected for more than {max(client.longest_downtime for client in clients):.1f} s.")
+    received = Counter(journal.read_text().splitlines())
     acknowledged = [message for client in clients for message in client.acknowledged]
-    lost = sum(message not in heard for message in acknowledged)
-    twice = sum(count > 1 for count in heard.values())
-    print(f"{len(acknowledged)} messages were acknowledged, {lost} of them lost, {twice} heard twice.")
+    lost = sum(message not in received for message in acknowledged)
+    twice = sum(count > 1 for count in received.values())
+    print(f"{len(acknowledged)} messages were acknowledged, {lost} of them lost, {twice} received twice.")
     return lost + twice
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Restart two processes under load, one after the other.")
-    parser.add_argument("--url", default="http://localhost:8080", help="HAProxy's (default: %(default)s)")
+    parser = argparse.ArgumentParser(description="Restart two processes under load, one after another.")
+    parser.add_argument("--url", default="http://localhost:8080", help="URL of HAProxy (default: %(default)s)")
     parser.add_argument(
-        "--ports", type=int, nargs=2, default=(8081, 8082), help="of the processes (default: 8081 8082)"
+        "--ports", type=int, nargs=2, default=(8081, 8082), help="ports of the processes (default: 8081 8082)"
     )
-    parser.add_argument("--clients", type=int, default=100, help="half of them poll (default: %(default)s)")
+    parser.add_argument(
+        "--clients", type=int, default=100, help="number of clients, half of which poll (default: %(default)s)"
+    )
     options = parser.parse_args()
     AsyncHTTPClient.configure(None, max_clients=options.clients + 1)
     clients = [Client(f"client {n}", options.url, (WebSocket, Polling)[n % 2]) for n in range(options.clients)]

@@ -1,7 +1,6 @@
-"""One of several SockJS processes that are restarted one after the other; HAProxy stands before them.
+"""One of several SockJS processes behind HAProxy that are restarted one after another.
 
-Every message is written to a journal. When the process has ended, all that clients were told had arrived is to be found
-there.
+Every message is written to a journal, so that after the restart all acknowledged messages can be checked.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from sockjs_tornado.serving import bind_sockets, serve
 
 
 class Echo(SockJSConnection):
-    """Writes every message down, and sends it back."""
+    """Writes each message to the journal, then echoes it."""
 
     def __init__(self, journal: TextIO | None, session: Any) -> None:
         super().__init__(session)
@@ -29,7 +28,7 @@ class Echo(SockJSConnection):
 
 
 class Ready(RequestHandler):
-    """Tells HAProxy whether new sessions may come."""
+    """Readiness check: tells HAProxy whether this process accepts new sessions."""
 
     def initialize(self, router: SockJSRouter) -> None:
         self.router = router
@@ -41,31 +40,36 @@ class Ready(RequestHandler):
 
 
 async def main(options: argparse.Namespace, journal: TextIO | None) -> None:
-    """Serve until SIGTERM or SIGINT, then see all clients off."""
+    """Serve until SIGTERM or SIGINT, then drain all sessions."""
     settings = {"disconnect_delay": options.disconnect_delay}
     router = SockJSRouter(lambda session: Echo(journal, session), "/echo", settings)
-    # HAProxy keeps the access log. Refusals, which Tornado would complain of, are nothing unusual in a restart.
+    # HAProxy has the access log, and Tornado would log warnings about the 503 responses that are normal while draining.
     application = Application([*router.urls, ("/readyz", Ready, {"router": router})], log_function=lambda handler: None)
     sockets = bind_sockets(options.port, "127.0.0.1")
     print(f"Listening on http://127.0.0.1:{sockets[0].getsockname()[1]}", flush=True)
-    # xheaders: the client's address is the one that the proxy tells. So nobody but the proxy may come here.
+    # xheaders takes the client's address from a header, so only the proxy may be able to connect.
     await serve(application, [router], sockets, drain_time=options.drain_time, deadline=options.deadline, xheaders=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Echo that is restarted without any loss.")
-    parser.add_argument("--port", type=int, default=8081, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--journal", type=Path, help="file to which every message is added")
+    parser = argparse.ArgumentParser(description="Echo that can be restarted without losing messages.")
+    parser.add_argument("--port", type=int, default=8081, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--journal", type=Path, help="file to which each message is appended")
     parser.add_argument(
         "--drain-time", type=float, default=5, help="seconds over which sessions are closed (default: 5)"
     )
-    parser.add_argument("--deadline", type=float, default=30, help="seconds from SIGTERM to the end (default: 30)")
     parser.add_argument(
-        "--disconnect-delay", type=float, default=5, help="seconds in which a client has to poll again (default: 5)"
+        "--deadline",
+        type=float,
+        default=30,
+        help="seconds from SIGTERM until the process exits at the latest (default: 30)",
+    )
+    parser.add_argument(
+        "--disconnect-delay", type=float, default=5, help="seconds within which a client must poll again (default: 5)"
     )
     options = parser.parse_args()
     if options.journal:
-        # Line by line: what comes back has been written.
+        # Line-buffered: when a message is echoed, it has been written.
         with options.journal.open("a", buffering=1) as journal:
             asyncio.run(main(options, journal))
     else:

@@ -1,6 +1,6 @@
-"""Multiplex: several channels over one connection, and a page that talks in two rooms at once.
+"""Multiplex: several channels over one connection, and a page with two rooms.
 
-Run `python examples/multiplex/server.py` and open the address it prints.
+Run `python examples/multiplex/server.py` and open the URL that it prints.
 """
 
 import asyncio
@@ -14,53 +14,53 @@ from tornado.web import RedirectHandler
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
 from common import SOCKJS_URL, Page, arguments, page_specs, serve
-from notices import Soon
+from throttle import Throttle
 
 HERE = Path(__file__).resolve().parent
 
-# websocket-multiplex, the page's side of the channels. Without the local file, the URL leads to a public copy.
+# websocket-multiplex, the client side of the channels. If the local file is missing, the URL redirects to a CDN.
 SCRIPT_URL = "/static/multiplex_client.js"
 SCRIPT_FILE = HERE.parent.parent / "node_modules/websocket-multiplex/multiplex_client.js"
-PUBLIC_COPY = "https://cdn.jsdelivr.net/npm/websocket-multiplex@0.1.0/multiplex_client.js"
+CDN_URL = "https://cdn.jsdelivr.net/npm/websocket-multiplex@0.1.0/multiplex_client.js"
 
 
 class Visitors(set[SockJSConnection]):
-    """Who is in a room. How many have come and left is told ten times a second at most, of all who did so at once."""
+    """The connections in a room. How many have entered and left is announced at most ten times a second."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.came = self.left = 0  # since it was told
-        self.changed = Soon(self.tell)
+        self.entered = self.left = 0  # since the last announcement
+        self.changed = Throttle(self.announce)
 
     def enter(self, visitor: SockJSConnection) -> None:
-        """Take somebody in."""
+        """Add a connection."""
         self.add(visitor)
-        self.came += 1
+        self.entered += 1
         self.changed()
 
     def leave(self, visitor: SockJSConnection) -> None:
-        """Let somebody go."""
+        """Remove a connection."""
         self.discard(visitor)
         self.left += 1
         if self:
             self.changed()
         else:
-            # Nobody is there to be told; who comes now shall not hear of those before.
-            self.came = self.left = 0
+            # The room is empty; do not announce this to the next visitor.
+            self.entered = self.left = 0
             self.changed.cancel()
 
-    def tell(self) -> None:
-        """Tell everybody how many have come and left."""
-        for count, what in ((self.came, "came in"), (self.left, "left")):
+    def announce(self) -> None:
+        """Announce how many have entered and left."""
+        for count, action in ((self.entered, "came in"), (self.left, "left")):
             for visitor in self if count else ():
-                visitor.send(f"{'Somebody' if count == 1 else count} {what}.")
-        self.came = self.left = 0
+                visitor.send(f"{'Somebody' if count == 1 else count} {action}.")
+        self.entered = self.left = 0
 
 
 class Room(SockJSConnection):
-    """One visitor in a room: whatever one says, all in the room hear."""
+    """A connection to a room: each message goes to all connections in the room."""
 
     host: ClassVar[str]
     visitors: ClassVar[Visitors]
@@ -71,7 +71,7 @@ class Room(SockJSConnection):
 
     def on_message(self, message: str) -> None:
         if self.visitors.changed.timer:
-            self.visitors.changed.now()  # nobody speaks before the others hear that they came in
+            self.visitors.changed.flush()  # announce the sender before its first message
         self.broadcast(self.visitors, message)
 
     def on_close(self) -> None:
@@ -93,22 +93,22 @@ class Bob(Room):
 
 
 def make_router() -> SockJSRouter:
-    """Make the SockJS service that the page talks to: each room is a channel."""
+    """Create the SockJS service of the page, with a channel for each room."""
     return SockJSRouter(MultiplexConnection.get(ann=Ann, bob=Bob), "/multiplex/sockjs", {"sockjs_url": SOCKJS_URL})
 
 
 def url_specs() -> list[URLSpec]:
-    """Serve the page at /multiplex/, and the script that makes its channels."""
+    """Return the URL specs of the page at /multiplex/ and of websocket-multiplex."""
     if SCRIPT_FILE.is_file():
         script = URLSpec(r"/static/(multiplex_client\.js)", Page, {"path": str(SCRIPT_FILE.parent)})
     else:
-        script = URLSpec(SCRIPT_URL, RedirectHandler, {"url": PUBLIC_COPY, "permanent": False})
+        script = URLSpec(SCRIPT_URL, RedirectHandler, {"url": CDN_URL, "permanent": False})
     return [*page_specs("/multiplex/", HERE), script]
 
 
 async def main() -> None:
-    """Serve this example alone."""
-    options = arguments("Two rooms over one SockJS connection, with a page to try them in.").parse_args()
+    """Serve this example."""
+    options = arguments("Two rooms over one SockJS connection, with a page to try them.").parse_args()
     home = URLSpec("/", RedirectHandler, {"url": "/multiplex/", "permanent": False})
     await serve([make_router()], [home, *url_specs()], options.host, options.port)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The raw websocket with nothing but bash: say hello, say goodbye, print what comes. A mask of zeros is a legal one.
+# A client for the raw websocket in pure bash: send a message and a close frame, print the responses. A mask of zeros is valid.
 #
 #     examples/raw_client/client.sh localhost 8081 /echo/websocket
 set -eu

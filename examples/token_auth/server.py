@@ -1,9 +1,9 @@
-"""Authentication by token: it works over every transport and needs no cookie.
+"""Authentication with a token, which works over all transports and without cookies.
 
-The page, which your login would protect, carries a signed token; the page's script sends it as the first message. Who
-shows another one, or none within 5 seconds, is closed with code 4001.
+The page, which your login would protect, contains a signed token, and its script sends it as the first message. If the
+token is invalid, or missing after 5 seconds, the session is closed with code 4001.
 
-Run `python examples/token_auth/server.py` and open the address it prints.
+Run `python examples/token_auth/server.py` and open the URL that it prints.
 """
 
 import asyncio
@@ -18,34 +18,34 @@ from tornado.web import RedirectHandler, RequestHandler, create_signed_value, de
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the folder of common.py
 from common import SOCKJS_URL, arguments, serve
 
 PAGE = (Path(__file__).resolve().parent / "index.html").read_text()
-SECONDS = 5.0  # in which the token must have come
-UNAUTHENTICATED = 4001  # codes from 4000 to 4999 are the application's own
+TIMEOUT = 5.0  # seconds until the token must have arrived
+UNAUTHENTICATED = 4001  # close codes from 4000 to 4999 are for applications
 
 
 class Members(SockJSConnection):
-    """Greets whoever shows a token, then echoes."""
+    """Greets clients with a valid token, then echoes."""
 
-    def __init__(self, secret: str, seconds: float, session: Any) -> None:
+    def __init__(self, secret: str, timeout: float, session: Any) -> None:
         super().__init__(session)
         self.secret = secret
-        self.seconds = seconds
-        self.user = ""  # until the token has come
+        self.timeout = timeout
+        self.user = ""  # empty until the token has arrived
 
     def on_open(self, info: ConnectionInfo) -> None:
         loop = asyncio.get_running_loop()
-        self.deadline = loop.call_later(self.seconds, self.close, UNAUTHENTICATED, "No token in time")
+        self.deadline = loop.call_later(self.timeout, self.close, UNAUTHENTICATED, "No token in time")
 
     def on_message(self, message: str) -> None:
         if self.user:
             self.send(f"{self.user} said: {message}")
             return
         self.deadline.cancel()
-        # Signed by Tornado with the time in it; one that is forged, or older than a day, is no token. Tokens are ASCII:
-        # Tornado raises if it cannot encode what it is given, such as half of a surrogate pair.
+        # Tornado signs a token with its time; a forged or expired one is None. Tokens are ASCII: for text that cannot
+        # be encoded, such as a lone surrogate, Tornado would raise.
         user = decode_signed_value(self.secret, "user", message, max_age_days=1) if message.isascii() else None
         if user is None:
             self.close(UNAUTHENTICATED, "Invalid token")
@@ -58,7 +58,7 @@ class Members(SockJSConnection):
 
 
 class Page(RequestHandler):
-    """The page for somebody who has logged in; here everybody is `guest`."""
+    """The page of a user who has logged in; here every user is `guest`."""
 
     def initialize(self, secret: str) -> None:
         self.secret = secret
@@ -69,25 +69,27 @@ class Page(RequestHandler):
         self.finish(PAGE.replace("{{ token }}", token))
 
 
-def make_router(secret: str, seconds: float = SECONDS) -> SockJSRouter:
-    """Make the service, for tokens that are signed with `secret` and shown within `seconds`."""
-    return SockJSRouter(partial(Members, secret, seconds), "/token_auth/sockjs", {"sockjs_url": SOCKJS_URL})
+def make_router(secret: str, timeout: float = TIMEOUT) -> SockJSRouter:
+    """Create the service. Tokens must be signed with `secret` and arrive within `timeout` seconds."""
+    return SockJSRouter(partial(Members, secret, timeout), "/token_auth/sockjs", {"sockjs_url": SOCKJS_URL})
 
 
 def url_specs(secret: str) -> list[URLSpec]:
-    """Serve the page at /token_auth/."""
+    """Return the URL spec of the page at /token_auth/."""
     return [URLSpec("/token_auth/", Page, {"secret": secret})]
 
 
 async def main() -> None:
-    """Serve this example alone."""
+    """Serve this example."""
     parser = arguments("Authentication by token over SockJS.")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time to show a token in (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, default=TIMEOUT, help="seconds until a token must arrive (default: %(default)s)"
+    )
     options = parser.parse_args()
-    # Several processes would share one secret, from their configuration.
+    # If there are several processes, they must have the same secret, from their configuration.
     secret = secrets.token_hex(32)
     home = URLSpec("/", RedirectHandler, {"url": "/token_auth/", "permanent": False})
-    await serve([make_router(secret, options.seconds)], [home, *url_specs(secret)], options.host, options.port)
+    await serve([make_router(secret, options.timeout)], [home, *url_specs(secret)], options.host, options.port)
 
 
 if __name__ == "__main__":
