@@ -1,11 +1,11 @@
-"""An application that spoils the fields of the base types in C while they work: ``hostile.py MOMENT``.
+"""An application that spoils the fields of the base types in C while they work: ``hostile.py MOMENT ...``.
 
 Python code runs inside the C code at several moments: a property is read, ``__len__`` is called, a value that a field
-held is freed. At the moment named on the command line, one field after the other is deleted or set to something
+held is freed. At each moment named on the command line, one field after the other is deleted or set to something
 of the wrong type, or a list that C is working through changes. Each case has new objects, and calls every method.
 Whatever happens has to be a result or an exception; ``SystemError`` is C's for a mistake in C.
 
-``test_core.py`` runs this in a process of its own for each moment, since a fault would end the process.
+``test_core.py`` runs this in processes of its own, since a fault would end the process.
 """
 
 import contextlib
@@ -357,12 +357,10 @@ def fileno(self: socket.socket) -> int:
 def main(moment: str) -> None:
     """Try every case at a moment, and print how often the moment came."""
     global hook
-    faulthandler.enable()
-    socket.socket.fileno = fileno  # type: ignore[method-assign]
     reached = 0
     for name, act in cases():
         # After a fault, this is the last line but the report.
-        print(name, file=sys.stderr, flush=True)
+        print(f"{moment}: {name}", file=sys.stderr, flush=True)
         world = World()
 
         def strike(now: str, world: World = world, act: Callable[[World], None] = act) -> None:
@@ -380,4 +378,7 @@ def main(moment: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    faulthandler.enable()
+    socket.socket.fileno = fileno  # type: ignore[method-assign]
+    for argument in sys.argv[1:]:
+        main(argument)

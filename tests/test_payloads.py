@@ -13,8 +13,9 @@ from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.wire import payloads
 from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
 
+# For each of four ways.
 properties = hypothesis_settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 
 #: Messages that a payload may have, where it does not matter.
@@ -238,6 +239,10 @@ LARGE = {
 }
 
 
+#: Payloads of this size are decoded in two of the ways.
+LARGE_WAYS = pytest.mark.parametrize("way", ["large", "large without msgspec"], indirect=True)
+
+
 def calls_of(call: Callable[[], Any]) -> tuple[Any, int]:
     """Return what ``call`` returns, and how many functions were called meanwhile, those in C included."""
     count = 0
@@ -256,6 +261,7 @@ def calls_of(call: Callable[[], Any]) -> tuple[Any, int]:
 
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
+@LARGE_WAYS
 @pytest.mark.usefixtures("way")
 def test_no_payload_takes_more_memory_than_three_of_its_kind(name: str, decode: Any) -> None:
     payload, wanted = LARGE[name]
@@ -274,6 +280,7 @@ def test_no_payload_takes_more_memory_than_three_of_its_kind(name: str, decode: 
 
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
+@LARGE_WAYS
 @pytest.mark.usefixtures("way")
 def test_a_payload_takes_as_many_steps_as_it_may_have_messages(name: str, decode: Any) -> None:
     payload, wanted = LARGE[name]

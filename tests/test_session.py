@@ -1629,6 +1629,6 @@ def test_any_order_of_events() -> None:
     run_state_machine_as_test(
         AnyOrder,
         settings=hypothesis_settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )

@@ -86,15 +86,21 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def cluster(redis: RedisServer, kind: str, how: str, directory: Path, complaints: tuple[str, ...]) -> Iterator[Cluster]:
-    """Run a cluster."""
+def nodes(redis: RedisServer) -> Iterator[tuple[list[ServerProgram], list[int]]]:
+    """Run the processes of a cluster, and give their ports."""
     with contextlib.ExitStack() as life:
         programs, ports = zip(*(life.enter_context(node(redis)) for _ in NODE_PORTS), strict=True)
-        front = life.enter_context(proxy(kind, how, list(ports), directory, complaints))
-        yield Cluster(list(programs), list(ports), front)
+        yield list(programs), list(ports)
         for program in programs:
             # One after the other they would take their time.
             program.ask_to_stop()
+
+
+@contextlib.contextmanager
+def cluster(redis: RedisServer, kind: str, how: str, directory: Path, complaints: tuple[str, ...]) -> Iterator[Cluster]:
+    """Run a cluster, of which a process may be stopped."""
+    with nodes(redis) as (programs, ports), proxy(kind, how, ports, directory, complaints) as front:
+        yield Cluster(programs, ports, front)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +109,23 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def three_nodes(redis: RedisServer) -> Iterator[tuple[list[ServerProgram], list[int]]]:
+    """The processes that stand behind all proxies: to stop them takes 10 seconds."""
+    with nodes(redis) as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=FRONTS, ids="-".join)
 def running(
-    request: pytest.FixtureRequest, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    three_nodes: tuple[list[ServerProgram], list[int]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
     """A cluster behind one of the proxies."""
-    with cluster(redis, *request.param, tmp_path_factory.mktemp("cluster"), ()) as found:
-        yield found
+    programs, ports = three_nodes
+    with proxy(*request.param, ports, tmp_path_factory.mktemp("cluster")) as front:
+        yield Cluster(programs, ports, front)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

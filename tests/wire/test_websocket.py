@@ -169,7 +169,7 @@ def is_1014(event: object) -> bool:
 # --- against wsproto --------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(stream=legal_streams(), places=cuts)
 def test_legal_streams_give_what_wsproto_makes_of_them(stream: bytes, places: list[int]) -> None:
     events = assert_like_reference(stream, FrameParser(NO_LIMIT))
@@ -177,19 +177,19 @@ def test_legal_streams_give_what_wsproto_makes_of_them(stream: bytes, places: li
     assert plain(feed(FrameParser(NO_LIMIT), split(stream, places))) == plain(events)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(stream=mutated_streams(), places=cuts)
 def test_streams_with_one_mutation_get_the_verdict_of_wsproto(stream: bytes, places: list[int]) -> None:
     assert_like_unless_1014(stream, places)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(stream=st.lists(wild_frames(), min_size=1, max_size=5).map(b"".join), places=cuts)
 def test_wild_frames_get_the_verdict_of_wsproto(stream: bytes, places: list[int]) -> None:
     assert_like_unless_1014(stream, places)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(stream=st.binary(max_size=300), places=cuts)
 @example(stream=b"\x88\x82\0\0\0\0\x03\xf6", places=[])
 def test_garbage_gets_the_verdict_of_wsproto(stream: bytes, places: list[int]) -> None:
@@ -702,7 +702,7 @@ def test_a_compressed_frame_has_the_first_reserved_bit() -> None:
 any_text = st.text(st.characters(exclude_categories=()), max_size=130)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(code=st.one_of(st.sampled_from(sorted(REGISTERED_CODES - {1014})), st.integers(3000, 4999)), reason=any_text)
 def test_a_close_frame_reaches_a_client_with_as_much_of_its_reason_as_fits(code: int, reason: str) -> None:
     """Section 5.5: at most 125 bytes of payload."""
@@ -753,7 +753,7 @@ def test_lone_surrogates_become_replacement_characters_as_in_a_browser(text: str
     assert to_utf8(text) == encoded.encode()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(text=any_text)
 def test_any_text_becomes_valid_utf8_of_as_many_utf16_units(text: str) -> None:
     units = len(text.encode("utf-16-le", "surrogatepass"))
