@@ -48,7 +48,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(payloads, "SMALL", -1)
     if "without" in way:
         monkeypatch.setattr(payloads, "_decode_fast", payloads._decode_in_python)
-        monkeypatch.setattr(payloads, "_REFUSALS", (ValueError, PayloadError, RecursionError))
+        monkeypatch.setattr(payloads, "_DECODE_ERRORS", (ValueError, PayloadError, RecursionError))
         monkeypatch.setattr(payloads, "_IS_STRICT", False)
     return way
 

@@ -657,7 +657,7 @@ class TestMsgspec:
         fast = outcome(text)
         with monkeypatch.context() as patch:
             patch.setattr(payloads, "_decode_fast", payloads._decode_in_python)
-            patch.setattr(payloads, "_REFUSALS", (ValueError, PayloadError, RecursionError))
+            patch.setattr(payloads, "_DECODE_ERRORS", (ValueError, PayloadError, RecursionError))
             patch.setattr(payloads, "_IS_STRICT", False)
             assert outcome(text) == fast
 

@@ -25,7 +25,7 @@ Outcome = list[str] | str
 #: What takes the place of msgspec's decoder, and what has payloads of any size read as the large ones are.
 PYTHON = {
     "_decode_fast": payloads._decode_in_python,
-    "_REFUSALS": (ValueError, PayloadError, RecursionError),
+    "_DECODE_ERRORS": (ValueError, PayloadError, RecursionError),
     "_IS_STRICT": False,
 }
 LARGE = {"SMALL": -1}

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692): what is negotiated, and the two directions of one connection."""
+"""The permessage-deflate extension (RFC 7692): negotiation, compression and decompression."""
 
 import re
 import sys
@@ -9,10 +9,10 @@ from ..exceptions import WebSocketError
 
 __all__ = ["Deflater", "Parameters", "RawInflater", "negotiate"]
 
-# RFC 7692, section 7.2.1: a message ends with an empty stored block whose last four bytes are left out.
+# RFC 7692, section 7.2.1: a message ends with an empty stored block whose last four bytes are removed.
 _TAIL = b"\x00\x00\xff\xff"
 _MAX_WINDOW = 15
-# zlib cannot make a raw stream with a window of 2^8 bytes.
+# zlib does not support raw streams with a window of 2^8 bytes.
 _MIN_WINDOW = 9
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -20,7 +20,7 @@ _BITS = re.compile(r'("?)([89]|1[0-5])\1')
 
 
 class Parameters(NamedTuple):
-    """What both sides agreed on (RFC 7692, section 7.1); a window is None where nothing was said of it."""
+    """The negotiated parameters (RFC 7692, section 7.1). A window size is None if it was not negotiated."""
 
     server_no_context_takeover: bool
     client_no_context_takeover: bool
@@ -29,12 +29,12 @@ class Parameters(NamedTuple):
 
     @property
     def server_window(self) -> int:
-        """Bits of the window that the server compresses with."""
+        """Window size of the server's compressor, in bits."""
         return self.server_max_window_bits or _MAX_WINDOW
 
     @property
     def response(self) -> str:
-        """The value of Sec-WebSocket-Extensions that confirms the agreement."""
+        """The Sec-WebSocket-Extensions header of the response."""
         parts = ["permessage-deflate"]
         if self.server_no_context_takeover:
             parts.append("server_no_context_takeover")
@@ -50,15 +50,15 @@ class Parameters(NamedTuple):
 def negotiate(header: str, *, context_takeover: bool) -> Parameters | None:
     """Choose the first acceptable permessage-deflate offer of a Sec-WebSocket-Extensions header.
 
-    Without context takeover the server compresses with one of two windows, whatever clients offer, so that a message to
-    many is compressed at most twice: with the full one, or, if a client limits it, with the smallest.
+    Without context takeover, the server uses only two window sizes, so that a broadcast message is compressed at most
+    twice: the full window, or the smallest one if the client limits it.
 
     Args:
-        header: The client's header, possibly of several offers and extensions; rubbish in it is passed over.
-        context_takeover: Whether a compression context may live from message to message, on both sides.
+        header: The client's header, which may contain several offers and other extensions. Invalid parts are ignored.
+        context_takeover: Whether both sides may keep the compression context between messages.
 
     Returns:
-        The agreement, or None where no offer is acceptable (RFC 7692, section 7).
+        The negotiated parameters, or None if no offer is acceptable (RFC 7692, section 7).
     """
     for offer in header.split(","):
         name, *items = (item.strip() for item in offer.split(";"))
@@ -86,12 +86,12 @@ def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
             else:
                 client_no_takeover = True
         elif name == "server_max_window_bits":
-            # An offer with a limit is accepted by confirming one (section 7.1.2.1).
+            # To accept an offer with this parameter, the response must include it (section 7.1.2.1).
             server_bits = _window_bits(value)
             if server_bits is None or server_bits < _MIN_WINDOW:
                 return None
         elif name == "client_max_window_bits":
-            # Without a value it only says that the client would take a limit (section 7.1.2.2).
+            # Without a value, the client only declares that it supports the parameter (section 7.1.2.2).
             if has_value:
                 client_bits = _window_bits(value)
                 if client_bits is None:
@@ -99,8 +99,8 @@ def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
         else:
             return None
     if server_no_takeover and server_bits is not None and server_bits < _MAX_WINDOW:
-        # Section 7.1.2.1: the client's value or a smaller one. Measured against the full window: a message of 600 bytes
-        # becomes 1 % longer, one of 2 KB 7 %, 20 KB of prose 26 %.
+        # Section 7.1.2.1 allows the client's value or a smaller one. Measured against the full window, a message of
+        # 600 bytes grows by 1 %, one of 2 KB by 7 %, and 20 KB of prose by 26 %.
         server_bits = _MIN_WINDOW
     return Parameters(server_no_takeover, client_no_takeover, server_bits, client_bits)
 
@@ -111,42 +111,42 @@ def _window_bits(value: str) -> int | None:
 
 
 class RawInflater:
-    """Decompresses one client's messages."""
+    """Decompresses the messages of one client."""
 
     __slots__ = ("_decompressor", "_takeover", "_window")
 
     def __init__(self, parameters: Parameters) -> None:
         self._takeover = not parameters.client_no_context_takeover
-        # Inflating with a larger window than was used is always right.
+        # A decompressor may use a larger window than the compressor.
         self._window = -max(parameters.client_max_window_bits or _MAX_WINDOW, _MIN_WINDOW)
-        # Made for the first message, and where no context is kept for each: an idle connection holds none.
+        # Created on demand, so that an idle connection without context takeover needs no memory for it.
         self._decompressor: zlib._Decompress | None = None
 
     def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
         """Decompress the next part of a message.
 
         Args:
-            data: Compressed bytes.
-            final: Whether the message ends with them.
-            limit: Bytes that may still come out of this message.
+            data: The compressed data.
+            final: Whether ``data`` is the end of the message.
+            limit: Maximum number of bytes to return.
 
         Raises:
-            WebSocketError: 1007 where the data is not a deflate stream or goes on after the end of one, 1009 where more
-                than ``limit`` comes out.
+            WebSocketError: The data is invalid or continues after the end of the deflate stream (1007), or it
+                decompresses to more than ``limit`` bytes (1009).
         """
         if final:
             data += _TAIL
         if self._decompressor is None:
             self._decompressor = zlib.decompressobj(self._window)
         try:
-            # One byte more than allowed tells "just fits" from "too big" without inflating a bomb.
+            # One byte above the limit is enough to detect a message that is too big, such as a zip bomb.
             out = self._decompressor.decompress(data, min(limit + 1, sys.maxsize))
         except zlib.error as error:
             raise WebSocketError(1007, "invalid compressed data") from error
         if len(out) > limit:
             raise WebSocketError(1009, "message too big")
         if self._decompressor.eof:
-            # A block was marked as the last (section 7.2.3.4). What follows would be lost, and zlib would keep it.
+            # The client marked a block as the last one (section 7.2.3.4). zlib ignores and keeps data after it.
             rest = self._decompressor.unused_data
             if (rest[: -len(_TAIL)] if final else rest) not in (b"", b"\x00"):
                 raise WebSocketError(1007, "invalid compressed data")
@@ -156,7 +156,7 @@ class RawInflater:
 
 
 class Deflater:
-    """Compresses messages to one client, or to many where no context is taken over."""
+    """Compresses messages for one client, or for many clients if there is no context takeover."""
 
     __slots__ = ("_compressor", "_level", "_takeover", "_window")
 
@@ -167,6 +167,6 @@ class Deflater:
         self._compressor = zlib.compressobj(level, zlib.DEFLATED, self._window) if self._takeover else None
 
     def deflate(self, data: bytes) -> bytes:
-        """Return ``data`` as the payload of one compressed message."""
+        """Return the compressed payload of one message."""
         compressor = self._compressor or zlib.compressobj(self._level, zlib.DEFLATED, self._window)
         return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(_TAIL)

@@ -1,4 +1,4 @@
-"""Connections whose input is decoded in pieces, so that no client keeps the event loop from the others."""
+"""Connections that decode their input in pieces, so that no client can block the event loop."""
 
 import asyncio
 import logging
@@ -8,28 +8,29 @@ from .connection import Connection, ConnectionManager
 
 __all__ = ["PIECE_SIZE", "PacedConnection"]
 
-#: Bytes that are decoded between two looks at the clock. As frames of six bytes they take some milliseconds in Python;
-#: compressed ones may become a thousand times as many.
+#: Bytes to decode between two checks of the clock. As frames of six bytes they take some milliseconds in Python;
+#: compressed data may grow by a factor of 1,000.
 PIECE_SIZE: Final = 4096
 
 logger = logging.getLogger(__name__)
 
-# Why the transport is not read, and what is due in the next turn of the event loop, as bits of one number.
-_INBOX_FULL: Final = 1  # the application does not keep up
-_TURN_OVER: Final = 2  # this connection has used up its part of the turn
-_SCHEDULED: Final = 4  # _next_turn is called in the next turn
+# Bits of `_pause_flags`. The transport is read only if neither of the first two bits is set. `_TURN_OVER` without
+# `_INBOX_FULL` always comes with `_SCHEDULED`, since otherwise nothing would resume reading. `_unread` is empty unless
+# one of the first two is set.
+_INBOX_FULL: Final = 1  # set by pause_reading(), cleared by resume_reading(): the application is too slow
+_TURN_OVER: Final = 2  # set when the time of this iteration is used up, cleared by _next_turn()
+_SCHEDULED: Final = 4  # _next_turn() is scheduled for the next iteration, and clears this bit
 
 
 class PacedConnection(Connection):
-    """Base of connections that decode much of what they read.
+    """Base class of connections whose input takes time to decode.
 
-    What was read is decoded in pieces. If the time for that (the manager's ``read_budget``) is used up, or the
-    application falls behind, the other pieces are decoded in a later turn of the event loop, and nothing is read
-    before that.
+    The data of a read is decoded in pieces. If the manager's ``read_budget`` is used up, or if the application is too
+    slow, the remaining pieces are decoded in a later iteration of the event loop. Nothing is read until then.
 
     Args:
-        manager: What keeps it.
-        head: Bytes to write before anything else.
+        manager: Counts the connection and schedules its deadline.
+        head: Head of the response, written first.
     """
 
     __slots__ = ("_pause_flags", "_unread")
@@ -37,7 +38,7 @@ class PacedConnection(Connection):
     def __init__(self, manager: ConnectionManager, head: bytes) -> None:
         super().__init__(manager, head)
         self._pause_flags = 0
-        # Read, but not decoded yet.
+        # Data that was read but not decoded yet.
         self._unread = b""
 
     def decode(self, data: bytes) -> None:
@@ -46,13 +47,13 @@ class PacedConnection(Connection):
 
     @property
     def piece_size(self) -> int:
-        """How many bytes the next piece should have at most."""
+        """Maximum size of the next piece in bytes."""
         return PIECE_SIZE
 
     def on_data(self, data: bytes) -> None:
-        """Decode bytes from the client, behind those that wait."""
+        """Decode data from the client, or append it to the data that is not decoded yet."""
         if self._unread:
-            # If reading was paused in connection_made(), uvloop reads all the same.
+            # uvloop ignores a pause of reading within connection_made().
             if self.transport.is_reading():
                 self.transport.pause_reading()
             self._unread += data
@@ -69,7 +70,7 @@ class PacedConnection(Connection):
         while position < end and not self.transport.is_closing():
             if position and (self._pause_flags & _INBOX_FULL or manager.now() >= deadline):
                 self._unread = data[position:]
-                # Where the application is behind, resume_reading() goes on.
+                # If the application is too slow, resume_reading() continues.
                 if not self._pause_flags & _INBOX_FULL:
                     self._end_turn()
                 return
@@ -87,67 +88,67 @@ class PacedConnection(Connection):
             asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        """Begin a turn: decode what is left of the last one, then read again."""
+        """Decode the data left over from the last iteration, then resume reading."""
         self._pause_flags &= ~_SCHEDULED
         if self._pause_flags & _INBOX_FULL:
-            # resume_reading() goes on.
+            # resume_reading() continues.
             self._pause_flags = _INBOX_FULL
             return
         unread, self._unread = self._unread, b""
         try:
             self._decode_pieces(unread)
         except Exception:
-            # As an event loop does it with what fails in a read.
-            logger.exception("%r failed to decode what it has read", self)
+            # Do as the event loop does if a protocol's read callback fails.
+            logger.exception("%r failed to decode data from the client", self)
             self.abort()
         if not self._unread:
             self._pause_flags &= ~_TURN_OVER
             self._continue_reading()
 
-    def _pause(self, why: int) -> None:
+    def _pause(self, reason: int) -> None:
         if not self._pause_flags & (_INBOX_FULL | _TURN_OVER) and not self.transport.is_closing():
             self.transport.pause_reading()
-        self._pause_flags |= why
+        self._pause_flags |= reason
 
     def _continue_reading(self) -> None:
         if not self._pause_flags & (_INBOX_FULL | _TURN_OVER) and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def accepts_input(self) -> bool:
-        """Return whether what the client sends is taken, as it is unless the application is behind."""
+        """Return whether input is processed. It is not while the application is too slow."""
         return not self._pause_flags & _INBOX_FULL
 
     def pause_reading(self) -> None:
-        """Read nothing more for now: the application does not keep up."""
+        """Pause reading because the application is too slow."""
         self._pause(_INBOX_FULL)
 
     def resume_reading(self) -> None:
-        """Go on reading."""
+        """Resume reading."""
         self._pause_flags &= ~_INBOX_FULL
         if self._unread:
-            # Not at once: the session may be in the middle of something.
+            # In the next iteration: the session may be in the middle of a state change.
             self._pause_flags |= _TURN_OVER
             self._schedule()
         else:
             self._continue_reading()
 
     def expect_close(self) -> None:
-        """Write nothing more, and leave the end to the client."""
+        """Stop writing and let the client close the connection."""
         super().expect_close()
         self.resume_reading()
 
     def eof_received(self) -> None:
-        """Hear that the client has left; what was read before is decoded first."""
+        """Decode the remaining data, then close the connection."""
         self._decode_rest()
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that the connection is over; what was read before is decoded first."""
+        """Decode the remaining data, then report the disconnect."""
         self._decode_rest()
         super().connection_lost(exc)
 
     def _decode_rest(self) -> None:
-        # No more than one or two reads, and once in a connection's life: others do not wait long for that.
+        # This is at most the data of two reads, once per connection, so it does not need the time limit.
         unread, self._unread = self._unread, b""
         if not self._closing:
             for start in range(0, len(unread), PIECE_SIZE):

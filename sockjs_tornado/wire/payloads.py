@@ -1,8 +1,8 @@
-"""What clients send: JSON arrays of strings, in a POST or in a websocket message.
+"""Decoding of client payloads: JSON arrays of strings, in a POST or in a websocket message.
 
-Anybody may send these, so that reading one is bounded: it costs one pass over the payload, refuses at the first byte
-that cannot belong to an array of strings, and stops behind the message that is one too many. No other JSON value is
-ever built, however it is nested.
+Clients are not trusted, so the cost of decoding is bounded. The decoder reads the payload once, rejects it at the first
+byte that cannot be part of an array of strings, and stops after one message more than allowed. It never builds another
+JSON value, however deeply nested.
 """
 
 import json
@@ -18,7 +18,7 @@ __all__ = ["Payload", "decode_payload", "decode_strings", "decode_websocket_payl
 #: A payload as text, or as UTF-8.
 Payload = str | bytes | bytearray
 
-#: Bytes up to which a payload goes to a decoder that builds the whole array, whatever is in it.
+#: Payloads up to this size are decoded by a JSON decoder that builds the whole array.
 SMALL = 64 * 1024
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -31,84 +31,86 @@ def _decode_in_python(payload: Payload) -> list[str]:
     return value
 
 
-# Nearly all payloads are arrays of ordinary strings. The fast decoder takes nothing else, and what it refuses is read
-# again: of lone surrogates, and bare strings, it knows nothing. msgspec (the extra `fast`) is in C.
+# Nearly all payloads are arrays of ordinary strings, which the fast decoder handles. A payload that it rejects is read
+# again below, for example because of a lone surrogate or a bare string. msgspec (the extra `fast`) is written in C.
 _decode_fast: Callable[[Payload], list[str]]
-_REFUSALS: tuple[type[Exception], ...]
-#: Whether the fast decoder stops at the first value that is no string.
+_DECODE_ERRORS: tuple[type[Exception], ...]
+#: Whether the fast decoder stops at the first value that is not a string.
 _IS_STRICT: bool
 try:
     import msgspec
 except ImportError:
-    # A payload nested too deep is a RecursionError.
-    _decode_fast, _REFUSALS, _IS_STRICT = _decode_in_python, (ValueError, PayloadError, RecursionError), False
+    # Deep nesting raises RecursionError.
+    _decode_fast, _DECODE_ERRORS, _IS_STRICT = _decode_in_python, (ValueError, PayloadError, RecursionError), False
 else:
     _decode_fast = msgspec.json.Decoder(list[str]).decode
-    _REFUSALS, _IS_STRICT = (UnicodeError, msgspec.MsgspecError), True
+    _DECODE_ERRORS, _IS_STRICT = (UnicodeError, msgspec.MsgspecError), True
 
 
 def decode_payload(payload: Payload, limit: int) -> list[str]:
-    """Decode what a client posts: a JSON array of strings.
+    """Decode the payload of a POST: a JSON array of strings.
 
-    Any JSON escape is accepted, lone surrogates included; ``[]`` is no message.
+    Every JSON escape is accepted, including lone surrogates. ``[]`` contains no message.
 
     Args:
-        payload: The JSON.
-        limit: How many messages there may be. A longer list says that there are more, not how many.
+        payload: The JSON text.
+        limit: Maximum number of messages. If the payload has more, the result is longer than ``limit``, but may be
+            incomplete.
 
     Raises:
-        PayloadError: The payload is empty, is not JSON, or is not an array of strings. The text is the protocol's.
+        PayloadError: The payload is empty, is not JSON, or is not an array of strings. The error text is part of the
+            SockJS protocol.
     """
     if len(payload) <= SMALL or _may_build(payload, limit):
         try:
             return _decode_fast(payload)
-        except _REFUSALS:
+        except _DECODE_ERRORS:
             pass
     return _read(payload, limit, bare=False)
 
 
 def decode_websocket_payload(payload: Payload, limit: int) -> list[str]:
-    """Decode one websocket message: an array of strings or one bare string; an empty message is none.
+    """Decode a websocket message: an array of strings, or one bare string. An empty message is ignored.
 
     Args:
-        payload: The JSON.
-        limit: As for :func:`decode_payload`.
+        payload: The JSON text.
+        limit: Maximum number of messages; see :func:`decode_payload`.
 
     Raises:
-        PayloadError: As :func:`decode_payload`.
+        PayloadError: The payload is not JSON, or is neither an array of strings nor a string.
     """
     if len(payload) <= SMALL or _may_build(payload, limit):
         try:
             return _decode_fast(payload)
-        except _REFUSALS:
+        except _DECODE_ERRORS:
             pass
     return _read(payload, limit, bare=True) if payload else []
 
 
 def decode_strings(payload: str) -> list[str] | None:
-    """Decode an array of strings from a peer that is trusted, None if it is anything else, or needs a second look."""
+    """Decode an array of strings from a trusted peer. Return None if the fast decoder rejects it."""
     try:
         return _decode_fast(payload)
-    except _REFUSALS:
+    except _DECODE_ERRORS:
         return None
 
 
 def _may_build(payload: Payload, limit: int) -> bool:
-    """Return whether the fast decoder may have a large payload: what it builds must be bounded by ``limit``.
+    """Return whether the fast decoder may decode a large payload.
 
-    A message of two characters takes 64 bytes and more, so that messages are counted, by their quotes, before any is
-    made. Where quotes are part of messages it is the reader below that counts.
+    A decoded message of two characters needs at least 64 bytes. To bound the memory by ``limit``, the number of
+    messages is estimated from the number of quotes first. If there are too many quotes, :func:`_read` counts exactly.
     """
-    # One expression for each type: text and bytes are not counted alike.
+    # bytes.count() needs bytes, and str.count() a str.
     quotes = payload.count('"') if isinstance(payload, str) else payload.count(b'"')
     return _IS_STRICT and quotes <= 2 * limit
 
 
 def _read(payload: Payload, limit: int, *, bare: bool) -> list[str]:
-    """Read an array of strings, or with ``bare`` also one string.
+    """Read an array of strings or, if ``bare`` is true, also a single string.
 
     Raises:
-        PayloadError: It is anything else.
+        PayloadError: The payload is anything else.
     """
     try:
         text = payload if isinstance(payload, str) else payload.decode()
@@ -121,7 +123,7 @@ def _read(payload: Payload, limit: int, *, bare: bool) -> list[str]:
         else:
             messages, end = _read_array(text, start, limit)
     except ValueError:
-        # A string that ends too early, or has something in it that must be escaped; bytes that are not UTF-8.
+        # An unterminated string, an unescaped control character, or invalid UTF-8.
         raise PayloadError("Broken JSON encoding.") from None
     if len(messages) <= limit and _skip_space(text, end) != len(text):
         raise PayloadError("Broken JSON encoding.")
@@ -129,7 +131,7 @@ def _read(payload: Payload, limit: int, *, bare: bool) -> list[str]:
 
 
 def _read_array(text: str, start: int, limit: int) -> tuple[list[str], int]:
-    """Return the strings of the array at ``start``, one more than ``limit`` at most, and where they end."""
+    """Return the strings of the array at ``start``, at most one more than ``limit``, and the end position."""
     messages: list[str] = []
     if text[start] != "[":
         raise PayloadError("Broken JSON encoding.")
@@ -149,7 +151,7 @@ def _read_array(text: str, start: int, limit: int) -> tuple[list[str], int]:
 
 
 def _scan(text: str, start: int) -> tuple[str, int]:
-    # The standard library's own: it is what `json` reads strings with, and in C.
+    # The `json` module reads strings with this function, which is implemented in C.
     scanned: tuple[str, int] = scanstring(text, start, True)
     return scanned
 

@@ -1,4 +1,4 @@
-"""Responses that a client takes slowly: what is left of one on a stream of Tornado's, and how much that is."""
+"""Progress of responses that a client reads slowly from a Tornado stream."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,16 @@ from tornado.iostream import IOStream, StreamClosedError
 
 __all__ = ["PendingWrite", "write_rest"]
 
-#: Bytes that are watched together. If no more than this is left of a response, nobody watches.
+#: Bytes per tracked write. Smaller rests of a response are not tracked.
 CHUNK_SIZE: Final = 16 * 1024
 
 
 class PendingWrite:
-    """What the operating system has not taken at once, written to a stream in pieces so that it can be seen how much.
+    """Data written to a stream in pieces, so that the number of unsent bytes is known.
 
     Args:
-        stream: An open stream that refuses nothing (``max_write_buffer_size``).
-        data: The bytes.
+        stream: An open stream without a ``max_write_buffer_size``.
+        data: The data that the socket did not accept immediately.
     """
 
     __slots__ = ("_left", "_pieces", "_stream")
@@ -28,7 +28,7 @@ class PendingWrite:
         self._stream = stream
         self._left = len(data)
         self._pieces: deque[tuple[asyncio.Future[None], int]] = deque()
-        # The stream may find out that the client has left.
+        # The client may have disconnected.
         with contextlib.suppress(StreamClosedError):
             for start in range(0, len(data), CHUNK_SIZE):
                 piece = data[start : start + CHUNK_SIZE]
@@ -36,19 +36,19 @@ class PendingWrite:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the operating system has not taken yet, and will not if the connection is closed."""
-        # Not counted by callbacks, which come a turn later: the client may have asked for more by then.
+        """Bytes that the operating system has not accepted; they stay counted if the connection is closed."""
+        # Counted here because done callbacks run one iteration later, when the client may have polled again.
         pieces = self._pieces
         while pieces and pieces[0][0].done() and pieces[0][0].exception() is None:
             self._left -= pieces.popleft()[1]
         return self._left
 
     def abort(self) -> None:
-        """Close the connection: the rest is for nobody."""
+        """Close the connection and discard the rest."""
         self._stream.close()
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback``, soon, when nothing is on its way any more."""
+        """Call ``callback`` in an iteration of the event loop after the last byte was sent."""
         if self._pieces:
             self._pieces[-1][0].add_done_callback(callback)
         else:
@@ -56,10 +56,10 @@ class PendingWrite:
 
 
 def write_rest(stream: IOStream, data: bytes) -> PendingWrite | None:
-    """Write what the operating system has not taken at once, if it is so much that it has to be watched.
+    """Write ``data`` with progress tracking, if it is long enough.
 
     Returns:
-        None if nothing was written: there is little to write, or the stream may refuse it.
+        None if nothing was written, because the data is short, or because the stream is closed or limits its buffer.
     """
     if len(data) <= CHUNK_SIZE or stream.max_write_buffer_size is not None or stream.closed():
         return None

@@ -1,8 +1,8 @@
-"""Taking connections over from Tornado: after the head of a response they leave ``IOStream``.
+"""Takeover of connections from Tornado's ``IOStream``.
 
-:func:`take_over` moves a connection to an :class:`asyncio.Transport` of its own; from then on a
-:class:`~sockjs_tornado.wire.connection.Connection` owns it. Over TLS the socket cannot be moved: there an object with
-the same interface stands before the ``IOStream``, and the owner does not know.
+:func:`take_over` moves a connection to an :class:`asyncio.Transport`, whose protocol is a
+:class:`~sockjs_tornado.wire.connection.Connection`. A TLS connection cannot be moved. In this case an adapter gives the
+``IOStream`` the interface of an asyncio transport.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ from .sockets import set_user_timeout
 
 __all__ = ["response_head", "take_over", "write_and_close", "write_now"]
 
-#: Bytes of an SSL connection's write buffer at which writing is paused, and resumed.
+#: High-water and low-water marks of a TLS connection's write buffer, in bytes.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
 
 
-#: What a read counts for at least, in bytes: many TLS records with little in them take as long as full ones.
+#: Bytes that a read counts for at least: a small TLS record takes as long as a full one.
 _MIN_READ = 2 * 1024
 
 
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the head of an HTTP/1.1 response, down to its empty line (RFC 9112, section 4)."""
+    """Return the head of an HTTP/1.1 response, including the empty line at its end (RFC 9112, section 4)."""
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     return f"{_status_line(status)}{_common_fields(int(time.time()))}{''.join(lines)}\r\n".encode("latin-1")
 
@@ -45,8 +45,8 @@ def _status_line(status: int) -> str:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
 
 
-# All responses of a second share them. Of an answer, browsers believe the content type alone; of a page of ours, other
-# sites do not learn its address, which may hold a session id.
+# Cached because all responses within a second share these fields. Browsers must not guess the content type, and must
+# not send the URL, which may contain a session id, to other sites.
 @functools.lru_cache(maxsize=1)
 def _common_fields(seconds: int) -> str:
     date = formatdate(seconds, usegmt=True)
@@ -56,28 +56,28 @@ def _common_fields(seconds: int) -> str:
 def take_over(
     stream: IOStream, protocol: Connection, *, nodelay: bool, user_timeout: float
 ) -> Coroutine[Any, Any, None]:
-    """Give ``protocol`` the connection of ``stream``, which Tornado has let go.
+    """Move the connection of a detached stream to ``protocol``.
 
-    Bytes that the stream has read already are handed over; nothing is lost. Where the stream knows that the client has
-    left, ``protocol`` never hears of the connection.
+    Data that the stream has already read is passed on. If the stream is already closed, ``connection_made`` is not
+    called.
 
     Args:
-        stream: What ``RequestHandler.detach`` returned.
-        protocol: The new owner.
-        nodelay: Whether small writes leave at once (TCP_NODELAY).
-        user_timeout: Seconds after which a peer that acknowledges nothing is given up, 0 for the system's own.
+        stream: The stream returned by ``RequestHandler.detach``.
+        protocol: The new owner of the connection.
+        nodelay: Whether to set TCP_NODELAY.
+        user_timeout: Seconds for TCP_USER_TIMEOUT; 0 keeps the system's default.
 
     Returns:
-        What has to be awaited. The protocol's manager expects the connection from now on.
+        A coroutine that must be awaited. The protocol's manager counts the connection from now on.
     """
     protocol.takeover_started(_claim_slot(stream))
     return _take_over(stream, protocol, nodelay, user_timeout)
 
 
 def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
-    """Take over what the stream's connection counts for at its server; return what to call when it is closed.
+    """Claim the connection's slot at the HTTP server and return the function that releases it.
 
-    None if the server does not count connections (see :mod:`sockjs_tornado.http.accepting`).
+    Returns None if the server does not count connections (see :mod:`sockjs_tornado.http.accepting`).
     """
     slot = getattr(stream, "connection_slot", None)
     return None if slot is None else slot.claim()
@@ -96,7 +96,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
     if stream.closed():
         return False
     try:
-        # Before anything is written; asyncio sets it again for what it makes of the socket.
+        # This must happen before the first write. asyncio sets TCP_NODELAY again on the duplicated socket.
         stream.set_nodelay(nodelay)
         if user_timeout:
             set_user_timeout(stream.socket, user_timeout)
@@ -108,7 +108,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            # No second handle is to be had: it stays where it is.
+            # No file descriptor is free for a duplicate, so the connection stays on the stream.
             _StreamTransport(stream, protocol).start()
             return True
         try:
@@ -120,7 +120,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
         stream.close()
         return False
     protocol.adopt_socket(sock, unread)
-    # The read that was still waiting for bytes ends here; the connection goes on under its second handle.
+    # This ends the stream's pending read. The connection stays open through the duplicated socket.
     stream.close()
     try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
@@ -130,16 +130,16 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
             return False
         raise
     if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
-        # The connection may be over already.
+        # The connection may already be closed.
         with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     return True
 
 
 def _take_unread(stream: IOStream) -> bytes:
-    """Return all that ``stream`` has in its buffer, leaving it empty."""
-    # Tornado has no public way to tell. Asking an empty buffer for bytes costs a read of the socket in vain, and leaves
-    # the stream waiting for more.
+    """Return the contents of the stream's read buffer and empty it."""
+    # Tornado has no public way to check for an empty buffer. A read_bytes() call on an empty buffer would read from the
+    # socket and leave the stream waiting for more.
     if getattr(stream, "_read_buffer_size", None) == 0:
         return b""
     reading = asyncio.ensure_future(stream.read_bytes(stream.max_buffer_size, partial=True))
@@ -149,11 +149,11 @@ def _take_unread(stream: IOStream) -> bytes:
 
 
 def write_now(stream: IOStream, data: bytes) -> bytes:
-    """Write what the socket takes at once, without the buffer and the future that ``IOStream.write`` makes for it.
+    """Send ``data`` directly to the socket, without the buffer and the future of ``IOStream.write``.
 
     Returns:
-        What is left for ``IOStream.write``: all of it over TLS, behind what is still being written, where that may
-        refuse it, and where something is wrong, which that will find out.
+        The rest, which the caller must pass to ``IOStream.write``. It is all of ``data`` if the stream uses TLS, is
+        closed, is still writing, or limits its write buffer, or if the socket reports an error.
     """
     if type(stream) is not IOStream or stream.closed() or stream.writing() or stream.max_write_buffer_size is not None:
         return data
@@ -164,10 +164,10 @@ def write_now(stream: IOStream, data: bytes) -> bytes:
 
 
 def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
-    """Write ``data`` to a stream that Tornado has let go, then close it, over TLS with a close_notify.
+    """Write ``data`` to a detached stream, then close it. A TLS connection is closed with a close_notify.
 
     Returns:
-        What is left to be written, if it is much.
+        The tracked rest of the data, if it is long enough to be tracked.
     """
     release_slot = _claim_slot(stream) or _do_nothing
     pending = write_rest(stream, data)
@@ -191,22 +191,22 @@ def _do_nothing() -> None:
 
 
 def _close(stream: IOStream) -> None:
-    """Close a stream whose data is written. Over TLS say so first: a peer cannot tell a bare end from an attack."""
+    """Close a stream after its last write. Without a close_notify, a TLS peer must assume a truncation attack."""
     _send_close_notify(stream)
     stream.close()
 
 
 def _send_close_notify(stream: IOStream) -> None:
-    """Send the alert that ends a TLS connection's data (RFC 8446, section 6.1), unless the stream is closed already."""
+    """Send the close_notify alert of TLS (RFC 8446, section 6.1), unless the stream is closed."""
     if isinstance(stream, SSLIOStream) and not stream.closed():
-        # OpenSSL sends it, then looks for the peer's. That is not there yet (SSLWantReadError), or something else is
-        # (SSLError); none of it matters any more, and neither does a peer that has left.
+        # OpenSSL sends the alert, then tries to read the peer's. Ignore that it has not arrived (SSLWantReadError),
+        # that other data has arrived (SSLError), or that the peer has disconnected.
         with contextlib.suppress(OSError, ValueError):
             stream.socket.unwrap()
 
 
 async def _read_to_end(sock: socket.socket) -> None:
-    """End the writing side of a socket, and discard what comes until the peer ends its own."""
+    """Close the writing side of a socket and discard incoming data until the peer closes its side."""
     loop = asyncio.get_running_loop()
     memory = bytearray(READ_SIZE)
     with contextlib.suppress(OSError):
@@ -215,12 +215,12 @@ async def _read_to_end(sock: socket.socket) -> None:
         while True:
             if not await loop.sock_recv_into(sock, memory):
                 break
-            # While there are bytes, that waits for nothing, and nobody else would have a turn.
+            # sock_recv_into() does not yield to the event loop while data is available.
             await asyncio.sleep(0)
 
 
 class _StreamTransport(asyncio.Transport):
-    """An ``IOStream`` with the interface of an asyncio transport, for connections over TLS."""
+    """Adapts an ``IOStream`` to the interface of an asyncio transport, for TLS connections."""
 
     def __init__(self, stream: IOStream, protocol: Connection) -> None:
         super().__init__({"socket": stream.socket})
@@ -232,34 +232,34 @@ class _StreamTransport(asyncio.Transport):
         self._pending = 0
         self._paused = False
         self._closing = False
-        # Whether the writing side ends once all is written; and over TLS what is left after that, the bare socket.
+        # Whether to close the writing side after the last write. Over TLS, the raw socket is then read until EOF.
         self._eof = False
         self._raw_socket: socket.socket | None = None
         self._discarding: asyncio.Future[None] | None = None
 
     def start(self) -> None:
-        """Tell the protocol and begin to read."""
+        """Call ``connection_made`` and start reading."""
         self._protocol.connection_made(self)
         self._reading = asyncio.ensure_future(self._read())
 
     async def _read(self) -> None:
         error = None
-        taken, deadline = 0, inf
+        read_size, deadline = 0, inf
         try:
             while True:
                 reading = asyncio.ensure_future(self._stream.read_bytes(READ_SIZE, partial=True))
                 if not reading.done():
-                    taken = 0
-                elif taken >= READ_SIZE or time.monotonic() >= deadline:
-                    # The stream is read without a wait for as long as the client sends: others first.
+                    read_size = 0
+                elif read_size >= READ_SIZE or time.monotonic() >= deadline:
+                    # While data is available, read_bytes() does not yield to the event loop.
                     await asyncio.sleep(0)
-                    taken = 0
+                    read_size = 0
                 data = await reading
-                if not taken:
+                if not read_size:
                     deadline = time.monotonic() + READ_BUDGET
-                taken += max(len(data), _MIN_READ)
+                read_size += max(len(data), _MIN_READ)
                 await self._reading_enabled.wait()
-                # What comes while the last bytes are on their way out is for nobody.
+                # Discard data that arrives after close().
                 if not self._closing:
                     self._protocol.on_data(data)
         except (StreamClosedError, OSError):
@@ -274,14 +274,14 @@ class _StreamTransport(asyncio.Transport):
         self._protocol.connection_lost(error)
 
     async def _discard(self, bare: socket.socket) -> None:
-        """Read what comes after the close_notify, still encrypted, until the client closes; see :meth:`_shut`."""
+        """Discard the encrypted data that follows the close_notify until the client closes; see :meth:`_shut`."""
         with bare:
             if not self._closing:
                 self._discarding = asyncio.ensure_future(_read_to_end(bare))
                 await asyncio.wait([self._discarding])
 
     def write(self, data: Any) -> None:
-        # In pieces, so that it can be seen how much of it has left.
+        # In pieces, so that the number of unsent bytes is known.
         for start in range(0, len(data), _HIGH_WATER):
             self._write_piece(data[start : start + _HIGH_WATER])
 
@@ -322,7 +322,7 @@ class _StreamTransport(asyncio.Transport):
         self._stop_discarding()
 
     def _stop_discarding(self) -> None:
-        # To shut the reading side instead would leave a client that sends more waiting: Linux reopens no window then.
+        # Do not shut down the reading side instead: Linux would never reopen the TCP window of a sending client.
         if self._discarding is not None:
             self._discarding.cancel()
 
@@ -338,10 +338,10 @@ class _StreamTransport(asyncio.Transport):
             self._shut()
 
     def _shut(self) -> None:
-        """End the writing side alone: over TLS by a close_notify, and below that as over TCP.
+        """Close only the writing side, over TLS with a close_notify first.
 
-        OpenSSL reads nothing more after that: it takes a peer that goes on sending for a violation. So the TLS
-        connection is given up, and what the client still sends is read from the socket below.
+        After a close_notify, OpenSSL treats further data from the peer as an error. So the TLS stream is closed, and
+        the remaining data is read from the underlying socket and discarded.
         """
         if self._stream.closed():
             return
@@ -351,7 +351,7 @@ class _StreamTransport(asyncio.Transport):
             try:
                 self._raw_socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             except OSError:
-                # No descriptor is free: the client learns of the end by its deadline.
+                # No file descriptor is free. The client is disconnected when the close timeout expires.
                 return
             _close(self._stream)
         else:
@@ -359,7 +359,7 @@ class _StreamTransport(asyncio.Transport):
                 sock.shutdown(socket.SHUT_WR)
 
     def pause_reading(self) -> None:
-        # At the end, what is still read is passed over.
+        # After close(), data is still read, but discarded.
         if not self._closing:
             self._reading_enabled.clear()
 
@@ -370,5 +370,5 @@ class _StreamTransport(asyncio.Transport):
         return self._reading_enabled.is_set() and not self._closing
 
     def get_write_buffer_size(self) -> int:
-        # The futures of what has left are done in the loop's next turn.
+        # The futures of finished writes are resolved in the next iteration of the event loop.
         return self._pending if self._stream.writing() else 0

@@ -1,14 +1,15 @@
-"""RFC 6455 frames without I/O: an incremental parser for what a client sends, a builder for what a server sends.
+"""WebSocket frames (RFC 6455) without I/O: an incremental parser for client frames, and functions that build frames.
 
-The parser is fed bytes as they come and answers with what they complete::
+Feed the parser with received data; it returns the events that the data completes::
 
     parser = FrameParser(max_size=1_000_000)
     for event in parser.feed(data):
         ...  # str | bytes | Ping | Pong | Close | WebSocketError
 
-Text arrives as ``str``, binary as ``bytes``. A violation is the last event of its feed, a :class:`WebSocketError` with
-the close code to fail the connection with; what came before it is not lost. After a violation or a close frame the
-parser ignores everything; :meth:`FrameParser.scanner` returns the reader that waits for the peer's close frame then.
+A text message is a ``str``, a binary message is ``bytes``. A protocol violation is a :class:`WebSocketError` with the
+close code for the connection; it is the last event of the list, after the events that precede the violation. After a
+violation or a close frame, the parser ignores all further data. :meth:`FrameParser.scanner` then returns a reader that
+looks for the peer's close frame.
 """
 
 import codecs
@@ -46,47 +47,47 @@ MASK = 0x80
 PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1002, 1007, 1009, 1013
 NO_STATUS = 1005
 
-#: Bytes of payload below which a frame counts in :attr:`FrameParser.small_frames`. Browsers split what is longer.
+#: Frames with a smaller payload count in :attr:`FrameParser.small_frames`. Browsers fragment only longer messages.
 SMALL_FRAME: Final = 1024
 
 
 class Ping(NamedTuple):
-    """A ping (RFC 6455, section 5.5.2); the answer is a pong with the same payload."""
+    """A ping (RFC 6455, section 5.5.2). The response is a pong with the same payload."""
 
     payload: bytes
 
 
 class Pong(NamedTuple):
-    """A pong, asked for or not (RFC 6455, section 5.5.3)."""
+    """A pong, solicited or not (RFC 6455, section 5.5.3)."""
 
     payload: bytes
 
 
 class Close(NamedTuple):
-    """The peer's close frame; ``code`` is 1005 where the frame had none (RFC 6455, section 7.1.5)."""
+    """The peer's close frame. If the frame has no code, ``code`` is 1005 (RFC 6455, section 7.1.5)."""
 
     code: int
     reason: str
 
 
 class Share(Protocol):
-    """What one connection takes of a budget that all connections have together."""
+    """One connection's share of a memory budget that all connections have in common."""
 
     def fits(self, size: int) -> bool:
-        """Return whether it may become ``size`` bytes in all."""
+        """Return whether the share may have ``size`` bytes in total."""
 
     def resize(self, size: int) -> None:
-        """Count ``size`` bytes in all."""
+        """Set the share to ``size`` bytes in total."""
 
 
 Event = str | bytes | Ping | Pong | Close | WebSocketError
 
 
 class Inflater(Protocol):
-    """What undoes permessage-deflate for one connection (RFC 7692)."""
+    """Decompresses the permessage-deflate messages of one connection (RFC 7692)."""
 
     def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
-        """Decompress the next part of a message; raise WebSocketError on bad data or beyond ``limit`` bytes."""
+        """Decompress the next part of a message. Raise WebSocketError on invalid data or above ``limit`` bytes."""
 
 
 def _apply_mask_python(mask: bytes, data: bytes) -> bytes:
@@ -95,7 +96,7 @@ def _apply_mask_python(mask: bytes, data: bytes) -> bytes:
     return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
 
 
-# Tornado's wheels carry this function in C; where it was installed without, integers do the work in bulk.
+# Tornado's wheels contain this function in C. Without it, mask with big integers, which is faster than a loop.
 try:
     from tornado.speedups import websocket_mask as _apply_mask_c
 except ImportError:  # pragma: no cover - depends on how Tornado was built
@@ -105,9 +106,9 @@ else:
 
 
 def _read_text_frames_python(data: bytes, position: int, max_size: int, events: list[Any]) -> int:
-    """Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.
+    """Append the text of each ordinary frame from ``position`` on to ``events`` and return where the last one ends.
 
-    Stops at the first frame that is not text, final, masked, whole, short and of at most ``max_size`` bytes.
+    A frame is ordinary if it is a complete, final, masked text frame with less than 126 and at most ``max_size`` bytes.
 
     Raises:
         UnicodeDecodeError: The text is not UTF-8.
@@ -126,7 +127,7 @@ def _read_text_frames_python(data: bytes, position: int, max_size: int, events: 
 
 try:
     from .._speedups import read_text_frames
-except ImportError:  # where it was not built
+except ImportError:  # the C module was not built
     read_text_frames = _read_text_frames_python
 
 
@@ -134,13 +135,13 @@ class FrameParser:
     """Incremental parser of client frames (RFC 6455, section 5).
 
     Args:
-        max_size: Bytes that one message may have, decompressed; a longer one is a violation with code 1009.
-        inflater: Decompressor when permessage-deflate was negotiated; without one, RSV1 is a violation.
-        share: Counts the bytes of a message that is not complete. One that may not grow is a violation with code 1013.
+        max_size: Maximum size of a message in bytes, after decompression. A longer message is a violation (1009).
+        inflater: The decompressor if permessage-deflate was negotiated. Without one, RSV1 is a violation.
+        share: Counts the bytes of an incomplete message. If the share may not grow, that is a violation (1013).
 
     Attributes:
-        at_boundary: Whether the next byte begins a message, so that somebody else may take it.
-        small_frames: Frames of less than 1 KiB so far, without a close frame: each costs time, even if it is empty.
+        at_boundary: Whether the next byte starts a new message, so that another parser may process it.
+        small_frames: Number of frames with less than 1 KiB, except close frames. Even an empty frame costs time.
     """
 
     __slots__ = (
@@ -166,13 +167,13 @@ class FrameParser:
         self._inflater = inflater
         self._share = share
         self._buffer = b""
-        # Reads on after a violation or a close frame; this parser is dead then.
+        # Created after a violation or a close frame. If it is set, the parser ignores all data.
         self._scanner: CloseFrameScanner | None = None
-        # The frame whose payload is being read: what is left of it, and the mask rotated to the next byte.
+        # The current frame: the missing bytes of its payload, and its mask, rotated to the next byte.
         self._left = 0
         self._mask = b""
         self._fin = True
-        # The message being put together: its opcode, or CONTINUATION while there is none.
+        # The current message: its opcode, or CONTINUATION if there is no incomplete message.
         self._message = CONTINUATION
         self._compressed = False
         self._size = 0
@@ -182,7 +183,7 @@ class FrameParser:
         self.small_frames = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes from the peer and return the events they complete, in order."""
+        """Parse the next bytes from the peer and return the events that they complete, in order."""
         events: list[Event] = []
         if self._scanner is not None:
             return events
@@ -198,7 +199,7 @@ class FrameParser:
                 position = self._read_payload(data, 0, end, events)
             while end - position >= 2:
                 if not self._message:
-                    # Nearly every frame of nearly every application.
+                    # Fast path: most frames are short text frames.
                     before = len(events)
                     position = read_text_frames(data, position, self._max_size, events)
                     self.small_frames += len(events) - before
@@ -218,25 +219,25 @@ class FrameParser:
             events.append(error)
             self._stop(left, data)
         else:
-            # No more than a header or a control frame, so that gluing it to the next bytes is cheap.
+            # At most a header or a control frame, so that it is cheap to join it with the next data.
             self._buffer = data[position:end]
             self.at_boundary = position == end and not self._message
         return events
 
     @property
     def is_within_message(self) -> bool:
-        """Whether some bytes of a message have come, but not the last."""
+        """Whether a message is incomplete."""
         return self._scanner is None and self._message != CONTINUATION
 
     @property
     def payload_left(self) -> int:
-        """Bytes of the current frame's payload that are still to come."""
+        """Missing bytes of the current frame's payload."""
         return self._left
 
     def scanner(self) -> CloseFrameScanner:
-        """Return a reader for what comes from now on, of which nothing but the peer's close frame matters.
+        """Return a reader that skips all further data up to the peer's close frame.
 
-        After a violation it has begun with the offending frame. The parser itself ignores everything from now on.
+        After a violation, the reader starts with the invalid frame. The parser ignores all further data.
         """
         if self._scanner is None:
             self._stop(self._left, self._buffer)
@@ -244,11 +245,11 @@ class FrameParser:
         return self._scanner
 
     def _stop(self, left: int, data: bytes) -> None:
-        """Leave the rest to a scanner, which gets the bytes of this feed again: they hold no other close frame.
+        """Stop parsing and pass the data of this feed, which contains no earlier close frame, to a scanner.
 
         Args:
-            left: Bytes of ``data`` before its first frame boundary; more than all if a frame's payload goes on.
-            data: The bytes since then. Where exactly a violation was found need not be known.
+            left: Position of the first frame boundary in ``data``, possibly beyond its end.
+            data: The data of this feed. The position of the violation does not matter.
         """
         self._scanner = CloseFrameScanner(left)
         self._scanner.feed(data)
@@ -259,9 +260,9 @@ class FrameParser:
             self._share.resize(0)
 
     def _read_frame(self, data: bytes, position: int, end: int, events: list[Event]) -> int:
-        """Read one frame's header and what is there of its payload; return where the next read starts.
+        """Read a frame's header and the available part of its payload. Return the end of what was read.
 
-        Returns ``position`` itself where the bytes do not suffice for a header (or a whole control frame).
+        Return ``position`` itself if the header, or a control frame, is incomplete.
         """
         first = data[position]
         second = data[position + 1]
@@ -295,7 +296,7 @@ class FrameParser:
         if opcode != CONTINUATION:
             self._message = opcode
             self._compressed = bool(first & RSV1)
-        # A compressed message is measured as it is inflated.
+        # The size of a compressed message is checked during decompression.
         if not self._compressed and self._size + length > self._max_size:
             raise WebSocketError(TOO_BIG, "message too big")
         self._fin = fin
@@ -317,7 +318,7 @@ class FrameParser:
     def _check_data(self, first: int, opcode: int) -> None:
         if opcode > BINARY:
             raise WebSocketError(PROTOCOL_ERROR, "unknown opcode")
-        # RFC 7692, section 6.1: RSV1 belongs to the first frame of a message alone.
+        # RFC 7692, section 6.1: RSV1 is allowed only in the first frame of a message.
         allowed = RSV1 if self._inflater is not None and opcode != CONTINUATION else 0
         if first & 0x70 & ~allowed:
             raise WebSocketError(PROTOCOL_ERROR, "reserved bits set")
@@ -325,7 +326,7 @@ class FrameParser:
             raise WebSocketError(PROTOCOL_ERROR, "wrong fragmentation")
 
     def _extended_length(self, marker: int, encoded: bytes) -> int:
-        # RFC 6455, section 5.2: the minimal number of bytes, and the most significant bit 0.
+        # RFC 6455, section 5.2: the encoding must be minimal, and the most significant bit must be 0.
         length = int.from_bytes(encoded, "big")
         if length < 126 or (marker == 127 and length < 1 << 16) or length >> 63:
             raise WebSocketError(PROTOCOL_ERROR, "wrong length encoding")
@@ -340,7 +341,7 @@ class FrameParser:
             events.append(_parse_close(payload))
 
     def _read_payload(self, data: bytes, start: int, end: int, events: list[Event]) -> int:
-        """Take what is there of the current frame's payload; complete the message where it ends."""
+        """Read the available part of the current frame's payload, and complete the message if this is its end."""
         stop = min(start + self._left, end)
         chunk = apply_mask(self._mask, data[start:stop])
         self._left -= stop - start
@@ -354,7 +355,7 @@ class FrameParser:
             chunk = self._inflater.inflate(chunk, final=final, limit=self._max_size - self._size)
         self._size += len(chunk)
         if final and self._collected is None:
-            # The whole message in one piece.
+            # The message consists of one piece.
             events.append(chunk.decode() if self._message == TEXT else chunk)
             self._message = CONTINUATION
             self._size = 0
@@ -363,20 +364,20 @@ class FrameParser:
         return stop
 
     def _collect(self, chunk: bytes, final: bool, events: list[Event]) -> None:
-        # Into one growing buffer: a list, and StringIO too, would hold an object for each fragment, however small.
+        # Use one growing buffer. A list or a StringIO would need an object per fragment, however small.
         if self._collected is None:
             self._collected = bytearray()
             self._decoder = codecs.getincrementaldecoder("utf-8")() if self._message == TEXT else None
         if self._decoder is not None:
-            # Bad UTF-8 is found at once and not a megabyte later.
+            # Reject invalid UTF-8 immediately, not at the end of the message.
             self._decoder.decode(chunk)
         self._collected += chunk
         share = self._share
         if share is not None:
-            held = 0 if final else len(self._collected)
-            if not share.fits(held):
+            size = 0 if final else len(self._collected)
+            if not share.fits(size):
                 raise WebSocketError(TRY_AGAIN_LATER, "too many unfinished messages")
-            share.resize(held)
+            share.resize(size)
         if final:
             events.append(bytes(self._collected) if self._decoder is None else self._collected.decode())
             self._message = CONTINUATION
@@ -408,14 +409,14 @@ _SHORT_TEXT = [bytes((FIN | TEXT, size)) for size in range(126)]
 
 
 def text_frame(text: str) -> bytes:
-    """Return a text frame; ``text`` has no lone surrogates."""
+    """Return a text frame. ``text`` must not contain lone surrogates."""
     payload = text.encode()
     size = len(payload)
     return _SHORT_TEXT[size] + payload if size < 126 else build_frame(TEXT, payload)
 
 
 def to_utf8(text: str) -> bytes:
-    """Encode any ``str``: a lone surrogate becomes U+FFFD, as a browser's own ``WebSocket.send`` does it."""
+    """Encode any ``str``. A lone surrogate becomes U+FFFD, as in a browser's ``WebSocket.send``."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -428,17 +429,17 @@ def binary_frame(payload: bytes) -> bytes:
 
 
 def ping_frame(payload: bytes = b"") -> bytes:
-    """Return a ping; at most 125 bytes of payload."""
+    """Return a ping. ``payload`` may have up to 125 bytes."""
     return build_frame(PING, payload)
 
 
 def pong_frame(payload: bytes) -> bytes:
-    """Return the answer to a ping."""
+    """Return a pong, the response to a ping."""
     return build_frame(PONG, payload)
 
 
 def close_frame(code: int = NO_STATUS, reason: str = "") -> bytes:
-    """Return a close frame; 1005 gives one without a code, and the reason is cut to the 123 bytes that fit."""
+    """Return a close frame. With code 1005 it has no code; the reason is truncated to 123 bytes of UTF-8."""
     if code == NO_STATUS:
         return build_frame(CLOSE, b"")
     text = to_utf8(reason)[:123].decode("utf-8", "ignore")
