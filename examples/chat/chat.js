@@ -1,26 +1,26 @@
 // The chat page. The messages are described in server.py.
-// Whatever people typed gets into the page by textContent only, so none of it can run.
+// User input is inserted with textContent only, so it cannot run as HTML.
 
-const MAX_LINES = 500; // older ones go
-const MAX_WAIT = 30_000; // ms between two attempts to connect
-const MAX_SILENCE = 60_000; // ms; the server's heartbeat comes every 25 s
-const STABLE = 10_000; // ms that a connection must last before the next wait is a short one again
+const MAX_LINES = 500; // older lines are removed
+const MAX_DELAY = 30_000; // ms between reconnect attempts
+const HEARTBEAT_TIMEOUT = 60_000; // ms; the server sends a heartbeat every 25 s
+const STABLE = 10_000; // ms that a connection must last to reset the reconnect delay
 
 const $ = (id) => document.getElementById(id);
 
-let socket = null; // the connection in use
-let wanted = ""; // the nickname that the user asked for
-let me = ""; // the one that the server gave; empty while not in the chat
+let socket = null; // the current connection
+let wanted = ""; // the nickname that the user entered
+let me = ""; // the nickname that the server assigned; empty if not in the chat
 let people = [];
-let attempts = 0; // to connect, since the last connection that lasted
+let attempts = 0; // reconnect attempts since the last stable connection
 let enteredAt = 0;
-let heardAt = 0;
+let lastActivity = 0;
 let retryAt = 0;
 let timer;
-let atEnd = true; // of the log; who has scrolled back to read is left alone
+let atEnd = true; // whether the log is scrolled to its end; if not, do not scroll it
 
-// Tells the server that it is this window that comes back, though it may not have noticed yet that the old connection is
-// dead: so the nickname is given to it again.
+// Identifies this window when it reconnects, so that it gets its nickname back even if the server has not noticed yet
+// that the old connection is dead.
 const token = crypto.getRandomValues(new Uint8Array(16)).join("-");
 
 // --- connection
@@ -32,8 +32,8 @@ function connect() {
   socket = new SockJS("/chat/sockjs", null, { transports });
   socket.onopen = () => send({ type: "enter", name: wanted, token });
   socket.onmessage = (event) => receive(event.data);
-  socket.onheartbeat = () => (heardAt = Date.now());
-  socket.onclose = lost;
+  socket.onheartbeat = () => (lastActivity = Date.now());
+  socket.onclose = onDisconnect;
 }
 
 function disconnect() {
@@ -41,7 +41,7 @@ function disconnect() {
   $("waiting").hidden = true;
   me = "";
   if (socket) {
-    // What still comes from this connection belongs to the past.
+    // Ignore later events of this connection.
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
     socket = null;
@@ -52,7 +52,7 @@ function send(message) {
   socket.send(JSON.stringify(message));
 }
 
-function lost(event) {
+function onDisconnect(event) {
   if (me) {
     notice(`Connection lost (${event.code} ${event.reason}).`);
     if (Date.now() - enteredAt > STABLE) attempts = 0;
@@ -61,11 +61,10 @@ function lost(event) {
   listPeople([]);
   show("waiting", "Not connected");
 
-  // The wait doubles with each attempt, and half of it is chance: otherwise all the clients of a server that
-  // was restarted would come back in the same instant, again and again.
-  const wait = Math.min(MAX_WAIT, 1000 * 2 ** attempts) * (0.5 + Math.random() / 2);
+  // Exponential backoff with jitter, so that the clients of a restarted server do not reconnect all at once.
+  const delay = Math.min(MAX_DELAY, 1000 * 2 ** attempts) * (0.5 + Math.random() / 2);
   attempts += 1;
-  retryAt = Date.now() + wait;
+  retryAt = Date.now() + delay;
   $("waiting").hidden = false;
   countDown();
   timer = setInterval(countDown, 200);
@@ -78,7 +77,7 @@ function countDown() {
 }
 
 function receive(message) {
-  heardAt = Date.now();
+  lastActivity = Date.now();
   switch (message.type) {
     case "welcome":
       me = message.name;
@@ -87,10 +86,10 @@ function receive(message) {
       enterRoom();
       listPeople(message.people);
       notice(me === wanted ? `You are ${me}.` : `“${wanted}” is taken, so you are “${me}”.`);
-      wanted = me; // also after a restart of the server
+      wanted = me; // keep the name, also after a restart of the server
       break;
     case "entered": {
-      if (!me) break; // the welcome is yet to come, and has them
+      if (!me) break; // they will be included in the welcome
       const known = new Set(people);
       const names = message.names.filter((name) => !known.has(name));
       listPeople([...people, ...names]);
@@ -112,14 +111,14 @@ function receive(message) {
       break;
     case "error":
       if (me) line("error", message.text);
-      else leave(message.text); // the nickname was refused
+      else leave(message.text); // the nickname was rejected
       break;
   }
 }
 
-// A network that is gone, or a laptop that slept: the browser itself may take many minutes to notice.
+// If the network is lost, or after a laptop slept, the browser may take many minutes to notice.
 setInterval(() => {
-  if (me && Date.now() - heardAt > MAX_SILENCE) lost({ code: 1006, reason: "Nothing heard from the server" });
+  if (me && Date.now() - lastActivity > HEARTBEAT_TIMEOUT) onDisconnect({ code: 1006, reason: "Heartbeat timeout" });
 }, 5_000);
 
 // --- page
@@ -131,24 +130,24 @@ function show(state, text) {
 }
 
 function enterRoom() {
-  if (!$("room").hidden) return; // back after an interruption: leave the focus where it is
+  if (!$("room").hidden) return; // reconnected: keep the focus
   $("door").hidden = true;
   $("room").hidden = $("leave").hidden = false;
   $("text").focus();
 }
 
-function leave(why = "") {
+function leave(error = "") {
   disconnect();
   show("", "Not connected");
   $("room").hidden = $("leave").hidden = true;
   $("door").hidden = false;
-  $("refused").textContent = why;
+  $("refused").textContent = error;
   $("log").replaceChildren();
   $("name").focus();
 }
 
 function listPeople(names) {
-  people = [...new Set(names)].sort((a, b) => a.localeCompare(b)); // who has just come in may be in both answers
+  people = [...new Set(names)].sort((a, b) => a.localeCompare(b)); // a new participant may be in both messages
   $("online").textContent = `Online (${people.length})`;
   $("people").replaceChildren(...people.map((name) => person("li", name, name === me ? " (you)" : "")));
 }
@@ -190,12 +189,12 @@ function scrollToEnd() {
   if (atEnd) $("log").scrollTop = $("log").scrollHeight;
 }
 
-// --- what the user does
+// --- user actions
 
 $("door").addEventListener("submit", (event) => {
   event.preventDefault();
   wanted = $("name").value.normalize("NFKC").trim().replace(/\s+/g, " ");
-  remember("nickname", wanted);
+  store("nickname", wanted);
   $("refused").textContent = "";
   attempts = 0;
   connect();
@@ -204,7 +203,7 @@ $("door").addEventListener("submit", (event) => {
 $("say").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!me || !text) return; // not connected: the text stays where it is
+  if (!me || !text) return; // not connected: keep the text
   send({ type: "say", text });
   atEnd = true;
   $("text").value = "";
@@ -212,7 +211,7 @@ $("say").addEventListener("submit", (event) => {
 });
 
 $("transport").addEventListener("change", () => {
-  remember("transport", $("transport").value);
+  store("transport", $("transport").value);
   if (socket || !$("waiting").hidden) connect();
 });
 
@@ -223,25 +222,25 @@ let lastTop = 0;
 $("log").addEventListener("scroll", () => {
   const { scrollTop, scrollHeight, clientHeight } = $("log");
   if (scrollHeight - scrollTop - clientHeight < 40) atEnd = true;
-  else if (scrollTop < lastTop) atEnd = false; // the user did it; it is not that the log has just shrunk or grown
+  else if (scrollTop < lastTop) atEnd = false; // scrolled by the user, not by a change of the log's size
   lastTop = scrollTop;
 });
 new ResizeObserver(scrollToEnd).observe($("log"));
 addEventListener("online", () => $("waiting").hidden || connect());
 
-// An iPhone lays its keyboard over the page: make the page as high as what can be seen (unless it is zoomed in).
+// The keyboard of an iPhone covers the page: shrink the page to its visible height (unless it is zoomed in).
 visualViewport?.addEventListener("resize", () => {
   document.body.style.height = visualViewport.scale === 1 ? `${visualViewport.height}px` : "";
 });
 
-// Browsers may be set to refuse storage, with an exception.
-function remember(name, value) {
+// If storage is disabled in the browser, access raises an exception.
+function store(name, value) {
   try {
     localStorage.setItem(`chat.${name}`, value);
   } catch {}
 }
 
-function recall(name) {
+function load(name) {
   try {
     return localStorage.getItem(`chat.${name}`) ?? "";
   } catch {
@@ -249,6 +248,6 @@ function recall(name) {
   }
 }
 
-$("name").value = recall("nickname");
-$("transport").value = recall("transport");
+$("name").value = load("nickname");
+$("transport").value = load("transport");
 $("name").focus();

@@ -2,26 +2,26 @@
 
 const SPAN = 300; // seconds that the charts show
 const MINUTE = 60;
-const GAP = 5; // seconds without a sample, over which no line is drawn
-const MAX_WAIT = 30_000; // ms between two attempts to connect
-const MAX_SILENCE = 15_000; // ms; a sample comes every second
-const STABLE = 10_000; // ms that a connection must last before the next wait is a short one again
+const GAP = 5; // seconds without a sample after which a line is interrupted
+const MAX_DELAY = 30_000; // ms between reconnect attempts
+const SAMPLE_TIMEOUT = 15_000; // ms; the server sends a sample every second
+const STABLE = 10_000; // ms that a connection must last to reset the reconnect delay
 const UNAUTHENTICATED = 4001; // the close code
 
 const $ = (id) => document.getElementById(id);
 
-let socket = null; // the connection in use
-let token = recall();
-let attempts = 0; // to connect, since the last connection that lasted
-let enteredAt = 0; // 0 while nothing has come over this connection
-let heardAt = 0;
+let socket = null; // the current connection
+let token = loadToken();
+let attempts = 0; // reconnect attempts since the last stable connection
+let firstSampleAt = 0; // 0 before the first message of this connection
+let lastActivity = 0;
 let retryAt = 0;
 let timer;
-let samples = []; // of the last minutes, the oldest first
+let samples = []; // samples of the last minutes, oldest first
 
 // --- numbers
 
-// Short, with three digits at most and some of k, M and G.
+// Format a number with at most three digits and one of the units k, M and G.
 function short(number) {
   for (const unit of ["", "k", "M", "G"]) {
     if (number < 999.5 || unit === "G") {
@@ -39,11 +39,11 @@ const milliseconds = (number) =>
 const clockTime = (seconds, style = "medium") =>
   new Date(seconds * 1000).toLocaleTimeString("en-GB", { timeStyle: style });
 
-// --- from samples to what is drawn
+// --- from samples to points
 
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
 
-// All routers as if they were one.
+// The sum of all routers' statistics.
 function sum(snapshots) {
   const result = {};
   for (const [name, value] of snapshots.flatMap(Object.entries)) {
@@ -54,15 +54,14 @@ function sum(snapshots) {
   return result;
 }
 
-// Each sample beside the one before it. Where there is none to be compared with, after a restart of the server or a long
-// pause, there is a point without figures between the two, and so the line is broken.
+// Pairs of consecutive samples. After a restart of the server or a long pause, a point without values interrupts the line.
 function makePoints() {
   const points = [];
   const chosen = $("router").value;
   let before = null;
   for (const { run, time, clock, routers } of samples) {
     const now = chosen ? routers[chosen] : sum(Object.values(routers));
-    if (!now) continue; // an earlier run of the server had other routers
+    if (!now) continue; // the router did not exist in an earlier run of the server
     if (before && (run !== before.run || clock - before.clock > GAP)) {
       points.push({ time: (before.time + time) / 2, now: null });
       before = null;
@@ -74,7 +73,7 @@ function makePoints() {
   return points;
 }
 
-// How fast a counter grows. One that has become smaller has begun anew.
+// The rate of a counter per second; null if the counter was reset.
 function rate(counter) {
   return ({ now, before, seconds }) => {
     const more = before ? counter(now) - counter(before) : -1;
@@ -92,19 +91,19 @@ const figure = (name) => ({ now }) => now[name];
 const CHARTS = [
   { title: "Sessions by transport", format: short, least: 4, stacked: true },
   {
-    title: "Messages a second",
+    title: "Messages per second",
     format: short,
     least: 4,
     lines: inAndOut("messages_received", "messages_sent", rateOf),
   },
   {
-    title: "Bytes a second",
+    title: "Bytes per second",
     format: bytes,
     least: 100,
     lines: inAndOut("bytes_received", "bytes_sent", rateOf),
   },
   {
-    title: "Characters that wait",
+    title: "Queued characters",
     format: short,
     least: 100,
     lines: [
@@ -122,7 +121,7 @@ const CHARTS = [
     ],
   },
   {
-    title: "Opened and closed a second",
+    title: "Sessions opened and closed per second",
     format: short,
     least: 4,
     lines: [
@@ -132,10 +131,10 @@ const CHARTS = [
   },
 ];
 
-// From the lowest area to the highest.
+// From the lowest area of the chart to the highest.
 const TRANSPORTS = ["websocket", "rawwebsocket", "xhr_streaming", "eventsource", "htmlfile", "xhr", "jsonp"];
 
-// One area for each transport that there is or was; the uppermost first.
+// One area for each transport with sessions in the samples, the highest first.
 function areas(points) {
   const seen = new Set(points.flatMap(({ now }) => Object.keys(now?.sessions ?? {})));
   const names = [...TRANSPORTS.filter((name) => seen.delete(name)), ...seen];
@@ -150,7 +149,7 @@ function areas(points) {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// The least round number that has some room above the highest value; it changes seldom, so the scale keeps still.
+// A round number above the highest value, so that the scale rarely changes.
 function ceiling(highest, least) {
   const wanted = Math.max(highest * 1.05, least);
   const power = 10 ** Math.floor(Math.log10(wanted));
@@ -159,7 +158,7 @@ function ceiling(highest, least) {
 
 const lastMinutes = (newest) => [newest - SPAN, newest];
 
-// uPlot draws lines on over gaps and covers what is between; by half its thickness a steep line stands out there.
+// uPlot draws lines across gaps and clips them; widen the gaps, since a steep line would stick out by half its width.
 const widen = ([left, right]) => [left - devicePixelRatio, right + devicePixelRatio];
 
 class Chart {
@@ -181,13 +180,13 @@ class Chart {
     return { width: this.plot.clientWidth, height: this.plot.clientHeight };
   }
 
-  // Takes new points.
+  // Draw new points.
   draw(points) {
     const lines = this.definition.lines ?? areas(points);
     const names = lines.map(({ name }) => name).join();
     this.points = points;
     this.values = lines.map(({ value }) => points.map((point) => point.now && value(point)));
-    // Each area stands on those below it, which are drawn later and cover what they share.
+    // Areas are stacked: lower areas are drawn later and cover the common part.
     const heights = !this.definition.stacked
       ? this.values
       : this.values.map((_, i) => points.map(({ now }, j) => now && total(this.values.slice(i).map((row) => row[j]))));
@@ -204,7 +203,7 @@ class Chart {
     this.showValues();
   }
 
-  // Has the chart made anew with the next points, in the colours that hold then.
+  // Create the chart again with the next points, in the current colours.
   reset() {
     this.uplot?.destroy();
     this.uplot = null;
@@ -224,7 +223,7 @@ class Chart {
       legend: { show: false },
       cursor: { sync: { key: "dashboard" }, drag: { x: false, y: false }, y: false, points: { show: !stacked } },
       scales: {
-        // Not the range that uPlot proposes: it widens that of a single point.
+        // Do not use uPlot's range: it widens the range of a single point.
         x: { time: false, range: () => lastMinutes(this.points.at(-1)?.time ?? Date.now() / 1000) },
         y: { range: (_, lowest, highest) => [0, ceiling(highest ?? 0, least)] },
       },
@@ -258,7 +257,7 @@ class Chart {
     this.legend.replaceChildren(...items);
   }
 
-  // The legend tells the values at the pointer, or else the newest.
+  // The legend shows the values at the pointer, or the latest ones.
   showValues() {
     const pointed = this.uplot?.cursor.idx ?? null;
     const index = pointed ?? this.points.length - 1;
@@ -276,59 +275,59 @@ const CODES = {
   1000: "closed by the client",
   1001: "going away: the page or the server",
   1002: "connection interrupted: the client left",
-  1003: "data of a kind that is not taken",
+  1003: "unsupported type of data",
   1005: "closed by the client, without a code",
-  1006: "timed out, or the network was lost",
-  1007: "not valid text or JSON",
-  1008: "came from another address",
-  1009: "message too big, or too many at once",
+  1006: "timeout, or connection lost",
+  1007: "invalid UTF-8 or JSON",
+  1008: "request from another address",
+  1009: "message too big, or too many messages",
   1011: "a callback failed",
   1012: "service restart",
   1013: "try again later",
-  2010: "another connection was still open",
+  2010: "another connection still open",
   3000: "closed by the server: “Go away!”",
   3008: "slow consumer",
   3013: "too many messages: max_inbound_rate",
-  other: "codes that clients made up",
+  other: "other codes from clients",
 };
 const REASONS = {
-  allowed_origins: "a page of a foreign origin",
-  draining: "the server is about to end",
-  max_inbound_rate: "a client sends too many messages a second",
+  allowed_origins: "origin not allowed",
+  draining: "the server is shutting down",
+  max_inbound_rate: "too many messages per second from a client",
   max_message_size: "message or POST too big",
   max_messages_per_request: "too many messages in one request",
-  max_queue_bytes: "a callback does not keep up",
-  max_sessions: "no room for another session",
-  max_sessions_per_ip: "too many sessions of one address",
-  max_unopened_sessions: "too many sessions wait for on_open",
-  payload: "a POST that is no array of strings",
-  request_fields: "header fields and cookies that are too many or too long",
-  request_uri: "a URI that is too long",
-  session_origin: "a session of a page of another origin",
-  verify_ip: "a session of another address",
+  max_queue_bytes: "messages faster than the application",
+  max_sessions: "too many sessions",
+  max_sessions_per_ip: "too many sessions from one address",
+  max_unopened_sessions: "too many sessions waiting for on_open",
+  payload: "POST that is not an array of strings",
+  request_fields: "too many or too long header fields or cookies",
+  request_uri: "URI too long",
+  session_origin: "session of another origin",
+  verify_ip: "session of another address",
 };
 const FAULTS = {
-  dropped: "messages to slow clients given up",
+  dropped: "messages dropped for slow clients",
   on_close: "callback failed",
   on_dropped: "callback failed",
   on_message: "callback failed",
   on_open: "callback failed",
 };
-const NONE = { closed: "None yet", rejected: "Nothing yet", faults: "None yet" };
+const NONE = { closed: "None yet", rejected: "None yet", faults: "None yet" };
 
-const ofApplication = (code) => (code >= 4000 && code <= 4999 ? "the application's own" : "");
+const ofApplication = (code) => (code >= 4000 && code <= 4999 ? "code of the application" : "");
 const faults = ({ callback_errors, messages_dropped }) =>
   messages_dropped ? { ...callback_errors, dropped: messages_dropped } : callback_errors;
 
-// What has been counted in all, and how much of it since the figures of a minute ago.
+// Totals, and the differences to the values of a minute ago.
 function fillTable(id, words, counts, earlier) {
   const rows = Object.keys(counts).map((name) => {
     const since = Math.max(0, counts[name] - (earlier[name] ?? 0));
     return [name, words[name] ?? ofApplication(name), short(since), short(counts[name])];
   });
-  const told = JSON.stringify(rows);
-  if ($(id).dataset.told === told) return; // somebody may be selecting text in it
-  $(id).dataset.told = told;
+  const content = JSON.stringify(rows);
+  if ($(id).dataset.content === content) return; // keep the user's text selection
+  $(id).dataset.content = content;
   $(id).replaceChildren(...rows.map(tableRow));
   if (!rows.length) {
     const cell = $(id).insertRow().insertCell();
@@ -371,9 +370,9 @@ function drawAll() {
   setText($("sessions"), short(total(now.sessions)));
   setText($("attached"), `${short(now.attached)} listening`);
   setNumber("in", perSecond(rates[0]));
-  setText($("in-all"), `${short(now.messages_received)} in all`);
+  setText($("in-all"), `${short(now.messages_received)} total`);
   setNumber("out", perSecond(rates[1]));
-  setText($("out-all"), `${short(now.messages_sent)} in all`);
+  setText($("out-all"), `${short(now.messages_sent)} total`);
   setText($("queued"), short(now.queued));
   setText($("backlog"), short(now.backlog));
   setText($("lag"), milliseconds(now.timer_lag * 1000));
@@ -387,7 +386,7 @@ function drawAll() {
 
 function setNumber(id, number) {
   const unit = document.createElement("small");
-  unit.textContent = " a second";
+  unit.textContent = " per second";
   $(id).replaceChildren(number, unit);
 }
 
@@ -395,7 +394,7 @@ function listRouters(names) {
   const known = [...$("router").options].slice(1).map((option) => option.value);
   if (names.join() === known.join()) return;
   const chosen = $("router").value;
-  $("router").replaceChildren(new Option("all together", ""), ...names.map((name) => new Option(name, name)));
+  $("router").replaceChildren(new Option("all", ""), ...names.map((name) => new Option(name, name)));
   $("router").value = names.includes(chosen) ? chosen : "";
   $("choice").hidden = names.length < 2;
 }
@@ -414,67 +413,66 @@ function connect() {
   socket = new SockJS(new URL("sockjs", document.baseURI).href);
   socket.onopen = () => {
     const { run = "", clock = 0 } = samples.at(-1) ?? {};
-    heardAt = Date.now();
+    lastActivity = Date.now();
     socket.send(JSON.stringify({ token, run, clock }));
   };
   socket.onmessage = (event) => receive(JSON.parse(event.data));
-  socket.onclose = lost;
+  socket.onclose = onDisconnect;
 }
 
 function disconnect() {
   clearInterval(timer);
   $("waiting").hidden = true;
-  enteredAt = heardAt = 0;
+  firstSampleAt = lastActivity = 0;
   if (socket) {
-    // What still comes from this connection belongs to the past.
+    // Ignore later events of this connection.
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
     socket = null;
   }
 }
 
-function receive(news) {
-  heardAt = Date.now();
-  for (const sample of news) {
-    // Where somebody has set the server's clock back, what was to come later makes room.
+function receive(received) {
+  lastActivity = Date.now();
+  for (const sample of received) {
+    // If the server's clock was set back, drop the samples with later times.
     samples = samples.filter(({ time }) => time < sample.time && time >= sample.time - SPAN - GAP);
     samples.push(sample);
   }
-  if (!enteredAt) {
-    enteredAt = Date.now();
+  if (!firstSampleAt) {
+    firstSampleAt = Date.now();
     $("door").hidden = true;
     $("figures").hidden = false;
     show("connected", `Live over ${socket.transport}`);
-    tellOfDetour(socket.transport);
+    showFallback(socket.transport);
   }
   if (samples.length) listRouters(Object.keys(samples.at(-1).routers));
   drawAll();
 }
 
-// What does not reach this page does not reach those of the service's own users either.
-function tellOfDetour(transport) {
-  const lost = transport === "websocket" ? "" : transport.endsWith("polling") ? "Neither websockets nor streams come" : "Websockets do not come";
+// If a transport does not work for this page, it does not work for the pages of the service either.
+function showFallback(transport) {
+  const failed = transport === "websocket" ? "" : transport.endsWith("polling") ? "Neither websockets nor streaming work" : "Websockets do not work";
   $("detour").textContent =
-    lost && `${lost} through to this page: a proxy on the way does not pass upgrades on, or gathers answers. What it breaks, ` +
-      `and what to do, says: python -m sockjs_tornado info ${socket.url}`;
-  $("detour").hidden = !lost;
+    failed && `${failed} for this page: a proxy may not forward upgrades, or may buffer responses. ` +
+      `For a diagnosis run: python -m sockjs_tornado info ${socket.url}`;
+  $("detour").hidden = !failed;
 }
 
-function lost(event) {
-  if (enteredAt && Date.now() - enteredAt > STABLE) attempts = 0;
+function onDisconnect(event) {
+  if (firstSampleAt && Date.now() - firstSampleAt > STABLE) attempts = 0;
   disconnect();
   if (event.code === UNAUTHENTICATED) {
     askForToken(token && event.reason);
     return;
   }
   const last = samples.at(-1);
-  show("waiting", last ? `Connection lost. These are the figures of ${clockTime(last.time)}` : "Cannot connect");
+  show("waiting", last ? `Connection lost. Last update: ${clockTime(last.time)}` : "Cannot connect");
 
-  // The wait doubles with each attempt, and half of it is chance: otherwise all the clients of a server that
-  // was restarted would come back in the same instant, again and again.
-  const wait = Math.min(MAX_WAIT, 1000 * 2 ** attempts) * (0.5 + Math.random() / 2);
+  // Exponential backoff with jitter, so that the clients of a restarted server do not reconnect all at once.
+  const delay = Math.min(MAX_DELAY, 1000 * 2 ** attempts) * (0.5 + Math.random() / 2);
   attempts += 1;
-  retryAt = Date.now() + wait;
+  retryAt = Date.now() + delay;
   $("waiting").hidden = false;
   countDown();
   timer = setInterval(countDown, 200);
@@ -486,27 +484,27 @@ function countDown() {
   if (seconds <= 0) connect();
 }
 
-function askForToken(why) {
+function askForToken(error) {
   show("", "Not connected");
   $("figures").hidden = true;
   $("door").hidden = false;
-  setText($("refused"), why);
+  setText($("refused"), error);
   $("token").focus();
 }
 
-// A network that is gone, or a laptop that slept: the browser itself may take many minutes to notice.
+// If the network is lost, or after a laptop slept, the browser may take many minutes to notice.
 setInterval(() => {
-  if (heardAt && Date.now() - heardAt > MAX_SILENCE) lost({ code: 1006 });
+  if (lastActivity && Date.now() - lastActivity > SAMPLE_TIMEOUT) onDisconnect({ code: 1006 });
 }, 1_000);
 
-// Browsers may be set to refuse storage, with an exception.
-function remember() {
+// If storage is disabled in the browser, access raises an exception.
+function storeToken() {
   try {
     sessionStorage.setItem("dashboard.token", token);
   } catch {}
 }
 
-function recall() {
+function loadToken() {
   try {
     return sessionStorage.getItem("dashboard.token") ?? "";
   } catch {
@@ -514,12 +512,12 @@ function recall() {
   }
 }
 
-// --- what the user does
+// --- user actions
 
 $("door").addEventListener("submit", (event) => {
   event.preventDefault();
   token = $("token").value.trim();
-  remember();
+  storeToken();
   attempts = 0;
   connect();
 });

@@ -53,13 +53,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restartable]:
 def test_the_numbers_move_and_survive_a_restart(chromium: Chromium, server: Restartable) -> None:
     window = chromium.open(server.page)
     chromium.sees("Live over websocket")
-    chromium.sees("0 in all")
+    chromium.sees("0 total")
     with connect(f"ws://127.0.0.1:{server.port}/echo/websocket", proxy=None) as echo:
         chromium.sees("rawwebsocket 1")
         for _ in range(21):
             echo.send("hello")
             assert echo.recv() == "hello"
-        chromium.sees("21 in all")
+        chromium.sees("21 total")
     chromium.sees("1000 closed by the client")
     charts = chromium.driver.find_elements(By.TAG_NAME, "canvas")
     assert [chromium.driver.execute_script(IS_DRAWN, chart) for chart in charts] == [True] * 6
@@ -67,11 +67,11 @@ def test_the_numbers_move_and_survive_a_restart(chromium: Chromium, server: Rest
 
     # The page may have come back, and got 503, before the server was gone.
     assert server.program.stop().status == 0
-    chromium.sees("Connection lost. These are the figures of")
+    chromium.sees("Connection lost. Last update:")
     server.start()
     chromium.sees("Live over websocket")
     # The counters have begun anew, and the charts have not.
-    chromium.sees("0 in all")
+    chromium.sees("0 total")
     chromium.sees("rawwebsocket 0")
     assert "NaN" not in chromium.driver.find_element(By.TAG_NAME, "main").text
     chromium.close_windows([window])
@@ -88,13 +88,13 @@ def test_one_of_several_routers_can_be_chosen(chromium: Chromium, monkeypatch: p
         chromium.driver.find_element(By.PARTIAL_LINK_TEXT, "Dashboard").click()
         with connect(f"ws://127.0.0.1:{program.ports[0]}/echo/sockjs/websocket", proxy=None) as echo:
             echo.send("hello")
-            chromium.sees("1 in all")
+            chromium.sees("1 total")
             choice = Select(chromium.driver.find_element(By.ID, "router"))
-            assert [option.text for option in choice.options] == ["all together", "chat", "echo"]
+            assert [option.text for option in choice.options] == ["all", "chat", "echo"]
             choice.select_by_visible_text("chat")
-            chromium.sees("0 in all")
+            chromium.sees("0 total")
             choice.select_by_visible_text("echo")
-            chromium.sees("1 in all")
+            chromium.sees("1 total")
         assert chromium.complaints() == []
         chromium.close_windows([window])
     finally:
@@ -118,11 +118,11 @@ def test_behind_a_proxy_that_gathers_answers_it_says_what_is_wrong(
     with proxy("nginx", "path", nodes, tmp_path, changes=changes, complaints=complaints) as port:
         window = chromium.open(f"http://localhost:{port}/dashboard/")
         chromium.sees("Live over xhr-polling")
-        chromium.sees("Neither websockets nor streams come through to this page")
+        chromium.sees("Neither websockets nor streaming work for this page")
         chromium.sees(f"python -m sockjs_tornado info http://localhost:{port}/dashboard/sockjs")
         with connect(f"ws://127.0.0.1:{server.port}/echo/websocket", proxy=None) as echo:
             echo.send("hello")
-            chromium.sees("1 in all")
+            chromium.sees("1 total")
         chromium.close_windows([window])
     # What it has tried in vain.
     chromium.complaints()
@@ -137,7 +137,7 @@ def test_it_fits_on_a_phone(chromium: Chromium, server: Restartable, scheme: str
     scheme_of_pages = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme_of_pages})
     chromium.sees("Live over websocket")
-    chromium.sees("0 in all")
+    chromium.sees("0 total")
     assert driver.execute_script("return [innerWidth, document.documentElement.scrollWidth <= innerWidth]") == [
         420,
         True,
@@ -151,7 +151,7 @@ def test_the_token_is_asked_for(chromium: Chromium, server: Restartable, monkeyp
     monkeypatch.setenv("DASHBOARD_TOKEN", "open sesame")
     server.start()
     window = chromium.open(server.page)
-    chromium.sees("This dashboard asks for a token")
+    chromium.sees("This dashboard requires a token")
     field = chromium.driver.find_element(By.ID, "token")
     field.send_keys("open wheat")
     field.submit()
