@@ -31,7 +31,7 @@ from sockjs_tornado.protocol import JSONValue, PreparedMessage
 from sockjs_tornado.session import turns
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.session import Session
-from sockjs_tornado.transports.websocket import WebSocketReceiver
+from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
 from sockjs_tornado.wire.websocket import text_frame
 

@@ -13,7 +13,7 @@ from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.container import SessionContainer
 from sockjs_tornado.session.ports import Counters, Receiver, RouterView, SessionManager, SessionSettings
 from sockjs_tornado.transports.receiving import PollReceiver, StreamReceiver
-from sockjs_tornado.transports.websocket import RawWebSocketReceiver, WebSocketReceiver
+from sockjs_tornado.transports.websocket_receiver import RawWebSocketReceiver, WebSocketReceiver
 
 RECEIVERS = [PollReceiver, StreamReceiver, WebSocketReceiver, RawWebSocketReceiver, ChannelReceiver, RecordingReceiver]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.protocol import JSONValue, messages_frame
-from sockjs_tornado.transports import websocket
+from sockjs_tornado.transports import websocket_receiver
 from sockjs_tornado.wire import connection, payloads
 from sockjs_tornado.wire import websocket as wire
 from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
@@ -46,8 +46,8 @@ def in_python(messages: list[str]) -> bytes:
 
 def test_they_are_in_use() -> None:
     assert wire.read_text_frames is _speedups.read_text_frames
-    assert websocket.read_messages is _speedups.read_messages
-    assert websocket.write_messages is _speedups.write_messages
+    assert websocket_receiver.read_messages is _speedups.read_messages
+    assert websocket_receiver.write_messages is _speedups.write_messages
     assert connection.write_buffered is _speedups.write_buffered
     assert payloads._decode_fast is not payloads._decode_in_python
 

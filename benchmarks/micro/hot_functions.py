@@ -27,7 +27,7 @@ from sockjs_tornado.transports.eventsource import EventSource
 from sockjs_tornado.transports.htmlfile import HtmlFile
 from sockjs_tornado.transports.jsonp import Jsonp
 from sockjs_tornado.transports.receiving import chunked
-from sockjs_tornado.transports.websocket import read_messages
+from sockjs_tornado.transports.websocket_receiver import read_messages
 from sockjs_tornado.transports.xhr import XhrPolling, XhrStreaming
 from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame

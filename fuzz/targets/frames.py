@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sockjs_tornado.exceptions import WebSocketError
-from sockjs_tornado.transports.websocket import read_messages
+from sockjs_tornado.transports.websocket_receiver import read_messages
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
 from sockjs_tornado.wire.payloads import decode_websocket_payload

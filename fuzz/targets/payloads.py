@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 from sockjs_tornado.exceptions import PayloadError
-from sockjs_tornado.transports import websocket
+from sockjs_tornado.transports import websocket_receiver
 from sockjs_tornado.wire import payloads
 from sockjs_tornado.wire.payloads import Payload, decode_payload, decode_websocket_payload
 from sockjs_tornado.wire.websocket import TEXT
@@ -59,7 +59,7 @@ class Target:
         frame = client_frame(TEXT, payload)
         end = check_messages(good + frame + good, LIMIT)
         if end == 0:
-            assert "_speedups" not in websocket.read_messages.__module__, "it has left ordinary messages alone"
+            assert "_speedups" not in websocket_receiver.read_messages.__module__, "it has left ordinary messages alone"
         else:
             whole = len(good + frame + good)
             assert end in (len(good), whole)

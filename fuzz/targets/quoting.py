@@ -17,7 +17,7 @@ from sockjs_tornado.transports.eventsource import eventsource_framing
 from sockjs_tornado.transports.htmlfile import htmlfile_framing
 from sockjs_tornado.transports.jsonp import Jsonp
 from sockjs_tornado.transports.receiving import chunked
-from sockjs_tornado.transports.websocket import write_messages
+from sockjs_tornado.transports.websocket_receiver import write_messages
 from sockjs_tornado.transports.xhr import xhr_framing
 from sockjs_tornado.wire.websocket import text_frame
 

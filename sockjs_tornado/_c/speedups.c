@@ -1,4 +1,4 @@
-/* What sockjs_tornado.wire and sockjs_tornado.transports.websocket do for each message, in C.
+/* What sockjs_tornado.wire and sockjs_tornado.transports.websocket_receiver do for each message, in C.
  *
  * Optional: each function has a twin in Python there, which is used where this was not built, and which sees whatever is
  * out of the ordinary. The tests hold both to the same.

@@ -1,4 +1,4 @@
-"""Time limit for websocket messages whose end does not come."""
+"""Time limit for incomplete websocket messages."""
 
 from collections.abc import Callable
 from math import inf
@@ -6,41 +6,41 @@ from typing import Any, Final, Protocol
 
 __all__ = ["MessageDeadline"]
 
-#: Seconds that a message may take from its first byte to its last.
+#: Seconds that a message may take from its first to its last byte.
 MESSAGE_TIME: Final = 60.0
 
-#: Bytes that earn a message another second. So one of 10 MiB may take 12 minutes at most.
+#: Received bytes that extend the deadline by one second. A message of 10 MiB may take up to 12 minutes.
 BYTES_PER_SECOND: Final = 16 * 1024
 
 
 class Timer(Protocol):
-    """What keeps deadlines. The container is one."""
+    """Schedules deadlines. The session container implements it."""
 
     def now(self) -> float:
-        """Return monotonic seconds."""
+        """Return the monotonic time in seconds."""
 
     def schedule(self, owner: Any) -> None:
-        """Call ``owner.check`` once ``owner.due`` has come."""
+        """Call ``owner.check`` when ``owner.due`` is reached."""
 
     def cancel(self, owner: Any) -> None:
-        """Forget a deadline."""
+        """Cancel the deadline of ``owner``."""
 
     def postpone(self, owner: Any, now: float) -> bool:
-        """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
+        """Postpone the deadline if the event loop was blocked, and return whether it was postponed."""
 
 
 class MessageDeadline:
-    """The deadline of a message of which some bytes have come, but not the last.
+    """The deadline of an incomplete message.
 
     Args:
-        timer: What keeps the deadline.
-        is_reading: Returns whether the connection is read. While it is not, the client cannot be late.
-        on_late: Called when the message has taken too long.
+        timer: Schedules the deadline.
+        is_reading: Returns whether the connection is read. If not, the deadline starts over.
+        on_late: Called when the deadline has passed.
 
     Attributes:
-        due: When :meth:`check` has to be called.
-        bucket: The timer's note of where it keeps that deadline.
-        size: Bytes of the message that have come, as they were sent.
+        due: Time of the next call of :meth:`check`.
+        bucket: Used by the timer to find the deadline.
+        size: Received bytes of the message, before decompression.
     """
 
     __slots__ = ("_begun", "_is_reading", "_on_late", "_timer", "bucket", "due", "size")
@@ -56,7 +56,7 @@ class MessageDeadline:
         timer.schedule(self)
 
     def check(self, now: float) -> None:
-        """Report the message as late, unless enough of it has come in time."""
+        """Call ``on_late`` if the deadline, extended by the bytes received, has passed."""
         self.due = self._begun + MESSAGE_TIME + self.size / BYTES_PER_SECOND
         if not self._is_reading():
             self._begun = now
@@ -66,6 +66,6 @@ class MessageDeadline:
             self._on_late()
 
     def end(self) -> None:
-        """Forget the deadline: the message is complete, or nobody waits for it."""
+        """Cancel the deadline: the message is complete, or the connection is closing."""
         self._timer.cancel(self)
         self.due = inf

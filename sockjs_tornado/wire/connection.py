@@ -22,7 +22,7 @@ except ImportError:  # the C module was not built
     class ConnectionCore:  # type: ignore[no-redef]
         """Fields and methods of the hot path, as the C module implements them.
 
-        The fields include those of :class:`~sockjs_tornado.transports.websocket.WebSocketReceiver`.
+        The fields include those of :class:`~sockjs_tornado.transports.websocket_receiver.WebSocketReceiver`.
         """
 
         __slots__ = (

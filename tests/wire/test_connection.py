@@ -17,7 +17,7 @@ from application import LogWatch
 
 from sockjs_tornado.session.limits import ByteBudget
 from sockjs_tornado.settings import Settings
-from sockjs_tornado.transports.websocket import WebSocketReceiver
+from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire.connection import CLOSE_TIMEOUT, READ_SIZE, Connection, write_buffered
 from sockjs_tornado.wire.websocket import text_frame
 

@@ -1,0 +1,430 @@
+"""The receivers of websocket connections: from the frame parser to the session, and from the session to frames.
+
+A raw websocket carries the application's messages without SockJS framing, open frame and heartbeats.
+"""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from math import inf
+from typing import Any, ClassVar, Final
+
+from ..exceptions import PayloadError, WebSocketError
+from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
+from ..protocol import close_frame as sockjs_close_frame
+from ..session.limits import BudgetShare
+from ..session.session import Session
+from ..wire.connection import Connection
+from ..wire.deflate import Parameters, RawInflater
+from ..wire.pacing import PIECE_SIZE, PacedConnection
+from ..wire.payloads import decode_websocket_payload
+from ..wire.scanner import CloseFrameScanner
+from ..wire.sockets import bytes_acked, bytes_unacked
+from ..wire.stream import response_head
+from ..wire.websocket import (
+    TRY_AGAIN_LATER,
+    Close,
+    Event,
+    FrameParser,
+    Ping,
+    Pong,
+    binary_frame,
+    close_frame,
+    ping_frame,
+    pong_frame,
+    text_frame,
+)
+from .exchange import Headers, Router
+from .message_deadline import MessageDeadline
+
+try:
+    from .._speedups import read_messages, write_messages
+except ImportError:  # the C module was not built
+
+    def read_messages(memory: bytearray, size: int, max_size: int, messages: list[Any], /) -> int:
+        """Append the messages of ordinary frames to ``messages`` and return where the first other frame starts."""
+        return 0
+
+    def write_messages(messages: object, /) -> bytes | None:
+        """Return a websocket frame that contains the SockJS frame of ``messages``, or None if Python must build it."""
+        return None
+
+
+__all__ = ["RawWebSocketReceiver", "WebSocketReceiver"]
+
+logger = logging.getLogger(__name__)
+
+#: Bytes in the write buffer above which pings get no pong, because the client does not read.
+PONG_LIMIT: Final = 64 * 1024
+
+#: Unacknowledged bytes above which a client on a slow network may miss the ping timeout while it makes progress.
+BACKLOG_BYTES: Final = 16 * 1024
+
+
+class WebSocketReceiver(PacedConnection):
+    """A websocket with SockJS framing.
+
+    Args:
+        server: The router.
+        headers: Header fields of the 101 response.
+        parameters: The negotiated permessage-deflate parameters, or None without compression.
+        framing: Function that builds a frame from text.
+        session: The session to attach to.
+    """
+
+    __slots__ = (
+        "_acked_at_ping",
+        "_deadline",
+        "_is_compressed",
+        "_is_framing_shared",
+        "_ping_sent",
+        "_pong_pending",
+    )
+
+    binary: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        server: Router,
+        headers: Headers,
+        parameters: Parameters | None,
+        framing: Framing,
+        session: Session,
+    ) -> None:
+        super().__init__(server.container, response_head(101, headers))
+        self._settings = server.settings
+        self._session = session
+        self._is_compressed = parameters is not None
+        # None while only ordinary frames arrive, which read_messages() parses. Without compression, a parser is created
+        # for other data and removed after it. A CloseFrameScanner replaces it when the server sends its close frame.
+        self._parser: FrameParser | CloseFrameScanner | None = None
+        if parameters is not None:
+            self._parser = self._make_parser(RawInflater(parameters))
+        self._framing = framing
+        self._is_plain = framing is text_frame
+        # Whether the frames of `framing` may be sent to other clients too: it has no compression context.
+        self._is_framing_shared = parameters is None or parameters.server_no_context_takeover
+        # Set by every read (in C too), cleared when a ping is sent.
+        self._received_since_ping = True
+        # Whether the deadline in `due` is the timeout of a ping. If not, `due` is the time of the next ping.
+        self._ping_sent = False
+        # Whether the last ping has no pong yet. It may outlive the timeout if the client sends other data.
+        self._pong_pending = False
+        # Bytes acknowledged when the last ping was sent, if more than BACKLOG_BYTES were unacknowledged; else None.
+        self._acked_at_ping: int | None = None
+        # The deadline of an incomplete message, if there is one.
+        self._deadline: MessageDeadline | None = None
+
+    def _make_parser(self, inflater: RawInflater | None = None) -> FrameParser:
+        share = BudgetShare(self._session.server.body_budget)
+        return FrameParser(self._settings.max_message_size, inflater, share)
+
+    # From the network.
+
+    def on_connect(self) -> None:
+        """Attach to the session and start the keepalive."""
+        if self._settings.websocket_ping_interval:
+            self.wake_after(self._settings.websocket_ping_interval)
+        self._session._attach(self, self._session.conn_info.ip)
+
+    buffer_updated = Connection.process_read  # type: ignore[assignment]
+
+    def _process_read(self, nbytes: int) -> None:
+        self._decode_read(nbytes)
+        if nbytes == len(self._buffer):
+            self._end_turn()
+
+    def _decode_read(self, nbytes: int) -> None:
+        """Decode the first ``nbytes`` of the read buffer."""
+        messages: list[Message] = []
+        start = 0
+        parser = self._parser
+        settings = self._settings
+        if (parser is None or parser.at_boundary) and not self._unread:
+            # Fast path: most reads contain only short, uncompressed text frames.
+            start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
+            if len(messages) > settings.max_messages_per_request:
+                start = 0
+                messages = []
+            elif start == nbytes:
+                if not self._is_compressed:
+                    # The parser is at a message boundary, so it has no state to keep.
+                    self._parser = None
+                self._stats.bytes_received += nbytes
+                self._received_since_ping = True
+                # Each of these frames contains at least one message, so there is no need to count the frames.
+                if self._consume_rate(len(messages)):
+                    self._session._receive(messages)
+                return
+        self._stats.bytes_received += start
+        rest = bytes(memoryview(self._buffer)[start:nbytes])
+        if messages and len(rest) <= PIECE_SIZE:
+            self._process(rest, messages)
+        else:
+            if messages:
+                self._deliver(messages, (), len(messages))
+            self.on_data(rest)
+
+    @property
+    def piece_size(self) -> int:
+        """Maximum size of the next piece. The rest of an uncompressed frame is one piece, since it decodes quickly."""
+        parser = self._parser
+        return (
+            max(PIECE_SIZE, parser.payload_left)
+            if isinstance(parser, FrameParser) and not self._is_compressed
+            else PIECE_SIZE
+        )
+
+    def decode(self, data: bytes) -> None:
+        """Decode a piece and deliver its messages together."""
+        self._process(data, [])
+
+    def _process(self, data: bytes, messages: list[Message]) -> None:
+        """Decode ``data`` and deliver its messages together with ``messages``, which precede them."""
+        parser = self._parser
+        self._stats.bytes_received += len(data)
+        if isinstance(parser, CloseFrameScanner):
+            if parser.feed(data):
+                self.close_transport()
+            return
+        self._received_since_ping = True
+        if parser is None:
+            parser = self._parser = self._make_parser()
+        pongs: list[bytes] = []
+        # Small frames for the rate limit. The preceding messages count as one each.
+        frames = len(messages) - parser.small_frames
+        try:
+            events = parser.feed(data)
+            frames += parser.small_frames
+            for event in events:
+                if isinstance(event, str):
+                    messages += self._decode_payload(event, self._settings.max_messages_per_request)
+                elif isinstance(event, bytes):
+                    messages.append(self._accept_binary(event))
+                elif isinstance(event, Ping):
+                    # All pongs are sent in one write.
+                    pongs.append(pong_frame(event.payload))
+                elif isinstance(event, Pong):
+                    # A pong that the server has requested does not count for the rate limit.
+                    frames -= self._pong_pending
+                    self._pong_pending = False
+                else:
+                    if messages:
+                        self._deliver(messages, events, frames)
+                        messages = []
+                    self._end_connection(event)
+        except PayloadError as error:
+            if messages:
+                self._deliver(messages, events, frames)
+            # If a callback has just closed the session, the closing handshake is under way.
+            if not self._closing:
+                # The SockJS protocol requires to close without a close frame here.
+                self._session._receiver_lost(self, CloseCode.INVALID_DATA, str(error))
+                self.close_transport()
+            return
+        if messages:
+            self._deliver(messages, events, frames)
+        elif frames and not self._closing:
+            self._consume_rate(frames)
+        self._update_deadline(parser, len(data), events)
+        if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
+            self.write(b"".join(pongs))
+
+    def _update_deadline(self, parser: FrameParser, size: int, events: Sequence[Event]) -> None:
+        if self._deadline is not None and any(isinstance(event, str | bytes) for event in events):
+            self._clear_deadline()
+        if parser.is_within_message and not self._closing:
+            if self._deadline is None:
+                self._deadline = MessageDeadline(self._manager, self.accepts_input, self._on_message_late)
+            # Limited to the maximum size of a message, so that pings between fragments do not extend it forever.
+            self._deadline.size = min(self._deadline.size + size, self._settings.max_message_size)
+
+    def _on_message_late(self) -> None:
+        self._deadline = None
+        self._end_connection(WebSocketError(CloseCode.POLICY_VIOLATION, "message not finished in time"))
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.end()
+            self._deadline = None
+
+    def _deliver(self, messages: list[Message], events: Sequence[Event], frames: int) -> None:
+        limit = self._settings.max_messages_per_request
+        # The limit is per websocket message, and a read may contain several of them.
+        if len(messages) > limit and self._exceeds_message_limit(limit, events):
+            self._session.server.stats.rejected["max_messages_per_request"] += 1
+            self._end_connection(WebSocketError(CloseCode.TOO_BIG, "too many messages"))
+        elif self._consume_rate(max(len(messages), frames)):
+            self._session._receive(messages)
+
+    def _consume_rate(self, count: int) -> bool:
+        """Charge ``count`` messages or small frames to the rate limit. If it is exceeded, close the session."""
+        if self._settings.max_inbound_rate is None or self._session._consume_rate_limit(count):
+            return True
+        # Messages that were received before are still delivered.
+        self._session.close(CloseCode.TOO_FAST, "Too many messages", discard=False)
+        return False
+
+    def _exceeds_message_limit(self, limit: int, events: Sequence[Event]) -> bool:
+        with contextlib.suppress(PayloadError):
+            return any(isinstance(event, str) and len(self._decode_payload(event, limit)) > limit for event in events)
+        return False
+
+    _decode_payload = staticmethod(decode_websocket_payload)
+
+    def _accept_binary(self, message: bytes) -> bytes:
+        raise PayloadError("Binary message.")
+
+    def _end_connection(self, event: Close | WebSocketError) -> None:
+        if self._closing:
+            # A callback has just closed the session. If the event is a close frame, the scanner has found it, too.
+            return
+        if isinstance(event, Close):
+            # RFC 6455, section 5.5.1: echo the status code.
+            self.write(close_frame(event.code))
+            self._session._receiver_lost(self, event.code, event.reason)
+            self.close_transport()
+        else:
+            if event.code == TRY_AGAIN_LATER:
+                self._log_budget_exceeded()
+            self._session._receiver_lost(self, event.code, event.reason)
+            self._close_websocket(event.code, event.reason)
+
+    def _log_budget_exceeded(self) -> None:
+        limit = "max_buffered_body_bytes"
+        server = self._session.server
+        server.stats.rejected[limit] += 1
+        message = "%s reached: closing websockets with incomplete messages (close code %d)"
+        server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, TRY_AGAIN_LATER)
+
+    def on_disconnect(self) -> None:
+        """Report the disconnect to the session."""
+        self._clear_deadline()
+        if isinstance(self._parser, FrameParser):
+            # Release the memory of an incomplete message.
+            self._parser.scanner()
+        self._session._receiver_lost(self, CloseCode.ABNORMAL, "Connection lost")
+
+    def pause_writing(self) -> None:
+        """Called when the write buffer is above its high-water mark."""
+        self._session._pause_sending(self)
+
+    def resume_writing(self) -> None:
+        """Called when the write buffer has drained."""
+        self._session._resume_sending(self)
+
+    # From the session.
+
+    def send_frame(self, frame: str) -> None:
+        """Send a SockJS frame."""
+        self.write(self._framing(frame))
+
+    send_messages = Connection.write_messages
+
+    def _write_messages(self, messages: Sequence[Outgoing]) -> None:
+        data = write_messages(messages) if self._is_plain else None
+        self.write(data or self._framing(messages_frame(messages)))  # type: ignore[arg-type]
+
+    send_prepared = Connection.write_prepared
+
+    def _write_prepared(self, message: PreparedMessage) -> None:
+        framing = self._framing
+        if self._is_framing_shared:
+            self.write(message.rendered.get(framing) or message.framed(framing))
+        else:
+            self.write(framing(message.frame))
+
+    def close(self, code: int, reason: str) -> None:
+        """Send the SockJS close frame, then close the websocket."""
+        self.write(self._framing(sockjs_close_frame(code, reason)))
+        self._close_websocket(CloseCode.NORMAL, "")
+
+    def recycle(self) -> None:
+        """Do nothing: a websocket session has only this connection."""
+
+    # Deadlines: keepalive, and closing.
+
+    def check(self, now: float) -> None:
+        """Send a ping, or abort the connection if the client has not responded to the last one."""
+        interval = self._settings.websocket_ping_interval
+        timeout = self._settings.websocket_ping_timeout or interval
+        if self._closing:
+            super().check(now)
+        elif (
+            self._ping_sent
+            and not self._received_since_ping
+            and self.transport.is_reading()
+            and not self._is_making_progress()
+        ):
+            if not self._manager.postpone(self, now):
+                self.due = inf
+                self._session._receiver_lost(self, CloseCode.ABNORMAL, "Ping timeout")
+                self.abort()
+        elif self._ping_sent and timeout < interval:
+            self._ping_sent = False
+            self.due = now + interval - timeout
+        else:
+            self._received_since_ping = False
+            self._ping_sent = True
+            self.due = now + timeout
+            sock = self.transport.get_extra_info("socket")
+            is_backlogged = self.unsent + bytes_unacked(sock) > BACKLOG_BYTES
+            self._acked_at_ping = bytes_acked(sock) if is_backlogged else None
+            self.write(ping_frame())
+            self._pong_pending = True
+
+    def _is_making_progress(self) -> bool:
+        """Return whether the peer acknowledges the data that was sent before the ping."""
+        before = self._acked_at_ping
+        return before is not None and bytes_acked(self.transport.get_extra_info("socket")) > before
+
+    def _close_websocket(self, code: int, reason: str) -> None:
+        """Send a close frame, then discard all data before the client's close frame (RFC 6455, section 7.1.1)."""
+        self.write(close_frame(code, reason))
+        self._clear_deadline()
+        parser = self._parser
+        # `_parser` cannot be a scanner yet, because the session closes its receiver only once.
+        scanner = parser.scanner() if isinstance(parser, FrameParser) else CloseFrameScanner()
+        self._parser = scanner
+        if scanner.found:
+            self.close_transport()
+        else:
+            self.expect_close()
+
+
+def _undecoded(payload: Any, limit: int) -> list[str]:
+    return [payload]
+
+
+class RawWebSocketReceiver(WebSocketReceiver):
+    """A websocket without SockJS framing: each message is one text or binary message."""
+
+    __slots__ = ()
+
+    binary: ClassVar[bool] = True
+
+    buffer_updated = Connection.buffer_updated
+
+    _decode_payload = staticmethod(_undecoded)
+
+    def _accept_binary(self, message: bytes) -> bytes:
+        return message
+
+    def send_frame(self, frame: str) -> None:
+        """Do nothing: a raw websocket has neither open frames nor heartbeats."""
+
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
+        """Send each message as a frame of its own, all in one write."""
+        framing = self._framing
+        self.write(
+            b"".join([binary_frame(item) if isinstance(item, bytes) else framing(str(item)) for item in messages])
+        )
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Send a broadcast message."""
+        framing = self._framing
+        self.write(message.plain(framing) if self._is_framing_shared else framing(str(message.text)))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the websocket with the application's close code and reason."""
+        self._close_websocket(code, reason)
