@@ -13,6 +13,8 @@ exclude_patterns: list[str] = []
 
 html_theme = "furo"
 html_title = "sockjs_tornado"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
