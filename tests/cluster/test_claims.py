@@ -316,7 +316,7 @@ async def test_one_of_its_own_that_is_left_over(node: Open) -> None:
     """It was released while Redis was away, or Redis was lost before it had answered."""
     a = await node("a")
     await claim(a)
-    a._held.clear()
+    a._owned.clear()
     assert await within(a.locate("/chat:s")) is Location.NOWHERE
     assert not a.owns("/chat:s")
     assert await claim(a) is Location.HERE

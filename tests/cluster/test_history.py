@@ -138,7 +138,7 @@ async def test_some_may_be_left_out(node: StartNode) -> None:
     assert await hear(said, 1) == ["c"]
     assert await hear(heard, 3) == await hear(away, 3) == ["a", "b", "c"]
     # Nothing is kept of it.
-    assert not here.cluster._messages._under_way
+    assert not here.cluster._messages._pending
 
 
 @pytest.mark.parametrize("history", [0, 1])
@@ -163,7 +163,7 @@ async def test_nothing_is_kept_of_who_was_left_out_of_what_never_comes(
 ) -> None:
     here = await node()
     _, connection = await here.enter(ROOM)
-    kept = here.cluster._messages._under_way
+    kept = here.cluster._messages._pending
     here.router.publish("where nobody is", "x", exclude=connection, history=1)
     assert not kept
     sent = here.router.publish(ROOM, "x", exclude=connection, history=1)
@@ -295,7 +295,7 @@ async def test_what_is_said_behind_it_comes_behind_it(node: StartNode) -> None:
     expected = [text for number in range(10) for text in (f"{number} kept", f"{number} not kept", [number])]
     assert await hear(a, 30) == await hear(b, 30) == expected
     assert await hear(left_out, 20) == [text for text in expected if isinstance(text, str)]
-    assert not here.cluster._messages._under_way
+    assert not here.cluster._messages._pending
 
 
 @pytest.mark.parametrize("loss", ["of Redis", "of the subscriptions"])
@@ -320,7 +320,7 @@ async def test_what_is_said_behind_it_is_heard_here_whatever_becomes_of_it(
     await until(lambda: here.gaps)
     await within(here.router.publish(ROOM, "later", history=1))
     assert await peer.message() == await left_out.message() == "later"
-    assert not here.cluster._messages._under_way
+    assert not here.cluster._messages._pending
     logged.take("reconnecting")
 
 
@@ -332,6 +332,6 @@ async def test_nothing_is_kept_of_who_was_left_out_while_nothing_is_heard(
     redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: not here.cluster._bus._connected)
     sent = [here.router.publish(ROOM, "x", exclude=connection, history=1) for _ in range(5)]
-    assert not here.cluster._messages._under_way
+    assert not here.cluster._messages._pending
     await within(asyncio.gather(*sent))
     logged.take("reconnecting")

@@ -310,11 +310,11 @@ async def test_a_redis_that_is_too_old_is_refused(hello: bytes, version: str) ->
 async def test_what_takes_no_writes_or_is_one_of_many_is_refused(redis_server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with RedisServer(tmp_path / "other", "--replicaof", "127.0.0.1", str(redis_server.port)) as server:
-        assert "is a replica; it must be one server that takes writes" in await starting(server.url)
+        assert "is a replica; it must be a single server that accepts writes" in await starting(server.url)
     for mode in (b"cluster", b"sentinel"):
         hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$%d\r\n%b\r\n" % (len(mode), mode)
         async with old_redis(hello) as port:
-            assert f"is in {mode.decode()} mode; it must be one" in await starting(f"redis://127.0.0.1:{port}")
+            assert f"is in {mode.decode()} mode; it must be a single" in await starting(f"redis://127.0.0.1:{port}")
 
 
 async def test_an_option_that_tls_does_not_know_is_refused() -> None:
@@ -334,7 +334,7 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("sockjs_tornado.cluster.RedisCluster needs redis-py (")
+    assert done.stdout.startswith("sockjs_tornado.cluster.RedisCluster requires redis-py (")
     assert done.stdout.endswith('pip install "sockjs-tornado[cluster]"\n')
 
 
@@ -464,11 +464,11 @@ async def test_serving_starts_and_ends_the_clusters(redis_server: RedisServer) -
     application = Application([url for router in routers for url in router.urls])
     sockets = serving.bind_sockets(0, "127.0.0.1")
     running = asyncio.ensure_future(serving.serve(application, routers, sockets, drain_time=0))
-    await until(lambda: not cluster._state)
+    await until(lambda: not cluster._unusable_reason)
     await within(routers[0].publish(ROOM, "x"))
     os.kill(os.getpid(), signal.SIGTERM)
     await within(running)
-    assert cluster._state == "is closed"
+    assert cluster._unusable_reason.startswith("is closed")
 
 
 async def test_serving_ends_where_a_cluster_does_not_start(redis_server: RedisServer) -> None:

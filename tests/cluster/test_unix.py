@@ -146,11 +146,11 @@ async def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
 
 def read_secret(directory: str, barrier: Any, queue: Any) -> None:
     """Make or read the secret, in a process of its own."""
-    from sockjs_tornado.cluster.unix import _make_private, _secret
+    from sockjs_tornado.cluster.unix import _create_private_directory, _load_or_create_secret
 
     barrier.wait()
-    _make_private(Path(directory))
-    queue.put(_secret(Path(directory)))
+    _create_private_directory(Path(directory))
+    queue.put(_load_or_create_secret(Path(directory)))
 
 
 def test_many_processes_make_one_secret(tmp_path: Path) -> None:
