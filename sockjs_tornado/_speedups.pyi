@@ -3,6 +3,9 @@ from typing import Any
 
 from .protocol import Message, Outgoing, PreparedMessage
 
+IN_CALLBACK: int
+SESSION_OPEN: int
+
 class CallbacksCore: ...
 
 class CountersCore:

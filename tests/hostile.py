@@ -28,11 +28,17 @@ DATA = frame(TEXT, b'["one","two"]')
 
 #: When code of an application runs: before a method is called, and inside.
 MOMENTS = (
-    *("before", "callbacks.go_on", "callbacks.raised", "connection.on_message", "connection.python"),
+    *("before", "callbacks.continue_delivery", "callbacks.handle_error", "connection.on_message", "connection.python"),
     *("framing.__eq__", "framing.__hash__", "garbage.__del__", "heard.__del__", "inbox.__bool__"),
     *("message.__len__", "on_message fail", "on_message one", "on_message two", "on_message value"),
     *("prepared.rendered", "queue.waiting", "queued.__del__", "receiver.send_messages", "receiver.send_prepared"),
-    *("result.__del__", "session._wake", "session.python", "session._receive", "settings.max_inbound_rate"),
+    *(
+        "result.__del__",
+        "session._wake_outbox_waiters",
+        "session.python",
+        "session._receive",
+        "settings.max_inbound_rate",
+    ),
     *("settings.max_message_size", "settings.max_messages_per_request", "settings.max_queue_bytes"),
     *("settings.max_queue_messages", "socket.fileno"),
 )
@@ -110,14 +116,14 @@ class Framing:
 class Callbacks(core.CallbacksCore):
     """Callbacks that leave nothing to be done."""
 
-    def raised(self, error: BaseException) -> None:
-        hook("callbacks.raised")
+    def handle_error(self, error: BaseException) -> None:
+        hook("callbacks.handle_error")
 
-    def finish(self) -> None:
-        hook("callbacks.finish")
+    def finish_delivery(self) -> None:
+        hook("callbacks.finish_delivery")
 
-    def go_on(self, callback: Any, messages: list[Any], result: object, is_late: bool) -> None:
-        hook("callbacks.go_on")
+    def continue_delivery(self, callback: Any, messages: list[Any], result: object, is_late: bool) -> None:
+        hook("callbacks.continue_delivery")
 
 
 class Session(core.SessionCore):
@@ -131,8 +137,8 @@ class Session(core.SessionCore):
 
     _send_fallback = _send_prepared_fallback = _receive_fallback = _after_receive = _ignore
 
-    def _wake(self) -> None:
-        hook("session._wake")
+    def _wake_outbox_waiters(self) -> None:
+        hook("session._wake_outbox_waiters")
 
 
 class Receiver:
@@ -186,7 +192,7 @@ class World:
 
         self.callbacks: Any = Callbacks()
         callbacks = self.callbacks
-        callbacks._busy = callbacks._closing = callbacks._untold = False
+        callbacks._busy = callbacks._closing = callbacks._dropped_pending = False
         callbacks._inbox = Inbox()
         # What takes how long depends on the machine.
         callbacks._turns = core.TurnsCore()
@@ -200,7 +206,7 @@ class World:
         session._settings = Settings()
         session._stats = self.stats
         session._thread = get_ident()
-        session._waiters = []
+        session._outbox_waiters = []
         session.state = 1
 
         self.connection: Any = Websocket()
@@ -230,7 +236,7 @@ class World:
         """Set what C puts something else into."""
         global hook
         before, hook = hook, nothing
-        self.session._hold = 0
+        self.session._blocked = 0
         self.session.queued = Queued()
         if self.connection is not None:
             self.connection._received_since_ping = Number()

@@ -459,7 +459,7 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
     assert await connection.closed() == (1011, "Internal error")
     assert await peer.frame() == 'c[1011,"Internal error"]'
     assert connection.cancelled  # type: ignore[attr-defined]
-    assert "takes longer than callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
+    assert "exceeded callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
 
 
 async def test_a_callback_is_not_late_because_the_loop_stood_still(serve: Serve, join: Join) -> None:

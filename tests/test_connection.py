@@ -350,7 +350,7 @@ async def test_whoever_gives_up_waiting_harms_nobody() -> None:
     await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.sleep(0)
-    assert len(session._waiters or []) == 1
+    assert len(session._outbox_waiters or []) == 1
     receiver.drain()
     await patient
     assert impatient.cancelled()

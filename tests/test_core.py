@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import importlib.util
 import inspect
 import json
 import math
@@ -28,7 +29,7 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
-from sockjs_tornado.session import turns
+from sockjs_tornado.session import outbox, turns
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
@@ -151,11 +152,12 @@ class Stage:
         """Yield what is known, as it is now."""
         session = self.session
         numbers = "messages_sent messages_received messages_dropped bytes_sent bytes_received rejected callback_errors"
-        names = "state close_code close_reason queued _hold _outbox _busy _closing _inbox _untold backlog is_over"
+        names = "state close_code close_reason queued _blocked _outbox _busy _closing _inbox backlog is_over"
+        names += " _dropped_pending"
         for name in f"{numbers} {names}".split():
             for thing in (self.stats, session, getattr(session, "_callbacks", None)):
                 yield f"{name} {getattr(thing, name, None)!r}"
-        yield f"{bool(getattr(session, '_waiters', None))}"
+        yield f"{bool(getattr(session, '_outbox_waiters', None))}"
         yield f"{[(receiver is getattr(session, '_receiver', 5), receiver.reading) for receiver in self.receivers]}"
 
     async def later(self, text: str) -> None:
@@ -335,11 +337,25 @@ def test_what_is_sent_while_garbage_is_collected_comes_once(kind: type[KeptSessi
         gc.enable()
 
 
+def test_a_module_that_was_built_from_other_sources_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, outbox.SessionState.OPEN)
+    assert type(outbox.IN_CALLBACK) is int
+    spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_outbox", outbox.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    monkeypatch.setattr(core, "IN_CALLBACK", 2)
+    with pytest.raises(ImportError, match="build it again"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
 def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(KeptSession)
     stage.attach()
     stage.events.clear()
-    for kind, names in ((Callbacks, "deliver go_on raised finish _run"), (Session, "_receive_fallback _after_receive")):
+    for kind, names in (
+        (Callbacks, "deliver continue_delivery handle_error finish_delivery _run"),
+        (Session, "_receive_fallback _after_receive"),
+    ):
         for name in names.split():
             monkeypatch.delattr(kind, name)
     monkeypatch.setattr(KeptSession, "_send_fallback", None)
@@ -633,7 +649,7 @@ def test_what_is_no_memory_or_does_not_count_is_left_to_python(size: Any, spoilt
 def test_what_goes_to_nobody_or_does_not_count_is_left_to_python(spoilt: dict[str, Any]) -> None:
     sent: list[Any] = []
     stats = Stats(list)
-    fields: dict[str, Any] = {"_hold": 0, "_receiver": SimpleNamespace(send_prepared=sent.append), "_stats": stats}
+    fields: dict[str, Any] = {"_blocked": 0, "_receiver": SimpleNamespace(send_prepared=sent.append), "_stats": stats}
     one = kept_by(core.SessionCore, **{**fields, **spoilt})
     assert one._send_prepared(PREPARED) == ("_send_prepared_fallback" if spoilt else None)
     assert sent == ([] if spoilt else [PREPARED])

@@ -604,7 +604,7 @@ def test_channels_that_were_left_wait_for_nothing() -> None:
     carrier._pause_sending(receiver)
     for _ in range(50):
         carrier._receive(["sub,a", "uns,a"])
-    assert not carrier._waiters
+    assert not carrier._outbox_waiters
 
 
 async def test_a_limit_on_the_rate_counts_what_the_connection_carries_once(enter: Enter) -> None:

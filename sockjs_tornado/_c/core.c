@@ -1,17 +1,18 @@
-/* What happens to every ordinary message between the read buffer and the write queue, in C: its types.
+/* The fast path of messages between the read buffer and the write queue: its types.
  *
- * The fields that this looks at are here too, since C finds them fastest in a structure. What is out of the ordinary is
- * left to the methods in Python that do the same for all messages: `send` to `_send_fallback`, `_receive` to `_receive_fallback`, and so on.
- * Where this was not built, everything is left to them, by the classes of the same names in outbox.py, callbacks.py,
- * stats.py and wire/connection.py.
+ * The fields that it uses are C members, which are faster than attributes. Each method handles the common case, and
+ * calls a Python method for all others: `send` calls `_send_fallback`, `_receive` calls `_receive_fallback`, and so on.
+ * If the module was not built, the classes of the same names in session/outbox.py, session/callbacks.py,
+ * observe/stats.py and wire/connection.py call only the fallbacks.
  *
- * An application can delete these fields, or set them to anything, whenever code of its own runs. Its code runs when an
- * attribute is looked up, when a method, ``__len__``, ``__bool__``, ``__hash__`` or ``__eq__`` is called, when the last
- * reference to an object goes away, and, on Python 3.11, when an object that the garbage collector tracks is made. So:
+ * An application can delete these fields, or set them to any object, whenever its code runs. That is the case if an
+ * attribute is looked up, if a method, ``__len__``, ``__bool__``, ``__hash__`` or ``__eq__`` is called, if the last
+ * reference to an object is released, and, on Python 3.11, if an object that the garbage collector tracks is allocated.
+ * Therefore:
  *
- * 1. Look up first, then check the fields, then use them. No code of the application runs between check and use.
- * 2. Hold a reference to whatever is used while such code runs. A field's reference may be gone by then.
- * 3. If a field is not as Python sets it, leave the call to the method in Python, which raises what is appropriate.
+ * 1. Look attributes up first, then check the fields, then use them. No application code runs between check and use.
+ * 2. Hold a reference to every object that is used while application code runs: the field may release its own.
+ * 3. If a field does not hold what Python stores there, call the fallback, which raises the appropriate exception.
  */
 
 #include "core.h"
@@ -20,7 +21,7 @@
 #include <structmember.h>
 
 PyTypeObject *callbacks_type, *connection_type, *counters_type, *turns_type, *socket_type;
-PyObject *zero, *corked, *socket_fileno;
+PyObject *zero, *in_callback, *socket_fileno;
 struct names names;
 
 /* --- fields --- */
@@ -31,23 +32,23 @@ static PyMemberDef callbacks_fields[] = {
     FIELD(Callbacks, busy, "_busy"),
     FIELD(Callbacks, closing, "_closing"),
     FIELD(Callbacks, connection, "connection"),
+    FIELD(Callbacks, dropped_pending, "_dropped_pending"),
     FIELD(Callbacks, inbox, "_inbox"),
     FIELD(Callbacks, turns, "_turns"),
-    FIELD(Callbacks, untold, "_untold"),
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyMemberDef session_fields[] = {
     FIELD(Session, callbacks, "_callbacks"),
-    FIELD(Session, hold, "_hold"),
+    FIELD(Session, blocked, "_blocked"),
     FIELD(Session, outbox, "_outbox"),
+    FIELD(Session, outbox_waiters, "_outbox_waiters"),
     FIELD(Session, queued, "queued"),
     FIELD(Session, receiver, "_receiver"),
     FIELD(Session, settings, "_settings"),
     FIELD(Session, state, "state"),
     FIELD(Session, stats, "_stats"),
     FIELD(Session, thread, "_thread"),
-    FIELD(Session, waiters, "_waiters"),
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -80,7 +81,7 @@ static PyMemberDef turns_fields[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* --- the life of objects that have nothing but fields --- */
+/* --- garbage collection and deallocation of objects that consist of fields --- */
 
 #define FIELDS(self) ((PyObject **)((char *)(self) + sizeof(PyObject)))
 
@@ -134,7 +135,7 @@ LIFE(callbacks, Callbacks)
 LIFE(session, Session)
 LIFE(connection, Connection)
 
-/* --- what there is to do with fields and methods --- */
+/* --- access to fields and methods --- */
 
 void
 set(PyObject **field, PyObject *value)
@@ -168,7 +169,7 @@ limit_of(PyObject *settings, PyObject *name)
 void
 count(long long *counter, Py_ssize_t more)
 {
-    /* An application may have set it to anything: it wraps around, which signed integers must not. */
+    /* An application can set it to any number: let it wrap around, which is undefined for signed integers. */
     *counter = (long long)((unsigned long long)*counter + (unsigned long long)more);
 }
 
@@ -251,8 +252,8 @@ add_core(PyObject *module)
     PyObject *sockets, *base;
 
     if (zero != NULL) {
-        /* What is made once must not be made anew under those who use it. */
-        PyErr_SetString(PyExc_ImportError, "a process loads this once");
+        /* The cached objects are in use: a second import must not replace them. */
+        PyErr_SetString(PyExc_ImportError, "sockjs_tornado._speedups can be imported only once in a process");
         return -1;
     }
     sockets = PyImport_ImportModule("socket");
@@ -273,9 +274,10 @@ add_core(PyObject *module)
         return -1;
     NAMES(EACH)
 #undef EACH
-    corked = PyLong_FromLong(CORKED);
+    in_callback = PyLong_FromLong(IN_CALLBACK);
     zero = PyLong_FromLong(0);
-    if (corked == NULL || zero == NULL)
+    if (in_callback == NULL || zero == NULL || PyModule_AddIntConstant(module, "IN_CALLBACK", IN_CALLBACK) < 0
+        || PyModule_AddIntConstant(module, "SESSION_OPEN", SESSION_OPEN) < 0)
         return -1;
     callbacks_type = add_type(module, &callbacks_spec, "CallbacksCore");
     connection_type = add_type(module, &connection_spec, "ConnectionCore");

@@ -1,4 +1,4 @@
-/* What the C files have of each other. */
+/* Declarations shared by the C files. */
 
 #ifndef SOCKJS_TORNADO_CORE_H
 #define SOCKJS_TORNADO_CORE_H
@@ -8,24 +8,24 @@
 #include <Python.h>
 
 #ifdef __GNUC__
-/* Nobody else's functions of these names, and ours nobody else's. */
+/* Do not export these symbols, so that they cannot clash with those of other libraries. */
 #pragma GCC visibility push(hidden)
 #endif
 
-/* As in outbox.py: the state in which messages come and go, and the hold of one whose callbacks are running. */
-enum { OPENED = 1, CORKED = 1 };
+/* SessionState.OPEN and Blocked.IN_CALLBACK of session/outbox.py, which checks at import that they are equal. */
+enum { SESSION_OPEN = 1, IN_CALLBACK = 1 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *busy, *closing, *connection, *inbox, *turns, *untold;
+    PyObject *busy, *closing, *connection, *dropped_pending, *inbox, *turns;
 } Callbacks;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *callbacks, *hold, *outbox, *queued, *receiver, *settings, *state, *stats, *thread, *waiters;
+    PyObject *blocked, *callbacks, *outbox, *outbox_waiters, *queued, *receiver, *settings, *state, *stats, *thread;
 } Session;
 
-/* Of a connection, and of the websocket's receiver that it may be. */
+/* A connection; a websocket's receiver is a subclass. */
 typedef struct {
     PyObject_HEAD
     PyObject *buffer, *framing, *is_plain, *parser, *queue, *received_since_ping, *session, *settings, *stats;
@@ -49,19 +49,19 @@ extern PyTypeObject *socket_type;
 
 extern PyMethodDef session_methods[], connection_methods[];
 
-/* Made once, for good. CPython has one object for each small number, so a field that holds zero holds this one; if it
- * holds another one, the call is left to Python. */
-extern PyObject *zero, *corked;
+/* Created once and never freed. CPython caches small integers, so a field is compared with these by identity. If a
+ * field holds any other object, the call takes the Python fallback. */
+extern PyObject *zero, *in_callback;
 
-/* The method of the base type, which no application can replace. */
+/* The method of the C base type, which an application cannot replace. */
 extern PyObject *socket_fileno;
 
 #define NAMES(EACH) \
-    EACH(finish) EACH(go_on) EACH(max_inbound_rate) EACH(max_message_size) EACH(max_messages_per_request) \
-    EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(raised) EACH(rendered) EACH(send_messages) \
-    EACH(send_prepared) EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) EACH(_receive) \
-    EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) EACH(_process_read) EACH(_wake) \
-    EACH(_write_messages) EACH(_write_prepared)
+    EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) EACH(max_message_size) \
+    EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(rendered) \
+    EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) \
+    EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) \
+    EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared)
 
 struct names {
 #define EACH(name) PyObject *name;
@@ -73,23 +73,24 @@ extern struct names names;
 
 /* --- in core.c --- */
 
-/* Put another object into a field. Freeing what it held before may run code of the application. */
+/* Store an object in a field. Releasing the previous value may run application code. */
 void set(PyObject **field, PyObject *value);
 
-/* Return what a field holds, or -1 where it is unset or no such number. */
+/* Return the integer in a field, or -1 if it is unset, not an integer or too large. */
 Py_ssize_t number_in(PyObject *field);
 
-/* Return an attribute as a limit, which may be beyond any size; -1, perhaps with an exception set, where it is none. Looking
- * it up may run code of the application. */
+/* Return an attribute as a limit, clipped to PY_SSIZE_T_MAX. Return -1 if it is not a valid limit; an exception may be
+ * set. The lookup may run application code. */
 Py_ssize_t limit_of(PyObject *settings, PyObject *name);
 
 /* Add to a counter. */
 void count(long long *counter, Py_ssize_t more);
 
-/* Tell whether a field holds counters. */
+/* Return whether a field holds a Counters object. */
 int is_counting(PyObject *stats);
 
-/* Call a method for its effect, without an argument where that is NULL: 0, or -1 with an exception set. */
+/* Call a method and discard the result. If `argument` is NULL, call it without one. Return 0, or -1 with an exception
+ * set. */
 int call(PyObject *object, PyObject *name, PyObject *argument);
 
 #define RETURN(failed) \
@@ -109,14 +110,14 @@ PyObject *write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t cou
 
 /* --- in speedups.c --- */
 
-/* Return a limit, which may be beyond any size; -1 with an exception set where it is none. */
+/* Convert an integer to a limit, clipped to PY_SSIZE_T_MAX. Return -1 with an exception set if it is not an integer. */
 Py_ssize_t limit_from(PyObject *number);
 
-/* Append what is in the SockJS frames of `data` to a list, and return where the first frame begins that is out of the
- * ordinary; -1 with an exception set. */
+/* Append the messages in `data` to a list. Return the position of the first frame that needs the Python parser, or -1
+ * with an exception set. */
 Py_ssize_t collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages);
 
-/* Return the websocket frame with the SockJS frame of a list of messages, or None. */
+/* Return the websocket frame that carries a list of messages, or None if the Python encoder is needed. */
 PyObject *write_messages(PyObject *module, PyObject *messages);
 
 #ifdef __GNUC__

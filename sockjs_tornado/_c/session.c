@@ -1,4 +1,4 @@
-/* Sessions: what an ordinary message meets between its connection and the application, both ways. */
+/* The fast path of sessions: from the connection to the application's callbacks, and from send() to the receiver. */
 
 #include "core.h"
 
@@ -8,27 +8,27 @@
 #include <time.h>
 #endif
 
-/* As in turns.py: messages between two looks at the clock. */
+/* MAX_STEP of session/turns.py: the number of messages between two clock reads. */
 enum { MAX_STEP = 16 };
 
-/* Whether the fields are what they are once Python has filled them in. */
+/* Return whether the fields hold objects of the types that Session.__init__ stores there. */
 static int
-is_whole(Session *self)
+is_valid(Session *self)
 {
     return self->callbacks != NULL && PyObject_TypeCheck(self->callbacks, callbacks_type) && self->outbox != NULL
-        && PyList_CheckExact(self->outbox) && self->receiver != NULL && self->settings != NULL && is_counting(self->stats)
-        && self->thread != NULL && self->waiters != NULL;
+        && PyList_CheckExact(self->outbox) && self->receiver != NULL && self->settings != NULL
+        && is_counting(self->stats) && self->thread != NULL && self->outbox_waiters != NULL;
 }
 
-/* Hand what is in the outbox to the receiver. */
+/* Write the outbox to the receiver. */
 static int
 flush(Session *self)
 {
     PyObject *receiver, *messages, *empty = PyList_New(0);
     int failed = empty == NULL;
 
-    /* To make a list may be to collect garbage, of which somebody may have sent it, or closed the session. */
-    if (failed || !is_whole(self) || !PyList_Size(self->outbox) || self->receiver == Py_None || self->hold != zero) {
+    /* Allocating may run the garbage collector, whose finalizers may send or close: check the fields afterwards. */
+    if (failed || !is_valid(self) || !PyList_Size(self->outbox) || self->receiver == Py_None || self->blocked != zero) {
         Py_XDECREF(empty);
         return -failed;
     }
@@ -38,7 +38,7 @@ flush(Session *self)
     count(&((Counters *)self->stats)->messages_sent, PyList_Size(messages));
     set(&self->queued, zero);
     failed = call(receiver, names.send_messages, messages) < 0
-        || (self->waiters != Py_None && call((PyObject *)self, names._wake, NULL) < 0);
+        || (self->outbox_waiters != Py_None && call((PyObject *)self, names._wake_outbox_waiters, NULL) < 0);
     Py_DECREF(receiver);
     Py_DECREF(messages);
     return -failed;
@@ -46,9 +46,9 @@ flush(Session *self)
 
 PyDoc_STRVAR(send_doc,
 "send(message, /)\n--\n\n"
-"Send one message; after the end it goes nowhere.\n\n"
+"Send one message. Does nothing if the session is closed.\n\n"
 "Raises:\n"
-"    RuntimeError: In another thread than the event loop's.");
+"    RuntimeError: If called from a thread other than the event loop's.");
 
 static PyObject *
 session_send(PyObject *object, PyObject *message)
@@ -56,43 +56,43 @@ session_send(PyObject *object, PyObject *message)
     Session *self = (Session *)object;
     Py_ssize_t queued, size = PyObject_Size(message), max_bytes = -1, max_messages = -1;
 
-    if (size >= 0 && self->hold == corked && self->settings != NULL) {
+    if (size >= 0 && self->blocked == in_callback && self->settings != NULL) {
         PyObject *settings = Py_NewRef(self->settings);
         max_bytes = limit_of(settings, names.max_queue_bytes);
         max_messages = max_bytes < 0 ? -1 : limit_of(settings, names.max_queue_messages);
         Py_DECREF(settings);
     }
-    /* Of what is wrong with a message or a limit, Python knows. */
+    /* The fallback raises the exception for an invalid message or limit. */
     PyErr_Clear();
     queued = number_in(self->queued);
-    if (size >= 0 && queued >= 0 && number_in(self->state) == OPENED && is_whole(self)
+    if (size >= 0 && queued >= 0 && number_in(self->state) == SESSION_OPEN && is_valid(self)
         && PyLong_AsUnsignedLong(self->thread) == PyThread_get_thread_ident()
-        && (self->hold == corked ? size <= max_bytes - queued && PyList_Size(self->outbox) < max_messages
-            : self->hold == zero && self->receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
-        int is_held = self->hold != zero;
+        && (self->blocked == in_callback ? size <= max_bytes - queued && PyList_Size(self->outbox) < max_messages
+            : self->blocked == zero && self->receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
+        int is_corked = self->blocked != zero;
         PyObject *sum = PyLong_FromSsize_t(queued + size);
         int failed = sum == NULL || PyList_Append(self->outbox, message) < 0;
         if (!failed)
             set(&self->queued, sum);
         Py_XDECREF(sum);
-        RETURN(failed || (!is_held && flush(self) < 0));
+        RETURN(failed || (!is_corked && flush(self) < 0));
     }
-    /* Where the thread is no number. */
+    /* If `thread` is not an integer. */
     PyErr_Clear();
     return PyObject_CallMethodObjArgs(object, names._send_fallback, message, NULL);
 }
 
 PyDoc_STRVAR(send_prepared_doc,
 "_send_prepared(message, /)\n--\n\n"
-"Send one message that is on its way to many.");
+"Send one message of a broadcast.");
 
 static PyObject *
 session_send_prepared(PyObject *object, PyObject *message)
 {
     Session *self = (Session *)object;
 
-    /* While there is a receiver and nothing holds messages back, the session is open and its outbox empty. */
-    if (self->hold == zero && is_counting(self->stats) && self->receiver != NULL && self->receiver != Py_None) {
+    /* If a receiver is attached and nothing is blocked, the session is open and its outbox is empty. */
+    if (self->blocked == zero && is_counting(self->stats) && self->receiver != NULL && self->receiver != Py_None) {
         PyObject *receiver = Py_NewRef(self->receiver);
         int failed;
         count(&((Counters *)self->stats)->messages_sent, 1);
@@ -103,9 +103,9 @@ session_send_prepared(PyObject *object, PyObject *message)
     return PyObject_CallMethodObjArgs(object, names._send_prepared_fallback, message, NULL);
 }
 
-/* Have the callbacks see to an exception of one of them. */
+/* Pass the current exception, which on_message has raised, to Callbacks.handle_error. */
 static int
-give_error(PyObject *callbacks)
+handle_error(PyObject *callbacks)
 {
     PyObject *type, *error, *traceback;
     int failed;
@@ -114,14 +114,14 @@ give_error(PyObject *callbacks)
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback != NULL)
         PyException_SetTraceback(error, traceback);
-    failed = call(callbacks, names.raised, error);
+    failed = call(callbacks, names.handle_error, error);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
     return failed;
 }
 
-/* Return monotonic seconds, to some milliseconds. */
+/* Return monotonic seconds, with a resolution of some milliseconds. */
 static double
 seconds(void)
 {
@@ -131,7 +131,7 @@ seconds(void)
     struct timespec now;
 
 #ifdef CLOCK_MONOTONIC_COARSE
-    /* A quarter of the time, and no system call on any machine. It advances every 1 to 10 ms. */
+    /* Takes a quarter of the time, and never a system call. It advances every 1 to 10 ms. */
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 #else
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -140,19 +140,19 @@ seconds(void)
 #endif
 }
 
-/* Call on_message for each message. Returns 1, or 0 where the callbacks have seen to the rest, or -1. */
+/* Call on_message for each message. Return 1, or 0 if Callbacks has handled the rest, or -1 with an exception set. */
 static int
 deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *messages)
 {
-    /* For one message, which is what most reads bring, the clock is not read. */
+    /* Most reads contain one message: do not read the clock for it. */
     Py_ssize_t i, look = PyList_Size(messages) > 1;
     double deadline = look ? seconds() + ((Turns *)((Callbacks *)callbacks)->turns)->share : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
-    /* To look a callback up may be to call a property, which may close the session. */
-    if (done == 1 && number_in(self->state) != OPENED)
-        done = call(callbacks, names.finish, NULL);
+    /* If on_message is a property, its lookup may have closed the session. */
+    if (done == 1 && number_in(self->state) != SESSION_OPEN)
+        done = call(callbacks, names.finish_delivery, NULL);
     for (i = 0; done == 1 && i < PyList_Size(messages); i++) {
         PyObject *message = Py_NewRef(PyList_GetItem(messages, i));
         PyObject *result = PyObject_CallFunctionObjArgs(callback, message, NULL);
@@ -163,13 +163,13 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
             look += look < MAX_STEP ? look : MAX_STEP;
         }
         if (result == NULL)
-            done = give_error(callbacks);
-        else if (result != Py_None || is_late || number_in(self->state) != OPENED) {
+            done = handle_error(callbacks);
+        else if (result != Py_None || is_late || number_in(self->state) != SESSION_OPEN) {
             PyObject *rest = PyList_GetSlice(messages, i + 1, PyList_Size(messages));
             PyObject *gone = NULL;
             if (rest != NULL)
                 gone = PyObject_CallMethodObjArgs(
-                    callbacks, names.go_on, callback, rest, result, is_late ? Py_True : Py_False, NULL);
+                    callbacks, names.continue_delivery, callback, rest, result, is_late ? Py_True : Py_False, NULL);
             done = gone == NULL ? -1 : 0;
             Py_XDECREF(rest);
             Py_XDECREF(gone);
@@ -180,14 +180,14 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     return done;
 }
 
-/* Whether nothing but messages has come up while they were delivered; -1 with an exception set. */
+/* Return whether no callback has become due while messages were delivered; -1 with an exception set. */
 static int
 is_idle(Callbacks *callbacks)
 {
     PyObject *inbox = callbacks->inbox;
     int is_empty = inbox == Py_None;
 
-    if (callbacks->untold != Py_False || callbacks->closing != Py_False || inbox == NULL)
+    if (callbacks->dropped_pending != Py_False || callbacks->closing != Py_False || inbox == NULL)
         return 0;
     if (!is_empty) {
         Py_INCREF(inbox);
@@ -199,7 +199,7 @@ is_idle(Callbacks *callbacks)
 
 PyDoc_STRVAR(receive_doc,
 "_receive(messages, /)\n--\n\n"
-"Hand the client's messages to the application, in order; what it sends meanwhile leaves together.");
+"Deliver the client's messages to the application, in order; its replies are sent as one batch.");
 
 static PyObject *
 session_receive(PyObject *object, PyObject *messages)
@@ -209,15 +209,15 @@ session_receive(PyObject *object, PyObject *messages)
     PyObject *connection;
     int done;
 
-    if (number_in(self->state) != OPENED || self->hold != zero || !PyList_CheckExact(messages)
-        || !is_whole(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->turns == NULL
+    if (number_in(self->state) != SESSION_OPEN || self->blocked != zero || !PyList_CheckExact(messages)
+        || !is_valid(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->turns == NULL
         || !PyObject_TypeCheck(callbacks->turns, turns_type))
         return PyObject_CallMethodObjArgs(object, names._receive_fallback, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);
     count(&((Counters *)self->stats)->messages_received, PyList_Size(messages));
     set(&callbacks->busy, Py_True);
-    set(&self->hold, corked);
+    set(&self->blocked, in_callback);
     done = deliver(self, (PyObject *)callbacks, connection, messages);
     Py_DECREF(connection);
     if (done == 1) {
@@ -225,14 +225,14 @@ session_receive(PyObject *object, PyObject *messages)
         if (idle == 1)
             set(&callbacks->busy, Py_False);
         else
-            done = idle < 0 ? -1 : call((PyObject *)callbacks, names.finish, NULL);
+            done = idle < 0 ? -1 : call((PyObject *)callbacks, names.finish_delivery, NULL);
     }
     Py_DECREF((PyObject *)callbacks);
     if (done < 0)
         return NULL;
-    if (done == 1 && self->hold == corked && is_whole(self)) {
+    if (done == 1 && self->blocked == in_callback && is_valid(self)) {
         int has_outbox = PyList_Size(self->outbox) > 0;
-        set(&self->hold, zero);
+        set(&self->blocked, zero);
         RETURN(has_outbox && flush(self) < 0);
     }
     return PyObject_CallMethodObjArgs(object, names._after_receive, NULL);

@@ -1,7 +1,7 @@
-/* What sockjs_tornado.wire and sockjs_tornado.transports.websocket_receiver do for each message, in C.
+/* Frames of websockets and their JSON, for sockjs_tornado.wire and sockjs_tornado.transports.websocket_receiver.
  *
- * Optional: each function has a twin in Python there, which is used where this was not built, and which sees whatever is
- * out of the ordinary. The tests hold both to the same.
+ * Optional: each function has an equivalent in Python, which is used if the module was not built, and for input that is
+ * not handled here. Differential tests compare the two.
  */
 
 #include "core.h"
@@ -12,10 +12,10 @@
 #define BYTES_OF(x) (UINT64_C(0x0101010101010101) * (x))
 #define HIGH_BITS BYTES_OF(0x80)
 
-/* High bits at the bytes of a word that are zero; exact as far as whether there are any. */
+/* A word that is nonzero if and only if one of the bytes is zero. */
 #define ZEROS(word) (((word) - BYTES_OF(1)) & ~(word) & HIGH_BITS)
 
-/* --- frames that come in --- */
+/* --- incoming frames --- */
 
 enum { FINAL_TEXT = 0x81, MASKED = 0x80, SMALL = 256 };
 
@@ -54,7 +54,8 @@ unmasked_text(const unsigned char *from, Py_ssize_t size, const unsigned char *m
     return text;
 }
 
-/* Return where the payload of a frame begins, and its size; 0 where it is not a whole, short, final, masked text. */
+/* Return the offset of a frame's payload, and its size; 0 if it is not a complete, final, masked text frame below 64
+ * KiB. */
 static Py_ssize_t
 text_frame(const unsigned char *frame, Py_ssize_t available, Py_ssize_t max_size, Py_ssize_t *size)
 {
@@ -66,7 +67,7 @@ text_frame(const unsigned char *frame, Py_ssize_t available, Py_ssize_t max_size
     if (*size == 126) {
         payload = 8;
         *size = frame[2] << 8 | frame[3];
-        /* Not the shortest form, which is an error. */
+        /* RFC 6455, section 5.2: the length must use the shortest form. */
         if (*size < 126)
             return 0;
     }
@@ -89,10 +90,10 @@ limit_from(PyObject *number)
 
 PyDoc_STRVAR(read_text_frames_doc,
 "read_text_frames(data, position, max_size, events, /)\n--\n\n"
-"Append the text of each whole frame from ``position`` on to ``events`` and return where it ends.\n\n"
-"Stops at the first frame that is not text, final, masked, whole, below 64 KiB and of at most ``max_size`` bytes.\n\n"
+"Append the text of each complete frame from ``position`` on to ``events``, and return the end position.\n\n"
+"Stops at the first frame that is not complete, final, masked text, below 64 KiB and at most ``max_size`` bytes.\n\n"
 "Raises:\n"
-"    UnicodeDecodeError: The text is not UTF-8.");
+"    UnicodeDecodeError: If a text is not UTF-8.");
 
 static PyObject *
 read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -140,9 +141,9 @@ read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyLong_FromSsize_t(position);
 }
 
-/* --- what both need of JSON --- */
+/* --- JSON, both directions --- */
 
-/* How many bytes of JSON a byte of UTF-8 takes more than one, where it is always the same. */
+/* Return by how many bytes JSON escapes make an ASCII byte longer. */
 static int
 escape_growth(unsigned char byte)
 {
@@ -154,7 +155,7 @@ escape_growth(unsigned char byte)
     }
 }
 
-/* Return how many bytes from the start need no look of their own: neither escaped nor outside ASCII. */
+/* Return the length of the prefix that is ASCII and needs no escapes. */
 static Py_ssize_t
 plain_prefix(const unsigned char *text, Py_ssize_t size)
 {
@@ -172,9 +173,9 @@ plain_prefix(const unsigned char *text, Py_ssize_t size)
     return i;
 }
 
-/* --- messages that come in --- */
+/* --- incoming messages --- */
 
-/* Undo the escape behind a backslash, where it stands for one byte; 0 where it does not. */
+/* Return the byte that an escape stands for; 0 if it is \u or invalid. */
 static unsigned char
 unescaped(unsigned char c)
 {
@@ -190,9 +191,9 @@ unescaped(unsigned char c)
     }
 }
 
-/* Append the strings of a JSON array without white space to a list. The array is written over.
+/* Append the strings of a JSON array without white space to a list. Overwrites the array.
  *
- * Returns 1, 0 where it is anything else, -1 with an exception set. */
+ * Return 1, or 0 if it is anything else, or -1 with an exception set. */
 static int
 append_strings(unsigned char *at, Py_ssize_t size, PyObject *messages)
 {
@@ -205,7 +206,7 @@ append_strings(unsigned char *at, Py_ssize_t size, PyObject *messages)
         PyObject *message;
         int failed;
 
-        /* Behind the bracket, or the comma. */
+        /* Skip the bracket or the comma. */
         if (++at == end || *at != '"')
             return 0;
         start = to = ++at;
@@ -274,9 +275,9 @@ collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size,
 
 PyDoc_STRVAR(read_messages_doc,
 "read_messages(memory, size, max_size, messages, /)\n--\n\n"
-"Append what is in the SockJS frames of ``memory`` to ``messages``, and return where the first frame begins that is\n"
-"out of the ordinary: none of those that ``read_text_frames`` reads, or something else in it than an array of strings\n"
-"without white space or ``\\u``.");
+"Append the messages in ``memory`` to ``messages``. Return the position of the first frame that needs the Python\n"
+"parser: one that ``read_text_frames`` does not read, or whose text is not an array of strings without white space or\n"
+"``\\u``.");
 
 static PyObject *
 read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -295,7 +296,7 @@ read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (max_size == -1 && PyErr_Occurred())
         return NULL;
     if (end < 0 || end > PyByteArray_Size(args[0])) {
-        PyErr_SetString(PyExc_ValueError, "size is not within the memory");
+        PyErr_SetString(PyExc_ValueError, "size exceeds the memory");
         return NULL;
     }
     data = (const unsigned char *)PyByteArray_AsString(args[0]);
@@ -304,9 +305,9 @@ read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return position < 0 ? NULL : PyLong_FromSsize_t(position);
 }
 
-/* --- messages that go out --- */
+/* --- outgoing messages --- */
 
-/* Whether three bytes of UTF-8 are a character that not every client receives verbatim:
+/* Return whether three bytes of UTF-8 encode a character that some clients do not receive unchanged:
  * U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF. */
 static int
 must_escape(const unsigned char *c)
@@ -323,7 +324,7 @@ quoted_size(const unsigned char *text, Py_ssize_t size)
     Py_ssize_t quoted = size + 2;
     Py_ssize_t i = 0;
 
-    /* Each byte may become six. */
+    /* Each byte may become six bytes. */
     if (size > (PY_SSIZE_T_MAX - 2) / 6)
         return PY_SSIZE_T_MAX;
 
@@ -389,8 +390,8 @@ put_quoted(unsigned char *to, const unsigned char *text, Py_ssize_t size)
 
 PyDoc_STRVAR(write_messages_doc,
 "write_messages(messages, /)\n--\n\n"
-"Return the websocket frame with the SockJS frame of ``messages``.\n\n"
-"None where they are no list, or have anything but text that UTF-8 has a form for.");
+"Return the websocket frame that carries ``messages``.\n\n"
+"Return None if it is not a list, or contains anything but ``str`` that can be encoded as UTF-8.");
 
 PyObject *
 write_messages(PyObject *module, PyObject *messages)
@@ -403,7 +404,7 @@ write_messages(PyObject *module, PyObject *messages)
     if (!PyList_CheckExact(messages))
         Py_RETURN_NONE;
     count = PyList_Size(messages);
-    /* a[ and ], and a comma between two. */
+    /* a[ and ], and the commas. */
     payload = count ? 3 + count - 1 : 3;
     for (i = 0; i < count; i++) {
         PyObject *message = PyList_GetItem(messages, i);
@@ -417,7 +418,7 @@ write_messages(PyObject *module, PyObject *messages)
             Py_RETURN_NONE;
         }
         size = quoted_size((const unsigned char *)text, size);
-        /* On 32 bits, too much for one object. */
+        /* Too large for one object, on 32-bit platforms. */
         if (size > PY_SSIZE_T_MAX - 16 - payload)
             return PyErr_NoMemory();
         payload += size;
@@ -457,8 +458,8 @@ write_messages(PyObject *module, PyObject *messages)
 #ifndef _WIN32
 PyDoc_STRVAR(write_buffered_doc,
 "write_buffered(connections, left, /)\n--\n\n"
-"Write the ``_write_buffer`` (bytes or None) of each connection to its ``_writable_socket`` (a non-blocking socket or None).\n"
-"Append connections that may have unwritten data to ``left``, and return the number of bytes written.");
+"Write the ``_write_buffer`` (bytes or None) of each connection to its ``_writable_socket`` (a non-blocking socket or\n"
+"None). Append connections that may have unwritten data to ``left``, and return the number of bytes written.");
 #endif
 
 static PyMethodDef functions[] = {

@@ -1,10 +1,11 @@
 """Running the application's callbacks: in order, one at a time, plain or ``async def``.
 
-A plain callback is a plain call. An awaitable it returns runs as a task, and whatever comes meanwhile waits for it. A
-callback that raises is logged and closes its own session, nothing else.
+If a callback returns an awaitable, it runs as a task; events that arrive in the meantime are queued. If a callback
+raises, the error is logged and the session is closed; other sessions are not affected.
 
-The time that a session's callbacks may take of one turn of the event loop is limited. The messages that are left then
-wait in the inbox, as they do behind an awaitable, and are delivered in the next turns: other clients come first.
+A session's callbacks may run for a limited time in one turn of the event loop. When it is used up, the remaining
+messages stay in the inbox, as they do while an awaitable runs, and are delivered in later turns, so that one client
+cannot block the others.
 """
 
 import asyncio
@@ -25,12 +26,12 @@ from .turns import MAX_STEP
 
 try:
     from .._speedups import CallbacksCore
-except ImportError:  # where it was not built
+except ImportError:  # if it was not built
 
     class CallbacksCore:  # type: ignore[no-redef]
-        """The fields that decide whether a message can be handed to the application at once."""
+        """The fields that decide whether a message can be delivered at once; C reads them for each message."""
 
-        __slots__ = ("_busy", "_closing", "_inbox", "_turns", "_untold", "connection")
+        __slots__ = ("_busy", "_closing", "_dropped_pending", "_inbox", "_turns", "connection")
 
 
 if TYPE_CHECKING:
@@ -43,31 +44,42 @@ __all__ = ["Callbacks"]
 
 logger = logging.getLogger(__name__)
 
-#: What a callback may raise without harm to anything but its session; CancelledError is no Exception.
-_FAILURES = (Exception, asyncio.CancelledError)
+#: Exceptions of a callback that close its session; all others propagate. CancelledError is not an Exception.
+_CAUGHT = (Exception, asyncio.CancelledError)
 
-#: What an empty message counts for in the backlog.
-_MESSAGE_SHARE = 64
+#: Characters that are added to the backlog for each message, so that empty messages count too.
+_MESSAGE_OVERHEAD = 64
 
 
 class Callbacks(CallbacksCore):
-    """The callbacks of one session.
+    """Run the callbacks of one session.
 
     Args:
-        session: Whose callbacks they are.
-        timeout: Seconds that an awaitable of theirs may take, 0 for any.
+        session: The session.
+        timeout: Timeout in seconds for the awaitable of a callback, 0 for none.
 
     Attributes:
-        connection: The application's object that has them; set once it is made.
-        backlog: How much waits for what is running, in characters and a share for each message.
-        is_over: Whether no callback runs or will run: before ``on_open``, and after ``on_close``.
+        connection: The application's connection, which has the callbacks. Set by the session.
+        backlog: Size of the queued messages: characters, plus an overhead for each message.
+        is_over: Whether no callback runs or will run: before ``on_open`` and after ``on_close``.
     """
 
+    # Legal states, between two calls. _busy, _closing and _dropped_pending are shared with _c/session.c.
+    #
+    # * Not _busy: no callback runs and none is due, that is, neither _closing nor _dropped_pending is set and the inbox
+    #   is empty. is_over is set until open() is called.
+    # * _busy: a callback runs or is scheduled. _closing, _dropped_pending and a filled inbox are events that wait for
+    #   it, in any combination; _run_next() takes the first of: _dropped_pending, the inbox, _closing.
+    # * _busy, _closing and is_over: on_close has ended. Final: _busy stays set so that no other callback runs.
+    # * _dropped_running: on_dropped runs. Requires _busy and excludes _dropped_pending: messages that are dropped
+    #   meanwhile only add to _dropped_count.
+    # * _timed_out: the running awaitable was cancelled by its timeout. Requires _busy; cleared when its task ends it.
+
     __slots__ = (
-        "_dropped",
-        "_expired",
+        "_dropped_count",
+        "_dropped_running",
         "_session",
-        "_telling",
+        "_timed_out",
         "_timeout",
         "backlog",
         "is_over",
@@ -83,23 +95,22 @@ class Callbacks(CallbacksCore):
         self.backlog = 0
         self._busy = False
         self._closing = False
-        # Messages that on_dropped has not been told of; whether it is to be told, and whether it is being told.
-        self._dropped = 0
-        self._untold = False
-        self._telling = False
-        # Whether what runs was called off, because it took too long.
-        self._expired = False
+        # Dropped messages that were not yet reported to on_dropped.
+        self._dropped_count = 0
+        self._dropped_pending = False
+        self._dropped_running = False
+        self._timed_out = False
         self.is_over = True
 
     def open(self, info: "ConnectionInfo") -> None:
-        """Run ``on_open``; False from it, or an exception, rejects the client."""
+        """Run ``on_open``. If it returns False or raises, the client is rejected."""
         self._busy = True
         self.is_over = False
         accepted = False
         try:
             result = self.connection.on_open(info)
-        except _FAILURES as error:
-            self._failed("on_open", error)
+        except _CAUGHT as error:
+            self._handle_failure("on_open", error)
         else:
             if result is False:
                 self._session.close()
@@ -109,50 +120,50 @@ class Callbacks(CallbacksCore):
             else:
                 accepted = True
         self._session._on_open_finished(accepted)
-        self._done()
+        self._run_next()
 
     def deliver(self, messages: Sequence[Message]) -> None:
-        """Run ``on_message`` for each message, or queue them behind what is running."""
+        """Run ``on_message`` for each message, or queue them if a callback is running."""
         if self._busy:
             self._queue(messages)
         else:
             self._busy = True
             self._run(self.connection.on_message, messages)
 
-    def go_on(
+    def continue_delivery(
         self, on_message: Callable[[Message], object], messages: Sequence[Message], result: object, is_late: bool
     ) -> None:
-        """Run ``on_message`` for each message, after one that has returned ``result``, or has closed the session.
+        """Continue a delivery of C whose last call returned a value, closed the session or used up the time.
 
         Args:
             on_message: The callback.
-            messages: The rest of those that came together.
-            result: What the last one has returned.
-            is_late: Whether the time for callbacks is used up in this turn of the event loop.
+            messages: The remaining messages of the batch.
+            result: The result of the last call; possibly an awaitable.
+            is_late: Whether this turn's time for callbacks is used up.
         """
-        if self._awaits(result, messages, 0):
+        if self._start_awaitable(result, messages, 0):
             return
         if is_late and not self._session.is_closed:
             self._defer(messages)
         else:
             self._run(on_message, messages)
 
-    def raised(self, error: BaseException) -> None:
-        """Hear what ``on_message`` has raised."""
-        if not isinstance(error, _FAILURES):
+    def handle_error(self, error: BaseException) -> None:
+        """Handle an exception of ``on_message``; raise it again if it is not one that closes the session."""
+        if not isinstance(error, _CAUGHT):
             raise error
-        self._failed("on_message", error)
-        self.finish()
+        self._handle_failure("on_message", error)
+        self.finish_delivery()
 
-    def finish(self) -> None:
-        """Go on with what came while ``on_message`` was running."""
-        if self._untold or self._inbox or self._closing:
-            self._done()
+    def finish_delivery(self) -> None:
+        """Run the callbacks that have become due while ``on_message`` was running."""
+        if self._dropped_pending or self._inbox or self._closing:
+            self._run_next()
         else:
             self._busy = False
 
     def _defer(self, messages: Sequence[Message]) -> None:
-        """Deliver messages in the next turn of the event loop: the time for callbacks is used up in this one."""
+        """Queue messages for the next turn of the event loop, because this turn's time for callbacks is used up."""
         self._queue(messages)
         self._turns.use_up()
         self._spawn(self._finish_later())
@@ -160,28 +171,28 @@ class Callbacks(CallbacksCore):
     def _run(self, on_message: Callable[[Message], object], messages: Sequence[Message]) -> None:
         session = self._session
         total = len(messages)
-        # For one message, which is what most reads bring, the clock is not read.
-        look, deadline = (1, monotonic() + self._turns.share) if total > 1 else (0, 0.0)
-        # What came before, or the lookup of on_message, may have closed it.
+        # Most reads contain one message: do not read the clock for it.
+        next_look, deadline = (1, monotonic() + self._turns.share) if total > 1 else (0, 0.0)
+        # An earlier message, or the lookup of on_message, may have closed the session.
         for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
                 result = on_message(message)
-            except _FAILURES as error:
-                self._failed("on_message", error)
+            except _CAUGHT as error:
+                self._handle_failure("on_message", error)
                 break
-            if result is not None and self._awaits(result, messages, count):
+            if result is not None and self._start_awaitable(result, messages, count):
                 return
             if session.is_closed:
                 break
-            if count == look and count < total:
+            if count == next_look and count < total:
                 if monotonic() >= deadline:
                     self._defer(messages[count:])
                     return
-                look += min(look, MAX_STEP)
-        self.finish()
+                next_look += min(next_look, MAX_STEP)
+        self.finish_delivery()
 
-    def _awaits(self, result: object, messages: Sequence[Message], start: int) -> bool:
-        """Return whether ``on_message`` has returned an awaitable, which runs then; messages from ``start`` on wait."""
+    def _start_awaitable(self, result: object, messages: Sequence[Message], start: int) -> bool:
+        """If ``result`` is awaitable, start it and queue the messages from ``start`` on; return whether it is."""
         if not isawaitable(result):
             return False
         if not self._session.is_closed:
@@ -189,24 +200,24 @@ class Callbacks(CallbacksCore):
         self._spawn(self._finish_message(result))
         return True
 
-    def dropped(self, count: int) -> None:
-        """Run ``on_dropped``, after what is running; what it loses itself is told with the next loss."""
-        self._dropped += count
-        if not self._telling:
-            self._untold = True
+    def notify_dropped(self, count: int) -> None:
+        """Run ``on_dropped``, after the current callback. Messages dropped while it runs are reported with the next."""
+        self._dropped_count += count
+        if not self._dropped_running:
+            self._dropped_pending = True
             if not self._busy:
-                self._done()
+                self._run_next()
 
     def close(self, *, discard: bool) -> None:
-        """Run ``on_close``, after what is running and, unless discarded, what the client had sent before."""
+        """Run ``on_close``, after the current callback and, unless ``discard``, after the queued messages."""
         self._closing = True
         if discard:
             self.discard()
         if not self._busy:
-            self._done()
+            self._run_next()
 
     def discard(self) -> None:
-        """Forget the messages that wait for what is running."""
+        """Discard the queued messages."""
         self._inbox = None
         self.backlog = 0
 
@@ -215,60 +226,60 @@ class Callbacks(CallbacksCore):
             self._inbox = deque()
         for message in messages:
             self._inbox.append(message)
-            self.backlog += len(message) + _MESSAGE_SHARE
+            self.backlog += len(message) + _MESSAGE_OVERHEAD
 
-    def _done(self) -> None:
-        """Go on with what came while a callback was running."""
+    def _run_next(self) -> None:
+        """Run the callbacks that have become due while another was running."""
         self._busy = False
-        if self._untold:
+        if self._dropped_pending:
             self._busy = True
-            telling = self._tell()
-            if telling is not None:
-                self._spawn(self._finish_telling(telling))
+            awaitable = self._run_dropped()
+            if awaitable is not None:
+                self._spawn(self._finish_dropped(awaitable))
                 return
             self._busy = False
         if self._inbox:
             self._busy = True
             self._spawn(self._finish_inbox())
         elif self._closing:
-            # Busy for good: nothing comes after on_close.
+            # For good: no callback runs after on_close.
             self._busy = True
             try:
                 result = self.connection.on_close()
-            except _FAILURES as error:
-                self._failed("on_close", error)
+            except _CAUGHT as error:
+                self._handle_failure("on_close", error)
             else:
                 if isawaitable(result):
                     self._spawn(self._finish_close(result))
                     return
             self._end()
 
-    def _tell(self) -> Awaitable[object] | None:
-        """Run ``on_dropped``; return what is to be awaited of it."""
-        self._untold = False
-        self._telling = True
-        count, self._dropped = self._dropped, 0
+    def _run_dropped(self) -> Awaitable[object] | None:
+        """Run ``on_dropped``; return its awaitable, if it has returned one."""
+        self._dropped_pending = False
+        self._dropped_running = True
+        count, self._dropped_count = self._dropped_count, 0
         try:
             result = self.connection.on_dropped(count)
-        except _FAILURES as error:
-            self._failed("on_dropped", error)
+        except _CAUGHT as error:
+            self._handle_failure("on_dropped", error)
         else:
             if isawaitable(result):
                 return result
-        self._telling = False
+        self._dropped_running = False
         return None
 
-    async def _finish_telling(self, result: Awaitable[object]) -> None:
+    async def _finish_dropped(self, result: Awaitable[object]) -> None:
         await self._guard("on_dropped", result)
-        self._telling = False
+        self._dropped_running = False
         await self._finish_inbox()
 
     def _end(self) -> None:
         self.is_over = True
         self._session._break_reference_cycle()
 
-    def forget(self) -> None:
-        """Let go of session and connection."""
+    def clear(self) -> None:
+        """Release the session and the connection."""
         del self._session, self.connection
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -292,11 +303,11 @@ class Callbacks(CallbacksCore):
         await self._finish_inbox(await self._next_turn())
 
     async def _next_turn(self) -> float:
-        """Let others run; return how many seconds of the next turn the callbacks may take."""
+        """Wait for the next turn of the event loop; return the seconds that callbacks may take of it."""
         try:
             return await self._turns.next()
         except asyncio.CancelledError as error:
-            self._failed("on_message", error)
+            self._handle_failure("on_message", error)
             return self._turns.share
 
     async def _finish_inbox(self, budget: float | None = None) -> None:
@@ -304,20 +315,20 @@ class Callbacks(CallbacksCore):
             left = step = 1
             deadline = monotonic() + (self._turns.share if budget is None else budget)
         while self._inbox:
-            if self._untold:
-                telling = self._tell()
-                if telling is not None:
-                    await self._guard("on_dropped", telling)
-                    self._telling = False
+            if self._dropped_pending:
+                awaitable = self._run_dropped()
+                if awaitable is not None:
+                    await self._guard("on_dropped", awaitable)
+                    self._dropped_running = False
                 continue
             message = self._inbox.popleft()
-            self.backlog -= len(message) + _MESSAGE_SHARE
+            self.backlog -= len(message) + _MESSAGE_OVERHEAD
             if not self._inbox:
                 self._session._inbox_drained()
             try:
                 result = self.connection.on_message(message)
-            except _FAILURES as error:
-                self._failed("on_message", error)
+            except _CAUGHT as error:
+                self._handle_failure("on_message", error)
             else:
                 if isawaitable(result):
                     await self._guard("on_message", result)
@@ -326,49 +337,49 @@ class Callbacks(CallbacksCore):
                 left = step
                 step = min(2 * step, MAX_STEP)
                 if monotonic() >= deadline:
-                    # If an awaitable has let others run already, this wait is not needed, and costs one turn.
+                    # Also if an awaitable has already yielded to the event loop: then the wait costs one turn.
                     deadline = await self._next_turn() + monotonic()
                     left = step = 1
-        self._done()
+        self._run_next()
 
     def _guard(self, name: str, result: Awaitable[object]) -> Awaitable[object]:
-        # One coroutine for each awaitable, not two: this is run for each message of an `async def`.
-        return self._await(name, result) if self._timeout is None else self._await_in_time(name, result)
+        # One coroutine for each awaitable, not two: this runs for every message if on_message is `async def`.
+        return self._await(name, result) if self._timeout is None else self._await_with_timeout(name, result)
 
-    async def _await_in_time(self, name: str, result: Awaitable[object]) -> object:
+    async def _await_with_timeout(self, name: str, result: Awaitable[object]) -> object:
         assert self._timeout is not None
         task = asyncio.current_task()
         assert task is not None
         manager = self._session.server.container
-        deadline = _Deadline(manager, self._timeout, partial(self._expire, name, task))
+        deadline = _CallbackDeadline(manager, self._timeout, partial(self._on_timeout, name, task))
         try:
             return await self._await(name, result)
         finally:
             manager.cancel(deadline)
-            if self._expired:
-                self._expired = False
+            if self._timed_out:
+                self._timed_out = False
                 task.uncancel()
 
     async def _await(self, name: str, result: Awaitable[object]) -> object:
         try:
             return await result
-        except _FAILURES as error:
-            if not self._expired:
-                self._failed(name, error)
+        except _CAUGHT as error:
+            if not self._timed_out:
+                self._handle_failure(name, error)
             return None
 
-    def _expire(self, name: str, task: "asyncio.Task[Any]") -> None:
-        """Call off what takes too long; its session ends now, whatever it makes of that."""
-        self._expired = True
-        self._failed(name, TimeoutError(f"takes longer than callback_timeout ({self._timeout:g} s)"))
+    def _on_timeout(self, name: str, task: "asyncio.Task[Any]") -> None:
+        """Close the session at once and cancel the awaitable, which may take its time to end."""
+        self._timed_out = True
+        self._handle_failure(name, TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)"))
         task.cancel()
 
-    def _failed(self, name: str, error: BaseException) -> None:
+    def _handle_failure(self, name: str, error: BaseException) -> None:
         session = self._session
         if isinstance(error, ConnectionClosed) and (session.is_closed or name != "on_open"):
-            # Somebody left while the callback was waiting for it: the ordinary end of a conversation. What this client
-            # had sent is still worth hearing, unless it was not let in yet.
-            logger.debug("%s of %r ended with a connection", name, session)
+            # The callback awaited a send to a client that disconnected, which is not an error. Deliver the queued
+            # messages all the same, unless on_open has not accepted this client.
+            logger.debug("%s of %r ended because a connection closed", name, session)
             if name == "on_open":
                 self.discard()
         elif isinstance(error, HTTPError) and name == "on_open":
@@ -383,32 +394,32 @@ class Callbacks(CallbacksCore):
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
 
 
-class _Deadline:
-    """When an awaitable of a callback has taken too long.
+class _CallbackDeadline:
+    """The deadline of a callback's awaitable.
 
     Args:
-        manager: What keeps the deadline.
-        seconds: How long it may take.
-        expire: Called then.
+        manager: Schedules the deadline.
+        seconds: The timeout.
+        expire: Called when the deadline has passed.
     """
 
-    __slots__ = ("_expire", "_manager", "bucket", "due")
+    __slots__ = ("_manager", "_on_timeout", "bucket", "due")
 
     def __init__(self, manager: "SessionManager", seconds: float, expire: Callable[[], None]) -> None:
         self._manager = manager
-        self._expire = expire
+        self._on_timeout = expire
         self.bucket: int | None = None
         self.due = manager.now() + seconds
         manager.schedule(self)
 
     def check(self, now: float) -> None:
-        """Cancel it, unless what it waits for may have arrived while the event loop stood still."""
+        """Expire, unless the event loop was blocked: then the awaitable may be about to complete."""
         if not self._manager.postpone(self, now):
             self.due = inf
-            self._expire()
+            self._on_timeout()
 
 
 def _is_cancelled() -> bool:
-    """Tell whether the running task is being cancelled, rather than something that it waited for."""
+    """Return whether the running task itself is being cancelled, rather than an awaitable that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,8 +1,8 @@
-"""The sending half of a session: what is on its way from the application to one client."""
+"""The sending half of a session: the queue of messages from the application to one client."""
 
 import logging
 from collections.abc import Callable, Sequence
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from threading import get_ident
 from typing import Any, Final
 
@@ -10,21 +10,24 @@ from ..protocol import Message, Outgoing, PreparedMessage
 from .ports import Counters, Receiver, SessionManager, SessionSettings, UnsentResponse
 
 try:
+    from .._speedups import IN_CALLBACK as _IN_CALLBACK_IN_C
+    from .._speedups import SESSION_OPEN as _OPEN_IN_C
     from .._speedups import SessionCore
-except ImportError:  # where it was not built
+except ImportError:  # if it was not built
+    _IN_CALLBACK_IN_C, _OPEN_IN_C = 1, 1
 
     class SessionCore:  # type: ignore[no-redef]
-        """What ordinary messages meet first, and the fields that it needs."""
+        """The fields and the fast path that ``_c/session.c`` implements; here everything takes the fallback."""
 
         __slots__ = (
+            "_blocked",
             "_callbacks",
-            "_hold",
             "_outbox",
+            "_outbox_waiters",
             "_receiver",
             "_settings",
             "_stats",
             "_thread",
-            "_waiters",
             "queued",
             "state",
         )
@@ -34,19 +37,19 @@ except ImportError:  # where it was not built
         _receive_fallback: Callable[[Sequence[Message]], None]
 
         def send(self, message: Outgoing, /) -> None:
-            """Send one message; after the end it goes nowhere.
+            """Send one message. Does nothing if the session is closed.
 
             Raises:
-                RuntimeError: In another thread than the event loop's.
+                RuntimeError: If called from a thread other than the event loop's.
             """
             self._send_fallback(message)
 
         def _send_prepared(self, message: PreparedMessage, /) -> None:
-            """Send one message that is on its way to many."""
+            """Send one message of a broadcast."""
             self._send_prepared_fallback(message)
 
         def _receive(self, messages: Sequence[Message], /) -> None:
-            """Hand the client's messages to the application, in order; what it sends meanwhile leaves together."""
+            """Deliver the client's messages to the application, in order; its replies are sent as one batch."""
             self._receive_fallback(messages)
 
 
@@ -54,44 +57,65 @@ __all__ = ["HIGH_WATER", "Outbox", "SessionState"]
 
 logger = logging.getLogger(__name__)
 
-#: Characters queued for one client above which an awaited ``send`` waits.
+#: High-water mark of a client's outbox, in characters: above it, an awaited ``send`` waits.
 HIGH_WATER: Final = 64 * 1024
 
 
 class SessionState(IntEnum):
-    """Where a session stands. It is closed for the application from ``CLOSING`` on."""
+    """State of a session. For the application it is closed from ``CLOSING`` on."""
 
-    #: Made, and no receiver has come yet.
+    #: Created; no receiver has been attached yet.
     CONNECTING = 0
-    #: The application has been told of it.
+    #: The open frame was sent and ``on_open`` was called.
     OPEN = 1
-    #: Closed, but still there to tell the client so.
+    #: Closed; the session remains until its client has received the close frame or the disconnect delay has passed.
     CLOSING = 2
-    #: Over and forgotten.
+    #: Ended and removed from its router.
     CLOSED = 3
 
 
-_OPENED: Final = SessionState.OPEN
+class Blocked(IntFlag):
+    """Reasons why messages stay in the outbox. If none is set and a receiver is attached, the outbox is empty.
 
-# What holds messages back, as bits of one number: nothing does where it is 0.
-CORKED: Final = 1  # callbacks are running; what they send leaves together at their end
-PAUSED: Final = 2  # the receiver's own buffer is full
-_GATHERING: Final = 4  # immediate_flush is off
-_SCHEDULED: Final = 8  # gathering, and the flush at the loop's next turn is ordered
+    ``BATCHING`` is set for the life of a session whose ``immediate_flush`` is off. The others are set and cleared:
+
+    * ``IN_CALLBACK`` by the session, while it runs ``on_open`` or delivers messages; the batch is flushed at the end.
+    * ``RECEIVER_FULL`` by the receiver. Also cleared if the receiver is detached or the session ends.
+    * ``FLUSH_SCHEDULED`` together with ``BATCHING`` only, until the flush at the start of the next turn.
+
+    All combinations of ``IN_CALLBACK``, ``RECEIVER_FULL`` and the batching flags are legal.
+    """
+
+    IN_CALLBACK = 1
+    RECEIVER_FULL = 2
+    BATCHING = 4
+    FLUSH_SCHEDULED = 8
+
+
+# Plain integers: operations on members of an IntFlag are slow, and C compares the field with an integer's identity.
+IN_CALLBACK: Final[int] = Blocked.IN_CALLBACK.value
+RECEIVER_FULL: Final[int] = Blocked.RECEIVER_FULL.value
+BATCHING: Final[int] = Blocked.BATCHING.value
+FLUSH_SCHEDULED: Final[int] = Blocked.FLUSH_SCHEDULED.value
+
+_OPEN: Final = SessionState.OPEN
+
+if (_IN_CALLBACK_IN_C, _OPEN_IN_C) != (IN_CALLBACK, _OPEN):
+    raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")
 
 
 class Outbox(SessionCore):
-    """Messages that wait for a client, the receiver that takes them, and whoever waits until it has.
+    """Queue messages for a client, write them to its receiver, and wake those who wait for the queue to drain.
 
-    The session is one: it decides when there is a receiver, and what becomes of a client that takes too little.
+    Base class of the session, which attaches the receiver and closes the connection of a slow client.
 
     Args:
         settings: The router's settings.
         stats: The router's counters.
-        manager: What keeps the session.
+        manager: The session's manager.
 
     Attributes:
-        queued: Characters that wait.
+        queued: Characters in the queue.
     """
 
     __slots__ = ("_in_slow_consumer_hook", "_manager", "_unsent_response", "_unsent_response_size")
@@ -107,96 +131,96 @@ class Outbox(SessionCore):
         self._receiver: Receiver | None = None
         self._outbox: list[Outgoing] = []
         self.queued = 0
-        self._hold = 0 if settings.immediate_flush else _GATHERING
+        self._blocked = 0 if settings.immediate_flush else BATCHING
         self._in_slow_consumer_hook = False
-        self._waiters: list[Callable[[], None]] | None = None
-        # A client asks for the next response when it has the last one, so that there is one of these at most.
+        self._outbox_waiters: list[Callable[[], None]] | None = None
+        # At most one: a client sends its next request after it has received the whole response.
         self._unsent_response: UnsentResponse | None = None
         self._unsent_response_size = 0
 
     def _close_slow_consumer(self) -> None:
-        """Close the session of a client for which too much waits."""
+        """Close the session of a client that does not read fast enough."""
         raise NotImplementedError
 
     def _notify_dropped(self, count: int) -> None:
-        """Let the application know that so many messages were dropped."""
+        """Notify the application that ``count`` messages were dropped."""
         raise NotImplementedError
 
     @property
     def is_attached(self) -> bool:
-        """Whether the client listens at this moment."""
+        """Whether a receiver is attached at this moment."""
         return self._receiver is not None
 
     @property
     def _outbox_above_high_water(self) -> bool:
-        """Whether the client does not keep up with what is sent to it."""
+        """Whether an awaited ``send`` has to wait for the client."""
         settings = self._settings
-        return self.state is _OPENED and (
-            bool(self._hold & PAUSED)
+        return self.state is _OPEN and (
+            bool(self._blocked & RECEIVER_FULL)
             or self.queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
             or len(self._outbox) > settings.max_queue_messages // 2
         )
 
     def _check_thread(self) -> None:
-        """Raise RuntimeError in another thread than the event loop's, where nothing here may be used."""
+        """Raise RuntimeError if called from a thread other than the event loop's."""
         if get_ident() != self._thread:
             raise RuntimeError(
-                "a connection belongs to its event loop's thread; "
-                "from another one use loop.call_soon_threadsafe(connection.send, message)"
+                "a connection must be used from its event loop's thread; "
+                "from another thread call loop.call_soon_threadsafe(connection.send, message)"
             )
 
     def _send_fallback(self, message: Outgoing) -> None:
         self._check_thread()
-        if self.state is _OPENED:
+        if self.state is _OPEN:
             self._outbox.append(message)
             self.queued += len(message)
-            hold = self._hold
-            if not hold and self._receiver is not None:
+            blocked = self._blocked
+            if not blocked and self._receiver is not None:
                 self._flush()
             else:
-                if hold == _GATHERING:
-                    self._hold = _GATHERING | _SCHEDULED
-                    self._manager.call_soon(self._gathered)
-                # Most of the time no more is to be looked at than this.
+                if blocked == BATCHING:
+                    self._blocked = BATCHING | FLUSH_SCHEDULED
+                    self._manager.call_soon(self._flush_batch)
+                # Cheap checks first; _exceeds_limits() is the exact one.
                 settings = self._settings
                 if (
                     self.queued > settings.max_queue_bytes
                     or len(self._outbox) > settings.max_queue_messages
-                    or hold & PAUSED
+                    or blocked & RECEIVER_FULL
                     or self._unsent_response is not None
-                ) and self._is_full():
+                ) and self._exceeds_limits():
                     self._overflow()
 
     def _send_prepared_fallback(self, message: PreparedMessage) -> None:
         receiver = self._receiver
-        # While there is a receiver and nothing holds messages back, the session is open and its outbox empty.
-        if receiver is not None and not self._hold:
+        # If a receiver is attached and nothing is blocked, the session is open and its outbox is empty.
+        if receiver is not None and not self._blocked:
             self._stats.messages_sent += 1
             receiver.send_prepared(message)
         else:
             self._send_fallback(message.text)
 
     def _pause_sending(self, receiver: Receiver) -> None:
-        """Hear that the receiver's buffer is full: messages wait in the outbox."""
+        """Keep messages in the outbox, because the receiver's write buffer is full."""
         if receiver is self._receiver:
-            self._hold |= PAUSED
+            self._blocked |= RECEIVER_FULL
 
     def _resume_sending(self, receiver: Receiver) -> None:
-        """Hear that the receiver's buffer has drained."""
+        """Send again, because the receiver's write buffer has drained."""
         if receiver is self._receiver:
-            self._hold &= ~PAUSED
+            self._blocked &= ~RECEIVER_FULL
             if self._outbox:
                 self._flush()
-            self._wake()
+            self._wake_outbox_waiters()
 
     def _track_unsent_response(self, response: UnsentResponse) -> None:
-        """Count what the client has not taken of a response whose receiver is done."""
+        """Count the bytes of a response that are unsent after its receiver was detached."""
         if self._unsent_response is None:
             self._unsent_response = response
             self._unsent_response_size = response.unsent
 
     def _is_making_progress(self) -> bool:
-        """Return whether the client has taken more of an unfinished response since the last time."""
+        """Return whether the client has received more of the unsent response since the last call."""
         if self._unsent_response is None:
             return False
         before = self._unsent_response_size
@@ -206,7 +230,7 @@ class Outbox(SessionCore):
         return self._unsent_response_size < before
 
     def _abort_unsent_response(self) -> bool:
-        """Close the connection of an unfinished response, and return whether anything is missing of it."""
+        """Abort the unsent response; return whether the client has not received all of it."""
         response = self._unsent_response
         self._unsent_response = None
         if response is None or not response.unsent:
@@ -214,89 +238,89 @@ class Outbox(SessionCore):
         response.abort()
         return True
 
-    def _is_full(self) -> bool:
-        """Tell whether more waits for the client than may, in the outbox and in the buffers of its connections."""
+    def _exceeds_limits(self) -> bool:
+        """Return whether the outbox and the write buffers of the client's connections exceed the settings' limits."""
         settings = self._settings
         queued, waiting = self.queued, len(self._outbox)
-        if self._hold & PAUSED and self._receiver is not None:
+        if self._blocked & RECEIVER_FULL and self._receiver is not None:
             queued += self._receiver.unsent
             waiting += 1
-        unfinished = self._unsent_response.unsent if self._unsent_response is not None else 0
-        if unfinished:
-            queued += unfinished
+        unsent = self._unsent_response.unsent if self._unsent_response is not None else 0
+        if unsent:
+            queued += unsent
             waiting += 1
-        # One message, however big, is no pile.
+        # A single message never exceeds the limits, whatever its size.
         return waiting > 1 and (queued > settings.max_queue_bytes or waiting > settings.max_queue_messages)
 
     def _overflow(self) -> None:
-        """Find more waiting than may: what is merely gathered goes out, a client that does not read is judged."""
+        """Flush messages that are merely batched; if the limits are still exceeded, apply ``slow_consumer``."""
         self._flush()
-        if self._in_slow_consumer_hook or not self._is_full():
+        if self._in_slow_consumer_hook or not self._exceeds_limits():
             return
-        verdict = self._settings.slow_consumer
-        if callable(verdict):
+        action = self._settings.slow_consumer
+        if callable(action):
             self._in_slow_consumer_hook = True
             try:
-                verdict = verdict(self.conn)
-                if verdict not in ("close", "drop_oldest"):
-                    raise ValueError(f"slow_consumer returned {verdict!r}, not 'close' or 'drop_oldest'")
+                action = action(self.conn)
+                if action not in ("close", "drop_oldest"):
+                    raise ValueError(f"slow_consumer returned {action!r}, expected 'close' or 'drop_oldest'")
             except Exception as error:
-                what = "slow_consumer"
-                self._manager.log.write(logger, logging.ERROR, what, "%s failed for %r", what, self, error=error)
-                verdict = "close"
+                name = "slow_consumer"
+                self._manager.log.write(logger, logging.ERROR, name, "%s failed for %r", name, self, error=error)
+                action = "close"
             finally:
                 self._in_slow_consumer_hook = False
-        if self.state is not _OPENED or not self._is_full():
+        if self.state is not _OPEN or not self._exceeds_limits():
             return
-        if verdict == "drop_oldest":
-            self._drop()
+        if action == "drop_oldest":
+            self._drop_oldest()
         else:
             self._close_slow_consumer()
 
-    def _drop(self) -> None:
+    def _drop_oldest(self) -> None:
         dropped = 0
-        while self._is_full() and self._outbox:
+        while self._exceeds_limits() and self._outbox:
             self.queued -= len(self._outbox.pop(0))
             dropped += 1
         self._stats.messages_dropped += dropped
         self._notify_dropped(dropped)
 
-    def _forget_queued(self) -> int:
-        """Throw away what waits; return how many messages that were."""
+    def _discard_outbox(self) -> int:
+        """Discard the queued messages; return how many."""
         count = len(self._outbox)
         self._outbox.clear()
         self.queued = 0
         return count
 
     def _add_outbox_waiter(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once the client keeps up again, or the session ends."""
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(callback)
+        """Call ``callback`` once, when the outbox has drained below the high-water mark or the session ends."""
+        if self._outbox_waiters is None:
+            self._outbox_waiters = []
+        self._outbox_waiters.append(callback)
 
     def _remove_outbox_waiter(self, callback: Callable[[], None]) -> None:
-        """Undo :meth:`on_drained` for somebody who waits no more."""
-        if self._waiters is not None and callback in self._waiters:
-            self._waiters.remove(callback)
+        """Remove a callback that is no longer needed."""
+        if self._outbox_waiters is not None and callback in self._outbox_waiters:
+            self._outbox_waiters.remove(callback)
 
-    def _gathered(self) -> None:
-        self._hold &= ~_SCHEDULED
-        if self._outbox and not self._hold & CORKED:
+    def _flush_batch(self) -> None:
+        self._blocked &= ~FLUSH_SCHEDULED
+        if self._outbox and not self._blocked & IN_CALLBACK:
             self._flush()
 
     def _flush(self) -> None:
-        # To make a list may be to collect garbage, of which somebody may have sent it, or closed the session.
+        # Allocating may run the garbage collector, whose finalizers may send or close: read the fields afterwards.
         empty: list[Outgoing] = []
         receiver, messages = self._receiver, self._outbox
-        if messages and receiver is not None and not self._hold & PAUSED:
+        if messages and receiver is not None and not self._blocked & RECEIVER_FULL:
             self._outbox = empty
             self.queued = 0
             self._stats.messages_sent += len(messages)
             receiver.send_messages(messages)
-            if self._waiters is not None:
-                self._wake()
+            if self._outbox_waiters is not None:
+                self._wake_outbox_waiters()
 
-    def _wake(self) -> None:
-        # Who is called may send, so that the others have to wait on.
-        while self._waiters and not self._outbox_above_high_water:
-            self._waiters.pop(0)()
+    def _wake_outbox_waiters(self) -> None:
+        # One at a time: a callback may send again and refill the outbox.
+        while self._outbox_waiters and not self._outbox_above_high_water:
+            self._outbox_waiters.pop(0)()

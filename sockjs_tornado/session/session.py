@@ -14,7 +14,7 @@ from ..legacy.compat import LegacySession
 from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .callbacks import Callbacks
 from .limits import RateLimit
-from .outbox import CORKED, HIGH_WATER, PAUSED, Outbox, SessionState
+from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, Outbox, SessionState
 from .ports import Receiver, RouterView
 from .requester import REJECTIONS, check_requester
 from .rooms import COMPLETED, check_room
@@ -188,7 +188,7 @@ class Session(Outbox, LegacySession):
             return
         if self._unsent_response is not None and self._abort_unsent_response() and self.state is OPENED:
             # Who asks for more before the last response has left has not read that to its end: messages are lost.
-            self._stats.messages_dropped += self._forget_queued()
+            self._stats.messages_dropped += self._discard_outbox()
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
         current = self._receiver
         if current is not None and current.is_disconnected():
@@ -198,7 +198,7 @@ class Session(Outbox, LegacySession):
         if current is not None:
             receiver.close(CloseCode.STILL_OPEN, "Another connection still open")
         elif self.state is OPENED:
-            self._listen(receiver)
+            self._set_receiver(receiver)
             if self._outbox:
                 self._flush()
         elif self.state is CONNECTING:
@@ -210,11 +210,11 @@ class Session(Outbox, LegacySession):
             self._manager.session_opened(self)
             self._accepts_bytes = receiver.binary
             self.conn_info.ip = self.conn_info.ip or ip
-            self._listen(receiver)
+            self._set_receiver(receiver)
             receiver.send_frame(OPEN)
-            self._hold |= CORKED
+            self._blocked |= IN_CALLBACK
             self._callbacks.open(self.conn_info)
-            self._hold &= ~CORKED
+            self._blocked &= ~IN_CALLBACK
             if self._outbox:
                 self._flush()
         else:
@@ -226,7 +226,7 @@ class Session(Outbox, LegacySession):
                 self._receiver = None
                 self._send_close(receiver)
 
-    def _listen(self, receiver: Receiver) -> None:
+    def _set_receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._stats.connections += 1
         self.due = self._manager.now() + self._settings.heartbeat_delay
@@ -236,10 +236,10 @@ class Session(Outbox, LegacySession):
         """Hear that a receiver is done: it has taken what it can, and the client will come again."""
         if receiver is self._receiver:
             self._receiver = None
-            self._hold &= ~PAUSED
+            self._blocked &= ~RECEIVER_FULL
             self.due = self._manager.now() + self._settings.disconnect_delay
             self._manager.schedule(self)
-            self._wake()
+            self._wake_outbox_waiters()
 
     def _receiver_lost(
         self, receiver: Receiver, code: int = CloseCode.INTERRUPTED, reason: str = "Connection interrupted"
@@ -282,12 +282,12 @@ class Session(Outbox, LegacySession):
     def _receive_fallback(self, messages: Sequence[Message]) -> None:
         if self.state is OPENED:
             self._stats.messages_received += len(messages)
-            self._hold |= CORKED
+            self._blocked |= IN_CALLBACK
             self._callbacks.deliver(messages)
             self._after_receive()
 
     def _after_receive(self) -> None:
-        self._hold &= ~CORKED
+        self._blocked &= ~IN_CALLBACK
         if self._outbox:
             self._flush()
         if self._callbacks.backlog and self._inbox_above_high_water and self._receiver is not None:
@@ -374,7 +374,7 @@ class Session(Outbox, LegacySession):
             self.close_code, self.close_reason = code, reason
             self._release()
         elif self.state is OPENED:
-            self._hold &= ~PAUSED
+            self._blocked &= ~RECEIVER_FULL
             if self._outbox:
                 self._flush()
             receiver = self._receiver
@@ -413,7 +413,7 @@ class Session(Outbox, LegacySession):
         """Close the session of a client for which too much waits; it gets none of that any more."""
         receiver = self._receiver
         self._receiver = None
-        self._stats.messages_dropped += self._forget_queued()
+        self._stats.messages_dropped += self._discard_outbox()
         self._abort_unsent_response()
         self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
         if receiver is not None:
@@ -421,7 +421,7 @@ class Session(Outbox, LegacySession):
 
     def _notify_dropped(self, count: int) -> None:
         """Let the application know that so many messages were dropped."""
-        self._callbacks.dropped(count)
+        self._callbacks.notify_dropped(count)
 
     # What time does.
 
@@ -430,7 +430,7 @@ class Session(Outbox, LegacySession):
         if self.state is OPENED and self._receiver is not None:
             self.due = now + self._settings.heartbeat_delay
             # Behind what a client does not take, a heartbeat tells it nothing.
-            if not self._hold & PAUSED:
+            if not self._blocked & RECEIVER_FULL:
                 self._receiver.send_frame(HEARTBEAT)
             return
         if self._is_making_progress():
@@ -453,8 +453,8 @@ class Session(Outbox, LegacySession):
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
         self._manager.session_closed(self)
-        self._hold &= ~PAUSED
-        self._wake()
+        self._blocked &= ~RECEIVER_FULL
+        self._wake_outbox_waiters()
         self._wake_inbox_waiters()
         if self.session_id is None:
             # The receiver knows when it has said goodbye, and reports it.
@@ -475,7 +475,7 @@ class Session(Outbox, LegacySession):
     def _release(self) -> None:
         self._set_state(CLOSED)
         self.due = _NEVER
-        self._forget_queued()
+        self._discard_outbox()
         if self._callbacks.is_over:
             # Before on_open has begun, or after all.
             self._manager.on_open_finished(self)
@@ -487,7 +487,7 @@ class Session(Outbox, LegacySession):
     def _break_reference_cycle(self) -> None:
         """Break the circle of session and connection when both are over: no garbage collector has to find it."""
         if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
-            self._callbacks.forget()
+            self._callbacks.clear()
             self._manager.rooms.forget(self)
             self._manager.remove_lingering(self)
             self.conn = None
