@@ -406,7 +406,7 @@ def test_a_connection_does_not_close_with_what_no_frame_can_hold(
     code: Any, reason: Any, error: type[Exception]
 ) -> None:
     session, receiver = listening()
-    with pytest.raises(error, match=r"^(close code|a close reason is str)"):
+    with pytest.raises(error, match=r"^(close code|close reason must be str)"):
         session.connection.close(code, reason)
     assert not session.connection.is_closed
     assert receiver.frames == []

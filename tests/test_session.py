@@ -100,7 +100,7 @@ def test_an_illegal_transition_raises_and_changes_nothing(
 ) -> None:
     session = in_state(before, manager)
     known = everything_of(session)
-    with pytest.raises(SessionStateError, match=rf"{before.name}> cannot become {after.name}$"):
+    with pytest.raises(SessionStateError, match=rf"{before.name}>: illegal transition to {after.name}$"):
         session._set_state(after)
     assert everything_of(session) == known
 
@@ -632,7 +632,7 @@ def test_a_close_reason_that_is_no_text_changes_nothing(manager: FakeManager, st
     session = in_state(state, manager)
     known = everything_of(session)
     for reason in (None, b"No", 3):
-        with pytest.raises(TypeError, match=rf"^a close reason is str, not {type(reason).__name__}$"):
+        with pytest.raises(TypeError, match=rf"^close reason must be str, not {type(reason).__name__}$"):
             session.close(3000, reason)  # type: ignore[arg-type]
         assert everything_of(session) == known
 

@@ -1,8 +1,7 @@
-"""A SockJS session: a state machine between the application's connection and whatever receiver a client listens on.
+"""A SockJS session: the state machine between the application's connection and the client's receivers.
 
-It knows frames, a bounded outbox and its own state; it knows no HTTP, no Tornado, no socket and no clock of its own.
-A transport attaches a receiver while a client listens and reports when it is done with it or has lost it; everything
-else is the session's own decision.
+It handles frames, a bounded outbox and its own state, and does not depend on HTTP, Tornado, sockets or a clock. While
+the client receives, its transport attaches a receiver, and reports when that is complete or was disconnected.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -21,7 +20,7 @@ from .rooms import COMPLETED, check_room
 
 __all__ = ["Session", "SessionState"]
 
-#: POSTs of one client that may wait for the application to catch up.
+#: Maximum number of POST requests of one client that wait until the inbox is drained.
 MAX_INBOX_WAITERS: Final = 4
 
 _NEVER: Final = float("inf")
@@ -39,28 +38,30 @@ _TRANSITIONS: Final = {
 class Session(Outbox, LegacySession):
     """One client's session.
 
+    An application uses the names that are documented here; names with an underscore are for the other modules of this
+    package. Any other attribute is free for the application.
+
     Args:
-        connection: Anything that makes the application's connection when called with the session.
+        connection: Callable that creates the application's connection when called with the session.
         server: The router.
-        session_id: The client's name for the session; None for one that lives and dies with its receiver, as a
-            websocket's does.
+        session_id: The id that the client chose. None if the session ends with its receiver, as a websocket's does.
+        info: The request that opened the session.
 
     Attributes:
-        server: The router, with whatever attributes the application put there.
-        session_id: As given. It is a secret of the client: do not log or publish it.
+        server: The router, with the attributes that the application has set on it.
+        session_id: See above. It is a secret of the client: do not log or publish it.
         state: A :class:`~sockjs_tornado.session.session.SessionState`.
-        conn: The application's connection; None after the end, once ``on_close`` is through.
-        conn_info: What is known of the request that opened the session.
-        opened_at: When it opened, in the manager's seconds; 0 before.
-        origin_hash: Hash of the origin that the opening request named, 0 for none.
-        label: A name for logs, unique among the manager's sessions.
-        close_code: Why the session closed, None before.
-        close_reason: The same in words.
-        is_accepted: Whether ``on_open`` has let the client in.
-        is_closed: Whether the session is over for the application.
-        takes_bytes: Whether messages may be bytes: on a raw websocket, from its opening on.
-        due: When :meth:`check` has to be called, in the manager's seconds.
-        bucket: The manager's note of where it keeps that deadline.
+        conn: The application's connection. None after ``on_close`` has ended.
+        conn_info: The request that opened the session.
+        opened_at: When the session was opened, in monotonic seconds; 0 before.
+        label: A name for logs, unique among the router's sessions.
+        close_code: The close code, None while the session is open.
+        close_reason: The close reason, None while the session is open.
+        is_accepted: Whether ``on_open`` has accepted the client.
+        is_closed: Whether the session is closed for the application.
+        queued: Characters in the outbox, which wait for the client.
+        due: The deadline at which :meth:`check` has to be called, in monotonic seconds.
+        bucket: Used by the router's ``Deadlines``.
     """
 
     __slots__ = (
@@ -94,7 +95,7 @@ class Session(Outbox, LegacySession):
         info: ConnectionInfo,
     ) -> None:
         super().__init__(server.settings, server.stats, server.container)
-        # The application puts attributes of its own there.
+        # Any, because an application may set attributes on its router.
         self.server: Any = server
         self.session_id = session_id
         self.state = CONNECTING
@@ -104,9 +105,10 @@ class Session(Outbox, LegacySession):
         self._accepts_bytes = False
         self.is_accepted = False
         self.is_closed = False
-        # Hashes, since what a client names may be long. Of nothing it is 0.
+        # Hashes, because origins may be long. The hash of an empty origin is 0.
         self._origin_hash = 0
         self._post_origin_hash: int | None = None
+        # Also set if the client disconnected: either way it needs no close frame any more.
         self._close_frame_sent = False
         self._inbox_waiters: list[Callable[[], None]] | None = None
         rate = server.settings.inbound_rate
@@ -125,69 +127,68 @@ class Session(Outbox, LegacySession):
 
     def _set_state(self, state: SessionState) -> None:
         if state not in _TRANSITIONS[self.state]:
-            raise SessionStateError(f"{self!r} cannot become {state.name}")
+            raise SessionStateError(f"{self!r}: illegal transition to {state.name}")
         self.state = state
         self.is_closed = state >= CLOSING
         if self.is_closed:
             self._manager.rooms.leave_all(self)
 
-    # What the client's side reports.
+    # Called by transports, receivers and callbacks.
 
     def _on_open_finished(self, accepted: bool) -> None:
-        """Hear that ``on_open`` is through, and whether it has let the client in."""
+        """Record that ``on_open`` finished and whether it accepted the client."""
         self.is_accepted = accepted and not self.is_closed
         self._manager.on_open_finished(self)
 
     def _check_requester(self, ip: str, origin: str | None) -> str | None:
-        """Return the check that rejects a receiving request, None if the request may be the client's.
+        """Return the name of the check that rejects a receiving request, or None if it is allowed.
 
-        A session belongs to the address that opened it (``verify_ip``), and to the origin that the opening request
-        named. All receiving requests of a client are alike: if the first one named none, no other does.
+        A session belongs to the address that opened it (``verify_ip``) and to the origin of the opening request. All
+        receiving requests of a client have the same origin: if the first one had none, the others have none.
 
         Args:
-            ip: Where the request comes from.
-            origin: The origin that it names, as :func:`~sockjs_tornado.session.requester.check_requester` takes it.
+            ip: The client's address.
+            origin: See :func:`~sockjs_tornado.session.requester.check_requester`.
         """
         known_origin = None if self.state is CONNECTING else self._origin_hash
         return check_requester(self.conn_info.ip, known_origin, ip, origin, verify_ip=self._settings.verify_ip)
 
     def _authorize_post(self, ip: str, origin: str | None = None) -> bool:
-        """Return whether a client that posts messages has been told of the session, and note where it posts from.
+        """Return whether this client may post messages; the first POST with an origin fixes the session's.
 
-        Scripts and iframes cannot name an origin when they open a session. Browsers name it with every POST, so that
-        the first POST that names one shows the client's. A session that was opened by a POST without an origin is no
-        page's, and no page may send to it.
+        A script tag or an iframe opens a session without an Origin header, but browsers send it with every POST. If a
+        session was opened by a POST without an origin, it was not opened by a page, and no page may send to it.
         """
         if self.state is CONNECTING:
             return False
-        why = self._check_requester(ip, origin)
-        if why == "session_origin" and not self._origin_hash:
+        check = self._check_requester(ip, origin)
+        if check == "session_origin" and not self._origin_hash:
             if self._post_origin_hash is None:
                 self._post_origin_hash = hash(origin)
             if hash(origin) == self._post_origin_hash:
-                why = None
-        if why is not None:
-            self._stats.rejected[why] += 1
-        return why is None
+                check = None
+        if check is not None:
+            self._stats.rejected[check] += 1
+        return check is None
 
     def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
-        """Take a receiver that a client listens on.
+        """Attach a receiver.
 
-        The first one opens the session. While another is attached the new one is told so and let go (close code
-        2010); after the end it gets what was still queued and the close frame.
+        The first receiver opens the session. If another one is attached, the new receiver is closed with code 2010. If
+        the session is closed, the new receiver gets the queued messages and the close frame.
 
         Args:
-            receiver: Where the client listens.
-            ip: The address it listens from.
-            origin: The origin that its request names, as for :meth:`foreign`.
+            receiver: The receiver.
+            ip: The client's address.
+            origin: The origin of its request, as for :meth:`_check_requester`.
         """
-        why = self._check_requester(ip, origin)
-        if why is not None:
-            self._stats.rejected[why] += 1
-            receiver.close(CloseCode.POLICY_VIOLATION, REJECTIONS[why])
+        check = self._check_requester(ip, origin)
+        if check is not None:
+            self._stats.rejected[check] += 1
+            receiver.close(CloseCode.POLICY_VIOLATION, REJECTIONS[check])
             return
         if self._unsent_response is not None and self._abort_unsent_response() and self.state is OPENED:
-            # Who asks for more before the last response has left has not read that to its end: messages are lost.
+            # The client sent its next request before it had received the whole last response: messages are lost.
             self._stats.messages_dropped += self._discard_outbox()
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
         current = self._receiver
@@ -221,7 +222,7 @@ class Session(Outbox, LegacySession):
             self._receiver = receiver
             if self._outbox:
                 self._flush()
-            # A poll has taken the messages; the next one gets the close frame.
+            # If the messages have completed a poll, the next one gets the close frame.
             if receiver is self._receiver:
                 self._receiver = None
                 self._send_close(receiver)
@@ -233,7 +234,7 @@ class Session(Outbox, LegacySession):
         self._manager.schedule(self)
 
     def _detach(self, receiver: Receiver) -> None:
-        """Hear that a receiver is done: it has taken what it can, and the client will come again."""
+        """Detach a receiver that is complete; the client will send its next receiving request."""
         if receiver is self._receiver:
             self._receiver = None
             self._blocked &= ~RECEIVER_FULL
@@ -244,12 +245,12 @@ class Session(Outbox, LegacySession):
     def _receiver_lost(
         self, receiver: Receiver, code: int = CloseCode.INTERRUPTED, reason: str = "Connection interrupted"
     ) -> None:
-        """Hear that a receiver was cut off, or that the client closed: the session is over.
+        """End the session because a receiver was disconnected or its client closed it.
 
         Args:
-            receiver: The receiver, which may be one that the session has already let go.
-            code: What to tell the application.
-            reason: The same in words.
+            receiver: The receiver. If it is not attached any more, this is the end of a connection that was closed.
+            code: The close code for the application.
+            reason: The close reason for the application.
         """
         if receiver is self._receiver:
             self._receiver = None
@@ -259,21 +260,21 @@ class Session(Outbox, LegacySession):
             self._release()
 
     def _request_lost(self) -> None:
-        """End the session because a receiving request was cut before it was attached.
+        """End the session because a receiving request was disconnected before it was attached.
 
-        It goes on if another request is attached, and if messages are queued: the one that was cut would have been
-        answered with them, and has not taken them.
+        The session continues if another request is attached, or if messages are queued: the response to the
+        disconnected request would have contained them, so none are lost.
         """
         if self.state is OPENED and self._receiver is None and not self._outbox:
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
     def _consume_rate_limit(self, count: int) -> bool:
-        """Return whether the client may send so many messages now (``max_inbound_rate``), and count them."""
+        """Consume tokens of the rate limit for ``count`` messages; return False if there are not enough."""
         limit = self._rate_limit
         if limit is None or self.state is not OPENED:
             return True
         now = self._manager.now()
-        # To send none is not for nothing.
+        # An empty request costs one token, too.
         if limit.consume(max(count, 1), now, self._manager.stall_duration(now)):
             return True
         self._stats.rejected["max_inbound_rate"] += 1
@@ -294,23 +295,23 @@ class Session(Outbox, LegacySession):
             self._receiver.pause_reading()
 
     def _inbox_drained(self) -> None:
-        """Hear that the application has worked off what the client had sent."""
+        """Read from the client again, because the application has processed the queued messages."""
         if self._receiver is not None:
             self._receiver.resume_reading()
         self._wake_inbox_waiters()
 
     def _recycle(self) -> None:
-        """Have the client ask anew, where it listens by requests: the session goes on with the next one."""
+        """End the current receiving request, if it is one, so that the client sends the next one."""
         receiver = self._receiver
-        # Of one that has left, it will be heard: what it was sent last may be lost.
+        # If the client is gone, its disconnect will be reported separately; do not hide a possible loss.
         if self.state is OPENED and receiver is not None and not receiver.is_disconnected():
             receiver.recycle()
 
     def _add_inbox_waiter(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback`` once the application has worked off what the client had sent, or the session ends.
+        """Call ``callback`` once, when the inbox is drained or the session ends.
 
         Returns:
-            False where so many wait for that already that nobody else may.
+            False if :data:`MAX_INBOX_WAITERS` callbacks are waiting already.
         """
         if self._inbox_waiters is None:
             self._inbox_waiters = []
@@ -320,7 +321,7 @@ class Session(Outbox, LegacySession):
         return True
 
     def _remove_inbox_waiter(self, callback: Callable[[], None]) -> None:
-        """Undo :meth:`delay` for somebody who waits no more."""
+        """Remove a callback that is no longer needed."""
         if self._inbox_waiters is not None and callback in self._inbox_waiters:
             self._inbox_waiters.remove(callback)
 
@@ -331,7 +332,7 @@ class Session(Outbox, LegacySession):
             for callback in delayed:
                 callback()
 
-    # What the application does.
+    # Used by the application, and by its connection.
 
     @property
     def transport_name(self) -> str:
@@ -340,36 +341,36 @@ class Session(Outbox, LegacySession):
 
     @property
     def _inbox_above_high_water(self) -> bool:
-        """Whether so much waits for the application that the client should be slowed down."""
+        """Whether the client should be slowed down until the application has processed its messages."""
         return self.state is OPENED and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
 
     @property
     def backlog(self) -> int:
-        """Characters that wait for the application's callbacks."""
+        """Characters in the inbox, which wait for the application's callbacks."""
         return self._callbacks.backlog
 
     @property
     def _inbox_full(self) -> bool:
-        """Whether more waits for the application than may."""
+        """Whether the inbox exceeds ``max_queue_bytes``."""
         return self._callbacks.backlog > self._settings.max_queue_bytes
 
     def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!", *, discard: bool = True) -> None:
-        """Close the session: the client gets what was sent before, then the close frame.
+        """Close the session. The client gets the messages that were sent before, then the close frame.
 
         Args:
-            code: Close code, one that may stand in a websocket's close frame.
-            reason: The same in words.
-            discard: Whether what the client had sent, and waits for a callback that runs, is forgotten.
+            code: Close code; one that is allowed in a websocket's close frame.
+            reason: Close reason.
+            discard: Whether messages of the client that wait for a running callback are discarded.
 
         Raises:
-            RuntimeError: In another thread than the event loop's.
-            TypeError: The reason is no ``str``.
-            ValueError: The code is another one.
+            RuntimeError: If called from a thread other than the event loop's.
+            TypeError: If the reason is not a ``str``.
+            ValueError: If the code is not allowed.
         """
         self._check_thread()
         check_close_code(code)
         if not isinstance(reason, str):
-            raise TypeError(f"a close reason is str, not {type(reason).__name__}")
+            raise TypeError(f"close reason must be str, not {type(reason).__name__}")
         if self.state is CONNECTING:
             self.close_code, self.close_reason = code, reason
             self._release()
@@ -383,23 +384,23 @@ class Session(Outbox, LegacySession):
             if receiver is not None:
                 self._send_close(receiver)
         else:
-            # The client had left before; what it had sent until then may not be wanted any more.
+            # The client closed first; the application may still want its queued messages discarded.
             if discard:
                 self._callbacks.discard()
             if self.state is CLOSING and self._close_frame_sent and self._manager.closing:
                 self._release()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Wait until the client keeps up; see the connection's ``send``."""
+        """Wait until the outbox is below its high-water mark; see :meth:`SockJSConnection.send`."""
         return drained(self).__await__()
 
     @property
     def _rooms(self) -> frozenset[str]:
-        """The rooms that it is in, or was in when it closed."""
+        """The rooms that the session is in, or was in when it closed."""
         return self._manager.rooms.rooms_of(self)
 
     def _join(self, room: str, presence: Any = None) -> Awaitable[None]:
-        """Enter a room; see the connection's ``join``."""
+        """Join a room; see :meth:`SockJSConnection.join`."""
         self._check_thread()
         check_room(room)
         return COMPLETED if self.is_closed else self._manager.rooms.join(self, room, presence)
@@ -410,7 +411,7 @@ class Session(Outbox, LegacySession):
         self._manager.rooms.leave(self, room)
 
     def _close_slow_consumer(self) -> None:
-        """Close the session of a client for which too much waits; it gets none of that any more."""
+        """Close the session with code 3008 and discard the queued messages."""
         receiver = self._receiver
         self._receiver = None
         self._stats.messages_dropped += self._discard_outbox()
@@ -420,21 +421,21 @@ class Session(Outbox, LegacySession):
             self._send_close(receiver)
 
     def _notify_dropped(self, count: int) -> None:
-        """Let the application know that so many messages were dropped."""
+        """Run ``on_dropped``."""
         self._callbacks.notify_dropped(count)
 
-    # What time does.
+    # Called at the deadline.
 
     def check(self, now: float) -> None:
-        """Do what is due: a heartbeat while a client listens, the end where none has for too long."""
+        """Send a heartbeat if a receiver is attached; otherwise end the session, because none was for too long."""
         if self.state is OPENED and self._receiver is not None:
             self.due = now + self._settings.heartbeat_delay
-            # Behind what a client does not take, a heartbeat tells it nothing.
+            # If the write buffer is full, a heartbeat would only make it longer.
             if not self._blocked & RECEIVER_FULL:
                 self._receiver.send_frame(HEARTBEAT)
             return
         if self._is_making_progress():
-            # It cannot ask for more before it has all of that.
+            # The client sends its next request after it has received the whole response.
             self.due = now + self._settings.disconnect_delay
             return
         if self._manager.postpone(self, now):
@@ -447,8 +448,6 @@ class Session(Outbox, LegacySession):
         if self.state is not CLOSED:
             self._release()
 
-    # Inside.
-
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
@@ -457,7 +456,7 @@ class Session(Outbox, LegacySession):
         self._wake_outbox_waiters()
         self._wake_inbox_waiters()
         if self.session_id is None:
-            # The receiver knows when it has said goodbye, and reports it.
+            # The receiver reports when the closing handshake has ended.
             self.due = _NEVER
         else:
             self.due = self._manager.now() + self._settings.disconnect_delay
@@ -468,7 +467,7 @@ class Session(Outbox, LegacySession):
         assert self.close_code is not None and self.close_reason is not None
         receiver.close(self.close_code, self.close_reason)
         self._close_frame_sent = True
-        # A session that ended before its first receiver came is released already.
+        # A session that ended before its first receiver was attached is released already.
         if self.state is CLOSING and self._manager.closing and self.session_id is not None:
             self._release()
 
@@ -477,7 +476,7 @@ class Session(Outbox, LegacySession):
         self.due = _NEVER
         self._discard_outbox()
         if self._callbacks.is_over:
-            # Before on_open has begun, or after all.
+            # on_open was not called, or all callbacks have ended.
             self._manager.on_open_finished(self)
         self._manager.remove(self)
         if not self._callbacks.is_over:
@@ -485,7 +484,7 @@ class Session(Outbox, LegacySession):
         self._break_reference_cycle()
 
     def _break_reference_cycle(self) -> None:
-        """Break the circle of session and connection when both are over: no garbage collector has to find it."""
+        """Break the reference cycle of session and connection when both have ended, to need no garbage collection."""
         if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
             self._callbacks.clear()
             self._manager.rooms.forget(self)
