@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlencode
 T = TypeVar("T")
 
 #: Seconds after which anything that was to come is considered lost.
-WAIT = 30
+WAIT = 60
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 #: The header fields of an opening handshake.

@@ -20,7 +20,7 @@ import tornado.netutil
 import tornado.web
 import uvloop
 from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve
-from client import Client, Connect, Join, Peer, peer, session_ids
+from client import WAIT, Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
@@ -146,7 +146,7 @@ async def serve() -> AsyncIterator[Serve]:
         return server
 
     yield start
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT):
         for router in routers:
             closing = asyncio.ensure_future(router.close())
             await asyncio.sleep(0)

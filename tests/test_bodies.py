@@ -16,6 +16,7 @@ from client import (
     HANDSHAKE,
     TEXT,
     URLS,
+    WAIT,
     Client,
     Connect,
     Url,
@@ -60,7 +61,7 @@ def begun(size: int, sent: int, path: str = SEND) -> bytes:
 
 async def used(router: SockJSRouter, size: int, client: Client) -> None:
     """Return once so many bytes count; ``client`` asks for something meanwhile."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         while router.body_budget.used != size:
             await client.ask("GET", "/echo")
 

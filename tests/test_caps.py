@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, LogWatch, Noted, Serve, congest
-from client import FRAMED, HANDSHAKE, TEXT, Client, Connect, Join, WebSocket, asking, frame, request, settle, within
+from client import (
+    FRAMED,
+    HANDSHAKE,
+    TEXT,
+    WAIT,
+    Client,
+    Connect,
+    Join,
+    WebSocket,
+    asking,
+    frame,
+    request,
+    settle,
+    within,
+)
 from tornado.web import Application
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
@@ -614,7 +628,7 @@ async def test_a_slow_line_is_not_called_dead(serve: Serve, connect: Connect) ->
         # The ping stands behind much that the client has not taken; of that it takes a part before the deadline.
         before = bytes_acked(sock)
         reading.resume_reading()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             while bytes_acked(sock) <= before:
                 assert await client.reader.read(2**16)
                 await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from application import Echo, LogWatch
-from client import HANDSHAKE, TEXT, Client, WebSocket, frame, request, within
+from client import HANDSHAKE, TEXT, WAIT, Client, WebSocket, frame, request, within
 from programs import ServerProgram
 from tornado.web import Application
 
@@ -69,7 +69,8 @@ async def connected(port: int) -> AsyncIterator[Client]:
     ids=["nothing", "half a head", "half a handshake", "half a body", "half a chunk", "nothing more"],
 )
 async def test_who_does_not_finish_a_request_is_hung_up_on(begun: bytes) -> None:
-    async with served(idle_connection_timeout=0.1, body_timeout=0.1) as (_, port), connected(port) as client:
+    # What was begun comes long before the time is up.
+    async with served(idle_connection_timeout=0.5, body_timeout=0.5) as (_, port), connected(port) as client:
         client.write(begun)
         if begun.endswith(b"\r\n\r\n"):
             assert (await client.response()).status == 200
@@ -77,12 +78,13 @@ async def test_who_does_not_finish_a_request_is_hung_up_on(begun: bytes) -> None
 
 
 async def test_a_poll_and_a_stream_are_not_hung_up_on() -> None:
-    async with served(idle_connection_timeout=0.1, body_timeout=0.1) as (router, port), connected(port) as client:
+    async with served(idle_connection_timeout=1, body_timeout=1) as (router, port), connected(port) as client:
         websocket = await WebSocket.open(client, "/echo/000/a/websocket")
         assert await websocket.text() == "o"
         async with connected(port) as poller, connected(port) as other:
-            assert (await poller.ask("POST", "/echo/000/b/xhr", body=b"")).body == b"o\n"
-            poller.write(request("POST", "/echo/000/b/xhr", body=b""))
+            # Both at once: between them, the client is idle.
+            poller.write(request("POST", "/echo/000/b/xhr", body=b"") * 2)
+            assert (await poller.response()).body == b"o\n"
             # One who does not finish is hung up on meanwhile.
             assert await other.rest() == b""
             session = router.get_session("b")
@@ -155,7 +157,7 @@ async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
     async with connected(port) as client:
         assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
         os.kill(os.getpid(), signal.SIGINT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             # The signal is heard of when the event loop comes round to it.
             while (await client.ask("GET", "/echo/info")).status != 503:
                 pass
@@ -192,7 +194,7 @@ async def test_every_connection_has_its_on_close_however_it_ends(end: str, logge
         assert [await websocket.text() for websocket in websockets] == [RESTART] * 5
         for client in clients:
             client.writer.close()
-        await asyncio.wait([serving], timeout=30)
+        await asyncio.wait([serving], timeout=WAIT)
     assert serving.cancelled() == (end == "cancelled")
     assert closes == [(1012, "Service restart")] * 5
     if end == "deadline":
@@ -242,7 +244,7 @@ async def test_clients_wait_where_there_are_no_file_descriptors(
         waiting = set(visits)
         while waiting:
             # Who was let in is served while others wait, and makes room for them by leaving.
-            done, waiting = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            done, waiting = await asyncio.wait(waiting, timeout=WAIT, return_when=asyncio.FIRST_COMPLETED)
             assert done, "nobody was let in"
             websocket.write(frame(TEXT, '["x"]'))
             assert await websocket.text() == 'a["x"]'

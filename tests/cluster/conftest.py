@@ -14,6 +14,10 @@ from sockjs_tornado.cluster import RedisCluster
 
 from .redis_server import RedisServer
 
+#: Seconds of silence after which nodes ask Redis for a sign of life, in tests of a Redis that gives none. As short as a
+#: Redis that has only a part of a processor is never silent for.
+SILENCE = 0.5
+
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:

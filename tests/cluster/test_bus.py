@@ -16,7 +16,7 @@ from sockjs_tornado.cluster.redis_connection import make_client
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
 
-from .conftest import until
+from .conftest import SILENCE, until
 from .redis_server import RedisServer
 
 KEYS = RedisKeys("test")
@@ -144,24 +144,24 @@ async def test_a_flood_lets_others_have_their_turn(listen: Any, say: Any, redis_
     assert [int(data) for _, data in ear.heard] == list(range(1, 100_001))
 
 
-async def end_by_kill(server: RedisServer) -> None:
+async def end_by_kill(server: RedisServer, ear: Ear) -> None:
     server.kill()
-    await asyncio.sleep(0.1)
+    await until(lambda: not ear.bus._connected)
     server.start()
 
 
-async def end_by_stop(server: RedisServer) -> None:
+async def end_by_stop(server: RedisServer, ear: Ear) -> None:
     server.stop()
     server.start()
 
 
-async def end_by_drop(server: RedisServer) -> None:
+async def end_by_drop(server: RedisServer, ear: Ear) -> None:
     server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
 
-async def end_by_silence(server: RedisServer) -> None:
+async def end_by_silence(server: RedisServer, ear: Ear) -> None:
     server.freeze()
-    await asyncio.sleep(0.5)
+    await until(lambda: not ear.bus._connected)
     server.thaw()
 
 
@@ -169,10 +169,10 @@ async def end_by_silence(server: RedisServer) -> None:
 async def test_after_a_loss_all_is_subscribed_again_and_the_gap_told_once(
     listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch, end: Any
 ) -> None:
-    ear = await listen(patience=0.1)
+    ear = await listen(**({"patience": SILENCE} if end is end_by_silence else {}))
     await ear.subscribe("a", "b", "\ud800")
     for number in range(1, 3):
-        await end(redis_server)
+        await end(redis_server, ear)
         await until(lambda number=number: len(ear.gaps) == number)
         assert say("b") == 1
     assert ear.gaps == [{"a", "b", "\ud800"}] * 2

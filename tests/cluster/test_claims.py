@@ -19,6 +19,7 @@ from sockjs_tornado.cluster.redis_connection import make_client
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.session.ended import ENDED_TIME
 
+from .conftest import SILENCE
 from .redis_server import RedisServer
 from .relays import until
 
@@ -33,7 +34,7 @@ async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
 
     async def start(name: str) -> Claims:
         client = make_client(empty_redis.url)
-        commands = Commands(client, timeout=0.5)
+        commands = Commands(client)
         await commands.start()
         opened.append((commands, client))
         owner = Owner(name, f"http://{name}:1")
@@ -281,7 +282,7 @@ async def test_two_thousand_are_refreshed_soon(node: Open, empty_redis: RedisSer
 async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_path: Path, logged: LogWatch) -> None:
     with RedisServer(tmp_path) as own:
         client = make_client(own.url)
-        commands = Commands(client, timeout=0.3)
+        commands = Commands(client, timeout=SILENCE)
         await commands.start()
         a = Claims(commands, "test", *A, stats=Counter())
         await claim(a, "before")

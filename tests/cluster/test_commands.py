@@ -1,7 +1,6 @@
 """Commands: in order, in batches, and failing together when Redis is lost."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -17,7 +16,7 @@ from sockjs_tornado.cluster.redis_connection import connect as connect_line
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
 
-from .conftest import until
+from .conftest import SILENCE, until
 from .redis_server import RedisServer
 
 Open = Callable[..., Awaitable[Commands]]
@@ -178,7 +177,7 @@ async def test_a_redis_that_says_nothing_is_given_up(
     connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
 ) -> None:
     back: list[int] = []
-    commands = await connect(timeout=0.1, on_reconnect=lambda: back.append(1))
+    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)] if busy else []
     await until(lambda: not commands.available)
@@ -189,24 +188,28 @@ async def test_a_redis_that_says_nothing_is_given_up(
     await within(commands.wait_available())
     assert await within(commands.submit("PING")) == b"PONG"
     assert len(back) == 1
-    logged.take("no data for 0.2 s; reconnecting")
+    logged.take(f"no data for {2 * SILENCE:g} s; reconnecting")
 
 
-async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open) -> None:
+async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open, redis_server: RedisServer) -> None:
     back: list[int] = []
-    commands = await connect(timeout=0.02, on_reconnect=lambda: back.append(1))
-    for _ in itertools.repeat(None, 10):
-        await asyncio.sleep(0.02)
+    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
+
+    def asked() -> int:
+        return int(redis_server.command("INFO", "commandstats")["cmdstat_hello"]["calls"])  # type: ignore[index]
+
+    before = asked()
+    await until(lambda: asked() >= before + 3)
     assert not back
     assert commands.available
 
 
 async def test_a_loop_that_was_busy_is_not_taken_for_silence(connect: Open) -> None:
     back: list[int] = []
-    commands = await connect(timeout=0.05, on_reconnect=lambda: back.append(1))
-    for _ in range(5):
-        time.sleep(0.2)  # noqa: ASYNC251 - it is what some callback does
-        await asyncio.sleep(0.03)
+    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
+    for _ in range(2):
+        time.sleep(3 * SILENCE)  # noqa: ASYNC251 - it is what some callback does
+        await asyncio.sleep(SILENCE / 2)
     assert await within(commands.submit("PING")) == b"PONG"
     assert not back
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from application import Noted, RunningServer, Serve
-from client import POLLING, RECEIVING, STREAMING, Client, asking, messages_of, new_session, unframe, within
+from client import POLLING, RECEIVING, STREAMING, WAIT, Client, asking, messages_of, new_session, unframe, within
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import relay_requests as module
@@ -469,6 +469,6 @@ async def test_no_call_is_long(monkeypatch: pytest.MonkeyPatch, count: int, leng
 async def test_nothing_under_way_takes_no_time() -> None:
     calls = Calls()
     handing_off = make(calls).handoff_clients()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         await handing_off
     assert calls.made == []

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, LogWatch, Serve
-from client import Join, Peer, within
+from client import WAIT, Join, Peer, within
 from prometheus_client import CollectorRegistry, generate_latest
 from tornado.web import Application
 
@@ -25,7 +25,7 @@ from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.observe.metrics import SockJSCollector
 from sockjs_tornado.protocol import PreparedMessage
 
-from .conftest import Node, StartNode, until
+from .conftest import SILENCE, Node, StartNode, until
 from .redis_server import RedisServer
 
 ROOM = "lobby"
@@ -434,7 +434,7 @@ async def main(name):
         session = router.create_session(None)
         session._attach(Receiver(), "127.0.0.1")
         await session.conn.join("lobby")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(float(sys.argv[2])):
             while len(Receiver.heard) < 2:
                 await router.publish("lobby", name)
                 await asyncio.sleep(0.01)
@@ -453,8 +453,8 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 
 
 async def test_each_process_after_a_fork_is_a_node_of_its_own(redis_server: RedisServer) -> None:
-    command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=40)
+    command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url, str(WAIT)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=2 * WAIT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -543,7 +543,8 @@ async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
 async def test_after_a_loss_nodes_hear_each_other_again(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, end: str
 ) -> None:
-    here, there = await node(timeout=0.1), await node(timeout=0.1)
+    options = {"timeout": SILENCE} if end == "freeze" else {}
+    here, there = await node(**options), await node(**options)
     (a, _), (b, _) = await here.enter(ROOM, "b"), await there.enter(ROOM)
     for number in range(1, 3):
         getattr(redis_server, end)()
@@ -604,7 +605,7 @@ async def test_a_redis_that_becomes_a_replica_is_let_go_of(
     node: StartNode, redis_server: RedisServer, tmp_path: Path, logged: LogWatch, said: str
 ) -> None:
     # Where it is told at once, it need not be asked.
-    here = await node(timeout=30 if said == "what it does not take" else 0.2)
+    here = await node(timeout=30 if said == "what it does not take" else SILENCE)
     peer, _ = await here.enter(ROOM)
     (tmp_path / "other").mkdir()
     with RedisServer(tmp_path / "other") as other:

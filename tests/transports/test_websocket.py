@@ -24,6 +24,7 @@ from client import (
     PING,
     PONG,
     TEXT,
+    WAIT,
     Client,
     Connect,
     Join,
@@ -1157,7 +1158,7 @@ async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_f
     websocket.write(frame(PING) + text("x", target) + answer)
     assert (await client.rest()).count(b"\x8a") == 0
     assert connection._messages.empty()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         await router.close()
     assert len(router.container) == 0
     assert connection.closes == [(3000, "Go away!")]
@@ -1202,7 +1203,7 @@ async def test_a_client_that_was_not_read_is_read_to_its_close_frame(
     connection: Any = await journal.connection()
     websocket.write(text("x" * 50_000, target) * 400)
     transport = connection.session._receiver.transport
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         while transport.is_reading():
             await settle(connect, server)
     assert client.writer.transport.get_write_buffer_size() > 0
@@ -1316,7 +1317,7 @@ async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
     await opened(client, target)
     connection = await journal.connection()
     connection.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         await router.close()
     assert connection.closes == [(3000, "Go away!")]
     await client.rest()
@@ -1448,7 +1449,7 @@ async def test_a_client_is_not_read_while_the_application_does_not_keep_up(
         websocket.write(text(message, target))
     transport = connection.session._receiver.transport
     assert await connection.message() == messages[0]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         while transport.is_reading():
             await settle(connect, server)
     # Much is still with the client, whose own buffers are full.
@@ -1470,7 +1471,7 @@ async def test_a_client_that_is_not_read_is_not_taken_for_mute(serve: Serve, con
         websocket.write(text("x" * 100_000, target))
     assert await connection.message() == "x" * 100_000
     receiver = connection.session._receiver
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         while receiver.transport.is_reading():
             await settle(connect, server)
     for _ in range(3):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 from application import LogWatch
+from client import WAIT
 
 from sockjs_tornado.session.limits import ByteBudget
 from sockjs_tornado.settings import Settings
@@ -384,7 +385,7 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
     await some_turns()
     assert "ended" not in server.heard
     # The sockets' own buffers may have taken some; when they are full nothing leaves any more.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT):
         while server.due != math.inf:
             server.check(server.due)
             await some_turns()

@@ -16,8 +16,9 @@ from .clients import Guest, guest, member
 
 ROOM = "the room ☃"
 
-#: Seconds after which messages flow again when Redis has come back.
-SOON = 2
+#: Seconds in which messages flow again when Redis has come back, however busy the machine is: fewer than it was away,
+#: which would be too few if the pause between two attempts to connect grew with each one.
+SOON = 15
 
 #: What nodes have to say of it.
 COMPLAINTS = ("Redis", "redis")
