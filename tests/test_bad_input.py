@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import tornado
 from application import Echo, Journal, LogWatch, Noted, RunningServer, Serve, congest
 from client import (
     BINARY,
@@ -21,6 +22,7 @@ from client import (
     STREAMING,
     TEXT,
     URLS,
+    WAIT,
     Client,
     Connect,
     Join,
@@ -354,7 +356,7 @@ async def test_a_session_that_is_over_is_sent_to_in_vain(serve: Serve, connect: 
         await client.ask("POST", "/echo/000/abc/xhr", body=b"")
         connection = await journal.connection()
         connection.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT):
             while router.container.get("abc") is not None:
                 assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status in (200, 204, 404)
         assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status == 404
@@ -813,7 +815,7 @@ def oversized(url: Url, what: str) -> bytes:
 )
 @pytest.mark.parametrize("url", KINDS, ids=path_of)
 async def test_a_request_that_is_too_much_or_none_is_refused(
-    serve: Serve, connect: Connect, join: Join, url: Url, what: str
+    serve: Serve, connect: Connect, join: Join, logged: LogWatch, url: Url, what: str
 ) -> None:
     journal = Journal(Echoing)
     router = SockJSRouter(journal, "/echo")
@@ -822,6 +824,10 @@ async def test_a_request_that_is_too_much_or_none_is_refused(
         client = await connect(server)
         client.write(oversized(url, what))
         answer = await remains(client)
+        if what == "Host: another" and tornado.version_info < (6, 5, 1):
+            # Two hosts raised out of the first release of this series.
+            while logged.records:
+                logged.take("Uncaught exception")
         # Tornado says what is wrong, or hangs up.
         assert not answer or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ", b"HTTP/1.1 431 ")), answer
         assert answer.count(b"HTTP/1.1") <= 1
