@@ -295,7 +295,12 @@ async def test_a_node_is_started_anew_at_the_same_address(start: Start, empty_re
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     # Nobody waits until the time is up.
-    for limit in ("node.CONNECT_TIMEOUT", "upstream.CONNECT_TIMEOUT", "passages.PATIENCE", "peers._PATIENCE"):
+    for limit in (
+        "node.CONNECT_TIMEOUT",
+        "upstream.CONNECT_TIMEOUT",
+        "relay_requests.HANDOFF_TIMEOUT",
+        "peers._RESPONSE_TIMEOUT",
+    ):
         monkeypatch.setattr(f"sockjs_tornado.cluster.{limit}", 1000)
     a, b, c = await start()
     session, other = new_session(), new_session()
