@@ -324,7 +324,7 @@ async def test_unfinished_websocket_messages_share_the_budget(
     third = await sending(LONG - 10)
     assert await third.closed() == (1013, "too many unfinished messages")
     assert router.stats.rejected == {"max_buffered_body_bytes": 1}
-    logged.take("max_buffered_body_bytes reached: closing websockets with incomplete messages (close code 1013)")
+    logged.take("max_buffered_body_bytes is reached: closing websockets with incomplete messages (close code 1013)")
     other.write(request("POST", SEND, f"Content-Length: {LONG}"))
     assert (await other.response()).status == 503
     logged.take("max_buffered_body_bytes is reached: long bodies get 503")

@@ -1,6 +1,6 @@
-"""The transports: how frames look on one kind of response, and what a request of its kind means.
+"""The transports: the framing of each kind of response, and the meaning of each kind of request.
 
-They are written against the exchange port of :mod:`.exchange`; nothing here knows Tornado.
+Transports use the exchange port of :mod:`.exchange` and do not depend on Tornado.
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,18 @@ _SESSION = rf"/[^/.]{{1,{MAX_ID}}}/(?P<session_id>[^/.]{{1,{MAX_ID}}})"
 
 
 def enabled_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[str, type[Endpoint]]]:
-    """Yield the URLs of a router, as regular expressions behind the prefix, and what answers there.
+    """Yield the URL patterns of a router, relative to its prefix, with their endpoint classes.
 
     Args:
-        settings: Of the router.
-        restricted: Whether the origin policy refuses anybody; then the iframe page, which works for pages of any
-            origin, is not offered.
+        settings: The router's settings.
+        restricted: Whether the origin policy rejects some origins. If so, there is no iframe page, because it works for
+            pages of every origin.
     """
-    # The busiest come first: Tornado tries one after the other. A slash at the end changes nothing, as in sockjs-node.
+    # The most frequent URLs come first, since Tornado tries the patterns in order. As in sockjs-node, a trailing slash
+    # is optional.
     if any(map(settings.is_enabled, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
         yield f"{_SESSION}/xhr_send/?", XhrSend
-    for name, receiving in (
+    for name, endpoint in (
         ("xhr", XhrPolling),
         ("websocket", WebSocket),
         ("xhr_streaming", XhrStreaming),
@@ -40,7 +41,7 @@ def enabled_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[st
         ("jsonp", Jsonp),
     ):
         if settings.is_enabled(name):
-            yield f"{_SESSION}/{name}/?", receiving
+            yield f"{_SESSION}/{name}/?", endpoint
     if settings.is_enabled("jsonp"):
         yield f"{_SESSION}/jsonp_send/?", JsonpSend
     if settings.is_enabled("rawwebsocket"):

@@ -1,16 +1,16 @@
-"""eventsource: server-sent events (WHATWG HTML, section 9.2)."""
+"""The eventsource transport: server-sent events (WHATWG HTML, section 9.2)."""
 
 from ..protocol import Framing
 from .receiving import StreamingEndpoint
 
 __all__ = ["EventSource"]
 
-# The client runs decodeURI on what arrives. A line break would end the field, and NUL is not allowed in it.
+# The client decodes the data with decodeURI. A line break would end the field, and NUL is not allowed in it.
 _ESCAPES = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", "\0": "%00"})
 
 
 def eventsource_framing(frame: str) -> bytes:
-    """Write a frame as one event."""
+    """Encode a frame as one event."""
     return f"data: {frame.translate(_ESCAPES)}\r\n\r\n".encode()
 
 
@@ -19,13 +19,13 @@ class EventSource(StreamingEndpoint):
 
     name = "eventsource"
     cors = True
-    # Without a charset: browsers have refused the stream with one.
+    # No charset parameter: some browsers rejected streams with one.
     content_type = ("Content-Type", "text/event-stream")
 
     def framing(self, callback: str) -> Framing:
-        """One event."""
+        """Return the framing with one event per frame."""
         return eventsource_framing
 
     def prelude(self, callback: str) -> bytes:
-        """An empty line, which an old browser waits for."""
+        """Return an empty line, which an old browser waits for."""
         return b"\r\n"

@@ -1,4 +1,4 @@
-"""The port between a transport and one HTTP request: Tornado's handlers offer it, another front can."""
+"""The port between a transport and one HTTP request. Tornado's request handler implements it; other servers can."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,58 +23,58 @@ Headers = list[tuple[str, str]]
 
 
 class DisconnectListener(Protocol):
-    """Who waits to answer a request that is kept open."""
+    """Receives the disconnect of a client whose request waits for its response."""
 
     def on_disconnect(self) -> None:
-        """Hear that the client has left before the answer."""
+        """Called when the client disconnected before the response was sent."""
 
 
 class PendingResponse(UnsentResponse, Protocol):
-    """A response that is written, while the operating system has not taken all of it."""
+    """A response of which the operating system has not accepted all bytes yet."""
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` when nothing is on its way any more."""
+        """Call ``callback`` when all bytes were accepted or the connection is closed."""
 
 
 class Container(SessionManager, ConnectionManager, Protocol):
-    """What keeps both sessions and connections."""
+    """Manages both sessions and connections."""
 
-    #: Whether the router is emptied: no client may open a session.
+    #: Whether the router is draining: no new sessions are opened.
     draining: bool
 
     def ended(self, session_id: str) -> Ended | None:
-        """Return how a session ended that a client calls ``session_id``, None if that is long ago or unknown."""
+        """Return how the session with the id ``session_id`` ended, or None if it is unknown or ended long ago."""
 
     def limit_reached(self, ip: str) -> str | None:
-        """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
+        """Return the name of the limit that forbids a new session from ``ip``, or None if it is allowed."""
 
 
 class Relay(Protocol):
-    """What knows who holds a session that is not here, where a router is one of many."""
+    """Forwards requests to the nodes of a cluster that own the sessions."""
 
     def owns(self, session_id: str) -> bool:
-        """Tell whether the session is this process's to open."""
+        """Return whether this process owns the session, or may open it."""
 
     def serve(self, endpoint: "SessionEndpoint", exchange: "Exchange") -> Awaitable[None] | None:
-        """See that a request for such a session gets answered; what is returned has to be awaited."""
+        """Forward a request to the owner of its session. If an awaitable is returned, the caller must await it."""
 
     async def handoff_clients(self) -> None:
-        """Have the clients of sessions elsewhere ask anew, elsewhere."""
+        """Make the clients of sessions on other nodes reconnect through another node."""
 
 
 class Router(Protocol):
-    """What a transport sees of its router.
+    """The router, as a transport sees it.
 
     Attributes:
         settings: The settings.
         origins: The origin policy.
-        closed: Whether the router has ended.
-        websockets_enabled: Whether the websocket transport is offered.
-        application: The application that serves it, once it has served a request.
-        stats: Its counters.
-        body_budget: What request bodies and unfinished websocket messages may take together.
+        closed: Whether the router is closed.
+        websockets_enabled: Whether the websocket transport is enabled.
+        application: The Tornado application; set by the first request.
+        stats: The router's counters.
+        body_budget: The memory budget of all request bodies and incomplete websocket messages.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
-        relay: Where to ask for sessions that are not here; None where all sessions are.
+        relay: Forwards requests for the sessions of other nodes; None without a cluster.
     """
 
     settings: Settings
@@ -89,24 +89,24 @@ class Router(Protocol):
 
     @property
     def container(self) -> Container:
-        """The sessions, and the connections that were taken over for them."""
+        """The router's sessions and connections."""
 
     def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:
-        """Make a session and keep it."""
+        """Create a session and register it with the container."""
 
 
 class Exchange(Protocol):
-    """One request and the answer to it.
+    """One request and its response.
 
-    It is answered exactly once: by :meth:`respond`, now or later, or by :meth:`take_over`.
+    A transport responds exactly once: with :meth:`respond`, now or later, or with :meth:`take_over`.
 
     Attributes:
-        session_id: What the path named, ``""`` where it names none.
+        session_id: The session id in the path, or ``""`` if there is none.
         remote_ip: The client's address.
-        relayed: Whether another process has passed the request on.
-        secure: Whether the client's request came over TLS, as far as is known behind a proxy.
-        is_http11: Whether the client speaks HTTP/1.1: the connection may be kept, and bodies may come in chunks.
-        responded: Whether the answer was given.
+        relayed: Whether another node forwarded the request.
+        secure: Whether the client uses HTTPS, as far as a proxy reports it.
+        is_http11: Whether the client uses HTTP/1.1, so that keep-alive and chunked responses are possible.
+        responded: Whether the response was sent, or will not be needed because the client disconnected.
     """
 
     session_id: str
@@ -118,83 +118,83 @@ class Exchange(Protocol):
 
     @property
     def method(self) -> str:
-        """The request's method."""
+        """The request method."""
 
     @property
     def remote_port(self) -> int:
-        """The client's port, 0 where there is none to tell."""
+        """The client's port, or 0 if it is unknown."""
 
     @property
     def uri(self) -> str:
-        """The request's path and query, as they were sent."""
+        """The request's path and query, as the client sent them."""
 
     def fields(self) -> Iterable[tuple[str, str]]:
-        """Return the request's header fields as they were sent, but for Accept-Encoding."""
+        """Return the request's header fields as the client sent them, without Accept-Encoding."""
 
     def header(self, name: str) -> str:
-        """Return a request header, ``""`` where there is none."""
+        """Return a request header, or ``""`` if it is missing."""
 
     def cookie(self, name: str) -> str | None:
-        """Return a cookie of the request."""
+        """Return the value of a cookie, or None if it is missing."""
 
     def argument(self, name: str) -> str | None:
-        """Return the first value of a query argument."""
+        """Return the first value of a query argument, or None if it is missing."""
 
     def content_type(self) -> str:
-        """Return the request's media type in lower case, without parameters."""
+        """Return the media type of the body in lower case, without parameters."""
 
     def body(self) -> bytes | bytearray:
-        """Return the request's body."""
+        """Return the request body."""
 
     def release_body(self) -> None:
-        """Keep the body no longer: what it says is known. A request that is held does so by itself."""
+        """Free the memory of the body. :meth:`wait_for_response` does so, too."""
 
     def jsessionid_setting(self) -> str | bool:
-        """Return what the ``jsessionid`` setting wants: a Set-Cookie value, True for the usual one, False for none."""
+        """Evaluate the ``jsessionid`` setting: a Set-Cookie value, True for the default cookie, or False for none."""
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        """Describe the request for the application.
+        """Return the description of the request for the application.
 
         Args:
             transport: Name of the transport.
-            suffix: How many segments of the path follow the router's prefix.
+            suffix: Number of path segments after the router's prefix.
 
         Raises:
-            RequestTooLargeError: The request names more than a session keeps.
+            RequestTooLargeError: The header fields are larger than a session may keep.
         """
 
     @property
     def pending(self) -> PendingResponse | None:
-        """What the operating system had not taken at once of a response by :meth:`respond`, if that was much."""
+        """The unsent rest of a response by :meth:`respond`, if it is long enough to be tracked."""
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """Answer with a whole response."""
+        """Send a complete response."""
 
     def notify_on_disconnect(self, listener: DisconnectListener) -> None:
-        """Have somebody told where the client leaves before the answer."""
+        """Call ``listener.on_disconnect`` if the client disconnects before the response."""
 
     def wait_for_response(self, listener: DisconnectListener) -> Awaitable[None]:
-        """Keep the request open until it is answered, or until the client has left."""
+        """Wait until the response is sent or the client disconnects."""
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
-        """Give the connection to ``protocol``, which writes the response, its head included.
+        """Hand the connection over to ``protocol``, which writes the whole response including its head.
 
         Args:
             status: The response's status, for the access log.
             protocol: The new owner of the connection.
 
         Returns:
-            What has to be awaited.
+            An awaitable that the caller must await.
         """
 
     def abort(self) -> None:
-        """Let go of the request without an answer: its client has left."""
+        """Close the connection without a response, because the client has disconnected."""
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has already left, even if the event loop has not said so yet."""
+        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
 
     def is_half_closed(self) -> bool:
-        """Return whether a client that seems to have left has only ended its own direction of the connection.
+        """Return whether a client that seems to have disconnected has only closed its own side of the connection.
 
-        It is asked before the answer, which has to be given at once then, and ends the connection.
+        If so, the response must be sent immediately, and closes the connection.
         """

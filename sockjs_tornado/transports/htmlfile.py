@@ -1,4 +1,4 @@
-"""htmlfile: a page that never ends, in an iframe, whose scripts call a function of the page around it."""
+"""The htmlfile transport: an endless page in an iframe, whose scripts call a function of the parent page."""
 
 from ..protocol import Framing, quote
 from .exchange import Exchange, Headers
@@ -26,12 +26,12 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
 )
 
-# Browsers render nothing before this much has arrived.
+# Browsers do not render a page before they have received this many bytes.
 _MINIMUM = 1025
 
 
 def htmlfile_framing(frame: str) -> bytes:
-    """Write a frame as a script; with ``<`` escaped nothing in it can end the script element."""
+    """Encode a frame as a script element. ``<`` is escaped so that the frame cannot end the element."""
     literal = quote(frame).replace("<", "\\u003c")
     return f"<script>\np({literal});\n</script>\r\n".encode()
 
@@ -43,18 +43,18 @@ class HtmlFile(StreamingEndpoint):
     content_type = ("Content-Type", "text/html; charset=UTF-8")
 
     def framing(self, callback: str) -> Framing:
-        """One script element."""
+        """Return the framing with one script element per frame."""
         return htmlfile_framing
 
     def callback(self, exchange: Exchange) -> str:
-        """The function that the page around calls ours."""
+        """Return the name of the parent page's function."""
         return page_callback(exchange)
 
     def extra_headers(self) -> Headers:
-        """The page's own scripts, which are written as they come, and nothing else."""
+        """Return a Content-Security-Policy that allows inline scripts, and nothing else."""
         return [_POLICY]
 
     def prelude(self, callback: str) -> bytes:
-        """The page that the scripts run in."""
+        """Return the start of the page."""
         page = _PAGE.replace("CALLBACK", callback).rstrip("\n")
         return f"{page.ljust(_MINIMUM)}\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""jsonp and jsonp_send, and what htmlfile shares with them: the name of a function in the client's page."""
+"""The jsonp and jsonp_send transports, and the check of callback names, which htmlfile uses too."""
 
 import binascii
 import re
@@ -14,20 +14,20 @@ from .sending import SendingEndpoint
 
 __all__ = ["Jsonp", "JsonpSend", "form_field", "page_callback"]
 
-#: Fields that a form may have.
+#: Maximum number of form fields.
 MAX_FIELDS = 16
 
-#: Bytes of a form that are unescaped at a time.
+#: Bytes of a form to unescape at a time.
 PIECE = 256 * 1024
 
-#: Bytes of a field in which a percent sign may be no escape. Browsers escape each of them, and to read others is slow.
+#: Maximum size of a field with invalid escapes, which are slow to decode. Browsers never produce them.
 MAX_SLOPPY = 64 * 1024
 
-# The field `d`, in both forms that its name can have.
+# The start of the field `d`, with a plain and with an escaped name.
 _FIELD = (b"d=", b"%64=")
 
-# From a form's escapes to those of quoted-printable, which differ by their sign alone, and which the standard library
-# undoes in C. An equals sign that stands for itself becomes a byte that UTF-8 does not have, and back.
+# Quoted-printable differs from the escapes of a form only in the escape character, and the standard library decodes it
+# in C. A literal equals sign is mapped to a byte that never occurs in UTF-8, and back.
 _QUOTED_PRINTABLE = bytes.maketrans(b"+%=", b" =\xff")
 _EQUALS_SIGN = bytes.maketrans(b"\xff", b"=")
 
@@ -35,10 +35,10 @@ _CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 
 
 def page_callback(exchange: Exchange) -> str:
-    """Return the name of the page's function, which goes into the answer as code.
+    """Return the name of the page's callback function, which becomes part of a script.
 
     Raises:
-        PayloadError: There is none, or it could be anything else than a name.
+        PayloadError: The name is missing or invalid.
     """
     callback = exchange.argument("c") or exchange.argument("callback")
     if not callback:
@@ -49,13 +49,13 @@ def page_callback(exchange: Exchange) -> str:
 
 
 class Jsonp(PollingEndpoint):
-    """``GET …/jsonp?c=CALLBACK``: a script that calls a function."""
+    """``GET …/jsonp?c=CALLBACK``: the response is a script that calls a function."""
 
     name = "jsonp"
     content_type = JAVASCRIPT
 
     def framing(self, callback: str) -> Framing:
-        """A call; the comment before it keeps the answer from being read as anything but a script."""
+        """Return the framing as a function call. The leading comment prevents an interpretation as another type."""
 
         def framing(frame: str) -> bytes:
             return f"/**/{callback}({quote(frame)});\r\n".encode()
@@ -63,34 +63,34 @@ class Jsonp(PollingEndpoint):
         return framing
 
     def callback(self, exchange: Exchange) -> str:
-        """The function to call."""
+        """Return the name of the function to call."""
         return page_callback(exchange)
 
 
 class JsonpSend(SendingEndpoint):
-    """``POST …/jsonp_send``: a form with the field ``d``, or JSON itself."""
+    """``POST …/jsonp_send``: a form with the field ``d``, or plain JSON."""
 
     def payload(self, exchange: Exchange) -> Payload:
-        """Return the form's field, or the body."""
+        """Return the field ``d`` of the form, or the body if it is not a form."""
         body = exchange.body()
         return form_field(body) if exchange.content_type() == "application/x-www-form-urlencoded" else body
 
     def respond_accepted(self, exchange: Exchange) -> None:
-        """Some browsers do strange things on a 204 in a frame, so the answer is a text."""
+        """Respond with 200 and a text, since some browsers mishandle a 204 in a frame."""
         exchange.respond(200, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"ok")
 
 
 def form_field(form: bytes | bytearray) -> bytes:
-    """Return the first field ``d`` of a form that is not empty, unescaped; ``b""`` if there is none.
+    """Return the first non-empty field ``d`` of a form, unescaped, or ``b""`` if there is none.
 
-    It is what ``urllib.parse.parse_qs`` finds, which makes an object of every escape: of a form of 10 MB, 900 MB. No
-    other field is looked at.
+    The result is the same as that of ``urllib.parse.parse_qs``, which needs 900 MB of memory for a form of 10 MB,
+    because it creates an object per escape. Other fields are ignored.
 
     Args:
-        form: The form, as browsers encode it (the URL standard, section 5.1).
+        form: The form, encoded as by browsers (URL standard, section 5.1).
 
     Raises:
-        PayloadError: There are more than :data:`MAX_FIELDS` fields, or the field cannot be UTF-8.
+        PayloadError: There are more than :data:`MAX_FIELDS` fields, or the field is not valid UTF-8.
     """
     if form.count(b"&") >= MAX_FIELDS:
         raise PayloadError("Broken JSON encoding.")
@@ -107,7 +107,7 @@ def form_field(form: bytes | bytearray) -> bytes:
 
 
 def _unescape(form: bytes | bytearray, start: int, end: int) -> bytes:
-    """Return the bytes for which a part of a form stands."""
+    """Unescape a part of a form."""
     if end - start <= PIECE:
         return _unescape_piece(bytes(form[start:end]), end - start)
     found = bytearray()
@@ -115,7 +115,7 @@ def _unescape(form: bytes | bytearray, start: int, end: int) -> bytes:
     while position < end:
         stop = min(position + PIECE, end)
         if stop < end:
-            # Not within an escape.
+            # Do not split an escape.
             escape = form.rfind(b"%", stop - 2, stop)
             stop = stop if escape < 0 else escape
         found += _unescape_piece(bytes(form[position:stop]), end - start)
@@ -124,14 +124,14 @@ def _unescape(form: bytes | bytearray, start: int, end: int) -> bytes:
 
 
 def _unescape_piece(piece: bytes, size: int) -> bytes:
-    """Return the bytes for which a piece of a field of ``size`` bytes stands."""
-    # It is in no UTF-8, and must not be taken for an equals sign below.
+    """Unescape a piece of a field that has ``size`` bytes in total."""
+    # 0xFF is not valid in UTF-8, and would become an equals sign below.
     if b"\xff" in piece:
         raise PayloadError("Broken JSON encoding.")
     quoted = piece.translate(_QUOTED_PRINTABLE)
     escapes = piece.count(b"%")
     found = binascii.a2b_qp(quoted) if escapes else quoted
-    # Each escape has become one byte of three. What is no escape has not, or was taken for the end of a line.
+    # A valid escape shrinks from three bytes to one. Check for invalid escapes and for soft line breaks.
     if len(found) != len(quoted) - 2 * escapes or (escapes and _has_soft_break(piece)):
         if size > MAX_SLOPPY:
             raise PayloadError("Broken JSON encoding.")
@@ -144,5 +144,5 @@ def _unescape_piece(piece: bytes, size: int) -> bytes:
 
 
 def _has_soft_break(piece: bytes) -> bool:
-    """Return whether an escape sign stands before the end of a line, which quoted-printable leaves out."""
+    """Return whether a percent sign precedes a line break, which quoted-printable would remove as a soft line break."""
     return (b"\n" in piece and b"%\n" in piece) or (b"\r" in piece and b"%\r" in piece)

@@ -1,4 +1,4 @@
-"""The URLs that belong to no session: the greeting, /info, and the iframe page."""
+"""Endpoints without a session: the greeting, /info and the iframe page."""
 
 import base64
 import hashlib
@@ -37,13 +37,13 @@ _SCRIPT = """
 def _policy(sockjs_url: str) -> str:
     """Return the Content-Security-Policy of the iframe page (CSP level 3).
 
-    It runs sockjs-client and its own three lines, talks to its own server, and may frame it (htmlfile). Any site may
-    frame it, as this is what it is for.
+    The page may run sockjs-client and its own inline script, connect to its own server, and contain frames from it
+    (htmlfile). Every site may embed the page, since that is its purpose.
     """
     path = sockjs_url.partition("?")[0].partition("#")[0]
-    # In a policy, ";" and "," stand between its parts.
+    # ";" and "," separate the parts of a policy.
     path = quote(path, safe="%/:?#[]@!$&()*+=~")
-    # A source has no path of its own without a host.
+    # A source expression with a path needs a host.
     source = "'self'" if path.startswith("/") and not path.startswith("//") else path.removeprefix("//")
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     return (
@@ -53,9 +53,9 @@ def _policy(sockjs_url: str) -> str:
 
 
 class Page(Endpoint):
-    """A URL that belongs to no session."""
+    """Base class of endpoints without a session."""
 
-    answers_head = True
+    supports_head = True
     has_cookie = False
 
 
@@ -63,24 +63,24 @@ class Greeting(Page):
     """``GET`` of the prefix itself."""
 
     def serve(self, exchange: Exchange) -> None:
-        """Say hello."""
+        """Respond with a greeting."""
         exchange.respond(200, [PLAIN_TEXT], b"Welcome to SockJS!\n")
 
 
 class Info(Page):
-    """``GET …/info``: what a client asks first."""
+    """``GET …/info``: the first request of a client."""
 
     cors = True
 
     def serve(self, exchange: Exchange) -> None:
-        """Say what this server offers."""
+        """Respond with the capabilities of the server."""
         if self.server.container.draining:
             self.respond_unavailable(exchange, "draining")
             return
         settings = self.server.settings
         info: dict[str, object] = {
             "websocket": self.server.websockets_enabled,
-            # Never looked at by any client; the reference server's value.
+            # No client uses this. It is the value of the reference server.
             "origins": ["*:*"],
             "cookie_needed": self.server.cookie_needed,
             "entropy": secrets.randbits(32),
@@ -92,19 +92,19 @@ class Info(Page):
 
 
 class Iframe(Page):
-    """``GET …/iframe*.html``: the page in which a client of another origin works."""
+    """``GET …/iframe*.html``: the page through which a client of another origin connects."""
 
     def __init__(self, server: Router) -> None:
         super().__init__(server)
-        # The setting cannot hold a quote or an angle bracket; "&" alone could mean something else in an attribute.
+        # The setting cannot contain quotes or angle brackets, so that only "&" needs to be escaped in the attribute.
         url = server.settings.sockjs_url.replace("&", "&amp;")
         self._body = _IFRAME.replace("SCRIPT", _SCRIPT).replace("SOCKJS_URL", url).encode()
         self._policy = ("Content-Security-Policy", _policy(server.settings.sockjs_url))
-        # Copies that were kept under another policy are not as good.
+        # The ETag includes the policy, so that a changed policy invalidates cached copies.
         self._etag = f'"{hashlib.sha256(self._body + self._policy[1].encode()).hexdigest()[:32]}"'
 
     def serve(self, exchange: Exchange) -> None:
-        """Send the page, or say that the client has it."""
+        """Respond with the page, or with 304 if the client has the current version."""
         headers = [self._policy, *cache_headers(), ("ETag", self._etag)]
         known = exchange.header("If-None-Match")
         if known.strip() == "*" or self._etag in known:

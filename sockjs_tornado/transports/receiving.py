@@ -1,5 +1,7 @@
-"""How the HTTP transports receive: on requests that end after one frame (polling) or after ``response_limit`` bytes
-(streaming). They differ by how a frame is written.
+"""The receiving half of the HTTP transports.
+
+A polling request ends after one frame, a streaming request after ``response_limit`` bytes. The transports differ in the
+framing, the content type and the start of the response.
 """
 
 import functools
@@ -20,25 +22,25 @@ __all__ = ["PollingEndpoint", "StreamingEndpoint"]
 
 
 def _text_frame(messages: Sequence[Outgoing]) -> str:
-    # Session.send takes bytes on raw websockets alone.
+    # Session.send accepts bytes only on raw websockets.
     return messages_frame(messages)  # type: ignore[arg-type]
 
 
 class PollReceiver:
-    """A held request: it is answered with the first frame there is, and done.
+    """A waiting request. The first frame is its response.
 
     Args:
         exchange: The request.
-        headers: Header fields of the answer.
-        framing: How the frame is written.
-        session: Whom to tell.
-        stats: What counts the bytes.
+        headers: Header fields of the response.
+        framing: Function that encodes a frame.
+        session: The session to report to.
+        stats: Counters of the bytes sent.
     """
 
     __slots__ = ("_exchange", "_framing", "_headers", "_session", "_stats")
 
     binary = False
-    #: When anything was written, the receiver is done.
+    #: After the first write the receiver is detached, so it never has unsent bytes.
     unsent = 0
 
     def __init__(
@@ -51,9 +53,9 @@ class PollReceiver:
         self._stats = stats
 
     def send_frame(self, frame: str) -> None:
-        """Answer with a frame."""
+        """Respond with a frame."""
         if not self._exchange.responded:
-            # First, because to respond is to run the application's access log, which may send.
+            # Detach first: respond() runs the application's access log, which may call send().
             self._session._detach(self)
             body = self._framing(frame)
             self._stats.bytes_sent += len(body)
@@ -62,23 +64,23 @@ class PollReceiver:
                 self._session._track_unsent_response(self._exchange.pending)
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Answer with messages."""
+        """Respond with messages."""
         self.send_frame(_text_frame(messages))
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Answer with a message on its way to many."""
+        """Respond with a broadcast message."""
         self.send_frame(message.frame)
 
     def close(self, code: int, reason: str) -> None:
-        """Answer with a close frame."""
+        """Respond with a close frame."""
         self.send_frame(close_frame(code, reason))
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has left."""
+        """Return whether the client has disconnected."""
         return self._exchange.is_disconnected()
 
     def abort(self) -> None:
-        """Let go of the request: its client has left."""
+        """Close the connection, because the client has disconnected."""
         self._exchange.abort()
 
     def pause_reading(self) -> None:
@@ -87,17 +89,17 @@ class PollReceiver:
     resume_reading = pause_reading
 
     def recycle(self) -> None:
-        """Answer with what says nothing, after which the client asks for more."""
+        """Respond with a heartbeat, after which the client polls again."""
         self.send_frame(HEARTBEAT)
 
     def on_disconnect(self) -> None:
-        """Hear that the client has left before the answer."""
+        """Report to the session that the client disconnected before the response."""
         self._session._receiver_lost(self)
 
 
 @functools.cache
 def chunked(framing: Framing) -> Framing:
-    """Return ``framing`` with each frame in a chunk of its own (RFC 9112, section 7.1)."""
+    """Return a framing that wraps each frame in an HTTP chunk (RFC 9112, section 7.1)."""
 
     def chunk(frame: str) -> bytes:
         return _chunk(framing(frame))
@@ -110,19 +112,19 @@ def _chunk(data: bytes) -> bytes:
 
 
 class StreamReceiver(Connection):
-    """A response in pieces, until ``response_limit`` is reached.
+    """A streaming response, which ends when ``response_limit`` is reached.
 
     Args:
-        manager: What keeps the connection.
+        manager: Counts the connection and schedules its deadline.
         headers: Header fields of the response.
-        prelude: What the response begins with.
-        framing: How a frame is written.
-        limit: Bytes of frames that the response may have.
-        exchange: The request. For HTTP/1.1 the body goes out in chunks; otherwise it ends with the connection.
+        prelude: Start of the response body.
+        framing: Function that encodes a frame.
+        limit: Size of the frames, in bytes, after which the response ends.
+        exchange: The request. For HTTP/1.1 the response is chunked; for HTTP/1.0 it ends with the connection.
         session: The session to attach to.
     """
 
-    __slots__ = ("_asker", "_chunks", "_left")
+    __slots__ = ("_chunks", "_left", "_requester")
 
     binary = False
 
@@ -136,7 +138,7 @@ class StreamReceiver(Connection):
         exchange: Exchange,
         session: Session,
     ) -> None:
-        # nginx gathers what it passes on unless it is told here, or by its configuration, not to.
+        # By default, nginx buffers responses. This header disables that.
         headers = [*headers, ("X-Accel-Buffering", "no"), ("Connection", "close")]
         if exchange.is_http11:
             headers.append(("Transfer-Encoding", "chunked"))
@@ -146,17 +148,17 @@ class StreamReceiver(Connection):
         self._chunks: Framing | None = chunked(framing) if exchange.is_http11 else None
         self._left = limit
         self._session = session
-        self._asker: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
+        self._requester: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
     def on_connect(self) -> None:
-        """Listen."""
-        ip, origin = self._asker
-        # A client may name a long one.
-        self._asker = ("", None)
+        """Attach to the session."""
+        ip, origin = self._requester
+        # Free the origin, which may be long.
+        self._requester = ("", None)
         self._session._attach(self, ip, origin)
 
     def on_disconnect(self) -> None:
-        """Hear that the client has left."""
+        """Report the disconnect to the session."""
         self._session._receiver_lost(self)
 
     def pause_reading(self) -> None:
@@ -165,45 +167,45 @@ class StreamReceiver(Connection):
     resume_reading = pause_reading
 
     def pause_writing(self) -> None:
-        """Hear that the client does not keep up."""
+        """Called when the write buffer is above its high-water mark."""
         self._session._pause_sending(self)
 
     def resume_writing(self) -> None:
-        """Hear that the client keeps up again."""
+        """Called when the write buffer has drained."""
         self._session._resume_sending(self)
 
     def send_frame(self, frame: str) -> None:
-        """Write a frame."""
+        """Send a frame."""
         data = self._framing(frame)
         self._write(_chunk(data) if self._chunks else data, len(data))
 
     def recycle(self) -> None:
-        """End the response, as at its limit, unless the client is behind: what it did not take would be missing."""
+        """End the response, as at its limit, unless there is unsent data, which the client would miss."""
         self.flush()
         if not self.unsent:
             self._session._detach(self)
             self._end()
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Write messages in one frame."""
+        """Send messages in one frame."""
         self.send_frame(_text_frame(messages))
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Write a message on its way to many."""
+        """Send a broadcast message."""
         rendered = message.rendered
         framing, chunks = self._framing, self._chunks
         data = rendered.get(framing) or message.framed(framing)
         self._write((rendered.get(chunks) or message.framed(chunks)) if chunks else data, len(data))
 
     def close(self, code: int, reason: str) -> None:
-        """Write a close frame and end the response."""
+        """Send a close frame and end the response."""
         data = self._framing(close_frame(code, reason))
         self.write(_chunk(data) if self._chunks else data)
         self._end()
 
     def _write(self, data: bytes, size: int) -> None:
         self.write(data)
-        # The limit counts what the client has to keep: frames, not chunk sizes.
+        # The limit bounds the client's memory, which holds the frames but not the chunk headers.
         self._left -= size
         if self._left <= 0:
             self._session._detach(self)
@@ -218,11 +220,11 @@ class StreamReceiver(Connection):
 
 
 class ReceivingEndpoint(SessionEndpoint):
-    """Where a client listens.
+    """Base class of endpoints on which a client receives frames.
 
     Attributes:
-        name: The transport's name.
-        content_type: Header field of the response.
+        name: Name of the transport.
+        content_type: Content-Type header of the response.
     """
 
     opens_sessions = True
@@ -230,23 +232,23 @@ class ReceivingEndpoint(SessionEndpoint):
     content_type: tuple[str, str]
 
     def framing(self, callback: str) -> Framing:
-        """Return how a frame is written for the page's ``callback``, ``""`` where the transport has none."""
+        """Return the framing for the page's ``callback``, which is ``""`` for transports without callbacks."""
         raise NotImplementedError
 
     def callback(self, exchange: Exchange) -> str:
-        """Return the page's callback; a transport that needs one raises PayloadError where it is not acceptable."""
+        """Return the page's callback, or ``""``. Raise PayloadError if the transport needs one and it is invalid."""
         return ""
 
     def prelude(self, callback: str) -> bytes:
-        """Return what the response begins with."""
+        """Return the start of the response body."""
         return b""
 
     def extra_headers(self) -> Headers:
-        """Return further header fields of the response."""
+        """Return additional header fields of the response."""
         return []
 
     def respond_session_gone(self, exchange: Exchange) -> None:
-        """A close frame, as for any session whose connection is interrupted."""
+        """Respond with the close frame of an interrupted connection (1002)."""
         try:
             callback = self.callback(exchange)
         except PayloadError as error:
@@ -255,20 +257,20 @@ class ReceivingEndpoint(SessionEndpoint):
             self._respond_closed(exchange, callback, CloseCode.INTERRUPTED, "Connection interrupted")
 
     def _respond_closed(self, exchange: Exchange, callback: str, code: int, reason: str) -> None:
-        """Answer with a close frame for a session that is no more."""
+        """Respond with the close frame of a session that no longer exists."""
         frame = self.framing(callback)(close_frame(code, reason))
         exchange.respond(200, self._headers(exchange), self.prelude(callback) + frame)
 
     def _respond_ended(self, exchange: Exchange, callback: str, ended: Ended) -> None:
-        """Answer for a session that ended as the session itself did until it was forgotten."""
+        """Respond with the recorded close frame of a session, with the checks of a living session."""
         verify_ip = self.server.settings.verify_ip
         origin = session_origin(exchange)
-        why = check_requester(ended.ip, ended.origin_hash, exchange.remote_ip, origin, verify_ip=verify_ip)
-        if why is None:
+        reject_reason = check_requester(ended.ip, ended.origin_hash, exchange.remote_ip, origin, verify_ip=verify_ip)
+        if reject_reason is None:
             self._respond_closed(exchange, callback, ended.code, ended.reason)
         else:
-            self.server.stats.rejected[why] += 1
-            self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[why])
+            self.server.stats.rejected[reject_reason] += 1
+            self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[reject_reason])
 
     def _headers(self, exchange: Exchange) -> Headers:
         return self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
@@ -278,7 +280,7 @@ class ReceivingEndpoint(SessionEndpoint):
         exchange.respond(500, headers, str(error).encode())
 
     def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
-        """Attach the request to the session, or to a new one."""
+        """Attach the request to its session, which is created if it does not exist."""
         try:
             callback = self.callback(exchange)
             check_uri(exchange.uri)
@@ -288,9 +290,9 @@ class ReceivingEndpoint(SessionEndpoint):
         except PayloadError as error:
             self._respond_error(exchange, error)
             return None
-        is_last = exchange.is_disconnected()
-        if is_last and not exchange.is_half_closed():
-            # What it took from the session would be lost.
+        seems_disconnected = exchange.is_disconnected()
+        if seems_disconnected and not exchange.is_half_closed():
+            # The client has disconnected. Messages in the response would be lost.
             if session is not None and not session._check_requester(exchange.remote_ip, session_origin(exchange)):
                 session._request_lost()
             self.respond_disconnected(exchange)
@@ -309,16 +311,16 @@ class ReceivingEndpoint(SessionEndpoint):
                 self.respond_too_large(exchange, error)
                 return None
             session = self.server.create_session(exchange.session_id, True, info)
-        if is_last:
+        if seems_disconnected:
             self._respond_at_once(exchange, session, headers, callback)
             return None
         return self.listen(exchange, session, headers, callback)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
-        """Answer a client that sends no more with what there is for it.
+        """Respond to a client that has closed its own side of the connection with the queued messages.
 
-        If there is nothing, the request would have to be held, and its end could not be seen. So the session is
-        interrupted, as by a held request that is cut.
+        If nothing is queued, the session is interrupted, as if the client had aborted a waiting request: while the
+        request waits, the disconnect of such a client cannot be detected.
         """
         prelude, framing = self.prelude(callback), self.framing(callback)
         receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session, self.server.stats)
@@ -333,20 +335,20 @@ class ReceivingEndpoint(SessionEndpoint):
 
 
 class PollingEndpoint(ReceivingEndpoint):
-    """Where a client listens for one frame at a time."""
+    """Base class of polling endpoints: each response is one frame."""
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Answer with what there is, or hold the request until there is something."""
+        """Respond with a queued frame, or wait for the next one."""
         receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
         session._attach(receiver, exchange.remote_ip, session_origin(exchange))
         return None if exchange.responded else exchange.wait_for_response(receiver)
 
 
 class StreamingEndpoint(ReceivingEndpoint):
-    """Where a client listens until the response is long enough."""
+    """Base class of streaming endpoints: each response has many frames."""
 
     def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Begin the response and attach it."""
+        """Start the response and attach it to the session."""
         receiver = StreamReceiver(
             self.server.container,
             headers,

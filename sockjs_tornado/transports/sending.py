@@ -1,4 +1,4 @@
-"""How the HTTP transports send: by POST."""
+"""The sending half of the HTTP transports: messages in POST requests."""
 
 from collections.abc import Awaitable
 from math import inf
@@ -11,34 +11,34 @@ from .exchange import Exchange
 
 __all__ = ["SendingEndpoint"]
 
-_ENCODED = "The body is compressed, or encoded otherwise (Content-Encoding): send it as it is."
+_ENCODED = "Content-Encoding is not supported: send the body without compression."
 
 
 class SendingEndpoint(SessionEndpoint):
-    """Where a client posts its messages."""
+    """Base class of endpoints to which a client posts messages."""
 
     method = "POST"
 
     def max_body(self, method: str) -> int:
-        """Return how many bytes the body of a request may have."""
+        """Return the maximum size of a request body in bytes."""
         return self.server.settings.max_message_size if method == self.method else super().max_body(method)
 
     def payload(self, exchange: Exchange) -> Payload:
-        """Return the JSON of the request; raise PayloadError if there is none."""
+        """Return the JSON payload of the request. Raise PayloadError if there is none."""
         return exchange.body()
 
     def respond_accepted(self, exchange: Exchange) -> None:
-        """Answer that the messages have arrived."""
+        """Respond that the messages were received."""
         raise NotImplementedError
 
     def respond_session_gone(self, exchange: Exchange) -> None:
-        """404: there is no such session."""
+        """Respond with 404."""
         exchange.respond(404, self.headers(exchange, NO_CACHE))
 
     def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
-        """Hand the messages to the session; whatever is wrong with them, the session lives on."""
-        # A closed session takes messages and forgets them. In a restart they must not be called taken: the client sends
-        # them elsewhere.
+        """Deliver the messages to the session. Invalid messages do not close the session."""
+        # A closed session discards messages. During a restart, do not confirm them: the client sends them to another
+        # server after a 404.
         is_over = session is not None and session.is_closed and self.server.container.draining
         if session is None or is_over or not session._authorize_post(exchange.remote_ip, session_origin(exchange)):
             self.respond_session_gone(exchange)
@@ -49,14 +49,14 @@ class SendingEndpoint(SessionEndpoint):
             return None
         size = len(exchange.body())
         self.server.stats.bytes_received += size
-        # What Tornado has unpacked may be longer than what was said.
+        # A body that Tornado has decompressed may be larger than its Content-Length.
         if size > settings.max_message_size:
             self._respond_error(exchange, 413, "Payload too large.", "max_message_size")
             return None
         try:
             messages = decode_payload(self.payload(exchange), settings.max_messages_per_request)
         except PayloadError as error:
-            # Of a body that Tornado has decoded, which takes its server's decompress_request, the field is gone.
+            # If Tornado has decompressed the body (decompress_request), there is no Content-Encoding header.
             if exchange.header("Content-Encoding").strip().lower() not in ("", "identity"):
                 # RFC 9110, section 15.5.16.
                 self._respond_error(exchange, 415, _ENCODED, "payload", ("Accept-Encoding", "identity"))
@@ -69,13 +69,13 @@ class SendingEndpoint(SessionEndpoint):
         if not session._consume_rate_limit(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
             return None
-        # The application may take its time.
+        # Free the body now, because the application may be slow.
         exchange.release_body()
         session._receive(messages)
         if session._inbox_above_high_water:
-            accepting = _DelayedPostResponse(self, exchange, session)
-            if accepting.wait():
-                return exchange.wait_for_response(accepting)
+            delayed = _DelayedPostResponse(self, exchange, session)
+            if delayed.wait():
+                return exchange.wait_for_response(delayed)
         self.respond_accepted(exchange)
         return None
 
@@ -85,9 +85,10 @@ class SendingEndpoint(SessionEndpoint):
 
 
 class _DelayedPostResponse:
-    """A POST whose answer waits until the application has caught up, or for as long as a client may be silent.
+    """A POST whose response is delayed while the application is slow, by at most ``heartbeat_delay``.
 
-    The client has its messages taken all the same; it is only slowed down, as its next POST waits for this answer.
+    The messages are already queued for the application. The delay slows the client down, because it waits for the
+    response before its next POST.
     """
 
     def __init__(self, endpoint: SendingEndpoint, exchange: Exchange, session: Session) -> None:
@@ -99,24 +100,24 @@ class _DelayedPostResponse:
         self.due = inf
 
     def wait(self) -> bool:
-        """Begin to wait; return whether that may be."""
-        if not self._session._add_inbox_waiter(self._answer):
+        """Start to wait. Return False if the session has too many waiting requests."""
+        if not self._session._add_inbox_waiter(self._respond):
             return False
         self.due = self._manager.now() + self._endpoint.server.settings.heartbeat_delay
         self._manager.schedule(self)
         return True
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         self.on_disconnect()
         if not self._exchange.responded:
             self._endpoint.respond_accepted(self._exchange)
 
     def check(self, now: float) -> None:
-        """Keep the client waiting no longer."""
-        self._answer()
+        """Respond, because the maximum delay is over."""
+        self._respond()
 
     def on_disconnect(self) -> None:
-        """Hear that the client has left: nobody waits for the answer."""
-        self._session._remove_inbox_waiter(self._answer)
+        """Stop waiting."""
+        self._session._remove_inbox_waiter(self._respond)
         self._manager.cancel(self)
         self.due = inf

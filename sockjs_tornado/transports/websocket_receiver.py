@@ -294,7 +294,7 @@ class WebSocketReceiver(PacedConnection):
         limit = "max_buffered_body_bytes"
         server = self._session.server
         server.stats.rejected[limit] += 1
-        message = "%s reached: closing websockets with incomplete messages (close code %d)"
+        message = "%s is reached: closing websockets with incomplete messages (close code %d)"
         server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, TRY_AGAIN_LATER)
 
     def on_disconnect(self) -> None:

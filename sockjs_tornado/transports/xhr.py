@@ -1,4 +1,4 @@
-"""xhr (polling), xhr_streaming and xhr_send: XMLHttpRequest, the fallback that works everywhere."""
+"""The xhr (polling), xhr_streaming and xhr_send transports, which use XMLHttpRequest."""
 
 from ..protocol import Framing
 from .endpoint import JAVASCRIPT, NO_CACHE, PLAIN_TEXT
@@ -8,12 +8,12 @@ from .sending import SendingEndpoint
 
 __all__ = ["XhrPolling", "XhrSend", "XhrStreaming"]
 
-# Some browsers hand over nothing before this much has arrived.
+# Some browsers deliver no data to the page before they have received 2 KiB.
 _PRELUDE = b"h" * 2048 + b"\n"
 
 
 def xhr_framing(frame: str) -> bytes:
-    """Write a frame as one line."""
+    """Encode a frame as one line."""
     return f"{frame}\n".encode()
 
 
@@ -26,7 +26,7 @@ class XhrPolling(PollingEndpoint):
     content_type = JAVASCRIPT
 
     def framing(self, callback: str) -> Framing:
-        """One line."""
+        """Return the framing with one line per frame."""
         return xhr_framing
 
 
@@ -39,19 +39,19 @@ class XhrStreaming(StreamingEndpoint):
     content_type = JAVASCRIPT
 
     def framing(self, callback: str) -> Framing:
-        """One line."""
+        """Return the framing with one line per frame."""
         return xhr_framing
 
     def prelude(self, callback: str) -> bytes:
-        """2 KiB."""
+        """Return 2 KiB of padding and a line break."""
         return _PRELUDE
 
 
 class XhrSend(SendingEndpoint):
-    """``POST …/xhr_send``: JSON, whatever the content type says."""
+    """``POST …/xhr_send``: JSON, regardless of the content type."""
 
     cors = True
 
     def respond_accepted(self, exchange: Exchange) -> None:
-        """204, with a content type so that no browser tries to parse nothing as XML."""
+        """Respond with 204. The content type keeps browsers from parsing the empty body as XML."""
         exchange.respond(204, self.headers(exchange, PLAIN_TEXT, NO_CACHE))
