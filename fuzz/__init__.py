@@ -1,7 +1,7 @@
-"""Fuzzing of all that takes a client's bytes, or an application's settings: ``python -m fuzz --help``.
+"""Fuzzing of all code that parses a client's bytes or an application's settings: ``python -m fuzz --help``.
 
-Each module of :mod:`fuzz.targets` holds one target, which says what must be true of any input. atheris makes the
-inputs, led by what they reach in the package; a target is also called without it, with the seeds or what was found::
+Each module of :mod:`fuzz.targets` has one target, which checks invariants for any input. atheris generates the inputs,
+guided by the package's code coverage. A target can also be called without atheris, with a seed or a finding::
 
     from fuzz.target import load
 

@@ -1,4 +1,4 @@
-"""One target in a process of its own, under atheris: ``python -m fuzz`` starts it, with options for libFuzzer."""
+"""Run one target under atheris, in a process started by ``python -m fuzz``, with options for libFuzzer."""
 
 import sys
 
@@ -8,9 +8,9 @@ from .target import load
 
 
 def main() -> None:
-    """Fuzz until libFuzzer has had enough; it ends the process."""
+    """Fuzz until libFuzzer exits the process."""
     name, *arguments = sys.argv[1:]
-    # Of our modules alone: what others reach says nothing of the input.
+    # Measure the coverage of this package only.
     with atheris.instrument_imports(include=["sockjs_tornado"]):
         target = load(name)
     atheris.Setup([sys.argv[0], *arguments], target)

@@ -1,4 +1,4 @@
-"""RFC 6455 read once more, slowly: what a server has to make of a whole stream without compression."""
+"""A simple reference implementation of RFC 6455: the events of a client's stream without compression."""
 
 import codecs
 from typing import Any
@@ -8,18 +8,18 @@ from sockjs_tornado.wire.websocket import Close, Ping, Pong
 __all__ = ["close_end", "events_of"]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-#: What may stand in a close frame: section 7.4, and what IANA has registered since.
+#: Valid codes in a close frame: section 7.4 and later IANA registrations.
 CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
-#: Bytes of a length beyond the first, by what that one says, and what they must not be below.
-LONGER = {126: (2, 126), 127: (8, 1 << 16)}
+#: By the 7-bit length: number of bytes of the extended length, and its minimum value.
+EXTENDED = {126: (2, 126), 127: (8, 1 << 16)}
 
 
 class Violation(Exception):
-    """The stream ends here; the argument is the code."""
+    """A violation of the protocol, with the close code as argument."""
 
 
 def events_of(stream: bytes, limit: int) -> list[Any]:
-    """Return the events of a stream, each with its type, and the code of a violation last."""
+    """Return the events of a stream, each with its type, and at the end the close code of a violation."""
     events: list[Any] = []
     try:
         _read(stream, limit, events)
@@ -35,7 +35,7 @@ def _read(stream: bytes, limit: int, events: list[Any]) -> None:
     while len(stream) >= 2:
         opcode, final, size = stream[0] & 15, stream[0] >> 7, stream[1] & 127
         _check(stream[0], stream[1], kind)
-        more, least = LONGER.get(size, (0, 0))
+        more, least = EXTENDED.get(size, (0, 0))
         start = 6 + more
         if len(stream) < start:
             return
@@ -58,7 +58,7 @@ def _read(stream: bytes, limit: int, events: list[Any]) -> None:
                 raise Violation(1009)
             message += payload
             ends = bool(final and is_whole)
-            # What cannot be the beginning of a text is refused before its end.
+            # Invalid UTF-8 is rejected before the message is complete.
             text = codecs.getincrementaldecoder("utf-8")().decode(message, ends) if kind == TEXT else ""
             if ends:
                 events.append(text if kind == TEXT else message)
@@ -69,12 +69,12 @@ def _read(stream: bytes, limit: int, events: list[Any]) -> None:
 
 
 def close_end(stream: bytes) -> int | None:
-    """Return where the first close frame ends, None if it does not; frames may break every rule but that of lengths."""
+    """Return the end of the first complete close frame, or None; frames may be invalid except for their lengths."""
     position = 0
     while len(stream) - position >= 2:
         first, second = stream[position], stream[position + 1]
         size = second & 127
-        more, _ = LONGER.get(size, (0, 0))
+        more, _ = EXTENDED.get(size, (0, 0))
         start = position + 2 + more + (4 if second & 128 else 0)
         if len(stream) < start:
             return None
@@ -89,7 +89,7 @@ def close_end(stream: bytes) -> int | None:
 
 
 def _check(first: int, second: int, kind: int) -> None:
-    """See what the first two bytes of a frame show: sections 5.1, 5.2, 5.4 and 5.5."""
+    """Check the first two bytes of a frame: sections 5.1, 5.2, 5.4 and 5.5."""
     opcode = first & 15
     is_control = opcode >= CLOSE
     if (

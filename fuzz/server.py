@@ -1,6 +1,4 @@
-"""A server in this process, and clients that talk to it over pairs of sockets, on an event loop that stands still
-between two inputs.
-"""
+"""A server in this process, and clients over socket pairs, on an event loop that runs only during an input."""
 
 import asyncio
 import logging
@@ -16,10 +14,10 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
 __all__ = ["Conversation", "Server"]
 
-#: Turns of the event loop after which nothing more comes where nothing came: a takeover takes the most, about five.
-QUIET = 12
+#: Iterations of the event loop without data after which a response is complete; a takeover takes about five.
+QUIET_ITERATIONS = 12
 
-#: The routers, by prefix: one as it comes, one with an origin policy, one with small limits and compression.
+#: Settings of the routers by prefix: nearly defaults, an origin policy, and low limits with compression.
 ROUTERS: dict[str, dict[str, Any]] = {
     "/echo": {"response_limit": 4096},
     "/strict": {"allowed_origins": ["https://example.com", "https://*.example.org", "same-origin"]},
@@ -34,7 +32,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
 
 
 class Echo(SockJSConnection):
-    """Sends every message back, and is particular about what it is given."""
+    """Echoes messages and checks the types of all arguments."""
 
     def on_open(self, info: ConnectionInfo) -> None:
         counts = self.session.server.counts
@@ -54,26 +52,26 @@ class Echo(SockJSConnection):
 
 
 class Conversation:
-    """One connection from the client's side: what was asked, and what came.
+    """One connection on the client's side.
 
     Attributes:
-        asked: The request's bytes.
-        answer: The bytes that have come.
-        ended: Whether the server has closed.
+        request: The bytes of the request.
+        response: The bytes received so far.
+        closed: Whether the server has closed the connection.
     """
 
-    def __init__(self, http: tornado.httpserver.HTTPServer, asked: bytes) -> None:
+    def __init__(self, http: tornado.httpserver.HTTPServer, request: bytes) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
-        self.asked = asked
-        self.answer = b""
-        self.ended = False
+        self.request = request
+        self.response = b""
+        self.closed = False
         http.handle_stream(tornado.iostream.IOStream(theirs), ("", 0))
-        self._socket.sendall(asked)
+        self._socket.sendall(request)
 
     def read(self) -> bool:
-        """Take what has come; return whether anything has."""
-        if self.ended:
+        """Read available data; return whether there was any."""
+        if self.closed:
             return False
         try:
             data = self._socket.recv(1 << 20)
@@ -81,23 +79,23 @@ class Conversation:
             return False
         except ConnectionError:
             data = b""
-        self.answer += data
-        self.ended = not data
+        self.response += data
+        self.closed = not data
         return True
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._socket.close()
 
 
 class Server:
-    """Routers on a real application and HTTP server, with no port."""
+    """Routers in a real application and HTTP server, without a port."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(lambda loop, context: self._noted.append(repr(context)))
-        self._noted: list[str] = []
-        self._handler = _Notes(self._noted)
+        self._loop.set_exception_handler(lambda loop, context: self._log.append(repr(context)))
+        self._log: list[str] = []
+        self._handler = _LogRecorder(self._log)
         logging.getLogger().addHandler(self._handler)
         self.routers = self._loop.run_until_complete(self._start())
 
@@ -113,19 +111,19 @@ class Server:
         return routers
 
     def close(self) -> None:
-        """Let go of the event loop, and of the log."""
+        """Close the event loop and remove the log handler."""
         logging.getLogger().removeHandler(self._handler)
         self._loop.close()
 
     def talk(self, requests: list[bytes]) -> list[Conversation]:
-        """Send requests one after the other, each on a connection of its own that stays, and return what came of them.
+        """Send requests one after another, each on a new connection that stays open, and return the connections.
 
         Raises:
-            AssertionError: Something was logged, or something is left once the clients have gone.
+            AssertionError: Something was logged, or sessions are left after the clients have disconnected.
         """
         conversations = self._loop.run_until_complete(self._talk(requests))
-        noted, self._noted[:] = list(self._noted), []
-        assert not noted, f"logged: {noted}"
+        logged, self._log[:] = list(self._log), []
+        assert not logged, f"logged: {logged}"
         return conversations
 
     async def _talk(self, requests: list[bytes]) -> list[Conversation]:
@@ -144,17 +142,17 @@ class Server:
 
     async def _settle(self, conversations: list[Conversation]) -> None:
         quiet = 0
-        while quiet < QUIET:
+        while quiet < QUIET_ITERATIONS:
             await asyncio.sleep(0)
-            came = [conversation.read() for conversation in conversations]
-            quiet = 0 if any(came) else quiet + 1
+            received = [conversation.read() for conversation in conversations]
+            quiet = 0 if any(received) else quiet + 1
 
     async def _end(self, router: Any) -> None:
         for session in router.container:
             session.close()
         await self._settle([])
         for session in router.container:
-            # Nobody comes any more for the close frame that it keeps.
+            # No client will poll for the close frame, so let the session time out.
             session.check(session.due)
         assert len(router.container) == 0, "a session is left"
         assert router.container._connections == 0, "a connection is left"
@@ -162,13 +160,13 @@ class Server:
         router.counts.clear()
 
 
-class _Notes(logging.Handler):
-    """Writes down what is logged as a warning or worse."""
+class _LogRecorder(logging.Handler):
+    """Records warnings and errors."""
 
-    def __init__(self, notes: list[str]) -> None:
+    def __init__(self, records: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self._notes = notes
+        self._records = records
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._notes.append(self.format(record))
+        self._records.append(self.format(record))

@@ -1,4 +1,4 @@
-"""What a target is, and where its seeds and its dictionary are."""
+"""The interface of targets, and the locations of their seeds and dictionaries."""
 
 import contextlib
 import importlib
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["TARGETS", "Target", "dictionary", "lines", "load", "replaced", "seeds", "text_of", "whole_characters"]
+__all__ = ["TARGETS", "Target", "dictionary", "join_surrogates", "lines", "load", "replaced", "seeds", "text_of"]
 
 #: Names of the targets: each is a module of :mod:`fuzz.targets`, and a directory below ``corpus``.
 TARGETS = ("forms", "frames", "handshakes", "origins", "payloads", "quoting", "requests", "settings")
@@ -15,10 +15,10 @@ _HERE = Path(__file__).resolve().parent
 
 
 class Target(Protocol):
-    """Takes an input; its docstring is the contract that it holds the package to."""
+    """A fuzz target; its docstring lists the invariants that it checks."""
 
     def __call__(self, data: bytes) -> None:
-        """Try one input. Whatever is raised is a finding; nothing of the input is left afterwards."""
+        """Run one input. Any exception is a finding. No state is kept between inputs."""
 
 
 def load(name: str) -> Target:
@@ -33,32 +33,32 @@ def seeds(name: str) -> Path:
 
 
 def dictionary(name: str) -> Path:
-    """Return the file with the words that matter to a target; there may be none."""
+    """Return the path of a target's dictionary, which may not exist."""
     return _HERE / "dictionaries" / f"{name}.dict"
 
 
 def text_of(data: bytes) -> str:
-    """Return any bytes as text: UTF-8, lone surrogates included, where they are that."""
+    """Decode any bytes: as UTF-8 with lone surrogates if possible, otherwise as Latin-1."""
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
 
-def whole_characters(text: str) -> str:
-    """Return text in which no two surrogates make up one character: JSON does not tell these from that character."""
+def join_surrogates(text: str) -> str:
+    """Replace surrogate pairs by their characters: JSON does not distinguish them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def lines(data: bytes, count: int) -> list[str]:
-    """Return so many lines, as header values arrive: decoded as Latin-1. Those that are missing are empty."""
+    """Split data into a number of lines, decoded as Latin-1 like header values; missing lines are empty."""
     found = data.decode("latin-1").split("\n", count - 1)
     return found + [""] * (count - len(found))
 
 
 @contextlib.contextmanager
 def replaced(module: Any, **values: Any) -> Iterator[None]:
-    """Give other values to names of a module for a while."""
+    """Temporarily replace attributes of a module."""
     before = {name: getattr(module, name) for name in values}
     for name, value in values.items():
         setattr(module, name, value)

@@ -1,4 +1,4 @@
-"""The fuzzing: its seeds, a minute of it, and that it finds what is wrong."""
+"""Fuzzing: the seeds, a run of a minute, and that planted bugs are found."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ from programs import PATIENCE, ROOT
 
 from fuzz.target import TARGETS, dictionary, load, seeds
 
-#: How long all targets together are fuzzed; ``SOCKJS_FUZZ_SECONDS`` has the last word.
+#: Duration over all targets; ``SOCKJS_FUZZ_SECONDS`` overrides it.
 SECONDS = 60
 
-#: For each planted bug: the target that has to find it, the source that has it, and what is written there instead.
+#: For each planted bug: the target that must find it, the source file, and the replacement in it.
 BUGS = {
     "a callback may hold a dollar sign": ("forms", "transports/jsonp.py", "[a-zA-Z0-9_.-]{1", "[a-zA-Z0-9_.$-]{1"),
     "a reason that is not UTF-8": (
@@ -37,7 +37,7 @@ needs_atheris = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def loaded(name: str) -> Iterator[Any]:
-    """Return a target, for a while."""
+    """Load a target, and close it at the end."""
     target = load(name)
     yield target
     if hasattr(target, "close"):
@@ -45,7 +45,7 @@ def loaded(name: str) -> Iterator[Any]:
 
 
 def run(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 0) -> tuple[int, str]:
-    """Run the program; return its exit code and all it has said."""
+    """Run the program; return its exit code and output."""
     with subprocess.Popen(
         [sys.executable, "-m", "fuzz", *map(str, arguments)],
         cwd=cwd,
@@ -57,7 +57,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 0) -> tuple[i
         try:
             output, _ = process.communicate(timeout=seconds + 2 * PATIENCE)
         except BaseException:
-            # It ends what it has started.
+            # It stops the processes that it has started.
             process.terminate()
             raise
     return process.returncode, output
@@ -78,7 +78,7 @@ def test_seeds_hold(name: str) -> None:
     assert len(files) > 3
     with loaded(name) as check:
         for _ in range(2):
-            # Nothing of one is left for the next.
+            # The second round checks that no state is kept.
             for path in files:
                 check(path.read_bytes())
         check(b"")
@@ -97,7 +97,7 @@ def test_nothing_is_found(tmp_path: Path) -> None:
     status, output = run("all", "--seconds", str(seconds), "--output", tmp_path, seconds=seconds)
     assert status == 0, output
     for name in TARGETS:
-        line = re.search(rf"^{name} +(\d+) +\d+ +(\d+) +(\d+) +\d+  nothing found$", output, re.MULTILINE)
+        line = re.search(rf"^{name} +(\d+) +\d+ +(\d+) +(\d+) +\d+  no findings$", output, re.MULTILINE)
         assert line, output
         assert all(int(figure) for figure in line.groups()), output
 
@@ -118,12 +118,12 @@ def test_a_planted_bug_is_found(bug: str, tmp_path: Path) -> None:
 
     status, output = run(name, "--seconds", str(PATIENCE), "--seed", "1", cwd=tmp_path, seconds=PATIENCE)
     assert status == 1, output
-    assert "FOUND SOMETHING" in output
-    again = re.search(r"^once more  \S+ -m fuzz (\S+) --input (\S+)$", output, re.MULTILINE)
+    assert "FINDINGS" in output
+    again = re.search(r"^reproduce  \S+ -m fuzz (\S+) --input (\S+)$", output, re.MULTILINE)
     assert again, output
     assert again[1] == name
     found = tmp_path / again[2]
     status, output = run(name, "--input", found, cwd=tmp_path)
     assert status == 1
     assert "AssertionError" in output
-    assert run(name, "--input", found) == (0, f"{name}: {found}\n"), "it is not the bug that was found"
+    assert run(name, "--input", found) == (0, f"{name}: {found}\n"), "the finding is not the planted bug"

@@ -1,4 +1,4 @@
-"""What jsonp adds: the form of a POST, and the name of a function in the query."""
+"""The parts of jsonp: the form of a POST, and the callback in the query."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +13,10 @@ from sockjs_tornado.transports.jsonp import JsonpSend, page_callback
 from ..target import replaced
 
 FORM = "application/x-www-form-urlencoded"
-#: Characters that a function's name may have.
+#: Characters that a callback may have.
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-#: Fields that a form may have.
-FIELDS = 16
+#: Maximum number of fields in a form.
+MAX_FIELDS = 16
 BROKEN = "Broken JSON encoding."
 
 server = SockJSRouter(SockJSConnection)
@@ -24,30 +24,30 @@ endpoint = JsonpSend(server)
 
 
 class Target:
-    """``JsonpSend.payload`` and ``page_callback``, given a query in the first line and a body behind it.
+    """``JsonpSend.payload`` and ``page_callback``, with a query in the first line, followed by a body.
 
-    - The payload of a form is its first field ``d`` as the URL standard decodes it, that of any other body the body; or
-      it is a PayloadError with the protocol's text. Any text can be sent so. In how many pieces the field is unescaped
-      makes no difference.
-    - A callback that is accepted is 1 to 32 characters of ``[a-zA-Z0-9_.-]``; another one is a PayloadError with one of
-      the protocol's two texts.
+    - The payload of a form is its first field ``d``, decoded by the URL standard; the payload of any other body is the
+      body itself. Otherwise PayloadError is raised with the protocol's text. Any text can be sent. The size of the
+      pieces in which the field is decoded makes no difference.
+    - An accepted callback is 1 to 32 characters of ``[a-zA-Z0-9_.-]``; any other raises PayloadError with one of the
+      protocol's two texts.
     """
 
     def __call__(self, data: bytes) -> None:
-        """Take a request's query and body."""
+        """Check the query and the body of a request."""
         query, _, body = data.partition(b"\n")
         check_callback(query.decode("latin-1"))
-        wanted = field(body)
-        assert payload(FORM, body) == wanted
+        expected = field(body)
+        assert payload(FORM, body) == expected
         for size in (3, 4, 7):
             with replaced(jsonp, PIECE=size):
-                assert payload(FORM, body) == wanted, "the pieces make a difference"
+                assert payload(FORM, body) == expected, "the size of the pieces makes a difference"
         assert payload("text/plain", body) == body
         assert payload(FORM, urlencode({"x": "y", "d": body}).encode()) == (body if is_text(body) else BROKEN)
 
 
 def check_callback(query: str) -> None:
-    """See that no callback but a safe one is accepted."""
+    """Check that only safe callbacks are accepted."""
     exchange: Any = SimpleNamespace(request=SimpleNamespace(query=query))
     exchange.argument = lambda name: SockJSHandler.argument(exchange, name)
     try:
@@ -60,7 +60,7 @@ def check_callback(query: str) -> None:
 
 
 def payload(content_type: str, body: bytes) -> bytes | str:
-    """Return what the endpoint takes for the payload, or the error's text if it is one, or no text."""
+    """Return the endpoint's payload, or the error text if it raises or the payload is not UTF-8."""
     exchange: Any = SimpleNamespace(body=lambda: body, content_type=lambda: content_type)
     try:
         found = bytes(endpoint.payload(exchange))
@@ -71,9 +71,9 @@ def payload(content_type: str, body: bytes) -> bytes | str:
 
 
 def field(body: bytes) -> bytes | str:
-    """Return the first field ``d`` that is not empty, decoded byte by byte."""
+    """Return the first non-empty field ``d``, decoded in one piece."""
     pairs = body.split(b"&")
-    if len(pairs) > FIELDS:
+    if len(pairs) > MAX_FIELDS:
         return BROKEN
     for pair in pairs:
         name, _, value = pair.replace(b"+", b" ").partition(b"=")

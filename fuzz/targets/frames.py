@@ -1,4 +1,4 @@
-"""The frame parser, permessage-deflate under it, and what reads ordinary messages past it."""
+"""The frame parser with permessage-deflate, and the fast path that reads ordinary messages."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -32,14 +32,14 @@ from sockjs_tornado.wire.websocket import (
 from ..reference import close_end, events_of
 from ..target import replaced
 
-#: What the first byte of an input chooses by its last two bits.
+#: Maximum message sizes, selected by the last two bits of an input's first byte.
 SIZES = (5, 125, 1000, 1 << 20)
-#: Bits of the first byte: compression, and whether it has a context.
+#: Bits of the first byte: compression, and context takeover.
 COMPRESSED, TAKEOVER = 4, 8
-#: All that may wait for its other half: a header, and a control frame's payload.
-HELD = 14 + 125
+#: Maximum size of the parser's buffer: a header and a control frame's payload.
+MAX_BUFFER = 14 + 125
 MASK = b"\x01\x02\x03\x04"
-#: A whole frame that an earlier read has left in the memory.
+#: A complete frame that an earlier read has left behind the data in the buffer.
 STALE = b'\x81\x85\0\0\0\0["x"]'
 
 PYTHON = {
@@ -49,17 +49,18 @@ PYTHON = {
 
 
 class Target:
-    """``FrameParser.feed``, given any bytes; the first byte chooses its options, the second where the rest is cut.
+    """``FrameParser.feed``, with any bytes; the first byte selects the options, the second the size of the chunks.
 
-    - It returns events and raises nothing. A violation (1002, 1007 or 1009) or a close frame is the last one, and what
-      comes after it is passed over.
-    - Without compression, the events are those that RFC 6455 wants.
-    - The events are the same in one piece, in pieces of any size, and byte by byte; in C and in Python. Only where a
-      compressed message has two faults, too long for one, it may be the other one that is found first.
-    - No message is longer than was allowed, and no more than a header or a control frame waits for its rest.
-    - What was parsed can be built again: by a client, which gives the same event, and by the server.
+    - It returns events and never raises. A violation (1002, 1007 or 1009) or a close frame is the last event; data
+    after
+      it is ignored.
+    - Without compression, the events are those of the reference implementation of RFC 6455.
+    - The events are the same in one chunk, in chunks of any size, and byte by byte, in C and in Python. Exception: if a
+      compressed message has two faults, one of them being too long, either may be found first.
+    - No message is longer than the limit, and at most a header or a control frame is buffered.
+    - Each event can be encoded again as a client's frame, which gives the same event, and as the server's frame.
 
-    ``read_messages`` and ``CloseFrameScanner``, given the same: see :func:`check_messages` and :func:`check_scanner`.
+    ``read_messages`` and ``CloseFrameScanner`` get the same data: see :func:`check_messages` and :func:`check_scanner`.
     """
 
     def __call__(self, data: bytes) -> None:
@@ -68,16 +69,16 @@ class Target:
             return
         options, step, stream = data[0], data[1] or 1, data[2:]
         events = check_events(options, [stream])
-        wanted = plain(events, options)
+        expected = comparable(events, options)
         if not options & COMPRESSED:
             codes = [event.code if isinstance(event, WebSocketError) else (type(event), event) for event in events]
             assert codes == events_of(stream, SIZES[options & 3])
         cut = [stream[start : start + step] for start in range(0, len(stream), step)]
         single = [stream[start : start + 1] for start in range(len(stream))]
-        assert plain(check_events(options, cut), options) == wanted, "cutting makes a difference"
+        assert comparable(check_events(options, cut), options) == expected, "chunks make a difference"
         with replaced(websocket, **PYTHON):
-            assert plain(check_events(options, [stream])) == plain(events), "C makes a difference"
-            assert plain(check_events(options, single), options) == wanted, "cutting to bytes makes a difference"
+            assert comparable(check_events(options, [stream])) == comparable(events), "C makes a difference"
+            assert comparable(check_events(options, single), options) == expected, "single bytes make a difference"
         for event in events:
             check_event(event, SIZES[options & 3])
         check_messages(stream, SIZES[options & 3])
@@ -95,12 +96,12 @@ def parser_of(options: int) -> FrameParser:
 
 
 def check_events(options: int, pieces: Iterable[bytes]) -> list[Event]:
-    """Return the events of all pieces."""
+    """Return the events of all chunks, after checking the order of the events."""
     parser = parser_of(options)
     events: list[Event] = []
     for piece in pieces:
         events += parser.feed(piece)
-        assert len(parser._buffer) < HELD
+        assert len(parser._buffer) < MAX_BUFFER
     assert not any(isinstance(event, Close | WebSocketError) for event in events[:-1])
     if events and isinstance(events[-1], Close | WebSocketError):
         assert parser.feed(b"\x81\x80\0\0\0\0") == []
@@ -108,9 +109,9 @@ def check_events(options: int, pieces: Iterable[bytes]) -> list[Event]:
 
 
 def check_scanner(options: int, pieces: list[bytes]) -> None:
-    """Hold ``CloseFrameScanner`` to its contract, by itself and behind a parser that has found something wrong.
+    """Check ``CloseFrameScanner``, alone and after a parser that has found a violation.
 
-    It finds the first close frame, just when all of it has come, and keeps no more than most of a header.
+    It finds the first close frame as soon as it is complete, and buffers less than a header.
     """
     stream = b"".join(pieces)
     end = close_end(stream)
@@ -131,8 +132,8 @@ def check_scanner(options: int, pieces: list[bytes]) -> None:
             break
 
 
-def plain(events: Iterable[Event], options: int = 0) -> list[Any]:
-    """Return events as what is equal where they are."""
+def comparable(events: Iterable[Event], options: int = 0) -> list[Any]:
+    """Return events in a form that can be compared."""
     return [
         (type(event), event)
         if not isinstance(event, WebSocketError)
@@ -144,11 +145,11 @@ def plain(events: Iterable[Event], options: int = 0) -> list[Any]:
 
 
 def check_messages(stream: bytes, limit: int) -> int:
-    """Hold ``read_messages`` to its contract and return where it stops.
+    """Check ``read_messages`` and return the position at which it stops.
 
-    - What it has read are the messages of all frames before that place, which is between two messages.
-    - Of the frame where it stops it keeps nothing, and it stops there a second time.
-    - It looks at nothing behind what was read, and changes nothing.
+    - It returns the messages of all frames before that position, which is between two messages.
+    - It returns nothing of the frame at which it stops, and stops there again if it is called again.
+    - It ignores data after the given length, and does not modify the buffer.
     """
     memory = bytearray(stream + STALE)
     messages: list[Any] = []
@@ -161,26 +162,26 @@ def check_messages(stream: bytes, limit: int) -> int:
     assert messages == [message for text in texts for message in decode_websocket_payload(str(text), 1 << 20)]
     assert all(type(message) is str for message in messages)
     rest = bytearray(stream[end:])
-    assert read_messages(rest, len(rest), limit, messages) == 0, "it goes on where it had stopped"
+    assert read_messages(rest, len(rest), limit, messages) == 0, "it continues where it stopped before"
     assert len(messages) >= len(texts)
     return end
 
 
 def check_event(event: Event, limit: int) -> None:
-    """See that an event may be, and build it again."""
+    """Check that an event is valid, and encode it again."""
     if isinstance(event, WebSocketError):
         assert event.code in (1002, 1007, 1009)
-        # It goes into a close frame.
+        # Code and reason must fit into a close frame.
         assert read_frame(close_frame(event.code, event.reason))[0] == CLOSE
         return
-    opcode, payload, answer = rebuilt(event)
+    opcode, payload, frame = encode_event(event)
     assert len(payload) <= (limit if opcode in (TEXT, BINARY) else 125)
-    assert plain(FrameParser(limit).feed(client_frame(opcode, payload))) == plain([event])
-    assert read_frame(answer) == (opcode, payload)
+    assert comparable(FrameParser(limit).feed(client_frame(opcode, payload))) == comparable([event])
+    assert read_frame(frame) == (opcode, payload)
 
 
-def rebuilt(event: Event) -> tuple[int, bytes, bytes]:
-    """Return opcode and payload of an event, and the server's frame with the same."""
+def encode_event(event: Event) -> tuple[int, bytes, bytes]:
+    """Return opcode and payload of an event, and the server's frame for it."""
     if isinstance(event, str):
         return TEXT, event.encode(), text_frame(event)
     if isinstance(event, bytes):
@@ -195,7 +196,7 @@ def rebuilt(event: Event) -> tuple[int, bytes, bytes]:
 
 
 def client_frame(opcode: int, payload: bytes) -> bytes:
-    """Return a frame as RFC 6455, section 5.2, has a client send it."""
+    """Return a client's frame (RFC 6455, section 5.2)."""
     size = len(payload)
     if size < 126:
         head = bytes((0x80 | opcode, 0x80 | size))
@@ -208,7 +209,7 @@ def client_frame(opcode: int, payload: bytes) -> bytes:
 
 
 def read_frame(data: bytes) -> tuple[int, bytes]:
-    """Take a server's frame apart, which must be final, unmasked, whole, and as short as it can be."""
+    """Parse a server's frame, which must be final, unmasked, complete, and of minimal length."""
     first, size, rest = data[0], data[1], data[2:]
     assert first & 0xF0 == 0x80
     if size == 126:

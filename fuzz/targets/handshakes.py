@@ -1,4 +1,4 @@
-"""The opening handshake of a websocket, and what is agreed on compression and subprotocols."""
+"""The opening handshake of a websocket, and the negotiation of compression and subprotocols."""
 
 import base64
 import binascii
@@ -19,29 +19,29 @@ MESSAGE = b"Hello, hello, hello! " * 20
 
 
 class Target:
-    """``accept_handshake``, ``negotiate`` and ``offered_subprotocols``, given any header values, a line each: Upgrade,
+    """``accept_handshake``, ``negotiate`` and ``offered_subprotocols``, with any header values, one per line: Upgrade,
     Connection, Sec-WebSocket-Version, Sec-WebSocket-Key, Sec-WebSocket-Extensions, Sec-WebSocket-Protocol.
 
-    - A handshake is accepted exactly where RFC 6455, section 4.2.1, does it; any other is a HandshakeError with 400 or
-      426. The answer's Sec-WebSocket-Accept is right, and no header field can be injected.
-    - ``negotiate`` returns None or an agreement that the client offered: no window that it did not name, or a smaller
-      one for the server. The answer, read as an offer, gives the same agreement, and what the server compresses is what
-      a client inflates. Without a context there are two windows for the server, whatever is offered.
-    - ``offered_subprotocols`` returns names that may stand in the answer, each of them once, or raises HandshakeError.
+    - A handshake is accepted if and only if RFC 6455, section 4.2.1, allows it; otherwise HandshakeError is raised with
+      status 400 or 426. Sec-WebSocket-Accept in the response is correct, and no header field can be injected.
+    - ``negotiate`` returns None or parameters that the client offered: each window size is one that it offered, or a
+      smaller one for the server. The response, parsed as an offer, gives the same parameters, and a client can inflate
+      the server's output. Without context takeover, the server has one of two window sizes.
+    - ``offered_subprotocols`` returns distinct names that are valid in the response, or raises HandshakeError.
     """
 
     def __call__(self, data: bytes) -> None:
-        """Judge one handshake."""
+        """Check one handshake."""
         upgrade, connection, version, key, extensions, subprotocols = lines(data, 6)
         try:
             fields = accept_handshake(upgrade, connection, version, key)
         except HandshakeError as error:
             assert error.status in (400, 426)
             assert PRINTABLE.fullmatch(error.reason)
-            assert not acceptable(upgrade, connection, version, key)
+            assert not is_acceptable(upgrade, connection, version, key)
             fields = list(error.headers)
         else:
-            assert acceptable(upgrade, connection, version, key)
+            assert is_acceptable(upgrade, connection, version, key)
             digest = hashlib.sha1(key.strip().encode() + GUID).digest()
             assert dict(fields)["Sec-WebSocket-Accept"] == base64.b64encode(digest).decode()
         assert all(PRINTABLE.fullmatch(text) for field in fields for text in field)
@@ -56,11 +56,11 @@ class Target:
         for takeover in (False, True):
             parameters = negotiate(extensions, context_takeover=takeover)
             if parameters is not None:
-                check_agreement(parameters, extensions, takeover)
+                check_parameters(parameters, extensions, takeover)
 
 
-def acceptable(upgrade: str, connection: str, version: str, key: str) -> bool:
-    """Tell whether the values are those of an opening handshake."""
+def is_acceptable(upgrade: str, connection: str, version: str, key: str) -> bool:
+    """Return whether the values are those of a valid opening handshake."""
     try:
         nonce = base64.b64decode(key.strip().encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
@@ -73,8 +73,8 @@ def acceptable(upgrade: str, connection: str, version: str, key: str) -> bool:
     )
 
 
-def check_agreement(parameters: Parameters, offers: str, takeover: bool) -> None:
-    """See that an agreement is what was offered, and that it works."""
+def check_parameters(parameters: Parameters, offers: str, takeover: bool) -> None:
+    """Check that the parameters were offered, and that they work."""
     assert PRINTABLE.fullmatch(parameters.response)
     assert negotiate(parameters.response, context_takeover=takeover) == parameters
     for name, bits in (
@@ -89,7 +89,7 @@ def check_agreement(parameters: Parameters, offers: str, takeover: bool) -> None
     if not takeover:
         assert parameters.server_no_context_takeover
         assert parameters.client_no_context_takeover
-    # What the server compresses is what a client with the same parameters inflates.
+    # A client with the same parameters must be able to inflate the server's output.
     deflater = Deflater(parameters, 6)
     mirrored = Parameters(
         parameters.client_no_context_takeover,

@@ -1,4 +1,4 @@
-"""What clients post, and what they send in websocket messages."""
+"""The payloads of POST requests and of websocket messages."""
 
 import json
 import re
@@ -10,19 +10,19 @@ from sockjs_tornado.wire import payloads
 from sockjs_tornado.wire.payloads import Payload, decode_payload, decode_websocket_payload
 from sockjs_tornado.wire.websocket import TEXT
 
-from ..target import replaced, text_of, whole_characters
+from ..target import join_surrogates, replaced, text_of
 from .frames import check_messages, client_frame
 
-#: Bytes that a payload may have.
+#: Maximum size of a payload in bytes.
 LIMIT = 1 << 15
 
-#: Messages that a payload may have, more than fit into an input.
-MANY = 1 << 20
+#: Maximum number of messages in a payload, more than fit into an input.
+MAX_MESSAGES = 1 << 20
 
-#: The messages, or the protocol's text of what is wrong.
+#: The messages, or the protocol's error text.
 Outcome = list[str] | str
 
-#: What takes the place of msgspec's decoder, and what has payloads of any size read as the large ones are.
+#: Replacements that disable msgspec, and that decode payloads of any size like large ones.
 PYTHON = {
     "_decode_fast": payloads._decode_in_python,
     "_DECODE_ERRORS": (ValueError, PayloadError, RecursionError),
@@ -35,19 +35,19 @@ Decoder = Callable[[Payload, int], list[str]]
 
 
 class Target:
-    """``decode_payload`` and ``decode_websocket_payload``, given any text.
+    """``decode_payload`` and ``decode_websocket_payload``, with any text.
 
-    - They return a list of ``str`` or raise PayloadError with one of the protocol's two texts, and nothing else.
-    - msgspec makes no difference, nor does the size, nor whether they are given text or bytes.
-    - They accept exactly what the standard library's decoder finds to be an array of strings, white space around it
-      included; on a websocket also one string, and nothing at all.
-    - Of a large payload with more messages than it may have, one more than that is read, and nothing else.
-    - What was decoded can be encoded, and decoded to the same again.
-    - ``read_messages`` makes the same of it in a frame, or leaves it alone; it leaves nothing alone that clients send.
+    - They return a list of ``str``, or raise PayloadError with one of the protocol's two texts, and nothing else.
+    - msgspec makes no difference, nor does the size, nor whether the payload is text or bytes.
+    - They accept exactly those payloads that the standard library decodes to an array of strings, with white space
+      around it; over a websocket also a single string and an empty payload.
+    - If a large payload has too many messages, decoding stops after one more than the limit.
+    - Decoded messages can be encoded and decoded again with the same result.
+    - ``read_messages`` returns the same messages from a frame, or does not read it; it reads all ordinary payloads.
     """
 
     def __call__(self, data: bytes) -> None:
-        """Decode a payload in both ways."""
+        """Decode a payload with both functions."""
         text = text_of(data)
         self._check(decode_payload, text, expected(text))
         self._check(decode_websocket_payload, text, expected(text, websocket=True))
@@ -59,24 +59,26 @@ class Target:
         frame = client_frame(TEXT, payload)
         end = check_messages(good + frame + good, LIMIT)
         if end == 0:
-            assert "_speedups" not in websocket_receiver.read_messages.__module__, "it has left ordinary messages alone"
+            assert "_speedups" not in websocket_receiver.read_messages.__module__, "it did not read an ordinary message"
         else:
             whole = len(good + frame + good)
             assert end in (len(good), whole)
-            assert (end == whole) == (len(payload) <= LIMIT and is_ordinary(payload)), "nearly all are ordinary"
+            assert (end == whole) == (len(payload) <= LIMIT and is_ordinary(payload)), (
+                "it must read exactly the ordinary messages"
+            )
 
-    def _check(self, decode: Decoder, text: str, wanted: Outcome) -> None:
+    def _check(self, decode: Decoder, text: str, expected_outcome: Outcome) -> None:
         found = outcome(decode, text)
-        assert found == wanted
+        assert found == expected_outcome
         for values in (PYTHON, LARGE, PYTHON | LARGE):
             with replaced(payloads, **values):
-                assert outcome(decode, text) == found, f"a difference: {values}"
+                assert outcome(decode, text) == found, f"different outcome with {values}"
         data = text.encode("utf-8", "surrogatepass")
         if text == data.decode("utf-8", "replace"):
             assert outcome(decode, data) == outcome(decode, bytearray(data)) == found, "bytes make a difference"
         if isinstance(found, list):
             assert all(type(message) is str for message in found)
-            assert decode(json.dumps(found), MANY) == [whole_characters(message) for message in found]
+            assert decode(json.dumps(found), MAX_MESSAGES) == [join_surrogates(message) for message in found]
             if len(found) > 1:
                 with replaced(payloads, **LARGE):
                     assert decode(text, len(found) - 1) == found
@@ -84,9 +86,9 @@ class Target:
 
 
 def outcome(decode: Decoder, payload: Payload) -> Outcome:
-    """Return what a decoder makes of a payload."""
+    """Return the outcome of a decoder."""
     try:
-        messages = decode(payload, MANY)
+        messages = decode(payload, MAX_MESSAGES)
     except PayloadError as error:
         return str(error)
     assert type(messages) is list
@@ -94,7 +96,7 @@ def outcome(decode: Decoder, payload: Payload) -> Outcome:
 
 
 def expected(text: str, *, websocket: bool = False) -> Outcome:
-    """Return what the protocol wants to be made of a text, by the standard library alone."""
+    """Return the outcome that the protocol requires, with the standard library only."""
     if websocket and not text:
         return []
     stripped = text.strip(" \t\r\n")
@@ -112,7 +114,7 @@ def expected(text: str, *, websocket: bool = False) -> Outcome:
 
 
 def is_ordinary(payload: bytes) -> bool:
-    """Tell whether bytes are an array of one or more strings without white space between them, or Unicode escapes."""
+    """Return whether a payload is an array of one or more strings, without white space and Unicode escapes."""
     try:
         text = payload.decode()
         value = json.loads(text)
@@ -120,6 +122,6 @@ def is_ordinary(payload: bytes) -> bool:
         return False
     if not value or not isinstance(value, list) or not all(isinstance(message, str) for message in value):
         return False
-    # Outside of the strings there are brackets, quotes and commas, and nothing else.
+    # Outside of the strings, only brackets and commas are allowed.
     between = re.sub(r'"(?:[^"\\]|\\[^u])*"', "", text)
     return between == f"[{',' * (len(value) - 1)}]"

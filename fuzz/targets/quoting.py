@@ -1,4 +1,4 @@
-"""What leaves: strings, frames, and how each transport writes a frame."""
+"""The encoding of strings and frames, and the framing of each transport."""
 
 import json
 import re
@@ -21,49 +21,49 @@ from sockjs_tornado.transports.websocket_receiver import write_messages
 from sockjs_tornado.transports.xhr import xhr_framing
 from sockjs_tornado.wire.websocket import text_frame
 
-from ..target import replaced, text_of, whole_characters
+from ..target import join_surrogates, replaced, text_of
 
-#: What no transport may carry as it is.
+#: Characters that must be escaped for all transports.
 UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff\ud800-\udfff]")
 
-#: How deep a value may be nested to be sent here: deeper ones meet the interpreter's limit, not the package's.
-DEPTH = 50
+#: Maximum nesting of values; deeper ones would exceed the interpreter's recursion limit.
+MAX_DEPTH = 50
 
 server = SockJSRouter(SockJSConnection)
 jsonp_framing = Jsonp(server).framing("cb")
 
 
 class Target:
-    """``quote``, ``messages_frame``, ``close_frame`` and the framings, given any texts (a byte FF stands between two).
+    """``quote``, ``messages_frame``, ``close_frame`` and the framings, with any texts (separated by a byte FF).
 
-    - What a client decodes is what was given. JSON in dicts and lists arrives as the same value.
-    - Nothing that a transport may not carry is in a frame, which UTF-8 has a form for.
-    - msgspec and the module in C make no difference.
-    - A framing can be taken off again and leaves the frame; no text can end it early: no line break for xhr and
-      eventsource, no ``<`` for htmlfile.
+    - A client decodes the same messages. Dicts and lists arrive as the same JSON values.
+    - A frame contains only characters that are safe for all transports, and can be encoded as UTF-8.
+    - msgspec and the C module make no difference.
+    - A framing can be reversed, and no text can end it early: no line break for xhr and eventsource, no ``<`` for
+      htmlfile.
     """
 
     def __call__(self, data: bytes) -> None:
-        """Write messages, and read them as a client does."""
+        """Encode messages, and decode them like a client."""
         texts = [text_of(part) for part in data.split(b"\xff")]
         for text in texts:
             quoted = quote(text)
             assert not UNSAFE.search(quoted)
-            assert json.loads(quoted) == whole_characters(text)
+            assert json.loads(quoted) == join_surrogates(text)
         messages: list[str | JSONValue] = [*texts, *values(texts)]
         frame = messages_frame(messages)
-        wanted = [whole_characters(str(item)) if isinstance(item, str) else json.loads(item.text) for item in messages]
+        expected = [join_surrogates(str(item)) if isinstance(item, str) else json.loads(item.text) for item in messages]
         check_frame(frame)
         assert frame[0] == "a"
-        assert plain(json.loads(frame[1:])) == plain(wanted)
+        assert canonical(json.loads(frame[1:])) == canonical(expected)
         with replaced(protocol, _encode_strings=protocol._encode_in_python, _REFUSALS=(TypeError,)):
             assert messages_frame(messages) == frame, "msgspec makes a difference"
         in_c = write_messages(list(texts))
         assert in_c is None or in_c == text_frame(messages_frame(texts)), "C makes a difference"
-        goodbye = close_frame(3000 + len(texts) % 2000, texts[0])
-        check_frame(goodbye)
-        assert goodbye[0] == "c"
-        assert json.loads(goodbye[1:]) == [3000 + len(texts) % 2000, whole_characters(texts[0])]
+        closing = close_frame(3000 + len(texts) % 2000, texts[0])
+        check_frame(closing)
+        assert closing[0] == "c"
+        assert json.loads(closing[1:]) == [3000 + len(texts) % 2000, join_surrogates(texts[0])]
         prepared = PreparedMessage(texts[0])
         assert prepared.framed(xhr_framing) == prepared.framed(xhr_framing) == xhr_framing(messages_frame(texts[:1]))
 
@@ -72,25 +72,25 @@ def values(texts: list[str]) -> list[JSONValue]:
     """Return the dicts and lists among the texts as messages."""
     found = []
     for text in texts:
-        if text.count("[") + text.count("{") <= DEPTH:
+        if text.count("[") + text.count("{") <= MAX_DEPTH:
             try:
                 value = json.loads(text)
                 message = encode_message(value) if isinstance(value, dict | list) else ""
             except ValueError:
-                # No JSON, or NaN, which is none.
+                # Invalid JSON, or NaN, which is not valid JSON either.
                 continue
             if isinstance(message, JSONValue):
                 found.append(message)
     return found
 
 
-def plain(value: Any) -> str:
-    """Return JSON's value as text that is equal for what is equal, types included."""
+def canonical(value: Any) -> str:
+    """Return a JSON value as text, so that a comparison includes the types."""
     return json.dumps(value)
 
 
 def check_frame(frame: str) -> None:
-    """See that a frame is safe, and that it survives each framing."""
+    """Check that a frame is safe, and that each framing can be reversed."""
     assert not UNSAFE.search(frame)
     xhr = xhr_framing(frame).decode()
     assert xhr == f"{frame}\n"

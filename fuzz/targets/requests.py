@@ -1,4 +1,4 @@
-"""Whole requests, to a whole server."""
+"""Complete requests to a complete server."""
 
 import json
 import re
@@ -12,12 +12,12 @@ from ..server import Conversation, Server
 from .frames import client_frame, read_frame
 from .payloads import expected
 
-#: Requests that are worked off of one input, what stands between two of them, and the bytes that a request may have.
-MOST, BETWEEN, LONGEST = 4, b"\n---\n", 16_000
+#: Maximum number of requests in an input, their separator, and the maximum size of an input.
+MAX_REQUESTS, SEPARATOR, MAX_SIZE = 4, b"\n---\n", 16_000
 
 STATUSES = {101, 200, 204, 304, 400, 403, 404, 405, 413, 426, 431, 500}
-#: What the protocol has a 500 for.
-TEXTS = {
+#: Error texts for which the protocol prescribes status 500.
+ERROR_TEXTS = {
     b"Payload expected.",
     b"Broken JSON encoding.",
     b'"callback" parameter required',
@@ -47,19 +47,19 @@ URL = re.compile(rb"/(\w+)(?:/[^/.?]+/[^/.?]+)?/(\w+)")
 
 
 class Target:
-    """The server, given up to four requests with a line ``---`` between: request line, fields, empty line, body.
+    """The server, with up to four requests separated by a line ``---``: request line, fields, empty line, body.
 
-    What makes a request whole is added where it is missing: the version, Host, Content-Length. Each comes on a
-    connection of its own that stays until the end; what follows an upgrade is sent as a text message for each line.
+    Missing parts of a request are added: the version, Host, Content-Length. Each request has a connection of its own,
+    which stays open until the end. After an upgrade, each line of the body is sent as a text message.
 
-    - Nothing is logged, no exception reaches Tornado or the event loop, and a 500 is one of the protocol's own.
-    - An answer is whole, and made of fields that this server writes; nothing of the request gets out of its place: a
-      callback is a name, a cookie is a cookie, the allowed origin is the origin that asked, and was welcome.
-    - What is echoed over a websocket is what was sent, as far as it was messages; every frame is one of SockJS.
-    - When the clients have gone nothing is left of them, and ``on_close`` has run as often as ``on_open``.
+    - Nothing is logged, no exception reaches Tornado or the event loop, and a 500 has one of the protocol's texts.
+    - A response is complete and has only header fields that this server sends. No part of the request is reflected
+      unescaped: callbacks are names, cookies are valid, and the allowed origin is that of the request and is allowed.
+    - A websocket echoes the messages that were sent; each frame is a valid SockJS frame.
+    - When the clients have disconnected, no sessions are left, and ``on_close`` ran as often as ``on_open``.
 
     Attributes:
-        statuses: How often each status was seen.
+        statuses: Number of responses by status.
     """
 
     def __init__(self) -> None:
@@ -67,54 +67,54 @@ class Target:
         self.statuses: Counter[int] = Counter()
 
     def __call__(self, data: bytes) -> None:
-        """Ask, and look at the answers."""
-        parts = data[:LONGEST].split(BETWEEN)[:MOST]
+        """Send the requests and check the responses."""
+        parts = data[:MAX_SIZE].split(SEPARATOR)[:MAX_REQUESTS]
         for part, conversation in zip(parts, self._server.talk([request(part) for part in parts]), strict=True):
-            self._look(part, conversation)
+            self._check(part, conversation)
 
     def close(self) -> None:
-        """End the server."""
+        """Close the server."""
         self._server.close()
 
-    def _look(self, part: bytes, conversation: Conversation) -> None:
-        answer = conversation.answer.removeprefix(b"HTTP/1.1 100 (Continue)\r\n\r\n")
-        if not answer:
-            # A poll that waits, or half a request.
+    def _check(self, part: bytes, conversation: Conversation) -> None:
+        response = conversation.response.removeprefix(b"HTTP/1.1 100 (Continue)\r\n\r\n")
+        if not response:
+            # A pending poll, or an incomplete request.
             return
-        head = HEAD.match(answer)
-        assert head, answer[:1000]
+        head = HEAD.match(response)
+        assert head, response[:1000]
         status = int(head[1])
         self.statuses[status] += 1
-        assert status in STATUSES, answer[:1000]
+        assert status in STATUSES, response[:1000]
         names = [line.partition(b":")[0].lower().decode() for line in head[2].split(b"\r\n")[:-1]]
         assert FIELDS.issuperset(names), names
         assert len(set(names)) == len(names), names
         fields = Parser().parsestr(head[2].decode())
         url = URL.match(part.partition(b"\n")[0].partition(b" ")[2])
         prefix, name = (url[1].decode(), url[2].decode()) if url else ("", "")
-        self._look_at_fields(f"/{prefix}", fields, conversation.asked)
-        body = answer[head.end() :]
+        self._check_headers(f"/{prefix}", fields, conversation.request)
+        body = response[head.end() :]
         length = fields["Content-Length"]
         if length is not None and part[:4] != b"HEAD":
             body, rest = body[: int(length)], body[int(length) :]
-            # To what stands behind the request, which is another one.
+            # A response to data after the request, which the server parses as another request.
             assert not rest or rest.startswith(b"HTTP/1.1 "), rest[:1000]
         if status == 500:
-            assert body in TEXTS or part[:4] == b"HEAD", body[:1000]
+            assert body in ERROR_TEXTS or part[:4] == b"HEAD", body[:1000]
         elif status == 101:
             websocket(body, part, prefix, raw=bool(url and url[0].count(b"/") == 2))
         elif status == 200 and part[:4] != b"HEAD":
-            look_at_body(name, fields, body)
+            check_body(name, fields, body)
 
-    def _look_at_fields(self, prefix: str, fields: Message, asked: bytes) -> None:
+    def _check_headers(self, prefix: str, fields: Message, request: bytes) -> None:
         origin = fields["Access-Control-Allow-Origin"]
         if origin not in (None, "*"):
-            head = asked.partition(b"\r\n\r\n")[0].partition(b"\r\n")[2]
+            head = request.partition(b"\r\n\r\n")[0].partition(b"\r\n")[2]
             headers = HTTPHeaders.parse(head.decode("latin-1"))
             assert origin == headers["Origin"]
             varies = ["Origin"]
-            if asked.startswith(b"OPTIONS "):
-                # The answer to a preflight varies by what it asks for, too; a refusal does not.
+            if request.startswith(b"OPTIONS "):
+                # The response to a preflight also varies by the requested headers; a rejection does not.
                 varies.append("Origin, Access-Control-Request-Headers")
             assert fields["Vary"] in varies
             if prefix == "/strict":
@@ -124,7 +124,7 @@ class Target:
 
 
 def request(part: bytes) -> bytes:
-    """Return the request that a part of an input stands for."""
+    """Return the request for a part of an input."""
     head, _, body = part.partition(b"\n\n")
     first, *fields = head.removesuffix(b"\n").split(b"\n")
     names = {field.partition(b":")[0].strip().lower() for field in fields}
@@ -140,13 +140,13 @@ def request(part: bytes) -> bytes:
 
 
 def messages_of(part: bytes) -> list[bytes]:
-    """Return what is sent over a websocket: the body's lines."""
+    """Return the messages to send over a websocket: the lines of the body."""
     body = part.partition(b"\n\n")[2]
     return body.split(b"\n") if body else []
 
 
-def look_at_body(name: str, fields: Message, body: bytes) -> None:
-    """See that the body of a 200 is what its URL answers."""
+def check_body(name: str, fields: Message, body: bytes) -> None:
+    """Check the body of a response with status 200."""
     kind = fields["Content-Type"] or ""
     if fields["Transfer-Encoding"] == "chunked":
         body = unchunked(body)
@@ -170,7 +170,7 @@ def look_at_body(name: str, fields: Message, body: bytes) -> None:
 
 
 def unchunked(body: bytes) -> bytes:
-    """Return a body without its chunks; each must be whole, the last need not have come."""
+    """Decode a chunked body; each chunk must be complete, but the last one may be missing."""
     found = b""
     while body:
         size, _, body = body.partition(b"\r\n")
@@ -181,7 +181,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 def check_frames(frames: list[str]) -> list[str]:
-    """See that frames are frames, and return the messages in them."""
+    """Check frames, and return the messages in them."""
     found: list[str] = []
     for frame in frames:
         assert FRAME.fullmatch(frame), frame
@@ -197,21 +197,20 @@ def check_frames(frames: list[str]) -> list[str]:
 
 
 def websocket(stream: bytes, part: bytes, prefix: str, *, raw: bool) -> None:
-    """See that what came over a websocket is what was sent."""
+    """Check that a websocket echoed the messages."""
     sent = messages_of(part)
     frames = split_frames(stream)
     if any(first & 0x40 for first, _ in frames):
-        # Compressed.
-        return
+        return  # compressed
     texts = [payload.decode() for opcode, payload in (read_frame(frame) for _, frame in frames) if opcode == 1]
     got = texts if raw else check_frames(texts)
     if prefix == "echo":
-        wanted = raw_messages(sent) if raw else framed_messages(sent)
-        assert got == wanted, (got, wanted)
+        expected_messages = raw_messages(sent) if raw else framed_messages(sent)
+        assert got == expected_messages, (got, expected_messages)
 
 
 def framed_messages(sent: list[bytes]) -> list[str]:
-    """Return the messages of a SockJS websocket, as far as its first mistake."""
+    """Return the messages of a SockJS websocket up to the first error."""
     messages: list[str] = []
     for line in sent:
         try:
@@ -225,7 +224,7 @@ def framed_messages(sent: list[bytes]) -> list[str]:
 
 
 def raw_messages(sent: list[bytes]) -> list[str]:
-    """Return the messages of a raw websocket, as far as its first mistake."""
+    """Return the messages of a raw websocket up to the first error."""
     messages: list[str] = []
     for line in sent:
         try:
@@ -236,7 +235,7 @@ def raw_messages(sent: list[bytes]) -> list[str]:
 
 
 def split_frames(stream: bytes) -> list[tuple[int, bytes]]:
-    """Return the server's frames, each as its first byte and all of it."""
+    """Return the server's frames, each as its first byte and the complete frame."""
     frames = []
     while stream:
         size, start = stream[1], 2

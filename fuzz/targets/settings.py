@@ -16,27 +16,26 @@ from sockjs_tornado.wire.websocket import FrameParser
 
 from ..target import text_of
 
-#: What no literal can say.
+#: Values that are not Python literals.
 SPECIAL = {"callable": str, "inf": math.inf, "nan": math.nan}
 
-#: A compressed text message, as a client sends it.
+#: A client's compressed text message.
 COMPRESSED = b"\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\0"
 
 
 class Target:
-    """``Settings.from_mapping``, given a ``name: value`` a line; values are Python literals, or else text.
+    """``Settings.from_mapping``, with lines of ``name: value``; values are Python literals, or text.
 
-    - Any mapping gives a Settings or a ConfigurationError, whose text can be written to a log.
-    - A Settings holds what was given, for every name; made again of its own values it is the same.
-    - What it holds can be worked with: it makes a router, its delays make deadlines, its rate a limit, its size a
-      parser, and the operating system takes its timeout.
+    - Any mapping gives Settings or raises ConfigurationError, whose message can be written to a log.
+    - The settings have the given values, and settings created from these values are equal.
+    - The values work: for a router, deadlines, a rate limit, a frame parser, and a socket option.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
 
     def __call__(self, data: bytes) -> None:
-        """Make settings of a mapping, and use them."""
+        """Create settings from a mapping, and use them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             mapping = mapping_of(text_of(data))
@@ -52,7 +51,7 @@ class Target:
             self._loop.run_until_complete(self._use(settings))
 
     def close(self) -> None:
-        """Let go of the event loop."""
+        """Close the event loop."""
         self._loop.close()
 
     async def _use(self, settings: Settings) -> None:
@@ -63,8 +62,8 @@ class Target:
         container._deadlines.close()
         if settings.inbound_rate is not None:
             limit = RateLimit(*settings.inbound_rate, now=0)
-            assert limit.take(1, now=0)
-            limit.take(settings.max_messages_per_request, now=1e6)
+            assert limit.consume(1, now=0)
+            limit.consume(settings.max_messages_per_request, now=1e6)
         inflater = RawInflater(Parameters(True, True, None, None))
         FrameParser(settings.max_message_size, inflater).feed(COMPRESSED)
         if settings.network_timeout:
@@ -73,7 +72,7 @@ class Target:
 
 
 class Late:
-    """Somebody with a deadline."""
+    """An object with a deadline."""
 
     bucket: int | None = None
 
@@ -81,11 +80,11 @@ class Late:
         self.due = due
 
     def check(self, now: float) -> None:
-        """Never called."""
+        """Not called in this target."""
 
 
 def check_option(settings: Settings, name: str, value: Any) -> None:
-    """See that an option is what it was given as."""
+    """Check that a setting has the given value."""
     held = settings[name]
     if isinstance(held, tuple) and name != "max_inbound_rate":
         assert held == tuple(value) or settings.websocket_allow_origin is not None
@@ -96,7 +95,7 @@ def check_option(settings: Settings, name: str, value: Any) -> None:
 
 
 def mapping_of(text: str) -> dict[Any, Any]:
-    """Return the mapping that lines of ``name: value`` make."""
+    """Parse lines of ``name: value``."""
     mapping = {}
     for line in text.split("\n"):
         name, separator, value = line.partition(":")
@@ -105,13 +104,13 @@ def mapping_of(text: str) -> dict[Any, Any]:
             try:
                 mapping[key] = literal(value)
             except TypeError:
-                # Not hashable.
+                # The key is not hashable.
                 mapping[name] = literal(value)
     return mapping
 
 
 def literal(text: str) -> Any:
-    """Return what a text says as a Python literal, the text itself where it is none."""
+    """Parse a Python literal; return the text itself if it is not a literal."""
     text = text.strip()
     try:
         return SPECIAL[text] if text in SPECIAL else ast.literal_eval(text)
