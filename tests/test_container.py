@@ -282,7 +282,7 @@ async def test_close_cancels_a_callback_after_disconnect_delay(logged: LogWatch,
     assert ended == [callback]
     # on_close has run in any case.
     assert session.connection.heard[-1] == (3000, "Go away!")
-    logged.take("1 callbacks did not end, and were cancelled")
+    logged.take("Cancelled 1 callbacks that did not end")
 
 
 async def test_close_waits_for_connections_on_their_way(container: SessionContainer) -> None:

@@ -281,7 +281,7 @@ def test_whoever_fails_when_it_is_called_harms_nobody(
     # Without a new deadline it is not called again and again.
     assert len(broken.checks) == (2 if moves else 1)
     for _ in broken.checks:
-        assert logged.take("failed at its deadline").exc_info[0] is LookupError
+        assert logged.take("Checking the deadline of").exc_info[0] is LookupError
     assert timers.pending == []
 
 

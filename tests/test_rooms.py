@@ -200,7 +200,7 @@ async def test_an_application_s_own_rooms_are_its_own(serve: Serve, join: Join) 
 async def test_a_name_that_is_no_text_is_refused(house: House, room: Any) -> None:
     _, connection = await house.enter()
     for call in (connection.join, lambda name: house.router.publish(name, "x")):
-        with pytest.raises(TypeError, match="a room's name is str, not "):
+        with pytest.raises(TypeError, match="the name of a room must be str, not "):
             call(room)
     assert connection.rooms == frozenset()
 

@@ -26,7 +26,7 @@ connection_get_buffer(PyObject *object, PyObject *sizehint)
 
 PyDoc_STRVAR(write_doc,
 "write(data, /)\n--\n\n"
-"Buffer data; the event loop writes it in its next turn, with everything else that was buffered.");
+"Buffer data; the event loop writes it in its next iteration, with everything else that was buffered.");
 
 static PyObject *
 connection_write(PyObject *object, PyObject *data)
@@ -150,7 +150,7 @@ connection_process_read(PyObject *object, PyObject *nbytes)
     return PyObject_CallMethodObjArgs(object, names._process_read, nbytes, NULL);
 }
 
-/* --- writing the buffers of many connections, once a turn of the event loop --- */
+/* --- writing the buffers of many connections, once a iteration of the event loop --- */
 
 #ifndef _WIN32
 /* Number of sockets that are looked up before the first is written to, so that cold Python objects are not accessed

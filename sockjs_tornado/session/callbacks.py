@@ -3,9 +3,9 @@
 If a callback returns an awaitable, it runs as a task; events that arrive in the meantime are queued. If a callback
 raises, the error is logged and the session is closed; other sessions are not affected.
 
-A session's callbacks may run for a limited time in one turn of the event loop. When it is used up, the remaining
-messages stay in the inbox, as they do while an awaitable runs, and are delivered in later turns, so that one client
-cannot block the others.
+A session's callbacks may run for a limited time in one iteration of the event loop. When it is used up, the remaining
+messages stay in the inbox, as they do while an awaitable runs, and are delivered in later iterations, so that one
+client cannot block the others.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ class Callbacks(CallbacksCore):
             on_message: The callback.
             messages: The remaining messages of the batch.
             result: The result of the last call; possibly an awaitable.
-            is_late: Whether this turn's time for callbacks is used up.
+            is_late: Whether this iteration's time for callbacks is used up.
         """
         if self._start_awaitable(result, messages, 0):
             return
@@ -163,7 +163,7 @@ class Callbacks(CallbacksCore):
             self._busy = False
 
     def _defer(self, messages: Sequence[Message]) -> None:
-        """Queue messages for the next turn of the event loop, because this turn's time for callbacks is used up."""
+        """Queue messages for the next iteration of the event loop, because this one's time for callbacks is used up."""
         self._queue(messages)
         self._turns.use_up()
         self._spawn(self._finish_later())
@@ -303,7 +303,7 @@ class Callbacks(CallbacksCore):
         await self._finish_inbox(await self._next_turn())
 
     async def _next_turn(self) -> float:
-        """Wait for the next turn of the event loop; return the seconds that callbacks may take of it."""
+        """Wait for the next iteration of the event loop; return the seconds that callbacks may take of it."""
         try:
             return await self._turns.next()
         except asyncio.CancelledError as error:
@@ -337,7 +337,7 @@ class Callbacks(CallbacksCore):
                 left = step
                 step = min(2 * step, MAX_STEP)
                 if monotonic() >= deadline:
-                    # Also if an awaitable has already yielded to the event loop: then the wait costs one turn.
+                    # Also if an awaitable has already yielded to the event loop: then the wait costs one iteration.
                     deadline = await self._next_turn() + monotonic()
                     left = step = 1
         self._run_next()

@@ -1,4 +1,4 @@
-"""Where a router keeps its sessions, with every deadline behind one timer."""
+"""The sessions of a router: lookup by id, limits, deadlines and tasks."""
 
 import asyncio
 import contextlib
@@ -31,32 +31,32 @@ __all__ = ["SessionContainer", "check_seconds"]
 logger = logging.getLogger(__name__)
 
 
-#: Seconds beyond ``disconnect_delay`` that clients have at the end.
-GRACE: Final = 10
+#: Seconds that :meth:`SessionContainer.close` adds to ``disconnect_delay`` before it stops waiting for clients.
+CLOSE_MARGIN: Final = 10
 
-#: Seconds between two batches of those that are closed over some time.
-_STEP = 0.1
+#: Minimum interval in seconds between two batches of sessions that are closed.
+_BATCH_INTERVAL = 0.1
 
 
 class SessionContainer:
     """The sessions of one router, on one event loop.
 
     Args:
-        settings: Of the router.
-        stats: Of the router.
-        cluster: Of the router; its rooms, and the numbers of its sessions, are those of all its routers.
+        settings: The router's settings.
+        stats: The router's counters.
+        cluster: The router's cluster, whose routers share their rooms and the numbers of their sessions.
 
     Attributes:
-        log: Where warnings and errors go.
-        rooms: The rooms that sessions are in.
-        stats: The counters.
-        turns: How callbacks share the turns of the event loop.
-        closing: Whether :meth:`close` was called; no session may be added from then on.
-        draining: Whether :meth:`drain` was called; no client may open a session from then on.
-        read_buffer: Memory that connections read into.
-        read_budget: Seconds that decoding what one connection has read may take of a turn of the event loop.
-        write_queue: Connections that have something to write.
-        on_removed: Called with the id of a session that requests find no more.
+        log: The log for warnings and errors.
+        rooms: The rooms of the sessions.
+        stats: The router's counters.
+        turns: Limits the time that callbacks may take of one iteration of the event loop.
+        closing: Whether :meth:`close` was called.
+        draining: Whether :meth:`drain` was called; no client can open a session from then on.
+        read_buffer: Buffer that all connections read into.
+        read_budget: Seconds that decoding the data of one connection may take of one iteration of the event loop.
+        write_queue: Connections that have data to write.
+        on_removed: Called with a session's id when requests no longer find it.
     """
 
     now = staticmethod(time.monotonic)
@@ -82,19 +82,19 @@ class SessionContainer:
         self._by_id: dict[str, Session] = {}
         self._ended = EndedSessions(self.now)
         self.ended = self._ended.get
-        # Each with the address that it was counted under.
+        # Each session with the network that it is counted for.
         self._all: dict[Session, str] = {}
         self._settings = settings
         self._by_ip: Counter[str] = Counter()
-        # Those whose on_open is not through, channels among them; it may run on after the client has left.
+        # Sessions and channels whose on_open has not finished; it may outlive the client.
         self._opening: set[Session] = set()
-        # Those that are over, channels among them, while a callback still runs; each with its address.
+        # Sessions and channels that have ended while a callback still runs, each with its network.
         self._lingering: dict[Session, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._labels = itertools.count(1) if cluster is None else cluster.labels
         self._emptied: asyncio.Event | None = None
-        self._patience = settings.disconnect_delay
+        self._disconnect_delay = settings.disconnect_delay
         self.read_buffer = bytearray(READ_SIZE)
         self.read_budget = READ_BUDGET
         self.write_queue = WriteQueue(stats)
@@ -110,28 +110,28 @@ class SessionContainer:
         return iter(list(self._all))
 
     def add(self, session: Session) -> None:
-        """Keep a session until it is over; one without an id cannot be found by :meth:`get`."""
+        """Add a session until it ends. Without an id, :meth:`get` does not find it."""
         if session.state is SessionState.CLOSED:
-            return  # by the connection's own constructor
+            return  # closed by the constructor of its connection
         ip = network_of(session.conn_info.ip)
         self._all[session] = ip
         self._by_ip[ip] += 1
         self._opening.add(session)
         if session.session_id is not None:
             self._by_id[session.session_id] = session
-            # The application may make a session under any id.
+            # An application may create a session with any id.
             self._ended.discard(session.session_id)
 
     def get(self, session_id: str) -> Session | None:
-        """Return the session that a client calls ``session_id``, None where there is none."""
+        """Return the session with this id, or None."""
         return self._by_id.get(session_id)
 
     def unregister(self, session_id: str) -> Session | None:
-        """Have requests find a session no more, and return it."""
+        """Make requests no longer find a session, and return it; None if there is none."""
         return self._by_id.pop(session_id, None)
 
     def remove(self, session: Session) -> None:
-        """Forget a session."""
+        """Remove a session that has ended."""
         self.cancel(session)
         ip = self._all.pop(session, None)
         if ip is not None:
@@ -148,15 +148,15 @@ class SessionContainer:
                 self._ended.add(session.session_id, ended)
             if self.on_removed is not None:
                 self.on_removed(session.session_id)
-        self._look_whether_empty()
+        self._check_empty()
 
     def add_lingering(self, session: Session) -> None:
-        """Count a session, or a channel, that was removed while one of its callbacks still runs."""
+        """Count a removed session or channel against the limits while one of its callbacks runs."""
         self._lingering[session] = ip = network_of(session.conn_info.ip)
         self._by_ip[ip] += 1
 
     def remove_lingering(self, session: Session) -> None:
-        """Count it no more: the last of its callbacks has ended."""
+        """Stop counting it, because its last callback has ended."""
         ip = self._lingering.pop(session, None)
         if ip is not None:
             self._discount(ip)
@@ -167,25 +167,25 @@ class SessionContainer:
             del self._by_ip[ip]
 
     def session_opened(self, session: Session) -> None:
-        """Count a session that a client has opened."""
+        """Count a session that was opened."""
         if session in self._all:
             self.stats.session_opened(session.transport_name)
         else:
-            # A channel within a session.
+            # A multiplexed channel, which has no entry of its own.
             self._opening.add(session)
 
     def session_closed(self, session: Session) -> None:
-        """Count the end of a session, and log it."""
+        """Count and log the end of a session."""
         if session in self._all:
             self.stats.session_closed(session.transport_name, session.close_code or 0)
             log_end(session, self.now() - session.opened_at)
 
     def on_open_finished(self, session: Session) -> None:
-        """Hear that ``on_open`` of a session is through, or never begins."""
+        """Stop counting a session as unopened: its ``on_open`` has finished or will never be called."""
         self._opening.discard(session)
 
     def limit_reached(self, ip: str) -> str | None:
-        """Return the name of the limit that keeps a new session from ``ip`` out, None where there is room for it."""
+        """Return the name of the limit that rejects a new session from ``ip``, or None if it is allowed."""
         settings = self._settings
         if self.draining:
             return "draining"
@@ -199,17 +199,17 @@ class SessionContainer:
 
     @property
     def unopened_limit_reached(self) -> bool:
-        """Whether there are as many sessions and channels whose ``on_open`` still runs as there may be."""
+        """Whether ``max_unopened_sessions`` is reached."""
         return 0 < self._settings.max_unopened_sessions <= len(self._opening)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` at the event loop's next turn."""
+        """Call ``callback`` in the next iteration of the event loop."""
         asyncio.get_running_loop().call_soon(callback)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task that :meth:`close` waits for.
 
-        From Python 3.12 on it starts at once, and where it awaits nothing that is all there is to it.
+        From Python 3.12 on it starts at once, and needs no iteration of the event loop if it never suspends.
         """
         loop = asyncio.get_running_loop()
         if sys.version_info >= (3, 12):
@@ -221,77 +221,79 @@ class SessionContainer:
             task.add_done_callback(self._tasks.discard)
 
     def next_label(self) -> str:
-        """Return a name for a session that no other one had."""
+        """Return a label that no other session has."""
         return str(next(self._labels))
 
     def connection_opened(self) -> None:
-        """Count a connection that was taken over."""
+        """Count a connection that was taken over from Tornado."""
         self._connections += 1
 
     def connection_closed(self) -> None:
-        """Count it no more."""
+        """Stop counting a connection, because it is closed."""
         self._connections -= 1
-        self._look_whether_empty()
+        self._check_empty()
 
-    def _look_whether_empty(self) -> None:
+    def _check_empty(self) -> None:
         if self._emptied is not None and not self._all and not self._connections:
             self._emptied.set()
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:
-        """Let no new session in, and close those there are over so many seconds."""
+        """Reject new sessions, and close the existing ones over ``seconds``."""
         self.draining = True
         sessions = list(self)
-        # Who came together, and would come again together, is spread.
+        # Clients that connected together would reconnect together.
         random.shuffle(sessions)
         await self._close_all(sessions, seconds, code, reason)
 
     async def _close_all(self, sessions: list[Session], seconds: float, code: int, reason: str) -> None:
-        """Close sessions, not so many at once that others would have to wait for it."""
-        batch = BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, math.ceil(len(sessions) * _STEP / seconds)))
+        """Close sessions in batches, so that the event loop is not blocked."""
+        batch = (
+            BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, math.ceil(len(sessions) * _BATCH_INTERVAL / seconds)))
+        )
         pause = seconds * batch / len(sessions) if sessions else 0
         for start in range(0, len(sessions), batch):
             if start:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
             for session in sessions[start : start + batch]:
-                # What a client has sent, and was told had arrived, is still heard.
+                # The server has acknowledged the client's messages: deliver them.
                 session.close(code, reason, discard=False)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close every session and wait until each client has its close frame or is out of time.
+        """Close every session and wait until each client has received its close frame or its timeout has passed.
 
-        That is at most ``disconnect_delay`` for a client that is between two polls. Callbacks that are still running
-        afterwards have as long again, and are cancelled then.
+        A client that is between two polls has ``disconnect_delay`` seconds. Callbacks that are still running afterwards
+        have as long again, and are then cancelled.
         """
         self.closing = True
         await self._close_all(list(self), 0, code, reason)
         if self._emptied is None:
             self._emptied = asyncio.Event()
-        self._look_whether_empty()
-        # A client that takes its last bytes a few at a time is not waited for without end.
+        self._check_empty()
+        # A client may read its last bytes arbitrarily slowly.
         with contextlib.suppress(TimeoutError):
-            async with timeout(self._patience + GRACE):
+            async with timeout(self._disconnect_delay + CLOSE_MARGIN):
                 await self._emptied.wait()
         current = asyncio.current_task()
         with contextlib.suppress(TimeoutError):
-            async with timeout(self._patience):
-                # A callback that ends may be followed by on_close.
+            async with timeout(self._disconnect_delay):
+                # A callback that has ended may be followed by on_close.
                 while tasks := self._tasks - {current}:
                     await asyncio.wait(tasks)
         if tasks := self._tasks - {current}:
-            logger.warning("%d callbacks did not end, and were cancelled", len(tasks))
+            logger.warning("Cancelled %d callbacks that did not end in time", len(tasks))
             for task in tasks:
                 task.cancel()
-            # What follows on their end, on_close for one, has a turn.
-            await asyncio.wait(tasks, timeout=GRACE)
+            # Let them end, and let on_close run.
+            await asyncio.wait(tasks, timeout=CLOSE_MARGIN)
         self._deadlines.close()
 
     @property
     def open_sessions(self) -> list[Session]:
-        """The sessions that the application has accepted and that are not closed."""
+        """The open sessions that the application has accepted."""
         return [session for session in self._all if session.state is SessionState.OPEN and session.is_accepted]
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Raise ValueError where ``value`` is no number of seconds."""
+    """Raise ValueError if ``value`` is not a number of seconds, 0 or more."""
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: got {value!r}, takes a number of seconds, 0 or more")
+        raise ValueError(f"{name}: expected a number of seconds, 0 or more, got {value!r}")

@@ -1,4 +1,4 @@
-"""Deadlines: many behind one timer."""
+"""Deadlines of many objects, with one timer."""
 
 import asyncio
 import logging
@@ -13,45 +13,45 @@ __all__ = ["BATCH_SIZE", "Deadline", "Deadlines", "LagRecorder"]
 
 logger = logging.getLogger(__name__)
 
-#: Owners that are checked before the loop's other callbacks have their turn.
+#: Maximum number of owners that are checked before the loop runs other callbacks.
 BATCH_SIZE: Final = 200
 
-#: Deadlines beyond this are treated as "never": 30 million years, and no bucket has a number for what may lie beyond.
+#: Deadlines beyond this are never checked. It is 30 million years, and the number of a bucket must be finite.
 _NEVER: Final = 1e15
 
 
 class Deadline(Protocol):
-    """Somebody who has a deadline."""
+    """An object that has a deadline."""
 
-    #: When, in monotonic seconds; infinity for never.
+    #: The deadline in monotonic seconds; infinity for none.
     due: float
-    #: Kept by :class:`Deadlines`; None to begin with.
+    #: Used by :class:`Deadlines`; initially None.
     bucket: int | None
 
     def check(self, now: float) -> None:
-        """Do what is due. Before a peer is called late, :meth:`Deadlines.postpone` has to be asked."""
+        """Called when the deadline has passed. Before it treats a peer as late, it calls :meth:`Deadlines.postpone`."""
 
 
 class LagRecorder(Protocol):
-    """What is told by how much the timer was late."""
+    """Records how late the timer was."""
 
     def record_lag(self, seconds: float) -> None:
-        """Take notice of it."""
+        """Record the lag of the timer."""
 
 
 class Deadlines:
-    """Many deadlines behind one timer.
+    """Check many deadlines with one timer.
 
-    They stand in buckets of a fixed span of time. A deadline that moves later stays where it is and is moved when its
-    bucket comes up, so that what happens often (a poll that comes back) costs nothing here.
+    Owners are kept in buckets, one for each span of time. If a deadline moves later, its owner stays in its bucket and
+    is moved when the bucket is due. So a frequent change, such as that of a poll, costs nothing here.
 
     Args:
-        resolution: Seconds that a bucket spans, by which a deadline may be late.
-        interval: Seconds after which the timer runs at the latest while there is a deadline. A loop that stands still
-            for longer is noticed; for a client that is in time by more than that, nothing else matters.
+        resolution: Span of a bucket in seconds; a deadline is checked late by at most that.
+        interval: Maximum time in seconds between two runs of the timer. If the event loop is blocked for longer, that
+            is detected.
         now: Returns monotonic seconds.
-        log: Where it goes when somebody fails at a deadline.
-        stats: Is told by how much the timer was late.
+        log: The log for errors in ``check``.
+        stats: Records how late the timer was.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Deadlines:
         self._timer_due = 0.0
 
     def schedule(self, owner: Deadline) -> None:
-        """See that ``owner.check`` is called once ``owner.due`` has come."""
+        """Call ``owner.check`` when ``owner.due`` has passed."""
         if owner.due > _NEVER:
             return
-        # One later: the bucket comes up when all of its span has passed.
+        # The bucket is due when all of its span has passed.
         bucket = int(owner.due / self._resolution) + 1
         if owner.bucket is not None:
             if owner.bucket <= bucket:
@@ -86,7 +86,7 @@ class Deadlines:
             members.add(owner)
 
     def cancel(self, owner: Deadline) -> None:
-        """Forget a deadline."""
+        """Remove the deadline of ``owner``."""
         bucket = owner.bucket
         if bucket is not None:
             owner.bucket = None
@@ -97,17 +97,17 @@ class Deadlines:
                     del self._buckets[bucket]
 
     def postpone(self, owner: Deadline, now: float) -> bool:
-        """Move a deadline to the end of the grace period, if there is one.
+        """Postpone a deadline to the end of the grace period, if there is one.
 
-        ``owner.check`` asks before it calls a peer late: what the peer sent may not have been read yet. What the server
-        itself has to send by then, such as a heartbeat, is not postponed.
+        ``owner.check`` calls this before it treats a peer as late, because data of the peer may be unread. A deadline
+        of the server's own, such as that of a heartbeat, is not postponed.
 
         Args:
-            owner: Whose deadline has come.
-            now: What ``owner.check`` was called with.
+            owner: The owner of the deadline.
+            now: The argument of ``owner.check``.
 
         Returns:
-            Whether the deadline was moved; then nobody is late yet.
+            Whether the deadline was postponed; if so, the peer is not late yet.
         """
         if now >= self._grace.end:
             return False
@@ -115,9 +115,9 @@ class Deadlines:
         return True
 
     def stall_duration(self, now: float) -> float:
-        """Return for how many seconds the loop stood still just now, 0 if it did not.
+        """Return for how many seconds the event loop was blocked just now; 0 if it was not.
 
-        What was sent in that time is read at once. On asyncio it is read before the timer runs.
+        Data that arrived in that time is read at once. On asyncio it is read before the timer runs.
         """
         if now < self._grace.end:
             return self._grace.stall
@@ -125,7 +125,7 @@ class Deadlines:
         return lag + self._interval if lag > LATE else 0.0
 
     def close(self) -> None:
-        """Stop the timer and forget everything."""
+        """Stop the timer and remove all deadlines."""
         for members in self._buckets.values():
             for owner in members:
                 owner.bucket = None
@@ -136,7 +136,7 @@ class Deadlines:
         self._grace = Grace(self._interval)
 
     def _set_timer(self, bucket: int) -> None:
-        """Let the timer run for ``bucket``, or before."""
+        """Run the timer when ``bucket`` is due, or earlier."""
         due = bucket * self._resolution
         if self._timer is not None:
             if self._timer_due <= due:
@@ -158,9 +158,9 @@ class Deadlines:
             members = self._buckets.get(bucket, set())
             while members and left:
                 left -= 1
-                self._settle(members.pop(), bucket, now)
+                self._check_owner(members.pop(), bucket, now)
             if members:
-                # The loop's other callbacks first.
+                # Yield to the loop's other callbacks.
                 self._set_timer(bucket)
                 return
             self._buckets.pop(bucket, None)
@@ -168,18 +168,20 @@ class Deadlines:
         if self._buckets:
             self._set_timer(min(self._buckets))
 
-    def _settle(self, owner: Deadline, bucket: int, now: float) -> None:
-        # Not one that an earlier owner's check moved.
+    def _check_owner(self, owner: Deadline, bucket: int, now: float) -> None:
+        # Not if the check of another owner has moved it.
         if owner.bucket == bucket:
             if owner.due <= now:
                 try:
                     owner.check(now)
                 except Exception as error:
-                    # A subclass of the application's: the others' deadlines must not suffer.
-                    self._log.write(logger, logging.ERROR, "deadline", "%r failed at its deadline", owner, error=error)
-            # Nor has one that cancelled itself.
+                    # An application may override it; the other deadlines must be checked all the same.
+                    self._log.write(
+                        logger, logging.ERROR, "deadline", "Checking the deadline of %r failed", owner, error=error
+                    )
+            # Not if check() has cancelled or scheduled it.
             if owner.bucket == bucket:
                 owner.bucket = None
-                # Who did nothing about a deadline has none any more: it would be due again at once, for ever.
+                # If check() has not moved the deadline, remove it: it would be due again at once, forever.
                 if owner.due > now:
                     self.schedule(owner)

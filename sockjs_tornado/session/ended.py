@@ -1,8 +1,7 @@
-"""Sessions that ended, by their ids: what a client is told that comes too late.
+"""Recently ended sessions, by id, so that a late poll gets the close frame of its session.
 
-A phone that wakes up polls with the id of a session that expired meanwhile. To open a new session for it would have the
-application hear the rest of a conversation whose beginning it does not know. So the client gets the close frame of the
-session that it had.
+When a phone wakes up, it polls with the id of a session that has expired. If a new session were opened for it, the
+application would receive the rest of a conversation without its beginning.
 """
 
 from collections.abc import Callable
@@ -10,22 +9,22 @@ from typing import Final, NamedTuple
 
 __all__ = ["ENDED_TIME", "MAX_ENDED", "MAX_ENDED_SIZE", "Ended", "EndedSessions"]
 
-#: Seconds for which the id of a session that ended is remembered.
+#: Seconds for which the id of an ended session is remembered.
 ENDED_TIME: Final = 60
 
-#: Sessions that are remembered at most, and characters of their ids and close reasons. The oldest are forgotten first.
+#: Maximum number of remembered sessions, and of characters in their ids and reasons. The oldest are evicted first.
 MAX_ENDED: Final = 20_000
 MAX_ENDED_SIZE: Final = 4 * 1024 * 1024
 
 
 class Ended(NamedTuple):
-    """How a session ended, and whose it was.
+    """How a session ended, and which client it belonged to.
 
     Attributes:
-        code: Its close code.
-        reason: The same in words.
-        ip: What the address that opened it counts as, see :func:`~sockjs_tornado.session.addresses.network_of`.
-        origin_hash: Hash of the origin that opened it.
+        code: Close code.
+        reason: Close reason.
+        ip: Network of the client's address, see :func:`~sockjs_tornado.session.addresses.network_of`.
+        origin_hash: Hash of the origin that opened the session.
     """
 
     code: int
@@ -35,7 +34,7 @@ class Ended(NamedTuple):
 
 
 class EndedSessions:
-    """Sessions that ended not long ago. There is no timer: what is too old goes with the next one that comes.
+    """Recently ended sessions. There is no timer: expired entries are removed when a session is added.
 
     Args:
         now: Returns monotonic seconds.
@@ -43,7 +42,7 @@ class EndedSessions:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        # In the order in which they are forgotten, each with the time of that.
+        # In the order of expiry, each with its expiry time.
         self._all: dict[str, tuple[float, Ended]] = {}
         self._size = 0
 
@@ -51,7 +50,7 @@ class EndedSessions:
         return len(self._all)
 
     def add(self, session_id: str, ended: Ended) -> None:
-        """Remember a session that ended just now."""
+        """Add a session that has just ended."""
         self.discard(session_id)
         now = self._now()
         self._all[session_id] = (now + ENDED_TIME, ended)
@@ -64,12 +63,12 @@ class EndedSessions:
             self.discard(oldest)
 
     def get(self, session_id: str) -> Ended | None:
-        """Return how a session ended, None if it is unknown or too long ago."""
+        """Return how a session ended; None if the id is unknown or has expired."""
         until, ended = self._all.get(session_id, (0.0, None))
         return ended if until > self._now() else None
 
     def discard(self, session_id: str) -> None:
-        """Forget a session."""
+        """Remove a session."""
         entry = self._all.pop(session_id, None)
         if entry is not None:
             self._size -= _size(session_id, entry[1])

@@ -1,10 +1,10 @@
-"""What the event loop owes to others after it stood still: time to read what had arrived.
+"""Grace periods: timeouts are postponed after the event loop was blocked.
 
-A callback that blocks, a paused process or a burst of work makes the event loop stand still. Meanwhile polls and pongs
-arrive in the kernel: on accepted connections, in the listen backlog, or as SYNs that TCP repeats because the backlog is
-full. The timers that are due by then run before the loop has read all that: on uvloop before it reads anything, on
-asyncio before it has accepted new connections and read from them. So every timeout would strike, although nobody is
-late. Therefore a timer that runs late begins a grace period, in which nobody is called late.
+A blocking callback, a paused process or a burst of work blocks the event loop. Polls and pongs that arrive in the
+meantime wait in the kernel: on accepted connections, in the listen backlog, or as SYNs that TCP retransmits because the
+backlog is full. When the loop continues, it runs the timers that are due before it has read that data: uvloop before it
+reads at all, asyncio before it has accepted new connections and read from them. All timeouts would expire although no
+peer is late. Therefore a timer that runs late starts a grace period in which no peer is treated as late.
 """
 
 import asyncio
@@ -17,33 +17,36 @@ from typing import Final, Self
 
 __all__ = ["LATE", "MAX_GRACE", "Grace", "timeout"]
 
-#: Seconds by which a timer may be late without a grace period: a busy machine, not a loop that stood still.
+#: Seconds by which a timer may be late without a grace period: on a busy machine that is normal.
 LATE: Final = 0.1
 
-#: Seconds that a grace period lasts at most, however long the loop stood still and however often it does so meanwhile.
-#: Constant overload postpones a timeout by no more than that.
+#: Maximum length of a grace period in seconds, however long and often the loop is blocked. Permanent overload postpones
+#: a timeout by no more than that.
 MAX_GRACE: Final = 30.0
 
-#: Runs of the timer in the time of a :func:`timeout`.
+#: Number of timer runs in the time of a :func:`timeout`.
 _STEPS: Final = 10
 
 
 class Grace:
-    """The time that peers are given after the event loop stood still.
+    """The grace period after the event loop was blocked.
 
-    It is as long as the loop stood still: what arrived meanwhile is read faster than it was sent, and TCP repeats a
-    SYN after intervals that double, so that a client which found the backlog full connects within as long again.
+    It lasts as long as the loop was blocked. Data that arrived in that time is read faster than it was sent, and TCP
+    doubles the interval between retransmitted SYNs, so that a client which found the backlog full connects in time.
 
-    A loop that stands still during a grace period prolongs it, up to :data:`MAX_GRACE` after its beginning. Then
-    everything that is due is done before another grace period may begin.
+    If the loop is blocked again in a grace period, the period is extended, up to :data:`MAX_GRACE` after its start.
+    Then all due deadlines are checked before another grace period can start.
+
+    States: none (``_limit`` is infinity), running (``_limit`` is set), ending (``_is_over`` is set as well, until
+    :meth:`all_done` is called with a later time).
 
     Args:
-        interval: Seconds between two runs of the timer. The loop may have stood still for so long before the timer was
-            due.
+        interval: Seconds between two runs of the timer. The loop may have been blocked for that long before the timer
+            was due.
 
     Attributes:
-        end: Until when nobody is called late, in the timer's seconds.
-        stall: For how long the loop stood still before that, at most.
+        end: End of the grace period, in the timer's seconds.
+        stall: Upper bound of the seconds for which the loop was blocked.
     """
 
     __slots__ = ("_interval", "_is_over", "_limit", "end", "stall")
@@ -52,13 +55,13 @@ class Grace:
         self._interval = interval
         self.end = -math.inf
         self.stall = 0.0
-        # When the grace period has to end, infinity if there is none.
+        # Latest end of the grace period; infinity if there is none.
         self._limit = math.inf
-        # Whether it ended, and what is due is being done.
+        # Whether it has ended and the due deadlines are being checked.
         self._is_over = False
 
     def timer_ran(self, lag: float, now: float) -> None:
-        """Begin, prolong or end a grace period.
+        """Start, extend or end a grace period.
 
         Args:
             lag: Seconds by which the timer was late.
@@ -76,19 +79,18 @@ class Grace:
             self._is_over = True
 
     def all_done(self, until: float) -> None:
-        """Called when everything that was due before ``until`` is done."""
-        # What was postponed is due at the end.
+        """Called when all deadlines before ``until`` were checked."""
+        # Postponed deadlines are due at the end of the grace period.
         if self._is_over and self.end < until:
             self._is_over = False
             self._limit = math.inf
 
 
 def timeout(seconds: float | None) -> AbstractAsyncContextManager[object]:
-    """Return an async context manager like that of ``asyncio.timeout``, but with a grace period.
+    """Return an async context manager like ``asyncio.timeout`` that is extended by grace periods.
 
     Args:
-        seconds: How long the block may take, None for any time. If the event loop stood still, what the block waits for
-            may have arrived, and it may take longer by the grace period.
+        seconds: The timeout, None for none.
     """
     return contextlib.nullcontext() if seconds is None else _Timeout(seconds)
 
@@ -99,7 +101,7 @@ class _Timeout:
     def __init__(self, seconds: float) -> None:
         self._interval = seconds / _STEPS
         self._grace = Grace(self._interval)
-        # Not the loop's own time: uvloop's stands still with the loop.
+        # Not the loop's time: uvloop does not advance it while the loop is blocked.
         self._end = monotonic() + seconds
         self._scope = asyncio.timeout(None)
 

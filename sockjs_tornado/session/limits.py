@@ -1,20 +1,20 @@
-"""How fast a client may send, and how much many may hold together."""
+"""Rate limits for clients, and memory budgets that many requests share."""
 
 from typing import Final
 
 __all__ = ["UNCOUNTED_BYTES", "BudgetShare", "ByteBudget", "RateLimit"]
 
-#: Bytes that each may hold without asking: about as much as every connection takes while a request's head is read.
+#: Bytes of each share that are not counted: about as many as a connection needs to read the head of a request.
 UNCOUNTED_BYTES: Final = 64 * 1024
 
 
 class RateLimit:
-    """A token bucket: so many a second on average, and so many at once.
+    """A token bucket.
 
     Args:
-        rate: Tokens that come in a second.
-        burst: Tokens that the bucket holds; it is full to begin with.
-        now: The time, in seconds.
+        rate: Tokens a second.
+        burst: Size of the bucket, which is full at first.
+        now: The time in seconds.
     """
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
@@ -26,16 +26,16 @@ class RateLimit:
         self._at = now
 
     def consume(self, count: int, now: float, stall: float = 0.0) -> bool:
-        """Take ``count`` tokens; where there are not so many, take none and return False.
+        """Consume ``count`` tokens and return True; if there are not enough, consume none and return False.
 
         Args:
-            count: How many.
-            now: The time.
-            stall: For how long nothing was read, though it had arrived. What was sent in that time comes at once, and
-                the bucket holds the tokens of that time as well.
+            count: Number of tokens.
+            now: The time in seconds.
+            stall: Seconds for which the event loop was blocked. Messages that arrived in that time are read as one
+                burst, so the bucket is larger by the tokens of that time.
         """
-        most = self._burst + stall * self._rate
-        self._tokens = min(most, self._tokens + (now - self._at) * self._rate)
+        size = self._burst + stall * self._rate
+        self._tokens = min(size, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if count > self._tokens:
             return False
@@ -44,13 +44,13 @@ class RateLimit:
 
 
 class ByteBudget:
-    """Bytes that many hold together.
+    """A limit for the memory that many requests use together.
 
     Args:
-        limit: How many there may be, 0 for any number.
+        limit: Maximum number of bytes, 0 for no limit.
 
     Attributes:
-        used: How many there are.
+        used: Number of bytes in use.
     """
 
     __slots__ = ("_limit", "used")
@@ -60,12 +60,12 @@ class ByteBudget:
         self.used = 0
 
     def has_room(self, size: int) -> bool:
-        """Return whether ``size`` bytes more are within the limit."""
+        """Return whether ``size`` more bytes are within the limit."""
         return not self._limit or self.used + size <= self._limit
 
 
 class BudgetShare:
-    """What one of them holds. :data:`UNCOUNTED_BYTES` of it count for nothing."""
+    """The share of one request in a budget. The first :data:`UNCOUNTED_BYTES` are not counted."""
 
     __slots__ = ("_budget", "_counted")
 
@@ -74,12 +74,12 @@ class BudgetShare:
         self._counted = 0
 
     def fits(self, size: int) -> bool:
-        """Return whether it may become ``size`` bytes in all."""
+        """Return whether the share may grow to ``size`` bytes."""
         more = max(size - UNCOUNTED_BYTES, 0) - self._counted
         return more <= 0 or self._budget.has_room(more)
 
     def resize(self, size: int) -> None:
-        """Count ``size`` bytes in all; ask :meth:`fits` before it becomes larger."""
+        """Set the size of the share in bytes. Call :meth:`fits` before it grows."""
         counted = max(size - UNCOUNTED_BYTES, 0)
         self._budget.used += counted - self._counted
         self._counted = counted

@@ -81,7 +81,7 @@ class Blocked(IntFlag):
 
     * ``IN_CALLBACK`` by the session, while it runs ``on_open`` or delivers messages; the batch is flushed at the end.
     * ``RECEIVER_FULL`` by the receiver. Also cleared if the receiver is detached or the session ends.
-    * ``FLUSH_SCHEDULED`` together with ``BATCHING`` only, until the flush at the start of the next turn.
+    * ``FLUSH_SCHEDULED`` together with ``BATCHING`` only, until the flush at the start of the next iteration.
 
     All combinations of ``IN_CALLBACK``, ``RECEIVER_FULL`` and the batching flags are legal.
     """

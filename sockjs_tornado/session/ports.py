@@ -1,6 +1,6 @@
-"""The ports of a session: what it writes to, what keeps it, and what it sees of its router.
+"""The interfaces that a session is written against: receivers, the session manager and the router.
 
-The session is written against these. Transports, the container and the router fill them; tests fill them without any.
+Transports, the container and the router implement them; tests implement them without a server.
 """
 
 from collections import Counter
@@ -28,11 +28,11 @@ __all__ = [
 
 
 class Position(NamedTuple):
-    """Where a message stands in the history of its room.
+    """Position of a message in the history of its room.
 
     Attributes:
-        offset: Its number, 1 for the first.
-        epoch: Of what history: it is another one when the history was lost, or has expired, in between.
+        offset: Number of the message; the first is 1.
+        epoch: Identifies the history. It changes if the history was lost or has expired.
     """
 
     offset: int
@@ -54,107 +54,107 @@ class Receiver(Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and that the operating system has not taken yet."""
+        """Bytes that were written but not yet accepted by the operating system."""
 
     def send_frame(self, frame: str) -> None:
-        """Write a frame that is not a message: open or heartbeat."""
+        """Write an open frame or a heartbeat."""
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Write messages, in order, together."""
+        """Write messages, in order, as one batch."""
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Write one message that is on its way to many."""
+        """Write one message of a broadcast."""
 
     def close(self, code: int, reason: str) -> None:
-        """Tell the client that the session is closed, and end."""
+        """Send the close frame and end the connection or the response."""
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has already left, even if the event loop has not said so yet."""
+        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
 
     def abort(self) -> None:
-        """Let go of a client that has already left."""
+        """Close the connection of a client that has disconnected."""
 
     def pause_reading(self) -> None:
-        """Take nothing more from the client for now, where the receiver is what takes it."""
+        """Stop reading messages, if the client sends them on this connection."""
 
     def resume_reading(self) -> None:
-        """Go on taking."""
+        """Read messages again."""
 
     def recycle(self) -> None:
-        """Have the client ask anew, where it does that by another request."""
+        """End this response so that the client sends its next request. Does nothing on a websocket."""
 
 
 class UnsentResponse(Protocol):
-    """A response that is complete for its receiver, while its client has not taken all of it."""
+    """A response that the receiver has completed and the client has not received completely."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that the operating system has not taken yet, and will not if the connection is closed."""
+        """Bytes that the operating system has not accepted yet."""
 
     def abort(self) -> None:
-        """Close the connection: the rest is for nobody."""
+        """Close the connection; the unsent bytes are discarded."""
 
 
 class SessionManager(Protocol):
-    """What keeps sessions: time, deadlines and tasks. The container is one."""
+    """Clock, deadlines, tasks and limits of sessions; implemented by the container."""
 
-    #: Whether the end of all sessions has begun.
+    #: Whether all sessions are being closed.
     closing: bool
-    #: Where warnings and errors go.
+    #: The log for warnings and errors.
     log: ThrottledLog
-    #: The rooms that its sessions may be in.
+    #: The rooms of its sessions.
     rooms: Rooms
-    #: How callbacks share the turns of the event loop.
+    #: Limits the time that callbacks may take of one iteration of the event loop.
     turns: Turns
 
     def now(self) -> float:
         """Return monotonic seconds."""
 
     def next_label(self) -> str:
-        """Return a name that no session has had."""
+        """Return a label that no other session has."""
 
     def schedule(self, owner: Any) -> None:
-        """See that ``owner.check`` is called once ``owner.due`` has come."""
+        """Call ``owner.check`` when ``owner.due`` has passed."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` at the event loop's next turn."""
+        """Call ``callback`` in the next iteration of the event loop."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run ``coroutine`` as a task, at once where Python can."""
+        """Run ``coroutine`` as a task; from Python 3.12 on, start it at once."""
 
     def session_opened(self, session: "Session") -> None:
-        """Hear that a client has opened the session."""
+        """Called when a client has opened the session."""
 
     def session_closed(self, session: "Session") -> None:
-        """Hear that the session is closed for the application."""
+        """Called when the session is closed for the application."""
 
     def on_open_finished(self, session: "Session") -> None:
-        """Hear that ``on_open`` of the session is through, or never begins."""
+        """Called when ``on_open`` has finished or will never be called."""
 
     def remove(self, session: "Session") -> None:
-        """Forget a session that is over."""
+        """Remove a session that has ended."""
 
     @property
     def unopened_limit_reached(self) -> bool:
-        """Whether there are as many sessions and channels whose ``on_open`` still runs as there may be."""
+        """Whether ``max_unopened_sessions`` is reached."""
 
     def add_lingering(self, session: "Session") -> None:
-        """Count a session that was removed while one of its callbacks still runs."""
+        """Count a removed session against the limits while one of its callbacks runs."""
 
     def remove_lingering(self, session: "Session") -> None:
-        """Count it no more: the last of its callbacks has ended."""
+        """Stop counting it, because its last callback has ended."""
 
     def get(self, session_id: str) -> "Session | None":
-        """Return the session that a client calls ``session_id``."""
+        """Return the session with this id, or None."""
 
     def cancel(self, owner: Any) -> None:
-        """Forget a deadline."""
+        """Remove the deadline of ``owner``."""
 
     def stall_duration(self, now: float) -> float:
-        """Return for how many seconds the event loop stood still just now, 0 if it did not."""
+        """Return for how many seconds the event loop was blocked just now; 0 if it was not."""
 
     def postpone(self, owner: Any, now: float) -> bool:
-        """Return whether nobody is late yet, because the event loop stood still; ``owner.check`` is called again."""
+        """Postpone the deadline if the event loop was blocked; return whether it was postponed."""
 
 
 class SessionSettings(Protocol):
@@ -162,7 +162,7 @@ class SessionSettings(Protocol):
 
     @property
     def disconnect_delay(self) -> float:
-        """Seconds that a session lives without a receiver."""
+        """Seconds after which a session without a receiver ends."""
 
     @property
     def heartbeat_delay(self) -> float:
@@ -170,35 +170,35 @@ class SessionSettings(Protocol):
 
     @property
     def immediate_flush(self) -> bool:
-        """Whether a message gets a frame of its own."""
+        """Whether each message is sent as its own frame."""
 
     @property
     def max_queue_bytes(self) -> int:
-        """What may wait for a client, and for the application."""
+        """Maximum size of the outbox, and of the inbox, in characters."""
 
     @property
     def max_queue_messages(self) -> int:
-        """How many messages may wait for a client."""
+        """Maximum number of messages in the outbox."""
 
     @property
     def slow_consumer(self) -> str | Callable[[Any], str]:
-        """What becomes of a client for which more waits: "close" or "drop_oldest"."""
+        """What to do if the outbox exceeds its limits: "close" or "drop_oldest", or a callable that returns one."""
 
     @property
     def inbound_rate(self) -> tuple[float, float] | None:
-        """How many messages a client may send a second, and at once."""
+        """Rate limit: messages a second, and burst."""
 
     @property
     def callback_timeout(self) -> float:
-        """Seconds that an awaitable of a callback may take, 0 for any."""
+        """Timeout in seconds for the awaitable of a callback, 0 for none."""
 
     @property
     def verify_ip(self) -> bool:
-        """Whether a session is for one address alone."""
+        """Whether all requests must come from the address that opened the session."""
 
 
 class Counters(Protocol):
-    """What a session counts."""
+    """Counters that a session updates."""
 
     connections: int
     messages_sent: int
@@ -209,7 +209,7 @@ class Counters(Protocol):
 
 
 class RouterView(Protocol):
-    """What a session needs of its router."""
+    """The part of the router that a session uses."""
 
     @property
     def settings(self) -> SessionSettings:
@@ -217,7 +217,7 @@ class RouterView(Protocol):
 
     @property
     def container(self) -> SessionManager:
-        """What keeps the session."""
+        """The session's manager."""
 
     @property
     def stats(self) -> Counters:
@@ -225,32 +225,32 @@ class RouterView(Protocol):
 
 
 class Cluster(Protocol):
-    """What a router needs of what makes the rooms of several processes one."""
+    """A cluster, whose rooms span several processes, as its routers use it."""
 
     @property
     def rooms(self) -> Rooms:
-        """The rooms of all its routers in this process."""
+        """The rooms of all routers of the cluster in this process."""
 
     @property
     def labels(self) -> Iterator[int]:
-        """Numbers for their sessions."""
+        """Unique numbers for the labels of their sessions."""
 
     def add(self, router: Any) -> None:
-        """Hear of a router."""
+        """Add a router."""
 
     def publish(
         self, room: str, message: str | JSONValue, exclude: "Sequence[Session]", history: int, ttl: float | None
     ) -> Awaitable[Position | None]:
-        """Send a message to all sessions in a room, in every process."""
+        """Send a message to all sessions in a room, in all processes."""
 
     async def presence(self, room: str) -> dict[str, Any]:
-        """Return who is present in a room, in every process."""
+        """Return the presence of all members of a room, in all processes."""
 
     def counters(self) -> Mapping[str, int]:
-        """Return what it has counted, by name."""
+        """Return its counters by name."""
 
     async def __aenter__(self) -> object:
-        """Begin."""
+        """Start the cluster."""
 
     async def __aexit__(self, *error: object) -> None:
-        """End."""
+        """Close the cluster."""

@@ -1,4 +1,4 @@
-"""Rooms: named groups of sessions. What is published in a room reaches all that are in it."""
+"""Rooms: named groups of sessions. A message that is published in a room is sent to all its members."""
 
 import json
 from collections.abc import Awaitable, Generator, Iterable, Iterator
@@ -13,7 +13,7 @@ __all__ = ["COMPLETED", "Rooms", "check_room"]
 
 
 class _Completed:
-    """What need not be waited for."""
+    """An awaitable that is complete."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -24,24 +24,24 @@ COMPLETED: Final = _Completed()
 
 
 def check_room(room: object) -> None:
-    """Raise TypeError where a room's name is no text."""
+    """Raise TypeError if the name of a room is not a ``str``."""
     if not isinstance(room, str):
-        raise TypeError(f"a room's name is str, not {type(room).__name__}")
+        raise TypeError(f"the name of a room must be str, not {type(room).__name__}")
 
 
 class Rooms:
-    """The rooms of one router, or of all routers of one cluster. A room is there while somebody is in it.
+    """The rooms of one router, or of all routers of one cluster. A room exists while it has members.
 
-    Who shares rooms with other processes overrides :meth:`room_created` and the three that follow.
+    A cluster overrides :meth:`room_created`, :meth:`room_deleted`, :meth:`presence_set` and :meth:`presence_removed`.
     """
 
     __slots__ = ("_members", "_names", "_presence")
 
     def __init__(self) -> None:
-        # Dicts, since they keep the order in which sessions came.
+        # Dicts, because they keep the order in which sessions have joined.
         self._members: dict[str, dict[Session, None]] = {}
         self._names: dict[Session, set[str]] = {}
-        # JSON of those who want to be seen.
+        # The presence of members as JSON.
         self._presence: dict[str, dict[Session, str]] = {}
 
     def __len__(self) -> int:
@@ -51,31 +51,31 @@ class Rooms:
         return iter(list(self._members))
 
     def room_created(self, room: str) -> None:
-        """Hear that somebody is in a room that was empty."""
+        """Called when the first session has joined a room."""
 
     def room_deleted(self, room: str) -> None:
-        """Hear that nobody is in a room any more."""
+        """Called when the last session has left a room."""
 
     def presence_set(self, room: str, label: str, text: str) -> None:
-        """Hear that somebody wants to be seen in a room."""
+        """Called when a member has set its presence to the JSON ``text``."""
 
     def presence_removed(self, room: str, label: str) -> None:
-        """Hear that somebody who was seen there has left it."""
+        """Called when a member with a presence has left a room."""
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Put a session into a room.
+        """Add a session to a room.
 
         Args:
-            session: Who.
-            room: Where.
-            presence: What others shall see, a JSON value; None where it is not to be seen, or what they see remains.
+            session: The session.
+            room: Name of the room.
+            presence: The member's presence, a JSON value. None leaves it unchanged, or unset.
 
         Returns:
-            What is over once everything that is published there from then on reaches the session.
+            An awaitable that completes once the session receives everything that is published in the room.
 
         Raises:
-            TypeError: JSON has no form for the presence.
-            ValueError: The same.
+            TypeError: If the presence cannot be encoded as JSON.
+            ValueError: If the presence cannot be encoded as JSON.
         """
         text = None if presence is None else json.dumps(presence, allow_nan=False)
         self._names.setdefault(session, set()).add(room)
@@ -91,7 +91,7 @@ class Rooms:
         return COMPLETED
 
     def leave(self, session: "Session", room: str) -> None:
-        """Take a session out of a room."""
+        """Remove a session from a room. Does nothing if it is not a member."""
         names = self._names.get(session)
         if names is not None and room in names:
             names.discard(room)
@@ -100,12 +100,12 @@ class Rooms:
             self._remove_member(session, room)
 
     def leave_all(self, session: "Session") -> None:
-        """Take a session that is closed out of all rooms; it is told their names until :meth:`forget`."""
+        """Remove a closed session from all rooms; :meth:`rooms_of` returns their names until :meth:`forget`."""
         for room in self._names.get(session, ()):
             self._remove_member(session, room)
 
     def forget(self, session: "Session") -> None:
-        """Let go of a session that is over."""
+        """Forget the rooms of a session that has ended."""
         self._names.pop(session, None)
 
     def _remove_member(self, session: "Session", room: str) -> None:
@@ -127,19 +127,19 @@ class Rooms:
         return frozenset(self._names.get(session, ()))
 
     def members(self, room: str) -> "tuple[Session, ...]":
-        """Return the sessions in a room, in the order in which they came."""
+        """Return the members of a room, in the order in which they have joined."""
         return tuple(self._members.get(room, ()))
 
     def presence(self, room: str) -> dict[str, Any]:
-        """Return what those in a room who want to be seen have given to :meth:`join`, by their labels."""
+        """Return the presence of the members of a room, by label."""
         return {session.label: json.loads(text) for session, text in self._presence.get(room, {}).items()}
 
     def rooms_with_presence(self) -> Iterator[str]:
-        """Return the rooms in which somebody wants to be seen."""
+        """Return the rooms in which a member has a presence."""
         return iter(list(self._presence))
 
     def publish(self, room: str, message: PreparedMessage, exclude: "Iterable[Any]" = ()) -> None:
-        """Send a message to all sessions in a room but those excluded."""
+        """Send a message to the members of a room, except those in ``exclude``."""
         members = self.members(room)
         if members:
             members[0]._check_thread()

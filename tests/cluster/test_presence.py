@@ -179,7 +179,7 @@ async def test_without_a_cluster_it_is_of_this_process(serve: Serve, join: Join)
     assert await router.presence(ROOM) == {f"local:{ann.id}": {"name": "Ann"}}
     ann.leave(ROOM)
     assert await router.presence(ROOM) == {}
-    with pytest.raises(TypeError, match="a room's name is str"):
+    with pytest.raises(TypeError, match="the name of a room must be str"):
         await router.presence(5)  # type: ignore[arg-type]
 
 
