@@ -19,7 +19,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from .http.accepting import Admission, LimitedServer, PatientSocket
+from .http.accepting import Admission, LimitedServer, ThrottledSocket
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
 from .session.container import check_seconds
@@ -85,7 +85,7 @@ async def http_server(
             if network_timeout:
                 # Accepted connections inherit it.
                 set_user_timeout(sock, network_timeout)
-            patient.append(PatientSocket(fileno=sock.detach()))
+            patient.append(ThrottledSocket(fileno=sock.detach()))
             patient[-1].admission = server.admission
             bound.callback(patient[-1].close)
             patient[-1].setblocking(False)

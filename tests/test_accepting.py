@@ -53,28 +53,28 @@ def test_what_brings_many_clients_is_limited_if_that_is_wanted(
     monkeypatch: pytest.MonkeyPatch, address: str, counts: bool
 ) -> None:
     have_descriptors(monkeypatch, 1024)
-    assert (Admission().enter((address, 1)) is not None) == counts
-    assert Admission(5).enter((address, 1)) is not None
-    assert Admission(0).enter((address, 1)) is None
+    assert (Admission().add((address, 1)) is not None) == counts
+    assert Admission(5).add((address, 1)) is not None
+    assert Admission(0).add((address, 1)) is None
     # That of a Unix socket.
-    assert Admission(5).enter("") is None
+    assert Admission(5).add("") is None
 
 
 def test_an_ipv6_host_has_all_of_its_network(logged: LogWatch) -> None:
     admission = Admission(2)
-    first, second = (admission.enter((ip, 1, 0, 0)) for ip in ("2600::1", "2600::2"))
-    assert admission.refuses(("2600::3", 1, 0, 0))
-    assert not admission.refuses(("2600:0:0:1::1", 1, 0, 0))
+    first, second = (admission.add((ip, 1, 0, 0)) for ip in ("2600::1", "2600::2"))
+    assert admission.reject_if_full(("2600::3", 1, 0, 0))
+    assert not admission.reject_if_full(("2600:0:0:1::1", 1, 0, 0))
     assert first is not None
     first.release()
     first.release()
-    assert not admission.refuses(("2600::3", 1, 0, 0))
-    assert admission.enter(("2600::3", 1, 0, 0))
-    assert admission.refuses(("2600::4", 1, 0, 0))
-    assert admission.refused == 2
+    assert not admission.reject_if_full(("2600::3", 1, 0, 0))
+    assert admission.add(("2600::3", 1, 0, 0))
+    assert admission.reject_if_full(("2600::4", 1, 0, 0))
+    assert admission.rejected == 2
     assert second is not None
     # The second one comes within ten seconds.
-    logged.take("closed a connection from 2600::/64, which has 2 already (max_connections_per_ip)")
+    logged.take("Rejected a connection from 2600::/64, which has 2 connections already (max_connections_per_ip)")
     assert logged.records == []
 
 
@@ -89,9 +89,9 @@ async def test_with_a_proxy_s_header_fields_no_address_is_limited_by_default() -
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"max_connections_per_ip": -1}, "max_connections_per_ip: got -1"),
-        ({"reserved_descriptors": -1}, "reserved_descriptors: got -1"),
-        ({"reserved_descriptors": 2**40}, "reserved_descriptors: got 1099511627776"),
+        ({"max_connections_per_ip": -1}, "max_connections_per_ip: expected a number, 0 or more, or None, got -1"),
+        ({"reserved_descriptors": -1}, "reserved_descriptors: expected a number, 0 or more, or None, got -1"),
+        ({"reserved_descriptors": 2**40}, "reserved_descriptors: expected less than the process's limit of "),
     ],
 )
 async def test_numbers_that_cannot_be_are_refused(wrong: dict[str, Any], complaint: str) -> None:
@@ -284,4 +284,4 @@ async def test_some_descriptors_are_left_for_other_things(program: ServerProgram
     await late.leave()
     ended = await asyncio.to_thread(program.stop)
     assert ended.status == 0
-    assert ended.errors.startswith("cannot accept clients for now: all file descriptors but the 24 reserved ones")
+    assert ended.errors.startswith("Cannot accept clients for now: all file descriptors but the 24 reserved ones")

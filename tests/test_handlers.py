@@ -136,13 +136,13 @@ TOO_MUCH: dict[str, tuple[str, list[str], int, str]] = {
         "",
         [f"X-Forwarded-{number}: x" for number in range(33)],
         431,
-        "There are 33 X-Forwarded-",
+        "The request has 33 X-Forwarded-",
     ),
     "a long field of a proxy": ("", [f"X-Forwarded-User: {'x' * 17_000}"], 431, "The cookies and header"),
     "a long token": ("", [f"Authorization: Bearer {'x' * 17_000}"], 431, "The cookies and header"),
     "many cookies": ("", [f"Cookie: {'a=b; ' * 3400}"], 431, "The cookies and header"),
     "long cookies": ("", [f"Cookie: a{number}={'x' * 4000}" for number in range(5)], 431, "The cookies and header"),
-    "many fields": ("", [f"X-{number}: x" for number in range(101)], 431, "There are 10"),
+    "many fields": ("", [f"X-{number}: x" for number in range(101)], 431, "The request has 10"),
 }
 
 

@@ -221,8 +221,8 @@ async def test_a_server_that_cannot_be_made_leaves_no_socket() -> None:
 @pytest.mark.parametrize(
     ("reserved", "complaint"),
     [
-        (["--reserved", "0"], "cannot accept clients for now: Too many open files\n"),
-        ([], "cannot accept clients for now: all file descriptors but the 4 reserved ones are in use"),
+        (["--reserved", "0"], "Cannot accept clients for now: Too many open files\n"),
+        ([], "Cannot accept clients for now: all file descriptors but the 4 reserved ones are in use"),
     ],
     ids=["none reserved", "some reserved"],
 )

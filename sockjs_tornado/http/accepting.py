@@ -1,8 +1,8 @@
-"""Which connections an HTTP server accepts: so many of one address, and none with the last file descriptors.
+"""Connection limits of an HTTP server: connections per address, and reserved file descriptors.
 
-A connection that sends nothing costs a descriptor for ``idle_connection_timeout``, and a process has only so many. Two
-limits keep some for everybody else. Connections count from the moment they are accepted until they are closed, also
-after a session has taken them over from Tornado.
+Even a connection that sends nothing uses a file descriptor for up to ``idle_connection_timeout``, and the number of
+descriptors per process is limited. A connection counts from accept to close, also after a session has taken it over
+from Tornado.
 """
 
 import errno
@@ -27,27 +27,27 @@ from ..session.addresses import network_of
 if sys.platform != "win32":
     import resource
 
-__all__ = ["Admission", "LimitedServer", "PatientSocket"]
+__all__ = ["Admission", "LimitedServer", "ThrottledSocket"]
 
 logger = logging.getLogger(__name__)
 
-#: Descriptors that are left for other things, unless the process may have few: then an eighth.
+#: Default number of reserved file descriptors. If the process's limit is low, an eighth of it is reserved instead.
 RESERVED: Final = 64
 
-#: Which part of the others one address may have.
+#: By default, one address may use one part in this many of the unreserved descriptors.
 _SHARE: Final = 4
 
-#: Seconds to wait when there are no more file descriptors for further clients.
+#: Seconds without accepting connections if no file descriptors are available.
 PAUSE: Final = 0.5
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Slot:
-    """What one connection counts for.
+    """The count of one connection.
 
     Attributes:
-        is_claimed: Whether the connection was taken over from Tornado, so that it outlives what Tornado knows of it.
+        is_claimed: Whether the connection was taken over from Tornado. If so, the new owner releases the slot.
     """
 
     __slots__ = ("_admission", "_network", "is_claimed")
@@ -58,73 +58,74 @@ class Slot:
         self.is_claimed = False
 
     def claim(self) -> Callable[[], None]:
-        """Take the slot over together with the connection; return what has to be called when that is closed."""
+        """Claim the slot for a taken-over connection. Return a function to call when the connection is closed."""
         self.is_claimed = True
         return self.release
 
     def release(self) -> None:
-        """Count the connection no more; calling it again does nothing."""
+        """Stop counting the connection. Further calls have no effect."""
         admission, self._admission = self._admission, None
         if admission is not None:
             admission.release(self._network)
 
 
 class Admission:
-    """Counts connections.
+    """Counts connections per address and decides which ones to reject.
 
     Args:
-        max_per_ip: Connections that one address may have, 0 for any number. None for a quarter of the descriptors that
-            clients may have, for addresses that the internet routes; of others, such as a proxy's, any number.
-        reserved: Descriptors that clients may not have; None for 64, or an eighth of all if that is less.
+        max_per_ip: Maximum number of connections per address; 0 for no limit. The default, None, is a quarter of the
+            unreserved descriptors for global addresses, and no limit for others, such as a proxy's.
+        reserved: Number of descriptors that connections may not use. The default, None, is 64, or an eighth of the
+            process's limit if that is less.
 
     Attributes:
-        max_per_ip: Connections that one address may have, 0 for any number.
-        reserved: Descriptors that clients may not have.
-        highest: The number that a client's descriptor may have at most; None if there is no limit.
-        refused: Connections that were closed at once.
+        max_per_ip: Maximum number of connections per address; 0 for no limit.
+        reserved: Number of descriptors that connections may not use.
+        highest: Highest descriptor number that a connection may have; None for no limit.
+        rejected: Number of connections that were closed immediately.
 
     Raises:
-        ValueError: A number is negative, or nothing is left for clients.
+        ValueError: A number is negative, or no descriptors are left for connections.
     """
 
     def __init__(self, max_per_ip: int | None = None, reserved: int | None = None) -> None:
         for name, value in (("max_connections_per_ip", max_per_ip), ("reserved_descriptors", reserved)):
             if value is not None and value < 0:
-                raise ValueError(f"{name}: got {value!r}, takes a number, 0 or more, or None")
+                raise ValueError(f"{name}: expected a number, 0 or more, or None, got {value!r}")
         limit = _descriptor_limit()
         if reserved is None:
             reserved = 0 if limit is None else min(RESERVED, limit // 8)
         if limit is not None and reserved >= limit:
-            raise ValueError(f"reserved_descriptors: got {reserved}, but the process may have {limit} in all")
+            raise ValueError(f"reserved_descriptors: expected less than the process's limit of {limit}, got {reserved}")
         self.reserved = reserved
-        # The system gives the lowest number that is free: if that is n, n are in use.
+        # The system assigns the lowest free number, so a new descriptor n means that n descriptors are in use.
         self.highest = None if limit is None or not reserved else limit - reserved - 1
         self._is_default = max_per_ip is None
         if max_per_ip is None:
             max_per_ip = 0 if limit is None else max(1, (limit - reserved) // _SHARE)
         self.max_per_ip = max_per_ip
-        self.refused = 0
+        self.rejected = 0
         self._connections: Counter[str] = Counter()
         self._log = ThrottledLog(time.monotonic)
 
-    def refuses(self, address: Any) -> bool:
-        """Return whether a connection from ``address`` is one too many, and count and log that."""
+    def reject_if_full(self, address: Any) -> bool:
+        """Return whether ``address`` has too many connections for another one. If so, count and log it."""
         network = self._counted_network(address)
         if network is None or self._connections[network] < self.max_per_ip:
             return False
-        self.refused += 1
+        self.rejected += 1
         self._log.write(
             logger,
             logging.WARNING,
             "max_connections_per_ip",
-            "closed a connection from %s, which has %d already (max_connections_per_ip)",
+            "Rejected a connection from %s, which has %d connections already (max_connections_per_ip)",
             network,
             self.max_per_ip,
         )
         return True
 
-    def enter(self, address: Any) -> Slot | None:
-        """Count a connection; None if those of its address are not limited."""
+    def add(self, address: Any) -> Slot | None:
+        """Count a connection and return its slot, or None if its address is not limited."""
         network = self._counted_network(address)
         if network is None:
             return None
@@ -132,13 +133,13 @@ class Admission:
         return Slot(self, network)
 
     def release(self, network: str) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self._connections[network] -= 1
         if not self._connections[network]:
             del self._connections[network]
 
     def _counted_network(self, address: Any) -> str | None:
-        # That of a Unix socket is text, or nothing.
+        # The address of a Unix socket is a string or empty.
         if not self.max_per_ip or not isinstance(address, tuple):
             return None
         return None if self._is_default and not _is_public(address[0]) else network_of(address[0])
@@ -146,13 +147,13 @@ class Admission:
 
 @functools.lru_cache(maxsize=1024)
 def _is_public(ip: str) -> bool:
-    """Return whether the internet routes an address: where clients come from, rather than a proxy."""
+    """Return whether an address is global, so that it belongs to a client and not to a proxy."""
     address = ipaddress.ip_address(ip.partition("%")[0])
     return (getattr(address, "ipv4_mapped", None) or address).is_global
 
 
 def _descriptor_limit() -> int | None:
-    """Return how many descriptors the process may have, None for any number."""
+    """Return the process's limit of file descriptors, or None if there is none."""
     if sys.platform == "win32":  # pragma: no cover
         return None
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -163,34 +164,34 @@ class LimitedServer(HTTPServer):
     """An HTTP server that counts its connections.
 
     Attributes:
-        admission: What counts them; set once the server is made.
+        admission: Counts the connections. Must be set after the server is created.
     """
 
     admission: Admission
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Count a new connection, and serve it."""
-        slot = self.admission.enter(address)
-        # Whoever takes the stream over looks for it there.
+        """Count a new connection and serve it."""
+        slot = self.admission.add(address)
+        # wire.stream.take_over() looks for the slot there.
         stream.connection_slot = slot  # type: ignore[attr-defined]
         super().handle_stream(stream, address)
 
     def on_close(self, server_conn: Any) -> None:
-        """Count a connection no more that Tornado has closed, or has let go to somebody who does not count it."""
+        """Release the slot of a connection that Tornado has closed or detached, unless its new owner claimed it."""
         slot: Slot | None = server_conn.stream.connection_slot
         if slot is not None and not slot.is_claimed:
             slot.release()
         super().on_close(server_conn)
 
 
-class PatientSocket(socket.socket):
-    """A listening socket that waits when clients have all the file descriptors that they may have.
+class ThrottledSocket(socket.socket):
+    """A listening socket that stops accepting while no unreserved file descriptors are available.
 
-    New clients wait in its backlog meanwhile. Without this, the event loop would try again without end, and the process
-    could not open a file or a connection to its database.
+    New clients wait in the backlog of the socket. Otherwise, the event loop would retry to accept in a busy loop, and
+    the process could not open files or database connections.
 
     Attributes:
-        admission: What says which connections are too many; set once the socket is made.
+        admission: Decides which connections to reject. Must be set after the socket is created.
     """
 
     admission: Admission
@@ -200,8 +201,8 @@ class PatientSocket(socket.socket):
         """Accept a connection.
 
         Raises:
-            BlockingIOError: There is none, or there are no descriptors.
-            ConnectionAbortedError: There was one, which was refused; there may be others.
+            BlockingIOError: There is no connection to accept, or no file descriptor is available.
+            ConnectionAbortedError: The connection was rejected. There may be more connections to accept.
         """
         highest = self.admission.highest
         if self._short and highest is not None and not self._has_descriptors(highest):
@@ -213,7 +214,7 @@ class PatientSocket(socket.socket):
                 raise
             self._report(error.strerror or str(error))
             self._wait()
-        if self.admission.refuses(address):
+        if self.admission.reject_if_full(address):
             connection.close()
             raise ConnectionAbortedError
         if highest is not None and connection.fileno() >= highest:
@@ -233,9 +234,9 @@ class PatientSocket(socket.socket):
         os.close(lowest_free)
         return lowest_free <= highest
 
-    def _report(self, why: str) -> None:
+    def _report(self, reason: str) -> None:
         if not self._short:
-            logger.warning("cannot accept clients for now: %s", why)
+            logger.warning("Cannot accept clients for now: %s", reason)
         self._short = True
 
     def _wait(self) -> None:
@@ -245,6 +246,6 @@ class PatientSocket(socket.socket):
         raise BlockingIOError from None
 
     def _resume(self) -> None:
-        # Unless the server has stopped.
+        # The server may have stopped and closed the socket.
         if self.fileno() >= 0:
             IOLoop.current().update_handler(self.fileno(), IOLoop.READ)

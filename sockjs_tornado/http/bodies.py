@@ -1,8 +1,9 @@
-"""Request bodies that are read here, piece by piece, and not gathered by Tornado: long ones, those whose length is not
-said, and compressed ones.
+"""Limits for request bodies that Tornado must not collect: long, chunked and compressed bodies.
 
-A request is looked at when its head is there. Most go to :class:`~.handlers.SockJSHandler`, which has the
-whole body when it is made; the others go to :class:`StreamedBodyHandler`, and end as soon as a limit is reached.
+The URL specs look at the head of each request. Most requests go to
+:class:`~sockjs_tornado.http.handlers.SockJSHandler`, which starts when the whole body is there. The others go to
+:class:`StreamedBodyHandler`, which reads the body piece by piece and rejects the request as soon as a limit
+is exceeded.
 """
 
 import asyncio
@@ -26,15 +27,15 @@ from .handlers import SockJSHandler, header_value, remove_header
 
 __all__ = ["StreamedBodyHandler", "url_specs"]
 
-#: Bytes that are read at a time.
+#: Maximum bytes per read.
 PIECE: Final = 64 * 1024
 
-#: Bytes of work after which the event loop's other callbacks have a turn. A chunk costs as much as some thousand bytes.
+#: Bytes to process before yielding to the event loop, and the cost of a chunk in the same unit.
 WORK_PER_TURN: Final = 256 * 1024
 CHUNK_COST: Final = 4 * 1024
 
-#: Chunks that a body may have whatever their size, and bytes that each further one has to add on average. Clients and
-#: proxies make a chunk of each buffer, thousands of bytes long, or of a whole message; each costs about 10 µs.
+#: Number of chunks of any size that a body may have, and the minimum average size of further ones. Clients and proxies
+#: send a chunk per buffer (thousands of bytes) or per message. Each chunk costs about 10 µs.
 FREE_CHUNKS: Final = 256
 MIN_CHUNK_SIZE: Final = 512
 
@@ -48,17 +49,17 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
     """Return the URL specs of endpoints.
 
     Args:
-        endpoints: Each with the regular expression of its path.
+        endpoints: Pairs of a regular expression for the path and an endpoint.
     """
     specs = [URLSpec(path, SockJSHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
     for spec, (_, endpoint) in zip(specs, endpoints, strict=True):
         spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
-    # Behind the others, which pass over what they do not take.
+    # These come last: the matchers above skip requests with a body that must be streamed.
     return specs + [URLSpec(path, StreamedBodyHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
 
 
 class _BodyLimitMatcher(PathMatches):
-    """Matches a path, unless the request has a body that must not be gathered."""
+    """Matches a path, unless the request has a body that must be streamed."""
 
     def __init__(self, pattern: re.Pattern[str], endpoint: Endpoint) -> None:
         super().__init__(pattern)
@@ -72,7 +73,7 @@ class _BodyLimitMatcher(PathMatches):
                 return None
             length = header_value(headers, "Content-Length")
             if length and length != "0":
-                # Tornado takes the same length more than once, too.
+                # Tornado also accepts a list of identical lengths, which is not a decimal number.
                 if not length.isdecimal() or len(length) > 18 or _is_unpacked(request):
                     return None
                 if int(length) > min(UNCOUNTED_BYTES, self._endpoint.max_body(request.method or "")):
@@ -81,38 +82,40 @@ class _BodyLimitMatcher(PathMatches):
 
 
 def _is_unpacked(request: HTTPServerRequest) -> bool:
-    """Return whether the body is compressed, and the server is made to unpack bodies (``decompress_request``)."""
-    # Then Tornado has given Content-Encoding this name. A client can send it as well, which says nothing otherwise.
+    """Return whether the body is compressed and the server decompresses bodies (``decompress_request``)."""
+    # In this case, Tornado has renamed the Content-Encoding header. A client can send the new name, too, so the
+    # header alone proves nothing.
     params = getattr(request.connection, "params", None)
     return bool(getattr(params, "decompress", False) and request.headers.get_list("X-Consumed-Content-Encoding"))
 
 
 class _RejectedResponse(Connection):
-    """An answer to a request whose body is not read: it may still be on its way, and is passed over."""
+    """The response to a rejected request, whose body may still be arriving and is discarded."""
 
     def on_connect(self) -> None:
         self.shutdown_write()
 
 
 class _Rejected(Exception):
-    """The request is answered without its body.
+    """Raised to reject a request without reading the rest of its body.
 
     Args:
-        status: The response's status.
-        text: Its body.
-        why: The setting or the check that refuses it, for the counters.
+        status: Status of the response.
+        text: Body of the response.
+        reason: The setting or check that rejects the request, for the counters.
     """
 
-    def __init__(self, status: int, text: bytes = b"", why: str = "") -> None:
+    def __init__(self, status: int, text: bytes = b"", reason: str = "") -> None:
         super().__init__(status)
         self.status = status
         self.text = text
-        self.why = why
+        self.reason = reason
 
 
 class _AnyMethod(tuple[str, ...]):
-    """Contains every method. Tornado answers one that it does not know without a look at the body, and ends the
-    connection under a client that may still be sending it.
+    """Contains every method.
+
+    If a method is unsupported, Tornado responds and closes the connection while the client may still send the body.
     """
 
     __slots__ = ()
@@ -123,15 +126,15 @@ class _AnyMethod(tuple[str, ...]):
 
 @stream_request_body
 class StreamedBodyHandler(SockJSHandler):
-    """Reads a request's body before Tornado does, and no more of it than may be.
+    """Reads a request body within the limits, before Tornado reads it.
 
-    Tornado begins with a body once ``prepare`` is through, and finds out from the header fields that none is left. So
-    the connection can be taken over, to refuse the request, at any point of the body; each chunk can be seen (Tornado
-    6.6 puts small ones together); and what was read is in one place, from which it is released when the client leaves.
+    The body is read in ``prepare``, which then removes the header fields of the body, so that Tornado finds none. This
+    allows to take the connection over and reject the request at any point of the body, to count chunks (Tornado 6.6
+    joins small ones), and to free the body when the client disconnects.
     """
 
     def initialize(self, endpoint: Endpoint) -> None:
-        """Take what the URL spec holds for every request."""
+        """Set the endpoint, which is an argument of the URL spec."""
         super().initialize(endpoint)
         self._body = bytearray()
         self._share = BudgetShare(endpoint.server.body_budget)
@@ -139,14 +142,14 @@ class StreamedBodyHandler(SockJSHandler):
         self._max_size = endpoint.max_body(self.method)
         self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
 
-    # Those that it does not know are rejected by `prepare`.
+    # `prepare` rejects unsupported methods.
     SUPPORTED_METHODS = _AnyMethod()
 
-    # The request begins before its body is there.
+    # Unlike SockJSHandler's, these requests start before their body has arrived, so they need Tornado's own method.
     _execute = RequestHandler._execute  # type: ignore[assignment]
 
     async def prepare(self) -> None:
-        """Read the body, or refuse the request."""
+        """Read the body or reject the request."""
         try:
             async with timeout(self._connection.params.body_timeout):
                 await self._read()
@@ -154,8 +157,8 @@ class StreamedBodyHandler(SockJSHandler):
             self.release_body()
             await self._reject(rejected)
         except (StreamClosedError, TimeoutError):
-            # Tornado, which reads on, finds the connection closed. Nobody waits for the end of the body any more: an
-            # exception of that would keep the handler in a cycle.
+            # Tornado continues and finds the connection closed. Mark the request as finished, so that no exception with
+            # a reference cycle to the handler is created.
             self._finished = True
             self.release_body()
             self._connection.stream.close()
@@ -168,18 +171,18 @@ class StreamedBodyHandler(SockJSHandler):
         response = self._render_rejection(rejected)
         container = self._endpoint.server.container
         if container.closing:
-            # Nobody waits for those who are rejected.
+            # A closing router does not wait for rejected requests.
             write_and_close(self._detach_stream(), response)
         else:
             await self.take_over(rejected.status, _RejectedResponse(container, response))
 
     def _render_rejection(self, rejected: _Rejected) -> bytes:
         endpoint = self._endpoint
-        if rejected.why:
-            endpoint.server.stats.rejected[rejected.why] += 1
+        if rejected.reason:
+            endpoint.server.stats.rejected[rejected.reason] += 1
         if rejected.status == 503:
             endpoint.server.container.log.write(
-                logger, logging.WARNING, rejected.why, "%s is reached: long bodies get 503", rejected.why
+                logger, logging.WARNING, rejected.reason, "%s is reached: long bodies get 503", rejected.reason
             )
             fields = endpoint.retry_headers(self)
         elif rejected.status == 403:
@@ -199,7 +202,7 @@ class StreamedBodyHandler(SockJSHandler):
             raise _Rejected(405)
         length = self._declared_length()
         stream = self._connection.stream
-        # Of HTTP/1.0 it is to be ignored (RFC 9110, section 10.1.1).
+        # RFC 9110, section 10.1.1: ignore Expect in HTTP/1.0 requests.
         if self.is_http11 and self.header("Expect").lower() == "100-continue":
             stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length is None:
@@ -212,14 +215,14 @@ class StreamedBodyHandler(SockJSHandler):
             remove_header(self.request.headers, name)
 
     def _declared_length(self) -> int | None:
-        """Return the length of the body, None if it comes in chunks.
+        """Return the length of the body, or None if it is chunked.
 
         Raises:
-            _Rejected: There is none, or none that may be.
+            _Rejected: The length is missing, invalid or too large.
         """
         encoding, length = self.header("Transfer-Encoding"), self.header("Content-Length")
         if encoding:
-            # With a length, or for HTTP/1.0, chunks may be an attack on a proxy (RFC 9112, section 6.1).
+            # A chunked body with a Content-Length or in HTTP/1.0 may be request smuggling (RFC 9112, section 6.1).
             if length or not self.is_http11 or encoding.lower() != "chunked":
                 raise _Rejected(400)
             self._check_size(0)
@@ -232,12 +235,12 @@ class StreamedBodyHandler(SockJSHandler):
         return size
 
     def _check_size(self, size: int) -> None:
-        """Raise _Rejected if the body may not have ``size`` bytes."""
+        """Raise _Rejected if a body of ``size`` bytes is not allowed."""
         if size > self._max_size:
-            # Where a client receives, the limit is not the setting's.
+            # On receiving endpoints, the limit is not the setting's.
             is_setting = self._max_size == self._endpoint.server.settings.max_message_size
-            why = "max_message_size" if is_setting else "unexpected_body"
-            raise _Rejected(413, b"Payload too large.", why)
+            reason = "max_message_size" if is_setting else "unexpected_body"
+            raise _Rejected(413, b"Payload too large.", reason)
         if not self._share.fits(size):
             raise _Rejected(503, TRY_AGAIN, "max_buffered_body_bytes")
 
@@ -254,10 +257,10 @@ class StreamedBodyHandler(SockJSHandler):
                 size += length
                 if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * MIN_CHUNK_SIZE:
                     raise _Rejected(400, b"Chunks too small.", "chunk_size")
-                # Compressed or not: compressed bytes may become none at all.
+                # Check the compressed size too, since compressed data may decompress to nothing.
                 self._check_size(size)
                 await self._read_bytes(length)
-            # The end of the chunk, or of the body: there are no trailers.
+            # The end of the chunk, or of the body. Trailers are rejected.
             if await stream.read_bytes(2) != b"\r\n":
                 raise _Rejected(400)
             if not length:
@@ -294,18 +297,18 @@ class StreamedBodyHandler(SockJSHandler):
         await self._yield_after_work(len(data))
 
     async def _yield_after_work(self, size: int) -> None:
-        """Give way to others after some work. What has been received is read without any wait."""
+        """Yield to the event loop after some work. Reading data that has already arrived does not yield."""
         self._work += size
         if self._work >= WORK_PER_TURN:
             self._work = 0
             await asyncio.sleep(0)
 
     def body(self) -> bytearray:
-        """Return the request's body."""
+        """Return the request body."""
         return self._body
 
     def release_body(self) -> None:
-        """Keep the body no longer."""
+        """Free the memory of the body."""
         self._body = bytearray()
         self._share.resize(0)
 

@@ -1,4 +1,4 @@
-"""Tornado's side of the exchange port: one ``RequestHandler`` that offers a request to an endpoint."""
+"""The exchange port for Tornado: a ``RequestHandler`` that passes requests to an endpoint."""
 
 import asyncio
 import contextlib
@@ -31,33 +31,33 @@ __all__ = ["SockJSHandler", "header_value", "remove_header"]
 
 logger = logging.getLogger(__name__)
 
-#: Header fields of a request. Each takes some hundred bytes, for as long as the request is held.
+#: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 _MAX_FIELDS: Final = 100
 
-#: Lines of header fields, and characters of a URI, of which a held request keeps what Tornado has made of them: a list
-#: of the lines, and four copies of the query.
+#: Header lines and URI characters above which a waiting request frees what Tornado has parsed from them: a list of the
+#: lines, and four copies of the query.
 _MAX_HELD_LINES: Final = 100
 _MAX_HELD_URI: Final = 1024
 
 
 def header_value(headers: HTTPHeaders, name: str) -> str:
-    """Return the value of a header field, ``""`` if it is missing; several lines are joined (RFC 9110, section 5.3)."""
-    # `name in headers` is case-sensitive in Tornado 6.5.3, and get() costs an exception for a missing field, as most of
-    # those that are asked for are. get_list() is the same in all releases.
+    """Return a header field, with several lines joined (RFC 9110, section 5.3), or ``""`` if it is missing."""
+    # `name in headers` is case-sensitive in Tornado 6.5.3, and get() raises and catches an exception for a missing
+    # field, which is the usual case. get_list() behaves the same in all releases.
     values = headers.get_list(name)
     return values[0] if len(values) == 1 else ",".join(values)
 
 
 def remove_header(headers: HTTPHeaders, name: str) -> None:
-    """Remove a header field, if it is there."""
+    """Remove a header field, if it exists."""
     if headers.get_list(name):
-        # In Tornado 6.5.3 to 6.5.10, `del` alone raises KeyError if the field has several lines.
+        # In Tornado 6.5.3 to 6.5.10, a `del` of a field with several lines raises KeyError.
         headers[name] = ""
         del headers[name]
 
 
 def parse_cookies(text: str) -> dict[str, str]:
-    """Return the cookies of a Cookie field, as Tornado's ``request.cookies`` has them."""
+    """Parse a Cookie header in the same way as Tornado's ``request.cookies``."""
     jar = SimpleCookie()
     for name, value in parse_cookie(text).items():
         with contextlib.suppress(CookieError):
@@ -66,16 +66,16 @@ def parse_cookies(text: str) -> dict[str, str]:
 
 
 class SockJSHandler(RequestHandler):
-    """Offers a request to an endpoint as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
+    """Passes a request to an endpoint, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
-    Tornado does what is HTTP: it reads the request, routes it, and writes whole responses. Streams and websockets leave
-    it with their first byte.
+    Tornado reads and routes the request, and keeps the connection alive after a complete response. The connections of
+    streams and websockets are taken over from Tornado before the first byte of the response.
     """
 
     relayed = False
 
     def initialize(self, endpoint: Endpoint) -> None:
-        """Take what the URL spec holds for every request."""
+        """Set the endpoint, which is an argument of the URL spec."""
         self._endpoint = endpoint
         if not self.relayed:
             endpoint.server.application = self.application
@@ -84,58 +84,58 @@ class SockJSHandler(RequestHandler):
         self.pending: PendingWrite | None = None
         self._response_future: asyncio.Future[None] | None = None
         self._disconnect_listener: DisconnectListener | None = None
-        # Whether the connection ends with the answer, whatever the request says.
+        # Whether to close the connection after the response, regardless of the request's Connection header.
         self._close_after_response = False
         request = self.request
         self.remote_ip = request.remote_ip or ""
         self.secure = request.protocol == "https"
         self.is_http11 = request.version == "HTTP/1.1"
-        # What the content type says of a body is not true (JSON is posted as text/plain, say); Tornado would answer 400
-        # to a body that it does not find to be what it is called.
+        # Hide the content type from Tornado, which would parse the body and respond with 400 if it does not match.
+        # Clients send wrong content types: for example, they post JSON as text/plain.
         self._content_type = self.header("Content-Type")
-        # Tornado's compression does not know "no-transform", and would write the head of its stream into a 204.
+        # Tornado's compression ignores "no-transform", and would add a body to a 204 response.
         for name in ("Content-Type", "Accept-Encoding"):
             remove_header(request.headers, name)
         cookies = request.headers.get_list("Cookie")
         if len(cookies) > 1:
-            # Tornado would join the lines with a comma, which separates no cookies (RFC 9113, section 8.2.3).
+            # Tornado would join the lines with a comma, but cookies are separated by "; " (RFC 9113, section 8.2.3).
             request.headers["Cookie"] = "; ".join(cookies)
 
     @property
     def method(self) -> str:
-        """The request's method."""
+        """The request method."""
         return self.request.method or ""
 
     def clear(self) -> None:
-        """Begin an answer. An endpoint chooses all its header fields: Tornado's own would be made for nothing."""
+        """Start a response without Tornado's default headers, since endpoints set all header fields."""
         self._headers = HTTPHeaders()
         self._write_buffer: list[bytes] = []
         self.set_status(200)
 
     def check_xsrf_cookie(self) -> None:
-        """Let every POST pass: clients send no such cookie, and the router's origin policy decides."""
+        """Accept every POST: SockJS clients send no XSRF cookie; the router checks the origin instead."""
 
     def check_trusted_origin(self, origin: str) -> bool:
-        """Let every POST pass: the router's origin policy decides."""
+        """Accept every POST: the router checks the origin."""
         return True
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Decode a part of the path; a session id may be any bytes."""
+        """Decode a part of the path. A session id may consist of any bytes."""
         return value.decode("utf-8", "surrogateescape")
 
     def compute_etag(self) -> str | None:
-        """Leave ETags to the endpoint."""
+        """Return None: endpoints set their own ETags."""
         return None
 
     def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> "asyncio.Future[None]":  # type: ignore[override]
-        """Serve the request at once, where Tornado makes a task of each for the loop's next turn."""
+        """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
         self._transforms = transforms
         self.path_args = []
         loop = asyncio.get_running_loop()
         waiting: Awaitable[None] | None = None
         try:
             self.path_kwargs = {name: self.decode_argument(value) for name, value in kwargs.items()}
-            # What callbacks of the application set there must not reach the connection's next request.
+            # Context variables that callbacks set must not leak into the next request of the connection.
             waiting = contextvars.copy_context().run(self._serve, **self.path_kwargs)
         except Exception as error:
             self._handle_request_exception(error)
@@ -157,29 +157,29 @@ class SockJSHandler(RequestHandler):
         self.session_id = session_id
         count = len(self.request.headers)
         if count > _MAX_FIELDS:
-            why = f"There are {count} header fields, and there may be {_MAX_FIELDS}."
-            self._endpoint.respond_too_large(self, RequestTooLargeError(431, "request_fields", why))
+            error = f"The request has {count} header fields; the maximum is {_MAX_FIELDS}."
+            self._endpoint.respond_too_large(self, RequestTooLargeError(431, "request_fields", error))
             return None
         return self._endpoint.handle(self)
 
     head = get = post = delete = patch = put = options = _serve
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer without a body: what a client makes of an error is the status."""
+        """Respond without a body: clients only use the status."""
         self.respond(status_code, [])
 
     def _request_summary(self) -> str:
-        """Return what the access log says of the request: not the id of a session, which is its client's secret."""
+        """Return the request line for the access log, without the session id, which is the client's secret."""
         path, separator, query = self.uri.partition("?")
         if self._endpoint.suffix == 3:
-            # SERVER/SESSION/TRANSPORT, and maybe a slash.
+            # The path ends with SERVER/SESSION/TRANSPORT and an optional slash.
             segments = path.split("/")
             segments[-3 if path.endswith("/") else -2] = "***"
             path = "/".join(segments)
         return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log what is the server's fault alone; Tornado's log would have the request's URI, with the session id."""
+        """Log errors of the server, but not client errors. Tornado's own log would contain the session id."""
         if value is not None and not isinstance(value, HTTPError):
             log = self._endpoint.server.container.log
             summary = self._request_summary()
@@ -189,57 +189,57 @@ class SockJSHandler(RequestHandler):
 
     @property
     def uri(self) -> str:
-        """The request's path and query."""
+        """The request's path and query, as the client sent them."""
         return self.request.uri or ""
 
     @property
     def remote_port(self) -> int:
-        """The client's port, 0 where there is none to tell."""
+        """The client's port, or 0 if it is unknown."""
         address = getattr(getattr(self.request.connection, "context", None), "address", None)
         return address[1] if isinstance(address, tuple) and len(address) > 1 else 0
 
     def fields(self) -> Iterator[tuple[str, str]]:
-        """Return the request's header fields."""
+        """Return the request's header fields, without Accept-Encoding."""
         yield from self.request.headers.get_all()
         if self._content_type:
             yield "Content-Type", self._content_type
 
     def header(self, name: str) -> str:
-        """Return a request header."""
-        # As header_value does it, without the call: most requests have ten fields looked up.
+        """Return a request header, or ``""`` if it is missing."""
+        # The body of header_value() without the call, because most requests look ten fields up.
         values = self.request.headers.get_list(name)
         return values[0] if len(values) == 1 else ",".join(values)
 
     def cookie(self, name: str) -> str | None:
-        """Return a cookie of the request."""
+        """Return the value of a cookie, or None if it is missing."""
         cookies = self.header("Cookie")
         return parse_cookies(cookies).get(name) if name in cookies else None
 
     def argument(self, name: str) -> str | None:
-        """Return the first value of a query argument."""
+        """Return the first value of a query argument, or None if it is missing."""
         values = parse_qs(self.request.query).get(name)
         return values[0] if values else None
 
     def content_type(self) -> str:
-        """Return the request's media type."""
+        """Return the media type of the body in lower case."""
         return self._content_type.partition(";")[0].strip().lower()
 
     def body(self) -> bytes | bytearray:
-        """Return the request's body."""
+        """Return the request body."""
         return self.request.body
 
     def release_body(self) -> None:
-        """Keep the body no longer."""
+        """Free the memory of the body."""
         self.request.body = b""
 
     def jsessionid_setting(self) -> str | bool:
-        """Ask the ``jsessionid`` setting."""
+        """Evaluate the ``jsessionid`` setting for this request."""
         setting = self._endpoint.server.settings.jsessionid
-        wanted = setting(self.request) if callable(setting) else setting
-        return wanted if isinstance(wanted, str) else bool(wanted)
+        value = setting(self.request) if callable(setting) else setting
+        return value if isinstance(value, str) else bool(value)
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        """Describe the request for the application."""
+        """Return the description of the request for the application."""
         trusted = self._endpoint.server.origins.allows_credentials(request_origin(self))
         cookies = self.header("Cookie") if trusted else None
         headers = select_fields(self.request.headers.get_all(), cookies=cookies)
@@ -250,39 +250,39 @@ class SockJSHandler(RequestHandler):
             prefix=self.request.path.removesuffix("/").rsplit("/", suffix)[0],
             transport=transport,
             headers=headers,
-            # As text they take as much memory as they have characters, however many they are.
+            # Parsed on demand: unparsed, even many small cookies take little memory.
             cookies=None if cookies is None else partial(parse_cookies, cookies),
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """Answer with a whole response."""
+        """Send a complete response."""
         self.responded = True
         self.set_status(status)
         headers = list(headers)
         if status not in (204, 304):
             headers.append(("Content-Length", str(len(body))))
-        # Tornado would keep the connection of an old client that asks for it, which reads to the end. It also keeps a
-        # connection if the request's Connection field has more than "close".
-        ends = self._close_after_response or not self.is_http11 or has_token(self.header("Connection"), "close")
-        if ends or self._connection.no_keep_alive:
+        # Do not leave this to Tornado, which keeps too many connections open: those of HTTP/1.0 clients that ask for
+        # keep-alive but read to the end of the connection, and those with more than "close" in the Connection header.
+        close = self._close_after_response or not self.is_http11 or has_token(self.header("Connection"), "close")
+        if close or self._connection.no_keep_alive:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
-        if ends:
+        if close:
             self.pending = write_and_close(self._detach_stream(), response)
         else:
             self._write(response)
 
     def _write(self, response: bytes) -> None:
-        """Write a whole response and let the connection go on, as ``finish`` does it.
+        """Write a complete response and finish the request, as ``RequestHandler.finish`` does.
 
-        That one would look at each header field five times, strip a 204 of its content type, and write it in two parts.
+        ``finish`` would look at each header field five times, remove the content type of a 204, and write twice.
         """
         connection = self._connection
         connection.set_close_callback(None)
         unsent = write_now(connection.stream, response)
         if unsent:
             self.pending = write_rest(connection.stream, unsent)
-            # Tornado goes on when this is written, and so what stands before it.
+            # Tornado continues after this write, which is queued behind the pending data.
             connection.write(b"" if self.pending else unsent)
         connection.finish()
         self._finished = True
@@ -290,11 +290,11 @@ class SockJSHandler(RequestHandler):
         self.on_finish()
 
     def notify_on_disconnect(self, listener: DisconnectListener) -> None:
-        """Have somebody told where the client leaves before the answer."""
+        """Call ``listener.on_disconnect`` if the client disconnects before the response."""
         self._disconnect_listener = listener
 
     def wait_for_response(self, listener: DisconnectListener) -> Awaitable[None]:
-        """Keep the request open until it is answered, or until the client has left."""
+        """Wait until the response is sent or the client disconnects."""
         self.release_body()
         self._release_parsed_fields()
         self.notify_on_disconnect(listener)
@@ -302,9 +302,9 @@ class SockJSHandler(RequestHandler):
         return self._response_future
 
     def _release_parsed_fields(self) -> None:
-        """Release what an unusual client has Tornado keep beside the request as it came.
+        """Free the parsed header fields and arguments of an unusually large request.
 
-        Nothing needs it any more but the access log, which may miss header fields of such a request.
+        Only the access log could still use them.
         """
         request = self.request
         headers = request.headers
@@ -317,8 +317,8 @@ class SockJSHandler(RequestHandler):
             request.arguments = request.query_arguments = {}
 
     def on_connection_close(self) -> None:
-        """Hear from Tornado that the client has left."""
-        # It ends the waiting for a body that comes in chunks.
+        """Called by Tornado when the client has disconnected."""
+        # This cancels the wait for the rest of a body.
         super().on_connection_close()
         if not self.responded:
             self.responded = True
@@ -327,56 +327,57 @@ class SockJSHandler(RequestHandler):
             self._release()
 
     def _detach_stream(self) -> IOStream:
-        """Take the connection away from Tornado, which logs the request as answered."""
+        """Detach the connection from Tornado and log the request as finished."""
         self.responded = True
         stream = self.detach()
         self._finish_request()
         return stream
 
     def _finish_request(self) -> None:
-        """Do what Tornado does when it has finished a request."""
+        """Log the request and free its memory, as Tornado does after a request."""
         self._release()
         try:
             self.application.log_request(self)
         except Exception as error:
-            # The application's own: it must not take a session or its caller with it.
+            # The application may have replaced the access log. Its error must not reach the session or the caller.
             log = self._endpoint.server.container.log
             log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
 
     def _release(self) -> None:
-        # The templates' namespace refers to the handler: without the cycle, the request and all that it holds are freed
-        # as soon as they are over, not when the garbage collector runs.
+        # Break the reference cycle through the template namespace, so that the request is freed immediately, and not by
+        # the garbage collector.
         self.ui = ObjectDict()
         self._disconnect_listener = None
         if self._response_future is not None and not self._response_future.done():
             self._response_future.set_result(None)
 
     def abort(self) -> None:
-        """Let go of the request without an answer."""
+        """Close the connection without a response."""
         self.responded = True
         self._connection.stream.close()
         self._release()
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
-        """Give the connection to ``protocol``."""
+        """Hand the connection over to ``protocol``."""
         self.set_status(status)
         stream = self._detach_stream()
         settings = self._endpoint.server.settings
         return take_over(stream, protocol, nodelay=settings.disable_nagle, user_timeout=settings.network_timeout)
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has already left."""
+        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
         stream = self._connection.stream
         return stream.closed() or peer_gone(stream.socket)
 
     def is_half_closed(self) -> bool:
-        """Return whether a client that seems to have left has only ended its own direction of the connection."""
+        """Return whether a client that seems to have disconnected has only closed its own side of the connection."""
         stream = self._connection.stream
-        # A node that ends its direction has left. HTTP/1.0 knows no interim response.
+        # Nodes of a cluster never half-close. HTTP/1.0 has no interim responses.
         if stream.closed() or self.relayed or not self.is_http11:
             return False
-        # Before anything is taken from a session (RFC 9110, section 15.2). If the client has closed the connection for
-        # both directions, its system answers with a reset; if it is on this host, as most proxies are, at once.
+        # Probe with an interim response (RFC 9110, section 15.2) before messages are taken from a session. If the
+        # client has closed both directions, its system responds with a reset; on the same host, as with most proxies,
+        # this happens immediately.
         stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._close_after_response = True
         return not stream.closed() and not peer_reset(stream.socket)

@@ -1,4 +1,4 @@
-"""Which addresses are one client's."""
+"""Grouping of IP addresses that belong to one client."""
 
 import functools
 import ipaddress
@@ -8,11 +8,11 @@ __all__ = ["network_of"]
 
 @functools.lru_cache(maxsize=1024)
 def network_of(ip: str) -> str:
-    """Return what a client's address counts as: one text for all the addresses that the client may have.
+    """Return the network of a client's address, the same for all addresses that one client may use.
 
-    An IPv6 host has all of a /64, and changes its address within it for privacy (RFC 8981). An IPv4 address within an
-    IPv6 one (``::ffff:192.0.2.1``) is the IPv4 address. Anything that is no address, such as that of a Unix socket, is
-    returned as it is.
+    An IPv6 host usually has a whole /64 network and changes its address within it for privacy (RFC 8981). An
+    IPv4-mapped IPv6 address (``::ffff:192.0.2.1``) becomes the IPv4 address. Other strings, such as the path of a Unix
+    socket, are returned unchanged.
     """
     if ":" not in ip:
         return ip

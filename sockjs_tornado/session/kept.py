@@ -1,7 +1,8 @@
-"""What a session keeps of the requests that its client receives on, and how much of it.
+"""Limits for the request data that a session keeps.
 
-A client names as much as it likes: its URI, its user agent, header fields that a proxy might have added. What informs
-is cut. What an application decides by is never cut: a request that has more of it than is kept is refused.
+A client controls the size of its URI and header fields, so a session keeps only some of them. Informational fields are
+truncated. Fields on which an application may base decisions are never truncated; if they are too large, the request is
+rejected.
 """
 
 from collections.abc import Iterable
@@ -22,53 +23,53 @@ __all__ = [
     "select_fields",
 ]
 
-#: Characters of a session id, and of the part of the path before it, as they stand in the URL.
+#: Maximum length of the server id and of the session id in the URL.
 MAX_ID: Final = 256
 
-#: Characters of a URI: path and query, which may hold a token.
+#: Maximum length of a URI, including the query, which may contain a token.
 MAX_URI: Final = 8192
 
-#: Characters of names and values of all fields that are kept whole, and of the cookies.
+#: Maximum total length of the names and values of all fields that are not truncated, including cookies.
 MAX_FIELDS_SIZE: Final = 16384
 
-#: Fields that begin with ``x-forwarded-``.
+#: Maximum number of fields whose names start with ``x-forwarded-``.
 MAX_FORWARDED_FIELDS: Final = 32
 
-#: Characters of a field that informs; the rest is cut.
+#: Length to which an informational field is truncated.
 MAX_INFORMATIONAL: Final = 512
 
-#: Fields that inform, in lower case as the others here.
+#: Names of informational fields, in lower case.
 INFORMATIONAL: Final = frozenset({"user-agent", "referer", "accept-language", "via"})
 
-#: Fields that an application may decide by, beside those beginning with :data:`_FORWARDED`.
+#: Names of fields that are kept whole, besides those that start with ``x-forwarded-``.
 KEPT: Final = frozenset({"origin", "host", "x-real-ip", "x-client-ip", "x-cluster-client-ip"})
 
-#: The field that is kept only if the page is trusted with credentials.
+#: The field that is kept only if the origin is trusted with credentials.
 CREDENTIAL: Final = "authorization"
 
 _FORWARDED: Final = "x-forwarded-"
 
-#: A connection may keep one of the subprotocols that are offered there.
+#: This field counts for the total length, because a connection keeps the selected subprotocol.
 _SUBPROTOCOLS: Final = "sec-websocket-protocol"
 
 _SELECTED: Final = INFORMATIONAL | KEPT | {CREDENTIAL, _SUBPROTOCOLS}
 
 
 def check_uri(uri: str) -> None:
-    """Raise RequestTooLargeError if a URI is longer than may be kept."""
+    """Raise RequestTooLargeError if a URI is too long."""
     if len(uri) > MAX_URI:
-        raise RequestTooLargeError(414, "request_uri", f"The URI has {len(uri)} characters, and may have {MAX_URI}.")
+        raise RequestTooLargeError(414, "request_uri", f"The URI has {len(uri)} characters; the maximum is {MAX_URI}.")
 
 
 def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> dict[str, str]:
-    """Return the header fields that are kept, by their names in lower case.
+    """Return the header fields that a session keeps, by their names in lower case.
 
     Args:
-        fields: Name and value of each line of the request's fields.
-        cookies: The Cookie field if the page is trusted with credentials, else None.
+        fields: Names and values of the request's header lines.
+        cookies: The Cookie field if the origin is trusted with credentials, else None.
 
     Raises:
-        RequestTooLargeError: There are too many, or they are too long.
+        RequestTooLargeError: There are too many fields, or they are too long.
     """
     kept: dict[str, str] = {}
     for name, value in fields:
@@ -86,9 +87,9 @@ def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> 
             size += len(name) + len(value)
             forwarded += name.startswith(_FORWARDED)
     if forwarded > MAX_FORWARDED_FIELDS:
-        why = f"There are {forwarded} X-Forwarded- fields, and there may be {MAX_FORWARDED_FIELDS}."
-        raise RequestTooLargeError(431, "request_fields", why)
+        error = f"The request has {forwarded} X-Forwarded- fields; the maximum is {MAX_FORWARDED_FIELDS}."
+        raise RequestTooLargeError(431, "request_fields", error)
     if size > MAX_FIELDS_SIZE:
-        why = f"The cookies and header fields that a session keeps have {size} characters, and may have "
-        raise RequestTooLargeError(431, "request_fields", f"{why}{MAX_FIELDS_SIZE}.")
+        error = f"The cookies and header fields have {size} characters; the maximum is {MAX_FIELDS_SIZE}."
+        raise RequestTooLargeError(431, "request_fields", error)
     return kept
