@@ -1,4 +1,4 @@
-"""One of several SockJS processes that answer for each other's sessions, and whose rooms are one, by way of Redis."""
+"""A SockJS server as one of several processes that share their rooms and serve each other's sessions through Redis."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ class Echo(SockJSConnection):
 
 
 class Everybody(SockJSConnection):
-    """Sends every message to all, whatever process they are connected to."""
+    """Sends every message to all clients of all processes."""
 
     def on_open(self, info: ConnectionInfo) -> None:
         self.join("everybody")
@@ -31,18 +31,18 @@ class Everybody(SockJSConnection):
 
 
 async def main(host: str, port: int, redis: str, advertise: str) -> None:
-    """Serve until SIGINT or SIGTERM, then tell every client, over some seconds, to come again."""
-    # Not on the command line, which everybody on this host can read.
+    """Serve until SIGINT or SIGTERM, then close the sessions over several seconds."""
+    # The secret is not an option of the command line, which all users of this host can read.
     cluster = RedisCluster(redis, advertise=advertise, secret=os.environ.get("SOCKJS_SECRET"))
     routers = [
         SockJSRouter(Echo, "/sockjs/echo", cluster=cluster),
         SockJSRouter(Everybody, "/sockjs/everybody", cluster=cluster),
     ]
     urls = [url for router in routers for url in router.urls]
-    # The proxy keeps the access log. It is refused while the process drains, which is nothing to complain of.
+    # The proxy writes the access log. Its health check gets 503 while the process drains, which need not be logged.
     application = Application(urls, log_function=lambda handler: None)
     async with cluster:
-        # xheaders: the client's address is the one that the proxy tells. So nobody but the proxy may come here.
+        # xheaders: take the client's address from the proxy. Only the proxy may be able to reach this port.
         sockets = bind_sockets(port, host)
         print(f"Listening on http://{host}:{port}", flush=True)
         await serve(application, routers, sockets, xheaders=True)
@@ -50,19 +50,18 @@ async def main(host: str, port: int, redis: str, advertise: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="where the proxy finds it (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8081, help="the same (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address for the proxy (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8081, help="port for the proxy (default: %(default)s)")
     parser.add_argument(
         "--redis",
         metavar="URL",
         default=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
-        help="(default: REDIS_URL in the environment, or this host's)",
+        help="URL of the Redis server (default: REDIS_URL in the environment, or this host)",
     )
     parser.add_argument(
         "--advertise",
         metavar="URL",
-        help="where the other processes find it, which is no business of the proxy's "
-        "(default: http://127.0.0.1:9081 for port 8081, and so on)",
+        help="private address for the other processes (default: http://127.0.0.1:9081 for port 8081, and so on)",
     )
     options = parser.parse_args()
     advertise = options.advertise or f"http://127.0.0.1:{options.port + 1000}"

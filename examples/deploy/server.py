@@ -1,4 +1,4 @@
-"""One of several SockJS processes behind a proxy, each on a port of its own."""
+"""A SockJS server as one of several processes behind a proxy, each on its own port."""
 
 import argparse
 import asyncio
@@ -18,15 +18,15 @@ class Echo(SockJSConnection):
 
 
 async def main(port: int) -> None:
-    """Serve until SIGINT or SIGTERM, then tell every client, over some seconds, to come again."""
+    """Serve until SIGINT or SIGTERM, then close the sessions over several seconds."""
 
     def cookie(request: HTTPServerRequest) -> str:
-        # Names this process, for a proxy that goes by it. A page of another site gets it back from browsers only with
-        # "; SameSite=None; Secure" behind, if at all: better let the proxy go by the path.
+        # The cookie names this process, for a proxy that routes by it. On pages of other sites, browsers return it only
+        # with "; SameSite=None; Secure", if at all. Prefer to route by the path.
         return f"JSESSIONID=node{port}; path=/; HttpOnly"
 
     router = SockJSRouter(Echo, "/sockjs/echo", {"jsessionid": cookie})
-    # xheaders: the client's address is the one that the proxy tells. So nobody but the proxy may come here.
+    # xheaders: take the client's address from the proxy. Only the proxy may be able to reach this port.
     sockets = bind_sockets(port, "127.0.0.1")
     print(f"Listening on http://127.0.0.1:{port}", flush=True)
     await serve(Application(router.urls), [router], sockets, xheaders=True)

@@ -1,9 +1,9 @@
-"""Recovery in Python: follows the room of server.py, and writes down what comes.
+"""Recovery in Python: follows the room of server.py, and prints its messages.
 
     python examples/recovery/client.py http://localhost:8080/recovery/sockjs
 
-Stop the server for a while and start it again: nothing is missing. `Follower` does for `sockjs_tornado.client` what
-recovery.js does in the page.
+Stop the server for a while and start it again: no message is missing. `Follower` does the same for
+`sockjs_tornado.client` as recovery.js in the page.
 """
 
 import argparse
@@ -15,19 +15,19 @@ from typing import Any
 
 from sockjs_tornado.client import Backoff, ConnectError, SockJSClient, connect
 
-ASK_AGAIN = 1.0  # seconds until the next try, while the server cannot tell what was missed
+RETRY_INTERVAL = 1.0  # seconds until the next request while Redis is unavailable
 
 
 class Follower:
-    """Takes each message of a room once, and in order, over one connection after another.
+    """Processes each message of a room once and in order, across reconnects.
 
     Args:
-        room: Its name.
-        message: Is given each message's data, its offset and how it came: "live", "recovered" or "history".
-        lost: Is called where some messages are lost for good: what follows is all that the server still has.
+        room: The name of the room.
+        message: Called with each message's data, its offset and its source: "live", "recovered" or "history".
+        lost: Called if some messages are lost; the messages that follow are all that the server still has.
 
     Attributes:
-        position: Offset and epoch of the last message taken.
+        position: The offset and epoch of the last message, or None before the first.
     """
 
     def __init__(self, room: str, message: Callable[[Any, int, str], object], lost: Callable[[], object]) -> None:
@@ -35,60 +35,60 @@ class Follower:
         self._room = room
         self._message = message
         self._lost = lost
-        # Messages that came since the question, while it has no answer.
-        self._held: list[dict[str, Any]] | None = None
-        self._asked = 0
+        # The messages since the last request, until its response arrives; None if no request is pending.
+        self._buffer: list[dict[str, Any]] | None = None
+        self._request_id = 0
 
-    async def ask(self, client: SockJSClient) -> None:
-        """Follow, from the position on; this is for `connect(..., on_reconnect=follower.ask)`, too."""
-        if self._held is None:
-            self._held = []
-        self._asked += 1
-        question = {"type": "follow", "room": self._room, "id": self._asked}
+    async def follow(self, client: SockJSClient) -> None:
+        """Request all messages after the position; also for `connect(..., on_reconnect=follower.follow)`."""
+        if self._buffer is None:
+            self._buffer = []
+        self._request_id += 1
+        request = {"type": "follow", "room": self._room, "id": self._request_id}
         if self.position is not None:
-            question |= {"offset": self.position[0], "epoch": self.position[1]}
-        await client.send(json.dumps(question))
+            request |= {"offset": self.position[0], "epoch": self.position[1]}
+        await client.send(json.dumps(request))
 
     async def run(self, client: SockJSClient) -> None:
-        """Follow until the connection has ended for good."""
-        await self.ask(client)
+        """Process messages until the client is closed."""
+        await self.follow(client)
         async for message in client:
             match message:
-                case {"type": "message"} if self._held is not None:
-                    self._held.append(message)
+                case {"type": "message"} if self._buffer is not None:
+                    self._buffer.append(message)
                 case {"type": "message"}:
-                    if not self._take(message):
-                        await self.ask(client)
-                case {"type": "caught up", "id": self._asked}:
+                    if not self._process(message):
+                        await self.follow(client)
+                case {"type": "caught up", "id": self._request_id}:
                     if not self._catch_up(message):
-                        await self.ask(client)
+                        await self.follow(client)
                 case {"type": "gap"}:
-                    await self.ask(client)
+                    await self.follow(client)
                 case {"type": "unavailable"}:
-                    await asyncio.sleep(ASK_AGAIN)
-                    await self.ask(client)
+                    await asyncio.sleep(RETRY_INTERVAL)
+                    await self.follow(client)
 
-    def _catch_up(self, answer: dict[str, Any]) -> bool:
-        how = "history" if self.position is None else "recovered"
-        held, self._held = self._held or [], None
-        self.position = answer["offset"], answer["epoch"]
-        if answer["lost"]:
+    def _catch_up(self, response: dict[str, Any]) -> bool:
+        source = "history" if self.position is None else "recovered"
+        buffered, self._buffer = self._buffer or [], None
+        self.position = response["offset"], response["epoch"]
+        if response["lost"]:
             self._lost()
-        for offset, data in answer["messages"]:
-            self._message(data, offset, how)
-        fit = True
-        for message in held:
-            fit = self._take(message) and fit
-        return fit
+        for offset, data in response["messages"]:
+            self._message(data, offset, source)
+        in_order = True
+        for message in buffered:
+            in_order = self._process(message) and in_order
+        return in_order
 
-    def _take(self, message: dict[str, Any]) -> bool:
-        """Return False where the message is not the next one, nor one that was there before."""
+    def _process(self, message: dict[str, Any]) -> bool:
+        """Process a message unless it was processed before; return False if messages before it are missing."""
         assert self.position is not None
         last, last_epoch = self.position
         offset, epoch = message["offset"], message["epoch"]
         if epoch == last_epoch and offset <= last:
             return True
-        # A room without any message has no epoch yet.
+        # The epoch is "" while the room has no messages.
         if offset != last + 1 or last_epoch not in ("", epoch):
             return False
         self.position = offset, epoch
@@ -99,18 +99,18 @@ class Follower:
 async def main() -> None:
     """Follow a room until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Follow the room of the recovery example.")
-    parser.add_argument("url", help="of the service, such as http://localhost:8080/recovery/sockjs")
+    parser.add_argument("url", help="URL of the service, for example http://localhost:8080/recovery/sockjs")
     options = parser.parse_args()
 
-    def message(data: Any, offset: int, how: str) -> None:
-        print(offset, json.dumps(data), how, flush=True)
+    def message(data: Any, offset: int, source: str) -> None:
+        print(offset, json.dumps(data), source, flush=True)
 
     def lost() -> None:
         print("Some messages are lost.", flush=True)
 
     follower = Follower("ticks", message, lost)
     try:
-        async with connect(options.url, reconnect=Backoff(), on_reconnect=follower.ask) as client:
+        async with connect(options.url, reconnect=Backoff(), on_reconnect=follower.follow) as client:
             await follower.run(client)
     except ConnectError as error:
         raise SystemExit(str(error)) from None

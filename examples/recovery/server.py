@@ -1,28 +1,28 @@
-"""Recovery: who has lost the connection comes back, says where it was, and gets what it has missed.
+"""Recovery: a client that reconnects sends its last position, and receives the messages that it has missed.
 
 Run `python examples/recovery/server.py --redis redis://localhost`, open the address it prints, and cut the connection.
 
-Redis keeps the last messages of the room, each with an offset (1, 2, 3 ...) in an epoch, which is another one when they
-begin anew. Both sides send JSON objects with a `type`. The client sends
+Redis keeps the last messages of the room, each with an offset (1, 2, 3 ...) in an epoch, which changes when the offsets
+start again. Both sides send JSON objects with a `type`. The client sends
 
     {"type": "follow", "room": "ticks", "id": 1}        the first time
-    {"type": "follow", "room": "ticks", "id": 2, "offset": 41, "epoch": "9f0c…"}        when it is back
+    {"type": "follow", "room": "ticks", "id": 2, "offset": 41, "epoch": "9f0c…"}        after a reconnect
 
 and the server sends
 
     {"type": "caught up", "room": "ticks", "id": 2, "messages": [[42, …], [43, …]], "lost": false,
-     "offset": 43, "epoch": "9f0c…"}        the answer: what was published meanwhile; "lost" where that is not all
+     "offset": 43, "epoch": "9f0c…"}        the response: the missed messages; "lost" if some are missing
     {"type": "message", "room": "ticks", "offset": 44, "epoch": "9f0c…", "data": …}        from then on
-    {"type": "gap", "room": "ticks"}        this server has lost Redis for a while: follow again
-    {"type": "unavailable", "room": "ticks"}        instead of the answer, while Redis is away: ask again in a second
-    {"type": "error", "text": "What was wrong, for people to read"}
+    {"type": "gap", "room": "ticks"}        this server may have missed messages: follow again
+    {"type": "unavailable", "room": "ticks"}        instead of the response, if Redis is unavailable: retry in a second
+    {"type": "error", "text": "A description of the error"}
 
-What the client has to do for its part is in recovery.js, and in Python in client.py:
+The client's part is in recovery.js, and in Python in client.py:
 
-1. From `follow` until the answer with its `id`, it keeps messages aside: they may come before the answer, which may
-   have them too. Other answers are of questions before that, and it passes over them.
-2. Then its position is that of the answer. Of what it has kept, and of all that comes, it takes the message whose
-   offset is the next one in this epoch, passes over those that it has had, and follows again where it gets any other.
+1. Between `follow` and the response with its `id`, the client buffers messages: they may arrive before the response,
+   which may contain them too. It ignores responses with another `id`, which belong to earlier requests.
+2. Then it takes its position from the response. Of the buffered messages and all later ones, it processes a message if
+   its offset is the next one in the epoch, skips it if its offset is not newer, and otherwise sends `follow` again.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from tornado.web import RedirectHandler
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where common.py is, when this file is run by itself
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for common.py, if this file is run as a script
 from common import SOCKJS_URL, Page, arguments, cluster_arguments, make_cluster, page_specs, serve
 
 HERE = Path(__file__).resolve().parent
@@ -48,12 +48,12 @@ ROOM = "ticks"
 
 
 class Followed(SockJSConnection):
-    """Follows the room, from where it was."""
+    """Sends the messages of a room to a client, from the client's last position on."""
 
     async def on_message(self, message: str) -> None:
         try:
             request = json.loads(message)
-        except (ValueError, RecursionError):  # no JSON, or nested too deep
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             request = None
         match request:
             case {"type": "follow", "room": str(room), "id": int(number), **position} if room == ROOM:
@@ -63,73 +63,75 @@ class Followed(SockJSConnection):
                     case {} if not position:
                         await self.follow(room, number)
                     case _:
-                        self.refuse("A position is an offset and an epoch.")
+                        self.send_error("A position is an offset and an epoch.")
             case _:
-                self.refuse("This server does not understand that message, or has no such room.")
+                self.send_error("This server does not understand that message, or has no such room.")
 
     async def follow(self, room: str, number: int, offset: int = 0, epoch: str | None = None) -> None:
-        """Send what was published since then, and all that is published from now on."""
+        """Send the messages after a position, and all that are published from now on."""
         try:
-            # First: between the answer and what comes then, nothing may be missing.
+            # Join first, so that no message is missed between the response and the first live message.
             await self.join(room)
             messages, complete, position = await self.session.server.cluster.recover(room, offset, epoch or "")
         except ClusterUnavailable:
             self.send({"type": "unavailable", "room": room})
             return
-        answer = {"type": "caught up", "room": room, "id": number, "messages": messages, **position._asdict()}
-        # Who comes for the first time has nothing to lose.
-        self.send(answer | {"lost": not complete and epoch is not None})
+        response = {"type": "caught up", "room": room, "id": number, "messages": messages, **position._asdict()}
+        # A client without a position has not lost anything.
+        self.send(response | {"lost": not complete and epoch is not None})
 
-    def refuse(self, why: str) -> None:
-        """Say what was wrong."""
-        self.send({"type": "error", "text": why})
+    def send_error(self, text: str) -> None:
+        """Send an error message."""
+        self.send({"type": "error", "text": text})
 
 
 def transform_message(room: str, message: Any, position: Any) -> dict[str, Any]:
-    """Return what members of the room get of a message."""
+    """Return the message that members of the room receive."""
     return {"type": "message", "room": room, **position._asdict(), "data": message}
 
 
 def make_router(options: argparse.Namespace) -> SockJSRouter:
-    """Make the SockJS service that the page talks to."""
+    """Create the SockJS router of the page."""
 
-    def missed(rooms: frozenset[str]) -> None:
+    def on_gap(rooms: frozenset[str]) -> None:
         for room in rooms:
-            there = [connection for connection in router.connections if room in connection.rooms]
-            router.broadcast(there, {"type": "gap", "room": room})
+            members = [connection for connection in router.connections if room in connection.rooms]
+            router.broadcast(members, {"type": "gap", "room": room})
 
-    cluster = make_cluster(options, transform_message=transform_message, on_gap=missed)
-    # Each question has Redis read all that it keeps: nobody needs many.
+    cluster = make_cluster(options, transform_message=transform_message, on_gap=on_gap)
+    # Limit the rate of requests: for each one, Redis may read the whole history.
     settings = {"sockjs_url": SOCKJS_URL, "max_inbound_rate": (2, 20)}
     router = SockJSRouter(Followed, "/recovery/sockjs", settings, cluster=cluster)
     return router
 
 
 def url_specs() -> list[URLSpec]:
-    """Serve the page at /recovery/, with the looks of the chat."""
-    looks = URLSpec(r"/recovery/(chat\.css)", Page, {"path": str(HERE.parent / "chat")})
-    return [*page_specs("/recovery/", HERE, "recovery.js"), looks]
+    """Serve the page at /recovery/, with the style sheet of the chat."""
+    style = URLSpec(r"/recovery/(chat\.css)", Page, {"path": str(HERE.parent / "chat")})
+    return [*page_specs("/recovery/", HERE, "recovery.js"), style]
 
 
 async def tick(url: str, every: float, history: int) -> None:
-    """Publish a counter. Any program can: this one need not serve anybody."""
-    from sockjs_tornado.cluster import AsyncPublisher  # needs the extra `cluster`
+    """Publish a counter. Any program could do this, even one that serves no clients."""
+    from sockjs_tornado.cluster import AsyncPublisher  # requires the extra `cluster`
 
     async with AsyncPublisher(url) as publisher:
         for number in count(1):
-            # While Redis is away nothing is published: these numbers nobody ever sees.
+            # While Redis is unavailable, nothing is published, and these numbers are lost.
             with contextlib.suppress(ClusterUnavailable):
                 await publisher.publish(ROOM, {"tick": number}, history=history)
             await asyncio.sleep(every)
 
 
 async def main() -> None:
-    """Serve this example, and publish."""
-    parser = cluster_arguments(arguments("A feed of which nothing gets lost on the way."), required=True)
+    """Serve the example, and publish."""
+    parser = cluster_arguments(arguments("A feed without lost messages."), required=True)
     parser.add_argument(
-        "--every", type=float, default=1, help="seconds between two ticks; 0 leaves them to another node (default: 1)"
+        "--every", type=float, default=1, help="seconds between two ticks; 0 publishes none (default: 1)"
     )
-    parser.add_argument("--history", type=int, default=100, help="ticks that Redis keeps (default: %(default)s)")
+    parser.add_argument(
+        "--history", type=int, default=100, help="number of ticks to keep in Redis (default: %(default)s)"
+    )
     options = parser.parse_args()
     router = make_router(options)
     home = URLSpec("/", RedirectHandler, {"url": "/recovery/", "permanent": False})

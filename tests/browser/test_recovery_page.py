@@ -70,12 +70,12 @@ def test_what_was_missed_is_recovered_or_said_to_be_lost(chromium: Chromium, pag
     assert lines(chromium) == ["#1 Tick 1 history", "#2 Tick 2 history", "#3 Tick 3"]
 
     cut(chromium, "5 s")
-    chromium.sees("Not connected (cut), back in 5 s")
+    chromium.sees("Not connected (cut), reconnecting in 5 s")
     tick(publisher, 4, 5)
     chromium.sees("Tick 5")
     tick(publisher, 6)
     chromium.sees("Tick 6")
-    missed = ["Here the connection was cut.", "#4 Tick 4 recovered", "#5 Tick 5 recovered", "#6 Tick 6"]
+    missed = ["The connection was cut here.", "#4 Tick 4 recovered", "#5 Tick 5 recovered", "#6 Tick 6"]
     assert lines(chromium)[3:] == missed
     chromium.sees("Recovered\n2")
     chromium.sees("Losses\n0")
@@ -84,8 +84,8 @@ def test_what_was_missed_is_recovered_or_said_to_be_lost(chromium: Chromium, pag
     tick(publisher, *range(7, 14))
     chromium.sees("Tick 13")
     kept = [f"#{number} Tick {number} recovered" for number in range(9, 14)]
-    lost = "Some ticks are lost: the server does not have them any more."
-    assert lines(chromium)[7:] == ["Here the connection was cut.", lost, *kept]
+    lost = "Some ticks are lost: the server no longer has them."
+    assert lines(chromium)[7:] == ["The connection was cut here.", lost, *kept]
     chromium.sees("Losses\n1")
     assert chromium.complaints() == []
     chromium.close_windows([window])

@@ -132,7 +132,7 @@ class Reader:
         backoff = Backoff(initial=0.02, maximum=0.2)
         try:
             async with connect(
-                url, transports=[transport], transport_timeout=20, reconnect=backoff, on_reconnect=self.follower.ask
+                url, transports=[transport], transport_timeout=20, reconnect=backoff, on_reconnect=self.follower.follow
             ) as client:
                 running = asyncio.ensure_future(self.follower.run(client))
                 yield self
