@@ -9,7 +9,9 @@ from setuptools import Extension, find_packages, setup
 FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
 CLIENT = ["pycurl>=7.45.7"]
 METRICS = ["prometheus_client>=0.20"]
-CLUSTER = ["redis[hiredis]>=5.0.8"]
+# The next major versions are excluded: this package uses private members of Tornado and redis-py.
+TORNADO = ["tornado>=6.5,<7"]
+CLUSTER = ["redis[hiredis]>=5.0.8,<9"]
 BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
 
 # Built for CPython's stable ABI, which free-threaded builds do not have. Without the extension, Python code is used.
@@ -40,7 +42,7 @@ setup(
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if HAS_STABLE_ABI else {},
     zip_safe=False,
     python_requires=">=3.11",
-    install_requires=["tornado>=6.5"],
+    install_requires=TORNADO,
     extras_require={
         "fast": FAST,
         "client": CLIENT,
