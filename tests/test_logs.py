@@ -74,7 +74,7 @@ def test_one_of_a_kind_is_written_in_ten_seconds_and_the_others_are_counted(logg
     time += 0.01
     write("this")
     write("that")
-    assert logged.take("this").getMessage() == "this happened (and 3 more like it since the last time)"
+    assert logged.take("this").getMessage() == "this happened (3 similar records suppressed since the last one)"
     assert logged.take("that").getMessage() == "that happened"
     time += INTERVAL
     write("this")

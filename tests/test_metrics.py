@@ -127,7 +127,7 @@ async def test_readiness_ends_where_the_draining_begins_and_health_does_not() ->
 
 @pytest.mark.parametrize("routers", [None, [], "chat", {"chat": None}, {1: SockJSRouter(Echo)}, SockJSRouter(Echo)])
 def test_what_is_no_mapping_of_routers_is_refused(routers: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r'^routers: got .*, takes a mapping such as \{"chat": router\}$'):
+    with pytest.raises(ConfigurationError, match=r'^routers: expected a mapping such as \{"chat": router\}, got .*$'):
         SockJSCollector(routers)
 
 

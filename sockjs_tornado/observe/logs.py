@@ -1,13 +1,14 @@
-"""What a router writes to its log, under ``sockjs_tornado``.
+"""The logs of a router, under the logger ``sockjs_tornado``.
 
-- Warnings and errors, which somebody should look at: one of a kind in ten seconds, with how many there were meanwhile.
-- ``sockjs_tornado.sessions``: a line at INFO for each session that has ended. It is off unless that logger is given a
-  level: ``logging.getLogger("sockjs_tornado.sessions").setLevel(logging.INFO)``.
-- ``sockjs_tornado.observe.trace``: what every session does; see :mod:`sockjs_tornado.observe.trace`.
+- Warnings and errors that an operator should look at. There is at most one record of a kind in ten seconds, with the
+  number of suppressed ones.
+- ``sockjs_tornado.sessions``: a record at INFO for each closed session. It is disabled unless the logger has a level:
+  ``logging.getLogger("sockjs_tornado.sessions").setLevel(logging.INFO)``.
+- ``sockjs_tornado.observe.trace``: the activity of every session; see :mod:`sockjs_tornado.observe.trace`.
 
-No record has the contents of a message, or the id by which a client knows its session. A session has a number in its
-place. Records carry fields of their own for handlers that write structured logs: ``sockjs_session`` (that number),
-``sockjs_transport``, and where it is about a session's end ``sockjs_close_code`` and ``sockjs_seconds``.
+No record contains messages or session ids, which are secrets of the clients. Instead, each session has a number. For
+structured logging, records have the extra fields ``sockjs_session`` (this number) and ``sockjs_transport``, and records
+about a closed session also have ``sockjs_close_code`` and ``sockjs_seconds``.
 """
 
 import logging
@@ -16,37 +17,37 @@ from typing import Any, Final, Protocol
 
 __all__ = ["ThrottledLog", "log_end", "session_fields"]
 
-#: Seconds in which one record of a kind is written.
+#: Minimum number of seconds between two records of a kind.
 INTERVAL: Final = 10.0
 
 _sessions = logging.getLogger("sockjs_tornado.sessions")
 if _sessions.level == logging.NOTSET:
-    # A busy server has thousands a second.
+    # Off by default: a busy server closes thousands of sessions per second.
     _sessions.setLevel(logging.WARNING)
 
 
 class LoggedSession(Protocol):
-    """What is told of a session."""
+    """The attributes of a session that appear in records."""
 
     label: str
     close_code: int | None
 
     @property
     def transport_name(self) -> str:
-        """Its transport."""
+        """Name of the transport."""
 
 
 def session_fields(session: LoggedSession) -> dict[str, Any]:
-    """Return a record's fields about a session."""
+    """Return the extra fields of a record about a session."""
     return {"sockjs_session": session.label, "sockjs_transport": session.transport_name}
 
 
 def log_end(session: LoggedSession, seconds: float) -> None:
-    """Write the line about a session that has ended.
+    """Log a closed session.
 
     Args:
         session: The session.
-        seconds: How long it was open.
+        seconds: Duration of the session.
     """
     if _sessions.isEnabledFor(logging.INFO):
         _sessions.info(
@@ -64,7 +65,7 @@ def log_end(session: LoggedSession, seconds: float) -> None:
 
 
 def _place(error: BaseException) -> tuple[str, int] | None:
-    """Return file and line in which an error was raised."""
+    """Return the file and line where an exception was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -72,15 +73,15 @@ def _place(error: BaseException) -> tuple[str, int] | None:
 
 
 class ThrottledLog:
-    """Writes one record of a kind in ten seconds, and counts the others.
+    """Writes at most one record of a kind in ten seconds and counts the suppressed ones.
 
     Args:
-        now: Returns monotonic seconds.
+        now: Returns the monotonic time in seconds.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        # When the last record of a kind was written, and how many there were since then.
+        # For each kind, the time of the last record and the number of records suppressed since then.
         self._kinds: dict[object, tuple[float, int]] = {}
 
     def write(
@@ -93,19 +94,20 @@ class ThrottledLog:
         error: BaseException | None = None,
         session: LoggedSession | None = None,
     ) -> None:
-        """Write a record, unless there was one of its kind just now.
+        """Write a record, unless there was one of the same kind in the last ten seconds.
 
         Args:
-            logger: Where.
-            level: How urgent it is.
-            kind: What it counts as, together with the error's type and place; there may be only so many in a program.
-            message: As ``Logger.log`` takes it.
-            args: The same.
-            error: What was raised.
-            session: What it is about.
+            logger: The logger.
+            level: The level of the record.
+            kind: Identifies records of the same kind, together with the type and place of ``error``. Kinds are never
+                forgotten, so their number must be bounded.
+            message: The message, as for ``Logger.log``.
+            args: The arguments of the message.
+            error: The exception to log.
+            session: The session that the record is about.
         """
         if error is not None:
-            # One that is raised elsewhere is another.
+            # The same exception at another place is another kind.
             kind = kind, type(error), _place(error)
         now = self._now()
         last, others = self._kinds.get(kind, (-INTERVAL, 0))
@@ -114,7 +116,7 @@ class ThrottledLog:
             return
         self._kinds[kind] = now, 0
         if others:
-            message += " (and %d more like it since the last time)"
+            message += " (%d similar records suppressed since the last one)"
             args = (*args, others)
         logger.log(
             level, message, *args, exc_info=error, extra=session_fields(session) if session is not None else None

@@ -1,18 +1,18 @@
-"""Prometheus metrics of routers, and the URLs by which others see that a server lives::
+"""Prometheus metrics of routers, and health check URLs::
 
     from sockjs_tornado.observe.metrics import monitoring_urls
 
     application = tornado.web.Application(router.urls + monitoring_urls({"chat": router}))
 
-- ``/metrics`` has what :meth:`Stats.snapshot <sockjs_tornado.observe.stats.Stats.snapshot>` has, for Prometheus.
-- ``/healthz`` answers 200 while the event loop turns.
-- ``/readyz`` answers 200, and 503 once a router drains or has closed: a load balancer then sends new clients elsewhere.
-  A limit that is reached does not count; who is there is still served.
+- ``/metrics`` exports :meth:`Stats.snapshot <sockjs_tornado.observe.stats.Stats.snapshot>` to Prometheus.
+- ``/healthz`` responds with 200 while the event loop runs.
+- ``/readyz`` responds with 200, or with 503 if a router is draining or closed, so that a load balancer sends new
+  clients to other servers. A server at one of its limits is still ready, because it serves its existing clients.
 
-Whoever can ask learns how much the server is used. Where it is on a public address, let the proxy keep these URLs to
-itself, or serve them by an application of their own on a private port.
+These URLs reveal how much the server is used. If the server has a public address, block the URLs in the proxy, or serve
+them from a separate application on a private port.
 
-It needs prometheus_client: ``pip install "sockjs-tornado[metrics]"``.
+This module requires prometheus_client: ``pip install "sockjs-tornado[metrics]"``.
 """
 
 import json
@@ -20,10 +20,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 try:
-    import prometheus_client  # noqa: F401 - what follows needs it
+    import prometheus_client  # noqa: F401 - the imports below need it
 except ImportError as error:
     raise ImportError(
-        f'sockjs_tornado.observe.metrics needs prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
+        f'sockjs_tornado.observe.metrics requires prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
         name=error.name,
     ) from error
 
@@ -39,37 +39,37 @@ from ..router import SockJSRouter
 
 __all__ = ["SockJSCollector", "monitoring_urls"]
 
-# Figure of a snapshot, and of what label beside the router's name there is one for each; name and help of its metric.
+# Key of the snapshot, the metric's label besides "router", the metric's name and its help text.
 _GAUGES = (
     ("sessions", "transport", "sockjs_sessions", "Open sessions."),
-    ("attached", "", "sockjs_sessions_attached", "Open sessions whose client listens at this moment."),
-    ("queued", "", "sockjs_queued_characters", "Characters that wait in the server for clients."),
-    ("backlog", "", "sockjs_backlog_characters", "Characters that wait for callbacks of the application."),
-    ("timer_lag", "", "sockjs_timer_lag_seconds", "By how much the router's timer was late the last time."),
-    ("timer_lag_peak", "", "sockjs_timer_lag_peak_seconds", "The most of the last 30 to 60 seconds."),
+    ("attached", "", "sockjs_sessions_attached", "Open sessions with a connected receiver."),
+    ("queued", "", "sockjs_queued_characters", "Characters queued for clients."),
+    ("backlog", "", "sockjs_backlog_characters", "Characters queued for the application's callbacks."),
+    ("timer_lag", "", "sockjs_timer_lag_seconds", "Delay of the router's timer at its last run."),
+    ("timer_lag_peak", "", "sockjs_timer_lag_peak_seconds", "Maximum timer lag of the last 30 to 60 seconds."),
 )
 _COUNTERS = (
-    ("opened", "transport", "sockjs_sessions_opened", "Sessions that clients have opened."),
-    ("closed", "code", "sockjs_sessions_closed", "Sessions that have ended, by close code."),
-    ("connections", "", "sockjs_connections", "Receiving requests and websockets."),
-    ("messages_sent", "", "sockjs_messages_sent", "Messages to clients."),
-    ("messages_received", "", "sockjs_messages_received", "Messages from clients."),
-    ("messages_dropped", "", "sockjs_messages_dropped", "Messages given up for clients that do not take them."),
-    ("bytes_sent", "", "sockjs_sent_bytes", "Bytes written to clients, without the heads of responses."),
-    ("bytes_received", "", "sockjs_received_bytes", "Bytes of websockets and of the bodies of POSTs."),
-    ("rejected", "reason", "sockjs_rejected", "What was refused, by the setting or check that did it."),
-    ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised or took too long."),
+    ("opened", "transport", "sockjs_sessions_opened", "Opened sessions."),
+    ("closed", "code", "sockjs_sessions_closed", "Closed sessions by close code."),
+    ("connections", "", "sockjs_connections", "Receivers attached to sessions (receiving requests and websockets)."),
+    ("messages_sent", "", "sockjs_messages_sent", "Messages sent to clients."),
+    ("messages_received", "", "sockjs_messages_received", "Messages received from clients."),
+    ("messages_dropped", "", "sockjs_messages_dropped", "Messages dropped because a client was too slow."),
+    ("bytes_sent", "", "sockjs_sent_bytes", "Bytes sent to clients, without response heads."),
+    ("bytes_received", "", "sockjs_received_bytes", "Bytes received on websockets and in POST bodies."),
+    ("rejected", "reason", "sockjs_rejected", "Rejected requests, sessions and messages, by setting or check."),
+    ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised an exception or timed out."),
 )
-_CLUSTER = ("sockjs_cluster", "What the cluster has counted; of several routers that share one, at the first.")
+_CLUSTER = ("sockjs_cluster", "Counters of the cluster. If several routers share one, it is exported for the first.")
 
 
 class SockJSCollector(Collector):
-    """The metrics of routers, collected when Prometheus asks.
+    """A Prometheus collector for the metrics of routers.
+
+    It must be used in the thread of the event loop.
 
     Args:
-        routers: Each by the name that the label ``router`` shall have.
-
-    To be used in the event loop's thread.
+        routers: The routers by name. The name is the value of the label ``router``.
     """
 
     def __init__(self, routers: Mapping[str, SockJSRouter]) -> None:
@@ -84,12 +84,12 @@ class SockJSCollector(Collector):
         """Return the metrics."""
         snapshots = {name: router.stats.snapshot() for name, router in self._routers.items()}
         for families, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
-            for figure, label, name, text in families:
+            for key, label, name, text in families:
                 family = kind(name, text, labels=["router", label] if label else ["router"])
                 for router, snapshot in snapshots.items():
-                    value = snapshot[figure]
-                    for key, count in value.items() if label else [(None, value)]:
-                        family.add_metric([router] if key is None else [router, str(key)], count)
+                    value = snapshot[key]
+                    for label_value, count in value.items() if label else [(None, value)]:
+                        family.add_metric([router] if label_value is None else [router, str(label_value)], count)
                 yield family
         clusters = {
             router.cluster: name for name, router in reversed(self._routers.items()) if router.cluster is not None
@@ -109,14 +109,14 @@ def monitoring_urls(
     """Return URL specs for ``/metrics``, ``/healthz`` and ``/readyz``.
 
     Args:
-        routers: Each by a name, which is the value of the label ``router``.
-        prefix: What stands before the three paths. Default nothing.
-        registry: Where the routers' metrics are added, beside the application's own, which ``/metrics`` shows too.
-            Default: a new one, with the process's memory, CPU and descriptors.
+        routers: The routers by name. The name is the value of the label ``router``.
+        prefix: Prefix of the three paths. Default: none.
+        registry: Registry to which the routers' metrics are added. ``/metrics`` exports all metrics of the registry.
+            Default: a new registry with the memory, CPU and file descriptor metrics of the process.
 
     Raises:
-        ConfigurationError: ``routers`` is no mapping of names to routers.
-        ValueError: The registry has the routers' metrics already.
+        ConfigurationError: ``routers`` is not a mapping of names to routers.
+        ValueError: The registry already has metrics of routers.
     """
     if registry is None:
         registry = CollectorRegistry()
@@ -134,7 +134,7 @@ def _checked(routers: Any) -> dict[str, SockJSRouter]:
     if not isinstance(routers, Mapping) or not all(
         isinstance(name, str) and isinstance(router, SockJSRouter) for name, router in routers.items()
     ):
-        raise ConfigurationError(f'routers: got {routers!r}, takes a mapping such as {{"chat": router}}')
+        raise ConfigurationError(f'routers: expected a mapping such as {{"chat": router}}, got {routers!r}')
     return dict(routers)
 
 

@@ -1,4 +1,4 @@
-"""Counting what a router does."""
+"""Counters of a router."""
 
 import time
 from collections import Counter, deque
@@ -9,77 +9,77 @@ from ..protocol import CloseCode
 
 try:
     from .._speedups import CountersCore
-except ImportError:  # where it was not built
+except ImportError:  # the C module was not built
 
     class CountersCore:  # type: ignore[no-redef]
-        """What is counted for each message."""
+        """Counters that are incremented for each message, in C if possible."""
 
         __slots__ = ("bytes_received", "messages_received", "messages_sent")
 
 
 __all__ = ["Stats"]
 
-#: Seconds that the rates are averaged over, at the least where there are samples that old.
+#: Minimum number of seconds over which the rates of :meth:`Stats.dump` are averaged, if there are samples that old.
 _WINDOW: Final = 10.0
 
-#: Seconds for which a high timer lag is remembered, at the least.
+#: Minimum number of seconds for which a peak of the timer lag is kept.
 _PEAK_WINDOW: Final = 30.0
 
-#: Close codes that are counted each by itself, beside those that have a name: clients choose theirs, of some thousands.
+#: Maximum number of different close codes to count, besides those of CloseCode. Clients may choose any of 2,000 codes.
 _MAX_CODES: Final = 64
 _KNOWN: Final = frozenset(map(int, CloseCode))
 
 
 class CountedSession(Protocol):
-    """What is read from a session."""
+    """The attributes of a session that the counters use."""
 
     @property
     def transport_name(self) -> str:
-        """Its transport."""
+        """Name of the transport."""
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the application has let its client in."""
+        """Whether the application has accepted the client."""
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is over for the application."""
+        """Whether the session is closed for the application."""
 
     @property
     def is_attached(self) -> bool:
-        """Whether its client listens at this moment."""
+        """Whether a receiver is attached."""
 
     @property
     def queued(self) -> int:
-        """Characters that wait for its client."""
+        """Characters queued for the client."""
 
     @property
     def backlog(self) -> int:
-        """Characters that wait for its callbacks."""
+        """Characters queued for the callbacks."""
 
 
 class Stats(CountersCore):
-    """Counters of one router; nothing runs while nobody asks.
+    """Counters of one router. There is no background task.
 
     Args:
         sessions: Returns all sessions.
-        now: Returns monotonic seconds.
+        now: Returns the monotonic time in seconds.
 
     Attributes:
-        sessions: Open sessions, by transport.
-        opened: Sessions that clients have opened, by transport.
-        closed: Sessions that have ended, by close code; beyond those that have a name and 64 others under
+        sessions: Open sessions by transport.
+        opened: Opened sessions by transport.
+        closed: Closed sessions by close code. If there are more than 64 codes without a name, the others count as
             ``"other"``.
-        connections: Receiving requests and websockets that were attached to sessions.
-        messages_sent: Messages handed to receivers.
-        messages_received: Messages taken from clients.
-        messages_dropped: Messages that waited for clients which did not take them, and were given up.
-        bytes_sent: Bytes written to websockets, streams and polls, without the heads of responses.
-        bytes_received: Bytes read from websockets and of the bodies of POSTs.
-        rejected: What was refused, by the setting or the check that did it.
-        callback_errors: Callbacks that raised, or took too long, by name.
-        timer_lag: Seconds by which the router's timer was late the last time that it went off: what a callback that
-            blocks makes everybody wait.
+        connections: Receivers (receiving requests and websockets) that were attached to sessions.
+        messages_sent: Messages sent to clients.
+        messages_received: Messages received from clients.
+        messages_dropped: Messages dropped because a client was too slow.
+        bytes_sent: Bytes sent on websockets, streams and polls, without response heads.
+        bytes_received: Bytes received on websockets and in POST bodies.
+        rejected: Rejected requests, sessions and messages, by the setting or check that rejected them.
+        callback_errors: Callbacks that raised an exception or timed out, by name.
+        timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
+            loop.
     """
 
     __slots__ = (
@@ -122,25 +122,25 @@ class Stats(CountersCore):
         self._samples = deque([self._sample()])
 
     def session_opened(self, transport: str) -> None:
-        """Count a session that a client has opened."""
+        """Count an opened session."""
         self.sessions[transport] += 1
         self.opened[transport] += 1
 
     def session_closed(self, transport: str, code: int) -> None:
-        """Count its end."""
+        """Count a closed session."""
         self.sessions[transport] -= 1
         known = code in _KNOWN or code in self.closed or len(self.closed) < _MAX_CODES
         self.closed[code if known else "other"] += 1
 
     def record_lag(self, seconds: float) -> None:
-        """Hear by how much the timer was late."""
+        """Record the delay of the timer."""
         self.timer_lag = seconds
         self._age()
         self._peak = max(self._peak, seconds)
 
     @property
     def timer_lag_peak(self) -> float:
-        """The highest timer lag of the last 30 to 60 seconds."""
+        """Maximum timer lag of the last 30 to 60 seconds."""
         self._age()
         return max(self._peak, self._peak_before)
 
@@ -152,11 +152,11 @@ class Stats(CountersCore):
             self._peak_since += age
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all figures under the names of the attributes, as JSON can take them.
+        """Return all counters by attribute name, serializable as JSON.
 
-        Beside them: ``attached``, the sessions whose client listens at this moment; ``queued``, characters that wait
-        for clients in the server, and ``backlog``, for callbacks; ``timer_lag_peak``. It looks at every session, which
-        for 100,000 takes some hundredths of a second.
+        The result also contains ``attached``, the number of sessions with a receiver; ``queued``, the characters queued
+        for clients; ``backlog``, the characters queued for callbacks; and ``timer_lag_peak``. The method iterates over
+        all sessions, which takes some hundredths of a second for 100,000 sessions.
         """
         attached = queued = backlog = 0
         for session in self._all_sessions():
@@ -186,11 +186,11 @@ class Stats(CountersCore):
         return self._now(), self.connections, self.messages_sent, self.messages_received
 
     def dump(self) -> dict[str, float]:
-        """Return the figures under the keys that sockjs-tornado 1.0 gave them.
+        """Return the counters by the keys of sockjs-tornado 1.0.
 
-        ``sessions_active`` and ``transp_NAME`` count open sessions, ``connections_active`` those whose client listens
-        at this moment; ``connections_ps``, ``packets_sent_ps`` and ``packets_recv_ps`` are per second, averaged over
-        the last 10 seconds or the time since the call before.
+        ``sessions_active`` and ``transp_NAME`` are open sessions, ``connections_active`` those with a receiver.
+        ``connections_ps``, ``packets_sent_ps`` and ``packets_recv_ps`` are rates per second, averaged over the last 10
+        seconds or the time since the previous call.
         """
         sessions = [session for session in self._all_sessions() if session.is_accepted and not session.is_closed]
         current = self._sample()

@@ -1,6 +1,6 @@
-"""Showing what every session does: its transitions and its frames, a line each.
+"""Tracing of sessions: one line for each state transition and each frame.
 
-``SOCKJS_TRACE=1`` in the environment writes them to standard error, with the beginnings of what is said::
+With ``SOCKJS_TRACE=1`` in the environment, the trace is written to standard error and shows the start of each message::
 
     1 websocket receiver attached
     1 websocket CONNECTING becomes OPEN
@@ -11,9 +11,9 @@
     1 websocket ends 1006 Connection lost
     1 websocket OPEN becomes CLOSING
 
-Without it, ``logging.getLogger("sockjs_tornado.observe.trace").setLevel(logging.DEBUG)`` has the same lines written to
-the log, with lengths in place of contents: no message of anybody is logged. Sessions that begin after that are traced.
-Those that are not traced cost nothing.
+Otherwise, ``logging.getLogger("sockjs_tornado.observe.trace").setLevel(logging.DEBUG)`` writes the trace to the log,
+with the lengths of messages instead of their contents. Sessions that are opened afterwards are traced. Without tracing,
+sessions have no overhead.
 """
 
 import logging
@@ -30,7 +30,7 @@ __all__ = ["traced"]
 
 logger = logging.getLogger(__name__)
 
-#: Characters of a line beyond which what is said is cut.
+#: Length to which messages are truncated.
 _WIDTH: Final = 100
 
 _TO_TERMINAL: Final = os.environ.get("SOCKJS_TRACE", "").lower() not in ("", "0", "no", "off", "false")
@@ -42,16 +42,16 @@ if _TO_TERMINAL:
     logger.propagate = False
     logger.setLevel(logging.DEBUG)
 elif logger.level == logging.NOTSET:
-    # Not even where all of an application's debugging is switched on.
+    # Keep the trace off even if the application enables DEBUG for the root logger.
     logger.setLevel(logging.INFO)
 
 
-# As many as there are classes of sessions: one, mostly.
+# The traced subclass of each session class. Usually there is one.
 _classes: Final[dict[type[Session], type[Session]]] = {}
 
 
 def traced(session_class: type[Session]) -> type[Session]:
-    """Return ``session_class``, or one that does the same and is traced, where somebody wants to see it."""
+    """Return ``session_class``, or a traced subclass of it if tracing is enabled."""
     if not logger.isEnabledFor(logging.DEBUG):
         return session_class
     found = _classes.get(session_class)
@@ -61,28 +61,28 @@ def traced(session_class: type[Session]) -> type[Session]:
 
 
 def _shown(text: str) -> str:
-    """Return what may be shown of something said."""
+    """Return the part of a message that may be shown."""
     if not _TO_TERMINAL:
         return f"({len(text)} characters)"
-    # Control characters could do things to a terminal.
+    # Escape control characters, which could manipulate a terminal.
     text = ascii(text)[1:-1] if not text.isprintable() else text
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}... ({len(text)} characters)"
 
 
-def _said(code: int | None = None, reason: str = "") -> str:
-    """Return what may be shown of a close code and its reason."""
+def _shown_close(code: int | None = None, reason: str = "") -> str:
+    """Return the part of a close code and its reason that may be shown."""
     return "" if code is None else f" {code} {_shown(reason)}"
 
 
 class _Traced(Session):
-    """Writes a line for each thing that happens to it."""
+    """A session that traces its events."""
 
     __slots__ = ()
 
-    def trace(self, what: str) -> None:
-        """Write a line."""
+    def trace(self, event: str) -> None:
+        """Write a line to the trace."""
         transport = self.conn_info.transport
-        logger.debug("%s %s %s", self.label, transport, what, extra=session_fields(self))
+        logger.debug("%s %s %s", self.label, transport, event, extra=session_fields(self))
 
     def _set_state(self, state: SessionState) -> None:
         before = self.state
@@ -90,51 +90,51 @@ class _Traced(Session):
         self.trace(f"{before.name} becomes {state.name}")
 
     def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
-        """Take a receiver, and see what is written to it."""
+        """Attach a receiver and trace the frames sent to it."""
         self.trace("receiver attached")
         super()._attach(_TracedReceiver(receiver, self), ip, origin)
 
     def _detach(self, receiver: Receiver) -> None:
-        """Hear that a receiver is done."""
+        """Detach a receiver."""
         self.trace("receiver detached")
         super()._detach(self._current(receiver))
 
     def _receiver_lost(self, receiver: Receiver, *why: Any) -> None:
-        """Hear that a receiver was cut off."""
+        """Called when a receiver's connection was lost."""
         current = self._current(receiver)
-        # What is told of one that was let go before is its end.
+        # A receiver that was detached before only reports its own end.
         if current is self._receiver:
-            self.trace(f"receiver lost{_said(*why)}")
+            self.trace(f"receiver lost{_shown_close(*why)}")
         super()._receiver_lost(current, *why)
 
     def _pause_sending(self, receiver: Receiver) -> None:
-        """Hear that the receiver's buffer is full."""
+        """Called when the receiver's write buffer is full."""
         self.trace("receiver full")
         super()._pause_sending(self._current(receiver))
 
     def _resume_sending(self, receiver: Receiver) -> None:
-        """Hear that the receiver's buffer has drained."""
+        """Called when the receiver's write buffer has drained."""
         self.trace("receiver drained")
         super()._resume_sending(self._current(receiver))
 
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
-        self.trace(f"ends{_said(code, reason)}")
+        self.trace(f"ends{_shown_close(code, reason)}")
         super()._end(code, reason, discard=discard)
 
     def _receive(self, messages: Sequence[Message]) -> None:
-        """Hand the client's messages to the application."""
+        """Deliver messages from the client to the application."""
         for message in messages:
             self.trace(f"> {_shown(message if isinstance(message, str) else repr(message))}")
         super()._receive(messages)
 
     def _current(self, receiver: Receiver) -> Receiver:
-        """Return what was attached in place of ``receiver``."""
+        """Return the traced wrapper of ``receiver`` if it is attached, else ``receiver``."""
         current = self._receiver
         return current if isinstance(current, _TracedReceiver) and current.receiver is receiver else receiver
 
 
 class _TracedReceiver:
-    """A receiver whose frames are seen."""
+    """A receiver whose frames are traced."""
 
     def __init__(self, receiver: Receiver, session: _Traced) -> None:
         self.receiver = receiver
@@ -144,27 +144,27 @@ class _TracedReceiver:
         return getattr(self.receiver, name)
 
     def recycle(self) -> None:
-        """Have the client ask anew."""
+        """End the response so that the client reconnects."""
         self._session.trace("receiver recycled")
         self.receiver.recycle()
 
     def send_frame(self, frame: str) -> None:
-        """Write a frame."""
+        """Send a frame."""
         self._session.trace(f"< {frame}")
         self.receiver.send_frame(frame)
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Write messages."""
+        """Send messages."""
         shown = [repr(message) if isinstance(message, bytes) else message for message in messages]
         self._session.trace(f"< {_shown(messages_frame(shown))}")
         self.receiver.send_messages(messages)
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Write a message on its way to many."""
+        """Send a broadcast message."""
         self._session.trace(f"< {_shown(message.frame)}")
         self.receiver.send_prepared(message)
 
     def close(self, code: int, reason: str) -> None:
-        """Write a close frame."""
-        self._session.trace(f"< c{_said(code, reason)}")
+        """Send a close frame."""
+        self._session.trace(f"< c{_shown_close(code, reason)}")
         self.receiver.close(code, reason)
