@@ -17,8 +17,8 @@ SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 # of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
 CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_pages.py,$(wildcard \
 	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) \
-	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py grace.py handlers.py lifetime.py protocol.py \
-	rooms.py router.py session.py turns.py)
+	$(addprefix tests/test_,bad_input.py callback_budget.py caps.py connection.py drain.py grace.py handlers.py \
+	lifetime.py protocol.py rooms.py router.py session.py)
 # Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \
 	membership.py peers.py presence.py publisher.py relay_redis.py signing.py unix.py upstream.py) \

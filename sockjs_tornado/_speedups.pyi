@@ -13,8 +13,8 @@ class CountersCore:
     messages_received: int
     messages_sent: int
 
-class TurnsCore:
-    share: float
+class CallbackBudgetCore:
+    available: float
 
 class SessionCore:
     def send(self, message: Outgoing, /) -> None: ...

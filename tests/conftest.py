@@ -75,7 +75,7 @@ def _frozen() -> None:
 @pytest.fixture(autouse=True)
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let callbacks take any time of a turn: what is delivered when would depend on the machine."""
-    monkeypatch.setattr("sockjs_tornado.session.container.CALLBACK_BUDGET", math.inf)
+    monkeypatch.setattr("sockjs_tornado.session.container.CALLBACK_TIME", math.inf)
     monkeypatch.setattr("sockjs_tornado.session.container.READ_BUDGET", math.inf)
 
 

@@ -13,9 +13,9 @@ from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import Message, PreparedMessage
+from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
-from sockjs_tornado.session.turns import Turns
 
 IP = "192.0.2.1"
 
@@ -55,7 +55,7 @@ class FakeManager:
         self.log = ThrottledLog(self.now)
         self.rooms = Rooms()
         # What takes how long depends on the machine.
-        self.turns = Turns(math.inf)
+        self.callback_budget = CallbackBudget(math.inf)
 
     def now(self) -> float:
         return self.time

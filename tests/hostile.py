@@ -195,8 +195,8 @@ class World:
         callbacks._busy = callbacks._closing = callbacks._dropped_pending = False
         callbacks._inbox = Inbox()
         # What takes how long depends on the machine.
-        callbacks._turns = core.TurnsCore()
-        callbacks._turns.share = math.inf
+        callbacks._budget = core.CallbackBudgetCore()
+        callbacks._budget.available = math.inf
         callbacks.connection = Asked("connection", on_message=self.on_message)
 
         self.session = session = Session(self)

@@ -9,8 +9,8 @@ from doubles import FakeManager, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
+from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.session import Session
-from sockjs_tornado.session.turns import Turns
 
 GO_AWAY = (3000, "Go away!")
 INTERRUPTED = (1002, "Connection interrupted")
@@ -674,7 +674,7 @@ async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left
 @pytest.fixture
 def hurried(manager: LoopManager) -> LoopManager:
     """Return a manager on which the time for callbacks is used up after each message."""
-    manager.turns = Turns(0.0)
+    manager.callback_budget = CallbackBudget(0.0)
     return manager
 
 
@@ -702,7 +702,7 @@ async def test_others_are_heard_between_messages_that_take_long(
 @either_code
 async def test_a_callback_that_exceeds_its_time_lets_others_run(manager: LoopManager, receive: Act) -> None:
     """With the clocks that are used in earnest: in C one that may advance every 10 ms."""
-    manager.turns = Turns(0.001)
+    manager.callback_budget = CallbackBudget(0.001)
     order: list[str] = []
 
     def work(conn: Notes, message: str) -> None:
@@ -739,7 +739,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
 async def test_the_time_of_a_turn_is_measured_from_its_beginning(
     manager: LoopManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager.turns = Turns(3.0)
+    manager.callback_budget = CallbackBudget(3.0)
     now = 0.0
     heard: list[str] = []
     turns: list[list[str]] = []

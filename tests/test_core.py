@@ -29,7 +29,7 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
-from sockjs_tornado.session import outbox, turns
+from sockjs_tornado.session import callback_budget, outbox
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
@@ -81,7 +81,7 @@ class Stage:
         self, kind: type[KeptSession], session_id: str | None = None, *, budget: float = math.inf, **settings: Any
     ) -> None:
         self.manager: Any = FakeManager()
-        self.manager.turns = turns.Turns(budget)
+        self.manager.callback_budget = callback_budget.CallbackBudget(budget)
         self.manager.log = SimpleNamespace(write=self.log)
         self.events: list[Any] = []
         self.receivers: list[Receiver] = []

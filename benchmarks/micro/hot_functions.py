@@ -20,9 +20,9 @@ import pyperf
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import PreparedMessage, messages_frame, quote
+from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
-from sockjs_tornado.session.turns import Turns
 from sockjs_tornado.transports.eventsource import EventSource
 from sockjs_tornado.transports.htmlfile import HtmlFile
 from sockjs_tornado.transports.jsonp import Jsonp
@@ -61,7 +61,7 @@ class IdleManager:
 
     closing = False
     rooms = Rooms()
-    turns = Turns(inf)
+    callback_budget = CallbackBudget(inf)
 
     def now(self) -> float:
         return 0.0

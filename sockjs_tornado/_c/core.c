@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-PyTypeObject *callbacks_type, *connection_type, *counters_type, *turns_type, *socket_type;
+PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *socket_type;
 PyObject *zero, *in_callback, *socket_fileno;
 struct names names;
 
@@ -34,7 +34,7 @@ static PyMemberDef callbacks_fields[] = {
     FIELD(Callbacks, connection, "connection"),
     FIELD(Callbacks, dropped_pending, "_dropped_pending"),
     FIELD(Callbacks, inbox, "_inbox"),
-    FIELD(Callbacks, turns, "_turns"),
+    FIELD(Callbacks, budget, "_budget"),
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -76,8 +76,8 @@ static PyMemberDef counters_fields[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyMemberDef turns_fields[] = {
-    {"share", T_DOUBLE, offsetof(Turns, share), 0, NULL},
+static PyMemberDef budget_fields[] = {
+    {"available", T_DOUBLE, offsetof(CallbackBudget, available), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -221,8 +221,8 @@ static PyType_Slot counters_slots[] = {
     {0, NULL},
 };
 
-static PyType_Slot turns_slots[] = {
-    {Py_tp_members, turns_fields},
+static PyType_Slot budget_slots[] = {
+    {Py_tp_members, budget_fields},
     {0, NULL},
 };
 
@@ -234,7 +234,7 @@ static PyType_Spec callbacks_spec = SPEC("CallbacksCore", Callbacks, Py_TPFLAGS_
 static PyType_Spec session_spec = SPEC("SessionCore", Session, Py_TPFLAGS_HAVE_GC, session_slots);
 static PyType_Spec connection_spec = SPEC("ConnectionCore", Connection, Py_TPFLAGS_HAVE_GC, connection_slots);
 static PyType_Spec counters_spec = SPEC("CountersCore", Counters, 0, counters_slots);
-static PyType_Spec turns_spec = SPEC("TurnsCore", Turns, 0, turns_slots);
+static PyType_Spec budget_spec = SPEC("CallbackBudgetCore", CallbackBudget, 0, budget_slots);
 
 static PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec, const char *name)
@@ -282,7 +282,7 @@ add_core(PyObject *module)
     callbacks_type = add_type(module, &callbacks_spec, "CallbacksCore");
     connection_type = add_type(module, &connection_spec, "ConnectionCore");
     counters_type = add_type(module, &counters_spec, "CountersCore");
-    turns_type = add_type(module, &turns_spec, "TurnsCore");
-    return callbacks_type == NULL || connection_type == NULL || counters_type == NULL || turns_type == NULL
+    budget_type = add_type(module, &budget_spec, "CallbackBudgetCore");
+    return callbacks_type == NULL || connection_type == NULL || counters_type == NULL || budget_type == NULL
         || add_type(module, &session_spec, "SessionCore") == NULL ? -1 : 0;
 }

@@ -17,7 +17,7 @@ enum { SESSION_OPEN = 1, IN_CALLBACK = 1 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *busy, *closing, *connection, *dropped_pending, *inbox, *turns;
+    PyObject *busy, *closing, *connection, *dropped_pending, *inbox, *budget;
 } Callbacks;
 
 typedef struct {
@@ -39,10 +39,10 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    double share;
-} Turns;
+    double available;
+} CallbackBudget;
 
-extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *turns_type;
+extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type;
 
 /* socket.socket */
 extern PyTypeObject *socket_type;

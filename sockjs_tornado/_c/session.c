@@ -8,7 +8,7 @@
 #include <time.h>
 #endif
 
-/* MAX_STEP of session/turns.py: the number of messages between two clock reads. */
+/* MAX_STEP of session/callback_budget.py: the number of messages between two clock reads. */
 enum { MAX_STEP = 16 };
 
 /* Return whether the fields hold objects of the types that Session.__init__ stores there. */
@@ -146,7 +146,7 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
 {
     /* Most reads contain one message: do not read the clock for it. */
     Py_ssize_t i, look = PyList_Size(messages) > 1;
-    double deadline = look ? seconds() + ((Turns *)((Callbacks *)callbacks)->turns)->share : 0;
+    double deadline = look ? seconds() + ((CallbackBudget *)((Callbacks *)callbacks)->budget)->available : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
@@ -210,8 +210,8 @@ session_receive(PyObject *object, PyObject *messages)
     int done;
 
     if (number_in(self->state) != SESSION_OPEN || self->blocked != zero || !PyList_CheckExact(messages)
-        || !is_valid(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->turns == NULL
-        || !PyObject_TypeCheck(callbacks->turns, turns_type))
+        || !is_valid(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->budget == NULL
+        || !PyObject_TypeCheck(callbacks->budget, budget_type))
         return PyObject_CallMethodObjArgs(object, names._receive_fallback, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);

@@ -22,7 +22,7 @@ from tornado.web import HTTPError
 
 from ..exceptions import ConnectionClosed
 from ..protocol import CloseCode, Message
-from .turns import MAX_STEP
+from .callback_budget import MAX_STEP
 
 try:
     from .._speedups import CallbacksCore
@@ -31,14 +31,14 @@ except ImportError:  # if it was not built
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be delivered at once; C reads them for each message."""
 
-        __slots__ = ("_busy", "_closing", "_dropped_pending", "_inbox", "_turns", "connection")
+        __slots__ = ("_budget", "_busy", "_closing", "_dropped_pending", "_inbox", "connection")
 
 
 if TYPE_CHECKING:
     from ..connection import ConnectionInfo, SockJSConnection
+    from .callback_budget import CallbackBudget
     from .ports import SessionManager
     from .session import Session
-    from .turns import Turns
 
 __all__ = ["Callbacks"]
 
@@ -90,7 +90,7 @@ class Callbacks(CallbacksCore):
     def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
         self._timeout = timeout or None
-        self._turns: Turns = session.server.container.turns
+        self._budget: CallbackBudget = session.server.container.callback_budget
         self._inbox: deque[Message] | None = None
         self.backlog = 0
         self._busy = False
@@ -165,14 +165,14 @@ class Callbacks(CallbacksCore):
     def _defer(self, messages: Sequence[Message]) -> None:
         """Queue messages for the next iteration of the event loop, because this one's time for callbacks is used up."""
         self._queue(messages)
-        self._turns.use_up()
+        self._budget.exhaust()
         self._spawn(self._finish_later())
 
     def _run(self, on_message: Callable[[Message], object], messages: Sequence[Message]) -> None:
         session = self._session
         total = len(messages)
         # Most reads contain one message: do not read the clock for it.
-        next_look, deadline = (1, monotonic() + self._turns.share) if total > 1 else (0, 0.0)
+        next_look, deadline = (1, monotonic() + self._budget.available) if total > 1 else (0, 0.0)
         # An earlier message, or the lookup of on_message, may have closed the session.
         for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
@@ -300,20 +300,20 @@ class Callbacks(CallbacksCore):
         await self._finish_inbox()
 
     async def _finish_later(self) -> None:
-        await self._finish_inbox(await self._next_turn())
+        await self._finish_inbox(await self._next_iteration())
 
-    async def _next_turn(self) -> float:
+    async def _next_iteration(self) -> float:
         """Wait for the next iteration of the event loop; return the seconds that callbacks may take of it."""
         try:
-            return await self._turns.next()
+            return await self._budget.wait()
         except asyncio.CancelledError as error:
             self._handle_failure("on_message", error)
-            return self._turns.share
+            return self._budget.available
 
     async def _finish_inbox(self, budget: float | None = None) -> None:
         if self._inbox:
             left = step = 1
-            deadline = monotonic() + (self._turns.share if budget is None else budget)
+            deadline = monotonic() + (self._budget.available if budget is None else budget)
         while self._inbox:
             if self._dropped_pending:
                 awaitable = self._run_dropped()
@@ -338,7 +338,7 @@ class Callbacks(CallbacksCore):
                 step = min(2 * step, MAX_STEP)
                 if monotonic() >= deadline:
                     # Also if an awaitable has already yielded to the event loop: then the wait costs one iteration.
-                    deadline = await self._next_turn() + monotonic()
+                    deadline = await self._next_iteration() + monotonic()
                     left = step = 1
         self._run_next()
 

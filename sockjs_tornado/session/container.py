@@ -17,13 +17,13 @@ from ..observe.stats import Stats
 from ..settings import Settings
 from ..wire.connection import READ_BUDGET, READ_SIZE, WriteQueue
 from .addresses import network_of
+from .callback_budget import CALLBACK_TIME, CallbackBudget
 from .deadlines import BATCH_SIZE, Deadlines
 from .ended import Ended, EndedSessions
 from .grace import timeout
 from .ports import Cluster
 from .rooms import Rooms
 from .session import Session, SessionState
-from .turns import CALLBACK_BUDGET, Turns
 
 __all__ = ["SessionContainer", "check_seconds"]
 
@@ -50,7 +50,7 @@ class SessionContainer:
         log: The log for warnings and errors.
         rooms: The rooms of the sessions.
         stats: The router's counters.
-        turns: Limits the time that callbacks may take of one iteration of the event loop.
+        callback_budget: Limits the time that callbacks may take of one iteration of the event loop.
         closing: Whether :meth:`close` was called.
         draining: Whether :meth:`drain` was called; no client can open a session from then on.
         read_buffer: Buffer that all connections read into.
@@ -98,7 +98,7 @@ class SessionContainer:
         self.read_buffer = bytearray(READ_SIZE)
         self.read_budget = READ_BUDGET
         self.write_queue = WriteQueue(stats)
-        self.turns = Turns(CALLBACK_BUDGET)
+        self.callback_budget = CallbackBudget(CALLBACK_TIME)
         self.on_removed: Callable[[str], None] | None = None
         self.closing = False
         self.draining = False

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, Outgoing, PreparedMessage
+from .callback_budget import CallbackBudget
 from .rooms import Rooms
-from .turns import Turns
 
 if TYPE_CHECKING:
     from .session import Session
@@ -105,7 +105,7 @@ class SessionManager(Protocol):
     #: The rooms of its sessions.
     rooms: Rooms
     #: Limits the time that callbacks may take of one iteration of the event loop.
-    turns: Turns
+    callback_budget: CallbackBudget
 
     def now(self) -> float:
         """Return monotonic seconds."""

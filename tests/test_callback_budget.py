@@ -1,4 +1,4 @@
-"""How sessions share the turns of the event loop."""
+"""How sessions share the time for callbacks of one iteration of the event loop."""
 
 import asyncio
 from typing import Any
@@ -8,22 +8,22 @@ from application import Serve
 from client import Join, within
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
-from sockjs_tornado.session.turns import CALLBACK_BUDGET, Turns
+from sockjs_tornado.session.callback_budget import CALLBACK_TIME, CallbackBudget
 from sockjs_tornado.wire.connection import READ_BUDGET
 
 
 @pytest.mark.parametrize("many", [1, 2, 50])
 async def test_all_that_wait_for_the_next_turn_share_the_time_of_one(many: int) -> None:
-    turns = Turns(10.0)
+    budget = CallbackBudget(10.0)
     for _ in range(2):
-        shares = await asyncio.gather(*(turns.next() for _ in range(many)))
+        shares = await asyncio.gather(*(budget.wait() for _ in range(many)))
         # Who goes on first does not know whether the others will wait again.
         assert shares[0] == pytest.approx(10 / many)
         assert max(shares) <= 10
 
 
 async def test_sessions_that_wait_again_and_again_keep_others_waiting_no_longer_than_one_does() -> None:
-    turns = Turns(10.0)
+    budget = CallbackBudget(10.0)
     used: dict[int, float] = {}
     turn = 0
 
@@ -34,7 +34,7 @@ async def test_sessions_that_wait_again_and_again_keep_others_waiting_no_longer_
 
     async def work() -> None:
         for _ in range(10):
-            share = await turns.next()
+            share = await budget.wait()
             used[turn] = used.get(turn, 0) + share
 
     count()
@@ -44,11 +44,11 @@ async def test_sessions_that_wait_again_and_again_keep_others_waiting_no_longer_
 
 
 async def test_a_wait_that_is_cancelled_is_over() -> None:
-    turns = Turns(10.0)
-    waiting = asyncio.ensure_future(turns.next())
+    budget = CallbackBudget(10.0)
+    waiting = asyncio.ensure_future(budget.wait())
     await asyncio.sleep(0)
     waiting.cancel()
-    assert await turns.next() == 10
+    assert await budget.wait() == 10
 
 
 async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up(serve: Serve, join: Join) -> None:
@@ -66,13 +66,13 @@ async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up
                 done.set()
 
     router = SockJSRouter(Chat, "/echo")
-    router.container.turns = Turns(1000.0)
+    router.container.callback_budget = CallbackBudget(1000.0)
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
     session = opened[0].session
     session._receive(["1", "2", "3"])
     assert heard == ["1", "2", "3"]
-    router.container.turns.use_up()
+    router.container.callback_budget.exhaust()
     session._receive(["4", "5", "6"])
     assert heard == ["1", "2", "3", "4"]
     await within(done.wait())
@@ -81,7 +81,7 @@ async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up
 
 def test_the_budgets_leave_others_a_tenth_of_a_second() -> None:
     """Callbacks may exceed theirs by its double, and what is decoded in one piece counts as well."""
-    assert 2 * CALLBACK_BUDGET + 2 * READ_BUDGET < 0.1
+    assert 2 * CALLBACK_TIME + 2 * READ_BUDGET < 0.1
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["plain", "async"])
@@ -89,7 +89,7 @@ def test_the_budgets_leave_others_a_tenth_of_a_second() -> None:
 async def test_others_are_heard_while_many_messages_of_one_client_are_delivered(
     serve: Serve, join: Join, transport: str, waits: bool
 ) -> None:
-    """As if each message took longer than callbacks may take of a turn."""
+    """As if each message took longer than callbacks may take of one iteration of the event loop."""
     heard: list[str] = []
     begun, done = asyncio.Event(), asyncio.Event()
 
@@ -106,7 +106,7 @@ async def test_others_are_heard_while_many_messages_of_one_client_are_delivered(
             """Wait for nothing."""
 
     router = SockJSRouter(Chat, "/echo")
-    router.container.turns = Turns(0.0)
+    router.container.callback_budget = CallbackBudget(0.0)
     server = await serve(router)
     flooding, other = join(server, transport), join(server, "websocket")
     assert await flooding.frame() == "o"

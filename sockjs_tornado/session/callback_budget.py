@@ -1,0 +1,68 @@
+"""The time that callbacks of all sessions may take of one iteration of the event loop."""
+
+import asyncio
+from typing import Final
+
+try:
+    from .._speedups import CallbackBudgetCore
+except ImportError:  # if it was not built
+
+    class CallbackBudgetCore:  # type: ignore[no-redef]
+        """The field that ``_c/session.c`` reads before it delivers several messages."""
+
+        __slots__ = ("available",)
+
+
+__all__ = ["CALLBACK_TIME", "MAX_STEP", "CallbackBudget"]
+
+#: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.
+CALLBACK_TIME: Final = 0.010
+
+#: Maximum number of messages between two clock reads. The clock is read after messages 1, 2, 4, 8, 16, 32, 48 and so
+#: on: if all callbacks take equally long, they exceed the budget by at most its length. ``_c/session.c`` has it too.
+MAX_STEP: Final = 16
+
+
+class CallbackBudget(CallbackBudgetCore):
+    """The budget of a router's sessions.
+
+    Args:
+        seconds: Seconds that callbacks may take of one iteration of the event loop.
+
+    Attributes:
+        available: Seconds of this iteration for a session that delivers several messages. It is 0 while sessions wait
+            for the next iteration: then a session delivers one message and waits, too. So all sessions together keep
+            the limit, except for one message of each.
+    """
+
+    __slots__ = ("_seconds", "_waiting")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = self.available = seconds
+        self._waiting = 0
+
+    def exhaust(self) -> None:
+        """Mark this iteration's budget as used up."""
+        if self.available:
+            self.available = 0.0
+            asyncio.get_running_loop().call_soon(self._refill)
+
+    def _refill(self) -> None:
+        """Start an iteration with a full budget, unless sessions wait: it belongs to them."""
+        if not self._waiting:
+            self.available = self._seconds
+
+    async def wait(self) -> float:
+        """Wait for the next iteration of the event loop.
+
+        Returns:
+            Seconds of that iteration for the callbacks of this session. All waiting sessions share one budget.
+        """
+        self._waiting += 1
+        self.exhaust()
+        try:
+            await asyncio.sleep(0)
+            return self._seconds / self._waiting
+        finally:
+            self._waiting -= 1
+            self._refill()
