@@ -1,16 +1,15 @@
-"""Compares this server with others: every load against each of them in turn, on the same machine.
+"""Compare this server with others: run each load against each server, on the same machine.
 
-Run `python benchmarks/compare.py --quick` for a first answer in a few minutes, and without `--quick` for one to rely
-on. It needs the extra `bench` for its chart, and Node.js for the peers that are written in JavaScript. Peers are
-installed by their names into a cache directory, never into the checkout.
+`python benchmarks/compare.py --quick` gives a first result in a few minutes; without `--quick` results are reliable.
+The extra `bench` is required for the chart, and Node.js for the peers in JavaScript. Peers are installed from their
+registries into a cache directory outside of the checkout.
 
-The servers are interleaved and the repetitions come outermost, so that a drift of the machine hits all alike. Server
-and load run on different cores, and the figures are per second of the server's own CPU time, which holds still on a
-machine that does other things too. What is measured is written to the output directory as comparison.md, .svg, .png and
-.json.
+Servers are interleaved within each repetition, so that a drift of the machine's speed affects all of them. Server and
+load run on different cores. Figures are per second of the server's CPU time, which depends less on other processes. The
+results are written to the output directory as comparison.md, .svg, .png and .json.
 
-The exit status is 0, 1 where this server failed a load, and 2 for a wrong command line. A peer that fails is reported
-in the table and ends nothing.
+The exit status is 1 if this server failed a load, and 2 if the command line is invalid. Failures of peers are reported
+in the table and do not stop the run.
 """
 
 import argparse
@@ -35,16 +34,16 @@ from comparison.running import RunError, Stuck, measure, raise_file_limit
 from comparison.servers import REFERENCE, ROOT, SERVERS, Installed, InstallError, Server, install
 from comparison.table import markdown
 
-#: Repetitions, seconds of each load, and seconds before what counts: less of them would measure the peers' compilers.
+#: Repetitions, duration of each load and warm-up in seconds; a shorter warm-up would include the peers' JIT compilers.
 FULL = (5, 5.0, 3.0)
 QUICK = (2, 1.0, 1.5)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare, write the files, and return the exit status."""
+    """Run the comparison, write the files, and return the exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     cores = choose_cores(available_cores())
-    warn_of_what_is_missing(cores)
+    warn_about_setup(cores)
     files = raise_file_limit()
     options.output.mkdir(parents=True, exist_ok=True)
     servers = options.servers
@@ -63,16 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notes=describe_run(options, cores, None if loads == options.only else files),
     )
     stuck: set[tuple[str, str]] = set()
-    began = time.monotonic()
+    started = time.monotonic()
     for repetition, load, server in schedule(options.repetitions, loads, [s for s in servers if s.name in installed]):
         if (load.name, server.name) in stuck:
             continue
         run = measure_once(repetition, load, server, installed[server.name], options, cores, files, stuck)
         runs.append(run)
-        say(
-            f"{time.monotonic() - began:5.0f} s  {repetition + 1}  {load.name:24} {server.name:20} {outcome(load, run)}"
-        )
-        # Kept as it grows: a run of an hour is not lost with its last minute.
+        elapsed = time.monotonic() - started
+        log(f"{elapsed:5.0f} s  {repetition + 1}  {load.name:24} {server.name:20} {outcome(load, run)}")
+        # Write after each measurement, so that an interrupted run of an hour is not lost.
         write_raw(report, options.output / "comparison.json")
     write(report, options.output)
     ours = {server.name for server in servers if server.kind == "ours"}
@@ -80,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def schedule(repetitions: int, loads: Sequence[Load], servers: Sequence[Server]) -> Iterator[tuple[int, Load, Server]]:
-    """Yield what is measured, in order: all servers side by side, and another one first in every repetition."""
+    """Yield the measurements in order: all servers in turn, starting with a different one in each repetition."""
     for repetition in range(repetitions):
         for load in loads:
-            asked = [server for server in servers if applies(load, server)]
-            first = repetition % len(asked) if asked else 0
-            for server in asked[first:] + asked[:first]:
+            applicable = [server for server in servers if applies(load, server)]
+            first = repetition % len(applicable) if applicable else 0
+            for server in applicable[first:] + applicable[:first]:
                 yield repetition, load, server
 
 
@@ -99,7 +97,7 @@ def measure_once(
     files: int | None,
     stuck: set[tuple[str, str]],
 ) -> Run:
-    """Measure, and note a failure as such; what did not come to an end is added to ``stuck``, and not tried again."""
+    """Run one measurement and record failures; if it timed out, add it to ``stuck``, so that it is not repeated."""
     duration = options.duration if options.duration_given else max(options.duration, load.least_duration)
     try:
         result = measure(server, installed, load, duration, options.warmup, cores, files)
@@ -111,7 +109,7 @@ def measure_once(
 
 
 def install_all(servers: Sequence[Server], options: argparse.Namespace) -> tuple[dict[str, Installed], dict[str, str]]:
-    """Install the servers; return those that can be started, and why the others cannot, by their names."""
+    """Install the servers; return the installed ones, and the errors of the others, by name."""
     installed: dict[str, Installed] = {}
     missing: dict[str, str] = {}
     for server in servers:
@@ -119,61 +117,61 @@ def install_all(servers: Sequence[Server], options: argparse.Namespace) -> tuple
             installed[server.name] = install(server, options.peers, options.own_python)
         except InstallError as error:
             missing[server.name] = str(error)
-            say(f"{server.name} is not installed: {error}")
+            log(f"{server.name} is not installed: {error}")
         else:
-            say(f"{server.name}: {installed[server.name].version}")
+            log(f"{server.name}: {installed[server.name].version}")
     return installed, missing
 
 
 def outcome(load: Load, run: Run) -> str:
-    """Return what came of a measurement, in a few words."""
+    """Return a short description of a result."""
     if run.result is None:
         return f"failed: {run.failure}"
     return f"{load.figure.read(run.result):,.1f} {load.figure.unit}"
 
 
 def describe_run(options: argparse.Namespace, cores: Cores, files: int | None) -> list[str]:
-    """Return what a reader has to know of how it was run."""
+    """Return notes on how the comparison was run."""
     times = "once each" if options.repetitions == 1 else f"{options.repetitions} times each"
     notes = [
-        f"{times}, for {options.duration:g} s after {options.warmup:g} s of warming up; messages of 64 bytes; a new"
-        " server process for every measurement"
+        f"{times}, for {options.duration:g} s after a warm-up of {options.warmup:g} s; messages of 64 bytes; a new"
+        " server process for each measurement"
     ]
     if cores.server:
-        notes.append(f"server on core {listed(cores.server)}, load on {listed(cores.load)}")
+        notes.append(f"server on core {format_cores(cores.server)}, load on {format_cores(cores.load)}")
     else:
-        notes.append("server and load were not pinned to cores of their own")
+        notes.append("server and load were not pinned to cores")
     if files is not None:
-        notes.append(f"a process may have {files:,} open files here, and no more sessions than that")
+        notes.append(f"the number of sessions is limited by the maximum of {files:,} open files")
     return notes
 
 
-def listed(cores: frozenset[int]) -> str:
-    """Return the numbers of cores as text."""
+def format_cores(cores: frozenset[int]) -> str:
+    """Format a set of cores as text."""
     return ", ".join(map(str, sorted(cores)))
 
 
-def warn_of_what_is_missing(cores: Cores) -> None:
-    """Say before a long run what it will lack."""
+def warn_about_setup(cores: Cores) -> None:
+    """Warn before a long run about missing cores or packages."""
     if not cores.server:
-        say("warning: server and load share what cores there are, and disturb each other")
+        log("warning: server and load share one core and influence each other")
     if importlib.util.find_spec("matplotlib") is None:
-        say("warning: there will be no chart: matplotlib is missing, which the extra `bench` brings")
+        log("warning: no chart, since matplotlib is not installed (extra `bench`)")
 
 
 def write(report: Report, directory: Path) -> None:
-    """Write all that is made of a report."""
+    """Write all files of a report."""
     write_raw(report, directory / "comparison.json")
     text = markdown(report)
     (directory / "comparison.md").write_text(text, encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is not None:
         draw(report, directory, "comparison")
     print(text)
-    say(f"written to {directory}")
+    log(f"written to {directory}")
 
 
 def write_raw(report: Report, file: Path) -> None:
-    """Write every measurement as JSON."""
+    """Write all measurements as JSON."""
     raw: dict[str, Any] = {
         "date": report.date,
         "command": report.command,
@@ -184,40 +182,53 @@ def write_raw(report: Report, file: Path) -> None:
         "reference": REFERENCE,
         "runs": [dataclasses.asdict(run) for run in report.runs],
     }
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(file)
 
 
-def say(text: str) -> None:
-    """Tell whoever waits."""
+def log(text: str) -> None:
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; what was left to the defaults is filled in."""
+    """Parse the command line and apply the defaults."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer loads, shorter and twice each: at most 5 minutes")
-    parser.add_argument("--repetitions", type=positive_whole, metavar="N", help="of everything [5; quick: 2]")
-    parser.add_argument("--duration", type=positive, metavar="S", help="seconds of each load [5; quick: 1]")
-    parser.add_argument("--warmup", type=not_negative, metavar="S", help="seconds before what counts [3; quick: 1.5]")
     parser.add_argument(
-        "--only", type=names_of(LOADS), metavar="LOAD,...", help=f"of {', '.join(load.name for load in LOADS)}"
+        "--quick", action="store_true", help="fewer and shorter loads, 2 repetitions: at most 5 minutes"
+    )
+    parser.add_argument("--repetitions", type=positive_integer, metavar="N", help="repetitions [5; quick: 2]")
+    parser.add_argument("--duration", type=positive, metavar="S", help="duration of each load in seconds [5; quick: 1]")
+    parser.add_argument("--warmup", type=not_negative, metavar="S", help="warm-up in seconds [3; quick: 1.5]")
+    parser.add_argument(
+        "--only", type=names_of(LOADS), metavar="LOAD,...", help=f"loads, of {', '.join(load.name for load in LOADS)}"
     )
     parser.add_argument(
-        "--servers", type=names_of(SERVERS), metavar="NAMES", help=f"of {', '.join(one.name for one in SERVERS)}"
+        "--servers",
+        type=names_of(SERVERS),
+        metavar="NAMES",
+        help=f"servers, of {', '.join(one.name for one in SERVERS)}",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", default=ROOT / "build/benchmarks", help="[build/benchmarks]"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / "build/benchmarks",
+        help="output directory [build/benchmarks]",
     )
     parser.add_argument(
-        "--peers", type=Path, metavar="DIR", default=cache / "sockjs-tornado-bench", help="[%(default)s]"
+        "--peers",
+        type=Path,
+        metavar="DIR",
+        default=cache / "sockjs-tornado-bench",
+        help="directory for installed servers [%(default)s]",
     )
     parser.add_argument(
         "--own-python",
         metavar="FILE",
-        help="interpreter that has this project with its extra `fast` [one of its own, among the peers]",
+        help="interpreter with this project and its extra `fast` [installed among the peers]",
     )
     options = parser.parse_args(arguments)
     repetitions, duration, warmup = QUICK if options.quick else FULL
@@ -229,27 +240,26 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.servers = options.servers or SERVERS
     options.peers = options.peers.resolve()
     if options.peers.is_relative_to(ROOT):
-        parser.error("--peers must be outside the checkout: nothing of the peers belongs into it")
+        parser.error("--peers must be outside of the checkout")
     return options
 
 
 def names_of(known: Sequence[Any]) -> Any:
-    """Return a reader of comma-separated names, which returns those of ``known`` that bear them, in its order."""
+    """Return a parser of comma-separated names, which returns the objects in the order of ``known``."""
 
     def names(text: str) -> tuple[Any, ...]:
-        wanted = [name.strip() for name in text.split(",") if name.strip()]
-        strangers = set(wanted) - {one.name for one in known}
-        if strangers or not wanted:
-            raise argparse.ArgumentTypeError(
-                f"{', '.join(sorted(strangers)) or 'nothing'} is none of {', '.join(one.name for one in known)}"
-            )
-        return tuple(one for one in known if one.name in wanted)
+        requested = [name.strip() for name in text.split(",") if name.strip()]
+        unknown = set(requested) - {one.name for one in known}
+        if unknown or not requested:
+            names_given = ", ".join(sorted(unknown)) or "nothing"
+            raise argparse.ArgumentTypeError(f"expected {', '.join(one.name for one in known)}, got {names_given}")
+        return tuple(one for one in known if one.name in requested)
 
     return names
 
 
-def positive_whole(text: str) -> int:
-    """Read a number of times."""
+def positive_integer(text: str) -> int:
+    """Parse an integer above 0."""
     value = int(text)
     if value < 1:
         raise ValueError
@@ -257,7 +267,7 @@ def positive_whole(text: str) -> int:
 
 
 def positive(text: str) -> float:
-    """Read a number of seconds, more than none."""
+    """Parse a number of seconds above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError
@@ -265,7 +275,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """Read a number of seconds."""
+    """Parse a number of seconds, 0 or more."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise ValueError
@@ -273,6 +283,6 @@ def not_negative(text: str) -> float:
 
 
 if __name__ == "__main__":
-    # Raised as an exception, it ends the server and the load that are running too.
+    # Raise an exception on SIGTERM, so that the running server and load are stopped too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

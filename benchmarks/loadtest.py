@@ -1,14 +1,14 @@
-"""Loads a SockJS server, of whatever make, checks every message, and says how fast it was.
+"""Load test for any SockJS server, which checks every message and measures throughput and latency.
 
-Scenarios: `echo` (each session gets back what it sends), `broadcast` (what one session sends comes to all), `chat` (all
-in one room, each speaks now and then), `idle` (sessions that do nothing: their memory), `connect` (sessions come and
-go). `echo` and `idle` want a service that sends each message back, `broadcast` and `chat` one that sends it to all.
+Scenarios: `echo` (each session receives its own messages), `broadcast` (messages of one session are received by all),
+`chat` (sessions send at random times, all receive), `idle` (memory of idle sessions), `connect` (sessions are opened
+and closed). `echo` and `idle` require a service that echoes messages, `broadcast` and `chat` one that broadcasts them.
 
-Without --rate, a message is sent when one has come back. With it, messages are sent on time whatever comes back, and
-latencies are counted from when a message was due, so that a server which stalls cannot hide it.
+Without --rate, a message is sent for each one received. With --rate, messages are sent on schedule, independently of
+the responses, and latencies are measured from the scheduled time, so that stalls of the server are visible.
 
-Exit status: 0 all well; 1 messages were lost, reordered, duplicated or corrupt, connections failed, or the run could
-not be done; 2 the command line is wrong. It runs on Linux.
+Exit status: 0 if there were no errors; 1 if messages were lost, reordered, duplicated or corrupt, if connections
+failed, or if the run was not possible; 2 if the command line is invalid. Requires Linux.
 """
 
 import argparse
@@ -26,9 +26,9 @@ OPEN_LOOP = ("echo", "broadcast", "chat")
 
 
 def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="the SockJS prefix, e.g. http://127.0.0.1:8080/echo")
+    parser.add_argument("url", help="URL of the SockJS service, e.g. http://127.0.0.1:8080/echo")
 
     def add(name: str, kind: type, default: object, text: str) -> None:
         parser.add_argument(
@@ -37,53 +37,53 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
     parser.add_argument("--transport", choices=TRANSPORTS, default="websocket", help="(default: %(default)s)")
     parser.add_argument("--scenario", choices=SCENARIOS, default="echo", help="(default: %(default)s)")
-    add("--sessions", int, 100, "how many; connect: at a time")
-    add("--in-flight", int, 1, "messages on their way at once; echo: of each session, broadcast: of the one that sends")
-    add("--size", int, 64, "bytes of a message")
-    add("--duration", float, 5.0, "seconds to measure; idle: to hold the sessions")
-    add("--warmup", float, 1.0, "seconds of load before that")
-    add("--rate", float, None, "messages per second in all, sent on time whatever comes back (chat: 10 if not given)")
-    add("--processes", int, 1, "load processes")
-    add("--patience", float, 5.0, "seconds without any message after which what is still to come counts as lost")
+    add("--sessions", int, 100, "number of sessions; connect: number of concurrent ones")
+    add("--in-flight", int, 1, "messages in flight; echo: per session, broadcast: of the sender")
+    add("--size", int, 64, "size of a message in bytes")
+    add("--duration", float, 5.0, "seconds to measure; idle: to keep the sessions open")
+    add("--warmup", float, 1.0, "seconds of load before the measurement")
+    add("--rate", float, None, "total messages per second, sent on schedule (default for chat: 10)")
+    add("--processes", int, 1, "number of load processes")
+    add("--drain-timeout", float, 5.0, "seconds without any message after which missing messages count as lost")
     parser.add_argument(
         "--pid",
         type=int,
         action="append",
         default=[],
-        help="the server's process, for its CPU time and memory; may be given several times",
+        help="process id of the server, to measure CPU time and memory; may be given several times",
     )
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON, - for standard output")
-    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.add_argument("--quiet", action="store_true", help="do not show progress on standard error")
     return parser, parser.parse_args()
 
 
 def make_plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Plan:
-    """Check what the parser cannot; end the program with status 2 where something is wrong."""
-    from load.messages import LEAST_SIZE
+    """Validate the options; exit with status 2 if one is invalid."""
+    from load.messages import MIN_SIZE
 
     url = urlsplit(options.url)
     try:
-        well = url.scheme in ("http", "https") and url.hostname and url.port != 0
+        is_valid = url.scheme in ("http", "https") and url.hostname and url.port != 0
     except ValueError:
-        well = False
-    if not well or url.query or url.fragment:
-        parser.error(f"{options.url!r} is no SockJS prefix such as http://127.0.0.1:8080/echo")
-    for name, least in (("sessions", 1), ("in_flight", 1), ("processes", 1), ("size", LEAST_SIZE)):
+        is_valid = False
+    if not is_valid or url.query or url.fragment:
+        parser.error(f"url: expected a SockJS URL such as http://127.0.0.1:8080/echo, got {options.url!r}")
+    for name, least in (("sessions", 1), ("in_flight", 1), ("processes", 1), ("size", MIN_SIZE)):
         if getattr(options, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be {least} or more")
     if not 0 < options.duration < 1e6:
         parser.error("--duration must be more than 0")
-    for name in ("warmup", "patience"):
+    for name in ("warmup", "drain_timeout"):
         if not 0 <= getattr(options, name) < 1e6:
-            parser.error(f"--{name} must be 0 or more")
+            parser.error(f"--{name.replace('_', '-')} must be 0 or more")
     if options.rate is not None:
         if options.scenario not in OPEN_LOOP:
-            parser.error(f"--rate says nothing about {options.scenario}")
+            parser.error(f"--rate is not supported with {options.scenario}")
         if not 0 < options.rate <= 1e6:
-            parser.error("--rate must be more than 0, and no more than a million")
+            parser.error("--rate must be more than 0 and at most 1000000")
     for pid in options.pid:
         if not Path(f"/proc/{pid}/stat").exists():
-            parser.error(f"--pid: there is no process {pid}")
+            parser.error(f"--pid: no such process: {pid}")
     return Plan(
         url=options.url.rstrip("/"),
         transport=options.transport,
@@ -95,15 +95,15 @@ def make_plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> P
         warmup=options.warmup,
         rate=options.rate,
         processes=min(options.processes, options.sessions),
-        patience=options.patience,
+        drain_timeout=options.drain_timeout,
         progress=sys.stderr.isatty() and not options.quiet,
         run=random.SystemRandom().getrandbits(32),
     )
 
 
 def check_packages(plan: Plan) -> None:
-    """End the program where a module is missing."""
-    # Those over HTTP have a part of the package's own client.
+    """Exit if a required module is missing."""
+    # The HTTP transports use a module of this package's client.
     clients = ["picows"] if plan.transport in WEBSOCKETS else ["pycurl", "sockjs_tornado"]
     for module in ["hdrh", *clients]:
         if importlib.util.find_spec(module) is None:
@@ -115,9 +115,9 @@ def main() -> int:
     parser, options = parse()
     plan = make_plan(parser, options)
     check_packages(plan)
-    # What these import is there now.
+    # Imported here, after the check for missing modules.
     from load.coordinator import RunError, Tick, run
-    from load.report import as_json, as_text, is_well, progress_line
+    from load.report import as_json, as_text, has_no_errors, progress_line
 
     def show(tick: Tick) -> None:
         print(f"\r\x1b[K{progress_line(plan, tick)}", end="", file=sys.stderr, flush=True)
@@ -127,7 +127,7 @@ def main() -> int:
         if options.json == "-":
             output = sys.stdout
         elif options.json is not None:
-            # Before the run, which may take long.
+            # Open the file before the run, to fail early.
             try:
                 output = stack.enter_context(open(options.json, "w", encoding="utf-8"))
             except OSError as error:
@@ -148,7 +148,7 @@ def main() -> int:
             output.write("\n")
         if output is not sys.stdout:
             print(as_text(report))
-    return 0 if is_well(report) else 1
+    return 0 if has_no_errors(report) else 1
 
 
 if __name__ == "__main__":

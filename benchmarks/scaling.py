@@ -1,14 +1,14 @@
-"""Says what it costs that several nodes share sessions and rooms: what is relayed against what is not.
+"""Measure the cost of a cluster: relayed requests against direct ones, and rooms against local broadcasts.
 
-Two things are measured, on nodes and a Redis that it starts itself:
+The program starts nodes and a Redis server, and measures:
 
-* `xhr_send` to the node that holds the session, and to another node: one request at a time, and 16. What counts is the
-  latency in the middle, and the CPU time of both nodes together.
-* A message for a room whose members' websockets are spread over three nodes, and a broadcast to as many on one node.
-  What counts is the nodes' CPU time for each delivery; that of Redis is told besides.
+* `xhr_send` to the node that owns the session, and to another node, which relays it: one request at a time, and 16 at
+  once. The results are the median latency, and the CPU time of both nodes.
+* A message to a room whose members are connected to three nodes, and a broadcast to as many clients of one node. The
+  results are the CPU time of the nodes per delivery, and that of Redis.
 
-Both kinds take turns, so that a drift of the machine hits them alike. Exit status: 0 where all bars are met, 1 where
-one is missed. It runs on Linux, and needs redis-server and the extra `cluster`.
+Both kinds alternate, so that a drift of the machine's speed affects both. The exit status is 1 if a result exceeds its
+limit. Requires Linux, redis-server, and the extra `cluster`.
 """
 
 import argparse
@@ -23,41 +23,41 @@ from sharing.deliveries import measure_deliveries
 from sharing.nodes import nodes, redis_server, serve
 from sharing.requests import measure_requests
 
-#: Most that it may cost: milliseconds of latency and of CPU time more for a request; CPU time for a delivery, as a
-#: multiple.
-MORE_LATENCY = 1.5
-MORE_CPU = 0.35
-MORE_FOR_A_DELIVERY = 1.2
+#: Limits: additional latency and CPU time of a relayed request in milliseconds, and the ratio of the CPU times of a
+#: delivery.
+MAX_LATENCY = 1.5
+MAX_CPU = 0.35
+MAX_DELIVERY_RATIO = 1.2
 
-#: Requests at a time, where nodes have something to do.
-MANY = 16
+#: Number of concurrent requests in the second measurement.
+CONCURRENCY = 16
 
 
-def verdict(value: float, bar: float) -> str:
-    """Return in words whether a bar is met."""
-    return "met" if value <= bar else "MISSED"
+def verdict(value: float, limit: float) -> str:
+    """Return whether a limit is met, as text."""
+    return "met" if value <= limit else "MISSED"
 
 
 def compare_requests(redis: str, options: argparse.Namespace) -> bool:
-    """Measure requests, say what was found, and return whether the bars are met."""
-    well = True
-    for at_once in (1, MANY):
+    """Measure requests, print the results, and return whether the limits are met."""
+    passed = True
+    for concurrency in (1, CONCURRENCY):
         with nodes(2, redis, options.loop) as servers:
-            direct, relayed = measure_requests(servers, options.requests, options.rounds, at_once)
+            direct, relayed = measure_requests(servers, options.requests, options.rounds, concurrency)
         latency, more_cpu = relayed.latency - direct.latency, relayed.cpu - direct.cpu
-        print(f"xhr_send, {options.requests * options.rounds} requests of each kind, {at_once} at a time:")
-        print(f"  direct   {direct.latency:7.3f} ms in the middle, {direct.cpu:6.3f} ms CPU a request")
-        print(f"  relayed  {relayed.latency:7.3f} ms in the middle, {relayed.cpu:6.3f} ms CPU a request, of both nodes")
-        if at_once == 1:
-            print(f"  more     {latency:7.3f} ms (bar {MORE_LATENCY} ms: {verdict(latency, MORE_LATENCY)})")
-            well &= latency <= MORE_LATENCY
-        print(f"           {more_cpu:7.3f} ms CPU (bar {MORE_CPU} ms: {verdict(more_cpu, MORE_CPU)})", flush=True)
-        well &= more_cpu <= MORE_CPU
-    return well
+        print(f"xhr_send, {options.requests * options.rounds} requests of each kind, {concurrency} at once:")
+        print(f"  direct   {direct.latency:7.3f} ms median, {direct.cpu:6.3f} ms CPU per request")
+        print(f"  relayed  {relayed.latency:7.3f} ms median, {relayed.cpu:6.3f} ms CPU per request, both nodes")
+        if concurrency == 1:
+            print(f"  added    {latency:7.3f} ms (limit {MAX_LATENCY} ms: {verdict(latency, MAX_LATENCY)})")
+            passed &= latency <= MAX_LATENCY
+        print(f"           {more_cpu:7.3f} ms CPU (limit {MAX_CPU} ms: {verdict(more_cpu, MAX_CPU)})", flush=True)
+        passed &= more_cpu <= MAX_CPU
+    return passed
 
 
 def compare_deliveries(redis_pid: int, redis: str, options: argparse.Namespace) -> bool:
-    """Measure deliveries, say what was found, and return whether the bar is met."""
+    """Measure deliveries, print the results, and return whether the limit is met."""
     own: dict[str, list[float]] = {"broadcast": [], "publish": []}
     of_redis = []
     for _ in range(options.rounds):
@@ -69,28 +69,30 @@ def compare_deliveries(redis_pid: int, redis: str, options: argparse.Namespace) 
             if pids:
                 of_redis.append(more)
     local, shared = (statistics.median(costs) for costs in own.values())
-    # Of very short runs nothing may be known.
+    # The CPU time of a very short run may be 0.
     ratio = shared / local if local else math.inf
     print(f"a message to {options.members} websockets, {options.messages * options.rounds} of each kind:")
-    print(f"  broadcast on one node     {local:7.2f} µs CPU a delivery")
-    print(f"  room on three nodes       {shared:7.2f} µs CPU a delivery, {statistics.median(of_redis):.3f} µs in Redis")
-    print(f"  in relation {ratio:21.2f} (bar {MORE_FOR_A_DELIVERY}: {verdict(ratio, MORE_FOR_A_DELIVERY)})", flush=True)
-    return ratio <= MORE_FOR_A_DELIVERY
+    print(f"  broadcast on one node     {local:7.2f} µs CPU per delivery")
+    print(
+        f"  room on three nodes       {shared:7.2f} µs CPU per delivery, {statistics.median(of_redis):.3f} µs in Redis"
+    )
+    print(f"  ratio {ratio:27.2f} (limit {MAX_DELIVERY_RATIO}: {verdict(ratio, MAX_DELIVERY_RATIO)})", flush=True)
+    return ratio <= MAX_DELIVERY_RATIO
 
 
 def parse() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def add(name: str, default: int, text: str) -> None:
         parser.add_argument(name, type=int, default=default, help=f"{text} (default: %(default)s)")
 
-    add("--requests", 1000, "requests of one kind before it is the other's turn")
-    add("--members", 10_000, "members of the room")
-    add("--messages", 30, "messages to them in each round")
-    add("--rounds", 5, "rounds")
+    add("--requests", 1000, "consecutive requests of one kind")
+    add("--members", 10_000, "number of members of the room")
+    add("--messages", 30, "messages to the room per round")
+    add("--rounds", 5, "number of rounds")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="uvloop", help="(default: %(default)s)")
-    parser.add_argument("--only", choices=["requests", "deliveries"], help="measure one of the two")
+    parser.add_argument("--only", choices=["requests", "deliveries"], help="measure only one kind")
     for name in ("--redis", "--private-port"):
         parser.add_argument(name, default="", help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -100,8 +102,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run the program, and return its exit status."""
     options = parse()
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     if options.serve:
         logging.disable()
         factory = None
@@ -113,9 +115,9 @@ def main() -> int:
             runner.run(serve(options))
         return 0
     with redis_server() as (pid, url):
-        well = options.only == "deliveries" or compare_requests(url, options)
-        well &= options.only == "requests" or compare_deliveries(pid, url, options)
-    return 0 if well else 1
+        passed = options.only == "deliveries" or compare_requests(url, options)
+        passed &= options.only == "requests" or compare_deliveries(pid, url, options)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

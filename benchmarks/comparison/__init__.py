@@ -1,1 +1,1 @@
-"""The modules of ``compare.py``: what is compared, how it is run, and what is made of the figures."""
+"""The modules of ``compare.py``: loads, servers, measurements and reports."""

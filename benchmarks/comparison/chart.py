@@ -1,4 +1,4 @@
-"""The comparison as a chart: horizontal bars, a panel for each load."""
+"""The comparison as a bar chart with a panel for each load."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .table import format_number
 
 __all__ = ["draw"]
 
-# The palette of Okabe and Ito, which eyes of every kind tell apart; grey is for those one compares with.
+# The palette of Okabe and Ito for people with colour blindness; peers are grey.
 _OURS = {"ours-uvloop": "#0072B2", "ours-asyncio": "#56B4E9"}
 _COLOURS = {"sockjs": "#9A9A9A", "ceiling": "#F5DFA8"}
 _REFERENCE = "#4D4D4D"
@@ -23,12 +23,12 @@ _FAINT = "#DDDDDD"
 
 
 def draw(report: Report, directory: Path, name: str) -> list[Path]:
-    """Write the chart as SVG and PNG; return the files, none where nothing was measured that can be compared.
+    """Write the chart as SVG and PNG and return the files; an empty list if there is nothing to compare.
 
-    The bars are relative to the reference; where that was not measured, they are the figures themselves.
+    The bars are relative to the reference. If the reference was not measured, they are absolute figures.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     import matplotlib
 
@@ -70,9 +70,9 @@ def _title(report: Report, loads: list[Load], cells: Mapping[tuple[str, str], Ce
     if any(_is_relative(load, cells) for load in loads):
         return (
             "SockJS servers relative to sockjs for Node.js (= 1): longer is better\n"
-            f"medians, lines from least to greatest; pale: bare websockets without SockJS ({machine})"
+            f"medians, lines from minimum to maximum; pale: plain websockets without SockJS ({machine})"
         )
-    return f"SockJS servers: medians, lines from least to greatest ({machine})"
+    return f"SockJS servers: medians, lines from minimum to maximum ({machine})"
 
 
 def _is_relative(load: Load, cells: Mapping[tuple[str, str], Cell]) -> bool:
@@ -118,7 +118,7 @@ def _panel(axis: Any, report: Report, load: Load, cells: Mapping[tuple[str, str]
 def _note(load: Load, relative: bool) -> str:
     if load.figure.more_is_better:
         return ""
-    return " (inverse: longer is less)" if relative else " (less is better)"
+    return " (inverse)" if relative else " (less is better)"
 
 
 def _spread(cell: Cell, relative: bool) -> Any:

@@ -1,4 +1,4 @@
-"""The loads: what each asks of a server, and the figure that is read from it."""
+"""The loads of the comparison, and the figure that is read from each result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,18 +6,18 @@ from typing import Any
 
 __all__ = ["LOADS", "Figure", "Load"]
 
-#: Files that a server has open beside those of its sessions.
+#: Open files of a server in addition to one per session.
 SPARE_FILES = 100
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a load's result.
+    """A number in a load's result.
 
     Args:
-        unit: What it counts.
-        read: Takes it from what ``loadtest.py`` has written.
-        more_is_better: Whether a greater one is.
+        unit: Its unit.
+        read: Returns it from the result of ``loadtest.py``.
+        more_is_better: Whether a higher number is better.
     """
 
     unit: str
@@ -26,7 +26,7 @@ class Figure:
 
 
 def _sessions_per_cpu_second(result: Mapping[str, Any]) -> float:
-    # Beside the other figures of the server, or of the sessions.
+    # In the server's part or at the top level of the result.
     return float(result["server"].get("sessions_per_cpu_second") or result["sessions_per_cpu_second"])
 
 
@@ -51,20 +51,20 @@ IDLING = Figure(
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of a server.
+    """A load.
 
     Args:
-        name: Its name on the command line.
-        text: Its name in the table, with a place for the number of sessions where that matters.
-        scenario: As ``loadtest.py`` calls it.
-        transport: The same; bare websockets stand in for ``websocket`` where a server has no SockJS.
-        sessions: How many there are; for ``connect`` how many are being opened at once.
-        figure: What is read from the result.
-        in_flight: Messages that each session, in a broadcast the sender, has under way.
-        size: Bytes of a message.
-        ours_alone: Whether it shows how this server scales, and no other is asked.
+        name: Name on the command line.
+        text: Title in the table, which may contain the number of sessions.
+        scenario: Scenario of ``loadtest.py``.
+        transport: Transport of ``loadtest.py``. Servers without SockJS get ``rawwebsocket`` instead of ``websocket``.
+        sessions: Number of sessions; for ``connect``, number of sessions opened concurrently.
+        figure: The figure to read from the result.
+        in_flight: Number of messages in flight, per session, or of the sender of a broadcast.
+        size: Size of a message in bytes.
+        ours_alone: Whether it is only about the scaling of this server.
         quick: Whether it is part of ``--quick``.
-        least_duration: Seconds that it takes at the least to see anything, unless the command line says otherwise.
+        least_duration: Minimum duration in seconds, unless given on the command line.
     """
 
     name: str
@@ -81,11 +81,11 @@ class Load:
 
     @property
     def title(self) -> str:
-        """Its name in the table."""
+        """Title in the table."""
         return self.text.format(sessions=self.sessions)
 
     def within(self, files: int) -> "Load":
-        """Return the same for a server that may have so many files open: with fewer sessions if need be."""
+        """Return the load with fewer sessions if it exceeds the limit on open files."""
         most = files - SPARE_FILES
         if self.sessions <= most:
             return self
@@ -104,7 +104,7 @@ def _scaling(sessions: int) -> Load:
     )
 
 
-#: In the order of the table.
+#: All loads, in the order of the table.
 LOADS = (
     Load("websocket-echo", "websocket echo, 1 in flight", "echo", "websocket", 100, MESSAGES, quick=True),
     Load("websocket-echo-16", "websocket echo, 16 in flight", "echo", "websocket", 100, MESSAGES, 16, quick=True),
@@ -125,7 +125,7 @@ LOADS = (
     _scaling(1000),
     _scaling(5000),
     _scaling(20000),
-    # Once around, so that every session has had its heartbeat.
+    # One heartbeat interval.
     Load(
         "scaling-idle",
         "{sessions:,} idle websockets",

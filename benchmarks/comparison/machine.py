@@ -1,4 +1,4 @@
-"""What the figures were taken on, and which cores do what."""
+"""Description of the machine, and assignment of cores."""
 
 import os
 import platform
@@ -13,16 +13,16 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True)
 class Cores:
-    """Which cores the two sides run on; an empty set leaves that to the system."""
+    """The cores for server and load; an empty set means no pinning."""
 
     server: frozenset[int]
     load: frozenset[int]
 
 
 def choose_cores(available: set[int]) -> Cores:
-    """Give the server one core and the load the others, without the server core's other threads if any are left.
+    """Assign one core to the server and the others to the load, if possible without hyperthreads of the server's core.
 
-    With fewer than two cores both sets are empty.
+    If there are fewer than two cores, both sets are empty.
     """
     if len(available) < 2:
         return Cores(frozenset(), frozenset())
@@ -32,7 +32,7 @@ def choose_cores(available: set[int]) -> Cores:
 
 
 def available_cores() -> set[int]:
-    """Return the cores that may be pinned to, none where the system has no such thing."""
+    """Return the available cores, or an empty set if the system does not support pinning."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
@@ -49,14 +49,14 @@ def _siblings(core: int) -> set[int]:
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what the machine is, in words: processor, cores, kernel and Python."""
+    """Return descriptions of processor, cores, kernel and Python."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     if "--with-pydebug" in arguments:
         build = "debug build"
     elif "--enable-optimizations" in arguments:
         build = "optimised build (PGO" + (" and LTO)" if "--with-lto" in arguments else ")")
     elif "/usr/share/python-wheels" in arguments:
-        build = "Debian's optimised build"  # it does without the option
+        build = "Debian's optimised build"  # configured in another way
     elif arguments:
         build = "not an optimised build"
     else:

@@ -1,4 +1,4 @@
-"""What is made of the measurements: medians, their spread, and the ratio to the reference."""
+"""Summary of the measurements: medians, spread, and ratios to the reference."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Run:
     """One measurement.
 
     Args:
-        repetition: Its number; ratios are taken within one.
+        repetition: Number of the repetition; ratios are calculated within a repetition.
         load: Name of the load.
         server: Name of the server.
-        result: What the load has written, None where the server failed.
-        failure: Why it failed.
+        result: Result of the load, or None if it failed.
+        failure: Reason of the failure.
     """
 
     repetition: int
@@ -32,18 +32,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole comparison.
+    """A complete comparison.
 
     Args:
-        loads: What was asked, in order.
-        servers: Of whom, in order.
-        runs: What came of it.
-        versions: What each server is, by its name.
-        missing: Why a server could not be installed, by its name.
-        machine: Where it was, in words.
-        command: The command line.
-        date: When it began.
-        notes: What a reader has to know of how it was run.
+        loads: Loads, in order.
+        servers: Servers, in order.
+        runs: Measurements.
+        versions: Versions of the servers, by name.
+        missing: Reasons why servers could not be installed, by name.
+        machine: Description of the machine.
+        command: Command line.
+        date: Start time.
+        notes: Notes on how the comparison was run.
     """
 
     loads: Sequence[Load]
@@ -59,7 +59,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, and the least and greatest value."""
+    """Median, minimum and maximum."""
 
     median: float
     low: float
@@ -67,20 +67,20 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread | None":
-        """Return the spread of some values, None where there are none."""
+        """Return the spread of values, or None without values."""
         found = sorted(values)
         return cls(median(found), found[0], found[-1]) if found else None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One server under one load.
+    """The summary of one server under one load.
 
     Args:
-        figure: The figure.
-        ratio: How many times as good as the reference within each repetition.
-        count: How many measurements the figure is of.
-        failures: Why others failed, each reason once.
+        figure: Spread of the figure.
+        ratio: Spread of the ratio to the reference within each repetition; above 1 is better.
+        count: Number of successful measurements.
+        failures: Distinct reasons of failures.
     """
 
     figure: Spread | None
@@ -90,14 +90,14 @@ class Cell:
 
 
 def applies(load: Load, server: Server) -> bool:
-    """Tell whether a server is asked for a load: a bare websocket has no other transports."""
+    """Return whether a load applies to a server: servers without SockJS have only websockets."""
     if load.ours_alone:
         return server.kind == "ours"
     return server.kind != "ceiling" or load.transport == "websocket"
 
 
 def summarise(report: Report) -> dict[tuple[str, str], Cell]:
-    """Return the cells by the names of load and server; one that does not apply is not there."""
+    """Return the cells by the names of load and server, for all combinations that apply."""
     cells = {}
     for load in report.loads:
         reference = _values(report, load, REFERENCE)

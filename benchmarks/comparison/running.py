@@ -1,4 +1,4 @@
-"""One measurement: a server is started, the load is put on it from other cores, and its result is read."""
+"""One measurement: start a server, run the load on other cores, and read the result."""
 
 import contextlib
 import json
@@ -22,30 +22,30 @@ __all__ = ["RunError", "Stuck", "measure", "raise_file_limit"]
 
 LOADTEST = ROOT / "benchmarks/loadtest.py"
 
-#: Seconds in which a server starts or ends.
-_PATIENCE = 20
+#: Timeout for a server to start or to exit, in seconds.
+_SERVER_TIMEOUT = 20
 
 
 class RunError(Exception):
-    """A server has failed a load; the text says why."""
+    """A server failed a load; the message says why."""
 
 
 class Stuck(RunError):
-    """The load did not come to its end."""
+    """The load timed out."""
 
 
 class Address(NamedTuple):
-    """A server that listens."""
+    """Process id and port of a running server."""
 
     pid: int
     port: int
 
 
 def raise_file_limit() -> int | None:
-    """Allow as many open files as the system lets us, for all that is started from here on.
+    """Raise the limit on open files for this process and its children.
 
     Returns:
-        How many, None where that cannot be told.
+        The limit, or None if the system has no such limit.
     """
     try:
         import resource
@@ -63,11 +63,11 @@ def raise_file_limit() -> int | None:
 def measure(
     server: Server, installed: Installed, load: Load, duration: float, warmup: float, cores: Cores, files: int | None
 ) -> dict[str, Any]:
-    """Start a server, run a load against it, end it, and return what the load has written.
+    """Start a server, run a load against it, stop it, and return the result.
 
     Raises:
-        Stuck: The load did not end.
-        RunError: The server did not start, or it lost, reordered, duplicated or changed messages, or refused sessions.
+        Stuck: The load timed out.
+        RunError: The server did not start, lost, reordered, duplicated or changed messages, or rejected sessions.
     """
     with _running(installed, cores) as address:
         result = _run_load(server, load, address, duration, warmup, cores, files)
@@ -97,7 +97,7 @@ def _run_load(
     arguments = [str(word) for option in options.items() for word in option]
     command = [sys.executable, str(LOADTEST), f"http://127.0.0.1:{address.port}/{path}", *arguments, "--quiet"]
     with _pinned(cores.load):
-        # In a session of its own, by which its processes can be ended all at once.
+        # In a process group of its own, so that all of its processes can be killed at once.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -141,7 +141,7 @@ def _read_result(status: int, output: str, errors: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _running(installed: Installed, cores: Cores) -> Iterator[Address]:
-    """Start a server and end it afterwards."""
+    """Start a server, and stop it afterwards."""
     with tempfile.TemporaryFile("w+") as errors:
         with _pinned(cores.server):
             process = subprocess.Popen(
@@ -158,25 +158,23 @@ def _running(installed: Installed, cores: Cores) -> Iterator[Address]:
                 found = re.search(r"pid (\d+) port (\d+)", line)
                 if found is None:
                     errors.seek(0)
-                    raise RunError(
-                        f"the server did not start: {_last_line(errors.read()) or line or 'it says nothing'}"
-                    )
+                    raise RunError(f"the server did not start: {_last_line(errors.read()) or line or 'no output'}")
                 yield Address(int(found[1]), int(found[2]))
         finally:
-            _end(process)
+            _stop(process)
 
 
 def _environment() -> dict[str, str]:
-    # A peer imports what was installed for it, and nothing that these point to.
+    # A peer must import only the packages that were installed for it.
     return {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NODE_PATH", "NODE_OPTIONS")
     }
 
 
 def _first_line(output: int) -> str:
-    # Read as it comes: a buffered reader would wait for a line that a hanging server never writes.
+    # With a timeout, in case the server hangs without writing a line.
     line = b""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _SERVER_TIMEOUT
     while b"\n" not in line:
         ready, _, _ = select.select([output], [], [], max(0, deadline - time.monotonic()))
         data = os.read(output, 4096) if ready else b""
@@ -186,11 +184,11 @@ def _first_line(output: int) -> str:
     return line.decode(errors="replace").strip()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
+            process.wait(_SERVER_TIMEOUT)
     finally:
         if process.poll() is None:
             process.kill()
@@ -199,7 +197,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _pinned(cores: frozenset[int]) -> Iterator[None]:
-    """Let what is started meanwhile run on these cores alone: it inherits them before its first thread."""
+    """Start processes on these cores: children inherit the affinity before they create threads."""
     if not cores:
         yield
         return

@@ -1,7 +1,7 @@
-"""The servers that are compared: where each comes from, how it is installed and started.
+"""The servers of the comparison: how they are installed and started.
 
-Peers are installed by their names into a directory outside the checkout: a virtual environment for each that is written
-in Python, a folder with its modules for each that is written in JavaScript.
+Peers are installed into a directory outside of the checkout: a virtual environment for each peer in Python, a folder
+with modules for each peer in JavaScript.
 """
 
 import json
@@ -18,30 +18,30 @@ __all__ = ["REFERENCE", "SERVERS", "InstallError", "Installed", "Server", "insta
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks/peers"
 
-#: The server that the others are measured by.
+#: The server to which the others are compared.
 REFERENCE = "sockjs-node"
 
-#: Seconds that one installation may take.
-_PATIENCE = 600
+#: Timeout of an installation, in seconds.
+_INSTALL_TIMEOUT = 600
 
 
 class InstallError(Exception):
-    """A peer cannot be had here; the text says why."""
+    """A peer cannot be installed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server of the comparison.
+    """A server of the comparison.
 
     Args:
-        name: Its name on the command line.
-        title: Its name in the table.
-        kind: This project's, another SockJS server, or a bare websocket that shows what is possible without SockJS.
-        language: What installs and runs it.
-        home: The directory it is installed in; servers with the same one share it.
-        packages: What is installed, the one that gives the server its name first; of ours what it consists of.
-        script: The program.
-        arguments: What the program is given, besides a port.
+        name: Name on the command line.
+        title: Title in the table.
+        kind: This project, another SockJS server, or plain websockets, which show the upper limit.
+        language: Language of the server.
+        home: Installation directory, which servers may share.
+        packages: Packages to install, the server's own first; for this project, the packages whose versions are shown.
+        script: Program to run.
+        arguments: Arguments of the program in addition to the port.
     """
 
     name: str
@@ -70,7 +70,7 @@ def _node(name: str, title: str, kind: Literal["sockjs", "ceiling"], script: str
     return Server(name, title, kind, "node", name, packages, PEERS / script)
 
 
-#: In the order of the table.
+#: All servers, in the order of the table.
 SERVERS = (
     _ours("uvloop"),
     _ours("asyncio"),
@@ -100,12 +100,12 @@ SERVERS = (
 
 @dataclass(frozen=True)
 class Installed:
-    """A server that can be started.
+    """An installed server.
 
     Args:
-        command: The command line, which takes ``--port``.
-        environment: Variables that are set for it, beside those there are.
-        version: What it is, in words.
+        command: Command line, without ``--port``.
+        environment: Additional environment variables.
+        version: Description of the versions.
     """
 
     command: tuple[str, ...]
@@ -114,15 +114,15 @@ class Installed:
 
 
 def install(server: Server, peers: Path, own_python: str | None = None) -> Installed:
-    """Install a server, unless the same was installed before.
+    """Install a server, unless the same version is installed already.
 
     Args:
-        server: Which one.
-        peers: Directory for all that is installed.
-        own_python: An interpreter that has this project already, with its extra ``fast``.
+        server: The server.
+        peers: Directory for installations.
+        own_python: Interpreter in which this project and its extra ``fast`` are installed already.
 
     Raises:
-        InstallError: It cannot be had.
+        InstallError: The installation failed.
     """
     home = peers / server.home
     try:
@@ -137,24 +137,24 @@ def install(server: Server, peers: Path, own_python: str | None = None) -> Insta
 
 def _install_python(server: Server, home: Path) -> Installed:
     python = str(home / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    # The checkout itself, and not a copy of what it was when it was installed.
-    wanted = ["--editable", f"{ROOT}[fast]"] if server.kind == "ours" else list(server.packages)
-    made_of = [sys.version, *wanted]
+    # Editable, so that it always is the current state of the checkout.
+    requirements = ["--editable", f"{ROOT}[fast]"] if server.kind == "ours" else list(server.packages)
+    inputs = [sys.version, *requirements]
     if server.kind == "ours":
-        # What its extra brings may change, and what has to be compiled.
-        sources = [ROOT / "setup.py", *sorted(ROOT.glob("sockjs_tornado/*.[ch]"))]
-        made_of += [source.read_text(encoding="utf-8") for source in sources]
-    if not _is_made(home, made_of):
+        # Install again if the dependencies or the C sources change.
+        sources = [ROOT / "setup.py", *sorted(ROOT.glob("sockjs_tornado/**/*.[ch]"))]
+        inputs += [source.read_text(encoding="utf-8") for source in sources]
+    if not _is_current(home, inputs):
         shutil.rmtree(home, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(home)])
-        _run([python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *wanted])
-        _mark_made(home, made_of)
+        _run([python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *requirements])
+        _mark_current(home, inputs)
     return _installed_python(server, python)
 
 
 def _installed_python(server: Server, python: str) -> Installed:
     names = [package.partition("=")[0].partition(">")[0] for package in server.packages]
-    # -I: what lies in the working directory is not what is installed.
+    # -I excludes packages in the working directory.
     script = "import sys, importlib.metadata as m; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
     version = _run([python, "-I", "-c", script, *names]).strip()
     return Installed((python, str(server.script), *server.arguments), {}, version)
@@ -163,37 +163,37 @@ def _installed_python(server: Server, python: str) -> Installed:
 def _install_node(server: Server, home: Path) -> Installed:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise InstallError("Node.js is missing: no node and npm on the PATH")
-    wanted = list(server.packages)
-    if not _is_made(home, wanted):
+        raise InstallError("Node.js is missing: no node or npm on the PATH")
+    requirements = list(server.packages)
+    if not _is_current(home, requirements):
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
-        # Without one, npm would look for a project in the directories above.
+        # Without it, npm would use a project in a parent directory.
         (home / "package.json").write_text("{}\n", encoding="utf-8")
-        _run([npm, "install", "--no-audit", "--no-fund", "--loglevel", "error", *wanted], home)
-        _mark_made(home, wanted)
-    name = wanted[0].partition("@")[0]
+        _run([npm, "install", "--no-audit", "--no-fund", "--loglevel", "error", *requirements], home)
+        _mark_current(home, requirements)
+    name = requirements[0].partition("@")[0]
     modules = home / "node_modules"
     version = json.loads((modules / name / "package.json").read_text(encoding="utf-8"))["version"]
     running = _run([node, "--version"]).strip()
     return Installed((node, str(server.script)), {"NODE_PATH": str(modules)}, f"{name} {version}, Node.js {running}")
 
 
-def _is_made(home: Path, wanted: list[str]) -> bool:
+def _is_current(home: Path, requirements: list[str]) -> bool:
     try:
         made: object = json.loads((home / ".made").read_text(encoding="utf-8"))
-        return made == wanted
+        return made == requirements
     except (OSError, ValueError):
         return False
 
 
-def _mark_made(home: Path, wanted: list[str]) -> None:
-    (home / ".made").write_text(json.dumps(wanted), encoding="utf-8")
+def _mark_current(home: Path, requirements: list[str]) -> None:
+    (home / ".made").write_text(json.dumps(requirements), encoding="utf-8")
 
 
 def _run(command: list[str], directory: Path | None = None) -> str:
     ended = subprocess.run(
-        command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
+        command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT
     )
     if ended.returncode:
         lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]

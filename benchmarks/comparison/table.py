@@ -11,7 +11,7 @@ __all__ = ["format_number", "markdown"]
 
 
 def markdown(report: Report) -> str:
-    """Return the whole report: where it was taken, the tables, and why what failed has failed."""
+    """Return the report: machine and versions, tables, and reasons of failures."""
     cells = summarise(report)
     compared = [load for load in report.loads if not load.ours_alone]
     scaling = [load for load in report.loads if load.ours_alone]
@@ -23,7 +23,7 @@ def markdown(report: Report) -> str:
     if scaling and ours:
         parts += [
             "## How it scales",
-            "Less is better, and a cost per delivery that stays the same as the sessions grow in number is linear.",
+            "Less is better. Scaling is linear if the cost per delivery does not depend on the number of sessions.",
             _table(report, scaling, ours, cells, reasons),
         ]
     if reasons:
@@ -32,7 +32,7 @@ def markdown(report: Report) -> str:
 
 
 def format_number(value: float) -> str:
-    """Return a figure as a reader wants it: whole where it is large, with three digits where it is small."""
+    """Format a figure: as an integer if it is large, otherwise with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -54,14 +54,14 @@ def _origin(report: Report) -> str:
 
 
 def _legend(report: Report) -> str:
-    text = "Median (least-greatest) of the repetitions."
+    text = "Median (minimum-maximum) of the repetitions."
     if any(server.name == REFERENCE for server in report.servers):
         text += (
-            " In bold how many times as good as sockjs for Node.js, the median of the ratios within each repetition;"
+            " In bold: ratio to sockjs for Node.js, as the median of the ratios within each repetition;"
             " above 1 is better."
         )
     if any(server.kind == "ceiling" for server in report.servers):
-        text += " Servers in italics are bare websockets without SockJS: what is possible at the most."
+        text += " Servers in italics are plain websockets without SockJS, which show the upper limit."
     return text
 
 
@@ -90,8 +90,8 @@ def _cell(cell: Cell, server: Server, reasons: dict[str, int]) -> str:
             lines.append(f"**{format_number(cell.ratio.median)}x**")
         lines += [format_number(cell.figure.median), _range(cell.figure)]
     if cell.failures:
-        whys = dict.fromkeys(f"{server.title}: {_plain(why)}" for why in cell.failures)
-        lines.append("failed " + " ".join(f"[{reasons.setdefault(why, len(reasons) + 1)}]" for why in whys))
+        messages = dict.fromkeys(f"{server.title}: {_plain(failure)}" for failure in cell.failures)
+        lines.append("failed " + " ".join(f"[{reasons.setdefault(message, len(reasons) + 1)}]" for message in messages))
     return "<br>".join(lines) or "not run"
 
 
@@ -100,5 +100,5 @@ def _range(spread: Spread) -> str:
 
 
 def _plain(text: str) -> str:
-    # The port is another one each time.
+    # Remove the port, which differs each time.
     return re.sub(r"(127\.0\.0\.1):\d+", r"\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Leads a run: starts the load processes, tells them when to do what, and adds up what they found."""
+"""Coordinates a run: starts the load processes, sends them commands, and combines their results."""
 
 import contextlib
 import http.client
@@ -21,25 +21,25 @@ from .recorder import merge
 from .usage import Usage, read_usage
 from .worker import Result, run_worker
 
-#: Descriptors that a load process needs besides those of its sessions.
+#: File descriptors of a load process in addition to those of its sessions.
 _OTHER_DESCRIPTORS = 200
-#: Seconds between the order to start and the start, so that all processes do at once.
-_AHEAD = 0.05
+#: Seconds between the start command and the start, so that all processes start simultaneously.
+_START_DELAY = 0.05
 
 
 class RunError(Exception):
-    """A run cannot be done, for a reason that is no fault of the command line's."""
+    """A run is not possible, although the command line is valid."""
 
 
 @dataclass
 class Outcome:
-    """What a run found.
+    """The outcome of a run.
 
     Attributes:
-        result: That of all processes; its histogram is in `latencies`.
-        latencies: In microseconds.
-        before: What the server used before the first session; None where its process is not known.
-        begin: The same at the beginning of the measured interval.
+        result: Combined result of all processes, without the histogram.
+        latencies: Histogram of all latencies in microseconds.
+        before: Usage of the server before the first session; None if its process is unknown.
+        begin: The same at the start of the measured interval.
         end: The same at its end.
     """
 
@@ -52,12 +52,12 @@ class Outcome:
 
 @dataclass
 class Tick:
-    """What all processes did in a second.
+    """The progress of all processes within a second.
 
     Attributes:
-        sessions: Those that are open.
-        arrived: Messages, or with `connect` sessions.
-        latencies: In microseconds, of two digits.
+        sessions: Number of open sessions.
+        arrived: Number of received messages, or with `connect` of opened sessions.
+        latencies: Histogram in microseconds, with two significant digits.
     """
 
     sessions: int
@@ -66,14 +66,14 @@ class Tick:
 
 
 def check_service(plan: Plan) -> None:
-    """Make sure that there is a SockJS service that offers what is asked of it; RunError where not."""
+    """Check that the URL is a SockJS service with the transport; raise RunError if not."""
     url = urlsplit(plan.url)
-    make = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = make(url.hostname or "", url.port, timeout=10)
+    connection_class = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = connection_class(url.hostname or "", url.port, timeout=10)
     try:
         connection.request("GET", f"{url.path}/info")
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
         raise RunError(f"cannot reach {url.netloc}: {getattr(error, 'strerror', None) or error}") from error
     finally:
@@ -82,22 +82,22 @@ def check_service(plan: Plan) -> None:
         info = json.loads(body)
     except ValueError:
         info = None
-    if answer.status != 200 or not isinstance(info, dict) or "websocket" not in info:
-        raise RunError(f"{plan.url} is no SockJS service: {url.path}/info answers with status {answer.status}")
+    if response.status != 200 or not isinstance(info, dict) or "websocket" not in info:
+        raise RunError(f"{plan.url} is not a SockJS service: {url.path}/info responds with status {response.status}")
     if plan.transport in WEBSOCKETS and not info["websocket"]:
-        raise RunError(f"{plan.url} does not offer websockets")
+        raise RunError(f"{plan.url} has websockets disabled")
 
 
-def allow_descriptors(plan: Plan) -> None:
-    """Raise the limit on open files, for this process and those that it starts; RunError where it is too low."""
-    each = -(-plan.connections // plan.processes)
-    # A handle of libcurl's has a descriptor or two of its own, and closed connections leave late.
-    needed = each + each // 8 + _OTHER_DESCRIPTORS
+def raise_file_limit(plan: Plan) -> None:
+    """Raise the limit on open files for this process and its children; raise RunError if the hard limit is too low."""
+    per_process = -(-plan.connections // plan.processes)
+    # libcurl's handles need additional descriptors, and closed connections are released late.
+    needed = per_process + per_process // 8 + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise RunError(
-            f"a load process would need {needed} open files for its share of {plan.sessions} sessions, and the limit "
-            f"is {hard}: take more --processes, or raise `ulimit -Hn`"
+            f"a load process requires {needed} open files for its share of {plan.sessions} sessions, but the limit is "
+            f"{hard}: use more --processes, or raise `ulimit -Hn`"
         )
     if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
         resource.setrlimit(
@@ -106,45 +106,45 @@ def allow_descriptors(plan: Plan) -> None:
 
 
 def run(plan: Plan, pids: Sequence[int], show: Callable[[Tick], None]) -> Outcome:
-    """Do a run.
+    """Run the load.
 
     Args:
-        plan: What is to be done.
-        pids: The server's processes; none where they are not known.
-        show: Is given what happens, each second, if the plan wants progress.
+        plan: Options of the run.
+        pids: Process ids of the server; empty if unknown.
+        show: Called with the progress each second, if enabled in the plan.
     """
     check_service(plan)
-    allow_descriptors(plan)
+    raise_file_limit(plan)
 
     def usage() -> Usage | None:
         try:
             return read_usage(pids) if pids else None
         except OSError as error:
-            raise RunError("the server's process has ended") from error
+            raise RunError("the server's process has exited") from error
 
-    with _started(plan) as crew:
-        crew.show = show
-        crew.gather("ready")
+    with _started(plan) as workers:
+        workers.show = show
+        workers.receive_all("ready")
         before = usage()
-        crew.tell("open")
-        opened = crew.gather("opened")
+        workers.send("open")
+        opened = workers.receive_all("opened")
         if not all(number for number, _ in opened) and plan.scenario != "connect":
             reasons = sum((errors for _, errors in opened), Counter[str]())
-            raise RunError(f"sessions do not open: {reasons.most_common(1)[0][0]}")
+            raise RunError(f"no session could be opened: {reasons.most_common(1)[0][0]}")
 
-        start = time.monotonic_ns() + int(_AHEAD * 1e9)
+        start = time.monotonic_ns() + int(_START_DELAY * 1e9)
         begin = start + int(plan.warmup * 1e9)
         end = begin + int(plan.duration * 1e9)
-        crew.tell("start", start, begin, end)
-        crew.attend(begin)
+        workers.send("start", start, begin, end)
+        workers.relay_until(begin)
         at_begin = usage()
-        crew.attend(end)
+        workers.relay_until(end)
         at_end = usage()
 
-        crew.tell("stop")
-        sent = {sender: number for (share,) in crew.gather("sent") for sender, number in share.items()}
-        crew.tell("drain", sent)
-        results: list[Result] = [result for (result,) in crew.gather("result")]
+        workers.send("stop")
+        sent = {sender: number for (share,) in workers.receive_all("sent") for sender, number in share.items()}
+        workers.send("drain", sent)
+        results: list[Result] = [result for (result,) in workers.receive_all("result")]
 
     total = Result(
         arrived=sum(result.arrived for result in results),
@@ -158,11 +158,11 @@ def run(plan: Plan, pids: Sequence[int], show: Callable[[Tick], None]) -> Outcom
 
 
 @contextlib.contextmanager
-def _started(plan: Plan) -> Iterator["_Crew"]:
-    # Spawned, not forked: each process begins with nothing of this one's.
+def _started(plan: Plan) -> Iterator["_Workers"]:
+    # Spawned, so that no state of this process is inherited.
     context = multiprocessing.get_context("spawn")
     processes = []
-    crew = _Crew()
+    workers = _Workers()
     try:
         for index in range(plan.processes):
             connection, far = context.Pipe()
@@ -170,8 +170,8 @@ def _started(plan: Plan) -> Iterator["_Crew"]:
             process.start()
             processes.append(process)
             far.close()
-            crew.connections.append(connection)
-        yield crew
+            workers.connections.append(connection)
+        yield workers
         for process in processes:
             process.join(5)
     finally:
@@ -181,55 +181,55 @@ def _started(plan: Plan) -> Iterator["_Crew"]:
             process.join()
 
 
-class _Crew:
-    """The load processes, seen from here.
+class _Workers:
+    """The connections to the load processes.
 
     Attributes:
-        connections: One to each process.
-        show: Is given what happens each second.
+        connections: A connection to each process.
+        show: Called with the progress each second.
     """
 
     def __init__(self) -> None:
         self.connections: list[Connection] = []
         self.show: Callable[[Tick], None] = lambda tick: None
-        self._answers: list[tuple[Connection, tuple[Any, ...]]] = []
+        self._replies: list[tuple[Connection, tuple[Any, ...]]] = []
         self._ticks: dict[Connection, tuple[int, int, bytes]] = {}
 
-    def tell(self, *words: object) -> None:
-        """Give an order to all."""
+    def send(self, *words: object) -> None:
+        """Send a command to all processes."""
         for connection in self.connections:
             connection.send(words)
 
-    def gather(self, word: str) -> list[tuple[Any, ...]]:
-        """Wait for an answer of each, and return what they said after that word, in their order."""
-        said: dict[Connection, tuple[Any, ...]] = {}
-        # One that has given its last answer ends, and leaves a connection that is always ready.
-        while left := [connection for connection in self.connections if connection not in said]:
-            self._listen(left, None)
-            for connection, (first, *more) in self._answers:
+    def receive_all(self, word: str) -> list[tuple[Any, ...]]:
+        """Wait for a reply with that keyword from each process, and return the remaining values, in order."""
+        replies: dict[Connection, tuple[Any, ...]] = {}
+        # Do not wait on processes that have replied: after the last reply the connection is closed and always ready.
+        while missing := [connection for connection in self.connections if connection not in replies]:
+            self._receive(missing, None)
+            for connection, (first, *more) in self._replies:
                 assert first == word
-                said[connection] = tuple(more)
-            self._answers.clear()
-        return [said[connection] for connection in self.connections]
+                replies[connection] = tuple(more)
+            self._replies.clear()
+        return [replies[connection] for connection in self.connections]
 
-    def attend(self, until: int) -> None:
-        """Pass on what they say to each other, until a time of `time.monotonic_ns`."""
-        while (left := until - time.monotonic_ns()) > 0:
-            self._listen(self.connections, left / 1e9)
+    def relay_until(self, deadline: int) -> None:
+        """Relay messages between the processes until a deadline of `time.monotonic_ns`."""
+        while (remaining := deadline - time.monotonic_ns()) > 0:
+            self._receive(self.connections, remaining / 1e9)
 
-    def _listen(self, connections: list[Connection], timeout: float | None) -> None:
+    def _receive(self, connections: list[Connection], timeout: float | None) -> None:
         for connection in multiprocessing.connection.wait(connections, timeout):
             assert isinstance(connection, Connection)
             try:
                 words = connection.recv()
             except (EOFError, OSError):
-                raise RunError("a load process ended before its work was done") from None
+                raise RunError("a load process exited unexpectedly") from None
             if words[0] == "finished":
                 self.connections[0].send(words)
             elif words[0] == "tick":
                 self._tick(connection, words[1:])
             else:
-                self._answers.append((connection, words))
+                self._replies.append((connection, words))
 
     def _tick(self, connection: Connection, tick: tuple[int, int, bytes]) -> None:
         self._ticks[connection] = tick

@@ -1,4 +1,4 @@
-"""Sessions over HTTP: one request that receives, begun anew whenever it ends, and one that sends."""
+"""Sessions over HTTP: a receiving request, restarted whenever it ends, and a sending request."""
 
 import asyncio
 import secrets
@@ -13,15 +13,15 @@ from .messages import encode_array
 from .plan import Plan
 from .session import OPEN_TIMEOUT, Listener, Session, SessionError
 
-#: Sessions of one multi handle. To find a connection to use again, libcurl looks through all that a handle has.
-_GROUP = 16
+#: Sessions per multi handle: libcurl searches all connections of a handle for one to reuse.
+_SESSIONS_PER_HANDLE = 16
 
 
 class HttpTransport:
-    """Opens sessions that poll or stream.
+    """Opens polling or streaming sessions.
 
     Args:
-        plan: Whose transport is `xhr`, `xhr_streaming` or `eventsource`.
+        plan: Options of the run; the transport is `xhr`, `xhr_streaming` or `eventsource`.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -30,11 +30,11 @@ class HttpTransport:
         self._free: list[Multi] = []
 
     async def open(self, number: int, listener: Listener) -> Session:
-        """Open a session; SessionError where that fails. `number` tells it from the run's others."""
+        """Open the session with a number, or raise SessionError."""
         if not self._free:
             multi = Multi()
             self._multis.append(multi)
-            self._free.extend([multi] * _GROUP)
+            self._free.extend([multi] * _SESSIONS_PER_HANDLE)
         session = HttpSession(listener, self._plan, number, self._free.pop(), self._free)
         try:
             await session.wait_open()
@@ -45,14 +45,14 @@ class HttpTransport:
 
 
 class HttpSession(Session):
-    """One client over HTTP.
+    """A session over HTTP.
 
     Args:
-        listener: Who hears of it.
-        plan: What is to be done.
-        number: What tells it from the run's other sessions.
-        multi: Runs its requests.
-        free: Where the multi handle goes when the session does not need it any more.
+        listener: Receives the events of the session.
+        plan: Options of the run.
+        number: Number of the session within the run.
+        multi: Runs the requests.
+        free: List to which the multi handle is returned at the end.
     """
 
     def __init__(self, listener: Listener, plan: Plan, number: int, multi: Multi, free: list[Multi]) -> None:
@@ -66,17 +66,17 @@ class HttpSession(Session):
         self._sending = False
         self._events = plan.transport == "eventsource"
 
-        self._receive_request = self._make(plan.transport)
+        self._receive_request = self._create_request(plan.transport)
         if not self._events:
             self._receive_request.setopt(pycurl.POSTFIELDS, b"")
-        multi.set_write_callback(self._receive_request, self._take)
+        multi.set_write_callback(self._receive_request, self._data_received)
         self._send_request: pycurl.Curl | None = None
-        multi.start(self._receive_request, self._receive_ended)
+        multi.start(self._receive_request, self._receive_finished)
 
-    def _make(self, path: str) -> Any:
+    def _create_request(self, path: str) -> Any:
         request = pycurl.Curl()
         request.setopt(pycurl.URL, f"{self._base}/{path}")
-        # As sockjs-client sends it; and no wait for "100 Continue" where messages are long.
+        # The content type of sockjs-client; the empty Expect disables waiting for "100 Continue".
         request.setopt(pycurl.HTTPHEADER, ["Content-Type: text/plain", "Expect:"])
         request.setopt(pycurl.PROXY, "")
         request.setopt(pycurl.NOSIGNAL, 1)
@@ -86,7 +86,7 @@ class HttpSession(Session):
         return request
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages, in this order. Those that come while a request is out go together in the next one."""
+        """Send messages in order. While a request is pending, messages are queued for the next one."""
         self._queue += messages
         if not self._sending:
             self._post()
@@ -94,28 +94,28 @@ class HttpSession(Session):
     def _post(self) -> None:
         request = self._send_request
         if request is None:
-            request = self._send_request = self._make("xhr_send")
+            request = self._send_request = self._create_request("xhr_send")
             self._multi.set_write_callback(request, lambda chunk: None)
         request.setopt(pycurl.POSTFIELDS, encode_array(self._queue))
         self._queue.clear()
         self._sending = True
-        self._multi.start(request, self._send_ended)
+        self._multi.start(request, self._send_finished)
 
-    def _send_ended(self, reason: str) -> None:
+    def _send_finished(self, reason: str) -> None:
         self._sending = False
         if self._check(self._send_request, reason, 204, 200) and self._queue:
             self._post()
 
-    def _receive_ended(self, reason: str) -> None:
-        # The rest of a line can only be that of a response that was cut off.
+    def _receive_finished(self, reason: str) -> None:
+        # An incomplete line means that the response was cut off.
         if not reason and self._rest:
-            reason = "a response ended within a frame"
+            reason = "a response ended in the middle of a frame"
         if self._check(self._receive_request, reason, 200):
-            self._multi.start(self._receive_request, self._receive_ended)
+            self._multi.start(self._receive_request, self._receive_finished)
 
     def _check(self, request: Any, reason: str, *expected: int) -> bool:
-        """Tell whether the session goes on after a request's end."""
-        if self._over:
+        """Return whether a request succeeded; if not, close the session."""
+        if self._closed:
             return False
         status = request.getinfo(pycurl.RESPONSE_CODE)
         if reason or status not in expected:
@@ -125,23 +125,23 @@ class HttpSession(Session):
             return False
         return True
 
-    def _take(self, chunk: bytes) -> None:
+    def _data_received(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if self._receive_request.getinfo(pycurl.RESPONSE_CODE) != 200:
-            self._rest = b""  # an error's page has no frames
+            self._rest = b""  # the body of an error response has no frames
             return
         for line in lines:
-            if self._over:
+            if self._closed:
                 return
             if self._events:
                 if line.startswith(b"data: "):
-                    self._frame(unquote_to_bytes(line[6:].removesuffix(b"\r")))
-            elif len(line) < 2048 or line.strip(b"h"):  # else it is the prelude
-                self._frame(line)
+                    self._handle_frame(unquote_to_bytes(line[6:].removesuffix(b"\r")))
+            elif len(line) < 2048 or line.strip(b"h"):  # otherwise it is the prelude
+                self._handle_frame(line)
 
     async def close(self) -> None:
-        """End the session by leaving its requests, as a browser does. The listener hears of nothing any more."""
-        self._over = True
+        """Abort the requests, like a browser that leaves the page. The listener is not called any more."""
+        self._closed = True
         self._opened.cancel()
         self._stop()
 

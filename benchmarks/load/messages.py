@@ -1,4 +1,4 @@
-"""Messages that can be checked, and the frames they come in."""
+"""Messages with checksums, and their frames."""
 
 import binascii
 import json
@@ -7,44 +7,44 @@ import zlib
 from typing import NamedTuple
 
 _HEAD = struct.Struct(">IIQ")
-# A byte more than the fields need makes the base64 of it end without "=". It is 0.
+# With one byte of padding, which is 0, the base64 encoding has no "=".
 _CHECKED = struct.Struct(">16sIB")
 _HEAD_SIZE = 28
 
-#: The fewest bytes that a message can have.
-LEAST_SIZE = _HEAD_SIZE
+#: Minimum size of a message in bytes.
+MIN_SIZE = _HEAD_SIZE
 
 
-class Read(NamedTuple):
-    """What an intact message says."""
+class Content(NamedTuple):
+    """The content of a valid message."""
 
     sender: int
     sequence: int
     due: int
 
 
-class Mint:
-    """Makes and checks the messages of one run: sender, sequence number, time and padding, all of it ASCII.
+class MessageCodec:
+    """Encodes and decodes the messages of one run: sender, sequence number, time and padding, in ASCII.
 
-    No character of a message needs an escape in JSON or in an event stream, so that frames can be made and taken apart
+    No character of a message is escaped in JSON or in an event stream, so that frames can be encoded and decoded
     without a parser.
 
     Args:
-        run: A number that tells this run's messages from those of any other.
-        size: Bytes of a message, at least :data:`LEAST_SIZE`.
+        run: Random number that identifies the run.
+        size: Size of a message in bytes, at least :data:`MIN_SIZE`.
     """
 
     def __init__(self, run: int, size: int) -> None:
         self._run = run
         self._padding = b"x" * (size - _HEAD_SIZE)
 
-    def make(self, sender: int, sequence: int, due: int) -> bytes:
-        """Make a message that was due at a time of `time.monotonic_ns`."""
+    def encode(self, sender: int, sequence: int, due: int) -> bytes:
+        """Encode a message that was due at a time of `time.monotonic_ns`."""
         head = _HEAD.pack(sender, sequence, due)
         return binascii.b2a_base64(_CHECKED.pack(head, zlib.crc32(head, self._run), 0), newline=False) + self._padding
 
-    def read(self, message: bytes) -> Read | None:
-        """Return what a message says; None where a single bit of it is wrong."""
+    def decode(self, message: bytes) -> Content | None:
+        """Decode a message, or return None if it is corrupt."""
         if message[_HEAD_SIZE:] != self._padding:
             return None
         try:
@@ -53,14 +53,14 @@ class Mint:
             return None
         if zlib.crc32(head, self._run) != checksum or zero:
             return None
-        return Read._make(_HEAD.unpack(head))
+        return Content._make(_HEAD.unpack(head))
 
 
 def decode_frame(frame: bytes) -> list[bytes] | None:
-    """Return the messages of an `a[...]` frame; None where it is none."""
+    """Return the messages of an `a[...]` frame, or None if it is invalid."""
     if frame.startswith(b'a["') and frame.endswith(b'"]') and b"\\" not in frame:
         messages = frame[3:-2].split(b'","')
-        # Other quotation marks are those of a server that puts a space after its commas.
+        # If the count differs, the server may add spaces after commas: use the JSON parser.
         if frame.count(b'"') == 2 * len(messages):
             return messages
     try:
@@ -73,5 +73,5 @@ def decode_frame(frame: bytes) -> list[bytes] | None:
 
 
 def encode_array(messages: list[bytes]) -> bytes:
-    """Return the JSON array in which a client sends messages of a :class:`Mint`."""
+    """Encode messages of a :class:`MessageCodec` as a JSON array."""
     return b'["' + b'","'.join(messages) + b'"]'

@@ -1,4 +1,4 @@
-"""What is to be done: the command line, checked, in a form that goes to every load process."""
+"""The validated options of a run, which are sent to the load processes."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,28 +11,28 @@ TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 WEBSOCKETS: tuple[Transport, ...] = ("websocket", "rawwebsocket")
 
-#: Sessions that are being opened at once, in all processes together.
+#: Number of sessions that are opened concurrently, over all processes.
 OPENING = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run.
+    """The options of a run.
 
     Attributes:
-        url: The SockJS prefix, without a slash at its end.
-        transport: How sessions connect.
-        scenario: What they do.
-        sessions: How many there are, in all processes together.
-        in_flight: Messages on their way at once: of each session (echo), or of the sender (broadcast).
-        size: Bytes of a message.
-        duration: Seconds that are measured.
-        warmup: Seconds of load before that.
-        rate: Messages per second in all; None sends one whenever one came back.
-        processes: Load processes.
-        patience: Seconds in which nothing comes after which what is still to come counts as lost.
-        progress: Whether the processes tell what they are doing each second.
-        run: A number that tells this run's messages from those of any other.
+        url: URL of the SockJS service, without a trailing slash.
+        transport: Transport of the sessions.
+        scenario: Scenario.
+        sessions: Number of sessions over all processes.
+        in_flight: Number of messages in flight, per session (echo), or of the sender (broadcast).
+        size: Size of a message in bytes.
+        duration: Duration of the measured interval in seconds.
+        warmup: Duration of the load before that in seconds.
+        rate: Messages per second in total; None to send a message for each one received.
+        processes: Number of load processes.
+        drain_timeout: Seconds without any message after which missing messages count as lost.
+        progress: Whether the processes report their progress each second.
+        run: Random number that identifies the run in its messages.
     """
 
     url: str
@@ -45,29 +45,29 @@ class Plan:
     warmup: float
     rate: float | None
     processes: int
-    patience: float
+    drain_timeout: float
     progress: bool
     run: int
 
     @property
     def connections(self) -> int:
-        """The most connections that are open at once. Over HTTP a session receives on one and sends on another."""
+        """Maximum number of connections. Over HTTP each session has one for receiving and one for sending."""
         return self.sessions * (1 if self.transport in WEBSOCKETS else 2)
 
     def share(self, index: int) -> range:
-        """Return the numbers of the sessions that one process is to run."""
+        """Return the numbers of the sessions of a process."""
         return range(index, self.sessions, self.processes)
 
     def source(self, number: int) -> str | None:
-        """Return the address that a session is to connect from; None leaves it to the system.
+        """Return the source address of a session; None to let the system choose.
 
-        An address has no more than about 28,000 ports to connect from, and one that was in use rests for a minute. Of
-        loopback addresses there are plenty.
+        An address has only about 28,000 ports for outgoing connections, and a used port is blocked for a minute. But
+        there are many loopback addresses.
         """
         if not (urlsplit(self.url).hostname or "").startswith("127."):
             return None
-        each = 10_000 if self.transport in WEBSOCKETS else 5_000
-        count = -(-self.sessions // each)
+        per_address = 10_000 if self.transport in WEBSOCKETS else 5_000
+        count = -(-self.sessions // per_address)
         if self.scenario == "connect":
             count = max(count, 64)
         if count == 1:

@@ -1,4 +1,4 @@
-"""A run's outcome, as JSON and as text."""
+"""Reports of a run as JSON and as text."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from .recorder import percentile_ms
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 _LABELS = {"p999": "p99.9"}
 _MISTAKES = ("lost", "reordered", "duplicated", "corrupt")
-#: How many different errors are told.
-_REASONS = 10
+#: Maximum number of distinct errors in a report.
+_MAX_REASONS = 10
 
 
 def as_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
-    """Return a run's outcome as one JSON object."""
+    """Return the report as a JSON object."""
     result = outcome.result
     connecting = plan.scenario == "connect"
     messages = 0 if connecting else result.arrived
@@ -35,7 +35,7 @@ def as_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "messages_per_second": messages / plan.duration,
         "latency_ms": {name: percentile_ms(outcome.latencies, value) for name, value in _PERCENTILES.items()},
         "errors": {name: result.mistakes[name] for name in _MISTAKES} | {"connection": result.errors.total()},
-        "reasons": dict(result.errors.most_common(_REASONS)),
+        "reasons": dict(result.errors.most_common(_MAX_REASONS)),
         "server": None,
     }
     if connecting:
@@ -59,22 +59,22 @@ def as_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     return report
 
 
-def is_well(report: dict[str, Any]) -> bool:
-    """Tell whether a run had no errors."""
+def has_no_errors(report: dict[str, Any]) -> bool:
+    """Return whether the run had no errors."""
     return not any(report["errors"].values())
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Return a run's outcome for people to read."""
+    """Return the report as text."""
     lines = [f"{report['scenario']}, {report['transport']}, {report['sessions']} sessions, {report['url']}"]
 
     def line(name: str, text: str) -> None:
         lines.append(f"  {name:<12}{text}")
 
     if "sessions_opened" in report:
-        line("sessions", f"{report['sessions_opened']:,} opened, {report['sessions_per_second']:,.0f} a second")
+        line("sessions", f"{report['sessions_opened']:,} opened, {report['sessions_per_second']:,.0f} per second")
     elif report["scenario"] != "idle":
-        line("messages", f"{report['messages']:,} received, {report['messages_per_second']:,.0f} a second")
+        line("messages", f"{report['messages']:,} received, {report['messages_per_second']:,.0f} per second")
     latencies = {name: value for name, value in report["latency_ms"].items() if value is not None}
     if latencies:
         line(
@@ -88,10 +88,10 @@ def as_text(report: dict[str, Any]) -> str:
         for name in ("messages", "sessions"):
             rate = server.get(f"{name}_per_cpu_second") or report.get(f"{name}_per_cpu_second")
             if rate:
-                line("", f"{rate:,.0f} {name} per second of it")
+                line("", f"{rate:,.0f} {name} per CPU second")
         memory = f"{server['rss_bytes'] / 2**20:.1f} MiB"
         if server["rss_per_session_bytes"] is not None:
-            memory += f", {server['rss_per_session_bytes'] / 2**10:.1f} KiB more for each session than before"
+            memory += f", {server['rss_per_session_bytes'] / 2**10:.1f} KiB per session"
         line("memory", memory)
     errors = [f"{number} {name}" for name, number in report["errors"].items() if number]
     line("errors", ", ".join(errors) or "none")
@@ -101,7 +101,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def progress_line(plan: Plan, tick: Tick) -> str:
-    """Return what goes on, in a line."""
+    """Return the progress as a line of text."""
     if plan.scenario == "connect":
         text = f"{tick.arrived:,} sessions opened/s"
     else:

@@ -1,4 +1,4 @@
-"""What sessions do: when they send, and what is counted when something comes."""
+"""The scenarios: when sessions send messages, and which messages are recorded."""
 
 import asyncio
 import functools
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from .messages import Mint
+from .messages import MessageCodec
 from .plan import OPENING, Plan
 from .recorder import Recorder
 from .schedule import Schedule
@@ -16,17 +16,17 @@ from .session import Session, SessionError, Transport
 from .tracker import Tracker
 
 _SECOND = 1_000_000_000
-#: Messages per second of a chat where nothing is said.
+#: Default number of messages per second of a chat.
 _CHAT_RATE = 10.0
 
 
 class Member:
-    """One session of a scenario, and whose :class:`Listener` that is.
+    """A session of a scenario, and its :class:`Listener`.
 
     Attributes:
-        number: Which of the run's sessions it is.
-        tracker: What it received.
-        session: None until it is open; it may have ended since.
+        number: Number of the session within the run.
+        tracker: Tracks the received messages.
+        session: None until it is opened; it may have been closed since.
     """
 
     def __init__(self, number: int, scenario: "Scenario") -> None:
@@ -35,29 +35,29 @@ class Member:
         self.session: Session | None = None
         self._scenario = scenario
 
-    def received(self, messages: list[bytes]) -> None:
-        """Take messages that came together."""
-        self._scenario.received(self, messages)
+    def messages_received(self, messages: list[bytes]) -> None:
+        """Called with messages that arrived in one frame."""
+        self._scenario.messages_received(self, messages)
 
-    def broken(self, reason: str) -> None:
-        """Take notice that the session ended by itself."""
+    def session_closed(self, reason: str) -> None:
+        """Called when the session was closed by the server."""
         self._scenario.errors[reason] += 1
 
 
 class Scenario:
-    """The sessions of one load process, which do nothing until a subclass makes them.
+    """The sessions of a load process. Subclasses send messages.
 
     Args:
-        plan: What is to be done.
-        index: Which of the load processes this is.
-        transport: How sessions connect.
-        finished: Is told the sequence number of a message that all sessions of this process have (broadcast).
+        plan: Options of the run.
+        index: Index of the load process.
+        transport: Opens the sessions.
+        finished: Called with the sequence number when all sessions of this process have received a message (broadcast).
 
     Attributes:
         members: The sessions.
-        recorder: What arrived.
-        errors: Why sessions did not open or broke, and how many for each reason.
-        sent: How many messages each of the sessions has sent.
+        recorder: Records received messages.
+        errors: Number of sessions that failed, by reason.
+        sent: Number of sent messages by session.
     """
 
     def __init__(self, plan: Plan, index: int, transport: Transport, finished: Callable[[int], None]) -> None:
@@ -69,25 +69,25 @@ class Scenario:
         self.sent: dict[int, int] = {}
         self._transport = transport
         self._finished = finished
-        self._mint = Mint(plan.run, plan.size)
+        self._codec = MessageCodec(plan.run, plan.size)
         self._running = False
         self._schedule: Schedule | None = None
 
     @property
     def open_members(self) -> list[Member]:
-        """The sessions that are open."""
+        """The open sessions."""
         return [member for member in self.members if member.session is not None and member.session.is_open]
 
     async def open(self) -> None:
-        """Open all sessions, a bounded number of them at once; note those that do not open."""
-        # Each taker opens one after the other: thousands of tasks would not make it faster.
+        """Open all sessions with bounded concurrency, and count failures."""
+        # A few tasks open one session after another: thousands of tasks would not be faster.
         members = iter(self.members)
 
-        async def take() -> None:
+        async def open_members() -> None:
             for member in members:
                 await self._open(member, member.number)
 
-        await asyncio.gather(*(take() for _ in range(max(1, OPENING // self.plan.processes))))
+        await asyncio.gather(*(open_members() for _ in range(max(1, OPENING // self.plan.processes))))
 
     async def _open(self, member: Member, number: int) -> None:
         try:
@@ -96,75 +96,76 @@ class Scenario:
             self.errors[str(error)] += 1
 
     def start(self, start: int, end: int) -> None:
-        """Begin. Every process has opened its sessions by now.
+        """Start the scenario. All processes have opened their sessions.
 
         Args:
-            start: When, in time of `time.monotonic_ns`; it may be a moment ahead.
-            end: When the measured interval ends: nothing is due after that.
+            start: Start as a time of `time.monotonic_ns`, possibly slightly in the future.
+            end: End of the measured interval; no message is due after that.
         """
         self._running = True
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._running = False
         if self._schedule is not None:
             self._schedule.finish()
 
     async def close(self) -> None:
-        """End all sessions."""
+        """Close all sessions."""
         await asyncio.gather(*(member.session.close() for member in self.members if member.session is not None))
 
-    def received(self, member: Member, messages: list[bytes]) -> None:
-        """Take messages that came to a session together."""
+    def messages_received(self, member: Member, messages: list[bytes]) -> None:
+        """Process messages that a session received in one frame."""
         now = time.monotonic_ns()
         tracker = member.tracker
-        fresh: list[int] = []
+        new: list[int] = []
         corrupt = 0
         for message in messages:
-            read = self._mint.read(message)
-            if read is None:
+            content = self._codec.decode(message)
+            if content is None:
                 corrupt += 1
-            elif not self._is_for(member, read.sender):
-                # Nobody waits for it: sending anew for each that came would never end where all hear all.
+            elif not self._is_expected(member, content.sender):
+                # Do not count it in `corrupt`, which would trigger another message: with broadcasts, this would not
+                # end.
                 tracker.corrupt += 1
-            elif tracker.note(read.sender, read.sequence):
-                self.recorder.add(now, read.due)
-                fresh.append(read.sequence)
+            elif tracker.add(content.sender, content.sequence):
+                self.recorder.add(now, content.due)
+                new.append(content.sequence)
         tracker.corrupt += corrupt
-        self._arrived(member, fresh, corrupt)
+        self._arrived(member, new, corrupt)
 
-    def _is_for(self, member: Member, sender: int) -> bool:
-        """Tell whether a message of that sender may come to a session."""
+    def _is_expected(self, member: Member, sender: int) -> bool:
+        """Return whether a session may receive messages of a sender."""
         return True
 
-    def _arrived(self, member: Member, fresh: list[int], corrupt: int) -> None:
-        """Hear of messages that came to a session: the sequence numbers of new ones, and how many cannot be read."""
+    def _arrived(self, member: Member, new: list[int], corrupt: int) -> None:
+        """Called with the sequence numbers of new messages of a session, and the number of corrupt ones."""
 
     def _send(self, member: Member, due: int, number: int = 1) -> None:
-        """Send messages that were due at the same time; none where the session has ended, or never opened."""
+        """Send messages that are due at the same time, if the session is open."""
         if member.session is None or not member.session.is_open:
             return
         first = self.sent.get(member.number, 0)
         self.sent[member.number] = first + number
-        member.session.send([self._mint.make(member.number, first + i, due) for i in range(number)])
+        member.session.send([self._codec.encode(member.number, first + i, due) for i in range(number)])
 
     def _run_schedule(self, start: int, end: int, intervals: Iterator[float], fire: Callable[[int], None]) -> None:
         """Call `fire` after each of the intervals, given in nanoseconds, until the end."""
         times = (start + int(time) for time in itertools.accumulate(intervals))
         self._schedule = Schedule(itertools.takewhile(end.__gt__, times), fire)
 
-    def to_come(self, sent: dict[int, int]) -> int:
-        """Return how many messages have still to come to this process's open sessions, given what all have sent."""
+    def count_missing(self, sent: dict[int, int]) -> int:
+        """Return the number of messages that open sessions of this process have not received, of those sent by all."""
         total = sum(sent.values())
         return sum(member.tracker.lost(total) for member in self.open_members)
 
 
 class Idle(Scenario):
-    """Sessions that are open, and nothing else."""
+    """Idle sessions."""
 
 
 class Echo(Scenario):
-    """Each session gets back what it sends."""
+    """Each session receives its own messages."""
 
     def start(self, start: int, end: int) -> None:
         super().start(start, end)
@@ -173,26 +174,26 @@ class Echo(Scenario):
             for member in self.members:
                 self._send(member, time.monotonic_ns(), self.plan.in_flight)
         else:
-            # The processes take turns, and so do a process's sessions.
+            # Processes send in turn, and so do the sessions of a process.
             turn = itertools.cycle(self.members)
             first = _SECOND * self.index / rate
             intervals = itertools.chain([first], itertools.repeat(_SECOND * self.plan.processes / rate))
             self._run_schedule(start, end, intervals, lambda due: self._send(next(turn), due))
 
-    def _is_for(self, member: Member, sender: int) -> bool:
+    def _is_expected(self, member: Member, sender: int) -> bool:
         return sender == member.number
 
-    def to_come(self, sent: dict[int, int]) -> int:
+    def count_missing(self, sent: dict[int, int]) -> int:
         return sum(member.tracker.lost(sent.get(member.number, 0)) for member in self.open_members)
 
-    def _arrived(self, member: Member, fresh: list[int], corrupt: int) -> None:
-        number = len(fresh) + corrupt
+    def _arrived(self, member: Member, new: list[int], corrupt: int) -> None:
+        number = len(new) + corrupt
         if number and self._running and self.plan.rate is None:
             self._send(member, time.monotonic_ns(), number)
 
 
 class Broadcast(Scenario):
-    """What one session of the first process sends comes to all; it is done when all have it."""
+    """Messages of one session of the first process are received by all sessions."""
 
     def __init__(self, plan: Plan, index: int, transport: Transport, finished: Callable[[int], None]) -> None:
         super().__init__(plan, index, transport, finished)
@@ -201,7 +202,7 @@ class Broadcast(Scenario):
 
     @functools.cached_property
     def _audience(self) -> int:
-        # Asked when the first message comes, which may be before this process has been started.
+        # Calculated when the first message arrives, which may be before start().
         return len(self.open_members)
 
     def start(self, start: int, end: int) -> None:
@@ -215,10 +216,10 @@ class Broadcast(Scenario):
                 intervals = itertools.chain([0.0], itertools.repeat(_SECOND / rate))
                 self._run_schedule(start, end, intervals, lambda due: self._send(self._sender, due))
 
-    def _arrived(self, member: Member, fresh: list[int], corrupt: int) -> None:
+    def _arrived(self, member: Member, new: list[int], corrupt: int) -> None:
         if self.plan.rate is not None:
             return
-        for sequence in fresh:
+        for sequence in new:
             waiting = self._waiting.get(sequence, self._audience) - 1
             if waiting:
                 self._waiting[sequence] = waiting
@@ -226,8 +227,8 @@ class Broadcast(Scenario):
                 self._waiting.pop(sequence, None)
                 self._finished(sequence)
 
-    def finished_by_one(self, sequence: int) -> None:
-        """Hear, in the first process, that one of the processes has a message in all of its sessions."""
+    def process_finished(self, sequence: int) -> None:
+        """Called in the first process when all sessions of one process have received a message."""
         self._finished_by[sequence] += 1
         if self._finished_by[sequence] == self.plan.processes:
             del self._finished_by[sequence]
@@ -236,30 +237,30 @@ class Broadcast(Scenario):
 
 
 class Chat(Scenario):
-    """Everybody in one room: each speaks now and then, and what it says comes to all."""
+    """Sessions send messages at random times, and all sessions receive them."""
 
     def start(self, start: int, end: int) -> None:
         super().start(start, end)
-        chance = random.Random(self.plan.run + self.index)
+        rng = random.Random(self.plan.run + self.index)
         rate = (self.plan.rate or _CHAT_RATE) / self.plan.processes
-        # Intervals of people who know nothing of each other.
-        intervals = iter(lambda: _SECOND * chance.expovariate(rate), None)
-        self._run_schedule(start, end, intervals, lambda due: self._send(chance.choice(self.members), due))
+        # A Poisson process.
+        intervals = iter(lambda: _SECOND * rng.expovariate(rate), None)
+        self._run_schedule(start, end, intervals, lambda due: self._send(rng.choice(self.members), due))
 
 
 class Connect(Scenario):
-    """Sessions are opened and closed, one after the other in each place; what is recorded is how long opening takes."""
+    """Sessions are opened and closed again, with a fixed concurrency; the time to open a session is recorded."""
 
     async def open(self) -> None:
-        """Open nothing yet."""
+        """Do nothing: sessions are opened after the start."""
 
     def start(self, start: int, end: int) -> None:
         super().start(start, end)
-        # Each session has a number of its own, and with it the next of the addresses to connect from.
+        # Each session has a new number, and thereby the next source address.
         self._numbers = itertools.count(self.index, self.plan.processes)
-        self._tasks = [asyncio.create_task(self._come_and_go(member)) for member in self.members]
+        self._tasks = [asyncio.create_task(self._open_and_close(member)) for member in self.members]
 
-    async def _come_and_go(self, member: Member) -> None:
+    async def _open_and_close(self, member: Member) -> None:
         while self._running:
             begin = time.monotonic_ns()
             await self._open(member, next(self._numbers))
@@ -270,7 +271,7 @@ class Connect(Scenario):
             self.recorder.add(opened, begin)
 
     async def close(self) -> None:
-        """Wait for the last ones."""
+        """Wait for the last sessions."""
         await asyncio.gather(*self._tasks)
 
 

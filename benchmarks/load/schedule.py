@@ -1,4 +1,4 @@
-"""Sending on time, whatever comes back meanwhile."""
+"""A timer for sending on schedule."""
 
 import asyncio
 import ctypes
@@ -20,13 +20,13 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Schedule:
-    """Calls a function for each of the times that an iterator yields, as soon as that time has come.
+    """Calls a function at each of the times that an iterator yields.
 
-    Event loops wake up to a millisecond late, longer than many an answer takes; this timer is the kernel's.
+    It uses the kernel's timerfd: event loops wake up to a millisecond late, which is longer than many responses take.
 
     Args:
-        times: Rising times of `time.monotonic_ns`.
-        fire: Is given the time for which it is called.
+        times: Increasing times of `time.monotonic_ns`.
+        fire: Called with the scheduled time.
     """
 
     def __init__(self, times: Iterator[int], fire: Callable[[int], None]) -> None:
@@ -62,7 +62,7 @@ class Schedule:
             self._due = next(self._times, None)
 
     def finish(self) -> None:
-        """Catch up on all that is due by now, and end."""
+        """Call the function for all times up to now, and stop."""
         self._loop.remove_reader(self._timer)
         os.close(self._timer)
         self._fire_until(time.monotonic_ns())

@@ -1,65 +1,65 @@
-"""What the scenarios know of a session, and what all transports share: the frames."""
+"""The base class of sessions, which parses frames."""
 
 import asyncio
 from typing import Protocol
 
 from .messages import decode_frame
 
-#: Seconds in which a session opens.
+#: Timeout for opening a session, in seconds.
 OPEN_TIMEOUT = 15
-#: Seconds in which a server answers that a session is to end.
+#: Timeout for closing a session, in seconds.
 CLOSE_TIMEOUT = 3
 
 
 class SessionError(Exception):
-    """A session did not open."""
+    """A session could not be opened."""
 
 
 class Listener(Protocol):
-    """Who hears of a session."""
+    """Receives the events of a session."""
 
-    def received(self, messages: list[bytes]) -> None:
-        """Take messages that came together."""
+    def messages_received(self, messages: list[bytes]) -> None:
+        """Called with messages that arrived in one frame."""
 
-    def broken(self, reason: str) -> None:
-        """Take notice that an open session ended by itself. Nothing comes after this."""
+    def session_closed(self, reason: str) -> None:
+        """Called when the server closed an open session. Nothing is called after this."""
 
 
 class Session:
-    """One client. Subclasses bring frames in by :meth:`_frame`, and call :meth:`_fail` where nothing more can come."""
+    """A session. Subclasses call :meth:`_handle_frame` for frames, and :meth:`_fail` when the session is closed."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._over = False
+        self._closed = False
 
     @property
     def is_open(self) -> bool:
-        """Whether messages come and go."""
-        return self._opened.done() and not self._over
+        """Whether messages can be sent and received."""
+        return self._opened.done() and not self._closed
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages, in this order."""
+        """Send messages in order."""
         raise NotImplementedError
 
     async def close(self) -> None:
-        """End the session as a client does. The listener hears of nothing any more."""
+        """Close the session. The listener is not called any more."""
         raise NotImplementedError
 
     async def wait_open(self) -> None:
-        """Wait for the open frame; SessionError where it does not come."""
+        """Wait for the open frame, or raise SessionError."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
                 await self._opened
         except TimeoutError:
-            self._over = True
+            self._closed = True
             raise SessionError(f"no open frame within {OPEN_TIMEOUT} seconds") from None
 
-    def _frame(self, frame: bytes) -> None:
+    def _handle_frame(self, frame: bytes) -> None:
         kind = frame[:1]
         if kind == b"a":
             messages = decode_frame(frame)
-            self._messages([frame] if messages is None else messages)
+            self._deliver([frame] if messages is None else messages)
         elif kind == b"o" and not self._opened.done():
             self._opened.set_result(None)
         elif kind == b"c":
@@ -67,22 +67,22 @@ class Session:
         elif kind != b"h":
             self._fail(f"unexpected frame: {frame[:80].decode(errors='replace')}")
 
-    def _messages(self, messages: list[bytes]) -> None:
-        if not self._over:
-            self._listener.received(messages)
+    def _deliver(self, messages: list[bytes]) -> None:
+        if not self._closed:
+            self._listener.messages_received(messages)
 
     def _fail(self, reason: str) -> None:
-        if self._over:
+        if self._closed:
             return
-        self._over = True
+        self._closed = True
         if not self._opened.done():
             self._opened.set_exception(SessionError(reason))
         else:
-            self._listener.broken(reason)
+            self._listener.session_closed(reason)
 
 
 class Transport(Protocol):
-    """Opens sessions of one kind."""
+    """Opens sessions over one transport."""
 
     async def open(self, number: int, listener: Listener) -> Session:
-        """Open a session; SessionError where that fails. `number` tells it from the run's others."""
+        """Open the session with a number, or raise SessionError."""

@@ -1,14 +1,14 @@
-"""Whether every message came, once, intact and in order."""
+"""Detection of lost, duplicated, reordered and corrupt messages."""
 
 
 class Tracker:
-    """Follows what one session receives.
+    """Tracks the messages that a session receives.
 
     Attributes:
-        duplicated: Messages that came once more.
-        reordered: Messages that came after one that was sent later.
-        corrupt: Messages that were not what was sent.
-        received: Messages that came, duplicates not counted.
+        duplicated: Number of messages received more than once.
+        reordered: Number of messages received after a later one.
+        corrupt: Number of corrupt messages.
+        received: Number of received messages without duplicates.
     """
 
     __slots__ = ("_missing", "_next", "corrupt", "duplicated", "received", "reordered")
@@ -21,8 +21,8 @@ class Tracker:
         self.corrupt = 0
         self.received = 0
 
-    def note(self, sender: int, sequence: int) -> bool:
-        """Take a message; False where it has come before. Sequence numbers of a sender begin with 0."""
+    def add(self, sender: int, sequence: int) -> bool:
+        """Add a message; return False if it is a duplicate. Sequence numbers of a sender start at 0."""
         expected = self._next.get(sender, 0)
         if sequence >= expected:
             self._next[sender] = sequence + 1
@@ -39,5 +39,5 @@ class Tracker:
         return True
 
     def lost(self, sent: int) -> int:
-        """Return how many of so many messages never came. A corrupt one did come."""
+        """Return how many of the sent messages were not received; corrupt ones were received."""
         return max(0, sent - self.received - self.corrupt)

@@ -1,4 +1,4 @@
-"""What the server's processes use, as Linux tells it in /proc."""
+"""CPU time and memory of processes, from /proc."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """CPU time since a process began, and the memory that it has now; sums where there are several."""
+    """CPU time since the start, and current memory, as sums over processes."""
 
     user_s: float
     system_s: float
@@ -18,11 +18,11 @@ class Usage(NamedTuple):
 
 
 def read_usage(pids: Sequence[int]) -> Usage:
-    """Read what processes have used until now; OSError where one is not there."""
+    """Read the usage of processes; raise OSError if one does not exist."""
     user = system = pages = 0
     for pid in pids:
         process = Path(f"/proc/{pid}")
-        # The program's name, in parentheses, may have spaces in it, and parentheses too.
+        # The program's name, in parentheses, may contain spaces and parentheses.
         fields = (process / "stat").read_text().rpartition(")")[2].split()
         user += int(fields[11])
         system += int(fields[12])

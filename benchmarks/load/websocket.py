@@ -1,4 +1,4 @@
-"""Sessions over websockets, with SockJS's framing or without any."""
+"""Sessions over websockets, with or without SockJS framing."""
 
 import asyncio
 import secrets
@@ -21,7 +21,7 @@ class WebSocketTransport:
     """Opens websockets.
 
     Args:
-        plan: Whose transport is `websocket` or `rawwebsocket`.
+        plan: Options of the run; the transport is `websocket` or `rawwebsocket`.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -31,7 +31,7 @@ class WebSocketTransport:
         self._url = urlsplit(plan.url)._replace(scheme="wss" if plan.url.startswith("https:") else "ws").geturl()
 
     async def open(self, number: int, listener: Listener) -> Session:
-        """Open a session; SessionError where that fails. `number` tells it from the run's others."""
+        """Open the session with a number, or raise SessionError."""
         session = WebSocketSession(listener, self._send_soon, raw=self._raw)
         path = "/websocket" if self._raw else f"/{number % 1000:03}/{secrets.token_hex(8)}/websocket"
         source = self._plan.source(number)
@@ -40,12 +40,12 @@ class WebSocketTransport:
                 lambda: session,
                 self._url + path,
                 websocket_handshake_timeout=OPEN_TIMEOUT,
-                # Every socket may bring a big message, but thousands of them wait with a buffer of their own.
+                # A small initial buffer, since there are thousands of sockets.
                 read_buffer_init_size=4096,
                 local_addr=None if source is None else (source, 0),
             )
         except (OSError, TimeoutError, picows.WSError) as error:
-            session.give_up()
+            session.discard()
             raise SessionError(f"cannot connect: {str(error) or type(error).__name__}") from error
         try:
             await session.wait_open()
@@ -55,10 +55,10 @@ class WebSocketTransport:
         return session
 
     def _send_soon(self, session: "WebSocketSession", messages: list[bytes]) -> None:
-        """Have a session write once all is read that has come meanwhile.
+        """Write the messages after all available data has been read.
 
-        A server that is faster than its load would sleep and be woken for each message that is written as soon as it
-        can be; it is to be measured at work.
+        If each message were written immediately, a server that is faster than the load would sleep and wake up for each
+        message, and this overhead would be measured.
         """
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send_all)
@@ -71,12 +71,12 @@ class WebSocketTransport:
 
 
 class WebSocketSession(Session, picows.WSListener):
-    """One websocket.
+    """A session over a websocket.
 
     Args:
-        listener: Who hears of it.
-        send_soon: Has a session write messages in a moment.
-        raw: Whether messages travel as they are, without SockJS's frames.
+        listener: Receives the events of the session.
+        send_soon: Schedules messages for writing.
+        raw: Whether messages are sent without SockJS framing.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class WebSocketSession(Session, picows.WSListener):
         self._raw = raw
         self._transport: picows.WSTransport | None = None
         self._parts: list[bytes] = []
-        self._gone = asyncio.get_running_loop().create_future()
+        self._disconnected = asyncio.get_running_loop().create_future()
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
@@ -110,21 +110,21 @@ class WebSocketSession(Session, picows.WSListener):
                 transport.disconnect()
             return
         if self._raw:
-            self._messages([payload])
+            self._deliver([payload])
         else:
-            self._frame(payload)
+            self._handle_frame(payload)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        if not self._gone.done():
-            self._gone.set_result(None)
-        self._fail("the server ended the connection")
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
+        self._fail("the server closed the connection")
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages, in this order."""
+        """Send messages in order."""
         self._send_soon(self, messages)
 
     def write(self, messages: list[bytes]) -> None:
-        """Write messages: a frame each, which leave together as from one turn of a browser."""
+        """Write each message as a frame, all of them in one packet, like a browser."""
         if not self.is_open:
             return
         transport = self._transport
@@ -137,19 +137,19 @@ class WebSocketSession(Session, picows.WSListener):
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
-    def give_up(self) -> None:
-        """Forget a session that was not opened."""
-        self._over = True
+    def discard(self) -> None:
+        """Discard a session that could not be opened."""
+        self._closed = True
         self._opened.cancel()
 
     async def close(self) -> None:
-        """Say goodbye, and wait until the server has ended the connection. The listener hears of nothing any more."""
-        self._over = True
-        if self._transport is None or self._gone.done():
+        """Send a close frame and wait for the disconnect. The listener is not called any more."""
+        self._closed = True
+        if self._transport is None or self._disconnected.done():
             return
         self._transport.send_close(picows.WSCloseCode.OK)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._gone
+                await self._disconnected
         except TimeoutError:
             self._transport.disconnect(graceful=False)

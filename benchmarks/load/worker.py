@@ -1,4 +1,4 @@
-"""One load process: it does what the coordinator says, on an event loop of its own."""
+"""A load process, which executes the commands of the coordinator."""
 
 import asyncio
 import signal
@@ -15,15 +15,15 @@ from .session import Transport
 
 @dataclass
 class Result:
-    """What one process found.
+    """The result of a process.
 
     Attributes:
-        arrived: Messages, or with `connect` sessions, in the measured interval.
-        sent: Messages that were sent at any time.
-        open: Sessions that were open when it began.
-        latencies: A histogram, encoded.
-        mistakes: How many messages were lost, reordered, duplicated, corrupt.
-        errors: Why sessions did not open or broke, and how many for each reason.
+        arrived: Number of messages, or with `connect` of sessions, in the measured interval.
+        sent: Number of all sent messages.
+        open: Number of sessions that were open at the start.
+        latencies: Encoded histogram.
+        mistakes: Number of lost, reordered, duplicated and corrupt messages.
+        errors: Number of sessions that failed, by reason.
     """
 
     arrived: int
@@ -35,14 +35,14 @@ class Result:
 
 
 def run_worker(connection: Connection, plan: Plan, index: int) -> None:
-    """Be a load process, until the coordinator has the result.
+    """Run a load process until the coordinator has received the result.
 
     Args:
-        connection: To the coordinator. What goes over it are tuples that begin with a word.
-        plan: What is to be done.
-        index: Which of the load processes this is.
+        connection: Connection to the coordinator. Messages are tuples that start with a keyword.
+        plan: Options of the run.
+        index: Index of the load process.
     """
-    # Ctrl-C reaches all processes of a terminal; the coordinator decides.
+    # Ctrl-C is sent to all processes of a terminal, but only the coordinator handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     factory = None
     try:
@@ -55,8 +55,8 @@ def run_worker(connection: Connection, plan: Plan, index: int) -> None:
         runner.run(_Worker(connection, plan, index).run())
 
 
-def _make_transport(plan: Plan) -> Transport:
-    # Here, since each needs a package that the other does not.
+def _create_transport(plan: Plan) -> Transport:
+    # Imported here, since each transport requires different packages.
     if plan.transport in WEBSOCKETS:
         from .websocket import WebSocketTransport
 
@@ -71,45 +71,45 @@ class _Worker:
         self._connection = connection
         self._plan = plan
         self._index = index
-        self._orders: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        self._commands: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         self._scenario: Scenario
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._connection.fileno(), self._read)
         self._scenario = scenario = SCENARIOS[self._plan.scenario](
-            self._plan, self._index, _make_transport(self._plan), self._finished
+            self._plan, self._index, _create_transport(self._plan), self._finished
         )
         ticking = asyncio.create_task(self._tick()) if self._plan.progress else None
-        self._tell("ready")
+        self._send("ready")
 
-        await self._order("open")
+        await self._wait_for_command("open")
         await scenario.open()
         opened = len(scenario.open_members)
-        self._tell("opened", opened, scenario.errors)
+        self._send("opened", opened, scenario.errors)
 
-        start, begin, end = await self._order("start")
+        start, begin, end = await self._wait_for_command("start")
         scenario.recorder.measure(begin, end)
         await asyncio.sleep((start - time.monotonic_ns()) / 1e9)
         scenario.start(start, end)
 
-        await self._order("stop")
+        await self._wait_for_command("stop")
         scenario.stop()
-        self._tell("sent", scenario.sent)
+        self._send("sent", scenario.sent)
 
-        (sent,) = await self._order("drain")
+        (sent,) = await self._wait_for_command("drain")
         await self._drain(sent)
         if ticking is not None:
             ticking.cancel()
-        # Before the goodbyes: they are not what is measured, and a server may say then what it likes.
-        mistakes = Counter({"lost": scenario.to_come(sent)})
+        # Before the sessions are closed: messages after that do not count.
+        mistakes = Counter({"lost": scenario.count_missing(sent)})
         for member in scenario.members:
             tracker = member.tracker
             mistakes["reordered"] += tracker.reordered
             mistakes["duplicated"] += tracker.duplicated
             mistakes["corrupt"] += tracker.corrupt
         await scenario.close()
-        self._tell(
+        self._send(
             "result",
             Result(
                 arrived=scenario.recorder.count,
@@ -122,48 +122,48 @@ class _Worker:
         )
         loop.remove_reader(self._connection.fileno())
 
-    def _tell(self, *words: object) -> None:
+    def _send(self, *words: object) -> None:
         self._connection.send(words)
 
     def _read(self) -> None:
         while self._connection.poll():
             try:
-                order = self._connection.recv()
+                command = self._connection.recv()
             except EOFError:
-                # Whoever wanted the result is gone.
+                # The coordinator has exited.
                 raise SystemExit from None
-            if order[0] == "finished":
-                self._finished_somewhere(order[1])
+            if command[0] == "finished":
+                self._process_finished(command[1])
             else:
-                self._orders.put_nowait(order)
+                self._commands.put_nowait(command)
 
-    async def _order(self, expected: str) -> tuple[Any, ...]:
-        word, *more = await self._orders.get()
+    async def _wait_for_command(self, expected: str) -> tuple[Any, ...]:
+        word, *more = await self._commands.get()
         assert word == expected
         return tuple(more)
 
     def _finished(self, sequence: int) -> None:
         if self._index == 0:
-            self._finished_somewhere(sequence)
+            self._process_finished(sequence)
         else:
-            self._tell("finished", sequence)
+            self._send("finished", sequence)
 
-    def _finished_somewhere(self, sequence: int) -> None:
+    def _process_finished(self, sequence: int) -> None:
         assert isinstance(self._scenario, Broadcast)
-        self._scenario.finished_by_one(sequence)
+        self._scenario.process_finished(sequence)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self._tell("tick", len(self._scenario.open_members), *self._scenario.recorder.flush())
+            self._send("tick", len(self._scenario.open_members), *self._scenario.recorder.flush())
 
     async def _drain(self, sent: dict[int, int]) -> None:
-        """Wait for what is still to come, as long as something comes."""
+        """Wait for missing messages, as long as messages arrive."""
         recorder = self._scenario.recorder
         total, since = recorder.total, time.monotonic()
-        while self._scenario.to_come(sent):
+        while self._scenario.count_missing(sent):
             if recorder.total != total:
                 total, since = recorder.total, time.monotonic()
-            elif time.monotonic() - since > self._plan.patience:
+            elif time.monotonic() - since > self._plan.drain_timeout:
                 return
             await asyncio.sleep(0.02)

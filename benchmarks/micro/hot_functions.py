@@ -1,11 +1,11 @@
-"""Times the functions that every message goes through, so that a regression shows where it is.
+"""Microbenchmarks of the functions that process each message, to locate performance regressions.
 
-Run `python benchmarks/micro/hot_functions.py -o before.json`, change something, run it again with `-o after.json`, and
-compare with `python -m pyperf compare_to before.json after.json --table`. `--fast` gives a first answer, `--only wire`
-one group or, by any part of their names, some benchmarks; `--help` lists what else pyperf takes. It needs the extra
+Run `python benchmarks/micro/hot_functions.py -o before.json`, change the code, run it again with `-o after.json`, and
+compare with `python -m pyperf compare_to before.json after.json --table`. `--fast` is less accurate; `--only wire`
+selects a group, or benchmarks by a part of their names; `--help` lists pyperf's other options. Requires the extra
 `bench`.
 
-No network: sessions have a receiver that discards what it is given, and a manager that keeps nothing.
+There is no network: sessions have a receiver that discards data, and a manager that does nothing.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame
 
 IP = "192.0.2.1"
-SHORT = "hello, world! " * 4  # 56 characters, about what a chat or a game sends
+SHORT = "hello, world! " * 4  # 56 characters, a typical size
 LONG = "x" * 65536
 FOREIGN = "žluťoučký kůň, 馬, \N{HORSE FACE} \u2028 " * 2
 ESCAPES = 'say "hello"\\\n\t\u0007 ' * 4
@@ -41,13 +41,13 @@ MASK = b"\x12\x34\x56\x78"
 
 
 class Benchmark(NamedTuple):
-    """One function under the clock.
+    """One benchmark.
 
     Args:
-        name: Its group and what it does.
-        call: What is timed.
-        arguments: What it is called with.
-        inner: How many messages or frames one call handles; the time is for each of them.
+        name: Name, preceded by the group.
+        call: Function to measure.
+        arguments: Arguments of the function.
+        inner: Number of messages or frames per call, by which the time is divided.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Benchmark(NamedTuple):
 
 
 class IdleManager:
-    """What keeps a session: it has no event loop, and time stands still."""
+    """A session manager without an event loop and with a constant time."""
 
     closing = False
     rooms = Rooms()
@@ -88,14 +88,14 @@ class IdleManager:
             coroutine.send(None)
         except StopIteration:
             return
-        raise AssertionError("a callback of a benchmark has nothing to wait for")
+        raise AssertionError("callbacks in benchmarks must not wait")
 
     def get(self, session_id: str) -> None:
         return None
 
 
 class DiscardingReceiver:
-    """A client that listens and takes everything."""
+    """A receiver that discards all data."""
 
     binary = False
 
@@ -122,28 +122,28 @@ class DiscardingReceiver:
 
 
 class Silent(SockJSConnection):
-    """Listens, and says nothing."""
+    """Ignores messages."""
 
     def on_message(self, message: str | bytes) -> None:
         pass
 
 
 class Echo(SockJSConnection):
-    """Sends every message back."""
+    """Echoes messages."""
 
     def on_message(self, message: str | bytes) -> None:
         self.send(message)
 
 
 class AsyncEcho(SockJSConnection):
-    """Sends every message back, and waits for that."""
+    """Echoes messages in a coroutine."""
 
     async def on_message(self, message: str | bytes) -> None:
         await self.send(message)
 
 
 def open_session(connection: Callable[[Any], SockJSConnection]) -> Session:
-    """Return a session whose client listens."""
+    """Return an open session with a receiver."""
     server: Any = SimpleNamespace(settings=Settings(), container=IdleManager(), stats=Stats(list))
     info = ConnectionInfo(ip=IP, uri="/e/0/s/websocket", prefix="/e", transport="websocket", headers={}, cookies={})
     session = Session(connection, server, None, info)
@@ -152,7 +152,7 @@ def open_session(connection: Callable[[Any], SockJSConnection]) -> Session:
 
 
 def masked_frame(text: str) -> bytes:
-    """Return a text message as a client sends it, in one frame (RFC 6455, section 5.2)."""
+    """Return a text message in a client's frame (RFC 6455, section 5.2)."""
     payload = text.encode()
     size = len(payload)
     if size < 126:
@@ -170,7 +170,7 @@ def read_all(memory: bytearray) -> None:
 
 
 def wire() -> Iterator[Benchmark]:
-    """The websocket's frames."""
+    """Websocket frames."""
     feed = FrameParser(max_size=1 << 20).feed
     short, long = masked_frame(f'["{SHORT}"]'), masked_frame(LONG)
     yield Benchmark("FrameParser.feed, a short frame", feed, (short,))
@@ -180,7 +180,7 @@ def wire() -> Iterator[Benchmark]:
     array = masked_frame(f"[{quote(SHORT)}]")
     yield Benchmark("read_messages, a short message", read_all, (bytearray(array),))
     yield Benchmark("read_messages, each of 16 short messages", read_all, (bytearray(array * 16),), 16)
-    # It leaves those that begin with u to Python.
+    # Without \u escapes, which are processed in Python.
     escapes = masked_frame(f"[{quote(ESCAPES.replace(chr(7), ''))}]")
     yield Benchmark("read_messages, escapes", read_all, (bytearray(escapes),))
     yield Benchmark("read_messages, 64,000 bytes", read_all, (bytearray(masked_frame(f'["{LONG[:64000]}"]')),))
@@ -189,9 +189,8 @@ def wire() -> Iterator[Benchmark]:
 
 
 def protocol() -> Iterator[Benchmark]:
-    """The frames of SockJS."""
+    """SockJS frames."""
     decode = decode_websocket_payload
-    # Both sides put text into JSON in the same way.
     many = messages_frame([SHORT] * 16)[1:]
     yield Benchmark("decode_websocket_payload, a short message", decode, (f'["{SHORT}"]', 10_000))
     yield Benchmark("decode_websocket_payload, each of 16 messages", decode, (many, 10_000), 16)
@@ -205,7 +204,7 @@ def protocol() -> Iterator[Benchmark]:
 
 
 def session() -> Iterator[Benchmark]:
-    """What is between a receiver and the application."""
+    """The path between receiver and application."""
     one, many = [SHORT], [SHORT] * 16
     silent, echo, async_echo = open_session(Silent), open_session(Echo), open_session(AsyncEcho)
     yield Benchmark("Session.send", silent.send, (SHORT,))
@@ -217,12 +216,12 @@ def session() -> Iterator[Benchmark]:
 
 
 def make_prepared(framing: Callable[[str], bytes]) -> bytes:
-    """Prepare a message and write it for its first receiver."""
+    """Prepare a message and frame it for the first receiver."""
     return PreparedMessage(SHORT).framed(framing)
 
 
 def framing() -> Iterator[Benchmark]:
-    """How a frame is written on each transport."""
+    """The framing of each transport."""
     ready = PreparedMessage(SHORT)
     yield Benchmark("PreparedMessage, for the first receiver", make_prepared, (text_frame,))
     yield Benchmark("PreparedMessage, for every other receiver", ready.framed, (text_frame,))
@@ -234,12 +233,12 @@ def framing() -> Iterator[Benchmark]:
     yield Benchmark("jsonp", Jsonp(server).framing("callback"), (frame,))
 
 
-#: By their names on the command line.
+#: Groups by name.
 GROUPS = {"wire": wire, "protocol": protocol, "session": session, "framing": framing}
 
 
-def chosen(part: str) -> list[Benchmark]:
-    """Return the benchmarks of a group, or those with ``part`` in their names."""
+def select(part: str) -> list[Benchmark]:
+    """Return the benchmarks of a group, or those whose names contain ``part``."""
     found = []
     for name, group in GROUPS.items():
         for benchmark in group():
@@ -249,21 +248,21 @@ def chosen(part: str) -> list[Benchmark]:
     return found
 
 
-def pass_on(command: list[str], options: argparse.Namespace) -> None:
-    """Give the processes that measure the options that are not pyperf's own."""
+def forward_options(command: list[str], options: argparse.Namespace) -> None:
+    """Forward this program's own options to pyperf's worker processes."""
     command.extend(("--only", options.only))
 
 
 def main() -> None:
-    """Read the command line and measure."""
-    runner = pyperf.Runner(add_cmdline_args=pass_on)
+    """Parse the command line and run the benchmarks."""
+    runner = pyperf.Runner(add_cmdline_args=forward_options)
     runner.argparser.add_argument(
-        "--only", default="", metavar="GROUP|TEXT", help=f"of {', '.join(GROUPS)}, or part of a benchmark's name [all]"
+        "--only", default="", metavar="GROUP|TEXT", help=f"group ({', '.join(GROUPS)}), or part of a name [all]"
     )
     options = runner.parse_args()
-    benchmarks = chosen(options.only)
+    benchmarks = select(options.only)
     if not benchmarks:
-        runner.argparser.error(f"no benchmark is called {options.only!r}")
+        runner.argparser.error(f"--only: no benchmark matches {options.only!r}")
     for benchmark in benchmarks:
         call = partial(benchmark.call, *benchmark.arguments)
         runner.bench_func(benchmark.name, call, inner_loops=benchmark.inner)

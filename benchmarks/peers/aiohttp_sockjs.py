@@ -6,17 +6,17 @@ from typing import Any
 import sockjs
 import uvloop
 from aiohttp import web
-from common import BACKLOG, HOST, chosen_port, run_until_terminated
+from common import BACKLOG, HOST, parse_port, run_until_terminated
 
 
 async def echo(manager: Any, session: Any, message: Any) -> None:
-    """Send every message back."""
+    """Echo messages."""
     if message.type == sockjs.MsgType.MESSAGE:
         session.send(message.data)
 
 
 async def broadcast(manager: Any, session: Any, message: Any) -> None:
-    """Send every message to all."""
+    """Broadcast messages."""
     if message.type == sockjs.MsgType.MESSAGE:
         manager.broadcast(message.data)
 
@@ -28,7 +28,7 @@ async def main() -> None:
     sockjs.add_endpoint(application, broadcast, name="broadcast", prefix="/broadcast")
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, HOST, chosen_port(), backlog=BACKLOG).start()
+    await web.TCPSite(runner, HOST, parse_port(), backlog=BACKLOG).start()
     await run_until_terminated(runner.addresses[0][1])
 
 

@@ -1,7 +1,7 @@
 'use strict';
-// What the peers written in JavaScript share: the port they are given, the line they print, and their end.
+// Shared parts of the peers in JavaScript: command line, startup message and shutdown.
 
-// Connections that may wait to be accepted: as many for every peer, so that none of them drops what another takes.
+// Backlog of the listening socket, the same for all peers.
 const BACKLOG = 4096;
 
 exports.listen = function listen(server) {

@@ -1,4 +1,4 @@
-"""What the peers written in Python share: the port they are given, the line they print, and their end."""
+"""Shared parts of the peers in Python: command line, startup message and shutdown."""
 
 import argparse
 import asyncio
@@ -7,12 +7,12 @@ import signal
 
 HOST = "127.0.0.1"
 
-#: Connections that may wait to be accepted: as many for every peer, so that none of them drops what another takes.
+#: Backlog of the listening socket, the same for all peers.
 BACKLOG = 4096
 
 
-def chosen_port() -> int:
-    """Return the port of the command line, 0 for a free one."""
+def parse_port() -> int:
+    """Parse the command line and return the port, 0 for a free one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     port: int = parser.parse_args().port
@@ -20,8 +20,8 @@ def chosen_port() -> int:
 
 
 async def run_until_terminated(port: int) -> None:
-    """Say that the server listens on ``port``, and wait for SIGTERM."""
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    """Print process id and port, and wait for SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print(f"pid {os.getpid()} port {port}", flush=True)
-    await ended.wait()
+    await stop.wait()

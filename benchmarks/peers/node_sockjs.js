@@ -6,7 +6,7 @@ const sockjs = require('sockjs');
 const { listen } = require('./common');
 
 const quiet = { log: () => {} };
-const everybody = new Set();
+const clients = new Set();
 
 const echo = sockjs.createServer(quiet);
 echo.on('connection', (connection) => {
@@ -17,11 +17,11 @@ echo.on('connection', (connection) => {
 const broadcast = sockjs.createServer(quiet);
 broadcast.on('connection', (connection) => {
   if (connection === null) return;
-  everybody.add(connection);
+  clients.add(connection);
   connection.on('data', (message) => {
-    for (const other of everybody) other.write(message);
+    for (const other of clients) other.write(message);
   });
-  connection.on('close', () => everybody.delete(connection));
+  connection.on('close', () => clients.delete(connection));
 });
 
 const server = http.createServer();

@@ -1,11 +1,11 @@
 'use strict';
-// A ceiling, no SockJS: bare websockets by `ws` for Node.js, at /echo/websocket and /broadcast/websocket.
+// An upper limit without SockJS: plain websockets with `ws` for Node.js, at /echo/websocket and /broadcast/websocket.
 
 const http = require('http');
 const { WebSocketServer } = require('ws');
 const { listen } = require('./common');
 
-// What the load asks for before it begins.
+// The /info that the load requests first.
 const INFO = JSON.stringify({ websocket: true });
 
 const echo = new WebSocketServer({ noServer: true });

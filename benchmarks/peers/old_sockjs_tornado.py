@@ -1,4 +1,4 @@
-"""The peer ``sockjs-tornado`` 1.0: /echo and /broadcast on Tornado's own event loop."""
+"""The peer ``sockjs-tornado`` 1.0: /echo and /broadcast on Tornado's event loop."""
 
 import asyncio
 import logging
@@ -7,36 +7,36 @@ from typing import Any, ClassVar
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
-from common import BACKLOG, HOST, chosen_port, run_until_terminated
+from common import BACKLOG, HOST, parse_port, run_until_terminated
 from sockjs.tornado import SockJSConnection, SockJSRouter
 
 
 class Echo(SockJSConnection):
-    """Sends every message back."""
+    """Echoes messages."""
 
     def on_message(self, message: str) -> None:
         self.send(message)
 
 
 class Broadcast(SockJSConnection):
-    """Sends every message to all."""
+    """Broadcasts messages."""
 
-    everybody: ClassVar[set[Any]] = set()
+    clients: ClassVar[set[Any]] = set()
 
     def on_open(self, request: Any) -> None:
-        self.everybody.add(self)
+        self.clients.add(self)
 
     def on_message(self, message: str) -> None:
-        self.broadcast(self.everybody, message)
+        self.broadcast(self.clients, message)
 
     def on_close(self) -> None:
-        self.everybody.discard(self)
+        self.clients.discard(self)
 
 
 async def main() -> None:
     logging.disable()
     urls = SockJSRouter(Echo, "/echo").urls + SockJSRouter(Broadcast, "/broadcast").urls
-    sockets = tornado.netutil.bind_sockets(chosen_port(), HOST, backlog=BACKLOG)
+    sockets = tornado.netutil.bind_sockets(parse_port(), HOST, backlog=BACKLOG)
     tornado.httpserver.HTTPServer(tornado.web.Application(urls)).add_sockets(sockets)
     await run_until_terminated(sockets[0].getsockname()[1])
 

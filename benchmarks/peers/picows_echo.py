@@ -1,10 +1,10 @@
-"""A ceiling, no SockJS: bare websockets by picows on uvloop, at /echo/websocket and /broadcast/websocket."""
+"""An upper limit without SockJS: plain websockets with picows on uvloop, at /echo and /broadcast/websocket."""
 
 import logging
 from typing import Any
 
 import uvloop
-from common import BACKLOG, HOST, chosen_port, run_until_terminated
+from common import BACKLOG, HOST, parse_port, run_until_terminated
 from picows import (
     WSCloseCode,
     WSFrame,
@@ -16,45 +16,45 @@ from picows import (
     ws_create_server,
 )
 
-everybody: set[WSTransport] = set()
+clients: set[WSTransport] = set()
 
 
 class Echo(WSListener):
-    """Sends every message back."""
+    """Echoes messages."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
-            self.answer(transport, WSMsgType.TEXT, frame.get_payload_as_bytes())
+            self.respond(transport, WSMsgType.TEXT, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.BINARY:
-            self.answer(transport, WSMsgType.BINARY, frame.get_payload_as_bytes())
+            self.respond(transport, WSMsgType.BINARY, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
 
-    def answer(self, transport: WSTransport, kind: WSMsgType, message: bytes) -> None:
-        """Send the message back."""
+    def respond(self, transport: WSTransport, kind: WSMsgType, message: bytes) -> None:
+        """Echo the message."""
         transport.send(kind, message)
 
 
 class Broadcast(Echo):
-    """Sends every message to all."""
+    """Broadcasts messages."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        everybody.add(transport)
+        clients.add(transport)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        everybody.discard(transport)
+        clients.discard(transport)
 
-    def answer(self, transport: WSTransport, kind: WSMsgType, message: bytes) -> None:
-        """Send the message to all."""
-        for other in everybody:
+    def respond(self, transport: WSTransport, kind: WSMsgType, message: bytes) -> None:
+        """Broadcast the message."""
+        for other in clients:
             other.send(kind, message)
 
 
 def listener(request: Any) -> WSListener | WSUpgradeResponseWithListener | None:
-    """Return what serves the path, None for another one."""
+    """Return the listener for a path, or None if it is unknown."""
     if request.path in (b"/echo/info", b"/broadcast/info"):
-        # What the load asks for before it begins.
+        # The /info that the load requests first.
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(b'{"websocket": true}'), None)
     kind = {b"/echo/websocket": Echo, b"/broadcast/websocket": Broadcast}.get(request.path)
     return kind() if kind is not None else None
@@ -62,7 +62,7 @@ def listener(request: Any) -> WSListener | WSUpgradeResponseWithListener | None:
 
 async def main() -> None:
     logging.disable()
-    server = await ws_create_server(listener, HOST, chosen_port(), backlog=BACKLOG)
+    server = await ws_create_server(listener, HOST, parse_port(), backlog=BACKLOG)
     await run_until_terminated(server.sockets[0].getsockname()[1])
 
 

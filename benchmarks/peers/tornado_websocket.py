@@ -1,4 +1,4 @@
-"""A ceiling, no SockJS: Tornado's own WebSocketHandler, at /echo/websocket and /broadcast/websocket."""
+"""An upper limit without SockJS: Tornado's WebSocketHandler, at /echo/websocket and /broadcast/websocket."""
 
 import asyncio
 import contextlib
@@ -8,19 +8,19 @@ from typing import ClassVar
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
-from common import BACKLOG, HOST, chosen_port, run_until_terminated
+from common import BACKLOG, HOST, parse_port, run_until_terminated
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 
 class Info(tornado.web.RequestHandler):
-    """What the load asks for before it begins."""
+    """The /info that the load requests first."""
 
     def get(self) -> None:
         self.write({"websocket": True})
 
 
 class Echo(WebSocketHandler):
-    """Sends every message back."""
+    """Echoes messages."""
 
     def check_origin(self, origin: str) -> bool:
         return True
@@ -33,29 +33,29 @@ class Echo(WebSocketHandler):
 
 
 class Broadcast(Echo):
-    """Sends every message to all."""
+    """Broadcasts messages."""
 
-    everybody: ClassVar[set["Broadcast"]] = set()
+    clients: ClassVar[set["Broadcast"]] = set()
 
     def open(self) -> None:
         super().open()
-        self.everybody.add(self)
+        self.clients.add(self)
 
     def on_message(self, message: str | bytes) -> None:
-        for other in self.everybody:
-            # One that is closing has not told on_close yet.
+        for other in self.clients:
+            # on_close of a closing connection may not have run yet.
             with contextlib.suppress(WebSocketClosedError):
                 other.write_message(message)
 
     def on_close(self) -> None:
-        self.everybody.discard(self)
+        self.clients.discard(self)
 
 
 async def main() -> None:
     logging.disable()
     urls = [("/echo/websocket", Echo), ("/broadcast/websocket", Broadcast), ("/(?:echo|broadcast)/info", Info)]
     application = tornado.web.Application(urls)
-    sockets = tornado.netutil.bind_sockets(chosen_port(), HOST, backlog=BACKLOG)
+    sockets = tornado.netutil.bind_sockets(parse_port(), HOST, backlog=BACKLOG)
     tornado.httpserver.HTTPServer(application).add_sockets(sockets)
     await run_until_terminated(sockets[0].getsockname()[1])
 

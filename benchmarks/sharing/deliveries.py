@@ -1,4 +1,4 @@
-"""What it costs to bring a message to all members of a room."""
+"""Measurement of the cost of delivering a message to all members of a room."""
 
 import asyncio
 import contextlib
@@ -6,19 +6,19 @@ import json
 import os
 from collections.abc import AsyncIterator, Sequence
 
-from .nodes import HOST, PATIENCE, WELCOME, Node, cpu
+from .nodes import HOST, TIMEOUT, WELCOME, Node, cpu
 
 MESSAGE = "x" * 64
 
-#: Connections that are made at once.
-_OPENING = 200
+#: Number of concurrent connection attempts.
+_CONCURRENT_CONNECTS = 200
 
 
 class Member(asyncio.Protocol):
-    """A websocket that counts what comes."""
+    """A websocket that counts received messages."""
 
-    def __init__(self, crowd: "Crowd") -> None:
-        self._crowd = crowd
+    def __init__(self, members: "Members") -> None:
+        self._members = members
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -30,46 +30,46 @@ class Member(asyncio.Protocol):
         transport.write(head.encode())
 
     def data_received(self, data: bytes) -> None:
-        self._crowd.count(data.count(MESSAGE.encode()), data.count(WELCOME.encode()))
+        self._members.add(data.count(MESSAGE.encode()), data.count(WELCOME.encode()))
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         """Send a message."""
         payload = json.dumps([text]).encode()
         assert self.transport is not None
         assert len(payload) < 126
-        # A mask of zeros leaves it as it is.
+        # With a mask of zeros, the payload is sent unchanged.
         self.transport.write(bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
 
 
-class Crowd:
-    """All members, and how many messages have reached them."""
+class Members:
+    """All members, and the number of messages that they have received."""
 
     def __init__(self) -> None:
         self.members: list[Member] = []
         self._delivered = self._opened = 0
-        self._wanted: tuple[int, int] = (0, 0)
+        self._expected: tuple[int, int] = (0, 0)
         self._reached = asyncio.Event()
 
-    def count(self, delivered: int, opened: int) -> None:
-        """Hear what has come."""
+    def add(self, delivered: int, opened: int) -> None:
+        """Count received messages."""
         self._delivered += delivered
         self._opened += opened
-        if self._delivered >= self._wanted[0] and self._opened >= self._wanted[1]:
+        if self._delivered >= self._expected[0] and self._opened >= self._expected[1]:
             self._reached.set()
 
-    async def until(self, delivered: int, opened: int) -> None:
-        """Wait until so much more has come."""
-        self._wanted = (self._delivered + delivered, self._opened + opened)
+    async def wait_for(self, delivered: int, opened: int) -> None:
+        """Wait for a number of further messages."""
+        self._expected = (self._delivered + delivered, self._opened + opened)
         self._reached.clear()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await self._reached.wait()
 
     async def connect(self, servers: Sequence[Node], number: int) -> None:
-        """Have so many members come, to each node in turn."""
+        """Connect a number of members, to each node in turn."""
         loop = asyncio.get_running_loop()
-        for start in range(0, number, _OPENING):
-            size = min(_OPENING, number - start)
-            opening = asyncio.ensure_future(self.until(0, size))
+        for start in range(0, number, _CONCURRENT_CONNECTS):
+            size = min(_CONCURRENT_CONNECTS, number - start)
+            opening = asyncio.ensure_future(self.wait_for(0, size))
             await asyncio.sleep(0)
             made = [
                 loop.create_connection(lambda: Member(self), HOST, servers[index % len(servers)].port)
@@ -78,8 +78,8 @@ class Crowd:
             self.members += [member for _, member in await asyncio.gather(*made)]
             await opening
 
-    async def leave(self) -> None:
-        """Have all members go."""
+    async def disconnect(self) -> None:
+        """Disconnect all members."""
         for member in self.members:
             assert member.transport is not None
             member.transport.abort()
@@ -87,35 +87,35 @@ class Crowd:
 
 
 @contextlib.asynccontextmanager
-async def crowd_at(servers: Sequence[Node], number: int) -> AsyncIterator[Crowd]:
-    """Have members come to nodes, and go again."""
-    crowd = Crowd()
+async def connected_members(servers: Sequence[Node], number: int) -> AsyncIterator[Members]:
+    """Connect members to nodes, and disconnect them at the end."""
+    members = Members()
     try:
-        await crowd.connect(servers, number)
-        yield crowd
+        await members.connect(servers, number)
+        yield members
     finally:
-        await crowd.leave()
+        await members.disconnect()
 
 
 async def measure_deliveries(
     servers: Sequence[Node], redis: Sequence[int], kind: str, members: int, messages: int
 ) -> tuple[float, float]:
-    """Return the microseconds of CPU time of the nodes, and of Redis, for each delivery."""
-    async with crowd_at(servers, members) as crowd:
+    """Return the CPU time per delivery of the nodes and of Redis, in microseconds."""
+    async with connected_members(servers, members) as crowd:
 
-        async def speak(times: int) -> None:
+        async def send(times: int) -> None:
             for number in range(times):
-                reached = asyncio.ensure_future(crowd.until(members, 0))
+                reached = asyncio.ensure_future(crowd.wait_for(members, 0))
                 await asyncio.sleep(0)
-                # Another node's turn each time.
-                crowd.members[number % len(servers)].say(f"{kind} {MESSAGE}")
+                # Send from the members of each node in turn.
+                crowd.members[number % len(servers)].send(f"{kind} {MESSAGE}")
                 await reached
 
-        # Until code is warm.
-        await speak(5)
+        # Warm-up.
+        await send(5)
         pids = [node.pid for node in servers]
         before, redis_before = cpu(pids), cpu(redis) if redis else 0.0
-        await speak(messages)
+        await send(messages)
         deliveries = members * messages
         own = (cpu(pids) - before) * 1e6 / deliveries
         return own, (cpu(redis) - redis_before) * 1e6 / deliveries if redis else 0.0

@@ -1,4 +1,4 @@
-"""Nodes and a Redis, each in a process of its own."""
+"""Start nodes and a Redis server, each in its own process."""
 
 import argparse
 import asyncio
@@ -25,21 +25,21 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
 HOST = "127.0.0.1"
 ROOM = "everybody"
-#: What members hear once messages of all nodes reach them.
+#: Sent to each member once it receives messages of all nodes.
 WELCOME = "welcome"
-#: Seconds in which a program starts, or a message reaches everybody.
-PATIENCE = 60
+#: Timeout for the start of a program, or for a message to reach all members, in seconds.
+TIMEOUT = 60
 
-#: Runs a node where it is told to.
+#: The program that runs a node with `--serve`.
 PROGRAM = Path(__file__).resolve().parent.parent / "scaling.py"
 
 
 class Sink(SockJSConnection):
-    """Takes messages, and does nothing with them."""
+    """Ignores messages."""
 
 
 class Everybody(SockJSConnection):
-    """Is in one room with all others."""
+    """Joins a room with all others."""
 
     members: ClassVar[set[SockJSConnection]] = set()
 
@@ -61,13 +61,13 @@ class Everybody(SockJSConnection):
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Be a node until SIGTERM."""
+    """Run a node until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    # As docs/performance.md advises: full collections look at every object of every session.
+    # As docs/performance.md recommends: full collections visit all objects of all sessions.
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
-    async with contextlib.AsyncExitStack() as life:
+    async with contextlib.AsyncExitStack() as stack:
         more: dict[str, Any] = {}
         if options.redis:
             from sockjs_tornado.cluster import RedisCluster
@@ -76,7 +76,7 @@ async def serve(options: argparse.Namespace) -> None:
             more["cluster"] = cluster = RedisCluster(options.redis, advertise=address, secret=os.environ["SECRET"])
         routers = [SockJSRouter(Sink, "/sink", **more), SockJSRouter(Everybody, "/everybody", **more)]
         if options.redis:
-            await life.enter_async_context(cluster)
+            await stack.enter_async_context(cluster)
         urls = [url for router in routers for url in router.urls]
         server = HTTPServer(Application(urls, log_function=lambda handler: None))
         sockets = bind_sockets(0, HOST, backlog=1024)
@@ -87,14 +87,14 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 class Node(NamedTuple):
-    """A node in a process of its own."""
+    """A running node."""
 
     pid: int
     port: int
 
 
 def free_port() -> int:
-    """Return a port where nobody listens."""
+    """Return a free port."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         return int(sock.getsockname()[1])
@@ -107,53 +107,53 @@ def programs(*commands: Sequence[str]) -> Iterator[list[subprocess.Popen[str]]]:
     environment = {**os.environ, "SECRET": "of nodes on one machine"}
     try:
         for command in commands:
-            # One by one, so that those that run are known where another cannot be started.
+            # Append each one, so that the running programs are stopped if one cannot be started.
             running += [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)]
         yield running
     finally:
         for program in running:
             program.terminate()
         for program in running:
-            # Which closes the pipe.
+            # The context manager closes the pipe.
             with program:
                 try:
-                    program.wait(PATIENCE)
+                    program.wait(TIMEOUT)
                 except subprocess.TimeoutExpired:
                     program.kill()
 
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[tuple[int, str]]:
-    """Run a Redis; give its process's id and its URL."""
+    """Run a Redis server; yield its process id and URL."""
     program = shutil.which("redis-server")
     if program is None:
-        sys.exit("redis-server is missing")
+        sys.exit("redis-server is not installed")
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         command = [program, "--port", str(port), "--bind", HOST, "--dir", directory, "--save", "", "--daemonize", "no"]
         with programs(command) as (redis,):
-            end = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TIMEOUT
             while True:
                 with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
                     break
-                if redis.poll() is not None or time.monotonic() > end:
-                    sys.exit("redis-server does not start")
+                if redis.poll() is not None or time.monotonic() > deadline:
+                    sys.exit("redis-server did not start")
                 time.sleep(0.05)
             yield redis.pid, f"redis://{HOST}:{port}/0"
 
 
 @contextlib.contextmanager
 def nodes(number: int, redis: str, loop: str) -> Iterator[list[Node]]:
-    """Run nodes, of one cluster where there is a Redis."""
+    """Run nodes, as a cluster if there is a Redis URL."""
     command = [sys.executable, str(PROGRAM), "--serve", "--redis", redis, "--loop", loop, "--private-port"]
     with programs(*([*command, str(free_port())] for _ in range(number))) as running:
         ports = [program.stdout.readline() if program.stdout else "" for program in running]
         if not all(ports):
-            sys.exit("a node does not start")
+            sys.exit("a node did not start")
         yield [Node(program.pid, int(port)) for program, port in zip(running, ports, strict=True)]
 
 
 def cpu(pids: Sequence[int]) -> float:
-    """Return the seconds of CPU time that processes have used."""
+    """Return the CPU time of processes in seconds."""
     usage = read_usage(pids)
     return usage.user_s + usage.system_s

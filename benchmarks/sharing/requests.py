@@ -1,4 +1,4 @@
-"""What requests cost that are relayed, and those that are not."""
+"""Measurement of the cost of direct and relayed requests."""
 
 import contextlib
 import json
@@ -16,24 +16,24 @@ MESSAGE = "x" * 64
 
 
 class Cost(NamedTuple):
-    """What requests have cost: of each the milliseconds until its answer, and in all the seconds of CPU time."""
+    """The cost of requests: latencies in milliseconds, and the total CPU time in seconds."""
 
     latencies: list[float]
     seconds: float
 
     @property
     def latency(self) -> float:
-        """The latency in the middle."""
+        """Median latency."""
         return statistics.median(self.latencies)
 
     @property
     def cpu(self) -> float:
-        """Milliseconds of CPU time for a request."""
+        """CPU time per request in milliseconds."""
         return self.seconds * 1000 / len(self.latencies)
 
 
 class HttpConnection:
-    """One connection to a node."""
+    """A connection to a node."""
 
     def __init__(self, node: Node) -> None:
         self._socket = socket.create_connection((HOST, node.port))
@@ -46,12 +46,12 @@ class HttpConnection:
         self._socket.sendall(head.encode() + body)
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Send a request, and return the answer's status and body."""
+        """Send a request, and return status and body of the response."""
         self.write(path, body)
         return self.read()
 
     def read(self) -> tuple[int, bytes]:
-        """Return the status and the body of an answer."""
+        """Read a response, and return its status and body."""
         status = int(self._file.readline().split()[1])
         length = 0
         while (line := self._file.readline()) != b"\r\n":
@@ -67,14 +67,14 @@ class HttpConnection:
         self._socket.close()
 
 
-def measure_requests(servers: Sequence[Node], requests: int, rounds: int, at_once: int) -> tuple[Cost, Cost]:
-    """Send to a session by way of the node that has it, and by way of the other, in turns.
+def measure_requests(servers: Sequence[Node], requests: int, rounds: int, concurrency: int) -> tuple[Cost, Cost]:
+    """Send requests for a session to the node that owns it and to the other node, alternately.
 
     Args:
-        servers: The two of them.
-        requests: How many are sent before it is the other's turn.
-        rounds: How many turns each has.
-        at_once: How many are under way at the same time; latencies mean something for 1.
+        servers: The two nodes; the first one owns the session.
+        requests: Number of consecutive requests to a node.
+        rounds: Number of rounds.
+        concurrency: Number of concurrent requests; latencies are only meaningful for 1.
     """
     base = f"/sink/000/{os.urandom(8).hex()}"
     body = json.dumps([MESSAGE]).encode()
@@ -83,25 +83,25 @@ def measure_requests(servers: Sequence[Node], requests: int, rounds: int, at_onc
     def block(connections: Sequence[HttpConnection]) -> Cost:
         latencies = []
         before = cpu(pids)
-        for _ in range(0, requests, at_once):
-            began = time.perf_counter()
+        for _ in range(0, requests, concurrency):
+            started = time.perf_counter()
             for connection in connections:
                 connection.write(f"{base}/xhr_send", body)
             for connection in connections:
                 status, _ = connection.read()
-                latencies.append((time.perf_counter() - began) * 1000)
+                latencies.append((time.perf_counter() - started) * 1000)
                 if status != 204:
-                    sys.exit(f"xhr_send is answered with status {status}")
+                    sys.exit(f"xhr_send responded with status {status}")
         return Cost(latencies, cpu(pids) - before)
 
     found: list[list[Cost]] = [[], []]
-    with contextlib.ExitStack() as life:
-        listener = life.enter_context(HttpConnection(servers[0]))
-        groups = [[life.enter_context(HttpConnection(node)) for _ in range(at_once)] for node in servers]
-        if listener.post(f"{base}/xhr", b"") != (200, b"o\n"):
-            sys.exit("the session does not open")
-        # It would end for want of a client.
-        listener.write(f"{base}/xhr", b"")
+    with contextlib.ExitStack() as stack:
+        poll = stack.enter_context(HttpConnection(servers[0]))
+        groups = [[stack.enter_context(HttpConnection(node)) for _ in range(concurrency)] for node in servers]
+        if poll.post(f"{base}/xhr", b"") != (200, b"o\n"):
+            sys.exit("the session did not open")
+        # A pending poll keeps the session alive.
+        poll.write(f"{base}/xhr", b"")
         for connections in groups:
             block(connections)
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Lets these tests import what the programs in `benchmarks/` import."""
+"""Make the modules in `benchmarks/` importable."""
 
 import sys
 

@@ -34,19 +34,19 @@ NO_CORES = choose_cores(set())
 
 @pytest.fixture(autouse=True)
 def quiet_matplotlib() -> None:
-    # It warns of the time that its first run on a machine takes.
+    # Its first run on a machine logs a warning.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def result(load: Load, value: float) -> dict[str, Any]:
-    """Return what a load writes that comes to this figure."""
+    """Return a result with a figure."""
     if load is IDLE:
         return {"server": {"rss_per_session_bytes": value * 1024}}
     return {"server": {"messages_per_cpu_second": value}}
 
 
 def runs(load: Load, server: Server, *values: float | str) -> list[Run]:
-    """Return the measurements with these figures, or failures with these reasons, one in each repetition."""
+    """Return runs with these figures or failures, one per repetition."""
     return [
         Run(repetition, load.name, server.name, None, value)
         if isinstance(value, str)
@@ -56,7 +56,7 @@ def runs(load: Load, server: Server, *values: float | str) -> list[Run]:
 
 
 def report(*measured: list[Run], missing: Mapping[str, str] | None = None, **fields: Any) -> Report:
-    """Return a report of measurements, with the loads and servers that are in it, in the order of the table."""
+    """Return a report of runs, with their loads and servers."""
     found = [run for group in measured for run in group]
     loads = {run.load for run in found}
     servers = {run.server for run in found} | set(missing or {})
@@ -74,12 +74,12 @@ def report(*measured: list[Run], missing: Mapping[str, str] | None = None, **fie
 
 
 def row(text: str, title: str) -> list[str]:
-    """Return the cells of a row of the Markdown."""
+    """Return the cells of a row of the table."""
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {title}")]
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
-# --- what is made of the figures
+# --- summary
 
 
 def test_a_cell_is_the_median_with_its_spread() -> None:
@@ -203,7 +203,7 @@ def test_without_a_figure_there_is_no_chart(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# --- how it is run
+# --- running
 
 
 def test_servers_are_interleaved_within_each_repetition() -> None:
@@ -307,7 +307,7 @@ def test_ours_is_installed_anew_when_it_has_to_be_compiled(monkeypatch: pytest.M
 
 
 def compare_with(monkeypatch: pytest.MonkeyPatch, directory: Path, failing: Server) -> int:
-    """Compare two servers of which one fails, without starting any; return the exit status."""
+    """Run a comparison in which one server fails, with fake measurements; return the exit status."""
 
     def measured(server: Server, installed: Installed, load: Load, *more: Any) -> dict[str, Any]:
         if server is failing:
@@ -379,7 +379,7 @@ def test_its_server_ends_with_it(tmp_path: Path, trap: str) -> None:
     python = tmp_path / "python"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(60)
-        # It listens by way of the test, which hears so when the load has begun.
+        # The test listens in place of the server, to detect the start of the load.
         port = listening.getsockname()[1]
         serve = f"""{trap}echo $$ > "{note}"; echo "pid $$ port {port}"; exec sleep 600"""
         python.write_text(f"""#!/bin/sh\ncase "$*" in *server.py*) {serve};; esac\nexec "{sys.executable}" "$@"\n""")
@@ -398,7 +398,7 @@ def test_its_server_ends_with_it(tmp_path: Path, trap: str) -> None:
                     server = int(note.read_text())
                     comparison.terminate()
                     load.settimeout(60)
-                    # To its end.
+                    # Until the load disconnects.
                     while load.recv(4096):
                         pass
                 if trap:

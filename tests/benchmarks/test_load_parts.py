@@ -1,4 +1,4 @@
-"""The parts of the load test that decide what counts as right: messages, their order, latencies, schedules."""
+"""The parts of the load test: messages, tracking, latencies, schedules."""
 
 import asyncio
 import itertools
@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from load.messages import LEAST_SIZE, Mint, decode_frame, encode_array
+from load.messages import MIN_SIZE, MessageCodec, decode_frame, encode_array
 from load.plan import Plan
 from load.recorder import Recorder, merge, percentile_ms
 from load.schedule import Schedule
@@ -16,35 +16,35 @@ MS = 1_000_000
 
 
 class TestMessages:
-    @pytest.mark.parametrize("size", [LEAST_SIZE, LEAST_SIZE + 1, 1000])
+    @pytest.mark.parametrize("size", [MIN_SIZE, MIN_SIZE + 1, 1000])
     def test_a_message_says_what_it_was_made_of(self, size: int) -> None:
-        mint = Mint(1, size)
-        message = mint.make(2**32 - 1, 7, 2**63)
+        codec = MessageCodec(1, size)
+        message = codec.encode(2**32 - 1, 7, 2**63)
         assert len(message) == size
-        assert mint.read(message) == (2**32 - 1, 7, 2**63)
+        assert codec.decode(message) == (2**32 - 1, 7, 2**63)
 
     def test_it_needs_no_escape(self) -> None:
-        mint = Mint(1, 64)
+        codec = MessageCodec(1, 64)
         for number in range(500):
-            message = mint.make(number, number * 7919, number * 10**15)
+            message = codec.encode(number, number * 7919, number * 10**15)
             assert json.dumps(message.decode()) == f'"{message.decode()}"'
             assert b"%" not in message
 
     def test_no_character_of_it_may_change(self) -> None:
-        mint = Mint(1, 40)
-        message = mint.make(3, 4, 5)
+        codec = MessageCodec(1, 40)
+        message = codec.encode(3, 4, 5)
         for place in range(40):
             for other in b"A/x?":
                 changed = message[:place] + bytes([other]) + message[place + 1 :]
-                assert changed == message or mint.read(changed) is None
+                assert changed == message or codec.decode(changed) is None
 
     @pytest.mark.parametrize("change", [lambda m: m[:-1], lambda m: m + b"x", lambda m: b"", lambda m: b"\xff" * 40])
     def test_neither_may_its_length(self, change) -> None:
-        mint = Mint(1, 40)
-        assert mint.read(change(mint.make(3, 4, 5))) is None
+        codec = MessageCodec(1, 40)
+        assert codec.decode(change(codec.encode(3, 4, 5))) is None
 
     def test_another_run_s_message_is_none(self) -> None:
-        assert Mint(1, 40).read(Mint(2, 40).make(3, 4, 5)) is None
+        assert MessageCodec(1, 40).decode(MessageCodec(2, 40).encode(3, 4, 5)) is None
 
 
 class TestFrames:
@@ -91,20 +91,20 @@ class TestTracker:
     )
     def test_of_four_messages(self, sequences: list[int], reordered: int, duplicated: int, lost: int) -> None:
         tracker = Tracker()
-        new = [tracker.note(9, sequence) for sequence in sequences]
+        new = [tracker.add(9, sequence) for sequence in sequences]
         assert new.count(False) == duplicated
         assert (tracker.reordered, tracker.duplicated, tracker.lost(4)) == (reordered, duplicated, lost)
 
     def test_senders_have_nothing_to_do_with_each_other(self) -> None:
         tracker = Tracker()
-        assert all(tracker.note(sender, sequence) for sender, sequence in [(1, 0), (2, 0), (2, 1), (1, 1)])
+        assert all(tracker.add(sender, sequence) for sender, sequence in [(1, 0), (2, 0), (2, 1), (1, 1)])
         assert (tracker.reordered, tracker.duplicated, tracker.received, tracker.lost(4)) == (0, 0, 4, 0)
 
     def test_what_is_corrupt_is_not_lost_as_well(self) -> None:
         tracker = Tracker()
-        tracker.note(1, 0)
+        tracker.add(1, 0)
         tracker.corrupt += 1
-        tracker.note(1, 2)
+        tracker.add(1, 2)
         assert (tracker.lost(3), tracker.lost(4)) == (0, 1)
 
 
@@ -193,7 +193,7 @@ def make_plan(**options: object) -> Plan:
         "warmup": 1,
         "rate": None,
         "processes": 1,
-        "patience": 1,
+        "drain_timeout": 1,
         "progress": False,
         "run": 1,
     }

@@ -1,6 +1,6 @@
-"""`benchmarks/server.py` and `benchmarks/loadtest.py`, run against each other and against servers that are wrong.
+"""`benchmarks/server.py` and `benchmarks/loadtest.py`, run against each other and against faulty servers.
 
-Nothing here says how fast anything is.
+These tests do not measure speed.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def serving(*commands: tuple[str, ...]) -> Iterator[list[Server]]:
-    """Run servers, which end quietly when they are told to."""
+    """Run servers; they must exit without output on SIGTERM."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "default", *command],
@@ -70,7 +70,7 @@ def serving(*commands: tuple[str, ...]) -> Iterator[list[Server]]:
 
 
 def wait_for(process: subprocess.Popen[str]) -> Server:
-    """Wait until a server says that it listens."""
+    """Wait for the startup message of a server."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
     line = process.stdout.readline() if ready else ""
@@ -89,7 +89,7 @@ def server() -> Iterator[Server]:
         yield servers[0]
 
 
-#: A shell has its background jobs ignore SIGINT, and they hand that on.
+#: Background jobs of a shell ignore SIGINT, and their children inherit that.
 HEAR_SIGINT = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
 
 
@@ -106,7 +106,7 @@ class Run:
         )
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for its end, and return its status and what it wrote."""
+        """Wait for the exit, and return status and output."""
         try:
             output, errors = self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -116,7 +116,7 @@ class Run:
         return self.process.returncode, output, errors
 
     def report(self, expected: int = 0) -> Any:
-        """Wait for its end, with that status, and return the JSON that it wrote."""
+        """Wait for the exit with a status, and return the JSON report."""
         status, output, errors = self.end()
         assert (status, errors) == (expected, ""), output
         return json.loads(output)
@@ -135,7 +135,7 @@ NO_ERRORS = {"lost": 0, "reordered": 0, "duplicated": 0, "corrupt": 0, "connecti
 
 
 def check_latencies(report: Any) -> None:
-    """The five are there, and rise."""
+    """Check that all percentiles are present and increasing."""
     latencies = report["latency_ms"]
     assert list(latencies) == ["p50", "p90", "p99", "p999", "max"]
     values = list(latencies.values())
@@ -144,10 +144,10 @@ def check_latencies(report: Any) -> None:
 
 
 class TestScenarios:
-    """Each over all transports, at the same time."""
+    """Each scenario over all transports concurrently."""
 
     def runs(self, servers: list[Server], scenario: str, **options: object) -> Iterator[Any]:
-        """Yield the reports of a run for each transport and server."""
+        """Yield the report for each transport and server."""
         together = list(zip(TRANSPORTS, servers, strict=True))
         runs = [start(server, scenario, transport, **options) for transport, server in together]
         for (transport, server), run in zip(together, runs, strict=True):
@@ -161,7 +161,7 @@ class TestScenarios:
     def test_echo(self, server: Server) -> None:
         for report in self.runs([server] * len(TRANSPORTS), "echo", in_flight=2, pid=server.process.pid):
             assert report["in_flight"] == 2
-            # What was sent is what was received in the interval, and what was under way at its end.
+            # Messages sent include those in flight at the end of the interval.
             assert 0 < report["messages"] <= report["messages_sent"]
             check_latencies(report)
             usage = report["server"]
@@ -171,7 +171,7 @@ class TestScenarios:
 
     @pytest.mark.parametrize(("scenario", "options"), [("broadcast", {}), ("chat", {"rate": 100})])
     def test_all_hear_it(self, scenario: str, options: dict[str, object]) -> None:
-        # A server for each, so that it hears no messages but its own.
+        # A server for each run, so that it receives only its own messages.
         with serving(*[SERVER] * len(TRANSPORTS)) as servers:
             for report in self.runs(servers, scenario, **options):
                 assert 0 < report["messages"] <= 3 * report["messages_sent"]
@@ -207,7 +207,7 @@ def test_there_are_no_more_processes_than_sessions(server: Server) -> None:
 def test_a_rate_is_kept(server: Server, scenario: str, each: int) -> None:
     report = start(server, scenario, rate=100, duration=0.5).report()
     assert (report["rate"], report["errors"]) == (100, NO_ERRORS)
-    # What is due is sent, however late: 50 messages, give or take one at each end.
+    # Messages are sent on schedule even if late: 50, plus or minus one at each end.
     assert 49 <= report["messages_sent"] <= 51
     assert 0 < report["messages"] <= each * report["messages_sent"]
 
@@ -222,17 +222,17 @@ class TestWrongServers:
             "misnumbers": {"corrupt": 1},
         }
         with serving(*((WRONG_SERVER, fault) for fault in faults)) as servers:
-            runs = [start(server, sessions=1, in_flight=4, patience=0.3) for server in servers]
+            runs = [start(server, sessions=1, in_flight=4, drain_timeout=0.3) for server in servers]
             for (fault, errors), run in zip(faults.items(), runs, strict=True):
                 report = run.report(1)
                 assert (fault, report["errors"]) == (fault, NO_ERRORS | errors)
-                # It went on.
+                # The run continued.
                 assert report["messages"] > 10
 
     def test_what_others_have_sent_is_corrupt(self, server: Server) -> None:
         run = Run(server.url("broadcast"), "--json", "-", "--sessions", 3, "--duration", 0.2, "--warmup", 0)
         report = run.report(1)
-        # Each has its own message back, and those of the two others.
+        # Each session receives its own message and those of the two others.
         assert report["errors"]["corrupt"] == pytest.approx(2 * report["messages_sent"], abs=6)
 
     def test_a_session_that_ends_is_an_error(self) -> None:
@@ -251,7 +251,8 @@ class TestWrongServers:
     def test_a_stall_shows_in_what_was_due_meanwhile(self) -> None:
         with serving((WRONG_SERVER, "stalls")) as (server,):
             report = start(server, rate=100, duration=1).report()
-        # For half of the interval nothing is answered. A load that waited for its answers would have one slow message.
+        # The server stalls for half of the interval. If the load waited for responses, it would measure one slow
+        # message.
         assert report["latency_ms"]["max"] >= 500
         assert report["latency_ms"]["p90"] >= 200
         assert 99 <= report["messages_sent"] <= 101
@@ -259,8 +260,8 @@ class TestWrongServers:
     def test_a_server_that_ends_is_an_error(self) -> None:
         url = "ws://127.0.0.1:{}/broadcast/websocket"
         with serving(SERVER) as (server,), connect(url.format(server.port), proxy=None) as listener:
-            run = start(server, "broadcast", duration=3, rate=100, patience=0.3)
-            # Messages are sent once all sessions are open.
+            run = start(server, "broadcast", duration=3, rate=100, drain_timeout=0.3)
+            # A message means that all sessions are open.
             listener.recv(timeout=PATIENCE)
             server.process.terminate()
             report = run.report(1)
@@ -268,14 +269,14 @@ class TestWrongServers:
 
 
 def established(server: Server) -> bool:
-    """Tell whether all three sessions of a run are connected."""
+    """Return whether all three sessions of a run are connected."""
     port = f":{server.port:04X} "
     with open("/proc/net/tcp") as table:
-        return sum(port in line and " 01 " in line for line in table) >= 6  # both ends are in it
+        return sum(port in line and " 01 " in line for line in table) >= 6  # both ends are listed
 
 
 class TestWhatCannotBeDone:
-    """One clear line, and status 1."""
+    """One line of output, and status 1."""
 
     def complaint(self, url: str, *arguments: object, **more: Any) -> str:
         status, output, errors = Run(url, "--duration", 0.1, "--warmup", 0, *arguments, **more).end()
@@ -292,14 +293,14 @@ class TestWhatCannotBeDone:
     def test_a_wrong_url(self, server: Server) -> None:
         url = server.url("nothing")
         line = self.complaint(url)
-        assert line == f"loadtest: {url} is no SockJS service: /nothing/info answers with status 404"
+        assert line == f"loadtest: {url} is not a SockJS service: /nothing/info responds with status 404"
 
     def test_too_many_sessions(self, server: Server) -> None:
         def allow_few_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
         line = self.complaint(server.url(), "--sessions", 200, preexec_fn=allow_few_files)
-        assert "for its share of 200 sessions, and the limit is 256" in line
+        assert "for its share of 200 sessions, but the limit is 256" in line
         assert "ulimit -Hn" in line
 
 
@@ -308,16 +309,16 @@ class TestTheCommandLine:
         ("arguments", "complaint"),
         [
             ([], "url"),
-            (["ftp://127.0.0.1/echo"], "no SockJS prefix"),
-            (["http://127.0.0.1:99999/echo"], "no SockJS prefix"),
+            (["ftp://127.0.0.1/echo"], "expected a SockJS URL"),
+            (["http://127.0.0.1:99999/echo"], "expected a SockJS URL"),
             ([URL, "--transport", "pigeon"], "--transport"),
             ([URL, "--sessions", "0"], "--sessions must be 1 or more"),
             ([URL, "--size", "27"], "--size must be 28 or more"),
             ([URL, "--duration", "0"], "--duration must be more than 0"),
             ([URL, "--duration", "nan"], "--duration must be more than 0"),
             ([URL, "--rate", "-1"], "--rate must be more than 0"),
-            ([URL, "--rate", "1", "--scenario", "idle"], "--rate says nothing about idle"),
-            ([URL, "--pid", "0"], "there is no process 0"),
+            ([URL, "--rate", "1", "--scenario", "idle"], "--rate is not supported with idle"),
+            ([URL, "--pid", "0"], "no such process: 0"),
             ([URL, "--json", "/nowhere/to/be/found"], "cannot write /nowhere/to/be/found"),
         ],
     )

@@ -1,4 +1,4 @@
-"""A server at `/echo` that sends every message back, and goes wrong once: on the tenth."""
+"""An echo server at `/echo` with a fault at the tenth message."""
 
 import argparse
 import asyncio
@@ -13,14 +13,14 @@ from tornado.web import Application
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 
-#: Which message of all is not treated like the others.
-TENTH = 10
-#: Seconds that a stall lasts.
+#: Number of the message with the fault.
+FAULTY_MESSAGE = 10
+#: Duration of a stall in seconds.
 STALL = 0.5
 
 
 class Echo(SockJSConnection):
-    """Sends messages back."""
+    """Echoes messages."""
 
     seen = 0
     fault: Callable[["Echo", str], None]
@@ -28,7 +28,7 @@ class Echo(SockJSConnection):
 
     def on_message(self, message: str) -> None:
         Echo.seen += 1
-        if Echo.seen == TENTH:
+        if Echo.seen == FAULTY_MESSAGE:
             self.fault(message)
             return
         self.send(message)
