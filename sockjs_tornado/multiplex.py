@@ -1,7 +1,8 @@
-"""Several logical connections over one: the wire format of the websocket-multiplex page script.
+"""Channels: several logical connections over one SockJS connection, in the wire format of websocket-multiplex.
 
-Each message is ``type,channel,payload``: the page sends ``sub,news`` to open a channel, ``msg,news,text`` on it and
-``uns,news`` to close it; the server sends ``msg`` and ``uns``. Each channel has a connection class of its own::
+Each message is ``type,channel,payload``. The page sends ``sub,news`` to open a channel, ``msg,news,text`` to send a
+message and ``uns,news`` to close the channel. The server sends ``msg`` and ``uns``. Each channel has a connection class
+of its own::
 
     from sockjs_tornado.multiplex import MultiplexConnection
 
@@ -9,8 +10,8 @@ Each message is ``type,channel,payload``: the page sends ``sub,news`` to open a 
 
 In the page: ``new WebSocketMultiplex(new SockJS("/multiplex")).channel("news")``.
 
-The subprotocol of a websocket is selected by the carrier: override ``select_subprotocol`` in a subclass of
-:class:`MultiplexConnection`. Channels are not asked; they find the result in ``info.subprotocol``.
+To select the subprotocol of a websocket, override ``select_subprotocol`` in a subclass of
+:class:`MultiplexConnection`. The channels find the result in ``info.subprotocol``; their own methods are not called.
 """
 
 import asyncio
@@ -25,12 +26,12 @@ __all__ = ["MultiplexConnection"]
 
 ConnectionFactory = Callable[[Session], SockJSConnection]
 
-# What JavaScript's escape() leaves as it is; the page script names channels by it.
+# Characters that JavaScript's escape() does not change. The page script applies it to channel names.
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@*_+-./")
 
 
 def _escape(name: str) -> str:
-    """Return ``name`` as JavaScript's ``escape`` writes it (ECMA-262, section B.2.1.1)."""
+    """Escape ``name`` as JavaScript's ``escape`` does (ECMA-262, section B.2.1.1)."""
     units = name.encode("utf-16-be", "surrogatepass")
     codes = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
     return "".join(
@@ -39,44 +40,44 @@ def _escape(name: str) -> str:
 
 
 class ChannelSession(Session):
-    """The session of a channel, which reports when its last callback has ended."""
+    """The session of a channel. It reports when its last callback has finished."""
 
     __slots__ = ("on_over",)
 
     def __init__(self, *args: Any) -> None:
-        #: Called once :attr:`is_over` is true.
+        #: Called when :attr:`is_over` becomes true.
         self.on_over: Callable[[], None] | None = None
         super().__init__(*args)
 
     @property
     def is_over(self) -> bool:
-        """Whether the session is closed and none of its callbacks runs or will run."""
+        """Whether the session is closed and no callback is running or pending."""
         return self.state is SessionState.CLOSED and self._callbacks.is_over
 
     def _break_reference_cycle(self) -> None:
-        """Break the reference cycle, and report the end."""
+        """Break the reference cycle and call :attr:`on_over` if the session is over."""
         super()._break_reference_cycle()
         if self.on_over is not None and self.is_over:
             self.on_over()
 
 
 class ChannelReceiver:
-    """What the session of a channel writes to: the connection that carries it.
+    """The receiver of a channel's session, which sends messages on the carrier connection.
 
     Args:
-        carrier: The connection.
+        carrier: The connection that carries the channel.
         name: The channel's name on the wire.
         session: The session of the channel.
 
     Attributes:
-        session: The same.
-        reading: Whether the channel takes what the client sends; it does not while its application falls behind.
+        session: The session of the channel.
+        reading: Set while the channel accepts messages; cleared while its application is too slow.
     """
 
     __slots__ = ("_carrier", "_name", "reading", "session")
 
     binary = False
-    #: What was written is the carrier's.
+    #: Unsent bytes are counted by the carrier's session.
     unsent = 0
 
     def __init__(self, carrier: "MultiplexConnection", name: str, session: Session) -> None:
@@ -87,10 +88,10 @@ class ChannelReceiver:
         self.reading.set()
 
     def send_frame(self, frame: str) -> None:
-        """Write nothing: a channel has neither an open frame nor heartbeats."""
+        """Do nothing: a channel has neither an open frame nor heartbeats."""
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Write messages."""
+        """Send messages."""
         for message in messages:
             self._carrier.send(f"msg,{self._name},{message!s}")
         if self._carrier.session._outbox_above_high_water:
@@ -99,31 +100,31 @@ class ChannelReceiver:
             self._carrier.session._add_outbox_waiter(self.resume)
 
     def resume(self) -> None:
-        """Hear that the connection takes more."""
+        """Called when the carrier's outbox has drained."""
         self.session._resume_sending(self)
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Write a message on its way to many."""
+        """Send a broadcast message."""
         self.send_messages((message.text,))
 
     def close(self, code: int, reason: str) -> None:
-        """Tell the page that the channel is closed."""
+        """Tell the page that the channel is closed, and close it."""
         self._carrier.send(f"uns,{self._name}")
         self._carrier.close_channel(self._name, code, reason)
 
     def is_disconnected(self) -> bool:
-        """Tell whether the client has left."""
+        """Return whether the client has disconnected."""
         return self._carrier.is_closed
 
     def abort(self) -> None:
-        """Do nothing: the connection has ended, and its channels with it."""
+        """Do nothing: the channels end with the carrier."""
 
     def pause_reading(self) -> None:
-        """Have the connection wait with what comes next."""
+        """Pause the carrier after the next message for this channel."""
         self.reading.clear()
 
     def resume_reading(self) -> None:
-        """Have it go on."""
+        """Resume the carrier."""
         self.reading.set()
 
     def recycle(self) -> None:
@@ -131,53 +132,53 @@ class ChannelReceiver:
 
 
 class MultiplexConnection(SockJSConnection):
-    """Carries channels; make a class of it with :meth:`get`."""
+    """A connection that carries channels. Use :meth:`get` to create a class."""
 
-    #: Connection classes by channel name, as the page script spells it.
+    #: Connection classes by escaped channel name.
     channels: ClassVar[dict[str, ConnectionFactory]] = {}
 
     @classmethod
     def get(cls, **channels: ConnectionFactory) -> "type[MultiplexConnection]":
-        """Return a connection class that carries ``channels``, each a connection class by the channel's name."""
+        """Return a connection class that carries ``channels``, which maps channel names to connection classes."""
         named = {_escape(name): factory for name, factory in channels.items()}
         return type(cls.__name__, (cls,), {"channels": named})
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._endpoints: dict[str, ChannelReceiver] = {}
-        # The last session of each channel: its callbacks may run on after the channel was closed.
-        self._last: dict[str, ChannelSession] = {}
+        self._receivers: dict[str, ChannelReceiver] = {}
+        # The last session of each channel. Its callbacks may still run after the channel was closed.
+        self._last_sessions: dict[str, ChannelSession] = {}
 
     def on_message(self, message: Any) -> Awaitable[object] | None:
-        """Hand a message to its channel; what makes no sense is passed over.
+        """Pass a message to its channel. Invalid messages are ignored.
 
         Returns:
-            If the channel's application falls behind, what waits until it has caught up; if a channel is opened again
-            while callbacks of its last session still run, what waits for their end. Otherwise a client that opens and
-            closes channels could have any number of callbacks running.
+            An awaitable if the carrier must wait: for a channel whose application is too slow, or, if a channel is
+            reopened, for the callbacks of its last session. Without the latter, a client could start any number of
+            callbacks by opening and closing channels.
         """
         if not isinstance(message, str):
             return None
         kind, _, rest = message.partition(",")
         name, _, payload = rest.partition(",")
-        endpoint = self._endpoints.get(name)
-        if endpoint is None:
+        receiver = self._receivers.get(name)
+        if receiver is None:
             if kind == "sub" and name in self.channels:
-                last = self._last.get(name)
+                last = self._last_sessions.get(name)
                 if last is not None and not last.is_over:
                     return self._subscribe_again(name, last)
                 self._subscribe(name)
         elif kind == "msg":
-            endpoint.session._receive([payload])
-            if not endpoint.reading.is_set():
-                return endpoint.reading.wait()
+            receiver.session._receive([payload])
+            if not receiver.reading.is_set():
+                return receiver.reading.wait()
         elif kind == "uns":
             self.close_channel(name, CloseCode.NORMAL, "Channel closed")
         return None
 
     def on_close(self) -> None:
         """Close all channels."""
-        for name in tuple(self._endpoints):
+        for name in tuple(self._receivers):
             self.close_channel(name, self.close_code or CloseCode.NO_STATUS, self.close_reason or "")
 
     def _subscribe(self, name: str) -> None:
@@ -187,15 +188,15 @@ class MultiplexConnection(SockJSConnection):
             server.stats.rejected["max_unopened_sessions"] += 1
             self.send(f"uns,{name}")
             return
-        self._last[name] = channel = ChannelSession(self.channels[name], server, None, info)
-        self._endpoints[name] = endpoint = ChannelReceiver(self, name, channel)
-        channel._attach(endpoint, info.ip)
+        self._last_sessions[name] = channel = ChannelSession(self.channels[name], server, None, info)
+        self._receivers[name] = receiver = ChannelReceiver(self, name, channel)
+        channel._attach(receiver, info.ip)
 
     async def _subscribe_again(self, name: str, last: ChannelSession) -> None:
         while not last.is_over and not self.is_closed:
             woken = asyncio.Event()
             last.on_over = woken.set
-            # Called when the client leaves, and each time that it has taken what it was sent.
+            # Called each time that the outbox has drained, and when the client disconnects.
             self.session._add_outbox_waiter(woken.set)
             await woken.wait()
             self.session._remove_outbox_waiter(woken.set)
@@ -203,10 +204,10 @@ class MultiplexConnection(SockJSConnection):
             self._subscribe(name)
 
     def close_channel(self, name: str, code: int, reason: str) -> None:
-        """Forget a channel that one side has closed."""
-        endpoint = self._endpoints.pop(name, None)
-        if endpoint is not None:
-            self.session._remove_outbox_waiter(endpoint.resume)
-            endpoint.session._receiver_lost(endpoint, code, reason)
-            # Nobody is there any more to say so.
-            endpoint.reading.set()
+        """Close a channel on this side, after one side has requested it."""
+        receiver = self._receivers.pop(name, None)
+        if receiver is not None:
+            self.session._remove_outbox_waiter(receiver.resume)
+            receiver.session._receiver_lost(receiver, code, reason)
+            # Resume the carrier, because the closed session no longer does.
+            receiver.reading.set()

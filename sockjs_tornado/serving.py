@@ -1,9 +1,9 @@
-"""Serving until told to stop, and stopping well::
+"""Serving an application until a signal arrives, with a graceful shutdown::
 
     application = tornado.web.Application(router.urls)
     asyncio.run(serve(application, [router], bind_sockets(8080, "127.0.0.1")))
 
-What is done here, every application may do by itself: nothing in the package needs it.
+This module is optional: applications may start and stop their servers themselves.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
-#: What Tornado's ``HTTPServer`` is made with, so that no client may take its time for ever: seconds for a request's
-#: head, the waiting for it included, and for its body; bytes of the two.
+#: Default arguments of Tornado's ``HTTPServer``, which bound the time and memory of a request: seconds to wait for a
+#: request and read its head, seconds to read its body, and the sizes of both in bytes.
 HTTP_LIMITS: Final = MappingProxyType(
     {
         "idle_connection_timeout": 75,
@@ -40,8 +40,8 @@ HTTP_LIMITS: Final = MappingProxyType(
     }
 )
 
-#: Seconds in which, at the very end, clients hear of it and callbacks end.
-LAST: Final = 1
+#: Seconds to notify the remaining clients and finish callbacks after the deadline.
+FINAL_TIMEOUT: Final = 1
 
 
 @contextlib.asynccontextmanager
@@ -54,24 +54,24 @@ async def http_server(
     reserved_descriptors: int | None = None,
     **options: Any,
 ) -> AsyncIterator[HTTPServer]:
-    """Have an application served while the context is open.
+    """Serve an application while the context is open.
 
     Args:
         application: The application.
-        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them. They belong to the server from
-            now on, which closes them: the objects that are passed are detached.
-        network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing, as the routers'
-            setting has it for websockets and streams; here it is for every connection, polls included. Default 30; 0
-            leaves it to the system.
-        max_connections_per_ip: Connections that one address may have at a time, those of sessions included; one more is
-            closed at once. All of an IPv6 /64 is one address. Default: a quarter of the file descriptors that clients
-            may have, for addresses that the internet routes. Other addresses, such as a proxy's that brings many
-            clients, may have any number, and with ``xheaders``, which is for proxies, all addresses may. A number holds
-            for all addresses but Unix sockets; 0 for no limit.
-        reserved_descriptors: File descriptors that clients may not have, so that the process can open files and
-            connections of its own. Further clients wait until some are free. Default 64, or an eighth of the limit
-            (``RLIMIT_NOFILE``) if that is less.
-        options: Of Tornado's ``HTTPServer``, in place of or beside those of :data:`HTTP_LIMITS`.
+        sockets: Listening sockets, as returned by ``tornado.netutil.bind_sockets``. The server takes ownership: the
+            passed objects are detached, and the server closes the sockets.
+        network_timeout: Seconds after which a connection is aborted if the peer acknowledges no data. The routers'
+            setting of the same name applies to websockets and streams, this one to every connection, including polls.
+            Default 30; 0 for the system's default.
+        max_connections_per_ip: Maximum number of concurrent connections per address, including those of sessions.
+            Further connections are closed immediately. An IPv6 /64 network counts as one address. By default, global
+            addresses may use a quarter of the unreserved file descriptors, and other addresses, such as a proxy's, are
+            not limited. With ``xheaders``, which implies a proxy, the default is no limit. An explicit number applies
+            to all addresses except Unix sockets; 0 for no limit.
+        reserved_descriptors: File descriptors that connections may not use, so that the process can open files and
+            connections of its own. New clients wait until a descriptor is available. Default 64, or an eighth of the
+            limit (``RLIMIT_NOFILE``) if that is less.
+        options: Arguments of Tornado's ``HTTPServer``, which override and extend :data:`HTTP_LIMITS`.
     """
     with contextlib.ExitStack() as bound:
         for sock in sockets:
@@ -80,16 +80,16 @@ async def http_server(
         if max_connections_per_ip is None and options.get("xheaders"):
             max_connections_per_ip = 0
         server.admission = Admission(max_connections_per_ip, reserved_descriptors)
-        patient = []
+        throttled = []
         for sock in sockets:
             if network_timeout:
-                # Accepted connections inherit it.
+                # Accepted connections inherit the option.
                 set_user_timeout(sock, network_timeout)
-            patient.append(ThrottledSocket(fileno=sock.detach()))
-            patient[-1].admission = server.admission
-            bound.callback(patient[-1].close)
-            patient[-1].setblocking(False)
-        server.add_sockets(patient)
+            throttled.append(ThrottledSocket(fileno=sock.detach()))
+            throttled[-1].admission = server.admission
+            bound.callback(throttled[-1].close)
+            throttled[-1].setblocking(False)
+        server.add_sockets(throttled)
         bound.pop_all()
     try:
         yield server
@@ -109,27 +109,27 @@ async def serve(
     reason: str = "Service restart",
     **options: Any,
 ) -> None:
-    """Serve until SIGTERM or SIGINT comes, then drain the routers, stop listening and return.
+    """Serve until SIGTERM or SIGINT arrives, then drain the routers, stop listening and return.
 
-    The clusters of the routers are started before, and closed after that.
+    The routers' clusters are started before the server and closed after it.
 
-    A second signal ends the draining: who has not heard of it is closed at once. So is everybody where the call is
-    cancelled. Call it in the main thread, which is where Python hears of signals.
+    If a second signal arrives, the remaining sessions are closed without draining. If the call is cancelled, all
+    sessions are. Call this function in the main thread, because Python handles signals there.
 
     Args:
-        application: The application; its routes hold the routers' URL specs.
-        routers: What to drain.
-        sockets: Listening sockets, as ``tornado.netutil.bind_sockets`` makes them. They belong to the server from
-            now on, as with :func:`http_server`, and are closed at the end.
+        application: The application, whose routes include the routers' URL specs.
+        routers: The routers to drain.
+        sockets: Listening sockets, as returned by ``tornado.netutil.bind_sockets``. The server takes ownership and
+            closes them at the end; see :func:`http_server`.
         drain_time: Seconds over which the closing of the sessions is spread. Default 5.
-        deadline: Seconds after the signal in which the draining ends in any case. Default 30.
-        code: Close code that the clients see.
-        reason: The same in words.
-        options: Of :func:`http_server`, and of Tornado's ``HTTPServer``, such as ``xheaders`` and ``ssl_options``, in
-            place of or beside those of :data:`HTTP_LIMITS`.
+        deadline: Maximum seconds between the signal and the end of draining. Default 30.
+        code: Close code that clients receive.
+        reason: Close reason that clients receive.
+        options: Arguments of :func:`http_server` and of Tornado's ``HTTPServer``, such as ``xheaders`` and
+            ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
-        ValueError: The code may not stand in a close frame, or a number of seconds is none.
+        ValueError: The code is not allowed in a close frame, or a number of seconds is invalid.
         ClusterError: A cluster cannot be started.
     """
     check_close_code(code)
@@ -139,22 +139,22 @@ async def serve(
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
 
-    def hear(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: object) -> None:
         loop.call_soon_threadsafe(signals.put_nowait, number)
 
     async def drain(seconds: float) -> None:
-        # That of one may fail; the others are waited for all the same.
+        # If one router fails, still wait for the others.
         draining = (router.drain(seconds, code, reason) for router in routers)
         for result in await asyncio.gather(*draining, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
-    # Not loop.add_signal_handler, which Windows lacks.
-    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    # loop.add_signal_handler() does not exist on Windows.
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         async with contextlib.AsyncExitStack() as clusters:
             for sock in sockets:
-                # Where nothing comes of it; an HTTP server takes them over.
+                # Close the sockets on errors. Later, http_server() detaches them, so that this does nothing.
                 clusters.callback(sock.close)
             for cluster in dict.fromkeys(router.cluster for router in routers if router.cluster is not None):
                 await clusters.enter_async_context(cluster)
@@ -162,21 +162,23 @@ async def serve(
             try:
                 await signals.get()
                 draining = asyncio.ensure_future(drain(drain_time))
-                hurried = asyncio.ensure_future(signals.get())
+                second_signal = asyncio.ensure_future(signals.get())
                 try:
-                    await asyncio.wait((draining, hurried), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((draining, second_signal), timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
                     if draining.done():
                         draining.result()
                     else:
-                        logger.warning("stopped before all clients had heard of it")
+                        logger.warning(
+                            "Shutdown deadline or second signal: the remaining clients are closed without draining"
+                        )
                 finally:
-                    hurried.cancel()
+                    second_signal.cancel()
                     draining.cancel()
             finally:
-                # However it ends: who has not heard of it does so now, and every connection has its on_close.
+                # In any case, notify the remaining clients now and call on_close of every connection.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LAST):
+                    async with asyncio.timeout(FINAL_TIMEOUT):
                         await drain(0)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,4 +1,4 @@
-"""What applications written for sockjs-tornado 1.0 find on a session."""
+"""Attributes and methods that a session had in sockjs-tornado 1.0."""
 
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ __all__ = ["LegacySession"]
 
 
 class LegacySession:
-    """The names of 1.0, in terms of those of today."""
+    """Mixin that implements the names of 1.0."""
 
     __slots__ = ()
 
@@ -21,27 +21,27 @@ class LegacySession:
 
     @property
     def handler(self) -> SimpleNamespace:
-        """An object with the ``application`` that serves the router; request handlers themselves are not kept."""
+        """An object with the ``application`` that serves the router. Sessions do not keep request handlers."""
         return SimpleNamespace(application=self.server.application)
 
     def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
-        """Send a message as the connection's ``send`` does it.
+        """Send a message in the same way as the connection's ``send``.
 
         Args:
             msg: The message.
-            stats: Without effect.
-            binary: As for the connection's ``send``.
+            stats: Ignored.
+            binary: See the connection's ``send``.
         """
-        # After the end it goes nowhere, as any message.
+        # After the end of the session, messages are discarded.
         if self.conn is not None:
             self.conn.send(msg, binary)
 
     def get_close_reason(self) -> tuple[int, str]:
-        """Return close code and reason, those of a plain ``close()`` while the session is open."""
+        """Return close code and reason. While the session is open, return those of a plain ``close()``."""
         if self.close_code is None or self.close_reason is None:
             return CloseCode.GO_AWAY, "Go away!"
         return self.close_code, self.close_reason
 
     def broadcast(self, clients: Iterable[Any], msg: Any) -> None:
-        """Send one message to many connections, as the router's ``broadcast`` does it."""
+        """Send one message to many connections in the same way as the router's ``broadcast``."""
         self.server.broadcast(clients, msg)

@@ -1,4 +1,4 @@
-"""For handlers written against ``tornado.websocket.WebSocketHandler``: change their base class to this one."""
+"""A replacement for the base class ``tornado.websocket.WebSocketHandler``."""
 
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -12,31 +12,33 @@ __all__ = ["WebsocketHandler"]
 
 
 class WebsocketHandler(SockJSConnection):
-    """A connection with the names of Tornado's websocket handler: ``open``, ``on_message``, ``on_close``,
-    ``write_message``, ``select_subprotocol`` and ``selected_subprotocol``.
+    """A connection with the interface of Tornado's ``WebSocketHandler``.
+
+    It supports ``open``, ``on_message``, ``on_close``, ``write_message``, ``select_subprotocol`` and
+    ``selected_subprotocol``.
 
     Attributes:
         request: The :class:`~sockjs_tornado.connection.ConnectionInfo`, in place of Tornado's request. It has ``ip``
-            for ``remote_ip``, and ``headers``, ``arguments``, ``path``, ``uri``, ``cookies``.
+            instead of ``remote_ip``, and ``headers``, ``arguments``, ``path``, ``uri`` and ``cookies``.
         ip: The client's address.
     """
 
     def __init__(self, session: "Session") -> None:
         super().__init__(session)
-        # As Tornado's, select_subprotocol may look at it.
+        # select_subprotocol may use it, as in Tornado.
         self.request = session.conn_info
 
     @property
     def selected_subprotocol(self) -> str | None:
-        """What ``select_subprotocol`` returned."""
+        """The subprotocol that ``select_subprotocol`` returned."""
         return self.session.conn_info.subprotocol
 
     def open(self) -> Awaitable[bool | None] | bool | None:
-        """Hear of a new client; False rejects it."""
+        """Called when a client connects. Return False to reject it."""
         return None
 
     def on_open(self, info: ConnectionInfo) -> Awaitable[bool | None] | bool | None:
-        """Keep what is known of the request, then :meth:`open`."""
+        """Set :attr:`request` and :attr:`ip`, then call :meth:`open`."""
         self.ip = info.ip
         self.request = info
         return self.open()
