@@ -268,7 +268,7 @@ async def main(options: argparse.Namespace) -> None:
     sockets = bind_sockets(options.port, "127.0.0.1")
     announcing = asyncio.create_task(announce(sockets[0].getsockname()[1]))
     try:
-        await serve(application, routers, sockets, drain_time=0.1, deadline=20, xheaders=True)
+        await serve(application, routers, sockets, drain_time=0.1, deadline=50, xheaders=True)
     finally:
         announcing.cancel()
 

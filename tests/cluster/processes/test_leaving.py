@@ -27,13 +27,13 @@ async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
     circle: Circle, tmp_path: Path, visit: Visit, last: str
 ) -> None:
     """Under load, behind HAProxy, which gives each request to the next node that does not drain."""
-    brief = Circle(circle.redis, circle.secret, "--disconnect-delay", "3", "--namespace", f"leaving{last}")
-    half, over = asyncio.Event(), asyncio.Event()
-    talking = 0
+    own = Circle(circle.redis, circle.secret, "--namespace", f"leaving{last}")
+    half, draining, enough, over = (asyncio.Event() for _ in range(4))
+    talking = gone_on = 0
 
     async def talk(visitor: Visitor) -> None:
-        nonlocal talking
-        number = 0
+        nonlocal talking, gone_on
+        number = meanwhile = 0
         while number < 20 or not over.is_set():
             # Each message comes back, once, before the next one is sent; some clients mostly listen.
             message = f"{number} of {visitor.session}"
@@ -43,6 +43,12 @@ async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
                 talking += 1
                 if talking == SESSIONS:
                     half.set()
+            if draining.is_set():
+                meanwhile += 1
+                if meanwhile == 5:
+                    gone_on += 1
+                    if gone_on == SESSIONS:
+                        enough.set()
             await asyncio.sleep(0 if visitor.transport == RECEIVING[number % 5] else 0.1)
         for number in range(10):
             await visitor.send(str(number))
@@ -50,13 +56,19 @@ async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
 
     async def end(node: Node) -> None:
         await half.wait()
-        # Nobody comes for its end, so that the node waits, as one does that has many clients.
-        await open_session(node)
+        # The node waits for this client, as one does that has many clients, until all others have talked for a while.
+        session = await open_session(node)
+        client = await Client.connect(node.port)
         node.ask_to_stop()
+        draining.set()
+        await enough.wait()
+        response = await client.ask("POST", f"/echo/000/{session}/xhr", body=b"")
+        assert response.body == b'c[1012,"Service restart"]\n'
+        client.writer.transport.abort()
         await node.gone()
         over.set()
 
-    async with nodes(brief, first=[last] if last == "--uvloop" else []) as servers:
+    async with nodes(own, first=[last] if last == "--uvloop" else []) as servers:
         ending, *others = servers
         with front(servers, tmp_path, checks=True) as proxy:
             visitors = []
