@@ -7,6 +7,7 @@ WORKERS ?= 4
 
 VENV := .venv
 PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
@@ -45,10 +46,10 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 
 .PHONY: test
 test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --cov $(ARGS)
+	$(PYTEST) --cov $(ARGS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
-	PYTHONPATH=tests $(PY) -m pytest -n $(WORKERS) --dist loadfile --quiet -p plain $(filter-out $(NOT_IN_C),$(CONFORMANCE))
+	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
+	PYTHONPATH=tests $(PYTEST) --quiet -p plain $(filter-out $(NOT_IN_C),$(CONFORMANCE))
 
 .PHONY: soak
 soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check that nothing leaks (SECONDS=600; ARGS=...)

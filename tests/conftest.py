@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ SLOW = ("tests/benchmarks/", "tests/browser/", "tests/cluster/", "tests/deployme
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set the tests' timeouts; on uvloop, leave out the tests that are no coroutines and need no event loop."""
+    """Set timeouts and order; on uvloop, leave out the tests that are no coroutines and need no event loop."""
     on_uvloop = config.getoption("--loop") == "uvloop"
     if on_uvloop:
         config.hook.pytest_deselected(items=[item for item in items if not pytest_asyncio.is_async_test(item)])
@@ -60,6 +61,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             limits["method"] = "thread"
         if limits:
             item.add_marker(pytest.mark.timeout(**limits))
+    if hasattr(config, "workerinput"):
+        # Workers take files in this order: those that mostly wait, then the larger ones. At the end, when some workers
+        # have nothing left to do, come files of a few tests.
+        sizes = Counter(item.path for item in items)
+        items.sort(key=lambda item: (not item.nodeid.startswith(SLOW), -sizes[item.path], item.path))
 
 
 @pytest.fixture(scope="module", autouse=True)
