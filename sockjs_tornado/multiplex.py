@@ -128,7 +128,7 @@ class ChannelReceiver:
         self.reading.set()
 
     def recycle(self) -> None:
-        """Do nothing: it is for the connection's own session to be renewed."""
+        """Do nothing: the carrier's own receiver makes the client reconnect."""
 
 
 class MultiplexConnection(SockJSConnection):

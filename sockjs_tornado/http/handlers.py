@@ -185,7 +185,7 @@ class SockJSHandler(RequestHandler):
             summary = self._request_summary()
             log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", summary, error=value)
 
-    # The exchange.
+    # The exchange port.
 
     @property
     def uri(self) -> str:

@@ -18,7 +18,7 @@ class WebsocketHandler(SockJSConnection):
     ``selected_subprotocol``.
 
     Attributes:
-        request: The :class:`~sockjs_tornado.connection.ConnectionInfo`, in place of Tornado's request. It has ``ip``
+        request: The :class:`~sockjs_tornado.connection.ConnectionInfo` instead of Tornado's request. It has ``ip``
             instead of ``remote_ip``, and ``headers``, ``arguments``, ``path``, ``uri`` and ``cookies``.
         ip: The client's address.
     """

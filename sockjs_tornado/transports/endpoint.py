@@ -223,7 +223,7 @@ class SessionEndpoint(Endpoint):
         raise NotImplementedError
 
     def respond_session_gone(self, exchange: Exchange) -> None:
-        """Answer where the session was in a process that is no more."""
+        """Respond to a request for a session that was lost, because the process that owned it has ended."""
         raise NotImplementedError
 
     def respond_disconnected(self, exchange: Exchange) -> None:

@@ -119,7 +119,7 @@ class WebSocketReceiver(PacedConnection):
         share = BudgetShare(self._session.server.body_budget)
         return FrameParser(self._settings.max_message_size, inflater, share)
 
-    # From the network.
+    # Called by the transport, with data from the network.
 
     def on_connect(self) -> None:
         """Attach to the session and start the keepalive."""
@@ -313,7 +313,7 @@ class WebSocketReceiver(PacedConnection):
         """Called when the write buffer has drained."""
         self._session._resume_sending(self)
 
-    # From the session.
+    # Called by the session.
 
     def send_frame(self, frame: str) -> None:
         """Send a SockJS frame."""
