@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from .exceptions import ConnectionClosed
 from .protocol import Outgoing, encode_message
-from .session.kept import INFORMATIONAL, KEPT
+from .session.request_limits import INFORMATIONAL, KEPT
 
 if TYPE_CHECKING:
     from .session.session import Session

@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from .connection import ConnectionInfo, SockJSConnection
 from .exceptions import ConfigurationError, ConnectionClosed
-from .http.bodies import url_specs
+from .http.body_limit import url_specs
 from .observe.stats import Stats
 from .observe.trace import traced
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message

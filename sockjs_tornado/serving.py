@@ -19,7 +19,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from .http.accepting import Admission, LimitedServer, ThrottledSocket
+from .http.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
 from .session.container import check_seconds

@@ -42,7 +42,7 @@ PURE = {
     "protocol": "msgspec",
     "session.addresses": "",
     "session.ended": "",
-    "session.kept": "",
+    "session.request_limits": "",
     "session.limits": "",
     # The thread's number, for the check that sessions are used in one.
     "session.outbox": "threading",

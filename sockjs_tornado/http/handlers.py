@@ -18,7 +18,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from ..connection import ConnectionInfo
 from ..exceptions import RequestTooLargeError
-from ..session.kept import select_fields
+from ..session.request_limits import select_fields
 from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import DisconnectListener, Headers
 from ..wire.connection import Connection

@@ -5,7 +5,7 @@ Transports use the exchange port of :mod:`.exchange` and do not depend on Tornad
 
 from collections.abc import Iterator
 
-from ..session.kept import MAX_ID
+from ..session.request_limits import MAX_ID
 from ..settings import Settings
 from .endpoint import Endpoint
 from .eventsource import EventSource

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Sequence
 from ..exceptions import PayloadError, RequestTooLargeError
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session.ended import Ended
-from ..session.kept import check_uri
+from ..session.request_limits import check_uri
 from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
 from ..wire.connection import ByteCounters, Connection, ConnectionManager

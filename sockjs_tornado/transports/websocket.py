@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ..exceptions import HandshakeError, RequestTooLargeError
 from ..protocol import Framing
-from ..session.kept import check_uri
+from ..session.request_limits import check_uri
 from ..session.session import Session
 from ..wire.deflate import Deflater, Parameters, negotiate
 from ..wire.handshake import accept_handshake, offered_subprotocols

@@ -77,7 +77,7 @@ def take_over(
 def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
     """Claim the connection's slot at the HTTP server and return the function that releases it.
 
-    Returns None if the server does not count connections (see :mod:`sockjs_tornado.http.accepting`).
+    Returns None if the server does not count connections (see :mod:`sockjs_tornado.http.connection_limits`).
     """
     slot = getattr(stream, "connection_slot", None)
     return None if slot is None else slot.claim()

@@ -31,8 +31,8 @@ from client import (
 from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.http import bodies
-from sockjs_tornado.http.bodies import FREE_CHUNKS, MIN_CHUNK_SIZE, PIECE, WORK_PER_TURN, StreamedBodyHandler
+from sockjs_tornado.http import body_limit
+from sockjs_tornado.http.body_limit import FREE_CHUNKS, MIN_CHUNK_SIZE, PIECE, WORK_PER_TURN, StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.limits import UNCOUNTED_BYTES, BudgetShare, ByteBudget
@@ -618,7 +618,7 @@ async def test_what_has_come_already_is_read_in_turns_with_others(
         loop.call_soon(next_turn)
 
     async def noted(self: StreamedBodyHandler, data: bytes) -> None:
-        work[turn] = work.get(turn, 0) + len(data) + bodies.CHUNK_COST
+        work[turn] = work.get(turn, 0) + len(data) + body_limit.CHUNK_COST
         await keep(self, data)
 
     monkeypatch.setattr(StreamedBodyHandler, "_append", noted)
@@ -627,8 +627,8 @@ async def test_what_has_come_already_is_read_in_turns_with_others(
     client.write(chunked(*[b"x" * MIN_CHUNK_SIZE] * 4000))
     assert (await client.response()).status == 404
     # A chunk that comes in two parts counts twice here.
-    assert sum(work.values()) >= 4000 * (MIN_CHUNK_SIZE + bodies.CHUNK_COST)
-    assert max(work.values()) <= WORK_PER_TURN + PIECE + 2 * bodies.CHUNK_COST
+    assert sum(work.values()) >= 4000 * (MIN_CHUNK_SIZE + body_limit.CHUNK_COST)
+    assert max(work.values()) <= WORK_PER_TURN + PIECE + 2 * body_limit.CHUNK_COST
 
 
 # Compressed bodies, if the application wants Tornado to unpack them.
