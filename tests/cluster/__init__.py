@@ -1,6 +1,6 @@
-"""Nodes that share their rooms, and their sessions, by way of a real Redis."""
+"""Nodes that share their rooms and sessions through a real Redis server."""
 
 import pytest
 
-# So that a failed assert of its shows its values.
+# Rewrite its asserts, so that failures show the values.
 pytest.register_assert_rewrite("cluster.nodes")

@@ -1,4 +1,4 @@
-"""Redis servers, and nodes of a cluster with people in their rooms."""
+"""Fixtures: Redis servers, and nodes of a cluster with clients in their rooms."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,27 +21,27 @@ SILENCE = 0.5
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of the test's own."""
+    """Return a Redis server for one test."""
     with RedisServer(tmp_path) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of the module's own."""
+    """Return a Redis server for one module."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def empty_redis(module_redis: RedisServer) -> RedisServer:
-    """The same, without the data of other tests."""
+    """Return the module's Redis server without the data of other tests."""
     module_redis.command("FLUSHALL")
     return module_redis
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
 
     async def wait() -> None:
         while not condition():  # noqa: ASYNC110 - of Redis, and of another process, there is no event
@@ -51,12 +51,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 class Node:
-    """A cluster's node with a router, and clients of it.
+    """A cluster's node with a router, and its clients.
 
     Attributes:
         cluster: The cluster.
         router: The router.
-        gaps: What ``on_gap`` was called with.
+        gaps: The arguments of each call of ``on_gap``.
     """
 
     def __init__(self, serve: Serve, join: Join, url: str, **options: Any) -> None:
@@ -70,11 +70,11 @@ class Node:
 
     @property
     def is_connected(self) -> bool:
-        """Whether one of its connections to Redis is there, as far as it knows."""
+        """Whether any of its connections to Redis is open, as far as the node knows."""
         return self.cluster.commands.available or self.cluster._bus._connected
 
     async def enter(self, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:
-        """Have somebody come and enter rooms, and wait until the others' messages reach them."""
+        """Connect a client that joins rooms, and wait until messages of other nodes reach it."""
         self._server = self._server or await self._serve(self.router)
         peer = self._join(self._server, "websocket")
         assert await peer.frame() == "o"
@@ -90,7 +90,7 @@ StartNode = Callable[..., Awaitable[Node]]
 
 @pytest.fixture
 async def node(redis_server: RedisServer, serve: Serve, join: Join) -> AsyncIterator[StartNode]:
-    """Return a function that starts nodes: ``node = await node(timeout=0.2)``. They are closed with the test."""
+    """Return a function that starts nodes: ``node = await node(timeout=0.2)``. They are closed after the test."""
     nodes: list[Node] = []
 
     async def start(url: str = "", **options: Any) -> Node:

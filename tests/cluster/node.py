@@ -1,6 +1,6 @@
-"""One node of a cluster, which can be asked what it has heard.
+"""One node of a cluster, which records its events and returns them on request.
 
-It prints one line with its address once it has answered a request; without `--redis` it belongs to no cluster.
+It prints one line with its address when it can answer requests. Without `--redis` it belongs to no cluster.
 """
 
 import argparse
@@ -36,14 +36,14 @@ TIGHT = {
 
 
 class Memory:
-    """What this node has heard.
+    """The events of this node.
 
     Attributes:
         journal: Every `on_open` and `on_close`, with the session's id and the time of the monotonic clock.
         closes: The first `on_close` of each session, by its id.
-        gaps: The rooms that `on_gap` was told, each time.
-        requests: How many were answered.
-        flooded: Messages that floods have sent.
+        gaps: The rooms of each call of `on_gap`.
+        requests: The number of requests.
+        flooded: The number of messages that floods have sent.
     """
 
     def __init__(self) -> None:
@@ -58,12 +58,12 @@ class Memory:
         self.requests += 1
 
     def on_gap(self, rooms: frozenset[str]) -> None:
-        """Hear that messages of rooms may have been lost."""
+        """Record that messages in rooms may have been missed."""
         self.gaps.append(sorted(rooms))
 
 
 class Noted(SockJSConnection):
-    """Leaves notes of its beginning and its end."""
+    """Records when it is opened and closed."""
 
     memory: Memory
 
@@ -84,7 +84,7 @@ class Noted(SockJSConnection):
 
 
 class Echo(Noted):
-    """Sends every message back, but for those that ask for something else."""
+    """Sends every message back, except for commands."""
 
     async def on_message(self, message: str) -> None:
         match message.split(" "):
@@ -108,14 +108,14 @@ class Echo(Noted):
             drained = self.send(LARGE)
             self.memory.flooded += 1
             try:
-                # As an application does that takes care, and as one that does not.
+                # One application handles the exception, another does not.
                 await (drained if patiently else asyncio.sleep(0.001))
             except ConnectionClosed:
                 break
 
 
 class Rooms(Noted):
-    """Does with rooms what its client wants, and tells when it is done."""
+    """Executes a client's commands about rooms, and reports when it is done."""
 
     async def on_message(self, message: str) -> None:
         router = self.session.server
@@ -131,18 +131,18 @@ class Rooms(Noted):
                 self.leave(room)
                 self.send({"left": room})
             case {"publish": room, "message": text}:
-                # Not awaited: this must do no harm while Redis is away.
+                # Not awaited: this must be harmless while Redis is unavailable.
                 router.publish(room, text)
             case {"presence": room}:
                 self.send({"presence": await router.presence(room)})
 
 
 class Limited(Noted):
-    """Hears much and says nothing."""
+    """Receives many messages and sends none."""
 
 
 class Control(RequestHandler):
-    """Tells what this node has."""
+    """Returns the events of this node."""
 
     def initialize(self, memory: Memory, routers: list[SockJSRouter], cluster: Any) -> None:
         self.memory = memory
@@ -167,7 +167,7 @@ class Control(RequestHandler):
         )
 
     def delete(self) -> None:
-        """Forget every client: those of these tests do not come for their close frames."""
+        """Forget all clients: those of these tests do not fetch their close frames."""
         for router in self.routers:
             for session in router.container:
                 session.close()
@@ -175,18 +175,18 @@ class Control(RequestHandler):
 
 
 def claims_of(cluster: Any) -> int:
-    """Return how many sessions the node holds, as Redis is to know it."""
+    """Return the number of sessions that this node owns, according to Redis."""
     membership = getattr(cluster, "_membership", None)
     return 0 if membership is None else len(membership._claims)
 
 
 def stats_of(cluster: Any) -> dict[str, Any]:
-    """Return the cluster's figures."""
+    """Return the cluster's counters."""
     return {} if cluster is None else cluster.counters()
 
 
 class Ended(RequestHandler):
-    """Waits until a session has ended, and tells why and when."""
+    """Waits until a session has ended, and returns why and when."""
 
     def initialize(self, memory: Memory) -> None:
         self.memory = memory
@@ -196,7 +196,7 @@ class Ended(RequestHandler):
 
 
 def make_routers(options: argparse.Namespace, memory: Memory, cluster: Any) -> list[SockJSRouter]:
-    """Make all services."""
+    """Create all routers."""
     Noted.memory = memory
     more = {} if cluster is None else {"cluster": cluster}
     usual = {"disconnect_delay": options.disconnect_delay, "response_limit": options.response_limit}
@@ -232,7 +232,7 @@ def make_specs(options: argparse.Namespace, memory: Memory, routers: list[SockJS
 
 
 def make_cluster(options: argparse.Namespace, memory: Memory) -> Any:
-    """Return the cluster; None where there is none."""
+    """Return the cluster, or None without one."""
     if not options.redis:
         return None
     from sockjs_tornado.cluster import RedisCluster
@@ -249,10 +249,10 @@ def make_cluster(options: argparse.Namespace, memory: Memory) -> Any:
 
 
 async def announce(port: int) -> None:
-    """Print this node's address once it answers."""
+    """Print this node's address when it can answer requests."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /control HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    # Cut off, where it does not start: nothing is said of it.
+    # If the server does not start, the request is cancelled; its error is not logged.
     if await reader.readline():
         print(f"http://127.0.0.1:{port}", flush=True)
     writer.close()
@@ -274,7 +274,7 @@ async def main(options: argparse.Namespace) -> None:
 
 
 def read_options() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--redis", metavar="URL")

@@ -1,4 +1,4 @@
-"""Nodes in processes of their own, and HAProxy before them, which sends every request to the next one."""
+"""Nodes in separate processes, behind an HAProxy that sends each request to the next node."""
 
 import asyncio
 import contextlib
@@ -57,13 +57,13 @@ backend nodes
     server spare 127.0.0.1:1 disabled
 """
 
-# As `haproxy_cluster.cfg` has it, but for how often.
+# As in `haproxy_cluster.cfg`, apart from the interval.
 _CHECKS = """\
     retry-on conn-failure 503
     option httpchk GET /echo/info
     http-check expect status 200
     default-server check inter 100ms fall 1 rise 1
-    # A node that is slow is none that drains.
+    # A slow node is not a draining one.
     timeout check 30s
 """
 
@@ -88,15 +88,15 @@ class Node:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process id."""
         return self._program.pid
 
     async def report(self) -> Any:
-        """Ask what it has."""
+        """Request the node's events."""
         return await self._ask("GET", "/control")
 
     async def ended(self, session: str) -> Any:
-        """Wait until a session of its has ended, and return the note of it."""
+        """Wait until one of its sessions has ended, and return the record of it."""
         return await self._ask("GET", f"/control/ended?session={session}")
 
     async def _ask(self, method: str, target: str) -> Any:
@@ -109,39 +109,39 @@ class Node:
             client.writer.transport.abort()
 
     def kill(self) -> None:
-        """Have it end without a chance to do anything."""
+        """Kill the process."""
         self._killed = True
         os.kill(self.pid, signal.SIGKILL)
 
     def pause(self) -> None:
-        """Let it do nothing."""
+        """Suspend the process."""
         self._paused = True
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         if self._paused:
             os.kill(self.pid, signal.SIGCONT)
         self._paused = False
 
     async def forget(self) -> None:
-        """Have it forget its clients, which do not come any more."""
+        """Make the node forget its clients, which will not reconnect."""
         if not self._killed:
             self.resume()
-            # One that was asked to stop may be gone.
+            # A node that is stopping may be gone already.
             with contextlib.suppress(ConnectionError):
                 await self._ask("DELETE", "/control")
 
     def ask_to_stop(self) -> None:
-        """Have it drain, and end, without waiting."""
+        """Make the node drain and stop, without waiting for it."""
         self._program.ask_to_stop()
 
     async def gone(self) -> None:
-        """Wait until it has ended by itself."""
+        """Wait until the process has ended by itself."""
         await asyncio.to_thread(self._program.wait)
 
     def stop(self) -> list[str]:
-        """End it, which has to go well, and return what it has complained of."""
+        """Stop the process, which must succeed, and return its warnings."""
         self.resume()
         status, output, errors = self._program.stop()
         if self._killed:
@@ -151,12 +151,12 @@ class Node:
 
 
 class Circle:
-    """Where the nodes of a cluster meet.
+    """The configuration that the nodes of a cluster share.
 
     Args:
-        redis: Redis's URL; `""` for nodes that know nothing of each other.
+        redis: The URL of the Redis server; `""` for nodes that do not form a cluster.
         secret: The file with their secret.
-        arguments: For every node.
+        arguments: Arguments for every node.
     """
 
     def __init__(self, redis: str, secret: Path, *arguments: str) -> None:
@@ -165,7 +165,7 @@ class Circle:
         self.arguments = arguments
 
     def options(self, port: int, *more: str) -> tuple[str, ...]:
-        """Return the arguments of a node that others find at this port, of which the last ones count most."""
+        """Return the arguments of a node with this private port; later arguments override earlier ones."""
         if not self.redis:
             return self.arguments
         options = ("--redis", self.redis, "--secret-file", str(self.secret))
@@ -179,10 +179,10 @@ async def nodes(
     """Run nodes.
 
     Args:
-        circle: Where they meet.
-        number: How many.
-        complaints: Texts of which one has to be in each line that a node logs.
-        first: Further arguments of the first node, which count more than those of all.
+        circle: The shared configuration.
+        number: The number of nodes.
+        complaints: Texts, one of which must be in each line that a node logs.
+        first: Further arguments of the first node, which override those of all nodes.
     """
     with contextlib.ExitStack() as life, ThreadPoolExecutor() as starters:
         ports = [life.enter_context(reserved_port()) for _ in range(number)]
@@ -200,11 +200,11 @@ async def nodes(
 
 
 class Front(NamedTuple):
-    """HAProxy before nodes.
+    """An HAProxy in front of nodes.
 
     Attributes:
-        ports: Where it listens.
-        socket: By which it is told what to do.
+        ports: The ports that it listens on.
+        socket: Its admin socket.
     """
 
     ports: list[int]
@@ -212,24 +212,24 @@ class Front(NamedTuple):
 
     @property
     def port(self) -> int:
-        """The first one."""
+        """The first port."""
         return self.ports[0]
 
     async def tell(self, command: str) -> None:
-        """Have HAProxy do something now."""
+        """Send HAProxy a command."""
         reader, writer = await asyncio.open_unix_connection(str(self.socket))
         with contextlib.closing(writer):
             writer.write(f"{command}\n".encode())
             answer = (await within(reader.read(-1))).decode().strip()
-            # It tells of a new address, and of nothing else that goes well.
+            # It reports a new address, and nothing else on success.
             assert not answer or answer.startswith("IP changed") or "port changed" in answer, answer
 
     async def send_away(self, number: int) -> None:
-        """Give no further request to a node, by its place among them."""
+        """Send no more requests to a node, given by its index."""
         await self.tell(f"set server nodes/node{number} state drain")
 
     async def call(self, node: Node) -> None:
-        """Give requests to one more node."""
+        """Send requests to another node."""
         await self.tell(f"set server nodes/spare addr 127.0.0.1 port {node.port}")
         await self.tell("set server nodes/spare state ready")
 
@@ -242,10 +242,10 @@ def front(
 
     Args:
         servers: The nodes.
-        directory: For its files.
-        sticky: Whether it goes by the session, and not from one node to the next.
-        ports: How many it has; a browser opens at most six connections to one.
-        checks: Whether it finds out by itself that a node drains.
+        directory: The directory for its files.
+        sticky: Whether it routes by the session instead of round robin.
+        ports: The number of ports; a browser opens at most six connections to one.
+        checks: Whether it checks which nodes drain.
     """
     with contextlib.ExitStack() as life:
         own = [life.enter_context(reserved_port()) for _ in range(ports)]
@@ -268,7 +268,7 @@ def front(
 
 
 async def until(condition: Any, pause: float = 0.02) -> Any:
-    """Call a coroutine function again and again until it returns something true, and return that."""
+    """Call a coroutine function repeatedly until its result is true, and return that."""
     async with asyncio.timeout(PATIENCE):
         while not (result := await condition()):  # noqa: ASYNC110 - what is awaited is in another process
             await asyncio.sleep(pause)

@@ -1,4 +1,4 @@
-"""A Redis server of a test's own, which can be stopped, killed, frozen and started again without its data."""
+"""A Redis server for tests, which can be stopped, killed, suspended and restarted without its data."""
 
 import contextlib
 import os
@@ -21,17 +21,17 @@ class RedisServer:
     """A redis-server on a free port of loopback; a context manager that stops it.
 
     Args:
-        directory: Where it has its log, and a Unix socket.
-        options: More of its command line, such as ``"--requirepass", "secret"``.
+        directory: The directory for its log and its Unix socket.
+        options: More arguments, such as ``"--requirepass", "secret"``.
 
     Attributes:
-        port: Where it listens. It stays the same over restarts.
-        url: The same for clients.
-        unix_url: Its Unix socket for clients.
+        port: Its port, which stays the same after a restart.
+        url: Its URL.
+        unix_url: The URL of its Unix socket.
     """
 
     def __init__(self, directory: Path, *options: str) -> None:
-        # Nobody else's while it is away, either.
+        # Keep the port reserved while the server is stopped, too.
         self._reserved = reserve_port()
         self.port: int = self._reserved.getsockname()[1]
         self._directory = directory
@@ -49,7 +49,7 @@ class RedisServer:
         self._reserved.close()
 
     def start(self) -> None:
-        """Start it, without any data, and wait until it answers."""
+        """Start the server without any data, and wait until it responds."""
         program = shutil.which("redis-server")
         assert program, "redis-server is not installed"
         command = [program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._directory)]
@@ -65,16 +65,16 @@ class RedisServer:
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as probe:
             probe.sendall(b"PING\r\n")
-            # It may want a password first.
+            # It may require a password first.
             return probe.recv(100).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def stop(self) -> None:
-        """Have it close its connections and end."""
+        """Stop the server, which closes its connections."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the server."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:
@@ -84,16 +84,16 @@ class RedisServer:
             process.wait(PATIENCE)
 
     def freeze(self) -> None:
-        """Let it do nothing any more, while its connections stay."""
+        """Suspend the server; its connections stay open."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume the server."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
     def command(self, *args: str | bytes | int) -> Any:
-        """Run a command and return the reply, with text as bytes."""
+        """Execute a command and return the reply, with text as bytes."""
         with redis.Redis(port=self.port, host="127.0.0.1") as client:
             return client.execute_command(*args)

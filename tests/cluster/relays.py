@@ -1,4 +1,4 @@
-"""Nodes that pass requests on to each other, all of them in one process."""
+"""Nodes that relay requests to each other, all of them in one process."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ SECRET = "a secret of 16 bytes, or more"
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
 
     async def wait() -> None:
         while not condition():  # noqa: ASYNC110 - of what another node does there is no event
@@ -35,10 +35,10 @@ class Node:
     """A node with a router that clients reach.
 
     Attributes:
-        cluster: What makes it one.
+        cluster: The cluster.
         router: The router.
-        journal: Where the router's connections are noted.
-        server: Where clients reach it.
+        journal: The record of the router's connections.
+        server: The server for clients.
     """
 
     def __init__(self, cluster: Any, settings: dict[str, Any], kind: type[Noted], prefix: str) -> None:
@@ -53,23 +53,23 @@ class Node:
 
     @property
     def port(self) -> int:
-        """Where clients reach it."""
+        """The port for clients."""
         port: int = self.server.port
         return port
 
     @property
     def stats(self) -> Counter[str]:
-        """What the cluster has counted."""
+        """The relay's counters."""
         stats = self.cluster.stats
         return stats.relay if isinstance(self.cluster, UnixCluster) else stats  # type: ignore[no-any-return]
 
     @property
     def upstreams(self) -> Any:
-        """Its connections to others."""
+        """Its connections to other nodes."""
         return self.router.relay._upstreams  # type: ignore[union-attr]
 
     def own(self) -> str:
-        """Return the id of a new session that belongs to this worker."""
+        """Return the id of a new session that this worker owns."""
         assert self.router.relay is not None
         while True:
             session = new_session()
@@ -78,7 +78,7 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def client(self, **options: Any) -> AsyncIterator[Client]:
-        """Connect to it."""
+        """Connect to the node."""
         client = await Client.connect(self.port, **options)
         try:
             yield client
@@ -88,19 +88,19 @@ class Node:
                 await client.writer.wait_closed()
 
     async def ask(self, data: bytes, method: str = "", **options: Any) -> Response:
-        """Send a request on a connection of its own, and read the whole answer."""
+        """Send a request on a new connection, and return the complete response."""
         async with self.client(**options) as client:
             client.write(data)
             return await client.response(method)
 
     async def poll(self, session: str, transport: str = "xhr", prefix: str = "/echo") -> str:
-        """Ask for a frame."""
+        """Poll for a frame."""
         response = await self.ask(asking(transport, f"{prefix}/000/{session}"))
         assert response.status == 200, response
         return unframe(transport, response.body)
 
     async def send(self, session: str, message: str, transport: str = "xhr") -> int:
-        """Send a message and return the answer's status."""
+        """Send a message and return the status of the response."""
         return (await self.ask(sending(transport, f"/echo/000/{session}", f'["{message}"]'))).status
 
 
@@ -113,7 +113,7 @@ async def start_workers(
     prefix: str = "/echo",
     **options: Any,
 ) -> list[Node]:
-    """Start workers of one host; each is closed by its ``cluster.close()``."""
+    """Start the workers of one host; each is closed by its ``cluster.close()``."""
     nodes = [Node(UnixCluster(directory, count, number), settings or {}, kind, prefix) for number in range(count)]
     for node in nodes:
         await node.cluster.start()
@@ -122,7 +122,7 @@ async def start_workers(
 
 
 class Member:
-    """A membership with a connection to Redis of its own: what RedisCluster has of the relay."""
+    """A membership with its own connection to Redis: the relay's part of a RedisCluster."""
 
     def __init__(self, url: str, name: str, **options: Any) -> None:
         self.stats: Counter[str] = Counter()
@@ -141,11 +141,11 @@ class Member:
         return self.membership._claims
 
     def add(self, router: Any) -> None:
-        """Take part for a router."""
+        """Add a router."""
         self.membership.add(router)
 
     async def start(self) -> None:
-        """Connect and begin."""
+        """Connect and start."""
         await self.commands.start()
         try:
             await self.membership.start()
@@ -154,13 +154,13 @@ class Member:
             raise
 
     async def close(self) -> None:
-        """End."""
+        """Close."""
         await self.membership.close()
         await self.commands.close()
         await self._client.aclose()
 
     async def vanish(self) -> None:
-        """End as a process does that is killed: nobody hears of it, but that it does not answer."""
+        """Stop like a process that is killed: other nodes notice only that it does not respond."""
         membership: Any = self.membership
         membership._task.cancel()
         await asyncio.wait([membership._task])

@@ -1,4 +1,4 @@
-"""Subscriptions: what is heard, from when on, and what is missed."""
+"""Subscriptions: what is received, from when on, and which rooms have a gap."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ KEYS = RedisKeys("test")
 
 
 class Ear:
-    """A bus that writes down what it hears."""
+    """A bus that records what it receives."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self.heard: list[tuple[str, bytes]] = []
@@ -40,7 +40,7 @@ class Ear:
         )
 
     async def subscribe(self, *rooms: str) -> None:
-        """Subscribe, and wait until it is so."""
+        """Subscribe, and wait for the confirmation."""
         for room in rooms:
             self.bus.subscribe(room)
         for room in rooms:
@@ -71,11 +71,11 @@ async def listen(redis_server: RedisServer) -> AsyncIterator[Callable[..., Await
 
 @pytest.fixture
 def say(redis_server: RedisServer) -> Callable[..., object]:
-    """Return a function that publishes, and returns how many have heard it."""
+    """Return a function that publishes, and returns the number of receivers."""
     return lambda room, text="x": redis_server.command("PUBLISH", KEYS.channel(room), text)
 
 
-async def test_what_is_published_after_the_confirmation_is_heard(listen: Any, say: Any) -> None:
+async def test_messages_after_the_confirmation_are_received(listen: Any, say: Any) -> None:
     ear = await listen()
     rooms = ["", "a b", "☃", "\ud800", "x" * 100_000, "a\nb", "*", "a*"]
     await ear.subscribe(*rooms)
@@ -86,7 +86,7 @@ async def test_what_is_published_after_the_confirmation_is_heard(listen: Any, sa
     assert ear.heard == [(room, b"x") for room in rooms]
 
 
-async def test_after_the_end_nothing_is(listen: Any, say: Any) -> None:
+async def test_messages_after_unsubscribing_are_not_received(listen: Any, say: Any) -> None:
     ear = await listen()
     await ear.subscribe("a", "b")
     ear.bus.unsubscribe("a")
@@ -95,7 +95,7 @@ async def test_after_the_end_nothing_is(listen: Any, say: Any) -> None:
     assert say("b") == 1
 
 
-async def test_to_leave_and_to_enter_in_one_turn_interrupts_nothing(
+async def test_unsubscribing_and_subscribing_in_one_turn_loses_no_message(
     listen: Any, say: Any, redis_server: RedisServer
 ) -> None:
     ear = await listen()
@@ -108,7 +108,7 @@ async def test_to_leave_and_to_enter_in_one_turn_interrupts_nothing(
     assert say("a") == 1
 
 
-async def test_to_enter_and_to_leave_in_one_turn_is_nothing(listen: Any, say: Any) -> None:
+async def test_subscribing_and_unsubscribing_in_one_turn_sends_nothing(listen: Any, say: Any) -> None:
     ear = await listen()
     ear.bus.subscribe("a")
     confirmed = ear.confirmed("a")
@@ -119,7 +119,7 @@ async def test_to_enter_and_to_leave_in_one_turn_is_nothing(listen: Any, say: An
 
 
 @pytest.mark.parametrize("pauses", list(itertools.product([0, 1, 3], repeat=3)))
-async def test_who_hurries_is_subscribed_when_it_is_confirmed(listen: Any, say: Any, pauses: tuple[int, ...]) -> None:
+async def test_rapid_changes_end_in_a_confirmed_subscription(listen: Any, say: Any, pauses: tuple[int, ...]) -> None:
     ear = await listen()
     for pause in pauses:
         ear.bus.subscribe("a")
@@ -132,7 +132,7 @@ async def test_who_hurries_is_subscribed_when_it_is_confirmed(listen: Any, say: 
     assert say("a") == 1
 
 
-async def test_a_flood_lets_others_have_their_turn(listen: Any, say: Any, redis_server: RedisServer) -> None:
+async def test_many_messages_do_not_block_the_loop(listen: Any, say: Any, redis_server: RedisServer) -> None:
     ear = await listen()
     await ear.subscribe("a")
     redis_server.command("EVAL", "for i = 1, 100000 do redis.call('PUBLISH', ARGV[1], i) end", 0, KEYS.channel("a"))
@@ -166,7 +166,7 @@ async def end_by_silence(server: RedisServer, ear: Ear) -> None:
 
 
 @pytest.mark.parametrize("end", [end_by_kill, end_by_stop, end_by_drop, end_by_silence])
-async def test_after_a_loss_all_is_subscribed_again_and_the_gap_told_once(
+async def test_after_a_disconnect_all_rooms_are_subscribed_again_and_the_gap_is_reported_once(
     listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch, end: Any
 ) -> None:
     ear = await listen(**({"patience": SILENCE} if end is end_by_silence else {}))
@@ -181,7 +181,7 @@ async def test_after_a_loss_all_is_subscribed_again_and_the_gap_told_once(
     logged.take("reconnecting")
 
 
-async def test_a_gap_has_the_rooms_entered_meanwhile_and_not_those_left(
+async def test_a_gap_has_the_rooms_joined_meanwhile_and_not_those_left(
     listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     ear = await listen()
@@ -205,7 +205,7 @@ async def test_a_gap_has_the_rooms_entered_meanwhile_and_not_those_left(
     logged.take("reconnecting")
 
 
-async def test_who_waits_for_a_confirmation_when_redis_is_lost_hears_so(
+async def test_a_pending_confirmation_fails_when_redis_disconnects(
     listen: Any, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     ear = await listen()
@@ -222,9 +222,7 @@ async def test_who_waits_for_a_confirmation_when_redis_is_lost_hears_so(
     logged.take("reconnecting")
 
 
-async def test_where_nothing_was_subscribed_to_there_is_no_gap(
-    listen: Any, redis_server: RedisServer, logged: LogWatch
-) -> None:
+async def test_without_subscriptions_there_is_no_gap(listen: Any, redis_server: RedisServer, logged: LogWatch) -> None:
     ear = await listen()
     redis_server.kill()
     redis_server.start()
@@ -235,7 +233,9 @@ async def test_where_nothing_was_subscribed_to_there_is_no_gap(
     logged.take("reconnecting")
 
 
-async def test_thousands_of_rooms_come_back(listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch) -> None:
+async def test_thousands_of_rooms_are_subscribed_again(
+    listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch
+) -> None:
     ear = await listen()
     rooms = [f"room {number}" for number in range(5000)]
     await ear.subscribe(*rooms)

@@ -1,4 +1,4 @@
-"""Claims: one node holds a session, for as long as it says so."""
+"""Claims: one node owns a session as long as it refreshes its claim."""
 
 import asyncio
 import logging
@@ -47,7 +47,7 @@ async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
 
 
 def never() -> None:
-    """Fail: nothing is lost here."""
+    """Fail: no claim is lost in this test."""
     raise AssertionError
 
 
@@ -57,12 +57,12 @@ async def claim(claims: Claims, key: str = "/chat:s") -> Owner | Location:
 
 
 async def quiet(*nodes: Claims) -> None:
-    """Wait until Redis has done all that it was told."""
+    """Wait until Redis has executed all commands."""
     for claims in nodes:
         await within(claims._commands.submit("PING"))
 
 
-async def test_the_first_one_has_it(node: Open, empty_redis: RedisServer) -> None:
+async def test_the_first_node_owns_the_session(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     assert await within(b.locate("/chat:s")) is Location.NOWHERE
     assert await claim(a) is Location.HERE
@@ -74,9 +74,7 @@ async def test_the_first_one_has_it(node: Open, empty_redis: RedisServer) -> Non
     assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
 
 
-async def test_no_log_has_the_key_of_a_claim_that_nobody_can_read(
-    node: Open, empty_redis: RedisServer, logged: LogWatch
-) -> None:
+async def test_no_log_has_the_key_of_a_malformed_claim(node: Open, empty_redis: RedisServer, logged: LogWatch) -> None:
     a = await node("a")
     empty_redis.command("SET", "test:session:/chat:secret", "rubbish")
     with pytest.raises(ValueError, match="Expecting value"):
@@ -86,7 +84,7 @@ async def test_no_log_has_the_key_of_a_claim_that_nobody_can_read(
     assert "secret" not in str(record.__dict__)
 
 
-async def test_many_at_once(node: Open) -> None:
+async def test_many_concurrent_claims(node: Open) -> None:
     nodes = [await node(name) for name in "abc"]
     for number in range(30):
         key = f"/chat:{number}"
@@ -100,7 +98,7 @@ async def test_many_at_once(node: Open) -> None:
         assert not any(claims._pending for claims in nodes)
 
 
-async def test_a_claim_of_one_s_own_is_waited_for(node: Open) -> None:
+async def test_a_pending_claim_is_waited_for(node: Open) -> None:
     a = await node("a")
     claiming = asyncio.ensure_future(claim(a))
     await asyncio.sleep(0)
@@ -114,7 +112,7 @@ async def test_a_claim_of_one_s_own_is_waited_for(node: Open) -> None:
 
 
 @pytest.mark.parametrize("ask", ["claim", "locate", "wait_for_pending_claim"])
-async def test_who_asks_when_the_reply_has_just_come_finds_it_taken(node: Open, ask: str) -> None:
+async def test_a_reply_whose_callback_has_not_run_is_taken_into_account(node: Open, ask: str) -> None:
     claims = await node("a")
     reply = asyncio.get_running_loop().create_future()
     reply.set_result(None)
@@ -125,7 +123,7 @@ async def test_who_asks_when_the_reply_has_just_come_finds_it_taken(node: Open, 
     assert claims.owns("/chat:s")
 
 
-async def test_who_gives_up_waiting_takes_nobody_with_it(node: Open) -> None:
+async def test_a_cancelled_waiter_does_not_cancel_the_claim(node: Open) -> None:
     a = await node("a")
     first, second = (asyncio.ensure_future(claim(a)) for _ in range(2))
     await asyncio.sleep(0)
@@ -134,28 +132,28 @@ async def test_who_gives_up_waiting_takes_nobody_with_it(node: Open) -> None:
     assert first.cancelled()
 
 
-async def test_what_is_released_is_free(node: Open) -> None:
+async def test_a_released_session_can_be_claimed(node: Open) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     a.release("/chat:s")
     assert not a.owns("/chat:s")
-    # What it says next comes behind that.
+    # Later commands are executed after the release.
     assert await within(a.locate("/chat:s")) is Location.NOWHERE
     assert await claim(b) is Location.HERE
-    # What is another's, or was let go, is not released.
+    # A claim that is another node's, or was released, is not released.
     a.release("/chat:s")
     await quiet(a)
     assert await within(a.locate("/chat:s")) == B
 
 
-async def test_of_a_session_that_ended_the_claim_stands_for_a_while(node: Open, empty_redis: RedisServer) -> None:
+async def test_the_claim_of_an_ended_session_remains_for_a_while(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     a.retire("/chat:s")
     assert not a.owns("/chat:s")
     assert await claim(b) == A
     assert ENDED_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME  # type: ignore[operator]
-    # It is not refreshed, and what is another's is not retired.
+    # It is not refreshed, and another node's claim is not retired.
     await within(a.refresh())
     empty_redis.command("DEL", "test:session:/chat:s")
     assert await claim(b) is Location.HERE
@@ -164,7 +162,7 @@ async def test_of_a_session_that_ended_the_claim_stands_for_a_while(node: Open, 
     assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
 
 
-async def test_who_was_thought_dead_leaves_the_tombstone(node: Open, empty_redis: RedisServer) -> None:
+async def test_a_node_that_was_considered_dead_keeps_the_tombstone(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     await within(b.write_tombstone("/chat:s", A))
@@ -173,10 +171,10 @@ async def test_who_was_thought_dead_leaves_the_tombstone(node: Open, empty_redis
     assert await claim(b) is Location.LOST
 
 
-async def test_none_is_held_at_the_end(node: Open, empty_redis: RedisServer) -> None:
-    """Their sessions end with the node, and are not to be opened elsewhere."""
+async def test_all_claims_are_retired_at_the_end(node: Open, empty_redis: RedisServer) -> None:
+    """The sessions end with the node, and must not be opened on another one."""
     a, b = await node("a"), await node("b")
-    # More than may wait for Redis.
+    # More than the queue of commands can hold.
     for start in range(0, 12_000, 1000):
         await within(asyncio.gather(*(claim(a, str(number)) for number in range(start, start + 1000))))
     await within(a.release_all())
@@ -186,7 +184,7 @@ async def test_none_is_held_at_the_end(node: Open, empty_redis: RedisServer) -> 
     assert ENDED_TIME - 30 < empty_redis.command("TTL", "test:session:0") <= ENDED_TIME  # type: ignore[operator]
 
 
-async def test_any_session_id_has_a_key_of_its_own(node: Open) -> None:
+async def test_any_session_id_has_its_own_key(node: Open) -> None:
     a, b = await node("a"), await node("b")
     keys = ["é", "\udce9", "\udcc3\udca9x", "", " ", "\r\n", "a" * 10_000]
     for key in keys:
@@ -202,20 +200,20 @@ async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
     for claims in (b, c):
         assert await claim(claims) is Location.LOST
         assert await within(claims.locate("/chat:s")) is Location.LOST
-    # The second one finds that it was done.
+    # The second node finds that it is already written.
     await within(c.write_tombstone("/chat:s", A))
     for key in ("1", "2", "3"):
         await claim(a, key)
     await within(asyncio.gather(*(b.write_tombstone(key, A) for key in ("1", "2", "3"))))
     assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
     assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5  # type: ignore[operator]
-    # Who was thought dead does not take it away.
+    # The node that was considered dead does not delete it.
     a.release("/chat:s")
     await quiet(a)
     assert await claim(b) is Location.LOST
 
 
-async def test_what_is_another_s_by_now_is_not_buried(node: Open) -> None:
+async def test_a_claim_of_a_new_owner_gets_no_tombstone(node: Open) -> None:
     a, b, c = await node("a"), await node("b"), await node("c")
     assert await claim(b) is Location.HERE
     await within(c.write_tombstone("/chat:s", A))
@@ -237,11 +235,11 @@ async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     await within(a.refresh())
     assert empty_redis.command("TTL", "test:session:1") > CLAIM_TIME - 5  # type: ignore[operator]
     assert await claim(b, "1") == A
-    # It was forgotten, and is made anew.
+    # A claim that Redis has lost is set again.
     assert await claim(b, "2") == A
     assert lost == ["3", "4"]
     assert (len(a), a._stats["claims_lost"]) == (2, 2)
-    # What is lost is released by whoever has it.
+    # A lost claim is not released.
     a.release("3")
     await quiet(a)
     assert await within(a.locate("3")) == B
@@ -249,7 +247,7 @@ async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     assert lost == ["3", "4"]
 
 
-async def test_what_is_released_while_it_is_refreshed(node: Open, empty_redis: RedisServer) -> None:
+async def test_a_session_that_is_released_during_a_refresh(node: Open, empty_redis: RedisServer) -> None:
     a = await node("a")
     for number in range(600):
         await claim(a, str(number))
@@ -265,12 +263,12 @@ async def test_what_is_released_while_it_is_refreshed(node: Open, empty_redis: R
     assert empty_redis.command("DBSIZE") == 0
 
 
-async def test_two_thousand_are_refreshed_soon(node: Open, empty_redis: RedisServer) -> None:
+async def test_two_thousand_claims_are_refreshed_quickly(node: Open, empty_redis: RedisServer) -> None:
     a = await node("a")
     await within(asyncio.gather(*(claim(a, str(number)) for number in range(2000))))
     before = int(empty_redis.command("INFO", "stats")["total_commands_processed"])  # type: ignore[index]
     refreshing = [asyncio.ensure_future(a.refresh()) for _ in range(2)]
-    # Others have their turn meanwhile.
+    # Other callbacks run meanwhile.
     assert await claim(a, "another") is Location.HERE
     assert not all(each.done() for each in refreshing)
     await within(asyncio.gather(*refreshing))
@@ -279,7 +277,9 @@ async def test_two_thousand_are_refreshed_soon(node: Open, empty_redis: RedisSer
     assert len(a) == 2001
 
 
-async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_path: Path, logged: LogWatch) -> None:
+async def test_while_redis_is_unavailable(
+    node: Open, empty_redis: RedisServer, tmp_path: Path, logged: LogWatch
+) -> None:
     with RedisServer(tmp_path) as own:
         client = make_client(own.url)
         commands = Commands(client, timeout=SILENCE)
@@ -287,7 +287,7 @@ async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_pat
         a = Claims(commands, "test", *A, stats=Counter())
         await claim(a, "before")
         own.freeze()
-        # One that all wait for, and that nobody will know the end of.
+        # A shared claim whose reply is lost.
         waiting = [asyncio.ensure_future(claim(a)) for _ in range(3)]
         refreshing = asyncio.ensure_future(a.refresh())
         for each in (*waiting, refreshing):
@@ -313,8 +313,8 @@ async def test_while_redis_is_away(node: Open, empty_redis: RedisServer, tmp_pat
     logged.take("reconnecting")
 
 
-async def test_one_of_its_own_that_is_left_over(node: Open) -> None:
-    """It was released while Redis was away, or Redis was lost before it had answered."""
+async def test_a_stale_claim_of_its_own(node: Open) -> None:
+    """The claim was released while Redis was unavailable, or Redis was lost before the reply."""
     a = await node("a")
     await claim(a)
     a._owned.clear()

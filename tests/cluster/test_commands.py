@@ -1,4 +1,4 @@
-"""Commands: in order, in batches, and failing together when Redis is lost."""
+"""Commands: sent in order and in batches; all pending ones fail when Redis is lost."""
 
 import asyncio
 import time
@@ -45,23 +45,23 @@ def reads(server: RedisServer) -> int:
     return int(server.command("INFO", "stats")["total_reads_processed"])
 
 
-async def test_replies_come_to_whom_they_belong(connect: Open) -> None:
+async def test_each_future_gets_its_reply(connect: Open) -> None:
     commands = await connect()
     futures = [commands.submit("ECHO", text) for text in ("a", b"b", 3, "☃", "\ud800")]
     replies = [b"a", b"b", b"3", "☃".encode(), b"\xed\xa0\x80"]
     assert await within(asyncio.gather(*futures)) == replies
 
 
-async def test_what_is_submitted_in_one_turn_leaves_together(connect: Open, redis_server: RedisServer) -> None:
+async def test_commands_of_one_turn_are_sent_together(connect: Open, redis_server: RedisServer) -> None:
     commands = await connect()
     before = reads(redis_server)
     futures = [commands.submit("RPUSH", "list", number) for number in range(500)]
     assert await within(asyncio.gather(*futures)) == list(range(1, 501))
-    # One read takes at most 16 KiB of it; the others are those of asking.
+    # One read takes at most 16 KiB; the others are of the commands that ask for the count.
     assert reads(redis_server) - before < 20
 
 
-async def test_order_is_kept_over_batches(connect: Open, redis_server: RedisServer) -> None:
+async def test_the_order_is_kept_across_batches(connect: Open, redis_server: RedisServer) -> None:
     commands = await connect()
     for number in range(3000):
         commands.submit("RPUSH", "list", number)
@@ -71,7 +71,7 @@ async def test_order_is_kept_over_batches(connect: Open, redis_server: RedisServ
     assert redis_server.command("LRANGE", "list", 0, -1) == [b"%d" % number for number in range(3000)]
 
 
-async def test_what_redis_refuses_fails_alone(connect: Open) -> None:
+async def test_a_rejected_command_fails_alone(connect: Open) -> None:
     commands = await connect()
     good, bad, also = commands.submit("SET", "a", 1), commands.submit("LPUSH", "a", 1), commands.submit("GET", "a")
     with pytest.raises(ClusterUnavailable, match="rejected the command: WRONGTYPE"):
@@ -79,14 +79,14 @@ async def test_what_redis_refuses_fails_alone(connect: Open) -> None:
     assert (await good, await also) == (b"OK", b"1")
 
 
-async def test_who_waits_no_more_disturbs_nobody(connect: Open) -> None:
+async def test_a_cancelled_future_does_not_affect_others(connect: Open) -> None:
     commands = await connect()
     first, second = commands.submit("ECHO", "a"), commands.submit("ECHO", "b")
     first.cancel()
     assert await within(second) == b"b"
 
 
-async def test_a_command_may_wait_for_something_and_those_behind_it_do(connect: Open) -> None:
+async def test_a_command_and_later_ones_wait_for_a_future(connect: Open) -> None:
     commands = await connect()
     gate = asyncio.get_running_loop().create_future()
     order = [
@@ -101,7 +101,7 @@ async def test_a_command_may_wait_for_something_and_those_behind_it_do(connect: 
 
 
 @pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_BYTES"])
-async def test_no_more_waits_than_may(connect: Open, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+async def test_the_queue_is_limited(connect: Open, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     monkeypatch.setattr(module, limit, 100)
     commands = await connect()
     futures = [commands.submit("ECHO", "x") for _ in range(101)]
@@ -111,7 +111,7 @@ async def test_no_more_waits_than_may(connect: Open, monkeypatch: pytest.MonkeyP
     assert await within(commands.submit("ECHO", "y")) == b"y"
 
 
-async def test_the_end_waits_for_what_is_under_way(connect: Open, redis_server: RedisServer) -> None:
+async def test_close_waits_for_pending_commands(connect: Open, redis_server: RedisServer) -> None:
     commands = await connect()
     for _ in range(100):
         commands.submit("INCR", "n")
@@ -121,7 +121,7 @@ async def test_the_end_waits_for_what_is_under_way(connect: Open, redis_server: 
         await commands.submit("PING")
 
 
-async def test_before_the_start_nothing_is_taken(redis_server: RedisServer) -> None:
+async def test_commands_before_the_start_fail(redis_server: RedisServer) -> None:
     client = make_client(redis_server.url)
     commands = Commands(client)
     assert not commands.available
@@ -131,7 +131,7 @@ async def test_before_the_start_nothing_is_taken(redis_server: RedisServer) -> N
     await client.aclose()
 
 
-async def test_a_lost_redis_is_told_of_and_found_again(
+async def test_a_disconnect_is_reported_and_followed_by_a_reconnect(
     connect: Open, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     told: list[str] = []
@@ -154,7 +154,7 @@ async def test_a_lost_redis_is_told_of_and_found_again(
     logged.take("reconnecting")
 
 
-async def test_a_mistake_in_what_is_told_is_logged_and_not_the_end(
+async def test_an_exception_in_a_callback_is_logged_and_followed_by_a_reconnect(
     connect: Open, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     times = []
@@ -173,7 +173,7 @@ async def test_a_mistake_in_what_is_told_is_logged_and_not_the_end(
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_redis_that_says_nothing_is_given_up(
+async def test_a_silent_redis_is_disconnected(
     connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
 ) -> None:
     back: list[int] = []
@@ -191,7 +191,7 @@ async def test_a_redis_that_says_nothing_is_given_up(
     logged.take(f"no data for {2 * SILENCE:g} s; reconnecting")
 
 
-async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open, redis_server: RedisServer) -> None:
+async def test_an_idle_redis_is_not_disconnected(connect: Open, redis_server: RedisServer) -> None:
     back: list[int] = []
     commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
 
@@ -204,7 +204,7 @@ async def test_a_redis_that_has_nothing_to_do_is_not(connect: Open, redis_server
     assert commands.available
 
 
-async def test_a_loop_that_was_busy_is_not_taken_for_silence(connect: Open) -> None:
+async def test_a_blocked_loop_is_not_mistaken_for_silence(connect: Open) -> None:
     back: list[int] = []
     commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
     for _ in range(2):
@@ -214,7 +214,7 @@ async def test_a_loop_that_was_busy_is_not_taken_for_silence(connect: Open) -> N
     assert not back
 
 
-async def test_a_long_answer_is_no_silence_while_it_comes(redis_server: RedisServer) -> None:
+async def test_a_long_reply_is_not_mistaken_for_silence(redis_server: RedisServer) -> None:
     redis_server.command("SET", "long", b"x" * 1_000_000)
     tasks = []
 
@@ -243,7 +243,7 @@ async def test_a_long_answer_is_no_silence_while_it_comes(redis_server: RedisSer
 
 
 @pytest.mark.parametrize(("lasting", "pauses"), [(5, [0.1, 0.2, 0.4, 0.8, 1, 1]), (0, [0.1] * 6)])
-async def test_pauses_grow_until_a_connection_lasts(
+async def test_delays_grow_until_a_connection_is_stable(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, lasting: float, pauses: list[float]
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.cluster.redis_connection._STABLE_AFTER", lasting)

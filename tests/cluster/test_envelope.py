@@ -1,4 +1,4 @@
-"""What nodes tell each other, and the names of things in Redis."""
+"""The format of messages on Redis channels, and the names of keys and channels."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ MESSAGES = TEXT | st.lists(VALUES) | st.dictionaries(TEXT, VALUES)
 
 
 @given(message=MESSAGES, tag=st.integers(0))
-def test_what_is_encoded_is_decoded(message: Any, tag: int) -> None:
+def test_encoded_messages_can_be_decoded(message: Any, tag: int) -> None:
     encoded = encode_message(message)
     data = encode("ab12", tag, encoded)
     envelope = decode(data)
@@ -31,7 +31,7 @@ def test_what_is_encoded_is_decoded(message: Any, tag: int) -> None:
     assert data.startswith(local_prefix("ab12")) is (tag == 0)
 
 
-def test_it_is_json_that_others_can_write() -> None:
+def test_the_envelope_is_json_that_other_programs_can_write() -> None:
     assert decode(b' [1, "", 0, "t", "x"] ') == Envelope("", 0, "x")
     envelope = decode(b'[1, "n", 3, "j", "[1]", 5, "e"]')
     assert isinstance(envelope.message, JSONValue)
@@ -70,13 +70,13 @@ def test_it_is_json_that_others_can_write() -> None:
         "[" * 100_000,
     ],
 )
-def test_rubbish_is_refused(rubbish: str) -> None:
+def test_malformed_envelopes_are_rejected(rubbish: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|envelope|position|message|codec|nested|Expecting|value|char"):
         decode(rubbish.encode("latin-1"))
 
 
 @given(room=TEXT, other=TEXT)
-def test_every_room_has_names_of_its_own(room: str, other: str) -> None:
+def test_every_room_has_its_own_keys(room: str, other: str) -> None:
     names = RedisKeys("app")
     assert names.room(names.channel(room)) == room
     assert names.channel(room).startswith(b"app:room:")
@@ -85,6 +85,6 @@ def test_every_room_has_names_of_its_own(room: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("namespace", ["", None, 5, b"x"])
-def test_a_namespace_is_text(namespace: Any) -> None:
+def test_the_namespace_must_be_a_non_empty_str(namespace: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^namespace: got "):
         RedisKeys(namespace)

@@ -1,4 +1,4 @@
-"""The examples that are nodes of a cluster when they are told to: the test server, and the chat."""
+"""The examples that can be nodes of a cluster: the test server and the chat."""
 
 import contextlib
 import itertools
@@ -31,8 +31,8 @@ class Nodes:
     """Two servers of an example.
 
     Attributes:
-        ports: Where they listen.
-        complaints: Texts of which one has to be in each line that they log.
+        ports: The ports of the servers.
+        complaints: Texts, one of which must be in each line that they log.
     """
 
     def __init__(self, programs: list[ServerProgram]) -> None:
@@ -43,9 +43,9 @@ class Nodes:
 
 @pytest.fixture
 def nodes(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """Two servers of the example that the parameter names, which must end well and complain of nothing unexpected."""
+    """Run two servers of the example that the parameter names; they must log nothing unexpected and exit cleanly."""
     with contextlib.ExitStack() as life, pytest.MonkeyPatch.context() as patch:
-        # One of the two ways to tell it.
+        # One of the two ways to pass the secret.
         patch.setenv("SOCKJS_SECRET", SECRET)
         programs = []
         for more in ((), ("--secret", SECRET)):
@@ -64,7 +64,7 @@ def nodes(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Nodes]
 
 
 def connecting(*ports: int) -> tuple[Connect, list[Client]]:
-    """Return what connects to ports, one after the other, and all the connections that it has made."""
+    """Return a function that connects to the ports in turn, and the list of all its connections."""
     turns = itertools.cycle(ports)
     made: list[Client] = []
 
@@ -78,7 +78,7 @@ def connecting(*ports: int) -> tuple[Connect, list[Client]]:
 @pytest.mark.parametrize("nodes", ["examples/test_server.py"], indirect=True)
 class TestTestServer:
     @pytest.mark.parametrize("transport", RECEIVING)
-    async def test_each_node_answers_for_sessions_of_the_other(self, nodes: Nodes, transport: str) -> None:
+    async def test_each_node_serves_sessions_of_the_other(self, nodes: Nodes, transport: str) -> None:
         connect_in_turn, made = connecting(*nodes.ports)
         client = peer(transport, connect_in_turn, prefix="/echo")
         assert await client.frame() == "o"
@@ -89,7 +89,7 @@ class TestTestServer:
         for connection in made:
             connection.writer.transport.abort()
 
-    async def test_what_is_broadcast_on_one_is_heard_on_both(self, nodes: Nodes) -> None:
+    async def test_a_broadcast_on_one_node_reaches_both(self, nodes: Nodes) -> None:
         async with contextlib.AsyncExitStack() as life:
             clients = [
                 await life.enter_async_context(connect(f"http://127.0.0.1:{port}/broadcast", transports=[transport]))
@@ -98,7 +98,7 @@ class TestTestServer:
             ]
             for number in range(len(clients)):
                 await clients[number].send(str(number))
-                # Who has come first hears all; who comes last may have come too late for others.
+                # The first client receives everything; messages before the last one joined may be missing for it.
                 assert await within(clients[number].recv()) is not None
             await clients[0].send("the end")
             for client in clients:
@@ -107,7 +107,7 @@ class TestTestServer:
 
 
 def run(*arguments: str) -> str:
-    """Run what cannot start, and return its last words: one line."""
+    """Run a server that cannot start, and return its last line."""
     command = [sys.executable, *arguments, "--port", "0"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -130,7 +130,7 @@ class TestWhatCannotBe:
             more = ("--redis", redis.url, "--advertise", f"http://127.0.0.1:{port}")
             assert "secret" in run(f"examples/{script}", *more)
 
-    def test_an_address_that_is_taken(self, redis: RedisServer, script: str) -> None:
+    def test_an_address_that_is_in_use(self, redis: RedisServer, script: str) -> None:
         with reserved_port() as port:
             more = ("--redis", redis.url, "--advertise", f"http://127.0.0.1:{port}", "--secret", SECRET)
             program = ServerProgram(f"examples/{script}", "--port", "0", *more)
@@ -141,12 +141,12 @@ class TestWhatCannotBe:
 
 
 @pytest.mark.parametrize("script", ["test_server.py", "chat/server.py"])
-def test_where_no_cluster_is_nothing_is_advertised(script: str) -> None:
+def test_advertise_requires_a_cluster(script: str) -> None:
     assert "--redis" in run(f"examples/{script}", "--advertise", "http://127.0.0.1:9001")
 
 
 class Person:
-    """Somebody in the chat.
+    """A user of the chat.
 
     Attributes:
         client: The connection.
@@ -157,7 +157,7 @@ class Person:
         self.people: set[str] = set()
 
     async def hears(self, kind: str) -> Any:
-        """Return the next message of a kind; all others are passed over, but for complaints."""
+        """Return the next message of a type, skipping all others except errors."""
         while True:
             message = await self.next()
             if message["type"] == kind:
@@ -165,12 +165,12 @@ class Person:
             assert message["type"] != "error", message
 
     async def next(self) -> Any:
-        """Return the next message that has anything new."""
+        """Return the next message with new content."""
         while True:
             message = await within(self.client.recv())
             self.people |= set(message.get("people", ()))
             if message["type"] == "entered":
-                # Who was in the welcome, this person among them, may be named again.
+                # Users in the welcome message, this one among them, may be announced again.
                 message["names"] = [name for name in message["names"] if name not in self.people]
                 self.people |= set(message["names"])
                 if not message["names"]:
@@ -180,13 +180,13 @@ class Person:
             return message
 
     async def enters(self, name: str, token: str = "") -> Any:
-        """Ask for a name, and return the answer."""
+        """Request a name, and return the response."""
         request = {"type": "enter", "name": name, "token": token or f"{name} in a window of its own"}
         await self.client.send(json.dumps(request))
         return await self.hears("welcome")
 
     async def says(self, text: str) -> None:
-        """Say something."""
+        """Send a chat message."""
         await self.client.send(json.dumps({"type": "say", "text": text}))
 
 
@@ -194,7 +194,7 @@ class Person:
 class TestChat:
     @pytest.fixture
     async def comes(self, nodes: Nodes) -> AsyncIterator[Any]:
-        """Return a function that has somebody come to one of the nodes."""
+        """Return a function that connects a user to one of the nodes."""
         async with contextlib.AsyncExitStack() as life:
 
             async def come(node: int) -> Person:
@@ -203,7 +203,7 @@ class TestChat:
 
             yield come
 
-    async def test_people_on_two_nodes_see_and_hear_each_other(self, nodes: Nodes, comes: Any) -> None:
+    async def test_users_on_two_nodes_see_each_other_and_their_messages(self, nodes: Nodes, comes: Any) -> None:
         ann, bob = await comes(0), await comes(1)
         assert await ann.enters("Ann") == {"type": "welcome", "name": "Ann", "people": ["Ann"]}
         welcome = await bob.enters("Bob")
@@ -219,7 +219,7 @@ class TestChat:
         assert await ann.next() == {"type": "left", "names": ["Bob"]}
         assert (await (await comes(1)).enters("Eve"))["people"] == ["Ann", "Eve"]
 
-    async def test_when_a_node_stops_the_others_hear_who_has_left(self, nodes: Nodes, comes: Any) -> None:
+    async def test_when_a_node_stops_the_others_report_who_has_left(self, nodes: Nodes, comes: Any) -> None:
         ann = await comes(0)
         await ann.enters("Ann")
         names = {f"Bob {number}" for number in range(5)}
@@ -231,27 +231,27 @@ class TestChat:
         while names & ann.people:
             assert (await ann.next())["type"] == "left"
 
-    async def test_a_name_that_is_taken_on_one_node_is_taken_on_both(self, nodes: Nodes, comes: Any) -> None:
+    async def test_a_name_in_use_on_one_node_is_in_use_on_both(self, nodes: Nodes, comes: Any) -> None:
         ann, other = await comes(0), await comes(1)
         await ann.enters("Ann")
         assert (await other.enters("ANN"))["name"] == "ANN 2"
         assert await ann.next() == {"type": "entered", "names": ["ANN 2"]}
 
-    async def test_a_window_that_comes_back_on_another_node_takes_its_name_over(self, nodes: Nodes, comes: Any) -> None:
+    async def test_a_window_that_reconnects_to_another_node_keeps_its_name(self, nodes: Nodes, comes: Any) -> None:
         bob, before, again = await comes(0), await comes(0), await comes(1)
         await bob.enters("Bob")
         await before.enters("Ann", "the token of one window")
         assert await bob.next() == {"type": "entered", "names": ["Ann"]}
         welcome = await again.enters("ann", "the token of one window")
         assert (welcome["name"], sorted(welcome["people"])) == ("Ann", ["Ann", "Bob"])
-        # The connection that it had is given up, and the others hear of none of it.
+        # Its former connection is closed, and the other users do not notice.
         await before.client.close()
         await again.says("I am back")
         assert await bob.next() == {"type": "said", "name": "Ann", "text": "I am back"}
         await again.client.close()
         assert await bob.next() == {"type": "left", "names": ["Ann"]}
 
-    async def test_without_redis_each_node_goes_on_alone_and_tells_all_when_it_is_back(
+    async def test_without_redis_each_node_continues_alone_until_the_reconnect(
         self, nodes: Nodes, redis: RedisServer, comes: Any
     ) -> None:
         nodes.complaints = ["reconnecting", "did not reach other nodes"]

@@ -1,4 +1,4 @@
-"""A node that ends lets go of what it passes on for others: their sessions live on, by way of the nodes left."""
+"""A stopping node hands off the clients whose requests it relays: their sessions continue through other nodes."""
 
 import asyncio
 import contextlib
@@ -57,12 +57,12 @@ async def start(
 
 
 def relay_requests(node: Node) -> Any:
-    """Return what a node passes on."""
+    """Return the requests that a node relays."""
     return node.router.relay._requests  # type: ignore[union-attr]
 
 
 async def open_session(owner: Node, session: str = "") -> tuple[str, Noted]:
-    """Open a session at a node."""
+    """Open a session through a node."""
     if not session:
         session = new_session() if isinstance(owner.cluster, Member) else owner.own()
     assert await owner.poll(session) == "o"
@@ -70,13 +70,13 @@ async def open_session(owner: Node, session: str = "") -> tuple[str, Noted]:
 
 
 async def listen(client: Client, transport: str, session: str, connection: Noted) -> None:
-    """Have a client listen, and wait until the session knows."""
+    """Start to receive messages, and wait until the session has a receiver."""
     client.write(asking(transport, f"/echo/000/{session}"))
     await until(lambda: connection.session._receiver)
 
 
 async def read_to_end(client: Client, transport: str) -> None:
-    """Read an answer that ends in good order, without a message in it."""
+    """Read a response that ends properly and has no message."""
     if transport in POLLING:
         assert unframe(transport, (await client.response()).body) == "h"
     else:
@@ -87,8 +87,8 @@ async def read_to_end(client: Client, transport: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "drain"])
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_sessions_of_other_nodes_live_on(start: Start, transport: str, how: str) -> None:
-    # Longer than `within` waits: nobody waits for a stream that another node's session is behind.
+async def test_sessions_of_other_nodes_continue(start: Start, transport: str, how: str) -> None:
+    # Longer than the timeout of `within`: shutdown does not wait for the streams of other nodes' sessions.
     owner, other, third = await start({"disconnect_delay": 60})
     session, connection = await open_session(owner)
     async with other.client() as client, third.client() as again:
@@ -112,7 +112,7 @@ async def test_sessions_of_other_nodes_live_on(start: Start, transport: str, how
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
-async def test_nothing_is_lost_and_nothing_comes_twice(start: Start, transport: str) -> None:
+async def test_no_message_is_lost_or_repeated(start: Start, transport: str) -> None:
     owner, other, third = await start()
     session, connection = await open_session(owner)
     got: list[Any] = []
@@ -142,7 +142,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(start: Start, transport: 
             node = other if not other.router.draining else third
             if transport == "xhr":
                 response = await node.ask(asking("xhr", f"/echo/000/{session}"))
-                # It may have come just too late: a proxy would ask another node.
+                # The node may have stopped already: a proxy would try another one.
                 if response.status != 503 and (text := unframe("xhr", response.body)) != "h":
                     got.extend(messages_of(text))
             else:
@@ -153,10 +153,10 @@ async def test_nothing_is_lost_and_nothing_comes_twice(start: Start, transport: 
     assert got == [str(number) for number in range(300)]
 
 
-async def test_a_node_that_drains_goes_on_passing_on(start: Start) -> None:
+async def test_a_draining_node_still_relays(start: Start) -> None:
     owner, other, third = await start({"disconnect_delay": 1})
     session, connection = await open_session(owner)
-    # Its client comes no more, and is waited for.
+    # A client of its own session that does not reconnect, which the drain waits for.
     await open_session(other)
     async with other.client() as client:
         ending = asyncio.ensure_future(other.router.drain(0))
@@ -168,7 +168,7 @@ async def test_a_node_that_drains_goes_on_passing_on(start: Start) -> None:
             assert await other.send(session, f"{number}") == 204
             assert await connection.message() == f"{number}"
         assert not ending.done()
-        # It stays until the end; then it is let go, too.
+        # It is served until the end, and then handed off, too.
         await listen(client, "xhr", session, connection)
         assert unframe("xhr", (await client.response()).body) == "h"
         await within(ending)
@@ -178,7 +178,7 @@ async def test_a_node_that_drains_goes_on_passing_on(start: Start) -> None:
     assert await third.poll(session) == 'a["x"]'
 
 
-async def test_who_is_on_the_way_at_the_end_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_that_arrive_at_the_end_are_rejected(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, other, third = await start()
     session, connection = await open_session(owner)
     connect, may_go_on, waiting = upstream.Upstreams.connect, asyncio.Event(), asyncio.Event()
@@ -219,7 +219,7 @@ async def test_many_sessions_at_once(start: Start, monkeypatch: pytest.MonkeyPat
     assert not any(connection.is_closed for _, connection in found)
 
 
-async def test_a_session_s_name_may_be_any_bytes(start: Start) -> None:
+async def test_a_session_id_may_have_any_bytes(start: Start) -> None:
     owner, other, _ = await start()
     while True:
         session = f"\udcff☃{new_session()}"
@@ -235,7 +235,7 @@ async def test_a_session_s_name_may_be_any_bytes(start: Start) -> None:
         await within(ending)
 
 
-async def test_only_what_came_this_way_is_renewed(start: Start) -> None:
+async def test_only_responses_that_this_node_relays_are_recycled(start: Start) -> None:
     owner, other, third = await start()
     session, connection = await open_session(owner)
     _, connection_2 = found = await open_session(owner)
@@ -260,7 +260,7 @@ async def test_the_owner_is_gone(start: Start) -> None:
 
 
 @pytest.mark.parametrize("why", ["too old", "stands still"])
-async def test_an_owner_that_does_not_let_go_is_not_waited_for(
+async def test_an_owner_that_does_not_recycle_is_not_waited_for(
     start: Start, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.2)
@@ -282,17 +282,15 @@ async def test_an_owner_that_does_not_let_go_is_not_waited_for(
 
 
 @pytest.mark.parametrize("transport", STREAMING)
-async def test_a_client_that_is_behind_keeps_its_stream(
-    start: Start, monkeypatch: pytest.MonkeyPatch, transport: str
-) -> None:
-    """What it does not take would be missing, and nobody would tell."""
+async def test_a_slow_client_keeps_its_stream(start: Start, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """If the response ended, the client would miss the data that it has not read, without notice."""
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.2)
     owner, other, _ = await start({"response_limit": 1 << 30, "max_queue_bytes": 1 << 30})
     session, connection = await open_session(owner)
     async with other.client() as client:
         await listen(client, transport, session, connection)
         client.writer.transport.pause_reading()
-        # More than all sockets on the way may take: it does not catch up meanwhile.
+        # More than all sockets on the way can buffer, so that the client does not catch up.
         while connection.session.queued < 32 << 20:
             connection.send("x" * 100_000)
             await asyncio.sleep(0)
@@ -303,7 +301,7 @@ async def test_a_client_that_is_behind_keeps_its_stream(
         assert await connection.closed() == CUT
 
 
-async def test_a_second_router_is_none_of_the_first_one_s_business(serve: Serve, tmp_path: Path) -> None:
+async def test_routers_do_not_affect_each_other(serve: Serve, tmp_path: Path) -> None:
     nodes = await start_workers(serve, tmp_path / "workers", 2, prefix="/echo")
     routers: list[SockJSRouter] = []
     servers: list[RunningServer] = []
@@ -311,7 +309,7 @@ async def test_a_second_router_is_none_of_the_first_one_s_business(serve: Serve,
         routers.append(SockJSRouter(node.journal, "/echo:more"))
         node.cluster.add(routers[-1])
         servers.append(await serve(routers[-1]))
-    # Both are asked for: what is the one's session might be the other's.
+    # Both receive the request: the same session id may exist in both.
     owner, other = nodes
     session = next(name for name in iter(new_session, "") if routers[0].relay.owns(name))  # type: ignore[union-attr]
     base = f"/echo:more/000/{session}"
@@ -333,11 +331,11 @@ async def test_a_second_router_is_none_of_the_first_one_s_business(serve: Serve,
         await within(node.cluster.close())
 
 
-# What is under way, without any node.
+# Relayed requests without any node.
 
 
 class Keeping:
-    """What keeps connections."""
+    """A connection manager."""
 
     read_buffer = bytearray(1)
     read_budget = 1.0
@@ -349,7 +347,7 @@ A, B = Owner("a", "/a"), Owner("b", "/b")
 
 
 class Calls:
-    """What nodes are asked for."""
+    """Records remote calls."""
 
     def __init__(self, *ends: Any) -> None:
         self.made: list[tuple[str, list[str]]] = []
@@ -368,13 +366,13 @@ class Calls:
 
 
 def make(call: Calls) -> RelayedRequests:
-    """Return what knows what is under way."""
+    """Return relayed requests with the given calls."""
     keeping: Any = Keeping()
     return RelayedRequests(keeping, call)
 
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamDisconnected(), ClusterError()])
-async def test_a_node_is_told_again_that_may_not_have_had_the_request_yet(
+async def test_the_call_is_repeated_because_a_request_may_arrive_after_it(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(module, "RETRY_INTERVAL", 0.001)
@@ -390,7 +388,7 @@ async def test_a_node_is_told_again_that_may_not_have_had_the_request_yet(
     assert len(found) == 0
 
 
-async def test_nodes_are_told_at_the_same_time() -> None:
+async def test_owners_are_called_concurrently() -> None:
     both = asyncio.Barrier(2)
 
     async def end() -> None:
@@ -407,7 +405,7 @@ async def test_nodes_are_told_at_the_same_time() -> None:
     ]
 
 
-async def test_a_node_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
     ended: list[str] = []
 
@@ -426,7 +424,7 @@ async def test_a_node_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.M
     request.response_sent()
 
 
-async def test_a_send_is_waited_for_and_nothing_renewed() -> None:
+async def test_a_send_is_waited_for_without_a_call() -> None:
     calls = Calls()
     found = make(calls)
     sending = found.add(A, None)
@@ -438,7 +436,7 @@ async def test_a_send_is_waited_for_and_nothing_renewed() -> None:
     assert calls.made == []
 
 
-async def test_a_stream_is_under_way_until_its_connection_ends() -> None:
+async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
     found = make(Calls())
     request = found.add(A, "/echo:1")
     request.connection_opened()
@@ -451,12 +449,12 @@ async def test_a_stream_is_under_way_until_its_connection_ends() -> None:
 
 
 @pytest.mark.parametrize(("count", "length", "calls"), [(0, 1, 0), (200, 10, 1), (201, 10, 2), (3, 32_000, 3)])
-async def test_no_call_is_long(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
+async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
     made = Calls()
     found = make(made)
     keys = ["\udcff" * (length - 5) + f"{number:05}" for number in range(count)]
-    # Twice, as a second listener is there until it has heard so.
+    # Each key twice: a second receiver may be present until it has been rejected.
     under_way = [found.add(A, key) for key in [*keys, *keys]]
     monkeypatch.setattr(module, "RETRY_INTERVAL", 1)
     await within(found.handoff_clients())
@@ -466,7 +464,7 @@ async def test_no_call_is_long(monkeypatch: pytest.MonkeyPatch, count: int, leng
         request.response_sent()
 
 
-async def test_nothing_under_way_takes_no_time() -> None:
+async def test_without_requests_the_handoff_returns_immediately() -> None:
     calls = Calls()
     handing_off = make(calls).handoff_clients()
     async with asyncio.timeout(WAIT):

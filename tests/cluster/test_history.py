@@ -1,4 +1,4 @@
-"""Messages that are kept: their order, their end, and how somebody who comes again gets what was missed."""
+"""Histories: their order and expiry, and how a client that reconnects receives the missed messages."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ async def test_messages_have_offsets_and_an_epoch(node: StartNode) -> None:
     assert recovered == ([(1, "a"), (2, {"b": 1})], True, (2, first.epoch))
 
 
-async def test_exactly_so_many_are_kept(node: StartNode, redis_server: RedisServer) -> None:
+async def test_exactly_the_given_number_of_messages_is_kept(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     for number in range(250):
         position = here.router.publish(ROOM, str(number), history=7)
@@ -48,7 +48,7 @@ async def test_exactly_so_many_are_kept(node: StartNode, redis_server: RedisServ
     assert redis_server.command("XLEN", f"sockjs:history:{ROOM}") == 2
 
 
-async def test_who_knows_no_position_or_an_odd_one_gets_all_there_is(node: StartNode) -> None:
+async def test_without_a_valid_position_the_whole_history_is_returned(node: StartNode) -> None:
     here = await node()
     assert await within(here.cluster.recover(ROOM, 0, "")) == ([], False, (0, ""))
     for text in "abc":
@@ -59,13 +59,13 @@ async def test_who_knows_no_position_or_an_odd_one_gets_all_there_is(node: Start
 
 
 @pytest.mark.parametrize("position", [("1", "e"), (None, None), (1.0, "e"), (True, "e"), (1, b"e")])
-async def test_a_position_of_other_types_is_refused(node: StartNode, position: Any) -> None:
+async def test_a_position_of_other_types_is_rejected(node: StartNode, position: Any) -> None:
     here = await node()
     with pytest.raises(TypeError, match="position: expected int and str"):
         await here.cluster.recover(ROOM, *position)
 
 
-async def test_what_makes_no_sense_is_missing(node: StartNode, redis_server: RedisServer) -> None:
+async def test_malformed_entries_are_skipped(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     epoch = (await within(here.router.publish(ROOM, "a", history=5))).epoch
     redis_server.command("XADD", f"sockjs:history:{ROOM}", "2-0", "epoch", epoch, "envelope", "[2]")
@@ -74,7 +74,7 @@ async def test_what_makes_no_sense_is_missing(node: StartNode, redis_server: Red
     assert await within(here.cluster.recover(ROOM, 2, epoch)) == ([(3, "c")], True, (3, epoch))
 
 
-async def test_a_history_expires_and_the_next_one_is_another(node: StartNode, redis_server: RedisServer) -> None:
+async def test_a_history_expires_and_the_next_one_has_another_epoch(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     first = await within(here.router.publish(ROOM, "a", history=3, ttl=0.05))
     await until(lambda: not redis_server.command("EXISTS", f"sockjs:history:{ROOM}"))
@@ -86,7 +86,7 @@ async def test_a_history_expires_and_the_next_one_is_another(node: StartNode, re
     assert 86_000 < redis_server.command("TTL", f"sockjs:history:{ROOM}") <= 86_400
 
 
-async def test_a_redis_that_has_lost_it_all_begins_another_epoch(
+async def test_a_redis_without_its_data_starts_another_epoch(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
@@ -102,7 +102,7 @@ async def test_a_redis_that_has_lost_it_all_begins_another_epoch(
     logged.take("reconnecting")
 
 
-async def test_all_hear_it_in_the_order_of_the_offsets(node: StartNode) -> None:
+async def test_all_members_receive_messages_in_the_order_of_offsets(node: StartNode) -> None:
     nodes = [await node(transform_message=lambda room, message, position: [position.offset, message]) for _ in range(3)]
     peers = [(await made.enter(ROOM))[0] for made in nodes]
     for number in range(40):
@@ -117,8 +117,8 @@ async def test_all_hear_it_in_the_order_of_the_offsets(node: StartNode) -> None:
         assert own == [f"{index} {number}" for number in range(40)]
 
 
-async def test_who_has_just_come_hears_what_it_says_itself(node: StartNode) -> None:
-    """To join is confirmed on another connection than the one on which is published."""
+async def test_a_new_member_receives_its_own_message(node: StartNode) -> None:
+    """The subscription is confirmed on another connection than the one for publishing."""
     here = await node()
     for number in range(20):
         peer, connection = await here.enter()
@@ -127,7 +127,7 @@ async def test_who_has_just_come_hears_what_it_says_itself(node: StartNode) -> N
         assert await peer.message() == "I have come"
 
 
-async def test_some_may_be_left_out(node: StartNode) -> None:
+async def test_sessions_can_be_excluded(node: StartNode) -> None:
     here, there = await node(), await node()
     said, speaker = await here.enter(ROOM)
     heard, _ = await here.enter(ROOM)
@@ -137,12 +137,14 @@ async def test_some_may_be_left_out(node: StartNode) -> None:
     here.router.publish(ROOM, "c", history=5)
     assert await hear(said, 1) == ["c"]
     assert await hear(heard, 3) == await hear(away, 3) == ["a", "b", "c"]
-    # Nothing is kept of it.
+    # No state is left.
     assert not here.cluster._messages._pending
 
 
 @pytest.mark.parametrize("history", [0, 1])
-async def test_who_waits_no_more_takes_nothing_back(node: StartNode, redis_server: RedisServer, history: int) -> None:
+async def test_cancelling_the_publisher_does_not_cancel_the_message(
+    node: StartNode, redis_server: RedisServer, history: int
+) -> None:
     here, there = await node(), await node()
     said, speaker = await here.enter(ROOM)
     away, _ = await there.enter(ROOM)
@@ -158,7 +160,7 @@ async def test_who_waits_no_more_takes_nothing_back(node: StartNode, redis_serve
     assert await hear(said, 1) == ["b"]
 
 
-async def test_nothing_is_kept_of_who_was_left_out_of_what_never_comes(
+async def test_no_state_is_left_if_a_message_with_exclusions_never_arrives(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
@@ -186,8 +188,8 @@ async def test_nothing_is_kept_of_who_was_left_out_of_what_never_comes(
     logged.take("reconnecting")
 
 
-async def test_joining_first_and_recovering_then_loses_nothing_and_repeats_nothing(node: StartNode) -> None:
-    """Somebody publishes without a pause meanwhile."""
+async def test_join_before_recover_neither_loses_nor_repeats_messages(node: StartNode) -> None:
+    """Messages are published continuously meanwhile."""
     here, there = await node(transform_message=lambda room, message, position: [position.offset, message]), await node()
     last = 400
     epoch = (await within(there.router.publish(ROOM, "1", history=1000))).epoch
@@ -214,7 +216,7 @@ async def test_joining_first_and_recovering_then_loses_nothing_and_repeats_nothi
     await within(talking)
 
 
-async def test_a_stamp_that_fails_loses_that_message_alone(node: StartNode, logged: LogWatch) -> None:
+async def test_an_exception_in_transform_message_loses_only_that_message(node: StartNode, logged: LogWatch) -> None:
     def transform_message(room: str, message: Any, position: Position) -> Any:
         assert room == ROOM
         if message == "bad":
@@ -245,7 +247,7 @@ async def test_a_stamp_that_fails_loses_that_message_alone(node: StartNode, logg
         ({"ttl": 5}, ValueError),
     ],
 )
-async def test_what_makes_no_sense_is_refused(node: StartNode, options: Any, error: type[Exception]) -> None:
+async def test_invalid_arguments_are_rejected(node: StartNode, options: Any, error: type[Exception]) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
     with pytest.raises(error):
@@ -254,12 +256,12 @@ async def test_what_makes_no_sense_is_refused(node: StartNode, options: Any, err
     assert await peer.message() == "y"
 
 
-async def test_without_a_cluster_nothing_is_kept() -> None:
+async def test_history_requires_a_cluster() -> None:
     with pytest.raises(ConfigurationError, match=r"^history: it is kept by a cluster"):
         SockJSRouter(lambda session: None).publish(ROOM, "x", history=1)  # type: ignore[arg-type,return-value]
 
 
-async def test_a_redis_that_went_back_begins_another_epoch(
+async def test_a_redis_that_lost_the_last_messages_starts_another_epoch(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
@@ -271,7 +273,7 @@ async def test_a_redis_that_went_back_begins_another_epoch(
     redis_server.kill()
     redis_server.start()
     await until(lambda: here.gaps)
-    # Who has missed the one that is lost must not be told that there is nothing else.
+    # A client that missed the lost message must not get a complete result.
     everything = [(1, "a"), (2, "b"), (3, "c")]
     assert await within(here.cluster.recover(ROOM, 2, lost.epoch)) == (everything, False, (3, lost.epoch))
     new = await within(here.router.publish(ROOM, "new", history=10))
@@ -285,7 +287,7 @@ async def test_a_redis_that_went_back_begins_another_epoch(
     logged.take("reconnecting")
 
 
-async def test_what_is_said_behind_it_comes_behind_it(node: StartNode) -> None:
+async def test_a_message_without_history_follows_earlier_ones_with_history(node: StartNode) -> None:
     here, there = await node(), await node()
     (a, _), (b, _), (left_out, connection) = await here.enter(ROOM), await there.enter(ROOM), await here.enter(ROOM)
     for number in range(10):
@@ -299,7 +301,7 @@ async def test_what_is_said_behind_it_comes_behind_it(node: StartNode) -> None:
 
 
 @pytest.mark.parametrize("loss", ["of Redis", "of the subscriptions"])
-async def test_what_is_said_behind_it_is_heard_here_whatever_becomes_of_it(
+async def test_a_message_without_history_is_delivered_locally_after_any_failure(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, loss: str
 ) -> None:
     here = await node()
@@ -324,7 +326,7 @@ async def test_what_is_said_behind_it_is_heard_here_whatever_becomes_of_it(
     logged.take("reconnecting")
 
 
-async def test_nothing_is_kept_of_who_was_left_out_while_nothing_is_heard(
+async def test_no_state_is_left_of_exclusions_without_a_subscription(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()

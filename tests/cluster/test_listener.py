@@ -1,4 +1,4 @@
-"""The private listener: where it may listen, and whom it answers."""
+"""The private listener: the addresses it may listen on, and the requests it accepts."""
 
 import contextlib
 import socket
@@ -43,7 +43,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
         *("http://10.0.0.5:9001#x", "http://[::1:9001", "http://10.0.0.5:port", "http://:p@10.0.0.5:9001", None, 9001),
     ],
 )
-def test_what_is_no_address(text: Any) -> None:
+def test_invalid_addresses(text: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^advertise: got .* expected a host and a port"):
         split_address("advertise", text)
 
@@ -56,7 +56,7 @@ def test_private_addresses(ip: str) -> None:
 
 
 @pytest.mark.parametrize("ip", ["0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "172.32.0.1"])
-def test_addresses_that_the_internet_reaches(ip: str) -> None:
+def test_public_addresses(ip: str) -> None:
     assert not is_private(ip)
 
 
@@ -69,22 +69,22 @@ def test_listening(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_public_address_has_to_be_wanted(host: str) -> None:
+def test_a_public_address_must_be_allowed(host: str) -> None:
     port = free_port()
     with pytest.raises(ConfigurationError, match=r"^listen: .* set allow_public_listener=True"):
         open_sockets(host, port, False)
-    # Nothing is left of it.
+    # The sockets were closed.
     for sock in open_sockets(host, port, True):
         sock.close()
 
 
 @pytest.mark.parametrize("host", ["name.invalid", "8.8.8.8", "203.0.113.1"])
-def test_an_address_of_somebody_else(host: str) -> None:
+def test_an_address_of_another_host(host: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^listen: (cannot resolve|.* is not an address)"):
         open_sockets(host, free_port(), True)
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_in_use() -> None:
     (taken,) = open_sockets("127.0.0.1", free_port(), False)
     port = taken.getsockname()[1]
     with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port} for other nodes: "):
@@ -92,7 +92,7 @@ def test_a_port_that_is_taken() -> None:
 
 
 class Here:
-    """A relay that knows of nothing elsewhere."""
+    """A relay without other nodes."""
 
     def owns(self, session_id: str) -> bool:
         return True
@@ -105,7 +105,7 @@ class Here:
 
 
 class Running:
-    """A listener that listens."""
+    """A running listener."""
 
     def __init__(self) -> None:
         self.stats: Counter[str] = Counter()
@@ -117,7 +117,7 @@ class Running:
         self.port = 0
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         for router in (self.router, self.other):
             self.listener.add(router.endpoints)
         sockets = open_sockets("127.0.0.1", free_port(), False)
@@ -125,7 +125,7 @@ class Running:
         await self.listener.start(sockets, 1001)
 
     async def ask(self, method: str, uri: str, *fields: str, body: bytes | None = None, **more: Any) -> Response:
-        """Ask on a connection of its own."""
+        """Send a request on a new connection."""
         client = await Client.connect(self.port)
         try:
             return await client.ask(method, uri, *fields, body=body, **more)
@@ -141,7 +141,7 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    """Return a listener."""
+    """Return a running listener."""
     made = Running()
     await made.start()
     yield made
@@ -156,13 +156,13 @@ async def running() -> AsyncIterator[Running]:
 SESSION = "/echo/000/abc/xhr"
 
 
-async def test_what_is_signed_is_answered(running: Running) -> None:
+async def test_a_signed_request_is_served(running: Running) -> None:
     response = await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b"")
     assert (response.status, response.body) == (200, b"o\n")
     (session,) = running.router.container
     info = session.conn_info
     assert (info.ip, info.port) == ("192.0.2.1", 5)
-    # It says that it came over TLS.
+    # The request says that the client uses TLS.
     assert "secure" in response["Set-Cookie"].lower()
     uri = SESSION.replace("xhr", "xhr_send")
     response = await running.ask("POST", uri, running.sign("POST", uri, b"[]"), body=b"[]")
@@ -176,7 +176,7 @@ async def test_what_is_signed_is_answered(running: Running) -> None:
 @pytest.mark.parametrize(
     "uri", [SESSION, "/echo/000/abc/xhr_send", "/echo/000/abc/jsonp?c=cb", NODE_ID_PATH, f"{RPC_PATH}upper"]
 )
-async def test_what_is_not_signed_is_not(running: Running, method: str, uri: str) -> None:
+async def test_an_unsigned_request_is_rejected(running: Running, method: str, uri: str) -> None:
     response = await running.ask(method, uri, body=b"")
     if uri.startswith("/-/") and method == "FOO":
         assert response.status == 405
@@ -198,13 +198,13 @@ async def test_what_is_not_signed_is_not(running: Running, method: str, uri: str
         f"{RELAY_HEADER}: {Signer(SECRET, 'a').sign('b', 'POST', SESSION + '?', b'', CALLER)}",
     ],
 )
-async def test_what_is_not_signed_well_is_not(running: Running, field: str) -> None:
+async def test_an_invalid_signature_is_rejected(running: Running, field: str) -> None:
     response = await running.ask("POST", SESSION, field, body=b"")
     assert (response.status, response[RELAY_HEADER], response.body) == (403, "forged", b"")
     assert running.stats == {"relay_forged": 1}
 
 
-async def test_a_signature_that_comes_twice(running: Running) -> None:
+async def test_a_replayed_signature_is_rejected(running: Running) -> None:
     field = running.sign("POST", SESSION)
     assert (await running.ask("POST", SESSION, field, field, body=b"")).status == 403
     assert (await running.ask("POST", SESSION, field, body=b"")).status == 200
@@ -215,17 +215,17 @@ async def test_a_signature_that_comes_twice(running: Running) -> None:
     assert running.stats == {"relay_forged": 1, "relay_replayed": 1, "relay_stale": 1}
 
 
-async def test_what_is_for_another_node(running: Running) -> None:
+async def test_a_request_for_another_node_is_rejected(running: Running) -> None:
     response = await running.ask("POST", SESSION, running.sign("POST", SESSION, to="c"), body=b"")
     assert (response.status, response[RELAY_HEADER]) == (421, "misdirected")
 
 
-async def test_who_is_there(running: Running) -> None:
+async def test_the_id_of_the_node(running: Running) -> None:
     response = await running.ask("GET", NODE_ID_PATH, running.sign("GET", NODE_ID_PATH, to=""))
     assert (response.status, response[RELAY_HEADER]) == (204, "b")
 
 
-async def test_what_nodes_have_each_other_do(running: Running) -> None:
+async def test_remote_calls(running: Running) -> None:
     running.listener.rpcs["upper"] = bytes.upper
     for name, body, answer in [("upper", b"x", (200, b"X")), ("upper", b"", (200, b"")), ("lower", b"x", (404, b""))]:
         response = await running.ask("POST", RPC_PATH + name, running.sign("POST", RPC_PATH + name, body), body=body)
@@ -233,7 +233,7 @@ async def test_what_nodes_have_each_other_do(running: Running) -> None:
 
 
 @pytest.mark.parametrize("uri", ["/", "/echo", "/echo/info", "/echo/websocket", "/echo/000/abc/websocket", "/x"])
-async def test_there_is_nothing_but_sessions(running: Running, uri: str) -> None:
+async def test_only_sessions_are_served(running: Running, uri: str) -> None:
     assert (await running.ask("GET", uri, running.sign("GET", uri))).status == 404
 
 
@@ -244,7 +244,7 @@ async def test_several_routers(running: Running) -> None:
         assert response.body == b"o\n"
 
 
-async def test_an_old_client_s_request(running: Running) -> None:
+async def test_an_http_1_0_client(running: Running) -> None:
     field = running.sign("POST", SESSION)
     response = await running.ask("POST", SESSION, field, body=b"", version="HTTP/1.0")
     assert (response.status, response["Connection"]) == (200, "close")

@@ -1,4 +1,4 @@
-"""A node among others: its address, its listener, and what it has in Redis for as long as it lives."""
+"""The membership of a node: its address, its listener, and the keys it keeps in Redis."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ Make = Callable[..., Member]
 
 @pytest.fixture
 async def make(empty_redis: RedisServer) -> AsyncIterator[Make]:
-    """Return a function that makes members, which are closed with the test."""
+    """Return a function that creates members, which are closed after the test."""
     members = []
 
     def make_member(name: str, url: str = "", **options: Any) -> Member:
@@ -36,7 +36,7 @@ async def make(empty_redis: RedisServer) -> AsyncIterator[Make]:
         await within(member.close())
 
 
-async def test_a_node_has_its_address(make: Make, empty_redis: RedisServer) -> None:
+async def test_a_node_registers_its_address(make: Make, empty_redis: RedisServer) -> None:
     a, b = make("a"), make("b")
     for member in (a, b):
         await within(member.start())
@@ -46,7 +46,7 @@ async def test_a_node_has_its_address(make: Make, empty_redis: RedisServer) -> N
     await within(a.claims.claim("/chat:s", lambda: None))
     assert empty_redis.command("DBSIZE") == 3
     await within(a.close())
-    # What is left of it is that nobody may open its sessions for a while.
+    # Its claims remain for a while, so that no other node opens its sessions.
     left = {f"test:address:{b.advertise}".encode(), b"test:session:/chat:s"}
     await until(lambda: set(empty_redis.command("KEYS", "*")) == left)  # type: ignore[arg-type]
     assert 0 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME  # type: ignore[operator]
@@ -66,7 +66,7 @@ async def test_a_node_has_its_address(make: Make, empty_redis: RedisServer) -> N
         ({"secret": 12345678901234567890}, "secret"),
     ],
 )
-async def test_what_makes_no_sense(empty_redis: RedisServer, options: dict[str, Any], name: str) -> None:
+async def test_invalid_arguments(empty_redis: RedisServer, options: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}: "):
         Member(empty_redis.url, "a", **options)
 
@@ -90,7 +90,7 @@ async def test_a_public_listener(make: Make) -> None:
     await within(make("a", port=port, listen=f"0.0.0.0:{port}", allow_public_listener=True).start())
 
 
-async def test_a_port_that_is_taken(make: Make, empty_redis: RedisServer) -> None:
+async def test_a_port_in_use(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     with pytest.raises(ClusterError, match="cannot listen on"):
@@ -101,7 +101,7 @@ async def test_a_port_that_is_taken(make: Make, empty_redis: RedisServer) -> Non
 async def test_two_nodes_with_one_address(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
-    # It listens elsewhere, and finds the other one where it says that it is.
+    # It listens on another address, but finds the other node at the advertised one.
     listen = f"127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=f"Another node already advertises {a.advertise};"):
         await within(make("b", advertise=a.advertise, listen=listen).start())
@@ -111,7 +111,7 @@ async def test_two_nodes_with_one_address(make: Make, empty_redis: RedisServer) 
         await asyncio.open_connection(host, int(port))
 
 
-async def test_it_may_be_tried_again(make: Make, empty_redis: RedisServer) -> None:
+async def test_a_failed_start_can_be_repeated(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     b = make("b", advertise=a.advertise, listen=f"127.0.0.1:{free_port()}")
@@ -124,10 +124,10 @@ async def test_it_may_be_tried_again(make: Make, empty_redis: RedisServer) -> No
     assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"b"
 
 
-async def test_two_nodes_with_one_address_that_do_not_see_each_other(
+async def test_two_nodes_with_one_address_that_cannot_reach_each_other(
     make: Make, empty_redis: RedisServer, logged: LogWatch
 ) -> None:
-    """As where it is an address of each host's own."""
+    """For example, because each host has that address itself."""
     a = make("a")
     await within(a.start())
     key = f"test:address:{a.advertise}"
@@ -138,7 +138,7 @@ async def test_two_nodes_with_one_address_that_do_not_see_each_other(
         logged.take("advertises").getMessage()
         == f"Another node (b) also advertises {a.advertise}. Give every node its own address."
     )
-    # It does not take away what is the other's.
+    # It does not delete the other node's registration.
     empty_redis.command("SET", key, "b")
     await within(a.close())
     assert empty_redis.command("GET", key) == b"b"
@@ -156,7 +156,7 @@ async def test_another_secret(make: Make) -> None:
 @pytest.mark.parametrize(
     "answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\nstream", b"no\r\n\r\n"]
 )
-async def test_something_else_at_the_address(
+async def test_another_server_at_the_address(
     make: Make, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, answer: bytes | None
 ) -> None:
     monkeypatch.setattr(node_module, "CONNECT_TIMEOUT", 0.3)
@@ -172,7 +172,7 @@ async def test_something_else_at_the_address(
     port = server.sockets[0].getsockname()[1]
     member = make("b", port=port, listen=f"127.0.0.1:{free_port()}")
     if answer == b"no\r\n\r\n":
-        # As good as nobody.
+        # As if nothing listened there.
         await within(member.start())
         logged.take("own advertise address")
     else:
@@ -181,19 +181,19 @@ async def test_something_else_at_the_address(
     server.close()
 
 
-async def test_a_dead_node_s_address(make: Make, empty_redis: RedisServer) -> None:
+async def test_the_address_of_a_dead_node(make: Make, empty_redis: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     await within(a.vanish())
     key = f"test:address:{a.advertise}"
     empty_redis.command("SET", key, "a", "PX", 30_000)
-    # Whoever reaches itself there has it at once.
+    # A node that reaches itself there registers immediately.
     b = make("b", advertise=a.advertise)
     await within(b.start())
     assert empty_redis.command("GET", key) == b"b"
 
 
-async def test_a_dead_node_s_address_that_is_not_reached_from_here(
+async def test_the_address_of_a_dead_node_that_cannot_be_reached_from_here(
     make: Make, empty_redis: RedisServer, logged: LogWatch
 ) -> None:
     advertise = f"http://127.0.0.1:{free_port()}"
@@ -208,7 +208,7 @@ async def test_a_dead_node_s_address_that_is_not_reached_from_here(
     )
 
 
-async def test_an_address_that_stays_another_s(
+async def test_an_address_that_another_node_keeps(
     make: Make, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_INTERVAL", 0.05)
@@ -228,9 +228,7 @@ async def test_without_redis(make: Make) -> None:
         await asyncio.open_connection("127.0.0.1", int(member.advertise.rpartition(":")[2]))
 
 
-async def test_what_is_there_is_refreshed(
-    make: Make, empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_keys_are_refreshed(make: Make, empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REFRESH_INTERVAL", 0.05)
     a = make("a")
     await within(a.start())
@@ -243,12 +241,12 @@ async def test_what_is_there_is_refreshed(
 
 
 async def test_redis_is_back(make: Make, empty_redis: RedisServer, logged: LogWatch) -> None:
-    """What is held is there again, long before its turn."""
+    """The claims are set again long before the next refresh."""
     a = make("a")
     await within(a.start())
     await within(a.claims.claim("/chat:s", lambda: None))
     empty_redis.kill()
-    # One turn finds it away.
+    # One refresh fails.
     a.membership.refresh()
     await until(lambda: not a.commands.available)
     empty_redis.start()
@@ -265,7 +263,7 @@ async def test_closing(make: Make) -> None:
     await within(make("b").close())
 
 
-async def test_starting_is_cancelled(make: Make) -> None:
+async def test_a_cancelled_start(make: Make) -> None:
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         member = make("a", port=sock.getsockname()[1], listen=f"127.0.0.1:{(port := free_port())}")

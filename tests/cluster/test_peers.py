@@ -1,4 +1,4 @@
-"""Rooms of several workers on one host: who hears what is published where."""
+"""Rooms of several workers on one host: which members receive which messages."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ Enter = Callable[..., Awaitable[tuple[Peer, Noted]]]
 
 @pytest.fixture
 async def workers(serve: Serve, tmp_path: Path) -> AsyncIterator[list[Node]]:
-    """Three of them."""
+    """Return three workers."""
     nodes = await start_workers(serve, tmp_path / "workers")
     yield nodes
     for node in nodes:
@@ -34,7 +34,7 @@ async def workers(serve: Serve, tmp_path: Path) -> AsyncIterator[list[Node]]:
 
 @pytest.fixture
 def enter(join: Join) -> Enter:
-    """Return a function that has somebody come to a worker, and enter rooms."""
+    """Return a function that connects a client to a worker and joins rooms."""
 
     async def come(node: Node, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:
         peer = join(node.server, "websocket")
@@ -48,7 +48,7 @@ def enter(join: Join) -> Enter:
 
 
 @pytest.mark.parametrize("message", ["hello", "", '\ud800 ☃ \u2028\n"', {"a": [1, None, "☃"]}, [], ["x", {"y": 2.5}]])
-async def test_all_workers_hear_it(workers: list[Node], enter: Enter, message: Any) -> None:
+async def test_members_on_all_workers_receive_a_message(workers: list[Node], enter: Enter, message: Any) -> None:
     inside = [(await enter(node, ROOM))[0] for node in workers]
     for node in workers:
         await within(node.router.publish(ROOM, message))
@@ -57,14 +57,14 @@ async def test_all_workers_hear_it(workers: list[Node], enter: Enter, message: A
 
 
 @pytest.mark.parametrize("room", ["", "☃", "\ud800", "x" * 100_000, "a\nb"])
-async def test_any_text_is_a_name(workers: list[Node], enter: Enter, room: str) -> None:
+async def test_the_name_of_a_room_may_be_any_text(workers: list[Node], enter: Enter, room: str) -> None:
     peer, _ = await enter(workers[0], room)
     workers[1].router.publish(room, "x")
     assert await peer.message() == "x"
 
 
-async def test_what_one_worker_publishes_comes_in_order(workers: list[Node], enter: Enter) -> None:
-    # More than leaves in one request.
+async def test_messages_of_one_worker_arrive_in_order(workers: list[Node], enter: Enter) -> None:
+    # More than one request can hold.
     messages = [str(number).ljust(3000, ".") for number in range(1000)]
     (here, speaker), (there, _) = await enter(workers[0], ROOM), await enter(workers[2], ROOM)
     for message in messages:
@@ -76,14 +76,14 @@ async def test_what_one_worker_publishes_comes_in_order(workers: list[Node], ent
     assert workers[2].cluster.counters()["received"] == 1001
 
 
-async def test_a_message_that_is_longer_than_a_request_usually_is(workers: list[Node], enter: Enter) -> None:
+async def test_a_message_larger_than_a_batch(workers: list[Node], enter: Enter) -> None:
     peer, _ = await enter(workers[1], ROOM)
     for size in (3_000_000, 1):
         await within(workers[0].router.publish(ROOM, "x" * size))
         assert len(await peer.message()) == size
 
 
-async def test_nobody_hears_what_is_said_in_other_rooms(workers: list[Node], enter: Enter) -> None:
+async def test_members_receive_only_messages_of_their_rooms(workers: list[Node], enter: Enter) -> None:
     peer, connection = await enter(workers[0], ROOM)
     connection.leave(ROOM)
     await within(workers[1].router.publish(ROOM, "lost"))
@@ -92,14 +92,14 @@ async def test_nobody_hears_what_is_said_in_other_rooms(workers: list[Node], ent
     assert await peer.message() == "heard"
 
 
-async def test_who_is_not_there_is_not_missed(workers: list[Node], enter: Enter, serve: Serve) -> None:
+async def test_a_stopped_worker_is_not_waited_for(workers: list[Node], enter: Enter, serve: Serve) -> None:
     peer, _ = await enter(workers[0], ROOM)
     await within(workers[2].cluster.close())
     await within(workers[1].router.publish(ROOM, "x"))
     assert await peer.message() == "x"
     assert workers[1].cluster.counters()["publish_failures"] == 0
     assert await within(workers[1].router.presence(ROOM)) == {}
-    # When it is back, it hears again.
+    # After a restart it receives messages again.
     await workers[2].cluster.start()
     other, _ = await enter(workers[2], ROOM)
     await within(workers[1].router.publish(ROOM, "y"))
@@ -108,7 +108,7 @@ async def test_who_is_not_there_is_not_missed(workers: list[Node], enter: Enter,
 
 @contextlib.asynccontextmanager
 async def in_place_of(node: Node, answer: Callable[[asyncio.StreamWriter], None]) -> AsyncIterator[None]:
-    """Listen where a worker would, and do something else with what comes."""
+    """Listen in place of a worker, and handle its connections otherwise."""
     await within(node.cluster.close())
     writers = []
 
@@ -122,7 +122,7 @@ async def in_place_of(node: Node, answer: Callable[[asyncio.StreamWriter], None]
     for writer in writers:
         writer.transport.abort()
     server.close()
-    # From Python 3.13 on it does that itself.
+    # From Python 3.13 on, the server does that itself.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(node.cluster._path)
 
@@ -136,7 +136,7 @@ async def in_place_of(node: Node, answer: Callable[[asyncio.StreamWriter], None]
     ],
     ids=["none", "refused", "endless"],
 )
-async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
+async def test_a_message_that_may_be_lost_is_reported(
     workers: list[Node],
     logged: LogWatch,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,7 +152,7 @@ async def test_a_message_that_may_be_lost_is_not_lost_in_silence(
     logged.take("1 messages did not reach another worker")
 
 
-async def test_a_worker_that_stands_still_costs_no_more_than_so_much(
+async def test_the_queue_for_a_blocked_worker_is_limited(
     workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "MAX_QUEUED", 1000)
@@ -165,7 +165,7 @@ async def test_a_worker_that_stands_still_costs_no_more_than_so_much(
         second = workers[0].router.publish(ROOM, "b" * 600)
         with pytest.raises(ClusterUnavailable, match="queue for another worker is full"):
             await within(second)
-        # Others hear it all the same.
+        # Members on other workers receive it.
         assert await peer.message() == "b" * 600
         with pytest.raises(ClusterUnavailable, match="did not return its presence"):
             await within(workers[0].router.presence(ROOM))
@@ -176,7 +176,7 @@ async def test_a_worker_that_stands_still_costs_no_more_than_so_much(
     logged.take("did not reach another worker")
 
 
-async def test_who_is_present_on_any_worker(workers: list[Node], enter: Enter) -> None:
+async def test_presence_on_all_workers(workers: list[Node], enter: Enter) -> None:
     _, ann = await enter(workers[0], ROOM, presence={"name": "Ann"})
     _, bob = await enter(workers[2], ROOM, "b", presence="Bob")
     await enter(workers[1], ROOM)
@@ -187,12 +187,12 @@ async def test_who_is_present_on_any_worker(workers: list[Node], enter: Enter) -
     assert await within(workers[1].router.presence(ROOM)) == {f"worker-0:{ann.id}": {"name": "Ann"}}
 
 
-async def test_history_takes_redis(workers: list[Node]) -> None:
+async def test_history_requires_redis(workers: list[Node]) -> None:
     with pytest.raises(ConfigurationError, match="RedisCluster"):
         workers[0].router.publish(ROOM, "x", history=1)
 
 
-async def test_it_has_to_be_started(tmp_path: Path, serve: Serve, enter: Enter) -> None:
+async def test_the_cluster_must_be_started(tmp_path: Path, serve: Serve, enter: Enter) -> None:
     cluster = UnixCluster(tmp_path / "workers", 1, 0)
     node = Node(cluster, {}, Noted, "/echo")
     node.server = await serve(node.router)
@@ -208,7 +208,7 @@ async def test_it_has_to_be_started(tmp_path: Path, serve: Serve, enter: Enter) 
         await node.router.publish(ROOM, "x")
 
 
-async def test_another_thread_may_not(workers: list[Node]) -> None:
+async def test_use_in_another_thread_is_rejected(workers: list[Node]) -> None:
     raised: list[BaseException] = []
 
     def publish() -> None:
@@ -223,7 +223,7 @@ async def test_another_thread_may_not(workers: list[Node]) -> None:
     assert "call_soon_threadsafe" in str(raised[0])
 
 
-async def test_what_one_cannot_take_does_not_keep_others_from_it(
+async def test_a_failed_delivery_does_not_affect_other_members(
     workers: list[Node], enter: Enter, logged: LogWatch
 ) -> None:
     peer, connection = await enter(workers[1], ROOM)

@@ -1,4 +1,4 @@
-"""Who is present in a room, on all nodes."""
+"""The presence of a room's members, on all nodes."""
 
 import asyncio
 from typing import Any
@@ -17,12 +17,12 @@ ROOM = "lobby"
 
 
 async def present(node: Node, room: str = ROOM) -> list[Any]:
-    """Return what those present have said of themselves."""
+    """Return the values of all present members."""
     return list((await within(node.router.presence(room))).values())
 
 
 async def becomes(node: Node, expected: list[Any]) -> None:
-    """Wait until those are present."""
+    """Wait until exactly these members are present."""
 
     async def look() -> None:
         while await present(node) != expected:  # noqa: ASYNC110 - it is another node's business
@@ -33,7 +33,7 @@ async def becomes(node: Node, expected: list[Any]) -> None:
 
 @pytest.mark.parametrize("value", ["Ann", "", 0, False, {"name": "\ud800 ☃"}, [None, 1.5]])
 @pytest.mark.parametrize("room", [ROOM, "", "\ud800", "a:b"])
-async def test_all_nodes_see_who_wants_to_be_seen(node: StartNode, value: Any, room: str) -> None:
+async def test_all_nodes_see_a_member(node: StartNode, value: Any, room: str) -> None:
     here, there = await node(), await node()
     _, ann = await here.enter(room, presence=value)
     await here.enter(room)
@@ -43,7 +43,7 @@ async def test_all_nodes_see_who_wants_to_be_seen(node: StartNode, value: Any, r
         assert await within(made.router.presence("another room")) == {}
 
 
-async def test_who_leaves_is_gone_at_once(node: StartNode) -> None:
+async def test_a_member_that_leaves_disappears_immediately(node: StartNode) -> None:
     here, there = await node(), await node()
     (ann, _), (_, bob), (_, eve) = [await here.enter(ROOM, presence=name) for name in ("Ann", "Bob", "Eve")]
     await there.enter(ROOM, presence="Zoe")
@@ -56,7 +56,7 @@ async def test_who_leaves_is_gone_at_once(node: StartNode) -> None:
     assert await present(here) == ["Zoe"]
 
 
-async def test_to_enter_again_may_change_what_is_seen(node: StartNode) -> None:
+async def test_joining_again_can_change_the_value(node: StartNode) -> None:
     here, there = await node(), await node()
     _, ann = await here.enter(ROOM, presence="Ann")
     await within(ann.join(ROOM))
@@ -66,7 +66,7 @@ async def test_to_enter_again_may_change_what_is_seen(node: StartNode) -> None:
 
 
 @pytest.mark.parametrize(("value", "error"), [({1, 2}, TypeError), (b"x", TypeError), (float("nan"), ValueError)])
-async def test_what_json_has_no_form_for_is_refused(node: StartNode, value: Any, error: type[Exception]) -> None:
+async def test_values_that_json_cannot_encode_are_rejected(node: StartNode, value: Any, error: type[Exception]) -> None:
     here = await node()
     _, ann = await here.enter()
     with pytest.raises(error):
@@ -74,26 +74,26 @@ async def test_what_json_has_no_form_for_is_refused(node: StartNode, value: Any,
     assert ann.rooms == frozenset()
 
 
-async def test_a_dead_node_s_members_expire(node: StartNode, redis_server: RedisServer) -> None:
+async def test_the_members_of_a_dead_node_expire(node: StartNode, redis_server: RedisServer) -> None:
     here, there = await node(presence_lifetime=3), await node(presence_lifetime=3)
     await here.enter(ROOM, presence="Ann")
     await there.enter(ROOM, presence="Zoe")
     room, *alive = f"sockjs:presence:{ROOM}", *(f"sockjs:alive:{each.cluster.node_id}" for each in (here, there))
-    # The first node says nothing any more, and Redis forgets it: at once, for the test.
+    # The first node stops to refresh, and its key expires: immediately, for the test.
     for task in here.cluster._presence._tasks:
         task.cancel()
     assert 0 < int(redis_server.command("PTTL", alive[0])) <= 3000  # type: ignore[call-overload]
     redis_server.command("PEXPIRE", alive[0], 1)
     await becomes(there, ["Zoe"])
     await until(lambda: redis_server.command("HLEN", room) == 1)
-    # Those of one that lives stay.
+    # The members of a live node stay.
     for key in (room, alive[1]):
         before = redis_server.command("PEXPIRETIME", key)
         await until(lambda key=key, before=before: redis_server.command("PEXPIRETIME", key) > before)
     assert await present(there) == ["Zoe"]
 
 
-async def test_nothing_is_left_in_redis(node: StartNode, redis_server: RedisServer) -> None:
+async def test_no_data_is_left_in_redis(node: StartNode, redis_server: RedisServer) -> None:
     here = await node(presence_lifetime=0.3)
     _, ann = await here.enter(ROOM, "b", presence="Ann")
     await here.enter("c", presence="Bob")
@@ -104,7 +104,7 @@ async def test_nothing_is_left_in_redis(node: StartNode, redis_server: RedisServ
 
 
 @pytest.mark.parametrize("loss", ["everything", "a room", "the node"])
-async def test_what_redis_forgets_it_is_told_again(node: StartNode, redis_server: RedisServer, loss: str) -> None:
+async def test_lost_entries_are_written_again(node: StartNode, redis_server: RedisServer, loss: str) -> None:
     here, there = await node(presence_lifetime=0.3), await node(presence_lifetime=0.3)
     await here.enter(ROOM, presence="Ann")
     forget = {
@@ -112,12 +112,12 @@ async def test_what_redis_forgets_it_is_told_again(node: StartNode, redis_server
         "a room": ["DEL", f"sockjs:presence:{ROOM}"],
         "the node": ["DEL", f"sockjs:alive:{here.cluster.node_id}"],
     }[loss]
-    # It may be told again before anybody sees that.
+    # They may be written again before this is observed.
     assert redis_server.command(*forget)
     await becomes(there, ["Ann"])
 
 
-async def test_a_redis_that_comes_back_empty_is_told_at_once(
+async def test_entries_are_written_again_when_redis_is_back(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here, there = await node(), await node()
@@ -137,7 +137,7 @@ async def test_a_redis_that_comes_back_empty_is_told_at_once(
         logged.take("reconnecting")
 
 
-async def test_who_has_left_while_redis_was_away_is_gone_when_it_is_back(
+async def test_members_that_left_during_an_outage_disappear_after_it(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here, there = await node(timeout=SILENCE), await node()
@@ -154,7 +154,7 @@ async def test_who_has_left_while_redis_was_away_is_gone_when_it_is_back(
     logged.take("reconnecting")
 
 
-async def test_many_rooms_are_renewed(node: StartNode, redis_server: RedisServer) -> None:
+async def test_many_rooms_are_refreshed(node: StartNode, redis_server: RedisServer) -> None:
     here = await node(presence_lifetime=2)
     _, ann = await here.enter()
     rooms = [f"room {number}" for number in range(1200)]
@@ -162,14 +162,14 @@ async def test_many_rooms_are_renewed(node: StartNode, redis_server: RedisServer
         ann.join(room, presence=room)
     for room in rooms[::100]:
         key = f"sockjs:presence:{room}"
-        # The first renewals may come before Redis has heard of the room.
+        # The first refreshes may come before the room is in Redis.
         await until(lambda key=key: redis_server.command("HLEN", key) == 1)
         before = redis_server.command("PEXPIRETIME", key)
         await until(lambda key=key, before=before: redis_server.command("PEXPIRETIME", key) > before)
         assert await present(here, room) == [room]
 
 
-async def test_without_a_cluster_it_is_of_this_process(serve: Serve, join: Join) -> None:
+async def test_without_a_cluster_presence_is_of_this_process(serve: Serve, join: Join) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     peer = join(await serve(router), "websocket")
@@ -183,7 +183,7 @@ async def test_without_a_cluster_it_is_of_this_process(serve: Serve, join: Join)
         await router.presence(5)  # type: ignore[arg-type]
 
 
-async def test_what_redis_did_not_take_it_is_told_again(
+async def test_failed_writes_are_repeated(
     node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = await node(presence_lifetime=0.3), await node(presence_lifetime=0.3)

@@ -1,4 +1,4 @@
-"""Publishing from programs that serve nobody."""
+"""Publishers for programs without a router."""
 
 import asyncio
 import subprocess
@@ -41,7 +41,7 @@ publisher.close()
 """
 
 
-async def test_members_hear_it(node: StartNode, redis_server: RedisServer) -> None:
+async def test_members_receive_messages(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
 
@@ -60,7 +60,7 @@ async def test_members_hear_it(node: StartNode, redis_server: RedisServer) -> No
     assert await within(here.cluster.recover(ROOM, 1, b.epoch)) == ([(2, ["c"])], True, c)
 
 
-async def test_it_needs_no_loop_and_outlives_a_fork(node: StartNode, redis_server: RedisServer) -> None:
+async def test_it_needs_no_event_loop_and_works_after_a_fork(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
     command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url]
@@ -72,7 +72,7 @@ async def test_it_needs_no_loop_and_outlives_a_fork(node: StartNode, redis_serve
         assert [turn for child, turn in heard[1:-1] if child == number] == list(range(20))
 
 
-async def test_many_threads_may_use_it(node: StartNode, redis_server: RedisServer) -> None:
+async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
     with Publisher(redis_server.url) as publisher:
@@ -91,7 +91,7 @@ async def test_many_threads_may_use_it(node: StartNode, redis_server: RedisServe
         assert [turn for thread_, turn in heard if thread_ == number] == list(range(20))
 
 
-def test_without_redis_it_says_so_and_works_when_it_is_back(redis_server: RedisServer) -> None:
+def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServer) -> None:
     with Publisher(redis_server.url) as publisher:
         assert publisher.publish(ROOM, "x") is None
         redis_server.kill()
@@ -105,7 +105,7 @@ def test_without_redis_it_says_so_and_works_when_it_is_back(redis_server: RedisS
             publisher.publish(ROOM, "x", history=1)
 
 
-def test_a_password_is_needed_where_redis_wants_one(tmp_path: Path) -> None:
+def test_a_required_password(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "--requirepass", "secret") as server:
         with Publisher(server.url) as publisher, pytest.raises(ClusterError, match="user or password"):
             publisher.publish(ROOM, "x")
@@ -114,21 +114,21 @@ def test_a_password_is_needed_where_redis_wants_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [Publisher, AsyncPublisher])
-def test_what_makes_no_sense_is_refused(kind: Any) -> None:
+def test_invalid_arguments_are_rejected(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^url: "):
         kind("http://localhost")
     with pytest.raises(ConfigurationError, match=r"^namespace: "):
         kind("redis://localhost", namespace="")
 
 
-def test_so_is_what_is_no_message() -> None:
+def test_invalid_messages_are_rejected() -> None:
     with Publisher("redis://127.0.0.1:1") as publisher:
         for room, message, options in ((5, "x", {}), (ROOM, 5, {}), (ROOM, "x", {"history": "1"})):
             with pytest.raises(TypeError):
                 publisher.publish(room, message, **options)  # type: ignore[arg-type]
 
 
-async def test_on_a_loop_it_keeps_the_order(node: StartNode, redis_server: RedisServer) -> None:
+async def test_the_async_publisher_keeps_the_order(node: StartNode, redis_server: RedisServer) -> None:
     here = await node(namespace="app")
     peer, _ = await here.enter(ROOM)
     async with AsyncPublisher(redis_server.url, namespace="app") as publisher:
@@ -140,7 +140,7 @@ async def test_on_a_loop_it_keeps_the_order(node: StartNode, redis_server: Redis
     assert [await peer.message() for _ in range(51)] == [*map(str, range(50)), "last"]
 
 
-async def test_on_a_loop_too_it_says_where_there_is_no_redis(redis_server: RedisServer, logged: LogWatch) -> None:
+async def test_an_outage_of_the_async_publisher(redis_server: RedisServer, logged: LogWatch) -> None:
     async with AsyncPublisher(redis_server.url) as publisher:
         redis_server.kill()
         with pytest.raises(ClusterUnavailable):

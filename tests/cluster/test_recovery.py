@@ -1,4 +1,4 @@
-"""`examples/recovery`: clients that lose their connections again and again miss nothing, or are told that they have."""
+"""`examples/recovery`: clients that lose their connections miss no message, or are told that they have."""
 
 import asyncio
 import contextlib
@@ -42,23 +42,23 @@ recovery = example_client()
 
 
 class Nodes:
-    """Two servers of the example, and the Redis where they meet.
+    """Two servers of the example, and their Redis server.
 
     Attributes:
-        redis: The Redis.
-        ports: Where the servers listen.
-        complaints: Texts of which one has to be in each line that they log.
+        redis: The Redis server.
+        ports: The ports of the servers.
+        complaints: Texts, one of which must be in each line that they log.
     """
 
     def __init__(self, redis: RedisServer, ports: list[int]) -> None:
         self.redis = redis
         self.ports = ports
-        # What is sent to a session that has ended in that moment is refused, and so is, without Redis, what is sent to
-        # one of which nobody can tell who has it.
+        # A send to a session that has just ended is rejected; so is, without Redis, a send to a session whose owner
+        # cannot be determined.
         self.complaints = ["404 POST /recovery/sockjs/", "503 POST /recovery/sockjs/"]
 
     def publish(self, *numbers: int, history: int = ALL) -> None:
-        """Publish numbers, as a program that serves nobody."""
+        """Publish numbers like a program without a router."""
         with Publisher(self.redis.url) as publisher:
             for number in numbers:
                 publisher.publish(ROOM, {"tick": number}, history=history)
@@ -66,7 +66,7 @@ class Nodes:
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    """Run them; they must end well, and complain of nothing unexpected."""
+    """Run the servers; they must log nothing unexpected and exit cleanly."""
     with contextlib.ExitStack() as life:
         redis = life.enter_context(RedisServer(tmp_path))
         programs = []
@@ -85,7 +85,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 
 class Roundabout(Link):
-    """A link that takes each connection to another node, by chance."""
+    """A link that connects to a random node each time."""
 
     def __init__(self, ports: list[int]) -> None:
         self._ports = ports
@@ -101,12 +101,12 @@ class Roundabout(Link):
 
 
 class Reader:
-    """Somebody who follows the room over a link of its own.
+    """A client that follows the room over its own link.
 
     Attributes:
         link: The link.
-        heard: The numbers, in the order in which they came, and "lost" where it was told so.
-        ways: How they came.
+        heard: The numbers, in the order of their arrival, and "lost" for each report of a loss.
+        ways: The sources of the messages.
     """
 
     def __init__(self, ports: list[int]) -> None:
@@ -142,14 +142,14 @@ class Reader:
             await self.link.end()
 
     async def until_last(self, what: Any) -> None:
-        """Wait until this is what was heard last."""
+        """Wait until this is the last received number."""
         async with asyncio.timeout(WAIT):
             while self.heard[-1:] != [what]:
                 self._changed.clear()
                 await self._changed.wait()
 
     async def until_followed(self) -> None:
-        """Wait for the answer to the first question."""
+        """Wait for the response to the first request."""
         async with asyncio.timeout(WAIT):
             while self.follower.position is None:  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.01)
@@ -160,7 +160,7 @@ Read = Callable[[str], Awaitable[Reader]]
 
 @pytest.fixture
 async def read(nodes: Nodes) -> AsyncIterator[Read]:
-    """Return a function that has somebody follow the room: `reader = await read("websocket")`."""
+    """Return a function that starts a client: `reader = await read("websocket")`."""
     async with contextlib.AsyncExitStack() as life:
 
         async def begin(transport: str) -> Reader:
@@ -170,7 +170,7 @@ async def read(nodes: Nodes) -> AsyncIterator[Read]:
 
 
 async def disturb(readers: list[Reader], publishing: asyncio.Future[None], also: Callable[[], object]) -> int:
-    """Cut one connection after the other while something is published; return how many times."""
+    """Cut one connection after the other while messages are published; return the number of cuts."""
     cuts = 0
     while not publishing.done():
         await asyncio.sleep(random.uniform(0.01, 0.15))
@@ -193,7 +193,7 @@ async def publish_slowly(nodes: Nodes, count: int) -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
-async def test_whoever_loses_the_connection_at_random_gets_each_message_once_and_in_order(
+async def test_clients_that_lose_connections_get_each_message_once_and_in_order(
     nodes: Nodes, read: Read, transport: str
 ) -> None:
     nodes.publish(1)
@@ -208,7 +208,7 @@ async def test_whoever_loses_the_connection_at_random_gets_each_message_once_and
     assert {"live", "recovered"} <= {way for reader in readers for way in reader.ways}
 
 
-async def test_nor_is_anything_lost_when_the_servers_lose_redis(nodes: Nodes, read: Read) -> None:
+async def test_no_message_is_lost_when_the_servers_lose_redis(nodes: Nodes, read: Read) -> None:
     nodes.complaints.append("reconnecting")
     nodes.publish(1)
     readers = [await read(transport) for transport in ("websocket", "xhr_streaming", "xhr")]
@@ -222,7 +222,7 @@ async def test_nor_is_anything_lost_when_the_servers_lose_redis(nodes: Nodes, re
 
     assert await disturb(readers, publishing, also=cut_redis) >= 3
     nodes.publish(1001)
-    # What was published when the publisher lost Redis, too, may have come there or not.
+    # Messages published while the publisher lost Redis may have been stored or not.
     late = await read("websocket")
     await late.until_last(1001)
     assert len(late.heard) > 500
@@ -232,13 +232,13 @@ async def test_nor_is_anything_lost_when_the_servers_lose_redis(nodes: Nodes, re
 
 
 async def away(reader: Reader) -> None:
-    """Cut a reader's connection, and let it make no other."""
+    """Cut a client's connection, and prevent a reconnect."""
     await reader.link.refuse()
     reader.link.cut()
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr"])
-async def test_who_was_away_for_longer_than_the_history_is_told_of_the_loss(
+async def test_a_client_that_was_away_for_longer_than_the_history_gets_a_report(
     nodes: Nodes, read: Read, transport: str
 ) -> None:
     nodes.publish(1)
@@ -260,7 +260,7 @@ async def test_who_was_away_for_longer_than_the_history_is_told_of_the_loss(
     assert reader.heard[7:] == ["lost", 15, 16, 17, 18, 19, 20]
 
 
-async def test_whoever_is_there_when_redis_begins_anew_is_told_of_the_loss(nodes: Nodes, read: Read) -> None:
+async def test_a_connected_client_gets_a_report_when_redis_loses_its_data(nodes: Nodes, read: Read) -> None:
     nodes.complaints.append("reconnecting")
     nodes.publish(1, 2, 3)
     readers = [await read(transport) for transport in ("websocket", "xhr")]
@@ -276,7 +276,7 @@ async def test_whoever_is_there_when_redis_begins_anew_is_told_of_the_loss(nodes
         assert reader.heard == [1, 2, 3, "lost", 4, 5]
 
 
-async def test_whoever_is_away_when_redis_begins_anew_is_told_of_the_loss(nodes: Nodes, read: Read) -> None:
+async def test_a_disconnected_client_gets_a_report_when_redis_loses_its_data(nodes: Nodes, read: Read) -> None:
     nodes.complaints.append("reconnecting")
     nodes.publish(1, 2, 3)
     reader = await read("websocket")
@@ -284,14 +284,14 @@ async def test_whoever_is_away_when_redis_begins_anew_is_told_of_the_loss(nodes:
     await away(reader)
     nodes.redis.kill()
     nodes.redis.start()
-    # The offsets are those that it has had.
+    # The offsets are the same as those of the lost messages.
     nodes.publish(4, 5, 6)
     await reader.link.listen()
     await reader.until_last(6)
     assert reader.heard == [1, 2, 3, "lost", 4, 5, 6]
 
 
-async def test_who_comes_while_redis_is_away_is_served_when_it_is_back(nodes: Nodes, read: Read) -> None:
+async def test_a_client_that_connects_during_an_outage_is_served_after_it(nodes: Nodes, read: Read) -> None:
     nodes.complaints.append("reconnecting")
     nodes.redis.kill()
     reader = await read("websocket")
@@ -302,7 +302,7 @@ async def test_who_comes_while_redis_is_away_is_served_when_it_is_back(nodes: No
     assert reader.heard == [1, 2]
 
 
-async def test_a_room_without_a_message_is_followed_from_the_first(nodes: Nodes, read: Read) -> None:
+async def test_a_room_without_messages_is_followed_from_the_first_one(nodes: Nodes, read: Read) -> None:
     reader = await read("websocket")
     await reader.until_followed()
     nodes.publish(1, 2)
@@ -325,14 +325,14 @@ async def test_a_room_without_a_message_is_followed_from_the_first(nodes: Nodes,
     ],
     ids=range(8),
 )
-async def test_what_makes_no_sense_is_refused(nodes: Nodes, request_: str) -> None:
+async def test_invalid_requests_are_rejected(nodes: Nodes, request_: str) -> None:
     async with connect(f"http://127.0.0.1:{nodes.ports[0]}/recovery/sockjs") as client:
         await client.send(request_)
         assert (await within(client.recv()))["type"] == "error"
 
 
 @pytest.mark.parametrize("offset", [-1, 10**30])
-async def test_a_position_that_cannot_be_is_one_of_a_loss(nodes: Nodes, offset: int) -> None:
+async def test_an_impossible_position_is_a_loss(nodes: Nodes, offset: int) -> None:
     nodes.publish(1)
     async with connect(f"http://127.0.0.1:{nodes.ports[0]}/recovery/sockjs") as client:
         await client.send(f'{{"type": "follow", "room": "ticks", "id": 7, "offset": {offset}, "epoch": "\\ud800"}}')

@@ -1,4 +1,4 @@
-"""Nodes: who hears what is published where, how one begins and ends, and what it does without Redis."""
+"""Nodes on Redis: delivery in rooms, start and close, and their behaviour without Redis."""
 
 import asyncio
 import contextlib
@@ -35,12 +35,12 @@ async def hear(peer: Peer, count: int) -> list[Any]:
     return [await peer.message() for _ in range(count)]
 
 
-# Who hears what.
+# Delivery.
 
 
 @pytest.mark.parametrize("message", ["hello", "", '\ud800 ☃ \u2028\n"', {"a": [1, None, "☃"]}, [], ["x", {"y": 2.5}]])
 @pytest.mark.parametrize("history", [0, 3])
-async def test_all_nodes_hear_it(node: StartNode, message: Any, history: int) -> None:
+async def test_members_on_all_nodes_receive_a_message(node: StartNode, message: Any, history: int) -> None:
     nodes = [await node() for _ in range(3)]
     peers = [(await made.enter(ROOM))[0] for made in nodes]
     for made in nodes:
@@ -50,7 +50,7 @@ async def test_all_nodes_hear_it(node: StartNode, message: Any, history: int) ->
 
 
 @pytest.mark.parametrize("room", ["", "a b", "☃", "\ud800", "x" * 100_000, "__proto__", "a\nb", "*", "a:b"])
-async def test_any_text_is_a_name(node: StartNode, room: str) -> None:
+async def test_the_name_of_a_room_may_be_any_text(node: StartNode, room: str) -> None:
     here, there = await node(), await node()
     peer, connection = await here.enter(room, "other")
     assert connection.rooms == {room, "other"}
@@ -60,7 +60,7 @@ async def test_any_text_is_a_name(node: StartNode, room: str) -> None:
     assert await hear(peer, 3) == ["x", "y", "z"]
 
 
-async def test_what_one_node_says_in_a_room_comes_in_order(node: StartNode) -> None:
+async def test_messages_of_one_node_arrive_in_order(node: StartNode) -> None:
     nodes = [await node() for _ in range(3)]
     peer, _ = await nodes[0].enter(ROOM)
     for number in range(100):
@@ -72,7 +72,7 @@ async def test_what_one_node_says_in_a_room_comes_in_order(node: StartNode) -> N
         assert [number for sender, number in heard if sender == index] == list(range(100))
 
 
-async def test_local_members_hear_it_at_once_and_once(node: StartNode) -> None:
+async def test_local_members_receive_a_message_immediately_and_once(node: StartNode) -> None:
     here, there = await node(), await node()
     said, speaker = await here.enter(ROOM)
     heard, _ = await here.enter(ROOM)
@@ -87,7 +87,7 @@ async def test_local_members_hear_it_at_once_and_once(node: StartNode) -> None:
     assert (await away.message(), await said.message()) == ("b", "b")
 
 
-async def test_a_message_is_encoded_once_a_node(node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_is_encoded_once_per_node(node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = await node(), await node()
     peers = [(await there.enter(ROOM))[0] for _ in range(5)]
     made = []
@@ -103,7 +103,9 @@ async def test_a_message_is_encoded_once_a_node(node: StartNode, monkeypatch: py
     assert made == ["x"] * 2
 
 
-async def test_who_has_left_hears_no_more_and_redis_is_told(node: StartNode, redis_server: RedisServer) -> None:
+async def test_after_leaving_no_message_arrives_and_redis_is_unsubscribed(
+    node: StartNode, redis_server: RedisServer
+) -> None:
     here, there = await node(), await node()
     peer, connection = await here.enter(ROOM, "b")
     _, other = await here.enter(ROOM)
@@ -139,7 +141,7 @@ async def test_routers_of_a_cluster_share_its_rooms(redis_server: RedisServer, s
         await until(lambda: not len(cluster.rooms))
 
 
-async def test_clusters_of_other_namespaces_hear_nothing(node: StartNode) -> None:
+async def test_namespaces_are_separate(node: StartNode) -> None:
     here, there = await node(namespace="a"), await node(namespace="b")
     peer, _ = await here.enter(ROOM)
     await within(there.router.publish(ROOM, "lost"))
@@ -148,7 +150,7 @@ async def test_clusters_of_other_namespaces_hear_nothing(node: StartNode) -> Non
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"\xff", b"hello", b'[2,"",0,"t","x"]', b"[" * 100_000])
-async def test_what_makes_no_sense_is_skipped(
+async def test_malformed_messages_are_ignored(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, rubbish: bytes
 ) -> None:
     here = await node()
@@ -161,7 +163,7 @@ async def test_what_makes_no_sense_is_skipped(
     logged.take("Ignored a malformed message")
 
 
-async def test_a_join_that_is_given_up_takes_nobody_else_with_it(node: StartNode, redis_server: RedisServer) -> None:
+async def test_a_cancelled_join_does_not_affect_others(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     _, one = await here.enter()
     _, two = await here.enter()
@@ -175,7 +177,7 @@ async def test_a_join_that_is_given_up_takes_nobody_else_with_it(node: StartNode
     await waiting[1]
 
 
-# How a node begins and ends.
+# Start and close.
 
 URLS = [
     "",
@@ -194,7 +196,7 @@ URLS = [
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_what_is_no_url_of_a_redis_is_refused(url: Any) -> None:
+def test_invalid_urls_are_rejected(url: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^url: .*expected "):
         RedisCluster(url)
 
@@ -212,13 +214,13 @@ def test_what_is_no_url_of_a_redis_is_refused(url: Any) -> None:
         {"namespace": ""},
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: Any) -> None:
+def test_invalid_options_are_rejected(options: Any) -> None:
     (name,) = options
     with pytest.raises(ConfigurationError, match=f"^{name}: got "):
         RedisCluster("redis://localhost", **options)
 
 
-def test_a_password_is_not_shown() -> None:
+def test_errors_do_not_contain_the_password() -> None:
     with pytest.raises(ConfigurationError) as raised:
         RedisCluster("redis://user:secret@localhost/zero")
     assert "secret" not in str(raised.value)
@@ -226,7 +228,7 @@ def test_a_password_is_not_shown() -> None:
 
 
 async def starting(url: str) -> str:
-    """Return why a cluster does not start."""
+    """Return the error with which a cluster fails to start."""
     cluster = RedisCluster(url)
     with pytest.raises(ClusterError) as raised:
         await within(cluster.start())
@@ -234,7 +236,7 @@ async def starting(url: str) -> str:
     return f"{type(raised.value).__name__}: {raised.value}"
 
 
-async def test_where_nobody_listens_it_does_not_start(tmp_path: Path) -> None:
+async def test_the_start_fails_if_nothing_listens(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -244,7 +246,7 @@ async def test_where_nobody_listens_it_does_not_start(tmp_path: Path) -> None:
     assert text.startswith(f"ClusterUnavailable: Redis at {tmp_path}/missing.sock does not respond: ")
 
 
-async def test_where_redis_says_nothing_it_does_not_start(
+async def test_the_start_fails_if_redis_does_not_respond(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.cluster.redis_connection.TIMEOUT", 0.1)
@@ -252,7 +254,7 @@ async def test_where_redis_says_nothing_it_does_not_start(
     assert (await starting(redis_server.url)).endswith("does not respond: TimeoutError")
 
 
-async def test_where_redis_wants_a_password_it_needs_that(tmp_path: Path) -> None:
+async def test_a_required_password(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "--requirepass", "secret") as server:
         for login in ("", ":wrong@"):
             text = await starting(server.url.replace("//", f"//{login}"))
@@ -263,14 +265,14 @@ async def test_where_redis_wants_a_password_it_needs_that(tmp_path: Path) -> Non
             pass
 
 
-async def test_a_database_that_is_not_there_is_told_of(redis_server: RedisServer) -> None:
+async def test_a_database_that_does_not_exist(redis_server: RedisServer) -> None:
     text = await starting(redis_server.url.replace("/0", "/99"))
     assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{redis_server.port} cannot be used: ")
 
 
 @contextlib.asynccontextmanager
 async def old_redis(hello: bytes) -> AsyncIterator[int]:
-    """Speak as an older Redis does to one client, and give the port."""
+    """Respond to one client like an older Redis, and yield the port."""
     left = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -301,13 +303,13 @@ async def old_redis(hello: bytes) -> AsyncIterator[int]:
         (b"-ERR unknown command `HELLO`\r\n", "5 or older"),
     ],
 )
-async def test_a_redis_that_is_too_old_is_refused(hello: bytes, version: str) -> None:
+async def test_a_redis_that_is_too_old_is_rejected(hello: bytes, version: str) -> None:
     async with old_redis(hello) as port:
         text = f"ClusterError: Redis at 127.0.0.1:{port} is version {version}; it must be 7.0 or newer"
         assert await starting(f"redis://127.0.0.1:{port}") == text
 
 
-async def test_what_takes_no_writes_or_is_one_of_many_is_refused(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with RedisServer(tmp_path / "other", "--replicaof", "127.0.0.1", str(redis_server.port)) as server:
         assert "is a replica; it must be a single server that accepts writes" in await starting(server.url)
@@ -317,13 +319,13 @@ async def test_what_takes_no_writes_or_is_one_of_many_is_refused(redis_server: R
             assert f"is in {mode.decode()} mode; it must be a single" in await starting(f"redis://127.0.0.1:{port}")
 
 
-async def test_an_option_that_tls_does_not_know_is_refused() -> None:
+async def test_an_unknown_option_of_tls_is_rejected() -> None:
     cluster = RedisCluster("rediss://localhost?ssl_whatever=1")
     with pytest.raises(ConfigurationError, match="ssl_whatever"):
         await cluster.start()
 
 
-def test_without_redis_py_it_is_told_what_to_install() -> None:
+def test_without_redis_py_the_error_says_what_to_install() -> None:
     program = """
 import sys
 sys.modules["redis"] = None
@@ -338,12 +340,12 @@ except ImportError as error:
     assert done.stdout.endswith('pip install "sockjs-tornado[cluster]"\n')
 
 
-def test_what_is_not_there_cannot_be_imported() -> None:
+def test_unknown_names_cannot_be_imported() -> None:
     with pytest.raises(ImportError, match="Nonsense"):
         from sockjs_tornado.cluster import Nonsense  # noqa: F401
 
 
-async def test_before_the_start_and_after_the_end_rooms_cannot_be_used(
+async def test_rooms_cannot_be_used_before_the_start_and_after_the_end(
     redis_server: RedisServer, serve: Serve, join: Join, logged: LogWatch
 ) -> None:
     class Member(SockJSConnection):
@@ -373,7 +375,7 @@ async def test_before_the_start_and_after_the_end_rooms_cannot_be_used(
     assert await peer.frame() == "o"
     await cluster.close()
     await cluster.close()
-    # Who is there may still leave.
+    # Members can still leave.
     peer.vanish()
     await until(lambda: not len(cluster.rooms))
     await attempts("the cluster is closed")
@@ -382,7 +384,7 @@ async def test_before_the_start_and_after_the_end_rooms_cannot_be_used(
     logged.take("on_open")
 
 
-async def test_what_was_published_before_the_end_still_goes_out(node: StartNode) -> None:
+async def test_messages_before_close_are_sent(node: StartNode) -> None:
     here, there = await node(), await node()
     peer, _ = await there.enter(ROOM)
     for number in range(100):
@@ -391,7 +393,7 @@ async def test_what_was_published_before_the_end_still_goes_out(node: StartNode)
     assert await hear(peer, 100) == [str(number) for number in range(100)]
 
 
-async def test_another_thread_may_not(node: StartNode) -> None:
+async def test_use_in_another_thread_is_rejected(node: StartNode) -> None:
     here = await node()
     raised = []
 
@@ -409,7 +411,7 @@ async def test_another_thread_may_not(node: StartNode) -> None:
     ]
 
 
-#: Makes a cluster, and forks twice; each child waits for what the other says.
+#: Creates a cluster and forks twice; each child waits for the other's message.
 FORKING = """
 import asyncio, os, sys
 from sockjs_tornado import SockJSConnection, SockJSRouter
@@ -438,7 +440,7 @@ async def main(name):
             while len(Receiver.heard) < 2:
                 await router.publish("lobby", name)
                 await asyncio.sleep(0.01)
-        # The other may not have heard it yet.
+        # The other one may not be subscribed yet.
         await router.publish("lobby", name)
 
 children = []
@@ -452,13 +454,13 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 """
 
 
-async def test_each_process_after_a_fork_is_a_node_of_its_own(redis_server: RedisServer) -> None:
+async def test_each_process_after_a_fork_is_a_node(redis_server: RedisServer) -> None:
     command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url, str(WAIT)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=2 * WAIT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-async def test_serving_starts_and_ends_the_clusters(redis_server: RedisServer) -> None:
+async def test_serving_starts_and_closes_the_clusters(redis_server: RedisServer) -> None:
     cluster = RedisCluster(redis_server.url)
     routers = [SockJSRouter(Echo, prefix, {"disconnect_delay": 0.1}, cluster=cluster) for prefix in ("/a", "/b")]
     application = Application([url for router in routers for url in router.urls])
@@ -471,7 +473,7 @@ async def test_serving_starts_and_ends_the_clusters(redis_server: RedisServer) -
     assert cluster._unusable_reason.startswith("is closed")
 
 
-async def test_serving_ends_where_a_cluster_does_not_start(redis_server: RedisServer) -> None:
+async def test_serving_fails_if_a_cluster_does_not_start(redis_server: RedisServer) -> None:
     redis_server.kill()
     router = SockJSRouter(Echo, "/a", cluster=RedisCluster(redis_server.url))
     sockets = serving.bind_sockets(0, "127.0.0.1")
@@ -490,7 +492,7 @@ async def lose(server: RedisServer, *nodes: Node) -> None:
     await until(lambda: not any(made.is_connected for made in nodes))
 
 
-async def test_while_redis_is_away_local_members_hear_each_other(
+async def test_during_an_outage_local_members_receive_messages(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
@@ -519,7 +521,7 @@ async def test_while_redis_is_away_local_members_hear_each_other(
     logged.take("A message did not reach other nodes: Redis is unavailable")
 
 
-async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
+async def test_failures_are_logged_once_unless_they_are_awaited(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     here = await node()
@@ -540,7 +542,7 @@ async def test_what_is_not_awaited_is_logged_once_and_what_is_awaited_is_not(
 
 
 @pytest.mark.parametrize("end", ["kill", "freeze"])
-async def test_after_a_loss_nodes_hear_each_other_again(
+async def test_after_an_outage_nodes_receive_messages_again(
     node: StartNode, redis_server: RedisServer, logged: LogWatch, end: str
 ) -> None:
     options = {"timeout": SILENCE} if end == "freeze" else {}
@@ -560,10 +562,8 @@ async def test_after_a_loss_nodes_hear_each_other_again(
         logged.take("reconnecting")
 
 
-async def test_a_gap_may_be_mended_with_what_was_missed(
-    node: StartNode, redis_server: RedisServer, logged: LogWatch
-) -> None:
-    """The connection on which one node listens breaks, and others publish meanwhile."""
+async def test_a_gap_can_be_closed_by_recovering(node: StartNode, redis_server: RedisServer, logged: LogWatch) -> None:
+    """The subscription connection of one node is closed, and other nodes publish meanwhile."""
     recovered: list[Any] = []
 
     async def on_gap(rooms: frozenset[str]) -> None:
@@ -584,7 +584,7 @@ async def test_a_gap_may_be_mended_with_what_was_missed(
     logged.take("reconnecting")
 
 
-async def test_prometheus_finds_what_clusters_count(node: StartNode) -> None:
+async def test_prometheus_exports_the_counters_of_clusters(node: StartNode) -> None:
     here = await node()
     await within(here.router.publish(ROOM, "x"))
     registry = CollectorRegistry()
@@ -601,10 +601,10 @@ async def test_prometheus_finds_what_clusters_count(node: StartNode) -> None:
 
 
 @pytest.mark.parametrize("said", ["nothing", "what a replica takes", "what it does not take"])
-async def test_a_redis_that_becomes_a_replica_is_let_go_of(
+async def test_a_redis_that_becomes_a_replica_is_disconnected(
     node: StartNode, redis_server: RedisServer, tmp_path: Path, logged: LogWatch, said: str
 ) -> None:
-    # Where it is told at once, it need not be asked.
+    # Either the server reports it immediately, or the next ping finds it.
     here = await node(timeout=30 if said == "what it does not take" else SILENCE)
     peer, _ = await here.enter(ROOM)
     (tmp_path / "other").mkdir()
@@ -628,7 +628,7 @@ async def test_a_redis_that_becomes_a_replica_is_let_go_of(
         logged.take("A message did not reach other nodes")
 
 
-async def test_databases_of_one_redis_hear_nothing_of_each_other(node: StartNode, redis_server: RedisServer) -> None:
+async def test_databases_of_one_redis_are_separate(node: StartNode, redis_server: RedisServer) -> None:
     urls = [redis_server.url, redis_server.url.replace("/0", "/1"), f"{redis_server.unix_url}?db=2"]
     peers = [(await (await node(url)).enter(ROOM))[0] for url in urls]
     for number, url in enumerate(urls):
@@ -640,10 +640,10 @@ async def test_databases_of_one_redis_hear_nothing_of_each_other(node: StartNode
         assert await hear(peer, 2) == [[number], [number, number]]
 
 
-async def test_each_gap_is_told_where_tasks_begin_at_once(
+async def test_each_gap_is_reported_with_eager_tasks(
     node: StartNode, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
-    """As they do with asyncio's eager task factory, which not every Python has."""
+    """The eager task factory is emulated, since not every supported Python has it."""
     create = asyncio.create_task
 
     def create_at_once(coroutine: Any, **options: Any) -> Any:
@@ -666,11 +666,11 @@ async def test_each_gap_is_told_where_tasks_begin_at_once(
 
 
 def connections(server: RedisServer) -> int:
-    """Return how many a Redis has, without the one that asks."""
+    """Return the number of clients of a Redis server, without the one that asks."""
     return len(server.command("CLIENT", "LIST").splitlines()) - 1
 
 
-async def test_to_start_and_to_close_twice_at_once_is_to_do_it_once(redis_server: RedisServer) -> None:
+async def test_concurrent_starts_and_closes(redis_server: RedisServer) -> None:
     cluster = RedisCluster(redis_server.url)
     await within(asyncio.gather(cluster.start(), cluster.start()))
     assert connections(redis_server) == 2
@@ -678,7 +678,7 @@ async def test_to_start_and_to_close_twice_at_once_is_to_do_it_once(redis_server
     await until(lambda: connections(redis_server) == 0)
 
 
-async def test_a_close_that_is_given_up_leaves_nothing_open(redis_server: RedisServer) -> None:
+async def test_a_cancelled_close_leaves_no_connection(redis_server: RedisServer) -> None:
     cluster = RedisCluster(redis_server.url)
     await within(cluster.start())
     redis_server.freeze()
@@ -692,7 +692,7 @@ async def test_a_close_that_is_given_up_leaves_nothing_open(redis_server: RedisS
     await until(lambda: connections(redis_server) == 0)
 
 
-async def test_a_user_who_may_hear_nothing_is_told_so_at_the_start(redis_server: RedisServer) -> None:
+async def test_a_user_without_permission_to_subscribe_fails_at_the_start(redis_server: RedisServer) -> None:
     redis_server.command("ACL", "SETUSER", "app", "on", ">password", "~sockjs:*", "&other:*", "+@all")
     url = redis_server.url.replace("//", "//app:password@")
     assert "requires another user or password: " in await starting(url)

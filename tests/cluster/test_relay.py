@@ -1,4 +1,4 @@
-"""Requests that reach a worker which does not hold their session: answered as if they had reached the one that does."""
+"""Requests that reach a worker that does not own their session: the response is the same as that of the owner."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
 
 
 def without_date(response: Any) -> Any:
-    """Return all of a response that must be the same."""
+    """Return the parts of a response that must be the same."""
     fields = [(name, value) for name, value in response.fields if name not in ("Date", "Expires", "Retry-After")]
     return response.status, response.reason, fields, response.body
 
@@ -78,7 +78,7 @@ async def test_a_session_is_used_through_any_worker(start: Start, transport: str
             assert unframe(transport, (await client.response()).body) == 'c[3000,"the end"]'
         else:
             assert unframe(transport, await client.chunk()) == 'a["☃ from the owner"]'
-            # It comes to its end in good order, and the next one goes on.
+            # The stream ends properly, and the next one continues.
             connection.send("x" * 5000)
             await client.chunks()
             assert await client.rest() == b""
@@ -97,7 +97,7 @@ ORIGIN = "Origin: http://a.example"
 
 
 def asked(path: str, body: bytes | None = None, *fields: str, method: str = "POST", **more: Any) -> Any:
-    """Return what makes a request for a session."""
+    """Return a function that builds a request for a session."""
     return lambda session: request(method, f"/echo/000/{session}/{path}", *fields, body=body, **more)
 
 
@@ -139,13 +139,13 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_an_answer_is_the_same_through_any_worker(start: Start, name: str) -> None:
+async def test_a_response_is_the_same_through_any_worker(start: Start, name: str) -> None:
     owner, other, third = await start(
         {
             "max_message_size": 1000,
             "max_messages_per_request": 10,
             "max_inbound_rate": (1, 8),
-            # jsonp and htmlfile are for all origins, or not there.
+            # jsonp and htmlfile are either open to all origins or disabled.
             "allowed_origins": ["http://a.example"] if "origin" in name else "*",
         }
     )
@@ -166,7 +166,7 @@ async def test_an_answer_is_the_same_through_any_worker(start: Start, name: str)
 
 @pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_what_a_client_hears_is_the_same_through_any_worker(start: Start, transport: str, version: str) -> None:
+async def test_the_frames_are_the_same_through_any_worker(start: Start, transport: str, version: str) -> None:
     owner, other, _ = await start()
     answers = []
     for node in (owner, other):
@@ -183,7 +183,7 @@ async def test_what_a_client_hears_is_the_same_through_any_worker(start: Start, 
     assert answers[0] == answers[1]
 
 
-async def test_cookies_in_several_lines_reach_the_application_through_any_worker(start: Start) -> None:
+async def test_cookies_in_several_fields_reach_the_application_through_any_worker(start: Start) -> None:
     owner, other, _ = await start({"allowed_origins": ["http://a.example"]})
     for node in (owner, other):
         fields = (ORIGIN, "Cookie: user=me", "Cookie: JSESSIONID=mine", "Cookie: last=y")
@@ -194,7 +194,7 @@ async def test_cookies_in_several_lines_reach_the_application_through_any_worker
 
 
 @pytest.mark.parametrize("opens", [True, False])
-async def test_no_log_has_the_id_where_a_function_of_the_application_raises(
+async def test_no_log_has_the_id_if_a_function_of_the_application_raises(
     start: Start, logged: LogWatch, opens: bool
 ) -> None:
     fails = False
@@ -243,7 +243,7 @@ async def test_over_tls(start: Start, certificate: tuple[Path, Path], transport:
         assert await connection.closed() == (1002, "Connection interrupted")
 
 
-async def test_a_poll_with_all_that_waits(start: Start) -> None:
+async def test_a_poll_with_the_largest_response(start: Start) -> None:
     owner, other, _ = await start({"max_queue_bytes": 20_000_000})
     session = owner.own()
     assert await other.poll(session) == "o"
@@ -254,7 +254,7 @@ async def test_a_poll_with_all_that_waits(start: Start) -> None:
     assert json.loads(got) == [str(number) * 1_000_000 for number in range(10)]
 
 
-async def test_a_body_that_gets_too_long_when_it_is_unpacked(start: Start) -> None:
+async def test_a_body_that_becomes_too_long_when_it_is_decompressed(start: Start) -> None:
     owner, other, _ = await start({"max_message_size": 1000})
     for node in (owner, other):
         http = HTTPServer(Application(node.router.urls, log_function=lambda handler: None), decompress_request=True)
@@ -275,7 +275,7 @@ async def test_a_body_that_gets_too_long_when_it_is_unpacked(start: Start) -> No
         await node.server.http.close_all_connections()
 
 
-async def test_a_head_may_be_as_long_as_any(start: Start) -> None:
+async def test_a_head_of_the_largest_size(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
     padding = [f"X-{number}: {'x' * 1000}" for number in range(60)]
@@ -327,7 +327,7 @@ async def test_the_origin_policy_sees_the_host(start: Start) -> None:
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
-async def test_a_session_is_its_address_s(start: Start, transport: str) -> None:
+async def test_a_session_belongs_to_its_address(start: Start, transport: str) -> None:
     owner, other, third = await start({"verify_ip": True})
     session = owner.own()
     assert (await other.ask(asking("xhr", f"/echo/000/{session}"), source="127.0.0.2")).body == b"o\n"
@@ -340,7 +340,7 @@ async def test_a_session_is_its_address_s(start: Start, transport: str) -> None:
     assert owner.router.stats.rejected == {"verify_ip": 2}
 
 
-async def test_a_session_is_its_origin_s(start: Start) -> None:
+async def test_a_session_belongs_to_its_origin(start: Start) -> None:
     owner, other, third = await start()
     session = owner.own()
     assert (await other.ask(asking("xhr", f"/echo/000/{session}", ORIGIN))).body == b"o\n"
@@ -350,7 +350,7 @@ async def test_a_session_is_its_origin_s(start: Start) -> None:
     assert response.status == 404
     response = await third.ask(sending("xhr", f"/echo/000/{session}", "[]", ORIGIN))
     assert response.status == 204
-    # A POST without one is no page's, a GET may be any page's.
+    # A POST without an origin is not from a page; a GET without one may be.
     assert (await third.ask(sending("xhr", f"/echo/000/{session}", '["x"]'))).status == 204
     assert await third.poll(session, "jsonp") == 'c[1008,"Session was opened from another origin"]'
     crossing = "Sec-Fetch-Site: cross-site"
@@ -360,7 +360,7 @@ async def test_a_session_is_its_origin_s(start: Start) -> None:
 
 
 @pytest.mark.parametrize("transport", ["xhr", "jsonp"])
-async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, transport: str) -> None:
+async def test_an_ended_session_is_not_opened_again_for_a_minute(start: Start, transport: str) -> None:
     owner, other, third = await start()
     session = owner.own()
     assert await other.poll(session, transport) == "o"
@@ -376,7 +376,7 @@ async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, tra
     assert not any(len(node.router.container) for node in (owner, other, third))
 
 
-async def test_a_client_cannot_speak_for_others(start: Start) -> None:
+async def test_a_client_cannot_impersonate_others(start: Start) -> None:
     owner, other, _ = await start()
     field = "X-Sockjs-Relay: 1 2 3 4 worker-0 192.0.2.1 5 https 6"
     for node in (owner, other):
@@ -388,8 +388,8 @@ async def test_a_client_cannot_speak_for_others(start: Start) -> None:
     assert not any("forged" in name for node in (owner, other) for name in node.stats)
 
 
-async def test_requests_one_behind_the_other(start: Start) -> None:
-    """A client may send the next request before it has the answer to the first."""
+async def test_pipelined_requests(start: Start) -> None:
+    """A client may send the next request before it has the response to the first."""
     owner, other, _ = await start()
     mine, its = other.own(), owner.own()
     async with other.client() as client:
@@ -404,7 +404,7 @@ async def test_requests_one_behind_the_other(start: Start) -> None:
     assert await (await owner.journal.connection()).message() == "x"
 
 
-async def test_a_body_that_waits_to_be_asked_for(start: Start) -> None:
+async def test_a_body_that_waits_for_100_continue(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
     await other.poll(session)
@@ -418,12 +418,12 @@ async def test_a_body_that_waits_to_be_asked_for(start: Start) -> None:
     assert await (await owner.journal.connection()).message() == "x"
 
 
-# Who leaves.
+# Disconnects.
 
 
 @pytest.mark.parametrize("how", ["leaves", "resets", "closes its side"])
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_the_owner_hears_that_a_client_has_left(start: Start, transport: str, how: str) -> None:
+async def test_the_owner_notices_that_a_client_has_disconnected(start: Start, transport: str, how: str) -> None:
     owner, other, _ = await start()
     session = owner.own()
     base = f"/echo/000/{session}"
@@ -444,9 +444,7 @@ async def test_the_owner_hears_that_a_client_has_left(start: Start, transport: s
     await until(lambda: not len(other.upstreams))
 
 
-async def test_who_leaves_while_a_worker_is_asked_for_a_connection(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disconnect_while_a_worker_connects_to_the_owner(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, other, _ = await start()
     session = owner.own()
     connect, may_go_on = upstream.Upstreams.connect, asyncio.Event()
@@ -467,12 +465,12 @@ async def test_who_leaves_while_a_worker_is_asked_for_a_connection(
         may_go_on.set()
     await until(lambda: len(other.upstreams._idle) == 1)
     assert len(owner.router.container) == 0
-    # The connection is as good as new.
+    # The connection is put back unused.
     assert await other.poll(session) == "o"
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming"])
-async def test_who_leaves_when_the_answer_has_just_come(
+async def test_a_disconnect_when_the_response_has_just_arrived(
     start: Start, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     owner, other, _ = await start()
@@ -502,25 +500,25 @@ async def test_who_leaves_when_the_answer_has_just_come(
         assert await (await owner.journal.connection()).closed() == (1002, "Connection interrupted")
         await until(lambda: not len(other.upstreams))
     else:
-        # It was a whole answer, as far as the owner knows.
+        # For the owner, the response is complete.
         connection = await owner.journal.connection()
         connection.send("x")
         assert await other.poll(session) == 'a["x"]'
 
 
-async def test_who_has_left_before_it_was_read_opens_nothing(start: Start) -> None:
+async def test_a_disconnect_before_the_request_is_read_opens_no_session(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
     async with other.client() as client:
         client.write(asking("xhr", f"/echo/000/{session}"))
         await client.leave()
-    # The node has not had a turn since.
+    # The event loop has not run since.
     async with other.client() as another:
         assert (await another.ask("GET", "/not-there")).status == 404
     assert (len(owner.router.container), len(other.upstreams)) == (0, 0)
 
 
-async def test_two_listeners_through_two_workers(start: Start) -> None:
+async def test_two_receivers_through_two_workers(start: Start) -> None:
     owner, other, third = await start()
     session = owner.own()
     assert await other.poll(session) == "o"
@@ -546,7 +544,7 @@ async def test_six_first_requests_at_once(start: Start) -> None:
             assert sorted(await within(asyncio.gather(*first))) == [STILL_OPEN] * 5 + ["o"]
 
 
-async def test_who_reads_slowly_is_the_owner_s_business(start: Start) -> None:
+async def test_a_slow_client_is_the_owner_s_to_close(start: Start) -> None:
     owner, other, _ = await start({"max_queue_bytes": 300_000, "response_limit": 1 << 30})
     session = owner.own()
     async with other.client() as client:
@@ -570,7 +568,7 @@ async def test_who_reads_slowly_is_the_owner_s_business(start: Start) -> None:
         assert got == sent
 
 
-# The owner's end.
+# The end of the owner.
 
 
 @pytest.mark.parametrize("how", ["close", "drain"])
@@ -596,7 +594,7 @@ async def test_the_owner_closes(start: Start, transport: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("phase", ["draining", "closing"])
-async def test_a_worker_that_is_drained_goes_on_for_the_others(start: Start, phase: str) -> None:
+async def test_a_draining_worker_still_relays(start: Start, phase: str) -> None:
     owner, other, _ = await start({"disconnect_delay": 30})
     session, mine = owner.own(), [other.own() for _ in range(2)]
     for each in (session, *mine):
@@ -673,7 +671,7 @@ async def test_a_worker_is_back(start: Start, tmp_path: Path) -> None:
         await within(again.cluster.close())
 
 
-async def test_an_application_that_falls_behind_slows_its_client_down(start: Start) -> None:
+async def test_a_slow_application_slows_its_client_down(start: Start) -> None:
     class Slow(Noted):
         may_go_on: asyncio.Event
 
@@ -696,7 +694,7 @@ async def test_an_application_that_falls_behind_slows_its_client_down(start: Sta
     assert [await connection.message() for _ in range(6)] == messages
 
 
-async def test_a_cap_is_the_owner_s(start: Start, logged: LogWatch) -> None:
+async def test_limits_are_those_of_the_owner(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start({"max_sessions": 1})
     assert await other.poll(owner.own()) == "o"
     for node in (owner, other):
@@ -705,11 +703,11 @@ async def test_a_cap_is_the_owner_s(start: Start, logged: LogWatch) -> None:
     logged.take("max_sessions is reached")
 
 
-async def test_a_request_that_the_owner_finds_stale_is_signed_anew(start: Start) -> None:
+async def test_a_stale_request_is_signed_again(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
     signer: Any = other.router.relay._signer  # type: ignore[union-attr]
-    # The owner stood still until the first signature of each had expired.
+    # The owner was blocked until the first signature of each request had expired.
     ages = [60, 0, 60, 0]
     signer._now = lambda: time.time() - ages.pop(0)
     assert await other.poll(session) == "o"
@@ -721,7 +719,7 @@ async def test_a_request_that_the_owner_finds_stale_is_signed_anew(start: Start)
     assert connection.session.server.stats.messages_received == 1
 
 
-async def test_workers_whose_clocks_are_apart(start: Start, logged: LogWatch) -> None:
+async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start()
     signer: Any = other.router.relay._signer  # type: ignore[union-attr]
     signer._now = lambda: time.time() - 60
@@ -731,7 +729,7 @@ async def test_workers_whose_clocks_are_apart(start: Start, logged: LogWatch) ->
     assert "as stale" in logged.take("same secret").getMessage()
 
 
-async def test_workers_with_other_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
+async def test_workers_with_different_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
     owner, other, _ = await start()
     signer: Any = other.router.relay._signer  # type: ignore[union-attr]
     signer._secret = b"x" * 32
@@ -743,17 +741,17 @@ async def test_workers_with_other_secrets(start: Start, tmp_path: Path, logged: 
     assert "as forged" in logged.take("same secret").getMessage()
 
 
-async def test_workers_that_count_differently(start: Start) -> None:
+async def test_workers_with_different_numbers_of_workers(start: Start) -> None:
     _, other, _ = await start()
     session = other.own()
     relay: Any = other.router.relay
-    # It believes that its own session is the owner's.
+    # The worker considers its own session the owner's.
     relay._ownership._owners = [relay._ownership._owners[0]] * 3
     assert await other.poll(session) == 'c[1002,"Connection interrupted"]'
     assert await other.send(session, "x") == 404
 
 
-async def test_a_node_that_has_no_descriptors_left(
+async def test_a_node_without_free_file_descriptors(
     start: Start, monkeypatch: pytest.MonkeyPatch, logged: LogWatch
 ) -> None:
     owner, other, _ = await start()
@@ -767,7 +765,7 @@ async def test_a_node_that_has_no_descriptors_left(
     logged.take("Cannot connect to other nodes: Too many open files")
 
 
-async def test_an_id_that_is_too_long_is_asked_of_nobody(start: Start) -> None:
+async def test_an_id_that_is_too_long_is_not_relayed(start: Start) -> None:
     owner, other, _ = await start()
     assert owner.router.relay is not None
     session = next(name for number in range(1000) if owner.router.relay.owns(name := f"{number}{'x' * 257}"))
@@ -777,7 +775,7 @@ async def test_an_id_that_is_too_long_is_asked_of_nobody(start: Start) -> None:
     assert owner.journal.opened.empty()
 
 
-async def test_remembering_has_an_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_of_owners_is_limited(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_CACHED_OWNERS", 3)
     owner, other, _ = await start()
     for _ in range(10):
@@ -785,7 +783,7 @@ async def test_remembering_has_an_end(start: Start, monkeypatch: pytest.MonkeyPa
     assert len(other.router.relay._owner_cache) == 3  # type: ignore[union-attr]
 
 
-async def test_a_closing_worker_ends_what_it_has_passed_on(start: Start) -> None:
+async def test_a_closing_worker_ends_the_relayed_responses(start: Start) -> None:
     owner, other, _ = await start()
     session, streamed = owner.own(), owner.own()
     assert await other.poll(session) == "o"
@@ -800,12 +798,12 @@ async def test_a_closing_worker_ends_what_it_has_passed_on(start: Start) -> None
         assert await within(poll) == 'c[1002,"Connection interrupted"]'
         assert await connection.closed() == (1002, "Connection interrupted")
         assert await (await owner.journal.connection()).closed() == (1002, "Connection interrupted")
-    # Closed again, it does nothing more.
+    # Closing it again does nothing.
     await within(other.cluster.close())
 
 
-async def test_all_is_let_go(start: Start) -> None:
-    """After much of everything, no task, connection or exchange is left."""
+async def test_no_task_connection_or_exchange_is_left(start: Start) -> None:
+    """All kinds of requests leave nothing behind."""
     owner, other, _ = await start({"disconnect_delay": 600})
     before = len(asyncio.all_tasks())
     for _ in range(20):
@@ -822,14 +820,14 @@ async def test_all_is_let_go(start: Start) -> None:
     await until(lambda: len(asyncio.all_tasks()) <= before + 2)
 
 
-# Responses that nobody reads.
+# Responses that the client does not read.
 
 #: A message of which the kernel keeps no more than a part for a client that does not read.
 FLOOD = 16 * 1024 * 1024
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_who_reads_no_response_gets_no_second_one(start: Start, transport: str) -> None:
+async def test_a_client_that_does_not_read_a_response_gets_no_second_one(start: Start, transport: str) -> None:
     owner, other, _ = await start({"disconnect_delay": 60})
     session = owner.own()
     base = f"/echo/000/{session}"
@@ -854,8 +852,8 @@ async def test_who_reads_no_response_gets_no_second_one(start: Start, transport:
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_what_nobody_reads_is_not_kept_for_ever(start: Start, transport: str) -> None:
-    """The owner forgets the session, and knows nothing of what another node has for the client."""
+async def test_an_unread_response_is_aborted_after_a_while(start: Start, transport: str) -> None:
+    """The owner forgets the session, and does not know about the data that another node has for the client."""
     owner, other, _ = await start({"disconnect_delay": 0.2})
     base = f"/echo/000/{owner.own()}"
     async with other.client() as client:
@@ -876,7 +874,7 @@ async def test_what_nobody_reads_is_not_kept_for_ever(start: Start, transport: s
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_who_reads_a_long_response_gets_the_next_one(start: Start, transport: str) -> None:
+async def test_a_client_that_reads_a_long_response_gets_the_next_one(start: Start, transport: str) -> None:
     owner, other, _ = await start({"disconnect_delay": 60})
     base = f"/echo/000/{owner.own()}"
     async with other.client() as client:

@@ -1,4 +1,4 @@
-"""Requests that reach any node, where Redis knows which one holds a session."""
+"""Requests that reach any node, if the owners of sessions are in Redis."""
 
 import asyncio
 import contextlib
@@ -54,14 +54,14 @@ def key(session: str) -> str:
 
 
 def remaining(redis: RedisServer, session: str) -> int:
-    """Return the seconds that a claim stands."""
+    """Return the seconds until a claim expires."""
     seconds = redis.command("TTL", key(session))
     assert isinstance(seconds, int)
     return seconds
 
 
 async def told(node: Node, session: str, transport: str = "xhr") -> str:
-    """Ask for a frame of a session that has ended, and return the only one."""
+    """Poll for a frame of an ended session, and return its only frame."""
     body = (await node.ask(asking(transport, f"/echo/000/{session}"))).body
     # Streams have a prelude.
     begins = {"xhr_streaming": b"h\n", "eventsource": b"\r\n", "htmlfile": b"\r\n\r\n"}.get(transport, b"")
@@ -69,7 +69,7 @@ async def told(node: Node, session: str, transport: str = "xhr") -> str:
 
 
 async def finish(node: Node, session: str) -> None:
-    """Let a session's time run out."""
+    """Let a session time out."""
     found = node.router.get_session(session)
     assert found is not None
     found.close()
@@ -104,7 +104,7 @@ async def test_a_session_is_used_through_any_node(start: Start, empty_redis: Red
     assert await c.send(session, "x", transport) == 404
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
     assert len(a.cluster.claims) == 0
-    # Nobody else may open it meanwhile.
+    # No other node can open it meanwhile.
     assert CLAIM_TIME < remaining(empty_redis, session) <= ENDED_TIME
 
 
@@ -120,8 +120,8 @@ async def test_six_first_requests_at_once(start: Start) -> None:
             assert sorted(await within(asyncio.gather(*first))) == [STILL_OPEN] * 5 + ["o"]
 
 
-async def test_first_polls_at_once_some_of_which_are_cut(start: Start, empty_redis: RedisServer) -> None:
-    """Whoever leaves, whenever: nothing is left that nobody uses, and whoever stays has the session."""
+async def test_concurrent_first_polls_some_of_which_disconnect(start: Start, empty_redis: RedisServer) -> None:
+    """Whoever disconnects, whenever: no unused session is left, and the remaining clients have the session."""
     nodes = await start(settings={"disconnect_delay": 0.1})
     for delay in range(12):
         session = new_session()
@@ -136,13 +136,13 @@ async def test_first_polls_at_once_some_of_which_are_cut(start: Start, empty_red
                 await client.leave()
         await until(lambda: not any(len(node.router.container) for node in nodes))
         await until(lambda: not any(len(node.cluster.claims) for node in nodes))
-    # Of those that were opened, the ids stay taken for a while.
+    # The ids of those that were opened stay claimed for a while.
     keys = empty_redis.command("KEYS", "test:session:*")
     assert isinstance(keys, list)
     assert all(0 < empty_redis.command("TTL", name) <= ENDED_TIME for name in keys)  # type: ignore[operator]
 
 
-async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_disconnect_during_a_claim(start: Start, empty_redis: RedisServer) -> None:
     a, b = await start(2)
     session = new_session()
     empty_redis.freeze()
@@ -155,7 +155,7 @@ async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, empty_redi
             async with a.client() as another:
                 assert (await another.ask("GET", "/not-there")).status == 404
             empty_redis.thaw()
-            # Whichever claim came first.
+            # Whichever claim was first.
             assert (await other.response()).body in (b"o\n", LOST.encode() + b"\n")
     finally:
         empty_redis.thaw()
@@ -163,7 +163,7 @@ async def test_who_leaves_while_its_claim_is_on_its_way(start: Start, empty_redi
     assert len(a.router.container) == 0
 
 
-async def test_who_has_left_before_it_was_read_claims_nothing(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_disconnect_before_the_request_is_read_claims_nothing(start: Start, empty_redis: RedisServer) -> None:
     (a,) = await start(1)
     async with a.client() as client:
         client.write(asking("xhr", f"/echo/000/{new_session()}"))
@@ -175,8 +175,10 @@ async def test_who_has_left_before_it_was_read_claims_nothing(start: Start, empt
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["stays", "leaves"])
-async def test_a_claim_is_another_node_s_to_wait_for(start: Start, empty_redis: RedisServer, stays: bool) -> None:
-    """The other one hears of it from Redis before the one whose it is."""
+async def test_a_relayed_request_waits_for_the_owner_s_pending_claim(
+    start: Start, empty_redis: RedisServer, stays: bool
+) -> None:
+    """The other node gets the reply of Redis before the owner does."""
     a, b = await start(2)
     session = new_session()
     claims = a.cluster.claims
@@ -217,7 +219,7 @@ async def test_a_claim_is_another_node_s_to_wait_for(start: Start, empty_redis: 
         assert {response.body for response in await within(bodies)} == {b"o\n", b'a["x"]\n'}
 
 
-async def test_a_session_that_nobody_has(start: Start, empty_redis: RedisServer) -> None:
+async def test_an_unknown_session(start: Start, empty_redis: RedisServer) -> None:
     a, b = await start(2)
     for node in (a, b):
         assert await node.send(new_session(), "x") == 404
@@ -225,7 +227,7 @@ async def test_a_session_that_nobody_has(start: Start, empty_redis: RedisServer)
     assert empty_redis.command("KEYS", "test:session:*") == []
 
 
-async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, empty_redis: RedisServer) -> None:
+async def test_an_ended_session_is_not_opened_again_for_a_minute(start: Start, empty_redis: RedisServer) -> None:
     a, b, c = await start()
     session = new_session()
     assert await a.poll(session) == "o"
@@ -235,12 +237,12 @@ async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, emp
     for node in (a, b, c):
         assert await node.poll(session) == 'c[3000,"Go away!"]'
         assert await node.send(session, "y") == 404
-    # A stranger learns nothing, through whatever node.
+    # A client with another address learns nothing, on any node.
     response = await b.ask(asking("xhr", f"/echo/000/{session}"), source="127.0.0.2")
     assert response.body == b'c[1008,"Session was opened from another address"]\n'
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
     assert not any(node.stats["tombstones"] for node in (a, b, c))
-    # In time, the node and Redis forget it. Those who remember the owner look for another one.
+    # Later the node and Redis forget it. Nodes that have cached the owner look it up again.
     a.router.container._ended._now = lambda: time.monotonic() + ENDED_TIME
     empty_redis.command("DEL", key(session))
     assert await b.poll(session) == "o"
@@ -248,8 +250,8 @@ async def test_an_ended_session_is_opened_nowhere_for_a_minute(start: Start, emp
     assert await (await b.journal.connection()).message() == "z"
 
 
-async def test_what_its_node_has_forgotten_before_redis_is_lost(start: Start) -> None:
-    """So many sessions have ended there that it remembers no more of them."""
+async def test_a_session_that_its_node_has_forgotten_too_early_is_lost(start: Start) -> None:
+    """Too many sessions have ended there since."""
     a, b = await start(2)
     session = new_session()
     assert await a.poll(session) == "o"
@@ -260,7 +262,7 @@ async def test_what_its_node_has_forgotten_before_redis_is_lost(start: Start) ->
     assert await a.poll(session) == LOST
 
 
-async def test_an_ended_session_of_a_node_that_has_gone(start: Start) -> None:
+async def test_an_ended_session_of_a_stopped_node(start: Start) -> None:
     a, b, c = await start()
     session = new_session()
     assert await a.poll(session) == "o"
@@ -271,7 +273,7 @@ async def test_an_ended_session_of_a_node_that_has_gone(start: Start) -> None:
         assert await node.send(session, "x") == 404
 
 
-async def test_a_node_is_started_anew_at_the_same_address(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_node_is_restarted_at_the_same_address(start: Start, empty_redis: RedisServer) -> None:
     a, b, c = await start()
     sessions = [new_session() for _ in range(3)]
     for session in sessions:
@@ -279,7 +281,7 @@ async def test_a_node_is_started_anew_at_the_same_address(start: Start, empty_re
     assert await b.send(sessions[0], "x") == 204
     await within(a.cluster.vanish())
     (again,) = await start(1, advertise=a.cluster.advertise)
-    # One that was remembered, and one that was not.
+    # One whose owner was cached, and one whose owner was not.
     assert await b.poll(sessions[0]) == LOST
     assert await b.poll(sessions[1]) == LOST
     assert await b.send(sessions[2], "x") == 404
@@ -294,7 +296,7 @@ async def test_a_node_is_started_anew_at_the_same_address(start: Start, empty_re
 
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
-    # Nobody waits until the time is up.
+    # Do not wait for the timeout.
     for limit in (
         "node.CONNECT_TIMEOUT",
         "upstream.CONNECT_TIMEOUT",
@@ -325,7 +327,7 @@ async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, tra
     await until(lambda: b.stats["tombstones"] + c.stats["tombstones"] == 2)
 
 
-async def test_a_node_that_drains_opens_nothing(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_draining_node_opens_no_session(start: Start, empty_redis: RedisServer) -> None:
     a, b, c = await start(3, {"disconnect_delay": 30})
     session, mine = new_session(), [new_session() for _ in range(2)]
     assert await a.poll(session) == "o"
@@ -337,12 +339,12 @@ async def test_a_node_that_drains_opens_nothing(start: Start, empty_redis: Redis
     response = await b.ask(asking("xhr", f"/echo/000/{new_session()}"))
     assert (response.status, "Retry-After" in response) == (503, True)
     assert await b.send(new_session(), "x") == 404
-    # Its own are reached through others to the end.
+    # Its own sessions are served through other nodes until the end.
     for each in mine:
         assert await a.poll(each) == 'c[1012,"Service restart"]'
     await within(draining)
     assert all(remaining(empty_redis, each) > CLAIM_TIME for each in mine)
-    # What was its own is opened nowhere else, while it is there and afterwards.
+    # No other node opens its sessions, neither before nor after it has stopped.
     assert (await c.ask(asking("xhr", f"/echo/000/{mine[0]}"))).status == 503
     await within(b.cluster.close())
     for node, each in zip((a, c), mine, strict=True):
@@ -350,7 +352,7 @@ async def test_a_node_that_drains_opens_nothing(start: Start, empty_redis: Redis
         assert await node.send(each, "x") == 404
 
 
-async def test_a_router_that_closes_opens_nothing(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_closing_router_opens_no_session(start: Start, empty_redis: RedisServer) -> None:
     (a,) = await start(1, {"disconnect_delay": 30})
     session = new_session()
     assert await a.poll(session) == "o"
@@ -367,14 +369,16 @@ async def test_a_router_that_closes_opens_nothing(start: Start, empty_redis: Red
     await until(lambda: empty_redis.command("KEYS", "test:session:*") == [key(session).encode()])
 
 
-async def test_there_is_no_room(start: Start, empty_redis: RedisServer, logged: LogWatch) -> None:
+async def test_a_node_with_the_largest_number_of_sessions(
+    start: Start, empty_redis: RedisServer, logged: LogWatch
+) -> None:
     a, b = await start(2, {"max_sessions": 1})
     session, other = new_session(), new_session()
     assert await a.poll(session) == "o"
     response = await a.ask(asking("xhr", f"/echo/000/{other}"))
     assert (response.status, "Retry-After" in response) == (503, True)
     await until(lambda: empty_redis.command("KEYS", "test:session:*") == [key(session).encode()])
-    # Elsewhere there is.
+    # Other nodes accept more.
     assert await b.poll(other) == "o"
     assert await a.send(other, "x") == 204
     responses = await asyncio.gather(*(a.ask(asking("xhr", f"/echo/000/{new_session()}")) for _ in range(5)))
@@ -384,7 +388,7 @@ async def test_there_is_no_room(start: Start, empty_redis: RedisServer, logged: 
 
 
 async def lose(*nodes: Node) -> None:
-    """Have nodes find that Redis is away: they do, when they ask."""
+    """Make nodes notice that Redis is unavailable, which they do with the next command."""
     for node in nodes:
         node.cluster.commands.submit("PING")
     await until(lambda: not any(node.cluster.commands.available for node in nodes))
@@ -392,7 +396,7 @@ async def lose(*nodes: Node) -> None:
 
 @pytest.fixture
 def away(empty_redis: RedisServer, logged: LogWatch) -> Iterator[Callable[..., Awaitable[None]]]:
-    """Return a function that takes Redis away from nodes, until the test's end at the latest."""
+    """Return a function that stops Redis, at most until the end of the test."""
     lost = 0
 
     async def take_away(*nodes: Node) -> None:
@@ -418,7 +422,7 @@ async def test_without_redis(
         assert await a.poll(each) == "o"
     assert await b.send(session, "x") == 204
     await away(a, b)
-    # What is here, and whose owner is remembered, goes on.
+    # Sessions of this node, and those whose owner is cached, continue.
     assert await a.send(session, "x") == 204
     assert await b.send(session, "x") == 204
     assert await b.send(unknown, "x") == 503
@@ -432,7 +436,7 @@ async def test_without_redis(
         return
     assert response.body == b"o\n"
     empty_redis.start()
-    # It is claimed as soon as that can be.
+    # It is claimed as soon as possible.
     await until(lambda: empty_redis.command("GET", key(new)) == b.cluster.claims._value)
     await until(lambda: empty_redis.command("GET", key(unknown)) == a.cluster.claims._value)
     assert await a.send(new, "x") == 204
@@ -440,7 +444,7 @@ async def test_without_redis(
     assert await b.send(unknown, "x") == 204
 
 
-async def test_who_leaves_while_redis_is_away_holds_nothing(
+async def test_a_disconnect_without_redis_claims_nothing(
     start: Start, away: Callable[..., Awaitable[None]], logged: LogWatch
 ) -> None:
     (a,) = await start(1, {"max_sessions": 1})
@@ -462,7 +466,7 @@ async def test_two_nodes_that_open_one_session_without_redis(
         assert await node.poll(session) == "o"
         connections.append(await node.journal.connection())
     empty_redis.start()
-    # One of them has lost it, as soon as it can be known.
+    # One of them loses it after the reconnect.
     await until(lambda: any(connection.closes for connection in connections))
     loser = 0 if connections[0].closes else 1
     assert await connections[loser].closed() == (1002, "Connection interrupted")
@@ -471,13 +475,13 @@ async def test_two_nodes_that_open_one_session_without_redis(
     assert [len(node.cluster.claims) for node in (a, b)] == ([0, 1] if loser == 0 else [1, 0])
     nodes = (a, b)
     assert await nodes[1 - loser].send(session, "x") == 204
-    # Whatever comes to the loser is the other's.
+    # Requests that reach the loser are relayed to the owner.
     assert await nodes[loser].send(session, "y") == 204
     assert [await connections[1 - loser].message() for _ in range(2)] == ["x", "y"]
 
 
 @pytest.mark.parametrize("size", [1, 3 * UNCOUNTED_BYTES], ids=["a short message", "a long one"])
-async def test_what_a_client_sends_before_it_leaves_is_delivered(start: Start, size: int) -> None:
+async def test_messages_before_a_disconnect_are_delivered(start: Start, size: int) -> None:
     a, b = await start(2)
     session = new_session()
     assert await a.poll(session) == "o"
@@ -485,13 +489,13 @@ async def test_what_a_client_sends_before_it_leaves_is_delivered(start: Start, s
     for number in range(10):
         async with b.client() as client:
             client.write(sending("xhr", f"/echo/000/{session}", f'["{str(number) * size}"]'))
-            # The kernel has it, and the server, in the same process, has not looked at its end yet.
+            # The kernel has the close, but the server, in the same process, has not noticed it yet.
             client.writer.transport.set_write_buffer_limits(0)
             await within(client.writer.drain())
     assert sorted([await connection.message() for _ in range(10)]) == [str(number) * size for number in range(10)]
 
 
-async def test_no_claim_is_left_where_the_application_fails(
+async def test_no_claim_is_left_if_the_application_fails(
     start: Start, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (a,) = await start(1)
@@ -507,9 +511,7 @@ async def test_no_claim_is_left_where_the_application_fails(
     await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
 
 
-async def test_where_there_is_no_room_nothing_is_claimed(
-    start: Start, empty_redis: RedisServer, logged: LogWatch
-) -> None:
+async def test_nothing_is_claimed_above_a_limit(start: Start, empty_redis: RedisServer, logged: LogWatch) -> None:
     a, b = await start(2, {"max_sessions": 1})
     session = new_session()
     assert await a.poll(session) == "o"
@@ -517,7 +519,7 @@ async def test_where_there_is_no_room_nothing_is_claimed(
     response = await a.ask(asking("xhr", f"/echo/000/{new_session()}"))
     assert response.status == 503
     assert sets(empty_redis) == before
-    # What another node holds is answered all the same.
+    # Sessions of other nodes are still served.
     other = new_session()
     assert await b.poll(other) == "o"
     assert await a.send(other, "x") == 204
@@ -525,7 +527,7 @@ async def test_where_there_is_no_room_nothing_is_claimed(
 
 
 def sets(empty_redis: RedisServer) -> Any:
-    """Return how many keys were set, as Redis says."""
+    """Return how many keys were set, according to Redis."""
     statistics: Any = empty_redis.command("INFO", "commandstats")
     return statistics["cmdstat_set"]["calls"]
 
@@ -540,7 +542,7 @@ def sets(empty_redis: RedisServer) -> Any:
         (OSError(errno.EMFILE, "too many"), 503, False),
     ],
 )
-async def test_a_tombstone_is_written_if_the_owner_is_gone_for_certain(
+async def test_a_tombstone_is_written_if_the_owner_is_certainly_gone(
     start: Start,
     empty_redis: RedisServer,
     monkeypatch: pytest.MonkeyPatch,

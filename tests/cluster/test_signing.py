@@ -1,4 +1,4 @@
-"""Signatures: taken once, by whom they are meant for, soon, and for nothing else than what was signed."""
+"""Signatures: accepted once, by their receiver, for a short time, and only for the signed request."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ ASKED = ("POST", "/chat/000/abc/xhr?x=1", b"body")
 
 
 class Clock:
-    """Time that moves when the test says so."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -32,18 +32,18 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sender(clock: Clock) -> Signer:
-    """Return the node that asks."""
+    """Return the signer of the sending node."""
     return Signer(SECRET, "a", clock)
 
 
 @pytest.fixture
 def taker(clock: Clock) -> Signer:
-    """Return the node that is asked."""
+    """Return the signer of the receiving node."""
     return Signer(SECRET, "b", clock, clock)
 
 
 def why_not(taker: Signer, value: str, *asked: Any) -> str:
-    """Return why a signature is rejected."""
+    """Return the reason for which a signature is rejected."""
     with pytest.raises(Rejected) as rejected:
         taker.verify(value, *(asked or ASKED))
     assert str(rejected.value) == rejected.value.reason
@@ -60,13 +60,13 @@ def why_not(taker: Signer, value: str, *asked: Any) -> str:
     ],
 )
 @pytest.mark.parametrize("to", ["b", ""])
-def test_what_was_signed_is_taken(sender: Signer, taker: Signer, client: RelayedClient, to: str) -> None:
+def test_a_signed_request_is_accepted(sender: Signer, taker: Signer, client: RelayedClient, to: str) -> None:
     assert taker.verify(sender.sign(to, *ASKED, client), *ASKED) == client
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("change", ["other", "longer"])
-def test_nothing_of_the_request_may_be_another(sender: Signer, taker: Signer, place: int, change: str) -> None:
+def test_a_changed_request_is_rejected(sender: Signer, taker: Signer, place: int, change: str) -> None:
     others: tuple[Any, ...] = (
         ("GET", "/chat/000/abd/xhr?x=1", b"bode")
         if change == "other"
@@ -76,7 +76,7 @@ def test_nothing_of_the_request_may_be_another(sender: Signer, taker: Signer, pl
     asked[place] = others[place]
     value = sender.sign("b", *ASKED, CLIENT)
     assert why_not(taker, value, *asked) == "forged"
-    # It was not used up by that.
+    # The rejected copy did not use the signature up.
     assert taker.verify(value, *ASKED) == CLIENT
 
 
@@ -95,7 +95,7 @@ def test_nothing_of_the_request_may_be_another(sender: Signer, taker: Signer, pl
         (8, "00"),
     ],
 )
-def test_nothing_of_what_is_said_may_be_another(sender: Signer, taker: Signer, place: int, change: str) -> None:
+def test_a_changed_field_is_rejected(sender: Signer, taker: Signer, place: int, change: str) -> None:
     parts = sender.sign("b", *ASKED, CLIENT).split(" ")
     assert len(parts) == 9
     assert parts[place] != change
@@ -103,11 +103,11 @@ def test_nothing_of_what_is_said_may_be_another(sender: Signer, taker: Signer, p
     assert why_not(taker, " ".join(parts)) == "forged"
 
 
-def test_another_secret_is_none(clock: Clock, taker: Signer) -> None:
+def test_another_secret_is_rejected(clock: Clock, taker: Signer) -> None:
     assert why_not(taker, Signer(SECRET + b"!", "a", clock).sign("b", *ASKED, CLIENT)) == "forged"
 
 
-def test_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch, sender: Signer, taker: Signer) -> None:
+def test_another_version_is_rejected(monkeypatch: pytest.MonkeyPatch, sender: Signer, taker: Signer) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(signing, "_VERSION", "2")
         value = sender.sign("b", *ASKED, CLIENT)
@@ -115,7 +115,7 @@ def test_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch, sender: S
 
 
 @pytest.mark.parametrize("late", [MAX_AGE + 0.001, -MAX_AGE - 0.001, 1e9, -1e9])
-def test_it_is_taken_soon_or_never(clock: Clock, sender: Signer, taker: Signer, late: float) -> None:
+def test_an_old_request_is_rejected(clock: Clock, sender: Signer, taker: Signer, late: float) -> None:
     value = sender.sign("b", *ASKED, CLIENT)
     clock.now += late
     assert why_not(taker, value) == "stale"
@@ -128,13 +128,13 @@ def test_clocks_may_differ(clock: Clock, sender: Signer, taker: Signer, late: fl
     assert taker.verify(value, *ASKED) == CLIENT
 
 
-def test_a_time_that_is_none_is_stale(sender: Signer, taker: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_time_is_stale(sender: Signer, taker: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
     for now in ("nan", "inf", "-inf"):
         monkeypatch.setattr(sender, "_now", lambda now=now: float(now))
         assert why_not(taker, sender.sign("b", *ASKED, CLIENT)) == "stale"
 
 
-def test_it_is_taken_once(sender: Signer, taker: Signer) -> None:
+def test_a_signature_is_accepted_once(sender: Signer, taker: Signer) -> None:
     value, other = (sender.sign("b", *ASKED, CLIENT) for _ in range(2))
     assert value != other
     assert taker.verify(value, *ASKED) == CLIENT
@@ -144,11 +144,11 @@ def test_it_is_taken_once(sender: Signer, taker: Signer) -> None:
 
 @pytest.mark.parametrize("ahead", [0.001 - MAX_AGE, 0, MAX_AGE - 0.001])
 @pytest.mark.parametrize("step", [0.5, 7, MAX_AGE, 2 * MAX_AGE])
-def test_it_is_never_taken_again(clock: Clock, taker: Signer, ahead: float, step: float) -> None:
-    """Whenever it came, while others make what was seen turn over, and wherever its sender's clock is."""
+def test_a_signature_is_never_accepted_again(clock: Clock, taker: Signer, ahead: float, step: float) -> None:
+    """Whenever it arrives, while others rotate the seen signatures, and wherever its sender's clock is."""
     sender = Signer(SECRET, "a", lambda: clock.now + ahead)
     for start in range(3):
-        # Each time at another moment between two turns.
+        # Each time at another moment between two rotations.
         clock.now += start * step / 3
         value = sender.sign("b", *ASKED, CLIENT)
         assert taker.verify(value, *ASKED) == CLIENT
@@ -158,11 +158,11 @@ def test_it_is_never_taken_again(clock: Clock, taker: Signer, ahead: float, step
             taker.verify(sender.sign("b", *ASKED, CLIENT), *ASKED)
 
 
-def test_it_is_for_one_node(clock: Clock, sender: Signer, taker: Signer) -> None:
+def test_a_signature_is_for_one_node(clock: Clock, sender: Signer, taker: Signer) -> None:
     assert why_not(taker, sender.sign("c", *ASKED, CLIENT)) == "misdirected"
 
 
-def test_what_was_seen_is_forgotten(clock: Clock, sender: Signer, taker: Signer) -> None:
+def test_seen_signatures_are_forgotten(clock: Clock, sender: Signer, taker: Signer) -> None:
     most = 0
     for _ in range(2000):
         taker.verify(sender.sign("b", *ASKED, CLIENT), *ASKED)
@@ -171,7 +171,7 @@ def test_what_was_seen_is_forgotten(clock: Clock, sender: Signer, taker: Signer)
     assert most <= 4 * MAX_AGE / 0.1 + 2
 
 
-def test_what_is_rejected_is_not_remembered(taker: Signer) -> None:
+def test_rejected_signatures_are_not_remembered(taker: Signer) -> None:
     for number in range(100):
         why_not(taker, f"1 {number} a 0 b - 0 http {'0' * 64}")
     assert not taker._seen
@@ -181,19 +181,19 @@ ODD_TEXT = st.text(st.characters())
 
 
 @given(ODD_TEXT, ODD_TEXT, ODD_TEXT, st.binary())
-def test_rubbish_is_rejected(value: str, method: str, uri: str, body: bytes) -> None:
+def test_malformed_values_are_rejected(value: str, method: str, uri: str, body: bytes) -> None:
     assert why_not(Signer(SECRET, "b"), value, method, uri, body) == "forged"
 
 
 @given(st.lists(ODD_TEXT | st.sampled_from(["1", "nan", "1e999", "-", "b", ""]), max_size=10).map(" ".join))
-def test_rubbish_that_is_signed_well_is_rejected(said: str) -> None:
+def test_malformed_fields_with_a_valid_signature_are_rejected(said: str) -> None:
     taker = Signer(SECRET, "b")
     value = f"{said} {taker._mac(said, *ASKED).hex()}"
     assert why_not(taker, value) in ("forged", "stale", "misdirected")
 
 
 @given(st.lists(st.sampled_from("0123456789abcdef -\u0663\ud800é"), max_size=80).map("".join))
-def test_codes_are_compared_whatever_they_are(code: str) -> None:
+def test_codes_may_have_any_characters(code: str) -> None:
     taker = Signer(SECRET, "b")
     said = taker.sign("b", *ASKED, CLIENT).rpartition(" ")[0]
     assert why_not(taker, f"{said} {code}") == "forged"

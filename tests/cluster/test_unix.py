@@ -1,4 +1,4 @@
-"""Workers of one host: a directory with sockets and a secret, one worker for each number."""
+"""Workers of one host: a directory with sockets and a secret, and one worker for each number."""
 
 import asyncio
 import multiprocessing
@@ -26,7 +26,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def test_nobody_else_has_access(tmp_path: Path) -> None:
+async def test_other_users_have_no_access(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "workers"
     async with UnixCluster(directory, 2, 0), UnixCluster(str(directory), 2, 1):
         assert mode(directory) == 0o700
@@ -38,21 +38,21 @@ async def test_nobody_else_has_access(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [0o755, 0o750, 0o701, 0o777])
-def test_a_directory_of_others_is_refused(tmp_path: Path, bits: int) -> None:
+def test_a_directory_with_access_for_others_is_rejected(tmp_path: Path, bits: int) -> None:
     tmp_path.chmod(bits)
     with pytest.raises(ConfigurationError, match=r"^directory: .* \(chmod 700\)"):
         UnixCluster(tmp_path, 1, 0)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_is_no_directory(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigurationError, match=r"^directory: .* cannot be used: "):
             UnixCluster(path, 1, 0)
 
 
-def test_a_secret_that_is_none(tmp_path: Path) -> None:
+def test_an_invalid_secret(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     (tmp_path / "secret").write_bytes(b"short")
     with pytest.raises(ConfigurationError, match=r"^secret: "):
@@ -66,12 +66,12 @@ def test_a_secret_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("workers", "worker"), [(0, 0), (1, 1), (2, -1), (2, "1"), ("2", 1), (2, 1.0), (2, None), (2, True), (True, 0)]
 )
-def test_wrong_numbers(tmp_path: Path, workers: Any, worker: Any) -> None:
+def test_invalid_numbers(tmp_path: Path, workers: Any, worker: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^worker: got .* expected an int from 0 to workers - 1"):
         UnixCluster(tmp_path / "workers", workers, worker)
 
 
-async def test_a_second_one_with_the_same_number(tmp_path: Path) -> None:
+async def test_a_second_worker_with_the_same_number(tmp_path: Path) -> None:
     directory = tmp_path / "workers"
     first, second = (UnixCluster(directory, 2, 0) for _ in range(2))
     await first.start()
@@ -79,9 +79,9 @@ async def test_a_second_one_with_the_same_number(tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match=r"another process listens on .*worker-0.sock; every worker needs"):
             await second.start()
         await second.close()
-    # To start twice does nothing.
+    # Starting twice does nothing.
     await first.start()
-    # It has not taken the first one's socket away.
+    # It has not removed the first one's socket.
     _, writer = await asyncio.open_unix_connection(str(directory / "worker-0.sock"))
     writer.close()
     await writer.wait_closed()
@@ -90,7 +90,7 @@ async def test_a_second_one_with_the_same_number(tmp_path: Path) -> None:
     await within(second.close())
 
 
-async def test_many_with_the_same_number_at_once(tmp_path: Path) -> None:
+async def test_many_workers_with_the_same_number_at_once(tmp_path: Path) -> None:
     clusters = [UnixCluster(tmp_path / "workers", 1, 0) for _ in range(10)]
     results = await asyncio.gather(*(cluster.start() for cluster in clusters), return_exceptions=True)
     assert [type(result) for result in results].count(ClusterError) == 9
@@ -98,7 +98,7 @@ async def test_many_with_the_same_number_at_once(tmp_path: Path) -> None:
         await within(cluster.close())
 
 
-async def test_a_name_that_is_too_long_or_taken(tmp_path: Path) -> None:
+async def test_a_path_that_is_too_long_or_in_use(tmp_path: Path) -> None:
     cluster = UnixCluster(tmp_path / ("x" * 200), 1, 0)
     with pytest.raises(ClusterError, match="cannot listen on"):
         await cluster.start()
@@ -123,14 +123,14 @@ asyncio.run(main())
 """
 
 
-async def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
+async def test_a_socket_left_by_a_killed_process(tmp_path: Path) -> None:
     directory = tmp_path / "workers"
     command = [sys.executable, "-c", PROGRAM, str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220 - it starts at once
         assert process.stdout is not None
         assert await asyncio.to_thread(process.stdout.readline) == "started\n"
         try:
-            # Not even where it does nothing.
+            # Not even while that process is suspended.
             os.kill(process.pid, signal.SIGSTOP)
             with pytest.raises(ClusterError, match="another process"):
                 await UnixCluster(directory, 2, 0).start()
@@ -145,7 +145,7 @@ async def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
 
 
 def read_secret(directory: str, barrier: Any, queue: Any) -> None:
-    """Make or read the secret, in a process of its own."""
+    """Create or read the secret in a separate process."""
     from sockjs_tornado.cluster.unix import _create_private_directory, _load_or_create_secret
 
     barrier.wait()
@@ -153,7 +153,7 @@ def read_secret(directory: str, barrier: Any, queue: Any) -> None:
     queue.put(_load_or_create_secret(Path(directory)))
 
 
-def test_many_processes_make_one_secret(tmp_path: Path) -> None:
+def test_many_processes_create_one_secret(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     count = 8
     barrier, queue = context.Barrier(count), context.Queue()
@@ -172,14 +172,14 @@ def test_many_processes_make_one_secret(tmp_path: Path) -> None:
     assert (directory / "secret").read_bytes() == secret
 
 
-async def test_it_may_be_closed_before_it_is_started(tmp_path: Path) -> None:
+async def test_closing_before_the_start(tmp_path: Path) -> None:
     cluster = UnixCluster(tmp_path / "workers", 1, 0)
     cluster.add(SockJSRouter(Journal(), "/echo"))
     await within(cluster.close())
     assert not any(cluster.counters().values())
 
 
-async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:
+async def test_all_workers_agree_on_the_owners(tmp_path: Path) -> None:
     relays = []
     for worker in range(4):
         cluster = UnixCluster(tmp_path / "workers", 4, worker)
@@ -195,7 +195,7 @@ async def test_who_holds_what_is_the_same_for_all(tmp_path: Path) -> None:
     assert min(shares) > 800
 
 
-def test_prometheus_finds_what_it_counts(tmp_path: Path) -> None:
+def test_prometheus_exports_the_counters(tmp_path: Path) -> None:
     cluster = UnixCluster(tmp_path / "workers", 1, 0)
     cluster.stats.relay["relayed"] += 1
     registry = CollectorRegistry()

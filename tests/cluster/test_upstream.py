@@ -1,4 +1,4 @@
-"""The relay's HTTP client, against servers of bare sockets that answer as the test says."""
+"""The relay's HTTP client, against servers on plain sockets that respond as each test requires."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ ANSWER = Response(200, [("X-A", "1")], b"hi")
 
 
 class Side:
-    """The other side of a connection."""
+    """The server's side of a connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -38,17 +38,17 @@ class Side:
         return await within(self.reader.readuntil(b"\r\n\r\n"))
 
     async def gone(self) -> bytes:
-        """Wait until the connection has ended and return what came before; a reset is an end."""
+        """Wait until the connection is closed, and return the data before; a reset counts as a close."""
         with contextlib.suppress(ConnectionError):
             return await within(self.reader.read(-1))
         return b""
 
 
 class Node:
-    """Takes connections, which the test then has.
+    """A server that passes its connections to the test.
 
     Attributes:
-        address: Where it is.
+        address: The server's address.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Node:
         self.address = ""
 
     async def start(self, path: str = "") -> None:
-        """Listen on a free port, or a Unix socket."""
+        """Listen on a free port, or on a Unix socket."""
         if path:
             self.server = await asyncio.start_unix_server(self._take, path)
             self.address = path
@@ -71,16 +71,16 @@ class Node:
         self._sides.put_nowait(side)
 
     async def side(self) -> Side:
-        """Return the other side of the next connection."""
+        """Return the server's side of the next connection."""
         return await within(self._sides.get())
 
     @property
     def waiting(self) -> int:
-        """Connections that the test has not taken."""
+        """The number of connections that the test has not accepted."""
         return self._sides.qsize()
 
     async def close(self) -> None:
-        """Listen no more, and end all connections."""
+        """Stop listening, and close all connections."""
         self.server.close()
         for side in self._all:
             if not side.writer.is_closing():
@@ -109,7 +109,7 @@ async def upstreams() -> AsyncIterator[Upstreams]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
 
     async def wait() -> None:
         while not condition():  # noqa: ASYNC110 - of what happens in the system there is no event
@@ -119,7 +119,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asyncio.Future[Response | Stream]"]:
-    """Ask on a new connection."""
+    """Send a request on a new connection."""
     upstream = await within(upstreams.connect(node.address))
     asked = upstream.send_request(ASK)
     side = await node.side()
@@ -140,12 +140,12 @@ async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asy
         ),
     ],
 )
-async def test_an_answer_comes_in_any_pieces(node: Node, upstreams: Upstreams, data: bytes, answer: Response) -> None:
+async def test_a_response_in_any_pieces(node: Node, upstreams: Upstreams, data: bytes, answer: Response) -> None:
     upstream, side, asked = await opened(upstreams, node)
     for cut in range(len(data)):
         for piece in (data[:cut], data[cut:]):
             side.writer.write(piece)
-            # The pieces must not meet in the system.
+            # Prevent the kernel from joining the pieces.
             await asyncio.sleep(0.001)
         assert await within(asked) == answer
         assert await within(upstreams.connect(node.address)) is upstream
@@ -158,18 +158,18 @@ async def test_an_answer_comes_in_any_pieces(node: Node, upstreams: Upstreams, d
     assert node.waiting == 0
 
 
-async def test_a_big_body(node: Node, upstreams: Upstreams) -> None:
+async def test_a_large_body(node: Node, upstreams: Upstreams) -> None:
     _, side, asked = await opened(upstreams, node)
     body = bytes(range(256)) * 40_000
     side.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     answer = await within(asked)
     assert isinstance(answer, Response)
     assert answer.body == body
-    # A connection's buffer does not stay as big.
+    # The connection's buffer shrinks again.
     assert (await within(upstreams.connect(node.address)))._received == b""
 
 
-async def test_connections_are_used_again(node: Node, upstreams: Upstreams) -> None:
+async def test_connections_are_reused(node: Node, upstreams: Upstreams) -> None:
     first, side, asked = await opened(upstreams, node)
     second, other, also_asked = await opened(upstreams, node)
     side.writer.write(OK)
@@ -181,14 +181,14 @@ async def test_connections_are_used_again(node: Node, upstreams: Upstreams) -> N
     assert len(upstreams) == 2
 
 
-async def test_no_more_than_so_many_wait(node: Node, upstreams: Upstreams) -> None:
+async def test_the_number_of_idle_connections_is_limited(node: Node, upstreams: Upstreams) -> None:
     connections = [await within(upstreams.connect(node.address)) for _ in range(MAX_IDLE + 3)]
     for connection in connections:
         upstreams.put_back(node.address, connection)
     await until(lambda: len(upstreams) == MAX_IDLE)
 
 
-async def test_who_waits_for_long_is_closed(node: Node, upstreams: Upstreams) -> None:
+async def test_connections_that_are_idle_for_long_are_closed(node: Node, upstreams: Upstreams) -> None:
     old, older, new = [await within(upstreams.connect(node.address)) for _ in range(3)]
     upstreams.put_back(node.address, older)
     upstreams.put_back(node.address, old)
@@ -197,7 +197,7 @@ async def test_who_waits_for_long_is_closed(node: Node, upstreams: Upstreams) ->
     upstreams.put_back(node.address, new)
     await until(lambda: len(upstreams) == 1)
     assert await within(upstreams.connect(node.address)) is new
-    # Where nothing was put back meanwhile.
+    # Even if no connection was put back meanwhile.
     upstreams.put_back(node.address, new)
     new.idle_since -= module.IDLE_TIMEOUT + 1
     assert await within(upstreams.connect(node.address)) is not new
@@ -213,7 +213,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_used(node: Node, up
         side.writer.close()
         await until(lambda: len(upstreams) == 0)
     else:
-        # No turn of the event loop comes between.
+        # The event loop does not run in between.
         with socket.socket(fileno=os.dup(side.writer.get_extra_info("socket").fileno())) as sock:
             sock.shutdown(socket.SHUT_RDWR)
         assert upstream.is_disconnected()
@@ -225,9 +225,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_used(node: Node, up
 
 @pytest.mark.parametrize("data", [b"", b"HTTP", OK[:30], OK[:-1]], ids=["nothing", "status", "head", "body"])
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-async def test_an_answer_that_does_not_come_to_its_end(
-    node: Node, upstreams: Upstreams, data: bytes, reset: bool
-) -> None:
+async def test_an_incomplete_response(node: Node, upstreams: Upstreams, data: bytes, reset: bool) -> None:
     _, side, asked = await opened(upstreams, node)
     side.writer.write(data)
     await side.writer.drain()
@@ -260,7 +258,7 @@ RUBBISH = [
 
 
 @pytest.mark.parametrize("data", RUBBISH, ids=lambda data: repr(data[:50]))
-async def test_rubbish_is_no_answer(node: Node, upstreams: Upstreams, data: bytes) -> None:
+async def test_a_malformed_response(node: Node, upstreams: Upstreams, data: bytes) -> None:
     _, side, asked = await opened(upstreams, node)
     side.writer.write(data)
     with pytest.raises(UpstreamDisconnected):
@@ -269,13 +267,13 @@ async def test_rubbish_is_no_answer(node: Node, upstreams: Upstreams, data: byte
 
 
 @given(st.text(st.characters(max_codepoint=255)) | st.text(st.sampled_from("HTTP/1. 20OK\r\nA:content-length0")))
-def test_a_head_is_read_or_refused(text: str) -> None:
+def test_a_head_is_parsed_or_rejected(text: str) -> None:
     for head in (text, f"HTTP/1.1 200 OK\r\n{text}"):
         with contextlib.suppress(ValueError):
             parse_head(head)
 
 
-async def test_what_nobody_has_asked_for_ends_the_connection(node: Node, upstreams: Upstreams) -> None:
+async def test_a_response_without_a_request_closes_the_connection(node: Node, upstreams: Upstreams) -> None:
     _, side, asked = await opened(upstreams, node)
     side.writer.write(OK + b"!")
     assert await within(asked) == ANSWER
@@ -288,7 +286,7 @@ async def test_what_nobody_has_asked_for_ends_the_connection(node: Node, upstrea
     await until(lambda: len(upstreams) == 0)
 
 
-async def test_a_connection_that_closes_is_not_kept(node: Node, upstreams: Upstreams) -> None:
+async def test_a_connection_that_will_be_closed_is_not_kept(node: Node, upstreams: Upstreams) -> None:
     _, side, asked = await opened(upstreams, node)
     side.writer.write(OK.replace(b"X-A: 1", b"X-A: 1\r\nConnection: Close"))
     assert await within(asked) == ANSWER
@@ -296,7 +294,7 @@ async def test_a_connection_that_closes_is_not_kept(node: Node, upstreams: Upstr
     await until(lambda: len(upstreams) == 0)
 
 
-async def test_giving_up_ends_the_connection(node: Node, upstreams: Upstreams) -> None:
+async def test_cancelling_closes_the_connection(node: Node, upstreams: Upstreams) -> None:
     upstream, side, asked = await opened(upstreams, node)
     side.writer.write(OK[:-1])
     upstream.cancel_request(asked)
@@ -306,11 +304,11 @@ async def test_giving_up_ends_the_connection(node: Node, upstreams: Upstreams) -
     await until(lambda: len(upstreams) == 0)
 
 
-async def test_giving_up_too_late_harms_nobody(node: Node, upstreams: Upstreams) -> None:
+async def test_cancelling_too_late_does_nothing(node: Node, upstreams: Upstreams) -> None:
     upstream, side, asked = await opened(upstreams, node)
     side.writer.write(OK)
     await within(asked)
-    # In the pool, and then with somebody else's request on it.
+    # When it is in the pool, and when it has another request.
     upstream.cancel_request(asked)
     assert await within(upstreams.connect(node.address)) is upstream
     other = upstream.send_request(ASK)
@@ -320,7 +318,7 @@ async def test_giving_up_too_late_harms_nobody(node: Node, upstreams: Upstreams)
     assert await within(other) == ANSWER
 
 
-async def test_asking_on_a_connection_that_is_over(node: Node, upstreams: Upstreams) -> None:
+async def test_a_request_on_a_closed_connection(node: Node, upstreams: Upstreams) -> None:
     upstream = await within(upstreams.connect(node.address))
     upstream.abort()
     with pytest.raises(UpstreamDisconnected):
@@ -330,7 +328,7 @@ async def test_asking_on_a_connection_that_is_over(node: Node, upstreams: Upstre
         await within(upstream.send_request(ASK))
 
 
-async def test_nobody_there(upstreams: Upstreams, tmp_path: Path) -> None:
+async def test_nothing_listens(upstreams: Upstreams, tmp_path: Path) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -340,7 +338,7 @@ async def test_nobody_there(upstreams: Upstreams, tmp_path: Path) -> None:
     assert len(upstreams) == 0
 
 
-async def test_who_does_not_take_connections_is_given_up(upstreams: Upstreams) -> None:
+async def test_a_connect_timeout(upstreams: Upstreams) -> None:
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))
@@ -350,13 +348,13 @@ async def test_who_does_not_take_connections_is_given_up(upstreams: Upstreams) -
             sock.setblocking(False)
             sock.connect_ex(listening.getsockname())
         async with asyncio.timeout(WAIT):
-            # The connection's own timeout; the test's would come as a cancellation.
+            # The connection's own timeout; that of the test would be a cancellation.
             with pytest.raises(TimeoutError):
                 await upstreams.connect(f"http://127.0.0.1:{listening.getsockname()[1]}")
     assert len(upstreams) == 0
 
 
-async def test_who_has_closed_makes_no_more_connections(node: Node, upstreams: Upstreams) -> None:
+async def test_a_closed_pool_makes_no_connections(node: Node, upstreams: Upstreams) -> None:
     connecting = asyncio.ensure_future(upstreams.connect(node.address))
     await asyncio.sleep(0)
     upstreams.close()
@@ -371,7 +369,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 
 class Router:
-    """A router whose one endpoint lets a client have what an upstream streams."""
+    """A router with one endpoint, which pipes an upstream's stream to a client."""
 
     def __init__(self, upstreams: Upstreams, node: Node, timeout: float) -> None:
         self.router = router = SockJSRouter(Echo, "/echo", {"network_timeout": timeout})
@@ -386,7 +384,7 @@ class Router:
                 spec.kwargs["endpoint"] = Piping(router)
 
     async def pipe(self, upstreams: Upstreams, node: Node, exchange: Any) -> None:
-        """Pass an answer on."""
+        """Pipe a response."""
         upstream = await upstreams.connect(node.address)
         answer = await upstream.send_request(ASK)
         assert isinstance(answer, Stream)
@@ -397,7 +395,7 @@ class Router:
 
 @pytest.fixture
 async def piped(request: pytest.FixtureRequest, serve: Any, connect: Connect, node: Node, upstreams: Upstreams) -> Any:
-    """Return a client, the node it hears, and the router and server between. Its parameter is the network timeout."""
+    """Return a client, its node, and the router and server between. The parameter is the network timeout."""
     made = Router(upstreams, node, getattr(request, "param", 60))
     server = await serve(made.router)
     client = await connect(server)
@@ -407,7 +405,7 @@ async def piped(request: pytest.FixtureRequest, serve: Any, connect: Connect, no
     return client, side, made.router, server
 
 
-async def test_a_stream_flows_as_it_comes(piped: Any, upstreams: Upstreams) -> None:
+async def test_a_stream_is_forwarded_as_it_arrives(piped: Any, upstreams: Upstreams) -> None:
     client, side, router, _ = piped
     side.writer.write(HEAD + b"first")
     assert await client.exactly(len(HEAD) + 5) == HEAD + b"first"
@@ -420,7 +418,7 @@ async def test_a_stream_flows_as_it_comes(piped: Any, upstreams: Upstreams) -> N
     await until(lambda: router.container._connections == 0)
 
 
-async def test_a_stream_may_be_over_before_it_flows(piped: Any, upstreams: Upstreams) -> None:
+async def test_a_stream_may_end_before_it_is_attached(piped: Any, upstreams: Upstreams) -> None:
     client, side, _, _ = piped
     side.writer.write(HEAD + b"x" * 100_000)
     side.writer.close()
@@ -429,7 +427,7 @@ async def test_a_stream_may_be_over_before_it_flows(piped: Any, upstreams: Upstr
 
 
 @pytest.mark.parametrize("when", ["asked", "flowing"])
-async def test_who_leaves_is_missed(piped: Any, upstreams: Upstreams, connect: Connect, when: str) -> None:
+async def test_a_disconnect_is_noticed(piped: Any, upstreams: Upstreams, connect: Connect, when: str) -> None:
     client, side, router, server = piped
     if when == "flowing":
         side.writer.write(HEAD)
@@ -445,7 +443,7 @@ async def test_who_leaves_is_missed(piped: Any, upstreams: Upstreams, connect: C
     await until(lambda: router.container._connections == 0)
 
 
-async def test_who_closes_one_side_has_left(piped: Any, upstreams: Upstreams) -> None:
+async def test_a_half_closed_connection_is_a_disconnect(piped: Any, upstreams: Upstreams) -> None:
     client, side, _, _ = piped
     side.writer.write(HEAD)
     await client.exactly(len(HEAD))
@@ -455,7 +453,7 @@ async def test_who_closes_one_side_has_left(piped: Any, upstreams: Upstreams) ->
 
 
 async def fill(side: Side) -> int:
-    """Write until nobody takes any more; return how much."""
+    """Write until the connection accepts no more data; return the number of bytes."""
     written = 0
     with contextlib.suppress(TimeoutError):
         while True:
@@ -467,13 +465,13 @@ async def fill(side: Side) -> int:
     return written
 
 
-async def test_who_does_not_read_slows_the_stream_down(piped: Any, upstreams: Upstreams) -> None:
+async def test_a_slow_client_slows_the_stream_down(piped: Any, upstreams: Upstreams) -> None:
     client, side, router, _ = piped
     side.writer.write(HEAD)
     client.writer.transport.pause_reading()
     written = await fill(side)
     (upstream,) = upstreams._all
-    # The rest is in the buffers of the system.
+    # The rest is in the kernel's buffers.
     assert upstream._pipe is not None
     assert upstream._pipe.unsent < 1_000_000
     assert upstream._received == b""
@@ -487,7 +485,7 @@ async def test_who_does_not_read_slows_the_stream_down(piped: Any, upstreams: Up
 
 
 @pytest.mark.parametrize("piped", [1], indirect=True)
-async def test_who_does_not_read_to_the_end_is_given_up(piped: Any, upstreams: Upstreams) -> None:
+async def test_a_client_that_does_not_read_to_the_end_is_disconnected(piped: Any, upstreams: Upstreams) -> None:
     client, side, router, _ = piped
     side.writer.write(HEAD)
     client.writer.transport.pause_reading()

@@ -1,6 +1,6 @@
-"""Several nodes that share sessions and rooms: nodes in processes of their own, Redis and HAProxy."""
+"""Several nodes that share sessions and rooms: nodes in separate processes, Redis and HAProxy."""
 
 import pytest
 
-# So that a failed assert of theirs shows its values.
+# Rewrite their asserts, so that failures show the values.
 pytest.register_assert_rewrite("cluster.processes.clients")

@@ -1,4 +1,4 @@
-"""Clients whose session one node holds, while they come to others."""
+"""Clients whose sessions are owned by one node, while their requests reach others."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ INTERRUPTED = (1002, "Connection interrupted")
 
 
 class Guest(NamedTuple):
-    """A client of one node, and the same client as it comes to another.
+    """A client of one node, and the same client on another node.
 
     Attributes:
-        owner: Opened the session, on the node that holds it.
-        relayed: Has the same session, on another node.
-        session: Its id.
+        owner: The client on the node that owns the session.
+        relayed: The same session on another node.
+        session: The session id.
     """
 
     owner: Visitor
@@ -31,27 +31,27 @@ class Guest(NamedTuple):
 async def guest(
     visit: Visit, transport: str, owner: Node, other: Node, prefix: str = "/echo", fields: tuple[str, ...] = ()
 ) -> Guest:
-    """Open a session by polling, on the node that is to hold it, with header fields of the client's own."""
+    """Open a session by polling on its owner, with additional header fields."""
     opened = await visit("xhr", owner.port, prefix=prefix, fields=fields).open()
     return Guest(opened, visit(transport, other.port, prefix=prefix, session=opened.session), opened.session)
 
 
 @contextlib.asynccontextmanager
 async def listening(client: Guest, owner: Node) -> "AsyncIterator[asyncio.Future[str]]":
-    """Have a client wait for a frame, by way of the other node; the owner knows of it."""
+    """Wait for a frame through the other node, when the owner has the receiver."""
     waiting = asyncio.ensure_future(client.relayed.frame())
     try:
         await attached(owner, client.session)
         yield waiting
     finally:
         client.relayed.vanish()
-        # Nothing is left of it, whatever came.
+        # Reset the client, whatever the result was.
         await asyncio.wait([waiting])
         waiting.exception()
 
 
 async def attached(node: Node, session: str) -> None:
-    """Wait until the client of a session listens, as the node that holds it sees it."""
+    """Wait until the session has a receiver, according to its owner."""
 
     async def is_attached() -> bool:
         return session in (await node.report())["attached"]
@@ -60,7 +60,7 @@ async def attached(node: Node, session: str) -> None:
 
 
 async def member(visit: Visit, transport: str, node: Node, room: str) -> Visitor:
-    """Have a client enter a room."""
+    """Make a client join a room."""
     visitor: Any = await visit(transport, node.port, prefix="/rooms").open()
     await visitor.send(json.dumps({"join": room}))
     assert await visitor.message() == {"joined": room}

@@ -1,4 +1,4 @@
-"""Three nodes with one Redis, behind HAProxy, for all tests that leave them as they were."""
+"""Three nodes with one Redis server behind HAProxy, for all tests that do not change them."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from ..redis_server import RedisServer
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis that lives as long as the tests."""
+    """Return a Redis server for all tests."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file with the nodes' secret."""
+    """Return the file with the nodes' secret."""
     file = tmp_path_factory.mktemp("secret") / "secret"
     file.write_text(SECRET)
     return file
@@ -29,16 +29,16 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def circle(redis: RedisServer, secret: Path) -> Circle:
-    """Where the nodes meet."""
+    """Return the configuration of the nodes."""
     return Circle(redis.url, secret)
 
 
 @pytest.fixture(scope="session")
 def three(circle: Circle) -> Iterator[list[Node]]:
-    """Three nodes."""
-    # An event loop of its own: those of the tests end with each of them.
+    """Return three nodes."""
+    # A separate event loop: those of the tests end with each test.
     with contextlib.closing(asyncio.new_event_loop()) as loop:
-        # One of them on the other kind of loop: together they must work all the same.
+        # One of them on uvloop: the two kinds of loops must work together.
         life = nodes(circle, first=["--uvloop"])
         yield loop.run_until_complete(life.__aenter__())
         loop.run_until_complete(life.__aexit__(None, None, None))
@@ -46,6 +46,6 @@ def three(circle: Circle) -> Iterator[list[Node]]:
 
 @pytest.fixture(scope="session")
 def round_robin(three: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """HAProxy before them, which sends each request to the next one."""
+    """Return an HAProxy in front of the nodes, round robin."""
     with front(three, tmp_path_factory.mktemp("haproxy")) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Answers that come by way of another node are those that the owner gives itself."""
+"""Responses through another node are the same as those of the owner."""
 
 import json
 from collections.abc import Callable
@@ -20,17 +20,17 @@ Ask = Callable[[str], list[bytes]]
 
 
 def post(path: str, *fields: str, body: bytes = b'["a"]', version: str = "HTTP/1.1") -> Ask:
-    """Return what makes a POST of a session's base."""
+    """Return a function that builds a POST for a session."""
     return lambda base: [request("POST", f"{base}/{path}", *fields, body=body, version=version)]
 
 
 def get(path: str, *fields: str, method: str = "GET", version: str = "HTTP/1.1") -> Ask:
-    """Return what makes a GET, or the like."""
+    """Return a function that builds a GET, or another request without a body."""
     return lambda base: [request(method, f"{base}/{path}", *fields, version=version)]
 
 
 def chunked(base: str) -> list[bytes]:
-    """Return a POST whose length nobody tells."""
+    """Return a function that builds a chunked POST."""
     head = request("POST", f"{base}/xhr_send", "Transfer-Encoding: chunked")
     return [head + b'5\r\n["a"]\r\n0\r\n\r\n']
 
@@ -67,7 +67,7 @@ ASKED: dict[str, tuple[Ask, int]] = {
 
 
 async def last_answer(visitor: Visitor, asked: list[bytes]) -> tuple[Any, ...]:
-    """Send requests on one connection, and return all of the last answer but its dates."""
+    """Send requests on one connection, and return the last response without its dates."""
     client = await visitor.connect()
     for one in asked:
         client.write(one)
@@ -78,17 +78,17 @@ async def last_answer(visitor: Visitor, asked: list[bytes]) -> tuple[Any, ...]:
 
 
 def comparable(response: Response) -> tuple[Any, ...]:
-    """Return what has to be the same in two answers."""
+    """Return the parts that must be the same in two responses."""
     fields = [(name, "" if name in ("Date", "Expires") else value) for name, value in response.fields]
     return response.status, response.reason, fields, response.body
 
 
 @pytest.mark.parametrize("what", ASKED)
-async def test_an_answer_is_the_same_from_another_node(three: list[Node], visit: Visit, what: str) -> None:
+async def test_a_response_is_the_same_through_another_node(three: list[Node], visit: Visit, what: str) -> None:
     ask, status = ASKED[what]
     prefix = "/echo" if what.startswith(("jsonp", "htmlfile")) else "/limited"
     owner, other, _ = three
-    # Two sessions of one node: what is asked changes them.
+    # Two sessions of one node, because the requests change them.
     one = await guest(visit, "xhr", owner, other, prefix, (GOOD,))
     two = await guest(visit, "xhr", owner, other, prefix, (GOOD,))
     direct = await last_answer(one.owner, ask(one.owner.base))
@@ -108,7 +108,7 @@ ASKING = {
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize("transport", [*POLLING, *STREAMING])
-async def test_what_a_client_listens_to_is_the_same_from_another_node(
+async def test_the_frames_are_the_same_through_another_node(
     three: list[Node], visit: Visit, transport: str, version: str
 ) -> None:
     owner, other, _ = three
@@ -119,7 +119,7 @@ async def test_what_a_client_listens_to_is_the_same_from_another_node(
         if version == "HTTP/1.0":
             data = data.replace(b"HTTP/1.1", b"HTTP/1.0")
         client: Client = await visitor.connect()
-        # Two that come together, and an end.
+        # Two messages together, and a close.
         await sender.send("a ☃", "</script>")
         await sender.send("close!")
         client.write(data)
@@ -134,7 +134,7 @@ async def test_what_a_client_listens_to_is_the_same_from_another_node(
     assert b"JSESSIONID=abc" in direct
 
 
-async def test_a_session_is_not_found_wherever_it_is_asked_for(three: list[Node], visit: Visit) -> None:
+async def test_an_unknown_session_is_not_found_on_any_node(three: list[Node], visit: Visit) -> None:
     answers = []
     for node in three:
         visitor = visit("xhr", node.port, prefix="/echo")
@@ -144,9 +144,7 @@ async def test_a_session_is_not_found_wherever_it_is_asked_for(three: list[Node]
 
 
 @pytest.mark.parametrize("transport", [*POLLING, *STREAMING])
-async def test_a_session_belongs_to_the_address_that_opened_it_on_whatever_node(
-    three: list[Node], visit: Visit, transport: str
-) -> None:
+async def test_a_session_belongs_to_its_address_on_every_node(three: list[Node], visit: Visit, transport: str) -> None:
     owner, other, _ = three
     client = await visit(transport, owner.port, prefix="/echo", address="127.0.0.7").open()
     mine = visit(transport, other.port, prefix="/echo", session=client.session, address="127.0.0.7")
@@ -162,7 +160,7 @@ async def test_a_session_belongs_to_the_address_that_opened_it_on_whatever_node(
         assert (await where(mine))["pid"] == owner.pid
 
 
-async def test_a_body_of_the_greatest_size_goes_through(three: list[Node], visit: Visit) -> None:
+async def test_a_body_of_the_largest_size_is_relayed(three: list[Node], visit: Visit) -> None:
     client = await guest(visit, "xhr", three[0], three[1])
     message = "x" * (10 * 1024 * 1024 - len('[""]'))
     await client.relayed.send(message)

@@ -1,4 +1,4 @@
-"""A node that is told to end while it passes on requests for the sessions of others."""
+"""A node that is stopped while it relays requests for other nodes' sessions."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ SESSIONS = 60
 
 
 async def open_session(node: Node) -> str:
-    """Open a session at a node."""
+    """Open a session through a node."""
     session = new_session()
     client = await Client.connect(node.port)
     assert (await client.ask("POST", f"/echo/000/{session}/xhr", body=b"")).body == b"o\n"
@@ -23,10 +23,10 @@ async def open_session(node: Node) -> str:
 
 
 @pytest.mark.parametrize("last", ["--no-uvloop", "--uvloop"])
-async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
+async def test_sessions_of_other_nodes_are_not_affected(
     circle: Circle, tmp_path: Path, visit: Visit, last: str
 ) -> None:
-    """Under load, behind HAProxy, which gives each request to the next node that does not drain."""
+    """Under load, behind HAProxy, which sends each request to the next node that does not drain."""
     own = Circle(circle.redis, circle.secret, "--namespace", f"leaving{last}")
     half, draining, enough, over = (asyncio.Event() for _ in range(4))
     talking = gone_on = 0
@@ -35,7 +35,7 @@ async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
         nonlocal talking, gone_on
         number = meanwhile = 0
         while number < 20 or not over.is_set():
-            # Each message comes back, once, before the next one is sent; some clients mostly listen.
+            # Each message is echoed once, before the next one is sent; some clients mostly receive.
             message = f"{number} of {visitor.session}"
             assert await exchange(visitor, message) == message
             number += 1
@@ -77,6 +77,6 @@ async def test_sessions_of_the_other_nodes_hear_nothing_of_it(
                 transport = RECEIVING[number % len(RECEIVING)]
                 visitors.append(visit(transport, proxy.port, prefix="/echo", session=session))
             await asyncio.gather(end(ending), *map(talk, visitors))
-            # Here, since all connections end with the proxy.
+            # Here, since the proxy closes all connections when it stops.
             journals = [(await node.report())["journal"] for node in others]
     assert [note for journal in journals for note in journal if note["what"] == "close"] == []

@@ -1,4 +1,4 @@
-"""Redis dies and comes back with nothing, under load."""
+"""Redis is killed and restarted without its data, under load."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ COMPLAINTS = ("Redis", "redis")
 
 
 class Member:
-    """Somebody in the room, who hears everything.
+    """A member of the room that records all messages.
 
     Attributes:
         heard: The messages.
@@ -42,7 +42,7 @@ class Member:
 
 
 async def publish(visitors: list[Visitor], numbers: "itertools.count[int]") -> None:
-    """Publish without end, on each node in turn."""
+    """Publish continuously, on each node in turn."""
     for visitor in itertools.cycle(visitors):
         text = f"{visitors.index(visitor)} {next(numbers)}"
         await visitor.send(json.dumps({"publish": ROOM, "message": text}))
@@ -50,7 +50,7 @@ async def publish(visitors: list[Visitor], numbers: "itertools.count[int]") -> N
 
 
 async def all_hear_all(members: list[Member], numbers: "itertools.count[int]") -> None:
-    """Wait until everybody has heard something new of everybody."""
+    """Wait until every member has received new messages of every node."""
     since = next(numbers)
     wanted = {str(index) for index in range(len(members))}
 
@@ -62,7 +62,7 @@ async def all_hear_all(members: list[Member], numbers: "itertools.count[int]") -
 
 
 async def outage(redis: RedisServer, members: list[Member], polling: Guest, seconds: float) -> None:
-    """Have Redis away for so long; who is on one node hears each other all the same, and who was relayed still is."""
+    """Stop Redis for some time; members on one node still receive its messages, and relayed sessions continue."""
     loop = asyncio.get_running_loop()
     redis.kill()
     back = loop.time() + seconds
@@ -75,7 +75,7 @@ async def outage(redis: RedisServer, members: list[Member], polling: Guest, seco
     await asyncio.to_thread(redis.start)
 
 
-async def test_rooms_flow_again_and_every_gap_is_told(secret: Path, tmp_path: Path, visit: Visit) -> None:
+async def test_rooms_work_again_and_every_gap_is_reported(secret: Path, tmp_path: Path, visit: Visit) -> None:
     with RedisServer(tmp_path) as redis:
         async with nodes(Circle(redis.url, secret), complaints=COMPLAINTS) as servers:
             members = [Member(await member(visit, "websocket", node, ROOM)) for node in servers]
@@ -102,13 +102,13 @@ async def test_rooms_flow_again_and_every_gap_is_told(secret: Path, tmp_path: Pa
 
                         await until(all_told)
                         assert (await node.report())["gaps"] == [[ROOM]] * outages
-                    # Who was there before has noticed nothing; whose session it is was told to Redis anew.
+                    # Sessions are not affected, and their owners have claimed them again.
                     for visitor in (echo, polling.owner, polling.relayed):
                         assert await exchange(visitor, "still here") == "still here"
                 assert not publishing.done()
                 assert not any(one.listening.done() for one in members)
                 for one in members:
-                    # In order, and nothing twice, from each node.
+                    # The messages of each node are in order and not repeated.
                     for index in range(len(members)):
                         said = [int(text.split()[1]) for text in one.heard if text.startswith(f"{index} ")]
                         assert said == sorted(set(said))

@@ -1,4 +1,4 @@
-"""What becomes of sessions when their clients, their nodes or their claims are lost."""
+"""Sessions whose clients, owners or claims are lost."""
 
 import asyncio
 import contextlib
@@ -36,20 +36,20 @@ SOON = 2
 
 
 async def soon(awaitable: Awaitable[T]) -> T:
-    """Await what must not hang."""
+    """Await an awaitable that must not hang."""
     async with asyncio.timeout(SOON):
         return await awaitable
 
 
 async def status_of_sending(visitor: Visitor, message: str) -> int:
-    """Send a message, and return the answer's status."""
+    """Send a message, and return the status of the response."""
     client = await visitor.connect()
     client.write(sending(visitor.transport, visitor.base, json.dumps([message])))
     return (await client.response()).status
 
 
 async def whole_answer(visitor: Visitor) -> bytes:
-    """Ask for frames, and return what the answer has when it has ended."""
+    """Poll for frames, and return the complete response."""
     client = await visitor.connect()
     client.write(asking(visitor.transport, visitor.base))
     response = await client.response()
@@ -58,7 +58,7 @@ async def whole_answer(visitor: Visitor) -> bytes:
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_the_owner_hears_that_a_client_of_another_node_has_left(
+async def test_the_owner_notices_that_a_client_of_another_node_has_disconnected(
     three: list[Node], visit: Visit, transport: str
 ) -> None:
     owner, other, _ = three
@@ -71,9 +71,7 @@ async def test_the_owner_hears_that_a_client_of_another_node_has_left(
     assert (ended["code"], ended["reason"]) == INTERRUPTED
 
 
-async def test_when_the_owner_dies_its_clients_come_again_elsewhere(
-    circle: Circle, tmp_path: Path, visit: Visit
-) -> None:
+async def test_clients_of_a_killed_owner_reconnect_to_other_nodes(circle: Circle, tmp_path: Path, visit: Visit) -> None:
     async with nodes(circle) as servers, contextlib.AsyncExitStack() as life:
         owner, other, third = servers
         proxy = life.enter_context(front(servers, tmp_path))
@@ -85,7 +83,7 @@ async def test_when_the_owner_dies_its_clients_come_again_elsewhere(
             if transport in POLLING:
                 assert await soon(answer) == 'c[1002,"Connection interrupted"]'
             else:
-                # It is either told so, or comes again.
+                # The client is either told, or reconnects.
                 await soon(asyncio.wait([answer]))
         clients = [*idle, *(client for name, client in held.items() if name in STREAMING)]
         for client in clients:
@@ -95,15 +93,13 @@ async def test_when_the_owner_dies_its_clients_come_again_elsewhere(
                 again = visit(transport, node.port, prefix="/echo", session=client.session)
                 assert (await soon(whole_answer(again))).endswith(TOLD[transport])
         for transport in RECEIVING * 2:
-            # Every third request comes to where nobody is, and from there to another.
+            # Every third connection attempt reaches the dead node, and is retried on another.
             visitor = visit(transport, proxy.port, prefix="/echo")
             assert await soon(visitor.frame()) == "o"
             assert await soon(exchange(visitor, "again")) == "again"
 
 
-async def test_when_the_owner_is_restarted_its_clients_hear_it_by_way_of_other_nodes(
-    circle: Circle, visit: Visit
-) -> None:
+async def test_clients_of_a_restarted_owner_are_told_by_other_nodes(circle: Circle, visit: Visit) -> None:
     async with nodes(circle, 2) as (owner, other), contextlib.AsyncExitStack() as life:
         listeners = [await guest(visit, transport, owner, other) for transport in RECEIVING]
         idle = [await guest(visit, transport, owner, other) for transport in RECEIVING]
@@ -111,13 +107,13 @@ async def test_when_the_owner_is_restarted_its_clients_hear_it_by_way_of_other_n
         stopping = asyncio.create_task(asyncio.to_thread(owner.stop))
         assert await asyncio.gather(*waiting) == [RESTARTED] * len(waiting)
         for client in idle:
-            # Who was not listening has some time to come, and what it sends is not called taken.
+            # A client without a receiver has some time to reconnect, and its sends are rejected.
             assert await status_of_sending(client.relayed, "lost") == 404
             assert await client.relayed.frame() == RESTARTED
         assert await stopping == []
 
 
-async def test_when_the_owner_stands_still_its_clients_wait(three: list[Node], visit: Visit) -> None:
+async def test_clients_of_a_suspended_owner_wait(three: list[Node], visit: Visit) -> None:
     owner, other, third = three
     clients = [await guest(visit, transport, owner, other) for transport in POLLING]
     owner.pause()
@@ -135,11 +131,13 @@ async def test_when_the_owner_stands_still_its_clients_wait(three: list[Node], v
 
 
 def claim_of(client: Guest) -> str:
-    """Return the name of a session's claim in Redis."""
+    """Return the key of a session's claim."""
     return f"sockjs:session:/echo:{client.session}"
 
 
-async def test_a_node_closes_sessions_that_another_node_has(circle: Circle, redis: RedisServer, visit: Visit) -> None:
+async def test_a_node_closes_sessions_that_another_node_has_claimed(
+    circle: Circle, redis: RedisServer, visit: Visit
+) -> None:
     async with wire(redis.port) as line:
         alone = f"redis://127.0.0.1:{line.port}/0"
         async with nodes(circle, 2, ["has claimed it", "Redis"], first=["--redis", alone]) as (
@@ -149,7 +147,7 @@ async def test_a_node_closes_sessions_that_another_node_has(circle: Circle, redi
             taken, expired, kept = [await guest(visit, "xhr", owner, other) for _ in range(3)]
             assert await exchange(kept.relayed, "well") == "well"
             line.cut()
-            # What time would do, in half a minute.
+            # What would happen by itself after half a minute.
             assert redis.command("DEL", claim_of(expired)) == 1
             assert await expired.relayed.frame() == "o"
             somebody = json.dumps(["somebody", "http://127.0.0.1:9"])

@@ -1,4 +1,4 @@
-"""What the port that is for other nodes alone does with those who are none."""
+"""Requests to the private listener that are not from other nodes."""
 
 import contextlib
 import time
@@ -21,14 +21,14 @@ RELAY_HEADER = "X-Sockjs-Relay"
 
 
 class Tapped(NamedTuple):
-    """Two nodes, and somebody who listens to what the one asks the other.
+    """Two nodes, and a tap on the connections between them.
 
     Attributes:
-        owner: Is asked.
-        other: Asks.
-        port: Of the private listener of the one that is asked.
-        client: Has a session of the one, and comes to the other.
-        captured: A request of the other, which was answered.
+        owner: The node that receives requests.
+        other: The node that relays requests.
+        port: The port of the owner's private listener.
+        client: A client that has a session on the owner, and uses it through the other node.
+        captured: A relayed request that was answered.
     """
 
     owner: Node
@@ -39,13 +39,13 @@ class Tapped(NamedTuple):
 
     @property
     def field(self) -> str:
-        """The header field that was in the captured request."""
+        """The header field of the captured request."""
         head = self.captured.partition(b"\r\n\r\n")[0].decode()
         (field,) = [line for line in head.split("\r\n") if line.lower().startswith(RELAY_HEADER.lower())]
         return field
 
     async def tell(self, data: bytes) -> int:
-        """Send the private listener something, and return the answer's status."""
+        """Send a request to the private listener, and return the status of the response."""
         client = await Client.connect(self.port)
         try:
             client.write(data)
@@ -54,25 +54,25 @@ class Tapped(NamedTuple):
             client.writer.transport.abort()
 
     async def refused(self, reason: str) -> int:
-        """Return how many requests the owner has refused for a reason."""
+        """Return the number of requests that the owner has rejected for a reason."""
         return (await self.owner.report())["stats"].get(f"relay_{reason}", 0)
 
 
 @pytest.fixture
 async def tapped(circle: Circle, visit: Visit) -> AsyncIterator[Tapped]:
-    """Two nodes with a tap between them."""
+    """Return two nodes with a tap between them."""
     async with taps(circle) as (owner, other, port, line):
         client = await guest(visit, "xhr", owner, other)
         await client.relayed.send("captured")
         (captured,) = [bytes(record) for record in line.recorded if b"captured" in record]
         assert await client.owner.message() == "captured"
-        # Nothing else went over that connection.
+        # The connection had no other requests.
         yield Tapped(owner, other, port, client, captured[captured.rindex(b"POST ") :])
 
 
 @contextlib.asynccontextmanager
 async def taps(circle: Circle) -> AsyncIterator[tuple[Node, Node, int, Wire]]:
-    """Run a node that other nodes reach by way of a wire, and another one."""
+    """Run a node that other nodes reach through a wire, and another node."""
     with reserved_port() as port:
         async with wire(port) as line:
             told = ["--advertise", f"http://127.0.0.1:{line.port}", "--listen", f"127.0.0.1:{port}"]
@@ -80,7 +80,7 @@ async def taps(circle: Circle) -> AsyncIterator[tuple[Node, Node, int, Wire]]:
                 yield owner, other, port, line
 
 
-async def test_requests_that_are_forged_replayed_or_stale_are_refused_and_counted(tapped: Tapped) -> None:
+async def test_forged_replayed_and_stale_requests_are_rejected_and_counted(tapped: Tapped) -> None:
     body = tapped.captured.partition(b"\r\n\r\n")[2]
     base = tapped.client.relayed.base
     target = f"{base}/xhr_send"
@@ -99,7 +99,7 @@ async def test_requests_that_are_forged_replayed_or_stale_are_refused_and_counte
     for data in forged:
         assert await tapped.tell(data) == 403
     assert await tapped.refused("forged") == len(forged)
-    # Signed well, at another time.
+    # With a valid signature, at another time.
     said = value.split(" ")
     for seconds in (-3600, -60, 60):
         signer = Signer(SECRET.encode(), said[2], now=lambda late=seconds: time.time() + late)
@@ -111,7 +111,7 @@ async def test_requests_that_are_forged_replayed_or_stale_are_refused_and_counte
     assert await tapped.client.owner.message() == "last"
 
 
-async def test_the_field_of_a_node_is_worth_nothing_to_a_client(tapped: Tapped, visit: Visit) -> None:
+async def test_a_client_cannot_use_the_signature_field(tapped: Tapped, visit: Visit) -> None:
     for node in (tapped.owner, tapped.other):
         forged = tapped.field.replace("127.0.0.1", "10.9.9.9")
         for field in (tapped.field, forged, f"{RELAY_HEADER}: anything"):
@@ -125,6 +125,6 @@ async def test_the_field_of_a_node_is_worth_nothing_to_a_client(tapped: Tapped, 
         assert await tapped.refused(reason) == 0
 
 
-async def test_nothing_but_sessions_is_served_there(tapped: Tapped) -> None:
+async def test_only_sessions_are_served(tapped: Tapped) -> None:
     for path in ("/control", "/echo", "/echo/info", "/echo/websocket", "/"):
         assert await tapped.tell(request("GET", path)) in (403, 404)

@@ -1,4 +1,4 @@
-"""Clients whose every request comes to another node."""
+"""Clients whose every request reaches another node."""
 
 import asyncio
 import random
@@ -24,10 +24,10 @@ BUSY = 'c[2010,"Another connection still open"]'
 
 
 class Crowd:
-    """Clients that all talk at once.
+    """Clients that exchange messages at the same time.
 
     Attributes:
-        broken: What went wrong, one for each client that something went wrong for.
+        broken: The errors, one for each client that had one.
     """
 
     def __init__(self, visit: Visit, port: int) -> None:
@@ -38,14 +38,14 @@ class Crowd:
         self._half = asyncio.Event()
 
     async def talk(self) -> None:
-        """Let all of them talk until they have done so, or cannot."""
+        """Run all clients until they have finished or failed."""
         results = await asyncio.gather(*map(self._one, range(SESSIONS)), return_exceptions=True)
         self.broken = [repr(result) for result in results if result is not None]
-        # Whoever waits for the half waits no longer.
+        # Release those who wait for the first half.
         self._half.set()
 
     async def half_of_it(self) -> None:
-        """Wait until half of the messages have come back."""
+        """Wait until half of the messages have been echoed."""
         await self._half.wait()
 
     async def _one(self, number: int) -> None:
@@ -68,18 +68,18 @@ class Crowd:
 
 
 async def requests(servers: list[Node]) -> list[int]:
-    """Return how many requests each node has answered."""
+    """Return the number of requests that each node has answered."""
     return [(await node.report())["requests"] for node in servers]
 
 
-async def test_sessions_live_on_all_nodes_at_once(three: list[Node], round_robin: Front, visit: Visit) -> None:
+async def test_sessions_work_on_all_nodes_at_once(three: list[Node], round_robin: Front, visit: Visit) -> None:
     crowd = Crowd(visit, round_robin.port)
     await crowd.talk()
     assert crowd.broken == []
     assert min(await requests(three)) > SESSIONS * len(MESSAGES) / 3
 
 
-async def test_a_node_may_be_sent_away_while_another_comes(circle: Circle, tmp_path: Path, visit: Visit) -> None:
+async def test_a_node_can_be_removed_while_another_is_added(circle: Circle, tmp_path: Path, visit: Visit) -> None:
     async with nodes(circle, 4) as servers:
         *first, fresh = servers
         with front(first, tmp_path) as proxy:
@@ -94,7 +94,7 @@ async def test_a_node_may_be_sent_away_while_another_comes(circle: Circle, tmp_p
 
 
 async def first_frames(transport: str, clients: list[Client]) -> Counter[str]:
-    """Ask for one new session on many connections at once; return the first frames that come, all but one if polled."""
+    """Request one new session on many connections at once; return the first frames, for polls all but one."""
     data = asking(transport, f"/echo/000/{new_session()}")
     for client in clients:
         client.write(data)
@@ -108,7 +108,7 @@ async def first_frames(transport: str, clients: list[Client]) -> Counter[str]:
         return unframe(transport, await stream.until(b"\n"))
 
     answers = [asyncio.ensure_future(answer(client)) for client in clients]
-    # A poll that was first has its answer, and leaves room for another, which is held.
+    # The first poll has its response, so that another one is waiting.
     for result in asyncio.as_completed(answers):
         await result
         if sum(one.done() for one in answers) == len(clients) - (transport == "xhr"):
@@ -119,7 +119,7 @@ async def first_frames(transport: str, clients: list[Client]) -> Counter[str]:
 
 
 async def six_at_once(port: int, transport: str) -> Counter[str]:
-    """Have six clients ask at once for a new session, and return what they hear."""
+    """Make six clients request a new session at once, and return what they receive."""
     clients = [await Client.connect(port) for _ in range(6)]
     try:
         return await first_frames(transport, clients)
@@ -128,14 +128,14 @@ async def six_at_once(port: int, transport: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("transport", "busy", "number"), [("xhr_streaming", 5, 250), ("xhr", 4, 50)])
-async def test_a_new_session_is_opened_once_however_many_ask_for_it_at_once(
+async def test_concurrent_requests_open_a_new_session_once(
     round_robin: Front, transport: str, busy: int, number: int
 ) -> None:
     for _ in range(number):
         assert await six_at_once(round_robin.port, transport) == {"o": 1, BUSY: busy}
 
 
-async def test_nothing_is_left_of_clients_that_leave_at_any_moment(
+async def test_clients_that_disconnect_at_any_moment_leave_nothing_behind(
     circle: Circle, redis: RedisServer, tmp_path: Path
 ) -> None:
     brief = Circle(circle.redis, circle.secret, "--disconnect-delay", "0.5", "--namespace", "brief")
@@ -160,7 +160,7 @@ async def test_nothing_is_left_of_clients_that_leave_at_any_moment(
                 await asyncio.gather(*map(come_and_go, range(start, start + 20)))
         assert any([(await node.report())["journal"] for node in servers])
         await until(is_nothing_left)
-    # What stands in Redis is that nobody opens these sessions again for a minute.
+    # Redis has only the claims of ended sessions, which remain for a minute.
     claims = redis.command("KEYS", "brief:session:*")
     assert isinstance(claims, list)
     assert all(redis.command("TTL", claim) <= ENDED_TIME for claim in claims)  # type: ignore[operator]
@@ -169,14 +169,14 @@ async def test_nothing_is_left_of_clients_that_leave_at_any_moment(
 
 @pytest.fixture
 async def strangers(circle: Circle, tmp_path: Path) -> AsyncIterator[Front]:
-    """Three nodes that know nothing of each other, behind HAProxy."""
+    """Return HAProxy in front of three nodes that do not form a cluster."""
     async with nodes(Circle("", circle.secret)) as servers:
         with front(servers, tmp_path) as proxy:
             yield proxy
 
 
-async def test_nodes_without_a_cluster_would_fail_in_both(strangers: Front, visit: Visit) -> None:
-    # That is: what these tests are worth.
+async def test_without_a_cluster_both_would_fail(strangers: Front, visit: Visit) -> None:
+    # This shows that the two tests above are meaningful.
     crowd = Crowd(visit, strangers.port)
     await crowd.talk()
     assert len(crowd.broken) == SESSIONS

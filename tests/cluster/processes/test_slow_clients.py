@@ -1,4 +1,4 @@
-"""A client that comes to another node than its session's, and does not read what it is sent."""
+"""A client of another node than its session's owner that does not read."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +18,7 @@ LITTLE = 32_000_000
 
 
 def memory(node: Node) -> int:
-    """Return the bytes that a node has."""
+    """Return the memory of a node in bytes."""
     for line in Path(f"/proc/{node.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -27,14 +27,14 @@ def memory(node: Node) -> int:
 
 @pytest.fixture
 async def two(circle: Circle) -> AsyncIterator[list[Node]]:
-    """Two nodes, whose streams do not end."""
+    """Return two nodes whose streams have no limit."""
     endless = Circle(circle.redis, circle.secret, "--response-limit", "1000000000")
     async with nodes(endless, 2) as servers:
         yield servers
 
 
 async def stream(client: Guest, owner: Node) -> Client:
-    """Open a stream by way of the other node, and read nothing of it."""
+    """Open a stream through the other node without reading it."""
     connection = await client.relayed.connect()
     connection.writer.transport.pause_reading()
     connection.write(asking(client.relayed.transport, client.relayed.base))
@@ -43,7 +43,7 @@ async def stream(client: Guest, owner: Node) -> Client:
 
 
 async def stands_still(node: Node) -> int:
-    """Wait until a node's flood gets no further, and return how many messages it has sent."""
+    """Wait until a node's flood makes no progress, and return the number of messages that it has sent."""
     before = -1
 
     async def is_still() -> bool:
@@ -55,7 +55,7 @@ async def stands_still(node: Node) -> int:
     return before
 
 
-async def test_an_owner_that_waits_is_held_up_and_one_that_does_not_loses_its_client(
+async def test_a_slow_client_slows_an_owner_that_awaits_and_is_closed_by_one_that_does_not(
     two: list[Node], visit: Visit
 ) -> None:
     owner, other = two
@@ -66,7 +66,7 @@ async def test_an_owner_that_waits_is_held_up_and_one_that_does_not_loses_its_cl
         await patient.relayed.send(f"flood patiently {MANY}")
         assert await stands_still(owner) < MANY / 2
         assert memory(other) - before < LITTLE
-        # Now it reads, and has everything.
+        # The client now reads, and receives everything.
         connections[0].writer.transport.resume_reading()
         assert (await connections[0].head()).status == 200
         received = 0

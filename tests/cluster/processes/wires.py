@@ -1,4 +1,4 @@
-"""A wire between two programs that can be listened to, and cut."""
+"""A wire between two programs that can be tapped and cut."""
 
 import asyncio
 import contextlib
@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 
 
 class Wire:
-    """Passes on what comes to a port of its own.
+    """Forwards the connections to its port.
 
     Args:
-        target: The port where it goes.
+        target: The port to forward to.
 
     Attributes:
-        port: Its own.
-        recorded: What was sent to the target, for each connection.
+        port: Its own port.
+        recorded: The data sent to the target, for each connection.
     """
 
     def __init__(self, target: int) -> None:
@@ -25,16 +25,16 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
-        """Let nothing pass any more, in silence: nobody is told that the wire is cut."""
+        """Forward nothing any more, silently: neither side is notified."""
         self._whole.clear()
 
     async def mend(self) -> None:
-        """Let new connections pass. The old ones end: on the way they are forgotten."""
+        """Forward new connections. The old ones are closed: a real network would have forgotten them."""
         await self.end()
         self._whole.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection."""
+        """Forward a connection."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -65,7 +65,7 @@ class Wire:
                 await writer.drain()
 
     async def end(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
@@ -75,7 +75,7 @@ class Wire:
 
 @contextlib.asynccontextmanager
 async def wire(target: int) -> AsyncIterator[Wire]:
-    """Lay a wire to a port."""
+    """Return a wire to a port."""
     laid = Wire(target)
     server = await asyncio.start_server(laid.serve, "127.0.0.1", 0)
     laid.port = server.sockets[0].getsockname()[1]
