@@ -188,7 +188,7 @@ class StreamedBodyHandler(SockJSHandler):
         elif rejected.status == 403:
             fields = [PLAIN_TEXT]
         elif rejected.status == 405:
-            fields = [endpoint.allow]
+            fields = [endpoint.allow_header]
         else:
             fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
         body = b"" if self.method == "HEAD" else rejected.text

@@ -106,7 +106,7 @@ class Endpoint:
         elif exchange.method == "OPTIONS" and self.cors:
             self._preflight(exchange)
         else:
-            exchange.respond(405, [self.allow])
+            exchange.respond(405, [self.allow_header])
         return None
 
     def max_body(self, method: str) -> int:
@@ -174,20 +174,24 @@ class Endpoint:
         return [("Set-Cookie", setting)] if setting and _HEADER_VALUE.fullmatch(setting) else []
 
     @property
-    def allowed(self) -> str:
-        """The Access-Control-Allow-Methods header. The SockJS protocol does not list HEAD, which is always allowed."""
+    def allowed_methods(self) -> str:
+        """Value of Access-Control-Allow-Methods. As in the SockJS protocol, HEAD is missing; it needs no permission."""
         return f"OPTIONS, {self.method}" if self.cors else self.method
 
     @property
-    def allow(self) -> tuple[str, str]:
+    def allow_header(self) -> tuple[str, str]:
         """The Allow header field."""
-        return "Allow", f"{self.allowed}, HEAD" if self.supports_head else self.allowed
+        return "Allow", f"{self.allowed_methods}, HEAD" if self.supports_head else self.allowed_methods
 
     def _preflight(self, exchange: Exchange) -> None:
         # The response does not depend on Access-Control-Request-Method, and is cacheable. It sets no cookie, because
         # browsers ignore cookies of preflight responses.
         headers = [*cache_headers(), *(field for field in _cors_headers(exchange) if field[0] != "Vary")]
-        headers += [("Access-Control-Max-Age", str(YEAR)), ("Access-Control-Allow-Methods", self.allowed), _VARY]
+        headers += [
+            ("Access-Control-Max-Age", str(YEAR)),
+            ("Access-Control-Allow-Methods", self.allowed_methods),
+            _VARY,
+        ]
         exchange.respond(204, headers)
 
 
@@ -243,8 +247,8 @@ def request_origin(exchange: Exchange) -> str:
 def session_origin(exchange: Exchange) -> str | None:
     """Return the origin of a request for a session.
 
-    A request without an Origin header is ``""`` if it may come from any page: a GET, for example by a script element.
-    It is None if it cannot come from a page of another origin: a POST, for which browsers always send the origin.
+    If the request has no Origin header, return ``""`` if any page may have made it, such as a GET by a script element.
+    Return None if no page of another origin can have made it, since browsers send Origin with each cross-origin POST.
     """
     origin = exchange.header("Origin")
     if origin or exchange.method != "POST":

@@ -314,7 +314,7 @@ class ReceivingEndpoint(SessionEndpoint):
         if seems_disconnected:
             self._respond_at_once(exchange, session, headers, callback)
             return None
-        return self.listen(exchange, session, headers, callback)
+        return self.attach(exchange, session, headers, callback)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
         """Respond to a client that has closed its own side of the connection with the queued messages.
@@ -329,7 +329,7 @@ class ReceivingEndpoint(SessionEndpoint):
             session._receiver_lost(receiver)
             receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
-    def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+    def attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Attach the request to the session."""
         raise NotImplementedError
 
@@ -337,7 +337,7 @@ class ReceivingEndpoint(SessionEndpoint):
 class PollingEndpoint(ReceivingEndpoint):
     """Base class of polling endpoints: each response is one frame."""
 
-    def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+    def attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Respond with a queued frame, or wait for the next one."""
         receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
         session._attach(receiver, exchange.remote_ip, session_origin(exchange))
@@ -347,7 +347,7 @@ class PollingEndpoint(ReceivingEndpoint):
 class StreamingEndpoint(ReceivingEndpoint):
     """Base class of streaming endpoints: each response has many frames."""
 
-    def listen(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+    def attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
         """Start the response and attach it to the session."""
         receiver = StreamReceiver(
             self.server.container,

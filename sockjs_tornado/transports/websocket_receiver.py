@@ -191,7 +191,7 @@ class WebSocketReceiver(PacedConnection):
         if parser is None:
             parser = self._parser = self._make_parser()
         pongs: list[bytes] = []
-        # Small frames for the rate limit. The preceding messages count as one each.
+        # Number of small frames, for the rate limit. Each message of `messages` counts as one.
         frames = len(messages) - parser.small_frames
         try:
             events = parser.feed(data)

@@ -6,6 +6,7 @@ import zlib
 from typing import NamedTuple
 
 from ..exceptions import WebSocketError
+from .fields import TOKEN
 
 __all__ = ["Deflater", "Parameters", "RawInflater", "negotiate"]
 
@@ -15,7 +16,6 @@ _MAX_WINDOW = 15
 # zlib does not support raw streams with a window of 2^8 bytes.
 _MIN_WINDOW = 9
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BITS = re.compile(r'("?)([89]|1[0-5])\1')
 
 
@@ -75,7 +75,7 @@ def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
     seen = set()
     for item in items:
         name, has_value, value = (part.strip() for part in item.partition("="))
-        if name in seen or not _TOKEN.fullmatch(name):
+        if name in seen or not TOKEN.fullmatch(name):
             return None
         seen.add(name)
         if name in ("server_no_context_takeover", "client_no_context_takeover"):

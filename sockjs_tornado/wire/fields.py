@@ -1,6 +1,11 @@
 """Parsing of header field values (RFC 9110, section 5.6). Pure."""
 
-__all__ = ["elements", "has_token"]
+import re
+
+__all__ = ["TOKEN", "elements", "has_token"]
+
+#: A token (RFC 9110, section 5.6.2).
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def elements(value: str) -> list[str]:

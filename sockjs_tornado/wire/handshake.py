@@ -3,18 +3,14 @@
 import base64
 import binascii
 import hashlib
-import re
 
 from ..exceptions import HandshakeError
-from .fields import elements, has_token
+from .fields import TOKEN, elements, has_token
 
 __all__ = ["MAX_SUBPROTOCOL", "accept_handshake", "offered_subprotocols"]
 
 #: Maximum length of a subprotocol's name. The session keeps the name as long as the connection is open.
 MAX_SUBPROTOCOL = 256
-
-# RFC 9110, section 5.6.2.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Versions 7 and 8 are drafts that browsers used in 2011. After the handshake they do not differ from version 13.
@@ -69,7 +65,7 @@ def offered_subprotocols(value: str) -> list[str]:
         return []
     offered = elements(value)
     if len(set(offered)) < len(offered) or not all(
-        len(name) <= MAX_SUBPROTOCOL and _TOKEN.fullmatch(name) for name in offered
+        len(name) <= MAX_SUBPROTOCOL and TOKEN.fullmatch(name) for name in offered
     ):
         raise HandshakeError(400, "Invalid Sec-WebSocket-Protocol.")
     return offered
