@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
@@ -54,7 +55,7 @@ class CheckedRooms(Rooms):
         return super().join(session, room, presence)
 
 
-class BaseCluster:
+class BaseCluster(ABC):
     """The state that all clusters have, and the checks before each use.
 
     Attributes:
@@ -89,13 +90,13 @@ class BaseCluster:
         """Return the counters by name; for :mod:`~sockjs_tornado.observe.metrics`."""
         return self.stats.snapshot()
 
+    @abstractmethod
     async def start(self) -> None:
         """Start the cluster."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self) -> None:
         """Close the cluster."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -69,7 +69,7 @@ class Commands:
         self._queued_bytes = 0
         # The commands that were sent and have no reply yet.
         self._in_flight: deque[asyncio.Future[Any]] = deque()
-        # The last ping: a HELLO, whose reply tells the server's role.
+        # The last ping: a HELLO, whose reply has the server's role.
         self._role_check: asyncio.Future[Any] | None = None
         # Set when a command is queued; when _in_flight is empty; while Redis is connected.
         self._wake = asyncio.Event()

@@ -101,11 +101,11 @@ class Membership:
         deadline = loop.time() + CLAIM_TIME + 1
         while True:
             milliseconds = CLAIM_TIME * 1000
-            holder = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
-            if found or holder is None:
+            registered = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
+            if found or registered is None:
                 return
             if loop.time() > deadline:
-                raise ClusterError(f"Another node ({holder.decode()}) already advertises {self._address}.")
+                raise ClusterError(f"Another node ({registered.decode()}) already advertises {self._address}.")
             await asyncio.sleep(_RETRY_INTERVAL)
 
     def refresh(self) -> None:

@@ -121,7 +121,7 @@ class SessionRelay:
         return self._serve(endpoint, exchange)
 
     async def handoff_clients(self) -> None:
-        """End the relayed responses of all clients, which then send their next request by way of another node."""
+        """End the relayed responses of all clients, which then send their next request through another node."""
         await self._requests.handoff_clients()
 
     def recycle(self, key: str) -> None:

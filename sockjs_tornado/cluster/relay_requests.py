@@ -1,7 +1,7 @@
 """Requests that a router relays to other nodes, and the handoff of their clients before this node stops.
 
 If this node closed the connections, the sessions' owners would see clients that disconnect. So it first asks each owner
-to end the responses; the clients send their next request by way of another node, and the sessions live on.
+to end the responses; the clients send their next request through another node, and the sessions continue.
 """
 
 import asyncio
