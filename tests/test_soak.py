@@ -1,4 +1,4 @@
-"""Every kind of client on every transport, for a while: nothing is lost, and nothing of them is left."""
+"""A run of the soak test: no message is lost, and nothing leaks."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 from programs import PATIENCE, ROOT
 
-#: How long clients come; ``SOCKJS_SOAK_SECONDS`` has the last word.
+#: Duration of the load; ``SOCKJS_SOAK_SECONDS`` overrides it.
 SECONDS = 120
 
 
@@ -24,7 +24,7 @@ def test_nothing_is_lost_and_nothing_is_left() -> None:
         try:
             output, _ = process.communicate(timeout=seconds + 10 * PATIENCE)
         except BaseException:
-            # It ends what it has started.
+            # It stops the processes that it has started.
             process.terminate()
             raise
     assert process.returncode == 0, output

@@ -1,1 +1,1 @@
-"""A soak of the server: every kind of client on every transport, for as long as one likes (``python -m soak``)."""
+"""A soak test of the server with many kinds of clients on all transports (``python -m soak``)."""

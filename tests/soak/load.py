@@ -1,4 +1,4 @@
-"""What the clients of one run have in common: when to stop, what was seen, and what was wrong."""
+"""Shared state of the clients of a run: stop event, counters and violations."""
 
 import asyncio
 import random
@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from .state import Server
 
-#: Different violations that are reported in full.
-KEPT = 30
-#: Seconds in which every client comes to an end.
-PATIENCE = 90
+#: Maximum number of distinct violations in the report.
+MAX_VIOLATIONS = 30
+#: Timeout until all clients have stopped, in seconds.
+STOP_TIMEOUT = 90
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, or those of a group."""
+    """Yield an exception, or the exceptions of a group."""
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from leaves(part)
@@ -27,15 +27,15 @@ class Load:
     """A run.
 
     Args:
-        server: Whom the clients visit.
-        seed: What chance begins with.
+        server: The server.
+        seed: Seed of the random generators.
 
     Attributes:
-        stop: Set when the clients shall leave.
-        counts: How many clients of each kind, on each transport, have come to their end.
-        checked: Messages that were found in their place.
-        violations: What was wrong, and how often.
-        lag: How late this process's own event loop was.
+        stop: Set when the clients must stop.
+        counts: Number of finished clients by kind and transport.
+        checked: Number of checked messages.
+        violations: Number of violations by description.
+        lag: Maximum delay of this process's event loop.
     """
 
     def __init__(self, server: Server, seed: int) -> None:
@@ -48,14 +48,14 @@ class Load:
         self.lag = 0.0
 
     def violate(self, text: str) -> None:
-        """Write down what was wrong."""
-        if text in self.violations or len(self.violations) < KEPT:
+        """Record a violation."""
+        if text in self.violations or len(self.violations) < MAX_VIOLATIONS:
             self.violations[text] += 1
         else:
             self.violations["others"] += 1
 
     async def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of the run."""
+        """Sleep, at most until the end of the run."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stop.wait()
@@ -65,30 +65,30 @@ class Load:
     async def repeat(
         self, kind: str, name: str, visit: "Callable[[Load, str, random.Random], Awaitable[str]]", rest: float
     ) -> None:
-        """Let clients of a kind come one after the other, until the end; each returns what to count it as."""
-        chance = random.Random(f"{self.seed} {kind} {name}")
-        await self.pause(chance.uniform(0, rest))
+        """Run clients of a kind one after another until the end; each returns the name under which it is counted."""
+        rng = random.Random(f"{self.seed} {kind} {name}")
+        await self.pause(rng.uniform(0, rest))
         while not self.stop.is_set():
             try:
-                self.counts[kind, await visit(self, name, chance)] += 1
+                self.counts[kind, await visit(self, name, rng)] += 1
             except Exception as error:
                 for single in leaves(error):
                     trace = "".join(traceback.format_exception(single, limit=-8))
                     self.violate(f"{kind} on {name}: {trace[-3000:]}")
                 await self.pause(1)
-            await self.pause(chance.uniform(rest / 2, rest * 3 / 2))
+            await self.pause(rng.uniform(rest / 2, rest * 3 / 2))
 
     async def run(self, seconds: float, clients: list[Awaitable[None]]) -> None:
-        """Let clients come for some time; return when all have left."""
+        """Run clients for some time; return when all have stopped."""
         self.stop.clear()
         tasks = [asyncio.ensure_future(client) for client in clients]
         watching = asyncio.create_task(self._watch())
         try:
             await asyncio.wait(tasks, timeout=seconds)
             self.stop.set()
-            _, late = await asyncio.wait(tasks, timeout=PATIENCE)
+            _, late = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
             for task in late:
-                self.violate(f"does not end: {task.get_coro()}")
+                self.violate(f"does not stop: {task.get_coro()}")
         finally:
             self.stop.set()
             for task in (*tasks, watching):

@@ -1,4 +1,4 @@
-"""Clients that stall, that reset their connections, and that send garbage."""
+"""Clients that stall, reset their connections, or send garbage."""
 
 import asyncio
 import json
@@ -26,17 +26,17 @@ from client import (
 from .load import Load
 from .visitor import PREFIX, WEBSOCKETS, Visitor, close, connect
 
-#: Bytes that a stalling client's kernel takes.
+#: Receive buffer of a stalling client in bytes.
 RECEIVE_BUFFER = 8 * 1024
-#: Seconds in which the server has given up on a client, or has answered it.
-ANSWER = 30
+#: Timeout for the server to close a connection or to respond, in seconds.
+RESPONSE_TIMEOUT = 30
 
-#: What ends a conversation with a client that does not keep to the rules.
-ENDINGS = (OSError, EOFError)
+#: Errors of clients that violate the protocol.
+DISCONNECTS = (OSError, EOFError)
 
 
 class StallingVisitor(Visitor):
-    """A client whose kernel takes little."""
+    """A client with a small receive buffer."""
 
     async def connect(self) -> Client:
         client = await connect(self.port, self.source, self.host, RECEIVE_BUFFER)
@@ -44,27 +44,27 @@ class StallingVisitor(Visitor):
         return client
 
 
-async def stall(load: Load, transport: str, chance: random.Random) -> str:
-    """Have much sent, read nothing, and then see the server's goodbye, or give up."""
+async def stall(load: Load, transport: str, rng: random.Random) -> str:
+    """Request much data, do not read it, and then read until the server closes the connection, or disconnect."""
     visitor = StallingVisitor(load.server.port, transport)
-    flooded = chance.random() < 0.7
-    reset = chance.random() < 0.5
+    flooded = rng.random() < 0.7
+    reset = rng.random() < 0.5
     try:
         await visitor.open()
         await visitor.send("flood" if flooded else "pour")
         if transport in POLLING:
-            if chance.random() < 0.5:
+            if rng.random() < 0.5:
                 await visitor.peer.listen()  # type: ignore[attr-defined]
-                (await _busiest(visitor)).writer.transport.pause_reading()
-            await load.pause(chance.uniform(1, 4))
+                (await _receiving_connection(visitor)).writer.transport.pause_reading()
+            await load.pause(rng.uniform(1, 4))
         else:
-            client = await _busiest(visitor)
+            client = await _receiving_connection(visitor)
             client.writer.transport.pause_reading()
-            # Pings go unanswered, too.
-            await load.pause(chance.uniform(3, 9))
+            # Pings are not answered either.
+            await load.pause(rng.uniform(3, 9))
             if flooded and not reset:
                 client.writer.transport.resume_reading()
-                async with asyncio.timeout(ANSWER):
+                async with asyncio.timeout(RESPONSE_TIMEOUT):
                     try:
                         while await client.reader.read(1 << 16):
                             pass
@@ -75,45 +75,45 @@ async def stall(load: Load, transport: str, chance: random.Random) -> str:
     return transport
 
 
-async def _busiest(visitor: Visitor) -> Client:
-    """Return the connection that a client listens on, its first."""
+async def _receiving_connection(visitor: Visitor) -> Client:
+    """Return the receiving connection of a client, its first one."""
     return visitor._clients[0]
 
 
-async def come_and_go(load: Load, transport: str, chance: random.Random) -> str:
-    """Connect again and again in quick succession, and reset each connection at some point."""
+async def connect_and_reset(load: Load, transport: str, rng: random.Random) -> str:
+    """Connect repeatedly in quick succession, and reset each connection at some point."""
     session = new_session()
-    for _ in range(chance.randint(3, 12)):
+    for _ in range(rng.randint(3, 12)):
         if load.stop.is_set():
             break
         visitor = Visitor(load.server.port, transport, session=session)
         try:
-            point = chance.choice(["connected", "half asked", "asked", "opened", "opened", "sent"])
-            if point in ("connected", "half asked", "asked"):
+            point = rng.choice(["connected", "request half sent", "request sent", "opened", "opened", "sent"])
+            if point in ("connected", "request half sent", "request sent"):
                 client = await visitor.connect()
                 if point != "connected":
                     whole = _opening(visitor)
-                    client.write(whole[: chance.randrange(1, len(whole))] if point == "half asked" else whole)
-                    await asyncio.sleep(chance.choice([0, 0, 0.001, 0.02]))
+                    client.write(whole[: rng.randrange(1, len(whole))] if point == "request half sent" else whole)
+                    await asyncio.sleep(rng.choice([0, 0, 0.001, 0.02]))
             elif transport == "rawwebsocket":
                 await visitor.open()
             else:
                 first = await visitor.peer.frame()
-                # What the reset connection before had begun may be over by now, or still open and without a receiver.
+                # The session of the previous connection may be closed by now, or still open without a receiver.
                 assert first[0] in "oah" or json.loads(first[1:])[0] == 1002, first
                 if point == "sent" and first == "o":
                     try:
                         await visitor.send("x", "y")
                     except AssertionError:
-                        # A reset request that is worked off only now has ended the session.
+                        # The server has only now noticed an earlier reset, and ended the session.
                         assert transport not in WEBSOCKETS
             load.counts["reset", transport] += 1
-        except ENDINGS:
+        except DISCONNECTS:
             pass
         finally:
             await visitor.leave(reset=True)
-        if chance.random() < 0.2:
-            await asyncio.sleep(chance.uniform(0, 0.1))
+        if rng.random() < 0.2:
+            await asyncio.sleep(rng.uniform(0, 0.1))
     return transport
 
 
@@ -123,22 +123,22 @@ def _opening(visitor: Visitor) -> bytes:
     return visitor.peer.asking()
 
 
-# Garbage: each makes some, of which the server must not think anything.
+# Generators of garbage, which the server must reject.
 
 
-def _noise(chance: random.Random) -> bytes:
-    return chance.randbytes(chance.choice([1, 3, 20, 500, 5000])) + chance.choice([b"", b"\n", b"\r\n\r\n"])
+def _noise(rng: random.Random) -> bytes:
+    return rng.randbytes(rng.choice([1, 3, 20, 500, 5000])) + rng.choice([b"", b"\n", b"\r\n\r\n"])
 
 
-def _url(chance: random.Random) -> Url:
-    return chance.choice(URLS)
+def _url(rng: random.Random) -> Url:
+    return rng.choice(URLS)
 
 
-def _broken_http(chance: random.Random) -> bytes:
-    url = _url(chance)
+def _broken_http(rng: random.Random) -> bytes:
+    url = _url(rng)
     target = PREFIX + url.path
     whole = request(url.method, target, body=b"[]")
-    return chance.choice(
+    return rng.choice(
         [
             request(url.method, target, version="HTTP/9.9"),
             request(url.method, target, version="HTTP/1.0"),
@@ -158,41 +158,39 @@ def _broken_http(chance: random.Random) -> bytes:
             whole.replace(b" ", b"  ", 1),
             whole * 5,
             b"\r\n" * 50 + whole,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + chance.randbytes(300),
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(300),
         ]
     )
 
 
-def _half_a_request(chance: random.Random) -> bytes:
+def _half_a_request(rng: random.Random) -> bytes:
     whole = request("POST", f"{PREFIX}/000/{new_session()}/xhr_send", "Content-Type: text/plain", body=b'["half"]')
-    return whole[: chance.randrange(1, len(whole))]
+    return whole[: rng.randrange(1, len(whole))]
 
 
-def _huge_length(chance: random.Random) -> bytes:
-    url = chance.choice(SESSION_URLS)
-    length = chance.choice(["99999999999999999999", "1048577", "1000000", "-1", "1e3", "0x10", "+5", "1, 1", ""])
-    return request(url.method, PREFIX + url.path, f"Content-Length: {length}") + b"x" * chance.choice([0, 5, 4000])
+def _huge_length(rng: random.Random) -> bytes:
+    url = rng.choice(SESSION_URLS)
+    length = rng.choice(["99999999999999999999", "1048577", "1000000", "-1", "1e3", "0x10", "+5", "1, 1", ""])
+    return request(url.method, PREFIX + url.path, f"Content-Length: {length}") + b"x" * rng.choice([0, 5, 4000])
 
 
-def _wrong_method(chance: random.Random) -> bytes:
-    method = chance.choice(
-        ["PUT", "DELETE", "PATCH", "BREW", "HEAD", "OPTIONS", "get", "CONNECT", "TRACE", "GET", "POST"]
-    )
-    return request(method, PREFIX + _url(chance).path, body=chance.choice([None, b"", b"[]", b"\xff"]))
+def _wrong_method(rng: random.Random) -> bytes:
+    method = rng.choice(["PUT", "DELETE", "PATCH", "BREW", "HEAD", "OPTIONS", "get", "CONNECT", "TRACE", "GET", "POST"])
+    return request(method, PREFIX + _url(rng).path, body=rng.choice([None, b"", b"[]", b"\xff"]))
 
 
-def _broken_handshake(chance: random.Random) -> bytes:
+def _broken_handshake(rng: random.Random) -> bytes:
     fields = list(HANDSHAKE)
-    index = chance.randrange(len(fields))
-    fields[index] = chance.choice(["X: y", fields[index] + chance.choice(["x", ", ", "\t1", "=="])])
-    return request("GET", f"{PREFIX}/000/{new_session()}/websocket", *fields) + _broken_frames(chance)
+    index = rng.randrange(len(fields))
+    fields[index] = rng.choice(["X: y", fields[index] + rng.choice(["x", ", ", "\t1", "=="])])
+    return request("GET", f"{PREFIX}/000/{new_session()}/websocket", *fields) + _broken_frames(rng)
 
 
-def _broken_frames(chance: random.Random) -> bytes:
+def _broken_frames(rng: random.Random) -> bytes:
     good = frame(TEXT, '["echo"]')
-    return chance.choice([b"", good]) + chance.choice(
+    return rng.choice([b"", good]) + rng.choice(
         [
-            chance.randbytes(200),
+            rng.randbytes(200),
             frame(TEXT, "[}"),
             frame(TEXT, "[1, null]"),
             frame(TEXT, "[" * 50_000),
@@ -202,17 +200,17 @@ def _broken_frames(chance: random.Random) -> bytes:
             frame(TEXT, '["unmasked"]', mask=None),
             frame(BINARY, b"\x00\x01"),
             frame(0, b"continues nothing"),
-            frame(chance.choice([3, 7, 11, 15]), b"reserved"),
-            frame(TEXT, good, rsv=chance.randint(1, 7)),
+            frame(rng.choice([3, 7, 11, 15]), b"reserved"),
+            frame(TEXT, good, rsv=rng.randint(1, 7)),
             frame(PING, b"x" * 126),
             frame(PING, b"half", fin=False),
             frame(PING, b"again") * 2000,
             frame(CLOSE, b"\x03"),
-            frame(CLOSE, struct.pack(">H", chance.choice([0, 999, 1005, 1006, 1015, 5000, 65535]))),
+            frame(CLOSE, struct.pack(">H", rng.choice([0, 999, 1005, 1006, 1015, 5000, 65535]))),
             frame(CLOSE, b"\x03\xe8\xff\xfe"),
-            b"\x81\xff" + struct.pack(">Q", chance.choice([1 << 63, (1 << 63) - 1, 1 << 40])) + b"abcd" + b"x" * 500,
+            b"\x81\xff" + struct.pack(">Q", rng.choice([1 << 63, (1 << 63) - 1, 1 << 40])) + b"abcd" + b"x" * 500,
             b"\x81\xfe\x00\x05abcd" + b"x" * 5,
-            good[: chance.randrange(1, len(good))],
+            good[: rng.randrange(1, len(good))],
         ]
     )
 
@@ -227,13 +225,13 @@ GARBAGE: dict[str, Callable[[random.Random], bytes]] = {
 }
 
 
-async def send_garbage(load: Load, name: str, chance: random.Random) -> str:
-    """Send something broken on a connection of its own, then hang, close or reset it."""
+async def send_garbage(load: Load, name: str, rng: random.Random) -> str:
+    """Send garbage on a new connection, then wait, and close or reset it."""
     client = await connect(load.server.port)
     try:
-        data = GARBAGE[name](chance)
-        if chance.random() < 0.1:
-            # Drop by drop.
+        data = GARBAGE[name](rng)
+        if rng.random() < 0.1:
+            # Byte by byte.
             for index in range(min(len(data), 40)):
                 if client.writer.is_closing():
                     break
@@ -241,30 +239,28 @@ async def send_garbage(load: Load, name: str, chance: random.Random) -> str:
                 await asyncio.sleep(0.005)
             data = data[40:]
         client.write(data)
-        await _linger(load, client, chance)
-    except ENDINGS:
+        await _linger(load, client, rng)
+    except DISCONNECTS:
         pass
     finally:
-        await close([client], reset=chance.random() < 0.5)
+        await close([client], reset=rng.random() < 0.5)
     return name
 
 
-async def talk_garbage(load: Load, transport: str, chance: random.Random) -> str:
-    """Open a session in good order and send it something broken; then see that an HTTP session has survived it."""
+async def talk_garbage(load: Load, transport: str, rng: random.Random) -> str:
+    """Open a session and send garbage to it; over HTTP, check that the session continues."""
     visitor = Visitor(load.server.port, transport)
     try:
         await visitor.open()
         if transport in WEBSOCKETS:
-            client = await _busiest(visitor)
-            client.write(_broken_frames(chance))
-            await _linger(load, client, chance)
+            client = await _receiving_connection(visitor)
+            client.write(_broken_frames(rng))
+            await _linger(load, client, rng)
         else:
             base = visitor.peer.base
-            for _ in range(chance.randint(1, 4)):
-                body = chance.choice(
-                    [b"", b"[", b"{}", b"[1]", b'"x', b"\xff", b"d=", b"d=%5B", b"[" * 20_000, b"null"]
-                )
-                target, field = chance.choice([("xhr_send", "Content-Type: text/plain"), ("jsonp_send", FORM)])
+            for _ in range(rng.randint(1, 4)):
+                body = rng.choice([b"", b"[", b"{}", b"[1]", b'"x', b"\xff", b"d=", b"d=%5B", b"[" * 20_000, b"null"])
+                target, field = rng.choice([("xhr_send", "Content-Type: text/plain"), ("jsonp_send", FORM)])
                 sender = await connect(load.server.port)
                 try:
                     response = await sender.ask("POST", f"{base}/{target}", field, body=body)
@@ -272,19 +268,19 @@ async def talk_garbage(load: Load, transport: str, chance: random.Random) -> str
                 finally:
                     await close([sender])
             await visitor.send("echo")
-            assert await visitor.hear() == ["echo"]
+            assert await visitor.receive() == ["echo"]
             await visitor.send("bye")
-            await visitor.hear_goodbye(4000, "Bye")
-    except ENDINGS:
+            await visitor.receive_close(4000, "Bye")
+    except DISCONNECTS:
         if transport not in WEBSOCKETS:
             raise
     finally:
-        await visitor.leave(reset=chance.random() < 0.3)
+        await visitor.leave(reset=rng.random() < 0.3)
     return transport
 
 
-async def _linger(load: Load, client: Client, chance: random.Random) -> None:
-    """Leave at once, or hang for a while, reading or not."""
-    if chance.random() < 0.4:
+async def _linger(load: Load, client: Client, rng: random.Random) -> None:
+    """Return at once, or wait for a while, with or without reading."""
+    if rng.random() < 0.4:
         client.writer.transport.pause_reading()
-    await load.pause(chance.choice([0, 0, 0.01, 0.3, 1, 6]))
+    await load.pause(rng.choice([0, 0, 0.01, 0.3, 1, 6]))

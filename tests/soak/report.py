@@ -1,4 +1,4 @@
-"""What a run has come to: what must be as before, what must have happened, and how it is told."""
+"""The checks at the end of a run, and the report."""
 
 from collections import Counter
 from typing import Any
@@ -7,53 +7,55 @@ from .load import Load
 from .state import State
 from .visitor import TRANSPORTS, WEBSOCKETS
 
-#: By how much the process may have grown between the end of the warm-up and the end, in bytes.
-GROWTH = 20 * 1024 * 1024
-#: What is exactly as before once all clients have left.
-SAME = ("fds", "tasks", "deadlines", "rooms")
-#: What there is none of then.
-NONE = ("sessions", "connections")
-#: Of what lives then, what belongs to the question's own request.
+#: Maximum growth of the process after the warm-up, in bytes.
+MAX_GROWTH = 20 * 1024 * 1024
+#: Figures that must have their initial values after all clients have disconnected.
+UNCHANGED = ("fds", "tasks", "deadlines", "rooms")
+#: Figures that must be 0 then.
+ZERO = ("sessions", "connections")
+#: Types of objects that belong to the request for the state itself.
 OWN = ("IOStream", "HTTP1Connection")
 
 
-def left(before: State, after: State) -> list[str]:
-    """Return what has not come back to what it was."""
-    found = [f"{name}: {after[name]} instead of {before[name]}" for name in SAME if after[name] != before[name]]
-    found += [f"{name}: {after[name]} are left" for name in NONE if after[name]]
+def find_leaks(before: State, after: State) -> list[str]:
+    """Return descriptions of leaks."""
+    found = [f"{name}: expected {before[name]}, got {after[name]}" for name in UNCHANGED if after[name] != before[name]]
+    found += [f"{name}: {after[name]} left" for name in ZERO if after[name]]
     if after["opens"] != after["closes"]:
         found.append(f"on_open ran {after['opens']} times, on_close {after['closes']} times")
     found += [f"open: {after['open']}"] * bool(after["open"])
     for name, count in after["alive"].items():
         if count > (before["alive"].get(name, 0) if name in OWN else 0):
-            found.append(f"{name}: {count} are alive")
+            found.append(f"{name}: {count} alive")
     return found
 
 
-def look(load: Load, after: State, warm: State) -> None:
-    """Write down what is wrong at the end of a run."""
+def check_end(load: Load, after: State, warm: State) -> None:
+    """Record violations at the end of a run."""
     growth = after["rss"] - warm["rss"]
-    if growth > GROWTH:
+    if growth > MAX_GROWTH:
         load.violate(f"the server has grown by {growth / 2**20:.1f} MiB since the warm-up")
     for record in after["records"]:
         load.violate(f"logged: {record}")
     if after["logged"] > len(after["records"]):
-        load.violate(f"{after['logged']} records were logged in all")
+        load.violate(f"{after['logged']} records were logged in total")
     for error in after["errors"]:
         load.violate(f"event loop: {error}")
-    # A run that has not seen these proves little.
+    # Without these events, a run proves little.
     if not load.checked:
         load.violate("no message was checked")
     for name in TRANSPORTS:
         if not any(reason.startswith(f"{name} 3008 ") for reason in after["reasons"]):
-            load.violate(f"no slow consumer was found on {name}")
+            load.violate(f"no slow consumer was closed on {name}")
     for name in WEBSOCKETS:
         if f"{name} 1006 Ping timeout" not in after["reasons"]:
             load.violate(f"no ping was missed on {name}")
 
 
-def result(load: Load, facts: dict[str, Any], before: State, warm: State, after: State, peak: State) -> dict[str, Any]:
-    """Return all that is worth telling, as JSON takes it."""
+def create_report(
+    load: Load, facts: dict[str, Any], before: State, warm: State, after: State, peak: State
+) -> dict[str, Any]:
+    """Return the report as a JSON object."""
     clients: dict[str, dict[str, int]] = {}
     for (kind, name), count in sorted(load.counts.items()):
         clients.setdefault(kind, {})[name] = count
@@ -76,28 +78,34 @@ def result(load: Load, facts: dict[str, Any], before: State, warm: State, after:
     }
 
 
-def readable(told: dict[str, Any]) -> str:
-    """Return the same as text."""
-    lines = [f"seed {told['seed']}, {told['seconds']} s of load, network namespace: {told['namespace']}", "", "clients"]
-    for kind, counts in told["clients"].items():
+def as_text(report: dict[str, Any]) -> str:
+    """Return the report as text."""
+    lines = [
+        f"seed {report['seed']}, {report['seconds']} s of load, network namespace: {report['namespace']}",
+        "",
+        "clients",
+    ]
+    for kind, counts in report["clients"].items():
         lines.append(f"  {kind:8} {sum(counts.values()):7}  {', '.join(f'{name} {n}' for name, n in counts.items())}")
     reasons: Counter[str] = Counter()
-    for reason, count in told["closes"].items():
+    for reason, count in report["closes"].items():
         reasons[reason.partition(" ")[2]] += count
     lines += ["", "closes"]
     lines += [f"  {count:7}  {reason}" for reason, count in reasons.most_common()]
-    rss = {name: f"{size / 2**20:.1f}" for name, size in told["rss"].items()}
+    rss = {name: f"{size / 2**20:.1f}" for name, size in report["rss"].items()}
     lines += [
         "",
-        f"messages  {told['messages_checked']} checked, {told['messages']['read']} read and "
-        f"{told['messages']['written']} written by the server",
-        f"on_open   {told['on_open']} times, on_close {told['on_close']} times",
-        f"RSS       {rss['before']} MiB before, {rss['warm']} after the warm-up, {rss['after']} after all "
+        f"messages  {report['messages_checked']} checked, {report['messages']['read']} read and "
+        f"{report['messages']['written']} written by the server",
+        f"on_open   {report['on_open']} times, on_close {report['on_close']} times",
+        f"RSS       {rss['before']} MiB before, {rss['warm']} after the warm-up, {rss['after']} at the end "
         f"(under load up to {rss['peak']})",
     ]
     for name in ("fds", "tasks", "sessions"):
-        lines.append(f"{name:9} " + ", ".join(f"{when} {count}" for when, count in told[name].items()))
-    lines.append(f"lag       up to {told['lag']['server']} s in the server, {told['lag']['clients']} s in the clients")
-    lines += ["", f"violations: {sum(told['violations'].values()) or 'none'}"]
-    lines += [f"  {count} x {text}" for text, count in told["violations"].items()]
+        lines.append(f"{name:9} " + ", ".join(f"{when} {count}" for when, count in report[name].items()))
+    lines.append(
+        f"lag       up to {report['lag']['server']} s in the server, {report['lag']['clients']} s in the clients"
+    )
+    lines += ["", f"violations: {sum(report['violations'].values()) or 'none'}"]
+    lines += [f"  {count} x {text}" for text, count in report["violations"].items()]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The server of the soak: rooms to talk in, and ``/state``, which tells what the process holds."""
+"""The server of the soak test: rooms, and ``/state`` with figures of the process."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.receiving import PollReceiver
 from sockjs_tornado.wire.connection import Connection
 
-#: Short, so that a run of minutes sees what takes an ordinary server hours.
+#: Short timeouts, so that a run of minutes covers events that take hours on a usual server.
 SETTINGS = {
     "disconnect_delay": 5,
     "heartbeat_delay": 2,
@@ -34,22 +34,22 @@ SETTINGS = {
     "max_queue_bytes": 256 * 1024,
     "max_message_size": 256 * 1024,
 }
-#: Of the HTTP server. Those who begin a request and hang are hung up on while the soak runs.
+#: Limits of the HTTP server, low enough that incomplete requests time out during a run.
 LIMITS = {"idle_connection_timeout": 30, "body_timeout": 15, "max_body_size": 1024 * 1024}
-#: What the kernel keeps for one client. As much as it likes to would take a stalled client long to fill.
+#: Send buffer of the kernel per client; a larger one would take a stalled client long to fill.
 SEND_BUFFER = 16 * 1024
-#: What must not outlive the clients.
+#: Types whose objects must be freed when the clients have disconnected.
 COUNTED = (Session, SockJSConnection, Connection, PollReceiver, SockJSHandler, HTTP1Connection, IOStream)
-#: Records, and errors of the event loop, that are kept.
-KEPT = 50
-#: What a flood consists of, how long it lasts, and how long after a piece the next one comes.
+#: Maximum number of log records, and of errors of the event loop, that are kept.
+MAX_RECORDS = 50
+#: The message of a flood, the duration of a flood in seconds, and the interval between messages.
 PIECE = "x" * 32 * 1024
 FLOOD = 15.0
 PAUSE = 0.03
 
 
 class Ledger:
-    """What has happened in the process."""
+    """Counters of events in the process."""
 
     def __init__(self) -> None:
         self.opens = 0
@@ -61,12 +61,12 @@ class Ledger:
         self.lag = 0.0
 
     def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take what the event loop has to complain about, tasks' unretrieved exceptions included."""
-        if len(self.errors) < KEPT:
+        """Record errors of the event loop, including unretrieved exceptions of tasks."""
+        if len(self.errors) < MAX_RECORDS:
             self.errors.append(f"{context.get('message')}: {context.get('exception')!r} {context}"[:1000])
 
     async def watch(self) -> None:
-        """Measure how late the event loop is."""
+        """Measure the delay of the event loop."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + 0.1
@@ -75,7 +75,7 @@ class Ledger:
 
 
 class Records(logging.Handler):
-    """Writes down what is logged at WARNING or above."""
+    """Records log messages at WARNING or above."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(logging.WARNING)
@@ -84,15 +84,15 @@ class Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "tornado.general" and record.getMessage().startswith("error on read"):
-            # What Tornado says of a connection whose peer has vanished.
+            # Tornado's message about a connection whose peer has disappeared.
             return
         self._ledger.logged += 1
-        if len(self._ledger.records) < KEPT:
+        if len(self._ledger.records) < MAX_RECORDS:
             self._ledger.records.append(self.format(record)[-2000:])
 
 
 class Talk(SockJSConnection):
-    """Somebody in a room. Every other one takes its time to open and to close."""
+    """A connection, possibly in a room. Every other one has asynchronous on_open and on_close."""
 
     name = room = ""
 
@@ -153,21 +153,21 @@ class Talk(SockJSConnection):
         return [other for other in self.rooms[self.room] if other is not self]
 
     async def hand(self, message: str) -> None:
-        """Wait for each of the others to take it."""
+        """Send a message to each of the others with backpressure."""
         for other in self.others():
-            # One that leaves meanwhile must not keep it from the next.
+            # If a member leaves, continue with the next one.
             with contextlib.suppress(ConnectionClosed):
                 await other.send(message)
 
     async def flood(self) -> None:
-        """Send much, whether it is read or not."""
+        """Send much data without backpressure."""
         end = asyncio.get_running_loop().time() + FLOOD
         while not self.is_closed and asyncio.get_running_loop().time() < end:
             self.send(PIECE)
             await asyncio.sleep(PAUSE)
 
     async def pour(self) -> None:
-        """Send much, as fast as it is read."""
+        """Send much data with backpressure."""
         end = asyncio.get_running_loop().time() + FLOOD
         while asyncio.get_running_loop().time() < end:
             await self.send(PIECE)
@@ -175,7 +175,7 @@ class Talk(SockJSConnection):
 
 
 class State(RequestHandler):
-    """Tells what the process holds; asked to, it collects its garbage first and counts what is alive."""
+    """Returns figures of the process; on request, collects garbage first and counts live objects."""
 
     def initialize(self, router: SockJSRouter, ledger: Ledger) -> None:
         self.router = router
@@ -187,7 +187,7 @@ class State(RequestHandler):
         if self.get_query_argument("collect", ""):
             gc.collect()
             for thing in gc.get_objects():
-                # Not isinstance(): it would ask proxies for what they stand for.
+                # Not isinstance(), which would resolve proxies.
                 if issubclass(type(thing), COUNTED):
                     alive[type(thing).__name__] += 1
         is_open: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -222,7 +222,7 @@ class State(RequestHandler):
 
 
 async def serve(addresses: list[str]) -> None:
-    """Serve until SIGTERM, or until whoever has started it is gone."""
+    """Serve until SIGTERM, or until the parent process has exited."""
     ledger = Ledger()
     logging.getLogger().addHandler(Records(ledger))
     logging.captureWarnings(True)
@@ -242,7 +242,7 @@ async def serve(addresses: list[str]) -> None:
         sockets += bind_sockets(port, address)
         port = sockets[0].getsockname()[1]
     for sock in sockets:
-        # Whoever is accepted inherits it.
+        # Accepted sockets inherit it.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     async with http_server(application, sockets, network_timeout=SETTINGS["network_timeout"], **LIMITS):
         watching = asyncio.create_task(ledger.watch())
@@ -254,5 +254,5 @@ async def serve(addresses: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("addresses", nargs="+", help="where to listen, all on one port")
+    parser.add_argument("addresses", nargs="+", help="addresses to listen on, all on one port")
     asyncio.run(serve(parser.parse_args().addresses))

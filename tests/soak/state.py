@@ -1,4 +1,4 @@
-"""The server's process, and what its ``/state`` says."""
+"""The server's process, and its ``/state``."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from typing import IO, Any
 from .visitor import close, connect
 
 TESTS = Path(__file__).resolve().parent.parent
-#: Seconds in which a process starts or ends, and in which the server lets go of what has left.
-PATIENCE = 60
+#: Timeout for a process to start or exit, and for the server to free its objects, in seconds.
+TIMEOUT = 60
 
 State = dict[str, Any]
 
@@ -26,13 +26,13 @@ def program(module: str, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which a module of this package is found."""
+    """Return an environment in which this package can be imported."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))}
 
 
-async def signalled(process: asyncio.subprocess.Process, number: int) -> None:
-    """Send a signal to a process that ends by it, and wait until it has ended."""
-    # Not by the process' own methods: they may take its status before the event loop has.
+async def kill_and_wait(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal to a process, and wait until it has exited."""
+    # Not with the methods of Process, which may read its exit status before the event loop does.
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
@@ -40,7 +40,7 @@ async def signalled(process: asyncio.subprocess.Process, number: int) -> None:
 
 
 class Server:
-    """A running server; :meth:`start` makes one."""
+    """A running server; use :meth:`start`."""
 
     def __init__(self, process: asyncio.subprocess.Process, errors: IO[bytes]) -> None:
         self._process = process
@@ -49,8 +49,8 @@ class Server:
 
     @classmethod
     async def start(cls, *addresses: str) -> "Server":
-        """Start it, and wait until it listens."""
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
+        """Start a server, and wait until it listens."""
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         process = await asyncio.create_subprocess_exec(
             *program("server", *addresses),
             env=environment(),
@@ -61,7 +61,7 @@ class Server:
         )
         server = cls(process, errors)
         assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             line = await process.stdout.readline()
         if not line.strip():
             raise RuntimeError(f"the server did not start: {await server.stop()}")
@@ -69,36 +69,36 @@ class Server:
         return server
 
     async def state(self, *, collect: bool = False) -> State:
-        """Ask what it holds, on a connection that is made for that alone."""
+        """Request the state on a new connection."""
         client = await connect(self.port)
         try:
             response = await client.ask("GET", f"/state{'?collect=1' if collect else ''}", "Connection: close")
             assert response.status == 200, response
             state: State = json.loads(response.body)
-            # Its own connection is over once the server has closed it.
+            # Wait until the server has closed the connection.
             assert await client.rest() == b""
             return state
         finally:
             await close([client])
 
     async def until(
-        self, wanted: Callable[[State], Any], patience: float = PATIENCE, *, collect: bool = False
+        self, condition: Callable[[State], Any], seconds: float = TIMEOUT, *, collect: bool = False
     ) -> State:
-        """Wait until its state is as wanted, or there is no more patience; return the last one."""
-        end = asyncio.get_running_loop().time() + patience
+        """Wait until the state fulfils a condition, for so many seconds at most; return the last state."""
+        end = asyncio.get_running_loop().time() + seconds
         while True:
             state = await self.state(collect=collect)
-            if wanted(state) or asyncio.get_running_loop().time() >= end:
+            if condition(state) or asyncio.get_running_loop().time() >= end:
                 return state
             await asyncio.sleep(0.25)
 
     async def stop(self) -> tuple[int, str]:
-        """End it; return its status and what it said on standard error."""
+        """Stop the server; return its exit status and its output on standard error."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                await signalled(self._process, signal.SIGTERM)
+            async with asyncio.timeout(TIMEOUT):
+                await kill_and_wait(self._process, signal.SIGTERM)
         except TimeoutError:
-            await signalled(self._process, signal.SIGKILL)
+            await kill_and_wait(self._process, signal.SIGKILL)
         with self._errors as errors:
             errors.seek(0)
             return self._process.returncode or 0, errors.read().decode(errors="replace")

@@ -1,6 +1,6 @@
-"""Clients that vanish without a FIN: in a process that is stopped, or behind a link that goes down.
+"""Clients that disappear without a FIN: in a stopped process, or behind a network link that goes down.
 
-As a program, ``python -m soak.vanishing HOST PORT TRANSPORT:COMMAND:SOURCE...`` is that process.
+Run as ``python -m soak.vanishing HOST PORT TRANSPORT:COMMAND:SOURCE...``, this is the process of the clients.
 """
 
 import asyncio
@@ -14,57 +14,56 @@ import sys
 from client import POLLING
 
 from .load import Load
-from .state import PATIENCE, environment, program, signalled
+from .state import TIMEOUT, environment, kill_and_wait, program
 from .visitor import TRANSPORTS, WEBSOCKETS, Closed, Visitor
 
-#: Where those come from that the server finds while they are stopped, and those that it cannot find before they end:
-#: their systems go on acknowledging the few bytes that it sends.
-FOUND, UNFOUND = "127.0.0.2", "127.0.0.3"
-#: Seconds in which it finds the others: by a ping, by a poll that does not come, by a full buffer, or by the network's
-#: silence.
-FINDING = 30
+#: Source addresses of clients that the server detects while they are stopped, and of those that it cannot detect before
+#: they exit: their kernel still acknowledges the few bytes that the server sends.
+DETECTED, UNDETECTED = "127.0.0.2", "127.0.0.3"
+#: Timeout for the detection by a ping, a missing poll, a full buffer, or the network timeout, in seconds.
+DETECTION_TIMEOUT = 30
 
 
-async def _stay(visitor: Visitor) -> None:
-    """Read; whatever comes is none of this process's concern."""
+async def _read_all(visitor: Visitor) -> None:
+    """Read and ignore messages."""
     with contextlib.suppress(Closed, OSError, EOFError, AssertionError, TimeoutError):
         while True:
-            await visitor.hear()
+            await visitor.receive()
 
 
-async def hold(host: str, port: int, orders: list[str]) -> None:
-    """Open sessions, say so, and stay."""
+async def hold(host: str, port: int, specs: list[str]) -> None:
+    """Open sessions, print `ready`, and keep them open."""
     visits = []
-    for order in orders:
-        transport, command, source = order.split(":")
+    for spec in specs:
+        transport, command, source = spec.split(":")
         visitor = Visitor(port, transport, source, host)
         await visitor.open()
         visits.append((visitor, command))
-    # None later: they last for a while only.
+    # Send all commands together: floods are limited in time.
     for visitor, command in visits:
         await visitor.send(command)
-    staying = [asyncio.create_task(_stay(visitor)) for visitor, _ in visits]
+    staying = [asyncio.create_task(_read_all(visitor)) for visitor, _ in visits]
     print("ready", flush=True)
     await asyncio.wait([*staying, asyncio.ensure_future(asyncio.Event().wait())])
 
 
-def _orders(chance: random.Random, found: str, unfound: str) -> list[str]:
-    """Return who shall come, what each asks for, and from where."""
-    orders = []
+def _specs(rng: random.Random, detected: str, undetected: str) -> list[str]:
+    """Return transport, command and source address of the clients."""
+    specs = []
     for transport in TRANSPORTS:
         if transport in WEBSOCKETS or transport in POLLING:
-            orders += [f"{transport}:{chance.choice(['echo', 'pour', 'flood'])}:{found}"]
-            orders += [f"{transport}:echo:{found}"]
+            specs += [f"{transport}:{rng.choice(['echo', 'pour', 'flood'])}:{detected}"]
+            specs += [f"{transport}:echo:{detected}"]
         else:
-            orders += [f"{transport}:flood:{found}", f"{transport}:echo:{unfound}"]
-    return orders
+            specs += [f"{transport}:flood:{detected}", f"{transport}:echo:{undetected}"]
+    return specs
 
 
-async def _start(host: str, port: int, orders: list[str], *prefix: str) -> asyncio.subprocess.Process:
-    # In a group of its own, the system ends it when whoever has stopped it is gone.
+async def _start(host: str, port: int, specs: list[str], *prefix: str) -> asyncio.subprocess.Process:
+    # In a process group of its own: the kernel kills stopped processes of an orphaned group.
     process = await asyncio.create_subprocess_exec(
         *prefix,
-        *program("vanishing", host, str(port), *orders),
+        *program("vanishing", host, str(port), *specs),
         env=environment(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -72,7 +71,7 @@ async def _start(host: str, port: int, orders: list[str], *prefix: str) -> async
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             line = await process.stdout.readline()
         assert line == b"ready\n", line
     except BaseException:
@@ -82,36 +81,36 @@ async def _start(host: str, port: int, orders: list[str], *prefix: str) -> async
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
-    await signalled(process, signal.SIGKILL)
+    await kill_and_wait(process, signal.SIGKILL)
 
 
-async def vanish(load: Load, name: str, chance: random.Random) -> str:
-    """Stop a process with sessions on all transports; the server finds them, idle streams after its end."""
-    orders = _orders(chance, FOUND, UNFOUND)
-    process = await _start("127.0.0.1", load.server.port, orders)
+async def vanish(load: Load, name: str, rng: random.Random) -> str:
+    """Stop a process with sessions on all transports; the server must detect them, idle streams after its exit."""
+    specs = _specs(rng, DETECTED, UNDETECTED)
+    process = await _start("127.0.0.1", load.server.port, specs)
     try:
         os.kill(process.pid, signal.SIGSTOP)
-        state = await load.server.until(lambda state: FOUND not in state["open"], FINDING)
-        assert FOUND not in state["open"], f"still open, though stopped: {state['open'][FOUND]}"
+        state = await load.server.until(lambda state: DETECTED not in state["open"], DETECTION_TIMEOUT)
+        assert DETECTED not in state["open"], f"still open after SIGSTOP: {state['open'][DETECTED]}"
     finally:
         await _kill(process)
-    state = await load.server.until(lambda state: UNFOUND not in state["open"], FINDING)
-    assert UNFOUND not in state["open"], f"still open, though killed: {state['open'][UNFOUND]}"
-    for order in orders:
-        load.counts["stopped", order.partition(":")[0]] += 1
+    state = await load.server.until(lambda state: UNDETECTED not in state["open"], DETECTION_TIMEOUT)
+    assert UNDETECTED not in state["open"], f"still open after SIGKILL: {state['open'][UNDETECTED]}"
+    for spec in specs:
+        load.counts["stopped", spec.partition(":")[0]] += 1
     return name
 
 
 class Network:
-    """A network namespace with one link to it; :meth:`up` makes one where that is possible.
+    """A network namespace with a link; use :meth:`up`.
 
     Attributes:
-        host: The address of this end of the link.
-        guest: That of the other end.
+        host: Address of this end of the link.
+        guest: Address of the other end.
     """
 
     def __init__(self) -> None:
-        # Addresses for documentation (RFC 5737): nobody has them, but for another run beside this one.
+        # Addresses for documentation (RFC 5737) are unused, except by concurrent runs.
         subnet = os.getpid() % 64 * 4
         self.host = f"203.0.113.{subnet + 1}"
         self.guest = f"203.0.113.{subnet + 2}"
@@ -120,7 +119,7 @@ class Network:
 
     @classmethod
     async def up(cls) -> "Network | None":
-        """Make it, or return None where it takes other rights or tools."""
+        """Create a namespace, or return None without the required permissions or tools."""
         network = cls()
         if os.geteuid() or shutil.which("ip") is None:
             return None
@@ -139,27 +138,27 @@ class Network:
         return network
 
     async def switch(self, state: str) -> None:
-        """Let the guest's end of the link go ``up`` or ``down``."""
+        """Set the guest's end of the link ``up`` or ``down``."""
         assert await _ip(f"-n {self.name} link set guest {state}") == 0
 
     async def down(self) -> None:
-        """Remove it."""
+        """Remove the namespace."""
         await _ip(f"netns delete {self.name}")
         await _ip(f"link delete {self.link}")
 
-    async def vanish(self, load: Load, name: str, chance: random.Random) -> str:
-        """Take the link from a process that has sessions on all transports; the server finds them."""
-        orders = _orders(chance, self.guest, self.guest)
-        process = await _start(self.host, load.server.port, orders, "ip", "netns", "exec", self.name)
+    async def vanish(self, load: Load, name: str, rng: random.Random) -> str:
+        """Cut the link of a process with sessions on all transports; the server must detect them."""
+        specs = _specs(rng, self.guest, self.guest)
+        process = await _start(self.host, load.server.port, specs, "ip", "netns", "exec", self.name)
         try:
             await self.switch("down")
-            state = await load.server.until(lambda state: self.guest not in state["open"], FINDING)
-            assert self.guest not in state["open"], f"still open, though cut off: {state['open'][self.guest]}"
+            state = await load.server.until(lambda state: self.guest not in state["open"], DETECTION_TIMEOUT)
+            assert self.guest not in state["open"], f"still open after the link went down: {state['open'][self.guest]}"
         finally:
             await _kill(process)
             await self.switch("up")
-        for order in orders:
-            load.counts["cut off", order.partition(":")[0]] += 1
+        for spec in specs:
+            load.counts["cut off", spec.partition(":")[0]] += 1
         return name
 
 

@@ -1,4 +1,4 @@
-"""A client on any transport, raw websockets included, that keeps track of the connections it makes."""
+"""A client on any transport, including raw websockets, that keeps track of its connections."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ PREFIX = "/soak"
 
 
 class Closed(Exception):
-    """The server has closed the session, or has answered that the client closed it."""
+    """The session was closed by the server, or the server confirmed the client's close."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -38,8 +38,8 @@ class Closed(Exception):
         self.reason = reason
 
 
-class LivingPeer(WebSocketPeer):
-    """Has a websocket, and answers what comes on it beside messages."""
+class RespondingPeer(WebSocketPeer):
+    """A websocket client that responds to pings and close frames."""
 
     leaving = False
 
@@ -49,7 +49,7 @@ class LivingPeer(WebSocketPeer):
             got = await websocket.frame()
             assert (got.fin, got.rsv) == (True, 0), got
             if got.opcode == PING:
-                # Nothing may follow a close frame: the server has closed its socket by then.
+                # No frame may follow a close frame.
                 if not self.leaving:
                     websocket.write(frame(PONG, got.payload))
             elif got.opcode == CLOSE:
@@ -63,8 +63,8 @@ class LivingPeer(WebSocketPeer):
                 return got.payload if got.opcode == BINARY else got.payload.decode()
 
 
-class RawPeer(LivingPeer):
-    """Has a raw websocket: a frame is a message."""
+class RawPeer(RespondingPeer):
+    """A raw websocket client: a frame is a message."""
 
     def __init__(self, transport: str, connect: Any, prefix: str) -> None:
         super().__init__(transport, connect)
@@ -80,11 +80,11 @@ class Visitor:
     """A client.
 
     Args:
-        port: Of the server.
-        transport: Its name.
-        source: The address to come from.
-        host: The address of the server.
-        session: The session's id; a new one by default.
+        port: Port of the server.
+        transport: Name of the transport.
+        source: Source address.
+        host: Address of the server.
+        session: Session id; a new one by default.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class Visitor:
         self._clients: list[Client] = []
         self.peer: Peer
         if transport == "websocket":
-            self.peer = LivingPeer(transport, self.connect, PREFIX)
+            self.peer = RespondingPeer(transport, self.connect, PREFIX)
         elif transport == "rawwebsocket":
             self.peer = RawPeer(transport, self.connect, PREFIX)
         else:
-            # Other processes count their sessions, too.
+            # The process id makes the session id unique over processes.
             session = session or f"{new_session()}of{os.getpid()}"
             self.peer = peer(transport, self.connect, prefix=PREFIX, session=session)
 
     async def connect(self) -> Client:
-        """Make another connection, and close those that the server has ended."""
+        """Open another connection, and close those that the server has closed."""
         for client in self._clients:
             if client.reader.at_eof():
                 client.writer.close()
@@ -113,15 +113,15 @@ class Visitor:
         return client
 
     async def open(self) -> None:
-        """Begin the session."""
+        """Open the session."""
         if isinstance(self.peer, RawPeer):
             await self.peer.listen()
         else:
             first = await self.peer.frame()
             assert first == "o", first
 
-    async def hear(self) -> list[Any]:
-        """Return the next messages; raise Closed where there are none any more."""
+    async def receive(self) -> list[Any]:
+        """Return the next messages, or raise Closed."""
         while True:
             text = await self.peer.frame()
             if isinstance(self.peer, RawPeer):
@@ -136,10 +136,10 @@ class Visitor:
             assert text == "h", text
 
     async def _end(self) -> None:
-        """See that nothing follows SockJS's close frame but the transport's own end."""
-        if isinstance(self.peer, LivingPeer):
+        """Check that only the end of the transport follows the SockJS close frame."""
+        if isinstance(self.peer, RespondingPeer):
             with contextlib.suppress(Closed):
-                raise AssertionError(f"behind the close frame: {await self.peer.frame()}")
+                raise AssertionError(f"after the close frame: {await self.peer.frame()}")
         elif self.transport not in POLLING:
             client: Client = self.peer.client  # type: ignore[attr-defined]
             assert await client.chunk() == b""
@@ -149,22 +149,22 @@ class Visitor:
         """Send messages."""
         await self.peer.send(*messages)
 
-    def say_goodbye(self) -> None:
-        """Begin the closing handshake of a websocket; what follows is still to be heard."""
-        assert isinstance(self.peer, LivingPeer)
+    def send_close(self) -> None:
+        """Start the closing handshake of a websocket."""
+        assert isinstance(self.peer, RespondingPeer)
         assert self.peer.websocket is not None
         self.peer.leaving = True
         self.peer.websocket.write(closing(1000, "Done"))
 
-    async def hear_goodbye(self, code: int, reason: str) -> None:
-        """See that nothing comes any more but the end."""
+    async def receive_close(self, code: int, reason: str) -> None:
+        """Check that the next event is the end of the session."""
         try:
-            messages = await self.hear()
+            messages = await self.receive()
         except Closed as closed:
             if (closed.code, closed.reason) != (code, reason):
                 raise
         else:
-            raise AssertionError(f"instead of a goodbye there comes {messages}")
+            raise AssertionError(f"expected the end of the session, got {messages}")
 
     async def leave(self, *, reset: bool = False) -> None:
         """Close all connections, or reset them."""
@@ -175,7 +175,7 @@ class Visitor:
 async def connect(
     port: int, source: str = "127.0.0.1", host: str = "127.0.0.1", receive_buffer: int | None = None
 ) -> Client:
-    """Make a connection; with a small receive buffer it is soon full."""
+    """Open a connection, optionally with a small receive buffer."""
     sock = socket.socket()
     try:
         sock.setblocking(False)
@@ -200,7 +200,7 @@ async def close(clients: list[Client], *, reset: bool = False) -> None:
             client.writer.transport.abort()
         else:
             client.writer.close()
-    # By then the transports have closed their sockets, but for those that have still something to write.
+    # After this, only transports with unsent data have not closed their sockets.
     await asyncio.sleep(0)
     for client in clients:
         client.writer.transport.abort()
