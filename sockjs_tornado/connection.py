@@ -1,11 +1,11 @@
-"""What an application subclasses and sees::
+"""The classes that an application subclasses and uses::
 
     class Echo(SockJSConnection):
         async def on_message(self, message):
             await self.send(message)
 
-Nothing here may be used from another thread than the event loop's own; ``loop.call_soon_threadsafe(connection.send,
-message)`` is the way in from outside.
+Connections must be used from the event loop's thread. From another thread, call
+``loop.call_soon_threadsafe(connection.send, message)``.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ __all__ = ["ConnectionInfo", "Headers", "SockJSConnection", "drained"]
 logger = logging.getLogger(__name__)
 
 
-# One text for the names in all sessions.
+# Share the strings of field names among all sessions.
 _LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
 
 
 class Headers(Mapping[str, str]):
-    """Header fields, found by their name in any case.
+    """Header fields, looked up by case-insensitive name.
 
     Args:
         fields: The fields.
@@ -56,31 +56,31 @@ class Headers(Mapping[str, str]):
 
 
 class ConnectionInfo:
-    """The request that opened a session, as far as an application may safely know it.
+    """The request that opened a session, reduced to the data that an application can safely use.
 
     Attributes:
-        ip: Address of the client (of the last proxy, unless the HTTP server was made with ``xheaders=True``).
-        port: Its port; 0 where there is none to tell, as on a Unix socket.
-        path: Path of the request as it was sent.
+        ip: IP address of the client (of the last proxy, unless the HTTP server was created with ``xheaders=True``).
+        port: Port of the client; 0 if it is unknown, as on a Unix socket.
+        path: Path of the request, as the client has sent it.
         uri: Path and query.
         prefix: The part of the path that the router's prefix matched.
         transport: Name of the transport that opened the session, such as ``"websocket"``.
-        headers: Selected header fields, found by their name in any case: origin, referer, user-agent, accept-language,
-            host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``; authorization as well where an
-            origin list is configured.
+        headers: Selected header fields, looked up by case-insensitive name: origin, referer, user-agent,
+            accept-language, host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``. Also
+            authorization if an origin list is configured.
         subprotocol: What ``select_subprotocol`` returned for a websocket; None if no subprotocol is used.
-        cookies: Cookies of the request; empty unless an origin list is configured, because without one any site's
-            page may open a session with the visitor's cookies. Both are left out if the request's origin is ``null``,
-            which any site can bring about.
+        cookies: Cookies of the request. Empty unless an origin list is configured, because otherwise a page of any site
+            could open a session with the visitor's cookies.
 
-    User-agent, referer, accept-language and via are cut after 512 characters, and nothing else: a request whose URI has
-    more than 8192 characters is answered with 414; with 431, one whose other fields and cookies have more than 16384
-    together, or that has more than 32 fields ``x-forwarded-*``.
+    Cookies and authorization are left out if the request's origin is ``null``, because any site can send that origin.
+    User-agent, referer, accept-language and via are truncated to 512 characters; no other field is. If the URI has more
+    than 8192 characters, the request is rejected with 414. If the other fields and the cookies have more than 16384
+    characters, or if there are more than 32 ``x-forwarded-*`` fields, it is rejected with 431.
     """
 
     __slots__ = ("_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
 
-    #: Header fields that are passed on, beside those starting with ``x-forwarded-``.
+    #: Names of the selected header fields, apart from ``x-forwarded-*``.
     SAFE_HEADERS = KEPT | INFORMATIONAL
 
     def __init__(
@@ -105,7 +105,7 @@ class ConnectionInfo:
 
     @property
     def path(self) -> str:
-        """Path of the request as it was sent."""
+        """Path of the request, as the client has sent it."""
         return self.uri.partition("?")[0]
 
     @property
@@ -114,15 +114,13 @@ class ConnectionInfo:
         if callable(self._cookies):
             return self._cookies()
         if self._cookies is None:
-            logger.debug(
-                "no cookies without allowed_origins, or for the origin null: any site's page may open a session"
-            )
+            logger.debug("info.cookies is empty: allowed_origins is not set, or the origin of the request is null")
             self._cookies = {}
         return self._cookies
 
     @property
     def arguments(self) -> dict[str, list[str]]:
-        """The query's arguments, each name with its values in order."""
+        """Arguments of the query: the values of each name, in order."""
         return parse_qs(self.uri.partition("?")[2], keep_blank_values=True)
 
     def get_argument(self, name: str, default: str | None = None) -> str | None:
@@ -131,49 +129,49 @@ class ConnectionInfo:
         return values[0] if values else default
 
     def get_header(self, name: str, default: str | None = None) -> str | None:
-        """Return a header field by its name in any case, or ``default``."""
+        """Return a header field by its case-insensitive name, or ``default``."""
         return self.headers.get(name, default)
 
     def get_cookie(self, name: str, default: str | None = None) -> str | None:
-        """Return a cookie's value, or ``default``."""
+        """Return the value of a cookie, or ``default``."""
         return self.cookies.get(name, default)
 
 
 async def drained(session: "Session") -> None:
-    """Wait until the client keeps up with what is sent to it.
+    """Wait until the session's outbox is below its high-water mark.
 
     Raises:
-        ConnectionClosed: The session is closed, or closes meanwhile.
+        ConnectionClosed: If the session is closed, or closes in the meantime.
     """
     while session._outbox_above_high_water:
-        waiting = asyncio.Event()
-        session._add_outbox_waiter(waiting.set)
+        drained = asyncio.Event()
+        session._add_outbox_waiter(drained.set)
         try:
-            await waiting.wait()
+            await drained.wait()
         finally:
-            session._remove_outbox_waiter(waiting.set)
+            session._remove_outbox_waiter(drained.set)
     if session.is_closed:
         raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
 
 
 class _RoomNames:
-    """What ``connection.rooms`` is, unless an application has an attribute of its own of that name."""
+    """Implements ``connection.rooms``. Not a property: an application may set an attribute of that name."""
 
     def __get__(self, connection: "SockJSConnection | None", owner: type | None = None) -> frozenset[str]:
         return connection.session._rooms if connection is not None else frozenset()
 
 
 class SockJSConnection:
-    """One client's connection: subclass it and override the callbacks.
+    """One client's connection. Subclass it and override the callbacks.
 
-    Each callback may be plain or ``async def``; a connection's callbacks run in order, one at a time. One that raises
-    is logged and closes this connection with code 1011.
+    Each callback may be a plain function or ``async def``. The callbacks of a connection run in order, one at a time.
+    If a callback raises, the error is logged and the connection is closed with code 1011.
 
     Args:
-        session: The session that carries the connection.
+        session: The session of the connection.
 
     Attributes:
-        session: The same. ``session.server`` is the router.
+        session: The session of the connection. ``session.server`` is the router.
     """
 
     session: "Session"
@@ -182,48 +180,49 @@ class SockJSConnection:
         self.session = session
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        """Return the subprotocol to use of those that a websocket client offers, or None, the default, for none.
+        """Select a websocket subprotocol. The default selects none.
 
-        Called before ``on_open``, for a websocket or raw websocket whose client offers some (RFC 6455, section 1.9);
-        sockjs-client never does. ``self.session.conn_info`` describes the request, and the result is in
-        ``info.subprotocol``. If a browser offers some and gets none, it ends the connection. This is no ``async def``.
+        Called before ``on_open`` if a websocket or raw websocket client offers subprotocols (RFC 6455, section 1.9);
+        sockjs-client never does. ``self.session.conn_info`` is the request. The result is available as
+        ``info.subprotocol``. If a browser offers subprotocols and none is selected, it closes the connection. It must
+        not be ``async def``.
 
         Args:
-            subprotocols: What the client offers, the one it likes best first.
+            subprotocols: The subprotocols that the client offers, in order of preference.
 
         Returns:
-            One of them, or None. Anything else, or an exception, is logged, and the client gets status 500;
-            ``tornado.web.HTTPError`` refuses it with another status and without an entry in the log.
+            One of them, or None. If it returns anything else or raises, the error is logged and the client gets status
+            500. Raise ``tornado.web.HTTPError`` to reject the client with another status, without a log entry.
         """
         return None
 
     def on_open(self, info: ConnectionInfo) -> Awaitable[bool | None] | bool | None:
-        """Hear of a new client, before its first message.
+        """Called when a client has opened the connection, before its first message.
 
         Args:
             info: The request that opened the session.
 
         Returns:
-            False to reject the client; the connection is closed before any message. So it is where an exception is
-            raised; ``tornado.web.HTTPError`` does it without an entry in the log.
+            False to reject the client: the connection is closed before any message is delivered. An exception rejects
+            it, too; ``tornado.web.HTTPError`` does so without a log entry.
         """
         return None
 
     def on_message(self, message: Any) -> Awaitable[object] | object:
-        """Take a client's message: ``str``, or ``bytes`` for a binary message on a raw websocket."""
+        """Called for each message: a ``str``, or ``bytes`` for a binary message on a raw websocket."""
 
     def on_dropped(self, count: int) -> Awaitable[object] | object:
-        """Hear that ``count`` messages to this client were dropped, because it does not keep up.
+        """Called when ``count`` messages were dropped because the client does not read fast enough.
 
-        It happens where ``slow_consumer`` says ``"drop_oldest"``. Messages that are dropped while this runs are told
-        of with the next loss.
+        Only if ``slow_consumer`` is, or returns, ``"drop_oldest"``. Messages that are dropped while this callback runs
+        are reported by its next call.
         """
 
     def on_close(self) -> Awaitable[object] | object:
-        """Hear, exactly once for every ``on_open``, that the connection is over.
+        """Called exactly once for every ``on_open``, when the connection is closed.
 
-        ``close_code`` and ``close_reason`` tell why: what :meth:`close` was given, what a websocket client said, or
-        1002 (connection interrupted) and 1006 (timed out, or the network was lost).
+        ``close_code`` and ``close_reason`` are the arguments of :meth:`close`, those of the websocket client's close
+        frame, or 1002 (connection interrupted) or 1006 (timeout, or network failure).
         """
 
     def send(
@@ -231,24 +230,25 @@ class SockJSConnection:
     ) -> Awaitable[None]:
         """Send a message.
 
-        It leaves when the event loop comes round, together with all else that is sent to this client until then; a
-        callback that blocks the loop holds it back.
+        It is written in the next iteration of the event loop, together with all other messages to this client. If a
+        callback blocks the event loop, nothing is written until it returns.
 
         Args:
-            message: ``str``; a dict or list of JSON's types, which reaches the page as a value (``event.data`` is an
-                object or array there, as with sockjs-tornado 1.0) and a raw websocket as JSON text; ``bytes`` on a raw
-                websocket.
-            binary: Send text as its UTF-8 bytes; for raw websockets.
+            message: A ``str``; a dict or list, which is encoded as JSON; or ``bytes`` on a raw websocket. A page
+                receives a dict or list as a value (``event.data`` is an object or array, as with sockjs-tornado 1.0), a
+                raw websocket as JSON text.
+            binary: Send text as a binary message; for raw websockets.
 
         Returns:
-            An awaitable that need not be awaited. Awaited, it waits while more than 64 Ki characters are queued for
-            the client or its socket is full, and raises ConnectionClosed where the connection is closed.
+            An awaitable, which need not be awaited. If it is awaited, it waits while more than 64 Ki characters are
+            queued for the client or its socket's write buffer is full. It raises ConnectionClosed if the connection is
+            closed.
 
         Raises:
-            TypeError: The message is of another type, or bytes on a transport that carries text alone.
-            ValueError: JSON has no form for a number in it: not a number, or infinite.
-            RuntimeError: In another thread than the event loop's;
-                ``loop.call_soon_threadsafe(connection.send, message)`` is the way from there.
+            TypeError: If the message is of another type, or ``bytes`` on a transport for text.
+            ValueError: If it contains a number that JSON does not support (NaN or an infinity).
+            RuntimeError: If called from a thread other than the event loop's. From there, call
+                ``loop.call_soon_threadsafe(connection.send, message)``.
         """
         session = self.session
         if type(message) is not str or binary:
@@ -258,89 +258,90 @@ class SockJSConnection:
         return session
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
-        """Send one message to many connections; it is encoded once. Closed ones are passed over.
+        """Send one message to many connections. It is encoded once. Closed connections are skipped.
 
         Args:
-            clients: Connections, in any iterable; it may change meanwhile.
-            message: ``str``, or a dict or list, as :meth:`send` takes them.
+            clients: An iterable of connections; it may be modified while the message is sent.
+            message: A ``str``, dict or list; see :meth:`send`.
         """
         self.session.server.broadcast(clients, message)
 
     def join(self, room: str, presence: Any = None) -> Awaitable[None]:
-        """Enter a room: from now on, what is published there reaches this client. To enter twice does nothing.
+        """Join a room. From then on, the client receives all messages that are published in it.
 
-        A connection leaves its rooms when it closes; one that is closed enters none.
+        Joining a room again does nothing, except that it may set the presence. A connection leaves its rooms when it is
+        closed, and a closed connection joins none.
 
         Args:
-            room: Its name, any text.
-            presence: What ``router.presence`` tells others of this client while it is in the room, any JSON value:
-                another one takes its place. None, the default, does not show the client, or changes nothing.
+            room: Name of the room, any text.
+            presence: The client's presence in the room, which ``router.presence`` returns: any JSON value. It replaces
+                the previous one. None, the default, leaves the presence unchanged, or unset.
 
         Returns:
-            An awaitable that need not be awaited. Awaited, with a cluster, it waits until what is published in other
-            processes, and what is published with a history, reaches this one. It raises ClusterUnavailable where Redis
-            is away; the connection is in the room all the same, and hears the others when Redis is back.
+            An awaitable, which need not be awaited. With a cluster, it waits until messages that other processes
+            publish, and messages with a history, are received. It raises ClusterUnavailable if Redis is unavailable;
+            then the connection is in the room, and receives these messages when Redis is available again.
 
         Raises:
-            TypeError: The name is no ``str``, or JSON has no form for the presence.
-            ValueError: JSON has no form for the presence.
-            RuntimeError: In another thread than the event loop's, or on a cluster that was not started.
+            TypeError: If the name is not a ``str``, or the presence cannot be encoded as JSON.
+            ValueError: If the presence cannot be encoded as JSON.
+            RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
         """
         return self.session._join(room, presence)
 
     def leave(self, room: str) -> None:
-        """Leave a room; where the connection is not in it, that does nothing.
+        """Leave a room. Does nothing if the connection is not in it.
 
         Args:
-            room: Its name.
+            room: Name of the room.
 
         Raises:
-            RuntimeError: In another thread than the event loop's.
+            RuntimeError: If called from a thread other than the event loop's.
         """
         self.session._leave(room)
 
-    #: Names of the rooms that the connection is in; in ``on_close``, of those that it was in.
+    #: Names of the rooms that the connection is in; in ``on_close``, of the rooms that it was in.
     rooms = _RoomNames()
 
     def close(self, code: int = 3000, reason: str = "Go away!") -> None:
-        """Close the connection; what was sent before still goes out first. Closing twice does nothing.
+        """Close the connection. Messages that were sent before are delivered first. Closing it again does nothing.
 
         Args:
-            code: Close code that the client sees: 1000-1003, 1007-1014 (RFC 6455, section 7.4) or, for applications,
+            code: Close code for the client: 1000-1003 or 1007-1014 (RFC 6455, section 7.4) or, for applications,
                 3000-4999.
-            reason: The same in words, at most 123 bytes of UTF-8 where a raw websocket shall see it whole.
+            reason: Close reason. A raw websocket receives at most 123 bytes of UTF-8.
 
         Raises:
-            TypeError: The reason is no ``str``.
-            ValueError: The code is another one.
+            TypeError: If the reason is not a ``str``.
+            ValueError: If the code is not allowed.
         """
         self.session.close(code, reason)
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection is over."""
+        """Whether the connection is closed."""
         return self.session.is_closed
 
     @property
     def id(self) -> str:
-        """A name for logs, unique among the router's connections. It is not the session id, which is a secret."""
+        """A name for logs, unique among the router's connections. Not the session id, which is a secret."""
         return self.session.label
 
     @property
     def close_code(self) -> int | None:
-        """Why the connection closed; None while it is open."""
+        """The close code; None while the connection is open."""
         return self.session.close_code
 
     @property
     def close_reason(self) -> str | None:
-        """The same in words."""
+        """The close reason; None while the connection is open."""
         return self.session.close_reason
 
 
-def _encode(message: object, binary: bool, takes_bytes: bool) -> Outgoing:
+def _encode(message: object, binary: bool, accepts_bytes: bool) -> Outgoing:
     if isinstance(message, bytes | bytearray | memoryview):
-        if not takes_bytes:
-            raise TypeError("only a raw websocket carries bytes; encode them as text, in base64 for example")
+        if not accepts_bytes:
+            raise TypeError("bytes can be sent only on a raw websocket; encode them as text, for example as base64")
         return bytes(message)
     encoded = encode_message(message)
-    return str(encoded).encode() if binary and takes_bytes else encoded
+    return str(encoded).encode() if binary and accepts_bytes else encoded

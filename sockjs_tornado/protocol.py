@@ -1,6 +1,6 @@
-"""The SockJS 0.3.3 framing: what stands between two strings and the bytes of a transport.
+"""The frames of SockJS 0.3.3.
 
-Pure functions and constants; nothing here knows a session or a socket. The frames a client accepts are ``o`` (open),
+Pure functions and constants, without sessions or sockets. A client accepts the frames ``o`` (open),
 ``h`` (heartbeat), ``a[...]`` (an array of messages) and ``c[code,"reason"]`` (close).
 """
 
@@ -33,15 +33,15 @@ __all__ = [
     "quote",
 ]
 
-#: What a client sends; bytes on a raw websocket only.
+#: A message from a client; bytes on a raw websocket only.
 Message = str | bytes
 
 
 class JSONValue:
-    """A message that is JSON already and goes into the frame as it is, so that the page gets the value itself.
+    """A message that is already JSON. It is put into the frame unquoted, so that the page receives the value.
 
     Args:
-        text: The JSON; it is the message where there are no SockJS frames.
+        text: The JSON. On a raw websocket, which has no SockJS frames, it is the message.
     """
 
     __slots__ = ("text",)
@@ -56,10 +56,10 @@ class JSONValue:
         return len(self.text)
 
 
-#: What an application sends; bytes on a raw websocket only.
+#: A message to a client; bytes on a raw websocket only.
 Outgoing = str | bytes | JSONValue
 
-#: How one kind of response writes a frame. What is shared by many receivers is one function object for all of them.
+#: Encodes a frame for one kind of response. Receivers of the same kind use the same function object.
 Framing = Callable[[str], bytes]
 
 OPEN = "o"
@@ -67,13 +67,13 @@ HEARTBEAT = "h"
 
 
 class Frame(NamedTuple):
-    """What a frame says to a client.
+    """A decoded frame.
 
     Attributes:
         kind: ``o``, ``h``, ``a`` or ``c``.
-        messages: Of ``a``, what the array holds: strings, or whatever JSON values the server sent.
-        code: Of ``c``, the close code.
-        reason: Of ``c``, the reason.
+        messages: The elements of an ``a`` frame: strings, or any JSON values that the server has sent.
+        code: The close code of a ``c`` frame.
+        reason: The close reason of a ``c`` frame.
     """
 
     kind: str
@@ -101,8 +101,8 @@ class CloseCode(IntEnum):
     TOO_FAST = 3013
 
 
-# What the client cannot receive verbatim on some transport. encode_basestring has dealt with quotes, backslashes and
-# the controls below U+0020; a surrogate in a str is always a lone one, and UTF-8 has no form for it.
+# Characters that a client does not receive unchanged on some transport. encode_basestring escapes quotes, backslashes
+# and controls below U+0020. A surrogate in a str is always a lone one, which UTF-8 cannot encode.
 _MUST_ESCAPE = re.compile("[\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff\ud800-\udfff]")
 
 _raw_decode = json.JSONDecoder().raw_decode
@@ -113,18 +113,18 @@ def _encode_in_python(messages: Sequence[str]) -> str:
     return f"[{','.join(map(encode_basestring, messages))}]"
 
 
-# Nearly all that is encoded is arrays of ordinary strings. The fast encoder takes nothing else, and what it refuses is
-# looked at again, more slowly. msgspec (the extra `fast`) has it in C.
+# Most frames are arrays of strings without surrogates. The fast encoder handles only these; if it raises, the frame is
+# encoded again by slower code. msgspec (the extra `fast`) has a fast encoder in C.
 _encode_strings: Callable[[Sequence[str]], str]
 try:
     import msgspec
 except ImportError:
     _encode_strings = _encode_in_python
-    _REFUSALS: tuple[type[Exception], ...] = (TypeError,)
+    _ENCODE_ERRORS: tuple[type[Exception], ...] = (TypeError,)
 else:
     _encode = msgspec.json.Encoder().encode
     _encode_strings = lambda messages: _encode(messages).decode()  # noqa: E731
-    _REFUSALS = (TypeError, UnicodeEncodeError, msgspec.MsgspecError)
+    _ENCODE_ERRORS = (TypeError, UnicodeEncodeError, msgspec.MsgspecError)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -132,45 +132,45 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def is_close_code(code: int) -> bool:
-    """Tell whether a code may stand in a close frame (RFC 6455, section 7.4): 1000-1003, 1007-1014 or 3000-4999."""
+    """Return whether a close frame may contain ``code``: 1000-1003, 1007-1014, 3000-4999 (RFC 6455, section 7.4)."""
     return 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
 
 
 def check_close_code(code: object) -> None:
-    """Raise ValueError where ``code`` is no ``int`` or :func:`is_close_code` says no."""
+    """Raise ValueError if ``code`` is not an ``int`` that a close frame may contain."""
     if not isinstance(code, int) or not is_close_code(code):
-        raise ValueError(f"close code {code!r} is not one of 1000-1003, 1007-1014, 3000-4999")
+        raise ValueError(f"close code: expected 1000-1003, 1007-1014 or 3000-4999, got {code!r}")
 
 
 def quote(text: str) -> str:
-    """Return ``text`` as a JSON string literal that every transport carries intact.
+    """Return ``text`` as a JSON string that every transport transmits unchanged.
 
-    Escapes U+0000-1F, U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF and lone surrogates, with lower-case hex;
-    everything else stays as it is, so that text in any script keeps its UTF-8 size.
+    Escapes U+0000-1F, U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF and lone surrogates, in lower-case hex. All
+    other characters are not escaped, so that text in any script keeps its size in UTF-8.
     """
     quoted = encode_basestring(text)
     return quoted if quoted.isascii() else _MUST_ESCAPE.sub(_escape, quoted)
 
 
 def encode_message(message: object) -> str | JSONValue:
-    """Return what goes into a frame for a message.
+    """Encode a message for :func:`messages_frame`: text is unchanged, a dict or list becomes JSON.
 
     Raises:
-        TypeError: It is neither text nor a dict or list of JSON's types.
-        ValueError: It has a number that JSON has no form for, or contains itself.
+        TypeError: If it is neither text nor a dict or list, or contains a value that JSON does not support.
+        ValueError: If it contains NaN, an infinity or itself.
     """
     if isinstance(message, str):
         return message
     if isinstance(message, dict | list):
         return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
-    raise TypeError(f"a message is str, dict or list (bytes on a raw websocket), not {type(message).__name__}")
+    raise TypeError(f"a message must be str, dict or list (or bytes on a raw websocket), not {type(message).__name__}")
 
 
 def messages_frame(messages: Sequence[str | JSONValue]) -> str:
     """Return the ``a[...]`` frame that carries ``messages`` in order."""
     try:
         frame = "a" + _encode_strings(messages)  # type: ignore[arg-type]
-    except _REFUSALS:
+    except _ENCODE_ERRORS:
         items = [item.text if isinstance(item, JSONValue) else encode_basestring(item) for item in messages]
         frame = f"a[{','.join(items)}]"
     return frame if frame.isascii() else _MUST_ESCAPE.sub(_escape, frame)
@@ -182,10 +182,10 @@ def close_frame(code: int, reason: str) -> str:
 
 
 def decode_frame(text: str) -> Frame:
-    """Decode what a server sends: ``o``, ``h``, ``a[...]`` or ``c[code,"reason"]``.
+    """Decode a frame of a server: ``o``, ``h``, ``a[...]`` or ``c[code,"reason"]``.
 
     Raises:
-        PayloadError: It is none of these.
+        PayloadError: If it is none of these.
     """
     kind, body = text[:1], text[1:]
     if kind == "a":
@@ -211,7 +211,7 @@ def _decode_json(text: str) -> object:
             return payload
     except (ValueError, RecursionError):
         pass
-    # The decoder above takes no white space around the value; only what has some pays for looking.
+    # The decoder does not accept white space around the value; strip it only if decoding has failed.
     stripped = text.strip(_JSON_SPACE)
     if not stripped:
         raise PayloadError("Payload expected.")
@@ -221,14 +221,14 @@ def _decode_json(text: str) -> object:
 
 
 class PreparedMessage:
-    """One message on its way to many sessions: each form of it is made once.
+    """One message of a broadcast. Each encoding of it is computed once, for all sessions.
 
     Args:
         text: The message.
 
     Attributes:
-        text: The message itself, for sessions that have to queue it.
-        rendered: What :meth:`framed` has returned so far, by framing.
+        text: The message, for sessions that have to queue it.
+        rendered: The results of :meth:`framed`, by framing.
     """
 
     __slots__ = ("_frame", "_plain", "rendered", "text")
@@ -241,14 +241,14 @@ class PreparedMessage:
 
     @property
     def frame(self) -> str:
-        """The ``a[...]`` frame that carries the message alone."""
+        """The ``a[...]`` frame that contains this message only."""
         frame = self._frame
         if frame is None:
             frame = self._frame = messages_frame((self.text,))
         return frame
 
     def framed(self, framing: Framing) -> bytes:
-        """Return ``framing(self.frame)``, computed once for each framing."""
+        """Return ``framing(self.frame)``, which is computed once for each framing."""
         try:
             return self.rendered[framing]
         except KeyError:
@@ -256,7 +256,7 @@ class PreparedMessage:
             return data
 
     def plain(self, framing: Framing) -> bytes:
-        """Return ``framing(str(self.text))``, for where there are no SockJS frames; computed once for each framing."""
+        """Return ``framing(str(self.text))``, for raw websockets; it is computed once for each framing."""
         try:
             return self._plain[framing]
         except KeyError:

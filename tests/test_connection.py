@@ -198,13 +198,13 @@ def test_bytes_that_change_later_are_sent_as_they_were() -> None:
 def test_bytes_cannot_be_sent_elsewhere(message: Any) -> None:
     for session in (listening()[0], between_polls(), make_session(FakeManager())):
         for binary in (False, True):
-            with pytest.raises(TypeError, match=r"^only a raw websocket carries bytes; encode them as text"):
+            with pytest.raises(TypeError, match=r"^bytes can be sent only on a raw websocket; encode them as text"):
                 session.connection.send(message, binary)
 
 
 @pytest.mark.parametrize("message", [None, 5, 1.5, True, ("x",), {"x"}, object(), str, iter("x")])
 def test_nothing_else_can_be_sent(message: Any) -> None:
-    expected = rf"^a message is str, dict or list \(bytes on a raw websocket\), not {type(message).__name__}$"
+    expected = rf"^a message must be str, dict or list \(or bytes on a raw websocket\), not {type(message).__name__}$"
     for raw in (False, True):
         session, receiver = listening(raw=raw)
         with pytest.raises(TypeError, match=expected):
@@ -406,7 +406,7 @@ def test_a_connection_does_not_close_with_what_no_frame_can_hold(
     code: Any, reason: Any, error: type[Exception]
 ) -> None:
     session, receiver = listening()
-    with pytest.raises(error, match=r"^(close code|close reason must be str)"):
+    with pytest.raises(error, match=r"^(close code:|close reason must be str)"):
         session.connection.close(code, reason)
     assert not session.connection.is_closed
     assert receiver.frames == []
