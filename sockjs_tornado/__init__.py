@@ -1,6 +1,6 @@
 """A SockJS server for Tornado.
 
-The smallest of all::
+A minimal example::
 
     import asyncio
     import tornado.web

@@ -3,18 +3,18 @@
 ::
 
     SockJSError
-    ├── ConfigurationError      a setting that cannot be what it is given as (also a ValueError)
-    ├── ConnectError            the client of this package found no transport that works
-    ├── ConnectionClosed        an awaited ``send`` whose client went away; in the client, any use of what has ended
-    ├── ClusterError            what several processes share cannot be had as it is configured, or is refused
-    │   └── ClusterUnavailable  Redis is away, or did not take it; later it may
-    ├── SessionStateError       an event that the session's state does not allow
-    ├── PayloadError            a client's payload that is not what the protocol asks for
-    ├── HandshakeError          a websocket opening handshake that cannot be accepted, with its HTTP status
-    ├── RequestTooLargeError    a request that names more than a session keeps, with its HTTP status
-    └── WebSocketError          a violation of RFC 6455 by the peer, with its close code
+    ├── ConfigurationError      a setting is unknown or invalid (also a ValueError)
+    ├── ConnectError            the client of this package could not connect with any transport
+    ├── ConnectionClosed        an awaited ``send``, or a use of the client, found the connection closed
+    ├── ClusterError            the cluster is misconfigured or refused the operation
+    │   └── ClusterUnavailable  Redis is unavailable, or did not execute the operation; it may be retried
+    ├── SessionStateError       the state of the session does not allow the operation
+    ├── PayloadError            the payload of a client is invalid
+    ├── HandshakeError          a websocket opening handshake is rejected with an HTTP status
+    ├── RequestTooLargeError    the URI or the header fields of a request are too long
+    └── WebSocketError          the peer violated RFC 6455
 
-The last four never leave the package: a transport turns them into the answer that the protocol prescribes.
+The last four are internal: a transport converts them to the response or close code that the protocol prescribes.
 """
 
 from collections.abc import Mapping
@@ -39,15 +39,15 @@ class SockJSError(Exception):
 
 
 class ConfigurationError(SockJSError, ValueError):
-    """A setting has an unknown name, a wrong type or an impossible value."""
+    """A setting has an unknown name, a wrong type or an invalid value."""
 
 
 class ConnectError(SockJSError):
     """A client could not open a session.
 
     Attributes:
-        url: What it was to connect to, without credentials.
-        failures: What went wrong, by the name of the transport; ``"info"`` where it was the question for ``/info``.
+        url: The URL of the service, without credentials.
+        failures: The error of each transport, by name; ``"info"`` if the request for ``/info`` failed.
     """
 
     def __init__(self, url: str, failures: Mapping[str, str]) -> None:
@@ -57,7 +57,7 @@ class ConnectError(SockJSError):
 
 
 class ConnectionClosed(SockJSError):
-    """The connection closed before the message that was awaited could be handed over, or has come.
+    """The connection was closed before the awaited message was sent or received.
 
     Attributes:
         code: Close code of the session.
@@ -71,30 +71,30 @@ class ConnectionClosed(SockJSError):
 
 
 class ClusterError(SockJSError):
-    """What several processes share cannot be had: the text says why."""
+    """The cluster is misconfigured or refused the operation; the text says why."""
 
 
 class ClusterUnavailable(ClusterError):
-    """Redis is away, or did not take what it was given; later it may."""
+    """Redis is unavailable, or did not execute the operation. It may be retried."""
 
 
 class SessionStateError(SockJSError):
-    """The session's state does not allow what was asked; nothing was changed."""
+    """The state of the session does not allow the operation; nothing was changed."""
 
 
 class PayloadError(SockJSError):
-    """A client's payload is missing or is not a JSON array of strings; the text is the protocol's own.
+    """The payload of a client is missing or is not a JSON array of strings. The text is prescribed by the protocol.
 
-    In the client of this package: what a server sent is no frame.
+    In the client of this package: the server has sent an invalid frame.
     """
 
 
 class RequestTooLargeError(SockJSError):
-    """A request names more than a session keeps: its URI or its header fields are too long, or too many.
+    """The URI of a request is too long, or its header fields are too long or too many.
 
     Attributes:
-        status: HTTP status to answer with.
-        limit: What counts it, ``"request_uri"`` or ``"request_fields"``.
+        status: HTTP status of the response.
+        limit: The name under which it is counted, ``"request_uri"`` or ``"request_fields"``.
     """
 
     def __init__(self, status: int, limit: str, why: str) -> None:
@@ -104,11 +104,11 @@ class RequestTooLargeError(SockJSError):
 
 
 class WebSocketError(SockJSError):
-    """The peer broke RFC 6455.
+    """The peer violated RFC 6455.
 
     Attributes:
-        code: The close code to fail the connection with (RFC 6455, section 7.4.1).
-        reason: A short text for the close frame.
+        code: Close code for the peer (RFC 6455, section 7.4.1).
+        reason: Close reason for the peer.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -118,11 +118,11 @@ class WebSocketError(SockJSError):
 
 
 class HandshakeError(SockJSError):
-    """The request is no acceptable opening handshake (RFC 6455, section 4.2.2).
+    """The request is not a valid opening handshake (RFC 6455, section 4.2.2).
 
     Attributes:
-        status: HTTP status to answer with.
-        headers: Header fields that belong to that answer.
+        status: HTTP status of the response.
+        headers: Header fields of the response.
     """
 
     def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:

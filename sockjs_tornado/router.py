@@ -1,4 +1,4 @@
-"""The router: what an application makes, and what holds everything else together."""
+"""The router, which an application creates for each service."""
 
 import asyncio
 import contextlib
@@ -29,38 +29,38 @@ __all__ = ["SockJSRouter"]
 
 
 class SockJSRouter:
-    """Serves one connection class under one prefix, over every transport of SockJS 0.3.3::
+    """Serves a connection class under a URL prefix, with all transports of SockJS 0.3.3::
 
         router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 20})
         application = tornado.web.Application(router.urls)
 
-    A router belongs to the event loop on which its first request is served, and is used from that loop's thread alone.
+    A router belongs to the event loop that serves its first request, and must be used from that loop's thread.
 
     Args:
-        connection: A subclass of SockJSConnection, or any callable that makes a connection of a session.
-        prefix: Where the URLs begin, such as ``"/chat"``; a regular expression, without capturing groups.
-        user_settings: A :class:`~sockjs_tornado.settings.Settings`, or a mapping of its names.
-        io_loop: Tornado's name for the event loop; taken for compatibility, the running loop is what counts.
-        session_kls: A subclass of :class:`~sockjs_tornado.session.session.Session` to make sessions of.
+        connection: A subclass of SockJSConnection, or any callable that returns a connection for a session.
+        prefix: URL prefix, such as ``"/chat"``; a regular expression without capturing groups.
+        user_settings: A :class:`~sockjs_tornado.settings.Settings`, or a mapping of setting names to values.
+        io_loop: Accepted for compatibility with sockjs-tornado 1.0; the running event loop is used.
+        session_kls: A subclass of :class:`~sockjs_tornado.session.session.Session` for the sessions.
         cluster: What shares the rooms with other processes, such as a
             :class:`~sockjs_tornado.cluster.redis.RedisCluster`. Routers that are given the same one have the same
             rooms.
 
     Raises:
-        ConfigurationError: The connection, a setting or the prefix is not acceptable.
+        ConfigurationError: If the connection, a setting or the prefix is invalid.
 
     Attributes:
         settings: The settings, also as ``settings["name"]``.
-        prefix: Where the URLs begin, without the slash at its end.
+        prefix: URL prefix, without a trailing slash.
         urls: URL specs for ``tornado.web.Application``.
-        endpoints: What answers there, each with the regular expression of its path.
-        relay: Where to ask for sessions that are in another process; None where there is none.
+        endpoints: The endpoints, each with the regular expression of its path.
+        relay: Forwards requests for sessions of other processes; None if there is none.
         stats: Counters; ``stats.dump()`` returns them.
         application: The application that serves the router, once it has served a request.
         origins: The origin policy.
         container: The sessions.
-        body_budget: What request bodies and unfinished websocket messages may take together.
-        cluster: As given.
+        body_budget: Limits the memory for request bodies and incomplete websocket messages.
+        cluster: The cluster, or None.
         closed: Whether :meth:`close` has finished.
         websockets_enabled: Whether the websocket transport is offered.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
@@ -78,19 +78,21 @@ class SockJSRouter:
     ) -> None:
         if not callable(connection):
             raise ConfigurationError(
-                f"connection: got {connection!r} ({type(connection).__name__}), takes a SockJSConnection subclass or "
-                "anything else that makes a connection when called with a session"
+                "connection: expected a subclass of SockJSConnection, or a callable that returns a connection for a "
+                f"session, got {connection!r} ({type(connection).__name__})"
             )
         settings = user_settings
         self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
         if cluster is not None and not hasattr(cluster, "rooms"):
-            raise ConfigurationError(f"cluster: got {cluster!r} ({type(cluster).__name__}), takes a RedisCluster, say")
+            raise ConfigurationError(
+                f"cluster: expected a RedisCluster or UnixCluster, got {cluster!r} ({type(cluster).__name__})"
+            )
         self.cluster = cluster
         self.container = SessionContainer(self.settings, self.stats, cluster)
         budget = self.settings.max_buffered_body_bytes
-        # There is always room for one body.
+        # Always allow one body of the maximum size.
         self.body_budget = ByteBudget(budget and max(budget, self.settings.max_message_size))
         self.websockets_enabled = self.settings.is_enabled("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
@@ -100,7 +102,7 @@ class SockJSRouter:
         self._connection = connection
         self._io_loop = io_loop
         self._session_class = session_kls or Session
-        self.prefix = _checked(prefix)
+        self.prefix = _check_prefix(prefix)
         offered = enabled_endpoints(self.settings, self.origins.restricted)
         self.endpoints = [(self.prefix + pattern, endpoint(self)) for pattern, endpoint in offered]
         self.urls = url_specs(self.endpoints)
@@ -109,24 +111,24 @@ class SockJSRouter:
 
     @property
     def io_loop(self) -> IOLoop:
-        """The event loop, by Tornado's name."""
+        """The event loop, as Tornado's IOLoop."""
         return self._io_loop or IOLoop.current()
 
     def apply_routes(self, routes: list[Any]) -> list[Any]:
-        """Add the URL specs to a list of routes and return it."""
+        """Append the URL specs to a list of routes, and return the list."""
         routes.extend(self.urls)
         return routes
 
     def create_session(
         self, session_id: str | None, register: bool = True, info: ConnectionInfo | None = None
     ) -> Session:
-        """Make a session and keep it.
+        """Create a session and add it to the container.
 
         Args:
-            session_id: The client's name for it.
-            register: Whether requests find it by that name; a websocket's session, which ends with its connection,
-                is not found.
-            info: The request that opens it.
+            session_id: The id that the client chose.
+            register: Whether requests find the session by its id. False for a websocket's session, which ends with its
+                connection.
+            info: The request that opens the session.
         """
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
@@ -135,11 +137,11 @@ class SockJSRouter:
         return session
 
     def get_session(self, session_id: str) -> Session | None:
-        """Return the session that a client calls ``session_id``, None where there is none."""
+        """Return the session with this id, or None."""
         return self.container.get(session_id)
 
     def get_connection_class(self) -> Callable[[Session], SockJSConnection]:
-        """Return what makes the connections."""
+        """Return the connection class, or the callable, that the router was created with."""
         return self._connection
 
     @property
@@ -148,16 +150,17 @@ class SockJSRouter:
         return [session.conn for session in self.container.open_sessions]
 
     def broadcast(self, clients: Iterable[SockJSConnection], message: str | dict[str, Any] | list[Any]) -> None:
-        """Send one message to many connections; it is encoded once for each transport among them.
+        """Send one message to many connections. It is encoded once for each transport.
 
         Args:
-            clients: Connections, in any iterable; it may change meanwhile. Closed ones are passed over.
-            message: ``str``, or a dict or list, as :meth:`SockJSConnection.send` takes them.
+            clients: An iterable of connections; it may be modified while the message is sent. Closed connections are
+                skipped.
+            message: A ``str``, dict or list; see :meth:`SockJSConnection.send`.
 
         Raises:
-            TypeError: The message is of another type.
-            ValueError: JSON has no form for a number in it.
-            RuntimeError: In another thread than the event loop's.
+            TypeError: If the message is of another type.
+            ValueError: If it contains a number that JSON does not support.
+            RuntimeError: If called from a thread other than the event loop's.
         """
         prepared = PreparedMessage(encode_message(message))
         receivers = tuple(clients)
@@ -175,29 +178,31 @@ class SockJSRouter:
         history: int = 0,
         ttl: float | None = None,
     ) -> Awaitable[Position | None]:
-        """Send one message to all connections in a room; it is encoded once for each transport among them.
+        """Send one message to all connections in a room. It is encoded once for each transport.
 
-        With a cluster it reaches those of all its processes: those of this one at once, unless there is a history, or a
-        message with one is still on its way to the same room.
+        With a cluster, it is sent to the members in all processes. The members in this process receive it at once,
+        unless it is published with a history, or an earlier message with a history is still pending for the room.
 
         Args:
-            room: Its name. Where nobody is in it, nobody hears it.
-            message: ``str``, or a dict or list, as :meth:`SockJSConnection.send` takes them.
-            exclude: A connection that does not get it, mostly the one that says it, or several.
-            history: How many messages the cluster shall keep of this room, this one included. Then all members, those
-                of this process too, get it by way of Redis, in the order of the history. Default 0: it is not kept.
-            ttl: Seconds that the history is kept after this message, None for a day.
+            room: Name of the room. If it has no members, the message is discarded.
+            message: A ``str``, dict or list; see :meth:`SockJSConnection.send`.
+            exclude: A connection, or several, to which the message is not sent; usually its author.
+            history: Number of messages that the cluster keeps for this room, including this one. If it is above 0, all
+                members, including those in this process, receive the message through Redis, in the order of the
+                history. Default 0: the message is not kept.
+            ttl: Seconds for which the history is kept after this message. None means a day.
 
         Returns:
-            An awaitable that need not be awaited: the message is on its way. Awaited, with a cluster, it waits until
-            Redis has the message, and returns where it stands in the history, None where it has none; it raises
-            ClusterUnavailable where Redis is away, or did not take it. Not awaited, that is counted and logged.
+            An awaitable, which need not be awaited. With a cluster, it waits until Redis has received the message, and
+            returns the message's position in the history, or None without a history. It raises ClusterUnavailable if
+            Redis is unavailable or did not execute the command; if it is not awaited, that is counted and logged.
 
         Raises:
-            TypeError: The message is of another type, or the name of the room is no ``str``.
-            ValueError: JSON has no form for a number in the message, or ``history`` or ``ttl`` make no sense.
-            ConfigurationError: There is no cluster to keep a history.
-            RuntimeError: In another thread than the event loop's, or on a cluster that was not started.
+            TypeError: If the message is of another type, or the name of the room is not a ``str``.
+            ValueError: If the message contains a number that JSON does not support, or ``history`` or ``ttl`` is
+                invalid.
+            ConfigurationError: If ``history`` or ``ttl`` is given without a cluster.
+            RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
         """
         check_room(room)
         encoded = encode_message(message)
@@ -207,25 +212,25 @@ class SockJSRouter:
             return self.cluster.publish(room, encoded, sessions, history, ttl)
         if history or ttl is not None:
             raise ConfigurationError(
-                "history: it is kept by a cluster, and this router has none: SockJSRouter(cluster=...)"
+                "history and ttl require a cluster: create the router with SockJSRouter(cluster=...)"
             )
         self.container.rooms.publish(room, PreparedMessage(encoded), sessions)
         return COMPLETED
 
     async def presence(self, room: str) -> dict[str, Any]:
-        """Return who is present in a room: those that have given a presence to ``join``, in all processes of a cluster.
+        """Return the presence of the members of a room, in all processes of a cluster.
 
         Args:
-            room: Its name.
+            room: Name of the room.
 
         Returns:
-            What each has given, by a name of that member: ``"node:connection id"``, where the node is ``local`` without
-            a cluster.
+            The presence that each member has passed to ``join``, by ``"node:connection id"``. Without a cluster, the
+            node is ``local``.
 
         Raises:
-            TypeError: The name of the room is no ``str``.
-            ClusterUnavailable: Redis is away.
-            RuntimeError: The cluster was not started.
+            TypeError: If the name of the room is not a ``str``.
+            ClusterUnavailable: If Redis is unavailable.
+            RuntimeError: If the cluster was not started.
         """
         check_room(room)
         if self.cluster is not None:
@@ -234,28 +239,29 @@ class SockJSRouter:
 
     @property
     def draining(self) -> bool:
-        """Whether no new session is let in any more, because :meth:`drain` or :meth:`close` was called."""
+        """Whether new sessions are rejected, because :meth:`drain` or :meth:`close` was called."""
         return self.container.draining or self.container.closing
 
     async def drain(
         self, seconds: float = 5, code: int = CloseCode.SERVICE_RESTART, reason: str = "Service restart"
     ) -> None:
-        """Empty the router for a restart, so that its clients come again elsewhere and not all at once.
+        """Close all sessions for a restart, gradually, so that their clients do not all reconnect at once.
 
-        New sessions are refused from now on: ``/info`` and all URLs that would open one answer 503 with Retry-After.
-        Those there are go on until their turn comes: they are closed in batches, in no order, over ``seconds``. What
-        clients had sent before is still handed to ``on_message``. Then waits as :meth:`close` does; the router's URLs
-        go on answering 503. In a cluster, requests for sessions of other processes are passed on until the end.
+        From then on, new sessions are rejected: ``/info`` and all URLs that would open a session respond with 503 and
+        Retry-After. The existing sessions are closed in batches, in random order, over ``seconds``. Messages that
+        clients had sent before are delivered to ``on_message``. Then it waits as :meth:`close` does, while the router's
+        URLs continue to respond with 503. In a cluster, requests for sessions of other processes are relayed until the
+        end.
+
+        If it is cancelled, the router rejects new sessions and keeps those that are left; it can be called again.
 
         Args:
-            seconds: Over which the closing is spread.
-            code: Close code that the clients see, as :meth:`SockJSConnection.close` takes it.
-            reason: The same in words.
+            seconds: Time over which the sessions are closed.
+            code: Close code for the clients; see :meth:`SockJSConnection.close`.
+            reason: Close reason for the clients.
 
         Raises:
-            ValueError: The code is another one, or the seconds are no number of 0 or more; nothing is closed.
-
-        Cancelled, it leaves a router that lets nobody in, and whose clients are still there; it may be called again.
+            ValueError: If the code is not allowed, or ``seconds`` is not a number, 0 or more. Then nothing is closed.
         """
         check_close_code(code)
         check_seconds("seconds", seconds)
@@ -263,19 +269,20 @@ class SockJSRouter:
         await self._end(code, reason)
 
     async def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!") -> None:
-        """Close the router: no new session is let in, and every client is told.
+        """Close the router: reject new sessions and close the existing ones.
 
-        Waits until each client has its close frame or is out of time (a polling client has ``disconnect_delay`` to
-        come for it), and until the application's callbacks have ended, or have had as long again and are cancelled.
-        Afterwards the router's URLs answer 404 and its timer is stopped. Closing twice does nothing more. In a cluster,
-        those who listen this way to sessions of other processes are let go, so that they ask anew elsewhere.
+        Waits until each client has received its close frame; a polling client has ``disconnect_delay`` seconds to fetch
+        it. Then waits until the application's callbacks have ended; after as many seconds again they are cancelled.
+        Afterwards the router's URLs respond with 404 and its timer is stopped. Closing it again does nothing. In a
+        cluster, requests that are relayed to sessions of other processes are ended, so that their clients reconnect
+        through another process.
 
         Args:
-            code: Close code that the clients see, as :meth:`SockJSConnection.close` takes it.
-            reason: The same in words.
+            code: Close code for the clients; see :meth:`SockJSConnection.close`.
+            reason: Close reason for the clients.
 
         Raises:
-            ValueError: The code is another one; nothing is closed.
+            ValueError: If the code is not allowed. Then nothing is closed.
         """
         check_close_code(code)
         await self._end(code, reason)
@@ -286,34 +293,34 @@ class SockJSRouter:
             self.closed = True
             return
         async with asyncio.TaskGroup() as group:
-            # While the own clients are told and waited for. Most find another process at once.
+            # While this process's own sessions are closed; most of these clients reconnect at once.
             group.create_task(self.relay.handoff_clients())
             await self.container.close(code, reason)
         self.closed = True
-        # Those that have come this way again. From now on they are refused.
+        # Again, for requests that have arrived in the meantime; from now on they are rejected.
         await self.relay.handoff_clients()
 
 
-def _checked(prefix: str) -> str:
-    """Return a prefix without the slash at its end.
+def _check_prefix(prefix: str) -> str:
+    """Return a prefix without its trailing slash.
 
     Raises:
-        ConfigurationError: No path can begin with it.
+        ConfigurationError: If it is not a valid prefix of a path.
     """
-    takes = 'takes "" or a path such as "/chat", which may be a regular expression without capturing groups'
+    expected = 'expected "" or a path such as "/chat", which may be a regular expression without capturing groups'
     if not isinstance(prefix, str):
-        raise ConfigurationError(f"prefix: got {prefix!r} ({type(prefix).__name__}), {takes}")
+        raise ConfigurationError(f"prefix: got {prefix!r} ({type(prefix).__name__}), {expected}")
     try:
         groups = re.compile(prefix).groups
     except re.error as error:
-        raise ConfigurationError(f"prefix: got {prefix!r} ({error}), {takes}") from None
+        raise ConfigurationError(f"prefix: got {prefix!r} ({error}), {expected}") from None
     if groups or prefix[:1].isalnum():
-        raise ConfigurationError(f"prefix: got {prefix!r}, {takes}")
+        raise ConfigurationError(f"prefix: got {prefix!r}, {expected}")
     return prefix.rstrip("/")
 
 
-# Tornado's own event loop and coroutines wait for whatever awaitable they are given: a `send` that is handed to
-# `IOLoop.add_callback`, or yielded, comes to nothing where the client has left, as it always did.
+# Tornado waits for the awaitable that a callback of `IOLoop.add_callback` returns or a coroutine yields. If that is a
+# `send` whose client has disconnected, it must not raise ConnectionClosed: in sockjs-tornado 1.0 it did nothing.
 def _convert_session(session: Session) -> "asyncio.Future[None]":
     async def drained() -> None:
         with contextlib.suppress(ConnectionClosed):

@@ -1,10 +1,11 @@
-"""Every option of a router, with its unit and default.
+"""The settings of a router, with their units and defaults.
 
-:class:`Settings` is immutable and checked when it is made; ``SockJSRouter`` takes one, or a mapping of the same names::
+:class:`Settings` is immutable and validated when it is created. ``SockJSRouter`` accepts an instance, or a mapping of
+setting names to values::
 
     SockJSRouter(Chat, "/chat", {"heartbeat_delay": 10, "allowed_origins": ["https://example.com"]})
 
-What is unknown, of the wrong type or impossible is a :class:`~sockjs_tornado.exceptions.ConfigurationError`.
+An unknown name, a wrong type or an invalid value raises :class:`~sockjs_tornado.exceptions.ConfigurationError`.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from .exceptions import ConfigurationError
 
 __all__ = ["TRANSPORTS", "Compression", "SessionCookie", "Settings"]
 
-#: Names of the transports, as ``transports`` and ``disabled_transports`` take them.
+#: Names of the transports, for ``transports`` and ``disabled_transports``.
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
 
 _Check = Callable[[Any], bool]
@@ -31,12 +32,12 @@ _ORIGIN = re.compile(
 
 
 def _is_number(value: object) -> bool:
-    # NaN compares false to everything and passes no check below.
+    # NaN fails all checks below, because all its comparisons are false.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _positive(value: Any) -> bool:
-    # An int may be too large for the clock to be added to it.
+    # A larger int cannot be added to the clock's float.
     return _is_number(value) and 0 < value <= sys.float_info.max
 
 
@@ -65,19 +66,19 @@ def _transport_names(value: Any) -> bool:
 
 
 def _url(value: Any) -> bool:
-    # It is written into a page and must not be able to leave its attribute, nor to keep the page from being written.
+    # It is written into an HTML page: it must not end its attribute, and must be encodable.
     return (
         isinstance(value, str) and re.fullmatch(r"(?:https?:/)?/[^\s\0-\x1f\"'<>\\\ud800-\udfff]*", value) is not None
     )
 
 
 def _script(value: Any) -> bool:
-    # The policy of the page in which it is has names for few hosts (CSP level 3, section 2.3.1).
+    # The Content-Security-Policy of the page contains its host; the syntax allows few (CSP level 3, section 2.3.1).
     return _url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
 
 
-# What a list may name beside origins: the server's own, and what pages send that have none (sandboxed frames, Cordova,
-# Electron).
+# Values of a list that are not origins: the server's own origin, and those of pages without one (sandboxed frames,
+# Cordova, Electron).
 _NAMED_ORIGINS = ("same-origin", "null", "file://")
 
 
@@ -91,7 +92,7 @@ def _origins(value: Any) -> bool:
     return _is_list(value) and all(map(_is_origin, value))
 
 
-def _verdict(value: Any) -> bool:
+def _slow_consumer(value: Any) -> bool:
     return value in ("close", "drop_oldest") if isinstance(value, str) else callable(value)
 
 
@@ -102,17 +103,17 @@ def _rate(value: Any) -> bool:
 
 
 def _hint(name: str, value: Any) -> str:
-    """Return what may be wrong with a value, where that is not easily seen."""
+    """Return a hint for a common mistake, or an empty string."""
     if name not in ("allowed_origins", "websocket_allow_origin"):
         return ""
     if _is_origin(value):
         return f"; put it in a list: [{value!r}]"
     wrong = [origin for origin in value if not _origins([origin])] if _is_list(value) else []
-    return f"; {_written(wrong[0])} is none: scheme and host, without a slash behind them" if wrong else ""
+    return f"; {_safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash" if wrong else ""
 
 
-def _option(default: Any, takes: str, check: _Check) -> Any:
-    return dataclasses.field(default=default, metadata={"takes": takes, "check": check})
+def _option(default: Any, expected: str, check: _Check) -> Any:
+    return dataclasses.field(default=default, metadata={"expected": expected, "check": check})
 
 
 _SESSIONS = "a number of sessions, 0 for any"
@@ -125,12 +126,12 @@ _ORIGINS = (
 )
 
 
-# What sockjs-tornado 1.0 looked for deadlines by; who sets another should know that it is not needed.
+# The default of sockjs-tornado 1.0. Any other value causes a warning, because the setting has no effect.
 _CHECK_INTERVAL = 1
 
 
 def _level_of_caller() -> int:
-    """Return the ``stacklevel`` at which a warning shows the application's own line."""
+    """Return the ``stacklevel`` at which a warning shows the application's line."""
     package = __name__.partition(".")[0]
     frame = sys._getframe(1)
     level = 1
@@ -140,59 +141,59 @@ def _level_of_caller() -> int:
     return level
 
 
-def _written(value: object, write: Callable[[object], str] = repr) -> str:
-    """Return a value as Python writes it; there are some that it cannot write, such as an int of 5000 digits."""
+def _safe_repr(value: object, write: Callable[[object], str] = repr) -> str:
+    """Return ``repr(value)``, or a placeholder if that raises, as for an int of 5000 digits."""
     try:
         return write(value)
     except Exception:
-        return "something without a repr"
+        return "a value without a repr"
 
 
 class _Checked:
-    """A dataclass whose fields carry their own check."""
+    """A dataclass that validates its fields with the checks in their metadata."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if not field.metadata["check"](value):
                 raise ConfigurationError(
-                    f"{field.name}: got {_written(value)} ({type(value).__name__}), takes {field.metadata['takes']}"
-                    f"{_hint(field.name, value)}"
+                    f"{field.name}: got {_safe_repr(value)} ({type(value).__name__}), "
+                    f"expected {field.metadata['expected']}{_hint(field.name, value)}"
                 )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Make an instance from a mapping of option names.
+        """Create an instance from a mapping of setting names to values.
 
         Raises:
-            ConfigurationError: A name is unknown (the error names the nearest one) or a value is not acceptable.
+            ConfigurationError: If a name is unknown (the error suggests the nearest one) or a value is invalid.
         """
         if not isinstance(values, Mapping):
             raise ConfigurationError(
-                f"{cls.__name__}: got {_written(values)} ({type(values).__name__}), takes a mapping"
+                f"{cls.__name__}: got {_safe_repr(values)} ({type(values).__name__}), expected a mapping"
             )
-        takes = {field.name: field.metadata["takes"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        expected = {field.name: field.metadata["expected"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         for name, value in values.items():
-            if name not in takes:
-                unknown = _written(name, str)
-                nearest = difflib.get_close_matches(unknown, takes, n=1, cutoff=0)[0]
+            if name not in expected:
+                unknown = _safe_repr(name, str)
+                nearest = difflib.get_close_matches(unknown, expected, n=1, cutoff=0)[0]
                 raise ConfigurationError(
-                    f"{unknown}: unknown setting (got {_written(value)}); "
-                    f"the nearest is {nearest}, which takes {takes[nearest]}"
+                    f"{unknown}: unknown setting (got {_safe_repr(value)}); "
+                    f"the nearest is {nearest}, which expects {expected[nearest]}"
                 )
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compression(_Checked):
-    """How permessage-deflate (RFC 7692) is done where ``websocket_compression`` is on.
+    """Parameters of permessage-deflate (RFC 7692), for the setting ``websocket_compression``.
 
     Attributes:
-        level: zlib's level, 1 (fast) to 9 (small). Default 6.
-        context_takeover: Whether each connection keeps its compression window from message to message: better
-            compression for about 300 kB of memory a connection. Default False, which also lets a broadcast be
-            compressed once for all, or twice if some clients limit the window.
-        threshold: Messages shorter than this many bytes are sent as they are. Default 128.
+        level: Compression level of zlib, from 1 (fastest) to 9 (smallest). Default 6.
+        context_takeover: Whether a connection keeps its compression window from one message to the next. This improves
+            the compression and takes about 300 kB of memory per connection. Default False: then a broadcast is
+            compressed once for all clients, or twice if some clients limit the window.
+        threshold: Messages shorter than this number of bytes are not compressed. Default 128.
     """
 
     level: int = _option(6, "a whole number from 1 to 9", lambda value: _count(value) and value <= 9)
@@ -202,14 +203,14 @@ class Compression(_Checked):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionCookie(_Checked):
-    """The attributes of the JSESSIONID cookie (RFC 6265, section 4.1.2), which the setting ``jsessionid`` may give.
+    """Attributes of the JSESSIONID cookie (RFC 6265, section 4.1.2), for the setting ``jsessionid``.
 
     Attributes:
-        secure: Whether browsers send it over TLS alone. Default None: where the request that it answers came over TLS,
-            which behind a proxy takes Tornado's ``xheaders``.
-        httponly: Whether it is hidden from scripts. Default True; sockjs-client does not read it.
-        samesite: ``"Strict"``, ``"Lax"`` or ``"None"``; the default None leaves it to the browser, for which that means
-            Lax by now. Pages of another site need ``"None"``, which takes ``secure`` True.
+        secure: Whether browsers send the cookie over TLS only. Default None: True if the request used TLS; behind a
+            proxy, that requires Tornado's ``xheaders``.
+        httponly: Whether the cookie is hidden from scripts. Default True; sockjs-client does not read it.
+        samesite: ``"Strict"``, ``"Lax"`` or ``"None"``. The default None omits the attribute; current browsers then use
+            Lax. Pages of another site need ``"None"``, which requires ``secure=True``.
     """
 
     secure: bool | None = _option(None, "True, False, or None", lambda value: value is None or _flag(value))
@@ -221,20 +222,20 @@ class SessionCookie(_Checked):
     def __post_init__(self) -> None:
         _Checked.__post_init__(self)
         if self.samesite == "None" and self.secure is not True:
-            raise ConfigurationError('samesite: got "None", which browsers take with secure=True alone')
+            raise ConfigurationError('samesite: got "None", which browsers accept only with secure=True')
 
     def attributes(self, over_tls: bool) -> str:
-        """Return what follows the cookie's path.
+        """Return the attributes that follow the cookie's path.
 
         Args:
-            over_tls: Whether the request came over TLS.
+            over_tls: Whether the request used TLS.
         """
         secure = over_tls if self.secure is None else self.secure
         samesite = f"; SameSite={self.samesite}" if self.samesite else ""
         return f"{'; Secure' if secure else ''}{'; HttpOnly' if self.httponly else ''}{samesite}"
 
 
-_USUAL_COOKIE = SessionCookie()
+_DEFAULT_COOKIE = SessionCookie()
 
 
 def _jsessionid(value: Any) -> bool:
@@ -247,71 +248,74 @@ def _compression(value: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings(_Checked):
-    """The options of a :class:`~sockjs_tornado.router.SockJSRouter`.
+    """The settings of a :class:`~sockjs_tornado.router.SockJSRouter`.
 
     Attributes:
-        disconnect_delay: Seconds that a session lives without a receiving request. Default 5. Raise it for clients on
-            bad networks; a client that has left is noticed that much later.
-        heartbeat_delay: Seconds between heartbeat frames. Default 25, below the 30 s after which many proxies cut a
-            silent response.
-        response_limit: Bytes of one streaming response, after which the client asks anew so that its browser can free
-            the memory. Default 131072.
-        transports: Names of the transports to offer; None, the default, offers all.
-        disabled_transports: Names of transports not to offer. Default none. ``websocket`` includes ``rawwebsocket``.
-        sockjs_url: Address of sockjs-client for the iframe transports; must be the very version that the pages use.
+        disconnect_delay: Seconds after which a session without a receiving request ends. Default 5. Increase it for
+            clients on bad networks; disconnects are then detected later by as much.
+        heartbeat_delay: Seconds between heartbeat frames. Default 25, which is below the idle timeout of 30 s that many
+            proxies have.
+        response_limit: Maximum size of a streaming response in bytes. Then the response ends and the client sends its
+            next request, so that the browser can free the memory. Default 131072.
+        transports: Names of the enabled transports. Default None, which enables all.
+        disabled_transports: Names of disabled transports. Default none. ``websocket`` includes ``rawwebsocket``.
+        sockjs_url: URL of sockjs-client for the iframe transports. It must be the same version as in the pages.
             Default: version 1.6.1 from jsDelivr.
-        base_url: Address under which clients shall continue after ``/info``, such as another host that holds their
-            sessions. Default None: the one they asked.
-        allowed_origins: Which pages may use the server: ``"*"`` (the default) any, ``"same-origin"``, or a list of
-            origins, which may hold patterns like ``https://*.example.com``, ``"same-origin"``, and by name
-            ``"file://"`` and ``"null"``. ``"null"`` is the origin of every sandboxed frame: any site can make one, so a
-            session with that origin gets no cookies. With anything but ``"*"`` the transports that cannot prove an
-            origin (jsonp, htmlfile, and all that need the iframe) are off.
-        jsessionid: Whether session URLs set the JSESSIONID cookie that load balancers use for stickiness: True (the
-            default), False, a :class:`SessionCookie` with its attributes, or a callable that is given Tornado's request
-            and returns the value of a Set-Cookie header, or True for the usual cookie, or False for none.
-        verify_ip: Whether all requests of a session must come from the address that opened it; of IPv6, from the same
-            /64. Default True.
-        immediate_flush: Whether a message sent outside of ``on_message`` gets a frame of its own (default True), which
-            answers a poll, or one with all that are sent until the event loop's next turn.
-        disable_nagle: Whether small writes leave at once (TCP_NODELAY). Default True.
-        max_message_size: Bytes of one incoming message or POST body; more is refused with close code 1009 or
-            status 413, before a body is read. Default 10485760 (10 MiB).
-        max_queue_bytes: Characters that may wait for one client, in the server and in the write buffer of its socket.
-            As many may wait for an application whose callbacks fall behind: websockets are not read meanwhile, the
-            answers to POSTs wait, and POSTs beyond it get 429. Default 1048576 (1 MiB).
-        max_queue_messages: Messages that may wait for one client. Default 10000.
-        slow_consumer: What becomes of a client for which more than that waits. ``"close"``, the default, closes it with
-            code 3008; ``"drop_oldest"`` drops messages, oldest first, and tells the connection by ``on_dropped``; a
-            callable is given the connection and returns one of the two.
-        max_inbound_rate: Messages that a client may send a second: a number, or a pair of that and how many may come
-            at once; None, the default, for any. On a websocket, every frame below 1 KiB counts, but
-            for close frames and the answers to the server's pings.
-            Beyond it a POST gets 429, and a websocket is closed with code 3013.
-        max_messages_per_request: Messages in one POST, or in one websocket message. More is refused with status 413
-            or close code 1009. Default 10000.
-        max_buffered_body_bytes: Bytes that all request bodies, and websocket messages that are not complete, may take
-            together while they are on their way. A request that would take more gets status 503 with Retry-After,
-            before its body is read, and a websocket close code 1013; 64 KiB of each are not counted, and there is room
-            for one at least. Default 268435456 (256 MiB); 0 for any number.
-        max_sessions: Sessions that the router may have, with those that have ended while one of their callbacks still
-            runs. Default 100000; 0 for any number. A client that comes when this or one of the next two is reached
-            gets status 503 with Retry-After.
-        max_sessions_per_ip: Sessions that one address may have. Default 0, for any number: a company's, or a proxy's,
-            one address may have many.
-        max_unopened_sessions: Sessions, and channels of ``sockjs_tornado.multiplex``, whose ``on_open`` has not let
-            their client in yet. Default 10000; 0 for any number.
-        callback_timeout: Seconds that an ``async def`` callback may take; it is cancelled then, and its session closed
-            with code 1011. Default 0, for any time.
-        network_timeout: Seconds after which a connection is given up whose peer acknowledges nothing of what was
-            written, as after a cable was cut, where the operating system can tell (Linux). A heartbeat is enough to
-            find out. Default 30; 0 leaves it to the system, which may take a quarter of an hour.
-        websocket_ping_interval: Seconds between websocket pings, 0 (the default) for none.
-        websocket_ping_timeout: Seconds after a ping in which something must arrive, or the connection is dropped;
-            0, the default, means as long as the interval.
+        base_url: URL that clients use after ``/info``, for example on another host that owns their sessions. Default
+            None: the URL of their request.
+        allowed_origins: Origins of the pages that may use the server: ``"*"`` (the default) for any, ``"same-origin"``,
+            or a list of origins. A list may contain patterns such as ``https://*.example.com``, ``"same-origin"``,
+            ``"file://"`` and ``"null"``. ``"null"`` is the origin of sandboxed frames, which any site can embed: a
+            session with that origin gets no cookies. Unless it is ``"*"``, the transports that cannot prove an origin
+            are disabled (jsonp, htmlfile and all that need the iframe).
+        jsessionid: Whether session URLs set the JSESSIONID cookie, which load balancers use for sticky sessions: True
+            (the default), False, a :class:`SessionCookie` with attributes, or a callable. The callable is called with
+            Tornado's request and returns the value of a Set-Cookie header, True for the default cookie, or False for
+            none.
+        verify_ip: Whether all requests of a session must come from the IP address that opened it, or from the same /64
+            for IPv6. Default True.
+        immediate_flush: Whether a message that is sent outside of ``on_message`` is sent as its own frame, which
+            completes a poll. If False, all messages until the next iteration of the event loop are sent as one frame.
+            Default True.
+        disable_nagle: Whether to set TCP_NODELAY, so that small writes are sent at once. Default True.
+        max_message_size: Maximum size in bytes of an incoming message or POST body. If it is exceeded, the client gets
+            close code 1009 or, before the body is read, status 413. Default 10485760 (10 MiB).
+        max_queue_bytes: Maximum number of characters that are queued for one client, including the write buffer of its
+            socket. It also limits the messages of a client that wait for the application's callbacks: while many wait,
+            websockets are not read and responses to POSTs are delayed; beyond the limit, POSTs get 429. Default
+            1048576 (1 MiB).
+        max_queue_messages: Maximum number of messages that are queued for one client. Default 10000.
+        slow_consumer: What to do if a client's queue exceeds these limits. ``"close"``, the default, closes the
+            connection with code 3008. ``"drop_oldest"`` drops messages, oldest first, and calls ``on_dropped``. A
+            callable is called with the connection and returns one of the two.
+        max_inbound_rate: Maximum number of messages that a client may send a second: a number, or a pair of rate and
+            burst. Default None, for no limit. On a websocket, every frame below 1 KiB counts, except for close frames
+            and pongs that answer the server's pings. If it is exceeded, a POST gets 429, and a websocket is closed with
+            code 3013.
+        max_messages_per_request: Maximum number of messages in one POST or one websocket message. If it is exceeded,
+            the client gets status 413 or close code 1009. Default 10000.
+        max_buffered_body_bytes: Maximum number of bytes of all incomplete request bodies and websocket messages
+            together. If it is exceeded, a request gets status 503 with Retry-After before its body is read, and a
+            websocket close code 1013. The first 64 KiB of each are not counted, and one body of the maximum size is
+            always allowed. Default 268435456 (256 MiB); 0 for no limit.
+        max_sessions: Maximum number of sessions, including ended sessions of which a callback is still running. If this
+            limit or one of the next two is reached, a new client gets status 503 with Retry-After. Default 100000; 0
+            for no limit.
+        max_sessions_per_ip: Maximum number of sessions of one IP address. Default 0, for no limit, because the clients
+            behind a proxy or a company's router share one address.
+        max_unopened_sessions: Maximum number of sessions, and of channels of ``sockjs_tornado.multiplex``, whose
+            ``on_open`` has not finished. Default 10000; 0 for no limit.
+        callback_timeout: Timeout in seconds of an ``async def`` callback. Then it is cancelled, and the session is
+            closed with code 1011. Default 0, for no timeout.
+        network_timeout: Seconds after which a connection is dropped if the peer does not acknowledge written data, for
+            example after a cable was cut. Linux only; a heartbeat suffices to detect it. Default 30; 0 for the
+            system's timeout, which may be 15 minutes.
+        websocket_ping_interval: Seconds between websocket pings. Default 0, for no pings.
+        websocket_ping_timeout: Seconds after a ping in which data must arrive; otherwise the connection is dropped.
+            Default 0, for the length of the interval.
         websocket_compression: permessage-deflate: False (the default), True, or a :class:`Compression`.
-        websocket_allow_origin: The old name of ``allowed_origins``, with its ``"*"`` or list. Default None.
-        session_check_interval: Accepted from sockjs-tornado 1.0, with a warning, and without effect.
+        websocket_allow_origin: The deprecated name of ``allowed_origins``. Default None.
+        session_check_interval: A setting of sockjs-tornado 1.0. It has no effect and causes a warning.
     """
 
     disconnect_delay: float = _option(5, _SECONDS, _positive)
@@ -342,7 +346,7 @@ class Settings(_Checked):
     max_queue_bytes: int = _option(1024 * 1024, "a number of bytes above 0", _count)
     max_queue_messages: int = _option(10_000, "a number of messages above 0", _count)
     slow_consumer: str | Callable[[Any], str] = _option(
-        "close", '"close", "drop_oldest", or a callable that takes the connection', _verdict
+        "close", '"close", "drop_oldest", or a callable that takes the connection', _slow_consumer
     )
     max_inbound_rate: float | tuple[float, float] | None = _option(
         None, "None, a number of messages a second above 0, or a pair of that and a number at once", _rate
@@ -372,7 +376,7 @@ class Settings(_Checked):
                     object.__setattr__(self, name, kind.from_mapping(value))
                 except ConfigurationError as error:
                     raise ConfigurationError(f"{name}: {error}") from None
-        # Called by name: super() does not find its way through a dataclass with slots.
+        # super() without arguments does not work in a dataclass with slots.
         _Checked.__post_init__(self)
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
             value = getattr(self, name)
@@ -380,31 +384,31 @@ class Settings(_Checked):
                 object.__setattr__(self, name, tuple(value))
         if self.websocket_ping_timeout > self.websocket_ping_interval:
             raise ConfigurationError(
-                f"websocket_ping_timeout: got {self.websocket_ping_timeout!r}, takes at most websocket_ping_interval, "
-                f"which is {self.websocket_ping_interval!r}"
+                f"websocket_ping_timeout: got {self.websocket_ping_timeout!r}, expected at most "
+                f"websocket_ping_interval, which is {self.websocket_ping_interval!r}"
             )
         if self.session_check_interval != _CHECK_INTERVAL:
             warnings.warn(
-                "session_check_interval has no effect since 2.0; the name goes in 2028",
+                "session_check_interval has no effect since 2.0; it will be removed in 2028",
                 DeprecationWarning,
                 stacklevel=_level_of_caller(),
             )
         if self.websocket_allow_origin is not None:
             warnings.warn(
-                "websocket_allow_origin is named allowed_origins since 2.0 and holds for every transport; "
-                "the old name goes in 2028",
+                "websocket_allow_origin was renamed to allowed_origins in 2.0, and applies to every transport; "
+                "the old name will be removed in 2028",
                 DeprecationWarning,
                 stacklevel=_level_of_caller(),
             )
             if self.allowed_origins not in ("*", self.websocket_allow_origin):
                 raise ConfigurationError(
-                    f"websocket_allow_origin: got {self.websocket_allow_origin!r} beside allowed_origins, "
-                    "of which it is the old name; give allowed_origins alone"
+                    f"websocket_allow_origin: got {self.websocket_allow_origin!r} beside allowed_origins; "
+                    "it is the old name of allowed_origins, so use only that"
                 )
             object.__setattr__(self, "allowed_origins", self.websocket_allow_origin)
 
     def __getitem__(self, name: str) -> Any:
-        """Return an option by its name, as sockjs-tornado's dictionary did it."""
+        """Return a setting by its name, as in sockjs-tornado 1.0."""
         if name not in self.__dataclass_fields__:
             raise KeyError(name)
         return getattr(self, name)
@@ -420,18 +424,18 @@ class Settings(_Checked):
 
     @property
     def inbound_rate(self) -> tuple[float, float] | None:
-        """How many messages a client may send a second, and at once; None for any."""
+        """Rate limit for messages of a client, as rate and burst; None for no limit."""
         rate = self.max_inbound_rate
         return (rate, max(rate, 1)) if isinstance(rate, int | float) else rate
 
     @property
     def session_cookie(self) -> SessionCookie:
-        """The attributes of the JSESSIONID cookie, where it is the usual one."""
-        return self.jsessionid if isinstance(self.jsessionid, SessionCookie) else _USUAL_COOKIE
+        """Attributes of the default JSESSIONID cookie."""
+        return self.jsessionid if isinstance(self.jsessionid, SessionCookie) else _DEFAULT_COOKIE
 
     @property
     def compression(self) -> Compression | None:
-        """How to compress websocket messages, None for not at all."""
+        """Parameters of the websocket compression, or None if it is disabled."""
         if self.websocket_compression is True:
             return Compression()
         return self.websocket_compression if isinstance(self.websocket_compression, Compression) else None
