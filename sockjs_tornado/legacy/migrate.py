@@ -38,7 +38,7 @@ class WebsocketHandler(SockJSConnection):
         return None
 
     def on_open(self, info: ConnectionInfo) -> Awaitable[bool | None] | bool | None:
-        """Set :attr:`request` and :attr:`ip`, then call :meth:`open`."""
+        """Set ``request`` and ``ip``, then call :meth:`open`."""
         self.ip = info.ip
         self.request = info
         return self.open()
