@@ -1,4 +1,4 @@
-"""``python -m sockjs_tornado``: serving from the command line, and talking."""
+"""``python -m sockjs_tornado``: the commands ``serve`` and ``connect``."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ EXPECTED = "connection: expected echo, chat, or a SockJSConnection subclass, suc
 
 
 class Shouting(SockJSConnection):
-    """What ``serve`` is told to serve in these tests."""
+    """The connection class for ``serve`` in these tests."""
 
     def on_message(self, message: str) -> None:
         if message == "bye":
@@ -43,12 +43,12 @@ class Shouting(SockJSConnection):
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Return a function that runs ``serve``; it must end well, unless the test has seen to its end."""
+    """Return a function that runs ``serve``; unless the test stops it, it must exit cleanly at the end."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     programs: list[ServerProgram] = []
 
     def start(*arguments: str) -> ServerProgram:
-        # The sooner forgotten, the sooner it ends.
+        # A short delay, so that it stops soon.
         short = ("--set", "disconnect_delay=0.2")
         programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *short, *arguments))
         return programs[-1]
@@ -59,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def at(program: ServerProgram) -> Any:
-    """Return what ``join`` takes for a server."""
+    """Return a server object for ``join``."""
     return SimpleNamespace(port=program.ports[0])
 
 
@@ -85,7 +85,7 @@ async def test_a_chat_reaches_all(run: Run, join: Join) -> None:
 
 
 @pytest.mark.parametrize("path", ["test_cli.Shouting", "test_cli:Shouting"])
-async def test_a_class_of_one_s_own_is_served(run: Run, join: Join, path: str) -> None:
+async def test_a_custom_class_is_served(run: Run, join: Join, path: str) -> None:
     peer = join(at(run(path)), "websocket", prefix="/sockjs")
     assert await peer.frame() == "o"
     await peer.send("hello")
@@ -93,7 +93,7 @@ async def test_a_class_of_one_s_own_is_served(run: Run, join: Join, path: str) -
     peer.vanish()
 
 
-async def test_origins_and_settings_are_taken(run: Run, join: Join) -> None:
+async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
     program = run(
         *("--origins", "https://a.example,https://b.example"),
         *("--set", "heartbeat_delay=0.05", "--set", 'transports=["xhr"]', "--set", "slow_consumer=drop_oldest"),
@@ -104,7 +104,7 @@ async def test_origins_and_settings_are_taken(run: Run, join: Join) -> None:
 
 
 class Refusal(NamedTuple):
-    """How a command ended that did not come to anything."""
+    """Exit code and output of a command that failed."""
 
     returncode: int
     stdout: str
@@ -113,7 +113,7 @@ class Refusal(NamedTuple):
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
-    """Return a function that runs a command that does not come to anything."""
+    """Return a function that runs a command that fails."""
 
     def attempt(*arguments: str) -> Refusal:
         return Refusal(main(arguments), *capsys.readouterr())
@@ -148,7 +148,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         ),
     ],
 )
-def test_what_cannot_be_served_is_said(
+def test_serve_reports_invalid_arguments(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     refused: Callable[..., Refusal],
@@ -165,7 +165,7 @@ def test_what_cannot_be_served_is_said(
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")])
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Tornado's bind_sockets leaves it behind
-def test_a_port_that_is_taken_is_said(refused: Callable[..., Refusal], more: tuple[str, ...]) -> None:
+def test_serve_reports_a_port_in_use(refused: Callable[..., Refusal], more: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = refused("serve", "--port", str(port), *more)
@@ -183,13 +183,13 @@ async def test_several_processes_share_the_port(run: Run, join: Join) -> None:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Return the processes that a process has started to serve."""
+    """Return the ids of the worker processes of a process."""
     started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in started if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -> None:
-    """A signal is passed on once: a second one would end the draining of those that take longer."""
+    """A signal is forwarded only once: a second one would interrupt the draining of slow workers."""
     program = run("--processes", "2")
     peers = [join(at(program), "websocket", prefix="/echo") for _ in range(20)]
     for peer in peers:
@@ -204,7 +204,7 @@ async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -
     assert (ended.status, ended.errors) == (0, "")
 
 
-def test_all_processes_end_with_one_of_them() -> None:
+def test_all_processes_stop_when_one_exits() -> None:
     program = ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", "--processes", "2")
     workers = workers_of(program.pid)
     assert len(workers) == 2
@@ -220,7 +220,7 @@ def test_all_processes_end_with_one_of_them() -> None:
 
 
 async def talk(program: ServerProgram, path: str, *arguments: str, said: str | bytes = "") -> Ended:
-    """Run ``connect`` with an input, in a thread with an event loop of its own; return how it ended."""
+    """Run ``connect`` with an input, in a thread with its own event loop; return exit code and output."""
     data = said if isinstance(said, bytes) else said.encode()
     output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
@@ -239,26 +239,26 @@ async def test_lines_are_messages(run: Run, transport: str) -> None:
     assert f" over {transport} in " in ended.errors
 
 
-async def test_what_is_no_text_is_shown_as_json_and_the_end_is_told(run: Run) -> None:
+async def test_other_values_are_printed_as_json_and_the_close_is_reported(run: Run) -> None:
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="json\nbye\n")
     assert (ended.status, ended.output) == (1, '{"a": [1]}\n')
     assert ended.errors.endswith("Closed: 4000 Bye\n")
 
 
-async def test_nothing_that_comes_does_things_to_a_terminal(run: Run) -> None:
-    """Nor does what no encoding has bytes for end it."""
+async def test_received_text_is_escaped_for_terminals(run: Run) -> None:
+    """A lone surrogate, which cannot be encoded, is escaped too."""
     ended = await talk(run("test_cli.Shouting"), "/sockjs", said="rude\n")
     assert (ended.status, ended.output) == (1, "a\\ud800b\n")
     assert ended.errors.endswith("Closed: 4001 \\x1b]0;owned\\x07\n")
 
 
-async def test_an_input_that_is_no_text_is_said(run: Run) -> None:
+async def test_input_that_is_not_text_is_reported(run: Run) -> None:
     ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
     assert ended.status == 1
     assert "Cannot read the input: 'utf-8' codec can't decode byte 0xff" in ended.errors
 
 
-async def test_an_input_that_breaks_off_is_said(run: Run) -> None:
+async def test_a_read_error_of_the_input_is_reported(run: Run) -> None:
     ours, theirs = socket.socketpair()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect", f"http://127.0.0.1:{run().ports[0]}/echo"),
@@ -267,7 +267,7 @@ async def test_an_input_that_breaks_off_is_said(run: Run) -> None:
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
-    # To close with something unread is to reset.
+    # Closing a socket with unread data resets the connection.
     theirs.send(b"unread")
     theirs.close()
     assert process.stderr is not None
@@ -300,7 +300,7 @@ async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
-        # A shell that runs the tests in the background has their programs ignore it.
+        # If the tests run as a background job of a shell, their children ignore SIGINT by default.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
@@ -310,10 +310,10 @@ async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
     assert await process.stderr.read() == b""
 
 
-async def test_a_connection_that_breaks_off_is_an_error(run: Run) -> None:
+async def test_a_lost_connection_is_an_error(run: Run) -> None:
     program = run()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        # Passes one connection on for /info and one for the websocket, and breaks it off.
+        # Forwards a connection for /info, and one for the websocket, which it aborts.
         relaying = asyncio.ensure_future(asyncio.to_thread(relay, listener, program.ports[0]))
         ended = await talk(SimpleNamespace(ports=[listener.getsockname()[1]]), "/echo", said="hello\n")  # type: ignore[arg-type]
         await within(relaying)
@@ -322,7 +322,7 @@ async def test_a_connection_that_breaks_off_is_an_error(run: Run) -> None:
 
 
 def relay(listener: socket.socket, port: int) -> None:
-    """Pass two connections on; the second until an answer to a message has come."""
+    """Forward two connections, the second until the response to a message has arrived."""
     for end in (b"entropy", b"hello"):
         client, _ = listener.accept()
         with client, socket.create_connection(("127.0.0.1", port)) as server:
@@ -351,16 +351,14 @@ def relay(listener: socket.socket, port: int) -> None:
         (("http://host/x", "--linger", "0"), "Cannot connect: --linger: expected a number of seconds above 0, got 0"),
     ],
 )
-def test_what_cannot_be_connected_to_is_said(
-    refused: Callable[..., Refusal], arguments: tuple[str, ...], why: str
-) -> None:
+def test_connect_reports_errors(refused: Callable[..., Refusal], arguments: tuple[str, ...], why: str) -> None:
     ended = refused("connect", *arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(why)
     assert ended.stderr.count("\n") == 1
 
 
-# All of them.
+# All commands.
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["connect", "--help"], ["info", "--help"]])
@@ -371,15 +369,15 @@ def test_each_command_explains_itself(arguments: list[str], capsys: pytest.Captu
     assert "usage: python -m sockjs_tornado" in capsys.readouterr().out
 
 
-def test_what_is_no_command_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["dance"])
     assert ended.value.code == 2
     assert "invalid choice: 'dance'" in capsys.readouterr().err
 
 
-def test_serving_needs_no_pycurl(tmp_path: Path) -> None:
-    """And the others say what they need."""
+def test_serve_does_not_require_pycurl(tmp_path: Path) -> None:
+    """The other commands name the missing extra."""
     (tmp_path / "pycurl.py").write_text("raise ImportError('no pycurl here')")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 

@@ -1,4 +1,4 @@
-"""What the client's tests share: clients that end with their test, a link that can be cut, servers that misbehave."""
+"""Fixtures of the client's tests: clients, a proxy that can be interrupted, and servers with custom responses."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,17 @@ from client import WAIT, within
 
 from sockjs_tornado.client import ConnectionClosed, SockJSClient, connect
 
-#: What the fixture ``dial`` is.
+#: Type of the fixture ``dial``.
 Dial = Callable[..., Awaitable[SockJSClient]]
-#: Answers one request in a server that misbehaves.
-Answer = Callable[[tornado.web.RequestHandler], Awaitable[None] | None]
+#: Responds to a request in a :class:`Stub`.
+Responder = Callable[[tornado.web.RequestHandler], Awaitable[None] | None]
 
 
 @pytest.fixture
 async def dial(serve: Any) -> AsyncIterator[Dial]:
     """Return a function that connects: ``client = await dial(server, "xhr", prefix="/chat", reconnect=True)``.
 
-    The connections end with the test, before the servers do.
+    The clients are closed at the end of the test, before the servers.
     """
     clients: list[SockJSClient] = []
 
@@ -35,7 +35,7 @@ async def dial(serve: Any) -> AsyncIterator[Dial]:
     ) -> SockJSClient:
         if transports:
             more["transports"] = transports
-        # However busy the machine is, a transport that works is not given up.
+        # A high timeout, so that a busy machine does not cause a fallback.
         more.setdefault("transport_timeout", 20)
         client = await within(connect(f"{scheme}://{host}:{server.port}{prefix}", **more))
         clients.append(client)
@@ -47,14 +47,14 @@ async def dial(serve: Any) -> AsyncIterator[Dial]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what no event tells of."""
+    """Wait for a condition that has no event, by polling."""
     async with asyncio.timeout(WAIT):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
 
 
 async def end_of(client: SockJSClient) -> tuple[int, str]:
-    """Take all messages that are left, and return code and reason of the connection's end."""
+    """Read all remaining messages, and return the close code and reason."""
     try:
         while True:
             await within(client.recv())
@@ -63,10 +63,10 @@ async def end_of(client: SockJSClient) -> tuple[int, str]:
 
 
 class Link:
-    """Stands between clients and a server, and can be cut or held.
+    """A TCP proxy in front of a server, which can abort or pause connections.
 
     Attributes:
-        port: Where clients connect.
+        port: Port for the clients.
     """
 
     def __init__(self, target: int) -> None:
@@ -79,26 +79,26 @@ class Link:
         self._flows.set()
 
     async def listen(self) -> None:
-        """Take connections, on the same port each time."""
-        self._server = await asyncio.start_server(self._meet, "127.0.0.1", self.port)
+        """Accept connections, on the same port each time."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Take no more connections."""
+        """Stop accepting connections."""
         assert self._server is not None
         self._server.close()
 
     def cut(self) -> None:
-        """Cut all connections."""
+        """Abort all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     def hold(self) -> None:
-        """Let nothing through any more."""
+        """Stop forwarding data."""
         self._flows.clear()
 
-    async def end(self) -> None:
-        """End."""
+    async def close(self) -> None:
+        """Close the proxy and all connections."""
         await self.refuse()
         self.cut()
         for task in self._tasks:
@@ -106,14 +106,14 @@ class Link:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {writer, back}
         for source, target in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._pass(source, target))
+            task = asyncio.create_task(self._forward(source, target))
             self._tasks.add(task)
 
-    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 16):
                 await self._flows.wait()
@@ -124,7 +124,7 @@ class Link:
 
 @pytest.fixture
 async def link(serve: Any) -> AsyncIterator[Callable[[RunningServer], Awaitable[Link]]]:
-    """Return a function that puts a link before a server."""
+    """Return a function that starts a proxy in front of a server."""
     links: list[Link] = []
 
     async def make(server: RunningServer) -> Link:
@@ -135,16 +135,16 @@ async def link(serve: Any) -> AsyncIterator[Callable[[RunningServer], Awaitable[
 
     yield make
     for made in links:
-        await made.end()
+        await made.close()
 
 
 class Stub:
-    """A server whose every answer is the test's own.
+    """A server whose responses are defined by the test.
 
     Attributes:
-        port: Where it listens.
-        requests: Paths below the prefix that were asked for, without session ids.
-        headers: The header fields of each request.
+        port: Port of the server.
+        requests: Last parts of the requested paths.
+        headers: Header fields of each request.
     """
 
     def __init__(self, port: int) -> None:
@@ -153,28 +153,28 @@ class Stub:
         self.headers: list[Any] = []
 
 
-def line(*frames: str) -> Answer:
-    """Return what answers with frames on lines."""
+def line(*frames: str) -> Responder:
+    """Return a responder that sends frames on lines."""
 
-    def answer(handler: tornado.web.RequestHandler) -> None:
+    def responder(handler: tornado.web.RequestHandler) -> None:
         handler.write("".join(f"{frame}\n" for frame in frames))
 
-    return answer
+    return responder
 
 
-def status(code: int) -> Answer:
-    """Return what answers with a status and a page that is not meant for clients."""
+def status(code: int) -> Responder:
+    """Return a responder that sends a status and an HTML page."""
 
-    def answer(handler: tornado.web.RequestHandler) -> None:
+    def responder(handler: tornado.web.RequestHandler) -> None:
         handler.set_status(code)
         if code != 204:
             handler.write("<html>\na page\n</html>\n")
 
-    return answer
+    return responder
 
 
 async def hang(handler: Any) -> None:
-    """Do not answer."""
+    """Never respond."""
     await handler.gone.wait()
 
 
@@ -183,12 +183,12 @@ async def stub() -> AsyncIterator[Callable[..., Awaitable[Stub]]]:
     """Return a function that starts a server at ``/echo``: ``await stub(info, websocket=status(404), xhr=line("o"))``.
 
     Args:
-        info: What ``/info`` says, as a mapping or as an answer.
-        answers: By the last part of the URL; a list is one for each request. What is missing is status 404.
+        info: Response to ``/info``, as a mapping or a responder. responders: Responders by the last part of the URL, or
+        lists with one for each request. The default is status 404.
     """
     servers: list[tornado.httpserver.HTTPServer] = []
 
-    async def start(info: Any = None, **answers: Answer | list[Answer]) -> Stub:
+    async def start(info: Any = None, **responders: Responder | list[Responder]) -> Stub:
         info = {} if info is None else info
 
         class Handler(tornado.web.RequestHandler):
@@ -201,13 +201,13 @@ async def stub() -> AsyncIterator[Callable[..., Awaitable[Stub]]]:
             async def get(self, path: str, name: str) -> None:
                 running.requests.append(name)
                 running.headers.append(self.request.headers)
-                answer = info if name == "info" else answers.get(name, status(404))
-                if isinstance(answer, Mapping):
-                    self.write(dict(answer))
+                responder = info if name == "info" else responders.get(name, status(404))
+                if isinstance(responder, Mapping):
+                    self.write(dict(responder))
                     return
-                if isinstance(answer, list):
-                    answer = answer.pop(0) if answer else hang
-                result = answer(self)
+                if isinstance(responder, list):
+                    responder = responder.pop(0) if responder else hang
+                result = responder(self)
                 if result is not None:
                     await result
 
@@ -229,7 +229,7 @@ async def stub() -> AsyncIterator[Callable[..., Awaitable[Stub]]]:
 
 @pytest.fixture
 def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    """Return what a server needs, which knows clients by the same certificate."""
+    """Return the SSL context of a server that accepts the same certificate from clients."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate[0]))
     context.load_cert_chain(*certificate)
     return context
@@ -237,12 +237,12 @@ def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
 
 @pytest.fixture
 async def proxied() -> AsyncIterator[Callable[[], Awaitable[int]]]:
-    """Return a function that starts a proxy for plain HTTP and returns its port."""
+    """Return a function that starts an HTTP proxy and returns its port."""
     servers: list[asyncio.Server] = []
     tasks: set[asyncio.Task[None]] = set()
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A connection for each request: the first line says where to, and then bytes pass.
+        # One request per connection: the first line has the target, and then bytes are forwarded.
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(contextlib.suppress(OSError, asyncio.IncompleteReadError))
             stack.callback(writer.transport.abort)
@@ -262,7 +262,7 @@ async def proxied() -> AsyncIterator[Callable[[], Awaitable[int]]]:
             stack.callback(forwarding.cancel)
             while data := await there.read(1 << 16):
                 writer.write(data)
-            # Not cut off: what was written is yet to be taken.
+            # Do not abort: there may be unsent data.
             writer.close()
             await writer.wait_closed()
 
@@ -279,4 +279,4 @@ async def proxied() -> AsyncIterator[Callable[[], Awaitable[int]]]:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-        await asyncio.sleep(0)  # the sockets close in the loop's next turn
+        await asyncio.sleep(0)  # the sockets are closed in the next iteration of the event loop

@@ -1,4 +1,4 @@
-"""The pauses before attempts to connect again."""
+"""Delays between reconnect attempts."""
 
 import itertools
 from typing import Any
@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from sockjs_tornado.client import Backoff, ConfigurationError
 
 
-def test_pauses_grow_up_to_the_maximum() -> None:
+def test_delays_grow_up_to_the_maximum() -> None:
     backoff = Backoff(initial=1, factor=3, maximum=20, jitter=0)
     assert list(itertools.islice(backoff.delays(), 5)) == [1, 3, 9, 20, 20]
 
 
-def test_there_are_as_many_as_attempts() -> None:
+def test_attempts_limit_the_number_of_delays() -> None:
     assert list(Backoff(initial=1, factor=1, jitter=0, attempts=3).delays()) == [1, 1, 1]
 
 
 @given(st.floats(0.001, 100), st.floats(1, 1e300), st.floats(0.001, 100), st.floats(0, 1))
-def test_a_pause_is_never_longer_than_told(initial: float, factor: float, maximum: float, jitter: float) -> None:
+def test_delays_are_within_their_bounds(initial: float, factor: float, maximum: float, jitter: float) -> None:
     backoff = Backoff(initial=initial, factor=factor, maximum=maximum, jitter=jitter, attempts=20)
     length = min(initial, maximum)
     for delay in backoff.delays():
@@ -51,6 +51,6 @@ def test_jitter_is_random() -> None:
         ("attempts", True),
     ],
 )
-def test_what_cannot_be_is_refused(name: str, value: Any) -> None:
+def test_invalid_values_are_rejected(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}: expected "):
         Backoff(**{name: value})

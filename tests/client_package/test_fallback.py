@@ -1,4 +1,4 @@
-"""Which transport is taken, with what, and what is said where none works."""
+"""The choice of the transport, the requests, and the errors if no transport works."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -44,9 +44,7 @@ async def test_the_first_transport_is_the_websocket(serve: Serve, dial: Dial) ->
         (["websocket", "xhr_streaming", "eventsource"], "xhr"),
     ],
 )
-async def test_what_the_server_has_not_is_passed_over(
-    serve: Serve, dial: Dial, disabled: list[str], chosen: str
-) -> None:
+async def test_disabled_transports_are_skipped(serve: Serve, dial: Dial, disabled: list[str], chosen: str) -> None:
     client = await dial(await serve(SockJSRouter(Echo, "/echo", {"disabled_transports": disabled})))
     assert client.transport == chosen
     await works(client)
@@ -59,7 +57,7 @@ async def test_the_order_is_the_application_s(serve: Serve, dial: Dial) -> None:
 
 
 @pytest.mark.parametrize("answer", [status(404), status(400), status(200), status(302)])
-async def test_a_websocket_that_is_refused_is_fallen_back_from(stub: MakeStub, dial: Dial, answer: Any) -> None:
+async def test_fallback_from_a_rejected_websocket(stub: MakeStub, dial: Dial, answer: Any) -> None:
     server = await stub(websocket=answer, xhr_streaming=[line("h" * 2048, "o", 'a["hello"]')])
     client = await dial(server)
     assert client.transport == "xhr_streaming"
@@ -67,14 +65,14 @@ async def test_a_websocket_that_is_refused_is_fallen_back_from(stub: MakeStub, d
     assert server.requests[:3] == ["info", "websocket", "xhr_streaming"]
 
 
-async def test_what_hangs_is_fallen_back_from(stub: MakeStub, dial: Dial) -> None:
+async def test_fallback_from_a_transport_that_hangs(stub: MakeStub, dial: Dial) -> None:
     server = await stub(websocket=hang, xhr_streaming=hang, eventsource=hang, xhr=[line("o")])
     client = await dial(server, transport_timeout=1.5)
     assert client.transport == "xhr"
     assert server.requests[:5] == ["info", "websocket", "xhr_streaming", "eventsource", "xhr"]
 
 
-async def test_each_failure_is_told(stub: MakeStub, dial: Dial) -> None:
+async def test_each_failure_is_reported(stub: MakeStub, dial: Dial) -> None:
     server = await stub(
         {"websocket": False}, xhr_streaming=status(503), eventsource=hang, xhr=line("o then something else")
     )

@@ -1,4 +1,4 @@
-"""Frames out of responses, however these come in pieces."""
+"""Parsing of frames from HTTP responses in arbitrary chunks."""
 
 import json
 

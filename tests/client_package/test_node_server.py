@@ -1,4 +1,4 @@
-"""The reference server, ``sockjs`` for Node.js: our client gets on with it on every transport."""
+"""The client against the reference server, ``sockjs`` for Node.js, on all transports."""
 
 import re
 import select
@@ -21,7 +21,7 @@ each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 @pytest.fixture(scope="module")
 def node_server() -> Iterator[Any]:
-    """Run the server."""
+    """Start the server."""
     node = find_program("Node.js", "node", "nodejs")
     process = subprocess.Popen(
         [node, "tests/node/sockjs_server.js"],
@@ -85,7 +85,7 @@ async def test_a_server_that_closes_at_once_is_no_error(node_server: Any, dial: 
 
 
 @each_transport
-async def test_heartbeats_are_heard(node_server: Any, dial: Dial, transport: str) -> None:
+async def test_heartbeats_are_received(node_server: Any, dial: Dial, transport: str) -> None:
     client = await dial(node_server, transport, heartbeat_timeout=2)
     session: Any = client._session
     first = session._last_activity
@@ -93,7 +93,7 @@ async def test_heartbeats_are_heard(node_server: Any, dial: Dial, transport: str
     assert not client.is_closed
 
 
-async def test_a_server_without_websockets_is_fallen_back_on(node_server: Any, dial: Dial) -> None:
+async def test_fallback_with_a_server_without_websockets(node_server: Any, dial: Dial) -> None:
     client = await dial(node_server, prefix="/no_websocket")
     assert client.transport == "xhr_streaming"
     await client.send("x")

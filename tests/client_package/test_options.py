@@ -1,4 +1,4 @@
-"""What a client can be told, and what it refuses."""
+"""Validation of the client's options."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sockjs_tornado.client.options import Options, ServiceURL
         ("https://host/echo?", "https://host/echo", ("https", "host", 443)),
     ],
 )
-def test_a_url_is_taken_apart(url: str, where: str, origin: tuple[str, str, int]) -> None:
+def test_a_url_is_parsed(url: str, where: str, origin: tuple[str, str, int]) -> None:
     assert ServiceURL.parse(url) == (where, origin, "")
 
 
@@ -37,7 +37,7 @@ def test_a_url_is_taken_apart(url: str, where: str, origin: tuple[str, str, int]
         ),
     ],
 )
-def test_a_url_that_cannot_be_is_refused(url: Any) -> None:
+def test_an_invalid_url_is_rejected(url: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^url: "):
         connect(url)
     assert issubclass(ConfigurationError, ValueError)
@@ -101,7 +101,7 @@ def test_credentials_are_given_once() -> None:
         ({"on_reconnect": 5}, "on_reconnect: expected a callable or None, got 5"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(options: Any, complaint: str) -> None:
+def test_an_invalid_option_is_rejected(options: Any, complaint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         connect("http://host/", **options)
     assert complaint in str(caught.value)
@@ -112,7 +112,7 @@ def options(**given: Any) -> Options:
     return connect("http://host/", **given).options
 
 
-def test_options_are_taken_as_they_come() -> None:
+def test_options_are_normalized() -> None:
     taken = options(
         transports=["xhr", "xhr"],
         headers=iter([("X", "1"), ("X", "")]),
@@ -131,7 +131,7 @@ def test_reconnect_is_a_backoff_or_none() -> None:
     assert options(reconnect=Backoff(initial=7)).backoff == Backoff(initial=7)
 
 
-def test_tls_is_what_was_told(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_ssl_context_has_the_options(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     both.write_text("".join(path.read_text() for path in certificate))
     assert options(client_cert=both).create_ssl_context().check_hostname

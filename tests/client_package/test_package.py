@@ -1,4 +1,4 @@
-"""The package as it is imported and described."""
+"""Import and documentation of the package."""
 
 import importlib
 import inspect

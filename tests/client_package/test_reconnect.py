@@ -1,4 +1,4 @@
-"""Connecting again: when, after what pause, and what becomes of messages."""
+"""Reconnecting: conditions, delays, and messages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -52,7 +52,7 @@ async def test_a_restarted_server_is_found_again(serve: Serve, dial: Dial, trans
     client = await dial(server, transport, reconnect=SOON, on_reconnect=lambda client: again.set())
     server.http.stop()
     closing = asyncio.create_task(router.close(1012, "Service restart"))
-    # Nobody comes any more to a session that has no request.
+    # Let sessions without a request time out.
     for session in router.container:
         await asyncio.sleep(0)
         session.check(session.due)
@@ -75,7 +75,7 @@ async def test_a_restarted_server_is_found_again(serve: Serve, dial: Dial, trans
         await http.close_all_connections()
 
 
-async def test_what_is_received_before_the_loss_is_handed_out(serve: Serve, dial: Dial, link: MakeLink) -> None:
+async def test_messages_received_before_the_disconnect_are_returned(serve: Serve, dial: Dial, link: MakeLink) -> None:
     journal = Journal()
     between = await link(await serve(SockJSRouter(journal, "/echo")))
     again = asyncio.Event()
@@ -100,7 +100,7 @@ async def test_on_reconnect_sends_before_all_others(serve: Serve, dial: Dial, li
         assert await client.recv() == "welcome"
         reached.set()
         await allowed.wait()
-        # In tasks of its own too.
+        # Its tasks have the same priority.
         await asyncio.gather(client.send("subscribe a"), client.send("subscribe b"))
 
     client = await dial(between, "websocket", reconnect=SOON, on_reconnect=log_in)
@@ -132,8 +132,8 @@ async def test_a_failing_on_reconnect_ends_the_connection(serve: Serve, dial: Di
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-async def test_what_on_reconnect_has_started_waits_like_all_others(serve: Serve, dial: Dial, link: MakeLink) -> None:
-    """Once it is through, a task of its own goes before nobody in a later session, and its close() is one."""
+async def test_tasks_of_on_reconnect_lose_their_priority(serve: Serve, dial: Dial, link: MakeLink) -> None:
+    """After on_reconnect has returned, its tasks have no priority in a later session, and may call close()."""
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     between = await link(server)
@@ -148,7 +148,7 @@ async def test_what_on_reconnect_has_started_waits_like_all_others(serve: Serve,
         if not tasks:
             tasks.append(asyncio.create_task(work(client)))
         else:
-            # The other task has its turn meanwhile.
+            # Let the other task run.
             go.set()
             for _ in range(5):
                 await asyncio.sleep(0)
@@ -216,7 +216,7 @@ async def test_a_final_code_is_the_end(serve: Serve, dial: Dial, code: int) -> N
     assert client.close_code == code
 
 
-async def test_which_codes_are_final_can_be_said(serve: Serve, dial: Dial) -> None:
+async def test_final_codes_can_be_configured(serve: Serve, dial: Dial) -> None:
     journal = Journal()
     again = asyncio.Event()
     client = await dial(
@@ -248,8 +248,8 @@ async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) ->
         await client.send("x")
 
 
-async def test_sessions_that_end_at_once_come_ever_more_slowly(stub: MakeStub, dial: Dial) -> None:
-    """Three attempts are all there is, although each of them succeeds."""
+async def test_delays_grow_if_sessions_end_at_once(stub: MakeStub, dial: Dial) -> None:
+    """The number of attempts is limited even if each attempt succeeds."""
     server = await stub({"websocket": False}, xhr_streaming=line("o", 'c[4000,"no"]'))
     client = await dial(server, "xhr_streaming", reconnect=Backoff(initial=1, factor=1, jitter=0, attempts=3))
     with pytest.raises(ConnectionClosed) as caught:
@@ -258,14 +258,14 @@ async def test_sessions_that_end_at_once_come_ever_more_slowly(stub: MakeStub, d
     assert server.requests.count("xhr_streaming") == 4
 
 
-async def test_the_first_time_is_not_repeated(stub: MakeStub, dial: Dial) -> None:
+async def test_the_initial_connection_is_not_retried(stub: MakeStub, dial: Dial) -> None:
     server = await stub(status(503))
     with pytest.raises(ConnectError):
         await dial(server, reconnect=True)
     assert server.requests == ["info"]
 
 
-# Closing meanwhile.
+# Closing while reconnecting.
 
 
 async def test_close_ends_the_waiting(serve: Serve, dial: Dial, link: MakeLink) -> None:
@@ -309,7 +309,7 @@ async def test_close_while_on_reconnect_runs(serve: Serve, dial: Dial, link: Mak
     assert await (await journal.connection()).closed() == (4000, "enough")
 
 
-async def test_a_close_that_the_server_does_not_answer_ends_in_time(serve: Serve, dial: Dial, link: MakeLink) -> None:
+async def test_close_times_out(serve: Serve, dial: Dial, link: MakeLink) -> None:
     for transport in TRANSPORTS:
         between = await link(await serve(SockJSRouter(SockJSConnection, "/echo")))
         client = await dial(between, transport, close_timeout=0.2)

@@ -1,4 +1,4 @@
-"""Every transport against our own server: messages, ends, pressure, TLS, cancellation."""
+"""All transports against this project's server: messages, closing, backpressure, TLS, cancellation."""
 
 import asyncio
 import ssl
@@ -86,7 +86,7 @@ async def test_a_response_that_has_reached_its_limit_is_followed_by_another(
         assert await within(client.recv()) == str(number)
 
 
-# Ends.
+# Closing.
 
 
 @each_transport
@@ -125,7 +125,7 @@ async def test_a_client_that_is_rejected_is_told(serve: Serve, dial: Dial, trans
 
 
 @each_transport
-async def test_what_was_sent_goes_out_before_the_close(serve: Serve, dial: Dial, transport: str) -> None:
+async def test_queued_messages_are_sent_before_the_close(serve: Serve, dial: Dial, transport: str) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
     connection = await journal.connection()
@@ -153,7 +153,7 @@ async def test_the_iteration_ends_when_the_client_closes(serve: Serve, dial: Dia
     sending = asyncio.create_task(client.send("two"))
     await sending
     await within(client.close(4000))
-    # What came before the close is handed out, and nothing is made of the code that the client chose itself.
+    # Messages received before the close are returned; the client's own close code does not raise.
     assert await within(collecting) == ["one", "two"][: len(collecting.result())]
 
 
@@ -170,24 +170,24 @@ async def test_the_context_manager_closes(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1001, ""), (2000, ""), (5000, ""), (1000, "é" * 62), (1000, "\ud800")])
-async def test_a_close_that_cannot_be_is_refused(serve: Serve, dial: Dial, code: int, reason: str) -> None:
+async def test_an_invalid_close_is_rejected(serve: Serve, dial: Dial, code: int, reason: str) -> None:
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), "xhr")
     with pytest.raises(ValueError, match=r"close code|close reason|surrogates"):
         await client.close(code, reason)
     assert not client.is_closed
 
 
-async def test_a_message_that_is_no_text_is_refused(serve: Serve, dial: Dial) -> None:
+async def test_a_message_must_be_text(serve: Serve, dial: Dial) -> None:
     client = await dial(await serve(SockJSRouter(Echo, "/echo")), "xhr")
     with pytest.raises(TypeError):
         await client.send(b"bytes")  # type: ignore[arg-type]
 
 
-# Pressure.
+# Backpressure.
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource"])
-async def test_a_client_whose_application_takes_nothing_stops_reading(serve: Serve, dial: Dial, transport: str) -> None:
+async def test_a_client_stops_reading_if_its_queue_is_full(serve: Serve, dial: Dial, transport: str) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})
     client = await dial(await serve(router), transport, max_queue_bytes=300_000)
@@ -216,7 +216,7 @@ async def test_an_application_that_lags_gets_all_in_order(serve: Serve, dial: Di
 
 
 @each_transport
-async def test_send_waits_while_the_server_takes_nothing(serve: Serve, dial: Dial, transport: str) -> None:
+async def test_send_waits_while_the_server_does_not_read(serve: Serve, dial: Dial, transport: str) -> None:
     reading = asyncio.Event()
     seen: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -231,7 +231,7 @@ async def test_send_waits_while_the_server_takes_nothing(serve: Serve, dial: Dia
     while True:
         sending = asyncio.create_task(client.send(f"{sent} {'x' * 40_000}"))
         sent += 1
-        # How long says nothing: one that takes long for any other reason ends the loop too.
+        # If a send is slow for another reason, the loop ends early, which is harmless.
         done, _ = await asyncio.wait((sending,), timeout=0.3)
         if not done:
             break
@@ -282,7 +282,7 @@ async def test_send_may_be_cancelled_and_has_sent_nothing_then(serve: Serve, dia
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), transport, max_queue_bytes=1)
     connection = await journal.connection()
-    # The first is on its way at once; the others wait for room, and for their turn.
+    # The first message is queued at once; the others wait for capacity.
     sending = [asyncio.create_task(client.send(str(number))) for number in range(3)]
     await asyncio.sleep(0)
     assert [task.done() for task in sending] == [True, False, False]
@@ -328,7 +328,7 @@ async def test_close_may_be_cancelled(serve: Serve, dial: Dial, transport: str) 
 
 @each_transport
 def test_a_client_that_is_left_open_ends_with_its_loop(transport: str, tmp_path: Path) -> None:
-    """Without a word: a program of its own, which shows every warning."""
+    """Without output, in a program that shows all warnings."""
     script = tmp_path / "program.py"
     script.write_text(f"""
 import asyncio
@@ -353,16 +353,16 @@ asyncio.run(main())
         text=True,
         timeout=PATIENCE,
     )
-    # The server in the same loop leaves sockets of its own.
+    # The server in the same event loop leaves sockets open.
     errors = [row for row in ended.stderr.splitlines() if "ResourceWarning" not in row and row.strip()]
     assert (ended.returncode, ended.stdout, errors) == (0, "", [])
 
 
-# What the network brings.
+# Network failures.
 
 
 @each_transport
-async def test_a_session_that_is_cut_ends_with_1006(
+async def test_an_aborted_connection_closes_with_1006(
     serve: Serve, dial: Dial, link: Callable[..., Any], transport: str
 ) -> None:
     between = await link(await serve(SockJSRouter(Echo, "/echo")))
@@ -377,7 +377,9 @@ async def test_a_session_that_is_cut_ends_with_1006(
 
 
 @each_transport
-async def test_silence_counts_as_a_loss(serve: Serve, dial: Dial, link: Callable[..., Any], transport: str) -> None:
+async def test_a_missing_heartbeat_closes_the_connection(
+    serve: Serve, dial: Dial, link: Callable[..., Any], transport: str
+) -> None:
     between = await link(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.2})))
     client = await dial(between, transport, heartbeat_timeout=3)
     await client.send("x")
@@ -390,23 +392,23 @@ async def test_silence_counts_as_a_loss(serve: Serve, dial: Dial, link: Callable
 
 @each_transport
 async def test_heartbeats_keep_a_session(serve: Serve, dial: Dial, transport: str) -> None:
-    """They come ten times in the time in which something must."""
+    """The timeout is ten heartbeat intervals."""
     journal = Journal()
     client = await dial(
         await serve(SockJSRouter(journal, "/echo", {"heartbeat_delay": 0.2})), transport, heartbeat_timeout=2
     )
     connection = await journal.connection()
-    await asyncio.sleep(3)  # what is waited for is that nothing happens
+    await asyncio.sleep(3)  # nothing must happen during this time
     connection.send("still there")
     assert await within(client.recv()) == "still there"
 
 
-async def test_an_event_loop_that_was_held_up_is_no_silence(serve: Serve, dial: Dial) -> None:
+async def test_a_blocked_event_loop_is_not_a_missing_heartbeat(serve: Serve, dial: Dial) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), "websocket", heartbeat_timeout=0.5)
     connection = await journal.connection()
     connection.send("on its way")
-    time.sleep(0.7)  # noqa: ASYNC251 - this is what an application must not do, and does
+    time.sleep(0.7)  # noqa: ASYNC251 - simulates an application that blocks the event loop
     assert await within(client.recv()) == "on its way"
     connection.send("on")
     assert await within(client.recv()) == "on"
@@ -445,7 +447,7 @@ async def test_a_certificate_must_be_trusted(
     server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
     with pytest.raises(ConnectError, match=r"info: .*(certificate|SSL)"):
         await dial(server, transport, scheme="https", host="localhost")
-    # Nor is one for another name.
+    # The certificate is for another host name.
     with pytest.raises(ConnectError, match="info: "):
         await dial(server, transport, scheme="https", ca_file=certificate[0])
     client = await dial(server, transport, scheme="https", verify=False)
@@ -453,7 +455,7 @@ async def test_a_certificate_must_be_trusted(
 
 
 async def test_noted_connections_are_left_to_the_garbage_collector_at_once(serve: Serve, dial: Dial) -> None:
-    """A client that has ended holds nothing that runs."""
+    """A closed client has no running tasks."""
     client = await dial(await serve(SockJSRouter(Journal(Noted), "/echo")))
     before = asyncio.all_tasks()
     await within(client.close())

@@ -1,4 +1,4 @@
-"""What a server may do wrong: nothing of it hangs, and nothing raises what is not documented."""
+"""Faulty servers: the client never hangs, and raises only documented exceptions."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ NO_FRAME = "the server sent an invalid frame"
         (["o"], "the server sent a second open frame"),
     ],
 )
-async def test_a_wrong_frame_ends_the_session(
+async def test_an_invalid_frame_closes_the_session(
     stub: MakeStub, dial: Dial, transport: str, frames: list[str], why: str
 ) -> None:
     server = await stub(**{transport: [line("o"), line(*frames)]})
@@ -73,14 +73,14 @@ async def test_a_response_without_a_whole_frame_ends_the_session(
     assert await end_of(await dial(server, "xhr")) == (1006, why or NO_FRAME)
 
 
-async def test_a_frame_before_the_open_frame_is_wrong(stub: MakeStub, dial: Dial) -> None:
+async def test_the_first_frame_must_be_an_open_frame(stub: MakeStub, dial: Dial) -> None:
     server = await stub(xhr=line('a["x"]'))
     with pytest.raises(ConnectError, match="xhr: the server's first frame was not an open frame"):
         await dial(server, "xhr")
 
 
 @pytest.mark.parametrize("code", [404, 413, 429, 500, 302])
-async def test_a_refused_post_ends_the_session(stub: MakeStub, dial: Dial, code: int) -> None:
+async def test_a_rejected_post_closes_the_session(stub: MakeStub, dial: Dial, code: int) -> None:
     server = await stub(xhr=[line("o")], xhr_send=status(code))
     client = await dial(server, "xhr")
     await client.send("x")
@@ -102,7 +102,7 @@ async def test_a_line_without_an_end_is_too_long(stub: MakeStub, dial: Dial) -> 
 
 
 async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
-    """libcurl would, where a connection that it uses again ends without an answer."""
+    """libcurl would retry if a reused connection is closed without a response."""
     posted = asyncio.Queue[bytes]()
     polls = 0
 
@@ -122,7 +122,7 @@ async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
             if b"/xhr_send" in head:
                 posted.put_nowait(await reader.readexactly(5))
                 if posted.qsize() > 1:
-                    break  # on a connection that it used before
+                    break  # on a reused connection
                 body = b""
             elif b"/xhr " in head:
                 polls += 1
@@ -148,7 +148,7 @@ async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
         code, why = await end_of(client)
         assert code == 1006
         assert why.startswith("xhr_send: ")
-        # It does begin a connection, before it asks whether the request may leave.
+        # libcurl opens a connection before it calls the function that forbids the retry.
         await until(lambda: len(tasks) == 3)
         assert [posted.get_nowait() for _ in range(posted.qsize())] == [b'["1"]', b'["2"]']
     finally:
@@ -158,7 +158,7 @@ async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
         await asyncio.wait(tasks)
         for writer in writers:
             writer.transport.abort()
-        await asyncio.sleep(0)  # the sockets close in the loop's next turn
+        await asyncio.sleep(0)  # the sockets are closed in the next iteration of the event loop
 
 
 # Websockets.
@@ -166,7 +166,7 @@ async def test_a_request_is_never_sent_twice(dial: Dial) -> None:
 
 @pytest.fixture
 async def websocket_server(stub: MakeStub) -> Any:
-    """Return a function that serves websockets which send something, and then close: ``await start("o", b"x")``."""
+    """Return a function that starts a server whose websockets send messages and close: ``await start("o", b"x")``."""
     servers = []
 
     async def start(*messages: str | bytes, code: int | None = None, reason: str | None = None) -> Any:
@@ -235,12 +235,12 @@ async def test_a_websocket_that_closes_before_it_opens(websocket_server: Any, di
         assert caught.value.failures == {"websocket": why}
 
 
-# Tornado does not close what it holds of such a connection, but its socket.
+# Tornado closes only the socket of such a connection.
 @pytest.mark.filterwarnings("ignore:Unclosed WebSocketClientConnection:ResourceWarning")
 async def test_an_answer_to_the_handshake_that_makes_no_sense(
     dial: Dial, logged: LogWatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Tornado says so in its log, and the connection fails."""
+    """Tornado logs an error, and the connection fails."""
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
