@@ -32,7 +32,7 @@ from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http import body_limit
-from sockjs_tornado.http.body_limit import FREE_CHUNKS, MIN_CHUNK_SIZE, PIECE, WORK_PER_TURN, StreamedBodyHandler
+from sockjs_tornado.http.body_limit import FREE_CHUNKS, MIN_CHUNK_SIZE, READ_SIZE, WORK_PER_TURN, StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.limits import UNCOUNTED_BYTES, BudgetShare, ByteBudget
@@ -628,7 +628,7 @@ async def test_what_has_come_already_is_read_in_turns_with_others(
     assert (await client.response()).status == 404
     # A chunk that comes in two parts counts twice here.
     assert sum(work.values()) >= 4000 * (MIN_CHUNK_SIZE + body_limit.CHUNK_COST)
-    assert max(work.values()) <= WORK_PER_TURN + PIECE + 2 * body_limit.CHUNK_COST
+    assert max(work.values()) <= WORK_PER_TURN + READ_SIZE + 2 * body_limit.CHUNK_COST
 
 
 # Compressed bodies, if the application wants Tornado to unpack them.
@@ -696,9 +696,9 @@ async def test_a_broken_compressed_body_is_refused(data: bytes, in_chunks: bool)
 
 
 async def test_compressed_bytes_that_become_none_are_bounded_and_are_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = 4 * PIECE
+    limit = 4 * READ_SIZE
     # A block of no bytes takes five; a body can have any number of them.
-    nothing = b"\x00\x00\x00\xff\xff" * (PIECE // 5)
+    nothing = b"\x00\x00\x00\xff\xff" * (READ_SIZE // 5)
     work = 0
     note = StreamedBodyHandler._yield_after_work
 

@@ -40,7 +40,7 @@ class Target:
         expected = field(body)
         assert payload(FORM, body) == expected
         for size in (3, 4, 7):
-            with replaced(jsonp, PIECE=size):
+            with replaced(jsonp, PIECE_SIZE=size):
                 assert payload(FORM, body) == expected, "the size of the pieces makes a difference"
         assert payload("text/plain", body) == body
         assert payload(FORM, urlencode({"x": "y", "d": body}).encode()) == (body if is_text(body) else BROKEN)

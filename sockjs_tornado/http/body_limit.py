@@ -28,7 +28,7 @@ from .handlers import SockJSHandler, header_value, remove_header
 __all__ = ["StreamedBodyHandler", "url_specs"]
 
 #: Maximum bytes per read.
-PIECE: Final = 64 * 1024
+READ_SIZE: Final = 64 * 1024
 
 #: Bytes to process before yielding to the event loop, and the cost of a chunk in the same unit.
 WORK_PER_TURN: Final = 256 * 1024
@@ -271,7 +271,7 @@ class StreamedBodyHandler(SockJSHandler):
         """Read ``length`` bytes of the body."""
         stream = self._connection.stream
         while length:
-            data = await stream.read_bytes(min(length, PIECE), partial=True)
+            data = await stream.read_bytes(min(length, READ_SIZE), partial=True)
             length -= len(data)
             if self._inflater is None:
                 await self._append(data)
@@ -284,7 +284,7 @@ class StreamedBodyHandler(SockJSHandler):
             if inflater.eof:
                 raise _Rejected(400, b"Broken gzip encoding.")
             try:
-                inflated = inflater.decompress(data, PIECE)
+                inflated = inflater.decompress(data, READ_SIZE)
             except zlib.error:
                 raise _Rejected(400, b"Broken gzip encoding.") from None
             data = inflater.unconsumed_tail or inflater.unused_data

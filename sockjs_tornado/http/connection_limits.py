@@ -38,7 +38,7 @@ RESERVED: Final = 64
 _SHARE: Final = 4
 
 #: Seconds without accepting connections if no file descriptors are available.
-PAUSE: Final = 0.5
+RETRY_INTERVAL: Final = 0.5
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -195,7 +195,7 @@ class ThrottledSocket(socket.socket):
     """
 
     admission: Admission
-    _short = False
+    _exhausted = False
 
     def accept(self) -> Any:
         """Accept a connection.
@@ -205,7 +205,7 @@ class ThrottledSocket(socket.socket):
             ConnectionAbortedError: The connection was rejected. There may be more connections to accept.
         """
         highest = self.admission.highest
-        if self._short and highest is not None and not self._has_descriptors(highest):
+        if self._exhausted and highest is not None and not self._has_descriptors(highest):
             self._wait()
         try:
             connection, address = super().accept()
@@ -223,7 +223,7 @@ class ThrottledSocket(socket.socket):
                 "(reserved_descriptors); raise the limit of the process (ulimit -n, LimitNOFILE)"
             )
         else:
-            self._short = False
+            self._exhausted = False
         return connection, address
 
     def _has_descriptors(self, highest: int) -> bool:
@@ -235,14 +235,14 @@ class ThrottledSocket(socket.socket):
         return lowest_free <= highest
 
     def _report(self, reason: str) -> None:
-        if not self._short:
+        if not self._exhausted:
             logger.warning("Cannot accept clients for now: %s", reason)
-        self._short = True
+        self._exhausted = True
 
     def _wait(self) -> None:
         loop = IOLoop.current()
         loop.update_handler(self.fileno(), 0)
-        loop.call_later(PAUSE, self._resume)
+        loop.call_later(RETRY_INTERVAL, self._resume)
         raise BlockingIOError from None
 
     def _resume(self) -> None:

@@ -18,7 +18,7 @@ __all__ = ["Jsonp", "JsonpSend", "form_field", "page_callback"]
 MAX_FIELDS = 16
 
 #: Bytes of a form to unescape at a time.
-PIECE = 256 * 1024
+PIECE_SIZE = 256 * 1024
 
 #: Maximum size of a field with invalid escapes, which are slow to decode. Browsers never produce them.
 MAX_SLOPPY = 64 * 1024
@@ -108,12 +108,12 @@ def form_field(form: bytes | bytearray) -> bytes:
 
 def _unescape(form: bytes | bytearray, start: int, end: int) -> bytes:
     """Unescape a part of a form."""
-    if end - start <= PIECE:
+    if end - start <= PIECE_SIZE:
         return _unescape_piece(bytes(form[start:end]), end - start)
     found = bytearray()
     position = start
     while position < end:
-        stop = min(position + PIECE, end)
+        stop = min(position + PIECE_SIZE, end)
         if stop < end:
             # Do not split an escape.
             escape = form.rfind(b"%", stop - 2, stop)

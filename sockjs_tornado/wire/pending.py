@@ -11,7 +11,7 @@ from tornado.iostream import IOStream, StreamClosedError
 __all__ = ["PendingWrite", "write_rest"]
 
 #: Bytes per tracked write. Smaller rests of a response are not tracked.
-CHUNK_SIZE: Final = 16 * 1024
+PIECE_SIZE: Final = 16 * 1024
 
 
 class PendingWrite:
@@ -30,8 +30,8 @@ class PendingWrite:
         self._pieces: deque[tuple[asyncio.Future[None], int]] = deque()
         # The client may have disconnected.
         with contextlib.suppress(StreamClosedError):
-            for start in range(0, len(data), CHUNK_SIZE):
-                piece = data[start : start + CHUNK_SIZE]
+            for start in range(0, len(data), PIECE_SIZE):
+                piece = data[start : start + PIECE_SIZE]
                 self._pieces.append((stream.write(piece), len(piece)))
 
     @property
@@ -61,6 +61,6 @@ def write_rest(stream: IOStream, data: bytes) -> PendingWrite | None:
     Returns:
         None if nothing was written, because the data is short, or because the stream is closed or limits its buffer.
     """
-    if len(data) <= CHUNK_SIZE or stream.max_write_buffer_size is not None or stream.closed():
+    if len(data) <= PIECE_SIZE or stream.max_write_buffer_size is not None or stream.closed():
         return None
     return PendingWrite(stream, data)

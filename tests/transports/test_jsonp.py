@@ -229,7 +229,7 @@ def found_in(form: bytes) -> bytes | None:
 def test_the_field_of_a_form_is_what_the_standard_library_finds(text: str, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         # An escape is three bytes long.
-        patch.setattr(jsonp, "PIECE", max(piece, 3))
+        patch.setattr(jsonp, "PIECE_SIZE", max(piece, 3))
         for form in (text.encode(), f"d={text}".encode(), f"x={text}&d=y".encode()):
             wanted = field_of(form)
             found = found_in(form)
@@ -262,7 +262,7 @@ def test_percent_signs_that_are_no_escapes_are_for_short_fields() -> None:
 
 
 #: Bytes of a form that shall be large: some pieces.
-SIZE = 3 * jsonp.PIECE
+SIZE = 3 * jsonp.PIECE_SIZE
 
 #: Large forms, and how long what is in them is, None for what is refused.
 LARGE: dict[str, tuple[bytes, int | None]] = {
@@ -302,5 +302,5 @@ def test_a_form_takes_little_memory_and_few_steps(name: str) -> None:
         tracemalloc.stop()
     assert (None if found is None else len(found)) == wanted
     # The form itself is there already.
-    assert peak < 2 * len(form) + 4 * jsonp.PIECE
+    assert peak < 2 * len(form) + 4 * jsonp.PIECE_SIZE
     assert calls < 100

@@ -8,7 +8,7 @@ import pytest
 from client import WAIT
 from tornado.iostream import IOStream
 
-from sockjs_tornado.wire.pending import CHUNK_SIZE, PendingWrite, write_rest
+from sockjs_tornado.wire.pending import PIECE_SIZE, PendingWrite, write_rest
 
 from .server import noise
 
@@ -47,7 +47,7 @@ async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]
     assert 0 < first <= SIZE
     assert await read(theirs, SIZE // 2) == data[: SIZE // 2]
     # What the kernel has taken, it has taken in whole pieces, as far as is seen.
-    assert 0 < pending.unsent <= SIZE // 2 + CHUNK_SIZE
+    assert 0 < pending.unsent <= SIZE // 2 + PIECE_SIZE
     done = asyncio.Event()
     pending.add_done_callback(lambda future: done.set())
     assert not done.is_set()
@@ -90,7 +90,7 @@ async def test_a_peer_that_leaves_has_not_taken_it(pair: tuple[IOStream, socket.
 
 async def test_nobody_watches_a_little(pair: tuple[IOStream, socket.socket]) -> None:
     stream, _ = pair
-    assert write_rest(stream, b"x" * CHUNK_SIZE) is None
+    assert write_rest(stream, b"x" * PIECE_SIZE) is None
     stream.max_write_buffer_size = 1000
     assert write_rest(stream, b"x" * SIZE) is None
     stream.max_write_buffer_size = None
