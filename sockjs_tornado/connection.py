@@ -120,7 +120,7 @@ class ConnectionInfo:
 
     @property
     def arguments(self) -> dict[str, list[str]]:
-        """Arguments of the query: the values of each name, in order."""
+        """The arguments of the query, each name with its values in order."""
         return parse_qs(self.uri.partition("?")[2], keep_blank_values=True)
 
     def get_argument(self, name: str, default: str | None = None) -> str | None:
@@ -203,8 +203,8 @@ class SockJSConnection:
             info: The request that opened the session.
 
         Returns:
-            False to reject the client: the connection is closed before any message is delivered. An exception rejects
-            it, too; ``tornado.web.HTTPError`` does so without a log entry.
+            False to reject the client, which closes the connection before any message is delivered. An exception
+            rejects it, too; ``tornado.web.HTTPError`` does so without a log entry.
         """
         return None
 

@@ -153,7 +153,7 @@ class MultiplexConnection(SockJSConnection):
         """Pass a message to its channel. Invalid messages are ignored.
 
         Returns:
-            An awaitable if the carrier must wait: for a channel whose application is too slow, or, if a channel is
+            An awaitable if the carrier must wait for a channel whose application is too slow, or, if a channel is
             reopened, for the callbacks of its last session. Without the latter, a client could start any number of
             callbacks by opening and closing channels.
         """
