@@ -103,7 +103,7 @@ class Listener:
         self._application.add_handlers(".*", specs)
 
     async def start(self, sockets: Sequence[socket.socket], max_body_size: int) -> None:
-        """Start to serve. The listener closes the sockets when it is closed."""
+        """Start serving. The listener closes the sockets when it is closed."""
         # No network timeout here: the routers set it for the streams of their clients.
         server = http_server(
             self._application,

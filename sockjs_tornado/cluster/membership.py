@@ -69,7 +69,7 @@ class Membership:
         self._node.add(router)
 
     async def start(self) -> None:
-        """Start the listener, register the address, and start to refresh the claims.
+        """Start the listener, register the address, and start refreshing the claims.
 
         Raises:
             ClusterError: Another node has registered the address, or another socket listens on it.

@@ -68,11 +68,11 @@ class Presence:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Start to refresh the entries."""
+        """Start refreshing the entries."""
         self._spawn(self._refresh_forever())
 
     async def close(self) -> None:
-        """Stop to refresh, and delete the key that marks this node as alive."""
+        """Stop refreshing, and delete the key that marks this node as alive."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -192,7 +192,7 @@ class RedisConnection:
             return error
 
     async def watch(self, ping: Callable[[], object], interval: float) -> NoReturn:
-        """Send keepalive pings until Redis stops to respond.
+        """Send keepalive pings until Redis stops responding.
 
         Args:
             ping: Called to send a ping.

@@ -73,7 +73,7 @@ class Pipe(Connection):
         self._upstream = stream.upstream
 
     def on_connect(self) -> None:
-        """Start to forward the stream."""
+        """Start forwarding the stream."""
         self._upstream.attach_pipe(self)
 
     def on_disconnect(self) -> None:

@@ -22,17 +22,17 @@ from .redis_server import RedisServer
 KEYS = RedisKeys("test")
 
 
-class Ear:
+class RecordingBus:
     """A bus that records what it receives."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self.heard: list[tuple[str, bytes]] = []
+        self.received: list[tuple[str, bytes]] = []
         self.gaps: list[frozenset[str]] = []
         self.client = make_client(url)
         self.bus = Bus(
             self.client,
             KEYS,
-            lambda room, data: self.heard.append((room, data)),
+            lambda room, data: self.received.append((room, data)),
             lambda *rooms: None,
             self.gaps.append,
             ThrottledLog(time.monotonic),
@@ -44,204 +44,208 @@ class Ear:
         for room in rooms:
             self.bus.subscribe(room)
         for room in rooms:
-            await within(self.confirmed(room))
+            await within(self.confirmation(room))
 
-    def confirmed(self, room: str) -> "asyncio.Future[None]":
-        confirmed = self.bus.confirmation(room)
-        assert confirmed is not None
-        return confirmed
+    def confirmation(self, room: str) -> "asyncio.Future[None]":
+        confirmation = self.bus.confirmation(room)
+        assert confirmation is not None
+        return confirmation
 
 
 @pytest.fixture
-async def listen(redis_server: RedisServer) -> AsyncIterator[Callable[..., Awaitable[Ear]]]:
+async def start_bus(redis_server: RedisServer) -> AsyncIterator[Callable[..., Awaitable[RecordingBus]]]:
     """Return a function that starts a bus."""
-    ears = []
+    recorders = []
 
-    async def start(patience: float = 2) -> Ear:
-        ear = Ear(redis_server.url, patience)
-        await ear.bus.start()
-        ears.append(ear)
-        return ear
+    async def start(ping_after: float = 2) -> RecordingBus:
+        recorder = RecordingBus(redis_server.url, ping_after)
+        await recorder.bus.start()
+        recorders.append(recorder)
+        return recorder
 
     yield start
-    for ear in ears:
-        await ear.bus.close()
-        await ear.client.aclose()
+    for recorder in recorders:
+        await recorder.bus.close()
+        await recorder.client.aclose()
 
 
 @pytest.fixture
-def say(redis_server: RedisServer) -> Callable[..., object]:
+def publish(redis_server: RedisServer) -> Callable[..., object]:
     """Return a function that publishes, and returns the number of receivers."""
     return lambda room, text="x": redis_server.command("PUBLISH", KEYS.channel(room), text)
 
 
-async def test_messages_after_the_confirmation_are_received(listen: Any, say: Any) -> None:
-    ear = await listen()
+async def test_messages_after_the_confirmation_are_received(start_bus: Any, publish: Any) -> None:
+    recorder = await start_bus()
     rooms = ["", "a b", "☃", "\ud800", "x" * 100_000, "a\nb", "*", "a*"]
-    await ear.subscribe(*rooms)
+    await recorder.subscribe(*rooms)
     for room in rooms:
-        assert say(room) == 1
-    assert say("aa") == 0
-    await until(lambda: len(ear.heard) == len(rooms))
-    assert ear.heard == [(room, b"x") for room in rooms]
+        assert publish(room) == 1
+    assert publish("aa") == 0
+    await until(lambda: len(recorder.received) == len(rooms))
+    assert recorder.received == [(room, b"x") for room in rooms]
 
 
-async def test_messages_after_unsubscribing_are_not_received(listen: Any, say: Any) -> None:
-    ear = await listen()
-    await ear.subscribe("a", "b")
-    ear.bus.unsubscribe("a")
-    assert ear.bus.confirmation("a") is None
-    await until(lambda: say("a") == 0)
-    assert say("b") == 1
+async def test_messages_after_unsubscribing_are_not_received(start_bus: Any, publish: Any) -> None:
+    recorder = await start_bus()
+    await recorder.subscribe("a", "b")
+    recorder.bus.unsubscribe("a")
+    assert recorder.bus.confirmation("a") is None
+    await until(lambda: publish("a") == 0)
+    assert publish("b") == 1
 
 
 async def test_unsubscribing_and_subscribing_in_one_turn_loses_no_message(
-    listen: Any, say: Any, redis_server: RedisServer
+    start_bus: Any, publish: Any, redis_server: RedisServer
 ) -> None:
-    ear = await listen()
-    await ear.subscribe("a")
+    recorder = await start_bus()
+    await recorder.subscribe("a")
     before = redis_server.command("INFO", "commandstats")
-    ear.bus.unsubscribe("a")
-    await ear.subscribe("a")
+    recorder.bus.unsubscribe("a")
+    await recorder.subscribe("a")
     after = redis_server.command("INFO", "commandstats")
     assert after["cmdstat_subscribe"]["calls"] == before["cmdstat_subscribe"]["calls"]
-    assert say("a") == 1
+    assert publish("a") == 1
 
 
-async def test_subscribing_and_unsubscribing_in_one_turn_sends_nothing(listen: Any, say: Any) -> None:
-    ear = await listen()
-    ear.bus.subscribe("a")
-    confirmed = ear.confirmed("a")
-    ear.bus.unsubscribe("a")
-    await ear.subscribe("b")
-    assert confirmed.done()
-    assert (say("a"), say("b")) == (0, 1)
+async def test_subscribing_and_unsubscribing_in_one_turn_sends_nothing(start_bus: Any, publish: Any) -> None:
+    recorder = await start_bus()
+    recorder.bus.subscribe("a")
+    confirmation = recorder.confirmation("a")
+    recorder.bus.unsubscribe("a")
+    await recorder.subscribe("b")
+    assert confirmation.done()
+    assert (publish("a"), publish("b")) == (0, 1)
 
 
 @pytest.mark.parametrize("pauses", list(itertools.product([0, 1, 3], repeat=3)))
-async def test_rapid_changes_end_in_a_confirmed_subscription(listen: Any, say: Any, pauses: tuple[int, ...]) -> None:
-    ear = await listen()
+async def test_rapid_changes_end_in_a_confirmed_subscription(
+    start_bus: Any, publish: Any, pauses: tuple[int, ...]
+) -> None:
+    recorder = await start_bus()
     for pause in pauses:
-        ear.bus.subscribe("a")
+        recorder.bus.subscribe("a")
         for _ in range(pause):
             await asyncio.sleep(0)
-        ear.bus.unsubscribe("a")
+        recorder.bus.unsubscribe("a")
         for _ in range(pause):
             await asyncio.sleep(0)
-    await ear.subscribe("a")
-    assert say("a") == 1
+    await recorder.subscribe("a")
+    assert publish("a") == 1
 
 
-async def test_many_messages_do_not_block_the_loop(listen: Any, say: Any, redis_server: RedisServer) -> None:
-    ear = await listen()
-    await ear.subscribe("a")
+async def test_many_messages_do_not_block_the_loop(start_bus: Any, publish: Any, redis_server: RedisServer) -> None:
+    recorder = await start_bus()
+    await recorder.subscribe("a")
     redis_server.command("EVAL", "for i = 1, 100000 do redis.call('PUBLISH', ARGV[1], i) end", 0, KEYS.channel("a"))
     turns = 0
-    while len(ear.heard) < 100_000:
+    while len(recorder.received) < 100_000:
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
-    assert [int(data) for _, data in ear.heard] == list(range(1, 100_001))
+    assert [int(data) for _, data in recorder.received] == list(range(1, 100_001))
 
 
-async def end_by_kill(server: RedisServer, ear: Ear) -> None:
+async def end_by_kill(server: RedisServer, recorder: RecordingBus) -> None:
     server.kill()
-    await until(lambda: not ear.bus._connected)
+    await until(lambda: not recorder.bus._connected)
     server.start()
 
 
-async def end_by_stop(server: RedisServer, ear: Ear) -> None:
+async def end_by_stop(server: RedisServer, recorder: RecordingBus) -> None:
     server.stop()
     server.start()
 
 
-async def end_by_drop(server: RedisServer, ear: Ear) -> None:
+async def end_by_drop(server: RedisServer, recorder: RecordingBus) -> None:
     server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
 
-async def end_by_silence(server: RedisServer, ear: Ear) -> None:
+async def end_by_silence(server: RedisServer, recorder: RecordingBus) -> None:
     server.freeze()
-    await until(lambda: not ear.bus._connected)
+    await until(lambda: not recorder.bus._connected)
     server.thaw()
 
 
 @pytest.mark.parametrize("end", [end_by_kill, end_by_stop, end_by_drop, end_by_silence])
 async def test_after_a_disconnect_all_rooms_are_subscribed_again_and_the_gap_is_reported_once(
-    listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch, end: Any
+    start_bus: Any, publish: Any, redis_server: RedisServer, logged: LogWatch, end: Any
 ) -> None:
-    ear = await listen(**({"patience": SILENCE} if end is end_by_silence else {}))
-    await ear.subscribe("a", "b", "\ud800")
+    recorder = await start_bus(**({"ping_after": SILENCE} if end is end_by_silence else {}))
+    await recorder.subscribe("a", "b", "\ud800")
     for number in range(1, 3):
-        await end(redis_server, ear)
-        await until(lambda number=number: len(ear.gaps) == number)
-        assert say("b") == 1
-    assert ear.gaps == [{"a", "b", "\ud800"}] * 2
+        await end(redis_server, recorder)
+        await until(lambda number=number: len(recorder.gaps) == number)
+        assert publish("b") == 1
+    assert recorder.gaps == [{"a", "b", "\ud800"}] * 2
     await asyncio.sleep(0.25)
-    assert len(ear.gaps) == 2
+    assert len(recorder.gaps) == 2
     logged.take("reconnecting")
 
 
 async def test_a_gap_has_the_rooms_joined_meanwhile_and_not_those_left(
-    listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch
+    start_bus: Any, publish: Any, redis_server: RedisServer, logged: LogWatch
 ) -> None:
-    ear = await listen()
-    await ear.subscribe("a", "b", "c")
-    ear.bus.unsubscribe("c")
+    recorder = await start_bus()
+    await recorder.subscribe("a", "b", "c")
+    recorder.bus.unsubscribe("c")
     redis_server.kill()
-    await until(lambda: ear.confirmed("a").done() and not ear.bus._connected)
-    ear.bus.unsubscribe("b")
-    ear.bus.subscribe("d")
+    await until(lambda: recorder.confirmation("a").done() and not recorder.bus._connected)
+    recorder.bus.unsubscribe("b")
+    recorder.bus.subscribe("d")
     for number in range(100):
-        ear.bus.subscribe(f"{number}")
-        ear.bus.unsubscribe(f"{number}")
-    assert len(ear.bus._gap_rooms) + len(ear.bus._changed) < 10
+        recorder.bus.subscribe(f"{number}")
+        recorder.bus.unsubscribe(f"{number}")
+    assert len(recorder.bus._gap_rooms) + len(recorder.bus._changed) < 10
     with pytest.raises(ClusterUnavailable, match="subscribed to after the reconnect"):
-        await ear.confirmed("d")
+        await recorder.confirmation("d")
     redis_server.start()
-    await until(lambda: ear.gaps)
-    assert ear.gaps == [{"a", "d"}]
-    await within(ear.confirmed("d"))
-    assert (say("a"), say("b"), say("c"), say("d")) == (1, 0, 0, 1)
+    await until(lambda: recorder.gaps)
+    assert recorder.gaps == [{"a", "d"}]
+    await within(recorder.confirmation("d"))
+    assert (publish("a"), publish("b"), publish("c"), publish("d")) == (1, 0, 0, 1)
     logged.take("reconnecting")
 
 
 async def test_a_pending_confirmation_fails_when_redis_disconnects(
-    listen: Any, redis_server: RedisServer, logged: LogWatch
+    start_bus: Any, redis_server: RedisServer, logged: LogWatch
 ) -> None:
-    ear = await listen()
+    recorder = await start_bus()
     redis_server.freeze()
-    ear.bus.subscribe("a")
-    confirmed = ear.confirmed("a")
+    recorder.bus.subscribe("a")
+    confirmation = recorder.confirmation("a")
     await asyncio.sleep(0)
     redis_server.kill()
     with pytest.raises(ClusterUnavailable):
-        await within(confirmed)
+        await within(confirmation)
     redis_server.start()
-    await until(lambda: ear.gaps)
-    await within(ear.confirmed("a"))
+    await until(lambda: recorder.gaps)
+    await within(recorder.confirmation("a"))
     logged.take("reconnecting")
 
 
-async def test_without_subscriptions_there_is_no_gap(listen: Any, redis_server: RedisServer, logged: LogWatch) -> None:
-    ear = await listen()
+async def test_without_subscriptions_there_is_no_gap(
+    start_bus: Any, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    recorder = await start_bus()
     redis_server.kill()
     redis_server.start()
     await until(lambda: logged.records)
-    await until(lambda: ear.bus._connected)
-    await ear.subscribe("a")
-    assert ear.gaps == []
+    await until(lambda: recorder.bus._connected)
+    await recorder.subscribe("a")
+    assert recorder.gaps == []
     logged.take("reconnecting")
 
 
 async def test_thousands_of_rooms_are_subscribed_again(
-    listen: Any, say: Any, redis_server: RedisServer, logged: LogWatch
+    start_bus: Any, publish: Any, redis_server: RedisServer, logged: LogWatch
 ) -> None:
-    ear = await listen()
+    recorder = await start_bus()
     rooms = [f"room {number}" for number in range(5000)]
-    await ear.subscribe(*rooms)
+    await recorder.subscribe(*rooms)
     redis_server.kill()
     redis_server.start()
-    await until(lambda: ear.gaps)
-    assert ear.gaps == [set(rooms)]
-    assert say(rooms[-1]) == 1
+    await until(lambda: recorder.gaps)
+    assert recorder.gaps == [set(rooms)]
+    assert publish(rooms[-1]) == 1
     logged.take("reconnecting")

@@ -56,7 +56,7 @@ async def claim(claims: Claims, key: str = "/chat:s") -> Owner | Location:
     return await within(claims.claim(key, never))
 
 
-async def quiet(*nodes: Claims) -> None:
+async def wait_idle(*nodes: Claims) -> None:
     """Wait until Redis has executed all commands."""
     for claims in nodes:
         await within(claims._commands.submit("PING"))
@@ -142,7 +142,7 @@ async def test_a_released_session_can_be_claimed(node: Open) -> None:
     assert await claim(b) is Location.HERE
     # A claim that is another node's, or was released, is not released.
     a.release("/chat:s")
-    await quiet(a)
+    await wait_idle(a)
     assert await within(a.locate("/chat:s")) == B
 
 
@@ -158,7 +158,7 @@ async def test_the_claim_of_an_ended_session_remains_for_a_while(node: Open, emp
     empty_redis.command("DEL", "test:session:/chat:s")
     assert await claim(b) is Location.HERE
     a.retire("/chat:s")
-    await quiet(a)
+    await wait_idle(a)
     assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
 
 
@@ -167,7 +167,7 @@ async def test_a_node_that_was_considered_dead_keeps_the_tombstone(node: Open, e
     await claim(a)
     await within(b.write_tombstone("/chat:s", A))
     a.retire("/chat:s")
-    await quiet(a)
+    await wait_idle(a)
     assert await claim(b) is Location.LOST
 
 
@@ -178,7 +178,7 @@ async def test_all_claims_are_retired_at_the_end(node: Open, empty_redis: RedisS
     for start in range(0, 12_000, 1000):
         await within(asyncio.gather(*(claim(a, str(number)) for number in range(start, start + 1000))))
     await within(a.release_all())
-    await quiet(a)
+    await wait_idle(a)
     assert (len(a), empty_redis.command("DBSIZE")) == (0, 12_000)
     assert await claim(b, "0") == A
     assert ENDED_TIME - 30 < empty_redis.command("TTL", "test:session:0") <= ENDED_TIME  # type: ignore[operator]
@@ -209,7 +209,7 @@ async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
     assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5  # type: ignore[operator]
     # The node that was considered dead does not delete it.
     a.release("/chat:s")
-    await quiet(a)
+    await wait_idle(a)
     assert await claim(b) is Location.LOST
 
 
@@ -241,7 +241,7 @@ async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     assert (len(a), a._stats["claims_lost"]) == (2, 2)
     # A lost claim is not released.
     a.release("3")
-    await quiet(a)
+    await wait_idle(a)
     assert await within(a.locate("3")) == B
     await within(a.refresh())
     assert lost == ["3", "4"]
@@ -259,7 +259,7 @@ async def test_a_session_that_is_released_during_a_refresh(node: Open, empty_red
     await within(refreshing)
     while len(a):
         a.release(str(len(a) - 1))
-    await quiet(a)
+    await wait_idle(a)
     assert empty_redis.command("DBSIZE") == 0
 
 

@@ -145,7 +145,7 @@ def test_advertise_requires_a_cluster(script: str) -> None:
     assert "--redis" in run(f"examples/{script}", "--advertise", "http://127.0.0.1:9001")
 
 
-class Person:
+class User:
     """A user of the chat.
 
     Attributes:
@@ -156,7 +156,7 @@ class Person:
         self.client = client
         self.people: set[str] = set()
 
-    async def hears(self, kind: str) -> Any:
+    async def next_of(self, kind: str) -> Any:
         """Return the next message of a type, skipping all others except errors."""
         while True:
             message = await self.next()
@@ -179,13 +179,13 @@ class Person:
                 self.people -= set(message["names"])
             return message
 
-    async def enters(self, name: str, token: str = "") -> Any:
+    async def enter(self, name: str, token: str = "") -> Any:
         """Request a name, and return the response."""
         request = {"type": "enter", "name": name, "token": token or f"{name} in a window of its own"}
         await self.client.send(json.dumps(request))
-        return await self.hears("welcome")
+        return await self.next_of("welcome")
 
-    async def says(self, text: str) -> None:
+    async def say(self, text: str) -> None:
         """Send a chat message."""
         await self.client.send(json.dumps({"type": "say", "text": text}))
 
@@ -193,80 +193,82 @@ class Person:
 @pytest.mark.parametrize("nodes", ["examples/chat/server.py"], indirect=True)
 class TestChat:
     @pytest.fixture
-    async def comes(self, nodes: Nodes) -> AsyncIterator[Any]:
+    async def connect_user(self, nodes: Nodes) -> AsyncIterator[Any]:
         """Return a function that connects a user to one of the nodes."""
         async with contextlib.AsyncExitStack() as life:
 
-            async def come(node: int) -> Person:
+            async def connect_to(node: int) -> User:
                 url = f"http://127.0.0.1:{nodes.ports[node]}/chat/sockjs"
-                return Person(await life.enter_async_context(connect(url)))
+                return User(await life.enter_async_context(connect(url)))
 
-            yield come
+            yield connect_to
 
-    async def test_users_on_two_nodes_see_each_other_and_their_messages(self, nodes: Nodes, comes: Any) -> None:
-        ann, bob = await comes(0), await comes(1)
-        assert await ann.enters("Ann") == {"type": "welcome", "name": "Ann", "people": ["Ann"]}
-        welcome = await bob.enters("Bob")
+    async def test_users_on_two_nodes_see_each_other_and_their_messages(self, nodes: Nodes, connect_user: Any) -> None:
+        ann, bob = await connect_user(0), await connect_user(1)
+        assert await ann.enter("Ann") == {"type": "welcome", "name": "Ann", "people": ["Ann"]}
+        welcome = await bob.enter("Bob")
         assert (welcome["name"], sorted(welcome["people"])) == ("Bob", ["Ann", "Bob"])
         assert await ann.next() == {"type": "entered", "names": ["Bob"]}
-        await bob.says("Hello Ann!")
+        await bob.say("Hello Ann!")
         for person in (ann, bob):
             assert await person.next() == {"type": "said", "name": "Bob", "text": "Hello Ann!"}
-        await ann.says("Hello Bob!")
+        await ann.say("Hello Bob!")
         for person in (ann, bob):
             assert await person.next() == {"type": "said", "name": "Ann", "text": "Hello Bob!"}
         await bob.client.close()
         assert await ann.next() == {"type": "left", "names": ["Bob"]}
-        assert (await (await comes(1)).enters("Eve"))["people"] == ["Ann", "Eve"]
+        assert (await (await connect_user(1)).enter("Eve"))["people"] == ["Ann", "Eve"]
 
-    async def test_when_a_node_stops_the_others_report_who_has_left(self, nodes: Nodes, comes: Any) -> None:
-        ann = await comes(0)
-        await ann.enters("Ann")
+    async def test_when_a_node_stops_the_others_report_who_has_left(self, nodes: Nodes, connect_user: Any) -> None:
+        ann = await connect_user(0)
+        await ann.enter("Ann")
         names = {f"Bob {number}" for number in range(5)}
         for name in sorted(names):
-            await (await comes(1)).enters(name)
+            await (await connect_user(1)).enter(name)
         while not names <= ann.people:
             await ann.next()
         nodes.programs[1].ask_to_stop()
         while names & ann.people:
             assert (await ann.next())["type"] == "left"
 
-    async def test_a_name_in_use_on_one_node_is_in_use_on_both(self, nodes: Nodes, comes: Any) -> None:
-        ann, other = await comes(0), await comes(1)
-        await ann.enters("Ann")
-        assert (await other.enters("ANN"))["name"] == "ANN 2"
+    async def test_a_name_in_use_on_one_node_is_in_use_on_both(self, nodes: Nodes, connect_user: Any) -> None:
+        ann, other = await connect_user(0), await connect_user(1)
+        await ann.enter("Ann")
+        assert (await other.enter("ANN"))["name"] == "ANN 2"
         assert await ann.next() == {"type": "entered", "names": ["ANN 2"]}
 
-    async def test_a_window_that_reconnects_to_another_node_keeps_its_name(self, nodes: Nodes, comes: Any) -> None:
-        bob, before, again = await comes(0), await comes(0), await comes(1)
-        await bob.enters("Bob")
-        await before.enters("Ann", "the token of one window")
+    async def test_a_window_that_reconnects_to_another_node_keeps_its_name(
+        self, nodes: Nodes, connect_user: Any
+    ) -> None:
+        bob, before, again = await connect_user(0), await connect_user(0), await connect_user(1)
+        await bob.enter("Bob")
+        await before.enter("Ann", "the token of one window")
         assert await bob.next() == {"type": "entered", "names": ["Ann"]}
-        welcome = await again.enters("ann", "the token of one window")
+        welcome = await again.enter("ann", "the token of one window")
         assert (welcome["name"], sorted(welcome["people"])) == ("Ann", ["Ann", "Bob"])
         # Its former connection is closed, and the other users do not notice.
         await before.client.close()
-        await again.says("I am back")
+        await again.say("I am back")
         assert await bob.next() == {"type": "said", "name": "Ann", "text": "I am back"}
         await again.client.close()
         assert await bob.next() == {"type": "left", "names": ["Ann"]}
 
     async def test_without_redis_each_node_continues_alone_until_the_reconnect(
-        self, nodes: Nodes, redis: RedisServer, comes: Any
+        self, nodes: Nodes, redis: RedisServer, connect_user: Any
     ) -> None:
         nodes.complaints = ["reconnecting", "did not reach other nodes"]
-        ann, bob = await comes(0), await comes(1)
-        await ann.enters("Ann")
-        await bob.enters("Bob")
+        ann, bob = await connect_user(0), await connect_user(1)
+        await ann.enter("Ann")
+        await bob.enter("Bob")
         assert await ann.next() == {"type": "entered", "names": ["Bob"]}
         redis.kill()
-        carl = await comes(0)
-        assert sorted((await carl.enters("Carl"))["people"]) == ["Ann", "Carl"]
+        carl = await connect_user(0)
+        assert sorted((await carl.enter("Carl"))["people"]) == ["Ann", "Carl"]
         assert await ann.next() == {"type": "entered", "names": ["Carl"]}
-        await carl.says("Is anybody there?")
+        await carl.say("Is anybody there?")
         assert (await ann.next())["text"] == "Is anybody there?"
         redis.start()
         for person in (ann, bob, carl):
-            assert sorted((await person.hears("people"))["people"]) == ["Ann", "Bob", "Carl"]
-        await bob.says("There you are")
-        assert (await carl.hears("said"))["text"] == "There you are"
+            assert sorted((await person.next_of("people"))["people"]) == ["Ann", "Bob", "Carl"]
+        await bob.say("There you are")
+        assert (await carl.next_of("said"))["text"] == "There you are"

@@ -70,7 +70,7 @@ async def open_session(owner: Node, session: str = "") -> tuple[str, Noted]:
 
 
 async def listen(client: Client, transport: str, session: str, connection: Noted) -> None:
-    """Start to receive messages, and wait until the session has a receiver."""
+    """Start receiving messages, and wait until the session has a receiver."""
     client.write(asking(transport, f"/echo/000/{session}"))
     await until(lambda: connection.session._receiver)
 
@@ -118,7 +118,7 @@ async def test_no_message_is_lost_or_repeated(start: Start, transport: str) -> N
     got: list[Any] = []
     ending: list[asyncio.Future[None]] = []
 
-    async def say() -> None:
+    async def send_messages() -> None:
         for number in range(300):
             connection.send(str(number))
             await asyncio.sleep(0)
@@ -137,7 +137,7 @@ async def test_no_message_is_lost_or_repeated(start: Start, transport: str) -> N
                 if len(got) == 300:
                     return
 
-    async def hear() -> None:
+    async def receive_messages() -> None:
         while len(got) < 300:
             node = other if not other.router.draining else third
             if transport == "xhr":
@@ -148,7 +148,7 @@ async def test_no_message_is_lost_or_repeated(start: Start, transport: str) -> N
             else:
                 await hear_stream(node)
 
-    await within(asyncio.gather(say(), hear()))
+    await within(asyncio.gather(send_messages(), receive_messages()))
     await within(ending[0])
     assert got == [str(number) for number in range(300)]
 
@@ -334,7 +334,7 @@ async def test_routers_do_not_affect_each_other(serve: Serve, tmp_path: Path) ->
 # Relayed requests without any node.
 
 
-class Keeping:
+class FakeManager:
     """A connection manager."""
 
     read_buffer = bytearray(1)
@@ -346,7 +346,7 @@ class Keeping:
 A, B = Owner("a", "/a"), Owner("b", "/b")
 
 
-class Calls:
+class RecordedCalls:
     """Records remote calls."""
 
     def __init__(self, *ends: Any) -> None:
@@ -365,10 +365,10 @@ class Calls:
         return b""
 
 
-def make(call: Calls) -> RelayedRequests:
+def make(call: RecordedCalls) -> RelayedRequests:
     """Return relayed requests with the given calls."""
-    keeping: Any = Keeping()
-    return RelayedRequests(keeping, call)
+    manager: Any = FakeManager()
+    return RelayedRequests(manager, call)
 
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamDisconnected(), ClusterError()])
@@ -380,7 +380,7 @@ async def test_the_call_is_repeated_because_a_request_may_arrive_after_it(
     async def end() -> None:
         request.response_sent()
 
-    calls = Calls(None, error, end)
+    calls = RecordedCalls(None, error, end)
     found = make(calls)
     request = found.add(A, "/echo:1")
     await within(found.handoff_clients())
@@ -396,7 +396,7 @@ async def test_owners_are_called_concurrently() -> None:
         for request in under_way:
             request.response_sent()
 
-    calls = Calls(end, end)
+    calls = RecordedCalls(end, end)
     found = make(calls)
     under_way = [found.add(owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
     await within(found.handoff_clients())
@@ -416,7 +416,7 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
             ended.append("never")
 
     before = asyncio.all_tasks()
-    found = make(Calls(never))
+    found = make(RecordedCalls(never))
     request = found.add(A, "/echo:1")
     await within(found.handoff_clients())
     assert ended == ["never"]
@@ -425,7 +425,7 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
 
 
 async def test_a_send_is_waited_for_without_a_call() -> None:
-    calls = Calls()
+    calls = RecordedCalls()
     found = make(calls)
     sending = found.add(A, None)
     handing_off = asyncio.ensure_future(found.handoff_clients())
@@ -437,7 +437,7 @@ async def test_a_send_is_waited_for_without_a_call() -> None:
 
 
 async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
-    found = make(Calls())
+    found = make(RecordedCalls())
     request = found.add(A, "/echo:1")
     request.connection_opened()
     request.response_sent()
@@ -451,7 +451,7 @@ async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
 @pytest.mark.parametrize(("count", "length", "calls"), [(0, 1, 0), (200, 10, 1), (201, 10, 2), (3, 32_000, 3)])
 async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
-    made = Calls()
+    made = RecordedCalls()
     found = make(made)
     keys = ["\udcff" * (length - 5) + f"{number:05}" for number in range(count)]
     # Each key twice: a second receiver may be present until it has been rejected.
@@ -465,7 +465,7 @@ async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count:
 
 
 async def test_without_requests_the_handoff_returns_immediately() -> None:
-    calls = Calls()
+    calls = RecordedCalls()
     handing_off = make(calls).handoff_clients()
     async with asyncio.timeout(WAIT):
         await handing_off

@@ -17,7 +17,7 @@ from .redis_server import RedisServer
 ROOM = "lobby"
 
 
-async def hear(peer: Peer, count: int) -> list[Any]:
+async def receive(peer: Peer, count: int) -> list[Any]:
     return [await peer.message() for _ in range(count)]
 
 
@@ -98,7 +98,7 @@ async def test_a_redis_without_its_data_starts_another_epoch(
     assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([], False, (0, ""))
     second = await within(here.router.publish(ROOM, "b", history=3))
     assert second.epoch != first.epoch
-    assert await hear(peer, 2) == ["a", "b"]
+    assert await receive(peer, 2) == ["a", "b"]
     logged.take("reconnecting")
 
 
@@ -109,11 +109,11 @@ async def test_all_members_receive_messages_in_the_order_of_offsets(node: StartN
         for made in nodes:
             made.router.publish(ROOM, f"{nodes.index(made)} {number}", history=1000)
         await asyncio.sleep(0)
-    heard = [await hear(peer, 120) for peer in peers]
-    assert heard[0] == heard[1] == heard[2]
-    assert [offset for offset, _ in heard[0]] == list(range(1, 121))
+    received = [await receive(peer, 120) for peer in peers]
+    assert received[0] == received[1] == received[2]
+    assert [offset for offset, _ in received[0]] == list(range(1, 121))
     for index in range(3):
-        own = [text for _, text in heard[0] if text.startswith(f"{index} ")]
+        own = [text for _, text in received[0] if text.startswith(f"{index} ")]
         assert own == [f"{index} {number}" for number in range(40)]
 
 
@@ -130,13 +130,13 @@ async def test_a_new_member_receives_its_own_message(node: StartNode) -> None:
 async def test_sessions_can_be_excluded(node: StartNode) -> None:
     here, there = await node(), await node()
     said, speaker = await here.enter(ROOM)
-    heard, _ = await here.enter(ROOM)
+    received, _ = await here.enter(ROOM)
     away, _ = await there.enter(ROOM)
     here.router.publish(ROOM, "a", exclude=speaker, history=5)
     here.router.publish(ROOM, "b", exclude=[speaker], history=5)
     here.router.publish(ROOM, "c", history=5)
-    assert await hear(said, 1) == ["c"]
-    assert await hear(heard, 3) == await hear(away, 3) == ["a", "b", "c"]
+    assert await receive(said, 1) == ["c"]
+    assert await receive(received, 3) == await receive(away, 3) == ["a", "b", "c"]
     # No state is left.
     assert not here.cluster._messages._pending
 
@@ -156,8 +156,8 @@ async def test_cancelling_the_publisher_does_not_cancel_the_message(
         await sent
     redis_server.thaw()
     await within(here.router.publish(ROOM, "b", history=history))
-    assert await hear(away, 2) == ["a", "b"]
-    assert await hear(said, 1) == ["b"]
+    assert await receive(away, 2) == ["a", "b"]
+    assert await receive(said, 1) == ["b"]
 
 
 async def test_no_state_is_left_if_a_message_with_exclusions_never_arrives(
@@ -295,8 +295,8 @@ async def test_a_message_without_history_follows_earlier_ones_with_history(node:
         here.router.publish(ROOM, f"{number} not kept")
         here.router.publish(ROOM, [number], exclude=connection)
     expected = [text for number in range(10) for text in (f"{number} kept", f"{number} not kept", [number])]
-    assert await hear(a, 30) == await hear(b, 30) == expected
-    assert await hear(left_out, 20) == [text for text in expected if isinstance(text, str)]
+    assert await receive(a, 30) == await receive(b, 30) == expected
+    assert await receive(left_out, 20) == [text for text in expected if isinstance(text, str)]
     assert not here.cluster._messages._pending
 
 

@@ -117,7 +117,7 @@ class Running:
         self.port = 0
 
     async def start(self) -> None:
-        """Start to listen."""
+        """Start listening."""
         for router in (self.router, self.other):
             self.listener.add(router.endpoints)
         sockets = open_sockets("127.0.0.1", free_port(), False)

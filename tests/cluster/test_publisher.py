@@ -66,10 +66,10 @@ async def test_it_needs_no_event_loop_and_works_after_a_fork(node: StartNode, re
     command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    heard = [await peer.message() for _ in range(62)]
-    assert heard[0] == heard[-1] == "parent"
+    received = [await peer.message() for _ in range(62)]
+    assert received[0] == received[-1] == "parent"
     for number in range(3):
-        assert [turn for child, turn in heard[1:-1] if child == number] == list(range(20))
+        assert [turn for child, turn in received[1:-1] if child == number] == list(range(20))
 
 
 async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServer) -> None:
@@ -84,11 +84,11 @@ async def test_many_threads_can_use_it(node: StartNode, redis_server: RedisServe
         threads = [threading.Thread(target=publish, args=(number,)) for number in range(5)]
         for thread in threads:
             thread.start()
-        heard = [await peer.message() for _ in range(100)]
+        received = [await peer.message() for _ in range(100)]
         for thread in threads:
             thread.join()
     for number in range(5):
-        assert [turn for thread_, turn in heard if thread_ == number] == list(range(20))
+        assert [turn for thread_, turn in received if thread_ == number] == list(range(20))
 
 
 def test_an_outage_raises_and_it_works_again_afterwards(redis_server: RedisServer) -> None:

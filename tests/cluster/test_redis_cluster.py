@@ -31,7 +31,7 @@ from .redis_server import RedisServer
 ROOM = "lobby"
 
 
-async def hear(peer: Peer, count: int) -> list[Any]:
+async def receive(peer: Peer, count: int) -> list[Any]:
     return [await peer.message() for _ in range(count)]
 
 
@@ -46,7 +46,7 @@ async def test_members_on_all_nodes_receive_a_message(node: StartNode, message: 
     for made in nodes:
         await within(made.router.publish(ROOM, message, history=history))
     for peer in peers:
-        assert await hear(peer, 3) == [message] * 3
+        assert await receive(peer, 3) == [message] * 3
 
 
 @pytest.mark.parametrize("room", ["", "a b", "☃", "\ud800", "x" * 100_000, "__proto__", "a\nb", "*", "a:b"])
@@ -57,7 +57,7 @@ async def test_the_name_of_a_room_may_be_any_text(node: StartNode, room: str) ->
     there.router.publish(room, "x")
     there.router.publish(room, "y", history=1)
     there.router.publish("other", "z")
-    assert await hear(peer, 3) == ["x", "y", "z"]
+    assert await receive(peer, 3) == ["x", "y", "z"]
 
 
 async def test_messages_of_one_node_arrive_in_order(node: StartNode) -> None:
@@ -67,15 +67,15 @@ async def test_messages_of_one_node_arrive_in_order(node: StartNode) -> None:
         for made in nodes:
             made.router.publish(ROOM, [nodes.index(made), number])
         await asyncio.sleep(0)
-    heard = await hear(peer, 300)
+    received = await receive(peer, 300)
     for index in range(3):
-        assert [number for sender, number in heard if sender == index] == list(range(100))
+        assert [number for sender, number in received if sender == index] == list(range(100))
 
 
 async def test_local_members_receive_a_message_immediately_and_once(node: StartNode) -> None:
     here, there = await node(), await node()
     said, speaker = await here.enter(ROOM)
-    heard, _ = await here.enter(ROOM)
+    received, _ = await here.enter(ROOM)
     away, _ = await there.enter(ROOM)
     sent = here.router.stats.messages_sent
     first = here.router.publish(ROOM, "a", exclude=speaker)
@@ -83,7 +83,7 @@ async def test_local_members_receive_a_message_immediately_and_once(node: StartN
     await within(first)
     assert await away.message() == "a"
     await within(there.router.publish(ROOM, "b"))
-    assert await hear(heard, 2) == ["a", "b"]
+    assert await receive(received, 2) == ["a", "b"]
     assert (await away.message(), await said.message()) == ("b", "b")
 
 
@@ -111,8 +111,8 @@ async def test_after_leaving_no_message_arrives_and_redis_is_unsubscribed(
     _, other = await here.enter(ROOM)
     connection.leave(ROOM)
     there.router.publish(ROOM, "lost")
-    await within(there.router.publish("b", "heard"))
-    assert await peer.message() == "heard"
+    await within(there.router.publish("b", "received"))
+    assert await peer.message() == "received"
     channel = f"sockjs:room:{ROOM}"
     assert redis_server.command("PUBSUB", "NUMSUB", channel) == [channel.encode(), 1]
     other.close()
@@ -134,7 +134,7 @@ async def test_routers_of_a_cluster_share_its_rooms(redis_server: RedisServer, s
         assert len(await routers[0].presence(ROOM)) == 2
         routers[0].publish(ROOM, "x")
         routers[1].publish(ROOM, "y", exclude=connections[0])
-        assert await hear(peers[1], 2) == ["x", "y"]
+        assert await receive(peers[1], 2) == ["x", "y"]
         assert await peers[0].message() == "x"
         for peer in peers:
             peer.vanish()
@@ -145,8 +145,8 @@ async def test_namespaces_are_separate(node: StartNode) -> None:
     here, there = await node(namespace="a"), await node(namespace="b")
     peer, _ = await here.enter(ROOM)
     await within(there.router.publish(ROOM, "lost"))
-    await within(here.router.publish(ROOM, "heard"))
-    assert await peer.message() == "heard"
+    await within(here.router.publish(ROOM, "received"))
+    assert await peer.message() == "received"
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"\xff", b"hello", b'[2,"",0,"t","x"]', b"[" * 100_000])
@@ -390,7 +390,7 @@ async def test_messages_before_close_are_sent(node: StartNode) -> None:
     for number in range(100):
         here.router.publish(ROOM, str(number))
     await within(here.cluster.close())
-    assert await hear(peer, 100) == [str(number) for number in range(100)]
+    assert await receive(peer, 100) == [str(number) for number in range(100)]
 
 
 async def test_use_in_another_thread_is_rejected(node: StartNode) -> None:
@@ -423,11 +423,11 @@ router = SockJSRouter(SockJSConnection, cluster=cluster)
 class Receiver:
     binary = False
     unsent = 0
-    heard = set()
+    received = set()
 
     def send_frame(self, frame): pass
 
-    def send_prepared(self, message): self.heard.add(message.text)
+    def send_prepared(self, message): self.received.add(message.text)
 
     def close(self, code, reason): pass
 
@@ -437,7 +437,7 @@ async def main(name):
         session._attach(Receiver(), "127.0.0.1")
         await session.conn.join("lobby")
         async with asyncio.timeout(float(sys.argv[2])):
-            while len(Receiver.heard) < 2:
+            while len(Receiver.received) < 2:
                 await router.publish("lobby", name)
                 await asyncio.sleep(0.01)
         # The other one may not be subscribed yet.
@@ -508,8 +508,8 @@ async def test_during_an_outage_local_members_receive_messages(
         await within(fresh)
     here.router.publish(ROOM, "c")
     here.router.publish("fresh", "d")
-    assert await hear(peer, 3) == ["a", "b", "c"]
-    assert await hear(other, 2) == ["c", "d"]
+    assert await receive(peer, 3) == ["a", "b", "c"]
+    assert await receive(other, 2) == ["c", "d"]
     redis_server.start()
     await until(lambda: here.gaps)
     assert here.gaps == [{ROOM, "fresh"}]
@@ -555,7 +555,7 @@ async def test_after_an_outage_nodes_receive_messages_again(
         await until(lambda number=number: len(here.gaps) == len(there.gaps) == number)
         await within(here.router.publish(ROOM, "x"))
         await within(there.router.publish(ROOM, "y"))
-        assert sorted(await hear(a, 2)) == sorted(await hear(b, 2)) == ["x", "y"]
+        assert sorted(await receive(a, 2)) == sorted(await receive(b, 2)) == ["x", "y"]
     assert (here.gaps, there.gaps) == ([{ROOM, "b"}] * 2, [{ROOM}] * 2)
     assert here.cluster.stats.gaps == 2
     for _ in range(2):
@@ -637,7 +637,7 @@ async def test_databases_of_one_redis_are_separate(node: StartNode, redis_server
         with Publisher(url) as publisher:
             await asyncio.to_thread(publisher.publish, ROOM, [number, number], history=number)
     for number, peer in enumerate(peers):
-        assert await hear(peer, 2) == [[number], [number, number]]
+        assert await receive(peer, 2) == [[number], [number, number]]
 
 
 async def test_each_gap_is_reported_with_eager_tasks(
@@ -647,7 +647,7 @@ async def test_each_gap_is_reported_with_eager_tasks(
     create = asyncio.create_task
 
     def create_at_once(coroutine: Any, **options: Any) -> Any:
-        if coroutine.__name__ != "_tell_gaps":
+        if coroutine.__name__ != "_run_on_gap":
             return create(coroutine, **options)
         with pytest.raises(StopIteration):
             coroutine.send(None)

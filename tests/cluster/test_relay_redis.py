@@ -60,7 +60,7 @@ def remaining(redis: RedisServer, session: str) -> int:
     return seconds
 
 
-async def told(node: Node, session: str, transport: str = "xhr") -> str:
+async def poll_ended(node: Node, session: str, transport: str = "xhr") -> str:
     """Poll for a frame of an ended session, and return its only frame."""
     body = (await node.ask(asking(transport, f"/echo/000/{session}"))).body
     # Streams have a prelude.
@@ -100,7 +100,7 @@ async def test_a_session_is_used_through_any_node(start: Start, empty_redis: Red
     if transport in POLLING:
         assert await c.poll(session, transport) == 'c[3000,"Go away!"]'
     await finish(a, session)
-    assert await told(b, session, transport) == 'c[3000,"Go away!"]'
+    assert await poll_ended(b, session, transport) == 'c[3000,"Go away!"]'
     assert await c.send(session, "x", transport) == 404
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
     assert len(a.cluster.claims) == 0

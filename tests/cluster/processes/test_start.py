@@ -13,7 +13,7 @@ from ..nodes import SCRIPT, Circle, Node, nodes
 from ..redis_server import RedisServer
 
 
-async def complaint(arguments: Sequence[str]) -> str:
+async def error_of(arguments: Sequence[str]) -> str:
     """Start a node, which must exit by itself, and return its output."""
     pipe = asyncio.subprocess.PIPE
     command = [sys.executable, "-W", "default", str(ROOT / SCRIPT), *arguments]
@@ -37,9 +37,9 @@ async def test_an_address_belongs_to_one_node(circle: Circle) -> None:
         first = await asyncio.to_thread(Node, *circle.options(port))
         try:
             # On the same host, and as if on another one, where the port is free.
-            same = await complaint(circle.options(port))
+            same = await error_of(circle.options(port))
             assert f"127.0.0.1:{port}" in same
-            other = await complaint([*circle.options(port), "--listen", f"127.0.0.1:{elsewhere}"])
+            other = await error_of([*circle.options(port), "--listen", f"127.0.0.1:{elsewhere}"])
             assert f"Another node already advertises http://127.0.0.1:{port}" in other
         finally:
             assert first.stop() == []
@@ -62,13 +62,13 @@ def closed_port() -> Iterator[int]:
 
 
 async def test_redis_is_required(circle: Circle, secret: Path, closed_port: int) -> None:
-    text = await complaint(["--redis", f"redis://127.0.0.1:{closed_port}/0"])
+    text = await error_of(["--redis", f"redis://127.0.0.1:{closed_port}/0"])
     assert f"127.0.0.1:{closed_port} does not respond" in text
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "redis://127.0.0.1:port/0", "redis://127.0.0.1/zero", "no url"])
 async def test_the_url_must_be_of_redis(url: str) -> None:
-    text = await complaint(["--redis", url])
+    text = await error_of(["--redis", url])
     # Not the whole URL: it may contain a password.
     assert text.startswith("ConfigurationError: url: ")
     assert text.count("expected") == 1
@@ -78,13 +78,13 @@ async def test_the_url_must_be_of_redis(url: str) -> None:
 async def test_errors_do_not_contain_the_password(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "--requirepass", "right") as redis:
         for password in ("", ":wrong@"):
-            text = await complaint(["--redis", redis.url.replace("//", f"//{password}")])
+            text = await error_of(["--redis", redis.url.replace("//", f"//{password}")])
             assert "password" in text.lower()
             assert "wrong" not in text
 
 
 async def test_another_server_instead_of_redis(three: list[Node]) -> None:
-    text = await complaint(["--redis", f"redis://127.0.0.1:{three[0].port}/0"])
+    text = await error_of(["--redis", f"redis://127.0.0.1:{three[0].port}/0"])
     assert str(three[0].port) in text
 
 
@@ -94,5 +94,5 @@ async def test_nodes_with_different_secrets(circle: Circle, tmp_path: Path) -> N
         with reserved_port() as port:
             short = tmp_path / "short"
             short.write_text("too short")
-            text = await complaint(Circle(circle.redis, short).options(port))
+            text = await error_of(Circle(circle.redis, short).options(port))
             assert "secret" in text
