@@ -1,1 +1,1 @@
-"""Sessions: their states, what waits for a client, the application's callbacks, deadlines and limits."""
+"""Sessions: their states, queues, callbacks, deadlines and limits."""

@@ -105,7 +105,7 @@ if (_IN_CALLBACK_IN_C, _OPEN_IN_C) != (IN_CALLBACK, _OPEN):
 
 
 class Outbox(SessionCore):
-    """Queue messages for a client, write them to its receiver, and wake those who wait for the queue to drain.
+    """Queue messages for a client, write them to its receiver, and notify waiters when the queue has drained.
 
     Base class of the session, which attaches the receiver and closes the connection of a slow client.
 
