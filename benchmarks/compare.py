@@ -30,9 +30,10 @@ from comparison.chart import draw
 from comparison.loads import LOADS, Load
 from comparison.machine import Cores, available_cores, choose_cores, describe_machine
 from comparison.results import Report, Run, applies
-from comparison.running import RunError, Stuck, measure, raise_file_limit
+from comparison.running import RunError, Stuck, measure
 from comparison.servers import REFERENCE, ROOT, SERVERS, Installed, InstallError, Server, install
 from comparison.table import markdown
+from hosting import raise_file_limit
 
 #: Repetitions, duration of each load and warm-up in seconds; a shorter warm-up would include the peers' JIT compilers.
 FULL = (5, 5.0, 3.0)

@@ -15,10 +15,10 @@ import argparse
 import asyncio
 import logging
 import math
-import resource
 import statistics
 import sys
 
+from hosting import raise_file_limit, run
 from sharing.deliveries import measure_deliveries
 from sharing.nodes import nodes, redis_server, serve
 from sharing.requests import measure_requests
@@ -102,17 +102,10 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run the program, and return its exit status."""
     options = parse()
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    raise_file_limit()
     if options.serve:
         logging.disable()
-        factory = None
-        if options.loop == "uvloop":
-            import uvloop
-
-            factory = uvloop.new_event_loop
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(serve(options))
+        run(serve(options), options.loop)
         return 0
     with redis_server() as (pid, url):
         passed = options.only == "deliveries" or compare_requests(url, options)

@@ -7,16 +7,15 @@ listens on 127.0.0.1, prints `pid N port P`, and exits on SIGTERM or SIGINT.
 import argparse
 import asyncio
 import contextlib
-import gc
 import importlib.util
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
+from hosting import raise_file_limit, run, tune_garbage_collector
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -81,9 +80,7 @@ async def serve(http_server: HttpServer, sockets: list[socket.socket]) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # As docs/performance.md recommends: full collections visit all objects of all sessions.
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
+    tune_garbage_collector()
     async with http_server(sockets):
         print(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}", flush=True)
         await stop.wait()
@@ -110,19 +107,12 @@ def main() -> None:
         parser.error(f"--port: expected 0 to 65535, got {options.port}")
 
     logging.disable()
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    raise_file_limit()
     try:
         sockets = bind_sockets(options.port, HOST)
     except OSError as error:
         parser.exit(1, f"Cannot listen on {HOST}, port {options.port}: {error.strerror}\n")
-    factory = None
-    if options.loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(HTTP_SERVERS[options.server], sockets))
+    run(serve(HTTP_SERVERS[options.server], sockets), options.loop)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from .loads import Load
 from .machine import Cores
 from .servers import ROOT, Installed, Server
 
-__all__ = ["RunError", "Stuck", "measure", "raise_file_limit"]
+__all__ = ["RunError", "Stuck", "measure"]
 
 LOADTEST = ROOT / "benchmarks/loadtest.py"
 
@@ -39,25 +39,6 @@ class Address(NamedTuple):
 
     pid: int
     port: int
-
-
-def raise_file_limit() -> int | None:
-    """Raise the limit on open files for this process and its children.
-
-    Returns:
-        The limit, or None if the system has no such limit.
-    """
-    try:
-        import resource
-    except ImportError:
-        return None
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in (65536, hard):
-        with contextlib.suppress(ValueError, OSError):
-            if limit >= hard:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-                break
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def measure(

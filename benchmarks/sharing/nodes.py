@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from hosting import tune_garbage_collector
 from load.usage import read_usage
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -64,9 +64,7 @@ async def serve(options: argparse.Namespace) -> None:
     """Run a node until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    # As docs/performance.md recommends: full collections visit all objects of all sessions.
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
+    tune_garbage_collector()
     async with contextlib.AsyncExitStack() as stack:
         more: dict[str, Any] = {}
         if options.redis:
