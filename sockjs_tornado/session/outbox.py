@@ -128,6 +128,7 @@ class Outbox(SessionCore):
         self._stats = stats
         self._manager = manager
         self._thread = get_ident()
+        # Set while a client receives: only if the session is OPEN, except within _attach() of a closed session.
         self._receiver: Receiver | None = None
         self._outbox: list[Outgoing] = []
         self.queued = 0

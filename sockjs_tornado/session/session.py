@@ -27,6 +27,9 @@ _NEVER: Final = float("inf")
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
 
+# A session becomes OPEN when its first receiver is attached, or CLOSED if it is closed or times out before. It becomes
+# CLOSING on close(), on a disconnect or at its deadline, and CLOSED when a websocket has ended, when the deadline for
+# fetching the close frame has passed, or, while the router is closing, as soon as the client needs no close frame.
 _TRANSITIONS: Final = {
     CONNECTING: (OPENED, CLOSED),
     OPENED: (CLOSING,),
