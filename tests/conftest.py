@@ -27,8 +27,9 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
 
 # How long hypothesis takes says something of the machine, and nothing of the code.
+# Each run tries other examples; `make fuzz` tries many more.
 hypothesis.settings.register_profile(
-    "sockjs_tornado", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "sockjs_tornado", max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("sockjs_tornado")
 

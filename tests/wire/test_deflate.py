@@ -192,7 +192,7 @@ def test_offers_that_are_declined(context_takeover: bool) -> None:
         assert negotiate(offer, context_takeover=context_takeover) is None, offer
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(
     header=st.one_of(
         st.text(max_size=60),
@@ -255,7 +255,7 @@ def test_the_examples_of_the_standard_are_understood(payloads: list[str], messag
         assert feed(parser(), split(stream, places)) == messages
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(
     parameters=all_parameters,
     level=st.integers(0, 9),
@@ -292,7 +292,7 @@ def test_what_zlib_compresses_is_what_arrives(
     assert plain(feed(parser(parameters), split(stream, places))) == plain(expected)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(parameters=all_parameters, messages=st.lists(st.tuples(texts, cuts), max_size=4), places=cuts)
 def test_what_wsproto_sends_is_what_arrives(
     parameters: Parameters, messages: list[tuple[str, list[int]]], places: list[int]
@@ -314,7 +314,7 @@ def test_what_wsproto_sends_is_what_arrives(
 PAYLOADS = [b"\0", deflated(b"Hello"), deflated(b"\xff"), deflated("\u20ac".encode() * 99), b"\x07"]
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=80)
 @given(
     frames=st.lists(
         st.builds(
@@ -410,7 +410,7 @@ def test_a_window_of_eight_bits_is_read_with_what_zlib_has() -> None:
     assert parser(Parameters(False, False, None, 8)).feed(stream) == [data]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(text=texts, places=cuts, place=st.integers(0, 60), bit=st.integers(0, 7), parts=cuts)
 def test_damaged_data_is_what_zlib_makes_of_it(
     text: str, places: list[int], place: int, bit: int, parts: list[int]
@@ -511,7 +511,7 @@ def test_each_message_has_the_whole_limit() -> None:
     assert parser(NO_TAKEOVER, limit=100).feed(stream * 2) == [b"a" * 100, b"b" * 100] * 2
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(data=st.binary(max_size=300), limit=st.integers(0, 300), places=cuts)
 def test_the_inflater_alone_gives_the_message_or_says_too_big(data: bytes, limit: int, places: list[int]) -> None:
     inflater = RawInflater(TAKEOVER)
@@ -528,7 +528,7 @@ def test_the_inflater_alone_gives_the_message_or_says_too_big(data: bytes, limit
 # --- what the server sends --------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(parameters=all_parameters, level=st.integers(1, 9), messages=st.lists(texts, max_size=5))
 def test_what_is_deflated_reaches_a_client(parameters: Parameters, level: int, messages: list[str]) -> None:
     deflater = Deflater(parameters, level)

@@ -96,7 +96,7 @@ def test_no_close_frame_is_found_where_none_is() -> None:
         assert not scanner.feed(frame(CLOSE) * 1000)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(
     stream=st.lists(st.one_of(wild_frames(), st.binary(max_size=40)), max_size=6).map(b"".join),
     left=st.integers(0, 60),
@@ -157,7 +157,7 @@ def test_after_bad_compression_the_close_frame_is_found() -> None:
         )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(stream=legal_streams(), cut=st.integers(0, 400), places=cuts)
 def test_a_scanner_goes_on_where_its_parser_stands(stream: bytes, cut: int, places: list[int]) -> None:
     """As when the server closes in the middle of anything."""

@@ -169,7 +169,7 @@ def is_1014(event: object) -> bool:
 # --- against wsproto --------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(stream=legal_streams(), places=cuts)
 def test_legal_streams_give_what_wsproto_makes_of_them(stream: bytes, places: list[int]) -> None:
     events = assert_like_reference(stream, FrameParser(NO_LIMIT))
@@ -177,13 +177,13 @@ def test_legal_streams_give_what_wsproto_makes_of_them(stream: bytes, places: li
     assert plain(feed(FrameParser(NO_LIMIT), split(stream, places))) == plain(events)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(stream=mutated_streams(), places=cuts)
 def test_streams_with_one_mutation_get_the_verdict_of_wsproto(stream: bytes, places: list[int]) -> None:
     assert_like_unless_1014(stream, places)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(stream=st.lists(wild_frames(), min_size=1, max_size=5).map(b"".join), places=cuts)
 def test_wild_frames_get_the_verdict_of_wsproto(stream: bytes, places: list[int]) -> None:
     assert_like_unless_1014(stream, places)
@@ -207,7 +207,7 @@ def assert_like_unless_1014(stream: bytes, places: list[int]) -> None:
         assert_like_reference(stream, FrameParser(NO_LIMIT))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     stream=st.one_of(legal_streams(), st.lists(wild_frames(), max_size=3).map(b"".join)).filter(lambda s: len(s) < 3000)
 )
@@ -217,7 +217,7 @@ def test_one_byte_at_a_time_gives_the_same_events(stream: bytes) -> None:
     assert [*map(repr, singly)] == [*map(repr, whole)]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(stream=legal_streams(), places=cuts, limit=st.integers(0, 300))
 def test_a_limit_judges_the_same_however_the_stream_is_split(stream: bytes, places: list[int], limit: int) -> None:
     whole = FrameParser(limit).feed(stream)
@@ -645,7 +645,7 @@ def test_small_fragments_take_little_more_memory_than_what_they_hold(opcode: int
 
 
 @pytest.mark.parametrize("function", [apply_mask, websocket._apply_mask_python], ids=["chosen", "python"])
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(mask=masks, data=payloads())
 def test_masking_is_as_section_5_3_says(function: Callable[[bytes, bytes], bytes], mask: bytes, data: bytes) -> None:
     assert function(mask, data) == masked(mask, data)
@@ -668,7 +668,7 @@ def heard(stream: bytes) -> list[tuple[Opcode, Any]]:
     return messages
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(text=texts().map(bytes.decode))
 def test_a_text_frame_reaches_a_client(text: str) -> None:
     assert heard(text_frame(text)) == [(TEXT, text)]
@@ -681,7 +681,7 @@ def test_a_text_frame_has_the_shortest_form_of_its_length_in_bytes() -> None:
         assert text_frame(text) == build_frame(TEXT, text.encode()) == frame(TEXT, text.encode(), mask=None)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(payload=payloads())
 def test_a_binary_frame_reaches_a_client(payload: bytes) -> None:
     assert heard(binary_frame(payload)) == [(BINARY, payload)]
@@ -702,7 +702,7 @@ def test_a_compressed_frame_has_the_first_reserved_bit() -> None:
 any_text = st.text(st.characters(exclude_categories=()), max_size=130)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(code=st.one_of(st.sampled_from(sorted(REGISTERED_CODES - {1014})), st.integers(3000, 4999)), reason=any_text)
 def test_a_close_frame_reaches_a_client_with_as_much_of_its_reason_as_fits(code: int, reason: str) -> None:
     """Section 5.5: at most 125 bytes of payload."""
