@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection, ConnectionManager
-from ..wire.sockets import peer_gone, set_user_timeout
+from ..wire.sockets import peer_disconnected, set_user_timeout
 from .response_head import ResponseHead, parse_head
 
 __all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
@@ -135,7 +135,7 @@ class Upstream(asyncio.BufferedProtocol):
     def is_disconnected(self) -> bool:
         """Return whether the peer has closed the connection, even if the event loop has not reported it yet."""
         transport = self._transport
-        return transport is None or transport.is_closing() or peer_gone(transport.get_extra_info("socket"))
+        return transport is None or transport.is_closing() or peer_disconnected(transport.get_extra_info("socket"))
 
     def abort(self) -> None:
         """Close the connection immediately."""

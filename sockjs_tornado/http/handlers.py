@@ -23,9 +23,9 @@ from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import DisconnectListener, Headers
 from ..wire.connection import Connection
 from ..wire.fields import has_token
-from ..wire.pending import PendingWrite, write_rest
-from ..wire.sockets import peer_gone, peer_reset
-from ..wire.stream import response_head, take_over, write_and_close, write_now
+from ..wire.pending import PendingWrite, write_tracked
+from ..wire.sockets import peer_disconnected, peer_reset
+from ..wire.stream import response_head, send_now, take_over, write_and_close
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
 
@@ -279,9 +279,9 @@ class SockJSHandler(RequestHandler):
         """
         connection = self._connection
         connection.set_close_callback(None)
-        unsent = write_now(connection.stream, response)
+        unsent = send_now(connection.stream, response)
         if unsent:
-            self.pending = write_rest(connection.stream, unsent)
+            self.pending = write_tracked(connection.stream, unsent)
             # Tornado continues after this write, which is queued behind the pending data.
             connection.write(b"" if self.pending else unsent)
         connection.finish()
@@ -367,7 +367,7 @@ class SockJSHandler(RequestHandler):
     def is_disconnected(self) -> bool:
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""
         stream = self._connection.stream
-        return stream.closed() or peer_gone(stream.socket)
+        return stream.closed() or peer_disconnected(stream.socket)
 
     def is_half_closed(self) -> bool:
         """Return whether a client that seems to have disconnected has only closed its own side of the connection."""

@@ -60,7 +60,7 @@ def traced(session_class: type[Session]) -> type[Session]:
     return found
 
 
-def _shown(text: str) -> str:
+def _redact(text: str) -> str:
     """Return the part of a message that may be shown."""
     if not _TO_TERMINAL:
         return f"({len(text)} characters)"
@@ -69,9 +69,9 @@ def _shown(text: str) -> str:
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}... ({len(text)} characters)"
 
 
-def _shown_close(code: int | None = None, reason: str = "") -> str:
+def _redact_close(code: int | None = None, reason: str = "") -> str:
     """Return the part of a close code and its reason that may be shown."""
-    return "" if code is None else f" {code} {_shown(reason)}"
+    return "" if code is None else f" {code} {_redact(reason)}"
 
 
 class _Traced(Session):
@@ -99,13 +99,13 @@ class _Traced(Session):
         self.trace("receiver detached")
         super()._detach(self._current(receiver))
 
-    def _receiver_lost(self, receiver: Receiver, *why: Any) -> None:
+    def _receiver_lost(self, receiver: Receiver, *reason: Any) -> None:
         """Called when a receiver's connection was lost."""
         current = self._current(receiver)
         # A receiver that was detached before only reports its own end.
         if current is self._receiver:
-            self.trace(f"receiver lost{_shown_close(*why)}")
-        super()._receiver_lost(current, *why)
+            self.trace(f"receiver lost{_redact_close(*reason)}")
+        super()._receiver_lost(current, *reason)
 
     def _pause_sending(self, receiver: Receiver) -> None:
         """Called when the receiver's write buffer is full."""
@@ -118,13 +118,13 @@ class _Traced(Session):
         super()._resume_sending(self._current(receiver))
 
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
-        self.trace(f"ends{_shown_close(code, reason)}")
+        self.trace(f"ends{_redact_close(code, reason)}")
         super()._end(code, reason, discard=discard)
 
     def _receive(self, messages: Sequence[Message]) -> None:
         """Deliver messages from the client to the application."""
         for message in messages:
-            self.trace(f"> {_shown(message if isinstance(message, str) else repr(message))}")
+            self.trace(f"> {_redact(message if isinstance(message, str) else repr(message))}")
         super()._receive(messages)
 
     def _current(self, receiver: Receiver) -> Receiver:
@@ -156,15 +156,15 @@ class _TracedReceiver:
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
         """Send messages."""
         shown = [repr(message) if isinstance(message, bytes) else message for message in messages]
-        self._session.trace(f"< {_shown(messages_frame(shown))}")
+        self._session.trace(f"< {_redact(messages_frame(shown))}")
         self.receiver.send_messages(messages)
 
     def send_prepared(self, message: PreparedMessage) -> None:
         """Send a broadcast message."""
-        self._session.trace(f"< {_shown(message.frame)}")
+        self._session.trace(f"< {_redact(message.frame)}")
         self.receiver.send_prepared(message)
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame."""
-        self._session.trace(f"< c{_shown_close(code, reason)}")
+        self._session.trace(f"< c{_redact_close(code, reason)}")
         self.receiver.close(code, reason)

@@ -21,7 +21,7 @@ MAX_FIELDS = 16
 PIECE_SIZE = 256 * 1024
 
 #: Maximum size of a field with invalid escapes, which are slow to decode. Browsers never produce them.
-MAX_SLOPPY = 64 * 1024
+MAX_INVALID_ESCAPES = 64 * 1024
 
 # The start of the field `d`, with a plain and with an escaped name.
 _FIELD = (b"d=", b"%64=")
@@ -133,7 +133,7 @@ def _unescape_piece(piece: bytes, size: int) -> bytes:
     found = binascii.a2b_qp(quoted) if escapes else quoted
     # A valid escape shrinks from three bytes to one. Check for invalid escapes and for soft line breaks.
     if len(found) != len(quoted) - 2 * escapes or (escapes and _has_soft_break(piece)):
-        if size > MAX_SLOPPY:
+        if size > MAX_INVALID_ESCAPES:
             raise PayloadError("Broken JSON encoding.")
         return unquote_to_bytes(piece.replace(b"+", b" "))
     if b"=" in piece:

@@ -11,7 +11,7 @@ from .exchange import Exchange
 
 __all__ = ["SendingEndpoint"]
 
-_ENCODED = "Content-Encoding is not supported: send the body without compression."
+_ENCODING_UNSUPPORTED = "Content-Encoding is not supported: send the body without compression."
 
 
 class SendingEndpoint(SessionEndpoint):
@@ -59,7 +59,7 @@ class SendingEndpoint(SessionEndpoint):
             # If Tornado has decompressed the body (decompress_request), there is no Content-Encoding header.
             if exchange.header("Content-Encoding").strip().lower() not in ("", "identity"):
                 # RFC 9110, section 15.5.16.
-                self._respond_error(exchange, 415, _ENCODED, "payload", ("Accept-Encoding", "identity"))
+                self._respond_error(exchange, 415, _ENCODING_UNSUPPORTED, "payload", ("Accept-Encoding", "identity"))
             else:
                 self._respond_error(exchange, 500, str(error), "payload")
             return None
@@ -79,9 +79,11 @@ class SendingEndpoint(SessionEndpoint):
         self.respond_accepted(exchange)
         return None
 
-    def _respond_error(self, exchange: Exchange, status: int, why: str, limit: str, *fields: tuple[str, str]) -> None:
+    def _respond_error(
+        self, exchange: Exchange, status: int, message: str, limit: str, *fields: tuple[str, str]
+    ) -> None:
         self.server.stats.rejected[limit] += 1
-        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), why.encode())
+        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), message.encode())
 
 
 class _DelayedPostResponse:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
-from .sockets import peer_gone
+from .sockets import peer_disconnected
 
 try:
     from .._speedups import ConnectionCore, write_buffered
@@ -417,4 +417,4 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     def is_disconnected(self) -> bool:
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""
-        return self.transport.is_closing() or peer_gone(self.transport.get_extra_info("socket"))
+        return self.transport.is_closing() or peer_disconnected(self.transport.get_extra_info("socket"))

@@ -139,15 +139,15 @@ class PacedConnection(Connection):
 
     def eof_received(self) -> None:
         """Decode the remaining data, then close the connection."""
-        self._decode_rest()
+        self._decode_unread()
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Decode the remaining data, then report the disconnect."""
-        self._decode_rest()
+        self._decode_unread()
         super().connection_lost(exc)
 
-    def _decode_rest(self) -> None:
+    def _decode_unread(self) -> None:
         # This is at most the data of two reads, once per connection, so it does not need the time limit.
         unread, self._unread = self._unread, b""
         if not self._closing:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tornado.iostream import IOStream, StreamClosedError
 
-__all__ = ["PendingWrite", "write_rest"]
+__all__ = ["PendingWrite", "write_tracked"]
 
 #: Bytes per tracked write. Smaller rests of a response are not tracked.
 PIECE_SIZE: Final = 16 * 1024
@@ -55,7 +55,7 @@ class PendingWrite:
             asyncio.get_running_loop().call_soon(callback, None)
 
 
-def write_rest(stream: IOStream, data: bytes) -> PendingWrite | None:
+def write_tracked(stream: IOStream, data: bytes) -> PendingWrite | None:
     """Write ``data`` with progress tracking, if it is long enough.
 
     Returns:

@@ -13,7 +13,7 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
-__all__ = ["bytes_acked", "bytes_unacked", "peer_gone", "peer_reset", "set_user_timeout"]
+__all__ = ["bytes_acked", "bytes_unacked", "peer_disconnected", "peer_reset", "set_user_timeout"]
 
 # Offset of tcpi_bytes_acked in Linux's struct tcp_info.
 _BYTES_ACKED = 120
@@ -27,7 +27,7 @@ _RESET = select.POLLHUP | select.POLLERR
 _HANGUP = getattr(select, "POLLRDHUP", 0) | _RESET
 
 
-def peer_gone(sock: Any) -> bool:
+def peer_disconnected(sock: Any) -> bool:
     """Return whether the peer has closed or reset the connection, even if there is unread data.
 
     Args:

@@ -20,10 +20,10 @@ from typing import Any
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from .connection import READ_BUDGET, READ_SIZE, Connection
-from .pending import PendingWrite, write_rest
+from .pending import PendingWrite, write_tracked
 from .sockets import set_user_timeout
 
-__all__ = ["response_head", "take_over", "write_and_close", "write_now"]
+__all__ = ["response_head", "send_now", "take_over", "write_and_close"]
 
 #: High-water and low-water marks of a TLS connection's write buffer, in bytes.
 _HIGH_WATER = 64 * 1024
@@ -112,7 +112,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
             _StreamTransport(stream, protocol).start()
             return True
         try:
-            unread = _take_unread(stream)
+            unread = _read_unread(stream)
         except StreamClosedError:
             sock.close()
             raise
@@ -136,7 +136,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
     return True
 
 
-def _take_unread(stream: IOStream) -> bytes:
+def _read_unread(stream: IOStream) -> bytes:
     """Return the contents of the stream's read buffer and empty it."""
     # Tornado has no public way to check for an empty buffer. A read_bytes() call on an empty buffer would read from the
     # socket and leave the stream waiting for more.
@@ -148,7 +148,7 @@ def _take_unread(stream: IOStream) -> bytes:
     return b""
 
 
-def write_now(stream: IOStream, data: bytes) -> bytes:
+def send_now(stream: IOStream, data: bytes) -> bytes:
     """Send ``data`` directly to the socket, without the buffer and the future of ``IOStream.write``.
 
     Returns:
@@ -170,7 +170,7 @@ def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
         The tracked rest of the data, if it is long enough to be tracked.
     """
     release_slot = _claim_slot(stream) or _do_nothing
-    pending = write_rest(stream, data)
+    pending = write_tracked(stream, data)
     try:
         writing = stream.write(b"" if pending else data)
     except StreamClosedError:

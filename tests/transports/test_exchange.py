@@ -28,7 +28,7 @@ from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import enabled_endpoints
 from sockjs_tornado.transports.exchange import DisconnectListener, Exchange, Headers
 from sockjs_tornado.wire.connection import Connection
-from sockjs_tornado.wire.sockets import peer_gone
+from sockjs_tornado.wire.sockets import peer_disconnected
 from sockjs_tornado.wire.stream import response_head
 
 
@@ -103,7 +103,7 @@ class StreamsExchange:
         protocol.connection_made(transport)
 
     def is_disconnected(self) -> bool:
-        return peer_gone(self._writer.get_extra_info("socket"))
+        return peer_disconnected(self._writer.get_extra_info("socket"))
 
     def is_half_closed(self) -> bool:
         return False

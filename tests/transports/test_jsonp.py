@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.transports import jsonp
-from sockjs_tornado.transports.jsonp import MAX_FIELDS, MAX_SLOPPY, form_field
+from sockjs_tornado.transports.jsonp import MAX_FIELDS, MAX_INVALID_ESCAPES, form_field
 
 
 async def test_each_poll_is_a_call_of_the_callback(serve: Serve, connect: Connect) -> None:
@@ -255,7 +255,7 @@ def test_a_form_has_so_many_fields_and_no_more(count: int) -> None:
 
 def test_percent_signs_that_are_no_escapes_are_for_short_fields() -> None:
     for escape in (b"%", b"%g1", b"%\n"):
-        short = b"x" * (MAX_SLOPPY - len(escape)) + escape
+        short = b"x" * (MAX_INVALID_ESCAPES - len(escape)) + escape
         assert found_in(b"d=" + short) == short
         assert found_in(b"d=x" + short) is None
     assert found_in(b"d=x" + short.replace(escape, b"%41")) is not None

@@ -8,7 +8,7 @@ import pytest
 from client import WAIT
 from tornado.iostream import IOStream
 
-from sockjs_tornado.wire.pending import PIECE_SIZE, PendingWrite, write_rest
+from sockjs_tornado.wire.pending import PIECE_SIZE, PendingWrite, write_tracked
 
 from .server import noise
 
@@ -41,7 +41,7 @@ async def read(theirs: socket.socket, size: int) -> bytes:
 async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]) -> None:
     stream, theirs = pair
     data = noise(SIZE)
-    pending = write_rest(stream, data)
+    pending = write_tracked(stream, data)
     assert pending is not None
     first = pending.unsent
     assert 0 < first <= SIZE
@@ -60,14 +60,14 @@ async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]
 async def test_what_stands_behind_it_comes_behind_it(pair: tuple[IOStream, socket.socket]) -> None:
     stream, theirs = pair
     data = noise(SIZE)
-    assert write_rest(stream, data)
+    assert write_tracked(stream, data)
     stream.write(b"behind")
     assert await read(theirs, SIZE + 6) == data + b"behind"
 
 
 async def test_an_abort_closes_the_connection(pair: tuple[IOStream, socket.socket]) -> None:
     stream, _ = pair
-    pending = write_rest(stream, noise(SIZE))
+    pending = write_tracked(stream, noise(SIZE))
     assert pending is not None
     left = pending.unsent
     pending.abort()
@@ -90,9 +90,9 @@ async def test_a_peer_that_leaves_has_not_taken_it(pair: tuple[IOStream, socket.
 
 async def test_nobody_watches_a_little(pair: tuple[IOStream, socket.socket]) -> None:
     stream, _ = pair
-    assert write_rest(stream, b"x" * PIECE_SIZE) is None
+    assert write_tracked(stream, b"x" * PIECE_SIZE) is None
     stream.max_write_buffer_size = 1000
-    assert write_rest(stream, b"x" * SIZE) is None
+    assert write_tracked(stream, b"x" * SIZE) is None
     stream.max_write_buffer_size = None
     stream.close()
-    assert write_rest(stream, b"x" * SIZE) is None
+    assert write_tracked(stream, b"x" * SIZE) is None

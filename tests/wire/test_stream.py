@@ -18,8 +18,8 @@ from tornado.netutil import bind_sockets
 
 from sockjs_tornado.wire import stream as wire_stream
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
-from sockjs_tornado.wire.sockets import peer_gone
-from sockjs_tornado.wire.stream import response_head, take_over, write_and_close, write_now
+from sockjs_tornado.wire.sockets import peer_disconnected
+from sockjs_tornado.wire.stream import response_head, send_now, take_over, write_and_close
 
 from .server import (
     FLOOD,
@@ -95,7 +95,7 @@ async def test_more_than_a_chunk_may_have_been_read_before(plain_site: Site) -> 
 async def test_a_stream_that_holds_nothing_is_not_read() -> None:
     with tcp_pair() as (_, theirs):
         stream = IOStream(theirs)
-        assert wire_stream._take_unread(stream) == b""
+        assert wire_stream._read_unread(stream) == b""
         assert not stream.reading()
         stream.close()
 
@@ -134,8 +134,8 @@ async def test_what_a_socket_does_not_take_at_once_follows(pair: Pair) -> None:
     data = noise(8_000_000)
     with pair() as (ours, theirs):
         client, stream = IOStream(ours), IOStream(theirs)
-        assert write_now(stream, b"small, ") == b""
-        rest = write_now(stream, data)
+        assert send_now(stream, b"small, ") == b""
+        rest = send_now(stream, data)
         assert 0 < len(rest) < len(data)
         assert data.endswith(rest)
         writing = stream.write(rest)
@@ -144,7 +144,7 @@ async def test_what_a_socket_does_not_take_at_once_follows(pair: Pair) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 received += ours.recv(1 << 20)
-        assert write_now(stream, b", last") == b", last"
+        assert send_now(stream, b", last") == b", last"
         last = stream.write(b", last")
         expected = b"small, " + data + b", last"
         received += await client.read_bytes(len(expected) - len(received))
@@ -152,16 +152,16 @@ async def test_what_a_socket_does_not_take_at_once_follows(pair: Pair) -> None:
         await asyncio.gather(writing, last)
         client.close()
         stream.close()
-        assert write_now(stream, b"late") == b"late"
+        assert send_now(stream, b"late") == b"late"
 
 
 async def test_nothing_goes_past_a_stream_that_encrypts_or_may_refuse() -> None:
     with tcp_pair() as (_, theirs):
         bounded = IOStream(theirs.dup(), max_write_buffer_size=1000)
-        assert write_now(bounded, b"x") == b"x"
+        assert send_now(bounded, b"x") == b"x"
         bounded.close()
         encrypted = SSLIOStream(theirs, ssl_options=ssl.create_default_context())
-        assert write_now(encrypted, b"x") == b"x"
+        assert send_now(encrypted, b"x") == b"x"
         encrypted.close()
 
 
@@ -170,7 +170,7 @@ async def test_a_write_that_fails_is_left_to_the_stream() -> None:
         stream = IOStream(theirs)
         ours.close()
         theirs.shutdown(socket.SHUT_WR)
-        assert write_now(stream, b"lost") == b"lost"
+        assert send_now(stream, b"lost") == b"lost"
         assert not stream.closed()
         stream.close()
 
@@ -378,10 +378,10 @@ async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) ->
 @PAIRS
 def test_a_peer_that_is_silent_or_talks_is_there(pair: Pair) -> None:
     with pair() as (ours, theirs):
-        assert not peer_gone(ours)
+        assert not peer_disconnected(ours)
         theirs.sendall(b"unread")
         wait_for(ours, select.POLLIN)
-        assert not peer_gone(ours)
+        assert not peer_disconnected(ours)
 
 
 @PAIRS
@@ -389,8 +389,8 @@ def test_a_peer_is_there_though_we_have_shut_our_side(pair: Pair) -> None:
     with pair() as (ours, theirs):
         ours.shutdown(socket.SHUT_WR)
         wait_for(theirs, select.POLLRDHUP)
-        assert not peer_gone(ours)
-        assert peer_gone(theirs)
+        assert not peer_disconnected(ours)
+        assert peer_disconnected(theirs)
 
 
 @PAIRS
@@ -401,9 +401,9 @@ def test_a_peer_that_has_closed_or_shut_its_side_is_gone(pair: Pair, unread: byt
             theirs.sendall(unread)
             leave(theirs)
             wait_for(ours, select.POLLRDHUP)
-            assert peer_gone(ours)
+            assert peer_disconnected(ours)
             assert ours.recv(100) == unread
-            assert peer_gone(ours)
+            assert peer_disconnected(ours)
 
 
 @pytest.mark.parametrize("unread", [b"", b"unread"])
@@ -412,14 +412,14 @@ def test_a_peer_that_has_reset_the_connection_is_gone(unread: bytes) -> None:
         theirs.sendall(unread)
         Client(theirs).reset()
         wait_for(ours, select.POLLHUP)
-        assert peer_gone(ours)
+        assert peer_disconnected(ours)
 
 
 def test_who_has_no_socket_has_no_peer() -> None:
     with unix_pair() as (ours, _):
         ours.close()
-        assert peer_gone(ours)
-    assert peer_gone(None)
+        assert peer_disconnected(ours)
+    assert peer_disconnected(None)
 
 
 # --- TCP_NODELAY ------------------------------------------------------------
