@@ -17,7 +17,7 @@ __all__ = ["BaseCluster", "CheckedRooms", "WaitForAll"]
 
 
 class WaitForAll:
-    """An awaitable that completes when all of its futures have.
+    """An awaitable that completes when all of its futures have, or raises the exception of the first that failed.
 
     The futures are shared: a task that is cancelled while it awaits them does not cancel them.
     """
