@@ -408,10 +408,10 @@ async def test_a_body_that_does_not_come_in_time_is_given_up(connect: Connect) -
 async def test_a_body_that_came_while_the_loop_stood_still_is_in_time() -> None:
     def stand_still() -> None:
         client.write(b"x")
-        time.sleep(0.6)
+        time.sleep(1.8)
 
     router = SockJSRouter(Echo, "/echo")
-    async with unpacking(router, body_timeout=0.5) as port:
+    async with unpacking(router, body_timeout=1.5) as port:
         client, other = await Client.connect(port), await Client.connect(port)
         client.write(begun(LONG, LONG - 1))
         await used(router, LONG - 1 - UNCOUNTED_BYTES, other)

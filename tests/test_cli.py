@@ -48,8 +48,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     programs: list[ServerProgram] = []
 
     def start(*arguments: str) -> ServerProgram:
-        # A short delay, so that it stops soon.
-        short = ("--set", "disconnect_delay=0.2")
+        # Short, so that it stops soon, but longer than the time between two polls.
+        short = ("--set", "disconnect_delay=2")
         programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *short, *arguments))
         return programs[-1]
 

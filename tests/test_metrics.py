@@ -51,13 +51,15 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 async def test_prometheus_finds_all_figures() -> None:
     journal = Journal()
-    router = SockJSRouter(journal, "/chat", {"disconnect_delay": 0.05})
+    router = SockJSRouter(journal, "/chat", {"disconnect_delay": 600})
     async with Site(*router.urls, *monitoring_urls({"chat": router})) as client:
         assert (await client.ask("POST", "/chat/000/abc/xhr", body=b"")).text == "o\n"
         assert (await client.ask("POST", "/chat/000/abc/xhr_send", body=b'["hello"]')).status == 204
         assert (await client.ask("POST", "/chat/000/abc/xhr_send", body=b"[")).status == 500
         response = await client.ask("GET", "/metrics")
         connection = await journal.connection()
+        # The test is the clock.
+        connection.session.check(connection.session.due)
         await connection.closed()
         later = samples((await client.ask("GET", "/metrics")).text)
         await router.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import Journal, Noted, Serve, congest
-from client import TEXT, Connect, Join, Peer, WebSocket, frame, settle, within
+from client import POLLING, TEXT, Connect, Join, Peer, WebSocket, frame, settle, within
 from doubles import FakeManager, Receiver, make_session
 from programs import PATIENCE, ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
@@ -192,13 +192,21 @@ async def test_the_server_closes_a_channel(enter: Enter, transport: str) -> None
 
 
 @each_transport
-async def test_the_client_leaves_with_all_its_channels(enter: Enter, transport: str) -> None:
+async def test_the_client_leaves_with_all_its_channels(serve: Serve, join: Join, transport: str) -> None:
     news, chat, gone = Journal(), Journal(), Journal()
-    peer = await enter(transport, {"disconnect_delay": 0.1}, news=news, chat=chat, gone=gone)
+    channels = MultiplexConnection.get(news=news, chat=chat, gone=gone)
+    router = SockJSRouter(channels, "/chat", {"disconnect_delay": 600})
+    peer = join(await serve(router), transport, prefix="/chat")
+    assert await peer.frame() == "o"
     await peer.send("sub,news", "sub,chat", "sub,gone", "uns,gone")
+    connections = [await journal.connection() for journal in (news, chat)]
+    (carrier,) = router.connections
     peer.vanish()
-    for journal in (news, chat):
-        code, _ = await (await journal.connection()).closed()
+    if transport in POLLING:
+        # The test is the clock.
+        carrier.session.check(carrier.session.due)
+    for connection in connections:
+        code, _ = await connection.closed()
         assert code == 1006
     assert await (await gone.connection()).closed() == (1000, "Channel closed")
 
