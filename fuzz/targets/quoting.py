@@ -56,7 +56,7 @@ class Target:
         check_frame(frame)
         assert frame[0] == "a"
         assert canonical(json.loads(frame[1:])) == canonical(expected)
-        with replaced(protocol, _encode_strings=protocol._encode_in_python, _REFUSALS=(TypeError,)):
+        with replaced(protocol, _encode_strings=protocol._encode_in_python, _ENCODE_ERRORS=(TypeError,)):
             assert messages_frame(messages) == frame, "msgspec makes a difference"
         in_c = write_messages(list(texts))
         assert in_c is None or in_c == text_frame(messages_frame(texts)), "C makes a difference"
