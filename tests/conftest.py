@@ -46,7 +46,14 @@ def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
 
 
 #: Tests with browsers, proxies, or many programs, whose start alone may take a minute on a busy machine.
-SLOW = ("tests/benchmarks/", "tests/browser/", "tests/cluster/", "tests/deployment/", "tests/test_soak.py")
+SLOW = (
+    "tests/benchmarks/",
+    "tests/browser/",
+    "tests/cluster/",
+    "tests/deployment/",
+    "tests/test_fuzz.py",
+    "tests/test_soak.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
