@@ -139,7 +139,7 @@ class Reader:
                 await client.close()
                 await within(running)
         finally:
-            await self.link.end()
+            await self.link.close()
 
     async def until_last(self, what: Any) -> None:
         """Wait until this is the last received number."""
