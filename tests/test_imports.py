@@ -35,7 +35,6 @@ PURE = {
     "cluster.slots": "",
     "cluster.stats": "",
     "exceptions": "",
-    "legacy": "",
     "observe.logs": "",
     "observe.stats": "",
     # It is optional.
@@ -43,6 +42,7 @@ PURE = {
     "session.addresses": "",
     "session.ended": "",
     "session.request_limits": "",
+    "session.legacy": "",
     "session.limits": "",
     # The thread's number, for the check that sessions are used in one.
     "session.outbox": "threading",

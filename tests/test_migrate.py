@@ -6,7 +6,7 @@ from application import Serve
 from client import BINARY, Connect, Join, WebSocket, frame, within
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.legacy.migrate import WebsocketHandler
+from sockjs_tornado.migrate import WebsocketHandler
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
 

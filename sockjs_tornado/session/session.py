@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from ..connection import ConnectionInfo, SockJSConnection, drained
 from ..exceptions import SessionStateError
-from ..legacy.compat import LegacySession
 from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .callbacks import Callbacks
+from .legacy import LegacySession
 from .limits import RateLimit
 from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, Outbox, SessionState
 from .ports import Receiver, RouterView

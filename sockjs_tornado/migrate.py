@@ -3,10 +3,10 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from ..connection import ConnectionInfo, SockJSConnection
+from .connection import ConnectionInfo, SockJSConnection
 
 if TYPE_CHECKING:
-    from ..session.session import Session
+    from .session.session import Session
 
 __all__ = ["WebsocketHandler"]
 

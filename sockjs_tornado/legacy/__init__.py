@@ -1,1 +1,0 @@
-"""What applications of sockjs-tornado 1.0 need to move over."""
