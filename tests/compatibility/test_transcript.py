@@ -31,21 +31,23 @@ class Difference(NamedTuple):
 ORIGIN = "http://example\\.com"
 DIFFERENCES = (
     # What applications notice.
-    Difference(r"websocket · \[\"argument room\"\]", ".*b\\\\'den\\\\'.*", '.*"den".*', "`get_argument` returns text"),
-    Difference(r"\w+ \?reject · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "it rejects the client"),
-    Difference(r"xhr \?close · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "`close()` within `on_open`"),
-    # What clients notice.
-    Difference(r"send after close · status", "404", "204", "a message to a session that has just closed"),
     Difference(
-        r"send after close · content-type", "text/html.*", "text/plain.*", "a message to a session that has just"
+        r"websocket · \[\"argument room\"\]", ".*b\\\\'den\\\\'.*", '.*"den".*', "`info.get_argument` returns bytes"
     ),
-    Difference(r"websocket( end)? · close frame", r"\(0, ''\)", r"\(1000, ''\)", "a websocket ends without a code"),
-    Difference(r"rawwebsocket · close frame", r"\(0, ''\)", r"\(3000, 'Go away!'\)", "a websocket ends without a code"),
+    Difference(r"\w+ \?reject · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "It rejects the client"),
+    Difference(r"xhr \?close · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "`close()` inside `on_open`"),
+    # What clients notice.
+    Difference(r"send after close · status", "404", "204", "A message to a session that was just closed"),
+    Difference(
+        r"send after close · content-type", "text/html.*", "text/plain.*", "A message to a session that was just closed"
+    ),
+    Difference(r"websocket( end)? · close frame", r"\(0, ''\)", r"\(1000, ''\)", "A websocket ends without a code"),
+    Difference(r"rawwebsocket · close frame", r"\(0, ''\)", r"\(3000, 'Go away!'\)", "A websocket ends without a code"),
     Difference(r"jsonp (open · body|send · answer)", "'?cb(.*)", r"'?/\*\*/cb(.*)", "`/**/`"),
     # Header fields.
     Difference(r".* · cache-control", "(.*)no-store", "(.*)no-store, no-transform", "`no-transform`"),
-    Difference(r"greeting/? · cache-control", ".*31536000.*", None, "the greeting is kept for a year"),
-    Difference(r"(greeting/?|iframe) · access-control-max-age", "31536000", None, "the greeting is kept for a year"),
+    Difference(r"greeting/? · cache-control", ".*31536000.*", None, "The greeting is cached for a year"),
+    Difference(r"(greeting/?|iframe) · access-control-max-age", "31536000", None, "The greeting is cached for a year"),
     Difference(r".* · access-control-allow-credentials", "true", None, "`Access-Control-Allow-Credentials`"),
     Difference(
         r"(htmlfile|jsonp) .* · access-control-allow-origin",
@@ -61,9 +63,9 @@ DIFFERENCES = (
     ),
     Difference(r".* options · set-cookie", "JSESSIONID=dummy; Path=/", None, "`JSESSIONID`"),
     Difference(r"websocket handshake · set-cookie", None, "JSESSIONID=dummy; path=/; HttpOnly", "`JSESSIONID`"),
-    Difference(r"(send|jsonp|htmlfile) .* · content-type", "text/html; charset=UTF-8", "text/plain.*", "plain text"),
-    Difference(r"send to nobody · content-type", "text/html; charset=UTF-8", None, "plain text"),
-    Difference(r".*send.* · content-type", None, "text/plain; charset=UTF-8", "plain text"),
+    Difference(r"(send|jsonp|htmlfile) .* · content-type", "text/html; charset=UTF-8", "text/plain.*", "Plain text"),
+    Difference(r"send to nobody · content-type", "text/html; charset=UTF-8", None, "Plain text"),
+    Difference(r".*send.* · content-type", None, "text/plain; charset=UTF-8", "Plain text"),
     Difference(r"eventsource open · content-type", "text/event-stream; charset=.*", "text/event-stream", "`charset`"),
     Difference(r".* · x-content-type-options", None, "nosniff", "`nosniff`"),
     Difference(r".* · referrer-policy", None, "no-referrer", "`Referrer-Policy`"),
