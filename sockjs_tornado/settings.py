@@ -414,7 +414,7 @@ class Settings(_Checked):
         return getattr(self, name)
 
     def is_enabled(self, transport: str) -> bool:
-        """Tell whether ``transport`` is switched on and can keep the origin policy."""
+        """Return whether the settings and the origin policy allow ``transport``."""
         names = {transport, "websocket"} if transport == "rawwebsocket" else {transport}
         if names & set(self.disabled_transports):
             return False

@@ -169,6 +169,7 @@ def test_the_servers_own_close_codes() -> None:
         "TOO_BIG": 1009,
         "INTERNAL_ERROR": 1011,
         "SERVICE_RESTART": 1012,
+        "TRY_AGAIN_LATER": 1013,
         "STILL_OPEN": 2010,
         "GO_AWAY": 3000,
         "SLOW_CONSUMER": 3008,

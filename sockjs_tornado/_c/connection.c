@@ -150,7 +150,7 @@ connection_process_read(PyObject *object, PyObject *nbytes)
     return PyObject_CallMethodObjArgs(object, names._process_read, nbytes, NULL);
 }
 
-/* --- writing the buffers of many connections, once a iteration of the event loop --- */
+/* --- writing the buffers of many connections, once per iteration of the event loop --- */
 
 #ifndef _WIN32
 /* Number of sockets that are looked up before the first is written to, so that cold Python objects are not accessed

@@ -1,9 +1,9 @@
 /* The fast path of messages between the read buffer and the write queue: its types.
  *
  * The fields that it uses are C members, which are faster than attributes. Each method handles the common case, and
- * calls a Python method for all others: `send` calls `_send_fallback`, `_receive` calls `_receive_fallback`, and so on.
- * If the module was not built, the classes of the same names in session/outbox.py, session/callbacks.py,
- * observe/stats.py and wire/connection.py call only the fallbacks.
+ * calls a Python method for all others: a session's `send` calls `_send_fallback`, a connection's `write` calls
+ * `_buffer_write`; see NAMES. If the module was not built, the classes of the same names in session/outbox.py,
+ * session/callbacks.py, session/callback_budget.py, observe/stats.py and wire/connection.py call only the fallbacks.
  *
  * An application can delete these fields, or set them to any object, whenever its code runs. That is the case if an
  * attribute is looked up, if a method, ``__len__``, ``__bool__``, ``__hash__`` or ``__eq__`` is called, if the last

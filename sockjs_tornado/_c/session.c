@@ -8,7 +8,7 @@
 #include <time.h>
 #endif
 
-/* MAX_STEP of session/callback_budget.py: the number of messages between two clock reads. */
+/* MAX_STEP of session/callback_budget.py: the maximum number of messages between two clock reads. */
 enum { MAX_STEP = 16 };
 
 /* Return whether the fields hold objects of the types that Session.__init__ stores there. */

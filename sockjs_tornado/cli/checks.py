@@ -118,7 +118,7 @@ def follow_base_url(prober: Prober, info: dict[str, Any]) -> Prober:
     """Return a prober for the URL at which clients open sessions.
 
     Raises:
-        FetchFailed: ``base_url`` is not a valid URL, or it would downgrade https to http.
+        FetchFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
     """
     service = resolve_base_url(prober.service, info.get("base_url"))
     return prober if service == prober.service else Prober(service, prober.options, prober.multi)

@@ -27,7 +27,7 @@ class CurlFactory:
     """Creates the requests of one session, and keeps the cookies that their responses set.
 
     Args:
-        multi: Runs the requests.
+        multi: The curl multi handle that runs the requests.
         options: The client's options.
         service: URL of the service.
     """

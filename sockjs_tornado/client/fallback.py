@@ -34,7 +34,7 @@ class ServerInfo(NamedTuple):
     Attributes:
         websocket: Whether the server has websockets enabled.
         service: URL at which to open sessions.
-        round_trip: Seconds until the response had arrived.
+        round_trip: Seconds until the response arrived.
     """
 
     websocket: bool
@@ -53,11 +53,11 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
 
     Args:
         service: URL of the service.
-        multi: Runs the requests.
+        multi: The curl multi handle that runs the requests.
         options: The client's options.
 
     Raises:
-        ConnectError: No transport works; the error has the reason for each.
+        ConnectError: If no transport works; the error has the reason for each.
     """
     failures: dict[str, str] = {}
     loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
         base_url: The value of ``base_url`` in the response.
 
     Raises:
-        FetchFailed: ``base_url`` is not a valid URL, or it would downgrade https to http.
+        FetchFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
     """
     if not base_url:
         return service
@@ -123,7 +123,7 @@ def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
     if resolved is None:
         raise FetchFailed("base_url is not a valid URL")
     if service.origin[0] == "https" and resolved.origin[0] != "https":
-        raise FetchFailed("base_url leads from https to http")
+        raise FetchFailed("base_url would downgrade https to http")
     return resolved
 
 

@@ -13,7 +13,10 @@ DoneCallback = Callable[[str], None]
 
 
 class Multi:
-    """Runs requests. Callbacks run outside of libcurl's own callbacks, so they may start and abort requests."""
+    """The curl multi handle that runs the requests.
+
+    Callbacks run outside of libcurl's own callbacks, so they may start and abort requests.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -52,7 +52,7 @@ _REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 # Errors of connect() that mean that this node lacks resources; they say nothing about the owner.
 _EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
-# Fields that this node sets in every response, in place of the owner's.
+# Fields that `response_head` sets (`_common_fields`), so a complete response must not repeat the owner's.
 _REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
 
 
@@ -107,7 +107,7 @@ class SessionRelay:
         router.container.on_removed = self._session_removed
 
     def owns(self, session_id: str) -> bool:
-        """Return whether the session is this node's to open, or has ended here."""
+        """Return whether this node owns the session, may open it, or remembers that it ended here."""
         return self._container.ended(session_id) is not None or self._ownership.owns(self._prefix + session_id)
 
     def serve(self, endpoint: SessionEndpoint, exchange: Exchange) -> Awaitable[None] | None:

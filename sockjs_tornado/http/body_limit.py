@@ -129,8 +129,8 @@ class StreamedBodyHandler(SockJSHandler):
     """Reads a request body within the limits, before Tornado reads it.
 
     The body is read in ``prepare``, which then removes the header fields of the body, so that Tornado finds none. This
-    allows to take the connection over and reject the request at any point of the body, to count chunks (Tornado 6.6
-    joins small ones), and to free the body when the client disconnects.
+    makes it possible to take over the connection and reject the request at any point of the body, to count chunks
+    (Tornado 6.6 joins small ones), and to free the body when the client disconnects.
     """
 
     def initialize(self, endpoint: Endpoint) -> None:

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 _MAX_FIELDS: Final = 100
 
-#: Header lines and URI characters above which a waiting request frees what Tornado has parsed from them: a list of the
-#: lines, and four copies of the query.
+#: If a waiting request has more header lines or URI characters, it frees what Tornado has parsed from them: a list of
+#: the lines, and four copies of the query.
 _MAX_HELD_LINES: Final = 100
 _MAX_HELD_URI: Final = 1024
 
@@ -206,7 +206,7 @@ class SockJSHandler(RequestHandler):
 
     def header(self, name: str) -> str:
         """Return a request header, or ``""`` if it is missing."""
-        # The body of header_value() without the call, because most requests look ten fields up.
+        # The body of header_value() without the call, because most requests look up ten fields.
         values = self.request.headers.get_list(name)
         return values[0] if len(values) == 1 else ",".join(values)
 

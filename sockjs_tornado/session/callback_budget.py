@@ -5,7 +5,7 @@ from typing import Final
 
 try:
     from .._speedups import CallbackBudgetCore
-except ImportError:  # if it was not built
+except ImportError:  # the C module was not built
 
     class CallbackBudgetCore:  # type: ignore[no-redef]
         """The field that ``_c/session.c`` reads before it delivers several messages."""

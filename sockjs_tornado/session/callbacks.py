@@ -26,7 +26,7 @@ from .callback_budget import MAX_STEP
 
 try:
     from .._speedups import CallbacksCore
-except ImportError:  # if it was not built
+except ImportError:  # the C module was not built
 
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be delivered at once; C reads them for each message."""
@@ -44,7 +44,7 @@ __all__ = ["Callbacks"]
 
 logger = logging.getLogger(__name__)
 
-#: Exceptions of a callback that close its session; all others propagate. CancelledError is not an Exception.
+#: Exceptions of a callback that are handled; all others propagate. CancelledError is not an Exception.
 _CAUGHT = (Exception, asyncio.CancelledError)
 
 #: Characters that are added to the backlog for each message, so that empty messages count too.
@@ -61,7 +61,7 @@ class Callbacks(CallbacksCore):
     Attributes:
         connection: The application's connection, which has the callbacks. Set by the session.
         backlog: Size of the queued messages: characters, plus an overhead for each message.
-        is_over: Whether no callback runs or will run: before ``on_open`` and after ``on_close``.
+        is_over: True before ``on_open`` is called and after ``on_close`` has ended.
     """
 
     # Legal states, between two calls. _busy, _closing and _dropped_pending are shared with _c/session.c.
@@ -73,7 +73,7 @@ class Callbacks(CallbacksCore):
     # * _busy, _closing and is_over: on_close has ended. Final: _busy stays set so that no other callback runs.
     # * _dropped_running: on_dropped runs. Requires _busy and excludes _dropped_pending: messages that are dropped
     #   meanwhile only add to _dropped_count.
-    # * _timed_out: the running awaitable was cancelled by its timeout. Requires _busy; cleared when its task ends it.
+    # * _timed_out: the running awaitable was cancelled by its timeout. Requires _busy; cleared when it has ended.
 
     __slots__ = (
         "_dropped_count",
@@ -133,7 +133,7 @@ class Callbacks(CallbacksCore):
     def continue_delivery(
         self, on_message: Callable[[Message], object], messages: Sequence[Message], result: object, is_late: bool
     ) -> None:
-        """Continue a delivery of C whose last call returned a value, closed the session or used up the time.
+        """Continue a delivery that C began, after a call that returned a value, closed the session or used up the time.
 
         Args:
             on_message: The callback.
@@ -201,7 +201,7 @@ class Callbacks(CallbacksCore):
         return True
 
     def notify_dropped(self, count: int) -> None:
-        """Run ``on_dropped``, after the current callback. Messages dropped while it runs are reported with the next."""
+        """Run ``on_dropped`` after the current callback; its next call reports messages dropped while it runs."""
         self._dropped_count += count
         if not self._dropped_running:
             self._dropped_pending = True
@@ -337,7 +337,7 @@ class Callbacks(CallbacksCore):
                 left = step
                 step = min(2 * step, MAX_STEP)
                 if monotonic() >= deadline:
-                    # Also if an awaitable has already yielded to the event loop: then the wait costs one iteration.
+                    # This waits even if an awaitable has already yielded; that costs one iteration.
                     deadline = await self._next_iteration() + monotonic()
                     left = step = 1
         self._run_next()
@@ -377,8 +377,8 @@ class Callbacks(CallbacksCore):
     def _handle_failure(self, name: str, error: BaseException) -> None:
         session = self._session
         if isinstance(error, ConnectionClosed) and (session.is_closed or name != "on_open"):
-            # The callback awaited a send to a client that disconnected, which is not an error. Deliver the queued
-            # messages all the same, unless on_open has not accepted this client.
+            # The callback awaited a send to a client that disconnected, which is not an error. Still deliver the
+            # queued messages, but not if on_open failed.
             logger.debug("%s of %r ended because a connection closed", name, session)
             if name == "on_open":
                 self.discard()

@@ -56,7 +56,7 @@ class SessionContainer:
         read_buffer: Buffer that all connections read into.
         read_budget: Seconds that decoding the data of one connection may take of one iteration of the event loop.
         write_queue: Connections that have data to write.
-        on_removed: Called with a session's id when requests no longer find it.
+        on_removed: Called with the id of a session that has ended, unless it was unregistered.
     """
 
     now = staticmethod(time.monotonic)
@@ -82,11 +82,11 @@ class SessionContainer:
         self._by_id: dict[str, Session] = {}
         self._ended = EndedSessions(self.now)
         self.ended = self._ended.get
-        # Each session with the network that it is counted for.
+        # Sessions, and the network under which each is counted.
         self._all: dict[Session, str] = {}
         self._settings = settings
         self._by_ip: Counter[str] = Counter()
-        # Sessions and channels whose on_open has not finished; it may outlive the client.
+        # Sessions and channels whose on_open has not finished; on_open may outlive the client.
         self._opening: set[Session] = set()
         # Sessions and channels that have ended while a callback still runs, each with its network.
         self._lingering: dict[Session, str] = {}
@@ -110,7 +110,7 @@ class SessionContainer:
         return iter(list(self._all))
 
     def add(self, session: Session) -> None:
-        """Add a session until it ends. Without an id, :meth:`get` does not find it."""
+        """Keep a session until it ends. :meth:`get` finds only sessions with an id."""
         if session.state is SessionState.CLOSED:
             return  # closed by the constructor of its connection
         ip = network_of(session.conn_info.ip)
@@ -127,7 +127,7 @@ class SessionContainer:
         return self._by_id.get(session_id)
 
     def unregister(self, session_id: str) -> Session | None:
-        """Make requests no longer find a session, and return it; None if there is none."""
+        """Hide a session from further requests, and return it; None if there is none."""
         return self._by_id.pop(session_id, None)
 
     def remove(self, session: Session) -> None:

@@ -13,7 +13,7 @@ try:
     from .._speedups import IN_CALLBACK as _IN_CALLBACK_IN_C
     from .._speedups import SESSION_OPEN as _OPEN_IN_C
     from .._speedups import SessionCore
-except ImportError:  # if it was not built
+except ImportError:  # the C module was not built
     _IN_CALLBACK_IN_C, _OPEN_IN_C = 1, 1
 
     class SessionCore:  # type: ignore[no-redef]
@@ -66,9 +66,10 @@ class SessionState(IntEnum):
 
     #: Created; no receiver has been attached yet.
     CONNECTING = 0
-    #: The open frame was sent and ``on_open`` was called.
+    #: The first receiver was attached; ``on_open`` is called, after the open frame. A raw websocket has no such frame.
     OPEN = 1
-    #: Closed; the session remains until its client has received the close frame or the disconnect delay has passed.
+    #: Closed for the application. A websocket's session remains until its connection has ended; any other for
+    #: ``disconnect_delay``, so that a later poll gets the close frame.
     CLOSING = 2
     #: Ended and removed from its router.
     CLOSED = 3
@@ -128,7 +129,7 @@ class Outbox(SessionCore):
         self._stats = stats
         self._manager = manager
         self._thread = get_ident()
-        # Set while a client receives: only if the session is OPEN, except within _attach() of a closed session.
+        # The attached receiver. Set only while the session is OPEN; _attach() of a closed session sets it briefly.
         self._receiver: Receiver | None = None
         self._outbox: list[Outgoing] = []
         self.queued = 0

@@ -119,7 +119,7 @@ class StreamReceiver(Connection):
         headers: Header fields of the response.
         prelude: Start of the response body.
         framing: Function that encodes a frame.
-        limit: Size of the frames, in bytes, after which the response ends.
+        limit: Total size of the frames, in bytes, after which the response ends.
         exchange: The request. For HTTP/1.1 the response is chunked; for HTTP/1.0 it ends with the connection.
         session: The session to attach to.
     """

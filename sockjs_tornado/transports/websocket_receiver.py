@@ -1,6 +1,6 @@
 """The receivers of websocket connections: from the frame parser to the session, and from the session to frames.
 
-A raw websocket carries the application's messages without SockJS framing, open frame and heartbeats.
+A raw websocket carries the application's messages without SockJS framing, open frames or heartbeats.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from ..wire.scanner import CloseFrameScanner
 from ..wire.sockets import bytes_acked, bytes_unacked
 from ..wire.stream import response_head
 from ..wire.websocket import (
-    TRY_AGAIN_LATER,
     Close,
     Event,
     FrameParser,
@@ -57,7 +56,7 @@ logger = logging.getLogger(__name__)
 #: Bytes in the write buffer above which pings get no pong, because the client does not read.
 PONG_LIMIT: Final = 64 * 1024
 
-#: Unacknowledged bytes above which a client on a slow network may miss the ping timeout while it makes progress.
+#: Above this many unacknowledged bytes, a client that still acknowledges data is not timed out by a ping.
 BACKLOG_BYTES: Final = 16 * 1024
 
 
@@ -218,7 +217,7 @@ class WebSocketReceiver(PacedConnection):
                 self._deliver(messages, events, frames)
             # If a callback has just closed the session, the closing handshake is under way.
             if not self._closing:
-                # The SockJS protocol requires to close without a close frame here.
+                # The SockJS protocol requires closing without a close frame here.
                 self._session._receiver_lost(self, CloseCode.INVALID_DATA, str(error))
                 self.close_transport()
             return
@@ -285,7 +284,7 @@ class WebSocketReceiver(PacedConnection):
             self._session._receiver_lost(self, event.code, event.reason)
             self.close_transport()
         else:
-            if event.code == TRY_AGAIN_LATER:
+            if event.code == CloseCode.TRY_AGAIN_LATER:
                 self._log_budget_exceeded()
             self._session._receiver_lost(self, event.code, event.reason)
             self._close_websocket(event.code, event.reason)
@@ -295,7 +294,7 @@ class WebSocketReceiver(PacedConnection):
         server = self._session.server
         server.stats.rejected[limit] += 1
         message = "%s is reached: closing websockets with incomplete messages (close code %d)"
-        server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, TRY_AGAIN_LATER)
+        server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, CloseCode.TRY_AGAIN_LATER)
 
     def on_disconnect(self) -> None:
         """Report the disconnect to the session."""
@@ -345,7 +344,10 @@ class WebSocketReceiver(PacedConnection):
     # Deadlines: keepalive, and closing.
 
     def check(self, now: float) -> None:
-        """Send a ping, or abort the connection if the client has not responded to the last one."""
+        """Send a ping, or abort the connection if the client has not responded to the last one.
+
+        While closing, enforce the close timeout.
+        """
         interval = self._settings.websocket_ping_interval
         timeout = self._settings.websocket_ping_timeout or interval
         if self._closing:

@@ -1,8 +1,8 @@
 """Connections that were taken over from Tornado.
 
 A :class:`Connection` buffers its writes until the next iteration of the event loop and then sends them directly to the
-socket, so that all writes of one iteration need a single system call. If the socket does not accept all the data, the
-rest goes to the asyncio transport, which waits until the socket is writable.
+socket, so that all writes of one iteration need one system call per connection. If the socket does not accept all the
+data, the rest goes to the asyncio transport, which waits until the socket is writable.
 """
 
 import asyncio
@@ -316,7 +316,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         """Called with data from the client."""
 
     def on_disconnect(self) -> None:
-        """Called when the client has disconnected, possibly more than once."""
+        """Called when the connection has ended or the client has closed its side; possibly more than once."""
 
     def _buffer_write(self, data: bytes) -> None:
         buffered = self._write_buffer
@@ -371,8 +371,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def shutdown_write(self) -> None:
         """Close the writing side, and discard incoming data until the client closes or the timeout expires.
 
-        This ends an HTTP response with "Connection: close" (RFC 9112, section 9.6). To close a socket with unread data
-        resets the connection, and the client might lose the end of the response.
+        This ends the response to a request whose body is rejected (RFC 9112, section 9.6). Closing a socket with unread
+        data would reset the connection, and the client might lose the end of the response.
         """
         self._end_writing()
         if not self.transport.is_closing():
