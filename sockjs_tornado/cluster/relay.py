@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 #: The size of the cache of owners, in sessions.
 _MAX_CACHED_OWNERS: Final = 65536
 
-# Hop-by-hop fields (RFC 9110, section 7.6.1), and fields that the relay sets itself.
-_HOP_BY_HOP_HEADERS: Final = frozenset(
+# Fields of requests that are not forwarded: hop-by-hop fields (RFC 9110, section 7.6.1), Expect, and those that the
+# relay sets itself.
+_UNFORWARDED_HEADERS: Final = frozenset(
     {
         *("connection", "content-length", "expect", "keep-alive", "proxy-authorization", "proxy-connection"),
         *("te", "trailer", "transfer-encoding", "upgrade", RELAY_HEADER.lower()),
@@ -252,9 +253,9 @@ class SessionRelay:
         except UpstreamDisconnected:
             self._upstream_disconnected(key, endpoint, exchange)
             return True
-        if (endpoint.opens_sessions and _is_answered(exchange)) or self._router.closed:
+        if (endpoint.opens_sessions and _client_gone(exchange)) or self._router.closed:
             self._upstreams.put_back(owner.address, upstream)
-            if not _is_answered(exchange):
+            if not _client_gone(exchange):
                 # The router has closed meanwhile: the endpoint rejects the request. If it were relayed now, its client
                 # would not be handed off.
                 await _await_if_needed(endpoint.handle(exchange))
@@ -286,7 +287,7 @@ class SessionRelay:
             # The owner may have processed the request, so it is not repeated.
             self._upstream_disconnected(key, endpoint, exchange)
             return True
-        if _is_answered(exchange):
+        if _client_gone(exchange):
             if isinstance(response, Stream):
                 response.upstream.abort()
         elif response.status == 421:
@@ -304,7 +305,7 @@ class SessionRelay:
 
     def _upstream_disconnected(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
         self._owner_cache.pop(key, None)
-        if not _is_answered(exchange):
+        if not _client_gone(exchange):
             endpoint.respond_session_gone(exchange)
 
     async def _connect_failed(
@@ -313,14 +314,14 @@ class SessionRelay:
         if error.errno in _EXHAUSTED_ERRNOS or isinstance(error, gaierror):
             message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
-            if not _is_answered(exchange):
+            if not _client_gone(exchange):
                 endpoint.respond_unavailable(exchange, "relay")
             return
         logger.info("Cannot connect to node %s: %s", owner.address, error)
         self._owner_cache.pop(key, None)
         if error.errno in _REFUSED_ERRNOS:
             await self._owner_lost(key, owner, endpoint, exchange)
-        elif not _is_answered(exchange):
+        elif not _client_gone(exchange):
             # The owner may be alive and only unreachable from here, so there is no tombstone; if it is not, its claim
             # expires.
             endpoint.respond_session_gone(exchange)
@@ -352,7 +353,7 @@ class SessionRelay:
         client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
         if self._forward_all_headers or (endpoint.opens_sessions and self._ownership.opens_relayed_sessions):
             lines = [
-                f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _HOP_BY_HOP_HEADERS
+                f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _UNFORWARDED_HEADERS
             ]
         else:
             lines = [f"{name}: {value}\r\n" for name in _FORWARDED_HEADERS if (value := exchange.header(name))]
@@ -365,7 +366,7 @@ class SessionRelay:
         return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
     async def _owner_lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
-        if not _is_answered(exchange):
+        if not _client_gone(exchange):
             endpoint.respond_session_gone(exchange)
         # Without Redis there is no tombstone; the claim expires.
         with contextlib.suppress(ClusterUnavailable):
@@ -434,6 +435,6 @@ async def _await_if_needed(response: Awaitable[None] | None) -> None:
         await response
 
 
-def _is_answered(exchange: Exchange) -> bool:
-    """Return whether the client has disconnected: nothing but a disconnect answers an exchange while it is relayed."""
+def _client_gone(exchange: Exchange) -> bool:
+    """Return whether the client has disconnected. Until the relay responds, only that sets ``responded``."""
     return exchange.responded

@@ -369,8 +369,8 @@ class SockJSHandler(RequestHandler):
         stream = self._connection.stream
         return stream.closed() or peer_disconnected(stream.socket)
 
-    def is_half_closed(self) -> bool:
-        """Return whether a client that seems to have disconnected has only closed its own side of the connection."""
+    def probe_half_closed(self) -> bool:
+        """Send 100 Continue to find out whether a client has closed only its own side of the connection."""
         stream = self._connection.stream
         # Nodes of a cluster never half-close. HTTP/1.0 has no interim responses.
         if stream.closed() or self.relayed or not self.is_http11:

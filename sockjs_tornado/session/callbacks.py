@@ -310,10 +310,10 @@ class Callbacks(CallbacksCore):
             self._handle_failure("on_message", error)
             return self._budget.available
 
-    async def _finish_inbox(self, budget: float | None = None) -> None:
+    async def _finish_inbox(self, seconds: float | None = None) -> None:
         if self._inbox:
             left = step = 1
-            deadline = monotonic() + (self._budget.available if budget is None else budget)
+            deadline = monotonic() + (self._budget.available if seconds is None else seconds)
         while self._inbox:
             if self._dropped_pending:
                 awaitable = self._run_dropped()
@@ -400,20 +400,20 @@ class _CallbackDeadline:
     Args:
         manager: Schedules the deadline.
         seconds: The timeout.
-        expire: Called when the deadline has passed.
+        on_timeout: Called when the deadline has passed.
     """
 
     __slots__ = ("_manager", "_on_timeout", "bucket", "due")
 
-    def __init__(self, manager: "SessionManager", seconds: float, expire: Callable[[], None]) -> None:
+    def __init__(self, manager: "SessionManager", seconds: float, on_timeout: Callable[[], None]) -> None:
         self._manager = manager
-        self._on_timeout = expire
+        self._on_timeout = on_timeout
         self.bucket: int | None = None
         self.due = manager.now() + seconds
         manager.schedule(self)
 
     def check(self, now: float) -> None:
-        """Expire, unless the event loop was blocked: then the awaitable may be about to complete."""
+        """Call ``on_timeout``, unless the event loop was blocked: then the awaitable may be about to complete."""
         if not self._manager.postpone(self, now):
             self.due = inf
             self._on_timeout()

@@ -119,7 +119,7 @@ class Outbox(SessionCore):
         queued: Characters in the queue.
     """
 
-    __slots__ = ("_in_slow_consumer_hook", "_manager", "_unsent_response", "_unsent_response_size")
+    __slots__ = ("_in_slow_consumer_callable", "_manager", "_unsent_response", "_unsent_response_size")
 
     state: SessionState
     conn: Any
@@ -134,7 +134,7 @@ class Outbox(SessionCore):
         self._outbox: list[Outgoing] = []
         self.queued = 0
         self._blocked = 0 if settings.immediate_flush else BATCHING
-        self._in_slow_consumer_hook = False
+        self._in_slow_consumer_callable = False
         self._outbox_waiters: list[Callable[[], None]] | None = None
         # At most one: a client sends its next request after it has received the whole response.
         self._unsent_response: UnsentResponse | None = None
@@ -257,11 +257,11 @@ class Outbox(SessionCore):
     def _overflow(self) -> None:
         """Flush messages that are merely batched; if the limits are still exceeded, apply ``slow_consumer``."""
         self._flush()
-        if self._in_slow_consumer_hook or not self._exceeds_limits():
+        if self._in_slow_consumer_callable or not self._exceeds_limits():
             return
         action = self._settings.slow_consumer
         if callable(action):
-            self._in_slow_consumer_hook = True
+            self._in_slow_consumer_callable = True
             try:
                 action = action(self.conn)
                 if action not in ("close", "drop_oldest"):
@@ -271,7 +271,7 @@ class Outbox(SessionCore):
                 self._manager.log.write(logger, logging.ERROR, name, "%s failed for %r", name, self, error=error)
                 action = "close"
             finally:
-                self._in_slow_consumer_hook = False
+                self._in_slow_consumer_callable = False
         if self.state is not _OPEN or not self._exceeds_limits():
             return
         if action == "drop_oldest":

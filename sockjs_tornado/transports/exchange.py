@@ -193,8 +193,11 @@ class Exchange(Protocol):
     def is_disconnected(self) -> bool:
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""
 
-    def is_half_closed(self) -> bool:
-        """Return whether a client that seems to have disconnected has only closed its own side of the connection.
+    def probe_half_closed(self) -> bool:
+        """Send 100 Continue to find out whether a client has closed only its own side of the connection.
 
-        If so, the response must be sent immediately, and closes the connection.
+        Called if the client seems to have disconnected.
+
+        Returns:
+            Whether the client may still read. If so, the response must be sent immediately, and closes the connection.
         """

@@ -291,7 +291,7 @@ class ReceivingEndpoint(SessionEndpoint):
             self._respond_error(exchange, error)
             return None
         seems_disconnected = exchange.is_disconnected()
-        if seems_disconnected and not exchange.is_half_closed():
+        if seems_disconnected and not exchange.probe_half_closed():
             # The client has disconnected. Messages in the response would be lost.
             if session is not None and not session._check_requester(exchange.remote_ip, session_origin(exchange)):
                 session._request_lost()

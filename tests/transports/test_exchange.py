@@ -105,7 +105,7 @@ class StreamsExchange:
     def is_disconnected(self) -> bool:
         return peer_disconnected(self._writer.get_extra_info("socket"))
 
-    def is_half_closed(self) -> bool:
+    def probe_half_closed(self) -> bool:
         return False
 
 
