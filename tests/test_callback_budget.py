@@ -1,6 +1,7 @@
 """How sessions share the time for callbacks of one iteration of the event loop."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -77,6 +78,59 @@ async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up
     assert heard == ["1", "2", "3", "4"]
     await within(done.wait())
     assert heard == ["1", "2", "3", "4", "5", "6"]
+
+
+async def test_what_one_session_takes_is_not_left_for_the_others() -> None:
+    budget = CallbackBudget(10.0)
+    budget.charge(8.0)
+    assert budget.available == pytest.approx(2)
+    budget.charge(8.0)
+    assert budget.available == 0
+    await asyncio.sleep(0)
+    assert budget.available == 10
+
+
+async def test_an_iteration_that_belongs_to_waiting_sessions_has_nothing_left_for_others() -> None:
+    budget = CallbackBudget(10.0)
+    await asyncio.gather(*(budget.wait() for _ in range(3)), return_exceptions=True)
+    waiting = asyncio.ensure_future(budget.wait())
+    waiting.add_done_callback(lambda _: None)
+    await budget.wait()
+    assert budget.available == 0
+    await waiting
+    await asyncio.sleep(0)
+    assert budget.available == 10
+
+
+async def test_every_delivery_of_several_messages_is_charged(serve: Serve, join: Join) -> None:
+    """Also if each one keeps the budget: together they must."""
+    opened: list[SockJSConnection] = []
+    heard: list[str] = []
+    done = asyncio.Event()
+
+    class Chat(SockJSConnection):
+        def on_open(self, info: ConnectionInfo) -> None:
+            opened.append(self)
+
+        def on_message(self, message: str) -> None:
+            heard.append(message)
+            # Longer than any tick of the clock that C reads.
+            end = time.monotonic() + 0.02
+            while time.monotonic() < end:
+                pass
+            if message == "4":
+                done.set()
+
+    router = SockJSRouter(Chat, "/echo")
+    router.container.callback_budget = budget = CallbackBudget(1000.0)
+    server = await serve(router)
+    peer = join(server, "websocket")
+    assert await peer.frame() == "o"
+    opened[0].session._receive(["1", "2"])
+    assert heard == ["1", "2"]
+    assert 900 < budget.available < 1000
+    await within(peer.send("3", "4"))
+    await within(done.wait())
 
 
 def test_the_budgets_leave_others_a_tenth_of_a_second() -> None:

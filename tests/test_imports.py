@@ -177,6 +177,11 @@ def test_every_entry_of_the_layers_is_there() -> None:
     assert [entry for entry in LAYERS if not any(within(module, entry) for module in SOURCES)] == []
 
 
+def test_only_the_router_and_serving_import_the_container() -> None:
+    """Sessions and transports know it as the port that it implements."""
+    assert {module for module in SOURCES if "session.container" in own_imports(module)} == {"router", "serving"}
+
+
 def test_no_module_imports_itself_in_a_circle() -> None:
     """At run time; annotations may point both ways."""
     graph = {module: own_imports(module) for module in SOURCES}

@@ -17,6 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import sockjs_tornado
+import sockjs_tornado.session as session_package
 from sockjs_tornado.exceptions import SessionStateError
 from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session.outbox import HIGH_WATER, Outbox
@@ -1632,3 +1634,10 @@ def test_any_order_of_events() -> None:
             max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )
+
+
+def test_the_class_is_where_sockjs_tornado_1_0_has_it() -> None:
+    assert session_package.Session is sockjs_tornado.Session
+    assert session_package.SessionState.OPEN == 1
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        session_package.nothing  # noqa: B018

@@ -57,8 +57,8 @@ extern PyObject *zero, *in_callback;
 extern PyObject *socket_fileno;
 
 #define NAMES(EACH) \
-    EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) EACH(max_message_size) \
-    EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(rendered) \
+    EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
+    EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(rendered) \
     EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) \
     EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) \
     EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared)

@@ -146,7 +146,8 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
 {
     /* Most reads contain one message: do not read the clock for it. */
     Py_ssize_t i, look = PyList_Size(messages) > 1;
-    double deadline = look ? seconds() + ((CallbackBudget *)((Callbacks *)callbacks)->budget)->available : 0;
+    PyObject *budget = look ? Py_NewRef(((Callbacks *)callbacks)->budget) : NULL;
+    double start = look ? seconds() : 0, deadline = look ? start + ((CallbackBudget *)budget)->available : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
@@ -177,6 +178,15 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
         Py_XDECREF(result);
     }
     Py_XDECREF(callback);
+    if (budget != NULL && done >= 0) {
+        /* Each tick of the coarse clock falls into the delivery of one session: their sum is right. */
+        double taken = seconds() - start;
+        PyObject *number = taken > 0 ? PyFloat_FromDouble(taken) : NULL;
+        if (taken > 0 && (number == NULL || call(budget, names.charge, number) < 0))
+            done = -1;
+        Py_XDECREF(number);
+    }
+    Py_XDECREF(budget);
     return done;
 }
 

@@ -1,6 +1,7 @@
 """The time that callbacks of all sessions may take of one iteration of the event loop."""
 
 import asyncio
+import math
 from typing import Final
 
 try:
@@ -30,9 +31,9 @@ class CallbackBudget(CallbackBudgetCore):
         seconds: Seconds that callbacks may take of one iteration of the event loop.
 
     Attributes:
-        available: Seconds of this iteration for a session that delivers several messages. It is 0 while sessions wait
-            for the next iteration: then a session delivers one message and waits, too. So all sessions together keep
-            the limit, except for one message of each.
+        available: Seconds that are left of this iteration for a session that delivers several messages. If it is 0,
+            the session delivers one message and waits for the next iteration. It is also 0 while sessions wait. So
+            all sessions together keep the limit, except for one message of each.
     """
 
     __slots__ = ("_seconds", "_waiting")
@@ -41,11 +42,16 @@ class CallbackBudget(CallbackBudgetCore):
         self._seconds = self.available = seconds
         self._waiting = 0
 
+    def charge(self, seconds: float) -> None:
+        """Deduct the time that the callbacks of a session have taken of this iteration."""
+        if 0 < self.available < math.inf:
+            if self.available == self._seconds:
+                asyncio.get_running_loop().call_soon(self._refill)
+            self.available = max(0.0, self.available - seconds)
+
     def exhaust(self) -> None:
         """Mark this iteration's budget as used up."""
-        if self.available:
-            self.available = 0.0
-            asyncio.get_running_loop().call_soon(self._refill)
+        self.charge(math.inf)
 
     def _refill(self) -> None:
         """Start an iteration with a full budget, unless sessions wait: it belongs to them."""
@@ -62,7 +68,10 @@ class CallbackBudget(CallbackBudgetCore):
         self.exhaust()
         try:
             await asyncio.sleep(0)
-            return self._seconds / self._waiting
+            share = self._seconds / self._waiting
         finally:
             self._waiting -= 1
-            self._refill()
+        if self._seconds and not self._waiting:
+            # Not at once: this iteration belongs to the sessions that waited.
+            asyncio.get_running_loop().call_soon(self._refill)
+        return share

@@ -172,7 +172,13 @@ class Callbacks(CallbacksCore):
         session = self._session
         total = len(messages)
         # Most reads contain one message: do not read the clock for it.
-        next_look, deadline = (1, monotonic() + self._budget.available) if total > 1 else (0, 0.0)
+        next_look, started, deadline = 0, 0.0, 0.0
+        budget = None
+        if total > 1:
+            # As in C, the one from before the callbacks, which could delete it.
+            budget = self._budget
+            next_look, started = 1, monotonic()
+            deadline = started + budget.available
         # An earlier message, or the lookup of on_message, may have closed the session.
         for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
@@ -189,6 +195,8 @@ class Callbacks(CallbacksCore):
                     self._defer(messages[count:])
                     return
                 next_look += min(next_look, MAX_STEP)
+        if budget is not None:
+            budget.charge(monotonic() - started)
         self.finish_delivery()
 
     def _start_awaitable(self, result: object, messages: Sequence[Message], start: int) -> bool:
@@ -311,9 +319,9 @@ class Callbacks(CallbacksCore):
             return self._budget.available
 
     async def _finish_inbox(self, seconds: float | None = None) -> None:
-        if self._inbox:
-            left = step = 1
-            deadline = monotonic() + (self._budget.available if seconds is None else seconds)
+        left = step = 1
+        started = monotonic() if self._inbox else None
+        deadline = (started or 0.0) + (self._budget.available if seconds is None else seconds)
         while self._inbox:
             if self._dropped_pending:
                 awaitable = self._run_dropped()
@@ -340,6 +348,9 @@ class Callbacks(CallbacksCore):
                     # This waits even if an awaitable has already yielded; that costs one iteration.
                     deadline = await self._next_iteration() + monotonic()
                     left = step = 1
+        if started is not None:
+            # Too much if an awaitable has suspended. In the worst case others deliver one message in this iteration.
+            self._budget.charge(monotonic() - started)
         self._run_next()
 
     def _guard(self, name: str, result: Awaitable[object]) -> Awaitable[object]:

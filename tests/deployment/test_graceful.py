@@ -319,7 +319,7 @@ async def test_the_example_finds_nothing_lost(tmp_path: Path) -> None:
             raise
         assert errors == b""
         assert process.returncode == 0
-        assert output.decode().splitlines()[-1].endswith(" 0 of them lost, 0 heard twice.")
+        assert output.decode().splitlines()[-1].endswith(" 0 of them lost, 0 received twice.")
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^:)#]+)\)", (GRACEFUL / "README.md").read_text()))
