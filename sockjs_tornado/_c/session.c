@@ -11,6 +11,9 @@
 /* MAX_STEP of session/callback_budget.py: the maximum number of messages between two clock reads. */
 enum { MAX_STEP = 16 };
 
+/* MIN_CHARGE of session/callback_budget.py: the seconds of a delivery that are not worth charging. */
+static const double MIN_CHARGE = 0.001;
+
 /* Return whether the fields hold objects of the types that Session.__init__ stores there. */
 static int
 is_valid(Session *self)
@@ -140,6 +143,20 @@ seconds(void)
 #endif
 }
 
+/* Return monotonic seconds, with the best resolution that costs no more than 50 ns. */
+static double
+precise_seconds(void)
+{
+#ifdef _WIN32
+    return seconds();
+#else
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+#endif
+}
+
 /* Call on_message for each message. Return 1, or 0 if Callbacks has handled the rest, or -1 with an exception set. */
 static int
 deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *messages)
@@ -147,7 +164,8 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     /* Most reads contain one message: do not read the clock for it. */
     Py_ssize_t i, look = PyList_Size(messages) > 1;
     PyObject *budget = look ? Py_NewRef(((Callbacks *)callbacks)->budget) : NULL;
-    double start = look ? seconds() : 0, deadline = look ? start + ((CallbackBudget *)budget)->available : 0;
+    double start = look ? precise_seconds() : 0;
+    double deadline = look ? seconds() + ((CallbackBudget *)budget)->available : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
@@ -179,12 +197,12 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     }
     Py_XDECREF(callback);
     if (budget != NULL && done >= 0) {
-        /* Each tick of the coarse clock falls into the delivery of one session: their sum is right. */
-        double taken = seconds() - start;
-        PyObject *number = taken > 0 ? PyFloat_FromDouble(taken) : NULL;
-        if (taken > 0 && (number == NULL || call(budget, names.charge, number) < 0))
-            done = -1;
-        Py_XDECREF(number);
+        double taken = precise_seconds() - start;
+        if (taken >= MIN_CHARGE) {
+            PyObject *number = PyFloat_FromDouble(taken);
+            done = number == NULL || call(budget, names.charge, number) < 0 ? -1 : done;
+            Py_XDECREF(number);
+        }
     }
     Py_XDECREF(budget);
     return done;

@@ -14,7 +14,7 @@ except ImportError:  # the C module was not built
         __slots__ = ("available",)
 
 
-__all__ = ["CALLBACK_TIME", "MAX_STEP", "CallbackBudget"]
+__all__ = ["CALLBACK_TIME", "MAX_STEP", "MIN_CHARGE", "CallbackBudget"]
 
 #: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.
 CALLBACK_TIME: Final = 0.010
@@ -22,6 +22,12 @@ CALLBACK_TIME: Final = 0.010
 #: Maximum number of messages between two clock reads. The clock is read after messages 1, 2, 4, 8, 16, 32, 48 and so
 #: on: if all callbacks take equally long, they exceed the budget by at most its length. ``_c/session.c`` has it too.
 MAX_STEP: Final = 16
+
+
+#: Seconds below which a delivery is not charged. Without this minimum, a thousand clients that send several messages at
+#: once to a fast callback would use up the budget, and what is deferred costs three times as much. ``_c/session.c`` has
+#: it too.
+MIN_CHARGE: Final = 0.001
 
 
 class CallbackBudget(CallbackBudgetCore):
@@ -33,7 +39,7 @@ class CallbackBudget(CallbackBudgetCore):
     Attributes:
         available: Seconds that are left of this iteration for a session that delivers several messages. If it is 0,
             the session delivers one message and waits for the next iteration. It is also 0 while sessions wait. So
-            all sessions together keep the limit, except for one message of each.
+            all sessions together keep the limit, except for one message, or :data:`MIN_CHARGE`, of each.
     """
 
     __slots__ = ("_seconds", "_waiting")
@@ -43,8 +49,8 @@ class CallbackBudget(CallbackBudgetCore):
         self._waiting = 0
 
     def charge(self, seconds: float) -> None:
-        """Deduct the time that the callbacks of a session have taken of this iteration."""
-        if 0 < self.available < math.inf:
+        """Deduct the time that a delivery has taken of this iteration, if it is worth it."""
+        if seconds >= MIN_CHARGE and 0 < self.available < math.inf:
             if self.available == self._seconds:
                 asyncio.get_running_loop().call_soon(self._refill)
             self.available = max(0.0, self.available - seconds)
