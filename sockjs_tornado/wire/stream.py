@@ -327,7 +327,8 @@ class _StreamTransport(asyncio.Transport):
             self._discarding.cancel()
 
     def is_closing(self) -> bool:
-        return self._closing or self._stream.closed()
+        # Not if the client has closed the stream: data that was read before the end is still to be delivered.
+        return self._closing
 
     def can_write_eof(self) -> bool:
         return True

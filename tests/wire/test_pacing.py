@@ -258,6 +258,21 @@ async def test_who_waits_for_the_clients_end_decodes_what_was_read_before(behind
     assert transport.reading
 
 
+async def test_data_is_decoded_if_the_client_closes_right_after_it(site: Site) -> None:
+    site.start()
+    connection = Pieces(HurriedLedger())
+    site.next.append(connection)  # type: ignore[arg-type]
+    client = await site.connect()
+    await client.send(REQUEST)
+    assert await client.receive(len(HEAD)) == HEAD
+    data = noise(5 * PIECE_SIZE)
+    # Both without a turn of the event loop between them, so that the server reads the data and the end together.
+    client.sock.sendall(data)
+    client.close()
+    await passed(connection.ended)
+    assert connection.data == data
+
+
 async def test_over_a_real_connection_all_arrives_in_order(site: Site) -> None:
     site.start()
     connection = Pieces(HurriedLedger())
