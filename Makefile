@@ -16,14 +16,14 @@ SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
 # Tests whose result may depend on the event loop or on C. Processes that tests start choose their own event loop. Tests
 # of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
-CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_pages.py,$(wildcard \
-	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) \
-	$(addprefix tests/test_,bad_input.py callback_budget.py caps.py connection.py drain.py grace.py handlers.py \
-	lifetime.py protocol.py rooms.py router.py session.py)
+CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_origins.py %_pages.py %_payloads.py,$(wildcard \
+	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) tests/http/test_handlers.py \
+	$(addprefix tests/session/test_,callback_budget.py grace.py lifetime.py rooms.py session.py) \
+	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py protocol.py router.py)
 # Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \
 	membership.py peers.py presence.py publisher.py relay_redis.py signing.py unix.py upstream.py) \
-	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py) tests/test_grace.py
+	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py) tests/session/test_grace.py
 
 # Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE

@@ -18,7 +18,7 @@ from tornado.web import Application
 from sockjs_tornado import ConfigurationError, SockJSRouter
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 
-DASHBOARD = Path(__file__).resolve().parent.parent / "examples/deploy/grafana.json"
+DASHBOARD = Path(__file__).resolve().parents[2] / "examples/deploy/grafana.json"
 
 
 class Site:

@@ -84,7 +84,7 @@ async def test_a_chat_reaches_all(run: Run, join: Join) -> None:
         peer.vanish()
 
 
-@pytest.mark.parametrize("path", ["test_cli.Shouting", "test_cli:Shouting"])
+@pytest.mark.parametrize("path", ["cli.test_cli.Shouting", "cli.test_cli:Shouting"])
 async def test_a_custom_class_is_served(run: Run, join: Join, path: str) -> None:
     peer = join(at(run(path)), "websocket", prefix="/sockjs")
     assert await peer.frame() == "o"
@@ -240,14 +240,14 @@ async def test_lines_are_messages(run: Run, transport: str) -> None:
 
 
 async def test_other_values_are_printed_as_json_and_the_close_is_reported(run: Run) -> None:
-    ended = await talk(run("test_cli.Shouting"), "/sockjs", said="json\nbye\n")
+    ended = await talk(run("cli.test_cli.Shouting"), "/sockjs", said="json\nbye\n")
     assert (ended.status, ended.output) == (1, '{"a": [1]}\n')
     assert ended.errors.endswith("Closed: 4000 Bye\n")
 
 
 async def test_received_text_is_escaped_for_terminals(run: Run) -> None:
     """A lone surrogate, which cannot be encoded, is escaped too."""
-    ended = await talk(run("test_cli.Shouting"), "/sockjs", said="rude\n")
+    ended = await talk(run("cli.test_cli.Shouting"), "/sockjs", said="rude\n")
     assert (ended.status, ended.output) == (1, "a\\ud800b\n")
     assert ended.errors.endswith("Closed: 4001 \\x1b]0;owned\\x07\n")
 

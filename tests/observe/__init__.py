@@ -1,0 +1,1 @@
+"""Tests of the counters, the log, the trace and the metrics."""

@@ -1,0 +1,1 @@
+"""Tests of sessions, most of them without a server."""
