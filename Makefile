@@ -18,7 +18,8 @@ SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 # of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
 CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_origins.py %_pages.py %_payloads.py,$(wildcard \
 	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) tests/http/test_handlers.py \
-	$(addprefix tests/session/test_,callback_budget.py grace.py lifetime.py rooms.py session.py) \
+	$(addprefix tests/session/test_,any_order.py backpressure.py callback_budget.py closing.py grace.py lifetime.py \
+	rooms.py sending.py session.py) \
 	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py protocol.py router.py)
 # Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \

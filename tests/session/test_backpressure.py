@@ -10,14 +10,12 @@ from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_sessi
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
-from sockjs_tornado.session.session import MAX_INBOX_WAITERS
+from sockjs_tornado.session.outbox import HIGH_WATER
+from sockjs_tornado.session.session import MAX_INBOX_WAITERS, Session, SessionState
+
+from .receivers import DISCONNECT_DELAY, POLL, echo, poll, polled, stream
 
 SLOW = (3008, "Slow consumer")
-
-
-@pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
 
 
 def stalled(manager: FakeManager, unsent: int = 0, **options: Any) -> tuple[KeptSession, Receiver]:
@@ -507,3 +505,221 @@ def test_the_old_way_to_send_goes_nowhere_after_the_end(manager: FakeManager) ->
     receiver.take()
     session.send_message("x")
     assert receiver.take() == []
+
+
+# A client that does not keep up.
+
+
+def test_messages_wait_while_the_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    receiver.full = True
+    for message in "1234":
+        session.send(message)
+    assert receiver.take() == [["1"]]
+    receiver.drain()
+    assert receiver.take() == [["2", "3", "4"]]
+    session.send("5")
+    assert receiver.take() == [["5"]]
+
+
+def test_a_reply_waits_while_the_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": echo})
+    receiver = stream(session)
+    session._pause_sending(receiver)
+    session._receive(["1", "2"])
+    assert receiver.frames == []
+    session._receive(["3"])
+    receiver.drain()
+    assert receiver.frames == [["1", "2", "3"]]
+
+
+def test_a_pause_ends_with_its_receiver(manager: FakeManager) -> None:
+    session = make_session(manager)
+    first = stream(session)
+    session._pause_sending(first)
+    session.send("1")
+    session._detach(first)
+    assert not session._outbox_above_high_water
+    second = stream(session, POLL)
+    session.send("2")
+    assert poll(session) == [["2"]]
+    assert second.ended
+
+
+def test_a_client_is_congested_above_the_mark(manager: FakeManager) -> None:
+    session = polled(manager)
+    session.send("x" * HIGH_WATER)
+    assert not session._outbox_above_high_water
+    session.send("x")
+    assert session._outbox_above_high_water
+    poll(session)
+    assert not session._outbox_above_high_water
+
+
+def test_a_client_is_congested_while_its_receiver_is_paused(manager: FakeManager) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    assert not session._outbox_above_high_water
+    session._pause_sending(receiver)
+    assert session._outbox_above_high_water
+    session._resume_sending(receiver)
+    assert not session._outbox_above_high_water
+
+
+def congest_paused(session: Session, receiver: Receiver) -> None:
+    session._pause_sending(receiver)
+
+
+def congest_queued(session: Session, receiver: Receiver) -> None:
+    session._detach(receiver)
+    session.send("x" * (HIGH_WATER + 1))
+
+
+@pytest.mark.parametrize(
+    ("congest", "relieve"),
+    [
+        (congest_paused, lambda session, receiver: receiver.drain()),
+        (congest_paused, lambda session, receiver: session._detach(receiver)),
+        (congest_paused, lambda session, receiver: receiver.cut()),
+        (congest_paused, lambda session, receiver: session.close()),
+        (congest_queued, lambda session, receiver: poll(session)),
+        (congest_queued, lambda session, receiver: stream(session)),
+        (congest_queued, lambda session, receiver: session.close()),
+        (congest_queued, lambda session, receiver: session.server.container.advance(DISCONNECT_DELAY)),
+    ],
+)
+def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
+    manager: FakeManager, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
+) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    congest(session, receiver)
+    woken = []
+    session._add_outbox_waiter(lambda: woken.append(1))
+    session._add_outbox_waiter(lambda: woken.append(2))
+    assert woken == []
+    assert session._outbox_above_high_water
+    relieve(session, receiver)
+    assert woken == [1, 2]
+    session.close()
+    poll(session)
+    assert woken == [1, 2]
+
+
+@pytest.mark.parametrize("session_id", ["secret-id", None])
+def test_a_client_that_does_not_read_is_closed_at_the_bound(manager: FakeManager, session_id: str | None) -> None:
+    session = make_session(manager, session_id, max_queue_bytes=100)
+    receiver = Receiver(session).attach()
+    receiver.full = True
+    session.send("fills the buffer")
+    session.send("x" * 50)
+    session.send("x" * 50)
+    assert session.state is SessionState.OPEN
+    session.send("x")
+    assert (session.state, session.close_code, session.close_reason) == (SessionState.CLOSING, 3008, "Slow consumer")
+    assert receiver.take()[-2:] == [["fills the buffer"], (3008, "Slow consumer")]
+
+
+def test_a_client_that_does_not_poll_is_closed_at_the_bound(manager: FakeManager) -> None:
+    session = make_session(manager, max_queue_bytes=100)
+    Receiver(session, 1).attach()
+    session.send("x" * 101)
+    assert not session.is_closed  # one message is no pile
+    session.send("x")
+    assert session.close_code == 3008
+    assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
+
+
+def test_a_client_that_does_not_read_is_let_go_for_good(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+    receiver = stream(session)
+    session._receive(["1", "2"])
+    session._pause_sending(receiver)
+    for _ in range(2):
+        session.send("x" * 51)
+    assert receiver.frames == [(3008, "Slow consumer")]
+    assert poll(session) == [(3008, "Slow consumer")]
+    while not manager.is_idle:
+        manager.turn()
+    assert session.connection.heard == ["open", "1", (3008, "Slow consumer")]
+
+
+def test_an_application_is_overrun_above_the_bound(manager: FakeManager) -> None:
+    session = polled(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+    session._receive(["1", "x" * 36])  # and a share of 64 for the message
+    assert not session._inbox_full
+    session._receive([""])
+    assert session._inbox_full
+    while not manager.is_idle:
+        manager.turn()
+    assert not session._inbox_full
+
+
+def test_what_is_merely_gathered_is_no_reason_to_close(manager: FakeManager) -> None:
+    def much(conn: Notes, message: str) -> None:
+        for _ in range(3):
+            conn.send("x" * 60)
+
+    session = make_session(manager, acts={"on_message": much}, max_queue_bytes=100)
+    receiver = Receiver(session).attach()
+    receiver.take()
+    session._receive(["go"])
+    assert session.state is SessionState.OPEN
+    assert [message for frame in receiver.take() for message in frame] == ["x" * 60] * 3
+
+
+def test_reading_stops_while_the_application_falls_behind(manager: FakeManager) -> None:
+    def wait(conn: Notes, message: str) -> Pause:
+        return Pause()
+
+    session = make_session(manager, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
+    receiver = Receiver(session).attach()
+    session._receive(["first", "x" * HIGH_WATER])
+    assert not receiver.reading
+    assert not session._inbox_full
+    session._receive(["x" * HIGH_WATER])
+    assert session._inbox_full
+    while not receiver.reading:
+        manager.turn()
+    assert not session._inbox_full
+
+
+def test_an_application_may_catch_up_while_nobody_listens(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_message": lambda conn, message: Pause()})
+    poll(session)
+    session._receive(["1", "x" * HIGH_WATER])
+    while not manager.is_idle:
+        manager.turn()
+    assert session.connection.heard == ["open", "1", "x" * HIGH_WATER]
+
+
+def test_whoever_waits_no_more_is_not_woken(manager: FakeManager) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    session._pause_sending(receiver)
+    woken: list[int] = []
+    callbacks = [lambda: woken.append(1), lambda: woken.append(2)]
+    for callback in callbacks:
+        session._add_outbox_waiter(callback)
+    session._remove_outbox_waiter(callbacks[0])
+    session._remove_outbox_waiter(callbacks[0])
+    receiver.drain()
+    assert woken == [2]
+    session._remove_outbox_waiter(callbacks[1])
+    assert woken == [2]
+
+
+def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(manager: FakeManager) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    session._pause_sending(receiver)
+    session.send("1")
+    woken = []
+    session._add_outbox_waiter(lambda: woken.append(1))
+    receiver.full = True
+    session._resume_sending(receiver)
+    assert receiver.frames == [["1"]]
+    assert woken == []
+    receiver.drain()
+    assert woken == [1]

@@ -1,0 +1,305 @@
+"""Closing a session, and all sessions of a router."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from doubles import FakeManager, Notes, Pause, Receiver, make_session
+
+from sockjs_tornado.session.session import Session, SessionState
+
+from .receivers import (
+    DISCONNECT_DELAY,
+    GO_AWAY,
+    INTERRUPTED,
+    POLL,
+    STREAM,
+    everything_of,
+    in_state,
+    poll,
+    polled,
+    stream,
+)
+
+# Closing.
+
+
+def test_a_stream_gets_what_was_sent_and_then_the_close_frame(manager: FakeManager) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    session._pause_sending(receiver)
+    session.send("1")
+    session.send("2")
+    session.close(3001, "Enough")
+    session.send("lost")
+    assert receiver.frames == [["1", "2"], (3001, "Enough")]
+    assert (session.close_code, session.close_reason) == (3001, "Enough")
+
+
+def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(manager: FakeManager) -> None:
+    session = polled(manager)
+    session.send("1")
+    session.send("2")
+    session.close()
+    assert poll(session) == [["1", "2"]]
+    assert poll(session) == [GO_AWAY]
+    assert poll(session) == [GO_AWAY]
+
+
+def test_a_stream_that_comes_after_the_close_gets_both(manager: FakeManager) -> None:
+    session = polled(manager)
+    session.send("1")
+    session.close()
+    assert Receiver(session).attach().frames == [["1"], GO_AWAY]
+
+
+def test_a_held_poll_gets_the_close_frame(manager: FakeManager) -> None:
+    session = polled(manager)
+    receiver = Receiver(session, POLL).attach()
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+
+
+def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeManager) -> None:
+    def answer(conn: Notes, message: str) -> None:
+        conn.send("bye")
+        conn.close()
+        conn.send("lost")
+
+    session = make_session(manager, acts={"on_message": answer})
+    poll(session)
+    receiver = Receiver(session, POLL).attach()
+    session._receive(["1", "2"])
+    assert receiver.frames == [["bye"]]
+    assert poll(session) == [GO_AWAY]
+    assert session.connection.heard == ["open", "1", GO_AWAY]
+
+
+def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(manager: FakeManager) -> None:
+    session = make_session(manager)
+    stream(session)
+    session.close()
+    manager.advance(DISCONNECT_DELAY - 0.001)
+    assert poll(session) == [GO_AWAY]
+    assert Receiver(session).attach().frames == [GO_AWAY]
+    assert manager.removed == []
+    manager.advance(0.001)
+    assert manager.removed == [session]
+    assert manager.due == math.inf
+
+
+def test_to_close_again_does_not_make_a_session_forget_its_end(manager: FakeManager) -> None:
+    session = make_session(manager)
+    stream(session)
+    session.close()
+    session.close(4000, "Again")
+    assert manager.removed == []
+    assert poll(session) == [GO_AWAY]
+
+
+def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(manager: FakeManager) -> None:
+    session = polled(manager)
+    session.send("1")
+    session.close()
+    manager.advance(DISCONNECT_DELAY - 1)
+    assert poll(session) == [["1"]]
+    manager.advance(DISCONNECT_DELAY - 1)
+    assert poll(session) == [GO_AWAY]
+
+
+@pytest.mark.parametrize("limit", [POLL, STREAM])
+def test_close_within_on_open(manager: FakeManager, limit: float) -> None:
+    def reject(conn: Notes, info: Any) -> None:
+        conn.send("sorry")
+        conn.close(3001, "Full")
+        conn.send("lost")
+
+    session = make_session(manager, acts={"on_open": reject})
+    frames = Receiver(session, limit).attach().frames
+    while (3001, "Full") not in frames:
+        frames += poll(session)
+    assert frames == ["o", ["sorry"], (3001, "Full")]
+    assert session.connection.heard == ["open", (3001, "Full")]
+
+
+def test_close_within_on_close_does_nothing_more(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_close": lambda conn: conn.close(3001, "Again")})
+    receiver = stream(session)
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.close_code == 3000
+
+
+def test_send_within_on_close_goes_nowhere(manager: FakeManager) -> None:
+    session = make_session(manager, acts={"on_close": lambda conn: conn.send("lost")})
+    receiver = stream(session)
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_a_close_code_that_no_frame_may_carry_changes_nothing(manager: FakeManager, state: SessionState) -> None:
+    session = in_state(state, manager)
+    known = everything_of(session)
+    for code in (999, 1004, 1005, 1006, 1015, 2010, 2999, 5000, 3000.0, "3000", None):
+        with pytest.raises(ValueError, match=rf"^close code: expected .*, got {code!r}$"):
+            session.close(code, "No")  # type: ignore[arg-type]
+        assert everything_of(session) == known
+
+
+@pytest.mark.parametrize("state", SessionState)
+def test_a_close_reason_that_is_no_text_changes_nothing(manager: FakeManager, state: SessionState) -> None:
+    session = in_state(state, manager)
+    known = everything_of(session)
+    for reason in (None, b"No", 3):
+        with pytest.raises(TypeError, match=rf"^close reason must be str, not {type(reason).__name__}$"):
+            session.close(3000, reason)  # type: ignore[arg-type]
+        assert everything_of(session) == known
+
+
+def expire(session: Session, receiver: Receiver) -> None:
+    session._detach(receiver)
+    session.server.container.advance(1000)
+
+
+def be_noticed(session: Session, receiver: Receiver) -> None:
+    receiver.gone = True
+    poll(session)
+
+
+def shut_down(session: Session, receiver: Receiver) -> None:
+    session.server.container.closing = True
+    session.close()
+
+
+ENDINGS: list[Callable[[Session, Receiver], None]] = [
+    lambda session, receiver: session.close(),
+    lambda session, receiver: receiver.cut(),
+    lambda session, receiver: receiver.cut(1000, "Bye"),
+    expire,
+    be_noticed,
+    shut_down,
+]
+
+
+@pytest.mark.parametrize("session_id", ["secret-id", None])
+@pytest.mark.parametrize("first", ENDINGS)
+def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Session, Receiver], None]) -> None:
+    for second in ENDINGS:
+        manager = FakeManager()
+        session = make_session(manager, session_id)
+        receiver = stream(session)
+        session._receive(["1"])
+        first(session, receiver)
+        code, reason = session.close_code, session.close_reason
+        assert code is not None
+        second(session, receiver)
+        receiver.cut()
+        manager.advance(1000)
+        assert session.connection.heard == ["open", "1", (code, reason)]
+        assert manager.removed == [session]
+
+
+def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_client_left(
+    manager: FakeManager,
+) -> None:
+    async def work(conn: Notes, message: str) -> None:
+        await Pause()
+        conn.close()
+
+    session = make_session(manager, acts={"on_message": work})
+    receiver = stream(session)
+    session._receive(["1", "2"])
+    receiver.cut()
+    manager.turn()
+    assert session.connection.heard == ["open", "1", INTERRUPTED]
+
+
+# The end of all sessions.
+
+
+def test_at_the_end_a_session_with_a_client_is_told_and_released(manager: FakeManager) -> None:
+    session = polled(manager)
+    receiver = Receiver(session, POLL).attach()
+    manager.closing = True
+    session.close(1001, "Restart")
+    assert receiver.frames == [(1001, "Restart")]
+    assert manager.removed == [session]
+    assert session.connection.heard == ["open", (1001, "Restart")]
+
+
+def test_at_the_end_a_client_between_two_polls_has_time_to_come(manager: FakeManager) -> None:
+    session = polled(manager)
+    session.send("1")
+    manager.closing = True
+    session.close()
+    assert poll(session) == [["1"]]
+    assert manager.removed == []
+    assert poll(session) == [GO_AWAY]
+    assert manager.removed == [session]
+
+
+def test_at_the_end_a_client_that_does_not_come_is_given_up(manager: FakeManager) -> None:
+    session = polled(manager)
+    manager.closing = True
+    session.close()
+    manager.advance(DISCONNECT_DELAY - 0.001)
+    assert manager.removed == []
+    manager.advance(0.001)
+    assert manager.removed == [session]
+    assert session.connection.heard == ["open", GO_AWAY]
+
+
+def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(manager: FakeManager) -> None:
+    session = make_session(manager)
+    first = Receiver(session, 1).attach()
+    manager.closing = True
+    session.close()
+    session._receiver_lost(first)
+    assert manager.removed == []
+    assert poll(session) == [GO_AWAY]
+    assert manager.removed == [session]
+
+
+@pytest.mark.parametrize("told", [lambda session: (stream(session), session.close()), lambda s: stream(s).cut()])
+def test_at_the_end_a_session_that_was_told_before_is_released(
+    manager: FakeManager, told: Callable[[Session], Any]
+) -> None:
+    session = make_session(manager)
+    told(session)
+    assert manager.removed == []
+    manager.closing = True
+    session.close()
+    assert manager.removed == [session]
+
+
+def test_at_the_end_a_session_that_was_not_told_before_is_kept(manager: FakeManager) -> None:
+    session = polled(manager)
+    session.close(3001, "Before")
+    manager.closing = True
+    session.close()
+    assert manager.removed == []
+    assert poll(session) == [(3001, "Before")]
+    assert manager.removed == [session]
+
+
+def test_at_the_end_a_cut_session_is_released(manager: FakeManager) -> None:
+    session = make_session(manager)
+    receiver = stream(session)
+    manager.closing = True
+    receiver.cut()
+    assert manager.removed == [session]
+    assert session.connection.heard == ["open", INTERRUPTED]
+
+
+def test_at_the_end_a_websocket_is_released_when_it_is_over(manager: FakeManager) -> None:
+    session = make_session(manager, None)
+    receiver = stream(session)
+    manager.closing = True
+    session.close()
+    assert receiver.frames == [GO_AWAY]
+    assert manager.removed == []
+    receiver.cut()
+    assert manager.removed == [session]
