@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import ismemberdescriptor
+from itertools import product
 from threading import get_ident
 from typing import Any
 
@@ -290,10 +291,14 @@ class World:
     def write_buffered(self, _: None) -> None:
         core.write_buffered(self.waiting, self.left)
 
-    def run(self, *, littered: bool = False) -> None:
-        """Call all methods, with garbage to be collected meanwhile."""
+    def run(self, number: int | None = None, *, littered: bool = False) -> None:
+        """Call all methods, or the one with this number, with garbage to be collected meanwhile."""
         thresholds = gc.get_threshold()
-        for method, argument in self.calls():
+        for count, (method, argument) in enumerate(self.calls()):
+            if number not in (None, count):
+                continue
+            # So many that the next one is allocated, not found among those that were freed.
+            lists = [[] for _ in range(120)]
             if littered:
                 Garbage()
                 gc.set_threshold(1)
@@ -305,6 +310,7 @@ class World:
                 pass
             finally:
                 gc.set_threshold(*thresholds)
+            del lists
 
 
 class Many(list):  # type: ignore[type-arg]
@@ -367,13 +373,32 @@ def fileno(self: socket.socket) -> int:
     return original_fileno(self)
 
 
+def calls_that_reach(moment: str) -> list[int | None]:
+    """Return the numbers of the calls during which a moment comes. Before them, one ``None`` stands for all."""
+    global hook
+    reached: list[int | None] = [None] if moment == "before" else []
+    for number in range(sum(1 for _ in World().calls())):
+        seen: set[str] = set()
+        world = World()
+        hook = seen.add
+        world.run(number, littered=moment == "garbage.__del__")
+        hook = nothing
+        close(world)
+        if moment in seen:
+            reached.append(number)
+    return reached
+
+
 def main(moment: str) -> None:
-    """Try every case at a moment, and print how often the moment came."""
+    """Try every case at a moment, and print how often the moment came.
+
+    Each call that reaches it has a world of its own, in which nothing is spoilt before.
+    """
     global hook
     reached = 0
-    for name, act in cases():
+    for number, (name, act) in product(calls_that_reach(moment), cases()):
         # After a fault, this is the last line but the report.
-        print(f"{moment}: {name}", file=sys.stderr, flush=True)
+        print(f"{moment} in call {number}: {name}", file=sys.stderr, flush=True)
         world = World()
 
         def strike(now: str, world: World = world, act: Callable[[World], None] = act) -> None:
@@ -384,7 +409,7 @@ def main(moment: str) -> None:
 
         strike("before")
         hook = strike
-        world.run(littered=moment == "garbage.__del__")
+        world.run(number, littered=moment == "garbage.__del__")
         hook = nothing
         close(world)
     print(reached)

@@ -104,14 +104,14 @@ connection_write_prepared(PyObject *object, PyObject *message)
 static int
 read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
 {
-    PyObject *settings = Py_NewRef(self->settings);
-    PyObject *rate = PyObject_GetAttr(settings, names.max_inbound_rate);
+    PyObject *settings = Py_XNewRef(self->settings);
+    PyObject *rate = settings == NULL ? NULL : PyObject_GetAttr(settings, names.max_inbound_rate);
     Py_ssize_t max_size = rate == NULL ? -1 : limit_of(settings, names.max_message_size);
     Py_ssize_t end, most = max_size < 0 ? -1 : limit_of(settings, names.max_messages_per_request);
     int is_limited = rate != Py_None;
 
     Py_XDECREF(rate);
-    Py_DECREF(settings);
+    Py_XDECREF(settings);
     if (most < 0 || is_limited || !is_counting(self->stats) || self->session == NULL || self->buffer == NULL
         /* After a full read, Python yields to other connections. */
         || !PyByteArray_CheckExact(self->buffer) || size < 0 || size >= PyByteArray_Size(self->buffer)) {
@@ -132,7 +132,8 @@ connection_process_read(PyObject *object, PyObject *nbytes)
     Connection *self = (Connection *)object;
     Py_ssize_t size = number_in(nbytes);
 
-    if (self->parser == Py_None && self->settings != NULL) {
+    if (self->parser == Py_None) {
+        /* Allocating may run the garbage collector, whose finalizers may change any field: check them afterwards. */
         PyObject *messages = PyList_New(0);
         int done = messages == NULL ? -1 : read_ordinary(self, size, messages);
         if (done == 1) {
