@@ -103,8 +103,7 @@ class SockJSRouter:
         self._io_loop = io_loop
         self._session_class = session_kls or Session
         self.prefix = _check_prefix(prefix)
-        offered = enabled_endpoints(self.settings, self.origins.restricted)
-        self.endpoints = [(self.prefix + pattern, endpoint(self)) for pattern, endpoint in offered]
+        self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]
         self.urls = url_specs(self.endpoints)
         if cluster is not None:
             cluster.add(self)

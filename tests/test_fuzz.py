@@ -21,7 +21,7 @@ SECONDS = 60
 
 #: For each planted bug: the target that must find it, the source file, and the replacement in it.
 BUGS = {
-    "a callback may hold a dollar sign": ("forms", "transports/jsonp.py", "[a-zA-Z0-9_.-]{1", "[a-zA-Z0-9_.$-]{1"),
+    "a callback may hold a dollar sign": ("forms", "transports/receiving.py", "[a-zA-Z0-9_.-]{1", "[a-zA-Z0-9_.$-]{1"),
     "a reason that is not UTF-8": (
         "frames",
         "wire/websocket.py",

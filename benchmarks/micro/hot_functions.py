@@ -17,18 +17,15 @@ from typing import Any, NamedTuple
 
 import pyperf
 
-from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import PreparedMessage, messages_frame, quote
 from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
-from sockjs_tornado.transports.eventsource import EventSource
-from sockjs_tornado.transports.htmlfile import HtmlFile
-from sockjs_tornado.transports.jsonp import Jsonp
+from sockjs_tornado.transports.http_transports import HTTP_TRANSPORTS
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import read_messages
-from sockjs_tornado.transports.xhr import XhrPolling, XhrStreaming
 from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame
 
@@ -226,11 +223,12 @@ def framing() -> Iterator[Benchmark]:
     yield Benchmark("PreparedMessage, for the first receiver", make_prepared, (text_frame,))
     yield Benchmark("PreparedMessage, for every other receiver", ready.framed, (text_frame,))
     frame = messages_frame((SHORT,))
-    server = SockJSRouter(SockJSConnection)
-    yield Benchmark("xhr", XhrPolling(server).framing(""), (frame,))
-    for streaming in (XhrStreaming, EventSource, HtmlFile):
-        yield Benchmark(f"{streaming.name}, with its chunk", chunked(streaming(server).framing("callback")), (frame,))
-    yield Benchmark("jsonp", Jsonp(server).framing("callback"), (frame,))
+    for transport in HTTP_TRANSPORTS:
+        framing = transport.framing("callback")
+        if transport.streaming:
+            yield Benchmark(f"{transport.name}, with its chunk", chunked(framing), (frame,))
+        else:
+            yield Benchmark(transport.name, framing, (frame,))
 
 
 #: Groups by name.

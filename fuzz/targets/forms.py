@@ -7,8 +7,9 @@ from urllib.parse import unquote_to_bytes, urlencode
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.http.handlers import SockJSHandler
-from sockjs_tornado.transports import jsonp
-from sockjs_tornado.transports.jsonp import JsonpSend, page_callback
+from sockjs_tornado.transports.receiving import page_callback
+from sockjs_tornado.transports.sending import SendingEndpoint
+from sockjs_tornado.wire import forms
 
 from ..target import replaced
 
@@ -20,11 +21,11 @@ MAX_FIELDS = 16
 BROKEN = "Broken JSON encoding."
 
 server = SockJSRouter(SockJSConnection)
-endpoint = JsonpSend(server)
+endpoint = SendingEndpoint(server, is_form=True)
 
 
 class Target:
-    """``JsonpSend.payload`` and ``page_callback``, with a query in the first line, followed by a body.
+    """``SendingEndpoint.payload`` and ``page_callback``, with a query in the first line, followed by a body.
 
     - The payload of a form is its first field ``d``, decoded by the URL standard; the payload of any other body is the
       body itself. Otherwise PayloadError is raised with the protocol's text. Any text can be sent. The size of the
@@ -40,7 +41,7 @@ class Target:
         expected = field(body)
         assert payload(FORM, body) == expected
         for size in (3, 4, 7):
-            with replaced(jsonp, PIECE_SIZE=size):
+            with replaced(forms, PIECE_SIZE=size):
                 assert payload(FORM, body) == expected, "the size of the pieces makes a difference"
         assert payload("text/plain", body) == body
         assert payload(FORM, urlencode({"x": "y", "d": body}).encode()) == (body if is_text(body) else BROKEN)

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from sockjs_tornado import SockJSConnection, SockJSRouter, protocol
+from sockjs_tornado import protocol
 from sockjs_tornado.protocol import (
     JSONValue,
     PreparedMessage,
@@ -13,12 +13,14 @@ from sockjs_tornado.protocol import (
     messages_frame,
     quote,
 )
-from sockjs_tornado.transports.eventsource import eventsource_framing
-from sockjs_tornado.transports.htmlfile import htmlfile_framing
-from sockjs_tornado.transports.jsonp import Jsonp
+from sockjs_tornado.transports.http_transports import (
+    HTTP_TRANSPORTS,
+    eventsource_framing,
+    htmlfile_framing,
+    xhr_framing,
+)
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import write_messages
-from sockjs_tornado.transports.xhr import xhr_framing
 from sockjs_tornado.wire.websocket import text_frame
 
 from ..target import join_surrogates, replaced, text_of
@@ -29,8 +31,7 @@ UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uf
 #: Maximum nesting of values; deeper ones would exceed the interpreter's recursion limit.
 MAX_DEPTH = 50
 
-server = SockJSRouter(SockJSConnection)
-jsonp_framing = Jsonp(server).framing("cb")
+jsonp_framing = {transport.name: transport for transport in HTTP_TRANSPORTS}["jsonp"].framing("cb")
 
 
 class Target:

@@ -6,47 +6,38 @@ Transports use the exchange port of :mod:`.exchange` and do not depend on Tornad
 from collections.abc import Iterator
 
 from ..session.request_limits import MAX_ID
-from ..settings import Settings
 from .endpoint import Endpoint
-from .eventsource import EventSource
-from .htmlfile import HtmlFile
-from .jsonp import Jsonp, JsonpSend
+from .exchange import Router
+from .http_transports import HTTP_TRANSPORTS
 from .pages import Greeting, Iframe, Info
+from .receiving import ReceivingEndpoint
+from .sending import SendingEndpoint
 from .websocket import RawWebSocket, WebSocket
-from .xhr import XhrPolling, XhrSend, XhrStreaming
 
 __all__ = ["enabled_endpoints"]
 
 _SESSION = rf"/[^/.]{{1,{MAX_ID}}}/(?P<session_id>[^/.]{{1,{MAX_ID}}})"
 
 
-def enabled_endpoints(settings: Settings, restricted: bool) -> Iterator[tuple[str, type[Endpoint]]]:
-    """Yield the URL patterns of a router, relative to its prefix, with their endpoint classes.
-
-    Args:
-        settings: The router's settings.
-        restricted: Whether the origin policy rejects some origins. If so, there is no iframe page, because it works for
-            pages of every origin.
-    """
+def enabled_endpoints(server: Router) -> Iterator[tuple[str, Endpoint]]:
+    """Yield the URL patterns of a router, relative to its prefix, with their endpoints."""
     # The most frequent URLs come first, since Tornado tries the patterns in order. As in sockjs-node, a trailing slash
     # is optional.
-    if any(map(settings.is_enabled, ("xhr", "xhr_streaming", "eventsource", "htmlfile"))):
-        yield f"{_SESSION}/xhr_send/?", XhrSend
-    for name, endpoint in (
-        ("xhr", XhrPolling),
-        ("websocket", WebSocket),
-        ("xhr_streaming", XhrStreaming),
-        ("eventsource", EventSource),
-        ("htmlfile", HtmlFile),
-        ("jsonp", Jsonp),
-    ):
-        if settings.is_enabled(name):
-            yield f"{_SESSION}/{name}/?", endpoint
-    if settings.is_enabled("jsonp"):
-        yield f"{_SESSION}/jsonp_send/?", JsonpSend
+    settings = server.settings
+    transports = [transport for transport in HTTP_TRANSPORTS if settings.is_enabled(transport.name)]
+    send_names = {transport.send_name for transport in transports}
+    if "xhr_send" in send_names:
+        yield f"{_SESSION}/xhr_send/?", SendingEndpoint(server, is_form=False)
+    if settings.is_enabled("websocket"):
+        yield f"{_SESSION}/websocket/?", WebSocket(server)
+    for transport in transports:
+        yield f"{_SESSION}/{transport.name}/?", ReceivingEndpoint(server, transport)
+    if "jsonp_send" in send_names:
+        yield f"{_SESSION}/jsonp_send/?", SendingEndpoint(server, is_form=True)
     if settings.is_enabled("rawwebsocket"):
-        yield "/websocket/?", RawWebSocket
-    yield "/info/?", Info
-    if not restricted:
-        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html/?", Iframe
-    yield "/?", Greeting
+        yield "/websocket/?", RawWebSocket(server)
+    yield "/info/?", Info(server)
+    # The iframe page works for pages of every origin, so there is none if the origin policy rejects some.
+    if not server.origins.restricted:
+        yield r"/iframe(?:-[0-9-.a-z_]*)?\.html/?", Iframe(server)
+    yield "/?", Greeting(server)

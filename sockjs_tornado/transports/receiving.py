@@ -1,10 +1,11 @@
 """The receiving half of the HTTP transports.
 
-A polling request ends after one frame, a streaming request after ``response_limit`` bytes. The transports differ in the
-framing, the content type and the start of the response.
+A polling request ends after one frame, a streaming request after ``response_limit`` bytes. :mod:`.http_transports` has
+the differences between the transports.
 """
 
 import functools
+import re
 from collections.abc import Awaitable, Sequence
 
 from ..exceptions import PayloadError, RequestTooLargeError
@@ -16,9 +17,12 @@ from ..session.session import Session
 from ..wire.connection import ByteCounters, Connection, ConnectionManager
 from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
-from .exchange import Exchange, Headers
+from .exchange import Exchange, Headers, Router
+from .http_transports import HTTPTransport
 
-__all__ = ["PollingEndpoint", "StreamingEndpoint"]
+__all__ = ["PollReceiver", "ReceivingEndpoint", "StreamReceiver", "chunked", "page_callback"]
+
+_CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 
 
 def _text_frame(messages: Sequence[Outgoing]) -> str:
@@ -219,38 +223,40 @@ class StreamReceiver(Connection):
             self._session._track_unsent_response(self)
 
 
-class ReceivingEndpoint(SessionEndpoint):
-    """Base class of endpoints on which a client receives frames.
+def page_callback(exchange: Exchange) -> str:
+    """Return the name of the page's callback function, which becomes part of a script.
 
-    Attributes:
-        name: Name of the transport.
-        content_type: Content-Type header of the response.
+    Raises:
+        PayloadError: The name is missing or invalid.
+    """
+    callback = exchange.argument("c") or exchange.argument("callback")
+    if not callback:
+        raise PayloadError('"callback" parameter required')
+    if not _CALLBACK.fullmatch(callback):
+        raise PayloadError('invalid "callback" parameter')
+    return callback
+
+
+class ReceivingEndpoint(SessionEndpoint):
+    """An endpoint on which a client receives frames, of any HTTP transport.
+
+    Args:
+        server: The router.
+        transport: The transport.
     """
 
     opens_sessions = True
-    name: str
-    content_type: tuple[str, str]
 
-    def framing(self, callback: str) -> Framing:
-        """Return the framing for the page's ``callback``, which is ``""`` for transports without callbacks."""
-        raise NotImplementedError
-
-    def callback(self, exchange: Exchange) -> str:
-        """Return the page's callback, or ``""``. Raise PayloadError if the transport needs one and it is invalid."""
-        return ""
-
-    def prelude(self, callback: str) -> bytes:
-        """Return the start of the response body."""
-        return b""
-
-    def extra_headers(self) -> Headers:
-        """Return additional header fields of the response."""
-        return []
+    def __init__(self, server: Router, transport: HTTPTransport) -> None:
+        super().__init__(server)
+        self.transport = transport
+        self.method = transport.method
+        self.cors = transport.cors
 
     def respond_session_gone(self, exchange: Exchange) -> None:
         """Respond with the close frame of an interrupted connection (1002)."""
         try:
-            callback = self.callback(exchange)
+            callback = self._callback(exchange)
         except PayloadError as error:
             self._respond_error(exchange, error)
         else:
@@ -258,8 +264,8 @@ class ReceivingEndpoint(SessionEndpoint):
 
     def _respond_closed(self, exchange: Exchange, callback: str, code: int, reason: str) -> None:
         """Respond with the close frame of a session that no longer exists."""
-        frame = self.framing(callback)(close_frame(code, reason))
-        exchange.respond(200, self._headers(exchange), self.prelude(callback) + frame)
+        frame = self.transport.framing(callback)(close_frame(code, reason))
+        exchange.respond(200, self._headers(exchange), self.transport.prelude(callback) + frame)
 
     def _respond_ended(self, exchange: Exchange, callback: str, ended: Ended) -> None:
         """Respond with the recorded close frame of a session, with the checks of a living session."""
@@ -272,17 +278,20 @@ class ReceivingEndpoint(SessionEndpoint):
             self.server.stats.rejected[reject_reason] += 1
             self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[reject_reason])
 
+    def _callback(self, exchange: Exchange) -> str:
+        return page_callback(exchange) if self.transport.needs_callback else ""
+
     def _headers(self, exchange: Exchange) -> Headers:
-        return self.headers(exchange, self.content_type, NO_CACHE, *self.extra_headers())
+        return self.headers(exchange, self.transport.content_type, NO_CACHE, *self.transport.extra_headers)
 
     def _respond_error(self, exchange: Exchange, error: PayloadError) -> None:
-        headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.extra_headers())
+        headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE, *self.transport.extra_headers)
         exchange.respond(500, headers, str(error).encode())
 
     def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
         """Attach the request to its session, which is created if it does not exist."""
         try:
-            callback = self.callback(exchange)
+            callback = self._callback(exchange)
             check_uri(exchange.uri)
         except RequestTooLargeError as error:
             self.respond_too_large(exchange, error)
@@ -306,7 +315,7 @@ class ReceivingEndpoint(SessionEndpoint):
             if self.reject_if_full(exchange):
                 return None
             try:
-                info = exchange.info(self.name, self.suffix)
+                info = exchange.info(self.transport.name, self.suffix)
             except RequestTooLargeError as error:
                 self.respond_too_large(exchange, error)
                 return None
@@ -314,7 +323,7 @@ class ReceivingEndpoint(SessionEndpoint):
         if seems_disconnected:
             self._respond_at_once(exchange, session, headers, callback)
             return None
-        return self.attach(exchange, session, headers, callback)
+        return self._attach(exchange, session, headers, callback)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
         """Respond to a client that has closed its own side of the connection with the queued messages.
@@ -322,40 +331,20 @@ class ReceivingEndpoint(SessionEndpoint):
         If nothing is queued, the session is interrupted, as if the client had aborted a waiting request: while the
         request waits, the disconnect of such a client cannot be detected.
         """
-        prelude, framing = self.prelude(callback), self.framing(callback)
+        prelude, framing = self.transport.prelude(callback), self.transport.framing(callback)
         receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session, self.server.stats)
         session._attach(receiver, exchange.remote_ip, session_origin(exchange))
         if not exchange.responded:
             session._receiver_lost(receiver)
             receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
-    def attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Attach the request to the session."""
-        raise NotImplementedError
-
-
-class PollingEndpoint(ReceivingEndpoint):
-    """Base class of polling endpoints: each response is one frame."""
-
-    def attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Respond with a queued frame, or wait for the next one."""
-        receiver = PollReceiver(exchange, headers, self.framing(callback), session, self.server.stats)
-        session._attach(receiver, exchange.remote_ip, session_origin(exchange))
-        return None if exchange.responded else exchange.wait_for_response(receiver)
-
-
-class StreamingEndpoint(ReceivingEndpoint):
-    """Base class of streaming endpoints: each response has many frames."""
-
-    def attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Start the response and attach it to the session."""
-        receiver = StreamReceiver(
-            self.server.container,
-            headers,
-            self.prelude(callback),
-            self.framing(callback),
-            self.server.settings.response_limit,
-            exchange,
-            session,
-        )
-        return exchange.take_over(200, receiver)
+    def _attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
+        """Attach a receiver to the session. A poll responds with a queued frame, or waits for the next one."""
+        framing = self.transport.framing(callback)
+        if self.transport.streaming:
+            prelude, limit = self.transport.prelude(callback), self.server.settings.response_limit
+            stream = StreamReceiver(self.server.container, headers, prelude, framing, limit, exchange, session)
+            return exchange.take_over(200, stream)
+        poll = PollReceiver(exchange, headers, framing, session, self.server.stats)
+        session._attach(poll, exchange.remote_ip, session_origin(exchange))
+        return None if exchange.responded else exchange.wait_for_response(poll)

@@ -5,9 +5,10 @@ from math import inf
 
 from ..exceptions import PayloadError
 from ..session.session import Session
+from ..wire.forms import form_field
 from ..wire.payloads import Payload, decode_payload
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
-from .exchange import Exchange
+from .exchange import Exchange, Router
 
 __all__ = ["SendingEndpoint"]
 
@@ -15,21 +16,40 @@ _ENCODING_UNSUPPORTED = "Content-Encoding is not supported: send the body withou
 
 
 class SendingEndpoint(SessionEndpoint):
-    """Base class of endpoints to which a client posts messages."""
+    """An endpoint to which a client posts messages.
+
+    Args:
+        server: The router.
+        is_form: Whether a page without XMLHttpRequest posts them, with a form (``jsonp_send``). If not, the body is
+            JSON, regardless of its content type (``xhr_send``).
+    """
 
     method = "POST"
+
+    def __init__(self, server: Router, *, is_form: bool) -> None:
+        super().__init__(server)
+        self._is_form = is_form
+        self.cors = not is_form
 
     def max_body(self, method: str) -> int:
         """Return the maximum size of a request body in bytes."""
         return self.server.settings.max_message_size if method == self.method else super().max_body(method)
 
     def payload(self, exchange: Exchange) -> Payload:
-        """Return the JSON payload of the request. Raise PayloadError if there is none."""
-        return exchange.body()
+        """Return the JSON payload of the request: its body, or the field ``d`` of a form."""
+        body = exchange.body()
+        is_form = self._is_form and exchange.content_type() == "application/x-www-form-urlencoded"
+        return form_field(body) if is_form else body
 
     def respond_accepted(self, exchange: Exchange) -> None:
         """Respond that the messages were received."""
-        raise NotImplementedError
+        headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE)
+        if self._is_form:
+            # Some browsers mishandle a 204 in a frame.
+            exchange.respond(200, headers, b"ok")
+        else:
+            # The content type keeps browsers from parsing the empty body as XML.
+            exchange.respond(204, headers)
 
     def respond_session_gone(self, exchange: Exchange) -> None:
         """Respond with 404."""

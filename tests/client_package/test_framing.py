@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from sockjs_tornado.client.framing import EventFraming, FrameTooLong, LineFraming
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.protocol import messages_frame
-from sockjs_tornado.transports.eventsource import eventsource_framing
-from sockjs_tornado.transports.xhr import xhr_framing
+from sockjs_tornado.transports.http_transports import eventsource_framing, xhr_framing
 
 pieces = st.lists(st.integers(1, 30), max_size=20)
 

@@ -18,8 +18,7 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
 from sockjs_tornado.cluster.response_head import parse_head
 from sockjs_tornado.cluster.upstream import MAX_IDLE, Pipe, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
-from sockjs_tornado.http.handlers import SockJSHandler
-from sockjs_tornado.transports.xhr import XhrPolling
+from sockjs_tornado.transports.receiving import ReceivingEndpoint
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nhi"
@@ -375,13 +374,14 @@ class Router:
         self.router = router = SockJSRouter(Echo, "/echo", {"network_timeout": timeout})
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
 
-        class Piping(XhrPolling):
+        class Piping(ReceivingEndpoint):
             def serve_session(endpoint, exchange: Any, session: Any) -> Any:  # noqa: N805
                 return self.pipe(upstreams, node, exchange)
 
         for spec in router.urls:
-            if isinstance(spec.kwargs["endpoint"], XhrPolling) and issubclass(spec.handler_class, SockJSHandler):
-                spec.kwargs["endpoint"] = Piping(router)
+            endpoint = spec.kwargs["endpoint"]
+            if isinstance(endpoint, ReceivingEndpoint) and endpoint.transport.name == "xhr":
+                spec.kwargs["endpoint"] = Piping(router, endpoint.transport)
 
     async def pipe(self, upstreams: Upstreams, node: Node, exchange: Any) -> None:
         """Pipe a response."""

@@ -120,10 +120,7 @@ async def front() -> AsyncIterator[Any]:
     writers: list[asyncio.StreamWriter] = []
 
     async def start(router: SockJSRouter) -> Any:
-        endpoints = [
-            (re.compile(f"/echo{pattern}"), endpoint(router))
-            for pattern, endpoint in enabled_endpoints(router.settings, router.origins.restricted)
-        ]
+        endpoints = [(re.compile(f"/echo{pattern}"), endpoint) for pattern, endpoint in enabled_endpoints(router)]
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")

@@ -1,18 +1,11 @@
-"""The jsonp and jsonp_send transports, and the check of callback names, which htmlfile uses too."""
+"""The form of a jsonp client's POST."""
 
 import binascii
-import re
 from urllib.parse import unquote_to_bytes
 
 from ..exceptions import PayloadError
-from ..protocol import Framing, quote
-from ..wire.payloads import Payload
-from .endpoint import JAVASCRIPT, NO_CACHE, PLAIN_TEXT
-from .exchange import Exchange
-from .receiving import PollingEndpoint
-from .sending import SendingEndpoint
 
-__all__ = ["Jsonp", "JsonpSend", "form_field", "page_callback"]
+__all__ = ["form_field"]
 
 #: Maximum number of form fields.
 MAX_FIELDS = 16
@@ -30,54 +23,6 @@ _FIELD = (b"d=", b"%64=")
 # in C. A literal equals sign is mapped to a byte that never occurs in UTF-8, and back.
 _QUOTED_PRINTABLE = bytes.maketrans(b"+%=", b" =\xff")
 _EQUALS_SIGN = bytes.maketrans(b"\xff", b"=")
-
-_CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
-
-
-def page_callback(exchange: Exchange) -> str:
-    """Return the name of the page's callback function, which becomes part of a script.
-
-    Raises:
-        PayloadError: The name is missing or invalid.
-    """
-    callback = exchange.argument("c") or exchange.argument("callback")
-    if not callback:
-        raise PayloadError('"callback" parameter required')
-    if not _CALLBACK.fullmatch(callback):
-        raise PayloadError('invalid "callback" parameter')
-    return callback
-
-
-class Jsonp(PollingEndpoint):
-    """``GET …/jsonp?c=CALLBACK``: the response is a script that calls a function."""
-
-    name = "jsonp"
-    content_type = JAVASCRIPT
-
-    def framing(self, callback: str) -> Framing:
-        """Return the framing as a function call. The leading comment prevents an interpretation as another type."""
-
-        def framing(frame: str) -> bytes:
-            return f"/**/{callback}({quote(frame)});\r\n".encode()
-
-        return framing
-
-    def callback(self, exchange: Exchange) -> str:
-        """Return the name of the function to call."""
-        return page_callback(exchange)
-
-
-class JsonpSend(SendingEndpoint):
-    """``POST …/jsonp_send``: a form with the field ``d``, or plain JSON."""
-
-    def payload(self, exchange: Exchange) -> Payload:
-        """Return the field ``d`` of the form, or the body if it is not a form."""
-        body = exchange.body()
-        return form_field(body) if exchange.content_type() == "application/x-www-form-urlencoded" else body
-
-    def respond_accepted(self, exchange: Exchange) -> None:
-        """Respond with 200 and a text, since some browsers mishandle a 204 in a frame."""
-        exchange.respond(200, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"ok")
 
 
 def form_field(form: bytes | bytearray) -> bytes:
