@@ -15,7 +15,7 @@ from .http.body_limit import url_specs
 from .observe.stats import Stats
 from .observe.trace import traced
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
-from .session.container import SessionContainer, check_seconds
+from .session.container import SessionContainer
 from .session.limits import ByteBudget
 from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room
@@ -24,6 +24,7 @@ from .settings import Settings
 from .transports import enabled_endpoints
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
+from .validation import check_seconds
 
 __all__ = ["SockJSRouter"]
 

@@ -22,7 +22,7 @@ from tornado.web import Application
 from .http.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
-from .session.container import check_seconds
+from .validation import check_seconds
 from .wire.sockets import set_user_timeout
 
 __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]

@@ -8,53 +8,35 @@ setting names to values::
 An unknown name, a wrong type or an invalid value raises :class:`~sockjs_tornado.exceptions.ConfigurationError`.
 """
 
-import dataclasses
-import difflib
 import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from .exceptions import ConfigurationError
+from .validation import (
+    SECONDS,
+    Validated,
+    is_count,
+    is_flag,
+    is_positive,
+    is_size,
+    is_zero_or_more,
+    option,
+    or_none,
+    safe_repr,
+)
 
 __all__ = ["TRANSPORTS", "Compression", "SessionCookie", "Settings"]
 
 #: Names of the transports, for ``transports`` and ``disabled_transports``.
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
 
-_Check = Callable[[Any], bool]
-
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[^\s/*?#@,:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
 )
-
-
-def _is_number(value: object) -> bool:
-    # NaN fails all checks below, because all its comparisons are false.
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    # A larger int cannot be added to the clock's float.
-    return _is_number(value) and 0 < value <= sys.float_info.max
-
-
-def _not_negative(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= sys.float_info.max
-
-
-def _size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _count(value: Any) -> bool:
-    return _size(value) and value > 0
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
 
 
 def _is_list(value: Any) -> bool:
@@ -98,26 +80,19 @@ def _slow_consumer(value: Any) -> bool:
 
 def _rate(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return len(value) == 2 and all(map(_positive, value)) and value[1] >= 1
-    return value is None or _positive(value)
+        return len(value) == 2 and all(map(is_positive, value)) and value[1] >= 1
+    return value is None or is_positive(value)
 
 
-def _hint(name: str, value: Any) -> str:
+def _origin_hint(value: Any) -> str:
     """Return a hint for a common mistake, or an empty string."""
-    if name not in ("allowed_origins", "websocket_allow_origin"):
-        return ""
     if _is_origin(value):
         return f"; put it in a list: [{value!r}]"
-    wrong = [origin for origin in value if not _origins([origin])] if _is_list(value) else []
-    return f"; {_safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash" if wrong else ""
-
-
-def _option(default: Any, expected: str, check: _Check) -> Any:
-    return dataclasses.field(default=default, metadata={"expected": expected, "check": check})
+    wrong = [origin for origin in value if not _is_origin(origin)] if _is_list(value) else []
+    return f"; {safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash" if wrong else ""
 
 
 _SESSIONS = "a number of sessions, 0 for any"
-_SECONDS = "a number of seconds above 0"
 _SECONDS_OR_OFF = "a number of seconds, 0 for never"
 _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
 _ORIGINS = (
@@ -141,51 +116,8 @@ def _level_of_caller() -> int:
     return level
 
 
-def _safe_repr(value: object, write: Callable[[object], str] = repr) -> str:
-    """Return ``repr(value)``, or a placeholder if that raises, as for an int of 5000 digits."""
-    try:
-        return write(value)
-    except Exception:
-        return "a value without a repr"
-
-
-class _Checked:
-    """A dataclass that validates its fields with the checks in their metadata."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if not field.metadata["check"](value):
-                raise ConfigurationError(
-                    f"{field.name}: got {_safe_repr(value)} ({type(value).__name__}), "
-                    f"expected {field.metadata['expected']}{_hint(field.name, value)}"
-                )
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Create an instance from a mapping of setting names to values.
-
-        Raises:
-            ConfigurationError: If a name is unknown (the error suggests the nearest one) or a value is invalid.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigurationError(
-                f"{cls.__name__}: got {_safe_repr(values)} ({type(values).__name__}), expected a mapping"
-            )
-        expected = {field.name: field.metadata["expected"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        for name, value in values.items():
-            if name not in expected:
-                unknown = _safe_repr(name, str)
-                nearest = difflib.get_close_matches(unknown, expected, n=1, cutoff=0)[0]
-                raise ConfigurationError(
-                    f"{unknown}: unknown setting (got {_safe_repr(value)}); "
-                    f"the nearest is {nearest}, which expects {expected[nearest]}"
-                )
-        return cls(**values)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compression(_Checked):
+class Compression(Validated):
     """Parameters of permessage-deflate (RFC 7692), for the setting ``websocket_compression``.
 
     Attributes:
@@ -196,13 +128,13 @@ class Compression(_Checked):
         threshold: Messages shorter than this number of bytes are not compressed. Default 128.
     """
 
-    level: int = _option(6, "a whole number from 1 to 9", lambda value: _count(value) and value <= 9)
-    context_takeover: bool = _option(False, "True or False", _flag)
-    threshold: int = _option(128, "a number of bytes", _size)
+    level: int = option("a whole number from 1 to 9", lambda value: is_count(value) and value <= 9, 6)
+    context_takeover: bool = option("True or False", is_flag, False)
+    threshold: int = option("a number of bytes", is_size, 128)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SessionCookie(_Checked):
+class SessionCookie(Validated):
     """Attributes of the JSESSIONID cookie (RFC 6265, section 4.1.2), for the setting ``jsessionid``.
 
     Attributes:
@@ -213,14 +145,14 @@ class SessionCookie(_Checked):
             Lax. Pages of another site need ``"None"``, which requires ``secure=True``.
     """
 
-    secure: bool | None = _option(None, "True, False, or None", lambda value: value is None or _flag(value))
-    httponly: bool = _option(True, "True or False", _flag)
-    samesite: str | None = _option(
-        None, 'None, "Strict", "Lax" or "None"', lambda value: value in (None, "Strict", "Lax", "None")
+    secure: bool | None = option("True, False, or None", or_none(is_flag), None)
+    httponly: bool = option("True or False", is_flag, True)
+    samesite: str | None = option(
+        'None, "Strict", "Lax" or "None"', lambda value: value in (None, "Strict", "Lax", "None"), None
     )
 
     def __post_init__(self) -> None:
-        _Checked.__post_init__(self)
+        Validated.__post_init__(self)
         if self.samesite == "None" and self.secure is not True:
             raise ConfigurationError('samesite: got "None", which browsers accept only with secure=True')
 
@@ -247,7 +179,7 @@ def _compression(value: Any) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings(_Checked):
+class Settings(Validated):
     """The settings of a :class:`~sockjs_tornado.router.SockJSRouter`.
 
     Attributes:
@@ -318,55 +250,49 @@ class Settings(_Checked):
         session_check_interval: A setting of sockjs-tornado 1.0. It has no effect and causes a warning.
     """
 
-    disconnect_delay: float = _option(5, _SECONDS, _positive)
-    heartbeat_delay: float = _option(25, _SECONDS, _positive)
-    response_limit: int = _option(128 * 1024, "a number of bytes above 0", _count)
-    transports: Sequence[str] | None = _option(
-        None, f"None for all, or {_NAMES}", lambda value: value is None or _transport_names(value)
-    )
-    disabled_transports: Sequence[str] = _option((), _NAMES, _transport_names)
-    sockjs_url: str = _option(
-        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
+    disconnect_delay: float = option(SECONDS, is_positive, 5)
+    heartbeat_delay: float = option(SECONDS, is_positive, 25)
+    response_limit: int = option("a number of bytes above 0", is_count, 128 * 1024)
+    transports: Sequence[str] | None = option(f"None for all, or {_NAMES}", or_none(_transport_names), None)
+    disabled_transports: Sequence[str] = option(_NAMES, _transport_names, ())
+    sockjs_url: str = option(
         "a URL or an absolute path; its host a name of ASCII letters, or an IPv4 address",
         _script,
+        "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
     )
-    base_url: str | None = _option(
-        None, "None, or a URL or an absolute path", lambda value: value is None or _url(value)
+    base_url: str | None = option("None, or a URL or an absolute path", or_none(_url), None)
+    allowed_origins: str | Sequence[str] = option(_ORIGINS, _origins, "*", hint=_origin_hint)
+    jsessionid: bool | SessionCookie | Mapping[str, Any] | Callable[[Any], object] = option(
+        "True, False, a SessionCookie (also as a mapping), or a callable that takes the request", _jsessionid, True
     )
-    allowed_origins: str | Sequence[str] = _option("*", _ORIGINS, _origins)
-    jsessionid: bool | SessionCookie | Mapping[str, Any] | Callable[[Any], object] = _option(
-        True,
-        "True, False, a SessionCookie (also as a mapping), or a callable that takes the request",
-        _jsessionid,
+    verify_ip: bool = option("True or False", is_flag, True)
+    immediate_flush: bool = option("True or False", is_flag, True)
+    disable_nagle: bool = option("True or False", is_flag, True)
+    max_message_size: int = option("a number of bytes above 0", is_count, 10 * 1024 * 1024)
+    max_queue_bytes: int = option("a number of bytes above 0", is_count, 1024 * 1024)
+    max_queue_messages: int = option("a number of messages above 0", is_count, 10_000)
+    slow_consumer: str | Callable[[Any], str] = option(
+        '"close", "drop_oldest", or a callable that takes the connection', _slow_consumer, "close"
     )
-    verify_ip: bool = _option(True, "True or False", _flag)
-    immediate_flush: bool = _option(True, "True or False", _flag)
-    disable_nagle: bool = _option(True, "True or False", _flag)
-    max_message_size: int = _option(10 * 1024 * 1024, "a number of bytes above 0", _count)
-    max_queue_bytes: int = _option(1024 * 1024, "a number of bytes above 0", _count)
-    max_queue_messages: int = _option(10_000, "a number of messages above 0", _count)
-    slow_consumer: str | Callable[[Any], str] = _option(
-        "close", '"close", "drop_oldest", or a callable that takes the connection', _slow_consumer
+    max_inbound_rate: float | tuple[float, float] | None = option(
+        "None, a number of messages a second above 0, or a pair of that and a number at once", _rate, None
     )
-    max_inbound_rate: float | tuple[float, float] | None = _option(
-        None, "None, a number of messages a second above 0, or a pair of that and a number at once", _rate
+    max_messages_per_request: int = option("a number of messages above 0", is_count, 10_000)
+    max_buffered_body_bytes: int = option("a number of bytes, 0 for any", is_size, 256 * 1024 * 1024)
+    max_sessions: int = option(_SESSIONS, is_size, 100_000)
+    max_sessions_per_ip: int = option(_SESSIONS, is_size, 0)
+    max_unopened_sessions: int = option(_SESSIONS, is_size, 10_000)
+    callback_timeout: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)
+    network_timeout: float = option("a number of seconds, 0 for the system's own", is_zero_or_more, 30)
+    websocket_ping_interval: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)
+    websocket_ping_timeout: float = option("a number of seconds, 0 for the interval's length", is_zero_or_more, 0)
+    websocket_compression: bool | Compression | Mapping[str, Any] = option(
+        "True, False, or a Compression (also as a mapping)", _compression, False
     )
-    max_messages_per_request: int = _option(10_000, "a number of messages above 0", _count)
-    max_buffered_body_bytes: int = _option(256 * 1024 * 1024, "a number of bytes, 0 for any", _size)
-    max_sessions: int = _option(100_000, _SESSIONS, _size)
-    max_sessions_per_ip: int = _option(0, _SESSIONS, _size)
-    max_unopened_sessions: int = _option(10_000, _SESSIONS, _size)
-    callback_timeout: float = _option(0, _SECONDS_OR_OFF, _not_negative)
-    network_timeout: float = _option(30, "a number of seconds, 0 for the system's own", _not_negative)
-    websocket_ping_interval: float = _option(0, _SECONDS_OR_OFF, _not_negative)
-    websocket_ping_timeout: float = _option(0, "a number of seconds, 0 for the interval's length", _not_negative)
-    websocket_compression: bool | Compression | Mapping[str, Any] = _option(
-        False, "True, False, or a Compression (also as a mapping)", _compression
+    websocket_allow_origin: str | Sequence[str] | None = option(
+        f"None, or {_ORIGINS}", or_none(_origins), None, hint=_origin_hint
     )
-    websocket_allow_origin: str | Sequence[str] | None = _option(
-        None, f"None, or {_ORIGINS}", lambda value: value is None or _origins(value)
-    )
-    session_check_interval: float = _option(_CHECK_INTERVAL, _SECONDS, _positive)
+    session_check_interval: float = option(SECONDS, is_positive, _CHECK_INTERVAL)
 
     def __post_init__(self) -> None:
         for name, kind in (("websocket_compression", Compression), ("jsessionid", SessionCookie)):
@@ -377,15 +303,15 @@ class Settings(_Checked):
                 except ConfigurationError as error:
                     raise ConfigurationError(f"{name}: {error}") from None
         # super() without arguments does not work in a dataclass with slots.
-        _Checked.__post_init__(self)
+        Validated.__post_init__(self)
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
             value = getattr(self, name)
             if _is_list(value):
                 object.__setattr__(self, name, tuple(value))
         if self.websocket_ping_timeout > self.websocket_ping_interval:
             raise ConfigurationError(
-                f"websocket_ping_timeout: got {self.websocket_ping_timeout!r}, expected at most "
-                f"websocket_ping_interval, which is {self.websocket_ping_interval!r}"
+                f"websocket_ping_timeout: expected at most websocket_ping_interval ({self.websocket_ping_interval!r}), "
+                f"got {self.websocket_ping_timeout!r}"
             )
         if self.session_check_interval != _CHECK_INTERVAL:
             warnings.warn(

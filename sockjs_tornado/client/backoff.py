@@ -3,30 +3,14 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from ..exceptions import ConfigurationError
+from ..validation import SECONDS, Validated, is_count, is_number, is_positive, option, or_none
 
-__all__ = ["Backoff", "is_number", "is_positive_integer", "is_positive_number"]
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def is_positive_number(value: Any) -> bool:
-    """Return whether a value is a finite number above 0."""
-    return is_number(value) and value > 0
-
-
-def is_positive_integer(value: Any) -> bool:
-    """Return whether a value is an integer above 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+__all__ = ["Backoff"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backoff:
+class Backoff(Validated):
     """Exponential backoff with jitter between reconnect attempts.
 
     The delays start over if a session lasted longer than the delay before it. If a server accepts clients and drops
@@ -44,22 +28,11 @@ class Backoff:
         ConfigurationError: A value is invalid.
     """
 
-    initial: float = 0.5
-    factor: float = 2
-    maximum: float = 30
-    jitter: float = 0.5
-    attempts: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, expected, is_valid in (
-            ("initial", "a number of seconds above 0", is_positive_number(self.initial)),
-            ("factor", "a number, 1 or more", is_number(self.factor) and self.factor >= 1),
-            ("maximum", "a number of seconds above 0", is_positive_number(self.maximum)),
-            ("jitter", "a number from 0 to 1", is_number(self.jitter) and 0 <= self.jitter <= 1),
-            ("attempts", "an integer above 0 or None", self.attempts is None or is_positive_integer(self.attempts)),
-        ):
-            if not is_valid:
-                raise ConfigurationError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+    initial: float = option(SECONDS, is_positive, 0.5)
+    factor: float = option("a number, 1 or more", lambda value: is_number(value) and value >= 1, 2)
+    maximum: float = option(SECONDS, is_positive, 30)
+    jitter: float = option("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1, 0.5)
+    attempts: int | None = option("an integer above 0 or None", or_none(is_count), None)
 
     def delays(self) -> Iterator[float]:
         """Yield the delay in seconds before each consecutive attempt, at most ``attempts`` of them."""

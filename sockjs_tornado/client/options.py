@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..exceptions import ConfigurationError
-from .backoff import Backoff, is_positive_integer, is_positive_number
+from ..validation import SECONDS, Validated, is_count, is_flag, is_positive, option, or_none
+from ..wire.fields import TOKEN
+from .backoff import Backoff
 
 __all__ = ["TRANSPORTS", "Options", "ServiceURL"]
 
@@ -19,7 +21,6 @@ TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _URL = re.compile(r"[\x21-\x7e]+")
 # Header fields that the transports set.
@@ -78,12 +79,8 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str | Path)
 
 
-def _is_iterable(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str)
-
-
-def _is_path_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_path, value))
+def _is_certificate(value: Any) -> bool:
+    return _is_path(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_path, value)))
 
 
 def _is_url(value: Any) -> bool:
@@ -94,84 +91,70 @@ def _is_header_value(value: Any) -> bool:
     return isinstance(value, str) and _VALUE.fullmatch(value) is not None
 
 
+def _are_headers(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str)
+
+
+def _are_close_codes(value: Any) -> bool:
+    return isinstance(value, Collection) and all(isinstance(code, int) for code in value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _are_transports(value: Any) -> bool:
+    return _is_list(value) and bool(value) and all(name in TRANSPORTS for name in value)
+
+
+def _transport_hint(value: Any) -> str:
+    wrong = [name for name in value if name not in TRANSPORTS] if _is_list(value) else []
+    return f"; {wrong[0]!r} is not one of them" if wrong else ""
+
+
+_BYTES = "a number of bytes above 0"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class Options(Validated):
     """The options of a client, as :func:`sockjs_tornado.client.connect` describes them.
 
     Raises:
         ConfigurationError: A value is invalid.
     """
 
-    transports: Sequence[str]
-    headers: Headers
-    origin: str | None
-    ca_file: str | Path | None
-    client_cert: str | Path | tuple[str | Path, str | Path] | None
-    verify: bool
-    proxy: str | None
-    open_timeout: float
-    transport_timeout: float
-    heartbeat_timeout: float | None
-    close_timeout: float
-    max_message_size: int
-    max_queue_bytes: int
-    reconnect: bool | Backoff
-    final_codes: Collection[int]
-    on_reconnect: Callable[[Any], Awaitable[object] | None] | None
+    transports: Sequence[str] = option(
+        f"a list of names out of {', '.join(TRANSPORTS)}", _are_transports, hint=_transport_hint
+    )
+    headers: Headers = option("a mapping or pairs", _are_headers)
+    origin: str | None = option("an origin such as 'https://example.com', or None", or_none(_is_header_value))
+    ca_file: str | Path | None = option("a path or None", or_none(_is_path))
+    client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
+        "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate)
+    )
+    verify: bool = option("True or False", is_flag)
+    proxy: str | None = option("a URL or None", or_none(_is_url))
+    open_timeout: float = option(SECONDS, is_positive)
+    transport_timeout: float = option(SECONDS, is_positive)
+    heartbeat_timeout: float | None = option(f"{SECONDS} or None", or_none(is_positive))
+    close_timeout: float = option(SECONDS, is_positive)
+    max_message_size: int = option(_BYTES, is_count)
+    max_queue_bytes: int = option(_BYTES, is_count)
+    reconnect: bool | Backoff = option("True, False or a Backoff", lambda value: isinstance(value, bool | Backoff))
+    final_codes: Collection[int] = option("a list of close codes", _are_close_codes)
+    on_reconnect: Callable[[Any], Awaitable[object] | None] | None = option("a callable or None", or_none(callable))
 
     def __post_init__(self) -> None:
-        seconds = "a number of seconds above 0"
-        certificate = self.client_cert
-        for name, expected, is_valid in (
-            ("ca_file", "a path or None", self.ca_file is None or _is_path(self.ca_file)),
-            (
-                "client_cert",
-                "a path, a pair of paths (certificate and key), or None",
-                certificate is None or _is_path(certificate) or _is_path_pair(certificate),
-            ),
-            ("verify", "True or False", isinstance(self.verify, bool)),
-            (
-                "origin",
-                "an origin such as 'https://example.com', or None",
-                self.origin is None or _is_header_value(self.origin),
-            ),
-            ("proxy", "a URL or None", self.proxy is None or _is_url(self.proxy)),
-            ("open_timeout", seconds, is_positive_number(self.open_timeout)),
-            ("transport_timeout", seconds, is_positive_number(self.transport_timeout)),
-            ("close_timeout", seconds, is_positive_number(self.close_timeout)),
-            (
-                "heartbeat_timeout",
-                f"{seconds} or None",
-                self.heartbeat_timeout is None or is_positive_number(self.heartbeat_timeout),
-            ),
-            ("max_message_size", "a number of bytes above 0", is_positive_integer(self.max_message_size)),
-            ("max_queue_bytes", "a number of bytes above 0", is_positive_integer(self.max_queue_bytes)),
-            ("reconnect", "True, False or a Backoff", isinstance(self.reconnect, bool | Backoff)),
-            ("headers", "a mapping or pairs", _is_iterable(self.headers)),
-            ("final_codes", "a list of close codes", self._are_close_codes(self.final_codes)),
-            ("on_reconnect", "a callable or None", self.on_reconnect is None or callable(self.on_reconnect)),
-        ):
-            if not is_valid:
-                value = getattr(self, name)
-                # Other values may be secret.
-                shown = repr(value) if isinstance(value, bool | int | float) else type(value).__name__
-                raise ConfigurationError(f"{name}: expected {expected}, got {shown}")
-        self._check_transports()
+        # super() without arguments does not work in a dataclass with slots.
+        Validated.__post_init__(self)
+        object.__setattr__(self, "transports", tuple(dict.fromkeys(self.transports)))
         object.__setattr__(self, "final_codes", frozenset(self.final_codes))
         self._check_headers()
 
     @staticmethod
-    def _are_close_codes(value: Any) -> bool:
-        return isinstance(value, Collection) and all(isinstance(code, int) for code in value)
-
-    def _check_transports(self) -> None:
-        names: Any = self.transports
-        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-            raise ConfigurationError(f"transports: expected a list of names out of {', '.join(TRANSPORTS)}")
-        for name in names:
-            if name not in TRANSPORTS:
-                raise ConfigurationError(f"transports: expected {', '.join(TRANSPORTS)}, got {name!r}")
-        object.__setattr__(self, "transports", tuple(dict.fromkeys(names)))
+    def _describe(value: Any) -> str:
+        # Other values may be secret.
+        return repr(value) if isinstance(value, bool | int | float) else type(value).__name__
 
     def _check_headers(self) -> None:
         given: Any = self.headers
@@ -179,7 +162,7 @@ class Options:
         for pair in pairs:
             match pair:
                 # A value may be secret: never include it in an error.
-                case (str(name), str(value)) if _TOKEN.fullmatch(name):
+                case (str(name), str(value)) if TOKEN.fullmatch(name):
                     if _RESERVED.fullmatch(name):
                         raise ConfigurationError(f"headers: {name} is set by the client itself")
                     if not _VALUE.fullmatch(value):

@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import math
 import os
 import secrets
 import time
@@ -33,6 +32,7 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
 from ..session.ports import Position
 from ..session.rooms import check_room
+from ..validation import check_seconds
 from .base import BaseCluster
 from .bus import Bus
 from .commands import Commands
@@ -110,7 +110,7 @@ class RedisCluster(BaseCluster):
     ) -> None:
         super().__init__()
         for name, seconds in (("timeout", timeout), ("presence_lifetime", presence_lifetime)):
-            _check_seconds(name, seconds)
+            check_seconds(name, seconds, positive=True)
         for name, function in (("on_gap", on_gap), ("transform_message", transform_message)):
             if function is not None and not callable(function):
                 raise ConfigurationError(f"{name}: got {function!r}, expected a function")
@@ -291,8 +291,3 @@ class RedisCluster(BaseCluster):
         check_room(room)
         self._check_usable()
         return await recover(self.commands, self.keys, room, offset, epoch)
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{name}: got {value!r}, expected a number of seconds above 0")

@@ -3,13 +3,13 @@
 import re
 from typing import NamedTuple
 
-from ..wire.fields import has_token
+from ..wire.fields import TOKEN, has_token
 
 __all__ = ["ResponseHead", "parse_head"]
 
 # No 1xx: no request has "Expect: 100-continue".
 _STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
-_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)")
+_FIELD = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 

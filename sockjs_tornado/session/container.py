@@ -25,7 +25,7 @@ from .ports import Cluster
 from .rooms import Rooms
 from .session import Session, SessionState
 
-__all__ = ["SessionContainer", "check_seconds"]
+__all__ = ["SessionContainer"]
 
 
 logger = logging.getLogger(__name__)
@@ -291,9 +291,3 @@ class SessionContainer:
     def open_sessions(self) -> list[Session]:
         """The open sessions that the application has accepted."""
         return [session for session in self._all if session.state is SessionState.OPEN and session.is_accepted]
-
-
-def check_seconds(name: str, value: float) -> None:
-    """Raise ValueError if ``value`` is not a number of seconds, 0 or more."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a number of seconds, 0 or more, got {value!r}")

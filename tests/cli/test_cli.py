@@ -130,7 +130,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
         (("json.dumps",), f"{EXPECTED}, got 'json.dumps', which is <function dumps"),
         (("--set", "x"), "--set: expected NAME=VALUE, got 'x'"),
         (("--set", "max_sesions=1"), "max_sesions: unknown setting (got 1); the nearest is max_sessions"),
-        (("--origins", "example.com"), "allowed_origins: got ['example.com']"),
+        (("--origins", "example.com"), 'allowed_origins: expected "*", "same-origin", or a list of origins'),
         (("--processes", "0"), "--processes: expected 1 or more, got 0"),
         (
             ("--processes", "2", "--set", 'transports=["xhr"]'),
@@ -345,7 +345,8 @@ def relay(listener: socket.socket, port: int) -> None:
         (("127.0.0.1:1",), "Cannot connect: url: "),
         (
             ("http://host/x", "--transports", "udp"),
-            "Cannot connect: transports: expected websocket, xhr_streaming, eventsource, xhr, got 'udp'",
+            "Cannot connect: transports: expected a list of names out of websocket, xhr_streaming, eventsource, xhr, "
+            "got list; 'udp' is not one of them",
         ),
         (("http://host/x", "--header", "x"), "Cannot connect: --header: expected NAME:VALUE, got 'x'"),
         (("http://host/x", "--linger", "0"), "Cannot connect: --linger: expected a number of seconds above 0, got 0"),

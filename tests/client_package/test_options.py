@@ -68,7 +68,8 @@ def test_credentials_are_given_once() -> None:
     [
         (
             {"transports": ["websocket", "jsonp"]},
-            "transports: expected websocket, xhr_streaming, eventsource, xhr, got 'jsonp'",
+            "transports: expected a list of names out of websocket, xhr_streaming, eventsource, xhr, got list; "
+            "'jsonp' is not one of them",
         ),
         ({"transports": "xhr"}, "transports: expected a list of names"),
         ({"transports": []}, "transports: expected a list of names"),

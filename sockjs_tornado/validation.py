@@ -1,0 +1,135 @@
+"""Validation of settings, options and arguments. Pure."""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from .exceptions import ConfigurationError
+
+__all__ = [
+    "SECONDS",
+    "Validated",
+    "check_seconds",
+    "is_count",
+    "is_flag",
+    "is_number",
+    "is_positive",
+    "is_size",
+    "is_zero_or_more",
+    "option",
+    "or_none",
+    "safe_repr",
+]
+
+Check = Callable[[Any], bool]
+
+#: The expected value of :func:`is_positive`, for a duration.
+SECONDS = "a number of seconds above 0"
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    # An int beyond the largest float cannot be added to the clock's time. All comparisons with NaN are false.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_positive(value: Any) -> bool:
+    """Return whether a value is a finite number above 0."""
+    return is_number(value) and value > 0
+
+
+def is_zero_or_more(value: Any) -> bool:
+    """Return whether a value is a finite number, 0 or more."""
+    return is_number(value) and value >= 0
+
+
+def is_size(value: Any) -> bool:
+    """Return whether a value is an integer, 0 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_count(value: Any) -> bool:
+    """Return whether a value is an integer above 0."""
+    return is_size(value) and value > 0
+
+
+def is_flag(value: Any) -> bool:
+    """Return whether a value is True or False."""
+    return isinstance(value, bool)
+
+
+def or_none(check: Check) -> Check:
+    """Return a check that also accepts None."""
+    return lambda value: value is None or check(value)
+
+
+def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
+    """Raise ConfigurationError if a value is not a number of seconds: above 0 if ``positive``, otherwise 0 or more."""
+    if not (is_positive if positive else is_zero_or_more)(value):
+        raise ConfigurationError(
+            f"{name}: expected {SECONDS if positive else 'a number of seconds, 0 or more'}, got {safe_repr(value)}"
+        )
+
+
+def option(
+    expected: str, check: Check, default: Any = dataclasses.MISSING, *, hint: Callable[[Any], str] | None = None
+) -> Any:
+    """Return a field of a :class:`Validated` dataclass.
+
+    Args:
+        expected: Description of the valid values, for the error.
+        check: Returns whether a value is valid.
+        default: Default value.
+        hint: Returns a text to append to the error for an invalid value.
+    """
+    return dataclasses.field(default=default, metadata={"expected": expected, "check": check, "hint": hint})
+
+
+def safe_repr(value: object, write: Callable[[object], str] = repr) -> str:
+    """Return ``repr(value)``, or a placeholder if that raises, as for an int of 5000 digits."""
+    try:
+        return write(value)
+    except Exception:
+        return "a value without a repr"
+
+
+class Validated:
+    """A dataclass that validates its fields, which :func:`option` declares."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if not field.metadata["check"](value):
+                expected, hint = field.metadata["expected"], field.metadata["hint"]
+                raise ConfigurationError(
+                    f"{field.name}: expected {expected}, got {self._describe(value)}{hint(value) if hint else ''}"
+                )
+
+    @staticmethod
+    def _describe(value: Any) -> str:
+        """Describe an invalid value for the error."""
+        return f"{safe_repr(value)} ({type(value).__name__})"
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Create an instance from a mapping of names to values.
+
+        Raises:
+            ConfigurationError: If a name is unknown (the error suggests the nearest one) or a value is invalid.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(f"{cls.__name__}: expected a mapping, got {Validated._describe(values)}")
+        expected = {field.name: field.metadata["expected"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name, value in values.items():
+            if name not in expected:
+                unknown = safe_repr(name, str)
+                nearest = difflib.get_close_matches(unknown, expected, n=1, cutoff=0)[0]
+                raise ConfigurationError(
+                    f"{unknown}: unknown setting (got {safe_repr(value)}); "
+                    f"the nearest is {nearest}, which expects {expected[nearest]}"
+                )
+        return cls(**values)
