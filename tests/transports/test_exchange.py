@@ -9,20 +9,7 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 from application import Echo, Journal
-from client import (
-    FRAMED,
-    HANDSHAKE,
-    POLLING,
-    RECEIVING,
-    TEXT,
-    Client,
-    Peer,
-    WebSocket,
-    asking,
-    frame,
-    peer,
-    within,
-)
+from client import FRAMED, HANDSHAKE, POLLING, RECEIVING, TEXT, Client, Peer, WebSocket, asking, frame, peer, within
 
 from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import enabled_endpoints
