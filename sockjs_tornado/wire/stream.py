@@ -19,6 +19,7 @@ from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from .close_notify import close_stream
 from .connection import READ_BUDGET, READ_SIZE, Connection
 from .pending import PendingWrite, write_tracked
 from .sockets import set_user_timeout
@@ -28,7 +29,6 @@ __all__ = ["response_head", "send_now", "take_over", "write_and_close"]
 #: High-water and low-water marks of a TLS connection's write buffer, in bytes.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
-
 
 #: Bytes that a read counts for at least: a small TLS record takes as long as a full one.
 _MIN_READ = 2 * 1024
@@ -169,40 +169,20 @@ def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
     Returns:
         The tracked rest of the data, if it is long enough to be tracked.
     """
-    release_slot = _claim_slot(stream) or _do_nothing
+    release_slot = _claim_slot(stream)
     pending = write_tracked(stream, data)
     try:
         writing = stream.write(b"" if pending else data)
     except StreamClosedError:
-        release_slot()
+        close_stream(stream, release_slot)
         return pending
 
     def written(future: "asyncio.Future[None]") -> None:
         future.exception()
-        _close(stream)
-        release_slot()
+        close_stream(stream, release_slot)
 
     writing.add_done_callback(written)
     return pending
-
-
-def _do_nothing() -> None:
-    pass
-
-
-def _close(stream: IOStream) -> None:
-    """Close a stream after its last write. Without a close_notify, a TLS peer must assume a truncation attack."""
-    _send_close_notify(stream)
-    stream.close()
-
-
-def _send_close_notify(stream: IOStream) -> None:
-    """Send the close_notify alert of TLS (RFC 8446, section 6.1), unless the stream is closed."""
-    if isinstance(stream, SSLIOStream) and not stream.closed():
-        # OpenSSL sends the alert, then tries to read the peer's. Ignore that it has not arrived (SSLWantReadError),
-        # that other data has arrived (SSLError), or that the peer has disconnected.
-        with contextlib.suppress(OSError, ValueError):
-            stream.socket.unwrap()
 
 
 async def _read_to_end(sock: socket.socket) -> None:
@@ -299,7 +279,7 @@ class _StreamTransport(asyncio.Transport):
                 self._paused = False
                 self._protocol.resume_writing()
             if not self._pending and self._closing:
-                _close(self._stream)
+                close_stream(self._stream)
             elif not self._pending and self._eof:
                 self._shut()
 
@@ -312,7 +292,7 @@ class _StreamTransport(asyncio.Transport):
         self._closing = True
         self._reading_enabled.set()
         if not self._pending:
-            _close(self._stream)
+            close_stream(self._stream)
             self._stop_discarding()
 
     def abort(self) -> None:
@@ -354,7 +334,7 @@ class _StreamTransport(asyncio.Transport):
             except OSError:
                 # No file descriptor is free. The client is disconnected when the close timeout expires.
                 return
-            _close(self._stream)
+            close_stream(self._stream)
         else:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)

@@ -185,8 +185,12 @@ class Client:
 
         def read() -> bytes:
             data = bytearray()
-            while piece := self.sock.recv(1 << 20):
-                data += piece
+            try:
+                while piece := self.sock.recv(1 << 20):
+                    data += piece
+            except OSError as error:
+                error.add_note(f"after {len(data)} bytes")
+                raise
             return bytes(data)
 
         return await asyncio.to_thread(read)
