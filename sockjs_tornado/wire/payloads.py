@@ -21,7 +21,11 @@ Payload = str | bytes | bytearray
 #: Payloads up to this size are decoded by a JSON decoder that builds the whole array.
 SMALL = 64 * 1024
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+#: White space of JSON. Longer white space is skipped by ``str.lstrip``, which takes a tenth of the time.
+_SPACE = re.compile(r"[ \t\r\n]{0,256}")
+_SPACE_BLOCK = 1024 * 1024
+# Other ASCII characters that str.lstrip strips.
+_OTHER_SPACE = "\v\f\x1c\x1d\x1e\x1f"
 
 
 def _decode_in_python(payload: Payload) -> list[str]:
@@ -103,7 +107,7 @@ def _may_build(payload: Payload, limit: int) -> bool:
     """
     # bytes.count() needs bytes, and str.count() a str.
     quotes = payload.count('"') if isinstance(payload, str) else payload.count(b'"')
-    return _IS_STRICT and quotes <= 2 * limit
+    return _IS_STRICT and 0 < quotes <= 2 * limit
 
 
 def _read(payload: Payload, limit: int, *, bare: bool) -> list[str]:
@@ -157,6 +161,13 @@ def _scan(text: str, start: int) -> tuple[str, int]:
 
 
 def _skip_space(text: str, start: int) -> int:
+    """Return the position of the first character that is not white space."""
     found: Any = _SPACE.match(text, start)
     end: int = found.end()
+    while end - start >= 256 and text[end : end + 1].isspace():
+        block = text[end : end + _SPACE_BLOCK]
+        space = block[: len(block) - len(block.lstrip())]
+        if not space.isascii() or any(character in space for character in _OTHER_SPACE):
+            raise PayloadError("Broken JSON encoding.")
+        end += len(space)
     return end

@@ -202,6 +202,24 @@ def test_bytes_that_are_not_utf_8_are_refused(data: bytes) -> None:
             assert outcome(decode_payload, payload) == expected(text)
 
 
+@pytest.mark.parametrize("length", [255, 256, 257, 5000])
+@pytest.mark.parametrize("end", ["", "\v", "\f", "\x1c", "\x1f", "\x85", "\xa0", "\u2003", "\ufeff", "x", '"'])
+@pytest.mark.usefixtures("way")
+def test_long_white_space_is_skipped_as_json_does(length: int, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payloads, "_SPACE_BLOCK", 1000)
+    space = " \t\r\n" * (length // 4) + " " * (length % 4)
+    for text in (
+        f"{space}{end}[]",
+        f"[{space}{end}]",
+        f'["x"{space}{end}]',
+        f'["x",{space}{end}"y"]',
+        f'["x"]{space}{end}',
+        f"{space}{end}",
+        f'{space}{end}{space}["x"]',
+    ):
+        assert outcome(decode_payload, text) == expected(text), (text[:20], text[-20:])
+
+
 # What a payload may cost.
 
 #: Bytes of a payload that shall be large.
