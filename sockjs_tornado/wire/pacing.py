@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Bits of `_pause_flags`. The transport is read only if neither of the first two bits is set. `_TURN_OVER` without
 # `_INBOX_FULL` always comes with `_SCHEDULED`, since otherwise nothing would resume reading. `_unread` is empty unless
-# one of the first two is set.
+# one of the first two is set, or the transport is closing.
 _INBOX_FULL: Final = 1  # set by pause_reading(), cleared by resume_reading(): the application is too slow
 _TURN_OVER: Final = 2  # set when the time of this iteration is used up, cleared by _next_turn()
 _SCHEDULED: Final = 4  # _next_turn() is scheduled for the next iteration, and clears this bit
@@ -77,6 +77,8 @@ class PacedConnection(Connection):
             stop = position + self.piece_size
             self.decode(data[position:stop])
             position = stop
+        # If the client has reset the connection in the meantime, connection_lost() decodes the rest.
+        self._unread = data[position:]
 
     def _end_turn(self) -> None:
         self._pause(_TURN_OVER)

@@ -227,6 +227,18 @@ async def test_a_connection_that_closes_within_a_piece_decodes_no_other() -> Non
     assert len(connection.pieces) == 1
 
 
+async def test_data_is_decoded_if_the_client_resets_the_connection_meanwhile() -> None:
+    connection, transport = connected(Ledger())
+    # A transport closes itself if a write fails because of a reset, and calls connection_lost() later.
+    connection.act = transport.close
+    data = noise(3 * PIECE_SIZE)
+    connection.on_data(data)
+    assert len(connection.pieces) == 1
+    connection.connection_lost(ConnectionResetError())
+    assert connection.ended.is_set()
+    assert connection.data == data
+
+
 async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) -> None:
     connection, transport = connected(HurriedLedger())
 
