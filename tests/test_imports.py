@@ -72,7 +72,7 @@ USERS = {
     "pycurl": "cli.probe client",
     "redis": "cluster",
     "tornado": "cli client.websocket cluster.listener http observe.metrics router serving session.callbacks "
-    "wire.pending wire.stream wire.websocket",
+    "wire.close_notify wire.pending wire.stream wire.websocket",
     "uvloop": "cli.serve",
 }
 
