@@ -181,7 +181,7 @@ def test_every_entry_of_the_layers_is_there() -> None:
 
 
 def test_only_the_router_imports_the_container() -> None:
-    """Sessions and transports know it as the port that it implements."""
+    """Sessions and transports name it in annotations only."""
     assert {module for module in SOURCES if "session.container" in own_imports(module)} == {"router"}
 
 

@@ -12,8 +12,8 @@ about a closed session also have ``sockjs_close_code`` and ``sockjs_seconds``.
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 __all__ = ["ThrottledLog", "log_end", "session_fields"]
 
@@ -26,42 +26,17 @@ if _sessions.level == logging.NOTSET:
     _sessions.setLevel(logging.WARNING)
 
 
-class LoggedSession(Protocol):
-    """The attributes of a session that appear in records."""
-
-    label: str
-    close_code: int | None
-
-    @property
-    def transport_name(self) -> str:
-        """Name of the transport."""
-
-
-def session_fields(session: LoggedSession) -> dict[str, Any]:
+def session_fields(label: str, transport: str) -> dict[str, Any]:
     """Return the extra fields of a record about a session."""
-    return {"sockjs_session": session.label, "sockjs_transport": session.transport_name}
+    return {"sockjs_session": label, "sockjs_transport": transport}
 
 
-def log_end(session: LoggedSession, seconds: float) -> None:
-    """Log a closed session.
-
-    Args:
-        session: The session.
-        seconds: Duration of the session.
-    """
+def log_end(label: str, transport: str, close_code: int, seconds: float) -> None:
+    """Log a session that was closed after ``seconds``."""
     if _sessions.isEnabledFor(logging.INFO):
-        _sessions.info(
-            "session %s (%s) closed after %.1f s: %s",
-            session.label,
-            session.transport_name,
-            seconds,
-            session.close_code,
-            extra={
-                **session_fields(session),
-                "sockjs_close_code": session.close_code,
-                "sockjs_seconds": round(seconds, 3),
-            },
-        )
+        fields = session_fields(label, transport)
+        fields |= {"sockjs_close_code": close_code, "sockjs_seconds": round(seconds, 3)}
+        _sessions.info("session %s (%s) closed after %.1f s: %s", label, transport, seconds, close_code, extra=fields)
 
 
 def _place(error: BaseException) -> tuple[str, int] | None:
@@ -92,7 +67,7 @@ class ThrottledLog:
         message: str,
         *args: object,
         error: BaseException | None = None,
-        session: LoggedSession | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a record, unless there was one of the same kind in the last ten seconds.
 
@@ -104,7 +79,7 @@ class ThrottledLog:
             message: The message, as for ``Logger.log``.
             args: The arguments of the message.
             error: The exception to log.
-            session: The session that the record is about.
+            extra: Extra fields of the record, such as :func:`session_fields`.
         """
         if error is not None:
             # The same exception at another place is another kind.
@@ -118,6 +93,4 @@ class ThrottledLog:
         if others:
             message += " (%d similar records suppressed since the last one)"
             args = (*args, others)
-        logger.log(
-            level, message, *args, exc_info=error, extra=session_fields(session) if session is not None else None
-        )
+        logger.log(level, message, *args, exc_info=error, extra=extra)

@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..protocol import CloseCode
 
@@ -28,34 +28,6 @@ _PEAK_WINDOW: Final = 30.0
 #: Maximum number of different close codes to count, besides those of CloseCode. Clients may choose any of 2,000 codes.
 _MAX_CODES: Final = 64
 _KNOWN: Final = frozenset(map(int, CloseCode))
-
-
-class CountedSession(Protocol):
-    """The attributes of a session that the counters use."""
-
-    @property
-    def transport_name(self) -> str:
-        """Name of the transport."""
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the application has accepted the client."""
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the session is closed for the application."""
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether a receiver is attached."""
-
-    @property
-    def queued(self) -> int:
-        """Characters queued for the client."""
-
-    @property
-    def backlog(self) -> int:
-        """Characters queued for the callbacks."""
 
 
 class Stats(CountersCore):
@@ -100,9 +72,7 @@ class Stats(CountersCore):
         "timer_lag",
     )
 
-    def __init__(
-        self, sessions: Callable[[], Iterable[CountedSession]], now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, sessions: Callable[[], Iterable[Any]], now: Callable[[], float] = time.monotonic) -> None:
         self._all_sessions = sessions
         self._now = now
         self.sessions: Counter[str] = Counter()

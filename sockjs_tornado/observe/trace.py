@@ -82,7 +82,7 @@ class _Traced(Session):
     def trace(self, event: str) -> None:
         """Write a line to the trace."""
         transport = self.conn_info.transport
-        logger.debug("%s %s %s", self.label, transport, event, extra=session_fields(self))
+        logger.debug("%s %s %s", self.label, transport, event, extra=session_fields(self.label, transport))
 
     def _set_state(self, state: SessionState) -> None:
         before = self.state

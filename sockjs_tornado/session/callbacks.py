@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tornado.web import HTTPError
 
 from ..exceptions import ConnectionClosed
+from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
 from .callback_budget import MAX_STEP
 
@@ -37,7 +38,7 @@ except ImportError:  # the C module was not built
 if TYPE_CHECKING:
     from ..connection import ConnectionInfo, SockJSConnection
     from .callback_budget import CallbackBudget
-    from .ports import SessionManager
+    from .container import SessionContainer
     from .session import Session
 
 __all__ = ["Callbacks"]
@@ -401,7 +402,8 @@ class Callbacks(CallbacksCore):
         else:
             session.server.stats.callback_errors[name] += 1
             log = session.server.container.log
-            log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, session=session)
+            fields = session_fields(session.label, session.transport_name)
+            log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
 
 
@@ -416,7 +418,7 @@ class _CallbackDeadline:
 
     __slots__ = ("_manager", "_on_timeout", "bucket", "due")
 
-    def __init__(self, manager: "SessionManager", seconds: float, on_timeout: Callable[[], None]) -> None:
+    def __init__(self, manager: "SessionContainer", seconds: float, on_timeout: Callable[[], None]) -> None:
         self._manager = manager
         self._on_timeout = on_timeout
         self.bucket: int | None = None

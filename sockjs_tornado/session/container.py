@@ -177,8 +177,9 @@ class SessionContainer:
     def session_closed(self, session: Session) -> None:
         """Count and log the end of a session."""
         if session in self._all:
-            self.stats.session_closed(session.transport_name, session.close_code or 0)
-            log_end(session, self.now() - session.opened_at)
+            code = session.close_code or 0
+            self.stats.session_closed(session.transport_name, code)
+            log_end(session.label, session.transport_name, code, self.now() - session.opened_at)
 
     def on_open_finished(self, session: Session) -> None:
         """Stop counting a session as unopened: its ``on_open`` has finished or will never be called."""

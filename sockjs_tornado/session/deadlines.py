@@ -7,9 +7,10 @@ from math import inf
 from typing import Final, Protocol
 
 from ..observe.logs import ThrottledLog
+from ..observe.stats import Stats
 from .grace import LATE, Grace
 
-__all__ = ["BATCH_SIZE", "Deadline", "Deadlines", "LagRecorder"]
+__all__ = ["BATCH_SIZE", "Deadline", "Deadlines"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +33,6 @@ class Deadline(Protocol):
         """Called when the deadline has passed. Before it treats a peer as late, it calls :meth:`Deadlines.postpone`."""
 
 
-class LagRecorder(Protocol):
-    """Records how late the timer was."""
-
-    def record_lag(self, seconds: float) -> None:
-        """Record the lag of the timer."""
-
-
 class Deadlines:
     """Check many deadlines with one timer.
 
@@ -55,7 +49,7 @@ class Deadlines:
     """
 
     def __init__(
-        self, resolution: float, interval: float, now: Callable[[], float], log: ThrottledLog, stats: LagRecorder
+        self, resolution: float, interval: float, now: Callable[[], float], log: ThrottledLog, stats: Stats
     ) -> None:
         self._resolution = resolution
         self._interval = interval

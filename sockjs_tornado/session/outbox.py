@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from enum import IntEnum, IntFlag
 from threading import get_ident
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from ..observe.stats import Stats
 from ..protocol import Message, Outgoing, PreparedMessage
-from .ports import Counters, Receiver, SessionManager, SessionSettings, UnsentResponse
+from ..settings import Settings
+from .ports import Receiver, UnsentResponse
 
 try:
     from .._speedups import IN_CALLBACK as _IN_CALLBACK_IN_C
@@ -52,6 +54,9 @@ except ImportError:  # the C module was not built
             """Deliver the client's messages to the application, in order; its replies are sent as one batch."""
             self._receive_fallback(messages)
 
+
+if TYPE_CHECKING:
+    from .container import SessionContainer
 
 __all__ = ["HIGH_WATER", "Outbox", "SessionState"]
 
@@ -113,7 +118,7 @@ class Outbox(SessionCore):
     Args:
         settings: The router's settings.
         stats: The router's counters.
-        manager: The session's manager.
+        manager: The router's container.
 
     Attributes:
         queued: Characters in the queue.
@@ -124,7 +129,7 @@ class Outbox(SessionCore):
     state: SessionState
     conn: Any
 
-    def __init__(self, settings: SessionSettings, stats: Counters, manager: SessionManager) -> None:
+    def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
         self._settings = settings
         self._stats = stats
         self._manager = manager

@@ -14,7 +14,7 @@ from .callbacks import Callbacks
 from .legacy import LegacySession
 from .limits import RateLimit
 from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, Outbox, SessionState
-from .ports import Receiver, RouterView
+from .ports import Receiver
 from .requester import REJECTIONS, check_requester
 from .rooms import COMPLETED, check_room
 
@@ -93,13 +93,13 @@ class Session(Outbox, LegacySession):
     def __init__(
         self,
         connection: Callable[["Session"], SockJSConnection],
-        server: RouterView,
+        server: Any,
         session_id: str | None,
         info: ConnectionInfo,
     ) -> None:
         super().__init__(server.settings, server.stats, server.container)
-        # Any, because an application may set attributes on its router.
-        self.server: Any = server
+        # Not a class of a lower layer. Also, an application may set attributes on its router.
+        self.server = server
         self.session_id = session_id
         self.state = CONNECTING
         self.conn_info = info
@@ -114,7 +114,7 @@ class Session(Outbox, LegacySession):
         # Also set if the client disconnected: either way it needs no close frame any more.
         self._close_frame_sent = False
         self._inbox_waiters: list[Callable[[], None]] | None = None
-        rate = server.settings.inbound_rate
+        rate = self._settings.inbound_rate
         self._rate_limit = RateLimit(*rate, self._manager.now()) if rate else None
         self.label = self._manager.next_label()
         self.bucket: int | None = None

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
 from ..observe.stats import Stats
-from ..session.ended import Ended
 from ..session.limits import ByteBudget
-from ..session.ports import SessionManager, UnsentResponse
+from ..session.ports import UnsentResponse
 from ..session.session import Session
 from ..settings import Settings
-from ..wire.connection import Connection, ConnectionManager
+from ..wire.connection import Connection
 from .origins import OriginPolicy
 
 if TYPE_CHECKING:
+    from ..session.container import SessionContainer
     from .endpoint import SessionEndpoint
 
-__all__ = ["Container", "DisconnectListener", "Exchange", "Headers", "PendingResponse", "Relay", "Router"]
+__all__ = ["DisconnectListener", "Exchange", "Headers", "PendingResponse", "Relay", "Router"]
 
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
@@ -34,19 +34,6 @@ class PendingResponse(UnsentResponse, Protocol):
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback`` when all bytes were accepted or the connection is closed."""
-
-
-class Container(SessionManager, ConnectionManager, Protocol):
-    """Manages both sessions and connections."""
-
-    #: Whether the router is draining: no new sessions are opened.
-    draining: bool
-
-    def ended(self, session_id: str) -> Ended | None:
-        """Return how the session with the id ``session_id`` ended, or None if it is unknown or ended long ago."""
-
-    def limit_reached(self, ip: str) -> str | None:
-        """Return the name of the limit that forbids a new session from ``ip``, or None if it is allowed."""
 
 
 class Relay(Protocol):
@@ -88,7 +75,7 @@ class Router(Protocol):
     relay: Relay | None
 
     @property
-    def container(self) -> Container:
+    def container(self) -> "SessionContainer":
         """The router's sessions and connections."""
 
     def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:

@@ -7,11 +7,11 @@ import pytest
 from doubles import FakeManager
 from doubles import Receiver as RecordingReceiver
 
-from sockjs_tornado import Settings, SockJSRouter
 from sockjs_tornado.multiplex import ChannelReceiver
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.container import SessionContainer
-from sockjs_tornado.session.ports import Counters, Receiver, RouterView, SessionManager, SessionSettings
+from sockjs_tornado.session.ports import Receiver
+from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.receiving import PollReceiver, StreamReceiver
 from sockjs_tornado.transports.websocket_receiver import RawWebSocketReceiver, WebSocketReceiver
 
@@ -26,37 +26,19 @@ def parameters(function: Any) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
-@pytest.mark.parametrize(
-    ("port", "filled"),
-    [
-        *((Receiver, receiver) for receiver in RECEIVERS),
-        (SessionManager, SessionContainer),
-        (SessionManager, FakeManager),
-    ],
-    ids=lambda kind: kind.__name__,
-)
-def test_whoever_fills_a_port_has_its_methods(port: type, filled: type) -> None:
-    methods = {name: member for name, member in members(port).items() if inspect.isfunction(member)}
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_a_receiver_has_the_methods_of_its_port(receiver: type) -> None:
+    methods = {name: member for name, member in members(Receiver).items() if inspect.isfunction(member)}
     assert methods
-    elsewhere = (
-        {"schedule", "cancel", "postpone", "stall_duration", "now"} if filled is SessionContainer else set()
-    )  # of Deadlines and time
     for name, method in methods.items():
-        if name not in elsewhere:
-            assert parameters(getattr(filled, name)) == parameters(method), name
+        assert parameters(getattr(receiver, name)) == parameters(method), name
 
 
-def test_settings_are_what_a_session_reads() -> None:
-    names = members(SessionSettings)
-    assert names
-    for name in names:
-        assert hasattr(Settings(), name), name
-
-
-def test_a_router_is_what_a_session_sees() -> None:
-    router = SockJSRouter(lambda session: None, "/chat")  # type: ignore[arg-type,return-value]
-    for name in members(RouterView):
-        assert hasattr(router, name), name
-    assert isinstance(router.stats, Stats)
-    for name in Counters.__annotations__:
-        assert not getattr(router.stats, name), name
+def test_the_manager_of_tests_is_called_as_the_container_is() -> None:
+    container = SessionContainer(Settings(), Stats(list))
+    own = {"advance", "due", "is_idle", "labels", "turn"}  # of tests
+    for name in members(FakeManager).keys() - own:
+        assert hasattr(container, name), name
+        method = getattr(container, name)
+        if callable(method) and name != "now":
+            assert parameters(getattr(FakeManager, name)) == parameters(method), name
