@@ -20,6 +20,7 @@ from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange, PendingResponse
 from ..wire.connection import ConnectionManager
+from ..wire.sockets import EXHAUSTED_ERRNOS
 from .ownership import Location, Owner, Ownership
 from .relay_requests import RelayedRequest, RelayedRequests
 from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
@@ -51,7 +52,7 @@ _FORWARDED_HEADERS: Final = (
 _REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
 # Errors of connect() that mean that this node lacks resources; they say nothing about the owner.
-_EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_EXHAUSTED_ERRNOS: Final = EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL}
 
 # Fields that `response_head` sets (`_common_fields`), so a complete response must not repeat the owner's.
 _REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})

@@ -5,7 +5,6 @@ descriptors per process is limited. A connection counts from accept to close, al
 from Tornado.
 """
 
-import errno
 import functools
 import ipaddress
 import logging
@@ -23,6 +22,7 @@ from tornado.iostream import IOStream
 
 from ..observe.logs import ThrottledLog
 from ..session.addresses import network_of
+from ..wire.sockets import EXHAUSTED_ERRNOS
 
 if sys.platform != "win32":
     import resource
@@ -39,8 +39,6 @@ _SHARE: Final = 4
 
 #: Seconds without accepting connections if no file descriptors are available.
 RETRY_INTERVAL: Final = 0.5
-
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Slot:
@@ -210,7 +208,7 @@ class ThrottledSocket(socket.socket):
         try:
             connection, address = super().accept()
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
+            if error.errno not in EXHAUSTED_ERRNOS:
                 raise
             self._report(error.strerror or str(error))
             self._wait()

@@ -1,9 +1,10 @@
 """Socket state and socket options that asyncio does not expose."""
 
+import errno
 import select
 import socket
 import sys
-from typing import Any
+from typing import Any, Final
 
 try:
     import fcntl
@@ -13,7 +14,10 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
-__all__ = ["bytes_acked", "bytes_unacked", "peer_disconnected", "peer_reset", "set_user_timeout"]
+__all__ = ["EXHAUSTED_ERRNOS", "bytes_acked", "bytes_unacked", "peer_disconnected", "peer_reset", "set_user_timeout"]
+
+#: Errors of calls that create a file descriptor, if the process or the system has no resources for another one.
+EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # Offset of tcpi_bytes_acked in Linux's struct tcp_info.
 _BYTES_ACKED = 120

@@ -7,7 +7,6 @@
 
 import asyncio
 import contextlib
-import errno
 import functools
 import socket
 import time
@@ -22,7 +21,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from .close_notify import close_stream
 from .connection import READ_BUDGET, READ_SIZE, Connection
 from .pending import PendingWrite, write_tracked
-from .sockets import set_user_timeout
+from .sockets import EXHAUSTED_ERRNOS, set_user_timeout
 
 __all__ = ["response_head", "send_now", "take_over", "write_and_close"]
 
@@ -106,7 +105,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
         try:
             sock = stream.socket.dup()
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if error.errno not in EXHAUSTED_ERRNOS:
                 raise
             # No file descriptor is free for a duplicate, so the connection stays on the stream.
             _StreamTransport(stream, protocol).start()
