@@ -9,9 +9,9 @@ from setuptools import Extension, find_packages, setup
 FAST = ['uvloop>=0.22.1; sys_platform != "win32"', "msgspec>=0.20"]
 CLIENT = ["pycurl>=7.45.7"]
 METRICS = ["prometheus_client>=0.20"]
-# The next major versions are excluded: this package uses private members of Tornado and redis-py.
+# The next major version is excluded: this package uses private members of Tornado.
 TORNADO = ["tornado>=6.5,<7"]
-CLUSTER = ["redis[hiredis]>=5.0.8,<9"]
+CLUSTER = ["hiredis>=3.0", "redis>=5.0.8,<9"]
 BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.0", "pyperf>=2.10"]
 
 # Built for CPython's stable ABI, which free-threaded builds do not have. Without the extension, Python code is used.

@@ -67,6 +67,7 @@ PURE = {
 
 #: The modules that may import a third-party package.
 USERS = {
+    "hiredis": "cluster.redis_connection",
     "msgspec": "protocol wire.payloads",
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",

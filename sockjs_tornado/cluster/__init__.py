@@ -11,7 +11,8 @@
 This requires the extra ``cluster``. :class:`~sockjs_tornado.cluster.UnixCluster`, for several processes on one host,
 requires neither the extra nor Redis.
 
-The names below are imported on first access, so that the package can be imported without redis-py.
+The names below are imported on first access, so that the package can be imported without redis-py and
+hiredis.
 """
 
 import importlib
@@ -43,8 +44,9 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module, __name__), name)
     except ModuleNotFoundError as error:
-        if error.name != "redis":
+        if error.name not in ("hiredis", "redis"):
             raise
         raise ImportError(
-            f'{__name__}.{name} requires redis-py ({error}): pip install "sockjs-tornado[cluster]"', name=error.name
+            f'{__name__}.{name} requires redis-py and hiredis ({error}): pip install "sockjs-tornado[cluster]"',
+            name=error.name,
         ) from error

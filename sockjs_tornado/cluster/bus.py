@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from redis import ResponseError
-from redis.asyncio import Redis
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
@@ -17,8 +16,7 @@ from .redis_connection import (
     CONNECTION_ERRORS,
     TIMEOUT,
     RedisConnection,
-    address_of,
-    connect,
+    RedisURL,
     keep_connected,
     pack_command,
     run_until_first,
@@ -42,7 +40,7 @@ class Bus:
     reply. A subscription is confirmed if its room is in the first two and not in the third.
 
     Args:
-        client: The client that opens connections.
+        url: The server.
         keys: The names of the channels.
         deliver: Called with a room and a message that was published in it.
         on_unsubscribed: Called with a room after its unsubscription, and without arguments after a disconnect, which
@@ -55,7 +53,7 @@ class Bus:
 
     def __init__(
         self,
-        client: "Redis",
+        url: RedisURL,
         keys: RedisKeys,
         deliver: Callable[[str, bytes], object],
         on_unsubscribed: Callable[..., object],
@@ -63,7 +61,7 @@ class Bus:
         log: ThrottledLog,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._client = client
+        self._url = url
         self._keys = keys
         self._deliver = deliver
         self._on_unsubscribed = on_unsubscribed
@@ -94,17 +92,17 @@ class Bus:
             ClusterError: Redis does not respond, requires a password, is too old, or does not permit the user to
                 subscribe.
         """
-        connection = await connect(self._client)
+        connection = await self._url.connect()
         try:
             await self._check_permission(connection)
         except BaseException as error:
-            await connection.close()
+            connection.close()
             if isinstance(error, CONNECTION_ERRORS):
-                raise translate_error(error, address_of(self._client)) from error
+                raise translate_error(error, self._url.address) from error
             raise
         self._connected = True
         self._task = asyncio.create_task(
-            keep_connected(self._client, connection, self._use, self._disconnected, self._log)
+            keep_connected(self._url, connection, self._use, self._disconnected, self._log)
         )
 
     async def _check_permission(self, connection: RedisConnection) -> None:

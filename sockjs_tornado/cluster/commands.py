@@ -7,16 +7,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from redis import ResponseError
-from redis.asyncio import Redis
 
 from ..exceptions import ClusterError, ClusterUnavailable
 from ..observe.logs import ThrottledLog
 from .redis_connection import (
     TIMEOUT,
     RedisConnection,
-    address_of,
+    RedisURL,
     check_server,
-    connect,
     keep_connected,
     pack_command,
     run_until_first,
@@ -43,7 +41,7 @@ class Commands:
     of the last, so that batches grow with the load.
 
     Args:
-        client: The client that opens connections; see :func:`~sockjs_tornado.cluster.redis_connection.make_client`.
+        url: The server.
         timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply.
         log: The log for disconnects.
         on_demoted: Called when Redis no longer accepts writes, so that its other connections are closed, too.
@@ -52,14 +50,14 @@ class Commands:
 
     def __init__(
         self,
-        client: "Redis",
+        url: RedisURL,
         *,
         timeout: float = TIMEOUT,
         log: ThrottledLog | None = None,
         on_demoted: Callable[[], object] = _ignore,
         on_reconnect: Callable[[], object] = _ignore,
     ) -> None:
-        self._client = client
+        self._url = url
         self._timeout = timeout
         self._log = log or ThrottledLog(time.monotonic)
         self._on_demoted = on_demoted
@@ -93,10 +91,10 @@ class Commands:
         Raises:
             ClusterError: Redis does not respond, requires a password, or is too old.
         """
-        connection = await connect(self._client)
+        connection = await self._url.connect()
         self._connected.set()
         self._task = asyncio.create_task(
-            keep_connected(self._client, connection, self._use, self._disconnected, self._log)
+            keep_connected(self._url, connection, self._use, self._disconnected, self._log)
         )
 
     async def close(self) -> None:
@@ -180,7 +178,7 @@ class Commands:
         while True:
             reply = await connection.receive()
             if in_flight[0] is self._role_check and not isinstance(reply, ResponseError):
-                check_server(reply, address_of(self._client))
+                check_server(reply, self._url.address)
             future = in_flight.popleft()
             if isinstance(reply, ResponseError):
                 _fail(future, f"Redis rejected the command: {reply}")

@@ -19,7 +19,7 @@ from ..session.rooms import check_room
 from .commands import Commands
 from .envelope import RedisKeys, encode
 from .history import position_of, publish_command
-from .redis_connection import CONNECTION_ERRORS, TIMEOUT, check_url, database_of, make_client, translate_error
+from .redis_connection import CONNECTION_ERRORS, TIMEOUT, RedisURL, translate_error
 
 __all__ = ["AsyncPublisher", "Publisher"]
 
@@ -43,15 +43,15 @@ class Publisher:
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
+        self._keys = RedisKeys(namespace, RedisURL(url).database)
         # No retries: Redis may have executed the command the first time.
         self._client = redis.Redis.from_url(
-            check_url(url),
+            url,
             protocol=2,
             socket_timeout=2 * TIMEOUT,
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
-        self._keys = RedisKeys(namespace, database_of(self._client))
 
     def publish(
         self, room: str, message: str | dict[str, Any] | list[Any], *, history: int = 0, ttl: float | None = None
@@ -107,9 +107,9 @@ class AsyncPublisher:
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:
-        self._client = make_client(url)
-        self._keys = RedisKeys(namespace, database_of(self._client))
-        self._commands = Commands(self._client)
+        server = RedisURL(url)
+        self._keys = RedisKeys(namespace, server.database)
+        self._commands = Commands(server)
 
     async def start(self) -> None:
         """Connect to Redis. If the connection is lost later, it is reopened.
@@ -129,7 +129,6 @@ class AsyncPublisher:
     async def close(self) -> None:
         """Close the connection."""
         await self._commands.close()
-        await self._client.aclose()
 
     async def __aenter__(self) -> "AsyncPublisher":
         await self.start()

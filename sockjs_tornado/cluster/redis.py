@@ -41,7 +41,7 @@ from .history import Recovered, recover
 from .membership import Membership
 from .messages import Messages, TransformMessage
 from .presence import LIFETIME, Presence
-from .redis_connection import TIMEOUT, database_of, make_client
+from .redis_connection import TIMEOUT, RedisURL
 from .rooms import SharedRooms
 from .stats import ClusterStats
 
@@ -117,7 +117,7 @@ class RedisCluster(BaseCluster):
         if on_redis_down not in ("local", "reject"):
             raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, expected "local" or "reject"')
         self.rooms: SharedRooms = SharedRooms(self._check_usable)
-        self._url = url
+        self._url = RedisURL(url)
         self._namespace = namespace
         self._on_gap = on_gap
         self._transform_message = transform_message
@@ -152,10 +152,9 @@ class RedisCluster(BaseCluster):
         self._process = os.getpid()
         self.stats = ClusterStats()
         self.log = ThrottledLog(time.monotonic)
-        self._client = make_client(self._url)
-        self.keys = RedisKeys(self._namespace, database_of(self._client))
+        self.keys = RedisKeys(self._namespace, self._url.database)
         self.commands = Commands(
-            self._client,
+            self._url,
             timeout=self._timeout,
             log=self.log,
             on_demoted=lambda: self._bus.reconnect(),  # A lambda, because the bus is created below.
@@ -165,7 +164,7 @@ class RedisCluster(BaseCluster):
             self.node_id, self.keys, self.rooms, self.commands, self.stats, self.log, self._transform_message
         )
         self._bus = Bus(
-            self._client,
+            self._url,
             self.keys,
             self._messages.deliver,
             self._messages.unsubscribed,
@@ -206,7 +205,6 @@ class RedisCluster(BaseCluster):
             if self._process != os.getpid():
                 # The process was forked: each process is a node of its own.
                 self._create_node()
-            stack.push_async_callback(self._client.aclose)
             await self.commands.start()
             stack.push_async_callback(self.commands.close)
             await self._bus.start()

@@ -1,8 +1,8 @@
 """Connections to Redis: opened from a URL, monitored, and reopened when they are lost.
 
-redis-py's own pub/sub reader gives up after an outage of some seconds, and its pools open connections as needed, which
-does not keep commands in order. Therefore commands and subscriptions have one connection each, with one task that
-reconnects.
+redis-py's own pub/sub reader gives up after an outage of some seconds, its pools open connections as needed, which does
+not keep commands in order, and it reports only complete replies. Therefore commands and subscriptions have one
+connection each, with one task that reconnects. redis-py parses the URL and its options of TLS, hiredis the replies.
 """
 
 import asyncio
@@ -13,11 +13,9 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
 
+import hiredis
 import redis
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import ConnectionPool
 
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..observe.logs import ThrottledLog
@@ -27,13 +25,9 @@ __all__ = [
     "CONNECTION_ERRORS",
     "TIMEOUT",
     "RedisConnection",
-    "address_of",
+    "RedisURL",
     "check_server",
-    "check_url",
-    "connect",
-    "database_of",
     "keep_connected",
-    "make_client",
     "pack_command",
     "run_until_first",
     "translate_error",
@@ -57,19 +51,95 @@ _EXPECTED_URL: Final = (
     "host if Redis requires it; the supported options are db and those of TLS (ssl_...)"
 )
 
-#: Errors with which Redis replies if it does not accept writes, or no longer does.
-_NOT_WRITABLE_ERRORS: Final = (redis.ReadOnlyError, redis.exceptions.MasterDownError, redis.BusyLoadingError)
+#: The largest number of bytes to read at once.
+_READ_SIZE: Final = 64 * 1024
+
+# The codes of error replies: wrong credentials, and a server that does not accept writes, or no longer does.
+_CREDENTIALS_ERRORS: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
+_NOT_WRITABLE_ERRORS: Final = ("LOADING", "MASTERDOWN", "READONLY")
 
 #: The errors of a connection. ``TimeoutError`` is a subclass of ``OSError``.
 CONNECTION_ERRORS: Final = (redis.RedisError, OSError, ClusterError)
 
 
-def check_url(url: object) -> str:
-    """Return the URL of a Redis server if it is valid.
+class RedisURL:
+    """The URL of a Redis server.
+
+    Args:
+        url: The URL.
 
     Raises:
         ConfigurationError: The URL is not valid.
+
+    Attributes:
+        address: The server's address, for messages.
+        database: The number of the database.
     """
+
+    def __init__(self, url: str) -> None:
+        _check_url(url)
+        try:
+            self._pool = ConnectionPool.from_url(url)
+            self._options = self._pool.connection_kwargs
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
+        host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
+        self.address: str = self._options.get("path") or f"{host}:{port}"
+        self.database = int(self._options.get("db") or 0)
+
+    async def connect(self) -> "RedisConnection":
+        """Open a connection, log in, and check the server's version and role.
+
+        Raises:
+            ClusterUnavailable: The server does not respond.
+            ClusterError: The server requires a password, is too old, or does not accept writes.
+            ConfigurationError: An option in the URL is not valid.
+        """
+        try:
+            # A new object each time, so that a reconnect reads the files of certificates again.
+            context = getattr(self._pool.make_connection(), "ssl_context", None)  # type: ignore[no-untyped-call]
+        except (TypeError, ValueError) as error:
+            # An unknown option of TLS, or an invalid value.
+            raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
+        connection = None
+        try:
+            async with timeout(TIMEOUT):
+                if path := self._options.get("path"):
+                    streams = await asyncio.open_unix_connection(path)
+                else:
+                    host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
+                    streams = await asyncio.open_connection(host, port, ssl=context and context.get())
+                connection = RedisConnection(*streams)
+                hello = await self._log_in(connection)
+            if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
+                raise hello
+            check_server(hello, self.address)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, CONNECTION_ERRORS):
+                raise translate_error(error, self.address) from error
+            raise
+        return connection
+
+    async def _log_in(self, connection: "RedisConnection") -> Any:
+        """Send the credentials, select the database, and return the reply to HELLO."""
+        commands: list[tuple[str | int, ...]] = []
+        username, password = self._options.get("username"), self._options.get("password")
+        if username or password:
+            commands.append(("AUTH", *([username] if username else []), password or ""))
+        if self.database:
+            commands.append(("SELECT", self.database))
+        # RESP2, which separates replies from published messages.
+        commands.append(("HELLO", 2))
+        await connection.send(b"".join(map(pack_command, commands)))
+        for _ in commands[:-1]:
+            if isinstance(reply := await connection.receive(), redis.ResponseError):
+                raise reply
+        return await connection.receive()
+
+
+def _check_url(url: object) -> None:
     if not isinstance(url, str):
         raise ConfigurationError(f"url: got {url!r} ({type(url).__name__}), {_EXPECTED_URL}")
     try:
@@ -86,35 +156,9 @@ def check_url(url: object) -> str:
         # Other options would change behaviour that this package relies on.
         or not all(name == "db" or name.startswith("ssl_") for name in options)
     ):
-        raise ConfigurationError(f"url: got {_without_credentials(parts)!r}, {_EXPECTED_URL}")
-    return url
-
-
-def _without_credentials(parts: urllib.parse.SplitResult) -> str:
-    _, at, host = parts.netloc.rpartition("@")
-    return urllib.parse.urlunsplit(parts._replace(netloc=f"***@{host}" if at else host))
-
-
-def make_client(url: str) -> "Redis":
-    """Return a client for :func:`connect`, without connecting.
-
-    Raises:
-        ConfigurationError: The URL is not valid.
-    """
-    check_url(url)
-    # RESP2 separates replies from published messages. No socket timeout: redis-py would apply it to each reply, while
-    # this module has its own keepalive.
-    try:
-        return Redis.from_url(
-            url, protocol=2, socket_timeout=None, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
-
-
-def database_of(client: "Redis | redis.Redis") -> int:
-    """Return the number of a client's database."""
-    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+        _, at, host = parts.netloc.rpartition("@")
+        without_credentials = parts._replace(netloc=f"***@{host}" if at else host)
+        raise ConfigurationError(f"url: got {urllib.parse.urlunsplit(without_credentials)!r}, {_EXPECTED_URL}")
 
 
 def pack_command(args: Sequence[str | bytes | int]) -> bytes:
@@ -130,15 +174,16 @@ def pack_command(args: Sequence[str | bytes | int]) -> bytes:
 
 
 def translate_error(error: Exception, address: str) -> ClusterError:
-    """Return the exception of this package for an error of redis-py.
+    """Return the exception of this package for an error of a connection.
 
     Args:
-        error: The error.
+        error: The error, which may be one of redis-py.
         address: The address of the Redis server, for the message.
     """
     if isinstance(error, ClusterError):
         return error
-    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError) or "NOAUTH" in str(error):
+    is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
+    if is_refused or str(error).startswith(_CREDENTIALS_ERRORS):
         return ClusterError(f"Redis at {address} requires another user or password: {error}")
     if isinstance(error, redis.ResponseError):
         return ClusterError(f"Redis at {address} cannot be used: {error}")
@@ -149,47 +194,42 @@ class RedisConnection:
     """One connection to Redis.
 
     Args:
-        connection: The connection of redis-py, not connected yet.
+        reader: The stream of replies.
+        writer: The stream of commands.
 
     Attributes:
         bytes_received: The number of bytes received. It grows while a long reply arrives, so that :meth:`watch` does
             not mistake that for silence.
     """
 
-    def __init__(self, connection: AbstractConnection) -> None:
-        self._connection = connection
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._parser = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=redis.ResponseError)
         self.bytes_received = 0
-
-    async def connect(self) -> None:
-        """Connect."""
-        await self._connection.connect()  # type: ignore[no-untyped-call]
-        reader = self._connection._reader
-        assert reader is not None
-        feed = reader.feed_data
-
-        def count(data: Any) -> None:
-            self.bytes_received += len(data)
-            feed(data)
-
-        # redis-py reports only complete replies.
-        reader.feed_data = count  # type: ignore[method-assign]
 
     async def send(self, commands: bytes) -> None:
         """Send encoded commands."""
-        await self._connection.send_packed_command(commands, check_health=False)
+        self._writer.write(commands)
+        await self._writer.drain()
 
     async def receive(self) -> Any:
         """Return the next reply or published message. An error reply is returned as an exception, not raised.
 
         Raises:
+            OSError: The connection was closed.
             ClusterUnavailable: Redis no longer accepts writes.
         """
-        try:
-            return await self._connection.read_response()
-        except _NOT_WRITABLE_ERRORS as error:
-            raise ClusterUnavailable(f"Redis does not accept writes: {error}") from None
-        except redis.ResponseError as error:
-            return error
+        # False means that the reply is not complete; RESP2 has no booleans.
+        while (reply := self._parser.gets()) is False:
+            data = await self._reader.read(_READ_SIZE)
+            if not data:
+                raise ConnectionResetError("the connection was closed")
+            self.bytes_received += len(data)
+            self._parser.feed(data)
+        if isinstance(reply, redis.ResponseError) and str(reply).startswith(_NOT_WRITABLE_ERRORS):
+            raise ClusterUnavailable(f"Redis does not accept writes: {reply}")
+        return reply
 
     async def watch(self, ping: Callable[[], object], interval: float) -> NoReturn:
         """Send keepalive pings until Redis stops responding.
@@ -213,40 +253,9 @@ class RedisConnection:
                 if self.bytes_received == before:
                     raise TimeoutError(f"no data for {2 * interval:g} s")
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._connection.disconnect(nowait=True)
-
-
-async def connect(client: "Redis") -> RedisConnection:
-    """Open a connection, and check the server's version and role.
-
-    Raises:
-        ClusterUnavailable: The server does not respond.
-        ClusterError: The server requires a password, is too old, or does not accept writes.
-        ConfigurationError: An option in the URL is not valid.
-    """
-    try:
-        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError) as error:
-        # An unknown option of TLS, or an invalid value.
-        raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
-    address = address_of(client)
-    redis_connection = RedisConnection(connection)
-    try:
-        async with timeout(TIMEOUT):
-            await redis_connection.connect()
-            await redis_connection.send(pack_command(("HELLO", 2)))
-            hello = await redis_connection.receive()
-        if isinstance(hello, redis.ResponseError) and not str(hello).lower().startswith("unknown command"):
-            raise hello
-        check_server(hello, address)
-    except BaseException as error:
-        await redis_connection.close()
-        if isinstance(error, CONNECTION_ERRORS):
-            raise translate_error(error, address) from error
-        raise
-    return redis_connection
+    def close(self) -> None:
+        """Close the connection immediately."""
+        self._writer.transport.abort()
 
 
 def check_server(hello: Any, address: str) -> None:
@@ -275,14 +284,8 @@ def check_server(hello: Any, address: str) -> None:
     raise ClusterError(f"Redis at {address} is version {version}; it must be {required} or newer")
 
 
-def address_of(client: "Redis") -> str:
-    """Return the address of a client's server, for messages."""
-    options = client.connection_pool.connection_kwargs
-    return options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-
-
 async def keep_connected(
-    client: "Redis",
+    url: RedisURL,
     connection: RedisConnection,
     use: Callable[[RedisConnection], Awaitable[object]],
     on_disconnect: Callable[[], object],
@@ -291,7 +294,7 @@ async def keep_connected(
     """Use a connection, and reconnect whenever it is lost.
 
     Args:
-        client: The client that opens connections.
+        url: The server.
         connection: The first connection.
         use: Uses a connection until it raises an error.
         on_disconnect: Called after each disconnect, before the reconnect.
@@ -304,27 +307,27 @@ async def keep_connected(
             await use(connection)
         except CONNECTION_ERRORS as error:
             # The same key for both connections of a cluster, so that an outage is logged once.
-            log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, address_of(client)))
+            log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, url.address))
         except Exception as error:
             # A bug here or in a callback: without this handler the node would never reconnect.
             log.write(logger, logging.ERROR, "lost", "Error on a Redis connection; reconnecting", error=error)
         finally:
-            await connection.close()
+            connection.close()
             on_disconnect()
         if time.monotonic() - began > _STABLE_AFTER:
             delay, _ = BACKOFF
-        connection, delay = await _reconnect(client, delay)
-        logger.info("Reconnected to Redis at %s", address_of(client))
+        connection, delay = await _reconnect(url, delay)
+        logger.info("Reconnected to Redis at %s", url.address)
 
 
-async def _reconnect(client: "Redis", delay: float) -> tuple[RedisConnection, float]:
+async def _reconnect(url: RedisURL, delay: float) -> tuple[RedisConnection, float]:
     """Return a new connection, and the last delay."""
     shortest, longest = BACKOFF
     while True:
         delay = min(2 * delay, longest)
         await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
         try:
-            return await connect(client), delay
+            return await url.connect(), delay
         except ClusterError as error:
             logger.debug("Cannot reconnect: %s", error)
 

@@ -14,7 +14,7 @@ from free_ports import free_port
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.membership import Membership
-from sockjs_tornado.cluster.redis_connection import make_client
+from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.cluster.unix import UnixCluster
 
 #: What all nodes of the tests share.
@@ -126,8 +126,7 @@ class Member:
 
     def __init__(self, url: str, name: str, **options: Any) -> None:
         self.stats: Counter[str] = Counter()
-        self._client = make_client(url)
-        self.commands = Commands(self._client, on_reconnect=lambda: self.membership.refresh())
+        self.commands = Commands(RedisURL(url), on_reconnect=lambda: self.membership.refresh())
         port = options.pop("port", None) or free_port()
         options.setdefault("advertise", f"http://127.0.0.1:{port}")
         options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "local_fallback": True} | options
@@ -157,7 +156,6 @@ class Member:
         """Close."""
         await self.membership.close()
         await self.commands.close()
-        await self._client.aclose()
 
     async def vanish(self) -> None:
         """Stop like a process that is killed: other nodes notice only that it does not respond."""

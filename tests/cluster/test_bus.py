@@ -12,7 +12,7 @@ from client import within
 
 from sockjs_tornado.cluster.bus import Bus
 from sockjs_tornado.cluster.envelope import RedisKeys
-from sockjs_tornado.cluster.redis_connection import make_client
+from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
 
@@ -28,9 +28,8 @@ class RecordingBus:
     def __init__(self, url: str, timeout: float) -> None:
         self.received: list[tuple[str, bytes]] = []
         self.gaps: list[frozenset[str]] = []
-        self.client = make_client(url)
         self.bus = Bus(
-            self.client,
+            RedisURL(url),
             KEYS,
             lambda room, data: self.received.append((room, data)),
             lambda *rooms: None,
@@ -66,7 +65,6 @@ async def start_bus(redis_server: RedisServer) -> AsyncIterator[Callable[..., Aw
     yield start
     for recorder in recorders:
         await recorder.bus.close()
-        await recorder.client.aclose()
 
 
 @pytest.fixture

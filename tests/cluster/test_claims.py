@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from application import LogWatch
@@ -15,7 +14,7 @@ from client import within
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.ownership import Location, Owner
-from sockjs_tornado.cluster.redis_connection import make_client
+from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.session.ended import ENDED_TIME
 
@@ -30,20 +29,18 @@ A, B = Owner("a", "http://a:1"), Owner("b", "http://b:1")
 @pytest.fixture
 async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
     """Return a function that starts a node's claims."""
-    opened: list[tuple[Commands, Any]] = []
+    opened: list[Commands] = []
 
     async def start(name: str) -> Claims:
-        client = make_client(empty_redis.url)
-        commands = Commands(client)
+        commands = Commands(RedisURL(empty_redis.url))
         await commands.start()
-        opened.append((commands, client))
+        opened.append(commands)
         owner = Owner(name, f"http://{name}:1")
         return Claims(commands, "test", *owner, stats=Counter())
 
     yield start
-    for commands, client in opened:
+    for commands in opened:
         await within(commands.close())
-        await client.aclose()
 
 
 def never() -> None:
@@ -281,8 +278,7 @@ async def test_while_redis_is_unavailable(
     node: Open, empty_redis: RedisServer, tmp_path: Path, logged: LogWatch
 ) -> None:
     with RedisServer(tmp_path) as own:
-        client = make_client(own.url)
-        commands = Commands(client, timeout=SILENCE)
+        commands = Commands(RedisURL(own.url), timeout=SILENCE)
         await commands.start()
         a = Claims(commands, "test", *A, stats=Counter())
         await claim(a, "before")
@@ -309,7 +305,6 @@ async def test_while_redis_is_unavailable(
         assert own.command("GET", "test:session:alone") == a._value
         assert own.command("DBSIZE") == 1
         await within(commands.close())
-        await client.aclose()
     logged.take("reconnecting")
 
 

@@ -11,10 +11,8 @@ from client import within
 
 from sockjs_tornado.cluster import commands as module
 from sockjs_tornado.cluster.commands import Commands
-from sockjs_tornado.cluster.redis_connection import RedisConnection, keep_connected, make_client
-from sockjs_tornado.cluster.redis_connection import connect as connect_line
+from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
-from sockjs_tornado.observe.logs import ThrottledLog
 
 from .conftest import SILENCE, until
 from .redis_server import RedisServer
@@ -28,16 +26,14 @@ async def connect(redis_server: RedisServer) -> AsyncIterator[Open]:
     opened = []
 
     async def start(**options: Any) -> Commands:
-        client = make_client(redis_server.url)
-        commands = Commands(client, **options)
+        commands = Commands(RedisURL(redis_server.url), **options)
         await commands.start()
-        opened.append((commands, client))
+        opened.append(commands)
         return commands
 
     yield start
-    for commands, client in opened:
+    for commands in opened:
         await within(commands.close())
-        await client.aclose()
 
 
 def reads(server: RedisServer) -> int:
@@ -122,13 +118,11 @@ async def test_close_waits_for_pending_commands(connect: Open, redis_server: Red
 
 
 async def test_commands_before_the_start_fail(redis_server: RedisServer) -> None:
-    client = make_client(redis_server.url)
-    commands = Commands(client)
+    commands = Commands(RedisURL(redis_server.url))
     assert not commands.available
     with pytest.raises(ClusterUnavailable, match="not connected yet"):
         await commands.submit("PING")
     await commands.close()
-    await client.aclose()
 
 
 async def test_a_disconnect_is_reported_and_followed_by_a_reconnect(
@@ -233,32 +227,8 @@ async def test_a_long_reply_is_not_mistaken_for_silence(redis_server: RedisServe
         questions.close()
 
     async with await asyncio.start_server(slow_down, "127.0.0.1", 0) as server:
-        client = make_client(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        commands = Commands(client, timeout=0.2)
+        commands = Commands(RedisURL(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"), timeout=0.2)
         await commands.start()
         assert await within(commands.submit("GET", "long")) == b"x" * 1_000_000
         await commands.close()
-        await client.aclose()
         await within(asyncio.gather(*tasks))
-
-
-@pytest.mark.parametrize(("lasting", "pauses"), [(5, [0.1, 0.2, 0.4, 0.8, 1, 1]), (0, [0.1] * 6)])
-async def test_delays_grow_until_a_connection_is_stable(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, lasting: float, pauses: list[float]
-) -> None:
-    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection._STABLE_AFTER", lasting)
-    seen: list[float] = []
-    monkeypatch.setattr("random.uniform", lambda shortest, longest: seen.append(longest) or 0.0)
-
-    async def use(line: RedisConnection) -> None:
-        raise OSError("it is of no use")
-
-    client = make_client(redis_server.url)
-    log = ThrottledLog(time.monotonic)
-    keeping = asyncio.create_task(keep_connected(client, await connect_line(client), use, lambda: None, log))
-    await until(lambda: len(seen) >= len(pauses))
-    keeping.cancel()
-    await asyncio.wait([keeping])
-    await client.aclose()
-    assert seen[: len(pauses)] == pauses
-    logged.take("reconnecting")

@@ -1,0 +1,240 @@
+"""Connections to Redis: URLs, logins, TLS, servers that cannot be used, replies, and reconnects."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import redis
+from application import LogWatch
+from client import within
+from free_ports import reserve_port
+
+from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL, keep_connected, pack_command
+from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from sockjs_tornado.observe.logs import ThrottledLog
+
+from .conftest import until
+from .redis_server import RedisServer
+
+URLS = [
+    "",
+    "localhost",
+    "http://localhost",
+    "redis://localhost:port",
+    "redis://localhost:99999",
+    "redis://localhost/zero",
+    "redis://[::1",
+    "unix://",
+    "redis://localhost?protocol=3",
+    "redis://localhost?decode_responses=1",
+    None,
+    b"redis://localhost",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_invalid_urls_are_rejected(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^url: .*expected "):
+        RedisURL(url)
+
+
+def test_errors_do_not_contain_the_password() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        RedisURL("redis://user:secret@localhost/zero")
+    assert "secret" not in str(raised.value)
+    assert "***@localhost" in str(raised.value)
+
+
+async def ping(url: str) -> None:
+    """Connect, and wait for the reply to a PING."""
+    connection = await within(RedisURL(url).connect())
+    await connection.send(pack_command(("PING",)))
+    assert await within(connection.receive()) == b"PONG"
+    connection.close()
+
+
+async def connecting(url: str) -> str:
+    """Return the error with which a connection cannot be opened."""
+    with pytest.raises(ClusterError) as raised:
+        await within(RedisURL(url).connect())
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+async def test_connecting_fails_if_nothing_listens(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        text = await connecting(f"redis://127.0.0.1:{port}")
+    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{port} does not respond: ")
+    text = await connecting(f"unix://{tmp_path}/missing.sock")
+    assert text.startswith(f"ClusterUnavailable: Redis at {tmp_path}/missing.sock does not respond: ")
+
+
+async def test_connecting_fails_if_redis_does_not_respond(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection.TIMEOUT", 0.1)
+    redis_server.freeze()
+    assert (await connecting(redis_server.url)).endswith("does not respond: TimeoutError")
+
+
+async def test_a_required_password(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, "--requirepass", "secret") as server:
+        for login in ("", ":wrong@"):
+            text = await connecting(server.url.replace("//", f"//{login}"))
+            assert text.startswith(
+                f"ClusterError: Redis at 127.0.0.1:{server.port} requires another user or password: "
+            )
+        await ping(server.url.replace("//", "//:secret@"))
+
+
+async def test_a_user_with_a_password(redis_server: RedisServer) -> None:
+    redis_server.command("ACL", "SETUSER", "ann", "on", ">p@ss/word", "+ping", "+hello")
+    await ping(redis_server.url.replace("//", "//ann:p%40ss%2Fword@"))
+    text = await connecting(redis_server.url.replace("//", "//ann:wrong@"))
+    assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{redis_server.port} requires another user or password: ")
+    # A database other than 0 is selected, which this user may not.
+    text = await connecting(redis_server.url.replace("//", "//ann:p%40ss%2Fword@").replace("/0", "/1"))
+    assert "requires another user or password: NOPERM" in text
+
+
+async def test_a_database_and_a_unix_socket(redis_server: RedisServer) -> None:
+    for number, url in enumerate((redis_server.url.replace("/0", "/3"), f"{redis_server.unix_url}?db=4"), 3):
+        connection = await within(RedisURL(url).connect())
+        await connection.send(pack_command(("CLIENT", "INFO")))
+        assert f" db={number} ".encode() in await within(connection.receive())
+        connection.close()
+    assert RedisURL(redis_server.unix_url).address == redis_server.unix_url.removeprefix("unix://")
+
+
+@pytest.mark.parametrize("required", ["yes", "no"])
+async def test_tls(tmp_path: Path, certificate: tuple[Path, Path], required: str) -> None:
+    cert, key = map(str, certificate)
+    with reserve_port() as reserved:
+        port = reserved.getsockname()[1]
+        files = ("--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
+        with RedisServer(tmp_path, "--tls-port", str(port), *files, "--tls-auth-clients", required):
+            login = f"&ssl_certfile={cert}&ssl_keyfile={key}" if required == "yes" else ""
+            await ping(f"rediss://localhost:{port}/0?ssl_ca_certs={cert}{login}")
+            text = await connecting(f"rediss://localhost:{port}/0")
+            assert text.startswith(f"ClusterUnavailable: Redis at localhost:{port} does not respond: ")
+            assert "certificate verify failed" in text
+
+
+@pytest.mark.parametrize("received", [b"", b"$5\r\nab", b"?\r\n"])
+async def test_a_connection_that_ends_or_has_other_data_raises_an_error(received: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(received)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        text = await connecting(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert " does not respond: " in text
+
+
+async def test_replies_are_received_in_any_pieces() -> None:
+    reader, transport = asyncio.StreamReader(), Mock()
+    connection = RedisConnection(reader, Mock(transport=transport))
+    replies = b"+OK\r\n$4\r\na\r\nb\r\n*3\r\n:1\r\n$-1\r\n*0\r\n-ERR no\r\n-READONLY it is a replica\r\n"
+    asyncio.get_running_loop().call_soon(feed, reader, [replies[at : at + 1] for at in range(len(replies))])
+    assert [await within(connection.receive()) for _ in range(3)] == [b"OK", b"a\r\nb", [1, None, []]]
+    assert isinstance(await within(connection.receive()), redis.ResponseError)
+    with pytest.raises(ClusterUnavailable, match="does not accept writes: READONLY"):
+        await within(connection.receive())
+    assert connection.bytes_received == len(replies)
+    connection.close()
+    transport.abort.assert_called_once_with()
+
+
+def feed(reader: asyncio.StreamReader, pieces: list[bytes]) -> None:
+    """Feed pieces in one turn of the event loop each."""
+    reader.feed_data(pieces[0])
+    if pieces[1:]:
+        asyncio.get_running_loop().call_soon(feed, reader, pieces[1:])
+
+
+async def test_a_database_that_does_not_exist(redis_server: RedisServer) -> None:
+    text = await connecting(redis_server.url.replace("/0", "/99"))
+    assert text.startswith(f"ClusterError: Redis at 127.0.0.1:{redis_server.port} cannot be used: ")
+
+
+@contextlib.asynccontextmanager
+async def old_redis(hello: bytes) -> AsyncIterator[int]:
+    """Respond to one client like an older Redis, and yield the port."""
+    left = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                words = []
+                for _ in range(int((await reader.readuntil())[1:])):
+                    size = int((await reader.readuntil())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                known = {b"HELLO": hello, b"SELECT": b"+OK\r\n"}
+                writer.write(known.get(words[0], b"-ERR unknown command\r\n"))
+        writer.close()
+        left.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        await within(left.wait())
+
+
+@pytest.mark.parametrize(
+    ("hello", "version"),
+    [
+        (b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n", "6.2.14"),
+        (b"*2\r\n$7\r\nversion\r\n$1\r\n?\r\n", "?"),
+        (b"*2\r\n$7\r\nversion\r\n$3\r\n8.x\r\n", "8.x"),
+        (b"*0\r\n", "?"),
+        (b"-ERR unknown command `HELLO`\r\n", "5 or older"),
+    ],
+)
+async def test_a_redis_that_is_too_old_is_rejected(hello: bytes, version: str) -> None:
+    async with old_redis(hello) as port:
+        text = f"ClusterError: Redis at 127.0.0.1:{port} is version {version}; it must be 7.0 or newer"
+        assert await connecting(f"redis://127.0.0.1:{port}") == text
+
+
+async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with RedisServer(tmp_path / "other", "--replicaof", "127.0.0.1", str(redis_server.port)) as server:
+        assert "is a replica; it must be a single server that accepts writes" in await connecting(server.url)
+    for mode in (b"cluster", b"sentinel"):
+        hello = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$4\r\nmode\r\n$%d\r\n%b\r\n" % (len(mode), mode)
+        async with old_redis(hello) as port:
+            assert f"is in {mode.decode()} mode; it must be a single" in await connecting(f"redis://127.0.0.1:{port}")
+
+
+async def test_an_unknown_option_of_tls_is_rejected() -> None:
+    url = RedisURL("rediss://localhost?ssl_whatever=1")
+    with pytest.raises(ConfigurationError, match="ssl_whatever"):
+        await url.connect()
+
+
+@pytest.mark.parametrize(("lasting", "pauses"), [(5, [0.1, 0.2, 0.4, 0.8, 1, 1]), (0, [0.1] * 6)])
+async def test_delays_grow_until_a_connection_is_stable(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, lasting: float, pauses: list[float]
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection._STABLE_AFTER", lasting)
+    seen: list[float] = []
+    monkeypatch.setattr("random.uniform", lambda shortest, longest: seen.append(longest) or 0.0)
+
+    async def use(connection: RedisConnection) -> None:
+        raise OSError("it is of no use")
+
+    url = RedisURL(redis_server.url)
+    log = ThrottledLog(time.monotonic)
+    keeping = asyncio.create_task(keep_connected(url, await url.connect(), use, lambda: None, log))
+    await until(lambda: len(seen) >= len(pauses))
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    assert seen[: len(pauses)] == pauses
+    logged.take("reconnecting")
