@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
+from ..validation import check_seconds
 from .options import add_arguments as add_client_arguments
 from .options import create_connector
 from .terminal import note, printable
@@ -51,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.reconnect:
         more["on_reconnect"] = lambda client: note(f"Reconnected over {client.transport}")
     try:
-        if not 0 < arguments.linger < 86_400:
-            raise ConfigurationError(f"--linger: expected a number of seconds above 0, got {arguments.linger:g}")
+        check_seconds("--linger", arguments.linger, positive=True)
         connector = create_connector(arguments, **more)
     except ConfigurationError as error:
         note(f"Cannot connect: {error}")

@@ -7,30 +7,19 @@ import sys
 import textwrap
 from typing import Final
 
-from ..client.curl import FetchFailed
 from ..client.multi import Multi
 from ..client.options import Options, ServiceURL
+from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
-from .checks import (
-    Finding,
-    Level,
-    check_idle_timeouts,
-    check_info,
-    check_stickiness,
-    check_transports,
-    follow_base_url,
-)
+from ..validation import check_seconds
+from .checks import Finding, Level, check_info, follow_base_url
 from .options import add_arguments as add_client_arguments
 from .options import create_connector
 from .probe import Prober
 from .terminal import printable
+from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
 
 __all__ = ["add_arguments", "run"]
-
-TRANSPORTS: Final = ("websocket", "xhr_streaming", "eventsource", "htmlfile", "xhr", "jsonp")
-
-#: Transports whose idle connections are checked.
-_IDLE_TRANSPORTS: Final = ("websocket", "xhr_streaming", "eventsource", "xhr")
 
 _LABELS: Final = {Level.GOOD: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
 
@@ -50,10 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check a service; return 1 if a finding is bad."""
     try:
         connector = create_connector(arguments)
-        if not 0 < arguments.timeout < 86_400:
-            raise ConfigurationError(f"--timeout: expected a number of seconds above 0, got {arguments.timeout:g}")
-        if not 0 <= arguments.wait < 86_400:
-            raise ConfigurationError(f"--wait: expected a number of seconds, 0 or more, got {arguments.wait:g}")
+        check_seconds("--timeout", arguments.timeout, positive=True)
+        check_seconds("--wait", arguments.wait)
     except ConfigurationError as error:
         print(f"Cannot check: {error}", file=sys.stderr)
         return 1
@@ -76,12 +63,12 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
         if info is not None:
             try:
                 prober = follow_base_url(prober, info)
-            except FetchFailed as error:
+            except OpenFailed as error:
                 return [*findings, Finding(Level.BAD, "/info", str(error))]
-            findings += await check_transports(prober, TRANSPORTS, info, arguments.timeout)
+            findings += await check_transports(prober, info, arguments.timeout)
             findings += await check_stickiness(prober, arguments.timeout)
             if arguments.wait:
-                findings += await check_idle_timeouts(prober, _IDLE_TRANSPORTS, arguments.wait)
+                findings += await check_idle_timeouts(prober, arguments.wait)
         return findings
     finally:
         multi.close()

@@ -1,7 +1,7 @@
 """HTTP requests whose responses are timed: when the headers arrived, and when each part of the body."""
 
 import asyncio
-import secrets
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,15 +10,10 @@ import pycurl
 from ..client.curl import CurlFactory
 from ..client.options import Options, ServiceURL
 
-__all__ = ["ABORTED", "Prober", "Response", "create_session_path"]
+__all__ = ["ABORTED", "Prober", "Response"]
 
 #: Value of :attr:`Response.failure` after :meth:`Response.abort`.
 ABORTED = "aborted"
-
-
-def create_session_path() -> str:
-    """Return the path of a new session."""
-    return f"/{secrets.randbelow(1000):03}/{secrets.token_hex(8)}"
 
 
 class Response:
@@ -41,8 +36,8 @@ class Response:
         self.failure: str | None = None
         self.ended_after = 0.0
         self._request = request
-        self._prober = prober
-        self._started = prober.now()
+        self._multi = prober.multi
+        self._started = time.monotonic()
         self._changed = asyncio.Event()
         request.setopt(pycurl.HEADERFUNCTION, self._header_received)
         prober.multi.set_write_callback(request, self._data_received)
@@ -55,7 +50,7 @@ class Response:
     @property
     def elapsed(self) -> float:
         """Seconds since the request."""
-        return self._prober.now() - self._started
+        return time.monotonic() - self._started
 
     async def wait_for(self, condition: Callable[[bytes], bool], seconds: float) -> bool:
         """Wait until the body fulfils a condition.
@@ -73,7 +68,7 @@ class Response:
 
     def abort(self) -> None:
         """Close the connection."""
-        self._prober.multi.abort(self._request)
+        self._multi.abort(self._request)
         if self.failure is None:
             self.failure = ABORTED
 
@@ -113,7 +108,6 @@ class Prober:
         self.service = service
         self.options = options
         self.multi = multi
-        self.now = asyncio.get_running_loop().time
         self.factory = CurlFactory(multi, options, service)
 
     def without_cookies(self) -> "Prober":

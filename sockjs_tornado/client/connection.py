@@ -1,8 +1,7 @@
 """The client that an application uses, :class:`SockJSClient`. It may have several sessions, one after another."""
 
 import asyncio
-import contextvars
-import inspect
+import functools
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, Self
 from ..exceptions import ConnectError, ConnectionClosed
 from ..protocol import CloseCode, check_close_code
 from .fallback import open_session
+from .hook import ReconnectHook
 from .multi import Multi
 from .options import Options, ServiceURL
 from .queues import ReceiveQueue, SendQueue
@@ -26,10 +26,6 @@ _NORMAL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 #: Maximum length of the reason in a websocket's close frame in bytes (RFC 6455, section 5.5).
 _MAX_REASON_LENGTH = 123
 
-# Identifies the call of `on_reconnect` in which the current task runs, so that its messages go before those that wait.
-# Tasks that `on_reconnect` starts inherit the value; it loses its meaning when that call returns.
-_current_hook: contextvars.ContextVar[object] = contextvars.ContextVar("current_hook", default=None)
-
 
 class SockJSClient:
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
@@ -39,7 +35,7 @@ class SockJSClient:
 
     # `_requested_close` is set by close(), `_close_status` when the connection has ended for good. `_writable` is set
     # while a session is open and `on_reconnect` has returned, and for good with `_close_status`, to wake the senders.
-    # `_reconnecting` and `_hook_task` exclude each other: the hook runs in the new session.
+    # The hook runs in a new session, so never while `_reconnecting`.
 
     def __init__(self, service: ServiceURL, options: Options) -> None:
         self._service = service
@@ -54,9 +50,7 @@ class SockJSClient:
         self._transport = ""
         #: Whether the client is waiting for a new session.
         self._reconnecting = False
-        self._hook_task: asyncio.Task[None] | None = None
-        #: Value of `_current_hook` in the running call of `on_reconnect`; None if it is not running.
-        self._hook_token: object = None
+        self._hook = ReconnectHook(options.on_reconnect)
         self._hook_failed = False
         self._requested_close: tuple[int, str] | None = None
         self._close_status: tuple[int, str] | None = None
@@ -160,7 +154,7 @@ class SockJSClient:
         """
         if not isinstance(message, str):
             raise TypeError(f"message: expected str, got {type(message).__name__}")
-        if self._in_hook:
+        if self._hook.is_current:
             await self._wait_for_capacity()
             self._send_queue.put(message)
             return
@@ -198,7 +192,7 @@ class SockJSClient:
         self._send_queue.not_empty.set()
         runner = self._runner
         assert runner is not None
-        if self._in_hook:
+        if self._hook.is_current:
             return
         if self._reconnecting:
             runner.cancel()
@@ -223,7 +217,7 @@ class SockJSClient:
 
     def _messages_received(self, messages: Sequence[Any], size: int) -> None:
         self._receive_queue.put(messages, size)
-        if self._receive_queue.is_full and self._session is not None and not self._session.paused:
+        if self._receive_queue.is_full and self._session is not None:
             self._session.pause()
 
     def _session_closed(self, code: int, reason: str) -> None:
@@ -238,7 +232,7 @@ class SockJSClient:
         self._session = session
         self._transport = session.transport
         session.attach(self._messages_received, self._session_closed, self._options.heartbeat_timeout)
-        if self._receive_queue.is_full and not session.paused:
+        if self._receive_queue.is_full:
             session.pause()
 
     async def _run(self, session: ClientSession) -> None:
@@ -252,9 +246,10 @@ class SockJSClient:
             while True:
                 started = loop.time()
                 await self._send_messages(session)
-                await self._cancel_hook()
+                await self._hook.stop()
                 status = self._requested_close or session.close_status or status
-                if self._requested_close is not None or backoff is None or self._is_final(status[0]):
+                is_final = self._hook_failed or status[0] in self._options.final_codes
+                if self._requested_close is not None or backoff is None or is_final:
                     if session.close_status is not None:
                         self._set_closed(status)
                     await session.close(*status, self._options.close_timeout)
@@ -268,20 +263,16 @@ class SockJSClient:
                     return
                 session = next_session
                 self._start_session(session)
-                self._hook_task = asyncio.create_task(self._run_hook(session))
+                self._hook.start(self, functools.partial(self._hook_finished, session))
         except asyncio.CancelledError:
             if self._requested_close is None:
                 raise
             status = self._requested_close
         finally:
-            if self._hook_task is not None:
-                self._hook_task.cancel()
+            self._hook.cancel()
             session.abort(*status)
             self._set_closed(status)
             self._multi.close()
-
-    def _is_final(self, code: int) -> bool:
-        return self._hook_failed or code in self._options.final_codes
 
     async def _reconnect(self, delays: Iterator[float]) -> tuple[ClientSession | None, float]:
         """Return a new session and the delay before it, or None as the session if all attempts failed."""
@@ -311,27 +302,7 @@ class SockJSClient:
             else:
                 await self._send_queue.not_empty.wait()
 
-    async def _run_hook(self, session: ClientSession) -> None:
-        """Call ``on_reconnect`` in a new session, then let other tasks send."""
-        token = self._hook_token = object()
-        _current_hook.set(token)
-        failure: BaseException | None = None
-        try:
-            if self._options.on_reconnect is not None:
-                result = self._options.on_reconnect(self)
-                if inspect.isawaitable(result):
-                    await result
-        except Exception as error:
-            failure = error
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # This task was not cancelled, but something that on_reconnect awaited.
-            failure = error
-        finally:
-            if self._hook_token is token:
-                self._hook_token = None
+    def _hook_finished(self, session: ClientSession, failure: BaseException | None) -> None:
         if session.close_status is not None:
             return
         if failure is None:
@@ -342,22 +313,11 @@ class SockJSClient:
             session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
             self._send_queue.not_empty.set()
 
-    @property
-    def _in_hook(self) -> bool:
-        """Whether the caller runs in the current call of ``on_reconnect``."""
-        return self._hook_token is not None and _current_hook.get() is self._hook_token
-
-    async def _cancel_hook(self) -> None:
-        if self._hook_task is not None:
-            self._hook_task.cancel()
-            await asyncio.wait((self._hook_task,))
-            self._hook_task = None
-
     def _set_closed(self, status: tuple[int, str]) -> None:
         """Record the end of the connection and wake all waiting tasks. Only the first call has an effect."""
         if self._close_status is None:
             self._close_status = status
-            self._receive_queue.close()
+            self._receive_queue.readable.set()
             self._send_queue.clear()
             self._writable.set()
 

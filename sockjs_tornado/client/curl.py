@@ -9,8 +9,9 @@ import pycurl
 
 from .multi import Multi
 from .options import Options, ServiceURL
+from .session import OpenFailed
 
-__all__ = ["CurlFactory", "FetchFailed"]
+__all__ = ["CurlFactory"]
 
 #: Header fields that are only sent to the origin of the URL that the application gave, not to a ``base_url`` elsewhere.
 _CREDENTIAL_HEADERS = ("authorization", "cookie", "proxy-authorization")
@@ -19,18 +20,8 @@ _CREDENTIAL_HEADERS = ("authorization", "cookie", "proxy-authorization")
 _MAX_IDLE_TIME = 4
 
 
-class FetchFailed(Exception):
-    """A request failed; the message says why."""
-
-
 class CurlFactory:
-    """Creates the requests of one session, and keeps the cookies that their responses set.
-
-    Args:
-        multi: The curl multi handle that runs the requests.
-        options: The client's options.
-        service: URL of the service.
-    """
+    """Creates the requests of one session, and keeps the cookies that their responses set."""
 
     def __init__(self, multi: Multi, options: Options, service: ServiceURL) -> None:
         self.multi = multi
@@ -103,25 +94,14 @@ class CurlFactory:
                 request.setopt(pycurl.CAINFO, trusted.cafile)
             if trusted.capath:
                 request.setopt(pycurl.CAPATH, trusted.capath)
-        if options.client_cert is not None:
-            pair = options.client_cert if isinstance(options.client_cert, tuple) else (options.client_cert, None)
-            request.setopt(pycurl.SSLCERT, str(pair[0]))
-            if pair[1] is not None:
-                request.setopt(pycurl.SSLKEY, str(pair[1]))
+        for option, path in zip((pycurl.SSLCERT, pycurl.SSLKEY), options.certificate_files, strict=False):
+            request.setopt(option, path)
 
     async def fetch(self, service: ServiceURL, path: str, max_size: int) -> tuple[int, bytes]:
-        """Fetch a small document.
-
-        Args:
-            service: URL of the service.
-            path: Path below that URL.
-            max_size: Maximum size of the body in bytes.
-
-        Returns:
-            Status and body.
+        """Fetch the document at a path below a service's URL, and return its status and body.
 
         Raises:
-            FetchFailed: The request failed, or the body is too large.
+            OpenFailed: The request failed, or the body has more than ``max_size`` bytes.
         """
         body = bytearray()
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -142,7 +122,7 @@ class CurlFactory:
         try:
             reason = await done
             if reason:
-                raise FetchFailed(reason)
+                raise OpenFailed(reason)
             return request.getinfo(pycurl.RESPONSE_CODE), bytes(body)
         finally:
             self.multi.abort(request)

@@ -8,38 +8,24 @@ import asyncio
 import json
 import secrets
 import ssl
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urljoin
 
 from ..exceptions import ConfigurationError, ConnectError
 from ..session.grace import timeout
-from .curl import CurlFactory, FetchFailed
+from .curl import CurlFactory
 from .http import HttpSession
 from .multi import Multi
 from .options import Options, ServiceURL
 from .session import ClientSession, OpenFailed
 from .websocket import WebSocketSession
 
-__all__ = ["ServerInfo", "get_transport_timeout", "open_session", "resolve_base_url"]
+__all__ = ["create_session_path", "decode_info", "get_transport_timeout", "open_session", "resolve_base_url"]
 
 #: Number of round trips that a transport needs to open.
 _ROUND_TRIPS = 2
 #: Maximum size of the response to /info in bytes.
 _MAX_INFO_SIZE = 1 << 16
-
-
-class ServerInfo(NamedTuple):
-    """The response to ``/info``.
-
-    Attributes:
-        websocket: Whether the server has websockets enabled.
-        service: URL at which to open sessions.
-        round_trip: Seconds until the response arrived.
-    """
-
-    websocket: bool
-    service: ServiceURL
-    round_trip: float
 
 
 def get_transport_timeout(round_trip: float, minimum: float) -> float:
@@ -51,36 +37,39 @@ def get_transport_timeout(round_trip: float, minimum: float) -> float:
 async def open_session(service: ServiceURL, multi: Multi, options: Options) -> ClientSession:
     """Open a session over the first transport that works.
 
-    Args:
-        service: URL of the service.
-        multi: The curl multi handle that runs the requests.
-        options: The client's options.
-
     Raises:
         ConnectError: If no transport works; the error has the reason for each.
     """
-    failures: dict[str, str] = {}
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + options.open_timeout
+    started = loop.time()
     factory = CurlFactory(multi, options, service)
     try:
         async with timeout(options.open_timeout):
-            info = await _fetch_info(factory, service)
+            status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
+        round_trip = loop.time() - started
+        if status != 200:
+            raise OpenFailed(f"status {status}")
+        info = decode_info(body)
+        if info is None:
+            raise OpenFailed("the response is not a JSON object")
+        target = resolve_base_url(service, info.get("base_url"))
     except TimeoutError:
-        failures["info"] = f"no response within {options.open_timeout:g} seconds"
-        raise ConnectError(service.url, failures) from None
-    except FetchFailed as error:
-        failures["info"] = str(error)
-        raise ConnectError(service.url, failures) from None
+        reason = f"no response within {options.open_timeout:g} seconds"
+        raise ConnectError(service.url, {"info": reason}) from None
+    except OpenFailed as error:
+        raise ConnectError(service.url, {"info": str(error)}) from None
 
+    failures: dict[str, str] = {}
     for name in options.transports:
-        remaining = deadline - loop.time()
+        remaining = started + options.open_timeout - loop.time()
         if remaining <= 0:
             failures[name] = f"not tried, open_timeout of {options.open_timeout:g} seconds expired"
             continue
-        seconds = min(remaining, get_transport_timeout(info.round_trip, options.transport_timeout))
+        seconds = min(remaining, get_transport_timeout(round_trip, options.transport_timeout))
         try:
-            return await _open_transport(name, factory, info, options, seconds)
+            if name == "websocket" and info.get("websocket") is False:
+                raise OpenFailed("the server has websockets disabled")
+            return await _open_transport(name, factory, target, options, seconds)
         except OpenFailed as error:
             failures[name] = str(error)
             if error.code:
@@ -88,31 +77,20 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
     raise ConnectError(service.url, failures)
 
 
-async def _fetch_info(factory: CurlFactory, service: ServiceURL) -> ServerInfo:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    status, body = await factory.fetch(service, "/info", _MAX_INFO_SIZE)
-    round_trip = loop.time() - started
-    if status != 200:
-        raise FetchFailed(f"status {status}")
+def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:
+    """Decode a response to ``/info``; return None if it is not a JSON object."""
     try:
-        info: Any = json.loads(body)
+        info = json.loads(body)
     except (ValueError, RecursionError):
-        info = None
-    if not isinstance(info, dict):
-        raise FetchFailed("the response is not a JSON object")
-    return ServerInfo(info.get("websocket") is not False, resolve_base_url(service, info.get("base_url")), round_trip)
+        return None
+    return info if isinstance(info, dict) else None
 
 
 def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
-    """Return the URL at which to open sessions.
-
-    Args:
-        service: URL of the service that responded to ``/info``.
-        base_url: The value of ``base_url`` in the response.
+    """Return the URL at which to open sessions, from the value of ``base_url`` in the response to ``/info``.
 
     Raises:
-        FetchFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
+        OpenFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
     """
     if not base_url:
         return service
@@ -121,23 +99,33 @@ def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
     except (ConfigurationError, ValueError):
         resolved = None
     if resolved is None:
-        raise FetchFailed("base_url is not a valid URL")
+        raise OpenFailed("base_url is not a valid URL")
     if service.origin[0] == "https" and resolved.origin[0] != "https":
-        raise FetchFailed("base_url would downgrade https to http")
+        raise OpenFailed("base_url would downgrade https to http")
     return resolved
 
 
-async def _open_transport(
-    name: str, factory: CurlFactory, info: ServerInfo, options: Options, seconds: float
-) -> ClientSession:
-    """Open a session over one transport, or raise :exc:`OpenFailed`."""
+def create_session_path() -> str:
+    """Return the path of a new session below the URL of the service."""
     # The session id must be unguessable: any client that knows it can receive the session's messages.
-    path = f"/{secrets.randbelow(1000):03}/{secrets.token_hex(16)}"
+    return f"/{secrets.randbelow(1000):03}/{secrets.token_hex(16)}"
+
+
+async def _open_transport(
+    name: str, factory: CurlFactory, service: ServiceURL, options: Options, seconds: float
+) -> ClientSession:
+    path = create_session_path()
     session: ClientSession
     if name == "websocket":
-        session = _create_websocket_session(path, factory, info, options)
+        if options.proxy is not None:
+            raise OpenFailed("not supported through a proxy")
+        try:
+            context: ssl.SSLContext | None = options.create_ssl_context() if service.origin[0] == "https" else None
+        except OSError as error:
+            raise OpenFailed(str(error)) from error
+        session = WebSocketSession(f"{service.url}{path}/websocket", factory.headers(service), context, options)
     else:
-        session = HttpSession(name, factory, info.service, path, options)
+        session = HttpSession(name, factory, service, path, options)
     try:
         async with timeout(seconds):
             await session.open(seconds)
@@ -148,16 +136,3 @@ async def _open_transport(
         session.abort()
         raise
     return session
-
-
-def _create_websocket_session(path: str, factory: CurlFactory, info: ServerInfo, options: Options) -> ClientSession:
-    if not info.websocket:
-        raise OpenFailed("the server has websockets disabled")
-    if options.proxy is not None:
-        raise OpenFailed("not supported through a proxy")
-    try:
-        context: ssl.SSLContext | None = options.create_ssl_context() if info.service.origin[0] == "https" else None
-    except OSError as error:
-        raise OpenFailed(str(error)) from error
-    url = f"{info.service.url}{path}/websocket"
-    return WebSocketSession(url, factory.headers(info.service), context, options)

@@ -13,11 +13,7 @@ class FrameTooLong(Exception):
 
 
 class LineFraming:
-    """Parser for frames that end with a line feed, as in xhr and xhr_streaming.
-
-    Args:
-        limit: Maximum length of a line in bytes.
-    """
+    """Parser for frames that end with a line feed, as in xhr and xhr_streaming; ``limit`` is in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -19,27 +19,18 @@ __all__ = ["HttpSession"]
 
 
 class HttpSession(ClientSession):
-    """A polling or streaming session.
-
-    Args:
-        transport: ``xhr``, ``xhr_streaming`` or ``eventsource``.
-        factory: Creates the requests.
-        service: URL of the service.
-        path: Path of the session below that URL, without the name of the transport.
-        options: The client's options.
-    """
+    """A polling or streaming session, with a path below the URL of a service."""
 
     def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str, options: Options) -> None:
         super().__init__(transport)
         self._multi = factory.multi
-        limit = options.max_message_size
-        self._limit = limit
-        self._frame_count = 0
+        self._limit = options.max_message_size
+        self._has_frames = False
         if transport == "eventsource":
-            self._framing: LineFraming = EventFraming(limit)
+            self._framing: LineFraming = EventFraming(self._limit)
             self._receiver = factory.create(service, f"{path}/{transport}", [("Accept", "text/event-stream")])
         else:
-            self._framing = LineFraming(limit)
+            self._framing = LineFraming(self._limit)
             self._receiver = factory.create(service, f"{path}/{transport}", [("Content-Type", "text/plain")])
             self._receiver.setopt(pycurl.POSTFIELDS, b"")
         self._multi.set_write_callback(self._receiver, self._data_received)
@@ -58,12 +49,10 @@ class HttpSession(ClientSession):
         self._released = False
 
     async def open(self, seconds: float) -> None:
-        """Start receiving and wait for the open frame."""
         self._start_receiving()
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Post messages and wait for the response."""
         if self.close_status is not None:
             return
         # messages_frame() escapes characters that may not survive the transport; the server accepts any JSON escapes.
@@ -112,7 +101,7 @@ class HttpSession(ClientSession):
         return pycurl.PREREQFUNC_OK
 
     def _start_receiving(self) -> None:
-        self._frame_count = 0
+        self._has_frames = False
         self._framing.reset()
         self._sent.discard(self._receiver)
         self._multi.start(self._receiver, self._receiver_finished)
@@ -125,7 +114,7 @@ class HttpSession(ClientSession):
             return  # the body of an error response has no frames
         try:
             for frame in self._framing.feed(chunk):
-                self._frame_count += 1
+                self._has_frames = True
                 self._handle_frame(frame)
         except FrameTooLong:
             self._set_closed(CloseCode.TOO_BIG, f"the server sent a frame of more than {self._limit} bytes")
@@ -138,7 +127,7 @@ class HttpSession(ClientSession):
         if not reason:
             if self._framing.is_incomplete:
                 reason = "the response ended in the middle of a frame"
-            elif not self._frame_count:
+            elif not self._has_frames:
                 # Do not restart the request: the loop might never end.
                 reason = "the response contained no frame"
         if self._check_response(self._receiver, reason, 200):

@@ -6,10 +6,7 @@ from typing import Any
 
 import pycurl
 
-__all__ = ["DoneCallback", "Multi"]
-
-#: Called when a request has finished, with the error message, or "" if it succeeded.
-DoneCallback = Callable[[str], None]
+__all__ = ["Multi"]
 
 
 class Multi:
@@ -25,14 +22,17 @@ class Multi:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._timer: asyncio.TimerHandle | None = None
         self._watched: dict[int, int] = {}
-        self._running: dict[pycurl.Curl, DoneCallback] = {}
+        self._running: dict[pycurl.Curl, Callable[[str], None]] = {}
         self._chunks: list[tuple[Callable[[bytes], None], bytes]] = []
         #: Paused requests, and whether libcurl has been told to pause, which is only possible when it delivers data.
         self._paused: dict[pycurl.Curl, bool] = {}
         self._closed = False
 
-    def start(self, request: pycurl.Curl, done: DoneCallback) -> None:
-        """Start a request and call `done` when it finishes. After that the same request may be started again."""
+    def start(self, request: pycurl.Curl, done: Callable[[str], None]) -> None:
+        """Start a request. When it finishes, `done` is called with the error message, or "" if it succeeded.
+
+        After that the same request may be started again.
+        """
         self._running[request] = done
         self._multi.add_handle(request)
 

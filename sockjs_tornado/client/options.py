@@ -184,6 +184,13 @@ class Options(Validated):
             return self.reconnect
         return Backoff() if self.reconnect else None
 
+    @property
+    def certificate_files(self) -> tuple[str, ...]:
+        """The file with the client's certificate, and the file with its key if that is another one."""
+        if self.client_cert is None:
+            return ()
+        return tuple(map(str, self.client_cert if isinstance(self.client_cert, tuple) else (self.client_cert,)))
+
     def create_ssl_context(self) -> ssl.SSLContext:
         """Return an SSL context for the websocket transport.
 
@@ -194,7 +201,6 @@ class Options(Validated):
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if self.client_cert is not None:
-            pair = self.client_cert if isinstance(self.client_cert, tuple) else (self.client_cert, None)
-            context.load_cert_chain(*pair)
+        if self.certificate_files:
+            context.load_cert_chain(*self.certificate_files)
         return context

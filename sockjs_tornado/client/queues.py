@@ -21,7 +21,7 @@ class ReceiveQueue:
         limit: Number of characters above which the queue is full.
 
     Attributes:
-        readable: Set while the queue has messages, and after :meth:`close`.
+        readable: Set while the queue has messages.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +29,6 @@ class ReceiveQueue:
         self._limit = limit
         self._messages: deque[tuple[Any, int]] = deque()
         self._size = 0
-        self._closed = False
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -55,14 +54,9 @@ class ReceiveQueue:
         """Remove and return the first message."""
         message, size = self._messages.popleft()
         self._size -= size
-        if not self._messages and not self._closed:
+        if not self._messages:
             self.readable.clear()
         return message
-
-    def close(self) -> None:
-        """Wake all readers; no more messages will be added."""
-        self._closed = True
-        self.readable.set()
 
 
 class SendQueue:

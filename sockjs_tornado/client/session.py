@@ -10,17 +10,14 @@ from typing import Any
 from ..exceptions import PayloadError
 from ..protocol import CloseCode, decode_frame
 
-__all__ = ["INVALID_FRAME", "ClientSession", "MessagesCallback", "OpenFailed"]
-
-#: Called with the messages of one frame and the length of the frame in characters.
-MessagesCallback = Callable[[Sequence[Any], int], None]
+__all__ = ["INVALID_FRAME", "ClientSession", "OpenFailed"]
 
 #: Close reason if the server violates the protocol.
 INVALID_FRAME = "the server sent an invalid frame"
 
 
 class OpenFailed(Exception):
-    """A session could not be opened; the message says why.
+    """A session, or the request for ``/info`` before it, has failed; the message says why.
 
     Attributes:
         code: Close code if the server closed the session instead of opening it, otherwise 0.
@@ -37,9 +34,6 @@ class ClientSession:
     The session is opening, open or closed: it is closed once ``close_status`` is set, and open once the ``_opened``
     future has a result. Neither is ever undone.
 
-    Args:
-        transport: Name of the transport.
-
     Attributes:
         transport: Name of the transport.
         close_status: Close code and reason once the session is closed by either side, otherwise None.
@@ -52,7 +46,7 @@ class ClientSession:
         self.paused = False
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._on_messages: MessagesCallback | None = None
+        self._on_messages: Callable[[Sequence[Any], int], None] | None = None
         self._on_close: Callable[[int, str], None] | None = None
         self._unread: list[tuple[Sequence[Any], int]] = []
         self._last_activity = self._loop.time()
@@ -74,14 +68,14 @@ class ClientSession:
 
     def attach(
         self,
-        on_messages: MessagesCallback,
+        on_messages: Callable[[Sequence[Any], int], None],
         on_close: Callable[[int, str], None],
         heartbeat_timeout: float | None,
     ) -> None:
         """Register the callbacks of an open session, and deliver the messages received so far.
 
         Args:
-            on_messages: Called with the messages of each frame.
+            on_messages: Called with the messages of each frame and the length of the frame in characters.
             on_close: Called with code and reason if the session closes by itself. Nothing is called after that.
             heartbeat_timeout: Seconds without any data after which the session is closed; None for no limit.
         """

@@ -43,14 +43,7 @@ def _abort_when_connected(connecting: "asyncio.Future[WebSocketClientConnection]
 
 
 class WebSocketSession(ClientSession):
-    """A session over a websocket.
-
-    Args:
-        url: URL of the websocket, with scheme ``http`` or ``https``.
-        headers: Header fields of the request.
-        ssl_context: SSL context for ``https``.
-        options: The client's options.
-    """
+    """A session over a websocket; its URL has the scheme ``http`` or ``https``."""
 
     def __init__(
         self, url: str, headers: Sequence[tuple[str, str]], ssl_context: ssl.SSLContext | None, options: Options
@@ -67,7 +60,6 @@ class WebSocketSession(ClientSession):
         self._not_paused.set()
 
     async def open(self, seconds: float) -> None:
-        """Connect and wait for the open frame."""
         headers = HTTPHeaders()
         for name, value in self._headers:
             headers.add(name, value)
@@ -95,14 +87,15 @@ class WebSocketSession(ClientSession):
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Send messages in one array and wait until they have been written to the socket."""
         if self.close_status is not None or self._socket is None:
             return
         try:
             await self._socket.write_message(messages_frame(messages)[1:])
         except (WebSocketError, StreamClosedError):
             # The reading task finds out the reason, after it has read the data that arrived before.
-            await self._wait_for_reader()
+            if self._reader is not None:
+                self._not_paused.set()
+                await asyncio.wait((self._reader,))
 
     def pause(self) -> None:
         super().pause()
@@ -134,17 +127,9 @@ class WebSocketSession(ClientSession):
     def _on_ping(self, data: bytes) -> None:
         self._record_activity()
 
-    async def _wait_for_reader(self) -> None:
-        if self._reader is not None:
-            self._not_paused.set()
-            await asyncio.wait((self._reader,))
-
     async def _read(self, socket: WebSocketClientConnection) -> None:
         # Keep reading after the session has closed, until the server closes the connection.
-        while True:
-            message = await socket.read_message()
-            if message is None:
-                break
+        while (message := await socket.read_message()) is not None:
             if self.close_status is not None:
                 continue
             self._record_activity()

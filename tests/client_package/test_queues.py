@@ -27,14 +27,6 @@ async def test_empty_messages_have_a_bound_too() -> None:
     assert not send_queue.not_full.is_set()
 
 
-async def test_a_closed_receive_queue_wakes_readers() -> None:
-    receive_queue = ReceiveQueue(1000)
-    receive_queue.put(["a"], 1)
-    receive_queue.close()
-    assert receive_queue.get() == "a"
-    assert receive_queue.readable.is_set()
-
-
 async def test_the_send_queue_returns_batches() -> None:
     send_queue = SendQueue(10**7)
     messages = ["x" * 300_000, *("y" * 100_000 for _ in range(3)), *(str(number) for number in range(1500))]

@@ -1,0 +1,247 @@
+"""Checks of the command ``info`` that open sessions: each transport, stickiness, and idle timeouts."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from ..client import TRANSPORTS
+from ..client.fallback import create_session_path
+from .checks import Finding, Level, milliseconds
+from .probe import Prober, Response
+
+__all__ = ["check_idle_timeouts", "check_stickiness", "check_transports"]
+
+#: Number of requests, each on a new connection, in the check of stickiness.
+_ATTEMPTS: Final = 12
+
+#: Seconds by which streams may open later than polls. Nagle's algorithm with delayed ACKs typically adds 0.2.
+_MAX_STREAM_DELAY: Final = 0.15
+
+#: Statuses of a successful xhr_send.
+_ACCEPTED: Final = (200, 204)
+
+_BUFFERING_ADVICE = (
+    "A proxy buffers responses. nginx: `proxy_buffering off; gzip off; proxy_http_version 1.1;` for this location, and "
+    "do not ignore X-Accel-Buffering. HAProxy: `option http-no-delay`. Clients fall back to polling."
+)
+_DELAY_ADVICE = "A proxy delays small packets. HAProxy: `option http-no-delay`; other proxies: TCP_NODELAY."
+_REJECTED_ADVICE = "/info is allowed, so this is not about origins: a proxy rejects this method or path."
+_UPGRADE_ADVICE = (
+    "A proxy does not forward the upgrade. nginx: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";`. Clients fall back to HTTP.'
+)
+_STICKINESS_ADVICE = (
+    "Requests of one session reach different processes. Route by the session id (the second-to-last part of the path) "
+    "or by the cookie JSESSIONID, or enable only websockets."
+)
+_IDLE_ADVICE = (
+    "A proxy closes idle connections too early. Its timeout must be longer than the server's heartbeat_delay (25 s by "
+    "default). nginx: proxy_read_timeout; HAProxy: timeout server, timeout tunnel."
+)
+
+
+class _HttpTransport(NamedTuple):
+    """How to open an HTTP transport.
+
+    Attributes:
+        method: Request method.
+        streams: Whether the response continues after the first frame.
+        is_open: Return whether a body contains the open frame.
+    """
+
+    method: str
+    streams: bool
+    is_open: Callable[[bytes], bool]
+
+
+_HTTP: Final = {
+    "xhr_streaming": _HttpTransport("POST", True, lambda body: b"\no\n" in body or body.startswith(b"o\n")),
+    "eventsource": _HttpTransport("GET", True, lambda body: b"data: o\r\n" in body or b"data: o\n" in body),
+    "htmlfile": _HttpTransport("GET", True, lambda body: b'p("o");' in body),
+    "xhr": _HttpTransport("POST", False, lambda body: body == b"o\n"),
+    "jsonp": _HttpTransport("GET", False, lambda body: b'doctor("o");' in body),
+}
+
+
+async def check_transports(prober: Prober, info: dict[str, Any], seconds: float) -> list[Finding]:
+    """Open a session over each transport, one after another."""
+    findings = [await _check_websocket(prober, info, seconds)]
+    polls: list[float] = []
+    streams: list[float] = []
+    for name, transport in _HTTP.items():
+        findings.append(await _check_http_transport(prober, name, seconds, streams if transport.streams else polls))
+    if polls and streams and min(streams) - min(polls) > _MAX_STREAM_DELAY:
+        delay = milliseconds(min(streams) - min(polls))
+        text = f"streams open {delay} later than polls: small packets are delayed"
+        findings.append(Finding(Level.NOTE, "delay", text, _DELAY_ADVICE))
+    return findings
+
+
+def _start_receiving(prober: Prober, name: str, session: str) -> Response:
+    transport = _HTTP[name]
+    query = "?c=doctor" if name in ("jsonp", "htmlfile") else ""
+    body = b"" if transport.method == "POST" else None
+    # A compressed poll does no harm, but to compress a stream a proxy has to buffer it.
+    headers = [("Accept-Encoding", "gzip")] if transport.streams else []
+    return prober.start(f"{session}/{name}{query}", method=transport.method, body=body, headers=headers)
+
+
+async def _check_http_transport(prober: Prober, name: str, seconds: float, durations: list[float]) -> Finding:
+    transport = _HTTP[name]
+    response = _start_receiving(prober, name, create_session_path())
+    is_open = await response.wait_for(transport.is_open, seconds)
+    elapsed = response.elapsed
+    failure = response.failure
+    response.abort()
+    encoding = response.header("content-encoding")
+    if encoding and response.status == 200:
+        advice = "A proxy compresses responses, and buffers them for that. nginx: `gzip off;` for this location."
+        return Finding(Level.BAD, name, f"the response is compressed ({encoding})", advice)
+    if is_open:
+        durations.append(elapsed)
+        return Finding(Level.GOOD, name, f"open after {milliseconds(elapsed)}")
+    if response.status == 404:
+        return Finding(Level.NOTE, name, "disabled (404)")
+    if response.status == 403:
+        return Finding(Level.BAD, name, "rejected (403)", _REJECTED_ADVICE)
+    if response.status not in (0, 200):
+        return Finding(Level.BAD, name, f"status {response.status} after {milliseconds(response.headers_after)}")
+    if failure:
+        return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
+    if failure == "":
+        return Finding(Level.BAD, name, f"ended after {milliseconds(response.ended_after)} without an open frame")
+    if transport.streams:
+        headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
+        return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
+    return Finding(Level.BAD, name, f"no response in {seconds:g} s")
+
+
+async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float) -> Finding:
+    if info.get("websocket") is False:
+        return Finding(Level.NOTE, "websocket", "disabled (/info)")
+    started = time.monotonic()
+    try:
+        websocket, frame = await _open_websocket(prober, seconds)
+    except (TimeoutError, HTTPTimeoutError):
+        return Finding(Level.BAD, "websocket", f"not open in {seconds:g} s", _UPGRADE_ADVICE)
+    except (OSError, WebSocketError, HTTPStreamClosedError) as error:
+        return Finding(Level.BAD, "websocket", f"failed: {error}", _UPGRADE_ADVICE)
+    except HTTPClientError as error:
+        if error.code == 403:
+            return Finding(Level.BAD, "websocket", "rejected (403)", _REJECTED_ADVICE)
+        return Finding(Level.BAD, "websocket", f"status {error.code} instead of an upgrade", _UPGRADE_ADVICE)
+    elapsed = time.monotonic() - started
+    websocket.close()
+    if frame != "o":
+        return Finding(Level.BAD, "websocket", f"expected an open frame, got {frame!r:.40}")
+    return Finding(Level.GOOD, "websocket", f"open after {milliseconds(elapsed)}")
+
+
+async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClientConnection, str | bytes | None]:
+    """Return a websocket and its first frame."""
+    url = "ws" + prober.service.url.removeprefix("http") + create_session_path() + "/websocket"
+    context = prober.options.create_ssl_context() if url.startswith("wss") else None
+    headers = dict(prober.factory.headers(prober.service))
+    request = HTTPRequest(url, headers=headers, ssl_options=context, connect_timeout=seconds, follow_redirects=False)
+    async with asyncio.timeout(seconds):
+        websocket = await websocket_connect(request)
+        return websocket, await websocket.read_message()
+
+
+async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
+    """Open a polling session, and send empty requests to it on one new connection after another."""
+    statuses = await _send_to_one_session(prober.without_cookies(), seconds, with_cookies=False)
+    if not statuses:
+        return []
+    others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
+    if others:
+        text = ", ".join(f"status {status}" if status else f"no response in {seconds:g} s" for status in others)
+        return [Finding(Level.BAD, "sending", f"xhr_send: {text}", "Messages cannot be sent over HTTP.")]
+    text = f"{_ATTEMPTS - statuses.count(404)} of {_ATTEMPTS} requests reached their session"
+    if 404 not in statuses:
+        return [Finding(Level.GOOD, "stickiness", text)]
+    if 404 not in await _send_to_one_session(prober.without_cookies(), seconds, with_cookies=True):
+        advice = "Browsers that block third-party cookies cannot use HTTP transports: route by the path as well."
+        return [Finding(Level.NOTE, "stickiness", f"by cookie only: without cookies, {text}", advice)]
+    return [Finding(Level.BAD, "stickiness", text, _STICKINESS_ADVICE)]
+
+
+async def _send_to_one_session(prober: Prober, seconds: float, *, with_cookies: bool) -> list[int]:
+    """Return the statuses of requests to one session, or an empty list if it cannot be opened."""
+    session = create_session_path()
+    opening = await prober.fetch(f"{session}/xhr", seconds, method="POST", body=b"")
+    if not _HTTP["xhr"].is_open(bytes(opening.body)):
+        return []
+
+    def current_prober() -> Prober:
+        return prober if with_cookies else prober.without_cookies()
+
+    # Without a receiver the session would time out.
+    receiving = current_prober().start(f"{session}/xhr", method="POST", body=b"")
+    statuses = []
+    for _ in range(_ATTEMPTS - 1):
+        sent = await current_prober().fetch(f"{session}/xhr_send", seconds, method="POST", body=b"[]")
+        statuses.append(sent.status)
+    # If the receiving request reached another process, it has opened a second session with the same id there.
+    statuses.append(404 if _HTTP["xhr"].is_open(bytes(receiving.body)) else 200)
+    receiving.abort()
+    return statuses
+
+
+async def check_idle_timeouts(prober: Prober, seconds: float) -> list[Finding]:
+    """Wait on all transports at once for the first heartbeat, for so many seconds at most."""
+    checks = [
+        _wait_on_websocket(prober, seconds) if name == "websocket" else _wait_on_http(prober, name, seconds)
+        for name in TRANSPORTS
+    ]
+    return list(await asyncio.gather(*checks))
+
+
+async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
+    transport = _HTTP[name]
+    session = create_session_path()
+    response = _start_receiving(prober, name, session)
+    if not await response.wait_for(transport.is_open, seconds):
+        response.abort()
+        return Finding(Level.NOTE, f"{name}, idle", "not open")
+    if not transport.streams:
+        response.abort()
+        response = _start_receiving(prober, name, session)
+    length = len(response.body)
+    started = response.elapsed
+    received = await response.wait_for(lambda body: len(body) > length, started + seconds)
+    waited = response.elapsed - started
+    heartbeat = received and response.status == 200
+    closed = response.failure is not None and not heartbeat
+    response.abort()
+    return _describe_wait(name, waited, seconds, heartbeat=heartbeat, closed=closed)
+
+
+async def _wait_on_websocket(prober: Prober, seconds: float) -> Finding:
+    try:
+        websocket, _ = await _open_websocket(prober, seconds)
+    except (OSError, HTTPClientError, WebSocketError):  # OSError includes TimeoutError
+        return Finding(Level.NOTE, "websocket, idle", "not open")
+    started = time.monotonic()
+    frame: object = ""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            frame = await websocket.read_message()
+    waited = time.monotonic() - started
+    websocket.close()
+    return _describe_wait("websocket", waited, seconds, heartbeat=bool(frame), closed=frame is None)
+
+
+def _describe_wait(name: str, waited: float, seconds: float, *, heartbeat: bool, closed: bool) -> Finding:
+    subject = f"{name}, idle"
+    if heartbeat:
+        return Finding(Level.GOOD, subject, f"a frame arrived after {waited:.1f} s")
+    if closed:
+        return Finding(Level.BAD, subject, f"closed after {waited:.1f} s", _IDLE_ADVICE)
+    return Finding(Level.NOTE, subject, f"no frame in {seconds:g} s, but still open", "Use a longer --wait.")
