@@ -54,10 +54,10 @@ class ChannelSession(Session):
         """Whether the session is closed and no callback is running or pending."""
         return self.state is SessionState.CLOSED and self._callbacks.is_over
 
-    def _break_reference_cycle(self) -> None:
-        """Break the reference cycle and call :attr:`on_over` if the session is over."""
-        super()._break_reference_cycle()
-        if self.on_over is not None and self.is_over:
+    def _forget(self) -> None:
+        """Called when the session is over."""
+        super()._forget()
+        if self.on_over is not None:
             self.on_over()
 
 

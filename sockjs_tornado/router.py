@@ -20,6 +20,7 @@ from .session.limits import ByteBudget
 from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room
 from .session.session import Session
+from .session.states import RouterState
 from .settings import Settings
 from .transports import enabled_endpoints
 from .transports.exchange import Relay
@@ -62,7 +63,6 @@ class SockJSRouter:
         container: The sessions.
         body_budget: Limits the memory for request bodies and incomplete websocket messages.
         cluster: The cluster, or None.
-        closed: Whether :meth:`close` has finished.
         websockets_enabled: Whether the websocket transport is offered.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
     """
@@ -99,7 +99,6 @@ class SockJSRouter:
         self.cookie_needed = bool(self.settings.jsessionid)
         self.application: Any = None
         self.relay: Relay | None = None
-        self.closed = False
         self._connection = connection
         self._io_loop = io_loop
         self._session_class = session_kls or Session
@@ -240,7 +239,12 @@ class SockJSRouter:
     @property
     def draining(self) -> bool:
         """Whether new sessions are rejected, because :meth:`drain` or :meth:`close` was called."""
-        return self.container.draining or self.container.closing
+        return self.container.state is not RouterState.OPEN
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has finished."""
+        return self.container.state is RouterState.CLOSED
 
     async def drain(
         self, seconds: float = 5, code: int = CloseCode.SERVICE_RESTART, reason: str = "Service restart"
@@ -288,17 +292,15 @@ class SockJSRouter:
         await self._end(code, reason)
 
     async def _end(self, code: int, reason: str) -> None:
-        if self.relay is None:
-            await self.container.close(code, reason)
-            self.closed = True
-            return
         async with asyncio.TaskGroup() as group:
-            # While this process's own sessions are closed; most of these clients reconnect at once.
-            group.create_task(self.relay.handoff_clients())
+            if self.relay is not None:
+                # While this process's own sessions are closed; most of these clients reconnect at once.
+                group.create_task(self.relay.handoff_clients())
             await self.container.close(code, reason)
-        self.closed = True
-        # Again, for requests that have arrived in the meantime; from now on they are rejected.
-        await self.relay.handoff_clients()
+        self.container.advance(RouterState.CLOSED)
+        if self.relay is not None:
+            # Again, for requests that have arrived in the meantime; from now on they are rejected.
+            await self.relay.handoff_clients()
 
 
 def _check_prefix(prefix: str) -> str:

@@ -16,6 +16,7 @@ from sockjs_tornado.protocol import Message, PreparedMessage
 from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.states import RouterState
 
 IP = "192.0.2.1"
 
@@ -43,7 +44,7 @@ class FakeManager:
     unopened_limit_reached = False
 
     def __init__(self, *, eager: bool = True) -> None:
-        self.closing = False
+        self.state = RouterState.OPEN
         self.time = 1000.0
         self.open: list[Session] = []
         self.removed: list[Session] = []
@@ -95,7 +96,9 @@ class FakeManager:
     def on_open_finished(self, session: Session) -> None:
         pass
 
-    add_lingering = remove_lingering = on_open_finished
+    def forget(self, session: Session) -> None:
+        assert session in self.removed
+        self.rooms.forget(session)
 
     def remove(self, session: Session) -> None:
         assert session not in self.removed

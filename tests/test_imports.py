@@ -50,6 +50,7 @@ PURE = {
     "session.requester": "",
     "session.rooms": "",
     "session.session": "",
+    "session.states": "",
     "settings": "",
     "transports.http_transports": "",
     "validation": "",

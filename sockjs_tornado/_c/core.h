@@ -12,7 +12,7 @@
 #pragma GCC visibility push(hidden)
 #endif
 
-/* SessionState.OPEN and Blocked.IN_CALLBACK of session/outbox.py, which checks at import that they are equal. */
+/* SessionState.OPEN and Blocked.IN_CALLBACK; session/outbox.py checks at import that they are equal. */
 enum { SESSION_OPEN = 1, IN_CALLBACK = 1 };
 
 typedef struct {

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
+from ..session.states import RouterState
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange, PendingResponse
 from ..wire.connection import ConnectionManager
@@ -156,7 +157,7 @@ class SessionRelay:
             try:
                 location = location or await self._claim_or_locate(key, endpoint, exchange)
             except ClusterUnavailable:
-                if not self._local_fallback or not endpoint.opens_sessions or self._container.draining:
+                if not self._local_fallback or not endpoint.opens_sessions or self._container.restarting:
                     if not exchange.responded:
                         endpoint.respond_unavailable(exchange, "cluster")
                     return
@@ -254,7 +255,7 @@ class SessionRelay:
         except UpstreamDisconnected:
             self._upstream_disconnected(key, endpoint, exchange)
             return True
-        if (endpoint.opens_sessions and _client_gone(exchange)) or self._router.closed:
+        if (endpoint.opens_sessions and _client_gone(exchange)) or self._container.state is RouterState.CLOSED:
             self._upstreams.put_back(owner.address, upstream)
             if not _client_gone(exchange):
                 # The router has closed meanwhile: the endpoint rejects the request. If it were relayed now, its client

@@ -20,6 +20,7 @@ from tornado.web import RequestHandler, stream_request_body
 
 from ..session.grace import timeout
 from ..session.limits import UNCOUNTED_BYTES, BudgetShare
+from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
@@ -170,7 +171,7 @@ class StreamedBodyHandler(SockJSHandler):
         self._finished = True
         response = self._render_rejection(rejected)
         container = self._endpoint.server.container
-        if container.closing:
+        if container.state >= RouterState.CLOSING:
             # A closing router does not wait for rejected requests.
             write_and_close(self._detach_stream(), response)
         else:

@@ -285,7 +285,7 @@ class Callbacks(CallbacksCore):
 
     def _end(self) -> None:
         self.is_over = True
-        self._session._break_reference_cycle()
+        self._session._callbacks_ended()
 
     def clear(self) -> None:
         """Release the session and the connection."""

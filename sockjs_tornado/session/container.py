@@ -23,7 +23,8 @@ from .ended import Ended, EndedSessions
 from .grace import timeout
 from .ports import Cluster
 from .rooms import Rooms
-from .session import Session, SessionState
+from .session import Session
+from .states import RouterState, SessionState
 
 __all__ = ["SessionContainer"]
 
@@ -51,8 +52,9 @@ class SessionContainer:
         rooms: The rooms of the sessions.
         stats: The router's counters.
         callback_budget: Limits the time that callbacks may take of one iteration of the event loop.
-        closing: Whether :meth:`close` was called.
-        draining: Whether :meth:`drain` was called; no client can open a session from then on.
+        state: The router's state, which only :meth:`advance` changes.
+        restarting: Whether :meth:`drain` was called: another process will serve the clients soon, so that requests are
+            rejected with 503, not 404.
         read_buffer: Buffer that all connections read into.
         read_budget: Seconds that decoding the data of one connection may take of one iteration of the event loop.
         write_queue: Connections that have data to write.
@@ -100,8 +102,8 @@ class SessionContainer:
         self.write_queue = WriteQueue(stats)
         self.callback_budget = CallbackBudget(CALLBACK_TIME)
         self.on_removed: Callable[[str], None] | None = None
-        self.closing = False
-        self.draining = False
+        self.state = RouterState.OPEN
+        self.restarting = False
 
     def __len__(self) -> int:
         return len(self._all)
@@ -131,11 +133,14 @@ class SessionContainer:
         return self._by_id.pop(session_id, None)
 
     def remove(self, session: Session) -> None:
-        """Remove a session that has ended."""
+        """Remove a session or channel that has ended. It counts against the limits until :meth:`forget` is called."""
         self.cancel(session)
         ip = self._all.pop(session, None)
-        if ip is not None:
-            self._discount(ip)
+        if ip is None:
+            # A channel, which has an entry only while its last callbacks run.
+            ip = network_of(session.conn_info.ip)
+            self._by_ip[ip] += 1
+        self._lingering[session] = ip
         if session.session_id is not None and self._by_id.get(session.session_id) is session:
             del self._by_id[session.session_id]
             if session.opened_at:
@@ -150,18 +155,11 @@ class SessionContainer:
                 self.on_removed(session.session_id)
         self._check_empty()
 
-    def add_lingering(self, session: Session) -> None:
-        """Count a removed session or channel against the limits while one of its callbacks runs."""
-        self._lingering[session] = ip = network_of(session.conn_info.ip)
-        self._by_ip[ip] += 1
-
-    def remove_lingering(self, session: Session) -> None:
-        """Stop counting it, because its last callback has ended."""
-        ip = self._lingering.pop(session, None)
-        if ip is not None:
-            self._discount(ip)
-
-    def _discount(self, ip: str) -> None:
+    def forget(self, session: Session) -> None:
+        """Forget a removed session or channel, because its last callback has ended or will never be called."""
+        self._opening.discard(session)
+        self.rooms.forget(session)
+        ip = self._lingering.pop(session)
         self._by_ip[ip] -= 1
         if not self._by_ip[ip]:
             del self._by_ip[ip]
@@ -182,13 +180,13 @@ class SessionContainer:
             log_end(session.label, session.transport_name, code, self.now() - session.opened_at)
 
     def on_open_finished(self, session: Session) -> None:
-        """Stop counting a session as unopened: its ``on_open`` has finished or will never be called."""
+        """Stop counting a session as unopened, because its ``on_open`` has finished."""
         self._opening.discard(session)
 
     def limit_reached(self, ip: str) -> str | None:
         """Return the name of the limit that rejects a new session from ``ip``, or None if it is allowed."""
         settings = self._settings
-        if self.draining:
+        if self.restarting:
             return "draining"
         if 0 < settings.max_sessions <= len(self._all) + len(self._lingering):
             return "max_sessions"
@@ -238,9 +236,14 @@ class SessionContainer:
         if self._emptied is not None and not self._all and not self._connections:
             self._emptied.set()
 
+    def advance(self, state: RouterState) -> None:
+        """Set the router's state, unless it is a later one already."""
+        self.state = max(self.state, state)
+
     async def drain(self, seconds: float, code: int, reason: str) -> None:
         """Reject new sessions, and close the existing ones over ``seconds``."""
-        self.draining = True
+        self.restarting = True
+        self.advance(RouterState.DRAINING)
         sessions = list(self)
         # Clients that connected together would reconnect together.
         random.shuffle(sessions)
@@ -265,7 +268,7 @@ class SessionContainer:
         A client that is between two polls has ``disconnect_delay`` seconds. Callbacks that are still running afterwards
         have as long again, and are then cancelled.
         """
-        self.closing = True
+        self.advance(RouterState.CLOSING)
         await self._close_all(list(self), 0, code, reason)
         if self._emptied is None:
             self._emptied = asyncio.Event()

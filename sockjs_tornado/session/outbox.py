@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +10,7 @@ from ..observe.stats import Stats
 from ..protocol import Message, Outgoing, PreparedMessage
 from ..settings import Settings
 from .ports import Receiver, UnsentResponse
+from .states import SessionState
 
 try:
     from .._speedups import IN_CALLBACK as _IN_CALLBACK_IN_C
@@ -58,26 +59,12 @@ except ImportError:  # the C module was not built
 if TYPE_CHECKING:
     from .container import SessionContainer
 
-__all__ = ["HIGH_WATER", "Outbox", "SessionState"]
+__all__ = ["HIGH_WATER", "Outbox"]
 
 logger = logging.getLogger(__name__)
 
 #: High-water mark of a client's outbox, in characters: above it, an awaited ``send`` waits.
 HIGH_WATER: Final = 64 * 1024
-
-
-class SessionState(IntEnum):
-    """State of a session. For the application it is closed from ``CLOSING`` on."""
-
-    #: Created; no receiver has been attached yet.
-    CONNECTING = 0
-    #: The first receiver was attached; ``on_open`` is called, after the open frame. A raw websocket has no such frame.
-    OPEN = 1
-    #: Closed for the application. A websocket's session remains until its connection has ended; any other for
-    #: ``disconnect_delay``, so that a later poll gets the close frame.
-    CLOSING = 2
-    #: Ended and removed from its router.
-    CLOSED = 3
 
 
 class Blocked(IntFlag):

@@ -13,10 +13,11 @@ from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .callbacks import Callbacks
 from .legacy import LegacySession
 from .limits import RateLimit
-from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, Outbox, SessionState
+from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, Outbox
 from .ports import Receiver
 from .requester import REJECTIONS, check_requester
 from .rooms import COMPLETED, check_room
+from .states import TRANSITIONS, RouterState, SessionState
 
 __all__ = ["Session", "SessionState"]
 
@@ -26,16 +27,6 @@ MAX_INBOX_WAITERS: Final = 4
 _NEVER: Final = float("inf")
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
-
-# A session becomes OPEN when its first receiver is attached, or CLOSED if it is closed or times out before. It becomes
-# CLOSING on close(), on a disconnect or at its deadline, and CLOSED when a websocket has ended, when the deadline for
-# fetching the close frame has passed, or, while the router is closing, as soon as the client needs no close frame.
-_TRANSITIONS: Final = {
-    CONNECTING: (OPENED, CLOSED),
-    OPENED: (CLOSING,),
-    CLOSING: (CLOSED,),
-    CLOSED: (),
-}
 
 
 class Session(Outbox, LegacySession):
@@ -129,11 +120,11 @@ class Session(Outbox, LegacySession):
         return f"<{type(self).__name__} {self.label} {self.conn_info.transport} {self.state.name}>"
 
     def _set_state(self, state: SessionState) -> None:
-        if state not in _TRANSITIONS[self.state]:
+        if state not in TRANSITIONS[self.state]:
             raise SessionStateError(f"{self!r}: illegal transition to {state.name}")
         self.state = state
-        self.is_closed = state >= CLOSING
-        if self.is_closed:
+        if state >= CLOSING and not self.is_closed:
+            self.is_closed = True
             self._manager.rooms.leave_all(self)
 
     # Called by transports, receivers and callbacks.
@@ -259,8 +250,10 @@ class Session(Outbox, LegacySession):
             self._receiver = None
             self._end(code, reason, discard=False)
             self._close_frame_sent = True
-        if self.state is CLOSING and (self.session_id is None or (self._close_frame_sent and self._manager.closing)):
+        if self.state is CLOSING and self.session_id is None:
             self._release()
+        else:
+            self._release_early()
 
     def _request_lost(self) -> None:
         """End the session because a receiving request was disconnected before it was attached.
@@ -390,8 +383,7 @@ class Session(Outbox, LegacySession):
             # The client closed first; the application may still want its queued messages discarded.
             if discard:
                 self._callbacks.discard()
-            if self.state is CLOSING and self._close_frame_sent and self._manager.closing:
-                self._release()
+            self._release_early()
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait until the outbox is below its high-water mark; see :meth:`SockJSConnection.send`."""
@@ -470,26 +462,38 @@ class Session(Outbox, LegacySession):
         assert self.close_code is not None and self.close_reason is not None
         receiver.close(self.close_code, self.close_reason)
         self._close_frame_sent = True
-        # A session that ended before its first receiver was attached is released already.
-        if self.state is CLOSING and self._manager.closing and self.session_id is not None:
+        self._release_early()
+
+    def _release_early(self) -> None:
+        """Release the session before its deadline if the router is closing and the client needs no close frame.
+
+        A websocket's session is released when the connection has ended.
+        """
+        if (
+            self.state is CLOSING
+            and self._close_frame_sent
+            and self.session_id is not None
+            and self._manager.state >= RouterState.CLOSING
+        ):
             self._release()
 
     def _release(self) -> None:
         self._set_state(CLOSED)
         self.due = _NEVER
         self._discard_outbox()
-        if self._callbacks.is_over:
-            # on_open was not called, or all callbacks have ended.
-            self._manager.on_open_finished(self)
         self._manager.remove(self)
-        if not self._callbacks.is_over:
-            self._manager.add_lingering(self)
-        self._break_reference_cycle()
+        if self._callbacks.is_over:
+            self._forget()
 
-    def _break_reference_cycle(self) -> None:
-        """Break the reference cycle of session and connection when both have ended, to need no garbage collection."""
-        if self.conn is not None and self.state is CLOSED and self._callbacks.is_over:
+    def _callbacks_ended(self) -> None:
+        """Called when ``on_close`` has ended."""
+        if self.state is CLOSED:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Called when session and callbacks have ended: end the reference cycle, to need no garbage collection."""
+        self._manager.forget(self)
+        # Not if the constructor of the connection has closed the session.
+        if self.conn is not None:
             self._callbacks.clear()
-            self._manager.rooms.forget(self)
-            self._manager.remove_lingering(self)
             self.conn = None

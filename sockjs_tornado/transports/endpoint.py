@@ -9,6 +9,7 @@ from email.utils import formatdate
 
 from ..exceptions import RequestTooLargeError
 from ..session.session import Session
+from ..session.states import RouterState
 from .exchange import Exchange, Headers, Router
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+CLOSING, CLOSED = RouterState.CLOSING, RouterState.CLOSED
 
 YEAR = 31_536_000
 
@@ -93,8 +96,9 @@ class Endpoint:
 
     def handle(self, exchange: Exchange) -> Awaitable[None] | None:
         """Handle a request. If an awaitable is returned, the caller must await it."""
-        if self.server.closed or (self.server.container.closing and not self.serves_while_closing(exchange)):
-            if self.server.container.draining:
+        state = self.server.container.state
+        if state is CLOSED or (state is CLOSING and not self.serves_while_closing(exchange)):
+            if self.server.container.restarting:
                 self.respond_unavailable(exchange, "draining")
             else:
                 exchange.respond(404, [])
@@ -218,7 +222,7 @@ class SessionEndpoint(Endpoint):
         """Return whether another process owns the session, or whether its client may not know yet that it ended."""
         relay = self.server.relay
         container = self.server.container
-        if container.draining and relay is not None and not relay.owns(exchange.session_id):
+        if container.restarting and relay is not None and not relay.owns(exchange.session_id):
             return True
         return container.get(exchange.session_id) is not None or container.ended(exchange.session_id) is not None
 

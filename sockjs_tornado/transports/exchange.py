@@ -55,7 +55,6 @@ class Router(Protocol):
     Attributes:
         settings: The settings.
         origins: The origin policy.
-        closed: Whether the router is closed.
         websockets_enabled: Whether the websocket transport is enabled.
         application: The Tornado application; set by the first request.
         stats: The router's counters.
@@ -66,7 +65,6 @@ class Router(Protocol):
 
     settings: Settings
     origins: OriginPolicy
-    closed: bool
     websockets_enabled: bool
     cookie_needed: bool
     application: Any

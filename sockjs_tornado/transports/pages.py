@@ -74,7 +74,7 @@ class Info(Page):
 
     def serve(self, exchange: Exchange) -> None:
         """Respond with the capabilities of the server."""
-        if self.server.container.draining:
+        if self.server.container.restarting:
             self.respond_unavailable(exchange, "draining")
             return
         settings = self.server.settings

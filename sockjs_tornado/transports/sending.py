@@ -59,7 +59,7 @@ class SendingEndpoint(SessionEndpoint):
         """Deliver the messages to the session. Invalid messages do not close the session."""
         # A closed session discards messages. During a restart, do not confirm them: the client sends them to another
         # server after a 404.
-        is_over = session is not None and session.is_closed and self.server.container.draining
+        is_over = session is not None and session.is_closed and self.server.container.restarting
         if session is None or is_over or not session._authorize_post(exchange.remote_ip, session_origin(exchange)):
             self.respond_session_gone(exchange)
             return None

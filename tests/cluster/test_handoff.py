@@ -19,6 +19,7 @@ from sockjs_tornado.cluster.ownership import Owner
 from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequests
 from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
+from sockjs_tornado.session.states import RouterState
 from sockjs_tornado.wire.connection import WriteQueue
 
 from .redis_server import RedisServer
@@ -160,7 +161,7 @@ async def test_a_draining_node_still_relays(start: Start) -> None:
     await open_session(other)
     async with other.client() as client:
         ending = asyncio.ensure_future(other.router.drain(0))
-        await until(lambda: other.router.container.closing)
+        await until(lambda: other.router.container.state >= RouterState.CLOSING)
         for number in range(3):
             client.write(asking("xhr", f"/echo/000/{session}"))
             connection.send(f"{number}")

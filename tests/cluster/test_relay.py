@@ -24,6 +24,7 @@ from tornado.web import Application
 from sockjs_tornado.cluster import relay as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.session.states import RouterState
 
 from .relays import Node, start_workers, until
 
@@ -593,16 +594,16 @@ async def test_the_owner_closes(start: Start, transport: str, how: str) -> None:
     assert ("Retry-After" in response) == (how == "drain")
 
 
-@pytest.mark.parametrize("phase", ["draining", "closing"])
-async def test_a_draining_worker_still_relays(start: Start, phase: str) -> None:
+@pytest.mark.parametrize("phase", [RouterState.DRAINING, RouterState.CLOSING], ids=lambda phase: phase.name)
+async def test_a_draining_worker_still_relays(start: Start, phase: RouterState) -> None:
     owner, other, _ = await start({"disconnect_delay": 30})
     session, mine = owner.own(), [other.own() for _ in range(2)]
     for each in (session, *mine):
         assert await other.poll(each) == "o"
     connection = await owner.journal.connection()
     # The drain lasts until the test ends it, however slow the machine is.
-    draining = asyncio.ensure_future(other.router.drain(0 if phase == "closing" else 3600))
-    await until(lambda: getattr(other.router.container, phase))
+    draining = asyncio.ensure_future(other.router.drain(0 if phase is RouterState.CLOSING else 3600))
+    await until(lambda: other.router.container.state is phase)
     for text in ("x", "y"):
         assert await other.send(session, text) == 204
         assert await connection.message() == text
@@ -610,8 +611,8 @@ async def test_a_draining_worker_still_relays(start: Start, phase: str) -> None:
         assert await other.poll(session) == f'a["{text}"]'
     opening = await other.ask(asking("xhr", f"/echo/000/{other.own()}"))
     assert (opening.status, "Retry-After" in opening) == (503, True)
-    assert other.router.container.closing == (phase == "closing")
-    if phase == "draining":
+    assert other.router.container.state is phase
+    if phase is RouterState.DRAINING:
         draining.cancel()
         draining = asyncio.ensure_future(other.router.drain(0))
     for each in mine:

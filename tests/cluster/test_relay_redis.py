@@ -15,6 +15,7 @@ from client import POLLING, RECEIVING, asking, first_frame, new_session, sending
 from sockjs_tornado.cluster.claims import CLAIM_TIME
 from sockjs_tornado.session.ended import ENDED_TIME
 from sockjs_tornado.session.limits import UNCOUNTED_BYTES
+from sockjs_tornado.session.states import RouterState
 
 from .redis_server import RedisServer
 from .relays import Member, Node, until
@@ -334,7 +335,7 @@ async def test_a_draining_node_opens_no_session(start: Start, empty_redis: Redis
     for each in mine:
         assert await b.poll(each) == "o"
     draining = asyncio.ensure_future(b.router.drain(0))
-    await until(lambda: b.router.container.closing)
+    await until(lambda: b.router.container.state >= RouterState.CLOSING)
     assert await b.send(session, "x") == 204
     response = await b.ask(asking("xhr", f"/echo/000/{new_session()}"))
     assert (response.status, "Retry-After" in response) == (503, True)
@@ -360,7 +361,7 @@ async def test_a_closing_router_opens_no_session(start: Start, empty_redis: Redi
     opening = asyncio.ensure_future(a.ask(asking("xhr", f"/echo/000/{new_session()}")))
     await until(lambda: a.cluster.claims._pending)
     closing = asyncio.ensure_future(a.router.close())
-    await until(lambda: a.router.container.closing)
+    await until(lambda: a.router.container.state >= RouterState.CLOSING)
     empty_redis.thaw()
     assert (await within(opening)).status == 404
     assert (await a.ask(asking("xhr", f"/echo/000/{new_session()}"))).status == 404

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.states import RouterState
 
 from .receivers import CLOSED, CLOSING, DISCONNECT_DELAY, HEARTBEAT_DELAY, OPEN, STILL_OPEN
 
@@ -214,7 +215,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: len(self.receivers) > 3)
     @rule()
     def the_server_shuts_down(self) -> None:
-        self.manager.closing = True
+        self.manager.state = RouterState.CLOSING
         self.close()
 
     # What must hold.

@@ -8,6 +8,7 @@ import pytest
 from doubles import FakeManager, Notes, Pause, Receiver, make_session
 
 from sockjs_tornado.session.session import Session, SessionState
+from sockjs_tornado.session.states import RouterState
 
 from .receivers import (
     DISCONNECT_DELAY,
@@ -170,7 +171,7 @@ def be_noticed(session: Session, receiver: Receiver) -> None:
 
 
 def shut_down(session: Session, receiver: Receiver) -> None:
-    session.server.container.closing = True
+    session.server.container.state = RouterState.CLOSING
     session.close()
 
 
@@ -223,7 +224,7 @@ def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_
 def test_at_the_end_a_session_with_a_client_is_told_and_released(manager: FakeManager) -> None:
     session = polled(manager)
     receiver = Receiver(session, POLL).attach()
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close(1001, "Restart")
     assert receiver.frames == [(1001, "Restart")]
     assert manager.removed == [session]
@@ -233,7 +234,7 @@ def test_at_the_end_a_session_with_a_client_is_told_and_released(manager: FakeMa
 def test_at_the_end_a_client_between_two_polls_has_time_to_come(manager: FakeManager) -> None:
     session = polled(manager)
     session.send("1")
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close()
     assert poll(session) == [["1"]]
     assert manager.removed == []
@@ -243,7 +244,7 @@ def test_at_the_end_a_client_between_two_polls_has_time_to_come(manager: FakeMan
 
 def test_at_the_end_a_client_that_does_not_come_is_given_up(manager: FakeManager) -> None:
     session = polled(manager)
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close()
     manager.advance(DISCONNECT_DELAY - 0.001)
     assert manager.removed == []
@@ -255,7 +256,7 @@ def test_at_the_end_a_client_that_does_not_come_is_given_up(manager: FakeManager
 def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(manager: FakeManager) -> None:
     session = make_session(manager)
     first = Receiver(session, 1).attach()
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close()
     session._receiver_lost(first)
     assert manager.removed == []
@@ -270,7 +271,7 @@ def test_at_the_end_a_session_that_was_told_before_is_released(
     session = make_session(manager)
     told(session)
     assert manager.removed == []
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close()
     assert manager.removed == [session]
 
@@ -278,7 +279,7 @@ def test_at_the_end_a_session_that_was_told_before_is_released(
 def test_at_the_end_a_session_that_was_not_told_before_is_kept(manager: FakeManager) -> None:
     session = polled(manager)
     session.close(3001, "Before")
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close()
     assert manager.removed == []
     assert poll(session) == [(3001, "Before")]
@@ -288,7 +289,7 @@ def test_at_the_end_a_session_that_was_not_told_before_is_kept(manager: FakeMana
 def test_at_the_end_a_cut_session_is_released(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     receiver.cut()
     assert manager.removed == [session]
     assert session.connection.heard == ["open", INTERRUPTED]
@@ -297,7 +298,7 @@ def test_at_the_end_a_cut_session_is_released(manager: FakeManager) -> None:
 def test_at_the_end_a_websocket_is_released_when_it_is_over(manager: FakeManager) -> None:
     session = make_session(manager, None)
     receiver = stream(session)
-    manager.closing = True
+    manager.state = RouterState.CLOSING
     session.close()
     assert receiver.frames == [GO_AWAY]
     assert manager.removed == []

@@ -12,6 +12,7 @@ from sockjs_tornado import Settings, SockJSConnection
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.container import SessionContainer
 from sockjs_tornado.session.session import Session, SessionState
+from sockjs_tornado.session.states import RouterState
 
 Make = Callable[..., Session]
 
@@ -186,11 +187,11 @@ async def test_close_tells_everybody(container: SessionContainer) -> None:
 
 async def test_close_has_nothing_to_wait_for_without_sessions() -> None:
     container = SessionContainer(Settings(), Stats(list))
-    assert not container.closing
+    assert container.state is RouterState.OPEN
     closing = container.close(3000, "Go away!")
     with pytest.raises(StopIteration):
         closing.send(None)
-    assert container.closing
+    assert container.state is RouterState.CLOSING
 
 
 async def test_close_waits_for_late_polls(container: SessionContainer) -> None:

@@ -12,6 +12,7 @@ import sockjs_tornado.session as session_package
 from sockjs_tornado.exceptions import SessionStateError
 from sockjs_tornado.protocol import PreparedMessage
 from sockjs_tornado.session.session import Session, SessionState
+from sockjs_tornado.session.states import RouterState
 
 from .receivers import (
     CLOSED,
@@ -204,7 +205,7 @@ def test_a_first_receiver_that_comes_too_late_is_told_so(manager: FakeManager) -
 @pytest.mark.parametrize("closing", [False, True])
 def test_a_session_closed_before_its_first_receiver_tells_it_so(manager: FakeManager, closing: bool) -> None:
     session = make_session(manager)
-    manager.closing = closing
+    manager.state = RouterState.CLOSING if closing else RouterState.OPEN
     session.close(1001, "Restart")
     assert manager.removed == [session]
     assert poll(session) == [(1001, "Restart")]
