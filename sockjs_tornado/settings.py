@@ -344,9 +344,14 @@ class Settings(Validated):
         names = {transport, "websocket"} if transport == "rawwebsocket" else {transport}
         if names & set(self.disabled_transports):
             return False
-        if self.allowed_origins != "*" and transport in ("jsonp", "htmlfile"):
+        if self.restricts_origins and transport in ("jsonp", "htmlfile"):
             return False
         return self.transports is None or transport in self.transports
+
+    @property
+    def restricts_origins(self) -> bool:
+        """Whether the pages of some origins are rejected."""
+        return self.allowed_origins != "*"
 
     @property
     def inbound_rate(self) -> tuple[float, float] | None:

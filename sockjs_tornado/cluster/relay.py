@@ -4,7 +4,6 @@ The owner of a session is looked up once and cached. The owner's response is sen
 a stream that slows down if the client is slow. If the client disconnects, the owner sees a closed connection.
 """
 
-import asyncio
 import contextlib
 import errno
 import logging
@@ -13,14 +12,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from socket import gaierror
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
 from ..session.states import RouterState
 from ..transports.endpoint import SessionEndpoint
-from ..transports.exchange import Exchange, PendingResponse
+from ..transports.exchange import Exchange
 from ..wire.connection import ConnectionManager
+from ..wire.pending import PendingWrite
 from ..wire.sockets import EXHAUSTED_ERRNOS
 from .ownership import Location, Owner, Ownership
 from .relay_requests import RelayedRequest, RelayedRequests
@@ -59,17 +59,6 @@ _EXHAUSTED_ERRNOS: Final = EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL}
 _REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
 
 
-class _PendingUpstreamRequest(NamedTuple):
-    """A relayed request while its client waits for the response."""
-
-    upstream: Upstream
-    response: asyncio.Future[Response | Stream]
-
-    def on_disconnect(self) -> None:
-        """Close the connection to the owner, which thereby notices that the client has disconnected."""
-        self.upstream.cancel_request(self.response)
-
-
 class SessionRelay:
     """The relay of one router.
 
@@ -103,7 +92,7 @@ class SessionRelay:
         self._local_fallback = local_fallback
         self._owner_cache: dict[str, Owner] = {}
         # The last relayed response of each session, while its client has not received all of it.
-        self._unfinished: dict[str, PendingResponse] = {}
+        self._unfinished: dict[str, PendingWrite] = {}
         self._requests = RelayedRequests(router.container, rpc)
         # A function for the cookie is the application's, and may read any header field.
         self._forward_all_headers = callable(router.settings.jsessionid)
@@ -196,7 +185,7 @@ class SessionRelay:
         response.abort()
         return True
 
-    def _watch_unfinished(self, key: str, response: PendingResponse) -> None:
+    def _watch_unfinished(self, key: str, response: PendingWrite) -> None:
         deadline = _ReadDeadline(self._container, response, self._router.settings.disconnect_delay)
 
         def forget(done: Any) -> None:
@@ -282,7 +271,8 @@ class SessionRelay:
         owner = request.owner
         pending = upstream.send_request(self._build_request(owner, endpoint, exchange, body))
         if endpoint.opens_sessions:
-            exchange.notify_on_disconnect(_PendingUpstreamRequest(upstream, pending))
+            # This closes the connection to the owner, which thereby notices that the client has disconnected.
+            exchange.notify_on_disconnect(partial(upstream.cancel_request, pending))
         try:
             response = await pending
         except UpstreamDisconnected:
@@ -408,7 +398,7 @@ class _ReadDeadline:
 
     __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
 
-    def __init__(self, manager: ConnectionManager, response: PendingResponse, seconds: float) -> None:
+    def __init__(self, manager: ConnectionManager, response: PendingWrite, seconds: float) -> None:
         self._manager = manager
         self._response = response
         self._seconds = seconds

@@ -21,7 +21,7 @@ from tornado.web import RequestHandler, stream_request_body
 from ..session.grace import timeout
 from ..session.limits import UNCOUNTED_BYTES, BudgetShare
 from ..session.states import RouterState
-from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TRY_AGAIN, Endpoint
+from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
 from .handlers import SockJSHandler, header_value, remove_header
@@ -77,7 +77,7 @@ class _BodyLimitMatcher(PathMatches):
                 # Tornado also accepts a list of identical lengths, which is not a decimal number.
                 if not length.isdecimal() or len(length) > 18 or _is_unpacked(request):
                     return None
-                if int(length) > min(UNCOUNTED_BYTES, self._endpoint.max_body(request.method or "")):
+                if int(length) > min(UNCOUNTED_BYTES, self._endpoint.body_limit(request.method or "")[0]):
                     return None
         return found
 
@@ -140,7 +140,7 @@ class StreamedBodyHandler(SockJSHandler):
         self._body = bytearray()
         self._share = BudgetShare(endpoint.server.body_budget)
         self._work = 0
-        self._max_size = endpoint.max_body(self.method)
+        self._max_size, self._limit_name = endpoint.body_limit(self.method)
         self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
 
     # `prepare` rejects unsupported methods.
@@ -238,10 +238,7 @@ class StreamedBodyHandler(SockJSHandler):
     def _check_size(self, size: int) -> None:
         """Raise _Rejected if a body of ``size`` bytes is not allowed."""
         if size > self._max_size:
-            # On receiving endpoints, the limit is not the setting's.
-            is_setting = self._max_size == self._endpoint.server.settings.max_message_size
-            reason = "max_message_size" if is_setting else "unexpected_body"
-            raise _Rejected(413, b"Payload too large.", reason)
+            raise _Rejected(413, TOO_LARGE, self._limit_name)
         if not self._share.fits(size):
             raise _Rejected(503, TRY_AGAIN, "max_buffered_body_bytes")
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -20,7 +20,7 @@ from ..connection import ConnectionInfo
 from ..exceptions import RequestTooLargeError
 from ..session.request_limits import select_fields
 from ..transports.endpoint import Endpoint, request_origin
-from ..transports.exchange import DisconnectListener, Headers
+from ..transports.exchange import Headers
 from ..wire.connection import Connection
 from ..wire.fields import has_token
 from ..wire.pending import PendingWrite, write_tracked
@@ -83,7 +83,7 @@ class SockJSHandler(RequestHandler):
         self.responded = False
         self.pending: PendingWrite | None = None
         self._response_future: asyncio.Future[None] | None = None
-        self._disconnect_listener: DisconnectListener | None = None
+        self._on_disconnect: Callable[[], None] | None = None
         # Whether to close the connection after the response, regardless of the request's Connection header.
         self._close_after_response = False
         request = self.request
@@ -289,15 +289,15 @@ class SockJSHandler(RequestHandler):
         self._finish_request()
         self.on_finish()
 
-    def notify_on_disconnect(self, listener: DisconnectListener) -> None:
-        """Call ``listener.on_disconnect`` if the client disconnects before the response."""
-        self._disconnect_listener = listener
+    def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` if the client disconnects before the response."""
+        self._on_disconnect = callback
 
-    def wait_for_response(self, listener: DisconnectListener) -> Awaitable[None]:
+    def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
         """Wait until the response is sent or the client disconnects."""
         self.release_body()
         self._release_parsed_fields()
-        self.notify_on_disconnect(listener)
+        self._on_disconnect = on_disconnect
         self._response_future = asyncio.get_running_loop().create_future()
         return self._response_future
 
@@ -322,8 +322,8 @@ class SockJSHandler(RequestHandler):
         super().on_connection_close()
         if not self.responded:
             self.responded = True
-            if self._disconnect_listener is not None:
-                self._disconnect_listener.on_disconnect()
+            if self._on_disconnect is not None:
+                self._on_disconnect()
             self._release()
 
     def _detach_stream(self) -> IOStream:
@@ -347,7 +347,7 @@ class SockJSHandler(RequestHandler):
         # Break the reference cycle through the template namespace, so that the request is freed immediately, and not by
         # the garbage collector.
         self.ui = ObjectDict()
-        self._disconnect_listener = None
+        self._on_disconnect = None
         if self._response_future is not None and not self._response_future.done():
             self._response_future.set_result(None)
 

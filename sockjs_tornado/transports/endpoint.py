@@ -17,6 +17,7 @@ __all__ = [
     "NO_CACHE",
     "ORIGIN_REFUSED",
     "PLAIN_TEXT",
+    "TOO_LARGE",
     "TRY_AGAIN",
     "Endpoint",
     "SessionEndpoint",
@@ -36,6 +37,9 @@ RETRY_AFTER = 10
 
 #: Body of a 503 response.
 TRY_AGAIN = b"Try again later.\n"
+
+#: Body of a 413 response.
+TOO_LARGE = b"Payload too large."
 
 #: Body of a 403 response to a page whose origin is not allowed.
 ORIGIN_REFUSED = b"Origin not allowed.\n"
@@ -78,6 +82,7 @@ class Endpoint:
         server: The router.
         method: The supported method, besides HEAD and OPTIONS.
         suffix: Number of path segments after the router's prefix. If it is 3, the second segment is the session id.
+        reads_body: Whether requests with this method have a body. All other bodies are ignored.
         supports_head: Whether HEAD is supported, as GET without a body.
         cors: Whether responses have CORS headers and OPTIONS is supported for preflights.
         has_cookie: Whether responses set the JSESSIONID cookie, as all session URLs do.
@@ -85,6 +90,7 @@ class Endpoint:
 
     method = "GET"
     suffix = 0
+    reads_body = False
     supports_head = False
     cors = False
     has_cookie = True
@@ -113,9 +119,12 @@ class Endpoint:
             exchange.respond(405, [self.allow_header])
         return None
 
-    def max_body(self, method: str) -> int:
-        """Return the maximum size of a request body in bytes."""
-        return min(MAX_UNUSED_BODY, self.server.settings.max_message_size)
+    def body_limit(self, method: str) -> tuple[int, str]:
+        """Return the maximum size of a request body in bytes, and the name under which larger ones are counted."""
+        limit = self.server.settings.max_message_size
+        if limit <= MAX_UNUSED_BODY or (self.reads_body and method == self.method):
+            return limit, "max_message_size"
+        return MAX_UNUSED_BODY, "unexpected_body"
 
     def serve(self, exchange: Exchange) -> Awaitable[None] | None:
         """Respond to a request with the right method and an allowed origin."""

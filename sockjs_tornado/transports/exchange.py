@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..connection import ConnectionInfo
 from ..observe.stats import Stats
 from ..session.limits import ByteBudget
-from ..session.ports import UnsentResponse
 from ..session.session import Session
 from ..settings import Settings
 from ..wire.connection import Connection
@@ -14,26 +13,13 @@ from .origins import OriginPolicy
 
 if TYPE_CHECKING:
     from ..session.container import SessionContainer
+    from ..wire.pending import PendingWrite
     from .endpoint import SessionEndpoint
 
-__all__ = ["DisconnectListener", "Exchange", "Headers", "PendingResponse", "Relay", "Router"]
+__all__ = ["Exchange", "Headers", "Relay", "Router"]
 
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
-
-
-class DisconnectListener(Protocol):
-    """Receives the disconnect of a client whose request waits for its response."""
-
-    def on_disconnect(self) -> None:
-        """Called when the client disconnected before the response was sent."""
-
-
-class PendingResponse(UnsentResponse, Protocol):
-    """A response of which the operating system has not accepted all bytes yet."""
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` when all bytes were accepted or the connection is closed."""
 
 
 class Relay(Protocol):
@@ -149,17 +135,17 @@ class Exchange(Protocol):
         """
 
     @property
-    def pending(self) -> PendingResponse | None:
+    def pending(self) -> "PendingWrite | None":
         """The unsent rest of a response by :meth:`respond`, if it is long enough to be tracked."""
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a complete response."""
 
-    def notify_on_disconnect(self, listener: DisconnectListener) -> None:
-        """Call ``listener.on_disconnect`` if the client disconnects before the response."""
+    def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` if the client disconnects before the response."""
 
-    def wait_for_response(self, listener: DisconnectListener) -> Awaitable[None]:
-        """Wait until the response is sent or the client disconnects."""
+    def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
+        """Wait until the response is sent, or the client disconnects and ``on_disconnect`` was called."""
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
         """Hand the connection over to ``protocol``, which writes the whole response including its head.

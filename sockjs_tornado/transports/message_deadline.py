@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Final
+
+from ..wire.connection import ConnectionManager
 
 __all__ = ["MessageDeadline"]
 
@@ -13,47 +15,31 @@ MESSAGE_TIME: Final = 60.0
 BYTES_PER_SECOND: Final = 16 * 1024
 
 
-class Timer(Protocol):
-    """Schedules deadlines. The session container implements it."""
-
-    def now(self) -> float:
-        """Return the monotonic time in seconds."""
-
-    def schedule(self, owner: Any) -> None:
-        """Call ``owner.check`` when ``owner.due`` is reached."""
-
-    def cancel(self, owner: Any) -> None:
-        """Cancel the deadline of ``owner``."""
-
-    def postpone(self, owner: Any, now: float) -> bool:
-        """Postpone the deadline if the event loop was blocked, and return whether it was postponed."""
-
-
 class MessageDeadline:
     """The deadline of an incomplete message.
 
     Args:
-        timer: Schedules the deadline.
+        manager: Schedules the deadline.
         is_reading: Returns whether the connection is read. If not, the deadline starts over.
         on_late: Called when the deadline has passed.
 
     Attributes:
         due: Time of the next call of :meth:`check`.
-        bucket: Used by the timer to find the deadline.
+        bucket: Used by the manager to find the deadline.
         size: Received bytes of the message, before decompression.
     """
 
-    __slots__ = ("_begun", "_is_reading", "_on_late", "_timer", "bucket", "due", "size")
+    __slots__ = ("_begun", "_is_reading", "_manager", "_on_late", "bucket", "due", "size")
 
-    def __init__(self, timer: Timer, is_reading: Callable[[], bool], on_late: Callable[[], None]) -> None:
-        self._timer = timer
+    def __init__(self, manager: ConnectionManager, is_reading: Callable[[], bool], on_late: Callable[[], None]) -> None:
+        self._manager = manager
         self._is_reading = is_reading
         self._on_late = on_late
-        self._begun = timer.now()
+        self._begun = manager.now()
         self.size = 0
         self.bucket: int | None = None
         self.due = self._begun + MESSAGE_TIME
-        timer.schedule(self)
+        manager.schedule(self)
 
     def check(self, now: float) -> None:
         """Call ``on_late`` if the deadline, extended by the bytes received, has passed."""
@@ -61,11 +47,11 @@ class MessageDeadline:
         if not self._is_reading():
             self._begun = now
             self.due = now + MESSAGE_TIME
-        elif now >= self.due and not self._timer.postpone(self, now):
+        elif now >= self.due and not self._manager.postpone(self, now):
             self.due = inf
             self._on_late()
 
     def end(self) -> None:
         """Cancel the deadline: the message is complete, or the connection is closing."""
-        self._timer.cancel(self)
+        self._manager.cancel(self)
         self.due = inf

@@ -27,7 +27,7 @@ class OriginPolicy:
 
     def __init__(self, settings: Settings) -> None:
         allowed = settings.allowed_origins
-        self.restricted = allowed != "*"
+        self.restricted = settings.restricts_origins
         names = (allowed,) if isinstance(allowed, str) else allowed
         self._same_origin = "same-origin" in names
         self._exact = frozenset(

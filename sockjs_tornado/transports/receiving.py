@@ -347,4 +347,4 @@ class ReceivingEndpoint(SessionEndpoint):
             return exchange.take_over(200, stream)
         poll = PollReceiver(exchange, headers, framing, session, self.server.stats)
         session._attach(poll, exchange.remote_ip, session_origin(exchange))
-        return None if exchange.responded else exchange.wait_for_response(poll)
+        return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)

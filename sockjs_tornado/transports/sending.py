@@ -7,12 +7,12 @@ from ..exceptions import PayloadError
 from ..session.session import Session
 from ..wire.forms import form_field
 from ..wire.payloads import Payload, decode_payload
-from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
+from .endpoint import NO_CACHE, PLAIN_TEXT, TOO_LARGE, SessionEndpoint, session_origin
 from .exchange import Exchange, Router
 
 __all__ = ["SendingEndpoint"]
 
-_ENCODING_UNSUPPORTED = "Content-Encoding is not supported: send the body without compression."
+_ENCODING_UNSUPPORTED = b"Content-Encoding is not supported: send the body without compression."
 
 
 class SendingEndpoint(SessionEndpoint):
@@ -25,15 +25,12 @@ class SendingEndpoint(SessionEndpoint):
     """
 
     method = "POST"
+    reads_body = True
 
     def __init__(self, server: Router, *, is_form: bool) -> None:
         super().__init__(server)
         self._is_form = is_form
         self.cors = not is_form
-
-    def max_body(self, method: str) -> int:
-        """Return the maximum size of a request body in bytes."""
-        return self.server.settings.max_message_size if method == self.method else super().max_body(method)
 
     def payload(self, exchange: Exchange) -> Payload:
         """Return the JSON payload of the request: its body, or the field ``d`` of a form."""
@@ -65,13 +62,14 @@ class SendingEndpoint(SessionEndpoint):
             return None
         settings = self.server.settings
         if session._inbox_full:
-            self._respond_error(exchange, 429, "Too many messages are waiting.", "max_queue_bytes")
+            self._respond_error(exchange, 429, b"Too many messages are waiting.", "max_queue_bytes")
             return None
         size = len(exchange.body())
         self.server.stats.bytes_received += size
-        # A body that Tornado has decompressed may be larger than its Content-Length.
-        if size > settings.max_message_size:
-            self._respond_error(exchange, 413, "Payload too large.", "max_message_size")
+        # The server has checked the size, but another node of a cluster may have a higher limit.
+        limit, limit_name = self.body_limit(exchange.method)
+        if size > limit:
+            self._respond_error(exchange, 413, TOO_LARGE, limit_name)
             return None
         try:
             messages = decode_payload(self.payload(exchange), settings.max_messages_per_request)
@@ -81,10 +79,10 @@ class SendingEndpoint(SessionEndpoint):
                 # RFC 9110, section 15.5.16.
                 self._respond_error(exchange, 415, _ENCODING_UNSUPPORTED, "payload", ("Accept-Encoding", "identity"))
             else:
-                self._respond_error(exchange, 500, str(error), "payload")
+                self._respond_error(exchange, 500, str(error).encode(), "payload")
             return None
         if len(messages) > settings.max_messages_per_request:
-            self._respond_error(exchange, 413, "Too many messages.", "max_messages_per_request")
+            self._respond_error(exchange, 413, b"Too many messages.", "max_messages_per_request")
             return None
         if not session._consume_rate_limit(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
@@ -95,15 +93,15 @@ class SendingEndpoint(SessionEndpoint):
         if session._inbox_above_high_water:
             delayed = _DelayedPostResponse(self, exchange, session)
             if delayed.wait():
-                return exchange.wait_for_response(delayed)
+                return exchange.wait_for_response(delayed.on_disconnect)
         self.respond_accepted(exchange)
         return None
 
     def _respond_error(
-        self, exchange: Exchange, status: int, message: str, limit: str, *fields: tuple[str, str]
+        self, exchange: Exchange, status: int, message: bytes, limit: str, *fields: tuple[str, str]
     ) -> None:
         self.server.stats.rejected[limit] += 1
-        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), message.encode())
+        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), message)
 
 
 class _DelayedPostResponse:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -13,7 +13,7 @@ from client import FRAMED, HANDSHAKE, POLLING, RECEIVING, TEXT, Client, Peer, We
 
 from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import enabled_endpoints
-from sockjs_tornado.transports.exchange import DisconnectListener, Exchange, Headers
+from sockjs_tornado.transports.exchange import Exchange, Headers
 from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_disconnected
 from sockjs_tornado.wire.stream import response_head
@@ -72,14 +72,14 @@ class StreamsExchange:
         self._writer.write(response_head(status, [*headers, ("Connection", "close")]) + body)
         self._writer.close()
 
-    async def wait_for_response(self, listener: DisconnectListener) -> None:
+    async def wait_for_response(self, on_disconnect: Callable[[], None]) -> None:
         # Ends with the connection, from either side.
         with contextlib.suppress(OSError):
             await self._reader.read()
         if not self.responded:
             self.responded = True
             self._writer.close()
-            listener.on_disconnect()
+            on_disconnect()
 
     async def take_over(self, status: int, protocol: Connection) -> None:
         assert not self.responded
