@@ -4,24 +4,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, NoReturn
 
 from redis import ResponseError
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
-from ..session.grace import timeout
 from .envelope import RedisKeys
-from .redis_connection import (
-    CONNECTION_ERRORS,
-    TIMEOUT,
-    RedisConnection,
-    RedisURL,
-    keep_connected,
-    pack_command,
-    run_until_first,
-    translate_error,
-)
+from .reconnecting import ReconnectingConnection, fail
+from .redis_connection import TIMEOUT, RedisConnection, RedisURL, pack_command
 
 __all__ = ["Bus"]
 
@@ -31,8 +22,10 @@ _BATCH_SIZE: Final = 1000
 #: Seconds for which received messages are delivered before other callbacks of the event loop run.
 _MAX_TURN: Final = 0.005
 
+_UNAVAILABLE: Final = "Redis is unavailable; the room is subscribed to after the reconnect"
 
-class Bus:
+
+class Bus(ReconnectingConnection):
     """Subscribes to rooms, and delivers their messages.
 
     A room passes through three sets. ``_confirmations`` has the rooms that this node is in. A room is in ``_sent`` if
@@ -61,13 +54,11 @@ class Bus:
         log: ThrottledLog,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._url = url
+        super().__init__(url, timeout, log)
         self._keys = keys
         self._deliver = deliver
         self._on_unsubscribed = on_unsubscribed
         self._on_gap = on_gap
-        self._log = log
-        self._timeout = timeout
         # The rooms to be subscribed to, each with a future that completes when Redis has confirmed the subscription.
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._sent: set[str] = set()
@@ -78,61 +69,32 @@ class Bus:
         self._ping_requested = False
         self._reconnect_requested = False
         self._wake = asyncio.Event()
-        self._connected = False
         # The rooms of the current gap, and those that are not subscribed again yet. The gap ends when the second set
         # is empty.
         self._gap_rooms: set[str] = set()
         self._resubscribing: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Connect to Redis.
-
-        Raises:
-            ClusterError: Redis does not respond, requires a password, is too old, or does not permit the user to
-                subscribe.
-        """
-        connection = await self._url.connect()
-        try:
-            await self._check_permission(connection)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, CONNECTION_ERRORS):
-                raise translate_error(error, self._url.address) from error
-            raise
-        self._connected = True
-        self._task = asyncio.create_task(
-            keep_connected(self._url, connection, self._use, self._disconnected, self._log)
-        )
-
-    async def _check_permission(self, connection: RedisConnection) -> None:
-        async with timeout(TIMEOUT):
-            for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
-                await connection.send(pack_command((command, self._keys.channel(""))))
-                reply = await connection.receive()
-                if isinstance(reply, ResponseError):
-                    raise reply
+    async def _check(self, connection: RedisConnection) -> None:
+        """Raise the error with which Redis rejects subscriptions, if the user may not subscribe."""
+        for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
+            await connection.send(pack_command((command, self._keys.channel(""))))
+            reply = await connection.receive()
+            if isinstance(reply, ResponseError):
+                raise reply
 
     def reconnect(self) -> None:
         """Close the connection and open another one: this server is no longer the one that nodes publish to."""
         self._reconnect_requested = True
         self._wake.set()
 
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-            await asyncio.wait([task])
-
     def subscribe(self, room: str) -> None:
         """Subscribe to a room in the next turn of the event loop."""
         self._confirmations[room] = asyncio.get_running_loop().create_future()
-        if self._connected:
+        if self.available:
             self._mark_changed(room)
         else:
             self._gap_rooms.add(room)
-            _fail(self._confirmations[room])
+            fail(self._confirmations[room], _UNAVAILABLE)
 
     def unsubscribe(self, room: str) -> None:
         """Unsubscribe from a room."""
@@ -143,7 +105,7 @@ class Bus:
         # The room has no members left that could have missed a message.
         self._gap_rooms.discard(room)
         self._on_unsubscribed(room)
-        if self._connected:
+        if self.available:
             self._mark_changed(room)
         self._maybe_end_gap()
 
@@ -159,8 +121,7 @@ class Bus:
         self._changed[room] = None
         self._wake.set()
 
-    async def _use(self, connection: RedisConnection) -> None:
-        self._connected = True
+    def _on_connect(self, is_reconnect: bool) -> None:
         self._reconnect_requested = False
         self._sent.clear()
         self._unconfirmed.clear()
@@ -169,9 +130,6 @@ class Bus:
         self._reset_confirmations()
         self._wake.set()
         self._maybe_end_gap()
-        await run_until_first(
-            self._read(connection), self._write(connection), connection.watch(self._ping, self._timeout)
-        )
 
     def _reset_confirmations(self) -> None:
         for room, confirmation in self._confirmations.items():
@@ -182,7 +140,7 @@ class Bus:
         self._ping_requested = True
         self._wake.set()
 
-    async def _write(self, connection: RedisConnection) -> None:
+    async def _write(self, connection: RedisConnection) -> NoReturn:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -208,7 +166,7 @@ class Bus:
             channels = map(self._keys.channel, rooms[start : start + _BATCH_SIZE])
             await connection.send(pack_command((command, *channels)))
 
-    async def _read(self, connection: RedisConnection) -> None:
+    async def _read(self, connection: RedisConnection) -> NoReturn:
         until = 0.0
         while True:
             match await connection.receive():
@@ -239,24 +197,16 @@ class Bus:
             self._maybe_end_gap()
 
     def _maybe_end_gap(self) -> None:
-        if self._gap_rooms and self._connected and not self._resubscribing:
+        if self._gap_rooms and self.available and not self._resubscribing:
             rooms = frozenset(self._gap_rooms)
             self._gap_rooms.clear()
             self._on_gap(rooms)
 
-    def _disconnected(self) -> None:
-        self._connected = False
+    def _on_disconnect(self) -> None:
         self._reset_confirmations()
-        _fail(*self._confirmations.values())
+        for confirmation in self._confirmations.values():
+            fail(confirmation, _UNAVAILABLE)
+        # After close() there is no gap.
         if self._task is not None:
             self._gap_rooms.update(self._confirmations)
             self._on_unsubscribed()
-
-
-def _fail(*futures: "asyncio.Future[Any]") -> None:
-    for future in futures:
-        if not future.done():
-            message = "Redis is unavailable; the room is subscribed to after the reconnect"
-            future.set_exception(ClusterUnavailable(message))
-            # Mark the exception as retrieved: the future need not be awaited.
-            future.exception()

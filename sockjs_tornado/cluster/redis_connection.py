@@ -1,24 +1,15 @@
-"""Connections to Redis: opened from a URL, monitored, and reopened when they are lost.
-
-redis-py's own pub/sub reader gives up after an outage of some seconds, its pools open connections as needed, which does
-not keep commands in order, and it reports only complete replies. Therefore commands and subscriptions have one
-connection each, with one task that reconnects. redis-py parses the URL and its options of TLS, hiredis the replies.
-"""
+"""Connections to Redis, opened from a URL. redis-py parses the URL and its options of TLS, hiredis the replies."""
 
 import asyncio
-import logging
-import random
-import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import hiredis
 import redis
 from redis.asyncio import ConnectionPool
 
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
-from ..observe.logs import ThrottledLog
 from ..session.grace import timeout
 
 __all__ = [
@@ -27,23 +18,13 @@ __all__ = [
     "RedisConnection",
     "RedisURL",
     "check_server",
-    "keep_connected",
     "pack_command",
-    "run_until_first",
     "translate_error",
 ]
-
-logger = logging.getLogger(__name__)
 
 #: Seconds to wait for a connection, and the default keepalive interval: after as long without data Redis is pinged, and
 #: has as long again to reply. A half-open connection is detected within twice this time.
 TIMEOUT: Final = 2.0
-
-#: The shortest and the longest delay in seconds before a reconnect.
-BACKOFF: Final = (0.05, 1.0)
-
-#: Seconds after which a connection is considered stable, so that the backoff starts again with short delays.
-_STABLE_AFTER: Final = 5.0
 
 _MIN_VERSION: Final = (7, 0)
 _EXPECTED_URL: Final = (
@@ -87,8 +68,11 @@ class RedisURL:
         self.address: str = self._options.get("path") or f"{host}:{port}"
         self.database = int(self._options.get("db") or 0)
 
-    async def connect(self) -> "RedisConnection":
+    async def connect(self, check: "Callable[[RedisConnection], Awaitable[object]] | None" = None) -> "RedisConnection":
         """Open a connection, log in, and check the server's version and role.
+
+        Args:
+            check: Another check of the connection; its errors are raised as below.
 
         Raises:
             ClusterUnavailable: The server does not respond.
@@ -111,9 +95,11 @@ class RedisURL:
                     streams = await asyncio.open_connection(host, port, ssl=context and context.get())
                 connection = RedisConnection(*streams)
                 hello = await self._log_in(connection)
-            if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
-                raise hello
-            check_server(hello, self.address)
+                if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
+                    raise hello
+                check_server(hello, self.address)
+                if check is not None:
+                    await check(connection)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -198,8 +184,7 @@ class RedisConnection:
         writer: The stream of commands.
 
     Attributes:
-        bytes_received: The number of bytes received. It grows while a long reply arrives, so that :meth:`watch` does
-            not mistake that for silence.
+        bytes_received: The number of bytes received. It grows while a long reply arrives.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -231,28 +216,6 @@ class RedisConnection:
             raise ClusterUnavailable(f"Redis does not accept writes: {reply}")
         return reply
 
-    async def watch(self, ping: Callable[[], object], interval: float) -> NoReturn:
-        """Send keepalive pings until Redis stops responding.
-
-        Args:
-            ping: Called to send a ping.
-            interval: Seconds between two pings, and seconds to wait for data after a ping.
-
-        Raises:
-            TimeoutError: No data has arrived for twice the interval.
-        """
-        while True:
-            before = self.bytes_received
-            await asyncio.sleep(interval)
-            ping()
-            if self.bytes_received == before:
-                # Sleep twice: if a callback has blocked the loop meanwhile, the data that has arrived is read in
-                # between.
-                await asyncio.sleep(interval / 2)
-                await asyncio.sleep(interval / 2)
-                if self.bytes_received == before:
-                    raise TimeoutError(f"no data for {2 * interval:g} s")
-
     def close(self) -> None:
         """Close the connection immediately."""
         self._writer.transport.abort()
@@ -282,64 +245,3 @@ def check_server(hello: Any, address: str) -> None:
             return
     required = ".".join(map(str, _MIN_VERSION))
     raise ClusterError(f"Redis at {address} is version {version}; it must be {required} or newer")
-
-
-async def keep_connected(
-    url: RedisURL,
-    connection: RedisConnection,
-    use: Callable[[RedisConnection], Awaitable[object]],
-    on_disconnect: Callable[[], object],
-    log: ThrottledLog,
-) -> NoReturn:
-    """Use a connection, and reconnect whenever it is lost.
-
-    Args:
-        url: The server.
-        connection: The first connection.
-        use: Uses a connection until it raises an error.
-        on_disconnect: Called after each disconnect, before the reconnect.
-        log: The log for disconnects.
-    """
-    delay, _ = BACKOFF
-    while True:
-        began = time.monotonic()
-        try:
-            await use(connection)
-        except CONNECTION_ERRORS as error:
-            # The same key for both connections of a cluster, so that an outage is logged once.
-            log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, url.address))
-        except Exception as error:
-            # A bug here or in a callback: without this handler the node would never reconnect.
-            log.write(logger, logging.ERROR, "lost", "Error on a Redis connection; reconnecting", error=error)
-        finally:
-            connection.close()
-            on_disconnect()
-        if time.monotonic() - began > _STABLE_AFTER:
-            delay, _ = BACKOFF
-        connection, delay = await _reconnect(url, delay)
-        logger.info("Reconnected to Redis at %s", url.address)
-
-
-async def _reconnect(url: RedisURL, delay: float) -> tuple[RedisConnection, float]:
-    """Return a new connection, and the last delay."""
-    shortest, longest = BACKOFF
-    while True:
-        delay = min(2 * delay, longest)
-        await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
-        try:
-            return await url.connect(), delay
-        except ClusterError as error:
-            logger.debug("Cannot reconnect: %s", error)
-
-
-async def run_until_first(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Run coroutines until the first one returns or raises, cancel the others, and re-raise its exception."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

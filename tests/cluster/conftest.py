@@ -71,7 +71,7 @@ class Node:
     @property
     def is_connected(self) -> bool:
         """Whether any of its connections to Redis is open, as far as the node knows."""
-        return self.cluster.commands.available or self.cluster._bus._connected
+        return self.cluster.commands.available or self.cluster._bus.available
 
     async def enter(self, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:
         """Connect a client that joins rooms, and wait until messages of other nodes reach it."""

@@ -146,7 +146,7 @@ async def test_many_messages_do_not_block_the_loop(start_bus: Any, publish: Any,
 
 async def end_by_kill(server: RedisServer, recorder: RecordingBus) -> None:
     server.kill()
-    await until(lambda: not recorder.bus._connected)
+    await until(lambda: not recorder.bus.available)
     server.start()
 
 
@@ -161,7 +161,7 @@ async def end_by_drop(server: RedisServer, recorder: RecordingBus) -> None:
 
 async def end_by_silence(server: RedisServer, recorder: RecordingBus) -> None:
     server.freeze()
-    await until(lambda: not recorder.bus._connected)
+    await until(lambda: not recorder.bus.available)
     server.thaw()
 
 
@@ -188,7 +188,7 @@ async def test_a_gap_has_the_rooms_joined_meanwhile_and_not_those_left(
     await recorder.subscribe("a", "b", "c")
     recorder.bus.unsubscribe("c")
     redis_server.kill()
-    await until(lambda: recorder.confirmation("a").done() and not recorder.bus._connected)
+    await until(lambda: recorder.confirmation("a").done() and not recorder.bus.available)
     recorder.bus.unsubscribe("b")
     recorder.bus.subscribe("d")
     for number in range(100):
@@ -229,7 +229,7 @@ async def test_without_subscriptions_there_is_no_gap(
     redis_server.kill()
     redis_server.start()
     await until(lambda: logged.records)
-    await until(lambda: recorder.bus._connected)
+    await until(lambda: recorder.bus.available)
     await recorder.subscribe("a")
     assert recorder.gaps == []
     logged.take("reconnecting")

@@ -1,12 +1,10 @@
 """Commands: sent in order and in batches; all pending ones fail when Redis is lost."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from application import LogWatch
 from client import within
 
 from sockjs_tornado.cluster import commands as module
@@ -14,7 +12,6 @@ from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .conftest import SILENCE, until
 from .redis_server import RedisServer
 
 Open = Callable[..., Awaitable[Commands]]
@@ -123,112 +120,3 @@ async def test_commands_before_the_start_fail(redis_server: RedisServer) -> None
     with pytest.raises(ClusterUnavailable, match="not connected yet"):
         await commands.submit("PING")
     await commands.close()
-
-
-async def test_a_disconnect_is_reported_and_followed_by_a_reconnect(
-    connect: Open, redis_server: RedisServer, logged: LogWatch
-) -> None:
-    told: list[str] = []
-    commands = await connect(on_reconnect=lambda: told.append("back"))
-    redis_server.freeze()
-    waiting = [commands.submit("PING") for _ in range(3)]
-    await asyncio.sleep(0)
-    redis_server.kill()
-    for future in waiting:
-        with pytest.raises(ClusterUnavailable, match="lost"):
-            await within(future)
-    assert not commands.available
-    with pytest.raises(ClusterUnavailable, match="is unavailable"):
-        await commands.submit("PING")
-    assert told == []
-    redis_server.start()
-    await within(commands.wait_available())
-    assert await within(commands.submit("PING")) == b"PONG"
-    assert told == ["back"]
-    logged.take("reconnecting")
-
-
-async def test_an_exception_in_a_callback_is_logged_and_followed_by_a_reconnect(
-    connect: Open, redis_server: RedisServer, logged: LogWatch
-) -> None:
-    times = []
-
-    def on_reconnect() -> None:
-        times.append(1)
-        if len(times) == 1:
-            raise ValueError("whatever")
-
-    commands = await connect(on_reconnect=on_reconnect)
-    redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    await until(lambda: len(times) == 2)
-    assert await within(commands.submit("PING")) == b"PONG"
-    logged.take("reconnecting")
-    assert logged.take("Error on a Redis connection").exc_info
-
-
-@pytest.mark.parametrize("busy", [False, True])
-async def test_a_silent_redis_is_disconnected(
-    connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
-) -> None:
-    back: list[int] = []
-    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
-    redis_server.freeze()
-    waiting = [commands.submit("PING") for _ in range(3)] if busy else []
-    await until(lambda: not commands.available)
-    for future in waiting:
-        with pytest.raises(ClusterUnavailable):
-            await future
-    redis_server.thaw()
-    await within(commands.wait_available())
-    assert await within(commands.submit("PING")) == b"PONG"
-    assert len(back) == 1
-    logged.take(f"no data for {2 * SILENCE:g} s; reconnecting")
-
-
-async def test_an_idle_redis_is_not_disconnected(connect: Open, redis_server: RedisServer) -> None:
-    back: list[int] = []
-    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
-
-    def asked() -> int:
-        return int(redis_server.command("INFO", "commandstats")["cmdstat_hello"]["calls"])  # type: ignore[index]
-
-    before = asked()
-    await until(lambda: asked() >= before + 3)
-    assert not back
-    assert commands.available
-
-
-async def test_a_blocked_loop_is_not_mistaken_for_silence(connect: Open) -> None:
-    back: list[int] = []
-    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
-    for _ in range(2):
-        time.sleep(3 * SILENCE)  # noqa: ASYNC251 - it is what some callback does
-        await asyncio.sleep(SILENCE / 2)
-    assert await within(commands.submit("PING")) == b"PONG"
-    assert not back
-
-
-async def test_a_long_reply_is_not_mistaken_for_silence(redis_server: RedisServer) -> None:
-    redis_server.command("SET", "long", b"x" * 1_000_000)
-    tasks = []
-
-    async def slow_down(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, questions = await asyncio.open_connection("127.0.0.1", redis_server.port)
-
-        async def answer() -> None:
-            while data := await answers.read(20_000):
-                writer.write(data)
-                await asyncio.sleep(0.02)
-            writer.close()
-
-        tasks.append(asyncio.create_task(answer()))
-        while data := await reader.read(20_000):
-            questions.write(data)
-        questions.close()
-
-    async with await asyncio.start_server(slow_down, "127.0.0.1", 0) as server:
-        commands = Commands(RedisURL(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"), timeout=0.2)
-        await commands.start()
-        assert await within(commands.submit("GET", "long")) == b"x" * 1_000_000
-        await commands.close()
-        await within(asyncio.gather(*tasks))

@@ -314,7 +314,7 @@ async def test_a_message_without_history_is_delivered_locally_after_any_failure(
         redis_server.start()
     else:
         here.cluster._bus.reconnect()
-        await until(lambda: not here.cluster._bus._connected)
+        await until(lambda: not here.cluster._bus.available)
         redis_server.thaw()
     assert await peer.message() == "not kept"
     results = await within(asyncio.gather(kept, not_kept, return_exceptions=True))
@@ -332,7 +332,7 @@ async def test_no_state_is_left_of_exclusions_without_a_subscription(
     here = await node()
     _, connection = await here.enter(ROOM)
     redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
-    await until(lambda: not here.cluster._bus._connected)
+    await until(lambda: not here.cluster._bus.available)
     sent = [here.router.publish(ROOM, "x", exclude=connection, history=1) for _ in range(5)]
     assert not here.cluster._messages._pending
     await within(asyncio.gather(*sent))

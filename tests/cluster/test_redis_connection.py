@@ -1,9 +1,8 @@
-"""Connections to Redis: URLs, logins, TLS, servers that cannot be used, replies, and reconnects."""
+"""Connections to Redis: URLs, logins, TLS, servers that cannot be used and replies."""
 
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from unittest.mock import Mock
 
 import pytest
 import redis
-from application import LogWatch
 from client import within
 from free_ports import reserve_port
 
-from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL, keep_connected, pack_command
+from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL, pack_command
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
-from sockjs_tornado.observe.logs import ThrottledLog
 
-from .conftest import until
 from .redis_server import RedisServer
 
 URLS = [
@@ -217,24 +213,3 @@ async def test_an_unknown_option_of_tls_is_rejected() -> None:
     url = RedisURL("rediss://localhost?ssl_whatever=1")
     with pytest.raises(ConfigurationError, match="ssl_whatever"):
         await url.connect()
-
-
-@pytest.mark.parametrize(("lasting", "pauses"), [(5, [0.1, 0.2, 0.4, 0.8, 1, 1]), (0, [0.1] * 6)])
-async def test_delays_grow_until_a_connection_is_stable(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, logged: LogWatch, lasting: float, pauses: list[float]
-) -> None:
-    monkeypatch.setattr("sockjs_tornado.cluster.redis_connection._STABLE_AFTER", lasting)
-    seen: list[float] = []
-    monkeypatch.setattr("random.uniform", lambda shortest, longest: seen.append(longest) or 0.0)
-
-    async def use(connection: RedisConnection) -> None:
-        raise OSError("it is of no use")
-
-    url = RedisURL(redis_server.url)
-    log = ThrottledLog(time.monotonic)
-    keeping = asyncio.create_task(keep_connected(url, await url.connect(), use, lambda: None, log))
-    await until(lambda: len(seen) >= len(pauses))
-    keeping.cancel()
-    await asyncio.wait([keeping])
-    assert seen[: len(pauses)] == pauses
-    logged.take("reconnecting")

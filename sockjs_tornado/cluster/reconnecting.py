@@ -1,0 +1,171 @@
+"""Connections to Redis that are monitored, and reopened when they are lost.
+
+redis-py's own pub/sub reader gives up after an outage of some seconds, its pools open connections as needed, which does
+not keep commands in order, and it reports only complete replies. Therefore commands and subscriptions have one
+connection each, with one task that reconnects.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any, Final, NoReturn
+
+from ..exceptions import ClusterError, ClusterUnavailable
+from ..observe.logs import ThrottledLog
+from .redis_connection import CONNECTION_ERRORS, RedisConnection, RedisURL, translate_error
+
+__all__ = ["ReconnectingConnection", "fail"]
+
+logger = logging.getLogger(__name__)
+
+#: The shortest and the longest delay in seconds before a reconnect.
+BACKOFF: Final = (0.05, 1.0)
+
+#: Seconds after which a connection is considered stable, so that the backoff starts again with short delays.
+_STABLE_AFTER: Final = 5.0
+
+
+class ReconnectingConnection(ABC):
+    """A connection to Redis that is reopened whenever it is lost.
+
+    Args:
+        url: The server.
+        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to send data.
+        log: The log for disconnects.
+    """
+
+    def __init__(self, url: RedisURL, timeout: float, log: ThrottledLog) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._log = log
+        # Set while Redis is connected.
+        self._connected = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis is connected."""
+        return self._connected.is_set()
+
+    async def wait_available(self) -> None:
+        """Wait until Redis is connected."""
+        await self._connected.wait()
+
+    async def start(self) -> None:
+        """Connect to Redis.
+
+        Raises:
+            ClusterError: Redis does not respond, requires a password, is too old, or refuses this use.
+        """
+        connection = await self._url.connect(self._check)
+        self._connected.set()
+        self._task = asyncio.create_task(self._keep_connected(connection))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _check(self, connection: RedisConnection) -> None:  # noqa: B027 - commands need no other check
+        """Check the first connection, apart from the server's version and role."""
+
+    @abstractmethod
+    def _on_connect(self, is_reconnect: bool) -> None:
+        """Called before a connection is used."""
+
+    @abstractmethod
+    def _on_disconnect(self) -> None:
+        """Called after each disconnect, before the reconnect."""
+
+    @abstractmethod
+    def _ping(self) -> None:
+        """Make :meth:`_write` send a command that Redis responds to."""
+
+    @abstractmethod
+    async def _read(self, connection: RedisConnection) -> NoReturn:
+        """Process everything that Redis sends."""
+
+    @abstractmethod
+    async def _write(self, connection: RedisConnection) -> NoReturn:
+        """Send commands."""
+
+    async def _use(self, connection: RedisConnection) -> None:
+        """Use a connection until it raises an error."""
+        is_reconnect = not self._connected.is_set()
+        self._connected.set()
+        self._on_connect(is_reconnect)
+        # The reader always runs, even if no reply is expected: only it notices that the connection was closed.
+        await _run_until_first(self._write(connection), self._read(connection), self._watch(connection))
+
+    async def _watch(self, connection: RedisConnection) -> NoReturn:
+        """Ping until no data has arrived for twice the timeout."""
+        while True:
+            before = connection.bytes_received
+            await asyncio.sleep(self._timeout)
+            self._ping()
+            if connection.bytes_received == before:
+                # Sleep twice: if a callback has blocked the loop meanwhile, the data that has arrived is read in
+                # between.
+                await asyncio.sleep(self._timeout / 2)
+                await asyncio.sleep(self._timeout / 2)
+                if connection.bytes_received == before:
+                    raise TimeoutError(f"no data for {2 * self._timeout:g} s")
+
+    async def _keep_connected(self, connection: RedisConnection) -> NoReturn:
+        delay, _ = BACKOFF
+        address = self._url.address
+        while True:
+            began = time.monotonic()
+            try:
+                await self._use(connection)
+            except CONNECTION_ERRORS as error:
+                # The same key for both connections of a cluster, so that an outage is logged once.
+                self._log.write(logger, logging.WARNING, "lost", "%s; reconnecting", translate_error(error, address))
+            except Exception as error:
+                # A bug here or in a callback: without this handler the node would never reconnect.
+                self._log.write(logger, logging.ERROR, "lost", "Error on a Redis connection; reconnecting", error=error)
+            finally:
+                connection.close()
+                self._connected.clear()
+                self._on_disconnect()
+            if time.monotonic() - began > _STABLE_AFTER:
+                delay, _ = BACKOFF
+            connection, delay = await self._reconnect(delay)
+            logger.info("Reconnected to Redis at %s", address)
+
+    async def _reconnect(self, delay: float) -> tuple[RedisConnection, float]:
+        """Return a new connection, and the last delay."""
+        shortest, longest = BACKOFF
+        while True:
+            delay = min(2 * delay, longest)
+            await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
+            try:
+                return await self._url.connect(), delay
+            except ClusterError as error:
+                logger.debug("Cannot reconnect: %s", error)
+
+
+async def _run_until_first(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run coroutines until the first one returns or raises, cancel the others, and re-raise its exception."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def fail(future: "asyncio.Future[Any]", reason: str) -> None:
+    """Set ClusterUnavailable on a future that is not done yet, and that need not be awaited."""
+    if not future.done():
+        future.set_exception(ClusterUnavailable(reason))
+        # Mark the exception as retrieved.
+        future.exception()
