@@ -10,7 +10,7 @@ Connections must be used from the event loop's thread. From another thread, call
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -21,7 +21,7 @@ from .session.request_limits import INFORMATIONAL, KEPT
 if TYPE_CHECKING:
     from .session.session import Session
 
-__all__ = ["ConnectionInfo", "Headers", "SockJSConnection", "drained"]
+__all__ = ["ConnectionInfo", "Headers", "SendResult", "SockJSConnection"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,21 +137,39 @@ class ConnectionInfo:
         return self.cookies.get(name, default)
 
 
-async def drained(session: "Session") -> None:
-    """Wait until the session's outbox is below its high-water mark.
+class SendResult:
+    """What :meth:`SockJSConnection.send` returns; it may be awaited any number of times.
 
-    Raises:
-        ConnectionClosed: If the session is closed, or closes in the meantime.
+    A session keeps one until it has ended, so that sending allocates nothing.
+
+    Args:
+        session: The session.
     """
-    while session._outbox_above_high_water:
-        drained = asyncio.Event()
-        session._add_outbox_waiter(drained.set)
-        try:
-            await drained.wait()
-        finally:
-            session._remove_outbox_waiter(drained.set)
-    if session.is_closed:
-        raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        """Wait until the session's outbox is below its high-water mark.
+
+        Raises:
+            ConnectionClosed: If the session is closed, or closes in the meantime.
+        """
+        session = self._session
+        while session._outbox_above_high_water:
+            drained = asyncio.Event()
+            session._add_outbox_waiter(drained.set)
+            try:
+                await drained.wait()
+            finally:
+                session._remove_outbox_waiter(drained.set)
+        if session.is_closed:
+            raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
 
 
 class _RoomNames:
@@ -255,7 +273,8 @@ class SockJSConnection:
             session.send(_encode(message, binary, session._accepts_bytes))
         else:
             session.send(message)
-        return session
+        result = session._send_result
+        return result if result is not None else session._create_send_result()
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.

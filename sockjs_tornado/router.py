@@ -9,7 +9,7 @@ from typing import Any
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 
-from .connection import ConnectionInfo, SockJSConnection
+from .connection import ConnectionInfo, SendResult, SockJSConnection
 from .exceptions import ConfigurationError, ConnectionClosed
 from .http.body_limit import url_specs
 from .observe.stats import Stats
@@ -105,6 +105,8 @@ class SockJSRouter:
         self.prefix = _check_prefix(prefix)
         self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]
         self.urls = url_specs(self.endpoints)
+        # Not at import, which should change nothing in Tornado.
+        convert_yielded.register(SendResult, _convert_yielded)  # type: ignore[attr-defined]
         if cluster is not None:
             cluster.add(self)
 
@@ -321,14 +323,15 @@ def _check_prefix(prefix: str) -> str:
     return prefix.rstrip("/")
 
 
-# Tornado waits for the awaitable that a callback of `IOLoop.add_callback` returns or a coroutine yields. If that is a
-# `send` whose client has disconnected, it must not raise ConnectionClosed: in sockjs-tornado 1.0 it did nothing.
-def _convert_session(session: Session) -> "asyncio.Future[None]":
-    async def drained() -> None:
+def _convert_yielded(result: SendResult) -> "asyncio.Future[None]":
+    """Return a future for what :meth:`SockJSConnection.send` has returned, which Tornado waits for.
+
+    Tornado does so if a callback of ``IOLoop.add_callback`` returns it, or a coroutine yields it. If the client has
+    disconnected, that must not raise ConnectionClosed: in sockjs-tornado 1.0 it did nothing.
+    """
+
+    async def wait() -> None:
         with contextlib.suppress(ConnectionClosed):
-            await session
+            await result
 
-    return asyncio.ensure_future(drained())
-
-
-convert_yielded.register(Session, _convert_session)  # type: ignore[attr-defined]
+    return asyncio.ensure_future(wait())

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any
 
@@ -308,6 +309,22 @@ async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
     receiver.drain()
     await waiting
     await sent
+
+
+def test_what_send_returns_is_one_object_until_the_session_has_ended() -> None:
+    session, receiver = listening()
+    connection = session.connection
+    sent = connection.send("1")
+    assert connection.send("2") is sent
+    assert not isawaitable(session)
+    connection.close()
+    receiver.cut()
+    late = connection.send("3")
+    assert late is not sent
+    for result in (sent, late):
+        with pytest.raises(ConnectionClosed) as caught:
+            next(result.__await__())
+        assert (caught.value.code, caught.value.reason) == (3000, "Go away!")
 
 
 async def test_all_that_wait_go_on_in_order() -> None:

@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import json
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -326,6 +328,11 @@ async def test_a_send_may_be_left_to_tornados_loop_and_coroutines(serve: Serve, 
     router.io_loop.add_callback(connection.send, "too late")
     assert await within(send_by_yielding()) == "done"
     assert await peer.frame() == GONE
+
+
+def test_an_import_registers_nothing_with_tornado() -> None:
+    source = "import tornado.gen, sockjs_tornado; assert list(tornado.gen.convert_yielded.registry) == [object]"
+    subprocess.run([sys.executable, "-c", source], check=True)
 
 
 # Broadcasts.

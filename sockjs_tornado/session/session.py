@@ -4,10 +4,10 @@ It handles frames, a bounded outbox and its own state, and does not depend on HT
 the client receives, its transport attaches a receiver, and reports when that is complete or was disconnected.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from ..connection import ConnectionInfo, SockJSConnection, drained
+from ..connection import ConnectionInfo, SendResult, SockJSConnection
 from ..exceptions import SessionStateError
 from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .callbacks import Callbacks
@@ -67,6 +67,7 @@ class Session(Outbox, LegacySession):
         "_origin_hash",
         "_post_origin_hash",
         "_rate_limit",
+        "_send_result",
         "bucket",
         "close_code",
         "close_reason",
@@ -105,6 +106,7 @@ class Session(Outbox, LegacySession):
         # Also set if the client disconnected: either way it needs no close frame any more.
         self._close_frame_sent = False
         self._inbox_waiters: list[Callable[[], None]] | None = None
+        self._send_result: SendResult | None = None
         rate = self._settings.inbound_rate
         self._rate_limit = RateLimit(*rate, self._manager.now()) if rate else None
         self.label = self._manager.next_label()
@@ -385,9 +387,12 @@ class Session(Outbox, LegacySession):
                 self._callbacks.discard()
             self._release_early()
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        """Wait until the outbox is below its high-water mark; see :meth:`SockJSConnection.send`."""
-        return drained(self).__await__()
+    def _create_send_result(self) -> SendResult:
+        result = SendResult(self)
+        # Later, it would be a reference cycle.
+        if self.conn is not None:
+            self._send_result = result
+        return result
 
     @property
     def _rooms(self) -> frozenset[str]:
@@ -496,4 +501,4 @@ class Session(Outbox, LegacySession):
         # Not if the constructor of the connection has closed the session.
         if self.conn is not None:
             self._callbacks.clear()
-            self.conn = None
+            self.conn = self._send_result = None
