@@ -7,6 +7,7 @@ client on one transport; what it takes off a response is exactly one framing, an
 import asyncio
 import base64
 import hashlib
+import inspect
 import itertools
 import json
 import re
@@ -20,8 +21,8 @@ from urllib.parse import quote, unquote, urlencode
 
 T = TypeVar("T")
 
-#: Seconds after which anything that was to come is considered lost.
-WAIT = 60
+#: Seconds after which a test fails if an event that it waits for, or the start or end of a program, has not happened.
+TIMEOUT = 60
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 #: The header fields of an opening handshake.
@@ -116,8 +117,20 @@ def path_of(url: Url) -> str:
 
 async def within(awaitable: Awaitable[T]) -> T:
     """Await something that comes soon."""
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         return await awaitable
+
+
+async def until(condition: Callable[[], Any], interval: float = 0.005) -> Any:
+    """Call a function, or a coroutine function, until its result is true, and return that; for what has no event."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            result = condition()
+            if inspect.isawaitable(result):
+                result = await result
+            if result:
+                return result
+            await asyncio.sleep(interval)
 
 
 def new_session() -> str:

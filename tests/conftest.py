@@ -21,7 +21,7 @@ import tornado.netutil
 import tornado.web
 import uvloop
 from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve
-from client import WAIT, Client, Connect, Join, Peer, peer, session_ids
+from client import TIMEOUT, Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
@@ -160,7 +160,7 @@ async def serve() -> AsyncIterator[Serve]:
         return server
 
     yield start
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         for router in routers:
             closing = asyncio.ensure_future(router.close())
             await asyncio.sleep(0)

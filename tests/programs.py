@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from client import TIMEOUT
 
 ROOT = Path(__file__).resolve().parent.parent
 SOCKJS_CLIENT = ROOT / "node_modules/sockjs-client"
-
-#: Seconds in which a program starts or ends, however busy the machine is.
-PATIENCE = 60
 
 # The URL of a session whose id is not masked.
 _SESSION_URL = re.compile(
@@ -84,7 +82,7 @@ class ServerProgram:
         self._output = self._process.stdout
         self._asked = False
         self._ended: Ended | None = None
-        ready, _, _ = select.select([self._output], [], [], PATIENCE)
+        ready, _, _ = select.select([self._output], [], [], TIMEOUT)
         line = self._output.readline() if ready else ""
         self.ports = [int(port) for port in re.findall(r"http://\S+?:(\d+)", line)]
         if not self.ports:
@@ -113,7 +111,7 @@ class ServerProgram:
         """Wait until it ends by itself, and return what it left behind."""
         if self._ended is None:
             try:
-                output, _ = self._process.communicate(timeout=PATIENCE)
+                output, _ = self._process.communicate(timeout=TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 output, _ = self._process.communicate()

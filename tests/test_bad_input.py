@@ -21,8 +21,8 @@ from client import (
     SESSION_URLS,
     STREAMING,
     TEXT,
+    TIMEOUT,
     URLS,
-    WAIT,
     Client,
     Connect,
     Join,
@@ -341,7 +341,7 @@ async def test_a_session_that_is_over_is_sent_to_in_vain(serve: Serve, connect: 
         await client.ask("POST", "/echo/000/abc/xhr", body=b"")
         connection = await journal.connection()
         connection.close()
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while router.container.get("abc") is not None:
                 assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status in (200, 204, 404)
         assert (await client.ask("POST", f"/echo/000/abc/{name}", body=b'["x"]')).status == 404

@@ -13,7 +13,7 @@ from client import (
     FRAMED,
     HANDSHAKE,
     TEXT,
-    WAIT,
+    TIMEOUT,
     Client,
     Connect,
     Join,
@@ -628,7 +628,7 @@ async def test_a_slow_line_is_not_called_dead(serve: Serve, connect: Connect) ->
         # The ping stands behind much that the client has not taken; of that it takes a part before the deadline.
         before = bytes_acked(sock)
         reading.resume_reading()
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while bytes_acked(sock) <= before:
                 assert await client.reader.read(2**16)
                 await asyncio.sleep(0)

@@ -19,11 +19,11 @@ from typing import Any
 import hostile
 import pytest
 from application import LogWatch
-from client import BINARY, PING, TEXT, closing, frame
+from client import BINARY, PING, TEXT, TIMEOUT, closing, frame
 from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import PATIENCE, ROOT
+from programs import ROOT
 
 from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
@@ -582,7 +582,7 @@ def test_an_application_that_spoils_fields_gets_exceptions_at_the_worst(moments:
         env={**os.environ, "PYTHONMALLOC": "debug"},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert ended.returncode == 0, "\n".join(ended.stderr.splitlines()[-12:])

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import PATIENCE, ROOT, ServerProgram
+from client import TIMEOUT
+from programs import ROOT, ServerProgram
 
 from sockjs_tornado import Settings
 from sockjs_tornado.settings import TRANSPORTS
@@ -82,7 +83,7 @@ def test_a_server_answers(block: str, tmp_path: Path) -> None:
 
     def post(transport: str, body: bytes) -> bytes:
         url = f"http://127.0.0.1:{program.ports[0]}{prefix}/000/session/{transport}"
-        with urllib.request.urlopen(url, body, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(url, body, timeout=TIMEOUT) as answer:
             received: bytes = answer.read()
         return received
 
@@ -107,7 +108,7 @@ def run(block: str, directory: Path) -> tuple[int, str, str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     return ended.returncode, ended.stdout, ended.stderr
 

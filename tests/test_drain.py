@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve
-from client import FRAMED, HANDSHAKE, WAIT, Connect, Join, asking, request, settle, within
+from client import FRAMED, HANDSHAKE, TIMEOUT, Connect, Join, asking, request, settle, within
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.observe.logs import ThrottledLog
@@ -59,7 +59,7 @@ async def test_every_client_hears_of_it_and_nobody_waits_for_all(serve: Serve, c
     draining = asyncio.ensure_future(router.drain(0.5))
     told: set[Any] = set()
     batches = 0
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while len(told) < len(frames):
             done, _ = await asyncio.wait(set(frames) - told, return_when=asyncio.FIRST_COMPLETED)
             told |= done
@@ -193,7 +193,7 @@ async def test_many_deadlines_are_met_in_turns_with_others() -> None:
     for _ in range(5 * BATCH_SIZE):
         deadlines.schedule(Owner(met))
     seen = [0]
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while len(met) < 5 * BATCH_SIZE:
             await asyncio.sleep(0)
             assert len(met) - seen[-1] <= BATCH_SIZE

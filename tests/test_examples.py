@@ -10,7 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from programs import PATIENCE, ROOT, ServerProgram
+from client import TIMEOUT
+from programs import ROOT, ServerProgram
 
 PAGES = {
     "examples/demo.py": [
@@ -207,7 +208,7 @@ class TestRawClient:
     """Both clients, against the test server."""
 
     def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+        return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
 
     def run_python(self, url: str, *messages: str) -> subprocess.CompletedProcess[bytes]:
         return self.run(sys.executable, "-W", "default", "-X", "utf8", "examples/raw_client/client.py", url, *messages)
@@ -243,7 +244,7 @@ class TestPythonClient:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "default", "-X", "utf8", "examples/python_client/client.py", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=PATIENCE
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=TIMEOUT
         )
 
     @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import PATIENCE, ROOT
+from client import TIMEOUT
+from programs import ROOT
 
 from fuzz.target import TARGETS, dictionary, load, seeds
 
@@ -55,7 +56,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 0) -> tuple[i
         text=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=seconds + 2 * PATIENCE)
+            output, _ = process.communicate(timeout=seconds + 2 * TIMEOUT)
         except BaseException:
             # It stops the processes that it has started.
             process.terminate()
@@ -116,7 +117,7 @@ def test_a_planted_bug_is_found(bug: str, tmp_path: Path) -> None:
     files = sorted(seeds(name).iterdir())
     assert run(name, "--input", *files, cwd=tmp_path)[0] == 0
 
-    status, output = run(name, "--seconds", str(PATIENCE), "--seed", "1", cwd=tmp_path, seconds=PATIENCE)
+    status, output = run(name, "--seconds", str(TIMEOUT), "--seed", "1", cwd=tmp_path, seconds=TIMEOUT)
     assert status == 1, output
     assert "FINDINGS" in output
     again = re.search(r"^reproduce  \S+ -m fuzz (\S+) --input (\S+)$", output, re.MULTILINE)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from application import Journal, Noted, Serve, congest
-from client import POLLING, TEXT, Connect, Join, Peer, WebSocket, frame, settle, within
+from client import POLLING, TEXT, TIMEOUT, Connect, Join, Peer, WebSocket, frame, settle, within
 from doubles import FakeManager, Receiver, make_session
-from programs import PATIENCE, ROOT, Ended, ServerProgram, check_sockjs_client, find_program
+from programs import ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection, SockJSRouter
@@ -583,7 +583,7 @@ def test_the_page_script_talks_to_the_example() -> None:
     try:
         (port,) = example.ports
         run = command(f"http://127.0.0.1:{port}/multiplex/sockjs", ["ann", "bob"], PAYLOAD)
-        ended = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+        ended = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     finally:
         stopped = example.stop()
     assert (ended.returncode, ended.stderr) == (0, "")

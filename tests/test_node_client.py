@@ -22,7 +22,7 @@ TRANSPORTS = ["websocket", "xhr-streaming", "eventsource", "xhr-polling"]
 each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 
 #: Seconds in which all scenarios come to an end, however busy the machine is.
-PATIENCE = 180
+TIMEOUT = 180
 
 
 class Run:
@@ -56,7 +56,7 @@ def run() -> Iterator[Run]:
             input=json.dumps(chains),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         assert ended.returncode == 0, ended.stderr
         result.seen = json.loads(ended.stdout)

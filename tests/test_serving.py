@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from application import Echo, LogWatch
-from client import HANDSHAKE, TEXT, WAIT, Client, WebSocket, frame, request, within
+from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, within
 from programs import ServerProgram
 from tornado.web import Application
 
@@ -160,7 +160,7 @@ async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
     async with connected(port) as client:
         assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
         os.kill(os.getpid(), signal.SIGINT)
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             # The signal is heard of when the event loop comes round to it.
             while (await client.ask("GET", "/echo/info")).status != 503:
                 pass
@@ -197,7 +197,7 @@ async def test_every_connection_has_its_on_close_however_it_ends(end: str, logge
         assert [await websocket.text() for websocket in websockets] == [RESTART] * 5
         for client in clients:
             client.writer.close()
-        await asyncio.wait([serving], timeout=WAIT)
+        await asyncio.wait([serving], timeout=TIMEOUT)
     assert serving.cancelled() == (end == "cancelled")
     assert closes == [(1012, "Service restart")] * 5
     if end == "deadline":
@@ -247,7 +247,7 @@ async def test_clients_wait_where_there_are_no_file_descriptors(
         waiting = set(visits)
         while waiting:
             # Who was let in is served while others wait, and makes room for them by leaving.
-            done, waiting = await asyncio.wait(waiting, timeout=WAIT, return_when=asyncio.FIRST_COMPLETED)
+            done, waiting = await asyncio.wait(waiting, timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             assert done, "nobody was let in"
             websocket.write(frame(TEXT, '["x"]'))
             assert await websocket.text() == 'a["x"]'

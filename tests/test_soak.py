@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 
-from programs import PATIENCE, ROOT
+from client import TIMEOUT
+from programs import ROOT
 
 #: Duration of the load; ``SOCKJS_SOAK_SECONDS`` overrides it.
 SECONDS = 120
@@ -22,7 +23,7 @@ def test_nothing_is_lost_and_nothing_is_left() -> None:
         text=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=seconds + 10 * PATIENCE)
+            output, _ = process.communicate(timeout=seconds + 10 * TIMEOUT)
         except BaseException:
             # It stops the processes that it has started.
             process.terminate()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from programs import PATIENCE
+from client import TIMEOUT
 
 
 def test_mypy_finds_the_package_from_another_directory(tmp_path: Path) -> None:
@@ -12,5 +12,5 @@ def test_mypy_finds_the_package_from_another_directory(tmp_path: Path) -> None:
     program.write_text("import sockjs_tornado\nimport sockjs_tornado.client\n")
     # It looks for both modules and for py.typed, but does not analyse them, which takes long without a cache.
     command = [sys.executable, "-m", "mypy", "--follow-imports=skip", "--no-incremental", program.name]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from application import Serve
-from client import WAIT
+from client import TIMEOUT
 from ws4py.client.threadedclient import WebSocketClient
 from ws4py.messaging import Message
 
@@ -49,7 +49,7 @@ def talk(url: str, *messages: str) -> tuple[list[str], tuple[int, bytes | str]]:
     client.connect()
     for message in messages:
         client.send(message)
-    end = client.ends.get(timeout=WAIT)
+    end = client.ends.get(timeout=TIMEOUT)
     client.run_forever()
     return [client.messages.get() for _ in range(client.messages.qsize())], end
 

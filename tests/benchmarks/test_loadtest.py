@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import loadtest
 import pytest
-from programs import PATIENCE, ROOT
+from client import TIMEOUT
+from programs import ROOT
 from websockets.sync.client import connect
 
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource")
@@ -61,7 +62,7 @@ def serving(*commands: tuple[str, ...]) -> Iterator[list[Server]]:
         for process in processes:
             process.terminate()
         for process in processes:
-            assert process.communicate(timeout=PATIENCE) == ("", "")
+            assert process.communicate(timeout=TIMEOUT) == ("", "")
             assert process.returncode == 0
     finally:
         for process in processes:
@@ -72,7 +73,7 @@ def serving(*commands: tuple[str, ...]) -> Iterator[list[Server]]:
 def wait_for(process: subprocess.Popen[str]) -> Server:
     """Wait for the startup message of a server."""
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+    ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
     line = process.stdout.readline() if ready else ""
     match = re.fullmatch(r"pid (\d+) port (\d+)\n", line)
     if match is None:
@@ -108,7 +109,7 @@ class Run:
     def end(self) -> tuple[int, str, str]:
         """Wait for the exit, and return status and output."""
         try:
-            output, errors = self.process.communicate(timeout=PATIENCE)
+            output, errors = self.process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.communicate()
@@ -262,7 +263,7 @@ class TestWrongServers:
         with serving(SERVER) as (server,), connect(url.format(server.port), proxy=None) as listener:
             run = start(server, "broadcast", duration=3, rate=100, drain_timeout=0.3)
             # A message means that all sessions are open.
-            listener.recv(timeout=PATIENCE)
+            listener.recv(timeout=TIMEOUT)
             server.process.terminate()
             report = run.report(1)
         assert report["errors"]["connection"] == 3
@@ -381,7 +382,7 @@ class TestTheCommandLine:
 
     def test_control_c_ends_it_quietly(self, server: Server) -> None:
         run = start(server, duration=30)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not established(server):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -401,7 +402,7 @@ class TestTheServer:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr == f"Cannot listen on 127.0.0.1, port {server.port}: Address already in use\n"
@@ -409,6 +410,6 @@ class TestTheServer:
     @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--server", "pigeon"]])
     def test_what_makes_no_sense_is_refused(self, arguments: list[str]) -> None:
         ended = subprocess.run(
-            [sys.executable, "benchmarks/server.py", *arguments], cwd=ROOT, capture_output=True, timeout=PATIENCE
+            [sys.executable, "benchmarks/server.py", *arguments], cwd=ROOT, capture_output=True, timeout=TIMEOUT
         )
         assert (ended.returncode, ended.stdout) == (2, b"")

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from client import TIMEOUT
 from free_ports import free_port
-from programs import PATIENCE, check_sockjs_client, find_program
+from programs import check_sockjs_client, find_program
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from websockets.exceptions import ConnectionClosed
@@ -69,7 +70,7 @@ class Watch:
 
     def next(self) -> str:
         """Return the next complaint, as soon as there is one."""
-        return self._heard.get(timeout=PATIENCE)
+        return self._heard.get(timeout=TIMEOUT)
 
     def _attach(self, target: dict[str, str]) -> None:
         """Watch a page or an iframe; to begin with, the browser itself."""
@@ -127,7 +128,7 @@ class Chromium:
 
     def sees(self, text: str) -> None:
         """Wait until the page of the current window shows this text."""
-        self.driver.set_script_timeout(PATIENCE)
+        self.driver.set_script_timeout(TIMEOUT)
         self.driver.execute_async_script(SHOWS, text)
 
     def close_windows(self, windows: list[str]) -> None:
@@ -170,7 +171,7 @@ def chromium() -> Iterator[Chromium]:
 
 def devtools(driver: webdriver.Chrome) -> str:
     """Return the address of the browser's DevTools."""
-    front = http.client.HTTPConnection(driver.capabilities["goog:chromeOptions"]["debuggerAddress"], timeout=PATIENCE)
+    front = http.client.HTTPConnection(driver.capabilities["goog:chromeOptions"]["debuggerAddress"], timeout=TIMEOUT)
     front.request("GET", "/json/version")
     url: str = json.load(front.getresponse())["webSocketDebuggerUrl"]
     front.close()

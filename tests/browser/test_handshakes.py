@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client import TIMEOUT
 from conftest import Chromium
-from programs import PATIENCE, ServerProgram
+from programs import ServerProgram
 
 pytestmark = pytest.mark.browser
 
@@ -47,7 +48,7 @@ def server() -> Iterator[ServerProgram]:
 @pytest.fixture
 def window(chromium: Chromium, server: ServerProgram) -> Iterator[str]:
     """Open a page of the server."""
-    chromium.driver.set_script_timeout(PATIENCE)
+    chromium.driver.set_script_timeout(TIMEOUT)
     window = chromium.open(f"http://127.0.0.1:{server.ports[0]}/pages/scenarios.html")
     yield window
     chromium.complaints()
@@ -85,7 +86,7 @@ def test_pages_without_an_origin_come_in_if_they_are_listed(
 ) -> None:
     url = f"http://127.0.0.1:{server.ports[0]}"
     (tmp_path / "page.html").write_text("<!doctype html>")
-    chromium.driver.set_script_timeout(PATIENCE)
+    chromium.driver.set_script_timeout(TIMEOUT)
     window = chromium.open((tmp_path / "page.html").as_uri() if kind == "file" else f"{url}/pages/scenarios.html")
     if kind == "sandbox":
         chromium.driver.execute_script(

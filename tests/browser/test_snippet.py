@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from client import TIMEOUT
 from conftest import Chromium
-from programs import PATIENCE, ROOT, SOCKJS_CLIENT, ServerProgram
+from programs import ROOT, SOCKJS_CLIENT, ServerProgram
 
 pytestmark = pytest.mark.browser
 
@@ -43,7 +44,7 @@ def test_the_page_logs_the_echo(chromium: Chromium, server: ServerProgram, tmp_p
     page, addresses = re.subn("localhost:8080", f"127.0.0.1:{server.ports[0]}", page)
     assert (scripts, addresses) == (1, 1)
     (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{RECORD}{page}')
-    chromium.driver.set_script_timeout(PATIENCE)
+    chromium.driver.set_script_timeout(TIMEOUT)
     window = chromium.open((tmp_path / "page.html").as_uri())
     assert chromium.driver.execute_async_script("logged.then(arguments[0])") == "hello"
     assert chromium.complaints() == []

@@ -44,7 +44,7 @@ CASES = [
 each_case = pytest.mark.parametrize(("origin", "transport"), CASES)
 
 #: Seconds in which all scenarios come to an end, however busy the machine is.
-PATIENCE = 180
+TIMEOUT = 180
 
 
 class Run:
@@ -109,7 +109,7 @@ def collect(chromium: Chromium, windows: list[str]) -> Seen:
     driver = chromium.driver
     # Selenium waits no longer than two minutes for one answer.
     driver.set_script_timeout(20)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     seen: dict[str, Any] = {}
     for window in windows:
         driver.switch_to.window(window)

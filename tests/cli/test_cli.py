@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from client import Join, within
-from programs import PATIENCE, ROOT, Ended, ServerProgram
+from client import TIMEOUT, Join, within
+from programs import ROOT, Ended, ServerProgram
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.cli import main
@@ -228,7 +228,7 @@ async def talk(program: ServerProgram, path: str, *arguments: str, said: str | b
         patch.setattr(sys, "stdout", output)
         patch.setattr(sys, "stderr", errors)
         url = f"http://127.0.0.1:{program.ports[0]}{path}"
-        status = await asyncio.wait_for(asyncio.to_thread(main, ["connect", url, *arguments]), PATIENCE)
+        status = await asyncio.wait_for(asyncio.to_thread(main, ["connect", url, *arguments]), TIMEOUT)
     return Ended(status, *(stream.buffer.getvalue().decode() for stream in (output, errors)))
 
 
@@ -384,7 +384,7 @@ def test_serve_does_not_require_pycurl(tmp_path: Path) -> None:
 
     def attempt(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sockjs_tornado", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT, check=False)
 
     assert attempt("serve", "--help").returncode == 0
     ended = attempt("info", "http://127.0.0.1:1/echo")

@@ -12,7 +12,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 from application import RunningServer
-from client import WAIT, within
+from client import within
 
 from sockjs_tornado.client import ConnectionClosed, SockJSClient, connect
 
@@ -44,13 +44,6 @@ async def dial(serve: Any) -> AsyncIterator[Dial]:
     yield open_client
     for client in clients:
         await within(client.close())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that has no event, by polling."""
-    async with asyncio.timeout(WAIT):
-        while not condition():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.01)
 
 
 async def end_of(client: SockJSClient) -> tuple[int, str]:

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from client import within
-from programs import PATIENCE, ROOT, find_program
+from client import TIMEOUT, until, within
+from programs import ROOT, find_program
 
 from sockjs_tornado.client import TRANSPORTS, ConnectionClosed
 
-from .conftest import Dial, until
+from .conftest import Dial
 from .test_transports import ODD
 
 each_transport = pytest.mark.parametrize("transport", TRANSPORTS)
@@ -34,7 +34,7 @@ def node_server() -> Iterator[Any]:
     with process:
         assert process.stdout is not None
         try:
-            ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
             said = process.stdout.readline() if ready else "nothing"
             port = re.search(r"http://127.0.0.1:(\d+)", said)
             assert port, f"the server did not start (`npm ci` installs what it needs): {said}"

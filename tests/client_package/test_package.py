@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from programs import PATIENCE, ROOT
+from client import TIMEOUT
+from programs import ROOT
 
 import sockjs_tornado.client
 from sockjs_tornado.client import connect
@@ -29,7 +30,7 @@ def test_the_core_does_not_import_it() -> None:
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert (ended.stdout, ended.stderr) == ("set()\n", "")
 

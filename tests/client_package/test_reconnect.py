@@ -8,12 +8,12 @@ import pytest
 import tornado.httpserver
 import tornado.web
 from application import Echo, Journal, RunningServer, Serve
-from client import within
+from client import until, within
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, Backoff, ConnectError, ConnectionClosed, SockJSClient
 
-from .conftest import Dial, Link, Stub, line, status, until
+from .conftest import Dial, Link, Stub, line, status
 
 MakeLink = Callable[[RunningServer], Awaitable[Link]]
 MakeStub = Callable[..., Awaitable[Stub]]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve, congest
-from client import within
-from programs import PATIENCE, ROOT
+from client import TIMEOUT, within
+from programs import ROOT
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
@@ -351,7 +351,7 @@ asyncio.run(main())
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     # The server in the same event loop leaves sockets open.
     errors = [row for row in ended.stderr.splitlines() if "ResourceWarning" not in row and row.strip()]

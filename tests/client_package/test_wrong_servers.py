@@ -12,10 +12,11 @@ import tornado.netutil
 import tornado.web
 import tornado.websocket
 from application import LogWatch
+from client import until
 
 from sockjs_tornado.client import ConnectError
 
-from .conftest import Dial, Stub, end_of, hang, line, status, until
+from .conftest import Dial, Stub, end_of, hang, line, status
 
 MakeStub = Callable[..., Awaitable[Stub]]
 

@@ -1,6 +1,5 @@
 """Fixtures: Redis servers, and nodes of a cluster with clients in their rooms."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,16 +37,6 @@ def empty_redis(module_redis: RedisServer) -> RedisServer:
     """Return the module's Redis server without the data of other tests."""
     module_redis.command("FLUSHALL")
     return module_redis
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true."""
-
-    async def wait() -> None:
-        while not condition():  # noqa: ASYNC110 - of Redis, and of another process, there is no event
-            await asyncio.sleep(0.005)
-
-    await within(wait())
 
 
 class Node:

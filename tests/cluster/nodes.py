@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from client import Client, within
 from deployment.proxies import daemon, find_daemon
 from free_ports import reserved_port
-from programs import PATIENCE, ServerProgram
+from programs import ServerProgram
 
 SCRIPT = "tests/cluster/node.py"
 
@@ -265,11 +265,3 @@ def front(
         )
         life.enter_context(daemon(own[0], [find_daemon("haproxy"), "-db", "-f", str(file)], complaints))
         yield result
-
-
-async def until(condition: Any, pause: float = 0.02) -> Any:
-    """Call a coroutine function repeatedly until its result is true, and return that."""
-    async with asyncio.timeout(PATIENCE):
-        while not (result := await condition()):  # noqa: ASYNC110 - what is awaited is in another process
-            await asyncio.sleep(pause)
-    return result

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from client import TIMEOUT
 from free_ports import reserve_port
-
-#: Seconds in which a server must answer, or end.
-PATIENCE = 20
 
 
 class RedisServer:
@@ -56,14 +54,14 @@ class RedisServer:
         command += ["--unixsocket", f"{self._directory}/redis.sock", "--logfile", "redis.log"]
         command += ["--save", "", "--appendonly", "no", *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not self._answers():
             assert self._process.poll() is None, (self._directory / "redis.log").read_text()
             assert time.monotonic() < deadline, "redis-server does not answer"
             time.sleep(0.01)
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE) as probe:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as probe:
             probe.sendall(b"PING\r\n")
             # It may require a password first.
             return probe.recv(100).startswith((b"+PONG", b"-NOAUTH"))
@@ -81,7 +79,7 @@ class RedisServer:
         process, self._process = self._process, None
         if process is not None:
             os.kill(process.pid, number)
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
 
     def freeze(self) -> None:
         """Suspend the server; its connections stay open."""

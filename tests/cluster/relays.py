@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from application import Journal, Noted, Serve
-from client import Client, Response, asking, new_session, sending, unframe, within
+from client import Client, Response, asking, new_session, sending, unframe
 from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
@@ -19,16 +19,6 @@ from sockjs_tornado.cluster.unix import UnixCluster
 
 #: What all nodes of the tests share.
 SECRET = "a secret of 16 bytes, or more"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true."""
-
-    async def wait() -> None:
-        while not condition():  # noqa: ASYNC110 - of what another node does there is no event
-            await asyncio.sleep(0.002)
-
-    await within(wait())
 
 
 class Node:

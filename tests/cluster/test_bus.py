@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import within
+from client import until, within
 
 from sockjs_tornado.cluster.bus import Bus
 from sockjs_tornado.cluster.envelope import RedisKeys
@@ -16,7 +16,7 @@ from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 from sockjs_tornado.observe.logs import ThrottledLog
 
-from .conftest import SILENCE, until
+from .conftest import SILENCE
 from .redis_server import RedisServer
 
 KEYS = RedisKeys("test")

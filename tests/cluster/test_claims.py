@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from application import LogWatch
-from client import within
+from client import until, within
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
@@ -20,7 +20,6 @@ from sockjs_tornado.session.ended import ENDED_TIME
 
 from .conftest import SILENCE
 from .redis_server import RedisServer
-from .relays import until
 
 Open = Callable[[str], Awaitable[Claims]]
 A, B = Owner("a", "http://a:1"), Owner("b", "http://b:1")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client import RECEIVING, WAIT, Client, Connect, peer, within
+from client import RECEIVING, TIMEOUT, Client, Connect, peer, within
 from free_ports import reserved_port
 from programs import ROOT, ServerProgram
 
@@ -109,7 +109,7 @@ class TestTestServer:
 def run(*arguments: str) -> str:
     """Run a server that cannot start, and return its last line."""
     command = [sys.executable, *arguments, "--port", "0"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     return ended.stderr

@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 from application import Noted, RunningServer, Serve
-from client import POLLING, RECEIVING, STREAMING, WAIT, Client, asking, messages_of, new_session, unframe, within
+from client import (
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    TIMEOUT,
+    Client,
+    asking,
+    messages_of,
+    new_session,
+    unframe,
+    until,
+    within,
+)
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import relay_requests as module
@@ -23,7 +35,7 @@ from sockjs_tornado.session.states import RouterState
 from sockjs_tornado.wire.connection import WriteQueue
 
 from .redis_server import RedisServer
-from .relays import Member, Node, start_workers, until
+from .relays import Member, Node, start_workers
 
 CUT = (1002, "Connection interrupted")
 
@@ -468,6 +480,6 @@ async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count:
 async def test_without_requests_the_handoff_returns_immediately() -> None:
     calls = RecordedCalls()
     handing_off = make(calls).handoff_clients()
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         await handing_off
     assert calls.made == []

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import Peer, within
+from client import Peer, until, within
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
 from sockjs_tornado.cluster import AsyncPublisher, Position
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .conftest import StartNode, until
+from .conftest import StartNode
 from .redis_server import RedisServer
 
 ROOM = "lobby"

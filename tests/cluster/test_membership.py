@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import within
+from client import until, within
 from free_ports import free_port
 
 from sockjs_tornado.cluster import membership as module
@@ -17,7 +17,7 @@ from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, Configur
 from sockjs_tornado.session.ended import ENDED_TIME
 
 from .redis_server import RedisServer
-from .relays import SECRET, Member, until
+from .relays import SECRET, Member
 
 Make = Callable[..., Member]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from application import LogWatch, Noted, Serve
-from client import Join, Peer, within
+from client import Join, Peer, until, within
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import UnixCluster, peers
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .relays import Node, start_workers, until
+from .relays import Node, start_workers
 
 ROOM = "lobby"
 Enter = Callable[..., Awaitable[tuple[Peer, Noted]]]

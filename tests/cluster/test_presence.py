@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from application import Journal, LogWatch, Serve
-from client import Join, within
+from client import Join, until, within
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .conftest import SILENCE, Node, StartNode, until
+from .conftest import SILENCE, Node, StartNode
 from .redis_server import RedisServer
 
 ROOM = "lobby"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import within
+from client import until, within
 
 from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import AsyncPublisher, Publisher
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 
-from .conftest import StartNode, until
+from .conftest import StartNode
 from .redis_server import RedisServer
 
 ROOM = "lobby"

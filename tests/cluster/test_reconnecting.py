@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import within
+from client import until, within
 
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .conftest import SILENCE, until
+from .conftest import SILENCE
 from .redis_server import RedisServer
 
 Open = Callable[..., Awaitable[Commands]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client import WAIT, within
+from client import TIMEOUT, within
 from client_package.conftest import Link
 from free_ports import reserved_port
 from programs import ROOT, ServerProgram
@@ -143,14 +143,14 @@ class Reader:
 
     async def until_last(self, what: Any) -> None:
         """Wait until this is the last received number."""
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while self.heard[-1:] != [what]:
                 self._changed.clear()
                 await self._changed.wait()
 
     async def until_followed(self) -> None:
         """Wait for the response to the first request."""
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while self.follower.position is None:  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.01)
 

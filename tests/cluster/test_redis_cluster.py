@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, LogWatch, Serve
-from client import WAIT, Join, Peer, within
+from client import TIMEOUT, Join, Peer, until, within
 from prometheus_client import CollectorRegistry, generate_latest
 from tornado.web import Application
 
@@ -23,7 +23,7 @@ from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.observe.metrics import SockJSCollector
 from sockjs_tornado.protocol import PreparedMessage
 
-from .conftest import SILENCE, Node, StartNode, until
+from .conftest import SILENCE, Node, StartNode
 from .redis_server import RedisServer
 
 ROOM = "lobby"
@@ -328,8 +328,8 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 
 
 async def test_each_process_after_a_fork_is_a_node(redis_server: RedisServer) -> None:
-    command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url, str(WAIT)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=2 * WAIT)
+    command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url, str(TIMEOUT)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=2 * TIMEOUT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import pytest
 from application import LogWatch, Noted, RunningServer, Serve
-from client import FORM, POLLING, RECEIVING, STREAMING, asking, first_frame, request, sending, unframe, within
+from client import FORM, POLLING, RECEIVING, STREAMING, asking, first_frame, request, sending, unframe, until, within
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -26,7 +26,7 @@ from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.unix import UnixCluster
 from sockjs_tornado.session.states import RouterState
 
-from .relays import Node, start_workers, until
+from .relays import Node, start_workers
 
 INTERRUPTED = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'

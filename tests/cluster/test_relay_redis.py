@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch, Noted, Serve
-from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, within
+from client import POLLING, RECEIVING, asking, first_frame, new_session, sending, unframe, until, within
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME
 from sockjs_tornado.session.ended import ENDED_TIME
@@ -18,7 +18,7 @@ from sockjs_tornado.session.limits import UNCOUNTED_BYTES
 from sockjs_tornado.session.states import RouterState
 
 from .redis_server import RedisServer
-from .relays import Member, Node, until
+from .relays import Member, Node
 
 LOST = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'

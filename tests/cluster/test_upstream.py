@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from application import Echo
-from client import WAIT, Connect, asking, settle, within
+from client import TIMEOUT, Connect, asking, settle, until, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,16 +105,6 @@ async def upstreams() -> AsyncIterator[Upstreams]:
     yield made
     made.close()
     await until(lambda: not len(made))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true."""
-
-    async def wait() -> None:
-        while not condition():  # noqa: ASYNC110 - of what happens in the system there is no event
-            await asyncio.sleep(0.001)
-
-    await within(wait())
 
 
 async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asyncio.Future[Response | Stream]"]:
@@ -346,7 +336,7 @@ async def test_a_connect_timeout(upstreams: Upstreams) -> None:
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(listening.getsockname())
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             # The connection's own timeout; that of the test would be a cancellation.
             with pytest.raises(TimeoutError):
                 await upstreams.connect(f"http://127.0.0.1:{listening.getsockname()[1]}")

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from client import TIMEOUT
 from free_ports import reserved_port
-from programs import PATIENCE, ROOT, ServerProgram, find_program
+from programs import ROOT, ServerProgram, find_program
 
 DEPLOY = ROOT / "examples/deploy"
 
@@ -123,7 +124,7 @@ def daemon(port: int, command: Sequence[str], complaints: Sequence[str]) -> Iter
             return output.read()
 
         try:
-            patient_until = time.monotonic() + PATIENCE
+            patient_until = time.monotonic() + TIMEOUT
             while True:
                 with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
                     break
@@ -137,7 +138,7 @@ def daemon(port: int, command: Sequence[str], complaints: Sequence[str]) -> Iter
         finally:
             process.terminate()
             try:
-                process.wait(PATIENCE)
+                process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

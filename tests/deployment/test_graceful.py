@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from client import Response, messages_of
+from client import TIMEOUT, Response, messages_of
 from free_ports import reserved_port
-from programs import PATIENCE, ROOT, Ended, ServerProgram
+from programs import ROOT, Ended, ServerProgram
 
 from .conftest import Visit, leave
 from .proxies import daemon, find_daemon, substitute
@@ -94,7 +94,7 @@ class Farm:
         """Wait until HAProxy says by this status that it knows both processes to be ready, or one not to be."""
         visitor = Visitor("xhr", self.port)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while (await visitor.ask("GET", "/both-ready")).status != status:  # noqa: ASYNC110 - it does not call
                     await asyncio.sleep(0.05)
         finally:
@@ -234,7 +234,7 @@ class Customer:
 
 async def all_set(events: Sequence[asyncio.Event]) -> None:
     """Wait until all events are set at the same time."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while not all(event.is_set() for event in events):
             for event in events:
                 await event.wait()
@@ -310,7 +310,7 @@ async def test_the_example_finds_nothing_lost(tmp_path: Path) -> None:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*script, stdout=pipe, stderr=pipe)
         try:
-            async with asyncio.timeout(2 * PATIENCE):
+            async with asyncio.timeout(2 * TIMEOUT):
                 output, errors = await process.communicate()
         except BaseException:
             # It ends what it has started.

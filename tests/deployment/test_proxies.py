@@ -11,7 +11,7 @@ from client import (
     POLLING,
     STREAMING,
     TEXT,
-    WAIT,
+    TIMEOUT,
     Connect,
     closing,
     frame,
@@ -47,8 +47,8 @@ async def test_messages_sent_without_waiting_come_back_in_order(front: Front, vi
 async def test_frames_of_a_stream_are_not_held_back_for_more(front: Front, visit: Visit, transport: str) -> None:
     visitor = await visit(transport, front.port).open()
     # A fifth of a second for each would be too long.
-    async with asyncio.timeout(WAIT):
-        for number in range(6 * WAIT):
+    async with asyncio.timeout(TIMEOUT):
+        for number in range(6 * TIMEOUT):
             assert await exchange(visitor, str(number)) == str(number)
 
 

@@ -15,8 +15,8 @@ from application import Echo, Journal, LogWatch, Noted, Serve
 from client import (
     HANDSHAKE,
     TEXT,
+    TIMEOUT,
     URLS,
-    WAIT,
     Client,
     Connect,
     Url,
@@ -61,7 +61,7 @@ def begun(size: int, sent: int, path: str = SEND) -> bytes:
 
 async def used(router: SockJSRouter, size: int, client: Client) -> None:
     """Return once so many bytes count; ``client`` asks for something meanwhile."""
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while router.body_budget.used != size:
             await client.ask("GET", "/echo")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from application import Echo, LogWatch
-from client import HANDSHAKE, WAIT, Client, WebSocket, request, within
+from client import HANDSHAKE, TIMEOUT, Client, WebSocket, request, within
 from programs import ServerProgram
 from tornado.web import Application
 
@@ -142,7 +142,7 @@ class Served:
 
     async def emptied(self) -> None:
         """Wait until no connection counts."""
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while self.admission._connections:
                 self._released.clear()
                 await self._released.wait()
@@ -197,7 +197,7 @@ async def test_a_connection_counts_until_it_is_closed(secured: Any, beginning: s
         assert await server.is_refused()
         assert not await server.is_refused("127.0.0.2")
         await clients[0].leave()
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while await server.is_refused():
                 pass
         clients[1].writer.transport.abort()
@@ -273,7 +273,7 @@ async def test_some_descriptors_are_left_for_other_things(program: ServerProgram
     late = await Client.connect(program.ports[0])
     late.write(request("GET", "/echo/info"))
     answer = asyncio.ensure_future(late.response())
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while count(descriptors) < 64 - 24:  # noqa: ASYNC110 - the other process does not call
             await asyncio.sleep(0.01)
     for client in idle:

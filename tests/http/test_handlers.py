@@ -21,8 +21,8 @@ from client import (
     RECEIVING,
     STREAMING,
     TEXT,
+    TIMEOUT,
     URLS,
-    WAIT,
     Connect,
     Join,
     Url,
@@ -252,7 +252,7 @@ async def test_a_held_poll_keeps_no_more_than_its_head(serve: Serve, join: Join)
     client = await peer.connect()
     client.write(opening("xhr", peer.base, "a=" + "x" * 4000, *["X-Odd: xy"] * 3000, "User-Agent: curl"))
     (session,) = router.container
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while not session.is_attached:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
     kept = session._receiver._exchange.request  # type: ignore[union-attr]

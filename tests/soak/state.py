@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from client import TIMEOUT
+
 from .visitor import close, connect
 
 TESTS = Path(__file__).resolve().parent.parent
-#: Timeout for a process to start or exit, and for the server to free its objects, in seconds.
-TIMEOUT = 60
 
 State = dict[str, Any]
 

@@ -12,7 +12,7 @@ from client import (
     POLLING,
     RECEIVING,
     STREAMING,
-    WAIT,
+    TIMEOUT,
     Client,
     Connect,
     Join,
@@ -388,7 +388,7 @@ async def test_a_client_that_is_to_ask_anew_misses_nothing(serve: Serve, join: J
     connection = await journal.connection()
     for number in range(3):
         client = peer.client if isinstance(peer, StreamingPeer) and peer.client else await peer.listen()
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(TIMEOUT):
             while not connection.session.is_attached:  # noqa: ASYNC110 - of what a client asks there is no event
                 await asyncio.sleep(0.001)
         connection.session._recycle()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Serve, congest
-from client import PING, PONG, TEXT, WAIT, Connect, frame, settle, within
+from client import PING, PONG, TEXT, TIMEOUT, Connect, frame, settle, within
 
 from sockjs_tornado import ConnectionClosed, SockJSRouter
 
@@ -82,7 +82,7 @@ async def test_a_client_is_not_read_while_the_application_does_not_keep_up(
         websocket.write(text(message, target))
     transport = connection.session._receiver.transport
     assert await connection.message() == messages[0]
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while transport.is_reading():
             await settle(connect, server)
     # Much is still with the client, whose own buffers are full.
@@ -104,7 +104,7 @@ async def test_a_client_that_is_not_read_is_not_taken_for_mute(serve: Serve, con
         websocket.write(text("x" * 100_000, target))
     assert await connection.message() == "x" * 100_000
     receiver = connection.session._receiver
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while receiver.transport.is_reading():
             await settle(connect, server)
     for _ in range(3):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve
-from client import CLOSE, PING, TEXT, WAIT, Connect, WebSocket, closing, frame, settle, within
+from client import CLOSE, PING, TEXT, TIMEOUT, Connect, WebSocket, closing, frame, settle, within
 
 from sockjs_tornado import SockJSRouter
 
@@ -170,7 +170,7 @@ async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_f
     websocket.write(frame(PING) + text("x", target) + answer)
     assert (await client.rest()).count(b"\x8a") == 0
     assert connection._messages.empty()
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         await router.close()
     assert len(router.container) == 0
     assert connection.closes == [(3000, "Go away!")]
@@ -215,7 +215,7 @@ async def test_a_client_that_was_not_read_is_read_to_its_close_frame(
     connection: Any = await journal.connection()
     websocket.write(text("x" * 50_000, target) * 400)
     transport = connection.session._receiver.transport
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while transport.is_reading():
             await settle(connect, server)
     assert client.writer.transport.get_write_buffer_size() > 0
@@ -329,7 +329,7 @@ async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
     await opened(client, target)
     connection = await journal.connection()
     connection.close()
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         await router.close()
     assert connection.closes == [(3000, "Go away!")]
     await client.rest()

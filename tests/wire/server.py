@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from client import TIMEOUT
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets, bind_unix_socket
@@ -23,9 +24,6 @@ from sockjs_tornado.wire.stream import take_over
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-
-#: Seconds after which what should have happened has not.
-PATIENCE = 20
 
 #: Bytes that the kernel is asked to keep for a client that does not read; it may take several times as many.
 KERNEL_BUFFER = 64 * 1024
@@ -41,7 +39,7 @@ def noise(size: int) -> bytes:
 
 async def passed(event: asyncio.Event) -> None:
     """Wait until an event was set."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await event.wait()
 
 
@@ -105,7 +103,7 @@ class Recorder(Connection):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that this connection hears of."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -150,7 +148,7 @@ class Client:
     """A blocking socket: what it is not told to read stays where it is."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         self.sock = sock
 
     async def send(self, data: bytes) -> None:
@@ -279,7 +277,7 @@ class Site:
                 return sock
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
-            sock.settimeout(PATIENCE)
+            sock.settimeout(TIMEOUT)
             sock.connect(("127.0.0.1", self._port))
             if self.kind == "tls":
                 context = ssl.create_default_context(cafile=self._certificate)
@@ -332,7 +330,7 @@ def wait_for(sock: socket.socket, event: int) -> None:
     """Wait, standing still, until the kernel has news of a socket."""
     poll = select.poll()
     poll.register(sock.fileno(), event)
-    assert poll.poll(PATIENCE * 1000)
+    assert poll.poll(TIMEOUT * 1000)
 
 
 @contextlib.contextmanager

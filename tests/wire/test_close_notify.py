@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from client import TIMEOUT
 from tornado.iostream import SSLIOStream
 
 from sockjs_tornado.wire import close_notify
 from sockjs_tornado.wire.close_notify import close_stream
 
-from .server import PATIENCE, passed, unix_pair
+from .server import passed, unix_pair
 
 RECORD = b"x"
 
@@ -38,7 +39,7 @@ async def _full_stream(certificate: Path) -> AsyncIterator[tuple[SSLIOStream, ss
     with unix_pair() as (ours, theirs):
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         ours.setblocking(False)
-        theirs.settimeout(PATIENCE)
+        theirs.settimeout(TIMEOUT)
         secured = context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
         stream = SSLIOStream(secured)
         client, _ = await asyncio.gather(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 from application import LogWatch
-from client import WAIT
+from client import TIMEOUT
 
 from sockjs_tornado.session.limits import ByteBudget
 from sockjs_tornado.settings import Settings
@@ -27,7 +27,6 @@ from .server import (
     FLOOD,
     HEAD,
     PAIRS,
-    PATIENCE,
     Client,
     Ledger,
     Pair,
@@ -385,7 +384,7 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
     await some_turns()
     assert "ended" not in server.heard
     # The sockets' own buffers may have taken some; when they are full nothing leaves any more.
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while server.due != math.inf:
             server.check(server.due)
             await some_turns()
@@ -618,7 +617,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     client.sock.setblocking(False)
     with pytest.raises((BlockingIOError, ssl.SSLWantReadError)):
         client.sock.recv(1)
-    client.sock.settimeout(PATIENCE)
+    client.sock.settimeout(TIMEOUT)
     server.close_transport()
     assert await client.receive_to_the_end() == b""
     await server.until_heard("ended")
@@ -751,7 +750,7 @@ def test_others_have_a_turn_after_each_full_read(
             connection.takeover_started()
             connection.adopt_socket(ours, b"")
             await loop.connect_accepted_socket(lambda: connection, ours)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while sum(map(sum, read)) < total // 6 * 6:
                     read.append([])
                     await asyncio.sleep(0)

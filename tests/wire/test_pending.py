@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from client import WAIT
+from client import TIMEOUT
 from tornado.iostream import IOStream
 
 from sockjs_tornado.wire.pending import PIECE_SIZE, PendingWrite, write_tracked
@@ -32,7 +32,7 @@ async def read(theirs: socket.socket, size: int) -> bytes:
     theirs.setblocking(False)
     loop = asyncio.get_running_loop()
     data = b""
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         while len(data) < size:
             data += await loop.sock_recv(theirs, size - len(data))
     return data
@@ -52,7 +52,7 @@ async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]
     pending.add_done_callback(lambda future: done.set())
     assert not done.is_set()
     assert await read(theirs, SIZE // 2) == data[SIZE // 2 :]
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         await done.wait()
     assert pending.unsent == 0
 
@@ -84,7 +84,7 @@ async def test_a_peer_that_leaves_has_not_taken_it(pair: tuple[IOStream, socket.
     assert pending.unsent == SIZE
     done = asyncio.Event()
     pending.add_done_callback(lambda future: done.set())
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(TIMEOUT):
         await done.wait()
 
 

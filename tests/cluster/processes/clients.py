@@ -6,10 +6,11 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+from client import until
 from deployment.conftest import Visit
 from deployment.visitor import Visitor
 
-from ..nodes import Node, until
+from ..nodes import Node
 
 INTERRUPTED = (1002, "Connection interrupted")
 

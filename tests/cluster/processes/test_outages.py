@@ -6,11 +6,11 @@ import json
 import time
 from pathlib import Path
 
-from client import FRAMED, new_session
+from client import FRAMED, new_session, until
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
 
-from ..nodes import Circle, Node, nodes, until
+from ..nodes import Circle, Node, nodes
 from ..redis_server import RedisServer
 from .clients import Guest, guest, member
 

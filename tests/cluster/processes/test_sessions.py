@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from client import Client, asking, new_session, sending, unframe
+from client import Client, asking, new_session, sending, unframe, until
 from deployment.conftest import Visit, leave
 from deployment.visitor import Stream, exchange
 
 from sockjs_tornado.session.ended import ENDED_TIME
 
-from ..nodes import Circle, Front, Node, front, nodes, until
+from ..nodes import Circle, Front, Node, front, nodes
 from ..redis_server import RedisServer
 
 TRANSPORTS = ("xhr", "xhr_streaming", "eventsource", "jsonp")

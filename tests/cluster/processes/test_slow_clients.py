@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from client import Client, asking
+from client import Client, asking, until
 from deployment.conftest import Visit, leave
 
-from ..nodes import Circle, Node, nodes, until
+from ..nodes import Circle, Node, nodes
 from .clients import Guest, attached, guest
 
 #: Messages of 100,000 bytes: much more than the sockets' buffers on the way hold.
@@ -51,7 +51,7 @@ async def stands_still(node: Node) -> int:
         last, before = before, (await node.report())["flooded"]
         return before == last > 0
 
-    await until(is_still, pause=0.5)
+    await until(is_still, interval=0.5)
     return before
 
 

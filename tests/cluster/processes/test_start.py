@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from client import TIMEOUT
 from free_ports import reserved_port
-from programs import PATIENCE, ROOT
+from programs import ROOT
 
 from ..nodes import SCRIPT, Circle, Node, nodes
 from ..redis_server import RedisServer
@@ -19,7 +20,7 @@ async def error_of(arguments: Sequence[str]) -> str:
     command = [sys.executable, "-W", "default", str(ROOT / SCRIPT), *arguments]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             output, errors = await process.communicate()
     finally:
         if process.returncode is None:
