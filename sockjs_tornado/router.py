@@ -12,11 +12,12 @@ from tornado.ioloop import IOLoop
 from .connection import ConnectionInfo, SendResult, SockJSConnection
 from .exceptions import ConfigurationError, ConnectionClosed
 from .http.body_limit import url_specs
+from .observe import trace
 from .observe.stats import Stats
-from .observe.trace import traced
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
 from .session.container import SessionContainer
 from .session.limits import ByteBudget
+from .session.outbox import TRACED
 from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room
 from .session.session import Session
@@ -133,7 +134,9 @@ class SockJSRouter:
         """
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
-        session = traced(self._session_class)(self._connection, self, session_id if register else None, info)
+        session = self._session_class(self._connection, self, session_id if register else None, info)
+        if trace.is_enabled():
+            session._blocked |= TRACED
         self.container.add(session)
         return session
 

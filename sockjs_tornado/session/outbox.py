@@ -6,6 +6,7 @@ from enum import IntFlag
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
+from ..observe import trace
 from ..observe.stats import Stats
 from ..protocol import Message, Outgoing, PreparedMessage
 from ..settings import Settings
@@ -76,13 +77,15 @@ class Blocked(IntFlag):
     * ``RECEIVER_FULL`` by the receiver. Also cleared if the receiver is detached or the session ends.
     * ``FLUSH_SCHEDULED`` together with ``BATCHING`` only, until the flush at the start of the next iteration.
 
-    All combinations of ``IN_CALLBACK``, ``RECEIVER_FULL`` and the batching flags are legal.
+    All combinations of ``IN_CALLBACK``, ``RECEIVER_FULL`` and the batching flags are legal. ``TRACED`` is no reason; it
+    is set for the life of a session that is traced, and keeps it off the fast path in C, which traces nothing.
     """
 
     IN_CALLBACK = 1
     RECEIVER_FULL = 2
     BATCHING = 4
     FLUSH_SCHEDULED = 8
+    TRACED = 16
 
 
 # Plain integers: operations on members of an IntFlag are slow, and C compares the field with an integer's identity.
@@ -90,6 +93,8 @@ IN_CALLBACK: Final[int] = Blocked.IN_CALLBACK.value
 RECEIVER_FULL: Final[int] = Blocked.RECEIVER_FULL.value
 BATCHING: Final[int] = Blocked.BATCHING.value
 FLUSH_SCHEDULED: Final[int] = Blocked.FLUSH_SCHEDULED.value
+TRACED: Final[int] = Blocked.TRACED.value
+REASONS: Final[int] = IN_CALLBACK | RECEIVER_FULL | BATCHING | FLUSH_SCHEDULED
 
 _OPEN: Final = SessionState.OPEN
 
@@ -115,6 +120,7 @@ class Outbox(SessionCore):
 
     state: SessionState
     conn: Any
+    _trace: Callable[[str], None]
 
     def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
         self._settings = settings
@@ -168,12 +174,12 @@ class Outbox(SessionCore):
         if self.state is _OPEN:
             self._outbox.append(message)
             self.queued += len(message)
-            blocked = self._blocked
+            blocked = self._blocked & REASONS
             if not blocked and self._receiver is not None:
                 self._flush()
             else:
                 if blocked == BATCHING:
-                    self._blocked = BATCHING | FLUSH_SCHEDULED
+                    self._blocked |= FLUSH_SCHEDULED
                     self._manager.call_soon(self._flush_batch)
                 # Cheap checks first; _exceeds_limits() is the exact one.
                 settings = self._settings
@@ -188,8 +194,10 @@ class Outbox(SessionCore):
     def _send_prepared_fallback(self, message: PreparedMessage) -> None:
         receiver = self._receiver
         # If a receiver is attached and nothing is blocked, the session is open and its outbox is empty.
-        if receiver is not None and not self._blocked:
+        if receiver is not None and not self._blocked & REASONS:
             self._stats.messages_sent += 1
+            if self._blocked & TRACED:
+                self._trace(f"< {trace.message(message.frame)}")
             receiver.send_prepared(message)
         else:
             self._send_fallback(message.text)
@@ -198,11 +206,15 @@ class Outbox(SessionCore):
         """Keep messages in the outbox, because the receiver's write buffer is full."""
         if receiver is self._receiver:
             self._blocked |= RECEIVER_FULL
+            if self._blocked & TRACED:
+                self._trace("receiver full")
 
     def _resume_sending(self, receiver: Receiver) -> None:
         """Send again, because the receiver's write buffer has drained."""
         if receiver is self._receiver:
             self._blocked &= ~RECEIVER_FULL
+            if self._blocked & TRACED:
+                self._trace("receiver drained")
             if self._outbox:
                 self._flush()
             self._wake_outbox_waiters()
@@ -310,6 +322,8 @@ class Outbox(SessionCore):
             self._outbox = empty
             self.queued = 0
             self._stats.messages_sent += len(messages)
+            if self._blocked & TRACED:
+                self._trace(f"< {trace.messages(messages)}")
             receiver.send_messages(messages)
             if self._outbox_waiters is not None:
                 self._wake_outbox_waiters()

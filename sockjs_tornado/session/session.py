@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from ..connection import ConnectionInfo, SendResult, SockJSConnection
 from ..exceptions import SessionStateError
+from ..observe import trace
 from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
 from .callbacks import Callbacks
 from .legacy import LegacySession
 from .limits import RateLimit
-from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, Outbox
+from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, TRACED, Outbox
 from .ports import Receiver
 from .requester import REJECTIONS, check_requester
 from .rooms import COMPLETED, check_room
@@ -124,10 +125,16 @@ class Session(Outbox, LegacySession):
     def _set_state(self, state: SessionState) -> None:
         if state not in TRANSITIONS[self.state]:
             raise SessionStateError(f"{self!r}: illegal transition to {state.name}")
-        self.state = state
+        before, self.state = self.state, state
+        if self._blocked & TRACED:
+            self._trace(f"{before.name} becomes {state.name}")
         if state >= CLOSING and not self.is_closed:
             self.is_closed = True
             self._manager.rooms.leave_all(self)
+
+    def _trace(self, event: str) -> None:
+        """Write a line to the trace. To be called only if ``TRACED`` is set."""
+        trace.write(self.label, self.transport_name, event)
 
     # Called by transports, receivers and callbacks.
 
@@ -178,10 +185,12 @@ class Session(Outbox, LegacySession):
             ip: The client's address.
             origin: The origin of its request, as for :meth:`_check_requester`.
         """
+        if self._blocked & TRACED:
+            self._trace("receiver attached")
         check = self._check_requester(ip, origin)
         if check is not None:
             self._stats.rejected[check] += 1
-            receiver.close(CloseCode.POLICY_VIOLATION, REJECTIONS[check])
+            self._close_receiver(receiver, CloseCode.POLICY_VIOLATION, REJECTIONS[check])
             return
         if self._unsent_response is not None and self._abort_unsent_response() and self.state is OPENED:
             # The client sent its next request before it had received the whole last response: messages are lost.
@@ -193,7 +202,7 @@ class Session(Outbox, LegacySession):
             current.abort()
             current = None
         if current is not None:
-            receiver.close(CloseCode.STILL_OPEN, "Another connection still open")
+            self._close_receiver(receiver, CloseCode.STILL_OPEN, "Another connection still open")
         elif self.state is OPENED:
             self._set_receiver(receiver)
             if self._outbox:
@@ -208,7 +217,7 @@ class Session(Outbox, LegacySession):
             self._accepts_bytes = receiver.binary
             self.conn_info.ip = self.conn_info.ip or ip
             self._set_receiver(receiver)
-            receiver.send_frame(OPEN)
+            self._send_frame(receiver, OPEN)
             self._blocked |= IN_CALLBACK
             self._callbacks.open(self.conn_info)
             self._blocked &= ~IN_CALLBACK
@@ -223,6 +232,16 @@ class Session(Outbox, LegacySession):
                 self._receiver = None
                 self._send_close(receiver)
 
+    def _send_frame(self, receiver: Receiver, frame: str) -> None:
+        if self._blocked & TRACED:
+            self._trace(f"< {frame}")
+        receiver.send_frame(frame)
+
+    def _close_receiver(self, receiver: Receiver, code: int, reason: str) -> None:
+        if self._blocked & TRACED:
+            self._trace(f"< c {code} {trace.message(reason)}")
+        receiver.close(code, reason)
+
     def _set_receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._stats.connections += 1
@@ -231,6 +250,8 @@ class Session(Outbox, LegacySession):
 
     def _detach(self, receiver: Receiver) -> None:
         """Detach a receiver that is complete; the client will send its next receiving request."""
+        if self._blocked & TRACED:
+            self._trace("receiver detached")
         if receiver is self._receiver:
             self._receiver = None
             self._blocked &= ~RECEIVER_FULL
@@ -249,6 +270,8 @@ class Session(Outbox, LegacySession):
             reason: The close reason for the application.
         """
         if receiver is self._receiver:
+            if self._blocked & TRACED:
+                self._trace(f"receiver lost {code} {trace.message(reason)}")
             self._receiver = None
             self._end(code, reason, discard=False)
             self._close_frame_sent = True
@@ -280,6 +303,9 @@ class Session(Outbox, LegacySession):
 
     def _receive_fallback(self, messages: Sequence[Message]) -> None:
         if self.state is OPENED:
+            if self._blocked & TRACED:
+                for message in messages:
+                    self._trace(f"> {trace.message(message)}")
             self._stats.messages_received += len(messages)
             self._blocked |= IN_CALLBACK
             self._callbacks.deliver(messages)
@@ -303,6 +329,8 @@ class Session(Outbox, LegacySession):
         receiver = self._receiver
         # If the client is gone, its disconnect will be reported separately; do not hide a possible loss.
         if self.state is OPENED and receiver is not None and not receiver.is_disconnected():
+            if self._blocked & TRACED:
+                self._trace("receiver recycled")
             receiver.recycle()
 
     def _add_inbox_waiter(self, callback: Callable[[], None]) -> bool:
@@ -432,7 +460,7 @@ class Session(Outbox, LegacySession):
             self.due = now + self._settings.heartbeat_delay
             # If the write buffer is full, a heartbeat would only make it longer.
             if not self._blocked & RECEIVER_FULL:
-                self._receiver.send_frame(HEARTBEAT)
+                self._send_frame(self._receiver, HEARTBEAT)
             return
         if self._is_making_progress():
             # The client sends its next request after it has received the whole response.
@@ -449,6 +477,8 @@ class Session(Outbox, LegacySession):
             self._release()
 
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
+        if self._blocked & TRACED:
+            self._trace(f"ends {code} {trace.message(reason)}")
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
         self._manager.session_closed(self)
@@ -465,7 +495,7 @@ class Session(Outbox, LegacySession):
 
     def _send_close(self, receiver: Receiver) -> None:
         assert self.close_code is not None and self.close_reason is not None
-        receiver.close(self.close_code, self.close_reason)
+        self._close_receiver(receiver, self.close_code, self.close_reason)
         self._close_frame_sent = True
         self._release_early()
 

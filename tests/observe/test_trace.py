@@ -11,8 +11,8 @@ from application import Echo, Journal, Serve, congest
 from client import FRAMED, Connect, Join, closing
 from programs import ServerProgram
 
-from sockjs_tornado import Session, SockJSConnection, SockJSRouter
-from sockjs_tornado.observe.trace import traced
+from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.session.outbox import TRACED
 
 TRACE = logging.getLogger("sockjs_tornado.observe.trace")
 
@@ -164,22 +164,22 @@ async def test_the_environment_has_it_written_to_the_terminal(
     assert all(line.isprintable() for line in lines)
 
 
-def test_only_who_is_traced_is_another_class() -> None:
-    level = TRACE.level
-    assert traced(Session) is Session
-    TRACE.setLevel(logging.DEBUG)
-    try:
-        assert issubclass(traced(Session), Session)
-        assert traced(Session) is not Session
-    finally:
-        TRACE.setLevel(level)
+@pytest.mark.usefixtures("tracing")
+async def test_only_sessions_that_are_opened_while_it_is_on_are_traced() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    assert router.create_session(None)._blocked == TRACED
+    TRACE.setLevel(logging.INFO)
+    assert not router.create_session(None)._blocked
+    await router.close()
 
 
 async def test_it_stays_off_where_all_debugging_is_on() -> None:
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.DEBUG)
+    router = SockJSRouter(Echo, "/echo")
     try:
-        assert traced(Session) is Session
+        assert not router.create_session(None)._blocked
     finally:
         root.setLevel(level)
+    await router.close()
