@@ -24,6 +24,7 @@ from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
+from ..wire.tornado_internals import decompresses_body
 from .handlers import SockJSHandler, header_value, remove_header
 
 __all__ = ["StreamedBodyHandler", "url_specs"]
@@ -75,19 +76,11 @@ class _BodyLimitMatcher(PathMatches):
             length = header_value(headers, "Content-Length")
             if length and length != "0":
                 # Tornado also accepts a list of identical lengths, which is not a decimal number.
-                if not length.isdecimal() or len(length) > 18 or _is_unpacked(request):
+                if not length.isdecimal() or len(length) > 18 or decompresses_body(request):
                     return None
                 if int(length) > min(UNCOUNTED_BYTES, self._endpoint.body_limit(request.method or "")[0]):
                     return None
         return found
-
-
-def _is_unpacked(request: HTTPServerRequest) -> bool:
-    """Return whether the body is compressed and the server decompresses bodies (``decompress_request``)."""
-    # In this case, Tornado has renamed the Content-Encoding header. A client can send the new name, too, so the
-    # header alone proves nothing.
-    params = getattr(request.connection, "params", None)
-    return bool(getattr(params, "decompress", False) and request.headers.get_list("X-Consumed-Content-Encoding"))
 
 
 class _RejectedResponse(Connection):
@@ -141,18 +134,17 @@ class StreamedBodyHandler(SockJSHandler):
         self._share = BudgetShare(endpoint.server.body_budget)
         self._work = 0
         self._max_size, self._limit_name = endpoint.body_limit(self.method)
-        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if _is_unpacked(self.request) else None
+        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if decompresses_body(self.request) else None
 
     # `prepare` rejects unsupported methods.
     SUPPORTED_METHODS = _AnyMethod()
 
-    # Unlike SockJSHandler's, these requests start before their body has arrived, so they need Tornado's own method.
-    _execute = RequestHandler._execute  # type: ignore[assignment]
+    is_early = True
 
     async def prepare(self) -> None:
         """Read the body or reject the request."""
         try:
-            async with timeout(self._connection.params.body_timeout):
+            async with timeout(self._body_timeout):
                 await self._read()
         except _Rejected as rejected:
             self.release_body()
@@ -160,15 +152,15 @@ class StreamedBodyHandler(SockJSHandler):
         except (StreamClosedError, TimeoutError):
             # Tornado continues and finds the connection closed. Mark the request as finished, so that no exception with
             # a reference cycle to the handler is created.
-            self._finished = True
+            self._set_finished()
             self.release_body()
-            self._connection.stream.close()
+            self._stream.close()
         except BaseException:
             self.release_body()
             raise
 
     async def _reject(self, rejected: _Rejected) -> None:
-        self._finished = True
+        self._set_finished()
         response = self._render_rejection(rejected)
         container = self._endpoint.server.container
         if container.state >= RouterState.CLOSING:
@@ -202,7 +194,7 @@ class StreamedBodyHandler(SockJSHandler):
         if self.method not in RequestHandler.SUPPORTED_METHODS:
             raise _Rejected(405)
         length = self._declared_length()
-        stream = self._connection.stream
+        stream = self._stream
         # RFC 9110, section 10.1.1: ignore Expect in HTTP/1.0 requests.
         if self.is_http11 and self.header("Expect").lower() == "100-continue":
             stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -243,7 +235,7 @@ class StreamedBodyHandler(SockJSHandler):
             raise _Rejected(503, TRY_AGAIN, "max_buffered_body_bytes")
 
     async def _read_chunks(self) -> None:
-        stream = self._connection.stream
+        stream = self._stream
         chunks = size = 0
         while True:
             line = await stream.read_until(b"\r\n", max_bytes=64)
@@ -267,7 +259,7 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def _read_bytes(self, length: int) -> None:
         """Read ``length`` bytes of the body."""
-        stream = self._connection.stream
+        stream = self._stream
         while length:
             data = await stream.read_bytes(min(length, READ_SIZE), partial=True)
             length -= len(data)

@@ -23,6 +23,7 @@ from tornado.iostream import IOStream
 from ..observe.logs import ThrottledLog
 from ..session.addresses import network_of
 from ..wire.sockets import EXHAUSTED_ERRNOS
+from ..wire.tornado_internals import connection_stream
 
 if sys.platform != "win32":
     import resource
@@ -176,7 +177,7 @@ class LimitedServer(HTTPServer):
 
     def on_close(self, server_conn: Any) -> None:
         """Release the slot of a connection that Tornado has closed or detached, unless its new owner claimed it."""
-        slot: Slot | None = server_conn.stream.connection_slot
+        slot: Slot | None = connection_stream(server_conn).connection_slot  # type: ignore[attr-defined]
         if slot is not None and not slot.is_claimed:
             slot.release()
         super().on_close(server_conn)

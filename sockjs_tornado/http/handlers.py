@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -10,11 +9,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, parse_cookie
 from tornado.iostream import IOStream
-from tornado.util import ObjectDict
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
 from ..connection import ConnectionInfo
 from ..exceptions import RequestTooLargeError
@@ -26,6 +23,7 @@ from ..wire.fields import has_token
 from ..wire.pending import PendingWrite, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import response_head, send_now, take_over, write_and_close
+from ..wire.tornado_internals import BaseHandler, client_port
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
 
@@ -65,7 +63,7 @@ def parse_cookies(text: str) -> dict[str, str]:
     return {name: morsel.value for name, morsel in jar.items()}
 
 
-class SockJSHandler(RequestHandler):
+class SockJSHandler(BaseHandler):
     """Passes a request to an endpoint, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
     Tornado reads and routes the request, and keeps the connection alive after a complete response. The connections of
@@ -106,12 +104,6 @@ class SockJSHandler(RequestHandler):
         """The request method."""
         return self.request.method or ""
 
-    def clear(self) -> None:
-        """Start a response without Tornado's default headers, since endpoints set all header fields."""
-        self._headers = HTTPHeaders()
-        self._write_buffer: list[bytes] = []
-        self.set_status(200)
-
     def check_xsrf_cookie(self) -> None:
         """Accept every POST: SockJS clients send no XSRF cookie; the router checks the origin instead."""
 
@@ -126,32 +118,6 @@ class SockJSHandler(RequestHandler):
     def compute_etag(self) -> str | None:
         """Return None: endpoints set their own ETags."""
         return None
-
-    def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> "asyncio.Future[None]":  # type: ignore[override]
-        """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
-        self._transforms = transforms
-        self.path_args = []
-        loop = asyncio.get_running_loop()
-        waiting: Awaitable[None] | None = None
-        try:
-            self.path_kwargs = {name: self.decode_argument(value) for name, value in kwargs.items()}
-            # Context variables that callbacks set must not leak into the next request of the connection.
-            waiting = contextvars.copy_context().run(self._serve, **self.path_kwargs)
-        except Exception as error:
-            self._handle_request_exception(error)
-        if isinstance(waiting, asyncio.Future):
-            return waiting
-        if waiting is not None:
-            return loop.create_task(self._wait(waiting))
-        done = loop.create_future()
-        done.set_result(None)
-        return done
-
-    async def _wait(self, waiting: Awaitable[None]) -> None:
-        try:
-            await waiting
-        except Exception as error:
-            self._handle_request_exception(error)
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
@@ -168,7 +134,7 @@ class SockJSHandler(RequestHandler):
         """Respond without a body: clients only use the status."""
         self.respond(status_code, [])
 
-    def _request_summary(self) -> str:
+    def _summarize(self) -> str:
         """Return the request line for the access log, without the session id, which is the client's secret."""
         path, separator, query = self.uri.partition("?")
         if self._endpoint.suffix == 3:
@@ -182,7 +148,7 @@ class SockJSHandler(RequestHandler):
         """Log errors of the server, but not client errors. Tornado's own log would contain the session id."""
         if value is not None and not isinstance(value, HTTPError):
             log = self._endpoint.server.container.log
-            summary = self._request_summary()
+            summary = self._summarize()
             log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", summary, error=value)
 
     # The exchange port.
@@ -195,8 +161,7 @@ class SockJSHandler(RequestHandler):
     @property
     def remote_port(self) -> int:
         """The client's port, or 0 if it is unknown."""
-        address = getattr(getattr(self.request.connection, "context", None), "address", None)
-        return address[1] if isinstance(address, tuple) and len(address) > 1 else 0
+        return client_port(self.request)
 
     def fields(self) -> Iterator[tuple[str, str]]:
         """Return the request's header fields, without Accept-Encoding."""
@@ -264,7 +229,7 @@ class SockJSHandler(RequestHandler):
         # Do not leave this to Tornado, which keeps too many connections open: those of HTTP/1.0 clients that ask for
         # keep-alive but read to the end of the connection, and those with more than "close" in the Connection header.
         close = self._close_after_response or not self.is_http11 or has_token(self.header("Connection"), "close")
-        if close or self._connection.no_keep_alive:
+        if close or self._is_last_request:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
         if close:
@@ -279,13 +244,13 @@ class SockJSHandler(RequestHandler):
         """
         connection = self._connection
         connection.set_close_callback(None)
-        unsent = send_now(connection.stream, response)
+        unsent = send_now(self._stream, response)
         if unsent:
-            self.pending = write_tracked(connection.stream, unsent)
+            self.pending = write_tracked(self._stream, unsent)
             # Tornado continues after this write, which is queued behind the pending data.
             connection.write(b"" if self.pending else unsent)
         connection.finish()
-        self._finished = True
+        self._set_finished()
         self._finish_request()
         self.on_finish()
 
@@ -344,9 +309,7 @@ class SockJSHandler(RequestHandler):
             log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
 
     def _release(self) -> None:
-        # Break the reference cycle through the template namespace, so that the request is freed immediately, and not by
-        # the garbage collector.
-        self.ui = ObjectDict()
+        self._break_cycle()
         self._on_disconnect = None
         if self._response_future is not None and not self._response_future.done():
             self._response_future.set_result(None)
@@ -354,7 +317,7 @@ class SockJSHandler(RequestHandler):
     def abort(self) -> None:
         """Close the connection without a response."""
         self.responded = True
-        self._connection.stream.close()
+        self._stream.close()
         self._release()
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
@@ -366,12 +329,12 @@ class SockJSHandler(RequestHandler):
 
     def is_disconnected(self) -> bool:
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""
-        stream = self._connection.stream
+        stream = self._stream
         return stream.closed() or peer_disconnected(stream.socket)
 
     def probe_half_closed(self) -> bool:
         """Send 100 Continue to find out whether a client has closed only its own side of the connection."""
-        stream = self._connection.stream
+        stream = self._stream
         # Nodes of a cluster never half-close. HTTP/1.0 has no interim responses.
         if stream.closed() or self.relayed or not self.is_http11:
             return False
@@ -381,9 +344,3 @@ class SockJSHandler(RequestHandler):
         stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._close_after_response = True
         return not stream.closed() and not peer_reset(stream.socket)
-
-    @property
-    def _connection(self) -> HTTP1Connection:
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        return connection

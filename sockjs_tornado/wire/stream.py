@@ -22,6 +22,7 @@ from .close_notify import close_stream
 from .connection import READ_BUDGET, READ_SIZE, Connection
 from .pending import PendingWrite, write_tracked
 from .sockets import EXHAUSTED_ERRNOS, set_user_timeout
+from .tornado_internals import is_buffer_empty
 
 __all__ = ["response_head", "send_now", "take_over", "write_and_close"]
 
@@ -137,9 +138,7 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
 
 def _read_unread(stream: IOStream) -> bytes:
     """Return the contents of the stream's read buffer and empty it."""
-    # Tornado has no public way to check for an empty buffer. A read_bytes() call on an empty buffer would read from the
-    # socket and leave the stream waiting for more.
-    if getattr(stream, "_read_buffer_size", None) == 0:
+    if is_buffer_empty(stream):
         return b""
     reading = asyncio.ensure_future(stream.read_bytes(stream.max_buffer_size, partial=True))
     if reading.done():

@@ -1,0 +1,127 @@
+"""The parts of Tornado's classes that are not documented. No other module uses such a name.
+
+Each has a test in ``tests/wire/test_tornado_internals.py`` that fails if Tornado changes it.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable
+from typing import Any
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.iostream import IOStream
+from tornado.util import ObjectDict
+from tornado.web import RequestHandler
+
+__all__ = ["BaseHandler", "client_port", "connection_stream", "decompresses_body", "is_buffer_empty"]
+
+
+class BaseHandler(RequestHandler):
+    """A request handler that runs as soon as Tornado has read the request, and writes the response itself.
+
+    Attributes:
+        is_early: Whether the request is handled in a task and starts before its body has arrived, as by default in
+            Tornado. If so, Tornado calls ``prepare`` and the method for the request method.
+    """
+
+    is_early = False
+
+    def clear(self) -> None:
+        """Start a response without Tornado's default headers, since endpoints set all header fields."""
+        self._headers = HTTPHeaders()
+        self._write_buffer: list[bytes] = []
+        self.set_status(200)
+
+    def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Awaitable[None]:  # type: ignore[override]
+        """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
+        if self.is_early:
+            return super()._execute(transforms, *args, **kwargs)
+        self._transforms = transforms
+        self.path_args = []
+        loop = asyncio.get_running_loop()
+        waiting: Awaitable[None] | None = None
+        try:
+            self.path_kwargs = {name: self.decode_argument(value) for name, value in kwargs.items()}
+            # Context variables that callbacks set must not leak into the next request of the connection.
+            waiting = contextvars.copy_context().run(self._serve, **self.path_kwargs)
+        except Exception as error:
+            self._handle_request_exception(error)
+        if isinstance(waiting, asyncio.Future):
+            return waiting
+        if waiting is not None:
+            return loop.create_task(self._wait(waiting))
+        done = loop.create_future()
+        done.set_result(None)
+        return done
+
+    async def _wait(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except Exception as error:
+            self._handle_request_exception(error)
+
+    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
+        """Serve the request. If an awaitable is returned, the request is served when it is done."""
+        raise NotImplementedError
+
+    def _request_summary(self) -> str:
+        return self._summarize()
+
+    def _summarize(self) -> str:
+        """Return the request line for the access log."""
+        raise NotImplementedError
+
+    def _set_finished(self) -> None:
+        """Mark the request as finished, so that Tornado sends no response."""
+        self._finished = True
+
+    def _break_cycle(self) -> None:
+        """Break the reference cycle through the template namespace, so that the garbage collector is not needed."""
+        self.ui = ObjectDict()
+
+    @property
+    def _connection(self) -> HTTP1Connection:
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        return connection
+
+    @property
+    def _stream(self) -> IOStream:
+        return self._connection.stream
+
+    @property
+    def _is_last_request(self) -> bool:
+        """Whether Tornado closes the connection after this request."""
+        return self._connection.no_keep_alive
+
+    @property
+    def _body_timeout(self) -> float | None:
+        """Seconds that a body may take, or None for any."""
+        return self._connection.params.body_timeout
+
+
+def client_port(request: HTTPServerRequest) -> int:
+    """Return the port of the connection's other end, or 0 if it has none, as over a Unix socket."""
+    address = getattr(getattr(request.connection, "context", None), "address", None)
+    return address[1] if isinstance(address, tuple) and len(address) > 1 else 0
+
+
+def decompresses_body(request: HTTPServerRequest) -> bool:
+    """Return whether the body is compressed and the server decompresses bodies (``decompress_request``)."""
+    # In this case, Tornado has renamed the Content-Encoding header. A client can send the new name, too, so the
+    # header alone proves nothing.
+    params = getattr(request.connection, "params", None)
+    return bool(getattr(params, "decompress", False) and request.headers.get_list("X-Consumed-Content-Encoding"))
+
+
+def connection_stream(server_conn: Any) -> IOStream:
+    """Return the stream of the connection that ``HTTPServer.on_close`` is called with."""
+    stream: IOStream = server_conn.stream
+    return stream
+
+
+def is_buffer_empty(stream: IOStream) -> bool:
+    """Return whether a stream has read nothing that was not consumed."""
+    # A read_bytes() call on an empty buffer would read from the socket and leave the stream waiting for more.
+    return getattr(stream, "_read_buffer_size", None) == 0

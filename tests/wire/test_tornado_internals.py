@@ -1,0 +1,263 @@
+"""The parts of Tornado's classes that are not documented: each is there, and does what this package relies on."""
+
+import ast
+import asyncio
+import gc
+import gzip
+import hashlib
+import inspect
+import logging
+import weakref
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import WAIT
+from tornado.http1connection import HTTP1Connection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.iostream import IOStream
+from tornado.testing import bind_unused_port
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
+
+from sockjs_tornado.cluster.listener import RelayedHandler
+from sockjs_tornado.http.body_limit import StreamedBodyHandler
+from sockjs_tornado.http.connection_limits import LimitedServer
+from sockjs_tornado.http.handlers import SockJSHandler
+from sockjs_tornado.wire.tornado_internals import (
+    BaseHandler,
+    client_port,
+    connection_stream,
+    decompresses_body,
+    is_buffer_empty,
+)
+
+#: Returns the response to a request, from a server with one handler and the options for HTTPServer.
+Ask = Callable[..., Awaitable[bytes]]
+
+
+HEAD = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Handler(BaseHandler):
+    """Answers with the functions that Tornado has for that."""
+
+    def _serve(self, session_id: str = "") -> Any:
+        self.set_header("X-Id", session_id)
+        self.write(b"body")
+        self.finish()
+
+    def _summarize(self) -> str:
+        return "a summary"
+
+
+class NotingServer(HTTPServer):
+    """Notes the stream of the connection that has ended."""
+
+    closed: asyncio.Future[IOStream]
+
+    def on_close(self, server_conn: Any) -> None:
+        self.closed.set_result(connection_stream(server_conn))
+        super().on_close(server_conn)
+
+
+@pytest.fixture
+async def ask() -> Any:
+    """Return a function that asks a server with one handler."""
+    servers: list[HTTPServer] = []
+
+    async def ask(handler: type[RequestHandler], *, head: bytes = HEAD, body: bytes = b"", **options: Any) -> bytes:
+        server = NotingServer(Application([("/(?P<session_id>.*)", handler)]), **options)
+        server.closed = asyncio.get_running_loop().create_future()
+        servers.append(server)
+        sock, port = bind_unused_port()
+        server.add_socket(sock)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + body)
+        response = await reader.readuntil(b"\r\n\r\n")
+        length = response.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
+        response += await reader.readexactly(int(length or b"0"))
+        writer.close()
+        assert (await asyncio.wait_for(server.closed, WAIT)).closed()
+        return response
+
+    yield ask
+    for server in servers:
+        server.stop()
+        await server.close_all_connections()
+
+
+async def test_tornado_executes_a_handler_with_the_groups_of_the_path_as_bytes(ask: Ask) -> None:
+    seen: list[Any] = []
+
+    class Executed(Handler):
+        def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Any:
+            seen.append((transforms, args, kwargs, asyncio.current_task()))
+            return super()._execute(transforms, *args, **kwargs)
+
+        def _serve(self, session_id: str = "") -> Any:
+            seen.append(asyncio.current_task())
+            super()._serve(session_id)
+
+    await ask(Executed)
+    (transforms, args, kwargs, task), served_in = seen
+    assert isinstance(transforms, list)
+    assert (args, kwargs) == ((), {"session_id": b"x"})
+    # The request is served by the task that has read it.
+    assert served_in is task
+
+
+async def test_a_response_of_tornado_has_the_given_fields_and_none_of_its_own(ask: Ask) -> None:
+    """``_headers``, ``_write_buffer`` and ``_transforms``, which Tornado uses if it has to finish a response itself."""
+    etag = hashlib.sha1(b"body").hexdigest().encode()
+    fields = b'X-Id: x\r\nEtag: "%b"\r\nContent-Length: 4' % etag
+    assert await ask(Handler) == b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n\r\nbody"
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_an_exception_is_answered_by_tornado(ask: Ask, later: bool, logged: LogWatch) -> None:
+    class Failing(Handler):
+        def _serve(self, session_id: str = "") -> Any:
+            if later:
+                return self.fail()
+            raise HTTPError(418)
+
+        async def fail(self) -> None:
+            await asyncio.sleep(0)
+            raise HTTPError(418)
+
+        def write_error(self, status_code: int, **kwargs: Any) -> None:
+            self.write(b"failed")
+
+    assert (await ask(Failing)).startswith(b"HTTP/1.1 418 ")
+    logged.take("418 a summary")
+
+
+async def test_the_access_log_has_the_summary(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tornado.access"):
+        await ask(Handler)
+    assert "200 a summary " in caplog.text
+
+
+async def test_a_handler_that_starts_before_the_body_may_finish_the_request(ask: Ask) -> None:
+    """``_execute`` of Tornado awaits ``prepare``, and heeds ``_finished``."""
+    served: list[bool] = []
+
+    @stream_request_body
+    class Early(Handler):
+        is_early = True
+
+        async def prepare(self) -> None:
+            data = await self._stream.read_bytes(4)
+            self._stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + data)
+            self._set_finished()
+            with pytest.raises(RuntimeError, match="called twice"):
+                self.finish()
+
+        def get(self, session_id: str) -> None:
+            served.append(True)
+
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+    assert await ask(Early, head=head, body=b"data") == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndata"
+    assert not served
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_handler_is_freed_at_once_if_its_cycle_is_broken(breaks: bool) -> None:
+    connection: Any = SimpleNamespace(context=None, set_close_callback=lambda callback: None)
+    line = RequestStartLine("GET", "/", "HTTP/1.1")
+    request = HTTPServerRequest(start_line=line, headers=HTTPHeaders({"Host": "a"}), connection=connection)
+    handler = Handler(Application(), request)
+    if breaks:
+        handler._break_cycle()
+    gc.disable()
+    try:
+        alive = weakref.ref(handler)
+        del handler
+        assert (alive() is None) == breaks
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_the_connection_has_a_stream_and_the_options_of_the_server(ask: Ask, last: bool) -> None:
+    seen: list[Any] = []
+
+    class Looking(Handler):
+        def _serve(self, session_id: str = "") -> Any:
+            seen.append((type(self._connection), self._stream, self._is_last_request, self._body_timeout))
+            seen.append((client_port(self.request), self._stream.socket.getpeername()[1]))
+            super()._serve(session_id)
+
+    await ask(Looking, no_keep_alive=last, body_timeout=5.0)
+    (kind, stream, is_last, body_timeout), (port, real_port) = seen
+    assert issubclass(kind, HTTP1Connection)
+    assert isinstance(stream, IOStream)
+    assert (is_last, body_timeout) == (last, 5.0)
+    assert port == real_port
+
+
+@pytest.mark.parametrize("field", [b"Content-Encoding: gzip\r\n", b""])
+@pytest.mark.parametrize("decompress", [False, True])
+async def test_a_compressed_body_is_known(ask: Ask, decompress: bool, field: bytes) -> None:
+    seen: list[bool] = []
+
+    class Looking(Handler):
+        def _serve(self, session_id: str = "") -> Any:
+            seen.append(decompresses_body(self.request))
+            super()._serve(session_id)
+
+    body = gzip.compress(b"body")
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n" % (field, len(body))
+    await ask(Looking, head=head, body=body, decompress_request=decompress)
+    assert seen == [decompress and bool(field)]
+
+
+async def test_a_stream_knows_whether_it_has_read_ahead(ask: Ask) -> None:
+    seen: list[bool] = []
+
+    @stream_request_body
+    class Reading(Handler):
+        is_early = True
+
+        async def prepare(self) -> None:
+            await self._stream.read_bytes(2)
+            seen.append(is_buffer_empty(self._stream))
+            await self._stream.read_bytes(2)
+            seen.append(is_buffer_empty(self._stream))
+            self._set_finished()
+            self._stream.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    await ask(Reading, head=b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n", body=b"data")
+    assert seen == [False, True]
+
+
+def private_names(kind: type) -> set[str]:
+    """Return the private names of a class of Tornado and its bases, those of an instance included."""
+    return set().union(*(names_of(base) for base in kind.__mro__ if base.__module__.startswith("tornado.")))
+
+
+def names_of(kind: type) -> set[str]:
+    """Return the private names that a class defines, or uses of itself."""
+    nodes = list(ast.walk(ast.parse(inspect.getsource(kind))))
+    found = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"}
+    found |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (SockJSHandler, RequestHandler),
+        (StreamedBodyHandler, RequestHandler),
+        (RelayedHandler, RequestHandler),
+        (LimitedServer, HTTPServer),
+    ],
+)
+def test_no_other_class_uses_a_private_name_of_its_base(kind: type, base: type) -> None:
+    """Nor has it such a name by accident, also in Tornado's next release."""
+    assert names_of(kind) & private_names(base) == set()
+    assert names_of(BaseHandler) & private_names(RequestHandler) >= {"_execute", "_finished", "_headers"}
