@@ -269,8 +269,8 @@ def positive_integer(text: str) -> int:
 
 def positive(text: str) -> float:
     """Parse a number of seconds above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
+    value = not_negative(text)
+    if not value:
         raise ValueError
     return value
 

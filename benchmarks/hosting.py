@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import importlib.util
+import signal
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["raise_file_limit", "run", "tune_garbage_collector"]
+__all__ = ["DEFAULT_LOOP", "raise_file_limit", "run", "run_until_terminated", "tune_garbage_collector"]
+
+DEFAULT_LOOP = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
 
 
 def raise_file_limit() -> int | None:
@@ -32,6 +36,15 @@ def tune_garbage_collector() -> None:
     """Apply the settings of docs/performance.md: full collections visit all objects of all sessions."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
+
+
+async def run_until_terminated(greeting: str) -> None:
+    """Print a line, and wait for SIGTERM or SIGINT."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    print(greeting, flush=True)
+    await stop.wait()
 
 
 def run(main: Coroutine[Any, Any, None], loop: str) -> None:

@@ -7,15 +7,13 @@ listens on 127.0.0.1, prints `pid N port P`, and exits on SIGTERM or SIGINT.
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
-from hosting import raise_file_limit, run, tune_garbage_collector
+from hosting import DEFAULT_LOOP, raise_file_limit, run, run_until_terminated, tune_garbage_collector
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -77,18 +75,13 @@ HTTP_SERVERS: dict[str, HttpServer] = {"tornado": tornado_server}
 
 async def serve(http_server: HttpServer, sockets: list[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     tune_garbage_collector()
     async with http_server(sockets):
-        print(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}", flush=True)
-        await stop.wait()
+        await run_until_terminated(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}")
 
 
 def main() -> None:
     """Run the program."""
-    has_uvloop = importlib.util.find_spec("uvloop") is not None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument(
@@ -97,11 +90,11 @@ def main() -> None:
     parser.add_argument(
         "--loop",
         choices=["asyncio", "uvloop"],
-        default="uvloop" if has_uvloop else "asyncio",
+        default=DEFAULT_LOOP,
         help="event loop (default: uvloop if it is installed)",
     )
     options = parser.parse_args()
-    if options.loop == "uvloop" and not has_uvloop:
+    if options.loop == "uvloop" != DEFAULT_LOOP:
         parser.error('uvloop is not installed: pip install "sockjs-tornado[bench]"')
     if not 0 <= options.port <= 65535:
         parser.error(f"--port: expected 0 to 65535, got {options.port}")

@@ -42,11 +42,10 @@ def as_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         report["sessions_opened"] = result.arrived
         report["sessions_per_second"] = result.arrived / plan.duration
     if outcome.before is not None and outcome.begin is not None and outcome.end is not None:
-        user, system = outcome.end.user_s - outcome.begin.user_s, outcome.end.system_s - outcome.begin.system_s
-        cpu = user + system
+        cpu = outcome.end.cpu_s - outcome.begin.cpu_s
         server: dict[str, float | None] = {
-            "cpu_user_s": round(user, 3),
-            "cpu_system_s": round(system, 3),
+            "cpu_user_s": round(outcome.end.user_s - outcome.begin.user_s, 3),
+            "cpu_system_s": round(outcome.end.system_s - outcome.begin.system_s, 3),
             "messages_per_cpu_second": messages / cpu if cpu and not connecting else None,
             "rss_bytes": outcome.end.rss_bytes,
             "rss_per_session_bytes": (outcome.end.rss_bytes - outcome.before.rss_bytes) / result.open

@@ -16,6 +16,11 @@ class Usage(NamedTuple):
     system_s: float
     rss_bytes: int
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time since the start."""
+        return self.user_s + self.system_s
+
 
 def read_usage(pids: Sequence[int]) -> Usage:
     """Read the usage of processes; raise OSError if one does not exist."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import hosting
+
 from .plan import WEBSOCKETS, Plan
 from .scenarios import SCENARIOS, Broadcast, Scenario
 from .session import Transport
@@ -44,15 +46,7 @@ def run_worker(connection: Connection, plan: Plan, index: int) -> None:
     """
     # Ctrl-C is sent to all processes of a terminal, but only the coordinator handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    factory = None
-    try:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    except ImportError:
-        pass
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_Worker(connection, plan, index).run())
+    hosting.run(_Worker(connection, plan, index).run(), hosting.DEFAULT_LOOP)
 
 
 def _create_transport(plan: Plan) -> Transport:

@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import AsyncIterator, Sequence
 
-from .nodes import HOST, TIMEOUT, WELCOME, Node, cpu
+from load.usage import read_usage
+
+from .nodes import HOST, TIMEOUT, WELCOME, Node
 
 MESSAGE = "x" * 64
 
@@ -114,8 +116,11 @@ async def measure_deliveries(
         # Warm-up.
         await send(5)
         pids = [node.pid for node in servers]
-        before, redis_before = cpu(pids), cpu(redis) if redis else 0.0
+        groups = (pids, redis)
+        before = [read_usage(group).cpu_s for group in groups]
         await send(messages)
-        deliveries = members * messages
-        own = (cpu(pids) - before) * 1e6 / deliveries
-        return own, (cpu(redis) - redis_before) * 1e6 / deliveries if redis else 0.0
+        own, of_redis = (
+            (read_usage(group).cpu_s - start) * 1e6 / (members * messages)
+            for group, start in zip(groups, before, strict=True)
+        )
+        return own, of_redis

@@ -1,11 +1,9 @@
 """Start nodes and a Redis server, each in its own process."""
 
 import argparse
-import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from hosting import tune_garbage_collector
-from load.usage import read_usage
+from hosting import run_until_terminated, tune_garbage_collector
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -62,8 +59,6 @@ class Everybody(SockJSConnection):
 
 async def serve(options: argparse.Namespace) -> None:
     """Run a node until SIGTERM."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     tune_garbage_collector()
     async with contextlib.AsyncExitStack() as stack:
         more: dict[str, Any] = {}
@@ -79,8 +74,7 @@ async def serve(options: argparse.Namespace) -> None:
         server = HTTPServer(Application(urls, log_function=lambda handler: None))
         sockets = bind_sockets(0, HOST, backlog=1024)
         server.add_sockets(sockets)
-        print(sockets[0].getsockname()[1], flush=True)
-        await stop.wait()
+        await run_until_terminated(str(sockets[0].getsockname()[1]))
         server.stop()
 
 
@@ -149,9 +143,3 @@ def nodes(number: int, redis: str, loop: str) -> Iterator[list[Node]]:
         if not all(ports):
             sys.exit("a node did not start")
         yield [Node(program.pid, int(port)) for program, port in zip(running, ports, strict=True)]
-
-
-def cpu(pids: Sequence[int]) -> float:
-    """Return the CPU time of processes in seconds."""
-    usage = read_usage(pids)
-    return usage.user_s + usage.system_s

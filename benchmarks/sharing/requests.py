@@ -10,7 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from .nodes import HOST, Node, cpu
+from load.usage import read_usage
+
+from .nodes import HOST, Node
 
 MESSAGE = "x" * 64
 
@@ -82,7 +84,7 @@ def measure_requests(servers: Sequence[Node], requests: int, rounds: int, concur
 
     def block(connections: Sequence[HttpConnection]) -> Cost:
         latencies = []
-        before = cpu(pids)
+        before = read_usage(pids).cpu_s
         for _ in range(0, requests, concurrency):
             started = time.perf_counter()
             for connection in connections:
@@ -92,7 +94,7 @@ def measure_requests(servers: Sequence[Node], requests: int, rounds: int, concur
                 latencies.append((time.perf_counter() - started) * 1000)
                 if status != 204:
                     sys.exit(f"xhr_send responded with status {status}")
-        return Cost(latencies, cpu(pids) - before)
+        return Cost(latencies, read_usage(pids).cpu_s - before)
 
     found: list[list[Cost]] = [[], []]
     with contextlib.ExitStack() as stack:

@@ -20,7 +20,7 @@ from comparison.results import Report, Run, Spread, applies, summarise
 from comparison.running import RunError, measure
 from comparison.servers import REFERENCE, SERVERS, Installed, InstallError, Server, install
 from comparison.table import format_number, markdown
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 LOAD = {load.name: load for load in LOADS}
 SERVER = {server.name: server for server in SERVERS}
@@ -345,25 +345,21 @@ def test_a_whole_run(tmp_path: Path) -> None:
         [
             *(sys.executable, "benchmarks/compare.py", "--own-python", sys.executable),
             *("--servers", ASYNCIO.name, "--only", f"{ECHO.name},{XHR.name}"),
-            *("--duration", "0.3", "--warmup", "0.1", "--repetitions", "2"),
+            # A second, so that a busy machine has time to send messages.
+            *("--duration", "1", "--warmup", "0.1", "--repetitions", "1"),
             *("--output", str(output), "--peers", str(tmp_path / "peers")),
         ],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * TIMEOUT,
     )
     assert ended.returncode == 0, ended.stderr
     assert sorted(file.name for file in output.iterdir()) == [
         f"comparison.{end}" for end in ("json", "md", "png", "svg")
     ]
     raw = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
-    assert [(run["repetition"], run["load"]) for run in raw["runs"]] == [
-        (0, ECHO.name),
-        (0, XHR.name),
-        (1, ECHO.name),
-        (1, XHR.name),
-    ]
+    assert [(run["repetition"], run["load"]) for run in raw["runs"]] == [(0, ECHO.name), (0, XHR.name)]
     assert all(run["result"]["messages"] > 0 for run in raw["runs"])
     text = (output / "comparison.md").read_text(encoding="utf-8")
     assert ended.stdout.strip() == text.strip()
