@@ -1,8 +1,4 @@
-"""The relay: requests for sessions of other nodes are sent to the owner, and its responses back to the client.
-
-The owner of a session is looked up once and cached. The owner's response is sent to the client either as a whole or as
-a stream that slows down if the client is slow. If the client disconnects, the owner sees a closed connection.
-"""
+"""The relay: finds the owner of a session, which is looked up once and cached, and forwards the request to it."""
 
 import contextlib
 import errno
@@ -10,22 +6,19 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
-from math import inf
 from socket import gaierror
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
-from ..session.states import RouterState
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
-from ..wire.connection import ConnectionManager
-from ..wire.pending import PendingWrite
 from ..wire.sockets import EXHAUSTED_ERRNOS
+from .forwarding import Forwarder
 from .ownership import Location, Owner, Ownership
 from .relay_requests import RelayedRequest, RelayedRequests
-from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
-from .upstream import Pipe, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
+from .signing import Signer
+from .upstream import UpstreamDisconnected, Upstreams
 
 __all__ = ["SessionRelay"]
 
@@ -34,29 +27,11 @@ logger = logging.getLogger(__name__)
 #: The size of the cache of owners, in sessions.
 _MAX_CACHED_OWNERS: Final = 65536
 
-# Fields of requests that are not forwarded: hop-by-hop fields (RFC 9110, section 7.6.1), Expect, and those that the
-# relay sets itself.
-_UNFORWARDED_HEADERS: Final = frozenset(
-    {
-        *("connection", "content-length", "expect", "keep-alive", "proxy-authorization", "proxy-connection"),
-        *("te", "trailer", "transfer-encoding", "upgrade", RELAY_HEADER.lower()),
-    }
-)
-
-# The fields that a response for an existing session depends on, apart from Content-Type.
-_FORWARDED_HEADERS: Final = (
-    *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
-    *("Access-Control-Request-Headers", "Content-Encoding"),
-)
-
 # Errors of connect() that prove that the owner's process has ended: nothing listens at its address.
 _REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
 # Errors of connect() that mean that this node lacks resources; they say nothing about the owner.
 _EXHAUSTED_ERRNOS: Final = EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL}
-
-# Fields that `response_head` sets (`_common_fields`), so a complete response must not repeat the owner's.
-_REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
 
 
 class SessionRelay:
@@ -82,20 +57,13 @@ class SessionRelay:
         local_fallback: bool,
         rpc: Callable[[Owner, str, bytes], Awaitable[bytes]],
     ) -> None:
-        self._router = router
         self._prefix = f"{router.prefix}:"
         self._container = router.container
         self._ownership = ownership
-        self._upstreams = upstreams
-        self._signer = signer
-        self._stats = stats
         self._local_fallback = local_fallback
         self._owner_cache: dict[str, Owner] = {}
-        # The last relayed response of each session, while its client has not received all of it.
-        self._unfinished: dict[str, PendingWrite] = {}
-        self._requests = RelayedRequests(router.container, rpc)
-        # A function for the cookie is the application's, and may read any header field.
-        self._forward_all_headers = callable(router.settings.jsessionid)
+        self._requests = RelayedRequests(rpc)
+        self._forwarder = Forwarder(router, self._requests, upstreams, signer, stats, ownership.opens_relayed_sessions)
         router.container.on_removed = self._session_removed
 
     def owns(self, session_id: str) -> bool:
@@ -138,7 +106,7 @@ class SessionRelay:
         key = self._prefix + exchange.session_id
         # Take the body now: the exchange releases it if the client disconnects.
         body = exchange.body()
-        if endpoint.opens_sessions and self._abort_unfinished(key):
+        if endpoint.opens_sessions and self._forwarder.abort_unfinished(key):
             endpoint.respond_session_gone(exchange)
             return
         location: Owner | Location | None = self._owner_cache.get(key)
@@ -164,37 +132,13 @@ class SessionRelay:
             if location is Location.LOST:
                 endpoint.respond_session_gone(exchange)
                 return
-            if await self._relay(key, location, endpoint, exchange, body):
-                return
-            # That node does not have the session. If the owner came from the cache, look it up once more.
-            self._owner_cache.pop(key, None)
-            if is_last_attempt:
-                # The node was restarted at the same address, or the session has just ended.
-                await self._owner_lost(key, location, endpoint, exchange)
+            request = RelayedRequest(key, location, endpoint, exchange, body)
+            try:
+                if await self._forward(request, is_last_attempt=is_last_attempt):
+                    return
+            finally:
+                request.response_sent()
             location = None
-
-    def _abort_unfinished(self, key: str) -> bool:
-        """Abort the last relayed response if its client has not received all of it; return whether it was aborted.
-
-        A new request means that the client has given up the last response. Its messages are lost, which the owner does
-        not know: it has sent them to this node.
-        """
-        response = self._unfinished.pop(key, None)
-        if response is None or not response.unsent:
-            return False
-        response.abort()
-        return True
-
-    def _watch_unfinished(self, key: str, response: PendingWrite) -> None:
-        deadline = _ReadDeadline(self._container, response, self._router.settings.disconnect_delay)
-
-        def forget(done: Any) -> None:
-            self._container.cancel(deadline)
-            if self._unfinished.get(key) is response:
-                del self._unfinished[key]
-
-        self._unfinished[key] = response
-        response.add_done_callback(forget)
 
     async def _claim_or_locate(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> Owner | Location:
         # If a limit is reached, look the session up but do not claim it.
@@ -213,156 +157,52 @@ class SessionRelay:
                 self._ownership.release(key)
         await _await_if_needed(response)
 
-    async def _relay(
-        self,
-        key: str,
-        owner: Owner,
-        endpoint: SessionEndpoint,
-        exchange: Exchange,
-        body: bytes | bytearray,
-        *,
-        is_retry: bool = False,
-    ) -> bool:
-        """Send the request to the owner, and its response to the client.
-
-        Args:
-            key: The session.
-            owner: The session's owner.
-            endpoint: The endpoint of the request.
-            exchange: The request.
-            body: The body of the request.
-            is_retry: Whether the owner has rejected the request as stale before.
-
-        Returns:
-            False if that node does not own the session.
-        """
+    async def _forward(self, request: RelayedRequest, *, is_last_attempt: bool) -> bool:
+        """Forward a request to the owner of its session; return False if the owner is to be looked up once more."""
+        endpoint, exchange = request.endpoint, request.exchange
         try:
-            upstream = await self._upstreams.connect(owner.address)
-        except OSError as error:
-            await self._connect_failed(key, owner, endpoint, exchange, error)
-            return True
-        except UpstreamDisconnected:
-            self._upstream_disconnected(key, endpoint, exchange)
-            return True
-        if (endpoint.opens_sessions and _client_gone(exchange)) or self._container.state is RouterState.CLOSED:
-            self._upstreams.put_back(owner.address, upstream)
-            if not _client_gone(exchange):
-                # The router has closed meanwhile: the endpoint rejects the request. If it were relayed now, its client
-                # would not be handed off.
-                await _await_if_needed(endpoint.handle(exchange))
-            return True
-        request = self._requests.add(owner, key if endpoint.opens_sessions else None)
-        try:
-            return await self._send_request(upstream, request, key, endpoint, exchange, body, is_retry=is_retry)
-        finally:
-            request.response_sent()
-
-    async def _send_request(
-        self,
-        upstream: Upstream,
-        request: RelayedRequest,
-        key: str,
-        endpoint: SessionEndpoint,
-        exchange: Exchange,
-        body: bytes | bytearray,
-        *,
-        is_retry: bool,
-    ) -> bool:
-        owner = request.owner
-        pending = upstream.send_request(self._build_request(owner, endpoint, exchange, body))
-        if endpoint.opens_sessions:
-            # This closes the connection to the owner, which thereby notices that the client has disconnected.
-            exchange.notify_on_disconnect(partial(upstream.cancel_request, pending))
-        try:
-            response = await pending
+            response = await self._forwarder.send(request)
         except UpstreamDisconnected:
             # The owner may have processed the request, so it is not repeated.
-            self._upstream_disconnected(key, endpoint, exchange)
-            return True
-        if _client_gone(exchange):
-            if isinstance(response, Stream):
-                response.upstream.abort()
-        elif response.status == 421:
-            return False
-        elif not is_retry and _rejection(response) == STALE:
-            # The owner was blocked until the signature had expired, and did not process the request. Sign it again.
-            return await self._relay(key, owner, endpoint, exchange, body, is_retry=True)
+            await self._owner_lost(request, is_gone=False)
+        except OSError as error:
+            await self._connect_failed(request, error)
         else:
-            self._stats["relayed"] += 1
-            self._cache_owner(key, owner)
-            await self._respond(response, request, endpoint, exchange)
-            if endpoint.opens_sessions and exchange.pending is not None:
-                self._watch_unfinished(key, exchange.pending)
+            if response is None:
+                # If the router has closed meanwhile, the endpoint rejects the request.
+                await _await_if_needed(None if exchange.responded else endpoint.handle(exchange))
+            elif response.status == 421 and not exchange.responded:
+                # That node does not have the session. The owner may have come from the cache; otherwise the node was
+                # restarted at the same address, or the session has just ended.
+                if not is_last_attempt:
+                    self._owner_cache.pop(request.key, None)
+                    return False
+                await self._owner_lost(request, is_gone=True)
+            else:
+                if not exchange.responded:
+                    self._cache_owner(request.key, request.owner)
+                await self._forwarder.respond(request, response)
         return True
 
-    def _upstream_disconnected(self, key: str, endpoint: SessionEndpoint, exchange: Exchange) -> None:
-        self._owner_cache.pop(key, None)
-        if not _client_gone(exchange):
-            endpoint.respond_session_gone(exchange)
-
-    async def _connect_failed(
-        self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, error: OSError
-    ) -> None:
+    async def _connect_failed(self, request: RelayedRequest, error: OSError) -> None:
         if error.errno in _EXHAUSTED_ERRNOS or isinstance(error, gaierror):
             message = "Cannot connect to other nodes: %s. Check this node's file descriptor limit and name resolution."
             self._container.log.write(logger, logging.WARNING, "relay", message, error.strerror)
-            if not _client_gone(exchange):
-                endpoint.respond_unavailable(exchange, "relay")
+            if not request.exchange.responded:
+                request.endpoint.respond_unavailable(request.exchange, "relay")
             return
-        logger.info("Cannot connect to node %s: %s", owner.address, error)
-        self._owner_cache.pop(key, None)
-        if error.errno in _REFUSED_ERRNOS:
-            await self._owner_lost(key, owner, endpoint, exchange)
-        elif not _client_gone(exchange):
-            # The owner may be alive and only unreachable from here, so there is no tombstone; if it is not, its claim
-            # expires.
-            endpoint.respond_session_gone(exchange)
+        logger.info("Cannot connect to node %s: %s", request.owner.address, error)
+        # After other errors the owner may be alive and only unreachable from here; if it is not, its claim expires.
+        await self._owner_lost(request, is_gone=error.errno in _REFUSED_ERRNOS)
 
-    async def _respond(
-        self, response: Response | Stream, request: RelayedRequest, endpoint: SessionEndpoint, exchange: Exchange
-    ) -> None:
-        if isinstance(response, Stream):
-            try:
-                await exchange.take_over(response.status, Pipe(request, response))
-            finally:
-                # If the client disconnected during the takeover, the pipe was never attached.
-                response.upstream.abort_unless_piped()
-        elif reason := _rejection(response):
-            message = (
-                "Peer node rejected a relayed request as %s. Check that all nodes share the same secret and that their "
-                "clocks are synchronized."
-            )
-            self._container.log.write(logger, logging.ERROR, "relay", message, reason)
-            endpoint.respond_unavailable(exchange, "relay")
-        else:
-            fields = [(name, value) for name, value in response.fields if name.lower() not in _REPLACED_HEADERS]
-            exchange.respond(response.status, fields, response.body)
-
-    def _build_request(
-        self, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange, body: bytes | bytearray
-    ) -> bytes:
-        method, uri = exchange.method, exchange.uri
-        client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        if self._forward_all_headers or (endpoint.opens_sessions and self._ownership.opens_relayed_sessions):
-            lines = [
-                f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _UNFORWARDED_HEADERS
-            ]
-        else:
-            lines = [f"{name}: {value}\r\n" for name in _FORWARDED_HEADERS if (value := exchange.header(name))]
-            if content_type := exchange.content_type():
-                lines.append(f"Content-Type: {content_type}\r\n")
-        signature = self._signer.sign(owner.node, method, uri, body, client)
-        lines += [f"{RELAY_HEADER}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
-        # The version tells the owner whether the client supports chunked responses.
-        version = "1.1" if exchange.is_http11 else "1.0"
-        return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
-
-    async def _owner_lost(self, key: str, owner: Owner, endpoint: SessionEndpoint, exchange: Exchange) -> None:
-        if not _client_gone(exchange):
-            endpoint.respond_session_gone(exchange)
-        # Without Redis there is no tombstone; the claim expires.
-        with contextlib.suppress(ClusterUnavailable):
-            await self._ownership.write_tombstone(key, owner)
+    async def _owner_lost(self, request: RelayedRequest, *, is_gone: bool) -> None:
+        self._owner_cache.pop(request.key, None)
+        if not request.exchange.responded:
+            request.endpoint.respond_session_gone(request.exchange)
+        if is_gone:
+            # Without Redis there is no tombstone; the claim expires.
+            with contextlib.suppress(ClusterUnavailable):
+                await self._ownership.write_tombstone(request.key, request.owner)
 
     def _cache_owner(self, key: str, owner: Owner) -> None:
         if len(self._owner_cache) >= _MAX_CACHED_OWNERS and key not in self._owner_cache:
@@ -385,48 +225,6 @@ class SessionRelay:
             session.close(CloseCode.INTERRUPTED, "Connection interrupted")
 
 
-class _ReadDeadline:
-    """The deadline by which a client must have read more of a relayed response.
-
-    The session's owner does not check this: for the owner, this node is the client, and has read everything.
-
-    Args:
-        manager: The manager of deadlines.
-        response: The response.
-        seconds: The timeout for each check.
-    """
-
-    __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
-
-    def __init__(self, manager: ConnectionManager, response: PendingWrite, seconds: float) -> None:
-        self._manager = manager
-        self._response = response
-        self._seconds = seconds
-        self._unsent = response.unsent
-        self.bucket: int | None = None
-        self.due = manager.now() + seconds
-        manager.schedule(self)
-
-    def check(self, now: float) -> None:
-        """Close the connection if the client has read nothing since the last check."""
-        before, self._unsent = self._unsent, self._response.unsent
-        if self._unsent < before:
-            self.due = now + self._seconds
-        elif not self._manager.postpone(self, now):
-            self.due = inf
-            self._response.abort()
-
-
-def _rejection(response: Response | Stream) -> str | None:
-    """Return the reason for which another node rejected a request, or None if it did not."""
-    return dict(response.fields).get(RELAY_HEADER) if isinstance(response, Response) else None
-
-
 async def _await_if_needed(response: Awaitable[None] | None) -> None:
     if response is not None:
         await response
-
-
-def _client_gone(exchange: Exchange) -> bool:
-    """Return whether the client has disconnected. Until the relay responds, only that sets ``responded``."""
-    return exchange.responded

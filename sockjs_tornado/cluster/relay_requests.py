@@ -9,18 +9,21 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..exceptions import ClusterError
 from ..session.grace import timeout
-from ..wire.connection import ByteCounters, ConnectionManager
 from .ownership import Owner
 from .upstream import UpstreamDisconnected
+
+if TYPE_CHECKING:
+    from ..transports.endpoint import SessionEndpoint
+    from ..transports.exchange import Exchange
 
 __all__ = ["MAX_CALL", "RECYCLE", "RelayedRequest", "RelayedRequests"]
 
 #: The remote call that ends the responses of sessions. Its body is a JSON list of their keys.
-RECYCLE: Final = "renew"
+RECYCLE: Final = "recycle"
 
 #: Seconds that the handoff may take.
 HANDOFF_TIMEOUT: Final = 2.0
@@ -38,93 +41,68 @@ _BATCH_CHARACTERS: Final = 16 * 1024
 
 
 class RelayedRequest:
-    """One relayed request, until its client has the whole response.
-
-    It manages the client's connection in place of the router's container, which at shutdown waits only for the clients
-    of its own sessions.
+    """One request, until its client has the whole response.
 
     Args:
+        key: The session.
         owner: The node that owns the session.
-        key: The session, or None if the client does not receive messages by this request.
-        manager: The connection manager.
+        endpoint: The endpoint of the request.
+        exchange: The request.
+        body: The body of the request.
 
     Attributes:
         done: A future that completes when the client has the response or has disconnected.
     """
 
-    __slots__ = ("_is_streaming", "_manager", "done", "key", "owner", "read_budget", "read_buffer", "write_queue")
+    __slots__ = ("_is_streaming", "body", "done", "endpoint", "exchange", "key", "owner")
 
-    def __init__(self, owner: Owner, key: str | None, manager: ConnectionManager) -> None:
-        self.owner = owner
+    def __init__(
+        self, key: str, owner: Owner, endpoint: "SessionEndpoint", exchange: "Exchange", body: bytes | bytearray
+    ) -> None:
         self.key = key
-        self.read_buffer = manager.read_buffer
-        self.read_budget = manager.read_budget
-        self.write_queue = manager.write_queue
-        self._manager = manager
-        # True from connection_opened() to connection_closed(): the response ends with the client's connection.
+        self.owner = owner
+        self.endpoint = endpoint
+        self.exchange = exchange
+        self.body = body
         self._is_streaming = False
         self.done = asyncio.get_running_loop().create_future()
 
     def response_sent(self) -> None:
         """Called when the request was answered, or when its connection was taken over for a stream."""
+        # A stream may last for hours; free the memory of its request meanwhile.
+        del self.exchange, self.body
         if not self._is_streaming and not self.done.done():
             self.done.set_result(None)
 
-    # The manager of the client's connection.
-
-    @property
-    def stats(self) -> ByteCounters:
-        """The byte counters."""
-        return self._manager.stats
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-        return self._manager.now()
-
-    def schedule(self, owner: Any) -> None:
-        """Schedule a call of ``owner.check`` at ``owner.due``."""
-        self._manager.schedule(owner)
-
-    def cancel(self, owner: Any) -> None:
-        """Cancel a deadline."""
-        self._manager.cancel(owner)
-
-    def postpone(self, owner: Any, now: float) -> bool:
-        """Return whether the deadline was postponed because the event loop was blocked."""
-        return self._manager.postpone(owner, now)
-
-    def connection_opened(self) -> None:
-        """Called when the client's connection is taken over for a stream."""
+    def stream_opened(self) -> None:
+        """Called when the client's connection is taken over, so that the response ends with the connection."""
         self._is_streaming = True
 
-    def connection_closed(self) -> None:
-        """Called when that connection is closed, which ends the response."""
+    def stream_closed(self) -> None:
+        """Called when that connection is closed."""
         self._is_streaming = False
-        self.response_sent()
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class RelayedRequests:
     """All requests that one router is relaying.
 
     Args:
-        manager: The connection manager.
         rpc: Calls a function on another node; see :meth:`Node.rpc`.
     """
 
-    def __init__(self, manager: ConnectionManager, rpc: Callable[[Owner, str, bytes], Awaitable[bytes]]) -> None:
-        self._manager = manager
+    def __init__(self, rpc: Callable[[Owner, str, bytes], Awaitable[bytes]]) -> None:
         self._rpc = rpc
         self._all: set[RelayedRequest] = set()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, owner: Owner, key: str | None) -> RelayedRequest:
+    def add(self, request: RelayedRequest) -> None:
         """Register a request before it is relayed."""
-        request = RelayedRequest(owner, key, self._manager)
         self._all.add(request)
         request.done.add_done_callback(lambda done: self._all.discard(request))
-        return request
 
     async def handoff_clients(self) -> None:
         """Ask the owners to end all relayed responses; wait until they have ended, or for :data:`HANDOFF_TIMEOUT`."""
@@ -140,7 +118,9 @@ class RelayedRequests:
         while requests:
             # The owner may be down, or run a version without this call.
             with contextlib.suppress(OSError, UpstreamDisconnected, ClusterError):
-                for keys in _batches(dict.fromkeys(request.key for request in requests if request.key is not None)):
+                # The other requests send messages, and have a response soon.
+                receiving = dict.fromkeys(request.key for request in requests if request.endpoint.opens_sessions)
+                for keys in _batches(receiving):
                     await self._rpc(owner, RECYCLE, json.dumps(keys).encode())
             await asyncio.wait([request.done for request in requests], timeout=interval)
             requests = [request for request in requests if not request.done.done()]

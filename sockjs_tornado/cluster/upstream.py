@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..session.grace import timeout
-from ..wire.connection import READ_SIZE, Connection, ConnectionManager
+from ..wire.connection import READ_SIZE, Connection
 from ..wire.sockets import peer_disconnected, set_user_timeout
 from .response_head import ResponseHead, parse_head
 
-__all__ = ["CONNECT_TIMEOUT", "Pipe", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
+__all__ = ["CONNECT_TIMEOUT", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
 
 #: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
@@ -50,43 +50,12 @@ class Stream(NamedTuple):
     Attributes:
         status: The status code.
         head: The bytes received so far: the head, and the beginning of the body.
-        upstream: The connection, paused until it has a :class:`Pipe`.
+        upstream: The connection, paused until :meth:`Upstream.attach_pipe`.
     """
 
     status: int
     head: bytes
     upstream: "Upstream"
-
-
-class Pipe(Connection):
-    """A client's connection that forwards the bytes of another node's stream.
-
-    Args:
-        manager: The connection manager.
-        stream: The other node's response.
-    """
-
-    __slots__ = ("_upstream",)
-
-    def __init__(self, manager: ConnectionManager, stream: Stream) -> None:
-        super().__init__(manager, stream.head)
-        self._upstream = stream.upstream
-
-    def on_connect(self) -> None:
-        """Start forwarding the stream."""
-        self._upstream.attach_pipe(self)
-
-    def on_disconnect(self) -> None:
-        """Close the connection to the other node, which thereby notices that the client has disconnected."""
-        self._upstream.detach_pipe()
-
-    def pause_writing(self) -> None:
-        """Stop reading from the other node while the client is slow."""
-        self._upstream.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Continue reading from the other node."""
-        self._upstream.resume_reading()
 
 
 class Upstream(asyncio.BufferedProtocol):
@@ -110,7 +79,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._response: asyncio.Future[Response | Stream] | None = None
         self._received = bytearray()
         self._head: ResponseHead | None = None
-        self._pipe: Pipe | None = None
+        self._pipe: Connection | None = None
         self.idle_since = 0.0
 
     def send_request(self, request: bytes) -> "asyncio.Future[Response | Stream]":
@@ -157,7 +126,7 @@ class Upstream(asyncio.BufferedProtocol):
         if self._pipe is None:
             self.abort()
 
-    def attach_pipe(self, pipe: Pipe) -> None:
+    def attach_pipe(self, pipe: Connection) -> None:
         """Forward everything that arrives from now on to ``pipe``."""
         self._pipe = pipe
         if self._transport is None:

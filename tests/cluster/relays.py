@@ -56,7 +56,7 @@ class Node:
     @property
     def upstreams(self) -> Any:
         """Its connections to other nodes."""
-        return self.router.relay._upstreams  # type: ignore[union-attr]
+        return self.router.relay._forwarder._upstreams  # type: ignore[union-attr]
 
     def own(self) -> str:
         """Return the id of a new session that this worker owns."""

@@ -28,11 +28,10 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import relay_requests as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequests
+from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequest, RelayedRequests
 from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.session.states import RouterState
-from sockjs_tornado.wire.connection import WriteQueue
 
 from .redis_server import RedisServer
 from .relays import Member, Node, start_workers
@@ -282,9 +281,9 @@ async def test_an_owner_that_does_not_recycle_is_not_waited_for(
     membership: Any = owner.cluster
     node = (membership.membership if isinstance(membership, Member) else membership)._node
     if why == "too old":
-        del node._listener.rpcs["renew"]
+        del node._listener.rpcs["recycle"]
     else:
-        node._listener.rpcs["renew"] = lambda body: b""
+        node._listener.rpcs["recycle"] = lambda body: b""
     async with other.client() as client:
         await listen(client, "xhr_streaming", session, connection)
         await within(other.router.close())
@@ -347,15 +346,6 @@ async def test_routers_do_not_affect_each_other(serve: Serve, tmp_path: Path) ->
 # Relayed requests without any node.
 
 
-class FakeManager:
-    """A connection manager."""
-
-    read_buffer = bytearray(1)
-    read_budget = 1.0
-    stats: Any = SimpleNamespace(bytes_sent=0, bytes_received=0)
-    write_queue = WriteQueue(stats)
-
-
 A, B = Owner("a", "/a"), Owner("b", "/b")
 
 
@@ -367,7 +357,7 @@ class RecordedCalls:
         self.ends = list(ends)
 
     async def __call__(self, owner: Owner, name: str, body: bytes) -> bytes:
-        assert name == "renew"
+        assert name == "recycle"
         assert len(body) <= MAX_CALL
         self.made.append((owner.node, json.loads(body)))
         end = self.ends.pop(0) if self.ends else None
@@ -378,10 +368,13 @@ class RecordedCalls:
         return b""
 
 
-def make(call: RecordedCalls) -> RelayedRequests:
-    """Return relayed requests with the given calls."""
-    manager: Any = FakeManager()
-    return RelayedRequests(manager, call)
+def add(found: RelayedRequests, owner: Owner, key: str, receives: bool = True) -> RelayedRequest:
+    """Register a request whose client receives messages, or sends some."""
+    endpoint: Any = SimpleNamespace(opens_sessions=receives)
+    exchange: Any = None
+    request = RelayedRequest(key, owner, endpoint, exchange, b"")
+    found.add(request)
+    return request
 
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamDisconnected(), ClusterError()])
@@ -394,8 +387,8 @@ async def test_the_call_is_repeated_because_a_request_may_arrive_after_it(
         request.response_sent()
 
     calls = RecordedCalls(None, error, end)
-    found = make(calls)
-    request = found.add(A, "/echo:1")
+    found = RelayedRequests(calls)
+    request = add(found, A, "/echo:1")
     await within(found.handoff_clients())
     assert calls.made == [("a", ["/echo:1"])] * 3
     assert len(found) == 0
@@ -406,12 +399,12 @@ async def test_owners_are_called_concurrently() -> None:
 
     async def end() -> None:
         await both.wait()
-        for request in under_way:
-            request.response_sent()
+        while under_way:
+            under_way.pop().response_sent()
 
     calls = RecordedCalls(end, end)
-    found = make(calls)
-    under_way = [found.add(owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
+    found = RelayedRequests(calls)
+    under_way = [add(found, owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
     await within(found.handoff_clients())
     assert sorted((name, sorted(keys)) for name, keys in calls.made) == [
         (name, ["/echo:0", "/echo:1", "/echo:2"]) for name in "ab"
@@ -429,8 +422,8 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
             ended.append("never")
 
     before = asyncio.all_tasks()
-    found = make(RecordedCalls(never))
-    request = found.add(A, "/echo:1")
+    found = RelayedRequests(RecordedCalls(never))
+    request = add(found, A, "/echo:1")
     await within(found.handoff_clients())
     assert ended == ["never"]
     assert asyncio.all_tasks() == before
@@ -439,8 +432,8 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
 
 async def test_a_send_is_waited_for_without_a_call() -> None:
     calls = RecordedCalls()
-    found = make(calls)
-    sending = found.add(A, None)
+    found = RelayedRequests(calls)
+    sending = add(found, A, "/echo:1", receives=False)
     handing_off = asyncio.ensure_future(found.handoff_clients())
     await asyncio.sleep(0)
     assert not handing_off.done()
@@ -450,13 +443,13 @@ async def test_a_send_is_waited_for_without_a_call() -> None:
 
 
 async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
-    found = make(RecordedCalls())
-    request = found.add(A, "/echo:1")
-    request.connection_opened()
+    found = RelayedRequests(RecordedCalls())
+    request = add(found, A, "/echo:1")
+    request.stream_opened()
     request.response_sent()
     await asyncio.sleep(0)
     assert len(found) == 1
-    request.connection_closed()
+    request.stream_closed()
     await asyncio.sleep(0)
     assert len(found) == 0
 
@@ -465,10 +458,10 @@ async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
 async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
     made = RecordedCalls()
-    found = make(made)
+    found = RelayedRequests(made)
     keys = ["\udcff" * (length - 5) + f"{number:05}" for number in range(count)]
     # Each key twice: a second receiver may be present until it has been rejected.
-    under_way = [found.add(A, key) for key in [*keys, *keys]]
+    under_way = [add(found, A, key) for key in [*keys, *keys]]
     monkeypatch.setattr(module, "RETRY_INTERVAL", 1)
     await within(found.handoff_clients())
     assert len(made.made) == calls
@@ -479,7 +472,7 @@ async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count:
 
 async def test_without_requests_the_handoff_returns_immediately() -> None:
     calls = RecordedCalls()
-    handing_off = make(calls).handoff_clients()
+    handing_off = RelayedRequests(calls).handoff_clients()
     async with asyncio.timeout(TIMEOUT):
         await handing_off
     assert calls.made == []

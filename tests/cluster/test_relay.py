@@ -711,7 +711,7 @@ async def test_limits_are_those_of_the_owner(start: Start, logged: LogWatch) -> 
 async def test_a_stale_request_is_signed_again(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
-    signer: Any = other.router.relay._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
     # The owner was blocked until the first signature of each request had expired.
     ages = [60, 0, 60, 0]
     signer._now = lambda: time.time() - ages.pop(0)
@@ -726,7 +726,7 @@ async def test_a_stale_request_is_signed_again(start: Start) -> None:
 
 async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start()
-    signer: Any = other.router.relay._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
     signer._now = lambda: time.time() - 60
     response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
     assert (response.status, "Retry-After" in response) == (503, True)
@@ -736,7 +736,7 @@ async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> 
 
 async def test_workers_with_different_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
     owner, other, _ = await start()
-    signer: Any = other.router.relay._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
     signer._secret = b"x" * 32
     for _ in range(2):
         response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
@@ -846,13 +846,13 @@ async def test_a_client_that_does_not_read_a_response_gets_no_second_one(start: 
         await until(lambda: connection.session.is_attached)
         connection.send("x" * FLOOD)
         relay: Any = other.router.relay
-        await until(lambda: relay._unfinished)
+        await until(lambda: relay._forwarder._unfinished)
         again.write(asking(transport, base))
         assert await first_frame(again, transport) == INTERRUPTED
         client.writer.transport.resume_reading()
         with contextlib.suppress(ConnectionError):
             assert len(await client.rest()) < FLOOD
-        assert not relay._unfinished
+        assert not relay._forwarder._unfinished
     connection.session.check(connection.session.due)
 
 
@@ -871,8 +871,8 @@ async def test_an_unread_response_is_aborted_after_a_while(start: Start, transpo
         await until(lambda: connection.session.is_attached)
         connection.send("x" * FLOOD)
         relay: Any = other.router.relay
-        await until(lambda: relay._unfinished)
-        await until(lambda: not relay._unfinished)
+        await until(lambda: relay._forwarder._unfinished)
+        await until(lambda: not relay._forwarder._unfinished)
         client.writer.transport.resume_reading()
         with contextlib.suppress(ConnectionError):
             assert len(await client.rest()) < FLOOD
@@ -892,5 +892,5 @@ async def test_a_client_that_reads_a_long_response_gets_the_next_one(start: Star
             await until(lambda: connection.session.is_attached)
             connection.send("x" * size)
             assert unframe(transport, (await client.response()).body) == f'a["{"x" * size}"]'
-        await until(lambda: not relay._unfinished)
+        await until(lambda: not relay._forwarder._unfinished)
     connection.session.check(connection.session.due)

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
+from sockjs_tornado.cluster.forwarding import Pipe
+from sockjs_tornado.cluster.ownership import Owner
+from sockjs_tornado.cluster.relay_requests import RelayedRequest
 from sockjs_tornado.cluster.response_head import parse_head
-from sockjs_tornado.cluster.upstream import MAX_IDLE, Pipe, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
+from sockjs_tornado.cluster.upstream import MAX_IDLE, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
 from sockjs_tornado.transports.receiving import ReceivingEndpoint
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
@@ -366,20 +369,20 @@ class Router:
 
         class Piping(ReceivingEndpoint):
             def serve_session(endpoint, exchange: Any, session: Any) -> Any:  # noqa: N805
-                return self.pipe(upstreams, node, exchange)
+                return self.pipe(upstreams, node, RelayedRequest("", Owner("", ""), endpoint, exchange, b""))
 
         for spec in router.urls:
             endpoint = spec.kwargs["endpoint"]
             if isinstance(endpoint, ReceivingEndpoint) and endpoint.transport.name == "xhr":
                 spec.kwargs["endpoint"] = Piping(router, endpoint.transport)
 
-    async def pipe(self, upstreams: Upstreams, node: Node, exchange: Any) -> None:
+    async def pipe(self, upstreams: Upstreams, node: Node, request: RelayedRequest) -> None:
         """Pipe a response."""
         upstream = await upstreams.connect(node.address)
         answer = await upstream.send_request(ASK)
         assert isinstance(answer, Stream)
         self.streams.put_nowait(answer)
-        await exchange.take_over(answer.status, Pipe(self.router.container, answer))
+        await request.exchange.take_over(answer.status, Pipe(self.router.container, answer, request))
         answer.upstream.abort_unless_piped()
 
 

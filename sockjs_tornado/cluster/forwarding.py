@@ -1,0 +1,256 @@
+"""Requests are forwarded to the owners of their sessions, and the responses to the clients.
+
+A response is sent to the client either as a whole or as a stream that slows down if the client is slow. If the client
+disconnects, the owner sees a closed connection. Until the relay responds, ``exchange.responded`` means that the client
+has disconnected.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Any, Final
+
+from ..session.states import RouterState
+from ..wire.connection import Connection, ConnectionManager
+from ..wire.pending import PendingWrite
+from .relay_requests import RelayedRequest, RelayedRequests
+from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
+from .upstream import Response, Stream, Upstreams
+
+__all__ = ["Forwarder", "Pipe"]
+
+logger = logging.getLogger(__name__)
+
+# Fields of requests that are not forwarded: hop-by-hop fields (RFC 9110, section 7.6.1), Expect, and those that the
+# relay sets itself.
+_UNFORWARDED_HEADERS: Final = frozenset(
+    {
+        *("connection", "content-length", "expect", "keep-alive", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade", RELAY_HEADER.lower()),
+    }
+)
+
+# The fields that a response for an existing session depends on, apart from Content-Type.
+_FORWARDED_HEADERS: Final = (
+    *("Host", "Origin", "Sec-WebSocket-Origin", "Sec-Fetch-Site", "Cookie"),
+    *("Access-Control-Request-Headers", "Content-Encoding"),
+)
+
+# Fields that `response_head` sets (`_common_fields`), so a complete response must not repeat the owner's.
+_REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
+
+
+class Forwarder:
+    """Forwards the requests of one router.
+
+    Args:
+        router: The router.
+        requests: The requests that are being relayed.
+        upstreams: The connections to other nodes.
+        signer: Signs requests.
+        stats: The relay's counters.
+        opens_sessions: Whether a forwarded request may open a session.
+    """
+
+    def __init__(
+        self,
+        router: Any,
+        requests: RelayedRequests,
+        upstreams: Upstreams,
+        signer: Signer,
+        stats: Counter[str],
+        opens_sessions: bool,
+    ) -> None:
+        self._container = router.container
+        self._requests = requests
+        self._upstreams = upstreams
+        self._signer = signer
+        self._stats = stats
+        self._opens_sessions = opens_sessions
+        self._read_timeout = router.settings.disconnect_delay
+        # A function for the cookie is the application's, and may read any header field.
+        self._forward_all_headers = callable(router.settings.jsessionid)
+        # The last response of each session, while its client has not received all of it.
+        self._unfinished: dict[str, PendingWrite] = {}
+
+    async def send(self, request: RelayedRequest) -> Response | Stream | None:
+        """Send a request to the owner of its session.
+
+        Returns:
+            The response; or None if the request was not sent because the client has disconnected or the router was
+            closed.
+
+        Raises:
+            OSError: The connection to the owner failed.
+            UpstreamDisconnected: The connection was closed before the response; the owner may have processed the
+                request.
+        """
+        response = await self._send_once(request)
+        if _rejection(response) == STALE and not request.exchange.responded:
+            # The owner was blocked until the signature had expired, and did not process the request. Sign it again.
+            response = await self._send_once(request)
+        return response
+
+    async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
+        endpoint, exchange = request.endpoint, request.exchange
+        upstream = await self._upstreams.connect(request.owner.address)
+        # If it were sent after the router has closed, its client would not be handed off.
+        if (endpoint.opens_sessions and exchange.responded) or self._container.state is RouterState.CLOSED:
+            self._upstreams.put_back(request.owner.address, upstream)
+            return None
+        self._requests.add(request)
+        response = upstream.send_request(self._encode(request))
+        if endpoint.opens_sessions:
+            # This closes the connection to the owner, which thereby notices that the client has disconnected.
+            exchange.notify_on_disconnect(partial(upstream.cancel_request, response))
+        return await response
+
+    def _encode(self, request: RelayedRequest) -> bytes:
+        exchange, body = request.exchange, request.body
+        method, uri = exchange.method, exchange.uri
+        if self._forward_all_headers or (request.endpoint.opens_sessions and self._opens_sessions):
+            lines = [
+                f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _UNFORWARDED_HEADERS
+            ]
+        else:
+            lines = [f"{name}: {value}\r\n" for name in _FORWARDED_HEADERS if (value := exchange.header(name))]
+            if content_type := exchange.content_type():
+                lines.append(f"Content-Type: {content_type}\r\n")
+        client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
+        signature = self._signer.sign(request.owner.node, method, uri, body, client)
+        lines += [f"{RELAY_HEADER}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
+        # The version tells the owner whether the client supports chunked responses.
+        version = "1.1" if exchange.is_http11 else "1.0"
+        return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
+
+    async def respond(self, request: RelayedRequest, response: Response | Stream) -> None:
+        """Send the owner's response to the client."""
+        endpoint, exchange = request.endpoint, request.exchange
+        if exchange.responded:
+            if isinstance(response, Stream):
+                response.upstream.abort()
+            return
+        self._stats["relayed"] += 1
+        if isinstance(response, Stream):
+            try:
+                await exchange.take_over(response.status, Pipe(self._container, response, request))
+            finally:
+                # If the client disconnected during the takeover, the pipe was never attached.
+                response.upstream.abort_unless_piped()
+        elif reason := _rejection(response):
+            message = (
+                "Peer node rejected a relayed request as %s. Check that all nodes share the same secret and that their "
+                "clocks are synchronized."
+            )
+            self._container.log.write(logger, logging.ERROR, "relay", message, reason)
+            endpoint.respond_unavailable(exchange, "relay")
+        else:
+            fields = [(name, value) for name, value in response.fields if name.lower() not in _REPLACED_HEADERS]
+            exchange.respond(response.status, fields, response.body)
+        if endpoint.opens_sessions and exchange.pending is not None:
+            self._watch_unfinished(request.key, exchange.pending)
+
+    def abort_unfinished(self, key: str) -> bool:
+        """Abort the last response of a session if its client has not received all of it; return whether it was aborted.
+
+        A new request means that the client has given up the last response. Its messages are lost, which the owner does
+        not know: it has sent them to this node.
+        """
+        response = self._unfinished.pop(key, None)
+        if response is None or not response.unsent:
+            return False
+        response.abort()
+        return True
+
+    def _watch_unfinished(self, key: str, response: PendingWrite) -> None:
+        deadline = _ReadDeadline(self._container, response, self._read_timeout)
+
+        def forget(done: Any) -> None:
+            self._container.cancel(deadline)
+            if self._unfinished.get(key) is response:
+                del self._unfinished[key]
+
+        self._unfinished[key] = response
+        response.add_done_callback(forget)
+
+
+class Pipe(Connection):
+    """A client's connection that forwards the bytes of the owner's stream.
+
+    Args:
+        manager: The connection manager.
+        stream: The owner's response.
+        request: The request.
+    """
+
+    __slots__ = ("_request", "_upstream")
+
+    def __init__(self, manager: ConnectionManager, stream: Stream, request: RelayedRequest) -> None:
+        super().__init__(manager, stream.head)
+        self._upstream = stream.upstream
+        self._request = request
+
+    def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
+        """Called when the takeover starts. The manager does not count the connection: it would wait for it."""
+        self._release_slot = release_slot
+        self._request.stream_opened()
+
+    def _release(self) -> None:
+        if self._release_slot is not None:
+            self._release_slot()
+        self._request.stream_closed()
+
+    def on_connect(self) -> None:
+        """Start forwarding the stream."""
+        self._upstream.attach_pipe(self)
+
+    def on_disconnect(self) -> None:
+        """Close the connection to the owner, which thereby notices that the client has disconnected."""
+        self._upstream.detach_pipe()
+
+    def pause_writing(self) -> None:
+        """Stop reading from the owner while the client is slow."""
+        self._upstream.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Continue reading from the owner."""
+        self._upstream.resume_reading()
+
+
+class _ReadDeadline:
+    """The deadline by which a client must have read more of a relayed response.
+
+    The session's owner does not check this: for the owner, this node is the client, and has read everything.
+
+    Args:
+        manager: The manager of deadlines.
+        response: The response.
+        seconds: The timeout for each check.
+    """
+
+    __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
+
+    def __init__(self, manager: ConnectionManager, response: PendingWrite, seconds: float) -> None:
+        self._manager = manager
+        self._response = response
+        self._seconds = seconds
+        self._unsent = response.unsent
+        self.bucket: int | None = None
+        self.due = manager.now() + seconds
+        manager.schedule(self)
+
+    def check(self, now: float) -> None:
+        """Close the connection if the client has read nothing since the last check."""
+        before, self._unsent = self._unsent, self._response.unsent
+        if self._unsent < before:
+            self.due = now + self._seconds
+        elif not self._manager.postpone(self, now):
+            self.due = inf
+            self._response.abort()
+
+
+def _rejection(response: Response | Stream | None) -> str | None:
+    """Return the reason for which another node rejected a request, or None if it did not."""
+    return dict(response.fields).get(RELAY_HEADER) if isinstance(response, Response) else None
