@@ -45,8 +45,10 @@ from sockjs_tornado import SockJSRouter
 STILL_OPEN = 'c[2010,"Another connection still open"]'
 WEBSOCKETS = ("/echo/000/abc/websocket", "/echo/websocket")
 EVERYWHERE = (*FRAMED, "rawwebsocket")
-#: A URL of each kind, as far as requests are read: no session, a body, a stream, a websocket.
-KINDS = tuple(url for url in URLS if path_of(url) in ("/info", "/xhr_send", "/eventsource", "/websocket"))
+#: A URL of each kind, as far as requests are read: no session, a body, a form, a poll, a stream, a websocket.
+KINDS = tuple(
+    url for url in URLS if path_of(url) in ("/info", "/xhr_send", "/jsonp_send", "/xhr", "/eventsource", "/websocket")
+)
 ENDS = pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 
 

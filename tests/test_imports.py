@@ -60,6 +60,7 @@ PURE = {
     "wire.fields": "",
     "wire.forms": "",
     "wire.handshake": "",
+    "wire.keepalive": "",
     "wire.payloads": "msgspec",
     "wire.scanner": "",
     # Its function in C that masks.

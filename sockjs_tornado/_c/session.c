@@ -72,13 +72,13 @@ session_send(PyObject *object, PyObject *message)
         && PyLong_AsUnsignedLong(self->thread) == PyThread_get_thread_ident()
         && (self->blocked == in_callback ? size <= max_bytes - queued && PyList_Size(self->outbox) < max_messages
             : self->blocked == zero && self->receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
-        int is_corked = self->blocked != zero;
+        int is_blocked = self->blocked != zero;
         PyObject *sum = PyLong_FromSsize_t(queued + size);
         int failed = sum == NULL || PyList_Append(self->outbox, message) < 0;
         if (!failed)
             set(&self->queued, sum);
         Py_XDECREF(sum);
-        RETURN(failed || (!is_corked && flush(self) < 0));
+        RETURN(failed || (!is_blocked && flush(self) < 0));
     }
     /* If `thread` is not an integer. */
     PyErr_Clear();

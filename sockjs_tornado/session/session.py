@@ -352,10 +352,10 @@ class Session(Outbox, LegacySession):
             self._inbox_waiters.remove(callback)
 
     def _wake_inbox_waiters(self) -> None:
-        delayed = self._inbox_waiters
-        if delayed is not None:
+        waiters = self._inbox_waiters
+        if waiters is not None:
             self._inbox_waiters = None
-            for callback in delayed:
+            for callback in waiters:
                 callback()
 
     # Used by the application, and by its connection.

@@ -91,9 +91,9 @@ class SendingEndpoint(SessionEndpoint):
         exchange.release_body()
         session._receive(messages)
         if session._inbox_above_high_water:
-            delayed = _DelayedPostResponse(self, exchange, session)
-            if delayed.wait():
-                return exchange.wait_for_response(delayed.on_disconnect)
+            waiter = _DelayedPostResponse(self, exchange, session)
+            if waiter.wait():
+                return exchange.wait_for_response(waiter.on_disconnect)
         self.respond_accepted(exchange)
         return None
 

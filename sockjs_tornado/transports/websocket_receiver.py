@@ -6,7 +6,6 @@ A raw websocket carries the application's messages without SockJS framing, open 
 import contextlib
 import logging
 from collections.abc import Sequence
-from math import inf
 from typing import Any, ClassVar, Final
 
 from ..exceptions import PayloadError, WebSocketError
@@ -16,10 +15,10 @@ from ..session.limits import BudgetShare
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
-from ..wire.pacing import PIECE_SIZE, PacedConnection
+from ..wire.keepalive import KeepaliveConnection
+from ..wire.pacing import PIECE_SIZE
 from ..wire.payloads import decode_websocket_payload
 from ..wire.scanner import CloseFrameScanner
-from ..wire.sockets import bytes_acked, bytes_unacked
 from ..wire.stream import response_head
 from ..wire.websocket import (
     Close,
@@ -29,7 +28,6 @@ from ..wire.websocket import (
     Pong,
     binary_frame,
     close_frame,
-    ping_frame,
     pong_frame,
     text_frame,
 )
@@ -56,11 +54,8 @@ logger = logging.getLogger(__name__)
 #: Bytes in the write buffer above which pings get no pong, because the client does not read.
 PONG_LIMIT: Final = 64 * 1024
 
-#: Above this many unacknowledged bytes, a client that still acknowledges data is not timed out by a ping.
-BACKLOG_BYTES: Final = 16 * 1024
 
-
-class WebSocketReceiver(PacedConnection):
+class WebSocketReceiver(KeepaliveConnection):
     """A websocket with SockJS framing.
 
     Args:
@@ -71,14 +66,7 @@ class WebSocketReceiver(PacedConnection):
         session: The session to attach to.
     """
 
-    __slots__ = (
-        "_acked_at_ping",
-        "_deadline",
-        "_is_compressed",
-        "_is_framing_shared",
-        "_ping_sent",
-        "_pong_pending",
-    )
+    __slots__ = ("_deadline", "_is_compressed", "_is_framing_shared")
 
     binary: ClassVar[bool] = False
 
@@ -90,8 +78,7 @@ class WebSocketReceiver(PacedConnection):
         framing: Framing,
         session: Session,
     ) -> None:
-        super().__init__(server.container, response_head(101, headers))
-        self._settings = server.settings
+        super().__init__(server.container, response_head(101, headers), server.settings)
         self._session = session
         self._is_compressed = parameters is not None
         # None while only ordinary frames arrive, which read_messages() parses. Without compression, a parser is created
@@ -103,14 +90,6 @@ class WebSocketReceiver(PacedConnection):
         self._is_plain = framing is text_frame
         # Whether the frames of `framing` may be sent to other clients too: it has no compression context.
         self._is_framing_shared = parameters is None or parameters.server_no_context_takeover
-        # Set by every read (in C too), cleared when a ping is sent.
-        self._received_since_ping = True
-        # Whether the deadline in `due` is the timeout of a ping. If not, `due` is the time of the next ping.
-        self._ping_sent = False
-        # Whether the last ping has no pong yet. It may outlive the timeout if the client sends other data.
-        self._pong_pending = False
-        # Bytes acknowledged when the last ping was sent, if more than BACKLOG_BYTES were unacknowledged; else None.
-        self._acked_at_ping: int | None = None
         # The deadline of an incomplete message, if there is one.
         self._deadline: MessageDeadline | None = None
 
@@ -122,8 +101,7 @@ class WebSocketReceiver(PacedConnection):
 
     def on_connect(self) -> None:
         """Attach to the session and start the keepalive."""
-        if self._settings.websocket_ping_interval:
-            self.wake_after(self._settings.websocket_ping_interval)
+        self.start_keepalive()
         self._session._attach(self, self._session.conn_info.ip)
 
     buffer_updated = Connection.process_read  # type: ignore[assignment]
@@ -341,44 +319,12 @@ class WebSocketReceiver(PacedConnection):
     def recycle(self) -> None:
         """Do nothing: a websocket session has only this connection."""
 
-    # Deadlines: keepalive, and closing.
+    # Closing.
 
-    def check(self, now: float) -> None:
-        """Send a ping, or abort the connection if the client has not responded to the last one.
-
-        While closing, enforce the close timeout.
-        """
-        interval = self._settings.websocket_ping_interval
-        timeout = self._settings.websocket_ping_timeout or interval
-        if self._closing:
-            super().check(now)
-        elif (
-            self._ping_sent
-            and not self._received_since_ping
-            and self.transport.is_reading()
-            and not self._is_making_progress()
-        ):
-            if not self._manager.postpone(self, now):
-                self.due = inf
-                self._session._receiver_lost(self, CloseCode.ABNORMAL, "Ping timeout")
-                self.abort()
-        elif self._ping_sent and timeout < interval:
-            self._ping_sent = False
-            self.due = now + interval - timeout
-        else:
-            self._received_since_ping = False
-            self._ping_sent = True
-            self.due = now + timeout
-            sock = self.transport.get_extra_info("socket")
-            is_backlogged = self.unsent + bytes_unacked(sock) > BACKLOG_BYTES
-            self._acked_at_ping = bytes_acked(sock) if is_backlogged else None
-            self.write(ping_frame())
-            self._pong_pending = True
-
-    def _is_making_progress(self) -> bool:
-        """Return whether the peer acknowledges the data that was sent before the ping."""
-        before = self._acked_at_ping
-        return before is not None and bytes_acked(self.transport.get_extra_info("socket")) > before
+    def on_ping_timeout(self) -> None:
+        """Report the disconnect to the session, and abort the connection."""
+        self._session._receiver_lost(self, CloseCode.ABNORMAL, "Ping timeout")
+        self.abort()
 
     def _close_websocket(self, code: int, reason: str) -> None:
         """Send a close frame, then discard all data before the client's close frame (RFC 6455, section 7.1.1)."""

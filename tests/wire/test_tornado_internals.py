@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch
-from client import WAIT
+from client import within
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
@@ -80,7 +80,7 @@ async def ask() -> Any:
         length = response.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
         response += await reader.readexactly(int(length or b"0"))
         writer.close()
-        assert (await asyncio.wait_for(server.closed, WAIT)).closed()
+        assert (await within(server.closed)).closed()
         return response
 
     yield ask
