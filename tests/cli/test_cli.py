@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import io
 import os
 import signal
@@ -41,10 +42,9 @@ class Shouting(SockJSConnection):
             self.send(message.upper())
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Return a function that runs ``serve``; unless the test stops it, it must exit cleanly at the end."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+@contextlib.contextmanager
+def running() -> Iterator[Run]:
+    """Yield a function that runs ``serve``; unless the test stops it, it must exit cleanly at the end."""
     programs: list[ServerProgram] = []
 
     def start(*arguments: str) -> ServerProgram:
@@ -53,9 +53,25 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         programs.append(ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", *short, *arguments))
         return programs[-1]
 
-    yield start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        yield start
     for program in programs:
         assert program.stop()[0::2] == (0, ""), program.stop()
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Return a function that runs ``serve``."""
+    with running() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Run]:
+    """Return a function that runs ``serve`` once for all tests that give the same arguments."""
+    with running() as start:
+        yield functools.cache(start)
 
 
 def at(program: ServerProgram) -> Any:
@@ -65,8 +81,8 @@ def at(program: ServerProgram) -> Any:
 
 @pytest.mark.parametrize("arguments", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("transport", ["websocket", "xhr"])
-async def test_echo_is_served_by_default(run: Run, join: Join, transport: str, arguments: tuple[str, ...]) -> None:
-    peer = join(at(run(*arguments)), transport, prefix="/echo")
+async def test_echo_is_served_by_default(shared: Run, join: Join, transport: str, arguments: tuple[str, ...]) -> None:
+    peer = join(at(shared(*arguments)), transport, prefix="/echo")
     assert await peer.frame() == "o"
     await peer.send("hello")
     assert await peer.message() == "hello"
@@ -85,8 +101,8 @@ async def test_a_chat_reaches_all(run: Run, join: Join) -> None:
 
 
 @pytest.mark.parametrize("path", ["cli.test_cli.Shouting", "cli.test_cli:Shouting"])
-async def test_a_custom_class_is_served(run: Run, join: Join, path: str) -> None:
-    peer = join(at(run(path)), "websocket", prefix="/sockjs")
+async def test_a_custom_class_is_served(shared: Run, join: Join, path: str) -> None:
+    peer = join(at(shared(path)), "websocket", prefix="/sockjs")
     assert await peer.frame() == "o"
     await peer.send("hello")
     assert await peer.message() == "HELLO"
@@ -189,9 +205,12 @@ def workers_of(pid: int) -> list[int]:
 
 
 async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -> None:
-    """A signal is forwarded only once: a second one would interrupt the draining of slow workers."""
+    """A signal is forwarded only once: a second one would interrupt the draining of slow workers.
+
+    With an odd number of sessions, one worker takes longer.
+    """
     program = run("--processes", "2")
-    peers = [join(at(program), "websocket", prefix="/echo") for _ in range(20)]
+    peers = [join(at(program), "websocket", prefix="/echo") for _ in range(5)]
     for peer in peers:
         assert await peer.frame() == "o"
     program.ask_to_stop()
@@ -233,35 +252,48 @@ async def talk(program: ServerProgram, path: str, *arguments: str, said: str | b
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
-async def test_lines_are_messages(run: Run, transport: str) -> None:
-    ended = await talk(run(), "/echo", "--transports", transport, "--linger", "0.3", said="hello\n\nworld ☃\nlast")
-    assert (ended.status, ended.output) == (0, "hello\n\nworld ☃\nlast\n")
+async def test_lines_are_messages(shared: Run, transport: str) -> None:
+    lines = "hello\n\nworld ☃\nlast\n"
+    # On a busy machine, the responses may take longer than a short time.
+    for linger in ("0.3", "3", "30"):
+        ended = await talk(shared(), "/echo", "--transports", transport, "--linger", linger, said=lines.rstrip())
+        if ended.output == lines:
+            break
+    assert (ended.status, ended.output) == (0, lines)
     assert f" over {transport} in " in ended.errors
 
 
-async def test_other_values_are_printed_as_json_and_the_close_is_reported(run: Run) -> None:
-    ended = await talk(run("cli.test_cli.Shouting"), "/sockjs", said="json\nbye\n")
+async def test_other_values_are_printed_as_json_and_the_close_is_reported(shared: Run) -> None:
+    ended = await talk(shared("cli.test_cli.Shouting"), "/sockjs", said="json\nbye\n")
     assert (ended.status, ended.output) == (1, '{"a": [1]}\n')
     assert ended.errors.endswith("Closed: 4000 Bye\n")
 
 
-async def test_received_text_is_escaped_for_terminals(run: Run) -> None:
+async def test_received_text_is_escaped_for_terminals(shared: Run) -> None:
     """A lone surrogate, which cannot be encoded, is escaped too."""
-    ended = await talk(run("cli.test_cli.Shouting"), "/sockjs", said="rude\n")
+    ended = await talk(shared("cli.test_cli.Shouting"), "/sockjs", said="rude\n")
     assert (ended.status, ended.output) == (1, "a\\ud800b\n")
     assert ended.errors.endswith("Closed: 4001 \\x1b]0;owned\\x07\n")
 
 
-async def test_input_that_is_not_text_is_reported(run: Run) -> None:
-    ended = await talk(run(), "/echo", said=b"hello\n\xff\n")
+async def test_input_that_is_not_text_is_reported(shared: Run) -> None:
+    ended = await talk(shared(), "/echo", said=b"hello\n\xff\n")
     assert ended.status == 1
     assert "Cannot read the input: 'utf-8' codec can't decode byte 0xff" in ended.errors
 
 
-async def test_a_read_error_of_the_input_is_reported(run: Run) -> None:
+async def test_a_read_error_of_the_input_is_reported(shared: Run) -> None:
     ours, theirs = socket.socketpair()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect", f"http://127.0.0.1:{run().ports[0]}/echo"),
+        *(
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "sockjs_tornado",
+            "connect",
+            f"http://127.0.0.1:{shared().ports[0]}/echo",
+        ),
         stdin=theirs,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -278,8 +310,8 @@ async def test_a_read_error_of_the_input_is_reported(run: Run) -> None:
 
 
 @pytest.mark.parametrize("closed", ["stdin", "stdout"])
-async def test_an_end_of_the_terminal_s_own_is_quiet(run: Run, closed: str) -> None:
-    url = f"http://127.0.0.1:{run().ports[0]}/echo"
+async def test_an_end_of_the_terminal_s_own_is_quiet(shared: Run, closed: str) -> None:
+    url = f"http://127.0.0.1:{shared().ports[0]}/echo"
     command = f'"{sys.executable}" -W error -m sockjs_tornado connect {url} --linger 0.5'
     line = f"{command} <&-" if closed == "stdin" else f"(yes hello | head -2000; sleep 1) | {command} | head -1"
     process = await asyncio.create_subprocess_exec(
@@ -293,9 +325,17 @@ async def test_an_end_of_the_terminal_s_own_is_quiet(run: Run, closed: str) -> N
     assert errors.count(b"\n") == 1, errors
 
 
-async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
+async def test_a_connection_that_is_interrupted_ends_quietly(shared: Run) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "sockjs_tornado", "connect", f"http://127.0.0.1:{run().ports[0]}/echo"),
+        *(
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "sockjs_tornado",
+            "connect",
+            f"http://127.0.0.1:{shared().ports[0]}/echo",
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -310,8 +350,8 @@ async def test_a_connection_that_is_interrupted_ends_quietly(run: Run) -> None:
     assert await process.stderr.read() == b""
 
 
-async def test_a_lost_connection_is_an_error(run: Run) -> None:
-    program = run()
+async def test_a_lost_connection_is_an_error(shared: Run) -> None:
+    program = shared()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Forwards a connection for /info, and one for the websocket, which it aborts.
         relaying = asyncio.ensure_future(asyncio.to_thread(relay, listener, program.ports[0]))

@@ -16,6 +16,7 @@ from programs import ROOT
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
+from sockjs_tornado.client.session import ClientSession
 
 from .conftest import Dial, end_of
 
@@ -245,7 +246,8 @@ async def test_send_waits_while_the_server_does_not_read(serve: Serve, dial: Dia
 async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, dial: Dial) -> None:
     for transport, code in [("websocket", 1006), ("xhr_streaming", 1009), ("eventsource", 1009), ("xhr", 1009)]:
         journal = Journal()
-        server = await serve(SockJSRouter(journal, "/echo"))
+        # Short, since a session over xhr ends on the server only after this delay.
+        server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 2}))
         client = await dial(server, transport, max_message_size=3000)
         connection = await journal.connection()
         connection.send("x" * 2900)
@@ -381,24 +383,34 @@ async def test_a_missing_heartbeat_closes_the_connection(
     serve: Serve, dial: Dial, link: Callable[..., Any], transport: str
 ) -> None:
     between = await link(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.2})))
-    client = await dial(between, transport, heartbeat_timeout=3)
+    client = await dial(between, transport, heartbeat_timeout=2)
     await client.send("x")
     assert await within(client.recv()) == "x"
     between.hold()
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
-    assert caught.value.args == ("connection closed: 1006 no data received for 3 seconds",)
+    assert caught.value.args == ("connection closed: 1006 no data received for 2 seconds",)
 
 
 @each_transport
-async def test_heartbeats_keep_a_session(serve: Serve, dial: Dial, transport: str) -> None:
-    """The timeout is ten heartbeat intervals."""
+async def test_heartbeats_keep_a_session(
+    serve: Serve, dial: Dial, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timeout is 20 heartbeat intervals; when it has passed, the session is still open."""
+    passed = asyncio.Event()
+    check = ClientSession._check_heartbeat
+
+    def check_heartbeat(session: ClientSession) -> None:
+        check(session)
+        passed.set()
+
+    monkeypatch.setattr(ClientSession, "_check_heartbeat", check_heartbeat)
     journal = Journal()
     client = await dial(
-        await serve(SockJSRouter(journal, "/echo", {"heartbeat_delay": 0.2})), transport, heartbeat_timeout=2
+        await serve(SockJSRouter(journal, "/echo", {"heartbeat_delay": 0.1})), transport, heartbeat_timeout=2
     )
     connection = await journal.connection()
-    await asyncio.sleep(3)  # nothing must happen during this time
+    await within(passed.wait())
     connection.send("still there")
     assert await within(client.recv()) == "still there"
 
@@ -408,7 +420,7 @@ async def test_a_blocked_event_loop_is_not_a_missing_heartbeat(serve: Serve, dia
     client = await dial(await serve(SockJSRouter(journal, "/echo")), "websocket", heartbeat_timeout=0.5)
     connection = await journal.connection()
     connection.send("on its way")
-    time.sleep(0.7)  # noqa: ASYNC251 - simulates an application that blocks the event loop
+    time.sleep(0.7)  # noqa: ASYNC251 - the application blocks the event loop for longer than the timeout
     assert await within(client.recv()) == "on its way"
     connection.send("on")
     assert await within(client.recv()) == "on"
