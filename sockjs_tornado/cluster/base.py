@@ -7,19 +7,20 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
 
+from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
 from .stats import ClusterStats
 
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["BaseCluster", "CheckedRooms", "WaitForAll"]
+__all__ = ["BaseCluster", "CheckedRooms", "WaitForAll", "fail"]
 
 
 class WaitForAll:
-    """An awaitable that completes when all of its futures have, or raises the exception of the first that failed.
+    """Awaits futures in their order, and raises the exception of the first one that failed.
 
-    The futures are shared: a task that is cancelled while it awaits them does not cancel them.
+    A task that is cancelled meanwhile does not cancel the futures, which others may await, too.
     """
 
     __slots__ = ("_futures",)
@@ -30,6 +31,14 @@ class WaitForAll:
     def __await__(self) -> Generator[Any, None, None]:
         for future in self._futures:
             yield from asyncio.shield(future).__await__()
+
+
+def fail(future: "asyncio.Future[Any]", reason: str) -> None:
+    """Set ClusterUnavailable on a future that is not done yet, and that need not be awaited."""
+    if not future.done():
+        future.set_exception(ClusterUnavailable(reason))
+        # Mark the exception as retrieved.
+        future.exception()
 
 
 class CheckedRooms(Rooms):

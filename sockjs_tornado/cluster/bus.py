@@ -10,8 +10,9 @@ from redis import ResponseError
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
+from .base import fail
 from .envelope import RedisKeys
-from .reconnecting import ReconnectingConnection, fail
+from .reconnecting import ReconnectingConnection
 from .redis_connection import TIMEOUT, RedisConnection, RedisURL, pack_command
 
 __all__ = ["Bus"]

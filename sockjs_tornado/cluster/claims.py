@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ..session.ended import ENDED_TIME
 from .commands import Commands
+from .envelope import RedisKeys
 from .ownership import Location, Owner
 
 __all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
@@ -38,18 +39,17 @@ class Claims:
 
     Args:
         commands: The connection to Redis.
-        namespace: The prefix of all keys.
-        node: This node's id.
-        address: The address of its listener.
+        keys: The names of the keys.
+        node: This node.
         stats: Counts lost claims and tombstones.
     """
 
     opens_relayed_sessions = False
 
-    def __init__(self, commands: Commands, namespace: str, node: str, address: str, stats: Counter[str]) -> None:
+    def __init__(self, commands: Commands, keys: RedisKeys, node: Owner, stats: Counter[str]) -> None:
         self._commands = commands
-        self._prefix = f"{namespace}:session:"
-        self._value = json.dumps([node, address]).encode()
+        self._key = keys.session
+        self._value = json.dumps(node).encode()
         self._stats = stats
         # The sessions that this node owns, each with the callback for a lost claim.
         self._owned: dict[str, Callable[[], None]] = {}
@@ -130,7 +130,7 @@ class Claims:
 
     async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Replace a claim by a tombstone if it is still the given owner's."""
-        value = json.dumps(list(owner)).encode()
+        value = json.dumps(owner).encode()
         milliseconds = ENDED_TIME * 1000
         replaced = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
         self._stats["tombstones"] += replaced
@@ -159,15 +159,10 @@ class Claims:
     def _set(self, key: str) -> "asyncio.Future[Any]":
         return self._commands.submit("SET", self._key(key), self._value, "NX", "GET", "PX", CLAIM_TIME * 1000)
 
-    def _key(self, key: str) -> bytes:
-        # A session id may have any bytes.
-        return f"{self._prefix}{key}".encode("utf-8", "surrogateescape")
-
     def _parse(self, value: bytes | None) -> Owner | Location:
         """Return the location that a claim's value stands for; None is the reply if this node's claim was the first."""
         if value is None or value == self._value:
             return Location.HERE
         if value == _TOMBSTONE:
             return Location.LOST
-        node, address = json.loads(value)
-        return Owner(node, address)
+        return Owner(*json.loads(value))

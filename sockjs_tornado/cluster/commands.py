@@ -10,7 +10,8 @@ from redis import ResponseError
 
 from ..exceptions import ClusterError
 from ..observe.logs import ThrottledLog
-from .reconnecting import ReconnectingConnection, fail
+from .base import fail
+from .reconnecting import ReconnectingConnection
 from .redis_connection import TIMEOUT, RedisConnection, RedisURL, check_server, pack_command
 
 __all__ = ["Commands"]

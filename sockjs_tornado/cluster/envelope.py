@@ -126,6 +126,14 @@ class RedisKeys:
         """Return the key of the hash with a room's presence."""
         return self._name("presence", room)
 
+    def session(self, key: str) -> bytes:
+        """Return the key of the claim of a session. A session id may have any bytes."""
+        return f"{self.namespace}:session:{key}".encode("utf-8", "surrogateescape")
+
+    def address(self, address: str) -> bytes:
+        """Return the key that registers the address of a node."""
+        return self._name("address", address)
+
     def alive(self, node: str) -> bytes:
         """Return the key that exists while a node is alive."""
         return self._name("alive", node)

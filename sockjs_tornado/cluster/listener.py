@@ -19,10 +19,7 @@ from ..serving import HTTP_LIMITS, http_server
 from ..transports.endpoint import Endpoint, SessionEndpoint
 from .signing import RELAY_HEADER, Rejected, RelayedClient, Signer
 
-__all__ = ["BACKLOG", "NODE_ID_PATH", "RPC_PATH", "Listener", "open_sockets", "split_address"]
-
-#: The path where a node returns its id.
-NODE_ID_PATH: Final = "/-/node"
+__all__ = ["BACKLOG", "RPC_PATH", "Listener", "open_sockets", "split_address"]
 
 #: The path of remote calls, followed by the function's name.
 RPC_PATH: Final = "/-/call/"
@@ -85,10 +82,7 @@ class Listener:
         self._signer = signer
         self._stats = stats
         self.rpcs: dict[str, Callable[[bytes], bytes]] = {}
-        specs = [
-            URLSpec(NODE_ID_PATH, _NodeIdHandler, {"listener": self}),
-            URLSpec(f"{RPC_PATH}([a-z]+)", _RPCHandler, {"listener": self}),
-        ]
+        specs = [URLSpec(f"{RPC_PATH}([a-z]+)", _RPCHandler, {"listener": self})]
         # The node that received the client's request writes the access log.
         self._application = Application(specs, log_function=_log_nothing)
         self._server = contextlib.AsyncExitStack()
@@ -210,8 +204,8 @@ class RelayedHandler(SockJSHandler):
     head = get = post = delete = patch = put = options = _serve
 
 
-class _NodeHandler(RequestHandler):
-    """Handles requests of other nodes only."""
+class _RPCHandler(RequestHandler):
+    """Calls a function of :attr:`Listener.rpcs` for another node."""
 
     def initialize(self, listener: Listener) -> None:
         self._listener = listener
@@ -224,21 +218,10 @@ class _NodeHandler(RequestHandler):
             self.set_header(RELAY_HEADER, rejected.reason)
             self.finish()
 
-
-class _NodeIdHandler(_NodeHandler):
-    """Returns this node's id."""
-
-    def get(self) -> None:
-        self.set_status(204)
-        self.set_header(RELAY_HEADER, self._listener.node)
-
-
-class _RPCHandler(_NodeHandler):
-    """Calls a function of :attr:`Listener.rpcs`."""
-
     def post(self, name: str) -> None:
         function = self._listener.rpcs.get(name)
         if function is None:
             self.set_status(404)
         else:
+            self.set_header(RELAY_HEADER, self._listener.node)
             self.finish(function(self.request.body))

@@ -8,8 +8,10 @@ from typing import Any, Final
 from ..exceptions import ClusterError, ClusterUnavailable
 from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
+from .envelope import RedisKeys
 from .listener import open_sockets, split_address
 from .node import Node, check_secret
+from .ownership import Owner
 
 __all__ = ["Membership"]
 
@@ -27,14 +29,14 @@ class Membership:
 
     Args:
         commands: The connection to Redis.
-        namespace: The prefix of all keys.
+        keys: The names of the keys.
         node_id: This node's id.
+        stats: The relay's counters.
         advertise: The address at which other nodes reach this one.
         secret: The secret that all nodes share.
         listen: The address to listen on, or None for the advertised one.
         allow_public_listener: Whether to allow a public address to listen on.
         local_fallback: Whether to open new sessions here while Redis is unavailable.
-        stats: The relay's counters.
 
     Raises:
         ConfigurationError: An address or the secret is not valid.
@@ -43,14 +45,15 @@ class Membership:
     def __init__(
         self,
         commands: Commands,
-        namespace: str,
+        keys: RedisKeys,
         node_id: str,
+        stats: Counter[str],
+        *,
         advertise: str,
         secret: str | bytes | None,
         listen: str | None,
         allow_public_listener: bool,
         local_fallback: bool,
-        stats: Counter[str],
     ) -> None:
         host, port = split_address("advertise", advertise)
         self._listen = split_address("listen", listen) if listen is not None else (host, port)
@@ -58,9 +61,10 @@ class Membership:
         self._commands = commands
         self._id = node_id
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._key = f"{namespace}:address:{self._address}"
-        self._claims = Claims(commands, namespace, node_id, self._address, stats)
-        self._node = Node(node_id, self._address, check_secret(secret), self._claims, stats, local_fallback)
+        self._key = keys.address(self._address)
+        owner = Owner(node_id, self._address)
+        self._claims = Claims(commands, keys, owner, stats)
+        self._node = Node(owner, check_secret(secret), self._claims, stats, local_fallback)
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 

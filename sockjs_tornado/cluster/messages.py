@@ -44,32 +44,20 @@ class PublishResult:
 
     Args:
         reply: The reply of Redis.
-        on_failure: Called if Redis did not accept the message.
-        on_unawaited_failure: Called with the error if, in addition, the result was never awaited.
+        on_unawaited_failure: Called with the error if Redis did not accept the message and nothing awaited the result.
     """
 
-    __slots__ = ("_awaited", "_on_failure", "_on_unawaited_failure", "_reply")
+    __slots__ = ("_awaited", "_on_unawaited_failure", "_reply")
 
-    def __init__(
-        self,
-        reply: "asyncio.Future[Any]",
-        on_failure: Callable[[], None],
-        on_unawaited_failure: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, reply: "asyncio.Future[Any]", on_unawaited_failure: Callable[[BaseException], None]) -> None:
         self._reply = reply
-        self._on_failure = on_failure
         self._on_unawaited_failure = on_unawaited_failure
         self._awaited = False
-        reply.add_done_callback(self._done)
 
     def __await__(self) -> Generator[Any, None, Position | None]:
         self._awaited = True
         # Cancelling the task that waits does not cancel the message.
         return position_of((yield from asyncio.shield(self._reply).__await__()))
-
-    def _done(self, reply: "asyncio.Future[Any]") -> None:
-        if reply.exception() is not None:
-            self._on_failure()
 
     def __del__(self) -> None:
         # As for asyncio's futures: once the object is deleted, it can no longer be awaited.
@@ -141,17 +129,18 @@ class Messages:
         self._stats.published += 1
         if not tag:
             self._rooms.publish(room, PreparedMessage(message), exclude)
-            return PublishResult(self._commands.submit(*command), self._count_failure, self._log_failure)
-        # Wait for the subscription, so that members that have just joined get the message.
-        reply = self._commands.submit(*command, after=subscribed)
+        # If it is delivered later, wait for the subscription, so that members that have just joined get the message.
+        reply = self._commands.submit(*command, after=subscribed if tag else None)
+        reply.add_done_callback(self._count_failure)
         # Without a subscription the message is not received back.
-        if subscribed is not None and not (subscribed.done() and subscribed.exception()):
+        if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
             reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
-        return PublishResult(reply, self._count_failure, self._log_failure)
+        return PublishResult(reply, self._log_failure)
 
-    def _count_failure(self) -> None:
-        self._stats.publish_failures += 1
+    def _count_failure(self, reply: "asyncio.Future[Any]") -> None:
+        if reply.exception() is not None:
+            self._stats.publish_failures += 1
 
     def _log_failure(self, error: BaseException) -> None:
         self._log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from ..exceptions import ClusterError, ConfigurationError
 from ..session.grace import timeout
-from .listener import NODE_ID_PATH, RPC_PATH, Listener
+from .listener import RPC_PATH, Listener
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
 from .relay_requests import MAX_CALL, RECYCLE
 from .signing import MAX_AGE, RELAY_HEADER, RelayedClient, Signer
-from .upstream import CONNECT_TIMEOUT, Response, Stream, UpstreamDisconnected, Upstreams
+from .upstream import CONNECT_TIMEOUT, Stream, Upstream, UpstreamDisconnected, Upstreams
 
 __all__ = ["Node", "check_secret"]
 
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 #: Signed for requests that a node sends for itself.
 NO_CLIENT: Final = RelayedClient("", 0, False)
+
+#: The remote call that returns a node's id.
+_IDENTIFY: Final = "identify"
 
 #: The smallest length of a secret in bytes.
 _MIN_SECRET_SIZE: Final = 16
@@ -48,8 +51,7 @@ class Node:
     """One node.
 
     Args:
-        node_id: The node's id.
-        address: The address of its listener: ``http://host:port``, or the path of a Unix socket.
+        owner: This node's id and address.
         secret: The secret that all nodes share.
         ownership: The owners of sessions.
         stats: The relay's counters.
@@ -61,24 +63,24 @@ class Node:
 
     def __init__(
         self,
-        node_id: str,
-        address: str,
+        owner: Owner,
         secret: bytes,
         ownership: Ownership,
         stats: Counter[str],
         local_fallback: bool,
     ) -> None:
-        self.id = node_id
-        self._address = address
+        self.id = owner.node
+        self._address = owner.address
         self._ownership = ownership
         self._stats = stats
         self._local_fallback = local_fallback
-        self._signer = Signer(secret, node_id)
-        self._listener = Listener(node_id, self._signer, stats)
+        self._signer = Signer(secret, owner.node)
+        self._listener = Listener(owner.node, self._signer, stats)
         self._max_body_size = 0
         self._upstreams = Upstreams()
         self._relays: list[SessionRelay] = []
         self.register_rpc(RECYCLE, self._recycle)
+        self.register_rpc(_IDENTIFY, lambda body: owner.node.encode())
 
     def add(self, router: Any) -> None:
         """Relay a router's requests, and serve those that other nodes relay to it. Call this before :meth:`start`."""
@@ -101,29 +103,20 @@ class Node:
         Raises:
             ClusterError: Something else answers there, or a node with another secret.
         """
-        signature = self._signer.sign("", "GET", NODE_ID_PATH, b"", NO_CLIENT)
         try:
             upstream = await self._upstreams.connect(self._address)
         except OSError:
             return None
-        pending = upstream.send_request(
-            f"GET {NODE_ID_PATH} HTTP/1.1\r\nHost: node\r\n{RELAY_HEADER}: {signature}\r\n\r\n".encode()
-        )
-        fields: dict[str, str] = {}
         try:
-            async with timeout(CONNECT_TIMEOUT):
-                response = await pending
-            if isinstance(response, Response) and response.status == 204:
-                fields = dict(response.fields)
-        except TimeoutError:
-            pass
+            found = await self._call(upstream, Owner("", self._address), _IDENTIFY, b"", CONNECT_TIMEOUT)
         except UpstreamDisconnected:
             return None
+        except (TimeoutError, ClusterError):
+            message = f"{self._address} is not a node of this cluster, or its secret differs from this node's"
+            raise ClusterError(message) from None
         finally:
             upstream.abort()
-        if RELAY_HEADER not in fields:
-            raise ClusterError(f"{self._address} is not a node of this cluster, or its secret differs from this node's")
-        return fields[RELAY_HEADER]
+        return found.decode()
 
     def register_rpc(self, name: str, function: Callable[[bytes], bytes]) -> None:
         """Let other nodes call ``function`` by :meth:`rpc`."""
@@ -151,24 +144,27 @@ class Node:
             UpstreamDisconnected: The connection was closed; the function may have run.
             ClusterError: The node rejected the call.
         """
+        # After MAX_AGE the node would reject the request as stale.
+        return await self._call(await self._upstreams.connect(owner.address), owner, name, body, MAX_AGE)
+
+    async def _call(self, upstream: Upstream, owner: Owner, name: str, body: bytes, seconds: float) -> bytes:
         uri = RPC_PATH + name
-        upstream = await self._upstreams.connect(owner.address)
         signature = self._signer.sign(owner.node, "POST", uri, body, NO_CLIENT)
         head = (
             f"POST {uri} HTTP/1.1\r\nHost: node\r\n{RELAY_HEADER}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         pending = upstream.send_request(head.encode() + body)
         try:
-            # After MAX_AGE the node would reject the request as stale.
-            async with timeout(MAX_AGE):
+            async with timeout(seconds):
                 response = await pending
         finally:
             upstream.cancel_request(pending)
         if isinstance(response, Stream):
-            response.upstream.abort()
-        if isinstance(response, Stream) or response.status != 200:
-            raise ClusterError(f"{owner.address} responded {response.status} to a call of {name!r}")
-        return response.body
+            upstream.abort()
+        # Only a node sets the header field.
+        elif response.status == 200 and RELAY_HEADER in dict(response.fields):
+            return response.body
+        raise ClusterError(f"{owner.address} responded {response.status} to a call of {name!r}")
 
     async def close(self) -> None:
         """Close the listener and all relayed requests."""

@@ -8,11 +8,11 @@ __all__ = ["Location", "Owner", "Ownership"]
 
 
 class Owner(NamedTuple):
-    """Another node that owns a session.
+    """A node that owns sessions.
 
     Attributes:
         node: The node's id.
-        address: The address of its listener.
+        address: The address of its listener: ``http://host:port``, or the path of a Unix socket.
     """
 
     node: str

@@ -14,7 +14,7 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.grace import timeout
 from ..session.rooms import Rooms
-from .base import WaitForAll
+from .base import WaitForAll, fail
 from .node import Node
 from .ownership import Owner
 from .stats import ClusterStats
@@ -53,12 +53,10 @@ class _WorkerQueue:
 
     Args:
         send: Sends a request to the worker.
-        on_failure: Called with the error and the number of messages that the worker did not accept.
+        on_failure: Called with the reason and the number of messages that the worker did not accept.
     """
 
-    def __init__(
-        self, send: Callable[[bytes], Awaitable[object]], on_failure: Callable[[ClusterUnavailable, int], None]
-    ) -> None:
+    def __init__(self, send: Callable[[bytes], Awaitable[object]], on_failure: Callable[[str, int], None]) -> None:
         self._send = send
         self._on_failure = on_failure
         self._batches: deque[_Batch] = deque()
@@ -126,11 +124,8 @@ class _WorkerQueue:
             batch.done.set_result(None)
 
     def _fail(self, batch: _Batch, reason: str) -> None:
-        error = ClusterUnavailable(reason)
-        self._on_failure(error, len(batch.records))
-        batch.done.set_exception(error)
-        # Mark the exception as retrieved: the future need not be awaited.
-        batch.done.exception()
+        self._on_failure(reason, len(batch.records))
+        fail(batch.done, reason)
 
 
 class Peers:
@@ -213,7 +208,7 @@ class Peers:
     def _handle_presence(self, body: bytes) -> bytes:
         return json.dumps(self._rooms.presence(json.loads(body))).encode()
 
-    def _publish_failed(self, error: ClusterUnavailable, count: int) -> None:
+    def _publish_failed(self, reason: str, count: int) -> None:
         self._stats.publish_failures += count
         message = "%d messages did not reach another worker: %s"
-        self._log.write(logger, logging.WARNING, "lost message", message, count, error)
+        self._log.write(logger, logging.WARNING, "lost message", message, count, reason)

@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
-from ..exceptions import ClusterError, ClusterUnavailable
+from ..exceptions import ClusterError
 from ..observe.logs import ThrottledLog
 from .redis_connection import CONNECTION_ERRORS, RedisConnection, RedisURL, translate_error
 
-__all__ = ["ReconnectingConnection", "fail"]
+__all__ = ["ReconnectingConnection"]
 
 logger = logging.getLogger(__name__)
 
@@ -161,11 +161,3 @@ async def _run_until_first(*coroutines: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-def fail(future: "asyncio.Future[Any]", reason: str) -> None:
-    """Set ClusterUnavailable on a future that is not done yet, and that need not be awaited."""
-    if not future.done():
-        future.set_exception(ClusterUnavailable(reason))
-        # Mark the exception as retrieved.
-        future.exception()

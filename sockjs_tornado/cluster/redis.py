@@ -24,7 +24,9 @@ import logging
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConfigurationError
@@ -130,18 +132,15 @@ class RedisCluster(BaseCluster):
         self._lifecycle = asyncio.Lock()
         self._exit_stack = contextlib.AsyncExitStack()
         self._routers: list[Any] = []
-        self._make_membership: Callable[[], Membership] | None = None
+        self._make_membership: Callable[[Commands, RedisKeys, str, Counter[str]], Membership] | None = None
         if advertise is not None:
-            self._make_membership = lambda: Membership(
-                self.commands,
-                namespace,
-                self.node_id,
-                advertise,
-                secret,
-                listen,
-                allow_public_listener,
-                on_redis_down == "local",
-                self.stats.relay,
+            self._make_membership = partial(
+                Membership,
+                advertise=advertise,
+                secret=secret,
+                listen=listen,
+                allow_public_listener=allow_public_listener,
+                local_fallback=on_redis_down == "local",
             )
         elif secret is not None or listen is not None:
             raise ConfigurationError("secret and listen require advertise")
@@ -174,16 +173,15 @@ class RedisCluster(BaseCluster):
         )
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
         self.rooms.bind(self._bus, self._presence)
-        self._membership = self._make_membership() if self._make_membership else None
-        for router in self._routers:
-            self._add_to_membership(router)
+        self._membership: Membership | None = None
+        if self._make_membership is not None:
+            self._membership = self._make_membership(self.commands, self.keys, self.node_id, self.stats.relay)
+            for router in self._routers:
+                self._membership.add(router)
 
     def add(self, router: Any) -> None:
         """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""
         self._routers.append(router)
-        self._add_to_membership(router)
-
-    def _add_to_membership(self, router: Any) -> None:
         if self._membership is not None:
             self._membership.add(router)
 

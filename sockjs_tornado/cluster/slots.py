@@ -18,6 +18,7 @@ class Slots:
             of their sessions.
 
     Attributes:
+        own: This worker.
         others: The other workers.
     """
 
@@ -26,8 +27,8 @@ class Slots:
     def __init__(self, addresses: Sequence[str], own: int, secret: bytes) -> None:
         self._secret = secret[: hashlib.blake2s.MAX_KEY_SIZE]
         self._owners = [Owner(node_id(worker), address) for worker, address in enumerate(addresses)]
-        self._own = self._owners[own]
-        self.others = [owner for owner in self._owners if owner is not self._own]
+        self.own = self._owners[own]
+        self.others = [owner for owner in self._owners if owner is not self.own]
 
     def _owner_of(self, key: str) -> Owner:
         digest = hashlib.blake2s(key.encode("utf-8", "surrogateescape"), digest_size=8, key=self._secret).digest()
@@ -35,7 +36,7 @@ class Slots:
 
     def owns(self, key: str) -> bool:
         """Return whether a session belongs to this worker."""
-        return self._owner_of(key) is self._own
+        return self._owner_of(key) is self.own
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
         """Return the session's owner."""
@@ -44,7 +45,7 @@ class Slots:
     async def locate(self, key: str) -> Owner | Location:
         """Return the session's owner."""
         owner = self._owner_of(key)
-        return Location.HERE if owner is self._own else owner
+        return Location.HERE if owner is self.own else owner
 
     async def wait_for_pending_claim(self, key: str) -> None:
         """Return immediately: the owner is always known."""

@@ -67,7 +67,7 @@ class UnixCluster(BaseCluster):
         _create_private_directory(self._directory)
         secret = _load_or_create_secret(self._directory)
         slots = Slots(addresses, worker, secret)
-        self._node = Node(node_id(worker), self._path, secret, slots, self.stats.relay, False)
+        self._node = Node(slots.own, secret, slots, self.stats.relay, False)
         self._peers = Peers(self._node, slots.others, self.rooms, self.stats, ThrottledLog(time.monotonic))
 
     def add(self, router: Any) -> None:

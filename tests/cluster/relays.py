@@ -13,6 +13,7 @@ from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.envelope import RedisKeys
 from sockjs_tornado.cluster.membership import Membership
 from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.cluster.unix import UnixCluster
@@ -122,7 +123,7 @@ class Member:
         options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "local_fallback": True} | options
         self.name = name
         self.advertise = options["advertise"]
-        self.membership = Membership(self.commands, "test", name, stats=self.stats, **options)
+        self.membership = Membership(self.commands, RedisKeys("test"), name, self.stats, **options)
 
     @property
     def claims(self) -> Any:

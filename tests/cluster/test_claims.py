@@ -13,6 +13,7 @@ from client import until, within
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME, Claims
 from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.envelope import RedisKeys
 from sockjs_tornado.cluster.ownership import Location, Owner
 from sockjs_tornado.cluster.redis_connection import RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
@@ -35,7 +36,7 @@ async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
         await commands.start()
         opened.append(commands)
         owner = Owner(name, f"http://{name}:1")
-        return Claims(commands, "test", *owner, stats=Counter())
+        return Claims(commands, RedisKeys("test"), owner, stats=Counter())
 
     yield start
     for commands in opened:
@@ -279,7 +280,7 @@ async def test_while_redis_is_unavailable(
     with RedisServer(tmp_path) as own:
         commands = Commands(RedisURL(own.url), timeout=SILENCE)
         await commands.start()
-        a = Claims(commands, "test", *A, stats=Counter())
+        a = Claims(commands, RedisKeys("test"), A, stats=Counter())
         await claim(a, "before")
         own.freeze()
         # A shared claim whose reply is lost.
