@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
@@ -82,10 +82,13 @@ class Admission:
         reserved: Number of descriptors that connections may not use.
         highest: Highest descriptor number that a connection may have; None for no limit.
         rejected: Number of connections that were closed immediately.
+        total_rejected: The sum of ``rejected`` over all servers of the process; a class attribute.
 
     Raises:
         ValueError: A number is negative, or no descriptors are left for connections.
     """
+
+    total_rejected: ClassVar[int] = 0
 
     def __init__(self, max_per_ip: int | None = None, reserved: int | None = None) -> None:
         for name, value in (("max_connections_per_ip", max_per_ip), ("reserved_descriptors", reserved)):
@@ -113,6 +116,7 @@ class Admission:
         if network is None or self._connections[network] < self.max_per_ip:
             return False
         self.rejected += 1
+        Admission.total_rejected += 1
         self._log.write(
             logger,
             logging.WARNING,

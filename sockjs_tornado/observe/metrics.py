@@ -35,6 +35,7 @@ from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
 from ..exceptions import ConfigurationError
+from ..http.connection_limits import Admission
 from ..router import SockJSRouter
 
 __all__ = ["SockJSCollector", "monitoring_urls"]
@@ -60,11 +61,15 @@ _COUNTERS = (
     ("rejected", "reason", "sockjs_rejected", "Rejected requests, sessions and messages, by setting or check."),
     ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised an exception or timed out."),
 )
+_REJECTED_CONNECTIONS = (
+    "sockjs_rejected_connections",
+    "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip).",
+)
 _CLUSTER = ("sockjs_cluster", "Counters of the cluster. If several routers share one, it is exported for the first.")
 
 
 class SockJSCollector(Collector):
-    """A Prometheus collector for the metrics of routers.
+    """A Prometheus collector for the metrics of routers, and of the HTTP servers of :mod:`sockjs_tornado.serving`.
 
     It must be used in the thread of the event loop.
 
@@ -79,6 +84,7 @@ class SockJSCollector(Collector):
         """Return the metrics without values."""
         for families, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
             yield from (kind(name, text) for _, _, name, text in families)
+        yield CounterMetricFamily(*_REJECTED_CONNECTIONS)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics."""
@@ -91,6 +97,7 @@ class SockJSCollector(Collector):
                     for label_value, count in value.items() if label else [(None, value)]:
                         family.add_metric([router] if label_value is None else [router, str(label_value)], count)
                 yield family
+        yield CounterMetricFamily(*_REJECTED_CONNECTIONS, value=Admission.total_rejected)
         clusters = {
             router.cluster: name for name, router in reversed(self._routers.items()) if router.cluster is not None
         }

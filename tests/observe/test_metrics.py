@@ -1,6 +1,7 @@
 """What Prometheus and load balancers ask."""
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import tornado.httpserver
-from application import Echo, Journal
+from application import Echo, Journal, LogWatch
 from client import Client
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +18,7 @@ from tornado.web import Application
 
 from sockjs_tornado import ConfigurationError, SockJSRouter
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
+from sockjs_tornado.serving import http_server
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples/deploy/grafana.json"
 
@@ -125,6 +127,25 @@ async def test_readiness_ends_where_the_draining_begins_and_health_does_not() ->
             assert (response.status, json.loads(response.body)) == (200, {"status": "ok"})
             await draining
         await news.close()
+
+
+async def test_connections_that_the_server_rejects_are_counted(logged: LogWatch) -> None:
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    urls = monitoring_urls({"a": SockJSRouter(Echo, "/a")})
+    application = Application(list(urls), log_function=lambda handler: None)
+    async with http_server(application, sockets, max_connections_per_ip=1):
+        client = await Client.connect(port)
+        key = "sockjs_rejected_connections_total", frozenset[tuple[str, str]]()
+        # The number is that of the process.
+        before = samples((await client.ask("GET", "/metrics")).text)[key]
+        rejected = await Client.connect(port)
+        with contextlib.suppress(ConnectionError):
+            assert await rejected.rest() == b""
+        await rejected.leave()
+        assert samples((await client.ask("GET", "/metrics")).text)[key] == before + 1
+        await client.leave()
+    logged.take("Rejected a connection from 127.0.0.1")
 
 
 @pytest.mark.parametrize("routers", [None, [], "chat", {"chat": None}, {1: SockJSRouter(Echo)}, SockJSRouter(Echo)])
