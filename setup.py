@@ -2,6 +2,7 @@
 
 import sys
 import sysconfig
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -18,8 +19,8 @@ BENCH = [*FAST, *CLIENT, "hdrhistogram>=0.10.3", "matplotlib>=3.11", "picows>=2.
 HAS_STABLE_ABI = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 SPEEDUPS = Extension(
     "sockjs_tornado._speedups",
-    [f"sockjs_tornado/_c/{name}.c" for name in ("speedups", "core", "session", "connection")],
-    depends=["sockjs_tornado/_c/core.h"],
+    sorted(glob("sockjs_tornado/_c/*.c")),
+    depends=sorted(glob("sockjs_tornado/_c/*.h")),
     py_limited_api=True,
     optional=True,
 )

@@ -4,6 +4,9 @@ from typing import Any
 from .protocol import Message, Outgoing, PreparedMessage
 
 IN_CALLBACK: int
+MAX_BUFFERED: int
+MAX_STEP: int
+MIN_CHARGE: float
 SESSION_OPEN: int
 
 class CallbacksCore: ...

@@ -8,12 +8,13 @@ import inspect
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import hostile
@@ -33,6 +34,7 @@ from sockjs_tornado.session import callback_budget, outbox
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
+from sockjs_tornado.wire import connection, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
 from sockjs_tornado.wire.websocket import text_frame
 
@@ -348,6 +350,22 @@ def test_a_module_that_was_built_from_other_sources_is_not_imported(monkeypatch:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(callback_budget, "MAX_STEP"), (callback_budget, "MIN_CHARGE"), (connection, "MAX_BUFFERED")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_number_is_the_same_without_c(module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.__file__ is not None
+    spec = importlib.util.spec_from_file_location(f"{module.__name__}_in_python", module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    in_python = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, core.__name__, None)
+    spec.loader.exec_module(in_python)
+    assert getattr(in_python, name) == getattr(core, name)
+
+
 def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(KeptSession)
     stage.attach()
@@ -548,22 +566,37 @@ def test_a_field_is_unset_at_first_and_can_be_deleted(kind: type, name: str) -> 
         delattr(one, name)
 
 
+def contract() -> dict[str, dict[str, str]]:
+    """Return the twin in Python of each method, by type, and of each function, as the table in core.h lists them."""
+    header = (ROOT / "sockjs_tornado/_c/core.h").read_text(encoding="utf-8")
+    table = header[header.index("--- what C does") : header.index("/* The fields")]
+    twins: dict[str, dict[str, str]] = {}
+    for group, name, twin in re.findall(r"^ \*(?: (\w+)|   (\w+) +(\w+) .*)$", table, re.M):
+        if group:
+            rows = twins[group] = {}
+        else:
+            rows[name] = twin
+    for name in re.findall(r"\b_\w+", table):
+        assert any(hasattr(kind, name) for kind in (Session, Callbacks, WebSocketReceiver, websocket)), name
+    return twins
+
+
+def test_the_contract_lists_all_that_is_in_c() -> None:
+    there = {kind.__name__: {name for name, what in vars(kind).items() if callable(what)} for kind in TYPES}
+    there["functions"] = {name for name, what in vars(core).items() if inspect.isbuiltin(what)}
+    assert {group: set(rows) for group, rows in contract().items()} == {k: names for k, names in there.items() if names}
+
+
 def test_where_nothing_is_set_everything_is_left_to_python() -> None:
     def reporting(name: str) -> Any:
         return lambda self, what: (name, what)
 
-    sessions = (
-        core.SessionCore,
-        "send _send_fallback _send_prepared _send_prepared_fallback _receive _receive_fallback",
-    )
-    connections = (
-        core.ConnectionCore,
-        "write _buffer_write process_read _process_read write_messages _write_messages write_prepared _write_prepared",
-    )
-    for kind, names in (sessions, connections):
-        fast, plain = names.split()[::2], names.split()[1::2]
-        one = type("Some", (kind,), {name: reporting(name) for name in plain})()
-        for method, name in zip(fast, plain, strict=True):
+    twins = contract()
+    assert twins["ConnectionCore"].pop("get_buffer") == "_buffer"
+    for kind in (core.SessionCore, core.ConnectionCore):
+        rows = twins[kind.__name__]
+        one = type("Some", (kind,), {name: reporting(name) for name in rows.values()})()
+        for method, name in rows.items():
             for what in ("x", b"x", ["x"], 1, None):
                 assert getattr(one, method)(what) == (name, what)
             with pytest.raises(AttributeError, match=name):

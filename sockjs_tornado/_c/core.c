@@ -1,14 +1,9 @@
-/* The fast path of messages between the read buffer and the write queue: its types.
+/* The module: its types, their fields, and its functions.
  *
- * The fields that it uses are C members, which are faster than attributes. Each method handles the common case, and
- * calls a Python method for all others: a session's `send` calls `_send_fallback`, a connection's `write` calls
- * `_buffer_write`; see NAMES. If the module was not built, the classes of the same names in session/outbox.py,
- * session/callbacks.py, session/callback_budget.py, observe/stats.py and wire/connection.py call only the fallbacks.
- *
- * An application can delete these fields, or set them to any object, whenever its code runs. That is the case if an
- * attribute is looked up, if a method, ``__len__``, ``__bool__``, ``__hash__`` or ``__eq__`` is called, if the last
- * reference to an object is released, and, on Python 3.11, if an object that the garbage collector tracks is allocated.
- * Therefore:
+ * The fields of the fast path are C members, which are faster than attributes. An application can delete them, or set
+ * them to any object, whenever its code runs. That is the case if an attribute is looked up, if a method, ``__len__``,
+ * ``__bool__``, ``__hash__`` or ``__eq__`` is called, if the last reference to an object is released, and, on Python
+ * 3.11, if an object that the garbage collector tracks is allocated (a list, or an exception). Therefore:
  *
  * 1. Look attributes up first, then check the fields, then use them. No application code runs between check and use.
  * 2. Hold a reference to every object that is used while application code runs: the field may release its own.
@@ -24,62 +19,70 @@ PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *s
 PyObject *zero, *in_callback, *socket_fileno;
 struct names names;
 
-/* --- fields --- */
+/* --- access to fields and methods --- */
 
-#define FIELD(type, field, name) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
+void
+set(PyObject **field, PyObject *value)
+{
+    PyObject *before = *field;
 
-static PyMemberDef callbacks_fields[] = {
-    FIELD(Callbacks, busy, "_busy"),
-    FIELD(Callbacks, closing, "_closing"),
-    FIELD(Callbacks, connection, "connection"),
-    FIELD(Callbacks, dropped_pending, "_dropped_pending"),
-    FIELD(Callbacks, inbox, "_inbox"),
-    FIELD(Callbacks, budget, "_budget"),
-    {NULL, 0, 0, 0, NULL},
-};
+    *field = Py_NewRef(value);
+    Py_XDECREF(before);
+}
 
-static PyMemberDef session_fields[] = {
-    FIELD(Session, callbacks, "_callbacks"),
-    FIELD(Session, blocked, "_blocked"),
-    FIELD(Session, outbox, "_outbox"),
-    FIELD(Session, outbox_waiters, "_outbox_waiters"),
-    FIELD(Session, queued, "queued"),
-    FIELD(Session, receiver, "_receiver"),
-    FIELD(Session, settings, "_settings"),
-    FIELD(Session, state, "state"),
-    FIELD(Session, stats, "_stats"),
-    FIELD(Session, thread, "_thread"),
-    {NULL, 0, 0, 0, NULL},
-};
+Py_ssize_t
+number_in(PyObject *field)
+{
+    Py_ssize_t number = field == NULL ? -1 : PyLong_AsSsize_t(field);
 
-static PyMemberDef connection_fields[] = {
-    FIELD(Connection, buffer, "_buffer"),
-    FIELD(Connection, writable_socket, "_writable_socket"),
-    FIELD(Connection, framing, "_framing"),
-    FIELD(Connection, write_buffer, "_write_buffer"),
-    FIELD(Connection, received_since_ping, "_received_since_ping"),
-    FIELD(Connection, is_plain, "_is_plain"),
-    FIELD(Connection, parser, "_parser"),
-    FIELD(Connection, queue, "_queue"),
-    FIELD(Connection, session, "_session"),
-    FIELD(Connection, settings, "_settings"),
-    FIELD(Connection, stats, "_stats"),
-    {NULL, 0, 0, 0, NULL},
-};
+    if (number == -1)
+        PyErr_Clear();
+    return number;
+}
 
-#define COUNTER(field) {#field, T_LONGLONG, offsetof(Counters, field), 0, NULL}
+Py_ssize_t
+limit_from(PyObject *number)
+{
+    Py_ssize_t limit = PyLong_AsSsize_t(number);
 
-static PyMemberDef counters_fields[] = {
-    COUNTER(bytes_received),
-    COUNTER(messages_received),
-    COUNTER(messages_sent),
-    {NULL, 0, 0, 0, NULL},
-};
+    if (limit == -1 && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        limit = PY_SSIZE_T_MAX;
+    }
+    return limit;
+}
 
-static PyMemberDef budget_fields[] = {
-    {"available", T_DOUBLE, offsetof(CallbackBudget, available), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
+Py_ssize_t
+limit_of(PyObject *settings, PyObject *name)
+{
+    PyObject *number = PyObject_GetAttr(settings, name);
+    Py_ssize_t limit = number == NULL ? -1 : limit_from(number);
+
+    Py_XDECREF(number);
+    return limit < 0 ? -1 : limit;
+}
+
+void
+count(long long *counter, Py_ssize_t more)
+{
+    /* An application can set it to any number: let it wrap around, which is undefined for signed integers. */
+    *counter = (long long)((unsigned long long)*counter + (unsigned long long)more);
+}
+
+int
+is_counting(PyObject *stats)
+{
+    return stats != NULL && PyObject_TypeCheck(stats, counters_type);
+}
+
+int
+call(PyObject *object, PyObject *name, PyObject *argument)
+{
+    PyObject *result = PyObject_CallMethodObjArgs(object, name, argument, NULL);
+
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
 
 /* --- garbage collection and deallocation of objects that consist of fields --- */
 
@@ -117,7 +120,15 @@ free_object(PyObject *self, size_t size)
     Py_DECREF(type);
 }
 
-#define LIFE(prefix, type) \
+/* --- types --- */
+
+#define DEFINE_TYPE(prefix, type, flags, ...) \
+    static PyType_Slot prefix##_slots[] = {{Py_tp_members, prefix##_fields}, __VA_ARGS__}; \
+    static PyType_Spec prefix##_spec = {"sockjs_tornado._speedups." #type "Core", sizeof(type), 0, \
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | (flags), prefix##_slots};
+
+/* Define a type whose instances consist of objects. */
+#define DEFINE_OBJECT_TYPE(prefix, type, methods) \
     static int prefix##_traverse(PyObject *self, visitproc visit, void *arg) \
     { \
         return visit_fields(self, sizeof(type), visit, arg); \
@@ -129,143 +140,81 @@ free_object(PyObject *self, size_t size)
     static void prefix##_dealloc(PyObject *self) \
     { \
         free_object(self, sizeof(type)); \
-    }
+    } \
+    DEFINE_TYPE(prefix, type, Py_TPFLAGS_HAVE_GC, {Py_tp_methods, methods}, {Py_tp_traverse, prefix##_traverse}, \
+        {Py_tp_clear, prefix##_clear}, {Py_tp_dealloc, prefix##_dealloc}, {0, NULL})
 
-LIFE(callbacks, Callbacks)
-LIFE(session, Session)
-LIFE(connection, Connection)
+#define END {NULL, 0, 0, 0, NULL}
+#define MEMBER(kind, type, name) {#name, kind, offsetof(type, name), 0, NULL},
+#define CALLBACKS_MEMBER(name) MEMBER(T_OBJECT_EX, Callbacks, name)
+#define SESSION_MEMBER(name) MEMBER(T_OBJECT_EX, Session, name)
+#define CONNECTION_MEMBER(name) MEMBER(T_OBJECT_EX, Connection, name)
+#define COUNTERS_MEMBER(name) MEMBER(T_LONGLONG, Counters, name)
 
-/* --- access to fields and methods --- */
+static PyMemberDef callbacks_fields[] = {CALLBACKS_FIELDS(CALLBACKS_MEMBER) END};
+static PyMemberDef session_fields[] = {SESSION_FIELDS(SESSION_MEMBER) END};
+static PyMemberDef connection_fields[] = {CONNECTION_FIELDS(CONNECTION_MEMBER) END};
+static PyMemberDef counters_fields[] = {COUNTERS_FIELDS(COUNTERS_MEMBER) END};
+static PyMemberDef budget_fields[] = {MEMBER(T_DOUBLE, CallbackBudget, available) END};
 
-void
-set(PyObject **field, PyObject *value)
-{
-    PyObject *before = *field;
+static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
 
-    *field = Py_NewRef(value);
-    Py_XDECREF(before);
-}
+DEFINE_OBJECT_TYPE(callbacks, Callbacks, no_methods)
+DEFINE_OBJECT_TYPE(session, Session, session_methods)
+DEFINE_OBJECT_TYPE(connection, Connection, connection_methods)
+DEFINE_TYPE(counters, Counters, 0, {0, NULL})
+DEFINE_TYPE(budget, CallbackBudget, 0, {0, NULL})
 
-Py_ssize_t
-number_in(PyObject *field)
-{
-    Py_ssize_t number = field == NULL ? -1 : PyLong_AsSsize_t(field);
+/* --- the module --- */
 
-    if (number == -1)
-        PyErr_Clear();
-    return number;
-}
-
-Py_ssize_t
-limit_of(PyObject *settings, PyObject *name)
-{
-    PyObject *number = PyObject_GetAttr(settings, name);
-    Py_ssize_t limit = number == NULL ? -1 : limit_from(number);
-
-    Py_XDECREF(number);
-    return limit < 0 ? -1 : limit;
-}
-
-void
-count(long long *counter, Py_ssize_t more)
-{
-    /* An application can set it to any number: let it wrap around, which is undefined for signed integers. */
-    *counter = (long long)((unsigned long long)*counter + (unsigned long long)more);
-}
-
-int
-is_counting(PyObject *stats)
-{
-    return stats != NULL && PyObject_TypeCheck(stats, counters_type);
-}
-
-int
-call(PyObject *object, PyObject *name, PyObject *argument)
-{
-    PyObject *result = PyObject_CallMethodObjArgs(object, name, argument, NULL);
-
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-/* --- types --- */
-
-static PyType_Slot callbacks_slots[] = {
-    {Py_tp_members, callbacks_fields},
-    {Py_tp_traverse, callbacks_traverse},
-    {Py_tp_clear, callbacks_clear},
-    {Py_tp_dealloc, callbacks_dealloc},
-    {0, NULL},
-};
-
-static PyType_Slot session_slots[] = {
-    {Py_tp_members, session_fields},
-    {Py_tp_methods, session_methods},
-    {Py_tp_traverse, session_traverse},
-    {Py_tp_clear, session_clear},
-    {Py_tp_dealloc, session_dealloc},
-    {0, NULL},
-};
-
-static PyType_Slot connection_slots[] = {
-    {Py_tp_members, connection_fields},
-    {Py_tp_methods, connection_methods},
-    {Py_tp_traverse, connection_traverse},
-    {Py_tp_clear, connection_clear},
-    {Py_tp_dealloc, connection_dealloc},
-    {0, NULL},
-};
-
-static PyType_Slot counters_slots[] = {
-    {Py_tp_members, counters_fields},
-    {0, NULL},
-};
-
-static PyType_Slot budget_slots[] = {
-    {Py_tp_members, budget_fields},
-    {0, NULL},
-};
-
-#define SPEC(name, type, flags, slots) \
-    {"sockjs_tornado._speedups." name, sizeof(type), 0, \
-     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | (flags), slots}
-
-static PyType_Spec callbacks_spec = SPEC("CallbacksCore", Callbacks, Py_TPFLAGS_HAVE_GC, callbacks_slots);
-static PyType_Spec session_spec = SPEC("SessionCore", Session, Py_TPFLAGS_HAVE_GC, session_slots);
-static PyType_Spec connection_spec = SPEC("ConnectionCore", Connection, Py_TPFLAGS_HAVE_GC, connection_slots);
-static PyType_Spec counters_spec = SPEC("CountersCore", Counters, 0, counters_slots);
-static PyType_Spec budget_spec = SPEC("CallbackBudgetCore", CallbackBudget, 0, budget_slots);
-
+/* Create a type, and add it to the module under its name. */
 static PyTypeObject *
-add_type(PyObject *module, PyType_Spec *spec, const char *name)
+add_type(PyObject *module, PyType_Spec *spec)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
 
-    if (type != NULL && PyModule_AddObjectRef(module, name, type) < 0)
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0)
         Py_CLEAR(type);
     return (PyTypeObject *)type;
 }
 
-int
-add_core(PyObject *module)
+/* Return an attribute of the `socket` class of a module. */
+static PyObject *
+import_socket(const char *name)
 {
-    PyObject *sockets, *base;
+    PyObject *module = PyImport_ImportModule(name);
+    PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "socket");
+
+    Py_XDECREF(module);
+    return type;
+}
+
+static int
+add_constants(PyObject *module)
+{
+    PyObject *min_charge = PyFloat_FromDouble(MIN_CHARGE);
+    int failed = min_charge == NULL || PyModule_AddObjectRef(module, "MIN_CHARGE", min_charge) < 0
+        || PyModule_AddIntMacro(module, IN_CALLBACK) < 0 || PyModule_AddIntMacro(module, SESSION_OPEN) < 0
+        || PyModule_AddIntMacro(module, MAX_STEP) < 0 || PyModule_AddIntMacro(module, MAX_BUFFERED) < 0;
+
+    Py_XDECREF(min_charge);
+    return -failed;
+}
+
+static int
+execute(PyObject *module)
+{
+    PyObject *base;
 
     if (zero != NULL) {
         /* The cached objects are in use: a second import must not replace them. */
         PyErr_SetString(PyExc_ImportError, "sockjs_tornado._speedups can be imported only once in a process");
         return -1;
     }
-    sockets = PyImport_ImportModule("socket");
-    socket_type = sockets == NULL ? NULL : (PyTypeObject *)PyObject_GetAttrString(sockets, "socket");
-    Py_XDECREF(sockets);
-    if (socket_type == NULL)
-        return -1;
-    sockets = PyImport_ImportModule("_socket");
-    base = sockets == NULL ? NULL : PyObject_GetAttrString(sockets, "socket");
+    socket_type = (PyTypeObject *)import_socket("socket");
+    base = socket_type == NULL ? NULL : import_socket("_socket");
     socket_fileno = base == NULL ? NULL : PyObject_GetAttrString(base, "fileno");
     Py_XDECREF(base);
-    Py_XDECREF(sockets);
     if (socket_fileno == NULL)
         return -1;
 #define EACH(name) \
@@ -276,13 +225,63 @@ add_core(PyObject *module)
 #undef EACH
     in_callback = PyLong_FromLong(IN_CALLBACK);
     zero = PyLong_FromLong(0);
-    if (in_callback == NULL || zero == NULL || PyModule_AddIntConstant(module, "IN_CALLBACK", IN_CALLBACK) < 0
-        || PyModule_AddIntConstant(module, "SESSION_OPEN", SESSION_OPEN) < 0)
+    if (in_callback == NULL || zero == NULL || add_constants(module) < 0)
         return -1;
-    callbacks_type = add_type(module, &callbacks_spec, "CallbacksCore");
-    connection_type = add_type(module, &connection_spec, "ConnectionCore");
-    counters_type = add_type(module, &counters_spec, "CountersCore");
-    budget_type = add_type(module, &budget_spec, "CallbackBudgetCore");
+    callbacks_type = add_type(module, &callbacks_spec);
+    connection_type = add_type(module, &connection_spec);
+    counters_type = add_type(module, &counters_spec);
+    budget_type = add_type(module, &budget_spec);
     return callbacks_type == NULL || connection_type == NULL || counters_type == NULL || budget_type == NULL
-        || add_type(module, &session_spec, "SessionCore") == NULL ? -1 : 0;
+        || add_type(module, &session_spec) == NULL ? -1 : 0;
+}
+
+PyDoc_STRVAR(read_messages_doc,
+"read_messages(memory, size, max_size, messages, /)\n--\n\n"
+"Append the messages in ``memory`` to ``messages``. Return the position of the first frame that needs the Python\n"
+"parser: one that ``read_text_frames`` does not read, or whose text is not an array of strings without white space or\n"
+"``\\u``.");
+
+PyDoc_STRVAR(read_text_frames_doc,
+"read_text_frames(data, position, max_size, events, /)\n--\n\n"
+"Append the text of each complete frame from ``position`` on to ``events``, and return the end position.\n\n"
+"Stops at the first frame that is not complete, final, masked text, below 64 KiB and at most ``max_size`` bytes.\n\n"
+"Raises:\n"
+"    UnicodeDecodeError: If a text is not UTF-8.");
+
+PyDoc_STRVAR(write_messages_doc,
+"write_messages(messages, /)\n--\n\n"
+"Return the websocket frame that carries ``messages``.\n\n"
+"Return None if it is not a list, or contains anything but ``str`` that can be encoded as UTF-8.");
+
+#ifndef _WIN32
+PyDoc_STRVAR(write_buffered_doc,
+"write_buffered(connections, left, /)\n--\n\n"
+"Write the ``_write_buffer`` (bytes or None) of each connection to its ``_writable_socket`` (a non-blocking socket or\n"
+"None). Append connections that may have unwritten data to ``left``, and return the number of bytes written.");
+#endif
+
+static PyMethodDef functions[] = {
+    {"read_messages", (PyCFunction)(void (*)(void))read_messages, METH_FASTCALL, read_messages_doc},
+    {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},
+#ifndef _WIN32
+    {"write_buffered", (PyCFunction)(void (*)(void))write_buffered, METH_FASTCALL, write_buffered_doc},
+#endif
+    {"write_messages", write_messages, METH_O, write_messages_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "sockjs_tornado._speedups",
+    .m_size = 0,
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&definition);
 }

@@ -1,4 +1,4 @@
-/* Declarations shared by the C files. */
+/* The contract between C and Python, and what the C files share. */
 
 #ifndef SOCKJS_TORNADO_CORE_H
 #define SOCKJS_TORNADO_CORE_H
@@ -12,29 +12,91 @@
 #pragma GCC visibility push(hidden)
 #endif
 
-/* SessionState.OPEN and Blocked.IN_CALLBACK; session/outbox.py checks at import that they are equal. */
-enum { SESSION_OPEN = 1, IN_CALLBACK = 1 };
+/* --- what C does ---
+ *
+ * C handles a call if the condition holds, and then writes only to what is listed, apart from what the Python methods do
+ * that it calls. For any other call it calls the twin, which handles every case. tests/test_core.py compares the methods
+ * with their twins, tests/test_speedups.py the functions.
+ *
+ * method               twin                     C handles                                   C writes to
+ *
+ * SessionCore
+ *   send               _send_fallback           an open session, in its thread, that has    _outbox, queued; if it
+ *                                               a receiver and is not blocked, or is        flushes also messages_sent
+ *                                               within its callbacks and its limits
+ *   _send_prepared     _send_prepared_fallback  a receiver, and nothing is blocked          messages_sent
+ *   _receive           _receive_fallback        an open session, no callback is running     _busy, _blocked, queued,
+ *                                               or due, and nothing is blocked              _outbox, messages_received,
+ *                                                                                           messages_sent
+ * ConnectionCore
+ *   get_buffer         _buffer                  everything                                  nothing
+ *   write              _buffer_write            at most MAX_BUFFERED bytes for an empty     _write_buffer, and the list
+ *                                               buffer, if the queue's flush is scheduled   waiting of _queue
+ *   write_messages     _write_messages          str, if _is_plain                           what write() writes to
+ *   write_prepared     _write_prepared          a message that was rendered with _framing   what write() writes to
+ *   process_read       _process_read            ordinary frames, no incomplete message, no  bytes_received,
+ *                                               rate limit, and a buffer that is not full   _received_since_ping
+ * functions
+ *   read_text_frames   _read_text_frames_python final, masked texts below 64 KiB            the list
+ *   read_messages      FrameParser              the same, if they are arrays of strings     the list
+ *   write_messages     messages_frame           str without surrogates                      nothing
+ *   write_buffered     flush                    bytes for a plain socket                    _write_buffer, the list
+ */
+
+/* The fields that C uses, by their names in Python. Python code, of the application too, may set them to any object. */
+#define CALLBACKS_FIELDS(EACH) \
+    EACH(_budget) EACH(_busy) EACH(_closing) EACH(_dropped_pending) EACH(_inbox) EACH(connection)
+#define SESSION_FIELDS(EACH) \
+    EACH(_blocked) EACH(_callbacks) EACH(_outbox) EACH(_outbox_waiters) EACH(_receiver) EACH(_settings) EACH(_stats) \
+    EACH(_thread) EACH(queued) EACH(state)
+/* Those of a websocket's receiver, a subclass, are among them. */
+#define CONNECTION_FIELDS(EACH) \
+    EACH(_buffer) EACH(_framing) EACH(_is_plain) EACH(_parser) EACH(_queue) EACH(_received_since_ping) EACH(_session) \
+    EACH(_settings) EACH(_stats) EACH(_writable_socket) EACH(_write_buffer)
+#define COUNTERS_FIELDS(EACH) EACH(bytes_received) EACH(messages_received) EACH(messages_sent)
+
+/* All other attributes that C reads, and all methods that it calls. */
+#define NAMES(EACH) \
+    EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
+    EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
+    EACH(on_message) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
+    EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
+    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared)
+
+/* Numbers that Python has, too. The module exports them. */
+enum {
+    /* Blocked.IN_CALLBACK and SessionState.OPEN; session/outbox.py checks at import that they are equal. */
+    IN_CALLBACK = 1,
+    SESSION_OPEN = 1,
+    /* Used by Python from here: session/callback_budget.py and wire/connection.py explain them. */
+    MAX_STEP = 16,
+    MAX_BUFFERED = 8192
+};
+#define MIN_CHARGE 0.001
+
+/* --- types --- */
+
+#define OBJECT(name) PyObject *name;
+#define COUNTER(name) long long name;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *busy, *closing, *connection, *dropped_pending, *inbox, *budget;
+    CALLBACKS_FIELDS(OBJECT)
 } Callbacks;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *blocked, *callbacks, *outbox, *outbox_waiters, *queued, *receiver, *settings, *state, *stats, *thread;
+    SESSION_FIELDS(OBJECT)
 } Session;
 
-/* A connection; a websocket's receiver is a subclass. */
 typedef struct {
     PyObject_HEAD
-    PyObject *buffer, *framing, *is_plain, *parser, *queue, *received_since_ping, *session, *settings, *stats;
-    PyObject *writable_socket, *write_buffer;
+    CONNECTION_FIELDS(OBJECT)
 } Connection;
 
 typedef struct {
     PyObject_HEAD
-    long long bytes_received, messages_received, messages_sent;
+    COUNTERS_FIELDS(COUNTER)
 } Counters;
 
 typedef struct {
@@ -56,20 +118,9 @@ extern PyObject *zero, *in_callback;
 /* The method of the C base type, which an application cannot replace. */
 extern PyObject *socket_fileno;
 
-#define NAMES(EACH) \
-    EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
-    EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) EACH(on_message) EACH(rendered) \
-    EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) EACH(_buffer) EACH(_buffer_write) \
-    EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) EACH(_send_prepared_fallback) \
-    EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared)
-
-struct names {
-#define EACH(name) PyObject *name;
-    NAMES(EACH)
-#undef EACH
-};
-
-extern struct names names;
+extern struct names {
+    NAMES(OBJECT)
+} names;
 
 /* --- in core.c --- */
 
@@ -79,8 +130,11 @@ void set(PyObject **field, PyObject *value);
 /* Return the integer in a field, or -1 if it is unset, not an integer or too large. */
 Py_ssize_t number_in(PyObject *field);
 
-/* Return an attribute as a limit, clipped to PY_SSIZE_T_MAX. Return -1 if it is not a valid limit; an exception may be
- * set. The lookup may run application code. */
+/* Convert an integer to a limit, clipped to PY_SSIZE_T_MAX. Return -1 with an exception set if it is not an integer. */
+Py_ssize_t limit_from(PyObject *number);
+
+/* Return an attribute as a limit. Return -1 if it is not a valid limit; an exception may be set. The lookup may run
+ * application code. */
 Py_ssize_t limit_of(PyObject *settings, PyObject *name);
 
 /* Add to a counter. */
@@ -100,24 +154,17 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
         Py_RETURN_NONE; \
     } while (0)
 
-/* Add the types to the module. */
-int add_core(PyObject *module);
-
-/* --- in connection.c --- */
-
-/* Write the buffered data of connections to their sockets. */
-PyObject *write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count);
-
-/* --- in speedups.c --- */
-
-/* Convert an integer to a limit, clipped to PY_SSIZE_T_MAX. Return -1 with an exception set if it is not an integer. */
-Py_ssize_t limit_from(PyObject *number);
+/* --- in read_frames.c --- */
 
 /* Append the messages in `data` to a list. Return the position of the first frame that needs the Python parser, or -1
  * with an exception set. */
 Py_ssize_t collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages);
 
-/* Return the websocket frame that carries a list of messages, or None if the Python encoder is needed. */
+/* --- the module's functions; their docstrings are in core.c --- */
+
+PyObject *read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *write_messages(PyObject *module, PyObject *messages);
 
 #ifdef __GNUC__

@@ -8,19 +8,22 @@
 #include <time.h>
 #endif
 
-/* MAX_STEP of session/callback_budget.py: the maximum number of messages between two clock reads. */
-enum { MAX_STEP = 16 };
-
-/* MIN_CHARGE of session/callback_budget.py: the seconds of a delivery that are not worth charging. */
-static const double MIN_CHARGE = 0.001;
+#if defined(_WIN32)
+enum { PRECISE, COARSE };
+#elif defined(CLOCK_MONOTONIC_COARSE)
+/* The coarse clock takes a quarter of the time, and never a system call. It advances every 1 to 10 ms. */
+enum { PRECISE = CLOCK_MONOTONIC, COARSE = CLOCK_MONOTONIC_COARSE };
+#else
+enum { PRECISE = CLOCK_MONOTONIC, COARSE = CLOCK_MONOTONIC };
+#endif
 
 /* Return whether the fields hold objects of the types that Session.__init__ stores there. */
 static int
 is_valid(Session *self)
 {
-    return self->callbacks != NULL && PyObject_TypeCheck(self->callbacks, callbacks_type) && self->outbox != NULL
-        && PyList_CheckExact(self->outbox) && self->receiver != NULL && self->settings != NULL
-        && is_counting(self->stats) && self->thread != NULL && self->outbox_waiters != NULL;
+    return self->_callbacks != NULL && PyObject_TypeCheck(self->_callbacks, callbacks_type) && self->_outbox != NULL
+        && PyList_CheckExact(self->_outbox) && self->_receiver != NULL && self->_settings != NULL
+        && is_counting(self->_stats) && self->_thread != NULL && self->_outbox_waiters != NULL;
 }
 
 /* Write the outbox to the receiver. */
@@ -31,17 +34,17 @@ flush(Session *self)
     int failed = empty == NULL;
 
     /* Allocating may run the garbage collector, whose finalizers may send or close: check the fields afterwards. */
-    if (failed || !is_valid(self) || !PyList_Size(self->outbox) || self->receiver == Py_None || self->blocked != zero) {
+    if (failed || !is_valid(self) || !PyList_Size(self->_outbox) || self->_receiver == Py_None || self->_blocked != zero) {
         Py_XDECREF(empty);
         return -failed;
     }
-    receiver = Py_NewRef(self->receiver);
-    messages = self->outbox;
-    self->outbox = empty;
-    count(&((Counters *)self->stats)->messages_sent, PyList_Size(messages));
+    receiver = Py_NewRef(self->_receiver);
+    messages = self->_outbox;
+    self->_outbox = empty;
+    count(&((Counters *)self->_stats)->messages_sent, PyList_Size(messages));
     set(&self->queued, zero);
     failed = call(receiver, names.send_messages, messages) < 0
-        || (self->outbox_waiters != Py_None && call((PyObject *)self, names._wake_outbox_waiters, NULL) < 0);
+        || (self->_outbox_waiters != Py_None && call((PyObject *)self, names._wake_outbox_waiters, NULL) < 0);
     Py_DECREF(receiver);
     Py_DECREF(messages);
     return -failed;
@@ -59,8 +62,8 @@ session_send(PyObject *object, PyObject *message)
     Session *self = (Session *)object;
     Py_ssize_t queued, size = PyObject_Size(message), max_bytes = -1, max_messages = -1;
 
-    if (size >= 0 && self->blocked == in_callback && self->settings != NULL) {
-        PyObject *settings = Py_NewRef(self->settings);
+    if (size >= 0 && self->_blocked == in_callback && self->_settings != NULL) {
+        PyObject *settings = Py_NewRef(self->_settings);
         max_bytes = limit_of(settings, names.max_queue_bytes);
         max_messages = max_bytes < 0 ? -1 : limit_of(settings, names.max_queue_messages);
         Py_DECREF(settings);
@@ -69,12 +72,12 @@ session_send(PyObject *object, PyObject *message)
     PyErr_Clear();
     queued = number_in(self->queued);
     if (size >= 0 && queued >= 0 && number_in(self->state) == SESSION_OPEN && is_valid(self)
-        && PyLong_AsUnsignedLong(self->thread) == PyThread_get_thread_ident()
-        && (self->blocked == in_callback ? size <= max_bytes - queued && PyList_Size(self->outbox) < max_messages
-            : self->blocked == zero && self->receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
-        int is_blocked = self->blocked != zero;
+        && PyLong_AsUnsignedLong(self->_thread) == PyThread_get_thread_ident()
+        && (self->_blocked == in_callback ? size <= max_bytes - queued && PyList_Size(self->_outbox) < max_messages
+            : self->_blocked == zero && self->_receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
+        int is_blocked = self->_blocked != zero;
         PyObject *sum = PyLong_FromSsize_t(queued + size);
-        int failed = sum == NULL || PyList_Append(self->outbox, message) < 0;
+        int failed = sum == NULL || PyList_Append(self->_outbox, message) < 0;
         if (!failed)
             set(&self->queued, sum);
         Py_XDECREF(sum);
@@ -95,10 +98,10 @@ session_send_prepared(PyObject *object, PyObject *message)
     Session *self = (Session *)object;
 
     /* If a receiver is attached and nothing is blocked, the session is open and its outbox is empty. */
-    if (self->blocked == zero && is_counting(self->stats) && self->receiver != NULL && self->receiver != Py_None) {
-        PyObject *receiver = Py_NewRef(self->receiver);
+    if (self->_blocked == zero && is_counting(self->_stats) && self->_receiver != NULL && self->_receiver != Py_None) {
+        PyObject *receiver = Py_NewRef(self->_receiver);
         int failed;
-        count(&((Counters *)self->stats)->messages_sent, 1);
+        count(&((Counters *)self->_stats)->messages_sent, 1);
         failed = call(receiver, names.send_prepared, message) < 0;
         Py_DECREF(receiver);
         RETURN(failed);
@@ -124,37 +127,34 @@ handle_error(PyObject *callbacks)
     return failed;
 }
 
-/* Return monotonic seconds, with a resolution of some milliseconds. */
+/* Return monotonic seconds. On Windows, the resolution is 16 ms. */
 static double
-seconds(void)
+seconds(int clock)
 {
 #ifdef _WIN32
     return (double)GetTickCount64() / 1000;
 #else
     struct timespec now;
 
-#ifdef CLOCK_MONOTONIC_COARSE
-    /* Takes a quarter of the time, and never a system call. It advances every 1 to 10 ms. */
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &now);
-#endif
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 #endif
 }
 
-/* Return monotonic seconds, with the best resolution that costs no more than 50 ns. */
-static double
-precise_seconds(void)
+/* Charge the time since `start` to a budget, or do nothing if it is NULL. Return 0, or -1 with an exception set. */
+static int
+charge(PyObject *budget, double start)
 {
-#ifdef _WIN32
-    return seconds();
-#else
-    struct timespec now;
+    double taken = budget == NULL ? 0 : seconds(PRECISE) - start;
+    PyObject *number;
+    int failed;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-#endif
+    if (taken < MIN_CHARGE)
+        return 0;
+    number = PyFloat_FromDouble(taken);
+    failed = number == NULL || call(budget, names.charge, number) < 0;
+    Py_XDECREF(number);
+    return -failed;
 }
 
 /* Call on_message for each message. Return 1, or 0 if Callbacks has handled the rest, or -1 with an exception set. */
@@ -162,10 +162,10 @@ static int
 deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *messages)
 {
     /* Most reads contain one message: do not read the clock for it. */
-    Py_ssize_t i, look = PyList_Size(messages) > 1;
-    PyObject *budget = look ? Py_NewRef(((Callbacks *)callbacks)->budget) : NULL;
-    double start = look ? precise_seconds() : 0;
-    double deadline = look ? seconds() + ((CallbackBudget *)budget)->available : 0;
+    Py_ssize_t i, next_look = PyList_Size(messages) > 1;
+    PyObject *budget = next_look ? Py_NewRef(((Callbacks *)callbacks)->_budget) : NULL;
+    double start = next_look ? seconds(PRECISE) : 0;
+    double deadline = next_look ? seconds(COARSE) + ((CallbackBudget *)budget)->available : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
@@ -177,33 +177,27 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
         PyObject *result = PyObject_CallFunctionObjArgs(callback, message, NULL);
         int is_late = 0;
         Py_DECREF(message);
-        if (i + 1 == look && look < PyList_Size(messages)) {
-            is_late = seconds() >= deadline;
-            look += look < MAX_STEP ? look : MAX_STEP;
+        if (i + 1 == next_look && next_look < PyList_Size(messages)) {
+            is_late = seconds(COARSE) >= deadline;
+            next_look += next_look < MAX_STEP ? next_look : MAX_STEP;
         }
         if (result == NULL)
             done = handle_error(callbacks);
         else if (result != Py_None || is_late || number_in(self->state) != SESSION_OPEN) {
             PyObject *rest = PyList_GetSlice(messages, i + 1, PyList_Size(messages));
-            PyObject *gone = NULL;
+            PyObject *outcome = NULL;
             if (rest != NULL)
-                gone = PyObject_CallMethodObjArgs(
+                outcome = PyObject_CallMethodObjArgs(
                     callbacks, names.continue_delivery, callback, rest, result, is_late ? Py_True : Py_False, NULL);
-            done = gone == NULL ? -1 : 0;
+            done = outcome == NULL ? -1 : 0;
             Py_XDECREF(rest);
-            Py_XDECREF(gone);
+            Py_XDECREF(outcome);
         }
         Py_XDECREF(result);
     }
     Py_XDECREF(callback);
-    if (budget != NULL && done >= 0) {
-        double taken = precise_seconds() - start;
-        if (taken >= MIN_CHARGE) {
-            PyObject *number = PyFloat_FromDouble(taken);
-            done = number == NULL || call(budget, names.charge, number) < 0 ? -1 : done;
-            Py_XDECREF(number);
-        }
-    }
+    if (done >= 0 && charge(budget, start) < 0)
+        done = -1;
     Py_XDECREF(budget);
     return done;
 }
@@ -212,10 +206,10 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
 static int
 is_idle(Callbacks *callbacks)
 {
-    PyObject *inbox = callbacks->inbox;
+    PyObject *inbox = callbacks->_inbox;
     int is_empty = inbox == Py_None;
 
-    if (callbacks->dropped_pending != Py_False || callbacks->closing != Py_False || inbox == NULL)
+    if (callbacks->_dropped_pending != Py_False || callbacks->_closing != Py_False || inbox == NULL)
         return 0;
     if (!is_empty) {
         Py_INCREF(inbox);
@@ -233,34 +227,34 @@ static PyObject *
 session_receive(PyObject *object, PyObject *messages)
 {
     Session *self = (Session *)object;
-    Callbacks *callbacks = (Callbacks *)self->callbacks;
+    Callbacks *callbacks = (Callbacks *)self->_callbacks;
     PyObject *connection;
     int done;
 
-    if (number_in(self->state) != SESSION_OPEN || self->blocked != zero || !PyList_CheckExact(messages)
-        || !is_valid(self) || callbacks->busy != Py_False || callbacks->connection == NULL || callbacks->budget == NULL
-        || !PyObject_TypeCheck(callbacks->budget, budget_type))
+    if (number_in(self->state) != SESSION_OPEN || self->_blocked != zero || !PyList_CheckExact(messages)
+        || !is_valid(self) || callbacks->_busy != Py_False || callbacks->connection == NULL || callbacks->_budget == NULL
+        || !PyObject_TypeCheck(callbacks->_budget, budget_type))
         return PyObject_CallMethodObjArgs(object, names._receive_fallback, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);
-    count(&((Counters *)self->stats)->messages_received, PyList_Size(messages));
-    set(&callbacks->busy, Py_True);
-    set(&self->blocked, in_callback);
+    count(&((Counters *)self->_stats)->messages_received, PyList_Size(messages));
+    set(&callbacks->_busy, Py_True);
+    set(&self->_blocked, in_callback);
     done = deliver(self, (PyObject *)callbacks, connection, messages);
     Py_DECREF(connection);
     if (done == 1) {
         int idle = is_idle(callbacks);
         if (idle == 1)
-            set(&callbacks->busy, Py_False);
+            set(&callbacks->_busy, Py_False);
         else
             done = idle < 0 ? -1 : call((PyObject *)callbacks, names.finish_delivery, NULL);
     }
     Py_DECREF((PyObject *)callbacks);
     if (done < 0)
         return NULL;
-    if (done == 1 && self->blocked == in_callback && is_valid(self)) {
-        int has_outbox = PyList_Size(self->outbox) > 0;
-        set(&self->blocked, zero);
+    if (done == 1 && self->_blocked == in_callback && is_valid(self)) {
+        int has_outbox = PyList_Size(self->_outbox) > 0;
+        set(&self->_blocked, zero);
         RETURN(has_outbox && flush(self) < 0);
     }
     return PyObject_CallMethodObjArgs(object, names._after_receive, NULL);

@@ -5,8 +5,15 @@ import math
 from typing import Final
 
 try:
-    from .._speedups import CallbackBudgetCore
+    from .._speedups import MAX_STEP, MIN_CHARGE, CallbackBudgetCore
 except ImportError:  # the C module was not built
+    #: Maximum number of messages between two clock reads. The clock is read after messages 1, 2, 4, 8, 16, 32, 48 and
+    #: so on: if all callbacks take equally long, they exceed the budget by at most its length.
+    MAX_STEP = 16
+
+    #: Seconds below which a delivery is not charged. Without this minimum, a thousand clients that send several
+    #: messages at once to a fast callback would use up the budget, and what is deferred costs three times as much.
+    MIN_CHARGE = 0.001
 
     class CallbackBudgetCore:  # type: ignore[no-redef]
         """The field that ``_c/session.c`` reads before it delivers several messages."""
@@ -18,16 +25,6 @@ __all__ = ["CALLBACK_TIME", "MAX_STEP", "MIN_CHARGE", "CallbackBudget"]
 
 #: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.
 CALLBACK_TIME: Final = 0.010
-
-#: Maximum number of messages between two clock reads. The clock is read after messages 1, 2, 4, 8, 16, 32, 48 and so
-#: on: if all callbacks take equally long, they exceed the budget by at most its length. ``_c/session.c`` has it too.
-MAX_STEP: Final = 16
-
-
-#: Seconds below which a delivery is not charged. Without this minimum, a thousand clients that send several messages at
-#: once to a fast callback would use up the budget, and what is deferred costs three times as much. ``_c/session.c`` has
-#: it too.
-MIN_CHARGE: Final = 0.001
 
 
 class CallbackBudget(CallbackBudgetCore):

@@ -16,8 +16,10 @@ from typing import Any, Protocol
 from .sockets import peer_disconnected
 
 try:
-    from .._speedups import ConnectionCore, write_buffered
+    from .._speedups import MAX_BUFFERED, ConnectionCore, write_buffered
 except ImportError:  # the C module was not built
+    #: Maximum bytes in the write buffer. Larger writes are sent immediately.
+    MAX_BUFFERED = 8 * 1024
 
     class ConnectionCore:  # type: ignore[no-redef]
         """Fields and methods of the hot path, as the C module implements them.
@@ -88,9 +90,6 @@ CLOSE_TIMEOUT = 2.0
 
 #: Bytes that the client must read within :data:`CLOSE_TIMEOUT` to get more time.
 _MIN_DRAIN_BYTES = 16 * 1024
-
-#: Maximum bytes in the write buffer. Larger writes are sent immediately.
-_MAX_BUFFERED = 8 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -326,9 +325,9 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             if not waiting:
                 self._queue.schedule_flush()
             waiting.append(self)
-            if len(data) > _MAX_BUFFERED:
+            if len(data) > MAX_BUFFERED:
                 self.flush()
-        elif len(buffered) + len(data) <= _MAX_BUFFERED:
+        elif len(buffered) + len(data) <= MAX_BUFFERED:
             self._write_buffer = buffered + data
         else:
             self.flush()
