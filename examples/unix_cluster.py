@@ -27,7 +27,7 @@ from sockjs_tornado.serving import bind_sockets, serve
 
 
 class Echo(echo.Echo):
-    """Echoes messages, and tells on request which process owns the session."""
+    """Echoes messages, but responds to `where?` with the id of the process that owns the session."""
 
     async def on_message(self, message: str) -> None:
         await super().on_message(f"process {os.getpid()}" if message == "where?" else message)

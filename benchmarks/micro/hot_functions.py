@@ -173,7 +173,7 @@ def wire() -> Iterator[Benchmark]:
     yield Benchmark("FrameParser.feed, a short frame", feed, (short,))
     yield Benchmark("FrameParser.feed, each of 16 short frames", feed, (short * 16,), 16)
     yield Benchmark("FrameParser.feed, a frame of 64 KiB", feed, (long,))
-    # What Session._receive is given by a websocket, past the parser and the decoder.
+    # From the bytes that a websocket reads to the messages for Session._receive.
     array = masked_frame(f"[{quote(SHORT)}]")
     yield Benchmark("read_messages, a short message", read_all, (bytearray(array),))
     yield Benchmark("read_messages, each of 16 short messages", read_all, (bytearray(array * 16),), 16)

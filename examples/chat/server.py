@@ -13,7 +13,7 @@ and the server sends
     {"type": "entered", "names": ["Bob", "Eve"]}      {"type": "left", "names": ["Bob"]}
     {"type": "said", "name": "Bob", "text": "Hello!"}
     {"type": "people", "people": ["Ann", "Ann 2"]}      the participants, after a while in which they were unknown
-    {"type": "error", "text": "What was wrong, for people to read"}
+    {"type": "error", "text": "A description of the error, to show to the user"}
 
 `entered` and `left` are sent at most ten times a second, with all names at once. Changes before `welcome` are already
 included in it, and an `entered` after it may repeat names, including the client's own. For valid nicknames see

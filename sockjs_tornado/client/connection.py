@@ -69,7 +69,7 @@ class SockJSClient:
         except BaseException:
             self._multi.close()
             raise
-        # No await from here on: if this were cancelled, nobody would close the session.
+        # No await from here on: if this were cancelled, the session would stay open.
         self._start_session(session)
         if session.close_status is None:
             self._writable.set()
