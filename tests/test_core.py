@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -301,6 +302,21 @@ def test_nothing_is_heard_after_an_end_that_comes_with_the_lookup_of_the_callbac
     stage.session._receive(["lost", "lost as well"])
     assert stage.events[-1] == "closed"
     assert not {"lost", "lost as well"} & {event for event in stage.events if isinstance(event, str)}
+
+
+@pytest.mark.parametrize("kind", [KeptSession, InPython])
+@pytest.mark.parametrize("result", ["value", "later x"])
+async def test_the_time_of_a_delivery_is_charged_once_whatever_a_callback_returns(
+    kind: type[KeptSession], result: str
+) -> None:
+    stage = Stage(kind, budget=100.0)
+    stage.attach()
+    stage.steps["sleep"] = lambda: time.sleep(0.002)
+    start = time.monotonic()
+    stage.session._receive([f"sleep; {result}", "sleep; value", "sleep"])
+    elapsed = time.monotonic() - start
+    charged = 100.0 - stage.manager.callback_budget.available
+    assert 0.002 - 1e-6 < charged < elapsed + 1e-6
 
 
 class Last:

@@ -186,10 +186,12 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
         else if (result != Py_None || is_late || number_in(self->state) != SESSION_OPEN) {
             PyObject *rest = PyList_GetSlice(messages, i + 1, PyList_Size(messages));
             PyObject *outcome = NULL;
-            if (rest != NULL)
+            /* Callbacks charges the rest itself. */
+            if (rest != NULL && charge(budget, start) == 0)
                 outcome = PyObject_CallMethodObjArgs(
                     callbacks, names.continue_delivery, callback, rest, result, is_late ? Py_True : Py_False, NULL);
             done = outcome == NULL ? -1 : 0;
+            Py_CLEAR(budget);
             Py_XDECREF(rest);
             Py_XDECREF(outcome);
         }

@@ -142,9 +142,9 @@ class Callbacks(CallbacksCore):
             result: The result of the last call; possibly an awaitable.
             is_late: Whether this iteration's time for callbacks is used up.
         """
-        if self._start_awaitable(result, messages, 0):
-            return
-        if is_late and not self._session.is_closed:
+        if isawaitable(result):
+            self._start_awaitable(result, messages)
+        elif is_late and not self._session.is_closed:
             self._defer(messages)
         else:
             self._run(on_message, messages)
@@ -187,7 +187,10 @@ class Callbacks(CallbacksCore):
             except _CAUGHT as error:
                 self._handle_failure("on_message", error)
                 break
-            if result is not None and self._start_awaitable(result, messages, count):
+            if result is not None and isawaitable(result):
+                if budget is not None:
+                    budget.charge(monotonic() - started)
+                self._start_awaitable(result, messages[count:])
                 return
             if session.is_closed:
                 break
@@ -200,14 +203,11 @@ class Callbacks(CallbacksCore):
             budget.charge(monotonic() - started)
         self.finish_delivery()
 
-    def _start_awaitable(self, result: object, messages: Sequence[Message], start: int) -> bool:
-        """If ``result`` is awaitable, start it and queue the messages from ``start`` on; return whether it is."""
-        if not isawaitable(result):
-            return False
+    def _start_awaitable(self, result: Awaitable[object], messages: Sequence[Message]) -> None:
+        """Start the awaitable of ``on_message``, and queue the messages behind it."""
         if not self._session.is_closed:
-            self._queue(messages[start:])
+            self._queue(messages)
         self._spawn(self._finish_message(result))
-        return True
 
     def notify_dropped(self, count: int) -> None:
         """Run ``on_dropped`` after the current callback; its next call reports messages dropped while it runs."""
