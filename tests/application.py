@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import tornado.httpserver
+import tornado.web
 from client import within
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection
@@ -41,10 +42,10 @@ class Noted(SockJSConnection):
         self.info = info
         self._opened.put_nowait(self)
 
-    def on_message(self, message: Any) -> None:
+    def on_message(self, message: Any) -> Any:
         self._messages.put_nowait(message)
 
-    def on_close(self) -> None:
+    def on_close(self) -> Any:
         self.closes.append((self.close_code, self.close_reason))
         self._closed.set()
 
@@ -101,6 +102,13 @@ class LogWatch:
         raise AssertionError(f"nothing logged with {text!r} in it: {[r.getMessage() for r in self.records]}")
 
 
+def exception_of(record: logging.LogRecord) -> BaseException:
+    """Return the exception that a record was logged with."""
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    return record.exc_info[1]
+
+
 #: Loggers of the server's side. Clients may log the URLs that they ask for.
 SERVER_LOGGERS = ("sockjs_tornado", "tornado", "asyncio")
 
@@ -127,8 +135,9 @@ class IdWatch(logging.Handler):
 class RunningServer:
     """An application that listens on a free port of loopback."""
 
-    def __init__(self, http: tornado.httpserver.HTTPServer, port: int) -> None:
+    def __init__(self, http: tornado.httpserver.HTTPServer, application: tornado.web.Application, port: int) -> None:
         self.http = http
+        self.application = application
         self.port = port
 
 

@@ -121,11 +121,11 @@ async def within(awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
-async def until(condition: Callable[[], Any], interval: float = 0.005) -> Any:
+async def until(condition: Callable[..., Any], *arguments: Any, interval: float = 0.005) -> Any:
     """Call a function, or a coroutine function, until its result is true, and return that; for what has no event."""
     async with asyncio.timeout(TIMEOUT):
         while True:
-            result = condition()
+            result = condition(*arguments)
             if inspect.isawaitable(result):
                 result = await result
             if result:
@@ -269,6 +269,16 @@ class Client:
         """Send a request and read the whole response."""
         self.write(request(method, target, *fields, body=body, **more))
         return await self.response(method)
+
+    def pause_reading(self) -> None:
+        """Stop reading, so that data accumulates in the buffers of the kernel and the server."""
+        transport: Any = self.writer.transport
+        transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        transport: Any = self.writer.transport
+        transport.resume_reading()
 
     def reset(self) -> None:
         """Have the connection reset, not closed in good order, when it goes."""
@@ -472,6 +482,10 @@ class Peer:
     def asking(self, *fields: str, version: str = "HTTP/1.1") -> bytes:
         """Return the bytes of a receiving request."""
         return asking(self.transport, self.base, *fields, version=version)
+
+    async def listen(self) -> Client | WebSocket:
+        """Send a receiving request, or open the websocket."""
+        raise NotImplementedError
 
     async def frame(self) -> str:
         """Return the next frame; ask for it, once or again, where that has to be done."""

@@ -12,7 +12,7 @@ from typing import Any
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
-from sockjs_tornado.protocol import Message, PreparedMessage
+from sockjs_tornado.protocol import JSONValue, Message, PreparedMessage
 from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
@@ -186,7 +186,7 @@ class Receiver:
     def send_frame(self, frame: str) -> None:
         self._write(frame)
 
-    def send_messages(self, messages: Sequence[Message]) -> None:
+    def send_messages(self, messages: Sequence[Message | JSONValue]) -> None:
         assert messages
         self._write(list(messages))
 
@@ -295,7 +295,7 @@ class KeptSession(Session):
 
     def __init__(self, make: Callable[[Session], Any], *others: Any) -> None:
         super().__init__(make, *others)
-        self.connection = self.conn
+        self.connection: Any = self.conn
 
 
 def make_session(

@@ -19,7 +19,7 @@ from functools import partial
 from inspect import ismemberdescriptor
 from itertools import product
 from threading import get_ident
-from typing import Any
+from typing import Any, cast
 
 from client import TEXT, frame
 
@@ -198,8 +198,7 @@ class World:
         self.prepared = Asked("prepared", rendered=self.frames)
         self.messages: list[Any] = ["one", "value", "fail", "two"]
 
-        self.callbacks: Any = Callbacks()
-        callbacks = self.callbacks
+        self.callbacks = callbacks = cast("Any", Callbacks())
         callbacks._busy = callbacks._closing = callbacks._dropped_pending = False
         callbacks._inbox = Inbox()
         # What takes how long depends on the machine.
@@ -207,7 +206,7 @@ class World:
         callbacks._budget.available = math.inf
         callbacks.connection = Asked("connection", on_message=self.on_message)
 
-        self.session = session = Session(self)
+        self.session = session = cast("Any", Session(self))
         session._callbacks = callbacks
         session._outbox = []
         session._receiver = Receiver()
@@ -217,8 +216,7 @@ class World:
         session._outbox_waiters = []
         session.state = 1
 
-        self.connection: Any = Websocket()
-        connection = self.connection
+        self.connection = connection = cast("Any", Websocket())
         self.waiting: list[Any] = [connection] * 20
         connection._buffer = bytearray(DATA + b"\x00")
         connection._writable_socket = self.sockets[0]
@@ -262,24 +260,26 @@ class World:
 
     def calls(self) -> Iterator[tuple[Callable[..., Any], Any]]:
         """Yield each method with its argument. The objects themselves are kept by nothing here."""
-        for name, argument in (
+        arguments: tuple[tuple[str, Any], ...] = (
             ("send", Text("message")),
             ("send", "message"),
             ("_send_prepared", self.prepared),
             ("_receive", self.messages),
             ("_receive", ["one"]),
             ("_receive", ["fail", "two"]),
-        ):
+        )
+        for name, argument in arguments:
             self.refresh()
             yield getattr(self.session, name), argument
-        for name, argument in (
+        arguments = (
             ("get_buffer", -1),
             ("process_read", len(DATA)),
             ("write", b"data"),
             ("write_messages", ["one", Text("two"), "\ud800"]),
             ("write_messages", ["one"]),
             ("write_prepared", self.prepared),
-        ):
+        )
+        for name, argument in arguments:
             if self.connection is None:
                 return
             self.refresh()
@@ -298,7 +298,7 @@ class World:
             if number not in (None, count):
                 continue
             # So many that the next one is allocated, not found among those that were freed.
-            lists = [[] for _ in range(120)]
+            lists: list[list[Any]] = [[] for _ in range(120)]
             if littered:
                 Garbage()
                 gc.set_threshold(1)
@@ -417,6 +417,6 @@ def main(moment: str) -> None:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    socket.socket.fileno = fileno  # type: ignore[method-assign]
+    socket.socket.fileno = fileno  # type: ignore[assignment, method-assign]
     for argument in sys.argv[1:]:
         main(argument)

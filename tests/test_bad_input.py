@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 import tornado
-from application import Echo, Journal, LogWatch, Noted, RunningServer, Serve, congest
+from application import Echo, Journal, LogWatch, Noted, RunningServer, Serve, congest, exception_of
 from client import (
     BINARY,
     CLOSE,
@@ -691,8 +691,7 @@ async def test_a_callback_that_raises_ends_its_own_session_and_is_logged_once(
         record = logged.take(f"{name} of <Session ")
         assert record.name.startswith("sockjs_tornado")
         assert record.levelname == "ERROR"
-        assert record.exc_info
-        assert record.exc_info[0] is LookupError
+        assert type(exception_of(record)) is LookupError
         assert logged.records == []
         kind.active = False
 

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from application import Echo, Journal, LogWatch, Noted, Serve, congest
+from application import Echo, Journal, LogWatch, Noted, Serve, congest, exception_of
 from client import (
     FRAMED,
     HANDSHAKE,
@@ -473,7 +473,7 @@ async def test_a_callback_that_takes_too_long_is_cancelled(serve: Serve, join: J
     assert await connection.closed() == (1011, "Internal error")
     assert await peer.frame() == 'c[1011,"Internal error"]'
     assert connection.cancelled  # type: ignore[attr-defined]
-    assert "exceeded callback_timeout (0.05 s)" in str(logged.take("on_message of").exc_info[1])
+    assert "exceeded callback_timeout (0.05 s)" in str(exception_of(logged.take("on_message of")))
 
 
 async def test_a_callback_is_not_late_because_the_loop_stood_still(serve: Serve, join: Join) -> None:
@@ -544,7 +544,7 @@ async def test_a_callback_s_own_timeout_is_its_own_failure(serve: Serve, join: J
     assert await peer.frame() == "o"
     await peer.send("x")
     assert await peer.frame() == 'c[1011,"Internal error"]'
-    assert str(logged.take("on_message of").exc_info[1]) == "the database"
+    assert str(exception_of(logged.take("on_message of"))) == "the database"
 
 
 @SENDING
@@ -619,7 +619,7 @@ async def test_a_slow_line_is_not_called_dead(serve: Serve, connect: Connect) ->
     connection = await journal.connection()
     reading = client.reader._transport  # type: ignore[attr-defined]
     reading.pause_reading()
-    receiver = connection.session._receiver
+    receiver: Any = connection.session._receiver
     assert receiver is not None
     await congest(connection)
     receiver.check(0.0)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import IP, FakeManager, Receiver, make_info, make_session
+from doubles import IP, FakeManager, KeptSession, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -14,10 +14,9 @@ from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
 from sockjs_tornado.connection import Headers
 from sockjs_tornado.protocol import encode_message, messages_frame
 from sockjs_tornado.session.outbox import HIGH_WATER
-from sockjs_tornado.session.session import Session
 
 
-def listening(*, raw: bool = False) -> tuple[Session, Receiver]:
+def listening(*, raw: bool = False) -> tuple[KeptSession, Receiver]:
     """Return an open session and its receiver, a raw websocket's or another."""
     session = make_session(FakeManager(), None)
     receiver = Receiver(session, binary=raw).attach()
@@ -25,7 +24,7 @@ def listening(*, raw: bool = False) -> tuple[Session, Receiver]:
     return session, receiver
 
 
-def between_polls() -> Session:
+def between_polls() -> KeptSession:
     """Return an open session that nobody listens to."""
     session = make_session(FakeManager())
     Receiver(session, 1).attach()
@@ -189,7 +188,7 @@ def test_bytes_that_change_later_are_sent_as_they_were() -> None:
     session, receiver = listening(raw=True)
     session._pause_sending(receiver)
     data = bytearray(b"before")
-    session.connection.send(data)  # type: ignore[arg-type]
+    session.connection.send(data)
     data[:] = b"behind"
     receiver.drain()
     assert receiver.frames == [[b"before"]]
@@ -445,5 +444,5 @@ def test_a_connection_has_a_name_that_is_no_secret() -> None:
 
 
 def test_a_connection_knows_its_session() -> None:
-    session = SimpleNamespace()
-    assert SockJSConnection(session).session is session  # type: ignore[arg-type]
+    session: Any = SimpleNamespace()
+    assert SockJSConnection(session).session is session

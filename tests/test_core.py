@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import hostile
 import pytest
@@ -33,7 +33,7 @@ from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
 from sockjs_tornado.session import callback_budget, outbox
 from sockjs_tornado.session.callbacks import Callbacks
-from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
@@ -83,13 +83,13 @@ class Stage:
     def __init__(
         self, kind: type[KeptSession], session_id: str | None = None, *, budget: float = math.inf, **settings: Any
     ) -> None:
-        self.manager: Any = FakeManager()
+        self.manager = cast("Any", FakeManager())
         self.manager.callback_budget = callback_budget.CallbackBudget(budget)
         self.manager.log = SimpleNamespace(write=self.log)
         self.events: list[Any] = []
         self.receivers: list[Receiver] = []
         self.stats = Stats(list)
-        acts = {
+        acts: dict[str, Callable[..., Any]] = {
             "on_message": lambda conn, message: self.play(message),
             "on_dropped": lambda conn, count: self.events.append(f"{count} dropped"),
             "on_close": lambda conn: conn.session.send("after the end"),
@@ -113,7 +113,7 @@ class Stage:
             "close": lambda: session.close(4000, "Enough"),
             "attach": self.attach,
             "current": self.current,
-            "full": lambda: [setattr(receiver, "full", True) for receiver in self.receivers] and None,
+            "full": self.fill,
             "turn": self.manager.turn,
             "unset": lambda name: delattr(self.owner_of(name), name),
             "spoil": lambda name: setattr(self.owner_of(name), name, "spoilt"),
@@ -175,6 +175,10 @@ class Stage:
         receiver.frames = self.events
         self.receivers.append(receiver)
         receiver.attach()
+
+    def fill(self) -> None:
+        for receiver in self.receivers:
+            receiver.full = True
 
     def current(self, step: str) -> None:
         receiver = self.session._receiver
@@ -356,7 +360,7 @@ def test_what_is_sent_while_garbage_is_collected_comes_once(kind: type[KeptSessi
 
 
 def test_a_module_that_was_built_from_other_sources_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, outbox.SessionState.OPEN)
+    assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, SessionState.OPEN)
     assert type(outbox.IN_CALLBACK) is int
     spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_outbox", outbox.__file__)
     assert spec is not None
@@ -530,7 +534,8 @@ async def test_a_connection_without_a_field_raises_the_same(name: str, line: lis
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*map(bytes, SIZES), bytearray(b"x")])) | st.none()))
 def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> None:
     def story(kind: type[Connection]) -> list[Any]:
-        manager, events = keeping(FakeManager(), Stats(list)), []
+        events: list[Any] = []
+        manager = keeping(FakeManager(), Stats(list))
         connections = [connected(manager, kind(manager, b""), events) for _ in range(3)]
         manager.turn()
         for line in script:
@@ -733,6 +738,8 @@ def test_nothing_that_passes_through_is_kept() -> None:
     class Failure(Exception):
         """The same."""
 
+    ends: list[Any]
+
     def answer(conn: Notes, message: str) -> Any:
         ends.extend(map(weakref.ref, (message, sent := Text("x"), result := Text("x"), error := Failure())))
         conn.session.send(sent)
@@ -741,7 +748,7 @@ def test_nothing_that_passes_through_is_kept() -> None:
         return result if message == "value" else None
 
     for message in ("", "value", "fail"):
-        ends: list[Any] = []
+        ends = []
         manager = FakeManager()
         manager.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
         session = make_session(manager, acts={"on_message": answer})

@@ -123,10 +123,10 @@ def _walk(node: ast.AST, package: str, *, typing: bool) -> Iterator[Import]:
             name = f"{origin}.{alias.name}"
             yield Import(name if is_module(name) else origin, typing)
     elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        for child in node.body:
-            yield from _walk(child, package, typing=True)
-        for child in node.orelse:
-            yield from _walk(child, package, typing=typing)
+        for statement in node.body:
+            yield from _walk(statement, package, typing=True)
+        for statement in node.orelse:
+            yield from _walk(statement, package, typing=typing)
     else:
         for child in ast.iter_child_nodes(node):
             yield from _walk(child, package, typing=typing)

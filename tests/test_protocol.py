@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_frame_is_compact(messages: list[str]) -> None:
 def test_messages_in_a_frame(messages: list[str], frame: str) -> None:
     assert messages_frame(messages) == frame
     assert messages_frame(tuple(messages)) == frame
-    assert messages_frame(iter(messages)) == frame
+    assert messages_frame(iter(messages)) == frame  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_a_framing_that_fails_is_asked_again() -> None:
 
     message = PreparedMessage("x")
     framing = Framings("")
-    answers = iter([Closed(), b"ready"])
+    answers: Iterator[Exception | bytes] = iter([Closed(), b"ready"])
 
     def framing_that_fails_once(frame: str) -> bytes:
         framing(frame)

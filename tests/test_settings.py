@@ -19,11 +19,26 @@ def cookie(request: Any) -> str:
     return "JSESSIONID=node1; path=/"
 
 
-NO_NUMBERS = ("5", b"5", None, True, False, [5], {}, 1j, Decimal(5), math.nan, math.inf, -math.inf, -1, -0.5)
+NO_NUMBERS: tuple[Any, ...] = (
+    "5",
+    b"5",
+    None,
+    True,
+    False,
+    [5],
+    {},
+    1j,
+    Decimal(5),
+    math.nan,
+    math.inf,
+    -math.inf,
+    -1,
+    -0.5,
+)
 #: An int may be too large to be added to the clock.
 NO_SECONDS = (*NO_NUMBERS, 10**400)
 NO_COUNTS = (*NO_NUMBERS, 1.0, 1.5, 0)
-NO_FLAGS = (None, 0, 1, "yes", "", [], object())
+NO_FLAGS: tuple[Any, ...] = (None, 0, 1, "yes", "", [], object())
 NO_URLS = (
     *(5, True, b"/sockjs.js", ["/sockjs.js"]),
     *("", "sockjs.js", "javascript:alert(1)", "data:text/javascript,alert(1)", "ftp://example.com/", "http:/sockjs.js"),
@@ -214,7 +229,7 @@ def test_a_list_may_be_any_collection_and_is_kept_as_a_tuple(name: str, value: s
 
 def test_a_list_that_changes_later_changes_nothing() -> None:
     names = ["xhr"]
-    settings = Settings(transports=names)  # type: ignore[arg-type]
+    settings = Settings(transports=names)
     names.append("jsonp")
     assert settings.transports == ("xhr",)
 
@@ -424,7 +439,7 @@ def test_compression_may_be_a_mapping() -> None:
 )
 def test_a_mapping_for_compression_is_checked(values: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Settings(websocket_compression=values)  # type: ignore[arg-type]
+        Settings(websocket_compression=values)
     assert str(caught.value) == f"websocket_compression: {text}"
 
 

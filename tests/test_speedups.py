@@ -45,10 +45,13 @@ def in_python(messages: list[str]) -> bytes:
 
 
 def test_they_are_in_use() -> None:
-    assert wire.read_text_frames is _speedups.read_text_frames
-    assert websocket_receiver.read_messages is _speedups.read_messages
-    assert websocket_receiver.write_messages is _speedups.write_messages
-    assert connection.write_buffered is _speedups.write_buffered
+    for name, module in {
+        "read_text_frames": wire,
+        "read_messages": websocket_receiver,
+        "write_messages": websocket_receiver,
+        "write_buffered": connection,
+    }.items():
+        assert getattr(module, name) is getattr(_speedups, name)
     assert payloads._decode_fast is not payloads._decode_in_python
 
 

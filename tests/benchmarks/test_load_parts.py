@@ -197,7 +197,7 @@ def make_plan(**options: object) -> Plan:
         "progress": False,
         "run": 1,
     }
-    return Plan(**(usual | options))  # type: ignore[arg-type]
+    return Plan(**(usual | options))
 
 
 class TestPlan:

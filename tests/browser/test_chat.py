@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from cluster.redis_server import RedisServer
-from conftest import Chromium
 from programs import Ended, ServerProgram
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
+
+from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 

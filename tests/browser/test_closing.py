@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Chromium
 from deployment.proxies import Node, proxy
 from programs import Ended, ServerProgram
+
+from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 

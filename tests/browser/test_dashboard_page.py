@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Chromium
 from deployment.proxies import Node, proxy
 from free_ports import free_port
 from programs import ROOT, Ended, ServerProgram
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from websockets.sync.client import connect
+
+from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 

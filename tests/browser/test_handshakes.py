@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from client import TIMEOUT
-from conftest import Chromium
 from programs import ServerProgram
+
+from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 

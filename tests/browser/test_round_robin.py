@@ -8,9 +8,10 @@ from cluster.nodes import Circle, Front, front, nodes
 from cluster.processes.conftest import circle as circle
 from cluster.processes.conftest import redis as redis
 from cluster.processes.conftest import secret as secret
-from conftest import Chromium
 from scenarios import EXCHANGES, Seen, chain, check_close, check_exchange, check_idle
-from test_transports import OF_ONE_PAGE, collect, start
+
+from .conftest import Chromium
+from .test_transports import OF_ONE_PAGE, collect, start
 
 pytestmark = pytest.mark.browser
 

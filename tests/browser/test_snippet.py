@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from client import TIMEOUT
-from conftest import Chromium
 from programs import ROOT, SOCKJS_CLIENT, ServerProgram
+
+from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 

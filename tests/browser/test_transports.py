@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Chromium
 from programs import Ended, ServerProgram
 from scenarios import (
     CHOICES,
@@ -24,6 +23,8 @@ from scenarios import (
     facts,
 )
 from selenium.common.exceptions import TimeoutException
+
+from .conftest import Chromium
 
 pytestmark = pytest.mark.browser
 
@@ -99,7 +100,7 @@ def run(chromium: Chromium) -> Iterator[Run]:
 
 def start(chromium: Chromium, url: str, chains: list[dict[str, Any]]) -> str:
     """Open a page that goes through chains of scenarios."""
-    window = chromium.open(url)
+    window: str = chromium.open(url)
     chromium.driver.execute_script("start(arguments[0])", chains)
     return window
 

@@ -294,7 +294,7 @@ async def test_a_read_error_of_the_input_is_reported(shared: Run) -> None:
             "connect",
             f"http://127.0.0.1:{shared().ports[0]}/echo",
         ),
-        stdin=theirs,
+        stdin=theirs.fileno(),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,

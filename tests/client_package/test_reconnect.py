@@ -137,7 +137,8 @@ async def test_tasks_of_on_reconnect_lose_their_priority(serve: Serve, dial: Dia
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     between = await link(server)
-    go, tasks = asyncio.Event(), []
+    go = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
 
     async def work(client: SockJSClient) -> None:
         await go.wait()
@@ -183,7 +184,7 @@ async def test_a_session_may_end_while_on_reconnect_runs(serve: Serve, dial: Dia
     journal = Journal()
     between = await link(await serve(SockJSRouter(journal, "/echo")))
     calls: asyncio.Queue[int] = asyncio.Queue()
-    cancelled = []
+    cancelled: list[Any] = []
 
     async def stuck_at_first(client: SockJSClient) -> None:
         calls.put_nowait(calls.qsize())

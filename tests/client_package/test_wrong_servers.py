@@ -264,7 +264,7 @@ async def test_an_answer_to_the_handshake_that_makes_no_sense(
 
 async def test_a_cancelled_attempt_leaves_nothing_behind(stub: MakeStub, dial: Dial) -> None:
     server = await stub(websocket=hang)
-    connecting = asyncio.create_task(dial(server, "websocket", transport_timeout=20))
+    connecting = asyncio.ensure_future(dial(server, "websocket", transport_timeout=20))
     await until(lambda: "websocket" in server.requests)
     connecting.cancel()
     await asyncio.wait((connecting,))

@@ -173,7 +173,7 @@ async def test_after_a_disconnect_all_rooms_are_subscribed_again_and_the_gap_is_
     await recorder.subscribe("a", "b", "\ud800")
     for number in range(1, 3):
         await end(redis_server, recorder)
-        await until(lambda number=number: len(recorder.gaps) == number)
+        await until(lambda number: len(recorder.gaps) == number, number)
         assert publish("b") == 1
     assert recorder.gaps == [{"a", "b", "\ud800"}] * 2
     await asyncio.sleep(0.25)

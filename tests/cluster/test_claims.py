@@ -68,7 +68,7 @@ async def test_the_first_node_owns_the_session(node: Open, empty_redis: RedisSer
     assert await within(b.locate("/chat:s")) == A
     assert await within(a.locate("/chat:s")) is Location.HERE
     assert await claim(a) is Location.HERE
-    assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
+    assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
 
 
 async def test_no_log_has_the_key_of_a_malformed_claim(node: Open, empty_redis: RedisServer, logged: LogWatch) -> None:
@@ -149,14 +149,14 @@ async def test_the_claim_of_an_ended_session_remains_for_a_while(node: Open, emp
     a.retire("/chat:s")
     assert not a.owns("/chat:s")
     assert await claim(b) == A
-    assert ENDED_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME  # type: ignore[operator]
+    assert ENDED_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME
     # It is not refreshed, and another node's claim is not retired.
     await within(a.refresh())
     empty_redis.command("DEL", "test:session:/chat:s")
     assert await claim(b) is Location.HERE
     a.retire("/chat:s")
     await wait_idle(a)
-    assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME  # type: ignore[operator]
+    assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
 
 
 async def test_a_node_that_was_considered_dead_keeps_the_tombstone(node: Open, empty_redis: RedisServer) -> None:
@@ -178,7 +178,7 @@ async def test_all_claims_are_retired_at_the_end(node: Open, empty_redis: RedisS
     await wait_idle(a)
     assert (len(a), empty_redis.command("DBSIZE")) == (0, 12_000)
     assert await claim(b, "0") == A
-    assert ENDED_TIME - 30 < empty_redis.command("TTL", "test:session:0") <= ENDED_TIME  # type: ignore[operator]
+    assert ENDED_TIME - 30 < empty_redis.command("TTL", "test:session:0") <= ENDED_TIME
 
 
 async def test_any_session_id_has_its_own_key(node: Open) -> None:
@@ -203,7 +203,7 @@ async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
         await claim(a, key)
     await within(asyncio.gather(*(b.write_tombstone(key, A) for key in ("1", "2", "3"))))
     assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
-    assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5  # type: ignore[operator]
+    assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5
     # The node that was considered dead does not delete it.
     a.release("/chat:s")
     await wait_idle(a)
@@ -221,16 +221,16 @@ async def test_a_claim_of_a_new_owner_gets_no_tombstone(node: Open) -> None:
 
 async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     a, b = await node("a"), await node("b")
-    for key in ("1", "2", "3", "4"):
-        await within(a.claim(key, lambda key=key: lost.append(key)))
     lost: list[str] = []
+    for key in ("1", "2", "3", "4"):
+        await within(a.claim(key, partial(lost.append, key)))
     empty_redis.command("PEXPIRE", "test:session:1", 5000)
     empty_redis.command("DEL", "test:session:2")
     empty_redis.command("DEL", "test:session:3")
     await claim(b, "3")
     await within(b.write_tombstone("4", A))
     await within(a.refresh())
-    assert empty_redis.command("TTL", "test:session:1") > CLAIM_TIME - 5  # type: ignore[operator]
+    assert empty_redis.command("TTL", "test:session:1") > CLAIM_TIME - 5
     assert await claim(b, "1") == A
     # A claim that Redis has lost is set again.
     assert await claim(b, "2") == A
@@ -263,13 +263,13 @@ async def test_a_session_that_is_released_during_a_refresh(node: Open, empty_red
 async def test_two_thousand_claims_are_refreshed_quickly(node: Open, empty_redis: RedisServer) -> None:
     a = await node("a")
     await within(asyncio.gather(*(claim(a, str(number)) for number in range(2000))))
-    before = int(empty_redis.command("INFO", "stats")["total_commands_processed"])  # type: ignore[index]
+    before = int(empty_redis.command("INFO", "stats")["total_commands_processed"])
     refreshing = [asyncio.ensure_future(a.refresh()) for _ in range(2)]
     # Other callbacks run meanwhile.
     assert await claim(a, "another") is Location.HERE
     assert not all(each.done() for each in refreshing)
     await within(asyncio.gather(*refreshing))
-    done = int(empty_redis.command("INFO", "stats")["total_commands_processed"]) - before  # type: ignore[index]
+    done = int(empty_redis.command("INFO", "stats")["total_commands_processed"]) - before
     assert 4001 <= done <= 4010
     assert len(a) == 2001
 

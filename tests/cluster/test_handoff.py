@@ -64,7 +64,7 @@ async def start(
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node=node: not len(node.upstreams))
+        await until(lambda node: not len(node.upstreams), node)
         assert len(relay_requests(node)) == 0
 
 
@@ -301,7 +301,7 @@ async def test_a_slow_client_keeps_its_stream(start: Start, monkeypatch: pytest.
     session, connection = await open_session(owner)
     async with other.client() as client:
         await listen(client, transport, session, connection)
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         # More than all sockets on the way can buffer, so that the client does not catch up.
         while connection.session.queued < 32 << 20:
             connection.send("x" * 100_000)
@@ -309,7 +309,7 @@ async def test_a_slow_client_keeps_its_stream(start: Start, monkeypatch: pytest.
         await within(other.router.close())
         assert connection.session._receiver
         await within(other.cluster.close())
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         assert await connection.closed() == CUT
 
 

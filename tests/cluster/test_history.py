@@ -23,7 +23,7 @@ async def receive(peer: Peer, count: int) -> list[Any]:
 
 async def test_messages_have_offsets_and_an_epoch(node: StartNode) -> None:
     here, there = await node(), await node()
-    first = await within(here.router.publish(ROOM, "a", history=3))
+    first: Any = await within(here.router.publish(ROOM, "a", history=3))
     assert first.offset == 1
     assert first.epoch
     assert await within(there.router.publish(ROOM, {"b": 1}, history=3)) == (2, first.epoch)
@@ -36,7 +36,7 @@ async def test_messages_have_offsets_and_an_epoch(node: StartNode) -> None:
 async def test_exactly_the_given_number_of_messages_is_kept(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     for number in range(250):
-        position = here.router.publish(ROOM, str(number), history=7)
+        position: Any = here.router.publish(ROOM, str(number), history=7)
     _, epoch = await within(position)
     assert redis_server.command("XLEN", f"sockjs:history:{ROOM}") == 7
     last = [(offset, str(offset - 1)) for offset in range(244, 251)]
@@ -52,7 +52,9 @@ async def test_without_a_valid_position_the_whole_history_is_returned(node: Star
     here = await node()
     assert await within(here.cluster.recover(ROOM, 0, "")) == ([], False, (0, ""))
     for text in "abc":
-        epoch = (await within(here.router.publish(ROOM, text, history=5))).epoch
+        position = await within(here.router.publish(ROOM, text, history=5))
+        assert position is not None
+        epoch = position.epoch
     everything = ([(1, "a"), (2, "b"), (3, "c")], False, Position(3, epoch))
     for offset, other in ((0, ""), (2, "other"), (4, epoch), (-1, epoch), (10**30, epoch), (3, "\ud800")):
         assert await within(here.cluster.recover(ROOM, offset, other)) == everything
@@ -67,7 +69,9 @@ async def test_a_position_of_other_types_is_rejected(node: StartNode, position: 
 
 async def test_malformed_entries_are_skipped(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
-    epoch = (await within(here.router.publish(ROOM, "a", history=5))).epoch
+    position = await within(here.router.publish(ROOM, "a", history=5))
+    assert position is not None
+    epoch = position.epoch
     redis_server.command("XADD", f"sockjs:history:{ROOM}", "2-0", "epoch", epoch, "envelope", "[2]")
     await within(here.router.publish(ROOM, "c", history=5))
     assert await within(here.cluster.recover(ROOM, 1, epoch)) == ([(3, "c")], False, (3, epoch))
@@ -76,10 +80,10 @@ async def test_malformed_entries_are_skipped(node: StartNode, redis_server: Redi
 
 async def test_a_history_expires_and_the_next_one_has_another_epoch(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
-    first = await within(here.router.publish(ROOM, "a", history=3, ttl=0.05))
+    first: Any = await within(here.router.publish(ROOM, "a", history=3, ttl=0.05))
     await until(lambda: not redis_server.command("EXISTS", f"sockjs:history:{ROOM}"))
     assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([], False, (0, ""))
-    second = await within(here.router.publish(ROOM, "b", history=3))
+    second: Any = await within(here.router.publish(ROOM, "b", history=3))
     assert second.offset == 1
     assert second.epoch != first.epoch
     assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([(1, "b")], False, second)
@@ -91,12 +95,12 @@ async def test_a_redis_without_its_data_starts_another_epoch(
 ) -> None:
     here = await node()
     peer, _ = await here.enter(ROOM)
-    first = await within(here.router.publish(ROOM, "a", history=3))
+    first: Any = await within(here.router.publish(ROOM, "a", history=3))
     redis_server.kill()
     redis_server.start()
     await until(lambda: here.gaps)
     assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([], False, (0, ""))
-    second = await within(here.router.publish(ROOM, "b", history=3))
+    second: Any = await within(here.router.publish(ROOM, "b", history=3))
     assert second.epoch != first.epoch
     assert await receive(peer, 2) == ["a", "b"]
     logged.take("reconnecting")
@@ -192,7 +196,9 @@ async def test_join_before_recover_neither_loses_nor_repeats_messages(node: Star
     """Messages are published continuously meanwhile."""
     here, there = await node(transform_message=lambda room, message, position: [position.offset, message]), await node()
     last = 400
-    epoch = (await within(there.router.publish(ROOM, "1", history=1000))).epoch
+    position = await within(there.router.publish(ROOM, "1", history=1000))
+    assert position is not None
+    epoch = position.epoch
 
     async def talk() -> None:
         for number in range(2, last + 1):
@@ -269,19 +275,19 @@ async def test_a_redis_that_lost_the_last_messages_starts_another_epoch(
     for text in "abc":
         await within(here.router.publish(ROOM, text, history=10))
     redis_server.command("SAVE")
-    lost = await within(here.router.publish(ROOM, "lost", history=10))
+    lost: Any = await within(here.router.publish(ROOM, "lost", history=10))
     redis_server.kill()
     redis_server.start()
     await until(lambda: here.gaps)
     # A client that missed the lost message must not get a complete result.
     everything = [(1, "a"), (2, "b"), (3, "c")]
     assert await within(here.cluster.recover(ROOM, 2, lost.epoch)) == (everything, False, (3, lost.epoch))
-    new = await within(here.router.publish(ROOM, "new", history=10))
+    new: Any = await within(here.router.publish(ROOM, "new", history=10))
     assert new.offset == lost.offset
     assert new.epoch != lost.epoch
     assert await within(here.cluster.recover(ROOM, *lost)) == ([*everything, (4, "new")], False, new)
     async with AsyncPublisher(redis_server.url) as publisher:
-        last = await within(publisher.publish(ROOM, "last", history=10))
+        last: Any = await within(publisher.publish(ROOM, "last", history=10))
     assert last == (5, new.epoch)
     assert await within(here.cluster.recover(ROOM, *new)) == ([(5, "last")], True, last)
     logged.take("reconnecting")

@@ -48,8 +48,8 @@ async def test_a_node_registers_its_address(make: Make, empty_redis: RedisServer
     await within(a.close())
     # Its claims remain for a while, so that no other node opens its sessions.
     left = {f"test:address:{b.advertise}".encode(), b"test:session:/chat:s"}
-    await until(lambda: set(empty_redis.command("KEYS", "*")) == left)  # type: ignore[arg-type]
-    assert 0 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME  # type: ignore[operator]
+    await until(lambda: set(empty_redis.command("KEYS", "*")) == left)
+    assert 0 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(a.advertise.rpartition(":")[2]))
 

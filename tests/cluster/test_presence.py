@@ -82,14 +82,14 @@ async def test_the_members_of_a_dead_node_expire(node: StartNode, redis_server: 
     # The first node stops refreshing, and its key expires: immediately, for the test.
     for task in here.cluster._presence._tasks:
         task.cancel()
-    assert 0 < int(redis_server.command("PTTL", alive[0])) <= 3000  # type: ignore[call-overload]
+    assert 0 < int(redis_server.command("PTTL", alive[0])) <= 3000
     redis_server.command("PEXPIRE", alive[0], 1)
     await becomes(there, ["Zoe"])
     await until(lambda: redis_server.command("HLEN", room) == 1)
     # The members of a live node stay.
     for key in (room, alive[1]):
         before = redis_server.command("PEXPIRETIME", key)
-        await until(lambda key=key, before=before: redis_server.command("PEXPIRETIME", key) > before)
+        await until(lambda key, before: redis_server.command("PEXPIRETIME", key) > before, key, before)
     assert await present(there) == ["Zoe"]
 
 
@@ -163,9 +163,9 @@ async def test_many_rooms_are_refreshed(node: StartNode, redis_server: RedisServ
     for room in rooms[::100]:
         key = f"sockjs:presence:{room}"
         # The first refreshes may come before the room is in Redis.
-        await until(lambda key=key: redis_server.command("HLEN", key) == 1)
+        await until(lambda key: redis_server.command("HLEN", key) == 1, key)
         before = redis_server.command("PEXPIRETIME", key)
-        await until(lambda key=key, before=before: redis_server.command("PEXPIRETIME", key) > before)
+        await until(lambda key, before: redis_server.command("PEXPIRETIME", key) > before, key, before)
         assert await present(here, room) == [room]
 
 

@@ -100,7 +100,7 @@ async def test_an_idle_redis_is_not_disconnected(connect: Open, redis_server: Re
     commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
 
     def asked() -> int:
-        return int(redis_server.command("INFO", "commandstats")["cmdstat_hello"]["calls"])  # type: ignore[index]
+        return int(redis_server.command("INFO", "commandstats")["cmdstat_hello"]["calls"])
 
     before = asked()
     await until(lambda: asked() >= before + 3)
@@ -150,7 +150,12 @@ async def test_delays_grow_until_a_connection_is_stable(
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.cluster.reconnecting._STABLE_AFTER", lasting)
     seen: list[float] = []
-    monkeypatch.setattr("random.uniform", lambda shortest, longest: seen.append(longest) or 0.0)
+
+    def uniform(shortest: float, longest: float) -> float:
+        seen.append(longest)
+        return 0.0
+
+    monkeypatch.setattr("random.uniform", uniform)
 
     async def use(connection: RedisConnection) -> None:
         raise OSError("it is of no use")

@@ -47,7 +47,7 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node=node: not len(node.upstreams))
+        await until(lambda node: not len(node.upstreams), node)
 
 
 def without_date(response: Any) -> Any:
@@ -258,9 +258,10 @@ async def test_a_poll_with_the_largest_response(start: Start) -> None:
 async def test_a_body_that_becomes_too_long_when_it_is_decompressed(start: Start) -> None:
     owner, other, _ = await start({"max_message_size": 1000})
     for node in (owner, other):
-        http = HTTPServer(Application(node.router.urls, log_function=lambda handler: None), decompress_request=True)
+        application = Application(node.router.urls, log_function=lambda handler: None)
+        http = HTTPServer(application, decompress_request=True)
         http.add_sockets(sockets := bind_sockets(0, "127.0.0.1"))
-        node.server = RunningServer(http, sockets[0].getsockname()[1])
+        node.server = RunningServer(http, application, sockets[0].getsockname()[1])
     for size, status in ((900, 204), (999, 413), (100_000, 413)):
         body = gzip.compress(b'["' + b"x" * (size - 2) + b'"]')
         answers = []
@@ -292,7 +293,7 @@ async def test_the_application_sees_the_client(start: Start, prefix: str) -> Non
     for node in (owner, other):
         session = owner.own()
         async with node.client(source="127.0.0.9") as client:
-            fields = ("Cookie: a=b; c=d", "User-Agent: me", "Accept-Language: de", "Authorization: x", ORIGIN)
+            fields = ["Cookie: a=b; c=d", "User-Agent: me", "Accept-Language: de", "Authorization: x", ORIGIN]
             fields += ("X-Forwarded-For: 127.0.0.9", "X-Forwarded-Proto: https", "X-Secret: no", "Referer: r")
             client.write(asking("xhr", f"{path}/000/{session}", *fields))
             response = await client.response()
@@ -551,7 +552,7 @@ async def test_a_slow_client_is_the_owner_s_to_close(start: Start) -> None:
     async with other.client() as client:
         client.write(asking("xhr_streaming", f"/echo/000/{session}"))
         assert await first_frame(client, "xhr_streaming") == "o"
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         connection = await owner.journal.connection()
         sent = 0
         while not connection.session._outbox_above_high_water:
@@ -561,7 +562,7 @@ async def test_a_slow_client_is_the_owner_s_to_close(start: Start) -> None:
             assert sent < 500
         (pipe,) = [each._pipe for each in other.upstreams._all]
         assert pipe.unsent < 1_000_000
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         got = 0
         while got < sent:
             got += len(json.loads(unframe("xhr_streaming", await client.chunk())[1:]))
@@ -680,7 +681,7 @@ async def test_a_slow_application_slows_its_client_down(start: Start) -> None:
     class Slow(Noted):
         may_go_on: asyncio.Event
 
-        async def on_message(self, message: Any) -> None:  # type: ignore[override]
+        async def on_message(self, message: Any) -> None:
             await self.may_go_on.wait()
             super().on_message(message)
 
@@ -816,7 +817,7 @@ async def test_no_task_connection_or_exchange_is_left(start: Start) -> None:
         assert await other.poll(session) == "o"
         async with other.client() as client:
             client.write(asking("xhr", f"/echo/000/{session}"))
-            await until(lambda session=session: owner.router.container.get(session)._receiver)  # type: ignore[union-attr]
+            await until(lambda session: owner.router.container.get(session)._receiver, session)  # type: ignore[union-attr]
             connection = await owner.journal.connection()
         assert await connection.closed() == (1002, "Connection interrupted")
         connection.session.check(math.inf)
@@ -842,14 +843,14 @@ async def test_a_client_that_does_not_read_a_response_gets_no_second_one(start: 
         connection = await owner.journal.connection()
         client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         client.write(asking(transport, base))
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         await until(lambda: connection.session.is_attached)
         connection.send("x" * FLOOD)
         relay: Any = other.router.relay
         await until(lambda: relay._forwarder._unfinished)
         again.write(asking(transport, base))
         assert await first_frame(again, transport) == INTERRUPTED
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         with contextlib.suppress(ConnectionError):
             assert len(await client.rest()) < FLOOD
         assert not relay._forwarder._unfinished
@@ -867,13 +868,13 @@ async def test_an_unread_response_is_aborted_after_a_while(start: Start, transpo
         connection = await owner.journal.connection()
         client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         client.write(asking(transport, base))
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         await until(lambda: connection.session.is_attached)
         connection.send("x" * FLOOD)
         relay: Any = other.router.relay
         await until(lambda: relay._forwarder._unfinished)
         await until(lambda: not relay._forwarder._unfinished)
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         with contextlib.suppress(ConnectionError):
             assert len(await client.rest()) < FLOOD
 

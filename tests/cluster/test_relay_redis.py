@@ -46,7 +46,7 @@ async def start(serve: Serve, empty_redis: RedisServer) -> AsyncIterator[Start]:
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node=node: not len(node.upstreams))
+        await until(lambda node: not len(node.upstreams), node)
 
 
 def key(session: str) -> str:
@@ -140,7 +140,7 @@ async def test_concurrent_first_polls_some_of_which_disconnect(start: Start, emp
     # The ids of those that were opened stay claimed for a while.
     keys = empty_redis.command("KEYS", "test:session:*")
     assert isinstance(keys, list)
-    assert all(0 < empty_redis.command("TTL", name) <= ENDED_TIME for name in keys)  # type: ignore[operator]
+    assert all(0 < empty_redis.command("TTL", name) <= ENDED_TIME for name in keys)
 
 
 async def test_a_disconnect_during_a_claim(start: Start, empty_redis: RedisServer) -> None:

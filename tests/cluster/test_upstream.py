@@ -372,6 +372,7 @@ class Router:
                 return self.pipe(upstreams, node, RelayedRequest("", Owner("", ""), endpoint, exchange, b""))
 
         for spec in router.urls:
+            assert spec.kwargs is not None
             endpoint = spec.kwargs["endpoint"]
             if isinstance(endpoint, ReceivingEndpoint) and endpoint.transport.name == "xhr":
                 spec.kwargs["endpoint"] = Piping(router, endpoint.transport)
@@ -461,14 +462,14 @@ async def fill(side: Side) -> int:
 async def test_a_slow_client_slows_the_stream_down(piped: Any, upstreams: Upstreams) -> None:
     client, side, router, _ = piped
     side.writer.write(HEAD)
-    client.writer.transport.pause_reading()
+    client.pause_reading()
     written = await fill(side)
     (upstream,) = upstreams._all
     # The rest is in the kernel's buffers.
     assert upstream._pipe is not None
     assert upstream._pipe.unsent < 1_000_000
     assert upstream._received == b""
-    client.writer.transport.resume_reading()
+    client.resume_reading()
     side.writer.write(b"end")
     side.writer.close()
     data = await client.rest()
@@ -481,7 +482,7 @@ async def test_a_slow_client_slows_the_stream_down(piped: Any, upstreams: Upstre
 async def test_a_client_that_does_not_read_to_the_end_is_disconnected(piped: Any, upstreams: Upstreams) -> None:
     client, side, router, _ = piped
     side.writer.write(HEAD)
-    client.writer.transport.pause_reading()
+    client.pause_reading()
     await fill(side)
     side.writer.close()
     await until(lambda: router.container._connections == 0)

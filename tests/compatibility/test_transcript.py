@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 from programs import ROOT, Ended, ServerProgram
-from transcript import Transcript, converse
+
+from .transcript import Transcript, converse
 
 APPLICATION = "tests/compatibility/ported.py"
 OLD = ROOT / ".compatibility"

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,11 @@ def nginx_configuration(
     )
 
 
+def add_server(old: str, new: str, line: re.Match[str]) -> str:
+    """Return a line of HAProxy's configuration, and the same line for one more server."""
+    return line[0] + re.sub(r"\bone\b", "more", line[0]).replace(old, new)
+
+
 def haproxy_configuration(
     text: str, sticky: str, port: int, servers: Sequence[Node], certificate: Path | None = None
 ) -> str:
@@ -176,7 +182,7 @@ def haproxy_configuration(
         # One more line for each that there is for the first.
         text = re.sub(
             "^    server one .*\n",
-            lambda line, new=address: line[0] + re.sub(r"\bone\b", "more", line[0]).replace(addresses[0], new),
+            partial(add_server, addresses[0], address),
             text,
             flags=re.MULTILINE,
         )

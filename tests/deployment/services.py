@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from typing import Any
 
@@ -92,15 +92,24 @@ class Pid(RequestHandler):
         self.finish(str(os.getpid()))
 
 
-def make_router(prefix: str, node: str = "", **settings: Any) -> SockJSRouter:
+class TalkRouter(SockJSRouter):
+    """A router that knows its node, and why its connections ended."""
+
+    node = ""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.departures = Departures()
+
+
+def make_router(prefix: str, node: str = "", **settings: Any) -> TalkRouter:
     """Make a router whose streams end soon, so that clients have to come again, for which they have all the time."""
-    router = SockJSRouter(Talk, prefix, {"response_limit": 2048, "disconnect_delay": 600, **settings})
+    router = TalkRouter(Talk, prefix, {"response_limit": 2048, "disconnect_delay": 600, **settings})
     router.node = node
-    router.departures = Departures()
     return router
 
 
-def make_application(*routers: SockJSRouter) -> Application:
+def make_application(*routers: TalkRouter) -> Application:
     """Make an application of routers, and of handlers by which tests look behind the first of them."""
     specs = [url for router in routers for url in router.urls]
     specs += [URLSpec("/ended", Ended, {"departures": routers[0].departures}), URLSpec("/pid", Pid)]
@@ -112,7 +121,7 @@ def announce(*ports: int) -> None:
     print("Listening on", *(f"http://127.0.0.1:{port}" for port in ports), flush=True)
 
 
-def run(main: Callable[[], Awaitable[None]], loop: str) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], loop: str) -> None:
     """Run a coroutine function on an event loop, `asyncio` or `uvloop`."""
     factory = None
     if loop == "uvloop":

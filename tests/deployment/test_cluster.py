@@ -124,7 +124,8 @@ def running(
 ) -> Iterator[Cluster]:
     """A cluster behind one of the proxies."""
     programs, ports = three_nodes
-    with proxy(*request.param, ports, tmp_path_factory.mktemp("cluster")) as front:
+    kind, how = request.param
+    with proxy(kind, how, ports, tmp_path_factory.mktemp("cluster")) as front:
         yield Cluster(programs, ports, front)
 
 
@@ -183,7 +184,9 @@ async def test_a_session_belongs_to_the_address_that_opened_it(running: Cluster,
 
 async def stop_one(found: Cluster, visitors: list[Visitor]) -> dict[Visitor, "asyncio.Future[str]"]:
     """Have visitors listen, stop one of the processes, and return what each will hear."""
-    listening = {visitor: asyncio.ensure_future(visitor.frame()) for visitor in visitors}
+    listening: dict[Visitor, asyncio.Future[str]] = {
+        visitor: asyncio.ensure_future(visitor.frame()) for visitor in visitors
+    }
     for visitor in visitors:
         await visitor.send("are you there?")
     for visitor in visitors:

@@ -49,7 +49,7 @@ class Process:
     def start(self) -> None:
         """Start it, for the first time or again."""
         # A client that is kept from polling by a busy machine has not left.
-        more = ("--journal", str(self._journal), "--drain-time", "2")
+        more: tuple[str, ...] = ("--journal", str(self._journal), "--drain-time", "2")
         more += ("--disconnect-delay", "30", "--deadline", "50")
         self._program = ServerProgram(SERVER, "--port", str(self.port), *more)
         assert self._program.ports == [self.port]

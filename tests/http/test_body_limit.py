@@ -390,11 +390,12 @@ async def test_nothing_is_read_for_a_foreign_page(serve: Serve, connect: Connect
 
 
 async def test_a_body_that_does_not_come_in_time_is_given_up(connect: Connect) -> None:
-    for options, data in (
+    cases: tuple[tuple[dict[str, Any], bytes], ...] = (
         ({}, begun(10**6, LONG)),
         ({}, chunked(b"x" * LONG, end=False)),
         ({}, chunked(b"x" * LONG, end=False) + b"1"),
-    ):
+    )
+    for options, data in cases:
         router = SockJSRouter(Echo, "/echo", options)
         async with unpacking(router, body_timeout=0.05) as port:
             client = await Client.connect(port)

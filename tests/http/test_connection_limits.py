@@ -120,7 +120,7 @@ class Served:
             release(network)
             self._released.set()
 
-        self.admission.release = note  # type: ignore[method-assign]
+        self.admission.release = note
 
     async def connect(self, source: str = "127.0.0.1") -> Client:
         return await Client.connect(self.port, tls=self.tls, source=source)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from application import Echo, IdWatch, LogWatch, Serve
+from application import Echo, IdWatch, LogWatch, Serve, exception_of
 from client import HANDSHAKE, SESSION_URLS, Connect, Join, Url, path_of, request, session_ids
 from programs import Ended
 
@@ -103,15 +103,12 @@ async def test_callbacks_that_fail_again_and_again_do_not_flood_the_log(
         await peer.send(message)
         assert await peer.frame() == 'c[1011,"Internal error"]'
     record = logged.take("on_message of <Session 1 websocket")
-    assert record.exc_info is not None
-    assert record.exc_info[0] is LookupError
+    assert type(exception_of(record)) is LookupError
     assert (record.__dict__["sockjs_session"], record.__dict__["sockjs_transport"]) == ("1", "websocket")
     record = logged.take("on_message of <Session 3 websocket")
-    assert record.exc_info is not None
-    assert record.exc_info[0] is ArithmeticError
+    assert type(exception_of(record)) is ArithmeticError
     record = logged.take("on_message of <Session 6 websocket")
-    assert record.exc_info is not None
-    assert str(record.exc_info[1]) == "elsewhere"
+    assert str(exception_of(record)) == "elsewhere"
     assert router.stats.callback_errors == {"on_message": 6}
 
 
@@ -201,8 +198,7 @@ async def test_no_log_has_the_id_where_a_function_of_the_application_raises(
         client.write(request(url.method, f"/a/b{path}/{question_mark}{query}", *fields, body=data))
     assert (await client.head()).status == 500
     record = logged.take("Uncaught exception")
-    assert record.exc_info
-    assert record.exc_info[0] is ZeroDivisionError
+    assert type(exception_of(record)) is ZeroDivisionError
     masked = f"{url.method} /a/b{path.replace('secret', '***')}/{question_mark}{query} (127.0.0.1)"
     assert record.getMessage() == f"Uncaught exception in {masked}"
     for record in records.records:

@@ -125,8 +125,8 @@ async def test_a_router_counts_what_its_clients_do(serve: Serve, join: Join) -> 
         "transp_websocket": 1,
         "transp_xhr": 1,
     }
-    for connection in router.connections:
-        connection.close()
+    for each in router.connections:
+        each.close()
     assert router.stats.dump()["sessions_active"] == 0
 
 

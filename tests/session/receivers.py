@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from doubles import FakeManager, Notes, Receiver, make_session
+from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
 
 from sockjs_tornado.session.outbox import Outbox
 from sockjs_tornado.session.session import Session, SessionState
@@ -33,14 +33,14 @@ def poll(session: Session) -> list[Any]:
     return Receiver(session, POLL).attach().frames
 
 
-def polled(manager: FakeManager, **more: Any) -> Session:
+def polled(manager: FakeManager, **more: Any) -> KeptSession:
     """Return a session that a poll has opened."""
     session = make_session(manager, **more)
     assert poll(session) == ["o"]
     return session
 
 
-def in_state(state: SessionState, manager: FakeManager) -> Session:
+def in_state(state: SessionState, manager: FakeManager) -> KeptSession:
     """Return a session that events have brought into a state."""
     session = make_session(manager)
     if state is CLOSED:
@@ -53,7 +53,7 @@ def in_state(state: SessionState, manager: FakeManager) -> Session:
     return session
 
 
-def everything_of(session: Session) -> dict[str, Any]:
+def everything_of(session: KeptSession) -> dict[str, Any]:
     """Return all that a session knows, to see that nothing has changed."""
     names = {*Session.__slots__, *Outbox.__slots__} - {"__dict__", "__weakref__"}
     values = {name: getattr(session, name) for name in names}

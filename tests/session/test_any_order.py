@@ -42,7 +42,7 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def begin(self, session_id: str | None, eager: bool, immediate_flush: bool, lossy: bool, calm: int) -> None:
         self.manager = FakeManager(eager=eager)
-        acts = {
+        acts: dict[str, Callable[..., Any]] = {
             "on_open": self.on_open,
             "on_message": self.on_message,
             "on_dropped": self.on_dropped,
@@ -153,26 +153,31 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.current is not None and self.calm < 0)
     @rule()
     def the_receiver_is_cut(self) -> None:
+        assert self.current is not None
         self.current.cut()
 
     @precondition(lambda self: self.current is not None and self.is_http)
     @rule()
     def the_client_leaves_unnoticed(self) -> None:
+        assert self.current is not None
         self.current.gone = True
 
     @precondition(lambda self: self.current is not None)
     @rule()
     def the_buffer_is_full(self) -> None:
+        assert self.current is not None
         self.session._pause_sending(self.current)
 
     @precondition(lambda self: self.current is not None)
     @rule()
     def the_next_write_fills_the_buffer(self) -> None:
+        assert self.current is not None
         self.current.full = True
 
     @precondition(lambda self: self.current is not None)
     @rule()
     def the_buffer_drains(self) -> None:
+        assert self.current is not None
         self.current.drain()
 
     @precondition(lambda self: any(receiver.ended for receiver in self.receivers))
@@ -282,9 +287,9 @@ class AnyOrder(RuleBasedStateMachine):
         if self.session.state is CLOSED:
             assert self.manager.due == math.inf
 
-    def written(self) -> list[str]:
+    def written(self) -> list[Any]:
         # Receivers do not overlap, so that their order is that of what was written.
-        texts: list[str] = []
+        texts: list[Any] = []
         for receiver in self.receivers:
             for frame in receiver.frames:
                 if isinstance(frame, PreparedMessage):

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from application import LogWatch
-from doubles import FakeManager, Notes, Receiver, make_session
+from application import LogWatch, exception_of
+from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
@@ -60,7 +60,7 @@ class _Started:
             try:
                 result = yield waits_for
             except BaseException as error:
-                step = self._coroutine.throw, error
+                step: tuple[Callable[[Any], Any], Any] = self._coroutine.throw, error
             else:
                 step = self._coroutine.send, result
             try:
@@ -79,7 +79,7 @@ async def manager(request: pytest.FixtureRequest) -> AsyncIterator[LoopManager]:
     await manager.settle()
 
 
-def opened(manager: LoopManager, session_id: str | None = None, **acts: Act) -> tuple[Session, Receiver]:
+def opened(manager: LoopManager, session_id: str | None = None, **acts: Act) -> tuple[KeptSession, Receiver]:
     """Return an open session and its receiver."""
     session = make_session(manager, session_id, acts=acts)
     return session, Receiver(session).attach()
@@ -111,7 +111,7 @@ def at_once(act: Act) -> Act:
 def awaitably(act: Act) -> Act:
     """Return a plain function whose result is awaited."""
 
-    def act_awaitably(*args: Any) -> Awaitable[Any]:
+    def act_awaitably(*args: Any) -> Any:
         return at_once(act)(*args)
 
     return act_awaitably
@@ -153,7 +153,7 @@ async def test_callbacks_run_in_order_one_at_a_time(manager: LoopManager, way: C
 
         return begin
 
-    session, receiver = opened(manager, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
+    session, receiver = opened(manager, None, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
     session._receive(["1", "2"])
     session._receive(["3"])
     receiver.cut()
@@ -198,7 +198,7 @@ async def test_after_an_async_callback_plain_ones_go_on(manager: LoopManager) ->
 
 
 async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(manager: LoopManager) -> None:
-    within = []
+    within: list[Any] = []
 
     def on_message(conn: Notes, message: str) -> None:
         if message == "1":
@@ -383,7 +383,7 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
     await manager.settle()
     record = logged.take("on_open of <KeptSession 1 xhr ")
     assert record.levelname == "ERROR"
-    assert record.exc_info[0] is LookupError
+    assert type(exception_of(record)) is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", INTERNAL_ERROR]
 
@@ -396,7 +396,7 @@ async def test_an_exception_in_on_message_is_logged_and_closes(
     session._receive(["1", "2"])
     session._receive(["3"])
     await manager.settle()
-    assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
+    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
 
@@ -413,7 +413,7 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
     session, receiver = opened(manager, on_message=on_message)
     session._receive(["1", "2", "3"])
     await manager.settle()
-    assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
+    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
 
@@ -425,7 +425,7 @@ async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
     session, receiver = opened(manager, on_close=way(fail))
     session.close()
     await manager.settle()
-    assert logged.take("on_close of <KeptSession 1 xhr ").exc_info[0] is LookupError
+    assert type(exception_of(logged.take("on_close of <KeptSession 1 xhr "))) is LookupError
     assert receiver.frames == ["o", GO_AWAY]
     assert session.connection.heard == ["open", GO_AWAY]
 
@@ -452,13 +452,13 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
     def cancelled(*args: Any) -> None:
         raise asyncio.CancelledError
 
-    session, receiver = opened(manager, **{name: way(cancelled)})
+    session, receiver = opened(manager, None, **{name: way(cancelled)})
     session._receive(["1"])
     session._receive(["2"])
     await manager.settle()
     session.close()
     await manager.settle()
-    assert logged.take(f"{name} of <KeptSession 1 xhr ").exc_info[0] is asyncio.CancelledError
+    assert type(exception_of(logged.take(f"{name} of <KeptSession 1 xhr "))) is asyncio.CancelledError
     end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
     assert receiver.frames == ["o", end]
     assert (
@@ -514,7 +514,7 @@ async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(manager: Loop
     for task in manager.tasks:
         task.cancel()
     await manager.settle()
-    assert logged.take("on_message of").exc_info[0] is LookupError
+    assert type(exception_of(logged.take("on_message of"))) is LookupError
     assert session.close_code == 1011
 
 
@@ -547,7 +547,7 @@ async def test_an_http_error_after_on_open_is_logged(
     session, _ = opened(manager, on_message=way(reject))
     session._receive(["1"])
     await manager.settle()
-    assert logged.take("on_message of").exc_info[0] is HTTPError
+    assert type(exception_of(logged.take("on_message of"))) is HTTPError
     assert session.close_code == 1011
 
 
@@ -574,7 +574,7 @@ async def test_whoever_was_not_let_in_because_another_connection_closed_is_rejec
     session, receiver = opened(manager, on_open=way(tell_another))
     session._receive(["1"])
     await manager.settle()
-    assert logged.take("on_open of").exc_info[0] is ConnectionClosed
+    assert type(exception_of(logged.take("on_open of"))) is ConnectionClosed
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.heard == ["open", INTERNAL_ERROR]
     assert not session.is_accepted
@@ -823,7 +823,7 @@ async def test_an_exception_in_a_message_that_waited_for_the_next_turn_closes(
     session, _ = opened(hurried, on_message=lambda conn, message: fail() if message == "2" else None)
     receive(session, ["1", "2", "3"])
     await hurried.settle()
-    assert logged.take("on_message of <KeptSession 1 xhr ").exc_info[0] is LookupError
+    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
     assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
 
 

@@ -2,11 +2,12 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from application import LogWatch
+from application import LogWatch, exception_of
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -131,8 +132,12 @@ def test_a_deadline_that_never_comes_harms_nobody(timers: Timers, deadlines: Dea
 
 def test_deadlines_are_met_in_the_order_of_their_buckets(timers: Timers, deadlines: Deadlines) -> None:
     met: list[float] = []
+
+    def note(due: float, owner: Owner) -> None:
+        met.append(due)
+
     for due in (1003, 1001, 1004, 1002):
-        deadlines.schedule(Owner(due, lambda owner, due=due: met.append(due)))
+        deadlines.schedule(Owner(due, partial(note, due)))
     timers.advance(100)
     assert met == [1001, 1002, 1003, 1004]
 
@@ -281,7 +286,7 @@ def test_whoever_fails_when_it_is_called_harms_nobody(
     # Without a new deadline it is not called again and again.
     assert len(broken.checks) == (2 if moves else 1)
     for _ in broken.checks:
-        assert logged.take("Checking the deadline of").exc_info[0] is LookupError
+        assert type(exception_of(logged.take("Checking the deadline of"))) is LookupError
     assert timers.pending == []
 
 

@@ -567,6 +567,6 @@ def test_the_delays_are_settings(manager: FakeManager) -> None:
 
 def test_the_class_is_where_sockjs_tornado_1_0_has_it() -> None:
     assert session_package.Session is sockjs_tornado.Session
-    assert session_package.SessionState.OPEN == 1
+    assert int(session_package.SessionState.OPEN) == 1
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         session_package.nothing  # noqa: B018

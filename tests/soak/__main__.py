@@ -25,7 +25,7 @@ SETTLE_TIMEOUT = 60
 
 def clients(load: Load, network: Network | None) -> list[Awaitable[None]]:
     """Return all repeating clients."""
-    tasks = [load.repeat("stopping", "processes", vanish, 2)]
+    tasks: list[Awaitable[None]] = [load.repeat("stopping", "processes", vanish, 2)]
     if network is not None:
         tasks.append(load.repeat("cutting", "links", network.vanish, 2))
     for transport in TRANSPORTS:

@@ -54,16 +54,16 @@ async def stall(load: Load, transport: str, rng: random.Random) -> str:
         await visitor.send("flood" if flooded else "pour")
         if transport in POLLING:
             if rng.random() < 0.5:
-                await visitor.peer.listen()  # type: ignore[attr-defined]
-                (await _receiving_connection(visitor)).writer.transport.pause_reading()
+                await visitor.peer.listen()
+                (await _receiving_connection(visitor)).pause_reading()
             await load.pause(rng.uniform(1, 4))
         else:
             client = await _receiving_connection(visitor)
-            client.writer.transport.pause_reading()
+            client.pause_reading()
             # Pings are not answered either.
             await load.pause(rng.uniform(3, 9))
             if flooded and not reset:
-                client.writer.transport.resume_reading()
+                client.resume_reading()
                 async with asyncio.timeout(RESPONSE_TIMEOUT):
                     try:
                         while await client.reader.read(1 << 16):
@@ -282,5 +282,5 @@ async def talk_garbage(load: Load, transport: str, rng: random.Random) -> str:
 async def _linger(load: Load, client: Client, rng: random.Random) -> None:
     """Return at once, or wait for a while, with or without reading."""
     if rng.random() < 0.4:
-        client.writer.transport.pause_reading()
+        client.pause_reading()
     await load.pause(rng.choice([0, 0, 0.01, 0.3, 1, 6]))

@@ -230,7 +230,7 @@ async def drop_in(load: Load, transport: str, rng: random.Random) -> str:
         elif way == "goodbye" and transport in WEBSOCKETS:
             visitor.send_close()
         elif rng.random() < 0.5 and transport in POLLING:
-            await visitor.peer.listen()  # type: ignore[attr-defined]
+            await visitor.peer.listen()
         if way == "bye" or (way == "goodbye" and transport in WEBSOCKETS):
             await visitor.receive_close(*((4000, "Bye") if way == "bye" else (1000, "")))
     finally:

@@ -91,6 +91,13 @@ class Records(logging.Handler):
             self._ledger.records.append(self.format(record)[-2000:])
 
 
+class SoakRouter(SockJSRouter):
+    """A router with the ledger and the rooms of the run."""
+
+    ledger: Ledger
+    rooms: defaultdict[str, list["Talk"]]
+
+
 class Talk(SockJSConnection):
     """A connection, possibly in a room. Every other one has asynchronous on_open and on_close."""
 
@@ -109,8 +116,8 @@ class Talk(SockJSConnection):
         match verb:
             case "join":
                 self.room, _, self.name = rest.partition(" ")
-                self.rooms[self.room].append(self)
-                self.broadcast(self.rooms[self.room], f"* joined {self.name}")
+                self.members[self.room].append(self)
+                self.broadcast(self.members[self.room], f"* joined {self.name}")
             case "say":
                 self.broadcast(self.others(), f"{self.name} {rest}")
             case "tell":
@@ -130,10 +137,10 @@ class Talk(SockJSConnection):
 
     def on_close(self) -> Awaitable[None] | None:
         if self.room:
-            self.rooms[self.room].remove(self)
-            self.broadcast(self.rooms[self.room], f"* left {self.name}")
-            if not self.rooms[self.room]:
-                del self.rooms[self.room]
+            self.members[self.room].remove(self)
+            self.broadcast(self.members[self.room], f"* left {self.name}")
+            if not self.members[self.room]:
+                del self.members[self.room]
         self.ledger.reasons[f"{self.session.transport_name} {self.close_code} {self.close_reason}"] += 1
         if int(self.id) % 2:
             return self.count_later()
@@ -145,12 +152,12 @@ class Talk(SockJSConnection):
         self.ledger.closes += 1
 
     @property
-    def rooms(self) -> defaultdict[str, list["Talk"]]:
-        rooms: defaultdict[str, list[Talk]] = self.session.server.rooms
-        return rooms
+    def members(self) -> defaultdict[str, list["Talk"]]:
+        router: SoakRouter = self.session.server
+        return router.rooms
 
     def others(self) -> list["Talk"]:
-        return [other for other in self.rooms[self.room] if other is not self]
+        return [other for other in self.members[self.room] if other is not self]
 
     async def hand(self, message: str) -> None:
         """Send a message to each of the others with backpressure."""
@@ -177,7 +184,7 @@ class Talk(SockJSConnection):
 class State(RequestHandler):
     """Returns figures of the process; on request, collects garbage first and counts live objects."""
 
-    def initialize(self, router: SockJSRouter, ledger: Ledger) -> None:
+    def initialize(self, router: SoakRouter, ledger: Ledger) -> None:
         self.router = router
         self.ledger = ledger
 
@@ -231,7 +238,7 @@ async def serve(addresses: list[str]) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin, stop.set)
-    router = SockJSRouter(Talk, "/soak", SETTINGS)
+    router = SoakRouter(Talk, "/soak", SETTINGS)
     router.ledger, router.rooms = ledger, defaultdict(list)
     application = Application(
         [*router.urls, ("/state", State, {"router": router, "ledger": ledger})], log_function=lambda handler: None

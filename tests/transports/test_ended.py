@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve
@@ -203,7 +204,7 @@ async def test_a_late_poll_is_told_of_the_end_while_the_router_closes(serve: Ser
         assert await peer.frame() == 'c[1012,"Service restart"]'
     assert await other.frame() == 'c[1012,"Service restart"]'
     await within(closing)
-    client = await peer.listen()
+    client: Any = await peer.listen()
     assert (await client.response()).status == 503
 
 
@@ -231,7 +232,7 @@ async def test_a_session_that_nobody_listens_to_is_over(
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_what_was_sent_before_the_end_arrives_before_it(serve: Serve, join: Join, transport: str) -> None:
     class Brief(Echo):
-        def on_message(self, message: str) -> None:
+        def on_message(self, message: Any) -> None:
             self.send("last")
             self.send("words")
             self.close(3005, "bye")

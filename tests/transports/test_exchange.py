@@ -13,7 +13,7 @@ from client import FRAMED, HANDSHAKE, POLLING, RECEIVING, TEXT, Client, Peer, We
 
 from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import enabled_endpoints
-from sockjs_tornado.transports.exchange import Exchange, Headers
+from sockjs_tornado.transports.exchange import Headers
 from sockjs_tornado.wire.connection import Connection
 from sockjs_tornado.wire.sockets import peer_disconnected
 from sockjs_tornado.wire.stream import response_head
@@ -118,7 +118,7 @@ async def front() -> AsyncIterator[Any]:
                 match = pattern.fullmatch(exchange.uri.partition("?")[0])
                 if match:
                     exchange.session_id = unquote(match.groupdict().get("session_id", ""))
-                    offered: Exchange = exchange
+                    offered: Any = exchange
                     waiting: Awaitable[None] | None = endpoint.handle(offered)
                     if waiting is not None:
                         await waiting

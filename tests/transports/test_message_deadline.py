@@ -1,7 +1,7 @@
 """The time limit for websocket messages whose end does not come."""
 
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from application import Journal, Serve
@@ -38,7 +38,7 @@ class World:
     """A message that has begun."""
 
     def __init__(self) -> None:
-        self.timer = Timer()
+        self.timer = cast("Any", Timer())
         self.is_reading = True
         self.late = 0
         self.message = MessageDeadline(self.timer, lambda: self.is_reading, self.count)

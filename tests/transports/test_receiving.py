@@ -409,7 +409,7 @@ async def test_a_stream_that_is_not_read_is_not_ended_for_another(serve: Serve, 
     peer: Any = join(await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})), transport)
     assert await peer.frame() == "o"
     connection = await journal.connection()
-    peer.client.writer.transport.pause_reading()
+    peer.client.pause_reading()
     await congest(connection)
     connection.session._recycle()
     assert connection.session.is_attached

@@ -154,7 +154,7 @@ FLOOD = 16 * 1024 * 1024
 def stop_reading(client: Any) -> None:
     """Have a client take no more than its buffers hold."""
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-    client.writer.transport.pause_reading()
+    client.pause_reading()
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
@@ -174,14 +174,16 @@ async def test_who_reads_no_response_gets_no_second_one(
     stop_reading(first)
     await settle(connect, server)
     connection.send("x" * FLOOD)
-    assert connection.session._unsent_response.unsent > 1_000_000
+    unsent_response = connection.session._unsent_response
+    assert unsent_response is not None
+    assert unsent_response.unsent > 1_000_000
     assert not connection.is_closed
     second = await connect(server)
     second.write(asking(transport, "/echo/000/abc"))
     assert await first_frame(second, transport) == 'c[1002,"Connection interrupted"]'
     assert connection.closes == [(1002, "Connection interrupted")]
     # The rest of the first response is gone.
-    first.writer.transport.resume_reading()
+    first.resume_reading()
     with contextlib.suppress(ConnectionError):
         assert len(await first.rest()) < FLOOD
 
@@ -201,7 +203,7 @@ async def test_what_nobody_reads_counts_in_the_session_s_bound(serve: Serve, con
     assert not connection.is_closed
     connection.send("one more")
     assert await connection.closed() == (3008, "Slow consumer")
-    client.writer.transport.resume_reading()
+    client.resume_reading()
     with contextlib.suppress(ConnectionError):
         assert len(await client.rest()) < FLOOD
     client = await connect(server)
@@ -222,7 +224,7 @@ async def test_what_nobody_reads_is_gone_with_its_session(serve: Serve, connect:
     stop_reading(client)
     await settle(connect, server)
     connection.send("x" * FLOOD)
-    session = connection.session
+    session: Any = connection.session
     # The test is the clock. What the kernel's buffers still take comes first.
     while session._unsent_response.unsent < session._unsent_response_size:
         session.check(session.due)
@@ -230,7 +232,7 @@ async def test_what_nobody_reads_is_gone_with_its_session(serve: Serve, connect:
     session.check(session.due)
     assert await connection.closed() == (1006, "Session timed out")
     assert len(router.container) == 0
-    client.writer.transport.resume_reading()
+    client.resume_reading()
     with contextlib.suppress(ConnectionError):
         assert len(await client.rest()) < FLOOD
 

@@ -1,11 +1,12 @@
 """The opening handshake of both websocket transports, and subprotocols."""
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import websockets
-from application import Echo, Journal, LogWatch, Noted, Serve
+from application import Echo, Journal, LogWatch, Noted, Serve, exception_of
 from client import COMMON_FIELDS, HANDSHAKE, KEY, PING, Connect, WebSocket, frame, request
 from tornado.web import HTTPError
 
@@ -57,9 +58,9 @@ async def test_a_handshake_may_be_spelled_in_many_ways(
     assert response["Connection"] == "Upgrade"
 
 
-def handshake(replacing: dict[str, str | None]) -> list[str]:
+def handshake(replacing: Mapping[str, str | None]) -> list[str]:
     """Return the header fields of a handshake with some replaced, or left out."""
-    fields: dict[str, str | None] = dict(field.split(": ") for field in HANDSHAKE) | replacing
+    fields: dict[str, str | None] = {**dict(field.split(": ") for field in HANDSHAKE), **replacing}
     return [f"{name}: {value}" for name, value in fields.items() if value is not None]
 
 
@@ -251,9 +252,8 @@ async def test_a_subprotocol_that_was_not_offered_is_an_error_of_the_application
     response = await client.response()
     assert (response.status, response.body) == (500, b"")
     record = logged.take("Uncaught exception")
-    assert record.exc_info
-    assert f"select_subprotocol returned {selected!r}, expected" in str(record.exc_info[1])
-    assert "secret" not in str(record.exc_info[1])
+    assert f"select_subprotocol returned {selected!r}, expected" in str(exception_of(record))
+    assert "secret" not in str(exception_of(record))
     assert len(router.container) == 0
     assert journal.opened.empty()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
@@ -99,7 +100,7 @@ class Reference:
         self._protocol.receive_bytes(data)
         try:
             for received in self._protocol.received_frames():
-                payload = received.payload
+                payload: Any = received.payload
                 if received.opcode is Opcode.PING:
                     events.append(Ping(bytes(payload)))
                 elif received.opcode is Opcode.PONG:

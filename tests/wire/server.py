@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from client import TIMEOUT
@@ -101,10 +102,10 @@ class Recorder(Connection):
         self.heard.append(what)
         self.changed.set()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[..., bool], *arguments: Any) -> None:
         """Wait for something that this connection hears of."""
         async with asyncio.timeout(TIMEOUT):
-            while not condition():
+            while not condition(*arguments):
                 self.changed.clear()
                 await self.changed.wait()
 

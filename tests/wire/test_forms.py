@@ -38,7 +38,7 @@ def field_of(form: bytes) -> bytes | None:
     return values[0].encode() if values else b""
 
 
-def found_in(form: bytes) -> bytes | None:
+def found_in(form: bytes | bytearray) -> bytes | None:
     """Return the field of a form, None if it cannot be text."""
     try:
         field = form_field(form)

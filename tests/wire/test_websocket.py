@@ -16,6 +16,7 @@ from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
 from sockjs_tornado.wire.websocket import (
     Close,
+    Event,
     FrameParser,
     Ping,
     Pong,
@@ -229,7 +230,7 @@ def test_a_limit_judges_the_same_however_the_stream_is_split(stream: bytes, plac
         assert judged[-1] == violation(TOO_BIG)
         assert judged[:-1] == unlimited[: len(judged) - 1]
     sizes = [
-        len(event if isinstance(event, bytes) else event.encode()) for event in whole if type(event) in (str, bytes)
+        len(event.encode() if isinstance(event, str) else event) for event in whole if isinstance(event, str | bytes)
     ]
     assert max(sizes, default=0) <= limit
 
@@ -262,7 +263,7 @@ def test_control_frames_between_fragments_come_out_at_their_place() -> None:
         frame(PONG, b"yes"),
         frame(CONTINUATION, b"o"),
     ]
-    expected = [Ping(b"are you there?"), Pong(b"yes"), "Hello"]
+    expected: list[Event] = [Ping(b"are you there?"), Pong(b"yes"), "Hello"]
     assert plain(FrameParser(NO_LIMIT).feed(b"".join(stream))) == plain(expected)
 
 
@@ -664,7 +665,7 @@ def heard(stream: bytes) -> list[tuple[Opcode, Any]]:
     client.receive_bytes(build_frame(PONG, b"end"))
     if not messages or messages[-1][0] != Opcode.CLOSE:
         (end,) = client.received_frames()
-        assert bytes(end.payload) == b"end"
+        assert end.payload == b"end"
     return messages
 
 

@@ -62,7 +62,8 @@ async def attached(node: Node, session: str) -> None:
 
 async def member(visit: Visit, transport: str, node: Node, room: str) -> Visitor:
     """Make a client join a room."""
-    visitor: Any = await visit(transport, node.port, prefix="/rooms").open()
+    visitor = await visit(transport, node.port, prefix="/rooms").open()
     await visitor.send(json.dumps({"join": room}))
-    assert await visitor.message() == {"joined": room}
+    joined: Any = await visitor.message()
+    assert joined == {"joined": room}
     return visitor

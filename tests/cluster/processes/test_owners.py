@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from client import POLLING, RECEIVING, STREAMING, asking, sending
@@ -119,7 +119,7 @@ async def test_clients_of_a_suspended_owner_wait(three: list[Node], visit: Visit
     owner.pause()
     try:
         senders = [visit("xhr", third.port, prefix="/echo", session=client.session) for client in clients]
-        waiting = [asyncio.ensure_future(client.relayed.message()) for client in clients]
+        waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(client.relayed.message()) for client in clients]
         waiting += [asyncio.ensure_future(sender.send("waited")) for sender in senders]
         bystander = await visit("xhr", other.port, prefix="/echo").open()
         assert await exchange(bystander, "I do not wait") == "I do not wait"

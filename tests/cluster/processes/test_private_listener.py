@@ -1,8 +1,10 @@
 """Requests to the private listener that are not from other nodes."""
 
 import contextlib
+import operator
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -55,7 +57,7 @@ class Tapped(NamedTuple):
 
     async def refused(self, reason: str) -> int:
         """Return the number of requests that the owner has rejected for a reason."""
-        return (await self.owner.report())["stats"].get(f"relay_{reason}", 0)
+        return int((await self.owner.report())["stats"].get(f"relay_{reason}", 0))
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ async def test_forged_replayed_and_stale_requests_are_rejected_and_counted(tappe
     # With a valid signature, at another time.
     said = value.split(" ")
     for seconds in (-3600, -60, 60):
-        signer = Signer(SECRET.encode(), said[2], now=lambda late=seconds: time.time() + late)
+        signer = Signer(SECRET.encode(), said[2], now=partial(operator.add, time.time(), seconds))
         stale = signer.sign(said[4], "POST", target, body, RelayedClient("127.0.0.1", 1, False))
         assert await tapped.tell(request("POST", target, f"{name}: {stale}", body=body)) == 403
     assert await tapped.refused("stale") == 3

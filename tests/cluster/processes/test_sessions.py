@@ -163,7 +163,7 @@ async def test_clients_that_disconnect_at_any_moment_leave_nothing_behind(
     # Redis has only the claims of ended sessions, which remain for a minute.
     claims = redis.command("KEYS", "brief:session:*")
     assert isinstance(claims, list)
-    assert all(redis.command("TTL", claim) <= ENDED_TIME for claim in claims)  # type: ignore[operator]
+    assert all(redis.command("TTL", claim) <= ENDED_TIME for claim in claims)
     assert -1 not in [redis.command("TTL", claim) for claim in claims]
 
 

@@ -1,0 +1,1 @@
+"""Tests in Chromium, of the pages and of sockjs-client."""
