@@ -16,7 +16,6 @@ from .observe import trace
 from .observe.stats import Stats
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
 from .session.container import SessionContainer
-from .session.limits import ByteBudget
 from .session.outbox import TRACED
 from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room
@@ -27,6 +26,7 @@ from .transports import enabled_endpoints
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
 from .validation import check_seconds
+from .wire.budget import ByteBudget
 
 __all__ = ["SockJSRouter"]
 

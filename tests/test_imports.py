@@ -56,6 +56,7 @@ PURE = {
     "validation": "",
     "transports.origins": "",
     "transports.message_deadline": "",
+    "wire.budget": "",
     "wire.deflate": "",
     "wire.fields": "",
     "wire.forms": "",

@@ -19,9 +19,9 @@ from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
 from ..session.grace import timeout
-from ..session.limits import UNCOUNTED_BYTES, BudgetShare
 from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint
+from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
 from ..wire.tornado_internals import decompresses_body

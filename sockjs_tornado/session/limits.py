@@ -1,11 +1,6 @@
-"""Rate limits for clients, and memory budgets that many requests share."""
+"""Rate limits for clients."""
 
-from typing import Final
-
-__all__ = ["UNCOUNTED_BYTES", "BudgetShare", "ByteBudget", "RateLimit"]
-
-#: Bytes of each share that are not counted: about as many as a connection needs to read the head of a request.
-UNCOUNTED_BYTES: Final = 64 * 1024
+__all__ = ["RateLimit"]
 
 
 class RateLimit:
@@ -41,45 +36,3 @@ class RateLimit:
             return False
         self._tokens -= count
         return True
-
-
-class ByteBudget:
-    """A limit for the memory that many requests use together.
-
-    Args:
-        limit: Maximum number of bytes, 0 for no limit.
-
-    Attributes:
-        used: Number of bytes in use.
-    """
-
-    __slots__ = ("_limit", "used")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.used = 0
-
-    def has_room(self, size: int) -> bool:
-        """Return whether ``size`` more bytes are within the limit."""
-        return not self._limit or self.used + size <= self._limit
-
-
-class BudgetShare:
-    """The share of one request in a budget. The first :data:`UNCOUNTED_BYTES` are not counted."""
-
-    __slots__ = ("_budget", "_counted")
-
-    def __init__(self, budget: ByteBudget) -> None:
-        self._budget = budget
-        self._counted = 0
-
-    def fits(self, size: int) -> bool:
-        """Return whether the share may grow to ``size`` bytes."""
-        more = max(size - UNCOUNTED_BYTES, 0) - self._counted
-        return more <= 0 or self._budget.has_room(more)
-
-    def resize(self, size: int) -> None:
-        """Set the size of the share in bytes. Call :meth:`fits` before it grows."""
-        counted = max(size - UNCOUNTED_BYTES, 0)
-        self._budget.used += counted - self._counted
-        self._counted = counted

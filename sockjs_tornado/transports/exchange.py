@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import ConnectionInfo
 from ..observe.stats import Stats
-from ..session.limits import ByteBudget
 from ..session.session import Session
 from ..settings import Settings
+from ..wire.budget import ByteBudget
 from ..wire.connection import Connection
 from .origins import OriginPolicy
 

@@ -9,12 +9,13 @@ import re
 from collections.abc import Awaitable, Sequence
 
 from ..exceptions import PayloadError, RequestTooLargeError
+from ..observe.stats import Stats
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session.ended import Ended
 from ..session.request_limits import check_uri
 from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
-from ..wire.connection import ByteCounters, Connection, ConnectionManager
+from ..wire.connection import Connection, ConnectionManager
 from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
@@ -47,9 +48,7 @@ class PollReceiver:
     #: After the first write the receiver is detached, so it never has unsent bytes.
     unsent = 0
 
-    def __init__(
-        self, exchange: Exchange, headers: Headers, framing: Framing, session: Session, stats: ByteCounters
-    ) -> None:
+    def __init__(self, exchange: Exchange, headers: Headers, framing: Framing, session: Session, stats: Stats) -> None:
         self._exchange = exchange
         self._headers = headers
         self._framing = framing

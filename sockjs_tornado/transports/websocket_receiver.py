@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Final
 from ..exceptions import PayloadError, WebSocketError
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
-from ..session.limits import BudgetShare
 from ..session.session import Session
+from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
 from ..wire.keepalive import KeepaliveConnection

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
+from ..observe.stats import Stats
 from .sockets import peer_disconnected
 
 try:
@@ -77,7 +78,7 @@ except ImportError:  # the C module was not built
         return 0
 
 
-__all__ = ["READ_BUDGET", "READ_SIZE", "ByteCounters", "Connection", "ConnectionManager", "WriteQueue"]
+__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "ConnectionManager", "WriteQueue"]
 
 #: Maximum bytes per read. After a full read, the connection pauses until the next iteration of the event loop.
 READ_SIZE = 32 * 1024
@@ -94,13 +95,6 @@ _MIN_DRAIN_BYTES = 16 * 1024
 logger = logging.getLogger(__name__)
 
 
-class ByteCounters(Protocol):
-    """Byte counters of a router."""
-
-    bytes_received: int
-    bytes_sent: int
-
-
 class WriteQueue:
     """Connections with buffered data, flushed together in the next iteration of the event loop.
 
@@ -113,7 +107,7 @@ class WriteQueue:
 
     __slots__ = ("_loop", "_stats", "waiting")
 
-    def __init__(self, stats: ByteCounters) -> None:
+    def __init__(self, stats: Stats) -> None:
         self._stats = stats
         self._loop: asyncio.AbstractEventLoop | None = None
         self.waiting: list[Connection] = []
@@ -155,7 +149,7 @@ class ConnectionManager(Protocol):
     write_queue: WriteQueue
 
     @property
-    def stats(self) -> ByteCounters:
+    def stats(self) -> Stats:
         """Counters of the bytes sent and received."""
 
     def now(self) -> float:

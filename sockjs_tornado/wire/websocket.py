@@ -14,17 +14,18 @@ looks for the peer's close frame.
 
 import codecs
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from ..exceptions import WebSocketError
 from ..protocol import is_close_code
+from .budget import BudgetShare
+from .deflate import RawInflater
 from .scanner import CloseFrameScanner
 
 __all__ = [
     "Close",
     "Event",
     "FrameParser",
-    "Inflater",
     "Ping",
     "Pong",
     "apply_mask",
@@ -70,24 +71,7 @@ class Close(NamedTuple):
     reason: str
 
 
-class Share(Protocol):
-    """One connection's share of a memory budget that all connections have in common."""
-
-    def fits(self, size: int) -> bool:
-        """Return whether the share may have ``size`` bytes in total."""
-
-    def resize(self, size: int) -> None:
-        """Set the share to ``size`` bytes in total."""
-
-
 Event = str | bytes | Ping | Pong | Close | WebSocketError
-
-
-class Inflater(Protocol):
-    """Decompresses the permessage-deflate messages of one connection (RFC 7692)."""
-
-    def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
-        """Decompress the next part of a message. Raise WebSocketError on invalid data or above ``limit`` bytes."""
 
 
 def _apply_mask_python(mask: bytes, data: bytes) -> bytes:
@@ -162,7 +146,7 @@ class FrameParser:
         "small_frames",
     )
 
-    def __init__(self, max_size: int, inflater: Inflater | None = None, share: Share | None = None) -> None:
+    def __init__(self, max_size: int, inflater: RawInflater | None = None, share: BudgetShare | None = None) -> None:
         self._max_size = max_size
         self._inflater = inflater
         self._share = share

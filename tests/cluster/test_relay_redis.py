@@ -14,8 +14,8 @@ from client import POLLING, RECEIVING, asking, first_frame, new_session, sending
 
 from sockjs_tornado.cluster.claims import CLAIM_TIME
 from sockjs_tornado.session.ended import ENDED_TIME
-from sockjs_tornado.session.limits import UNCOUNTED_BYTES
 from sockjs_tornado.session.states import RouterState
+from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
 
 from .redis_server import RedisServer
 from .relays import Member, Node

@@ -35,8 +35,8 @@ from sockjs_tornado.http import body_limit
 from sockjs_tornado.http.body_limit import FREE_CHUNKS, MIN_CHUNK_SIZE, READ_SIZE, WORK_PER_TURN, StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
-from sockjs_tornado.session.limits import UNCOUNTED_BYTES, BudgetShare, ByteBudget
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
+from sockjs_tornado.wire.budget import UNCOUNTED_BYTES, BudgetShare, ByteBudget
 
 SEND = "/echo/000/abc/xhr_send"
 #: More than is not counted.

@@ -16,10 +16,10 @@ import uvloop
 from application import LogWatch, exception_of
 from client import TIMEOUT
 
-from sockjs_tornado.session.limits import ByteBudget
 from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection as module
+from sockjs_tornado.wire.budget import ByteBudget
 from sockjs_tornado.wire.connection import CLOSE_TIMEOUT, READ_SIZE, Connection
 from sockjs_tornado.wire.websocket import text_frame
 
