@@ -434,7 +434,7 @@ def keeping(manager: Any, stats: Any) -> Any:
     """Return a manager that keeps connections, too."""
     manager.read_buffer, manager.write_queue, manager.stats = bytearray(READ_SIZE), Turns(stats), stats
     manager.write_queue._loop = manager
-    manager.read_budget = math.inf
+    manager.read_budget = callback_budget.CallbackBudget(math.inf)
     manager.connection_opened = manager.connection_closed = lambda: None
     return manager
 

@@ -95,12 +95,22 @@ def parser_of(options: int) -> FrameParser:
     return FrameParser(SIZES[options & 3], inflater)
 
 
+def feed(parser: FrameParser, piece: bytes) -> list[Event]:
+    """Return the events of a chunk, which is fed in parts if much of it is compressed."""
+    events = parser.feed(piece)
+    while parser.unparsed:
+        assert parser.at_boundary
+        piece = piece[-parser.unparsed :]
+        events += parser.feed(piece)
+    return events
+
+
 def check_events(options: int, pieces: Iterable[bytes]) -> list[Event]:
     """Return the events of all chunks, after checking the order of the events."""
     parser = parser_of(options)
     events: list[Event] = []
     for piece in pieces:
-        events += parser.feed(piece)
+        events += feed(parser, piece)
         assert len(parser._buffer) < MAX_BUFFER
     assert not any(isinstance(event, Close | WebSocketError) for event in events[:-1])
     if events and isinstance(events[-1], Close | WebSocketError):
@@ -123,7 +133,7 @@ def check_scanner(options: int, pieces: list[bytes]) -> None:
         assert len(scanner._header) < 10
     parser = parser_of(options)
     for number, piece in enumerate(pieces):
-        if any(isinstance(event, Close | WebSocketError) for event in parser.feed(piece)):
+        if any(isinstance(event, Close | WebSocketError) for event in feed(parser, piece)):
             behind = parser.scanner()
             for more in pieces[number + 1 :]:
                 behind.feed(more)

@@ -56,7 +56,7 @@ class SessionContainer:
         restarting: Whether :meth:`drain` was called: another process will serve the clients soon, so that requests are
             rejected with 503, not 404.
         read_buffer: Buffer that all connections read into.
-        read_budget: Seconds that decoding the data of one connection may take of one iteration of the event loop.
+        read_budget: Limits the time that decoding may take of one iteration of the event loop.
         write_queue: Connections that have data to write.
         on_removed: Called with the id of a session that has ended, unless it was unregistered.
     """
@@ -98,7 +98,7 @@ class SessionContainer:
         self._emptied: asyncio.Event | None = None
         self._disconnect_delay = settings.disconnect_delay
         self.read_buffer = bytearray(READ_SIZE)
-        self.read_budget = READ_BUDGET
+        self.read_budget = CallbackBudget(READ_BUDGET)
         self.write_queue = WriteQueue(stats)
         self.callback_budget = CallbackBudget(CALLBACK_TIME)
         self.on_removed: Callable[[str], None] | None = None

@@ -16,7 +16,7 @@ from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
 from ..wire.keepalive import KeepaliveConnection
-from ..wire.pacing import PIECE_SIZE
+from ..wire.pacing import PIECE_SIZE, SMALL_PIECE
 from ..wire.payloads import decode_websocket_payload
 from ..wire.scanner import CloseFrameScanner
 from ..wire.stream import response_head
@@ -135,8 +135,10 @@ class WebSocketReceiver(KeepaliveConnection):
                 return
         self._stats.bytes_received += start
         rest = bytes(memoryview(self._buffer)[start:nbytes])
-        if messages and len(rest) <= PIECE_SIZE:
-            self._process(rest, messages)
+        if messages and len(rest) <= SMALL_PIECE:
+            position = self._process(rest, messages)
+            if position < len(rest):
+                self._decode_pieces(rest, position)
         else:
             if messages:
                 self._deliver(messages, (), len(messages))
@@ -152,18 +154,23 @@ class WebSocketReceiver(KeepaliveConnection):
             else PIECE_SIZE
         )
 
-    def decode(self, data: bytes) -> None:
-        """Decode a piece and deliver its messages together."""
-        self._process(data, [])
+    def decode(self, data: bytes) -> int:
+        """Decode a piece and deliver its messages together; return the number of bytes decoded."""
+        return self._process(data, [])
 
-    def _process(self, data: bytes, messages: list[Message]) -> None:
-        """Decode ``data`` and deliver its messages together with ``messages``, which precede them."""
+    def _process(self, data: bytes, messages: list[Message]) -> int:
+        """Decode ``data`` and deliver its messages together with ``messages``, which precede them.
+
+        Returns:
+            The number of bytes decoded, which is less than that of ``data`` only if they contain much compressed data.
+        """
         parser = self._parser
-        self._stats.bytes_received += len(data)
+        size = len(data)
+        self._stats.bytes_received += size
         if isinstance(parser, CloseFrameScanner):
             if parser.feed(data):
                 self.close_transport()
-            return
+            return size
         self._received_since_ping = True
         if parser is None:
             parser = self._parser = self._make_parser()
@@ -172,6 +179,8 @@ class WebSocketReceiver(KeepaliveConnection):
         frames = len(messages) - parser.small_frames
         try:
             events = parser.feed(data)
+            size -= parser.unparsed
+            self._stats.bytes_received -= parser.unparsed
             frames += parser.small_frames
             for event in events:
                 if isinstance(event, str):
@@ -198,14 +207,15 @@ class WebSocketReceiver(KeepaliveConnection):
                 # The SockJS protocol requires closing without a close frame here.
                 self._session._receiver_lost(self, CloseCode.INVALID_DATA, str(error))
                 self.close_transport()
-            return
+            return size
         if messages:
             self._deliver(messages, events, frames)
         elif frames and not self._closing:
             self._consume_rate(frames)
-        self._update_deadline(parser, len(data), events)
+        self._update_deadline(parser, size, events)
         if pongs and not self._closing and self.transport.get_write_buffer_size() < PONG_LIMIT:
             self.write(b"".join(pongs))
+        return size
 
     def _update_deadline(self, parser: FrameParser, size: int, events: Sequence[Event]) -> None:
         if self._deadline is not None and any(isinstance(event, str | bytes) for event in events):

@@ -78,12 +78,13 @@ except ImportError:  # the C module was not built
         return 0
 
 
-__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "ConnectionManager", "WriteQueue"]
+__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "ConnectionManager", "TimeBudget", "WriteQueue"]
 
 #: Maximum bytes per read. After a full read, the connection pauses until the next iteration of the event loop.
 READ_SIZE = 32 * 1024
 
-#: Seconds per iteration of the event loop that one connection may spend on reading and decoding.
+#: Seconds per iteration of the event loop that all connections together may spend on decoding, and one TLS connection
+#: on reading.
 READ_BUDGET = 0.005
 
 #: Seconds within which a client must read some of the remaining data, and then close the connection.
@@ -138,15 +139,27 @@ class WriteQueue:
                     connection.abort()
 
 
+class TimeBudget(Protocol):
+    """The time that some work may take of one iteration of the event loop."""
+
+    #: Seconds that are left of this iteration.
+    available: float
+
+    def charge(self, seconds: float) -> None:
+        """Deduct the time that work has taken."""
+
+
 class ConnectionManager(Protocol):
     """Counts connections and schedules their deadlines. The session container implements it."""
 
     #: Read buffer shared by all connections of an event loop. It is processed before the next read.
     read_buffer: bytearray
-    #: Seconds per iteration of the event loop that one connection may spend on decoding.
-    read_budget: float
     #: Connections with buffered data.
     write_queue: WriteQueue
+
+    @property
+    def read_budget(self) -> TimeBudget:
+        """The time that decoding may take, shared by all connections."""
 
     @property
     def stats(self) -> Stats:

@@ -6,11 +6,15 @@ from typing import Final
 
 from .connection import Connection, ConnectionManager
 
-__all__ = ["PIECE_SIZE", "PacedConnection"]
+__all__ = ["PIECE_SIZE", "SMALL_PIECE", "PacedConnection"]
 
 #: Bytes to decode between two checks of the clock. As frames of six bytes they take some milliseconds in Python;
 #: compressed data may grow by a factor of 1,000.
 PIECE_SIZE: Final = 4096
+
+#: The same if the time of this iteration is used up. Each connection decodes one such piece: as frames of six bytes, it
+#: takes up to a millisecond.
+SMALL_PIECE: Final = 512
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +29,9 @@ _SCHEDULED: Final = 4  # _next_turn() is scheduled for the next iteration, and c
 class PacedConnection(Connection):
     """Base class of connections whose input takes time to decode.
 
-    The data of a read is decoded in pieces. If the manager's ``read_budget`` is used up, or if the application is too
-    slow, the remaining pieces are decoded in a later iteration of the event loop. Nothing is read until then.
+    The data of a read is decoded in pieces. If the manager's ``read_budget``, which all connections share, is used up,
+    or if the application is too slow, the remaining pieces are decoded in a later iteration of the event loop. Nothing
+    is read until then.
 
     Args:
         manager: Counts the connection and schedules its deadline.
@@ -41,8 +46,8 @@ class PacedConnection(Connection):
         # Data that was read but not decoded yet.
         self._unread = b""
 
-    def decode(self, data: bytes) -> None:
-        """Decode one piece."""
+    def decode(self, data: bytes) -> int:
+        """Decode one piece, or its beginning if that takes long; return the number of bytes decoded, at least one."""
         raise NotImplementedError
 
     @property
@@ -57,26 +62,30 @@ class PacedConnection(Connection):
             if self.transport.is_reading():
                 self.transport.pause_reading()
             self._unread += data
-        elif len(data) <= PIECE_SIZE:
-            self.decode(data)
         else:
-            self._decode_pieces(data)
+            position = self.decode(data) if len(data) <= SMALL_PIECE else 0
+            if position < len(data):
+                self._decode_pieces(data, position)
 
-    def _decode_pieces(self, data: bytes) -> None:
+    def _decode_pieces(self, data: bytes, position: int = 0) -> None:
+        """Decode the data from ``position`` on, as far as there is time, but at least one piece if that is 0."""
         manager = self._manager
-        deadline = manager.now() + manager.read_budget
+        budget = manager.read_budget
+        now = start = manager.now()
+        deadline = start + budget.available
         end = len(data)
-        position = 0
         while position < end and not self.transport.is_closing():
-            if position and (self._pause_flags & _INBOX_FULL or manager.now() >= deadline):
-                self._unread = data[position:]
+            if position and (self._pause_flags & _INBOX_FULL or now >= deadline):
                 # If the application is too slow, resume_reading() continues.
                 if not self._pause_flags & _INBOX_FULL:
                     self._end_turn()
-                return
-            stop = position + self.piece_size
-            self.decode(data[position:stop])
-            position = stop
+                break
+            size = self.piece_size
+            if now >= deadline and size <= PIECE_SIZE:
+                size = SMALL_PIECE
+            position += self.decode(data[position : position + size])
+            now = manager.now()
+        budget.charge(now - start)
         # If the client has reset the connection in the meantime, connection_lost() decodes the rest.
         self._unread = data[position:]
 
@@ -152,6 +161,6 @@ class PacedConnection(Connection):
     def _decode_unread(self) -> None:
         # This is at most the data of two reads, once per connection, so it does not need the time limit.
         unread, self._unread = self._unread, b""
-        if not self._closing:
-            for start in range(0, len(unread), PIECE_SIZE):
-                self.decode(unread[start : start + PIECE_SIZE])
+        position = 0 if not self._closing else len(unread)
+        while position < len(unread):
+            position += self.decode(unread[position : position + PIECE_SIZE])

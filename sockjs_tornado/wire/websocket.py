@@ -48,6 +48,9 @@ MASK = 0x80
 PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1002, 1007, 1009, 1013
 NO_STATUS = 1005
 
+#: Bytes that a feed may decompress before it leaves the following frames to the next one.
+MAX_INFLATED: Final = 64 * 1024
+
 #: Frames with a smaller payload count in :attr:`FrameParser.small_frames`. Browsers fragment only longer messages.
 SMALL_FRAME: Final = 1024
 
@@ -126,6 +129,8 @@ class FrameParser:
     Attributes:
         at_boundary: Whether the next byte starts a new message, so that another parser may process it.
         small_frames: Number of frames with less than 1 KiB, except close frames. Even an empty frame costs time.
+        unparsed: Number of bytes at the end of the last feed's data that must be fed again. It is 0, unless the bytes
+            before have decompressed to at least 64 KiB, because a few bytes may become a thousand times as many.
     """
 
     __slots__ = (
@@ -134,6 +139,7 @@ class FrameParser:
         "_compressed",
         "_decoder",
         "_fin",
+        "_inflated",
         "_inflater",
         "_left",
         "_mask",
@@ -144,6 +150,7 @@ class FrameParser:
         "_size",
         "at_boundary",
         "small_frames",
+        "unparsed",
     )
 
     def __init__(self, max_size: int, inflater: RawInflater | None = None, share: BudgetShare | None = None) -> None:
@@ -165,10 +172,14 @@ class FrameParser:
         self._decoder: codecs.IncrementalDecoder | None = None
         self.at_boundary = True
         self.small_frames = 0
+        self.unparsed = 0
+        # Number of bytes that the current feed has decompressed.
+        self._inflated = 0
 
     def feed(self, data: bytes) -> list[Event]:
         """Parse the next bytes from the peer and return the events that they complete, in order."""
         events: list[Event] = []
+        self.unparsed = self._inflated = 0
         if self._scanner is not None:
             return events
         if self._buffer:
@@ -196,6 +207,9 @@ class FrameParser:
                 if events and type(events[-1]) is Close:
                     self._stop(left, data)
                     return events
+                if self._inflated >= MAX_INFLATED:
+                    self.unparsed = end - position
+                    end = position
         except UnicodeDecodeError:
             events.append(WebSocketError(INVALID_DATA, "invalid UTF-8"))
             self._stop(left, data)
@@ -337,6 +351,7 @@ class FrameParser:
         if self._compressed:
             assert self._inflater is not None
             chunk = self._inflater.inflate(chunk, final=final, limit=self._max_size - self._size)
+            self._inflated += len(chunk)
         self._size += len(chunk)
         if final and self._collected is None:
             # The message consists of one piece.

@@ -28,6 +28,7 @@ from client import (
 )
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE
 
 from .targets import BOTH, RAW, SOCKJS, feed, messages_of, opened, text
@@ -699,7 +700,7 @@ async def test_others_are_heard_while_what_one_client_sends_is_decoded(
                 done.set()
 
     router = SockJSRouter(Noting, "/echo", {"websocket_compression": True})
-    router.container.read_budget = 0.0
+    router.container.read_budget = CallbackBudget(0.0)
     server = await serve(router)
     fields = ["Sec-WebSocket-Extensions: permessage-deflate"] if kind == "compressed" else []
     flooding = await opened(await connect(server), target, *fields)
@@ -714,6 +715,34 @@ async def test_others_are_heard_while_what_one_client_sends_is_decoded(
     assert sorted(set(numbers)) == list(range(30))
     assert numbers == sorted(numbers)
     assert heard.index("other") < heard.index(last)
+
+
+async def test_few_bytes_that_decompress_to_many_messages_do_not_fill_the_inbox(serve: Serve, connect: Connect) -> None:
+    heard: list[str] = []
+    sessions: list[Any] = []
+    begun, released, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Busy(SockJSConnection):
+        async def on_message(self, message: str) -> None:
+            sessions.append(self.session)
+            begun.set()
+            await released.wait()
+            heard.append(message)
+            if len(heard) == 20_000:
+                done.set()
+
+    server = await serve(SockJSRouter(Busy, "/echo", {"websocket_compression": True}))
+    client = await opened(await connect(server), SOCKJS, "Sec-WebSocket-Extensions: permessage-deflate")
+    messages = ["x" * 64] * 1000
+    data = frame(TEXT, deflated(json.dumps(messages).encode()), rsv=4) * 20
+    assert len(data) < 16_384
+    client.write(data)
+    await within(begun.wait())
+    # That of one of the twenty.
+    assert sessions[0].backlog <= 128_000
+    released.set()
+    await within(done.wait())
+    assert heard == messages * 20
 
 
 def test_the_helpers_agree_with_wsproto_on_frames() -> None:

@@ -65,7 +65,13 @@ def split(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 def feed(parser: FrameParser, pieces: Iterable[bytes]) -> list[Event]:
     """Return all events of all pieces."""
-    return [event for piece in pieces for event in parser.feed(piece)]
+    events = []
+    for piece in pieces:
+        events += parser.feed(piece)
+        while parser.unparsed:
+            piece = piece[-parser.unparsed :]
+            events += parser.feed(piece)
+    return events
 
 
 def plain(events: Iterable[Event]) -> list[tuple[object, ...]]:

@@ -20,6 +20,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
 
+from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
 from sockjs_tornado.wire.stream import take_over
 
@@ -52,7 +53,7 @@ class Ledger:
     """
 
     grace: float | None = None
-    read_budget = math.inf
+    read_budget = CallbackBudget(math.inf)
 
     def __init__(self, size: int = READ_SIZE) -> None:
         self.read_buffer = bytearray(size)

@@ -19,7 +19,7 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire.deflate import Deflater, Parameters, RawInflater, negotiate
-from sockjs_tornado.wire.websocket import Event, FrameParser, Ping, build_frame
+from sockjs_tornado.wire.websocket import CLOSE, MAX_INFLATED, Event, FrameParser, Ping, build_frame
 
 from .client import (
     BINARY,
@@ -486,6 +486,36 @@ def test_a_bomb_is_put_out_before_it_fills_the_memory(kind: str) -> None:
     assert plain(events) == [TOO_BIG]
     # What there is: the compressed bytes, unmasked and in zlib's hands, and what came out of them.
     assert peak < 4 * len(stream) + 4 * limit
+
+
+@pytest.mark.parametrize("start", [0, 1, 5])
+def test_a_feed_ends_with_the_message_that_makes_it_long(start: int) -> None:
+    text = "x" * (MAX_INFLATED // 2)
+    one = frame(TEXT, deflated(text.encode()), reserved=RSV1)
+    data = one * 3 + frame(PING) + one
+    reading = parser()
+    assert reading.feed(data[:start]) == []
+    found = []
+    position = start
+    while position < len(data):
+        events = reading.feed(data[position:])
+        assert reading.at_boundary
+        found.append(events)
+        position = len(data) - reading.unparsed
+    assert found == [[text] * 2, [text, Ping(b""), text]]
+    assert reading.feed(b"") == []
+    assert reading.unparsed == 0
+
+
+def test_data_after_a_close_frame_is_never_fed_again() -> None:
+    text = frame(TEXT, deflated(b"x" * MAX_INFLATED), reserved=RSV1)
+    reading = parser()
+    assert reading.feed(text * 2) == ["x" * MAX_INFLATED]
+    assert reading.unparsed == len(text)
+    assert len(reading.feed(frame(CLOSE) + text)) == 1
+    assert reading.unparsed == 0
+    assert reading.feed(text) == []
+    assert reading.unparsed == 0
 
 
 def test_the_limit_is_what_comes_out_not_what_comes_in() -> None:

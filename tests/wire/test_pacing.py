@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from application import LogWatch, exception_of
 
+from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE
-from sockjs_tornado.wire.pacing import PIECE_SIZE, PacedConnection
+from sockjs_tornado.wire.pacing import PIECE_SIZE, SMALL_PIECE, PacedConnection
 
 from .server import HEAD, REQUEST, Ledger, Site, noise, passed, some_turns
 
@@ -16,7 +17,7 @@ from .server import HEAD, REQUEST, Ledger, Site, noise, passed, some_turns
 class HurriedLedger(Ledger):
     """A manager for whose connections the time is used up after each piece."""
 
-    read_budget = 0.0
+    read_budget = CallbackBudget(0.0)
 
 
 class Pieces(PacedConnection):
@@ -26,6 +27,7 @@ class Pieces(PacedConnection):
         super().__init__(manager, HEAD)
         self.pieces: list[bytes] = []
         self.size = size
+        self.most = READ_SIZE
         self.act: Callable[[], None] = lambda: None
         self.ended = asyncio.Event()
 
@@ -33,9 +35,11 @@ class Pieces(PacedConnection):
     def piece_size(self) -> int:
         return self.size
 
-    def decode(self, data: bytes) -> None:
+    def decode(self, data: bytes) -> int:
+        data = data[: self.most]
         self.pieces.append(data)
         self.act()
+        return len(data)
 
     def on_disconnect(self) -> None:
         self.ended.set()
@@ -90,9 +94,9 @@ def connected(manager: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
 async def test_small_reads_are_decoded_at_once() -> None:
     connection, transport = connected(HurriedLedger())
     for _ in range(3):
-        connection.on_data(b"x" * PIECE_SIZE)
+        connection.on_data(b"x" * SMALL_PIECE)
         assert transport.reading
-    assert [len(piece) for piece in connection.pieces] == [PIECE_SIZE] * 3
+    assert [len(piece) for piece in connection.pieces] == [SMALL_PIECE] * 3
 
 
 async def test_where_there_is_time_all_is_decoded_at_once() -> None:
@@ -112,9 +116,57 @@ async def test_what_takes_long_is_decoded_in_turns_with_others() -> None:
     while not transport.reading and len(turns) < 100:
         turns.append(len(connection.pieces))
         await asyncio.sleep(0)
-    assert turns == list(range(1, 9))
+    assert turns == list(range(1, READ_SIZE // SMALL_PIECE + 1))
     assert connection.data == data
     assert transport.reading
+
+
+class SlowLedger(Ledger):
+    """A manager for whose connections each piece takes 8 of the 10 seconds that one turn has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_budget = CallbackBudget(10.0)
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def work(self) -> None:
+        self.seconds += 8
+
+
+async def test_all_connections_share_the_time_of_one_turn() -> None:
+    manager = SlowLedger()
+    connections = [connected(manager)[0] for _ in range(3)]
+    data = noise(4 * PIECE_SIZE)
+    for connection in connections:
+        connection.act = manager.work
+        connection.on_data(data)
+    # The first one uses up the time, and each of the others may only go on a little.
+    sizes = [[len(piece) for piece in connection.pieces] for connection in connections]
+    assert sizes == [[PIECE_SIZE, PIECE_SIZE], [SMALL_PIECE], [SMALL_PIECE]]
+    await asyncio.sleep(0)
+    # Then another one has the time.
+    assert [len(connection.pieces) for connection in connections] == [3, 3, 2]
+    await some_turns()
+    assert all(connection.data == data for connection in connections)
+
+
+@pytest.mark.parametrize("size", [SMALL_PIECE, PIECE_SIZE])
+async def test_the_rest_of_a_piece_that_takes_long_is_another_piece(size: int) -> None:
+    connection, _ = connected(Ledger())
+    connection.most = 100
+    data = noise(size)
+    connection.on_data(data)
+    assert connection.data == data
+    hurried, transport = connected(HurriedLedger())
+    hurried.most = 100
+    hurried.on_data(data)
+    assert hurried.data == data[:100]
+    assert not transport.reading
+    hurried.connection_lost(None)
+    assert hurried.data == data
 
 
 async def test_what_is_decoded_in_one_step_is_not_divided() -> None:
@@ -126,7 +178,7 @@ async def test_what_is_decoded_in_one_step_is_not_divided() -> None:
 
 async def test_bytes_that_come_meanwhile_wait_behind_the_others() -> None:
     connection, _ = connected(HurriedLedger())
-    first, second = noise(3 * PIECE_SIZE), noise(10)
+    first, second = noise(3 * SMALL_PIECE), noise(10)
     connection.on_data(first)
     connection.on_data(second)
     await some_turns()
@@ -157,7 +209,7 @@ async def test_nothing_is_decoded_while_the_application_is_behind() -> None:
 
 async def test_an_application_that_falls_behind_while_others_have_their_turn_is_waited_for() -> None:
     connection, transport = connected(HurriedLedger())
-    connection.on_data(b"x" * 3 * PIECE_SIZE)
+    connection.on_data(b"x" * 3 * SMALL_PIECE)
     connection.pause_reading()
     await some_turns()
     assert len(connection.pieces) == 1
@@ -201,7 +253,7 @@ async def test_after_a_full_read_an_application_that_is_behind_is_waited_for() -
 
 async def test_the_end_comes_after_what_was_read_before() -> None:
     connection, _ = connected(HurriedLedger())
-    data = noise(3 * PIECE_SIZE)
+    data = noise(3 * SMALL_PIECE)
     connection.on_data(data)
     connection.act = lambda: None if not connection.ended.is_set() else pytest.fail("decoded after the end")
     connection.connection_lost(None)
@@ -213,7 +265,7 @@ async def test_the_end_comes_after_what_was_read_before() -> None:
 
 async def test_after_the_connection_is_closed_nothing_is_decoded() -> None:
     connection, _ = connected(HurriedLedger())
-    connection.on_data(b"x" * 3 * PIECE_SIZE)
+    connection.on_data(b"x" * 3 * SMALL_PIECE)
     connection.close_transport()
     await some_turns()
     assert len(connection.pieces) == 1
@@ -248,7 +300,7 @@ async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) ->
             raise ZeroDivisionError
 
     connection.act = fail
-    connection.on_data(b"x" * 3 * PIECE_SIZE)
+    connection.on_data(b"x" * 3 * SMALL_PIECE)
     await some_turns()
     record = logged.take("failed to decode")
     assert type(exception_of(record)) is ZeroDivisionError
@@ -259,7 +311,7 @@ async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) ->
 @pytest.mark.parametrize("behind", [False, True])
 async def test_who_waits_for_the_clients_end_decodes_what_was_read_before(behind: bool) -> None:
     connection, transport = connected(HurriedLedger())
-    data = noise(3 * PIECE_SIZE)
+    data = noise(3 * SMALL_PIECE)
     connection.on_data(data)
     if behind:
         connection.pause_reading()
@@ -277,7 +329,7 @@ async def test_data_is_decoded_if_the_client_closes_right_after_it(site: Site) -
     client = await site.connect()
     await client.send(REQUEST)
     assert await client.receive(len(HEAD)) == HEAD
-    data = noise(5 * PIECE_SIZE)
+    data = noise(5 * SMALL_PIECE)
     # Both without a turn of the event loop between them, so that the server reads the data and the end together.
     client.sock.sendall(data)
     client.close()
