@@ -3,6 +3,8 @@ from typing import Any
 
 from .protocol import Message, Outgoing, PreparedMessage
 
+CALLBACKS_IDLE: int
+CALLBACKS_RUNNING: int
 IN_CALLBACK: int
 MAX_BUFFERED: int
 MAX_STEP: int

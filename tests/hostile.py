@@ -30,7 +30,7 @@ DATA = frame(TEXT, b'["one","two"]')
 #: When code of an application runs: before a method is called, and inside.
 MOMENTS = (
     *("before", "callbacks.continue_delivery", "callbacks.handle_error", "connection.on_message", "connection.python"),
-    *("framing.__eq__", "framing.__hash__", "garbage.__del__", "heard.__del__", "inbox.__bool__"),
+    *("framing.__eq__", "framing.__hash__", "garbage.__del__", "heard.__del__"),
     *("message.__len__", "on_message fail", "on_message one", "on_message two", "on_message value"),
     *("prepared.rendered", "queue.waiting", "queued.__del__", "receiver.send_messages", "receiver.send_prepared"),
     *(
@@ -92,14 +92,6 @@ class Asked:
     def __getattr__(self, name: str) -> Any:
         hook(f"{self._name}.{name}")
         return self._attributes[name]
-
-
-class Inbox:
-    """Messages that wait, as far as can be told."""
-
-    def __bool__(self) -> bool:
-        hook("inbox.__bool__")
-        return False
 
 
 class Framing:
@@ -199,8 +191,8 @@ class World:
         self.messages: list[Any] = ["one", "value", "fail", "two"]
 
         self.callbacks = callbacks = cast("Any", Callbacks())
-        callbacks._busy = callbacks._closing = callbacks._dropped_pending = False
-        callbacks._inbox = Inbox()
+        callbacks._state = 0
+        callbacks._events = None
         # What takes how long depends on the machine.
         callbacks._budget = Budget()
         callbacks._budget.available = math.inf
@@ -248,7 +240,7 @@ class World:
             self.connection._received_since_ping = Number()
             self.connection._write_buffer = None
         if self.callbacks is not None:
-            self.callbacks._busy = False
+            self.callbacks._state = 0
         hook = before
 
     def on_message(self, message: str) -> Any:

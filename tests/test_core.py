@@ -31,7 +31,7 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
-from sockjs_tornado.session import callback_budget, outbox
+from sockjs_tornado.session import callback_budget, callbacks, outbox
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
@@ -155,8 +155,7 @@ class Stage:
         """Yield what is known, as it is now."""
         session = self.session
         numbers = "messages_sent messages_received messages_dropped bytes_sent bytes_received rejected callback_errors"
-        names = "state close_code close_reason queued _blocked _outbox _busy _closing _inbox backlog is_over"
-        names += " _dropped_pending"
+        names = "state close_code close_reason queued _blocked _outbox _state _events backlog is_over"
         for name in f"{numbers} {names}".split():
             for thing in (self.stats, session, getattr(session, "_callbacks", None)):
                 yield f"{name} {getattr(thing, name, None)!r}"
@@ -359,13 +358,18 @@ def test_what_is_sent_while_garbage_is_collected_comes_once(kind: type[KeptSessi
         gc.enable()
 
 
-def test_a_module_that_was_built_from_other_sources_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "name"), [(outbox, "IN_CALLBACK"), (callbacks, "CALLBACKS_RUNNING")])
+def test_a_module_that_was_built_from_other_sources_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
     assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, SessionState.OPEN)
-    assert type(outbox.IN_CALLBACK) is int
-    spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_outbox", outbox.__file__)
+    assert (core.CALLBACKS_IDLE, core.CALLBACKS_RUNNING) == (callbacks.State.IDLE, callbacks.State.RUNNING)
+    assert type(outbox.IN_CALLBACK) is type(callbacks.RUNNING) is int
+    assert module.__file__ is not None
+    spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_module", module.__file__)
     assert spec is not None
     assert spec.loader is not None
-    monkeypatch.setattr(core, "IN_CALLBACK", 2)
+    monkeypatch.setattr(core, name, 2)
     with pytest.raises(ImportError, match="build it again"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
@@ -391,7 +395,7 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
     stage.attach()
     stage.events.clear()
     for kind, names in (
-        (Callbacks, "deliver continue_delivery handle_error finish_delivery _run"),
+        (Callbacks, "deliver continue_delivery handle_error finish_delivery _deliver"),
         (Session, "_receive_fallback _after_receive"),
     ):
         for name in names.split():

@@ -16,7 +16,7 @@
 #include <structmember.h>
 
 PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *socket_type;
-PyObject *zero, *in_callback, *socket_fileno;
+PyObject *zero, *in_callback, *idle, *running, *socket_fileno;
 struct names names;
 
 /* --- access to fields and methods --- */
@@ -195,6 +195,7 @@ add_constants(PyObject *module)
     PyObject *min_charge = PyFloat_FromDouble(MIN_CHARGE);
     int failed = min_charge == NULL || PyModule_AddObjectRef(module, "MIN_CHARGE", min_charge) < 0
         || PyModule_AddIntMacro(module, IN_CALLBACK) < 0 || PyModule_AddIntMacro(module, SESSION_OPEN) < 0
+        || PyModule_AddIntMacro(module, CALLBACKS_IDLE) < 0 || PyModule_AddIntMacro(module, CALLBACKS_RUNNING) < 0
         || PyModule_AddIntMacro(module, MAX_STEP) < 0 || PyModule_AddIntMacro(module, MAX_BUFFERED) < 0;
 
     Py_XDECREF(min_charge);
@@ -225,7 +226,9 @@ execute(PyObject *module)
 #undef EACH
     in_callback = PyLong_FromLong(IN_CALLBACK);
     zero = PyLong_FromLong(0);
-    if (in_callback == NULL || zero == NULL || add_constants(module) < 0)
+    idle = PyLong_FromLong(CALLBACKS_IDLE);
+    running = PyLong_FromLong(CALLBACKS_RUNNING);
+    if (in_callback == NULL || zero == NULL || idle == NULL || running == NULL || add_constants(module) < 0)
         return -1;
     callbacks_type = add_type(module, &callbacks_spec);
     connection_type = add_type(module, &connection_spec);

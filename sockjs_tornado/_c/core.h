@@ -25,7 +25,7 @@
  *                                               a receiver and is not blocked, or is        flushes also messages_sent
  *                                               within its callbacks and its limits
  *   _send_prepared     _send_prepared_fallback  a receiver, and nothing is blocked          messages_sent
- *   _receive           _receive_fallback        an open session, no callback is running     _busy, _blocked, queued,
+ *   _receive           _receive_fallback        an open session, no callback is running     _state, _blocked, queued,
  *                                               or due, and nothing is blocked              _outbox, messages_received,
  *                                                                                           messages_sent
  * ConnectionCore
@@ -44,8 +44,7 @@
  */
 
 /* The fields that C uses, by their names in Python. Python code, of the application too, may set them to any object. */
-#define CALLBACKS_FIELDS(EACH) \
-    EACH(_budget) EACH(_busy) EACH(_closing) EACH(_dropped_pending) EACH(_inbox) EACH(connection)
+#define CALLBACKS_FIELDS(EACH) EACH(_budget) EACH(_events) EACH(_state) EACH(connection)
 #define SESSION_FIELDS(EACH) \
     EACH(_blocked) EACH(_callbacks) EACH(_outbox) EACH(_outbox_waiters) EACH(_receiver) EACH(_settings) EACH(_stats) \
     EACH(_thread) EACH(queued) EACH(state)
@@ -68,6 +67,9 @@ enum {
     /* Blocked.IN_CALLBACK and SessionState.OPEN; session/outbox.py checks at import that they are equal. */
     IN_CALLBACK = 1,
     SESSION_OPEN = 1,
+    /* State.IDLE and State.RUNNING of session/callbacks.py, which checks the same. */
+    CALLBACKS_IDLE = 0,
+    CALLBACKS_RUNNING = 1,
     /* Used by Python from here: session/callback_budget.py and wire/connection.py explain them. */
     MAX_STEP = 16,
     MAX_BUFFERED = 8192
@@ -113,7 +115,7 @@ extern PyMethodDef session_methods[], connection_methods[];
 
 /* Created once and never freed. CPython caches small integers, so a field is compared with these by identity. If a
  * field holds any other object, the call takes the Python fallback. */
-extern PyObject *zero, *in_callback;
+extern PyObject *zero, *in_callback, *idle, *running;
 
 /* The method of the C base type, which an application cannot replace. */
 extern PyObject *socket_fileno;

@@ -204,23 +204,6 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     return done;
 }
 
-/* Return whether no callback has become due while messages were delivered; -1 with an exception set. */
-static int
-is_idle(Callbacks *callbacks)
-{
-    PyObject *inbox = callbacks->_inbox;
-    int is_empty = inbox == Py_None;
-
-    if (callbacks->_dropped_pending != Py_False || callbacks->_closing != Py_False || inbox == NULL)
-        return 0;
-    if (!is_empty) {
-        Py_INCREF(inbox);
-        is_empty = PyObject_Not(inbox);
-        Py_DECREF(inbox);
-    }
-    return is_empty;
-}
-
 PyDoc_STRVAR(receive_doc,
 "_receive(messages, /)\n--\n\n"
 "Deliver the client's messages to the application, in order; its replies are sent as one batch.");
@@ -234,22 +217,22 @@ session_receive(PyObject *object, PyObject *messages)
     int done;
 
     if (number_in(self->state) != SESSION_OPEN || self->_blocked != zero || !PyList_CheckExact(messages)
-        || !is_valid(self) || callbacks->_busy != Py_False || callbacks->connection == NULL || callbacks->_budget == NULL
+        || !is_valid(self) || callbacks->_state != idle || callbacks->connection == NULL || callbacks->_budget == NULL
         || !PyObject_TypeCheck(callbacks->_budget, budget_type))
         return PyObject_CallMethodObjArgs(object, names._receive_fallback, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);
     count(&((Counters *)self->_stats)->messages_received, PyList_Size(messages));
-    set(&callbacks->_busy, Py_True);
+    set(&callbacks->_state, running);
     set(&self->_blocked, in_callback);
     done = deliver(self, (PyObject *)callbacks, connection, messages);
     Py_DECREF(connection);
     if (done == 1) {
-        int idle = is_idle(callbacks);
-        if (idle == 1)
-            set(&callbacks->_busy, Py_False);
-        else
-            done = idle < 0 ? -1 : call((PyObject *)callbacks, names.finish_delivery, NULL);
+        /* If no callback has become due while messages were delivered. */
+        if (callbacks->_events == Py_None)
+            set(&callbacks->_state, idle);
+        else if (call((PyObject *)callbacks, names.finish_delivery, NULL) < 0)
+            done = -1;
     }
     Py_DECREF((PyObject *)callbacks);
     if (done < 0)

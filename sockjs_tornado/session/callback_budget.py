@@ -2,7 +2,9 @@
 
 import asyncio
 import math
-from typing import Final
+from collections.abc import Generator
+from time import monotonic
+from typing import Any, Final
 
 try:
     from .._speedups import MAX_STEP, MIN_CHARGE, CallbackBudgetCore
@@ -21,7 +23,7 @@ except ImportError:  # the C module was not built
         __slots__ = ("available",)
 
 
-__all__ = ["CALLBACK_TIME", "MAX_STEP", "MIN_CHARGE", "CallbackBudget"]
+__all__ = ["CALLBACK_TIME", "MAX_STEP", "MIN_CHARGE", "CallbackBudget", "Turn"]
 
 #: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.
 CALLBACK_TIME: Final = 0.010
@@ -78,3 +80,43 @@ class CallbackBudget(CallbackBudgetCore):
             # Not at once: this iteration belongs to the sessions that waited.
             asyncio.get_running_loop().call_soon(self._refill)
         return share
+
+
+class Turn:
+    """The delivery of several messages of one session in one iteration of the event loop, or in consecutive ones.
+
+    Args:
+        budget: The budget of all sessions.
+
+    Attributes:
+        left: Messages to deliver before :meth:`is_over` is called. The caller counts down.
+    """
+
+    __slots__ = ("_budget", "_deadline", "_started", "_step", "left")
+
+    def __init__(self, budget: CallbackBudget) -> None:
+        self._budget = budget
+        self._started = monotonic()
+        self._deadline = self._started + budget.available
+        self.left = self._step = 1
+
+    def is_over(self) -> bool:
+        """Return whether the time is used up."""
+        self.left = self._step
+        self._step = min(2 * self._step, MAX_STEP)
+        return monotonic() >= self._deadline
+
+    def charge(self) -> None:
+        """Deduct the time that the delivery has taken."""
+        self._budget.charge(monotonic() - self._started)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait for the next iteration, in which at least one message may be delivered."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        share = await self._budget.wait()
+        self._started = monotonic()
+        self._deadline = self._started + share
+        # The caller counts down before each message.
+        self.left, self._step = 2, 1

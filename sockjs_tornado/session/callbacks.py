@@ -11,11 +11,11 @@ client cannot block the others.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum, IntEnum
 from functools import partial
 from inspect import isawaitable
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
@@ -23,20 +23,23 @@ from tornado.web import HTTPError
 from ..exceptions import ConnectionClosed
 from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
-from .callback_budget import MAX_STEP
+from .callback_budget import Turn
 
 try:
+    from .._speedups import CALLBACKS_IDLE as _IDLE_IN_C
+    from .._speedups import CALLBACKS_RUNNING as _RUNNING_IN_C
     from .._speedups import CallbacksCore
 except ImportError:  # the C module was not built
+    _IDLE_IN_C, _RUNNING_IN_C = 0, 1
 
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be delivered at once; C reads them for each message."""
 
-        __slots__ = ("_budget", "_busy", "_closing", "_dropped_pending", "_inbox", "connection")
+        __slots__ = ("_budget", "_events", "_state", "connection")
 
 
 if TYPE_CHECKING:
-    from ..connection import ConnectionInfo, SockJSConnection
+    from ..connection import SockJSConnection
     from .callback_budget import CallbackBudget
     from .container import SessionContainer
     from .session import Session
@@ -52,6 +55,42 @@ _CAUGHT = (Exception, asyncio.CancelledError)
 _MESSAGE_OVERHEAD = 64
 
 
+class State(IntEnum):
+    """State of the callbacks of a session: ``UNOPENED``, then any of the next three, then ``OVER``."""
+
+    #: No callback runs, and no event is queued.
+    IDLE = 0
+    #: A callback other than ``on_dropped`` runs or is scheduled; it is followed by those of the queued events.
+    RUNNING = 1
+    #: The same for ``on_dropped``. Messages that are dropped meanwhile are reported with those that are dropped later.
+    IN_DROPPED = 2
+    #: ``on_open`` was not called yet.
+    UNOPENED = 3
+    #: ``on_close`` has ended.
+    OVER = 4
+
+
+# Plain integers, because C compares the field with an integer's identity.
+IDLE, RUNNING, IN_DROPPED, UNOPENED, OVER = (state.value for state in State)
+
+if (_IDLE_IN_C, _RUNNING_IN_C) != (IDLE, RUNNING):
+    raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")
+
+
+class _Event(Enum):
+    """A queued event other than a message: the callback that it is reported to."""
+
+    OPEN = "on_open"
+    DROPPED = "on_dropped"
+    CLOSE = "on_close"
+
+
+_OPEN, _DROPPED, _CLOSE = _Event
+
+#: A callback's name and what it has returned. The name is empty if the callbacks wait for an iteration of the loop.
+_Awaited = tuple[str, Awaitable[object]]
+
+
 class Callbacks(CallbacksCore):
     """Run the callbacks of one session.
 
@@ -62,29 +101,9 @@ class Callbacks(CallbacksCore):
     Attributes:
         connection: The application's connection, which has the callbacks. Set by the session.
         backlog: Size of the queued messages: characters, plus an overhead for each message.
-        is_over: True before ``on_open`` is called and after ``on_close`` has ended.
     """
 
-    # Legal states, between two calls. _busy, _closing and _dropped_pending are shared with _c/session.c.
-    #
-    # * Not _busy: no callback runs and none is due, that is, neither _closing nor _dropped_pending is set and the inbox
-    #   is empty. is_over is set until open() is called.
-    # * _busy: a callback runs or is scheduled. _closing, _dropped_pending and a filled inbox are events that wait for
-    #   it, in any combination; _run_next() takes the first of: _dropped_pending, the inbox, _closing.
-    # * _busy, _closing and is_over: on_close has ended. Final: _busy stays set so that no other callback runs.
-    # * _dropped_running: on_dropped runs. Requires _busy and excludes _dropped_pending: messages that are dropped
-    #   meanwhile only add to _dropped_count.
-    # * _timed_out: the running awaitable was cancelled by its timeout. Requires _busy; cleared when it has ended.
-
-    __slots__ = (
-        "_dropped_count",
-        "_dropped_running",
-        "_session",
-        "_timed_out",
-        "_timeout",
-        "backlog",
-        "is_over",
-    )
+    __slots__ = ("_dropped_count", "_session", "_timeout", "_turn", "backlog")
 
     connection: "SockJSConnection"
 
@@ -92,44 +111,33 @@ class Callbacks(CallbacksCore):
         self._session = session
         self._timeout = timeout or None
         self._budget: CallbackBudget = session.server.container.callback_budget
-        self._inbox: deque[Message] | None = None
+        self._state = UNOPENED
+        # Messages and _Event, in the order of the callbacks: OPEN or DROPPED, messages, CLOSE. None if there are none.
+        self._events: deque[Any] | None = None
         self.backlog = 0
-        self._busy = False
-        self._closing = False
         # Dropped messages that were not yet reported to on_dropped.
         self._dropped_count = 0
-        self._dropped_pending = False
-        self._dropped_running = False
-        self._timed_out = False
-        self.is_over = True
+        # While queued messages are delivered.
+        self._turn: Turn | None = None
 
-    def open(self, info: "ConnectionInfo") -> None:
+    @property
+    def is_over(self) -> bool:
+        """True before ``on_open`` is called and after ``on_close`` has ended."""
+        return self._state in (UNOPENED, OVER)
+
+    def open(self) -> None:
         """Run ``on_open``. If it returns False or raises, the client is rejected."""
-        self._busy = True
-        self.is_over = False
-        accepted = False
-        try:
-            result = self.connection.on_open(info)
-        except _CAUGHT as error:
-            self._handle_failure("on_open", error)
-        else:
-            if result is False:
-                self._session.close()
-            elif isawaitable(result):
-                self._spawn(self._finish_open(result))
-                return
-            else:
-                accepted = True
-        self._session._on_open_finished(accepted)
-        self._run_next()
+        self._state = RUNNING
+        self._events = deque((_OPEN, *(self._events or ())))
+        self._start(self._run_due())
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Run ``on_message`` for each message, or queue them if a callback is running."""
-        if self._busy:
-            self._queue(messages)
+        if self._state is IDLE:
+            self._state = RUNNING
+            self._deliver(self.connection.on_message, messages)
         else:
-            self._busy = True
-            self._run(self.connection.on_message, messages)
+            self._queue(messages)
 
     def continue_delivery(
         self, on_message: Callable[[Message], object], messages: Sequence[Message], result: object, is_late: bool
@@ -143,11 +151,11 @@ class Callbacks(CallbacksCore):
             is_late: Whether this iteration's time for callbacks is used up.
         """
         if isawaitable(result):
-            self._start_awaitable(result, messages)
+            self._suspend(messages, ("on_message", result))
         elif is_late and not self._session.is_closed:
-            self._defer(messages)
+            self._suspend(messages, self._pause())
         else:
-            self._run(on_message, messages)
+            self._deliver(on_message, messages)
 
     def handle_error(self, error: BaseException) -> None:
         """Handle an exception of ``on_message``; raise it again if it is not one that closes the session."""
@@ -158,28 +166,17 @@ class Callbacks(CallbacksCore):
 
     def finish_delivery(self) -> None:
         """Run the callbacks that have become due while ``on_message`` was running."""
-        if self._dropped_pending or self._inbox or self._closing:
-            self._run_next()
+        if self._events is None:
+            self._state = IDLE
         else:
-            self._busy = False
+            self._start(self._run_due())
 
-    def _defer(self, messages: Sequence[Message]) -> None:
-        """Queue messages for the next iteration of the event loop, because this one's time for callbacks is used up."""
-        self._queue(messages)
-        self._budget.exhaust()
-        self._spawn(self._finish_later())
-
-    def _run(self, on_message: Callable[[Message], object], messages: Sequence[Message]) -> None:
+    def _deliver(self, on_message: Callable[[Message], object], messages: Sequence[Message]) -> None:
+        """Do what C does for each message, without the queue."""
         session = self._session
         total = len(messages)
         # Most reads contain one message: do not read the clock for it.
-        next_look, started, deadline = 0, 0.0, 0.0
-        budget = None
-        if total > 1:
-            # As in C, the one from before the callbacks, which could delete it.
-            budget = self._budget
-            next_look, started = 1, monotonic()
-            deadline = started + budget.available
+        turn = Turn(self._budget) if total > 1 else None
         # An earlier message, or the lookup of on_message, may have closed the session.
         for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
@@ -188,203 +185,163 @@ class Callbacks(CallbacksCore):
                 self._handle_failure("on_message", error)
                 break
             if result is not None and isawaitable(result):
-                if budget is not None:
-                    budget.charge(monotonic() - started)
-                self._start_awaitable(result, messages[count:])
+                if turn is not None:
+                    turn.charge()
+                self._suspend(messages[count:], ("on_message", result))
                 return
             if session.is_closed:
                 break
-            if count == next_look and count < total:
-                if monotonic() >= deadline:
-                    self._defer(messages[count:])
+            if turn is not None and count < total:
+                turn.left -= 1
+                if not turn.left and turn.is_over():
+                    self._suspend(messages[count:], self._pause())
                     return
-                next_look += min(next_look, MAX_STEP)
-        if budget is not None:
-            budget.charge(monotonic() - started)
+        if turn is not None:
+            turn.charge()
         self.finish_delivery()
 
-    def _start_awaitable(self, result: Awaitable[object], messages: Sequence[Message]) -> None:
-        """Start the awaitable of ``on_message``, and queue the messages behind it."""
-        if not self._session.is_closed:
+    def _suspend(self, messages: Sequence[Message], awaited: _Awaited) -> None:
+        """Queue the rest of a batch, and deliver it when an awaitable has ended."""
+        if messages and not self._session.is_closed:
             self._queue(messages)
-        self._spawn(self._finish_message(result))
+        self._start(awaited)
 
     def notify_dropped(self, count: int) -> None:
         """Run ``on_dropped`` after the current callback; its next call reports messages dropped while it runs."""
         self._dropped_count += count
-        if not self._dropped_running:
-            self._dropped_pending = True
-            if not self._busy:
-                self._run_next()
+        if self._state is not IN_DROPPED:
+            if self._events is None:
+                self._events = deque()
+            if not self._events or self._events[0] is not _DROPPED:
+                self._events.appendleft(_DROPPED)
+            self._run_if_idle()
 
     def close(self, *, discard: bool) -> None:
         """Run ``on_close``, after the current callback and, unless ``discard``, after the queued messages."""
-        self._closing = True
         if discard:
             self.discard()
-        if not self._busy:
-            self._run_next()
+        if self._events is None:
+            self._events = deque()
+        self._events.append(_CLOSE)
+        self._run_if_idle()
 
     def discard(self) -> None:
         """Discard the queued messages."""
-        self._inbox = None
-        self.backlog = 0
+        if self.backlog:
+            assert self._events is not None
+            self._events = deque(event for event in self._events if isinstance(event, _Event)) or None
+            self.backlog = 0
 
     def _queue(self, messages: Sequence[Message]) -> None:
-        if self._inbox is None:
-            self._inbox = deque()
-        for message in messages:
-            self._inbox.append(message)
-            self.backlog += len(message) + _MESSAGE_OVERHEAD
+        if self._events is None:
+            self._events = deque()
+        self._events.extend(messages)
+        self.backlog += sum(map(len, messages)) + len(messages) * _MESSAGE_OVERHEAD
 
-    def _run_next(self) -> None:
-        """Run the callbacks that have become due while another was running."""
-        self._busy = False
-        if self._dropped_pending:
-            self._busy = True
-            awaitable = self._run_dropped()
-            if awaitable is not None:
-                self._spawn(self._finish_dropped(awaitable))
-                return
-            self._busy = False
-        if self._inbox:
-            self._busy = True
-            self._spawn(self._finish_inbox())
-        elif self._closing:
-            # For good: no callback runs after on_close.
-            self._busy = True
-            try:
-                result = self.connection.on_close()
-            except _CAUGHT as error:
-                self._handle_failure("on_close", error)
+    def _run_if_idle(self) -> None:
+        if self._state is IDLE:
+            self._state = RUNNING
+            self._start(self._run_due())
+
+    def _start(self, awaited: _Awaited | None) -> None:
+        if awaited is not None:
+            self._session.server.container.spawn(self._run_as_task(awaited))
+
+    async def _run_as_task(self, awaited: _Awaited | None) -> None:
+        """Await what callbacks have returned, and run those that are due then."""
+        while awaited is not None:
+            name, awaitable = awaited
+            result = await self._await(name, awaitable)
+            if name != "on_message":
+                self._finish(name, result)
+            awaited = self._run_due()
+
+    def _run_due(self) -> _Awaited | None:
+        """Run the callbacks that are due, in order, until one has to be awaited or the time is used up."""
+        while self._events:
+            event = self._events[0]
+            if type(event) is _Event:
+                name = event.value
+                self._events.popleft()
             else:
-                if isawaitable(result):
-                    self._spawn(self._finish_close(result))
-                    return
-            self._end()
-
-    def _run_dropped(self) -> Awaitable[object] | None:
-        """Run ``on_dropped``; return its awaitable, if it has returned one."""
-        self._dropped_pending = False
-        self._dropped_running = True
-        count, self._dropped_count = self._dropped_count, 0
-        try:
-            result = self.connection.on_dropped(count)
-        except _CAUGHT as error:
-            self._handle_failure("on_dropped", error)
-        else:
-            if isawaitable(result):
-                return result
-        self._dropped_running = False
+                name = "on_message"
+                if self._turn is None:
+                    self._turn = Turn(self._budget)
+                else:
+                    self._turn.left -= 1
+                    if not self._turn.left and self._turn.is_over():
+                        return self._pause()
+                self._events.popleft()
+                self.backlog -= len(event) + _MESSAGE_OVERHEAD
+                if not self.backlog:
+                    self._session._inbox_drained()
+            result: object = None
+            try:
+                if event is _OPEN:
+                    result = self.connection.on_open(self._session.conn_info)
+                elif event is _DROPPED:
+                    self._state = IN_DROPPED
+                    count, self._dropped_count = self._dropped_count, 0
+                    result = self.connection.on_dropped(count)
+                elif event is _CLOSE:
+                    result = self.connection.on_close()
+                else:
+                    result = self.connection.on_message(event)
+            except _CAUGHT as error:
+                self._handle_failure(name, error)
+            if result is not None and isawaitable(result):
+                return name, result
+            if name != "on_message":
+                self._finish(name, result)
+        self._events = None
+        if self._turn is not None:
+            # Too much if an awaitable has suspended. In the worst case others deliver one message in this iteration.
+            self._turn.charge()
+            self._turn = None
+        if self._state is not OVER:
+            self._state = IDLE
         return None
 
-    async def _finish_dropped(self, result: Awaitable[object]) -> None:
-        await self._guard("on_dropped", result)
-        self._dropped_running = False
-        await self._finish_inbox()
+    def _finish(self, name: str, result: object) -> None:
+        """Called when a callback has ended."""
+        if name == "on_open":
+            if result is False:
+                self._session.close()
+            self._session._on_open_finished()
+        elif name == "on_dropped":
+            self._state = RUNNING
+        elif name == "on_close":
+            self._state = OVER
+            self._session._callbacks_ended()
 
-    def _end(self) -> None:
-        self.is_over = True
-        self._session._callbacks_ended()
+    def _pause(self) -> _Awaited:
+        """Return what waits for the next iteration, because this one's time for callbacks is used up."""
+        self._budget.exhaust()
+        if self._turn is None:
+            self._turn = Turn(self._budget)
+        return "", self._turn
 
     def clear(self) -> None:
         """Release the session and the connection."""
         del self._session, self.connection
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._session.server.container.spawn(coroutine)
-
-    async def _finish_open(self, result: Awaitable[object]) -> None:
-        if await self._guard("on_open", result) is False:
-            self._session.close()
-        self._session._on_open_finished(True)
-        await self._finish_inbox()
-
-    async def _finish_close(self, result: Awaitable[object]) -> None:
-        await self._guard("on_close", result)
-        self._end()
-
-    async def _finish_message(self, result: Awaitable[object]) -> None:
-        await self._guard("on_message", result)
-        await self._finish_inbox()
-
-    async def _finish_later(self) -> None:
-        await self._finish_inbox(await self._next_iteration())
-
-    async def _next_iteration(self) -> float:
-        """Wait for the next iteration of the event loop; return the seconds that callbacks may take of it."""
+    # One coroutine for each awaitable, not two: this runs for every message if on_message is `async def`.
+    async def _await(self, name: str, awaitable: Awaitable[object]) -> object:
+        timeout = None
+        if self._timeout is not None and name:
+            error = TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)")
+            # Closes the session at once; the awaitable may take its time to end.
+            on_expired = partial(self._handle_failure, name, error)
+            timeout = _Timeout(self._session.server.container, self._timeout, on_expired)
         try:
-            return await self._budget.wait()
-        except asyncio.CancelledError as error:
-            self._handle_failure("on_message", error)
-            return self._budget.available
-
-    async def _finish_inbox(self, seconds: float | None = None) -> None:
-        left = step = 1
-        started = monotonic() if self._inbox else None
-        deadline = (started or 0.0) + (self._budget.available if seconds is None else seconds)
-        while self._inbox:
-            if self._dropped_pending:
-                awaitable = self._run_dropped()
-                if awaitable is not None:
-                    await self._guard("on_dropped", awaitable)
-                    self._dropped_running = False
-                continue
-            message = self._inbox.popleft()
-            self.backlog -= len(message) + _MESSAGE_OVERHEAD
-            if not self._inbox:
-                self._session._inbox_drained()
-            try:
-                result = self.connection.on_message(message)
-            except _CAUGHT as error:
-                self._handle_failure("on_message", error)
-            else:
-                if isawaitable(result):
-                    await self._guard("on_message", result)
-            left -= 1
-            if not left and self._inbox:
-                left = step
-                step = min(2 * step, MAX_STEP)
-                if monotonic() >= deadline:
-                    # This waits even if an awaitable has already yielded; that costs one iteration.
-                    deadline = await self._next_iteration() + monotonic()
-                    left = step = 1
-        if started is not None:
-            # Too much if an awaitable has suspended. In the worst case others deliver one message in this iteration.
-            self._budget.charge(monotonic() - started)
-        self._run_next()
-
-    def _guard(self, name: str, result: Awaitable[object]) -> Awaitable[object]:
-        # One coroutine for each awaitable, not two: this runs for every message if on_message is `async def`.
-        return self._await(name, result) if self._timeout is None else self._await_with_timeout(name, result)
-
-    async def _await_with_timeout(self, name: str, result: Awaitable[object]) -> object:
-        assert self._timeout is not None
-        task = asyncio.current_task()
-        assert task is not None
-        manager = self._session.server.container
-        deadline = _CallbackDeadline(manager, self._timeout, partial(self._on_timeout, name, task))
-        try:
-            return await self._await(name, result)
-        finally:
-            manager.cancel(deadline)
-            if self._timed_out:
-                self._timed_out = False
-                task.uncancel()
-
-    async def _await(self, name: str, result: Awaitable[object]) -> object:
-        try:
-            return await result
+            return await awaitable
         except _CAUGHT as error:
-            if not self._timed_out:
-                self._handle_failure(name, error)
+            if timeout is None or not timeout.has_expired:
+                self._handle_failure(name or "on_message", error)
             return None
-
-    def _on_timeout(self, name: str, task: "asyncio.Task[Any]") -> None:
-        """Close the session at once and cancel the awaitable, which may take its time to end."""
-        self._timed_out = True
-        self._handle_failure(name, TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)"))
-        task.cancel()
+        finally:
+            if timeout is not None:
+                timeout.cancel()
 
     def _handle_failure(self, name: str, error: BaseException) -> None:
         session = self._session
@@ -407,29 +364,44 @@ class Callbacks(CallbacksCore):
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
 
 
-class _CallbackDeadline:
-    """The deadline of a callback's awaitable.
+class _Timeout:
+    """The timeout of an awaitable of the current task.
 
     Args:
         manager: Schedules the deadline.
         seconds: The timeout.
-        on_timeout: Called when the deadline has passed.
+        on_expired: Called when it has expired, before the task is cancelled.
+
+    Attributes:
+        has_expired: Whether the timeout has cancelled the task.
     """
 
-    __slots__ = ("_manager", "_on_timeout", "bucket", "due")
+    __slots__ = ("_manager", "_on_expired", "_task", "bucket", "due", "has_expired")
 
-    def __init__(self, manager: "SessionContainer", seconds: float, on_timeout: Callable[[], None]) -> None:
+    def __init__(self, manager: "SessionContainer", seconds: float, on_expired: Callable[[], None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
         self._manager = manager
-        self._on_timeout = on_timeout
+        self._on_expired = on_expired
+        self.has_expired = False
         self.bucket: int | None = None
         self.due = manager.now() + seconds
         manager.schedule(self)
 
     def check(self, now: float) -> None:
-        """Call ``on_timeout``, unless the event loop was blocked: then the awaitable may be about to complete."""
+        """Cancel the task, unless the event loop was blocked: then the awaitable may be about to complete."""
         if not self._manager.postpone(self, now):
             self.due = inf
-            self._on_timeout()
+            self.has_expired = True
+            self._on_expired()
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Called when the awaitable has ended."""
+        self._manager.cancel(self)
+        if self.has_expired:
+            self._task.uncancel()
 
 
 def _is_cancelled() -> bool:

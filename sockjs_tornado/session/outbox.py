@@ -89,11 +89,7 @@ class Blocked(IntFlag):
 
 
 # Plain integers: operations on members of an IntFlag are slow, and C compares the field with an integer's identity.
-IN_CALLBACK: Final[int] = Blocked.IN_CALLBACK.value
-RECEIVER_FULL: Final[int] = Blocked.RECEIVER_FULL.value
-BATCHING: Final[int] = Blocked.BATCHING.value
-FLUSH_SCHEDULED: Final[int] = Blocked.FLUSH_SCHEDULED.value
-TRACED: Final[int] = Blocked.TRACED.value
+IN_CALLBACK, RECEIVER_FULL, BATCHING, FLUSH_SCHEDULED, TRACED = (flag.value for flag in Blocked)
 REASONS: Final[int] = IN_CALLBACK | RECEIVER_FULL | BATCHING | FLUSH_SCHEDULED
 
 _OPEN: Final = SessionState.OPEN

@@ -138,9 +138,9 @@ class Session(Outbox, LegacySession):
 
     # Called by transports, receivers and callbacks.
 
-    def _on_open_finished(self, accepted: bool) -> None:
-        """Record that ``on_open`` finished and whether it accepted the client."""
-        self.is_accepted = accepted and not self.is_closed
+    def _on_open_finished(self) -> None:
+        """Called when ``on_open`` has ended. If it has not accepted the client, the session is closed."""
+        self.is_accepted = not self.is_closed
         self._manager.on_open_finished(self)
 
     def _check_requester(self, ip: str, origin: str | None) -> str | None:
@@ -219,7 +219,7 @@ class Session(Outbox, LegacySession):
             self._set_receiver(receiver)
             self._send_frame(receiver, OPEN)
             self._blocked |= IN_CALLBACK
-            self._callbacks.open(self.conn_info)
+            self._callbacks.open()
             self._blocked &= ~IN_CALLBACK
             if self._outbox:
                 self._flush()

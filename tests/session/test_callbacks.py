@@ -728,7 +728,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
         times.append(len(heard))
         return 0.0
 
-    monkeypatch.setattr("sockjs_tornado.session.callbacks.monotonic", clock)
+    monkeypatch.setattr("sockjs_tornado.session.callback_budget.monotonic", clock)
     session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
     session._receive_fallback(["one"])
     assert times == []
@@ -756,7 +756,7 @@ async def test_the_time_of_a_turn_is_measured_from_its_beginning(
         if len(turns) < 4:
             asyncio.get_running_loop().call_soon(turn)
 
-    monkeypatch.setattr("sockjs_tornado.session.callbacks.monotonic", lambda: now)
+    monkeypatch.setattr("sockjs_tornado.session.callback_budget.monotonic", lambda: now)
     session, _ = opened(manager, on_message=take_a_second)
     session._receive_fallback(list("abcdefghijklmn"))
     turn()
