@@ -23,6 +23,7 @@ class Wire:
         self._whole = asyncio.Event()
         self._whole.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     def cut(self) -> None:
         """Forward nothing any more, silently: neither side is notified."""
@@ -40,9 +41,11 @@ class Wire:
         self._tasks.add(task)
         record = bytearray()
         self.recorded.append(record)
+        self._writers.append(writer)
         with contextlib.suppress(OSError, asyncio.CancelledError), contextlib.closing(writer):
             await self._whole.wait()
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers.append(back)
             with contextlib.closing(back):
                 passing = {
                     asyncio.create_task(self._pass(reader, back, record)),
@@ -71,6 +74,10 @@ class Wire:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        for writer in self._writers:
+            # Unlike close(), this does not wait until a peer that stands still has read everything.
+            writer.transport.abort()
+        self._writers.clear()
 
 
 @contextlib.asynccontextmanager
