@@ -8,7 +8,6 @@ setting names to values::
 An unknown name, a wrong type or an invalid value raises :class:`~sockjs_tornado.exceptions.ConfigurationError`.
 """
 
-import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +16,21 @@ from typing import Any
 
 from .exceptions import ConfigurationError
 from .validation import (
+    ORIGINS,
     SECONDS,
     Validated,
+    are_origins,
     is_count,
     is_flag,
+    is_list,
     is_positive,
+    is_script_url,
     is_size,
+    is_url,
     is_zero_or_more,
     option,
     or_none,
-    safe_repr,
+    origin_hint,
 )
 
 __all__ = ["TRANSPORTS", "Compression", "SessionCookie", "Settings"]
@@ -34,44 +38,9 @@ __all__ = ["TRANSPORTS", "Compression", "SessionCookie", "Settings"]
 #: Names of the transports, for ``transports`` and ``disabled_transports``.
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
 
-_ORIGIN = re.compile(
-    r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[^\s/*?#@,:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
-)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | set | frozenset)
-
 
 def _transport_names(value: Any) -> bool:
-    return _is_list(value) and all(name in TRANSPORTS for name in value)
-
-
-def _url(value: Any) -> bool:
-    # It is written into an HTML page: it must not end its attribute, and must be encodable.
-    return (
-        isinstance(value, str) and re.fullmatch(r"(?:https?:/)?/[^\s\0-\x1f\"'<>\\\ud800-\udfff]*", value) is not None
-    )
-
-
-def _script(value: Any) -> bool:
-    # The Content-Security-Policy of the page contains its host; the syntax allows few (CSP level 3, section 2.3.1).
-    return _url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
-
-
-# Values of a list that are not origins: the server's own origin, and those of pages without one (sandboxed frames,
-# Cordova, Electron).
-_NAMED_ORIGINS = ("same-origin", "null", "file://")
-
-
-def _is_origin(value: object) -> bool:
-    return isinstance(value, str) and (value in _NAMED_ORIGINS or _ORIGIN.fullmatch(value) is not None)
-
-
-def _origins(value: Any) -> bool:
-    if isinstance(value, str):
-        return value in ("*", "same-origin")
-    return _is_list(value) and all(map(_is_origin, value))
+    return is_list(value) and all(name in TRANSPORTS for name in value)
 
 
 def _slow_consumer(value: Any) -> bool:
@@ -84,23 +53,9 @@ def _rate(value: Any) -> bool:
     return value is None or is_positive(value)
 
 
-def _origin_hint(value: Any) -> str:
-    """Return a hint for a common mistake, or an empty string."""
-    if _is_origin(value):
-        return f"; put it in a list: [{value!r}]"
-    wrong = [origin for origin in value if not _is_origin(origin)] if _is_list(value) else []
-    return f"; {safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash" if wrong else ""
-
-
 _SESSIONS = "a number of sessions, 0 for any"
 _SECONDS_OR_OFF = "a number of seconds, 0 for never"
 _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
-_ORIGINS = (
-    "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', "
-    "'same-origin', 'null', 'file://'"
-)
-
-
 # The default of sockjs-tornado 1.0. Any other value causes a warning, because the setting has no effect.
 _CHECK_INTERVAL = 1
 
@@ -257,11 +212,11 @@ class Settings(Validated):
     disabled_transports: Sequence[str] = option(_NAMES, _transport_names, ())
     sockjs_url: str = option(
         "a URL or an absolute path; its host a name of ASCII letters, or an IPv4 address",
-        _script,
+        is_script_url,
         "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
     )
-    base_url: str | None = option("None, or a URL or an absolute path", or_none(_url), None)
-    allowed_origins: str | Sequence[str] = option(_ORIGINS, _origins, "*", hint=_origin_hint)
+    base_url: str | None = option("None, or a URL or an absolute path", or_none(is_url), None)
+    allowed_origins: str | Sequence[str] = option(ORIGINS, are_origins, "*", hint=origin_hint)
     jsessionid: bool | SessionCookie | Mapping[str, Any] | Callable[[Any], object] = option(
         "True, False, a SessionCookie (also as a mapping), or a callable that takes the request", _jsessionid, True
     )
@@ -290,7 +245,7 @@ class Settings(Validated):
         "True, False, or a Compression (also as a mapping)", _compression, False
     )
     websocket_allow_origin: str | Sequence[str] | None = option(
-        f"None, or {_ORIGINS}", or_none(_origins), None, hint=_origin_hint
+        f"None, or {ORIGINS}", or_none(are_origins), None, hint=origin_hint
     )
     session_check_interval: float = option(SECONDS, is_positive, _CHECK_INTERVAL)
 
@@ -306,7 +261,7 @@ class Settings(Validated):
         Validated.__post_init__(self)
         for name in ("transports", "disabled_transports", "allowed_origins", "websocket_allow_origin"):
             value = getattr(self, name)
-            if _is_list(value):
+            if is_list(value):
                 object.__setattr__(self, name, tuple(value))
         if self.websocket_ping_timeout > self.websocket_ping_interval:
             raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -9,17 +10,23 @@ from typing import Any, Self
 from .exceptions import ConfigurationError
 
 __all__ = [
+    "ORIGINS",
     "SECONDS",
     "Validated",
+    "are_origins",
     "check_seconds",
     "is_count",
     "is_flag",
+    "is_list",
     "is_number",
     "is_positive",
+    "is_script_url",
     "is_size",
+    "is_url",
     "is_zero_or_more",
     "option",
     "or_none",
+    "origin_hint",
     "safe_repr",
 ]
 
@@ -27,6 +34,16 @@ Check = Callable[[Any], bool]
 
 #: The expected value of :func:`is_positive`, for a duration.
 SECONDS = "a number of seconds above 0"
+
+#: The expected value of :func:`are_origins`.
+ORIGINS = (
+    "\"*\", \"same-origin\", or a list of origins such as 'https://example.com', 'https://*.example.com', "
+    "'same-origin', 'null', 'file://'"
+)
+
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[^\s/*?#@,:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
 
 
 def is_number(value: Any) -> bool:
@@ -58,6 +75,49 @@ def is_count(value: Any) -> bool:
 def is_flag(value: Any) -> bool:
     """Return whether a value is True or False."""
     return isinstance(value, bool)
+
+
+def is_list(value: Any) -> bool:
+    """Return whether a value is a list, a tuple or a set."""
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def is_url(value: Any) -> bool:
+    """Return whether a value is an HTTP URL or an absolute path, for an HTML page."""
+    # It is written into an HTML page: it must not end its attribute, and must be encodable.
+    return (
+        isinstance(value, str) and re.fullmatch(r"(?:https?:/)?/[^\s\0-\x1f\"'<>\\\ud800-\udfff]*", value) is not None
+    )
+
+
+def is_script_url(value: Any) -> bool:
+    """Return whether a value is such a URL, of a script."""
+    # The Content-Security-Policy of the page contains its host; the syntax allows few (CSP level 3, section 2.3.1).
+    return is_url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
+
+
+# Values of a list that are not origins: the server's own origin, and those of pages without one (sandboxed frames,
+# Cordova, Electron).
+_NAMED_ORIGINS = ("same-origin", "null", "file://")
+
+
+def _is_origin(value: object) -> bool:
+    return isinstance(value, str) and (value in _NAMED_ORIGINS or _ORIGIN.fullmatch(value) is not None)
+
+
+def are_origins(value: Any) -> bool:
+    """Return whether a value is ``"*"``, ``"same-origin"``, or a list of origins and patterns of origins."""
+    if isinstance(value, str):
+        return value in ("*", "same-origin")
+    return is_list(value) and all(map(_is_origin, value))
+
+
+def origin_hint(value: Any) -> str:
+    """Return a hint for a common mistake, or an empty string."""
+    if _is_origin(value):
+        return f"; put it in a list: [{value!r}]"
+    wrong = [origin for origin in value if not _is_origin(origin)] if is_list(value) else []
+    return f"; {safe_repr(wrong[0])} is not an origin: use scheme and host without a trailing slash" if wrong else ""
 
 
 def or_none(check: Check) -> Check:

@@ -14,8 +14,7 @@ from typing import Any, Final, TextIO
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
-from .options import add_arguments as add_client_arguments
-from .options import create_connector
+from .options import add_client_arguments, create_connector
 from .terminal import note, printable
 
 __all__ = ["add_arguments", "run"]

@@ -13,8 +13,7 @@ from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
 from .checks import Finding, Level, check_info, follow_base_url
-from .options import add_arguments as add_client_arguments
-from .options import create_connector
+from .options import add_client_arguments, create_connector
 from .probe import Prober
 from .terminal import printable
 from .transport_checks import check_idle_timeouts, check_stickiness, check_transports

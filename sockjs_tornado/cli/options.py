@@ -6,10 +6,10 @@ from typing import Any
 from ..client import connect
 from ..exceptions import ConfigurationError
 
-__all__ = ["add_arguments", "create_connector"]
+__all__ = ["add_client_arguments", "create_connector"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""
     parser.add_argument("url", help="URL of the service, such as https://example.com/chat")
     parser.add_argument("--origin", help="value of the Origin header, to act as a page of that site")
@@ -25,11 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
-    """Create the connector that the arguments describe.
-
-    Args:
-        arguments: Parsed arguments of :func:`add_arguments`.
-        more: More options of :func:`~sockjs_tornado.client.connect`.
+    """Create the connector that the arguments and ``more`` options describe.
 
     Raises:
         ConfigurationError: An argument is invalid.

@@ -1,6 +1,7 @@
 """HTTP requests whose responses are timed: when the headers arrived, and when each part of the body."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pycurl
 
 from ..client.curl import CurlFactory
+from ..client.multi import Multi
 from ..client.options import Options, ServiceURL
 
 __all__ = ["ABORTED", "Prober", "Response"]
@@ -28,7 +30,7 @@ class Response:
         ended_after: Seconds from the request to the end of the response.
     """
 
-    def __init__(self, prober: "Prober", request: Any) -> None:
+    def __init__(self, multi: Multi, request: Any) -> None:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.headers_after = 0.0
@@ -36,12 +38,12 @@ class Response:
         self.failure: str | None = None
         self.ended_after = 0.0
         self._request = request
-        self._multi = prober.multi
+        self._multi = multi
         self._started = time.monotonic()
         self._changed = asyncio.Event()
         request.setopt(pycurl.HEADERFUNCTION, self._header_received)
-        prober.multi.set_write_callback(request, self._data_received)
-        prober.multi.start(request, self._finished)
+        multi.set_write_callback(request, self._data_received)
+        multi.start(request, self._finished)
 
     def header(self, name: str) -> str:
         """Return the values of a header field, or ``""`` if it is missing."""
@@ -57,13 +59,11 @@ class Response:
 
         Return False if the response ends before that, or after so many seconds since the request.
         """
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds - self.elapsed, 0)):
                 while not condition(bytes(self.body)) and self.failure is None:
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
-            pass
         return condition(bytes(self.body))
 
     def abort(self) -> None:
@@ -96,15 +96,9 @@ class Response:
 
 
 class Prober:
-    """Sends requests to a service.
+    """Sends requests to a service, as a client with these options does."""
 
-    Args:
-        service: URL of the service.
-        options: The client's options.
-        multi: Runs the requests.
-    """
-
-    def __init__(self, service: ServiceURL, options: Options, multi: Any) -> None:
+    def __init__(self, service: ServiceURL, options: Options, multi: Multi) -> None:
         self.service = service
         self.options = options
         self.multi = multi
@@ -114,10 +108,8 @@ class Prober:
         """Return a prober without the cookies that this one has received."""
         return Prober(self.service, self.options, self.multi)
 
-    def start(
-        self, path: str, *, method: str = "GET", body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()
-    ) -> Response:
-        """Start a request on a new connection, so that a load balancer chooses a backend for it."""
+    def start(self, path: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()) -> Response:
+        """Start a request on a new connection, so that a load balancer chooses a backend: a POST if it has a body."""
         request = self.factory.create(self.service, path, headers)
         request.setopt(pycurl.FRESH_CONNECT, 1)
         request.setopt(pycurl.FORBID_REUSE, 1)
@@ -125,9 +117,7 @@ class Prober:
         request.setopt(pycurl.HTTP_CONTENT_DECODING, 0)
         if body is not None:
             request.setopt(pycurl.POSTFIELDS, body)
-        if method not in ("GET", "POST"):
-            request.setopt(pycurl.CUSTOMREQUEST, method)
-        return Response(self, request)
+        return Response(self.multi, request)
 
     async def fetch(self, path: str, seconds: float, **more: Any) -> Response:
         """Send a request and wait for the end of its response, for so many seconds at most."""

@@ -50,22 +50,20 @@ class _HttpTransport(NamedTuple):
     """How to open an HTTP transport.
 
     Attributes:
-        method: Request method.
         streams: Whether the response continues after the first frame.
         is_open: Return whether a body contains the open frame.
     """
 
-    method: str
     streams: bool
     is_open: Callable[[bytes], bool]
 
 
 _HTTP: Final = {
-    "xhr_streaming": _HttpTransport("POST", True, lambda body: b"\no\n" in body or body.startswith(b"o\n")),
-    "eventsource": _HttpTransport("GET", True, lambda body: b"data: o\r\n" in body or b"data: o\n" in body),
-    "htmlfile": _HttpTransport("GET", True, lambda body: b'p("o");' in body),
-    "xhr": _HttpTransport("POST", False, lambda body: body == b"o\n"),
-    "jsonp": _HttpTransport("GET", False, lambda body: b'doctor("o");' in body),
+    "xhr_streaming": _HttpTransport(True, lambda body: b"\no\n" in body or body.startswith(b"o\n")),
+    "eventsource": _HttpTransport(True, lambda body: b"data: o\r\n" in body or b"data: o\n" in body),
+    "htmlfile": _HttpTransport(True, lambda body: b'p("o");' in body),
+    "xhr": _HttpTransport(False, lambda body: body == b"o\n"),
+    "jsonp": _HttpTransport(False, lambda body: b'doctor("o");' in body),
 }
 
 
@@ -84,12 +82,11 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
 
 
 def _start_receiving(prober: Prober, name: str, session: str) -> Response:
-    transport = _HTTP[name]
     query = "?c=doctor" if name in ("jsonp", "htmlfile") else ""
-    body = b"" if transport.method == "POST" else None
+    body = b"" if name.startswith("xhr") else None
     # A compressed poll does no harm, but to compress a stream a proxy has to buffer it.
-    headers = [("Accept-Encoding", "gzip")] if transport.streams else []
-    return prober.start(f"{session}/{name}{query}", method=transport.method, body=body, headers=headers)
+    headers = [("Accept-Encoding", "gzip")] if _HTTP[name].streams else []
+    return prober.start(f"{session}/{name}{query}", body, headers)
 
 
 async def _check_http_transport(prober: Prober, name: str, seconds: float, durations: list[float]) -> Finding:
@@ -175,7 +172,7 @@ async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
 async def _send_to_one_session(prober: Prober, seconds: float, *, with_cookies: bool) -> list[int]:
     """Return the statuses of requests to one session, or an empty list if it cannot be opened."""
     session = create_session_path()
-    opening = await prober.fetch(f"{session}/xhr", seconds, method="POST", body=b"")
+    opening = await prober.fetch(f"{session}/xhr", seconds, body=b"")
     if not _HTTP["xhr"].is_open(bytes(opening.body)):
         return []
 
@@ -183,10 +180,10 @@ async def _send_to_one_session(prober: Prober, seconds: float, *, with_cookies: 
         return prober if with_cookies else prober.without_cookies()
 
     # Without a receiver the session would time out.
-    receiving = current_prober().start(f"{session}/xhr", method="POST", body=b"")
+    receiving = current_prober().start(f"{session}/xhr", b"")
     statuses = []
     for _ in range(_ATTEMPTS - 1):
-        sent = await current_prober().fetch(f"{session}/xhr_send", seconds, method="POST", body=b"[]")
+        sent = await current_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
         statuses.append(sent.status)
     # If the receiving request reached another process, it has opened a second session with the same id there.
     statuses.append(404 if _HTTP["xhr"].is_open(bytes(receiving.body)) else 200)
