@@ -20,7 +20,7 @@ from tornado.web import RequestHandler, stream_request_body
 
 from ..session.grace import timeout
 from ..session.states import RouterState
-from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint
+from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint, retry_after
 from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
@@ -177,7 +177,7 @@ class StreamedBodyHandler(SockJSHandler):
             endpoint.server.container.log.write(
                 logger, logging.WARNING, rejected.reason, "%s is reached: long bodies get 503", rejected.reason
             )
-            fields = endpoint.retry_headers(self)
+            fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE, retry_after())
         elif rejected.status == 403:
             fields = [PLAIN_TEXT]
         elif rejected.status == 405:

@@ -10,7 +10,7 @@ from ..observe.logs import ThrottledLog
 from ..observe.stats import Stats
 from .grace import LATE, Grace
 
-__all__ = ["BATCH_SIZE", "Deadline", "Deadlines"]
+__all__ = ["BATCH_SIZE", "Deadlines"]
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from typing import Final
 from ..exceptions import RequestTooLargeError
 
 __all__ = [
-    "CREDENTIAL",
     "INFORMATIONAL",
     "KEPT",
     "MAX_FIELDS_SIZE",
@@ -44,15 +43,15 @@ INFORMATIONAL: Final = frozenset({"user-agent", "referer", "accept-language", "v
 #: Names of fields that are kept whole, besides those that start with ``x-forwarded-``.
 KEPT: Final = frozenset({"origin", "host", "x-real-ip", "x-client-ip", "x-cluster-client-ip"})
 
-#: The field that is kept only if the origin is trusted with credentials.
-CREDENTIAL: Final = "authorization"
+# The field that is kept only if the origin is trusted with credentials.
+_CREDENTIAL: Final = "authorization"
 
 _FORWARDED: Final = "x-forwarded-"
 
 #: This field counts for the total length, because a connection keeps the selected subprotocol.
 _SUBPROTOCOLS: Final = "sec-websocket-protocol"
 
-_SELECTED: Final = INFORMATIONAL | KEPT | {CREDENTIAL, _SUBPROTOCOLS}
+_SELECTED: Final = INFORMATIONAL | KEPT | {_CREDENTIAL, _SUBPROTOCOLS}
 
 
 def check_uri(uri: str) -> None:
@@ -77,7 +76,7 @@ def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> 
         if lower in _SELECTED or lower.startswith(_FORWARDED):
             kept[lower] = f"{kept[lower]},{value}" if lower in kept else value
     if cookies is None:
-        kept.pop(CREDENTIAL, None)
+        kept.pop(_CREDENTIAL, None)
     size = len(cookies or "") + len(kept.pop(_SUBPROTOCOLS, ""))
     forwarded = 0
     for name, value in kept.items():

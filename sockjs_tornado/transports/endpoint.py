@@ -23,6 +23,7 @@ __all__ = [
     "SessionEndpoint",
     "cache_headers",
     "request_origin",
+    "retry_after",
     "session_origin",
 ]
 
@@ -68,6 +69,11 @@ def cache_headers() -> Headers:
         ("Cache-Control", f"public, max-age={YEAR}"),
         ("Expires", formatdate(time.time() + YEAR, usegmt=True)),
     ]
+
+
+def retry_after() -> tuple[str, str]:
+    """Return the Retry-After field of a 503 response, with a random delay to spread the clients."""
+    return "Retry-After", str(1 + secrets.randbelow(RETRY_AFTER))
 
 
 class Endpoint:
@@ -142,20 +148,18 @@ class Endpoint:
 
     def respond_too_large(self, exchange: Exchange, error: RequestTooLargeError) -> None:
         """Respond to a request with more data than a session keeps, such as a long URI."""
-        self.server.stats.rejected[error.limit] += 1
         message = "Rejected a client with status %d: %s"
         self.server.container.log.write(logger, logging.INFO, error.limit, message, error.status, error)
-        exchange.respond(error.status, self.headers(exchange, PLAIN_TEXT, NO_CACHE), f"{error}\n".encode())
+        self.reject(exchange, error.status, f"{error}\n".encode(), error.limit)
+
+    def reject(self, exchange: Exchange, status: int, body: bytes, reason: str, *fields: tuple[str, str]) -> None:
+        """Respond with an error that says why, and count it under ``reason``."""
+        self.server.stats.rejected[reason] += 1
+        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), body)
 
     def respond_unavailable(self, exchange: Exchange, reason: str) -> None:
         """Respond with 503, and count it under ``reason``."""
-        self.server.stats.rejected[reason] += 1
-        exchange.respond(503, self.retry_headers(exchange), TRY_AGAIN)
-
-    def retry_headers(self, exchange: Exchange) -> Headers:
-        """Return the header fields of a 503 response, with a random Retry-After to spread the clients."""
-        retry_after = ("Retry-After", str(1 + secrets.randbelow(RETRY_AFTER)))
-        return self.headers(exchange, PLAIN_TEXT, NO_CACHE, retry_after)
+        self.reject(exchange, 503, TRY_AGAIN, reason, retry_after())
 
     def is_origin_allowed(self, exchange: Exchange) -> bool:
         """Return whether the origin policy allows the request."""

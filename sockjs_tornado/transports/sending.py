@@ -62,14 +62,14 @@ class SendingEndpoint(SessionEndpoint):
             return None
         settings = self.server.settings
         if session._inbox_full:
-            self._respond_error(exchange, 429, b"Too many messages are waiting.", "max_queue_bytes")
+            self.reject(exchange, 429, b"Too many messages are waiting.", "max_queue_bytes")
             return None
         size = len(exchange.body())
         self.server.stats.bytes_received += size
         # The server has checked the size, but another node of a cluster may have a higher limit.
         limit, limit_name = self.body_limit(exchange.method)
         if size > limit:
-            self._respond_error(exchange, 413, TOO_LARGE, limit_name)
+            self.reject(exchange, 413, TOO_LARGE, limit_name)
             return None
         try:
             messages = decode_payload(self.payload(exchange), settings.max_messages_per_request)
@@ -77,12 +77,12 @@ class SendingEndpoint(SessionEndpoint):
             # If Tornado has decompressed the body (decompress_request), there is no Content-Encoding header.
             if exchange.header("Content-Encoding").strip().lower() not in ("", "identity"):
                 # RFC 9110, section 15.5.16.
-                self._respond_error(exchange, 415, _ENCODING_UNSUPPORTED, "payload", ("Accept-Encoding", "identity"))
+                self.reject(exchange, 415, _ENCODING_UNSUPPORTED, "payload", ("Accept-Encoding", "identity"))
             else:
-                self._respond_error(exchange, 500, str(error).encode(), "payload")
+                self.reject(exchange, 500, str(error).encode(), "payload")
             return None
         if len(messages) > settings.max_messages_per_request:
-            self._respond_error(exchange, 413, b"Too many messages.", "max_messages_per_request")
+            self.reject(exchange, 413, b"Too many messages.", "max_messages_per_request")
             return None
         if not session._consume_rate_limit(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
@@ -96,12 +96,6 @@ class SendingEndpoint(SessionEndpoint):
                 return exchange.wait_for_response(waiter.on_disconnect)
         self.respond_accepted(exchange)
         return None
-
-    def _respond_error(
-        self, exchange: Exchange, status: int, message: bytes, limit: str, *fields: tuple[str, str]
-    ) -> None:
-        self.server.stats.rejected[limit] += 1
-        exchange.respond(status, self.headers(exchange, PLAIN_TEXT, NO_CACHE, *fields), message)
 
 
 class _DelayedPostResponse:

@@ -1,4 +1,4 @@
-"""The websocket endpoints: the handshake, the subprotocol and the compression of a new connection."""
+"""The websocket endpoint: the handshake, the subprotocol and the compression of a new connection."""
 
 from collections.abc import Awaitable
 from typing import ClassVar
@@ -12,13 +12,9 @@ from ..wire.handshake import accept_handshake, offered_subprotocols
 from ..wire.websocket import TEXT, build_frame, text_frame, to_utf8
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Router
-from .websocket_receiver import RawWebSocketReceiver, WebSocketReceiver
+from .websocket_receiver import WebSocketReceiver
 
-__all__ = ["RawWebSocket", "WebSocket"]
-
-
-def _raw_text_frame(text: str) -> bytes:
-    return build_frame(TEXT, to_utf8(text))
+__all__ = ["WebSocket"]
 
 
 def _select_subprotocol(session: Session, offered: list[str]) -> str | None:
@@ -124,16 +120,3 @@ class WebSocket(Endpoint):
             return build_frame(TEXT, deflater.deflate(payload), compressed=True)
 
         return framing
-
-
-class RawWebSocket(WebSocket):
-    """``GET BASE/websocket``, for clients other than browsers."""
-
-    name = "rawwebsocket"
-    suffix = 1
-    has_cookie = False
-    receiver = RawWebSocketReceiver
-
-    def plain_framing(self) -> Framing:
-        """Return the framing without compression. Text may contain lone surrogates here."""
-        return _raw_text_frame

@@ -1,7 +1,4 @@
-"""The receivers of websocket connections: from the frame parser to the session, and from the session to frames.
-
-A raw websocket carries the application's messages without SockJS framing, open frames or heartbeats.
-"""
+"""The receiver of a websocket: from the frame parser to the session, and from the session to frames."""
 
 import contextlib
 import logging
@@ -26,7 +23,6 @@ from ..wire.websocket import (
     FrameParser,
     Ping,
     Pong,
-    binary_frame,
     close_frame,
     pong_frame,
     text_frame,
@@ -47,7 +43,7 @@ except ImportError:  # the C module was not built
         return None
 
 
-__all__ = ["RawWebSocketReceiver", "WebSocketReceiver"]
+__all__ = ["WebSocketReceiver"]
 
 logger = logging.getLogger(__name__)
 
@@ -348,41 +344,3 @@ class WebSocketReceiver(KeepaliveConnection):
             self.close_transport()
         else:
             self.expect_close()
-
-
-def _undecoded(payload: Any, limit: int) -> list[str]:
-    return [payload]
-
-
-class RawWebSocketReceiver(WebSocketReceiver):
-    """A websocket without SockJS framing: each message is one text or binary message."""
-
-    __slots__ = ()
-
-    binary: ClassVar[bool] = True
-
-    buffer_updated = Connection.buffer_updated
-
-    _decode_payload = staticmethod(_undecoded)
-
-    def _accept_binary(self, message: bytes) -> bytes:
-        return message
-
-    def send_frame(self, frame: str) -> None:
-        """Do nothing: a raw websocket has neither open frames nor heartbeats."""
-
-    def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Send each message as a frame of its own, all in one write."""
-        framing = self._framing
-        self.write(
-            b"".join([binary_frame(item) if isinstance(item, bytes) else framing(str(item)) for item in messages])
-        )
-
-    def send_prepared(self, message: PreparedMessage) -> None:
-        """Send a broadcast message."""
-        framing = self._framing
-        self.write(message.plain(framing) if self._is_framing_shared else framing(str(message.text)))
-
-    def close(self, code: int, reason: str) -> None:
-        """Close the websocket with the application's close code and reason."""
-        self._close_websocket(code, reason)
