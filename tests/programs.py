@@ -101,6 +101,12 @@ class ServerProgram:
             self._asked = True
             self._process.terminate()
 
+    def errors_since(self, position: int) -> tuple[str, int]:
+        """Return what the running program has written to its standard error after a position, and the next position."""
+        # The program has the same file description: to seek here would make it write there.
+        data = os.pread(self._errors.fileno(), 1 << 30, position)
+        return data.decode(), position + len(data)
+
     def stop(self) -> Ended:
         """End it, if it has not ended, and return what it left behind."""
         if self._ended is None:

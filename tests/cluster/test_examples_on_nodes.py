@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +18,6 @@ from sockjs_tornado.client import SockJSClient, connect
 from .redis_server import RedisServer
 
 SECRET = "what the nodes have in common"
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path) as running:
-        yield running
 
 
 class Nodes:
@@ -41,9 +34,9 @@ class Nodes:
         self.complaints: list[str] = []
 
 
-@pytest.fixture
-def nodes(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """Run two servers of the example that the parameter names; they must log nothing unexpected and exit cleanly."""
+@contextlib.contextmanager
+def running(script: str, redis: RedisServer) -> Iterator[Nodes]:
+    """Run two servers of an example; they must log nothing unexpected and exit cleanly."""
     with contextlib.ExitStack() as life, pytest.MonkeyPatch.context() as patch:
         # One of the two ways to pass the secret.
         patch.setenv("SOCKJS_SECRET", SECRET)
@@ -51,7 +44,7 @@ def nodes(redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Nodes]
         for more in ((), ("--secret", SECRET)):
             address = f"http://127.0.0.1:{life.enter_context(reserved_port())}"
             arguments = ("--port", "0", "--redis", redis.url, "--advertise", address, *more)
-            programs.append(ServerProgram(request.param, *arguments))
+            programs.append(ServerProgram(script, *arguments))
             life.callback(programs[-1].stop)
         nodes = Nodes(programs)
         yield nodes
@@ -75,11 +68,17 @@ def connecting(*ports: int) -> tuple[Connect, list[Client]]:
     return connect_in_turn, made
 
 
-@pytest.mark.parametrize("nodes", ["examples/test_server.py"], indirect=True)
+@pytest.fixture(scope="module")
+def test_servers(module_redis: RedisServer) -> Iterator[Nodes]:
+    """Run two test servers for all tests."""
+    with running("examples/test_server.py", module_redis) as nodes:
+        yield nodes
+
+
 class TestTestServer:
     @pytest.mark.parametrize("transport", RECEIVING)
-    async def test_each_node_serves_sessions_of_the_other(self, nodes: Nodes, transport: str) -> None:
-        connect_in_turn, made = connecting(*nodes.ports)
+    async def test_each_node_serves_sessions_of_the_other(self, test_servers: Nodes, transport: str) -> None:
+        connect_in_turn, made = connecting(*test_servers.ports)
         client = peer(transport, connect_in_turn, prefix="/echo")
         assert await client.frame() == "o"
         for number in range(20):
@@ -89,11 +88,11 @@ class TestTestServer:
         for connection in made:
             connection.writer.transport.abort()
 
-    async def test_a_broadcast_on_one_node_reaches_both(self, nodes: Nodes) -> None:
+    async def test_a_broadcast_on_one_node_reaches_both(self, test_servers: Nodes) -> None:
         async with contextlib.AsyncExitStack() as life:
             clients = [
                 await life.enter_async_context(connect(f"http://127.0.0.1:{port}/broadcast", transports=[transport]))
-                for port in nodes.ports
+                for port in test_servers.ports
                 for transport in ("websocket", "xhr_streaming", "xhr")
             ]
             for number in range(len(clients)):
@@ -124,15 +123,15 @@ class TestWhatCannotBe:
     def test_another_url(self, script: str) -> None:
         assert "http://example.com" in run(f"examples/{script}", "--redis", "http://example.com")
 
-    def test_no_secret(self, redis: RedisServer, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_secret(self, empty_redis: RedisServer, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("SOCKJS_SECRET", raising=False)
         with reserved_port() as port:
-            more = ("--redis", redis.url, "--advertise", f"http://127.0.0.1:{port}")
+            more = ("--redis", empty_redis.url, "--advertise", f"http://127.0.0.1:{port}")
             assert "secret" in run(f"examples/{script}", *more)
 
-    def test_an_address_that_is_in_use(self, redis: RedisServer, script: str) -> None:
+    def test_an_address_that_is_in_use(self, empty_redis: RedisServer, script: str) -> None:
         with reserved_port() as port:
-            more = ("--redis", redis.url, "--advertise", f"http://127.0.0.1:{port}", "--secret", SECRET)
+            more = ("--redis", empty_redis.url, "--advertise", f"http://127.0.0.1:{port}", "--secret", SECRET)
             program = ServerProgram(f"examples/{script}", "--port", "0", *more)
             try:
                 assert str(port) in run(f"examples/{script}", *more)
@@ -190,8 +189,12 @@ class User:
         await self.client.send(json.dumps({"type": "say", "text": text}))
 
 
-@pytest.mark.parametrize("nodes", ["examples/chat/server.py"], indirect=True)
 class TestChat:
+    @pytest.fixture
+    def nodes(self, redis_server: RedisServer) -> Iterator[Nodes]:
+        with running("examples/chat/server.py", redis_server) as nodes:
+            yield nodes
+
     @pytest.fixture
     async def connect_user(self, nodes: Nodes) -> AsyncIterator[Any]:
         """Return a function that connects a user to one of the nodes."""
@@ -254,20 +257,20 @@ class TestChat:
         assert await bob.next() == {"type": "left", "names": ["Ann"]}
 
     async def test_without_redis_each_node_continues_alone_until_the_reconnect(
-        self, nodes: Nodes, redis: RedisServer, connect_user: Any
+        self, nodes: Nodes, redis_server: RedisServer, connect_user: Any
     ) -> None:
         nodes.complaints = ["reconnecting", "did not reach other nodes"]
         ann, bob = await connect_user(0), await connect_user(1)
         await ann.enter("Ann")
         await bob.enter("Bob")
         assert await ann.next() == {"type": "entered", "names": ["Bob"]}
-        redis.kill()
+        redis_server.kill()
         carl = await connect_user(0)
         assert sorted((await carl.enter("Carl"))["people"]) == ["Ann", "Carl"]
         assert await ann.next() == {"type": "entered", "names": ["Carl"]}
         await carl.say("Is anybody there?")
         assert (await ann.next())["text"] == "Is anybody there?"
-        redis.start()
+        redis_server.start()
         for person in (ann, bob, carl):
             assert sorted((await person.next_of("people"))["people"]) == ["Ann", "Bob", "Carl"]
         await bob.say("There you are")

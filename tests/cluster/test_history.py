@@ -154,7 +154,7 @@ async def test_cancelling_the_publisher_does_not_cancel_the_message(
     away, _ = await there.enter(ROOM)
     redis_server.freeze()
     sent = asyncio.ensure_future(within(here.router.publish(ROOM, "a", exclude=speaker, history=history)))
-    await asyncio.sleep(0.01)
+    await until(lambda: here.cluster.commands._in_flight)
     sent.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sent
@@ -200,13 +200,17 @@ async def test_join_before_recover_neither_loses_nor_repeats_messages(node: Star
     assert position is not None
     epoch = position.epoch
 
+    marks: asyncio.Queue[int] = asyncio.Queue()
+
     async def talk() -> None:
         for number in range(2, last + 1):
             await there.router.publish(ROOM, str(number), history=1000)
+            if number % 70 == 0:
+                marks.put_nowait(number)
 
     talking = asyncio.ensure_future(talk())
     for round_ in range(5):
-        await asyncio.sleep(0.01)
+        await within(marks.get())
         peer, _ = await here.enter(ROOM)
         recovered = await within(here.cluster.recover(ROOM, 1, epoch))
         assert recovered.complete

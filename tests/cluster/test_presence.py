@@ -1,6 +1,6 @@
 """The presence of a room's members, on all nodes."""
 
-import asyncio
+import operator
 from typing import Any
 
 import pytest
@@ -24,11 +24,10 @@ async def present(node: Node, room: str = ROOM) -> list[Any]:
 async def becomes(node: Node, expected: list[Any]) -> None:
     """Wait until exactly these members are present."""
 
-    async def look() -> None:
-        while await present(node) != expected:  # noqa: ASYNC110 - it is another node's business
-            await asyncio.sleep(0.01)
+    async def is_expected() -> bool:
+        return await present(node) == expected
 
-    await within(look())
+    await until(is_expected)
 
 
 @pytest.mark.parametrize("value", ["Ann", "", 0, False, {"name": "\ud800 ☃"}, [None, 1.5]])
@@ -160,12 +159,16 @@ async def test_many_rooms_are_refreshed(node: StartNode, redis_server: RedisServ
     rooms = [f"room {number}" for number in range(1200)]
     for room in rooms:
         ann.join(room, presence=room)
+    keys = [f"sockjs:presence:{room}" for room in rooms[::100]]
+
+    def expire_times() -> list[Any]:
+        return [redis_server.command("PEXPIRETIME", key) for key in keys]
+
+    # The first refreshes may come before the rooms are in Redis.
+    await until(lambda: all(redis_server.command("HLEN", key) == 1 for key in keys))
+    before = expire_times()
+    await until(lambda: all(map(operator.gt, expire_times(), before)))
     for room in rooms[::100]:
-        key = f"sockjs:presence:{room}"
-        # The first refreshes may come before the room is in Redis.
-        await until(lambda key: redis_server.command("HLEN", key) == 1, key)
-        before = redis_server.command("PEXPIRETIME", key)
-        await until(lambda key, before: redis_server.command("PEXPIRETIME", key) > before, key, before)
         assert await present(here, room) == [room]
 
 

@@ -108,12 +108,21 @@ async def test_an_idle_redis_is_not_disconnected(connect: Open, redis_server: Re
     assert commands.available
 
 
-async def test_a_blocked_loop_is_not_mistaken_for_silence(connect: Open) -> None:
+async def test_a_blocked_loop_is_not_mistaken_for_silence(connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     back: list[int] = []
     commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
+    pinged, ping = asyncio.Event(), commands._ping
+
+    def record_ping() -> None:
+        ping()
+        pinged.set()
+
+    monkeypatch.setattr(commands, "_ping", record_ping)
     for _ in range(2):
-        time.sleep(3 * SILENCE)  # noqa: ASYNC251 - it is what some callback does
-        await asyncio.sleep(SILENCE / 2)
+        # Redis has as long to respond as the loop is blocked.
+        await within(pinged.wait())
+        pinged.clear()
+        time.sleep(1.5 * SILENCE)  # noqa: ASYNC251 - it is what some callback does
     assert await within(commands.submit("PING")) == b"PONG"
     assert not back
 

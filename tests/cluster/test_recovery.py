@@ -6,11 +6,10 @@ import importlib.util
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from client import TIMEOUT, within
+from client import TIMEOUT, until, within
 from client_package.conftest import Link
 from free_ports import reserved_port
 from programs import ROOT, ServerProgram
@@ -47,12 +46,12 @@ class Nodes:
     Attributes:
         redis: The Redis server.
         ports: The ports of the servers.
-        complaints: Texts, one of which must be in each line that they log.
+        complaints: Texts, one of which must be in each line that they log during a test.
     """
 
-    def __init__(self, redis: RedisServer, ports: list[int]) -> None:
+    def __init__(self, redis: RedisServer, programs: list[ServerProgram]) -> None:
         self.redis = redis
-        self.ports = ports
+        self.ports = [program.ports[0] for program in programs]
         # A send to a session that has just ended is rejected; so is, without Redis, a send to a session whose owner
         # cannot be determined.
         self.complaints = ["404 POST /recovery/sockjs/", "503 POST /recovery/sockjs/"]
@@ -64,24 +63,32 @@ class Nodes:
                 publisher.publish(ROOM, {"tick": number}, history=history)
 
 
-@pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    """Run the servers; they must log nothing unexpected and exit cleanly."""
+@pytest.fixture(scope="module")
+def programs(module_redis: RedisServer) -> Iterator[list[ServerProgram]]:
+    """Run the servers for all tests; they must exit cleanly."""
     with contextlib.ExitStack() as life:
-        redis = life.enter_context(RedisServer(tmp_path))
-        programs = []
+        running = []
         for _ in range(2):
             address = f"http://127.0.0.1:{life.enter_context(reserved_port())}"
-            arguments = ("--port", "0", "--redis", redis.url, "--advertise", address, "--secret", SECRET)
-            program = ServerProgram("examples/recovery/server.py", *arguments, "--every", "0")
-            life.callback(program.stop)
-            programs.append(program)
-        nodes = Nodes(redis, [program.ports[0] for program in programs])
-        yield nodes
-        for program in programs:
-            status, output, errors = program.stop()
-            left = [line for line in errors.splitlines() if not any(text in line for text in nodes.complaints)]
-            assert (status, output, left) == (0, "", [])
+            arguments = ("--port", "0", "--redis", module_redis.url, "--advertise", address, "--secret", SECRET)
+            running.append(ServerProgram("examples/recovery/server.py", *arguments, "--every", "0"))
+            life.callback(running[-1].stop)
+        yield running
+        assert [program.stop()[:2] for program in running] == [(0, "")] * 2
+
+
+@pytest.fixture
+async def nodes(module_redis: RedisServer, programs: list[ServerProgram]) -> AsyncIterator[Nodes]:
+    """Return the servers, without messages; they must log nothing unexpected during the test."""
+    # After a test without Redis: each server has two connections, and this command needs one.
+    await until(lambda: module_redis.command("INFO", "clients")["connected_clients"] >= 5)
+    module_redis.command("DEL", f"sockjs:history:{ROOM}")
+    before = [program.errors_since(0)[1] for program in programs]
+    nodes = Nodes(module_redis, programs)
+    yield nodes
+    for program, position in zip(programs, before, strict=True):
+        lines = program.errors_since(position)[0].splitlines()
+        assert [line for line in lines if not any(text in line for text in nodes.complaints)] == []
 
 
 class Roundabout(Link):
@@ -150,9 +157,7 @@ class Reader:
 
     async def until_followed(self) -> None:
         """Wait for the response to the first request."""
-        async with asyncio.timeout(TIMEOUT):
-            while self.follower.position is None:  # noqa: ASYNC110 - nobody tells of it
-                await asyncio.sleep(0.01)
+        await until(lambda: self.follower.position is not None)
 
 
 Read = Callable[[str], Awaitable[Reader]]

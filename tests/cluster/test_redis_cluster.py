@@ -407,8 +407,7 @@ async def test_failures_are_logged_once_unless_they_are_awaited(
     assert logged.records == []
     for _ in range(5):
         here.router.publish(ROOM, "x")
-    await asyncio.sleep(0.01)
-    assert here.cluster.stats.publish_failures == 10
+    await until(lambda: here.cluster.stats.publish_failures == 10)
     logged.take("A message did not reach other nodes")
     assert logged.records == []
 

@@ -1,7 +1,7 @@
 """Workers of one host: a directory with sockets and a secret, and one worker for each number."""
 
 import asyncio
-import multiprocessing
+import contextlib
 import os
 import signal
 import stat
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal
-from client import within
+from client import TIMEOUT, within
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sockjs_tornado import SockJSRouter
@@ -118,7 +118,7 @@ from sockjs_tornado.cluster.unix import UnixCluster
 async def main():
     async with UnixCluster(sys.argv[1], 2, 0):
         print("started", flush=True)
-        await asyncio.sleep(1000)
+        await asyncio.Event().wait()
 asyncio.run(main())
 """
 
@@ -144,30 +144,36 @@ async def test_a_socket_left_by_a_killed_process(tmp_path: Path) -> None:
         await writer.wait_closed()
 
 
-def read_secret(directory: str, barrier: Any, queue: Any) -> None:
-    """Create or read the secret in a separate process."""
-    from sockjs_tornado.cluster.unix import _create_private_directory, _load_or_create_secret
-
-    barrier.wait()
-    _create_private_directory(Path(directory))
-    queue.put(_load_or_create_secret(Path(directory)))
+# Prints one line, waits for one, and then creates or reads the secret.
+READ_SECRET = """
+import pathlib, sys
+from sockjs_tornado.cluster.unix import _create_private_directory, _load_or_create_secret
+directory = pathlib.Path(sys.argv[1])
+print("ready", flush=True)
+input()
+_create_private_directory(directory)
+print(_load_or_create_secret(directory).hex())
+"""
 
 
 def test_many_processes_create_one_secret(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    count = 8
-    barrier, queue = context.Barrier(count), context.Queue()
     directory = tmp_path / "workers"
-    processes = [context.Process(target=read_secret, args=(str(directory), barrier, queue)) for _ in range(count)]
-    for process in processes:
-        process.start()
-    secrets = {queue.get(timeout=60) for _ in processes}
-    for process in processes:
-        process.join(20)
-        process.close()
-    queue.close()
-    queue.join_thread()
-    (secret,) = secrets
+    command = [sys.executable, "-c", READ_SECRET, str(directory)]
+    with contextlib.ExitStack() as life:
+        processes = [
+            life.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+            )
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+        outputs = {process.communicate(timeout=TIMEOUT)[0] for process in processes}
+    (secret,) = map(bytes.fromhex, outputs)
     assert [path.name for path in directory.iterdir()] == ["secret"]
     assert (directory / "secret").read_bytes() == secret
 
