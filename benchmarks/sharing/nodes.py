@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -66,7 +67,9 @@ async def serve(options: argparse.Namespace) -> None:
             from sockjs_tornado.cluster import RedisCluster
 
             address = f"http://{HOST}:{options.private_port}"
-            more["cluster"] = cluster = RedisCluster(options.redis, advertise=address, secret=os.environ["SECRET"])
+            more["cluster"] = cluster = RedisCluster(
+                options.redis, advertise=address, secret=os.environ["SECRET"], timeout=TIMEOUT
+            )
         routers = [SockJSRouter(Sink, "/sink", **more), SockJSRouter(Everybody, "/everybody", **more)]
         if options.redis:
             await stack.enter_async_context(cluster)
@@ -86,10 +89,11 @@ class Node(NamedTuple):
 
 
 def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
+    """Return a free port, outside of the range from which the system takes ports for connections."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 @contextlib.contextmanager
