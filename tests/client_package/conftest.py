@@ -66,7 +66,8 @@ class Link:
         self.port = 0
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: set[asyncio.Task[None] | None] = set()
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._flows = asyncio.Event()
         self._flows.set()
@@ -93,18 +94,22 @@ class Link:
     async def close(self) -> None:
         """Close the proxy and all connections."""
         await self.refuse()
+        # These are short, and a cancelled one would not close its connection to the server.
+        await asyncio.gather(*filter(None, self._accepting), return_exceptions=True)
         self.cut()
-        for task in self._tasks:
+        for task in self._forwarding:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._forwarding:
+            await asyncio.wait(self._forwarding)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._accepting.add(asyncio.current_task())
+        self._writers.add(writer)
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, back}
+        self._writers.add(back)
         for source, target in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._forward(source, target))
-            self._tasks.add(task)
+            self._forwarding.add(task)
 
     async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
