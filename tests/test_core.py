@@ -37,7 +37,7 @@ from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
-from sockjs_tornado.wire.websocket import text_frame
+from sockjs_tornado.wire.frames import text_frame
 
 TYPES = [core.CallbacksCore, core.SessionCore, core.ConnectionCore]
 FIELDS = [(kind, name) for kind in TYPES for name, what in vars(kind).items() if inspect.ismemberdescriptor(what)]

@@ -60,6 +60,7 @@ PURE = {
     "wire.deflate": "",
     "wire.fields": "",
     "wire.forms": "",
+    "wire.frames": "",
     "wire.handshake": "",
     "wire.keepalive": "",
     "wire.payloads": "msgspec",

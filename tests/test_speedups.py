@@ -22,8 +22,9 @@ from sockjs_tornado.protocol import JSONValue, messages_frame
 from sockjs_tornado.transports import websocket_receiver
 from sockjs_tornado.wire import connection, payloads
 from sockjs_tornado.wire import websocket as wire
+from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
-from sockjs_tornado.wire.websocket import FrameParser, text_frame
+from sockjs_tornado.wire.websocket import FrameParser
 
 #: All that is special to JSON, to UTF-8 or to clients, with its neighbours.
 ODD = (

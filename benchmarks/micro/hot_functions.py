@@ -26,8 +26,9 @@ from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.http_transports import HTTP_TRANSPORTS
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import read_messages
+from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.payloads import decode_websocket_payload
-from sockjs_tornado.wire.websocket import FrameParser, apply_mask, text_frame
+from sockjs_tornado.wire.websocket import FrameParser, apply_mask
 
 IP = "192.0.2.1"
 SHORT = "hello, world! " * 4  # 56 characters, a typical size

@@ -7,27 +7,22 @@ from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.transports.websocket_receiver import read_messages
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
-from sockjs_tornado.wire.payloads import decode_websocket_payload
-from sockjs_tornado.wire.scanner import CloseFrameScanner
-from sockjs_tornado.wire.websocket import (
+from sockjs_tornado.wire.frames import (
     BINARY,
     CLOSE,
     NO_STATUS,
     PING,
     PONG,
-    PROTOCOL_ERROR,
     TEXT,
-    Close,
-    Event,
-    FrameParser,
-    Ping,
-    Pong,
     binary_frame,
     close_frame,
     ping_frame,
     pong_frame,
     text_frame,
 )
+from sockjs_tornado.wire.payloads import decode_websocket_payload
+from sockjs_tornado.wire.scanner import CloseFrameScanner
+from sockjs_tornado.wire.websocket import PROTOCOL_ERROR, Close, Event, FrameParser, Ping, Pong
 
 from ..reference import close_end, events_of
 from ..target import replaced

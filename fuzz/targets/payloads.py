@@ -7,8 +7,8 @@ from collections.abc import Callable
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.transports import websocket_receiver
 from sockjs_tornado.wire import payloads
+from sockjs_tornado.wire.frames import TEXT
 from sockjs_tornado.wire.payloads import Payload, decode_payload, decode_websocket_payload
-from sockjs_tornado.wire.websocket import TEXT
 
 from ..target import join_surrogates, replaced, text_of
 from .frames import check_messages, client_frame

@@ -21,7 +21,7 @@ from sockjs_tornado.transports.http_transports import (
 )
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import write_messages
-from sockjs_tornado.wire.websocket import text_frame
+from sockjs_tornado.wire.frames import text_frame
 
 from ..target import join_surrogates, replaced, text_of
 

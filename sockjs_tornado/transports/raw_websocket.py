@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ..protocol import Framing, Outgoing, PreparedMessage
 from ..wire.connection import Connection
-from ..wire.websocket import TEXT, binary_frame, build_frame, to_utf8
+from ..wire.frames import TEXT, binary_frame, build_frame, to_utf8
 from .websocket import WebSocket
 from .websocket_receiver import WebSocketReceiver
 

@@ -8,8 +8,8 @@ from ..protocol import Framing
 from ..session.request_limits import check_uri
 from ..session.session import Session
 from ..wire.deflate import Deflater, Parameters, negotiate
+from ..wire.frames import TEXT, build_frame, text_frame, to_utf8
 from ..wire.handshake import accept_handshake, offered_subprotocols
-from ..wire.websocket import TEXT, build_frame, text_frame, to_utf8
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Router
 from .websocket_receiver import WebSocketReceiver

@@ -5,9 +5,9 @@ from typing import Final
 
 from ..settings import Settings
 from .connection import ConnectionManager
+from .frames import ping_frame
 from .pacing import PacedConnection
 from .sockets import bytes_acked, bytes_unacked
-from .websocket import ping_frame
 
 __all__ = ["KeepaliveConnection"]
 

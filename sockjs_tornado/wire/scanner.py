@@ -2,13 +2,12 @@
 
 from typing import Final
 
+from .frames import CLOSE, MASK
+
 __all__ = ["CloseFrameScanner"]
 
-# The opcode of a close frame (first byte) and the mask bit (second byte): RFC 6455, section 5.2.
-_CLOSE, _MASK = 0x8, 0x80
-
 # Size of a whole frame by its second byte; 0 if an extended length follows.
-_SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & _MASK else 0) for second in range(256)]
+_SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & MASK else 0) for second in range(256)]
 
 
 def _long_span(data: bytes, position: int, end: int) -> int:
@@ -17,7 +16,7 @@ def _long_span(data: bytes, position: int, end: int) -> int:
     start = position + (4 if second & 0x7F == 126 else 10)
     if start > end:
         return 0
-    return start - position + (4 if second & _MASK else 0) + int.from_bytes(data[position + 2 : start], "big")
+    return start - position + (4 if second & MASK else 0) + int.from_bytes(data[position + 2 : start], "big")
 
 
 class CloseFrameScanner:
@@ -62,7 +61,7 @@ class CloseFrameScanner:
                 span = _long_span(data, position, end)
                 if not span:
                     break
-            is_close = data[position] & 0x0F == _CLOSE
+            is_close = data[position] & 0x0F == CLOSE
             position += span
         self._is_close = is_close
         self.found = is_close and position <= end

@@ -10,7 +10,6 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
 
+from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
 from sockjs_tornado.wire.stream import take_over
@@ -57,7 +57,7 @@ class Ledger:
 
     def __init__(self, size: int = READ_SIZE) -> None:
         self.read_buffer = bytearray(size)
-        self.stats = SimpleNamespace(bytes_sent=0, bytes_received=0)
+        self.stats = Stats(list)
         self.write_queue = WriteQueue(self.stats)
         self.deadlines: dict[Connection, float] = {}
         self.opened = 0

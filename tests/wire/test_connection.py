@@ -21,7 +21,7 @@ from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection as module
 from sockjs_tornado.wire.budget import ByteBudget
 from sockjs_tornado.wire.connection import CLOSE_TIMEOUT, READ_SIZE, Connection
-from sockjs_tornado.wire.websocket import text_frame
+from sockjs_tornado.wire.frames import text_frame
 
 from .conftest import LOOPS
 from .server import (

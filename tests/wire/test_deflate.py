@@ -19,7 +19,8 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire.deflate import Deflater, Parameters, RawInflater, negotiate
-from sockjs_tornado.wire.websocket import CLOSE, MAX_INFLATED, Event, FrameParser, Ping, build_frame
+from sockjs_tornado.wire.frames import CLOSE, build_frame
+from sockjs_tornado.wire.websocket import MAX_INFLATED, Event, FrameParser, Ping
 
 from .client import (
     BINARY,

@@ -12,7 +12,8 @@ from sockjs_tornado.wire.scanner import CloseFrameScanner
 from sockjs_tornado.wire.websocket import Close, FrameParser
 
 from .client import BINARY, CLOSE, NO_LIMIT, PING, PONG, TEXT, frame, split
-from .test_websocket import BROKEN_RULES, EDGES, cuts, legal_streams, wild_frames, written
+from .streams import EDGES, cuts, legal_streams, wild_frames
+from .test_websocket import BROKEN_RULES, written
 
 #: The most that a header needs before the length is known.
 LONGEST_HEADER = 2 + 8

@@ -4,7 +4,6 @@ import itertools
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,21 +13,7 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
-from sockjs_tornado.wire.websocket import (
-    Close,
-    Event,
-    FrameParser,
-    Ping,
-    Pong,
-    apply_mask,
-    binary_frame,
-    build_frame,
-    close_frame,
-    ping_frame,
-    pong_frame,
-    text_frame,
-    to_utf8,
-)
+from sockjs_tornado.wire.websocket import Close, Event, FrameParser, Ping, Pong, apply_mask
 
 from .client import (
     BINARY,
@@ -45,122 +30,23 @@ from .client import (
     plain,
     split,
 )
-
-#: Sizes around which the encoding of the length changes (section 5.2), and the parser's own short cut ends.
-EDGES = [0, 1, 2, 125, 126, 127, 128, (1 << 16) - 1, 1 << 16, (1 << 16) + 1]
+from .streams import (
+    EDGES,
+    REGISTERED_CODES,
+    cuts,
+    legal_streams,
+    masks,
+    mutated_streams,
+    payloads,
+    wild_frames,
+)
 
 PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1002, 1007, 1009
-
-#: Codes that a close frame may carry: section 7.4, and those that IANA registered since for use by endpoints.
-REGISTERED_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}
 
 
 def violation(code: int) -> tuple[object, ...]:
     """Return what ``plain`` makes of a violation."""
     return ("violation", code)
-
-
-# --- streams that hypothesis makes ------------------------------------------
-
-masks = st.binary(min_size=4, max_size=4)
-cuts = st.lists(st.integers(min_value=0, max_value=400), max_size=8)
-control_payloads = st.binary(max_size=125)
-
-
-@st.composite
-def payloads(draw: st.DrawFn) -> bytes:
-    """Octets, now and then of a size at which something changes."""
-    seed = draw(st.binary(max_size=40))
-    size = draw(st.one_of(st.none(), st.sampled_from(EDGES)))
-    return seed if size is None else ((seed or b"x") * size)[:size]
-
-
-@st.composite
-def texts(draw: st.DrawFn) -> bytes:
-    """UTF-8, now and then long."""
-    seed = draw(st.text(max_size=20)).encode()
-    return seed * draw(st.sampled_from([1, 1, 1, 7, 4000]))
-
-
-@st.composite
-def control_frames(draw: st.DrawFn) -> bytes:
-    return frame(draw(st.sampled_from([PING, PONG])), draw(control_payloads), mask=draw(masks))
-
-
-@st.composite
-def message_frames(draw: st.DrawFn) -> list[bytes]:
-    """One message in any fragments, characters cut through, with control frames between them (section 5.4)."""
-    opcode = draw(st.sampled_from([TEXT, BINARY]))
-    payload = draw(texts() if opcode == TEXT else payloads())
-    parts = split(payload, draw(st.lists(st.integers(0, len(payload)), max_size=4)))
-    frames = []
-    for index, part in enumerate(parts):
-        fin = index == len(parts) - 1
-        frames.append(frame(CONTINUATION if index else opcode, part, fin=fin, mask=draw(masks)))
-        if not fin:
-            frames.extend(draw(st.lists(control_frames(), max_size=2)))
-    return frames
-
-
-@st.composite
-def close_frames(draw: st.DrawFn) -> bytes:
-    code = draw(st.one_of(st.none(), st.sampled_from([*sorted(REGISTERED_CODES - {1014}), 3000, 3999, 4000, 4999])))
-    if code is None:
-        return frame(CLOSE, mask=draw(masks))
-    reason = draw(st.text(max_size=30)).encode()
-    return frame(CLOSE, code.to_bytes(2, "big") + reason, mask=draw(masks))
-
-
-@st.composite
-def legal_streams(draw: st.DrawFn) -> bytes:
-    """Frames as a client may send them, with or without a close frame, and something after it."""
-    groups = draw(st.lists(st.one_of(message_frames(), control_frames().map(lambda one: [one])), max_size=5))
-    frames = [one for group in groups for one in group]
-    if draw(st.booleans()):
-        frames.append(draw(close_frames()))
-        frames.append(draw(st.binary(max_size=10)))
-    return b"".join(frames)
-
-
-@st.composite
-def wild_frames(draw: st.DrawFn) -> bytes:
-    """A frame in which nothing is certain but that it is one: most have one thing wrong, some nothing."""
-    size = draw(st.one_of(st.integers(0, 130), st.sampled_from(EDGES)))
-    length = draw(
-        st.one_of(
-            st.none(),
-            st.none(),
-            st.sampled_from([bytes([126]) + size.to_bytes(4, "big")[-2:], bytes([127]) + size.to_bytes(8, "big")]),
-            st.just(bytes([127, 0x80]) + size.to_bytes(7, "big")),
-        )
-    )
-    return frame(
-        draw(st.one_of(st.sampled_from([0, 1, 2, 8, 9, 10]), st.integers(0, 15))),
-        (draw(st.binary(max_size=20)) or b"\x03\xe8")[:size].ljust(size, b"a"),
-        fin=draw(st.booleans()),
-        reserved=draw(st.one_of(st.just(0), st.just(0), st.integers(0, 7))),
-        mask=draw(st.one_of(masks, masks, st.none())),
-        length=length,
-    )
-
-
-@st.composite
-def mutated_streams(draw: st.DrawFn) -> bytes:
-    """A legal stream with one thing done to it."""
-    stream = draw(legal_streams())
-    # The heads of frames are what a mutation should hit, and small frames have more of them to a byte.
-    place = draw(st.integers(0, min(len(stream), 300)))
-    what = draw(st.sampled_from(["flip", "drop", "insert", "truncate", "repeat"]))
-    if what == "flip" and place < len(stream):
-        changed = bytes([stream[place] ^ 1 << draw(st.integers(0, 7))])
-        return stream[:place] + changed + stream[place + 1 :]
-    if what == "drop":
-        return stream[:place] + stream[place + 1 :]
-    if what == "insert":
-        return stream[:place] + draw(st.binary(min_size=1, max_size=3)) + stream[place:]
-    if what == "truncate":
-        return stream[:place]
-    return stream + stream[place:]
 
 
 def is_1014(event: object) -> bool:
@@ -651,111 +537,3 @@ def test_small_fragments_take_little_more_memory_than_what_they_hold(opcode: int
 def test_masking_is_as_section_5_3_says(function: Callable[[bytes, bytes], bytes], mask: bytes, data: bytes) -> None:
     assert function(mask, data) == masked(mask, data)
     assert function(mask, function(mask, data)) == data
-
-
-# --- builders ---------------------------------------------------------------
-
-
-def heard(stream: bytes) -> list[tuple[Opcode, Any]]:
-    """Return what wsproto as a client hears."""
-    client = FrameProtocol(client=True, extensions=[])
-    client.receive_bytes(stream)
-    messages = [(received.opcode, received.payload) for received in client.received_frames()]
-    # All of the stream was frames: the next one begins where it ended.
-    client.receive_bytes(build_frame(PONG, b"end"))
-    if not messages or messages[-1][0] != Opcode.CLOSE:
-        (end,) = client.received_frames()
-        assert end.payload == b"end"
-    return messages
-
-
-@settings(deadline=None, max_examples=50)
-@given(text=texts().map(bytes.decode))
-def test_a_text_frame_reaches_a_client(text: str) -> None:
-    assert heard(text_frame(text)) == [(TEXT, text)]
-
-
-def test_a_text_frame_has_the_shortest_form_of_its_length_in_bytes() -> None:
-    for character, size in itertools.product("a\u00e4\u20ac", EDGES):
-        text = character * (size // len(character.encode()))
-        assert heard(text_frame(text)) == [(TEXT, text)]
-        assert text_frame(text) == build_frame(TEXT, text.encode()) == frame(TEXT, text.encode(), mask=None)
-
-
-@settings(deadline=None, max_examples=50)
-@given(payload=payloads())
-def test_a_binary_frame_reaches_a_client(payload: bytes) -> None:
-    assert heard(binary_frame(payload)) == [(BINARY, payload)]
-
-
-@settings(deadline=None, max_examples=50)
-@given(payload=control_payloads)
-def test_pings_and_pongs_reach_a_client(payload: bytes) -> None:
-    assert heard(ping_frame(payload) + pong_frame(payload)) == [(PING, payload), (PONG, payload)]
-    assert heard(ping_frame()) == [(PING, b"")]
-
-
-def test_a_compressed_frame_has_the_first_reserved_bit() -> None:
-    """RFC 7692, section 6: RSV1."""
-    assert build_frame(TEXT, b"x", compressed=True) == frame(TEXT, b"x", reserved=4, mask=None)
-
-
-any_text = st.text(st.characters(exclude_categories=()), max_size=130)
-
-
-@settings(deadline=None, max_examples=50)
-@given(code=st.one_of(st.sampled_from(sorted(REGISTERED_CODES - {1014})), st.integers(3000, 4999)), reason=any_text)
-def test_a_close_frame_reaches_a_client_with_as_much_of_its_reason_as_fits(code: int, reason: str) -> None:
-    """Section 5.5: at most 125 bytes of payload."""
-    built = close_frame(code, reason)
-    ((opcode, (heard_code, heard_reason)),) = heard(built)
-    assert (opcode, heard_code) == (CLOSE, code)
-    whole = to_utf8(reason).decode()
-    assert whole.startswith(heard_reason)
-    left = whole[len(heard_reason) :]
-    assert not left or len((heard_reason + left[0]).encode()) > 123
-
-
-def test_a_long_close_reason_is_cut_between_characters() -> None:
-    for character in "a\u00e4\u20ac\U0001f600":
-        for before in range(4):
-            reason = "b" * before + character * 130
-            ((_, (_, heard_reason)),) = heard(close_frame(1000, reason))
-            room = (123 - before) // len(character.encode())
-            assert heard_reason == "b" * before + character * room
-
-
-def test_a_close_frame_without_a_code_is_empty() -> None:
-    """Section 7.4.1: 1005 is never sent."""
-    assert close_frame() == close_frame(1005, "unheard") == frame(CLOSE, mask=None)
-
-
-HIGH, LOW = "\ud83d", "\ude00"
-
-
-@pytest.mark.parametrize(
-    ("text", "encoded"),
-    [
-        ("", ""),
-        ("plain \u20ac \U0001f600", "plain \u20ac \U0001f600"),
-        (chr(0xD800), "\ufffd"),
-        (chr(0xDFFF), "\ufffd"),
-        (f"a{HIGH}b", "a\ufffdb"),
-        (HIGH + LOW, "\U0001f600"),
-        (LOW + HIGH, "\ufffd\ufffd"),
-        (HIGH + HIGH + LOW, "\ufffd\U0001f600"),
-        (HIGH + "\U0001f600", "\ufffd\U0001f600"),
-        ("\U0001f600" + LOW, "\U0001f600\ufffd"),
-    ],
-    ids=ascii,
-)
-def test_lone_surrogates_become_replacement_characters_as_in_a_browser(text: str, encoded: str) -> None:
-    """A DOMString becomes a USVString: pairs are joined, what is left alone is replaced (Web IDL, section 3.2.11)."""
-    assert to_utf8(text) == encoded.encode()
-
-
-@settings(deadline=None, max_examples=60)
-@given(text=any_text)
-def test_any_text_becomes_valid_utf8_of_as_many_utf16_units(text: str) -> None:
-    units = len(text.encode("utf-16-le", "surrogatepass"))
-    assert len(to_utf8(text).decode().encode("utf-16-le")) == units
