@@ -21,10 +21,11 @@ A minimal example::
     asyncio.run(main())
 """
 
-from .connection import ConnectionInfo, SockJSConnection
+from .connection import SockJSConnection
 from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode
 from .router import SockJSRouter
+from .session.connection_info import ConnectionInfo
 from .session.session import Session
 from .settings import Compression, SessionCookie, Settings
 

@@ -9,132 +9,18 @@ Connections must be used from the event loop's thread. From another thread, call
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
+from collections.abc import Awaitable, Generator, Iterable
+from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
 from .protocol import Outgoing, encode_message
-from .session.request_limits import INFORMATIONAL, KEPT
+from .session.connection_info import ConnectionInfo
+from .session.rooms import COMPLETED, check_room
 
 if TYPE_CHECKING:
     from .session.session import Session
 
-__all__ = ["ConnectionInfo", "Headers", "SendResult", "SockJSConnection"]
-
-logger = logging.getLogger(__name__)
-
-
-# Share the strings of field names among all sessions.
-_LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
-
-
-class Headers(Mapping[str, str]):
-    """Header fields, looked up by case-insensitive name.
-
-    Args:
-        fields: The fields.
-    """
-
-    __slots__ = ("_fields",)
-
-    def __init__(self, fields: Mapping[str, str]) -> None:
-        self._fields = {_LOWER.get(name) or name.lower(): value for name, value in fields.items()}
-
-    def __getitem__(self, name: str) -> str:
-        return self._fields[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._fields!r})"
-
-
-class ConnectionInfo:
-    """The request that opened a session, reduced to the data that an application can safely use.
-
-    Attributes:
-        ip: IP address of the client (of the last proxy, unless the HTTP server was created with ``xheaders=True``).
-        port: Port of the client; 0 if it is unknown, as on a Unix socket.
-        path: Path of the request, as the client has sent it.
-        uri: Path and query.
-        prefix: The part of the path that the router's prefix matched.
-        transport: Name of the transport that opened the session, such as ``"websocket"``.
-        headers: Selected header fields, looked up by case-insensitive name: origin, referer, user-agent,
-            accept-language, host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``. Also
-            authorization if an origin list is configured.
-        subprotocol: What ``select_subprotocol`` returned for a websocket; None if no subprotocol is used.
-        cookies: Cookies of the request. Empty unless an origin list is configured, because otherwise a page of any site
-            could open a session with the visitor's cookies.
-
-    Cookies and authorization are left out if the request's origin is ``null``, because any site can send that origin.
-    User-agent, referer, accept-language and via are truncated to 512 characters; no other field is. If the URI has more
-    than 8192 characters, the request is rejected with 414. If the other fields and the cookies have more than 16384
-    characters, or if there are more than 32 ``x-forwarded-*`` fields, it is rejected with 431.
-    """
-
-    __slots__ = ("_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
-
-    #: Names of the selected header fields, apart from ``x-forwarded-*``.
-    SAFE_HEADERS = KEPT | INFORMATIONAL
-
-    def __init__(
-        self,
-        *,
-        ip: str,
-        uri: str,
-        prefix: str,
-        transport: str,
-        headers: Mapping[str, str],
-        cookies: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
-        port: int = 0,
-    ) -> None:
-        self.ip = ip
-        self.port = port
-        self.uri = uri
-        self.prefix = prefix
-        self.transport = transport
-        self.subprotocol: str | None = None
-        self.headers = Headers(headers)
-        self._cookies = cookies
-
-    @property
-    def path(self) -> str:
-        """Path of the request, as the client has sent it."""
-        return self.uri.partition("?")[0]
-
-    @property
-    def cookies(self) -> Mapping[str, str]:
-        """The request's cookies, by name."""
-        if callable(self._cookies):
-            return self._cookies()
-        if self._cookies is None:
-            logger.debug("info.cookies is empty: allowed_origins is not set, or the origin of the request is null")
-            self._cookies = {}
-        return self._cookies
-
-    @property
-    def arguments(self) -> dict[str, list[str]]:
-        """The arguments of the query, each name with its values in order."""
-        return parse_qs(self.uri.partition("?")[2], keep_blank_values=True)
-
-    def get_argument(self, name: str, default: str | None = None) -> str | None:
-        """Return the first value of a query argument, or ``default``."""
-        values = self.arguments.get(name)
-        return values[0] if values else default
-
-    def get_header(self, name: str, default: str | None = None) -> str | None:
-        """Return a header field by its case-insensitive name, or ``default``."""
-        return self.headers.get(name, default)
-
-    def get_cookie(self, name: str, default: str | None = None) -> str | None:
-        """Return the value of a cookie, or ``default``."""
-        return self.cookies.get(name, default)
+__all__ = ["SendResult", "SockJSConnection"]
 
 
 class SendResult:
@@ -176,7 +62,9 @@ class _RoomNames:
     """Implements ``connection.rooms``. Not a property: an application may set an attribute of that name."""
 
     def __get__(self, connection: "SockJSConnection | None", owner: type | None = None) -> frozenset[str]:
-        return connection.session._rooms if connection is not None else frozenset()
+        if connection is None:
+            return frozenset()
+        return connection.session._manager.rooms.rooms_of(connection.session)
 
 
 class SockJSConnection:
@@ -306,7 +194,10 @@ class SockJSConnection:
             ValueError: If the presence cannot be encoded as JSON.
             RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
         """
-        return self.session._join(room, presence)
+        session = self.session
+        session._check_thread()
+        check_room(room)
+        return COMPLETED if session.is_closed else session._manager.rooms.join(session, room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room. Does nothing if the connection is not in it.
@@ -317,7 +208,8 @@ class SockJSConnection:
         Raises:
             RuntimeError: If called from a thread other than the event loop's.
         """
-        self.session._leave(room)
+        self.session._check_thread()
+        self.session._manager.rooms.leave(self.session, room)
 
     #: Names of the rooms that the connection is in; in ``on_close``, of the rooms that it was in.
     rooms = _RoomNames()

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from .connection import ConnectionInfo, SockJSConnection
+from .connection import SockJSConnection
+from .session.connection_info import ConnectionInfo
 
 if TYPE_CHECKING:
     from .session.session import Session
@@ -18,7 +19,7 @@ class WebsocketHandler(SockJSConnection):
     ``selected_subprotocol``.
 
     Attributes:
-        request: The :class:`~sockjs_tornado.connection.ConnectionInfo` instead of Tornado's request. It has ``ip``
+        request: The :class:`~sockjs_tornado.ConnectionInfo` instead of Tornado's request. It has ``ip``
             instead of ``remote_ip``, and ``headers``, ``arguments``, ``path``, ``uri`` and ``cookies``.
         ip: The client's address.
     """

@@ -9,12 +9,13 @@ from typing import Any
 from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 
-from .connection import ConnectionInfo, SendResult, SockJSConnection
+from .connection import SendResult, SockJSConnection
 from .exceptions import ConfigurationError, ConnectionClosed
 from .http.body_limit import url_specs
 from .observe import trace
 from .observe.stats import Stats
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
+from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
 from .session.outbox import TRACED
 from .session.ports import Cluster, Position

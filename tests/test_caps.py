@@ -28,7 +28,7 @@ from tornado.web import Application
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 from sockjs_tornado.serving import bind_sockets, http_server
-from sockjs_tornado.session.session import MAX_INBOX_WAITERS
+from sockjs_tornado.session.inbox import MAX_INBOX_WAITERS
 from sockjs_tornado.wire.sockets import bytes_acked
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])

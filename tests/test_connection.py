@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection
-from sockjs_tornado.connection import Headers
 from sockjs_tornado.protocol import encode_message, messages_frame
+from sockjs_tornado.session.connection_info import Headers
 from sockjs_tornado.session.outbox import HIGH_WATER
 
 

@@ -33,6 +33,7 @@ from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
 from sockjs_tornado.session import callback_budget, callbacks, outbox
 from sockjs_tornado.session.callbacks import Callbacks
+from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, websocket
@@ -396,7 +397,7 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
     stage.events.clear()
     for kind, names in (
         (Callbacks, "deliver continue_delivery handle_error finish_delivery _deliver"),
-        (Session, "_receive_fallback _after_receive"),
+        (Inbox, "_receive_fallback _after_receive"),
     ):
         for name in names.split():
             monkeypatch.delattr(kind, name)

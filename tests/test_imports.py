@@ -40,8 +40,10 @@ PURE = {
     # It is optional.
     "protocol": "msgspec",
     "session.addresses": "",
+    "session.connection_info": "",
     "session.ended": "",
     "session.request_limits": "",
+    "session.inbox": "",
     "session.legacy": "",
     "session.limits": "",
     # The thread's number, for the check that sessions are used in one.

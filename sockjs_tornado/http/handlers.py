@@ -13,8 +13,8 @@ from tornado.httputil import HTTPHeaders, parse_cookie
 from tornado.iostream import IOStream
 from tornado.web import HTTPError
 
-from ..connection import ConnectionInfo
 from ..exceptions import RequestTooLargeError
+from ..session.connection_info import ConnectionInfo
 from ..session.request_limits import select_fields
 from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers

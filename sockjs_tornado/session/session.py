@@ -4,33 +4,30 @@ It handles frames, a bounded outbox and its own state, and does not depend on HT
 the client receives, its transport attaches a receiver, and reports when that is complete or was disconnected.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
-from ..connection import ConnectionInfo, SendResult, SockJSConnection
+from ..connection import SendResult, SockJSConnection
 from ..exceptions import SessionStateError
 from ..observe import trace
-from ..protocol import HEARTBEAT, OPEN, CloseCode, Message, check_close_code
+from ..protocol import HEARTBEAT, OPEN, CloseCode, check_close_code
 from .callbacks import Callbacks
+from .connection_info import ConnectionInfo
+from .inbox import Inbox
 from .legacy import LegacySession
-from .limits import RateLimit
-from .outbox import HIGH_WATER, IN_CALLBACK, RECEIVER_FULL, TRACED, Outbox
+from .outbox import IN_CALLBACK, RECEIVER_FULL, TRACED
 from .ports import Receiver
 from .requester import REJECTIONS, check_requester
-from .rooms import COMPLETED, check_room
 from .states import TRANSITIONS, RouterState, SessionState
 
 __all__ = ["Session", "SessionState"]
-
-#: Maximum number of POST requests of one client that wait until the inbox is drained.
-MAX_INBOX_WAITERS: Final = 4
 
 _NEVER: Final = float("inf")
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
 
 
-class Session(Outbox, LegacySession):
+class Session(Inbox, LegacySession):
     """One client's session.
 
     An application uses the names that are documented here; names with an underscore are for the other modules of this
@@ -64,10 +61,8 @@ class Session(Outbox, LegacySession):
         "__weakref__",
         "_accepts_bytes",
         "_close_frame_sent",
-        "_inbox_waiters",
         "_origin_hash",
         "_post_origin_hash",
-        "_rate_limit",
         "_send_result",
         "bucket",
         "close_code",
@@ -106,10 +101,7 @@ class Session(Outbox, LegacySession):
         self._post_origin_hash: int | None = None
         # Also set if the client disconnected: either way it needs no close frame any more.
         self._close_frame_sent = False
-        self._inbox_waiters: list[Callable[[], None]] | None = None
         self._send_result: SendResult | None = None
-        rate = self._settings.inbound_rate
-        self._rate_limit = RateLimit(*rate, self._manager.now()) if rate else None
         self.label = self._manager.next_label()
         self.bucket: int | None = None
         self.due = self._manager.now() + self._settings.disconnect_delay
@@ -289,41 +281,6 @@ class Session(Outbox, LegacySession):
         if self.state is OPENED and self._receiver is None and not self._outbox:
             self._end(CloseCode.INTERRUPTED, "Connection interrupted", discard=False)
 
-    def _consume_rate_limit(self, count: int) -> bool:
-        """Consume tokens of the rate limit for ``count`` messages; return False if there are not enough."""
-        limit = self._rate_limit
-        if limit is None or self.state is not OPENED:
-            return True
-        now = self._manager.now()
-        # An empty request costs one token, too.
-        if limit.consume(max(count, 1), now, self._manager.stall_duration(now)):
-            return True
-        self._stats.rejected["max_inbound_rate"] += 1
-        return False
-
-    def _receive_fallback(self, messages: Sequence[Message]) -> None:
-        if self.state is OPENED:
-            if self._blocked & TRACED:
-                for message in messages:
-                    self._trace(f"> {trace.message(message)}")
-            self._stats.messages_received += len(messages)
-            self._blocked |= IN_CALLBACK
-            self._callbacks.deliver(messages)
-            self._after_receive()
-
-    def _after_receive(self) -> None:
-        self._blocked &= ~IN_CALLBACK
-        if self._outbox:
-            self._flush()
-        if self._callbacks.backlog and self._inbox_above_high_water and self._receiver is not None:
-            self._receiver.pause_reading()
-
-    def _inbox_drained(self) -> None:
-        """Read from the client again, because the application has processed the queued messages."""
-        if self._receiver is not None:
-            self._receiver.resume_reading()
-        self._wake_inbox_waiters()
-
     def _recycle(self) -> None:
         """End the current receiving request, if it is one, so that the client sends the next one."""
         receiver = self._receiver
@@ -333,52 +290,12 @@ class Session(Outbox, LegacySession):
                 self._trace("receiver recycled")
             receiver.recycle()
 
-    def _add_inbox_waiter(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback`` once, when the inbox is drained or the session ends.
-
-        Returns:
-            False if :data:`MAX_INBOX_WAITERS` callbacks are waiting already.
-        """
-        if self._inbox_waiters is None:
-            self._inbox_waiters = []
-        if len(self._inbox_waiters) >= MAX_INBOX_WAITERS:
-            return False
-        self._inbox_waiters.append(callback)
-        return True
-
-    def _remove_inbox_waiter(self, callback: Callable[[], None]) -> None:
-        """Remove a callback that is no longer needed."""
-        if self._inbox_waiters is not None and callback in self._inbox_waiters:
-            self._inbox_waiters.remove(callback)
-
-    def _wake_inbox_waiters(self) -> None:
-        waiters = self._inbox_waiters
-        if waiters is not None:
-            self._inbox_waiters = None
-            for callback in waiters:
-                callback()
-
     # Used by the application, and by its connection.
 
     @property
     def transport_name(self) -> str:
         """Name of the transport that opened the session."""
         return self.conn_info.transport
-
-    @property
-    def _inbox_above_high_water(self) -> bool:
-        """Whether the client should be slowed down until the application has processed its messages."""
-        return self.state is OPENED and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
-
-    @property
-    def backlog(self) -> int:
-        """Characters in the inbox, which wait for the application's callbacks."""
-        return self._callbacks.backlog
-
-    @property
-    def _inbox_full(self) -> bool:
-        """Whether the inbox exceeds ``max_queue_bytes``."""
-        return self._callbacks.backlog > self._settings.max_queue_bytes
 
     def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!", *, discard: bool = True) -> None:
         """Close the session. The client gets the messages that were sent before, then the close frame.
@@ -421,22 +338,6 @@ class Session(Outbox, LegacySession):
         if self.conn is not None:
             self._send_result = result
         return result
-
-    @property
-    def _rooms(self) -> frozenset[str]:
-        """The rooms that the session is in, or was in when it closed."""
-        return self._manager.rooms.rooms_of(self)
-
-    def _join(self, room: str, presence: Any = None) -> Awaitable[None]:
-        """Join a room; see :meth:`SockJSConnection.join`."""
-        self._check_thread()
-        check_room(room)
-        return COMPLETED if self.is_closed else self._manager.rooms.join(self, room, presence)
-
-    def _leave(self, room: str) -> None:
-        """Leave a room."""
-        self._check_thread()
-        self._manager.rooms.leave(self, room)
 
     def _close_slow_consumer(self) -> None:
         """Close the session with code 3008 and discard the queued messages."""

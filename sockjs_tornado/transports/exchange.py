@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..connection import ConnectionInfo
 from ..observe.stats import Stats
+from ..session.connection_info import ConnectionInfo
 from ..session.session import Session
 from ..settings import Settings
 from ..wire.budget import ByteBudget

@@ -5,6 +5,7 @@ from typing import Any
 
 from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
 
+from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.outbox import Outbox
 from sockjs_tornado.session.session import Session, SessionState
 
@@ -55,7 +56,7 @@ def in_state(state: SessionState, manager: FakeManager) -> KeptSession:
 
 def everything_of(session: KeptSession) -> dict[str, Any]:
     """Return all that a session knows, to see that nothing has changed."""
-    names = {*Session.__slots__, *Outbox.__slots__} - {"__dict__", "__weakref__"}
+    names = {*Session.__slots__, *Inbox.__slots__, *Outbox.__slots__} - {"__dict__", "__weakref__"}
     values = {name: getattr(session, name) for name in names}
     return values | {"_outbox": list(session._outbox), "heard": list(session.connection.heard)}
 

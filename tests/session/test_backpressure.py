@@ -10,8 +10,9 @@ from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_sessi
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
+from sockjs_tornado.session.inbox import MAX_INBOX_WAITERS
 from sockjs_tornado.session.outbox import HIGH_WATER
-from sockjs_tornado.session.session import MAX_INBOX_WAITERS, Session, SessionState
+from sockjs_tornado.session.session import Session, SessionState
 
 from .receivers import DISCONNECT_DELAY, POLL, echo, poll, polled, stream
 

@@ -1,0 +1,122 @@
+"""The request that opened a session, as the application sees it."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+from urllib.parse import parse_qs
+
+from .request_limits import INFORMATIONAL, KEPT
+
+__all__ = ["ConnectionInfo", "Headers"]
+
+logger = logging.getLogger(__name__)
+
+# Share the strings of field names among all sessions.
+_LOWER: Final = {name: name for name in KEPT | INFORMATIONAL}
+
+
+class Headers(Mapping[str, str]):
+    """Header fields, looked up by case-insensitive name.
+
+    Args:
+        fields: The fields.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = {_LOWER.get(name) or name.lower(): value for name, value in fields.items()}
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._fields!r})"
+
+
+class ConnectionInfo:
+    """The request that opened a session, reduced to the data that an application can safely use.
+
+    Attributes:
+        ip: IP address of the client (of the last proxy, unless the HTTP server was created with ``xheaders=True``).
+        port: Port of the client; 0 if it is unknown, as on a Unix socket.
+        path: Path of the request, as the client has sent it.
+        uri: Path and query.
+        prefix: The part of the path that the router's prefix matched.
+        transport: Name of the transport that opened the session, such as ``"websocket"``.
+        headers: Selected header fields, looked up by case-insensitive name: origin, referer, user-agent,
+            accept-language, host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``. Also
+            authorization if an origin list is configured.
+        subprotocol: What ``select_subprotocol`` returned for a websocket; None if no subprotocol is used.
+        cookies: Cookies of the request. Empty unless an origin list is configured, because otherwise a page of any site
+            could open a session with the visitor's cookies.
+
+    Cookies and authorization are left out if the request's origin is ``null``, because any site can send that origin.
+    User-agent, referer, accept-language and via are truncated to 512 characters; no other field is. If the URI has more
+    than 8192 characters, the request is rejected with 414. If the other fields and the cookies have more than 16384
+    characters, or if there are more than 32 ``x-forwarded-*`` fields, it is rejected with 431.
+    """
+
+    __slots__ = ("_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
+
+    #: Names of the selected header fields, apart from ``x-forwarded-*``.
+    SAFE_HEADERS = KEPT | INFORMATIONAL
+
+    def __init__(
+        self,
+        *,
+        ip: str,
+        uri: str,
+        prefix: str,
+        transport: str,
+        headers: Mapping[str, str],
+        cookies: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
+        port: int = 0,
+    ) -> None:
+        self.ip = ip
+        self.port = port
+        self.uri = uri
+        self.prefix = prefix
+        self.transport = transport
+        self.subprotocol: str | None = None
+        self.headers = Headers(headers)
+        self._cookies = cookies
+
+    @property
+    def path(self) -> str:
+        """Path of the request, as the client has sent it."""
+        return self.uri.partition("?")[0]
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The request's cookies, by name."""
+        if callable(self._cookies):
+            return self._cookies()
+        if self._cookies is None:
+            logger.debug("info.cookies is empty: allowed_origins is not set, or the origin of the request is null")
+            self._cookies = {}
+        return self._cookies
+
+    @property
+    def arguments(self) -> dict[str, list[str]]:
+        """The arguments of the query, each name with its values in order."""
+        return parse_qs(self.uri.partition("?")[2], keep_blank_values=True)
+
+    def get_argument(self, name: str, default: str | None = None) -> str | None:
+        """Return the first value of a query argument, or ``default``."""
+        values = self.arguments.get(name)
+        return values[0] if values else default
+
+    def get_header(self, name: str, default: str | None = None) -> str | None:
+        """Return a header field by its case-insensitive name, or ``default``."""
+        return self.headers.get(name, default)
+
+    def get_cookie(self, name: str, default: str | None = None) -> str | None:
+        """Return the value of a cookie, or ``default``."""
+        return self.cookies.get(name, default)

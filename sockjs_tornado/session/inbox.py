@@ -1,0 +1,115 @@
+"""The receiving half of a session: the client's messages on their way to the application's callbacks."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ..observe import trace
+from ..observe.stats import Stats
+from ..protocol import Message
+from ..settings import Settings
+from .limits import RateLimit
+from .outbox import HIGH_WATER, IN_CALLBACK, TRACED, Outbox
+from .states import SessionState
+
+if TYPE_CHECKING:
+    from .callbacks import Callbacks
+    from .container import SessionContainer
+
+__all__ = ["MAX_INBOX_WAITERS", "Inbox"]
+
+#: Maximum number of POST requests of one client that wait until the inbox is drained.
+MAX_INBOX_WAITERS: Final = 4
+
+_OPEN: Final = SessionState.OPEN
+
+
+class Inbox(Outbox):
+    """Pass a client's messages to the callbacks, and slow the client down if these are too slow.
+
+    Base class of the session. The inbox itself is the queue of its callbacks.
+    """
+
+    __slots__ = ("_inbox_waiters", "_rate_limit")
+
+    _callbacks: "Callbacks"
+
+    def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
+        super().__init__(settings, stats, manager)
+        self._inbox_waiters: list[Callable[[], None]] | None = None
+        rate = settings.inbound_rate
+        self._rate_limit = RateLimit(*rate, manager.now()) if rate else None
+
+    @property
+    def backlog(self) -> int:
+        """Characters in the inbox, which wait for the application's callbacks."""
+        return self._callbacks.backlog
+
+    @property
+    def _inbox_above_high_water(self) -> bool:
+        """Whether the client should be slowed down until the application has processed its messages."""
+        return self.state is _OPEN and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
+
+    @property
+    def _inbox_full(self) -> bool:
+        """Whether the inbox exceeds ``max_queue_bytes``."""
+        return self._callbacks.backlog > self._settings.max_queue_bytes
+
+    def _consume_rate_limit(self, count: int) -> bool:
+        """Consume tokens of the rate limit for ``count`` messages; return False if there are not enough."""
+        limit = self._rate_limit
+        if limit is None or self.state is not _OPEN:
+            return True
+        now = self._manager.now()
+        # An empty request costs one token, too.
+        if limit.consume(max(count, 1), now, self._manager.stall_duration(now)):
+            return True
+        self._stats.rejected["max_inbound_rate"] += 1
+        return False
+
+    def _receive_fallback(self, messages: Sequence[Message]) -> None:
+        if self.state is _OPEN:
+            if self._blocked & TRACED:
+                for message in messages:
+                    self._trace(f"> {trace.message(message)}")
+            self._stats.messages_received += len(messages)
+            self._blocked |= IN_CALLBACK
+            self._callbacks.deliver(messages)
+            self._after_receive()
+
+    def _after_receive(self) -> None:
+        self._blocked &= ~IN_CALLBACK
+        if self._outbox:
+            self._flush()
+        if self._callbacks.backlog and self._inbox_above_high_water and self._receiver is not None:
+            self._receiver.pause_reading()
+
+    def _inbox_drained(self) -> None:
+        """Read from the client again, because the application has processed the queued messages."""
+        if self._receiver is not None:
+            self._receiver.resume_reading()
+        self._wake_inbox_waiters()
+
+    def _add_inbox_waiter(self, callback: Callable[[], None]) -> bool:
+        """Call ``callback`` once, when the inbox is drained or the session ends.
+
+        Returns:
+            False if :data:`MAX_INBOX_WAITERS` callbacks are waiting already.
+        """
+        if self._inbox_waiters is None:
+            self._inbox_waiters = []
+        if len(self._inbox_waiters) >= MAX_INBOX_WAITERS:
+            return False
+        self._inbox_waiters.append(callback)
+        return True
+
+    def _remove_inbox_waiter(self, callback: Callable[[], None]) -> None:
+        """Remove a callback that is no longer needed."""
+        if self._inbox_waiters is not None and callback in self._inbox_waiters:
+            self._inbox_waiters.remove(callback)
+
+    def _wake_inbox_waiters(self) -> None:
+        waiters = self._inbox_waiters
+        if waiters is not None:
+            self._inbox_waiters = None
+            for callback in waiters:
+                callback()
