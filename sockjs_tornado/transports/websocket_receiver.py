@@ -142,6 +142,11 @@ class WebSocketReceiver(KeepaliveConnection):
             else PIECE_SIZE
         )
 
+    @property
+    def inbox_overflows(self) -> bool:
+        """Whether ``max_queue_bytes`` is exceeded, and the client's data may decompress to a thousand times as much."""
+        return self._is_compressed and self._session._inbox_full
+
     def decode(self, data: bytes) -> int:
         """Decode a piece and deliver its messages together; return the number of bytes decoded."""
         return self._process(data, [])

@@ -55,6 +55,11 @@ class PacedConnection(Connection):
         """Maximum size of the next piece in bytes."""
         return PIECE_SIZE
 
+    @property
+    def inbox_overflows(self) -> bool:
+        """Whether the data of a client that has disconnected is dropped, because it may fill the memory."""
+        return False
+
     def on_data(self, data: bytes) -> None:
         """Decode data from the client, or append it to the data that is not decoded yet."""
         if self._unread:
@@ -162,5 +167,5 @@ class PacedConnection(Connection):
         # This is at most the data of two reads, once per connection, so it does not need the time limit.
         unread, self._unread = self._unread, b""
         position = 0 if not self._closing else len(unread)
-        while position < len(unread):
+        while position < len(unread) and not self.inbox_overflows:
             position += self.decode(unread[position : position + PIECE_SIZE])

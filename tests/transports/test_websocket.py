@@ -24,6 +24,7 @@ from client import (
     frame,
     settle,
     unframe,
+    until,
     within,
 )
 
@@ -715,6 +716,32 @@ async def test_others_are_heard_while_what_one_client_sends_is_decoded(
     assert sorted(set(numbers)) == list(range(30))
     assert numbers == sorted(numbers)
     assert heard.index("other") < heard.index(last)
+
+
+async def test_a_client_that_disconnects_leaves_no_more_than_its_inbox_may_have(serve: Serve, connect: Connect) -> None:
+    sessions: list[Any] = []
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    class Busy(SockJSConnection):
+        async def on_message(self, message: str) -> None:
+            sessions.append(self.session)
+            begun.set()
+            await closed.wait()
+
+        def on_close(self) -> None:
+            """Wait for nothing."""
+
+    server = await serve(SockJSRouter(Busy, "/echo", {"websocket_compression": True}))
+    client = await opened(await connect(server), SOCKJS, "Sec-WebSocket-Extensions: permessage-deflate")
+    data = frame(TEXT, deflated(json.dumps(["x" * 64] * 1000).encode()), rsv=4) * 60
+    assert len(data) < READ_SIZE
+    client.write(data)
+    await within(begun.wait())
+    session = sessions[0]
+    session._receiver.transport.abort()
+    await until(lambda: session.is_closed)
+    assert 1_000_000 < session.backlog < 1_300_000
+    closed.set()
 
 
 async def test_few_bytes_that_decompress_to_many_messages_do_not_fill_the_inbox(serve: Serve, connect: Connect) -> None:
