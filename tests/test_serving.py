@@ -91,9 +91,12 @@ async def test_a_poll_and_a_stream_are_not_hung_up_on() -> None:
             assert session is not None
             session.send("x")
             assert (await poller.response()).body == b'a["x"]\n'
-        websocket.write(b"\x8a\x80\x00\x00\x00\x00")
-        await within(router.close())
-        assert await websocket.text() == 'c[3000,"Go away!"]'
+            # Another poll, so that the router need not wait for one.
+            poller.write(request("POST", "/echo/000/b/xhr", body=b""))
+            websocket.write(b"\x8a\x80\x00\x00\x00\x00")
+            await within(router.close())
+            assert await websocket.text() == 'c[3000,"Go away!"]'
+            assert (await poller.response()).body == b'c[3000,"Go away!"]\n'
 
 
 async def test_a_head_that_is_too_long_is_not_taken() -> None:

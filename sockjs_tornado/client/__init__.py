@@ -46,7 +46,7 @@ from typing import Any
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .backoff import Backoff
 from .connection import SockJSClient
-from .options import TRANSPORTS, Options, ServiceURL
+from .options import TRANSPORTS, Options, ServiceURL, parse_headers
 
 __all__ = [
     "TRANSPORTS",
@@ -134,7 +134,7 @@ class connect:  # noqa: N801 - used like a function
         self.service = ServiceURL.parse(url)
         self.options = Options(
             transports=transports,
-            headers=headers,
+            headers=parse_headers(headers),
             origin=origin,
             ca_file=ca_file,
             client_cert=client_cert,
@@ -150,9 +150,7 @@ class connect:  # noqa: N801 - used like a function
             final_codes=final_codes,
             on_reconnect=on_reconnect,
         )
-        if self.service.authorization and any(
-            name.lower() == "authorization" for name, _ in self.options.header_fields
-        ):
+        if self.service.authorization and any(name.lower() == "authorization" for name, _ in self.options.headers):
             raise ConfigurationError(
                 "headers: remove Authorization or the credentials in the URL, only one can be sent"
             )

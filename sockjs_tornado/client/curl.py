@@ -32,7 +32,7 @@ class CurlFactory:
 
     def headers(self, service: ServiceURL) -> list[tuple[str, str]]:
         """Return the header fields for requests to a service, with credentials only if it has the client's origin."""
-        fields = list(self._options.header_fields)
+        fields = list(self._options.headers)
         same_origin = service.origin == self._service.origin
         if not same_origin:
             fields = [(name, value) for name, value in fields if name.lower() not in _CREDENTIAL_HEADERS]

@@ -14,12 +14,10 @@ from ..validation import SECONDS, Validated, is_count, is_flag, is_positive, opt
 from ..wire.fields import TOKEN
 from .backoff import Backoff
 
-__all__ = ["TRANSPORTS", "Options", "ServiceURL"]
+__all__ = ["TRANSPORTS", "Options", "ServiceURL", "parse_headers"]
 
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
-
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _URL = re.compile(r"[\x21-\x7e]+")
@@ -91,10 +89,6 @@ def _is_header_value(value: Any) -> bool:
     return isinstance(value, str) and _VALUE.fullmatch(value) is not None
 
 
-def _are_headers(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str)
-
-
 def _are_close_codes(value: Any) -> bool:
     return isinstance(value, Collection) and all(isinstance(code, int) for code in value)
 
@@ -112,6 +106,28 @@ def _transport_hint(value: Any) -> str:
     return f"; {wrong[0]!r} is not one of them" if wrong else ""
 
 
+def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
+    """Return header fields, a mapping or pairs, as pairs.
+
+    Raises:
+        ConfigurationError: They are invalid. The message never contains a value, which may be secret.
+    """
+    if not isinstance(headers, Iterable) or isinstance(headers, str):
+        raise ConfigurationError(f"headers: expected a mapping or pairs, got {Options._describe(headers)}")
+    pairs = []
+    for pair in headers.items() if isinstance(headers, Mapping) else headers:
+        match pair:
+            case (str(name), str(value)) if TOKEN.fullmatch(name):
+                if _RESERVED.fullmatch(name):
+                    raise ConfigurationError(f"headers: {name} is set by the client itself")
+                if not _VALUE.fullmatch(value):
+                    raise ConfigurationError(f"headers: the value of {name} is not Latin-1 text on one line")
+                pairs.append((name, value))
+            case _:
+                raise ConfigurationError("headers: expected pairs of a valid field name and a value")
+    return tuple(pairs)
+
+
 _BYTES = "a number of bytes above 0"
 
 
@@ -126,7 +142,7 @@ class Options(Validated):
     transports: Sequence[str] = option(
         f"a list of names out of {', '.join(TRANSPORTS)}", _are_transports, hint=_transport_hint
     )
-    headers: Headers = option("a mapping or pairs", _are_headers)
+    headers: tuple[tuple[str, str], ...] = option("pairs", lambda value: isinstance(value, tuple))
     origin: str | None = option("an origin such as 'https://example.com', or None", or_none(_is_header_value))
     ca_file: str | Path | None = option("a path or None", or_none(_is_path))
     client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
@@ -149,33 +165,11 @@ class Options(Validated):
         Validated.__post_init__(self)
         object.__setattr__(self, "transports", tuple(dict.fromkeys(self.transports)))
         object.__setattr__(self, "final_codes", frozenset(self.final_codes))
-        self._check_headers()
 
     @staticmethod
     def _describe(value: Any) -> str:
         # Other values may be secret.
         return repr(value) if isinstance(value, bool | int | float) else type(value).__name__
-
-    def _check_headers(self) -> None:
-        given: Any = self.headers
-        pairs: list[Any] = list(given.items() if isinstance(given, Mapping) else given)
-        for pair in pairs:
-            match pair:
-                # A value may be secret: never include it in an error.
-                case (str(name), str(value)) if TOKEN.fullmatch(name):
-                    if _RESERVED.fullmatch(name):
-                        raise ConfigurationError(f"headers: {name} is set by the client itself")
-                    if not _VALUE.fullmatch(value):
-                        raise ConfigurationError(f"headers: the value of {name} is not Latin-1 text on one line")
-                case _:
-                    raise ConfigurationError("headers: expected pairs of a valid field name and a value")
-        object.__setattr__(self, "headers", tuple(map(tuple, pairs)))
-
-    @property
-    def header_fields(self) -> tuple[tuple[str, str], ...]:
-        """The header fields as pairs of name and value."""
-        assert isinstance(self.headers, tuple)
-        return self.headers
 
     @property
     def backoff(self) -> Backoff | None:

@@ -122,8 +122,8 @@ def test_options_are_normalized() -> None:
         heartbeat_timeout=None,
     )
     assert taken.transports == ("xhr",)
-    assert taken.header_fields == (("X", "1"), ("X", ""))
-    assert options(headers={"X": "1"}).header_fields == (("X", "1"),)
+    assert taken.headers == (("X", "1"), ("X", ""))
+    assert options(headers={"X": "1"}).headers == (("X", "1"),)
 
 
 def test_reconnect_is_a_backoff_or_none() -> None:
