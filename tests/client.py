@@ -37,8 +37,10 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
 POLLING = ("xhr", "jsonp")
 STREAMING = ("xhr_streaming", "eventsource", "htmlfile")
 RECEIVING = (*POLLING, *STREAMING)
-#: Everything that speaks in frames.
+#: The transports with SockJS frames.
 FRAMED = (*RECEIVING, "websocket")
+WEBSOCKETS = ("websocket", "rawwebsocket")
+TRANSPORTS = (*RECEIVING, *WEBSOCKETS)
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\x20-\x7e]+)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
@@ -310,26 +312,42 @@ class Frame(NamedTuple):
     rsv: int
 
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 def frame(
-    opcode: int, payload: bytes | str = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = b"\x0f\xa5\x00\x7e"
+    opcode: int,
+    payload: bytes | str = b"",
+    *,
+    fin: bool = True,
+    reserved: int = 0,
+    mask: bytes | None = b"\x0f\xa5\x00\x7e",
+    length: bytes | None = None,
 ) -> bytes:
-    """Return the bytes of a client's frame; without a mask it is one that no client may send."""
+    """Return a client's frame (RFC 6455, section 5.2), or one that breaks the rules.
+
+    Args:
+        opcode: Four bits.
+        payload: The payload before it is masked; text is encoded as UTF-8.
+        fin: Whether this is the last frame of its message.
+        reserved: RSV1 to RSV3 as a number; RSV1 is 4.
+        mask: None for an unmasked frame.
+        length: The bytes of the length, without the mask bit; by default the shortest form.
+    """
     if isinstance(payload, str):
         payload = payload.encode()
     size = len(payload)
-    masked = 0x80 if mask else 0
-    head = bytes([fin << 7 | rsv << 4 | opcode])
-    if size < 126:
-        head += bytes([masked | size])
-    elif size < 1 << 16:
-        head += struct.pack(">BH", masked | 126, size)
-    else:
-        head += struct.pack(">BQ", masked | 127, size)
+    if length is None:
+        if size < 126:
+            length = bytes([size])
+        elif size < 1 << 16:
+            length = struct.pack(">BH", 126, size)
+        else:
+            length = struct.pack(">BQ", 127, size)
+    head = bytes([fin << 7 | reserved << 4 | opcode])
     if mask is None:
-        return head + payload
+        return head + length + payload
+    head += bytes([0x80 | length[0]]) + length[1:]
     key = (mask * (size // 4 + 1))[:size]
     hidden = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
     return head + mask + hidden.to_bytes(size, "big")
@@ -587,7 +605,25 @@ class WebSocketPeer(Peer):
         self.websocket.client.writer.transport.abort()
 
 
+class RawPeer(WebSocketPeer):
+    """A client of the raw websocket, on which each websocket message is a message of the application."""
+
+    def __init__(self, transport: str, connect: Connect, prefix: str = "/echo", session: str = "") -> None:
+        super().__init__(transport, connect, prefix, session)
+        self.base = prefix
+
+    async def message(self) -> Any:
+        return await self.frame()
+
+    async def send(self, *messages: str | bytes) -> None:
+        assert self.websocket is not None
+        frames = (frame(BINARY if isinstance(message, bytes) else TEXT, message) for message in messages)
+        self.websocket.write(b"".join(frames))
+
+
 def peer(transport: str, connect: Connect, **more: str) -> Peer:
-    """Make a client of a transport."""
+    """Return a client of a transport."""
+    if transport == "rawwebsocket":
+        return RawPeer(transport, connect, **more)
     kind = WebSocketPeer if transport == "websocket" else PollingPeer if transport in POLLING else StreamingPeer
     return kind(transport, connect, **more)

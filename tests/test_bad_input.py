@@ -27,6 +27,7 @@ from client import (
     Connect,
     Join,
     Peer,
+    RawPeer,
     Url,
     WebSocket,
     WebSocketPeer,
@@ -60,8 +61,8 @@ class Echoing(Noted):
         self.send(message)
 
 
-class RawPeer(WebSocketPeer):
-    """Has a raw websocket, and tells of it as if there were frames of SockJS on it."""
+class FramedRawPeer(RawPeer):
+    """A client of the raw websocket that returns what it reads as SockJS frames."""
 
     async def frame(self) -> str:
         if self.websocket is None:
@@ -75,10 +76,6 @@ class RawPeer(WebSocketPeer):
         return (
             f"c{json.dumps([int.from_bytes(got.payload[:2], 'big'), got.payload[2:].decode()], separators=(',', ':'))}"
         )
-
-    async def send(self, *messages: str) -> None:
-        assert self.websocket is not None
-        self.websocket.write(b"".join(frame(TEXT, message) for message in messages))
 
 
 @contextlib.asynccontextmanager
@@ -647,7 +644,7 @@ def visitor(join: Join, server: RunningServer, connect: Connect, transport: str)
         async def new() -> Client:
             return await connect(server)
 
-        return RawPeer(transport, new)
+        return FramedRawPeer(transport, new)
     return join(server, transport)
 
 

@@ -333,7 +333,7 @@ class TestReadMessages:
             frame(TEXT, b'["x","\xc3"]'),
             frame(TEXT, b'["x","\xc3","\xa4"]'),
             frame(TEXT, '["x"]', fin=False),
-            frame(TEXT, '["x"]', rsv=4),
+            frame(TEXT, '["x"]', reserved=4),
             frame(TEXT, '["x"]', mask=None),
             frame(BINARY, '["x"]'),
             frame(0, '["x"]'),

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-from client import Client, Peer, new_session
+from client import TRANSPORTS, WEBSOCKETS, Client, Peer, new_session, peer
 
 from .conftest import Remember
 from .proxies import server
-from .visitor import TRANSPORTS, WEBSOCKETS, any_peer, begin, exchange, where
+from .visitor import begin, exchange, where
 
 #: All that is served: on which port, under which prefix, by whom and in which thread.
 PLACES = [
@@ -38,7 +38,8 @@ def arrive(ports: list[int], remember: Remember) -> Arrive:
 
     def make(node: str, transport: str, session: str = "") -> Peer:
         number, prefix, _, _ = PLACES[NODES.index(node)]
-        return any_peer(transport, remember(partial(Client.connect, ports[number])), prefix, session)
+        connect = remember(partial(Client.connect, ports[number]))
+        return peer(transport, connect, prefix=prefix, session=session)
 
     return make
 

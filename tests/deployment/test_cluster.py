@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from client import POLLING, STREAMING, messages_of
+from client import POLLING, STREAMING, TRANSPORTS, WEBSOCKETS, messages_of
 from cluster.redis_server import RedisServer
 from free_ports import reserved_port
 from programs import ServerProgram
@@ -21,7 +21,7 @@ from sockjs_tornado import Settings
 
 from .conftest import Visit
 from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, server, substitute
-from .visitor import TRANSPORTS, WEBSOCKETS, Visitor, exchange
+from .visitor import Visitor, exchange
 
 SERVER = str(DEPLOY / "cluster_server.py")
 HAPROXY = (DEPLOY / "haproxy_cluster.cfg").read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client import FRAMED, STREAMING, Client
+from client import FRAMED, STREAMING, TRANSPORTS, Client, peer
 from free_ports import reserved_port
 from programs import ServerProgram
 
@@ -20,7 +20,7 @@ from sockjs_tornado import Settings, SockJSConnection, SockJSRouter
 
 from .conftest import FRONTS, Remember, Visit, leave
 from .proxies import DEPLOY, NODE_PORTS, Node, proxy, server
-from .visitor import TRANSPORTS, any_peer, begin, exchange
+from .visitor import begin, exchange
 
 PREFIX = "/sockjs/echo"
 HAPROXY = (DEPLOY / "haproxy.cfg").read_text()
@@ -50,7 +50,7 @@ def unit_for_a_port() -> Iterator[tuple[ServerProgram, int]]:
 async def test_the_unit_starts_a_server_that_tells_all_clients_goodbye(remember: Remember) -> None:
     with unit_for_a_port() as (program, port):
         connect = remember(partial(Client.connect, port))
-        clients = [await begin(any_peer(transport, connect, PREFIX)) for transport in reversed(TRANSPORTS)]
+        clients = [await begin(peer(transport, connect, prefix=PREFIX)) for transport in reversed(TRANSPORTS)]
         for client in clients:
             assert await exchange(client, "hello") == "hello"
         program.ask_to_stop()
@@ -119,7 +119,7 @@ async def test_haproxy_checks_a_page_that_is_gone_once_the_server_shuts_down(ser
     async def check() -> int:
         return (await (await connect()).ask("GET", path)).status
 
-    poller = await begin(any_peer("xhr", connect, PREFIX))
+    poller = await begin(peer("xhr", connect, prefix=PREFIX))
     assert await check() == 200
     closing = asyncio.ensure_future(router.close())
     await asyncio.sleep(0)

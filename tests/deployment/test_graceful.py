@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from client import TIMEOUT, Response, messages_of
+from client import TIMEOUT, TRANSPORTS, Response, messages_of
 from free_ports import reserved_port
 from programs import ROOT, Ended, ServerProgram
 
 from .conftest import Visit, leave
 from .proxies import daemon, find_daemon, substitute
-from .visitor import TRANSPORTS, Visitor, exchange
+from .visitor import Visitor, exchange
 
 GRACEFUL = ROOT / "examples/graceful"
 SERVER = str(GRACEFUL / "server.py")

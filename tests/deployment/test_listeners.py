@@ -9,11 +9,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from client import CLOSE, FRAMED, POLLING, RECEIVING, STREAMING, Client, Connect, Peer, closing, within
+from client import (
+    CLOSE,
+    FRAMED,
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    TRANSPORTS,
+    WEBSOCKETS,
+    Client,
+    Connect,
+    Peer,
+    RawPeer,
+    closing,
+    peer,
+    within,
+)
 
 from .conftest import Ended, Remember
 from .proxies import server
-from .visitor import TRANSPORTS, WEBSOCKETS, RawPeer, abort_a_poll, any_peer, begin, exchange, introduce, where
+from .visitor import abort_a_poll, begin, exchange, introduce, where
 
 
 class Listener(NamedTuple):
@@ -56,7 +71,7 @@ def arrive(listener: Listener, remember: Remember) -> Arrive:
     connect = remember(listener.connect)
 
     def make(transport: str, session: str = "") -> Peer:
-        return any_peer(transport, connect, "/sockjs/echo", session)
+        return peer(transport, connect, prefix="/sockjs/echo", session=session)
 
     return make
 

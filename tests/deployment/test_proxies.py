@@ -12,6 +12,8 @@ from client import (
     STREAMING,
     TEXT,
     TIMEOUT,
+    TRANSPORTS,
+    WEBSOCKETS,
     Connect,
     closing,
     frame,
@@ -23,7 +25,7 @@ from client import (
 
 from .conftest import FRONTS, Ended, Front, Visit
 from .proxies import node, proxy
-from .visitor import TRANSPORTS, WEBSOCKETS, Visitor, abort_a_poll, exchange, introduce, where
+from .visitor import Visitor, abort_a_poll, exchange, introduce, where
 
 MESSAGES = [f"message {number} ☃" for number in range(50)]
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client import new_session
+from client import TRANSPORTS, new_session
 
 from .conftest import Front, Visit
 from .proxies import Node, proxy
-from .visitor import TRANSPORTS, exchange, where
+from .visitor import exchange, where
 
 
 @pytest.fixture(scope="module", params=["haproxy", "nginx"])

@@ -14,26 +14,21 @@ from client import (
     HANDSHAKE,
     POLLING,
     TEXT,
+    WEBSOCKETS,
     Client,
-    Connect,
     Peer,
+    RawPeer,
     Response,
     WebSocket,
-    WebSocketPeer,
     asking,
     frame,
     messages_of,
     new_session,
-    peer,
     request,
     sending,
     unframe,
     within,
 )
-
-#: All that a client can take.
-TRANSPORTS = ("xhr", "jsonp", "xhr_streaming", "eventsource", "htmlfile", "websocket", "rawwebsocket")
-WEBSOCKETS = ("websocket", "rawwebsocket")
 
 # What the prelude, and what each frame of a stream ends with.
 _ENDS = {
@@ -41,28 +36,6 @@ _ENDS = {
     "eventsource": (b"\r\n", b"\r\n\r\n"),
     "htmlfile": (b"\r\n\r\n", b"</script>\r\n"),
 }
-
-
-class RawPeer(WebSocketPeer):
-    """Has a websocket without any framing."""
-
-    def __init__(self, connect: Connect, prefix: str) -> None:
-        super().__init__("rawwebsocket", connect, prefix)
-        self.base = prefix
-
-    async def message(self) -> str:
-        return await self.frame()
-
-    async def send(self, *messages: str) -> None:
-        assert self.websocket is not None
-        self.websocket.write(b"".join(frame(TEXT, message) for message in messages))
-
-
-def any_peer(transport: str, connect: Connect, prefix: str, session: str = "") -> Peer:
-    """Make a client that connects directly, and reads to the letter what the server writes."""
-    if transport == "rawwebsocket":
-        return RawPeer(connect, prefix)
-    return peer(transport, connect, prefix=prefix, session=session)
 
 
 async def begin(client: Peer) -> Peer:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Awaitable
 from typing import Any
 
+from client import TRANSPORTS
+
 from .load import Load
 from .misfits import GARBAGE, connect_and_reset, send_garbage, stall, talk_garbage
 from .report import as_text, check_end, create_report, find_leaks
 from .rooms import drop_in, visit_room
 from .state import Server, State
 from .vanishing import Network, vanish
-from .visitor import TRANSPORTS
 
 #: The warm-up's share of the duration, and its maximum in seconds.
 WARM_UP, MAX_WARM_UP = 0.2, 60

@@ -16,6 +16,7 @@ from client import (
     SESSION_URLS,
     TEXT,
     URLS,
+    WEBSOCKETS,
     Client,
     Url,
     frame,
@@ -24,7 +25,7 @@ from client import (
 )
 
 from .load import Load
-from .visitor import PREFIX, WEBSOCKETS, Visitor, close, connect
+from .visitor import PREFIX, Visitor, close, connect
 
 #: Receive buffer of a stalling client in bytes.
 RECEIVE_BUFFER = 8 * 1024
@@ -201,7 +202,7 @@ def _broken_frames(rng: random.Random) -> bytes:
             frame(BINARY, b"\x00\x01"),
             frame(0, b"continues nothing"),
             frame(rng.choice([3, 7, 11, 15]), b"reserved"),
-            frame(TEXT, good, rsv=rng.randint(1, 7)),
+            frame(TEXT, good, reserved=rng.randint(1, 7)),
             frame(PING, b"x" * 126),
             frame(PING, b"half", fin=False),
             frame(PING, b"again") * 2000,

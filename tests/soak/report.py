@@ -3,9 +3,10 @@
 from collections import Counter
 from typing import Any
 
+from client import TRANSPORTS, WEBSOCKETS
+
 from .load import Load
 from .state import State
-from .visitor import TRANSPORTS, WEBSOCKETS
 
 #: Maximum growth of the process after the warm-up, in bytes.
 MAX_GROWTH = 20 * 1024 * 1024

@@ -7,10 +7,10 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from client import POLLING
+from client import POLLING, TRANSPORTS, WEBSOCKETS
 
 from .load import Load
-from .visitor import TRANSPORTS, WEBSOCKETS, Closed, Visitor
+from .visitor import Closed, Visitor
 
 #: Timeout for the arrival of a message on a busy machine, in seconds.
 ARRIVAL_TIMEOUT = 45

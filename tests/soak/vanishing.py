@@ -11,11 +11,11 @@ import shutil
 import signal
 import sys
 
-from client import POLLING, TIMEOUT
+from client import POLLING, TIMEOUT, TRANSPORTS, WEBSOCKETS
 
 from .load import Load
 from .state import environment, kill_and_wait, program
-from .visitor import TRANSPORTS, WEBSOCKETS, Closed, Visitor
+from .visitor import Closed, Visitor
 
 #: Source addresses of clients that the server detects while they are stopped, and of those that it cannot detect before
 #: they exit: their kernel still acknowledges the few bytes that the server sends.
@@ -50,7 +50,8 @@ async def hold(host: str, port: int, specs: list[str]) -> None:
 def _specs(rng: random.Random, detected: str, undetected: str) -> list[str]:
     """Return transport, command and source address of the clients."""
     specs = []
-    for transport in TRANSPORTS:
+    # Polls come last: their sessions time out if the commands are not sent within disconnect_delay.
+    for transport in reversed(TRANSPORTS):
         if transport in WEBSOCKETS or transport in POLLING:
             specs += [f"{transport}:{rng.choice(['echo', 'pour', 'flood'])}:{detected}"]
             specs += [f"{transport}:echo:{detected}"]

@@ -16,6 +16,7 @@ from client import (
     TEXT,
     Client,
     Peer,
+    RawPeer,
     WebSocketPeer,
     closing,
     frame,
@@ -24,8 +25,6 @@ from client import (
     within,
 )
 
-TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
-WEBSOCKETS = ("websocket", "rawwebsocket")
 PREFIX = "/soak"
 
 
@@ -63,17 +62,8 @@ class RespondingPeer(WebSocketPeer):
                 return got.payload if got.opcode == BINARY else got.payload.decode()
 
 
-class RawPeer(RespondingPeer):
-    """A raw websocket client: a frame is a message."""
-
-    def __init__(self, transport: str, connect: Any, prefix: str) -> None:
-        super().__init__(transport, connect)
-        self.base = prefix
-
-    async def send(self, *messages: Any) -> None:
-        assert self.websocket is not None
-        for message in messages:
-            self.websocket.write(frame(BINARY if isinstance(message, bytes) else TEXT, message))
+class RespondingRawPeer(RespondingPeer, RawPeer):
+    """The same, of the raw websocket."""
 
 
 class Visitor:
@@ -96,7 +86,7 @@ class Visitor:
         if transport == "websocket":
             self.peer = RespondingPeer(transport, self.connect, PREFIX)
         elif transport == "rawwebsocket":
-            self.peer = RawPeer(transport, self.connect, PREFIX)
+            self.peer = RespondingRawPeer(transport, self.connect, PREFIX)
         else:
             # The process id makes the session id unique over processes.
             session = session or f"{new_session()}of{os.getpid()}"

@@ -456,10 +456,10 @@ async def test_a_ping_is_answered_with_its_payload(serve: Serve, connect: Connec
     [
         (frame(TEXT, '"x"', mask=None), 1002),
         (frame(PING, mask=None), 1002),
-        (frame(TEXT, '"x"', rsv=4), 1002),
-        (frame(TEXT, '"x"', rsv=2), 1002),
-        (frame(TEXT, '"x"', rsv=1), 1002),
-        (frame(PING, rsv=4), 1002),
+        (frame(TEXT, '"x"', reserved=4), 1002),
+        (frame(TEXT, '"x"', reserved=2), 1002),
+        (frame(TEXT, '"x"', reserved=1), 1002),
+        (frame(PING, reserved=4), 1002),
         (frame(3), 1002),
         (frame(7), 1002),
         (frame(11), 1002),
@@ -678,7 +678,7 @@ def flood(kind: str, number: int, target: str) -> bytes:
         "pongs": frame(PONG) * 160 + message,
         "fragments": b"".join([frame(TEXT, fin=False), frame(0, fin=False) * 160, frame(0, payload)]),
         # Spaces stand for nothing before and behind JSON.
-        "compressed": frame(TEXT, deflated(payload.encode() + b" " * 450_000), rsv=4) * 2,
+        "compressed": frame(TEXT, deflated(payload.encode() + b" " * 450_000), reserved=4) * 2,
     }[kind]
 
 
@@ -761,7 +761,7 @@ async def test_few_bytes_that_decompress_to_many_messages_do_not_fill_the_inbox(
     server = await serve(SockJSRouter(Busy, "/echo", {"websocket_compression": True}))
     client = await opened(await connect(server), SOCKJS, "Sec-WebSocket-Extensions: permessage-deflate")
     messages = ["x" * 64] * 1000
-    data = frame(TEXT, deflated(json.dumps(messages).encode()), rsv=4) * 20
+    data = frame(TEXT, deflated(json.dumps(messages).encode()), reserved=4) * 20
     assert len(data) < 16_384
     client.write(data)
     await within(begun.wait())

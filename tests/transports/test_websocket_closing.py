@@ -242,7 +242,7 @@ async def test_what_comes_after_the_close_frame_is_neither_inflated_nor_decoded(
     websocket = await opened(client, target, "Sec-WebSocket-Extensions: permessage-deflate")
     packer = zlib.compressobj(wbits=-15)
     packed = packer.compress(b'"' + b"x" * 100_000 + b'"') + packer.flush(zlib.Z_SYNC_FLUSH)
-    message = frame(TEXT, packed[:-4], rsv=4)
+    message = frame(TEXT, packed[:-4], reserved=4)
     # The server closes within the message.
     websocket.write(message + message[:20])
     connection = await journal.connection()

@@ -220,10 +220,10 @@ async def test_a_broadcast_is_compressed_at_most_twice_whatever_clients_offer(
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (frame(TEXT, b"\xff\xff\xff", rsv=4), 1007),
-        (frame(TEXT, bytes.fromhex("ca c4 60 14 84 30 06 00 00 00 ff ff"), rsv=2), 1002),
-        (frame(TEXT, b"", fin=False, rsv=4) + frame(0, rsv=4), 1002),
-        (frame(PING, rsv=4), 1002),
+        (frame(TEXT, b"\xff\xff\xff", reserved=4), 1007),
+        (frame(TEXT, bytes.fromhex("ca c4 60 14 84 30 06 00 00 00 ff ff"), reserved=2), 1002),
+        (frame(TEXT, b"", fin=False, reserved=4) + frame(0, reserved=4), 1002),
+        (frame(PING, reserved=4), 1002),
     ],
     ids=["no deflate", "another bit", "continuation", "ping"],
 )
@@ -272,7 +272,7 @@ async def test_a_client_need_not_compress_every_message(serve: Serve, connect: C
                 deflater = zlib.compressobj(wbits=-15)
             # RFC 7692, section 7.2.1.
             packed = (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
-            stream += frame(TEXT, packed, rsv=4)
+            stream += frame(TEXT, packed, reserved=4)
         else:
             stream += frame(TEXT, payload)
         expected.append(message)

@@ -1,4 +1,4 @@
-"""A websocket client's frames, built from RFC 6455 alone, and what wsproto makes of them."""
+"""Streams of websocket frames, and how wsproto parses them."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -10,46 +10,11 @@ from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire.websocket import Close, Event, FrameParser, Ping, Pong
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
-
 #: More than any message of these tests has.
 NO_LIMIT = (1 << 63) - 2
 
 #: Enough bytes to complete any header, with one of the payload.
 PADDING = b"\xff" * 14
-
-
-def frame(
-    opcode: int,
-    payload: bytes = b"",
-    *,
-    fin: bool = True,
-    reserved: int = 0,
-    mask: bytes | None = b"\x37\xfa\x21\x3d",
-    length: bytes | None = None,
-) -> bytes:
-    """Return a frame as section 5.2 draws it, or one that breaks its rules.
-
-    Args:
-        opcode: Four bits.
-        payload: Before it is masked.
-        fin: Whether the message ends with it.
-        reserved: RSV1 to RSV3 as a number, RSV1 being 4.
-        mask: None for an unmasked frame.
-        length: The length as it is written, without the mask bit; None for the shortest form.
-    """
-    if length is None:
-        size = len(payload)
-        if size < 126:
-            length = bytes([size])
-        elif size < 1 << 16:
-            length = bytes([126]) + size.to_bytes(2, "big")
-        else:
-            length = bytes([127]) + size.to_bytes(8, "big")
-    first = fin << 7 | reserved << 4 | opcode
-    if mask is None:
-        return bytes([first]) + length + payload
-    return bytes([first, 0x80 | length[0]]) + length[1:] + mask + masked(mask, payload)
 
 
 def masked(mask: bytes, payload: bytes) -> bytes:

@@ -1,17 +1,9 @@
 """Frames and streams of clients that hypothesis makes."""
 
+from client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from hypothesis import strategies as st
 
-from .client import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    frame,
-    split,
-)
+from .client import split
 
 #: Sizes around which the encoding of the length changes (section 5.2), and the parser's own short cut ends.
 EDGES = [0, 1, 2, 125, 126, 127, 128, (1 << 16) - 1, 1 << 16, (1 << 16) + 1]

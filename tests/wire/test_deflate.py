@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 
 import pytest
+from client import BINARY, CONTINUATION, PING, TEXT, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -22,19 +23,7 @@ from sockjs_tornado.wire.deflate import Deflater, Parameters, RawInflater, negot
 from sockjs_tornado.wire.frames import CLOSE, build_frame
 from sockjs_tornado.wire.websocket import MAX_INFLATED, Event, FrameParser, Ping
 
-from .client import (
-    BINARY,
-    CONTINUATION,
-    NO_LIMIT,
-    PING,
-    TEXT,
-    Reference,
-    feed,
-    frame,
-    is_over,
-    plain,
-    split,
-)
+from .client import NO_LIMIT, Reference, feed, is_over, plain, split
 
 RSV1 = 4
 TAIL = b"\x00\x00\xff\xff"

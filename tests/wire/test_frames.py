@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
+from client import BINARY, CLOSE, PING, PONG, TEXT, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -18,14 +19,6 @@ from sockjs_tornado.wire.frames import (
     to_utf8,
 )
 
-from .client import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    frame,
-)
 from .streams import (
     EDGES,
     REGISTERED_CODES,

@@ -3,6 +3,7 @@
 import tracemalloc
 
 import pytest
+from client import BINARY, CLOSE, PING, PONG, TEXT, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from sockjs_tornado.wire.deflate import Parameters, RawInflater
 from sockjs_tornado.wire.scanner import CloseFrameScanner
 from sockjs_tornado.wire.websocket import Close, FrameParser
 
-from .client import BINARY, CLOSE, NO_LIMIT, PING, PONG, TEXT, frame, split
+from .client import NO_LIMIT, split
 from .streams import EDGES, cuts, legal_streams, wild_frames
 from .test_websocket import BROKEN_RULES, written
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from client import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -15,21 +16,7 @@ from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
 from sockjs_tornado.wire.websocket import Close, Event, FrameParser, Ping, Pong, apply_mask
 
-from .client import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    NO_LIMIT,
-    PING,
-    PONG,
-    TEXT,
-    assert_like_reference,
-    feed,
-    frame,
-    masked,
-    plain,
-    split,
-)
+from .client import NO_LIMIT, assert_like_reference, feed, masked, plain, split
 from .streams import (
     EDGES,
     REGISTERED_CODES,
