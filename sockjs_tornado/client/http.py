@@ -46,7 +46,6 @@ class HttpSession(ClientSession):
         self._retried: set[Any] = set()
         for request in (self._receiver, self._sender):
             request.setopt(pycurl.PREREQFUNCTION, functools.partial(self._forbid_retry, request))
-        self._released = False
 
     async def open(self, seconds: float) -> None:
         self._start_receiving()
@@ -64,23 +63,19 @@ class HttpSession(ClientSession):
 
     def pause(self) -> None:
         super().pause()
-        if not self._released:
+        if self.close_status is None:
             self._multi.pause(self._receiver)
 
     def resume(self) -> None:
         super().resume()
-        if not self._released:
+        if self.close_status is None:
             self._multi.resume(self._receiver)
 
     def _set_closed(self, code: int, reason: str) -> None:
+        if self.close_status is not None:
+            return
         super()._set_closed(code, reason)
         # Over HTTP there is no closing handshake.
-        self._close_connections()
-
-    def _close_connections(self) -> None:
-        if self._released:
-            return
-        self._released = True
         for request in (self._receiver, self._sender):
             self._multi.abort(request)
             request.close()
