@@ -37,8 +37,9 @@ from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, websocket
-from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
+from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
+from sockjs_tornado.wire.write_queue import WriteQueue
 
 TYPES = [core.CallbacksCore, core.SessionCore, core.ConnectionCore]
 FIELDS = [(kind, name) for kind in TYPES for name, what in vars(kind).items() if inspect.ismemberdescriptor(what)]

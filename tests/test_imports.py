@@ -66,6 +66,7 @@ PURE = {
     "wire.handshake": "",
     "wire.keepalive": "",
     "wire.payloads": "msgspec",
+    "wire.ports": "",
     "wire.scanner": "",
     # Its function in C that masks.
     "wire.websocket": "tornado.speedups",

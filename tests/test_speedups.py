@@ -20,7 +20,7 @@ from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.protocol import JSONValue, messages_frame
 from sockjs_tornado.transports import websocket_receiver
-from sockjs_tornado.wire import connection, payloads
+from sockjs_tornado.wire import payloads, write_queue
 from sockjs_tornado.wire import websocket as wire
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
@@ -50,7 +50,7 @@ def test_they_are_in_use() -> None:
         "read_text_frames": wire,
         "read_messages": websocket_receiver,
         "write_messages": websocket_receiver,
-        "write_buffered": connection,
+        "write_buffered": write_queue,
     }.items():
         assert getattr(module, name) is getattr(_speedups, name)
     assert payloads._decode_fast is not payloads._decode_in_python

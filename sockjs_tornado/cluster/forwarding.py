@@ -13,8 +13,9 @@ from math import inf
 from typing import Any, Final
 
 from ..session.states import RouterState
-from ..wire.connection import Connection, ConnectionManager
+from ..wire.connection import Connection
 from ..wire.pending import PendingWrite
+from ..wire.ports import ConnectionManager
 from .relay_requests import RelayedRequest, RelayedRequests
 from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
 from .upstream import Response, Stream, Upstreams

@@ -15,7 +15,8 @@ from typing import Any, Final
 from ..observe.logs import ThrottledLog, log_end
 from ..observe.stats import Stats
 from ..settings import Settings
-from ..wire.connection import READ_BUDGET, READ_SIZE, WriteQueue
+from ..wire.connection import READ_BUDGET, READ_SIZE
+from ..wire.write_queue import WriteQueue
 from .addresses import network_of
 from .callback_budget import CALLBACK_TIME, CallbackBudget
 from .deadlines import BATCH_SIZE, Deadlines

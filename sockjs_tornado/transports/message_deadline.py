@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from ..wire.connection import ConnectionManager
+from ..wire.ports import ConnectionManager
 
 __all__ = ["MessageDeadline"]
 

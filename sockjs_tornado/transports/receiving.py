@@ -15,7 +15,8 @@ from ..session.ended import Ended
 from ..session.request_limits import check_uri
 from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
-from ..wire.connection import Connection, ConnectionManager
+from ..wire.connection import Connection
+from ..wire.ports import ConnectionManager
 from ..wire.stream import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router

@@ -1,23 +1,21 @@
 """Connections that were taken over from Tornado.
 
-A :class:`Connection` buffers its writes until the next iteration of the event loop and then sends them directly to the
-socket, so that all writes of one iteration need one system call per connection. If the socket does not accept all the
-data, the rest goes to the asyncio transport, which waits until the socket is writable.
+A :class:`Connection` buffers its writes until the next iteration of the event loop; see :mod:`.write_queue`. If the
+socket does not accept all the data, the rest goes to the asyncio transport, which waits until the socket is writable.
 """
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
-from ..observe.stats import Stats
+from .ports import ConnectionManager
 from .sockets import peer_disconnected
 
 try:
-    from .._speedups import MAX_BUFFERED, ConnectionCore, write_buffered
+    from .._speedups import MAX_BUFFERED, ConnectionCore
 except ImportError:  # the C module was not built
     #: Maximum bytes in the write buffer. Larger writes are sent immediately.
     MAX_BUFFERED = 8 * 1024
@@ -68,17 +66,8 @@ except ImportError:  # the C module was not built
             """Write a broadcast message to a websocket."""
             self._write_prepared(message)
 
-    def write_buffered(connections: list[Any], left: list[Any], /) -> int:
-        """Send the write buffers of ``connections`` and append those with unsent data to ``left``.
 
-        Returns:
-            The number of bytes written.
-        """
-        left += connections
-        return 0
-
-
-__all__ = ["READ_BUDGET", "READ_SIZE", "Connection", "ConnectionManager", "TimeBudget", "WriteQueue"]
+__all__ = ["READ_BUDGET", "READ_SIZE", "Connection"]
 
 #: Maximum bytes per read. After a full read, the connection pauses until the next iteration of the event loop.
 READ_SIZE = 32 * 1024
@@ -92,96 +81,6 @@ CLOSE_TIMEOUT = 2.0
 
 #: Bytes that the client must read within :data:`CLOSE_TIMEOUT` to get more time.
 _MIN_DRAIN_BYTES = 16 * 1024
-
-logger = logging.getLogger(__name__)
-
-
-class WriteQueue:
-    """Connections with buffered data, flushed together in the next iteration of the event loop.
-
-    Args:
-        stats: Counters of the bytes sent.
-
-    Attributes:
-        waiting: The connections. The caller that appends the first one must call :meth:`schedule_flush`.
-    """
-
-    __slots__ = ("_loop", "_stats", "waiting")
-
-    def __init__(self, stats: Stats) -> None:
-        self._stats = stats
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.waiting: list[Connection] = []
-
-    def bind_loop(self) -> None:
-        """Bind the queue to the running event loop and drop what was left from a previous, closed loop."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop = loop
-            self.waiting = []
-
-    def schedule_flush(self) -> None:
-        """Schedule a flush for the next iteration of the event loop."""
-        assert self._loop is not None
-        self._loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        left: list[Connection] = []
-        try:
-            self._stats.bytes_sent += write_buffered(waiting, left)
-        finally:
-            for connection in left:
-                try:
-                    connection.flush()
-                except Exception:
-                    logger.exception("%r failed to write", connection)
-                    connection.abort()
-
-
-class TimeBudget(Protocol):
-    """The time that some work may take of one iteration of the event loop."""
-
-    #: Seconds that are left of this iteration.
-    available: float
-
-    def charge(self, seconds: float) -> None:
-        """Deduct the time that work has taken."""
-
-
-class ConnectionManager(Protocol):
-    """Counts connections and schedules their deadlines. The session container implements it."""
-
-    #: Read buffer shared by all connections of an event loop. It is processed before the next read.
-    read_buffer: bytearray
-    #: Connections with buffered data.
-    write_queue: WriteQueue
-
-    @property
-    def read_budget(self) -> TimeBudget:
-        """The time that decoding may take, shared by all connections."""
-
-    @property
-    def stats(self) -> Stats:
-        """Counters of the bytes sent and received."""
-
-    def now(self) -> float:
-        """Return the monotonic time in seconds."""
-
-    def schedule(self, owner: Any) -> None:
-        """Call ``owner.check`` when ``owner.due`` is reached."""
-
-    def cancel(self, owner: Any) -> None:
-        """Cancel the deadline of ``owner``."""
-
-    def postpone(self, owner: Any, now: float) -> bool:
-        """Postpone the deadline if the event loop was blocked, and return whether it was postponed."""
-
-    def connection_opened(self) -> None:
-        """Count a new connection."""
-
-    def connection_closed(self) -> None:
-        """Stop counting a connection."""
 
 
 class Connection(ConnectionCore, asyncio.BufferedProtocol):

@@ -4,9 +4,9 @@ from math import inf
 from typing import Final
 
 from ..settings import Settings
-from .connection import ConnectionManager
 from .frames import ping_frame
 from .pacing import PacedConnection
+from .ports import ConnectionManager
 from .sockets import bytes_acked, bytes_unacked
 
 __all__ = ["KeepaliveConnection"]

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from typing import Final
 
-from .connection import Connection, ConnectionManager
+from .connection import Connection
+from .ports import ConnectionManager
 
 __all__ = ["PIECE_SIZE", "SMALL_PIECE", "PacedConnection"]
 

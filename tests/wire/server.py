@@ -21,8 +21,9 @@ from tornado.web import Application, RequestHandler
 
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.callback_budget import CallbackBudget
-from sockjs_tornado.wire.connection import READ_SIZE, Connection, WriteQueue
+from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.stream import take_over
+from sockjs_tornado.wire.write_queue import WriteQueue
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -18,7 +18,7 @@ from client import TIMEOUT
 
 from sockjs_tornado.settings import Settings
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
-from sockjs_tornado.wire import connection as module
+from sockjs_tornado.wire import write_queue
 from sockjs_tornado.wire.budget import ByteBudget
 from sockjs_tornado.wire.connection import CLOSE_TIMEOUT, READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
@@ -328,7 +328,7 @@ async def test_once_all_is_taken_it_writes_to_the_socket_itself_again(plain_site
         await some_turns()
     assert await client.receive(5) == b"01234"
     # In C from the second one on, where there is C.
-    assert server.flushes == (1 if vars(module)["write_buffered"].__module__.endswith("_speedups") else 5)
+    assert server.flushes == (1 if vars(write_queue)["write_buffered"].__module__.endswith("_speedups") else 5)
     assert len(watched.written) == 2
     # And the same once more.
     server.write(noise(FLOOD))
@@ -559,7 +559,7 @@ async def test_a_connection_that_fails_to_write_keeps_no_other_from_it(failing: 
         servers[failing].broken = True
         await servers[failing].until_heard("ended")
         record = logged.take("failed to write")
-        assert record.name == "sockjs_tornado.wire.connection"
+        assert record.name == "sockjs_tornado.wire.write_queue"
         assert type(exception_of(record)) is ZeroDivisionError
         for number, (client, server) in enumerate(zip(clients, servers, strict=True)):
             if number == failing:
