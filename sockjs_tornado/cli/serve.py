@@ -86,16 +86,13 @@ def run(options: argparse.Namespace) -> int:
         if multiple and not hasattr(socket, "SO_REUSEPORT"):
             raise ConfigurationError("--processes: expected 1, since this system has no SO_REUSEPORT")
         router = _create_router(options)
-        loop_factory = _loop_factory(options.uvloop)
+        _loop_factory(options.uvloop)  # fail before anything is opened
     except ConfigurationError as error:
         note(f"Cannot serve: {error}")
         return 1
     try:
-        sockets = (
-            [_bind_without_listening(options.host, options.port)]
-            if multiple
-            else bind_sockets(options.port, options.host)
-        )
+        bind = _bind_without_listening if multiple else bind_sockets
+        sockets = bind(options.port, options.host)
     except OSError as error:
         note(f"Cannot listen on {options.host}, port {options.port}: {error.strerror}")
         return 1
@@ -107,11 +104,11 @@ def run(options: argparse.Namespace) -> int:
         with sockets[0]:
             return _run_processes(options, greeting)
     print(greeting, flush=True)
-    _serve(router, sockets, options.xheaders, loop_factory)
+    _serve(options, router, sockets)
     return 0
 
 
-def _bind_without_listening(host: str, port: int) -> socket.socket:
+def _bind_without_listening(port: int, host: str) -> list[socket.socket]:
     """Reserve a port for several processes without listening on it."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
@@ -121,7 +118,7 @@ def _bind_without_listening(host: str, port: int) -> socket.socket:
     except OSError:
         sock.close()
         raise
-    return sock
+    return [sock]
 
 
 def _create_router(options: argparse.Namespace) -> SockJSRouter:
@@ -178,14 +175,9 @@ def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] |
     return uvloop.new_event_loop
 
 
-def _serve(
-    router: SockJSRouter,
-    sockets: list[socket.socket],
-    xheaders: bool,
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
-) -> None:
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve(Application(router.urls), [router], sockets, xheaders=xheaders))
+def _serve(options: argparse.Namespace, router: SockJSRouter, sockets: list[socket.socket]) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory(options.uvloop)) as runner:
+        runner.run(serve(Application(router.urls), [router], sockets, xheaders=options.xheaders))
 
 
 def _run_processes(options: argparse.Namespace, greeting: str) -> int:
@@ -235,7 +227,7 @@ def _run_worker(options: argparse.Namespace, started: Connection) -> None:
     threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
     sockets = bind_sockets(options.port, options.host, reuse_port=True)
     started.send(None)
-    _serve(_create_router(options), sockets, options.xheaders, _loop_factory(options.uvloop))
+    _serve(options, _create_router(options), sockets)
 
 
 def _exit_with_parent(parent: int) -> None:
