@@ -36,7 +36,7 @@ from sockjs_tornado.http.body_limit import FREE_CHUNKS, MIN_CHUNK_SIZE, READ_SIZ
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
-from sockjs_tornado.wire.budget import UNCOUNTED_BYTES, BudgetShare, ByteBudget
+from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
 
 SEND = "/echo/000/abc/xhr_send"
 #: More than is not counted.
@@ -349,27 +349,6 @@ async def test_a_violation_within_a_message_releases_it(serve: Serve, connect: C
     websocket.write(frame(TEXT, b"x"))
     assert await websocket.closed() == (1002, "wrong fragmentation")
     assert router.body_budget.used == 0
-
-
-def test_a_budget_counts_what_is_not_free() -> None:
-    budget = ByteBudget(10)
-    first, second = BudgetShare(budget), BudgetShare(budget)
-    assert first.fits(UNCOUNTED_BYTES + 10)
-    assert not first.fits(UNCOUNTED_BYTES + 11)
-    first.resize(UNCOUNTED_BYTES)
-    assert budget.used == 0
-    first.resize(UNCOUNTED_BYTES + 6)
-    assert budget.used == 6
-    # What it has is its own.
-    assert first.fits(UNCOUNTED_BYTES + 10)
-    assert second.fits(UNCOUNTED_BYTES + 4)
-    assert not second.fits(UNCOUNTED_BYTES + 5)
-    assert second.fits(UNCOUNTED_BYTES)
-    second.resize(UNCOUNTED_BYTES + 4)
-    first.resize(1)
-    assert budget.used == 4
-    assert first.fits(UNCOUNTED_BYTES + 6)
-    assert BudgetShare(ByteBudget(0)).fits(2**70)
 
 
 @pytest.mark.parametrize(
