@@ -645,7 +645,7 @@ async def test_a_client_that_disconnects_leaves_no_more_than_its_inbox_may_have(
 
     server = await serve(SockJSRouter(Busy, "/echo", {"websocket_compression": True}))
     client = await opened(await connect(server), SOCKJS, "Sec-WebSocket-Extensions: permessage-deflate")
-    data = frame(TEXT, deflated(json.dumps(["x" * 64] * 1000).encode()), rsv=4) * 60
+    data = frame(TEXT, deflated(json.dumps(["x" * 64] * 1000).encode()), reserved=4) * 60
     assert len(data) < READ_SIZE
     client.write(data)
     await within(begun.wait())
