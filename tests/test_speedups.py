@@ -246,7 +246,7 @@ frames = st.one_of(
         st.sampled_from([0, TEXT, BINARY, CLOSE, PING, PONG, 3]),
         payload_bytes,
         fin=st.booleans(),
-        rsv=st.sampled_from([0, 0, 4, 1]),
+        reserved=st.sampled_from([0, 0, 4, 1]),
         mask=masks | st.none(),
     ),
     # A length that is not the shortest.
