@@ -49,7 +49,7 @@ async def audit(url: str, *files: Path | str) -> tuple[int | None, str]:
         ("sound==2.0\n", 0, "No known vulnerabilities in 1 packages.\n"),
     ],
 )
-async def test_a_known_hole_is_told(tmp_path: Path, requirements: str, code: int, said: str) -> None:
+async def test_a_known_vulnerability_is_reported(tmp_path: Path, requirements: str, code: int, said: str) -> None:
     server = tornado.httpserver.HTTPServer(Application([("/.*", Service)], log_function=lambda handler: None))
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)

@@ -117,7 +117,7 @@ async def all_end_once(router: SockJSRouter, journal: Journal) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("url", [url for url in URLS if not url.path.endswith("websocket")], ids=path_of)
-async def test_an_upgrade_is_not_heard_where_there_is_no_websocket(
+async def test_an_upgrade_is_ignored_if_the_url_is_no_websocket(
     serve: Serve, connect: Connect, join: Join, url: Url, method: str
 ) -> None:
     journal = Journal(Echoing)
@@ -277,7 +277,7 @@ SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send", "form", "we
     ],
     ids=lambda value: repr(value)[:20] + f" {len(value)}",
 )
-async def test_what_is_no_array_of_strings_is_heard_by_nobody(
+async def test_a_payload_that_is_no_array_of_strings_is_not_delivered(
     serve: Serve, connect: Connect, join: Join, name: str, payload: bytes
 ) -> None:
     journal = Journal(Echoing)
@@ -524,7 +524,7 @@ async def test_a_request_that_is_cut_is_as_good_as_none(
 
 @pytest.mark.parametrize("second", RECEIVING)
 @pytest.mark.parametrize("first", RECEIVING)
-async def test_of_receivers_in_one_turn_one_wins(
+async def test_of_receivers_in_one_iteration_one_wins(
     serve: Serve, connect: Connect, join: Join, first: str, second: str
 ) -> None:
     journal = Journal(Echoing)
@@ -550,7 +550,7 @@ async def test_of_receivers_in_one_turn_one_wins(
 
 @pytest.mark.parametrize("second", STREAMING)
 @pytest.mark.parametrize("first", STREAMING)
-async def test_of_streams_that_open_in_one_turn_one_wins(
+async def test_of_streams_that_open_in_one_iteration_one_wins(
     serve: Serve, connect: Connect, join: Join, first: str, second: str
 ) -> None:
     journal = Journal(Echoing)
@@ -695,7 +695,7 @@ async def test_a_callback_that_raises_ends_its_own_session_and_is_logged_once(
 
 @ALL
 @pytest.mark.parametrize("factory", [False, True], ids=["constructor", "factory"])
-async def test_a_connection_that_cannot_be_made_harms_nobody(
+async def test_a_connection_that_cannot_be_made_affects_no_other(
     serve: Serve, connect: Connect, join: Join, transport: str, factory: bool, logged: LogWatch
 ) -> None:
     broken: list[bool] = []

@@ -127,7 +127,9 @@ async def test_no_more_sessions_that_wait_for_on_open_than_the_limit(
     assert not router.container.limit_reached("127.0.0.1")
 
 
-async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect: Connect, logged: LogWatch) -> None:
+async def test_a_session_that_closes_while_on_open_runs_is_still_counted(
+    serve: Serve, connect: Connect, logged: LogWatch
+) -> None:
     class Doorman(SockJSConnection):
         may_open: asyncio.Event
 
@@ -152,7 +154,7 @@ async def test_who_leaves_while_on_open_runs_is_counted_on(serve: Serve, connect
 
 
 @pytest.mark.parametrize("limit", ["max_sessions", "max_sessions_per_ip"])
-async def test_who_has_left_is_counted_while_on_close_runs(
+async def test_a_closed_session_is_counted_while_on_close_runs(
     serve: Serve, connect: Connect, logged: LogWatch, limit: str
 ) -> None:
     may_close = asyncio.Event()
@@ -406,7 +408,7 @@ async def test_too_many_messages_in_a_websocket_message_end_it(serve: Serve, con
     assert connection._messages.empty()
 
 
-async def test_what_comes_before_rubbish_is_counted_too(serve: Serve, connect: Connect) -> None:
+async def test_messages_before_invalid_data_are_counted_too(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"max_messages_per_request": 3}))
     websocket = await WebSocket.open(await connect(server), "/echo/000/abc/websocket")
@@ -420,7 +422,7 @@ async def test_what_comes_before_rubbish_is_counted_too(serve: Serve, connect: C
 
 
 @SENDING
-async def test_a_client_that_posts_too_fast_is_told(serve: Serve, connect: Connect, name: str) -> None:
+async def test_a_client_that_posts_too_fast_gets_an_error(serve: Serve, connect: Connect, name: str) -> None:
     router = SockJSRouter(Echo, "/echo", {"max_inbound_rate": (0.001, 2)})
     client = await connect(await serve(router))
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")

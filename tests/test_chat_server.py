@@ -72,7 +72,7 @@ def notices(router: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.usefixtures("slow_notices")
-async def test_who_enters_meanwhile_is_one_notice(
+async def test_clients_that_enter_meanwhile_are_reported_together(
     chat: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = chat.make_router()
@@ -90,7 +90,7 @@ async def test_who_enters_meanwhile_is_one_notice(
     assert await hear(peers[-1], "entered") == published[1]
 
 
-async def test_when_many_leave_at_once_the_others_are_told_once(
+async def test_when_many_leave_at_once_the_others_are_notified_once(
     chat: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = chat.make_router()

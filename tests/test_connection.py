@@ -34,7 +34,7 @@ def between_polls() -> KeptSession:
 # What is known of the request.
 
 
-def test_info_tells_what_it_was_given() -> None:
+def test_info_contains_the_configured_values() -> None:
     headers, cookies = {"user-agent": "curl/8"}, {"user": "42"}
     info = ConnectionInfo(
         ip=IP, uri="/chat/0/s/xhr?a=1", prefix="/chat", transport="xhr", headers=headers, cookies=cookies
@@ -268,7 +268,7 @@ async def test_to_await_send_means_to_wait_until_the_client_keeps_up() -> None:
     assert receiver.frames == [["1"]]
 
 
-async def test_to_await_send_costs_no_turn_where_the_client_keeps_up() -> None:
+async def test_an_awaited_send_costs_no_iteration_if_the_client_keeps_up() -> None:
     session, receiver = listening()
     assert is_ready(session.connection.send("1"))
     assert receiver.frames == [["1"]]
@@ -297,7 +297,7 @@ def test_send_need_not_be_awaited() -> None:
     assert receiver.frames == [["x", "x", "x"]]
 
 
-async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
+async def test_the_result_of_send_can_be_awaited_again_and_later() -> None:
     session, receiver = listening()
     sent = session.connection.send("1")
     await sent
@@ -310,7 +310,7 @@ async def test_what_send_returned_can_be_awaited_again_and_later() -> None:
     await sent
 
 
-def test_what_send_returns_is_one_object_until_the_session_has_ended() -> None:
+def test_send_returns_the_same_object_until_the_session_has_ended() -> None:
     session, receiver = listening()
     connection = session.connection
     sent = connection.send("1")
@@ -344,7 +344,7 @@ async def test_all_that_wait_go_on_in_order() -> None:
     assert receiver.frames == [["1", "2", "3"]]
 
 
-async def test_whoever_is_woken_waits_on_where_the_client_has_fallen_behind_again() -> None:
+async def test_a_woken_waiter_waits_on_if_the_client_has_fallen_behind_again() -> None:
     session, receiver = listening()
     session._pause_sending(receiver)
     waiting = asyncio.ensure_future(session.connection.send("1"))
@@ -358,7 +358,7 @@ async def test_whoever_is_woken_waits_on_where_the_client_has_fallen_behind_agai
     await waiting
 
 
-async def test_whoever_gives_up_waiting_harms_nobody() -> None:
+async def test_a_cancelled_waiter_affects_no_other() -> None:
     session, receiver = listening()
     session._pause_sending(receiver)
     impatient = asyncio.ensure_future(session.connection.send("1"))
@@ -381,7 +381,7 @@ async def test_whoever_gives_up_waiting_harms_nobody() -> None:
         (lambda session, receiver: receiver.cut(1001, ""), 1001, ""),
     ],
 )
-async def test_whoever_waits_hears_that_the_connection_closed(end: Any, code: int, reason: str) -> None:
+async def test_a_waiter_is_notified_that_the_connection_closed(end: Any, code: int, reason: str) -> None:
     session, receiver = listening()
     session._pause_sending(receiver)
     waiting = asyncio.ensure_future(session.connection.send("1"))

@@ -264,14 +264,14 @@ SESSION_FIELDS = [name for kind, name in FIELDS if kind is not core.ConnectionCo
 @pytest.mark.parametrize("name", SESSION_FIELDS)
 @pytest.mark.parametrize("how", ["unset", "spoil"])
 @pytest.mark.parametrize("line", ["{}", ["{}; send a", "send b"], ["send a", "{}"], ["{}; value", "send a"]], ids=str)
-async def test_where_a_field_is_not_what_it_should_be_the_error_is_the_same(name: str, how: str, line: Any) -> None:
+async def test_the_error_is_the_same_if_a_field_has_a_wrong_type(name: str, how: str, line: Any) -> None:
     # Where the limits are none, Python finds out behind the message.
     step = f"{how} {name}" if (how, name) != ("spoil", "_settings") else "unset _settings"
     line = line.format(step) if isinstance(line, str) else [text.format(step) for text in line]
     check(["attach", line, "send x", ["send y", "send z"], "send x"])
 
 
-def test_who_changes_on_message_meanwhile_hears_the_rest_of_the_batch_as_before() -> None:
+def test_a_changed_on_message_does_not_get_the_rest_of_the_batch() -> None:
     def change(conn: Any) -> bool:
         conn.on_message = lambda message: conn.heard.append(f"anew {message}")
         return True
@@ -288,7 +288,7 @@ def test_who_changes_on_message_meanwhile_hears_the_rest_of_the_batch_as_before(
 
 
 @pytest.mark.parametrize("kind", [KeptSession, InPython])
-def test_nothing_is_heard_after_an_end_that_comes_with_the_lookup_of_the_callback(kind: type[KeptSession]) -> None:
+def test_no_message_is_delivered_after_a_close_in_the_lookup_of_the_callback(kind: type[KeptSession]) -> None:
     class Closing:
         """Closes its session when it is asked what to call."""
 
@@ -336,7 +336,7 @@ class Last:
 
 
 @pytest.mark.parametrize("kind", [KeptSession, InPython])
-def test_what_is_sent_while_garbage_is_collected_comes_once(kind: type[KeptSession]) -> None:
+def test_messages_sent_during_garbage_collection_arrive_once(kind: type[KeptSession]) -> None:
     stage = Stage(kind)
     stage.attach()
     thresholds = gc.get_threshold()
@@ -614,7 +614,7 @@ def test_the_contract_lists_all_that_is_in_c() -> None:
     assert {group: set(rows) for group, rows in contract().items()} == {k: names for k, names in there.items() if names}
 
 
-def test_where_nothing_is_set_everything_is_left_to_python() -> None:
+def test_unset_fields_are_left_to_python() -> None:
     def reporting(name: str) -> Any:
         return lambda self, what: (name, what)
 
@@ -717,7 +717,7 @@ def test_what_goes_to_nobody_or_does_not_count_is_left_to_python(spoilt: dict[st
 
 
 @each_field
-def test_what_a_field_holds_is_freed_and_cycles_are_collected(kind: type, name: str) -> None:
+def test_the_value_of_a_field_is_freed_and_cycles_are_collected(kind: type, name: str) -> None:
     some = type("Some", (kind,), {})
     gc.collect()
     gc.disable()

@@ -42,7 +42,9 @@ async def samples(peer: Peer) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_page_is_told_what_the_routers_count(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
+async def test_a_page_receives_the_counters_of_the_routers(
+    watch: Any, echo: SockJSRouter, serve: Serve, join: Join
+) -> None:
     dashboard = watch.Dashboard({"echo": echo, "none": SockJSRouter(Echo, "/none")})
     server = await serve(dashboard.router, echo)
     page, guest = join(server, "websocket", prefix="/dashboard/sockjs"), join(server, "xhr")
@@ -77,7 +79,7 @@ async def test_who_comes_later_is_told_what_was_before(
     assert (await samples(third))[0] == seen[2]
 
 
-async def test_nothing_runs_while_nobody_looks(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
+async def test_nothing_runs_while_no_page_is_open(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
     dashboard = watch.Dashboard({"echo": echo})
     server = await serve(dashboard.router)
     for _ in range(2):
@@ -106,7 +108,7 @@ def remember(watch: Any, dashboard: Any, *sizes: int) -> None:
         dashboard.history.append((watch.time.monotonic(), json.dumps("x" * (size - 2))))
 
 
-async def test_who_asks_again_and_again_gets_little(
+async def test_a_client_that_reconnects_often_gets_little_history(
     watch: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dashboard = watch.Dashboard({})

@@ -48,7 +48,9 @@ async def test_a_router_that_is_emptied_refuses_new_sessions(
     assert (await (await connect(server)).ask("GET", "/echo/info")).status == 503
 
 
-async def test_every_client_hears_of_it_and_nobody_waits_for_all(serve: Serve, connect: Connect, join: Join) -> None:
+async def test_every_client_gets_the_close_frame_and_no_client_waits_for_all(
+    serve: Serve, connect: Connect, join: Join
+) -> None:
     router = SockJSRouter(Echo, "/echo")
     server = await serve(router)
     peers = [join(server, transport) for transport in FRAMED * 4]
@@ -71,7 +73,7 @@ async def test_every_client_hears_of_it_and_nobody_waits_for_all(serve: Serve, c
     assert len(router.container) == 0
 
 
-async def test_a_session_goes_on_until_its_turn_comes(serve: Serve, join: Join) -> None:
+async def test_a_session_stays_open_until_its_batch_is_drained(serve: Serve, join: Join) -> None:
     router = SockJSRouter(Echo, "/echo")
     server = await serve(router)
     peers = [join(server, "xhr") for _ in range(2)]
@@ -183,7 +185,7 @@ class Owner:
         self.due = float("inf")
 
 
-async def test_many_deadlines_are_met_in_turns_with_others() -> None:
+async def test_many_deadlines_are_checked_in_batches() -> None:
     met: list[int] = []
 
     def clock() -> float:
@@ -202,7 +204,7 @@ async def test_many_deadlines_are_met_in_turns_with_others() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001])
-async def test_many_sessions_are_closed_in_turns_with_others(seconds: float) -> None:
+async def test_many_sessions_are_closed_in_batches(seconds: float) -> None:
     # On a busy machine a short delay would end sessions by their deadline, in the same turns.
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 60})
     for number in range(5 * BATCH_SIZE):

@@ -110,13 +110,13 @@ class TestTestServer:
     def send(self, test_server: Example, service: str, session: str, *messages: str) -> None:
         test_server.get(f"{service}/000/{session}/xhr_send", json.dumps(messages).encode())
 
-    def test_websockets_are_disabled_where_the_name_says_so(self, test_server: Example) -> None:
+    def test_websockets_are_disabled_if_the_name_says_so(self, test_server: Example) -> None:
         assert {s: test_server.info(s)["websocket"] for s in ("/echo", "/disabled_websocket_echo")} == {
             "/echo": True,
             "/disabled_websocket_echo": False,
         }
 
-    def test_cookies_are_needed_where_the_name_says_so(self, test_server: Example) -> None:
+    def test_cookies_are_needed_if_the_name_says_so(self, test_server: Example) -> None:
         assert {s: test_server.info(s)["cookie_needed"] for s in ("/echo", "/cookie_needed_echo")} == {
             "/echo": False,
             "/cookie_needed_echo": True,
@@ -269,7 +269,7 @@ class TestPythonClient:
         assert "http://" in ended.stderr
 
 
-def test_the_test_server_says_where_the_iframe_finds_sockjs_client() -> None:
+def test_the_test_server_gives_the_url_of_sockjs_client_to_the_iframe() -> None:
     program = ServerProgram("examples/test_server.py", "--port", "0", "--sockjs-url", "https://example.com/s.js")
     try:
         assert b'src="https://example.com/s.js"' in Example(program).get("/echo/iframe.html")

@@ -212,7 +212,7 @@ def test_a_pure_module_has_no_effects(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", SOURCES, ids=lambda module: module or PACKAGE)
-def test_a_third_party_package_is_imported_where_it_may_be(module: str) -> None:
+def test_a_third_party_package_is_imported_only_by_allowed_modules(module: str) -> None:
     packages = {found.name.partition(".")[0] for found in imports_of(module)} - sys.stdlib_module_names - {PACKAGE}
     for package in packages:
         assert any(within(module, user) for user in USERS.get(package, "").split()), package

@@ -354,7 +354,7 @@ async def test_a_slow_client_holds_up_the_channels_that_write_to_it(enter: Enter
     assert await peer.message() == "msg,chat,hi"
 
 
-async def test_a_channel_that_writes_to_nobody_is_closed(enter: Enter) -> None:
+async def test_a_channel_without_a_peer_is_closed(enter: Enter) -> None:
     news = Journal()
     peer = await enter("websocket", {"max_queue_bytes": 300_000}, news=news)
     await peer.send("sub,news")
@@ -396,7 +396,7 @@ async def test_a_channel_that_falls_behind_holds_up_its_client(
 
 
 @each_transport
-async def test_a_channel_that_fell_behind_and_closes_holds_up_nobody(enter: Enter, transport: str) -> None:
+async def test_a_slow_channel_that_closes_does_not_delay_others(enter: Enter, transport: str) -> None:
     slow: asyncio.Queue[SockJSConnection] = asyncio.Queue()
     gate = asyncio.Event()
 

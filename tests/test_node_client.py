@@ -84,7 +84,7 @@ def test_an_idle_connection_lives_on_heartbeats(run: Run, transport: str) -> Non
 
 
 @each_transport
-def test_the_server_hears_once_that_a_client_has_left(run: Run, transport: str) -> None:
+def test_the_server_notices_once_that_a_client_has_left(run: Run, transport: str) -> None:
     check_leave(run.seen, transport, transport)
 
 
@@ -97,5 +97,5 @@ def test_node_has_no_error(run: Run) -> None:
     assert run.errors == ""
 
 
-def test_the_server_ends_without_a_word(run: Run) -> None:
+def test_the_server_exits_without_output(run: Run) -> None:
     assert run.server.stop() == Ended(status=0, output="", errors="")

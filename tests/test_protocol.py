@@ -211,7 +211,7 @@ def test_a_prepared_message_renders_each_framing_once() -> None:
     assert one.asked == two.asked == ['a["x"]', "x"]
 
 
-def test_a_prepared_message_that_nobody_frames_costs_nothing() -> None:
+def test_a_prepared_message_that_is_never_framed_costs_nothing() -> None:
     message = PreparedMessage("x")
     framing = Framings("")
     message.plain(framing)

@@ -362,7 +362,7 @@ async def test_a_broadcast_reaches_all_transports_at_once(serve: Serve, connect:
         assert [await websocket.text() for _ in range(3)] == [f"{message}0", f"{message}1", '{"number":2}']
 
 
-async def test_a_broadcast_passes_over_who_is_closed(serve: Serve, join: Join) -> None:
+async def test_a_broadcast_skips_closed_connections(serve: Serve, join: Join) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)
@@ -381,7 +381,7 @@ async def test_a_broadcast_passes_over_who_is_closed(serve: Serve, join: Join) -
         assert await peer.frame() == 'a["x"]'
 
 
-async def test_a_broadcast_may_change_who_is_there(serve: Serve, join: Join) -> None:
+async def test_a_broadcast_may_change_the_set_of_connections(serve: Serve, join: Join) -> None:
     everyone: set[SockJSConnection] = set()
 
     class Chat(Echo):
@@ -556,7 +556,7 @@ def has_timer(router: SockJSRouter) -> bool:
     return router.container._deadlines._timer is not None
 
 
-async def test_the_end_of_a_router_is_told_to_everyone_once(serve: Serve, connect: Connect, join: Join) -> None:
+async def test_the_close_of_a_router_is_sent_to_every_client_once(serve: Serve, connect: Connect, join: Join) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)
@@ -603,7 +603,9 @@ async def test_nothing_is_found_behind_the_end(serve: Serve, connect: Connect, j
             assert absent not in response
 
 
-async def test_a_closing_router_serves_only_whom_it_has_to_tell(serve: Serve, connect: Connect, join: Join) -> None:
+async def test_a_closing_router_serves_only_clients_that_need_a_close_frame(
+    serve: Serve, connect: Connect, join: Join
+) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)

@@ -68,7 +68,7 @@ async def connected(port: int) -> AsyncIterator[Client]:
     ],
     ids=["nothing", "half a head", "half a handshake", "half a body", "half a chunk", "nothing more"],
 )
-async def test_who_does_not_finish_a_request_is_hung_up_on(begun: bytes) -> None:
+async def test_an_unfinished_request_is_closed(begun: bytes) -> None:
     # What was begun comes long before the time is up.
     async with served(idle_connection_timeout=0.5, body_timeout=0.5) as (_, port), connected(port) as client:
         client.write(begun)
@@ -132,7 +132,7 @@ async def open_websocket(client: Client) -> WebSocket:
     return websocket
 
 
-async def test_a_signal_tells_every_client_and_ends_the_program(programs: list[ServerProgram]) -> None:
+async def test_a_signal_closes_every_session_and_ends_the_program(programs: list[ServerProgram]) -> None:
     program = start(programs)
     async with connected(program.ports[0]) as client:
         websocket = await open_websocket(client)
@@ -232,7 +232,7 @@ async def test_a_server_that_cannot_be_made_leaves_no_socket() -> None:
     ],
     ids=["none reserved", "some reserved"],
 )
-async def test_clients_wait_where_there_are_no_file_descriptors(
+async def test_clients_wait_if_no_file_descriptors_are_left(
     programs: list[ServerProgram], reserved: list[str], complaint: str
 ) -> None:
     program = start(programs, "--files", "32", *reserved)

@@ -373,7 +373,7 @@ def test_an_interval_that_nothing_needs_is_accepted_with_a_warning() -> None:
     assert settings["session_check_interval"] == 0.5
 
 
-def test_without_the_old_name_nobody_is_warned() -> None:
+def test_without_the_old_name_there_is_no_warning() -> None:
     with warnings.catch_warnings(record=True, action="always") as caught:
         Settings(allowed_origins=("https://example.com",), websocket_allow_origin=None)
     assert caught == []

@@ -126,7 +126,7 @@ class TestReadTextFrames:
             assert _speedups.read_text_frames(stream, 0, limit, read) == len(stream) // 3 * count
             assert read == [text] * count
 
-    def test_it_reads_from_where_it_is_told_to(self) -> None:
+    def test_it_reads_from_the_given_position(self) -> None:
         stream = b"..." + frame(TEXT, "a") + frame(TEXT, "b")
         read: list[str] = []
         assert _speedups.read_text_frames(stream, 3, 10, read) == len(stream)
@@ -462,7 +462,7 @@ class TestWriteGathered:
             assert [connection._write_buffer for connection in connections] == [None] * 3
             assert (taken(b), taken(d)) == (b"first, third", b"second")
 
-    def test_many_write_in_order_whoever_of_them_cannot(self) -> None:
+    def test_many_connections_write_in_order_even_if_some_cannot(self) -> None:
         with sockets(100_000) as (a, b), sockets(100_000) as (c, d), sockets() as (full, _):
             fill(full)
             connections = [writer((a, c)[number % 2], b"%d," % number) for number in range(300)]

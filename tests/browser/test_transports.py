@@ -142,7 +142,7 @@ def test_an_idle_connection_lives_on_heartbeats(run: Run, origin: str, transport
 
 
 @each_case
-def test_the_server_hears_once_that_a_client_has_left(run: Run, origin: str, transport: str) -> None:
+def test_the_server_notices_once_that_a_client_has_left(run: Run, origin: str, transport: str) -> None:
     check_leave(run.seen, f"{origin} {transport}", transport)
 
 
@@ -190,5 +190,5 @@ def test_an_error_in_a_page_or_its_iframe_would_be_noticed(run: Run, chromium: C
         server.stop()
 
 
-def test_the_server_ends_without_a_word(run: Run) -> None:
+def test_the_server_exits_without_output(run: Run) -> None:
     assert run.server.stop() == Ended(status=0, output="", errors="")

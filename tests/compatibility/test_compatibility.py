@@ -460,7 +460,7 @@ FIELDS = (
 
 
 @each_transport
-async def test_info_tells_of_the_request(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_info_describes_the_request(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/chat"))
     port = await enter(server, connect, transport, *FIELDS, query="?room=7&room=8&empty=")
@@ -547,7 +547,9 @@ async def test_another_thread_sends_through_the_event_loop(serve: Serve, join: J
 
 
 @each_transport
-async def test_tornado_s_loop_and_coroutines_send_to_who_has_left(serve: Serve, join: Join, transport: str) -> None:
+async def test_tornado_s_loop_and_coroutines_send_to_a_disconnected_client(
+    serve: Serve, join: Join, transport: str
+) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/chat")
     peer = await opened(join(await serve(router), transport, prefix="/chat"))

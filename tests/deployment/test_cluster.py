@@ -284,7 +284,7 @@ def test_without_a_secret_the_server_says_so(redis: RedisServer, monkeypatch: py
     assert "secret" in run(SERVER, "--redis", redis.url)
 
 
-def test_all_files_speak_of_the_same_ports() -> None:
+def test_all_files_name_the_same_ports() -> None:
     _, _, cluster = README.partition("## A cluster")
     cluster, _, _ = cluster.partition("\n## ")
     for text in (HAPROXY, NGINX, UNIT):
@@ -321,7 +321,7 @@ class TestCompose:
         for name in ("node1", "node2", "node3"):
             assert compose["services"][name]["command"] == ["--advertise", f"http://{name}:9081"]
 
-    def test_haproxy_is_told_of_each_node(self, compose: Any) -> None:
+    def test_haproxy_knows_each_node(self, compose: Any) -> None:
         haproxy = compose["services"]["haproxy"]
         names = re.findall(r"\$\{(\w+)-127", HAPROXY)
         assert set(names) == set(haproxy["environment"])

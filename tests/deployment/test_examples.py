@@ -47,7 +47,7 @@ def unit_for_a_port() -> Iterator[tuple[ServerProgram, int]]:
             yield program, port
 
 
-async def test_the_unit_starts_a_server_that_tells_all_clients_goodbye(remember: Remember) -> None:
+async def test_the_unit_starts_a_server_that_closes_all_sessions(remember: Remember) -> None:
     with unit_for_a_port() as (program, port):
         connect = remember(partial(Client.connect, port))
         clients = [await begin(peer(transport, connect, prefix=PREFIX)) for transport in reversed(TRANSPORTS)]
@@ -81,7 +81,7 @@ async def test_two_of_that_server_work_behind_a_proxy(visit: Visit, tmp_path: Pa
             assert seen == {f"node{one}", f"node{two}"}
 
 
-def test_all_files_speak_of_the_same_ports() -> None:
+def test_all_files_name_the_same_ports() -> None:
     # Of a cluster there are files of its own.
     alone, _, _ = README.partition("## A cluster")
     for text in (HAPROXY, NGINX, (DEPLOY / "sockjs@.service").read_text(), alone):
@@ -107,7 +107,7 @@ def test_nginx_takes_bodies_as_large_as_the_server_does() -> None:
     assert int(megabytes) << 20 == Settings().max_message_size
 
 
-def test_systemd_waits_longer_than_polling_clients_have_for_their_goodbye() -> None:
+def test_systemd_waits_longer_than_polling_clients_have_for_their_close_frame() -> None:
     assert int(service()["TimeoutStopSec"]) > Settings().disconnect_delay
 
 

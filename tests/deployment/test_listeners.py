@@ -123,7 +123,7 @@ async def test_the_servers_close_arrives_on_a_raw_websocket(arrive: Arrive) -> N
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_second_receiver_is_told_of_the_first_and_the_first_goes_on(arrive: Arrive, transport: str) -> None:
+async def test_a_second_receiver_is_rejected_and_the_first_continues(arrive: Arrive, transport: str) -> None:
     client = await begin(arrive("xhr_streaming"))
     second = arrive(transport, client.session)
     assert await second.frame() == 'c[2010,"Another connection still open"]'
@@ -162,7 +162,7 @@ async def test_a_connection_ends_when_its_websocket_is_aborted(
 
 
 @pytest.mark.parametrize("transport", STREAMING)
-async def test_who_comes_back_right_after_an_abort_is_not_told_of_himself(arrive: Arrive, transport: str) -> None:
+async def test_a_client_that_returns_right_after_an_abort_is_accepted(arrive: Arrive, transport: str) -> None:
     for _ in range(20):
         client = await begin(arrive(transport))
         client.vanish()

@@ -215,7 +215,9 @@ async def test_info_is_answered_for_pages_of_any_origin(front: Front, visit: Vis
 
 
 @pytest.mark.parametrize(("origin", "status"), [("http://127.0.0.1:{}", 200), ("http://127.0.0.1", 403)])
-async def test_the_same_origin_is_told_from_others(front: Front, visit: Visit, origin: str, status: int) -> None:
+async def test_the_same_origin_is_distinguished_from_others(
+    front: Front, visit: Visit, origin: str, status: int
+) -> None:
     field = f"Origin: {origin.format(front.port)}"
     response = await visit("xhr", front.port).ask(
         "POST", f"/sockjs/same_origin/000/{new_session()}/xhr", field, body=b""

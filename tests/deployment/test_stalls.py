@@ -139,7 +139,7 @@ async def test_a_loop_that_stood_still_ends_no_session(clients: list[Any]) -> No
     assert json.loads(counts) == [len(clients), 0]
 
 
-async def test_what_came_while_the_loop_stood_still_did_not_come_too_fast(clients: list[Any]) -> None:
+async def test_messages_that_arrived_during_a_stall_are_within_the_rate(clients: list[Any]) -> None:
     speaker, *others = clients[-5:]
     speaker.send(STALL)
     # Polls are answered when it begins.

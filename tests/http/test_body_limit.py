@@ -195,7 +195,7 @@ async def test_a_length_that_is_none_is_refused(serve: Serve, connect: Connect, 
 
 @pytest.mark.parametrize("url", [url for url in URLS if "_send" not in url.path], ids=path_of)
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
-async def test_where_nothing_is_sent_a_body_has_no_place(
+async def test_a_body_is_rejected_on_urls_that_take_none(
     serve: Serve, connect: Connect, url: Url, in_chunks: bool
 ) -> None:
     router = SockJSRouter(Echo, "/echo")

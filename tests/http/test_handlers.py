@@ -91,7 +91,7 @@ async def test_a_session_id_may_be_any_bytes(
 
 
 @pytest.mark.parametrize("transport", FRAMED)
-async def test_the_application_is_told_of_the_request(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_the_application_knows_the_request(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/a/b")))
     path = f"/a/b/000/abc/{transport}"
@@ -158,7 +158,7 @@ def opening(transport: str, base: str, query: str, *fields: str) -> bytes:
 
 @pytest.mark.parametrize("what", TOO_MUCH)
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
-async def test_a_client_that_names_too_much_is_told_so(
+async def test_a_client_that_names_too_much_gets_an_error(
     serve: Serve, connect: Connect, transport: str, what: str
 ) -> None:
     query, fields, status, why = TOO_MUCH[what]
@@ -176,7 +176,7 @@ async def test_a_client_that_names_too_much_is_told_so(
 
 
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
-async def test_what_an_application_decides_by_is_kept_whole(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_headers_that_decide_are_never_truncated(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})))
     token, cookies = "t" * 4000, {f"cookie{number}": str(number) * 4000 for number in range(3)}
@@ -622,7 +622,7 @@ async def test_nothing_is_left_of_a_poll_whose_client_has_left(serve: Serve, con
 
 @pytest.mark.parametrize("disable_nagle", [True, False])
 @pytest.mark.parametrize("transport", [*STREAMING, "websocket"])
-async def test_small_writes_wait_where_they_are_told_to(
+async def test_disable_nagle_sets_tcp_nodelay(
     serve: Serve, connect: Connect, join: Join, transport: str, disable_nagle: bool
 ) -> None:
     journal = Journal()
@@ -807,7 +807,7 @@ async def test_a_body_that_is_too_long_is_refused_at_once_over_tls(
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_who_sends_no_more_is_answered_over_tls(
+async def test_a_half_closed_client_gets_a_response_over_tls(
     serve: Serve, connect: Connect, transport: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
     journal = Journal()
@@ -912,7 +912,7 @@ async def test_a_form_is_taken_over_tls(
         ("DELETE", "/echo/000/secret/websocket", "DELETE /echo/000/***/websocket"),
     ],
 )
-async def test_the_access_log_tells_no_session_id(
+async def test_the_access_log_has_no_session_id(
     serve: Serve, connect: Connect, method: str, path: str, logged_as: str
 ) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 99}))
@@ -929,7 +929,7 @@ async def test_the_access_log_tells_no_session_id(
 
 @pytest.mark.parametrize("method", ["FOO", "PROPFIND", "get", "DELETE"])
 @pytest.mark.parametrize("url", URLS, ids=path_of)
-async def test_a_method_that_nobody_knows_is_in_the_access_log_whatever_body_it_has(
+async def test_an_unknown_method_is_in_the_access_log_whatever_its_body(
     serve: Serve, connect: Connect, url: Url, method: str
 ) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))

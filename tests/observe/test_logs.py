@@ -183,7 +183,7 @@ def raise_it(request: object) -> bool:
 
 @pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
 @pytest.mark.parametrize("body", ["none", "length", "chunks"])
-async def test_no_log_has_the_id_where_a_function_of_the_application_raises(
+async def test_no_log_has_the_id_if_a_function_of_the_application_raises(
     serve: Serve, connect: Connect, logged: LogWatch, records: Records, url: Url, body: str
 ) -> None:
     router = SockJSRouter(Echo, "/a/b", {"jsessionid": raise_it})

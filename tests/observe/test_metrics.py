@@ -105,14 +105,14 @@ async def test_routers_are_told_apart_and_stand_beside_metrics_of_the_applicatio
         monitoring_urls(routers, registry=registry)
 
 
-async def test_openmetrics_is_spoken_to_who_wants_it() -> None:
+async def test_openmetrics_is_sent_to_clients_that_accept_it() -> None:
     async with Site(*monitoring_urls({"a": SockJSRouter(Echo, "/a")})) as client:
         response = await client.ask("GET", "/metrics", "Accept: application/openmetrics-text; version=1.0.0")
     assert response["Content-Type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
 
 
-async def test_readiness_ends_where_the_draining_begins_and_health_does_not() -> None:
+async def test_readiness_ends_when_draining_begins_and_health_does_not() -> None:
     chat, news = SockJSRouter(Echo, "/chat", {"disconnect_delay": 0.05}), SockJSRouter(Echo, "/news")
     async with Site(*chat.urls, *monitoring_urls({"chat": chat, "news": news})) as client:
         response = await client.ask("GET", "/readyz")

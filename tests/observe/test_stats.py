@@ -182,7 +182,7 @@ async def test_a_snapshot_has_all_that_happened(serve: Serve, connect: Connect, 
     assert json.loads(json.dumps(figures, sort_keys=True)) == figures
 
 
-async def test_what_waits_for_on_open_is_seen(serve: Serve, connect: Connect, join: Join) -> None:
+async def test_messages_that_wait_for_on_open_are_visible(serve: Serve, connect: Connect, join: Join) -> None:
     """Which is what a database that hangs looks like."""
 
     class Doorman(SockJSConnection):

@@ -51,7 +51,7 @@ async def test_a_websocket_shows_its_states_and_its_frames(
 
 
 @pytest.mark.usefixtures("tracing")
-async def test_a_client_that_is_to_ask_anew_shows(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_recycled_client_is_recorded(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "xhr_streaming")
     assert await peer.frame() == "o"
@@ -123,7 +123,7 @@ async def test_a_traced_session_waits_for_a_slow_client(serve: Serve, join: Join
 
 
 @pytest.mark.usefixtures("tracing")
-async def test_a_reason_is_somebody_s_words_too(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reason_is_untrusted_text_too(serve: Serve, join: Join, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal()
     peer: Any = join(await serve(SockJSRouter(journal, "/echo")), "websocket")
     assert await peer.frame() == "o"
@@ -173,7 +173,7 @@ async def test_only_sessions_that_are_opened_while_it_is_on_are_traced() -> None
     await router.close()
 
 
-async def test_it_stays_off_where_all_debugging_is_on() -> None:
+async def test_it_stays_off_if_debug_logging_is_on() -> None:
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.DEBUG)

@@ -48,7 +48,7 @@ def test_too_many_messages_close_the_session(manager: FakeManager) -> None:
     assert session._stats.messages_dropped == 10
 
 
-def test_what_is_in_the_buffer_counts(manager: FakeManager) -> None:
+def test_unsent_bytes_in_the_socket_s_buffer_count(manager: FakeManager) -> None:
     session, receiver = stalled(manager, unsent=900, max_queue_bytes=1000)
     session.send("x" * 100)
     assert not session.is_closed
@@ -56,7 +56,7 @@ def test_what_is_in_the_buffer_counts(manager: FakeManager) -> None:
     assert receiver.frames == [SLOW]
 
 
-def test_one_message_is_no_pile(manager: FakeManager) -> None:
+def test_one_message_is_no_backlog(manager: FakeManager) -> None:
     session = make_session(manager, max_queue_bytes=1000)
     Receiver(session, 1).attach()
     session.send("x" * 5000)
@@ -72,7 +72,7 @@ def test_a_broadcast_counts_like_any_message(manager: FakeManager) -> None:
     assert receiver.frames == [SLOW]
 
 
-def test_what_is_sent_within_a_callback_is_no_pile_where_the_client_reads(manager: FakeManager) -> None:
+def test_messages_sent_within_a_callback_are_no_backlog_if_the_client_reads(manager: FakeManager) -> None:
     acts = {"on_message": lambda conn, message: [conn.send("x") for _ in range(100)]}
     session = make_session(manager, max_queue_messages=10, acts=acts)
     receiver = Receiver(session).attach()
@@ -120,7 +120,7 @@ def answered(manager: FakeManager, unsent: int, **options: Any) -> tuple[KeptSes
     return session, response
 
 
-def test_what_is_left_of_a_response_counts(manager: FakeManager) -> None:
+def test_the_unsent_rest_of_a_response_counts(manager: FakeManager) -> None:
     session, response = answered(manager, 900, max_queue_bytes=1000)
     session.send("x" * 100)
     assert not session.is_closed
@@ -133,7 +133,7 @@ def test_what_is_left_of_a_response_counts(manager: FakeManager) -> None:
     assert session._stats.messages_dropped == 3
 
 
-def test_what_is_left_of_a_response_counts_as_a_message(manager: FakeManager) -> None:
+def test_the_unsent_rest_of_a_response_counts_as_a_message(manager: FakeManager) -> None:
     session, response = answered(manager, 1, max_queue_messages=10)
     for number in range(9):
         session.send(str(number))
@@ -164,9 +164,7 @@ def test_a_response_that_was_taken_counts_for_nothing(manager: FakeManager) -> N
 
 
 @pytest.mark.parametrize("unsent", [1, 10**6])
-def test_who_asks_for_more_before_the_last_response_has_left_has_lost_messages(
-    manager: FakeManager, unsent: int
-) -> None:
+def test_a_request_before_the_last_response_was_sent_has_lost_messages(manager: FakeManager, unsent: int) -> None:
     session, response = answered(manager, unsent)
     session.send("behind it")
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
@@ -177,7 +175,7 @@ def test_who_asks_for_more_before_the_last_response_has_left_has_lost_messages(
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
 
 
-def test_nobody_else_ends_a_session_by_asking(manager: FakeManager) -> None:
+def test_requests_of_other_clients_do_not_end_a_session(manager: FakeManager) -> None:
     session, response = answered(manager, 1)
     stranger = Receiver(session, 1).attach("198.51.100.7")
     assert stranger.frames == [(1008, "Session was opened from another address")]
@@ -223,7 +221,7 @@ def test_the_last_response_of_a_closed_session_has_its_time_too(manager: FakeMan
     assert response.aborted
 
 
-def test_the_close_frame_is_for_who_asks_before_the_last_response_has_left(manager: FakeManager) -> None:
+def test_a_request_before_the_last_response_was_sent_gets_the_close_frame(manager: FakeManager) -> None:
     session, response = answered(manager, 10)
     session.close(3000, "bye")
     assert Receiver(session, 1).attach().frames == [(3000, "bye")]
@@ -233,7 +231,7 @@ def test_the_close_frame_is_for_who_asks_before_the_last_response_has_left(manag
 # Losing messages in place of the client.
 
 
-def test_the_oldest_are_dropped_and_the_application_is_told(manager: FakeManager) -> None:
+def test_the_oldest_messages_are_dropped_and_the_application_is_notified(manager: FakeManager) -> None:
     told: list[int] = []
     session, receiver = stalled(manager, max_queue_messages=5, slow_consumer="drop_oldest", acts=drops(told))
     for number in range(10):
@@ -266,7 +264,7 @@ def test_a_message_that_finds_no_room_at_all_is_dropped_itself(manager: FakeMana
     assert receiver.take() == []
 
 
-def test_drops_within_a_callback_are_told_together_after_it(manager: FakeManager) -> None:
+def test_drops_within_a_callback_are_reported_together_after_it(manager: FakeManager) -> None:
     heard: list[Any] = []
 
     def act(conn: Notes, message: str) -> None:
@@ -284,7 +282,7 @@ def test_drops_within_a_callback_are_told_together_after_it(manager: FakeManager
     assert heard == ["done", 6]
 
 
-def test_what_telling_of_drops_drops_is_told_with_the_next_loss(manager: FakeManager) -> None:
+def test_messages_dropped_by_on_dropped_are_reported_with_the_next_loss(manager: FakeManager) -> None:
     told: list[int] = []
 
     def tell(conn: Notes, count: int) -> None:
@@ -301,7 +299,7 @@ def test_what_telling_of_drops_drops_is_told_with_the_next_loss(manager: FakeMan
     assert session.is_closed
 
 
-def test_a_slow_telling_of_drops_is_waited_for(manager: FakeManager) -> None:
+def test_a_slow_on_dropped_is_awaited(manager: FakeManager) -> None:
     heard: list[Any] = []
     go_on: list[bool] = []
 
@@ -426,20 +424,20 @@ def test_a_rate_alone_lets_as_many_come_at_once(manager: FakeManager) -> None:
     assert not session._consume_rate_limit(1)
 
 
-def test_to_send_nothing_counts_too(manager: FakeManager) -> None:
+def test_an_empty_request_counts_too(manager: FakeManager) -> None:
     session = make_session(manager, max_inbound_rate=2)
     Receiver(session).attach()
     assert [session._consume_rate_limit(0) for _ in range(3)] == [True, True, False]
 
 
-def test_a_closed_session_refuses_nobody(manager: FakeManager) -> None:
+def test_a_closed_session_rejects_no_requester(manager: FakeManager) -> None:
     session = make_session(manager, max_inbound_rate=1)
     Receiver(session).attach()
     session.close()
     assert session._consume_rate_limit(100)
 
 
-async def test_who_waits_for_the_application_is_let_go_at_the_end(manager: FakeManager) -> None:
+async def test_waiters_for_the_application_are_woken_on_close(manager: FakeManager) -> None:
     async def for_ever(conn: Notes, message: str) -> None:
         await asyncio.Event().wait()
 
@@ -460,7 +458,7 @@ async def test_who_waits_for_the_application_is_let_go_at_the_end(manager: FakeM
         coroutine.close()
 
 
-def test_whoever_waits_is_let_go_while_there_is_room(manager: FakeManager) -> None:
+def test_waiters_are_woken_while_there_is_room(manager: FakeManager) -> None:
     session, receiver = stalled(manager)
     went: list[int] = []
 
@@ -476,7 +474,7 @@ def test_whoever_waits_is_let_go_while_there_is_room(manager: FakeManager) -> No
     assert went == [1, 2]
 
 
-async def test_a_loss_is_told_between_two_messages(manager: FakeManager) -> None:
+async def test_on_dropped_runs_between_two_messages(manager: FakeManager) -> None:
     heard: list[Any] = []
 
     async def act(conn: Notes, message: str) -> None:
@@ -590,7 +588,7 @@ def congest_queued(session: Session, receiver: Receiver) -> None:
         (congest_queued, lambda session, receiver: session.server.container.advance(DISCONNECT_DELAY)),
     ],
 )
-def test_whoever_waits_is_woken_once_when_the_client_keeps_up_or_is_gone(
+def test_a_waiter_is_woken_once_when_the_client_keeps_up_or_is_gone(
     manager: FakeManager, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
 ) -> None:
     session = make_session(manager)
@@ -632,7 +630,7 @@ def test_a_client_that_does_not_poll_is_closed_at_the_bound(manager: FakeManager
     assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
 
 
-def test_a_client_that_does_not_read_is_let_go_for_good(manager: FakeManager) -> None:
+def test_a_client_that_does_not_read_is_aborted(manager: FakeManager) -> None:
     session = make_session(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
     receiver = stream(session)
     session._receive(["1", "2"])
@@ -657,7 +655,7 @@ def test_an_application_is_overrun_above_the_bound(manager: FakeManager) -> None
     assert not session._inbox_full
 
 
-def test_what_is_merely_gathered_is_no_reason_to_close(manager: FakeManager) -> None:
+def test_messages_that_are_only_batched_do_not_close_the_session(manager: FakeManager) -> None:
     def much(conn: Notes, message: str) -> None:
         for _ in range(3):
             conn.send("x" * 60)
@@ -686,7 +684,7 @@ def test_reading_stops_while_the_application_falls_behind(manager: FakeManager) 
     assert not session._inbox_full
 
 
-def test_an_application_may_catch_up_while_nobody_listens(manager: FakeManager) -> None:
+def test_an_application_may_catch_up_while_no_receiver_is_attached(manager: FakeManager) -> None:
     session = make_session(manager, acts={"on_message": lambda conn, message: Pause()})
     poll(session)
     session._receive(["1", "x" * HIGH_WATER])
@@ -695,7 +693,7 @@ def test_an_application_may_catch_up_while_nobody_listens(manager: FakeManager) 
     assert session.connection.heard == ["open", "1", "x" * HIGH_WATER]
 
 
-def test_whoever_waits_no_more_is_not_woken(manager: FakeManager) -> None:
+def test_a_removed_waiter_is_not_woken(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
     session._pause_sending(receiver)
@@ -711,7 +709,7 @@ def test_whoever_waits_no_more_is_not_woken(manager: FakeManager) -> None:
     assert woken == [2]
 
 
-def test_whoever_waits_waits_on_while_the_buffer_fills_up_again(manager: FakeManager) -> None:
+def test_a_waiter_waits_on_while_the_buffer_fills_up_again(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
     session._pause_sending(receiver)

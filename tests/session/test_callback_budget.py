@@ -14,7 +14,7 @@ from sockjs_tornado.wire.connection import READ_BUDGET
 
 
 @pytest.mark.parametrize("many", [1, 2, 50])
-async def test_all_that_wait_for_the_next_turn_share_the_time_of_one(many: int) -> None:
+async def test_all_that_wait_for_the_next_iteration_share_the_time_of_one(many: int) -> None:
     budget = CallbackBudget(10.0)
     for _ in range(2):
         shares = await asyncio.gather(*(budget.wait() for _ in range(many)))
@@ -52,7 +52,7 @@ async def test_a_wait_that_is_cancelled_is_over() -> None:
     assert await budget.wait() == 10
 
 
-async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up(serve: Serve, join: Join) -> None:
+async def test_a_session_delivers_one_message_in_an_iteration_whose_budget_is_used_up(serve: Serve, join: Join) -> None:
     heard: list[str] = []
     opened: list[SockJSConnection] = []
     done = asyncio.Event()
@@ -80,7 +80,7 @@ async def test_a_session_delivers_one_message_in_a_turn_that_others_have_used_up
     assert heard == ["1", "2", "3", "4", "5", "6"]
 
 
-async def test_what_one_session_takes_is_not_left_for_the_others() -> None:
+async def test_time_that_one_session_takes_is_not_left_for_others() -> None:
     budget = CallbackBudget(10.0)
     budget.charge(8.0)
     assert budget.available == pytest.approx(2)
@@ -140,7 +140,7 @@ def test_the_budgets_leave_others_a_tenth_of_a_second() -> None:
 
 @pytest.mark.parametrize("waits", [False, True], ids=["plain", "async"])
 @pytest.mark.parametrize("transport", ["websocket", "xhr", "xhr_streaming", "jsonp"])
-async def test_others_are_heard_while_many_messages_of_one_client_are_delivered(
+async def test_others_are_served_while_many_messages_of_one_client_are_delivered(
     serve: Serve, join: Join, transport: str, waits: bool
 ) -> None:
     """As if each message took longer than callbacks may take of one iteration of the event loop."""

@@ -224,7 +224,7 @@ async def test_on_close_waits_for_what_is_running(manager: LoopManager) -> None:
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-async def test_what_waits_is_counted_until_its_turn_comes(manager: LoopManager) -> None:
+async def test_waiting_messages_are_counted_until_they_are_delivered(manager: LoopManager) -> None:
     gates = {message: asyncio.Event() for message in ("1", "22", "333")}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -251,7 +251,7 @@ async def test_what_waits_is_counted_until_its_turn_comes(manager: LoopManager) 
     assert callbacks.backlog == 0
 
 
-async def test_what_is_dropped_is_no_longer_counted(manager: LoopManager) -> None:
+async def test_dropped_messages_are_no_longer_counted(manager: LoopManager) -> None:
     gate = asyncio.Event()
     session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     session._receive(["1", "2"])
@@ -565,7 +565,7 @@ async def test_another_connection_that_closed_does_no_harm_to_this_one(
 
 
 @any_way
-async def test_whoever_was_not_let_in_because_another_connection_closed_is_rejected(
+async def test_a_client_is_rejected_if_on_open_raises_because_another_connection_closed(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     def tell_another(conn: Notes, info: Any) -> None:
@@ -592,7 +592,9 @@ def test_an_exception_in_the_constructor_is_the_callers() -> None:
 
 
 @any_way
-async def test_what_a_client_sent_before_it_left_is_delivered(manager: LoopManager, way: Callable[[Act], Act]) -> None:
+async def test_messages_that_a_client_sent_before_it_left_are_delivered(
+    manager: LoopManager, way: Callable[[Act], Act]
+) -> None:
     session, receiver = opened(manager, on_open=later(nothing), on_message=way(nothing))
     session._receive(["1", "2"])
     session._receive(["3"])
@@ -601,7 +603,9 @@ async def test_what_a_client_sent_before_it_left_is_delivered(manager: LoopManag
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_rest(manager: LoopManager) -> None:
+async def test_an_echo_that_awaits_a_disconnected_client_raises_nothing_and_receives_the_rest(
+    manager: LoopManager,
+) -> None:
     async def echo(conn: Notes, message: str) -> None:
         await conn.send(message)
         conn.heard.append("never")
@@ -614,7 +618,7 @@ async def test_an_echo_that_waits_for_a_client_that_left_is_quiet_and_hears_the_
     assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_what_waits_is_dropped_when_the_application_closes(manager: LoopManager) -> None:
+async def test_waiting_messages_are_dropped_when_the_application_closes(manager: LoopManager) -> None:
     gate = asyncio.Event()
     session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     session._receive(["1", "2"])
@@ -626,7 +630,9 @@ async def test_what_waits_is_dropped_when_the_application_closes(manager: LoopMa
 
 
 @any_way
-async def test_what_waits_is_dropped_when_a_callback_closes(manager: LoopManager, way: Callable[[Act], Act]) -> None:
+async def test_waiting_messages_are_dropped_when_a_callback_closes(
+    manager: LoopManager, way: Callable[[Act], Act]
+) -> None:
     session, _ = opened(manager, on_message=way(lambda conn, message: conn.close()))
     session._receive(["1", "2"])
     session._receive(["3"])
@@ -634,7 +640,7 @@ async def test_what_waits_is_dropped_when_a_callback_closes(manager: LoopManager
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(manager: LoopManager) -> None:
+async def test_waiting_messages_are_dropped_when_a_callback_closes_and_then_awaits(manager: LoopManager) -> None:
     def close_and_wait(conn: Notes, message: str) -> Any:
         conn.close()
         return asyncio.sleep(0)
@@ -645,7 +651,9 @@ async def test_what_waits_is_dropped_when_a_callback_closes_and_then_waits(manag
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-async def test_what_waits_is_dropped_when_the_application_closes_after_the_client_left(manager: LoopManager) -> None:
+async def test_waiting_messages_are_dropped_when_the_application_closes_after_the_client_left(
+    manager: LoopManager,
+) -> None:
     async def work(conn: Notes, message: str) -> None:
         await asyncio.sleep(0)
         conn.close()
@@ -657,7 +665,7 @@ async def test_what_waits_is_dropped_when_the_application_closes_after_the_clien
     assert session.connection.heard == ["open", "1", INTERRUPTED]
 
 
-async def test_what_waits_is_dropped_when_a_callback_fails_after_the_client_left(
+async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_client_left(
     manager: LoopManager, logged: LogWatch
 ) -> None:
     session, receiver = opened(manager, on_message=later(fail))
@@ -685,7 +693,7 @@ either_code = pytest.mark.parametrize(
 
 @either_code
 @pytest.mark.parametrize("way", [plainly, at_once, awaitably])
-async def test_others_are_heard_between_messages_that_take_long(
+async def test_others_are_served_between_slow_messages(
     hurried: LoopManager, way: Callable[[Act], Act], receive: Act
 ) -> None:
     order: list[str] = []
@@ -736,7 +744,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
     assert times == [1, 2, 3, 5, 9, 17, 33, 49, 61]
 
 
-async def test_the_time_of_a_turn_is_measured_from_its_beginning(
+async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
     manager: LoopManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager.callback_budget = CallbackBudget(3.0)
@@ -768,7 +776,7 @@ async def test_the_time_of_a_turn_is_measured_from_its_beginning(
 
 @either_code
 @pytest.mark.parametrize("way", [plainly, at_once])
-async def test_messages_that_wait_for_the_next_turn_come_before_the_end(
+async def test_messages_that_wait_for_the_next_iteration_are_delivered_before_on_close(
     hurried: LoopManager, way: Callable[[Act], Act], receive: Act
 ) -> None:
     session, receiver = opened(hurried, on_message=way(nothing))
@@ -780,7 +788,7 @@ async def test_messages_that_wait_for_the_next_turn_come_before_the_end(
 
 
 @either_code
-async def test_messages_that_wait_for_the_next_turn_are_forgotten_when_the_application_closes(
+async def test_messages_that_wait_for_the_next_iteration_are_dropped_when_the_application_closes(
     hurried: LoopManager, receive: Act
 ) -> None:
     session, receiver = opened(hurried)
@@ -793,7 +801,7 @@ async def test_messages_that_wait_for_the_next_turn_are_forgotten_when_the_appli
 
 
 @either_code
-async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: LoopManager, receive: Act) -> None:
+async def test_messages_that_wait_for_the_next_iteration_pause_reading(hurried: LoopManager, receive: Act) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "x" * 70_000, "3"])
     assert session.backlog == 70_001 + 2 * 64
@@ -805,7 +813,9 @@ async def test_messages_that_wait_for_the_next_turn_hold_up_the_client(hurried: 
 
 
 @either_code
-async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurried: LoopManager, receive: Act) -> None:
+async def test_on_dropped_runs_before_messages_that_wait_for_the_next_iteration(
+    hurried: LoopManager, receive: Act
+) -> None:
     session, _ = opened(
         hurried,
         on_message=lambda conn, message: session._notify_dropped(5) if message == "1" else None,
@@ -817,7 +827,7 @@ async def test_a_loss_is_told_before_messages_that_wait_for_the_next_turn(hurrie
 
 
 @either_code
-async def test_an_exception_in_a_message_that_waited_for_the_next_turn_closes(
+async def test_an_exception_in_a_message_that_waited_for_the_next_iteration_closes_the_session(
     hurried: LoopManager, receive: Act, logged: LogWatch
 ) -> None:
     session, _ = opened(hurried, on_message=lambda conn, message: fail() if message == "2" else None)
@@ -828,7 +838,9 @@ async def test_an_exception_in_a_message_that_waited_for_the_next_turn_closes(
 
 
 @either_code
-async def test_a_session_whose_wait_for_the_next_turn_is_cancelled_ends(hurried: LoopManager, receive: Act) -> None:
+async def test_a_session_whose_wait_for_the_next_iteration_is_cancelled_ends(
+    hurried: LoopManager, receive: Act
+) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "2", "3"])
     # Until it waits.

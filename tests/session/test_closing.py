@@ -77,7 +77,7 @@ def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeMan
     assert session.connection.heard == ["open", "1", GO_AWAY]
 
 
-def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(manager: FakeManager) -> None:
+def test_a_closed_session_sends_every_receiver_the_close_frame_until_it_is_removed(manager: FakeManager) -> None:
     session = make_session(manager)
     stream(session)
     session.close()
@@ -90,7 +90,7 @@ def test_a_closed_session_tells_every_receiver_until_it_is_forgotten(manager: Fa
     assert manager.due == math.inf
 
 
-def test_to_close_again_does_not_make_a_session_forget_its_end(manager: FakeManager) -> None:
+def test_a_second_close_keeps_the_first_code_and_reason(manager: FakeManager) -> None:
     session = make_session(manager)
     stream(session)
     session.close()
@@ -203,7 +203,7 @@ def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Ses
         assert manager.removed == [session]
 
 
-def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_client_left(
+def test_messages_after_a_close_are_dropped_even_if_the_client_has_left(
     manager: FakeManager,
 ) -> None:
     async def work(conn: Notes, message: str) -> None:
@@ -221,7 +221,7 @@ def test_what_the_application_no_longer_wants_to_hear_is_dropped_even_after_the_
 # The end of all sessions.
 
 
-def test_at_the_end_a_session_with_a_client_is_told_and_released(manager: FakeManager) -> None:
+def test_on_shutdown_a_session_with_a_receiver_gets_the_close_frame_and_is_released(manager: FakeManager) -> None:
     session = polled(manager)
     receiver = Receiver(session, POLL).attach()
     manager.state = RouterState.CLOSING
@@ -231,7 +231,7 @@ def test_at_the_end_a_session_with_a_client_is_told_and_released(manager: FakeMa
     assert session.connection.heard == ["open", (1001, "Restart")]
 
 
-def test_at_the_end_a_client_between_two_polls_has_time_to_come(manager: FakeManager) -> None:
+def test_on_shutdown_a_client_between_two_polls_has_time_to_poll(manager: FakeManager) -> None:
     session = polled(manager)
     session.send("1")
     manager.state = RouterState.CLOSING
@@ -242,7 +242,7 @@ def test_at_the_end_a_client_between_two_polls_has_time_to_come(manager: FakeMan
     assert manager.removed == [session]
 
 
-def test_at_the_end_a_client_that_does_not_come_is_given_up(manager: FakeManager) -> None:
+def test_on_shutdown_a_client_that_does_not_poll_times_out(manager: FakeManager) -> None:
     session = polled(manager)
     manager.state = RouterState.CLOSING
     session.close()
@@ -253,7 +253,7 @@ def test_at_the_end_a_client_that_does_not_come_is_given_up(manager: FakeManager
     assert session.connection.heard == ["open", GO_AWAY]
 
 
-def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(manager: FakeManager) -> None:
+def test_on_shutdown_a_stale_receiver_takes_no_close_frame(manager: FakeManager) -> None:
     session = make_session(manager)
     first = Receiver(session, 1).attach()
     manager.state = RouterState.CLOSING
@@ -265,7 +265,7 @@ def test_at_the_end_a_stale_receiver_takes_no_close_frame_away(manager: FakeMana
 
 
 @pytest.mark.parametrize("told", [lambda session: (stream(session), session.close()), lambda s: stream(s).cut()])
-def test_at_the_end_a_session_that_was_told_before_is_released(
+def test_on_shutdown_a_session_with_a_delivered_close_frame_is_released(
     manager: FakeManager, told: Callable[[Session], Any]
 ) -> None:
     session = make_session(manager)
@@ -276,7 +276,7 @@ def test_at_the_end_a_session_that_was_told_before_is_released(
     assert manager.removed == [session]
 
 
-def test_at_the_end_a_session_that_was_not_told_before_is_kept(manager: FakeManager) -> None:
+def test_on_shutdown_a_session_without_a_delivered_close_frame_is_kept(manager: FakeManager) -> None:
     session = polled(manager)
     session.close(3001, "Before")
     manager.state = RouterState.CLOSING
@@ -286,7 +286,7 @@ def test_at_the_end_a_session_that_was_not_told_before_is_kept(manager: FakeMana
     assert manager.removed == [session]
 
 
-def test_at_the_end_a_cut_session_is_released(manager: FakeManager) -> None:
+def test_on_shutdown_an_interrupted_session_is_released(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
     manager.state = RouterState.CLOSING
@@ -295,7 +295,7 @@ def test_at_the_end_a_cut_session_is_released(manager: FakeManager) -> None:
     assert session.connection.heard == ["open", INTERRUPTED]
 
 
-def test_at_the_end_a_websocket_is_released_when_it_is_over(manager: FakeManager) -> None:
+def test_on_shutdown_a_websocket_is_released_when_it_is_closed(manager: FakeManager) -> None:
     session = make_session(manager, None)
     receiver = stream(session)
     manager.state = RouterState.CLOSING

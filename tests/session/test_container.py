@@ -143,7 +143,7 @@ async def test_heartbeats_come_with_time(container: SessionContainer) -> None:
     receiver.cut()
 
 
-async def test_call_soon_means_the_next_turn(container: SessionContainer) -> None:
+async def test_call_soon_runs_in_the_next_iteration(container: SessionContainer) -> None:
     called = asyncio.Event()
     container.call_soon(called.set)
     assert not called.is_set()
@@ -151,7 +151,7 @@ async def test_call_soon_means_the_next_turn(container: SessionContainer) -> Non
     assert called.is_set()
 
 
-async def test_a_coroutine_starts_at_once_where_python_can(container: SessionContainer) -> None:
+async def test_a_coroutine_starts_at_once_if_python_supports_it(container: SessionContainer) -> None:
     steps = []
     ended = asyncio.Event()
 
@@ -167,7 +167,7 @@ async def test_a_coroutine_starts_at_once_where_python_can(container: SessionCon
     assert steps == ["began", "ended"]
 
 
-async def test_close_tells_everybody(container: SessionContainer) -> None:
+async def test_close_sends_every_client_the_close_frame(container: SessionContainer) -> None:
     polling, streaming, websocket, made = (keep(container, name) for name in ("poll", "stream", None, "made"))
     Receiver(polling, 1).attach()
     receivers = [Receiver(polling, 1).attach(), Receiver(streaming).attach(), Receiver(websocket).attach()]

@@ -121,7 +121,7 @@ def test_a_deadline_is_met_once_and_late_by_one_bucket_at_most(timers: Timers, d
 
 
 @pytest.mark.parametrize("due", [1e15, 1e16, 1e308, math.inf])
-def test_a_deadline_that_never_comes_harms_nobody(timers: Timers, deadlines: Deadlines, due: float) -> None:
+def test_a_deadline_at_infinity_does_no_harm(timers: Timers, deadlines: Deadlines, due: float) -> None:
     never, soon = Owner(due), Owner(1001)
     for owner in (never, soon):
         deadlines.schedule(owner)
@@ -151,7 +151,7 @@ def test_deadlines_that_a_busy_event_loop_has_missed_are_all_met(timers: Timers,
     assert [owner.checks for owner in owners] == [[1050]] * 3
 
 
-def test_a_deadline_that_has_passed_is_met_with_the_next_turn(timers: Timers, deadlines: Deadlines) -> None:
+def test_an_expired_deadline_is_checked_in_the_next_iteration(timers: Timers, deadlines: Deadlines) -> None:
     owner = Owner(900)
     deadlines.schedule(owner)
     assert owner.checks == []
@@ -239,7 +239,7 @@ def test_a_deadline_may_come_back_after_it_was_cancelled(timers: Timers, deadlin
 
 
 @pytest.mark.parametrize("apart", [0, 5], ids=["in one bucket", "in two buckets"])
-def test_whoever_is_cancelled_during_a_run_is_not_called(timers: Timers, deadlines: Deadlines, apart: float) -> None:
+def test_an_owner_cancelled_during_a_run_is_not_checked(timers: Timers, deadlines: Deadlines, apart: float) -> None:
     owners: list[Owner] = []
 
     def cancel_the_other(owner: Owner) -> None:
@@ -254,7 +254,7 @@ def test_whoever_is_cancelled_during_a_run_is_not_called(timers: Timers, deadlin
     assert timers.pending == []
 
 
-def test_whoever_cancels_itself_when_it_is_called_is_forgotten(timers: Timers, deadlines: Deadlines) -> None:
+def test_an_owner_that_cancels_itself_in_its_check_is_removed(timers: Timers, deadlines: Deadlines) -> None:
     def give_up(owner: Owner) -> None:
         owner.due = 1006  # though it is due again
         deadlines.cancel(owner)
@@ -267,7 +267,7 @@ def test_whoever_cancels_itself_when_it_is_called_is_forgotten(timers: Timers, d
 
 
 @pytest.mark.parametrize("moves", [False, True])
-def test_whoever_fails_when_it_is_called_harms_nobody(
+def test_an_owner_whose_check_raises_affects_no_other(
     timers: Timers, deadlines: Deadlines, moves: bool, logged: LogWatch
 ) -> None:
     class Broken(Owner):
@@ -291,7 +291,7 @@ def test_whoever_fails_when_it_is_called_harms_nobody(
 
 
 @pytest.mark.parametrize("says_so", [False, True])
-def test_whoever_is_due_again_is_called_again(timers: Timers, deadlines: Deadlines, says_so: bool) -> None:
+def test_an_owner_that_is_due_again_is_checked_again(timers: Timers, deadlines: Deadlines, says_so: bool) -> None:
     def again(owner: Owner) -> None:
         if len(owner.checks) < 4:
             owner.due = timers.now() + 10
@@ -306,7 +306,7 @@ def test_whoever_is_due_again_is_called_again(timers: Timers, deadlines: Deadlin
     assert timers.pending == []
 
 
-def test_whoever_is_moved_during_a_run_is_called_at_its_new_time(timers: Timers, deadlines: Deadlines) -> None:
+def test_an_owner_moved_during_a_run_is_checked_at_its_new_time(timers: Timers, deadlines: Deadlines) -> None:
     other = Owner(1020)
 
     def move(owner: Owner) -> None:
@@ -430,9 +430,7 @@ def stand_still(timers: Timers, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [2, 5, 25])
-def test_nobody_is_late_for_as_long_as_the_loop_stood_still(
-    timers: Timers, watchful: Deadlines, seconds: float
-) -> None:
+def test_no_client_is_late_for_as_long_as_the_loop_stalled(timers: Timers, watchful: Deadlines, seconds: float) -> None:
     due = 1000 + seconds / 2
     peer = Peer(watchful, due)
     watchful.schedule(peer)
@@ -444,7 +442,7 @@ def test_nobody_is_late_for_as_long_as_the_loop_stood_still(
     assert timers.pending == []
 
 
-def test_who_was_heard_of_meanwhile_is_not_late(timers: Timers, watchful: Deadlines) -> None:
+def test_a_client_whose_data_arrived_meanwhile_is_not_late(timers: Timers, watchful: Deadlines) -> None:
     peer = Peer(watchful, 1005)
     watchful.schedule(peer)
     stand_still(timers, 6)
@@ -467,7 +465,7 @@ def test_a_stall_that_ends_before_the_deadline_counts_as_well(timers: Timers, wa
     assert len(peer.checks) == 1
 
 
-def test_what_the_server_has_to_send_is_not_postponed(timers: Timers, watchful: Deadlines) -> None:
+def test_data_that_the_server_has_to_send_is_not_postponed(timers: Timers, watchful: Deadlines) -> None:
     heartbeat = Owner(1005)
     watchful.schedule(heartbeat)
     stand_still(timers, 6)
@@ -507,7 +505,7 @@ def test_a_grace_period_has_a_longest_time(timers: Timers, watchful: Deadlines) 
 
 
 @pytest.mark.parametrize("lag", [0.2, 3])
-def test_constant_overload_postpones_nobody_for_ever(timers: Timers, watchful: Deadlines, lag: float) -> None:
+def test_constant_overload_postpones_no_deadline_for_ever(timers: Timers, watchful: Deadlines, lag: float) -> None:
     peers = [Peer(watchful, 1000.0 + 7 * number) for number in range(20)]
     for peer in peers:
         watchful.schedule(peer)

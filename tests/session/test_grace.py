@@ -23,7 +23,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield here, there
 
 
-async def test_what_arrived_while_the_loop_stood_still_is_in_time(ends: tuple[socket.socket, socket.socket]) -> None:
+async def test_data_that_arrived_during_a_stall_is_in_time(ends: tuple[socket.socket, socket.socket]) -> None:
     here, there = ends
     loop = asyncio.get_running_loop()
 

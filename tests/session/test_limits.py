@@ -25,7 +25,7 @@ def test_a_long_silence_saves_up_no_more_than_a_burst() -> None:
     assert limit.consume(3, 1000.0)
 
 
-def test_what_was_sent_while_nothing_was_read_may_come_at_once() -> None:
+def test_messages_sent_while_reading_was_paused_may_arrive_at_once() -> None:
     for stall, fits in ((2.9, False), (3.0, True)):
         limit = RateLimit(10, 3, 0.0)
         assert limit.consume(3, 0.0)

@@ -26,7 +26,7 @@ def test_lines_of_one_field_are_joined() -> None:
 
 
 @pytest.mark.parametrize("cookies", [None, ""])
-def test_credentials_are_kept_for_those_who_are_trusted(cookies: str | None) -> None:
+def test_credentials_are_kept_only_with_cookies(cookies: str | None) -> None:
     fields = {"Authorization": "Bearer x"}
     assert select(fields, cookies) == ({} if cookies is None else {"authorization": "Bearer x"})
 

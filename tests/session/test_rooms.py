@@ -45,7 +45,7 @@ def house(serve: Serve, connect: Connect, join: Join) -> House:
 
 
 @pytest.mark.parametrize("transport", FRAMED)
-async def test_all_in_a_room_hear_what_is_published_there(house: House, transport: str) -> None:
+async def test_all_members_of_a_room_receive_its_messages(house: House, transport: str) -> None:
     inside = [(await house.enter(kind, ROOM))[0] for kind in (transport, "websocket")]
     outside, stranger = await house.enter(transport, "another room")
     await house.router.publish(ROOM, "hello")
@@ -66,7 +66,7 @@ async def test_some_may_be_left_out(house: House, several: bool) -> None:
     assert await b.message() == ("y" if several else "x")
 
 
-async def test_who_has_left_hears_no_more(house: House) -> None:
+async def test_a_session_that_left_a_room_receives_no_more(house: House) -> None:
     peer, connection = await house.enter("websocket", ROOM, "b")
     assert connection.rooms == {ROOM, "b"}
     connection.leave(ROOM)
@@ -117,7 +117,7 @@ async def test_a_connection_leaves_its_rooms_when_it_closes(house: House, end: s
     house.router.publish(ROOM, "lost")
 
 
-async def test_nobody_hears_anything_after_the_end_while_on_close_runs(house: House) -> None:
+async def test_no_message_is_delivered_after_the_close_while_on_close_runs(house: House) -> None:
     _, connection = await house.enter("websocket", ROOM)
     gone = asyncio.Event()
 
@@ -132,7 +132,7 @@ async def test_nobody_hears_anything_after_the_end_while_on_close_runs(house: Ho
     gone.set()
 
 
-async def test_a_session_that_nobody_opens_leaves_its_rooms_too(house: House) -> None:
+async def test_a_session_that_is_never_opened_leaves_its_rooms_too(house: House) -> None:
     connection = house.router.create_session("abc").conn
     connection.join(ROOM)
     connection.close()

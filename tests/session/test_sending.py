@@ -11,7 +11,7 @@ from .receivers import GO_AWAY, POLL, STREAM, echo, poll, polled, stream
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_a_life_in_order(manager: FakeManager, limit: float) -> None:
+def test_the_callbacks_of_a_session_run_in_order(manager: FakeManager, limit: float) -> None:
     session = make_session(manager)
     Receiver(session, limit).attach()
     session._receive(["1", "2"])
@@ -21,7 +21,7 @@ def test_a_life_in_order(manager: FakeManager, limit: float) -> None:
     assert session.connection.heard == ["open", "1", "2", "3", GO_AWAY]
 
 
-def test_a_message_is_written_at_once_where_a_client_listens(manager: FakeManager) -> None:
+def test_a_message_is_written_at_once_if_a_receiver_is_attached(manager: FakeManager) -> None:
     session = make_session(manager)
     receiver = stream(session)
     session.send("1")
@@ -30,7 +30,7 @@ def test_a_message_is_written_at_once_where_a_client_listens(manager: FakeManage
     assert receiver.take() == [["2"]]
 
 
-def test_what_is_sent_while_nobody_listens_leaves_together(manager: FakeManager) -> None:
+def test_messages_sent_without_a_receiver_leave_together(manager: FakeManager) -> None:
     session = polled(manager)
     session.send("1")
     session.send("2")
@@ -44,7 +44,7 @@ def test_what_is_sent_while_nobody_listens_leaves_together(manager: FakeManager)
     assert poll(session) == [["5"]]
 
 
-def test_what_is_sent_while_a_batch_is_received_leaves_together(manager: FakeManager) -> None:
+def test_messages_sent_while_a_batch_is_received_leave_together(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send(f"{message}a")
         conn.send(f"{message}b")
@@ -55,7 +55,7 @@ def test_what_is_sent_while_a_batch_is_received_leaves_together(manager: FakeMan
     assert receiver.frames == [["1a", "1b", "2a", "2b", "3a", "3b"]]
 
 
-def test_what_an_async_callback_sends_at_once_leaves_with_the_batch(manager: FakeManager) -> None:
+def test_messages_of_an_async_callback_before_its_first_await_leave_with_the_batch(manager: FakeManager) -> None:
     async def answer(conn: Notes, message: str) -> None:
         conn.send(f"{message}a")
         await Pause()
@@ -116,7 +116,7 @@ def test_bytes_are_for_receivers_of_bytes(manager: FakeManager) -> None:
 # immediate_flush.
 
 
-def test_without_immediate_flush_messages_gather_until_the_next_turn(manager: FakeManager) -> None:
+def test_without_immediate_flush_messages_wait_until_the_next_iteration(manager: FakeManager) -> None:
     session = make_session(manager, immediate_flush=False)
     receiver = stream(session)
     session.send("1")
@@ -142,7 +142,7 @@ def test_without_immediate_flush_a_reply_leaves_with_its_batch(manager: FakeMana
     assert receiver.take() == []
 
 
-def test_without_immediate_flush_a_turn_within_a_batch_holds_its_messages_together(manager: FakeManager) -> None:
+def test_without_immediate_flush_messages_of_an_iteration_within_a_batch_stay_together(manager: FakeManager) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send(message)
         manager.turn()

@@ -82,7 +82,7 @@ def test_events_lead_through_the_states(
     assert manager.removed == ([session] if states[-1] is CLOSED else [])
 
 
-def test_a_representation_tells_the_state_and_keeps_the_secret(manager: FakeManager) -> None:
+def test_a_representation_shows_the_state_and_hides_the_id(manager: FakeManager) -> None:
     assert repr(make_session(manager, "secret-id")) == "<KeptSession 1 xhr CONNECTING>"
     assert make_session(manager, None).label == "2"
 
@@ -100,9 +100,7 @@ def test_messages_go_nowhere_unless_the_session_is_open(manager: FakeManager, st
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(
-    manager: FakeManager, state: SessionState
-) -> None:
+def test_reports_of_a_receiver_that_was_never_attached_are_ignored(manager: FakeManager, state: SessionState) -> None:
     session = in_state(state, manager)
     known = everything_of(session)
     for report in (Session._detach, Session._receiver_lost, Session._pause_sending, Session._resume_sending):
@@ -110,7 +108,7 @@ def test_what_a_receiver_reports_that_is_not_attached_changes_nothing(
         assert everything_of(session) == known
 
 
-def test_one_that_was_attached_does_not_speak_for_the_one_that_is(manager: FakeManager) -> None:
+def test_reports_of_a_detached_receiver_are_ignored(manager: FakeManager) -> None:
     session = make_session(manager)
     former, current = Receiver(session, 1).attach(), stream(session)
     session._pause_sending(current)
@@ -150,7 +148,7 @@ def test_the_open_frame_comes_first_and_once(manager: FakeManager) -> None:
     assert stream(session).frames == []
 
 
-def test_what_on_open_sends_leaves_together(manager: FakeManager) -> None:
+def test_messages_of_on_open_leave_together(manager: FakeManager) -> None:
     def greet(conn: Notes, info: Any) -> None:
         conn.send("1")
         conn.session._send_prepared(PreparedMessage("2"))
@@ -172,7 +170,7 @@ def test_on_open_is_given_what_is_known_of_the_request(manager: FakeManager) -> 
     assert session.connection.info.ip == IP
 
 
-def test_a_connection_is_made_with_its_session_before_anybody_listens(manager: FakeManager) -> None:
+def test_a_connection_is_created_with_its_session_before_the_first_receiver(manager: FakeManager) -> None:
     made = []
 
     def make(session: Session) -> Notes:
@@ -184,7 +182,7 @@ def test_a_connection_is_made_with_its_session_before_anybody_listens(manager: F
     assert isinstance(session.connection, Notes)
 
 
-def test_a_session_that_nobody_listens_to_ends_without_the_application(manager: FakeManager) -> None:
+def test_a_session_without_a_receiver_ends_without_the_application(manager: FakeManager) -> None:
     session = make_session(manager)
     manager.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is CONNECTING
@@ -195,7 +193,7 @@ def test_a_session_that_nobody_listens_to_ends_without_the_application(manager: 
     assert manager.due == math.inf
 
 
-def test_a_first_receiver_that_comes_too_late_is_told_so(manager: FakeManager) -> None:
+def test_a_first_receiver_after_the_timeout_gets_the_close_frame(manager: FakeManager) -> None:
     session = make_session(manager)
     manager.advance(DISCONNECT_DELAY)
     assert poll(session) == [TIMED_OUT]
@@ -203,7 +201,9 @@ def test_a_first_receiver_that_comes_too_late_is_told_so(manager: FakeManager) -
 
 
 @pytest.mark.parametrize("closing", [False, True])
-def test_a_session_closed_before_its_first_receiver_tells_it_so(manager: FakeManager, closing: bool) -> None:
+def test_a_session_closed_before_its_first_receiver_sends_it_the_close_frame(
+    manager: FakeManager, closing: bool
+) -> None:
     session = make_session(manager)
     manager.state = RouterState.CLOSING if closing else RouterState.OPEN
     session.close(1001, "Restart")
@@ -242,7 +242,7 @@ def test_a_constructor_that_raises_leaves_nothing_behind(manager: FakeManager) -
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_a_second_receiver_is_turned_away_and_the_first_untouched(manager: FakeManager, limit: float) -> None:
+def test_a_second_receiver_is_rejected_and_the_first_untouched(manager: FakeManager, limit: float) -> None:
     session = polled(manager)
     first = Receiver(session).attach()
     second = Receiver(session, limit).attach()
@@ -256,7 +256,7 @@ def test_a_second_receiver_is_turned_away_and_the_first_untouched(manager: FakeM
 
 
 @pytest.mark.parametrize("limit", [POLL, 3])
-def test_a_client_that_is_to_ask_anew_finds_what_came_meanwhile(manager: FakeManager, limit: float) -> None:
+def test_a_recycled_client_receives_the_messages_queued_meanwhile(manager: FakeManager, limit: float) -> None:
     session = polled(manager)
     receiver = Receiver(session, limit).attach()
     session._recycle()
@@ -276,13 +276,13 @@ def test_a_websocket_stays(manager: FakeManager) -> None:
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_where_nobody_listens_nobody_is_to_ask_anew(manager: FakeManager, state: SessionState) -> None:
+def test_without_a_receiver_recycle_does_nothing(manager: FakeManager, state: SessionState) -> None:
     session = in_state(state, manager)
     session._recycle()
     assert session.state is state
 
 
-def test_a_client_that_has_left_is_lost_all_the_same(manager: FakeManager) -> None:
+def test_a_client_that_has_left_is_reported_even_while_it_is_recycled(manager: FakeManager) -> None:
     session = polled(manager)
     receiver = Receiver(session, POLL).attach()
     receiver.gone = True
@@ -302,7 +302,7 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
     assert first.ended
 
 
-def test_whoever_follows_a_cut_receiver_gets_what_was_queued_and_then_1002(manager: FakeManager) -> None:
+def test_the_next_receiver_after_an_interrupted_one_gets_the_queue_and_then_1002(manager: FakeManager) -> None:
     session = make_session(manager)
     first = stream(session)
     session._pause_sending(first)
@@ -365,7 +365,7 @@ def test_a_websocket_session_waits_for_its_receiver_to_end(manager: FakeManager)
     assert manager.removed == [session]
 
 
-def test_another_address_is_turned_away(manager: FakeManager) -> None:
+def test_another_address_is_rejected(manager: FakeManager) -> None:
     session = make_session(manager)
     stranger = Receiver(session).attach("203.0.113.9")
     assert stranger.frames == [(1008, "Session was opened from another address")]
@@ -387,7 +387,7 @@ A, B = "https://a.example", "https://b.example"
 @pytest.mark.parametrize(
     ("ours", "others"), [(A, (B, "", "null", f"{A}:8443", A.upper())), ("", (A, "null")), ("null", (A, ""))]
 )
-def test_who_listens_names_the_origin_that_the_first_one_named(
+def test_receivers_must_name_the_origin_of_the_first_one(
     manager: FakeManager, ours: str, others: tuple[str, ...]
 ) -> None:
     session = make_session(manager)
@@ -406,7 +406,7 @@ def test_who_listens_names_the_origin_that_the_first_one_named(
     assert again.frames == [["x"]]
 
 
-def test_who_sends_names_the_origin_that_the_first_one_named(manager: FakeManager) -> None:
+def test_posts_must_name_the_origin_of_the_first_one(manager: FakeManager) -> None:
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, A)
     assert not session._authorize_post(IP, B)
@@ -435,7 +435,7 @@ def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: Fak
     assert session._check_requester(IP, "") is None
 
 
-def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(manager: FakeManager) -> None:
+def test_a_post_without_an_origin_does_not_fix_the_origin_of_posts(manager: FakeManager) -> None:
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, "")
     assert session._authorize_post(IP)
@@ -444,7 +444,7 @@ def test_a_post_without_an_origin_does_not_say_where_the_client_sends_from(manag
     assert not session._authorize_post(IP, B)
 
 
-def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(manager: FakeManager) -> None:
+def test_the_first_post_fixes_the_origin_if_the_opening_request_cannot(manager: FakeManager) -> None:
     """Scripts and iframes are asked for without one."""
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, "")
@@ -455,7 +455,7 @@ def test_where_the_opening_request_cannot_name_an_origin_the_first_post_does(man
     assert session._check_requester(IP, A) == "session_origin"
 
 
-def test_a_session_is_known_to_whom_it_was_told(manager: FakeManager) -> None:
+def test_a_session_accepts_posts_of_its_client_once_it_is_open(manager: FakeManager) -> None:
     session = make_session(manager)
     assert not session._authorize_post(IP)
     stream(session)
@@ -465,7 +465,7 @@ def test_a_session_is_known_to_whom_it_was_told(manager: FakeManager) -> None:
     assert session._authorize_post(IP)
 
 
-def test_another_address_is_let_in_without_verify_ip(manager: FakeManager) -> None:
+def test_another_address_is_accepted_without_verify_ip(manager: FakeManager) -> None:
     session = make_session(manager, verify_ip=False)
     assert session._check_requester("203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
@@ -494,7 +494,7 @@ def test_a_heartbeat_ends_a_poll(manager: FakeManager) -> None:
     assert manager.due == manager.now() + DISCONNECT_DELAY
 
 
-def test_there_are_no_heartbeats_for_nobody(manager: FakeManager) -> None:
+def test_there_are_no_heartbeats_without_a_receiver(manager: FakeManager) -> None:
     session = polled(manager, disconnect_delay=1000)
     manager.advance(999)
     assert session.state is OPEN
@@ -533,7 +533,7 @@ def test_a_session_is_over_soon_after_a_long_stream(
     assert manager.removed == [session]
 
 
-def test_what_a_client_sent_before_it_was_missed_is_delivered(manager: FakeManager) -> None:
+def test_messages_that_a_client_sent_before_its_timeout_are_delivered(manager: FakeManager) -> None:
     session = polled(manager, acts={"on_message": lambda conn, message: Pause()})
     session._receive(["1", "2"])
     manager.advance(DISCONNECT_DELAY)
@@ -565,7 +565,7 @@ def test_the_delays_are_settings(manager: FakeManager) -> None:
     assert session.state is CLOSED
 
 
-def test_the_class_is_where_sockjs_tornado_1_0_has_it() -> None:
+def test_the_class_has_the_path_of_sockjs_tornado_1_0() -> None:
     assert session_package.Session is sockjs_tornado.Session
     assert int(session_package.SessionState.OPEN) == 1
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -131,7 +131,7 @@ async def test_an_interrupted_session_answers_for_a_minute(
     assert len(router.container) == 0
 
 
-async def test_what_is_sent_to_an_ended_session_is_refused(serve: Serve, connect: Connect, join: Join) -> None:
+async def test_a_post_to_an_ended_session_is_rejected(serve: Serve, connect: Connect, join: Join) -> None:
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 600})
     server = await serve(router)
     peer = join(server, "xhr")
@@ -145,7 +145,9 @@ async def test_what_is_sent_to_an_ended_session_is_refused(serve: Serve, connect
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_stranger_does_not_learn_how_a_session_ended(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_another_address_does_not_learn_how_a_session_ended(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
     router = SockJSRouter(Journal(), "/echo", {"disconnect_delay": 600})
     server = await serve(router)
     owner, thief = await connect(server), await connect(server, source="127.0.0.2")
@@ -192,7 +194,7 @@ async def test_a_session_that_was_never_opened_may_be_opened_later(serve: Serve,
     assert await join(server, "xhr", session="abc").frame() == "o"
 
 
-async def test_a_late_poll_is_told_of_the_end_while_the_router_closes(serve: Serve, join: Join) -> None:
+async def test_a_late_poll_gets_the_close_frame_while_the_router_closes(serve: Serve, join: Join) -> None:
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 60})
     server = await serve(router)
     peer, other = join(server, "xhr"), join(server, "xhr")
@@ -209,7 +211,7 @@ async def test_a_late_poll_is_told_of_the_end_while_the_router_closes(serve: Ser
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_session_that_nobody_listens_to_is_over(
+async def test_a_session_without_a_receiver_times_out(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
     journal = Journal()
@@ -230,7 +232,7 @@ async def test_a_session_that_nobody_listens_to_is_over(
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_what_was_sent_before_the_end_arrives_before_it(serve: Serve, join: Join, transport: str) -> None:
+async def test_messages_sent_before_the_close_arrive_before_it(serve: Serve, join: Join, transport: str) -> None:
     class Brief(Echo):
         def on_message(self, message: Any) -> None:
             self.send("last")

@@ -207,7 +207,7 @@ async def test_a_preflight_is_answered_for_a_year(serve: Serve, connect: Connect
 
 @pytest.mark.parametrize("fields", [(), ("Access-Control-Request-Headers:",)], ids=["without", "empty"])
 @pytest.mark.parametrize("url", CORS_URLS, ids=path_of)
-async def test_no_headers_are_allowed_where_none_are_asked_for(
+async def test_no_headers_are_allowed_if_none_are_requested(
     serve: Serve, connect: Connect, url: Url, fields: tuple[str, ...]
 ) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
@@ -219,7 +219,7 @@ async def test_no_headers_are_allowed_where_none_are_asked_for(
 
 
 @pytest.mark.parametrize("names", ["X-\xe4", "\x80", "a\tb"])
-async def test_headers_that_nobody_can_mean_are_not_repeated(serve: Serve, connect: Connect, names: str) -> None:
+async def test_invalid_header_names_are_not_echoed(serve: Serve, connect: Connect, names: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     response = await client.ask("OPTIONS", "/echo/000/abc/xhr", f"Access-Control-Request-Headers: {names}")
     assert response.status == 204
@@ -273,13 +273,13 @@ async def test_the_cookie_is_echoed_or_made(
 
 
 @pytest.mark.parametrize("url", URLS, ids=path_of)
-async def test_there_is_no_cookie_where_it_is_switched_off(serve: Serve, connect: Connect, url: Url) -> None:
+async def test_there_is_no_cookie_if_it_is_disabled(serve: Serve, connect: Connect, url: Url) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": False}))
     assert "Set-Cookie" not in await (await connect(server)).fetch(url, "Cookie: JSESSIONID=abc")
 
 
 @pytest.mark.parametrize("url", [url for url in URLS if url not in SESSION_URLS], ids=path_of)
-async def test_what_belongs_to_no_session_sets_no_cookie(serve: Serve, connect: Connect, url: Url) -> None:
+async def test_urls_without_a_session_set_no_cookie(serve: Serve, connect: Connect, url: Url) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"jsessionid": True}))
     assert "Set-Cookie" not in await (await connect(server)).fetch(url, "Cookie: JSESSIONID=abc")
 
@@ -315,7 +315,7 @@ async def test_a_callable_decides_on_the_cookie(
 
 @pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
 @pytest.mark.parametrize(("scheme", "secure"), [("https", "; Secure"), ("http", "")])
-async def test_the_cookie_is_for_tls_alone_where_the_proxy_says_that_the_client_uses_it(
+async def test_the_cookie_is_secure_if_the_proxy_reports_tls(
     serve: Serve, connect: Connect, url: Url, scheme: str, secure: str
 ) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"), xheaders=True)

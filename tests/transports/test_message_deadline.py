@@ -79,7 +79,7 @@ def test_a_client_that_is_not_read_is_not_late() -> None:
     assert world.after(1) == 1
 
 
-def test_nobody_is_late_while_the_loop_catches_up() -> None:
+def test_no_client_is_late_while_the_loop_catches_up() -> None:
     world = World()
     world.timer.grace = world.timer.time + 2 * MESSAGE_TIME
     assert world.after(MESSAGE_TIME) == 0
@@ -142,7 +142,7 @@ async def test_pings_within_a_message_do_not_earn_it_time_without_end(serve: Ser
     assert message.due == message._begun + MESSAGE_TIME + 1
 
 
-async def test_a_client_is_late_though_others_have_their_turn(serve: Serve, connect: Connect) -> None:
+async def test_a_client_is_late_although_others_are_served(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), "/echo/websocket")
     connection = await journal.connection()

@@ -15,7 +15,7 @@ def policy(*allowed: str) -> OriginPolicy:
 
 
 @pytest.mark.parametrize("origin", ["", "null", "https://anywhere.example", "no origin at all", "https://[::1]:8080"])
-def test_without_a_list_every_page_may_come(origin: str) -> None:
+def test_without_a_list_every_origin_is_allowed(origin: str) -> None:
     free = OriginPolicy(Settings())
     assert not free.restricted
     assert free.allows(origin, HOST)
@@ -23,18 +23,18 @@ def test_without_a_list_every_page_may_come(origin: str) -> None:
 
 
 @pytest.mark.parametrize("allowed", ["same-origin", ("https://example.com",), ("https://*.example.com",), ()])
-def test_a_request_without_an_origin_may_come(allowed: str | tuple[str, ...]) -> None:
+def test_a_request_without_an_origin_is_allowed(allowed: str | tuple[str, ...]) -> None:
     strict = OriginPolicy(Settings(allowed_origins=allowed))
     assert strict.restricted
     assert strict.allows("", HOST)
 
 
 @pytest.mark.parametrize("origin", ["null", "*", "same-origin", f"https://{HOST}", "https://", "x"])
-def test_an_empty_list_lets_no_page_in(origin: str) -> None:
+def test_an_empty_list_allows_no_origin(origin: str) -> None:
     assert not policy().allows(origin, HOST)
 
 
-def test_a_listed_origin_may_come_however_it_is_spelled() -> None:
+def test_a_listed_origin_is_allowed_however_it_is_spelled() -> None:
     for allowed, origin in [
         ("https://example.com", "https://example.com"),
         ("https://example.com", "HTTPS://EXAMPLE.com"),
@@ -182,5 +182,5 @@ def test_an_origin_that_any_site_can_have_brings_no_credentials(origin: str) -> 
         assert not OriginPolicy(Settings()).allows_credentials(trusted)
 
 
-def test_the_same_origin_is_nothing_special_where_it_is_not_listed() -> None:
+def test_the_same_origin_is_not_special_unless_listed() -> None:
     assert not policy("https://example.com").allows(f"https://{HOST}", HOST)

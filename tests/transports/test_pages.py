@@ -47,7 +47,7 @@ async def test_the_greeting_says_welcome(serve: Serve, connect: Connect, path: s
     assert "Set-Cookie" not in response
 
 
-async def test_info_tells_what_the_server_offers(serve: Serve, connect: Connect) -> None:
+async def test_info_lists_the_features_of_the_server(serve: Serve, connect: Connect) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"jsessionid": False})))
     response = await client.ask("GET", "/echo/info")
     assert (response.status, response.reason) == (200, "OK")
@@ -86,7 +86,7 @@ async def test_the_entropy_of_info_is_32_bits_and_never_the_same(serve: Serve, c
 
 
 @pytest.mark.parametrize("base_url", ["https://node1.example.com/echo", "/elsewhere"])
-async def test_info_names_the_base_url_where_there_is_one(serve: Serve, connect: Connect, base_url: str) -> None:
+async def test_info_has_the_base_url_if_there_is_one(serve: Serve, connect: Connect, base_url: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"base_url": base_url})))
     assert json.loads((await client.ask("GET", "/echo/info")).body)["base_url"] == base_url
 
@@ -101,7 +101,7 @@ async def test_info_names_the_base_url_where_there_is_one(serve: Serve, connect:
         ({"transports": ["xhr", "rawwebsocket"]}, False),
     ],
 )
-async def test_info_tells_whether_there_are_websockets(
+async def test_info_says_whether_websockets_are_enabled(
     serve: Serve, connect: Connect, settings: dict[str, object], offered: bool
 ) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", settings)))

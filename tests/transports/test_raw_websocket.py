@@ -86,7 +86,7 @@ async def test_bytes_are_a_type_error_on_transports_that_carry_text(serve: Serve
     assert await peer.frame() == 'a["text, though it was to be ä binary one"]'
 
 
-async def test_the_application_is_told_of_the_raw_websocket(serve: Serve, connect: Connect) -> None:
+async def test_the_application_knows_the_raw_websocket(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), f"{RAW}?room=1")
     connection = await journal.connection()

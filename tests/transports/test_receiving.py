@@ -38,7 +38,7 @@ STILL_OPEN = 'c[2010,"Another connection still open"]'
 
 @pytest.mark.parametrize("second", RECEIVING)
 @pytest.mark.parametrize("first", RECEIVING)
-async def test_the_second_of_two_receivers_is_sent_away_and_the_first_is_untouched(
+async def test_the_second_of_two_receivers_is_rejected_and_the_first_is_untouched(
     serve: Serve, connect: Connect, join: Join, first: str, second: str
 ) -> None:
     journal = Journal()
@@ -67,7 +67,7 @@ async def test_the_second_of_two_receivers_is_sent_away_and_the_first_is_untouch
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("leaves_first", [True, False], ids=["then", "while"])
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_request_right_behind_an_aborted_one_hears_of_the_interruption(
+async def test_a_request_right_after_an_aborted_one_gets_the_interruption(
     serve: Serve, connect: Connect, transport: str, leaves_first: bool, reset: bool
 ) -> None:
     journal = Journal()
@@ -101,7 +101,7 @@ async def test_a_request_right_behind_an_aborted_one_hears_of_the_interruption(
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("second", RECEIVING)
 @pytest.mark.parametrize("first", RECEIVING)
-async def test_an_aborted_request_is_noticed_before_the_event_loop_tells_of_it(
+async def test_an_aborted_request_is_noticed_before_the_event_loop_reports_it(
     serve: Serve, connect: Connect, first: str, second: str, reset: bool
 ) -> None:
     leaving: list[socket.socket] = []
@@ -219,7 +219,7 @@ async def answer_to_the_last(client: Client, transport: str, base: str) -> str:
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_who_sends_no_more_is_given_what_there_is(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_a_half_closed_client_gets_the_queued_messages(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     sender = await connect(server)
@@ -243,7 +243,7 @@ async def test_who_sends_no_more_is_given_what_there_is(serve: Serve, connect: C
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_who_sends_no_more_is_not_kept_waiting(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_a_half_closed_client_is_not_kept_waiting(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == "o"
@@ -255,7 +255,7 @@ async def test_who_sends_no_more_is_not_kept_waiting(serve: Serve, connect: Conn
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_who_sends_no_more_does_not_take_the_place_of_another(
+async def test_a_half_closed_client_does_not_replace_another(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
     journal = Journal()
@@ -269,7 +269,9 @@ async def test_who_sends_no_more_does_not_take_the_place_of_another(
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_who_sends_no_more_reads_a_big_answer_to_its_end(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_a_half_closed_client_reads_a_long_response_to_its_end(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1 << 30}))
     assert await answer_to_the_last(await connect(server), transport, "/echo/000/abc") == "o"
@@ -282,7 +284,7 @@ async def test_who_sends_no_more_reads_a_big_answer_to_its_end(serve: Serve, con
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_who_reads_no_more_takes_nothing_from_the_session(
+async def test_a_client_that_reads_no_more_takes_nothing_from_the_session(
     serve: Serve, connect: Connect, transport: str, reset: bool
 ) -> None:
     journal = Journal()
@@ -311,7 +313,7 @@ async def test_who_reads_no_more_takes_nothing_from_the_session(
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_an_old_client_that_sends_no_more_has_left(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_a_half_closed_http_1_0_client_has_left(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     client = await connect(server)
@@ -380,7 +382,7 @@ async def test_a_stream_ends_with_the_frame_that_reaches_the_limit(serve: Serve,
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_client_that_is_to_ask_anew_misses_nothing(serve: Serve, join: Join, transport: str) -> None:
+async def test_a_recycled_client_misses_no_message(serve: Serve, join: Join, transport: str) -> None:
     journal = Journal()
     peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
     assert isinstance(peer, PollingPeer | StreamingPeer)
@@ -435,7 +437,7 @@ async def test_polls_and_sends_may_be_pipelined(serve: Serve, connect: Connect, 
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_a_poll_ends_its_connection_where_it_is_asked_to(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_a_poll_closes_its_connection_if_asked_to(serve: Serve, connect: Connect, transport: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     client.write(asking(transport, "/echo/000/abc", "Connection: close"))
     response = await client.response()

@@ -12,7 +12,7 @@ from sockjs_tornado import SockJSRouter
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
 @pytest.mark.parametrize("body", [None, b"", b"[", b'["x"]'])
-async def test_nobody_is_sent_to_in_an_unknown_session(
+async def test_a_post_to_an_unknown_session_is_rejected(
     serve: Serve, connect: Connect, name: str, body: bytes | None
 ) -> None:
     router = SockJSRouter(Echo, "/echo")
@@ -39,7 +39,7 @@ async def test_a_closed_session_takes_messages_and_forgets_them(serve: Serve, co
 
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
-async def test_nobody_sends_before_the_session_is_open(serve: Serve, connect: Connect, name: str) -> None:
+async def test_a_post_before_the_session_is_open_is_rejected(serve: Serve, connect: Connect, name: str) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"verify_ip": False})
     client = await connect(await serve(router))
@@ -119,7 +119,7 @@ async def test_an_application_that_does_not_keep_up_is_not_sent_more(serve: Serv
     ],
     ids=lambda value: repr(value)[:20],
 )
-async def test_what_is_no_array_of_strings_is_refused_and_the_session_lives_on(
+async def test_a_payload_that_is_no_array_of_strings_is_rejected_and_the_session_stays_open(
     serve: Serve, connect: Connect, name: str, body: bytes | None, text: bytes
 ) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
@@ -134,7 +134,9 @@ async def test_what_is_no_array_of_strings_is_refused_and_the_session_lives_on(
 
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
-async def test_too_much_at_once_is_refused_and_the_session_lives_on(serve: Serve, connect: Connect, name: str) -> None:
+async def test_too_long_a_payload_is_rejected_and_the_session_stays_open(
+    serve: Serve, connect: Connect, name: str
+) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 100}))
     client = await connect(server)
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")

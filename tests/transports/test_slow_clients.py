@@ -79,7 +79,7 @@ async def test_an_awaited_send_ends_with_a_client_that_does_not_come_back(
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_client_that_lets_messages_pile_up_is_closed(serve: Serve, join: Join, transport: str) -> None:
+async def test_a_client_with_a_long_backlog_is_closed(serve: Serve, join: Join, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000, "response_limit": 1}))
     peer = join(server, transport)
@@ -159,7 +159,7 @@ def stop_reading(client: Any) -> None:
 
 @pytest.mark.parametrize("transport", RECEIVING)
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
-async def test_who_reads_no_response_gets_no_second_one(
+async def test_a_client_that_reads_no_response_gets_no_second_one(
     serve: Serve, connect: Connect, transport: str, version: str
 ) -> None:
     journal = Journal()
@@ -189,7 +189,9 @@ async def test_who_reads_no_response_gets_no_second_one(
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_what_nobody_reads_counts_in_the_session_s_bound(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_an_unread_response_counts_against_the_session_s_limits(
+    serve: Serve, connect: Connect, transport: str
+) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1_000_000}))
     client = await connect(server)
@@ -212,7 +214,7 @@ async def test_what_nobody_reads_counts_in_the_session_s_bound(serve: Serve, con
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_what_nobody_reads_is_gone_with_its_session(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_an_unread_response_is_aborted_with_its_session(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"disconnect_delay": 60})
     server = await serve(router)

@@ -104,14 +104,14 @@ async def test_answers_to_what_came_before_bad_json_are_not_lost(serve: Serve, c
     assert await client.rest() == b""
 
 
-async def test_messages_are_sent_in_one_frame_for_one_turn(serve: Serve, connect: Connect) -> None:
+async def test_messages_of_one_iteration_are_sent_in_one_frame(serve: Serve, connect: Connect) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     websocket = await opened(client, SOCKJS)
     websocket.write(b"".join(text(str(number), SOCKJS) for number in range(100)))
     assert await websocket.text() == "a" + json.dumps([str(number) for number in range(100)], separators=(",", ":"))
 
 
-async def test_what_is_sent_between_turns_is_a_frame_each(serve: Serve, connect: Connect) -> None:
+async def test_messages_of_different_iterations_are_sent_in_different_frames(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo")))
     websocket = await opened(client, SOCKJS)
@@ -226,7 +226,7 @@ async def test_a_ping_between_messages_is_answered_and_they_keep_their_order(ser
     assert [await websocket.frame() for _ in range(2)] == [(PONG, b"1", True, 0), (PONG, b"2", True, 0)]
 
 
-async def test_messages_before_a_close_frame_are_heard_first(serve: Serve, connect: Connect) -> None:
+async def test_messages_before_a_close_frame_are_delivered_first(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), SOCKJS)
     connection = await journal.connection()
@@ -239,7 +239,7 @@ async def test_messages_before_a_close_frame_are_heard_first(serve: Serve, conne
 @pytest.mark.parametrize(
     "bad", [frame(TEXT, "{}"), frame(TEXT, '["x",1]'), frame(TEXT, '["x"'), frame(BINARY, '["x"]')], ids=repr
 )
-async def test_messages_before_a_bad_one_are_heard_and_none_behind_it(
+async def test_messages_before_a_bad_one_are_delivered_and_none_after_it(
     serve: Serve, connect: Connect, bad: bytes
 ) -> None:
     journal = Journal()
@@ -269,7 +269,7 @@ async def test_messages_before_a_bad_one_are_heard_and_none_behind_it(
         (['["1","2","3","4"]', '["5", "6"]'], False),
     ],
 )
-async def test_many_messages_of_one_read_are_many_only_where_one_frame_has_them(
+async def test_many_messages_of_one_read_count_as_many_only_if_one_frame_has_them(
     serve: Serve, connect: Connect, payloads: list[str], is_allowed: bool
 ) -> None:
     journal = Journal()
@@ -596,7 +596,7 @@ def flood(kind: str, number: int, target: str) -> bytes:
 
 @BOTH
 @pytest.mark.parametrize("kind", ["messages", "pings", "pongs", "fragments", "compressed"])
-async def test_others_are_heard_while_what_one_client_sends_is_decoded(
+async def test_others_are_served_while_data_of_one_client_is_decoded(
     serve: Serve, connect: Connect, target: str, kind: str
 ) -> None:
     """As if to decode a piece took longer than it may in one turn."""

@@ -47,7 +47,7 @@ async def test_an_awaited_send_ends_with_the_client(serve: Serve, connect: Conne
 
 
 @BOTH
-async def test_a_client_that_lets_messages_pile_up_is_closed(serve: Serve, connect: Connect, target: str) -> None:
+async def test_a_client_with_a_long_backlog_is_closed(serve: Serve, connect: Connect, target: str) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo")))
     websocket = await opened(client, target)
@@ -95,7 +95,7 @@ async def test_a_client_is_not_read_while_the_application_does_not_keep_up(
 
 
 @BOTH
-async def test_a_client_that_is_not_read_is_not_taken_for_mute(serve: Serve, connect: Connect, target: str) -> None:
+async def test_a_client_that_is_not_read_does_not_time_out(serve: Serve, connect: Connect, target: str) -> None:
     journal = Journal(Busy)
     server = await serve(SockJSRouter(journal, "/echo", {"websocket_ping_interval": 1000}))
     websocket = await opened(await connect(server), target)
@@ -120,7 +120,9 @@ async def test_a_client_that_is_not_read_is_not_taken_for_mute(serve: Serve, con
 
 @BOTH
 @pytest.mark.parametrize("patience", [0, 0.02], ids=["interval", "shorter"])
-async def test_a_mute_client_is_dropped(serve: Serve, connect: Connect, target: str, patience: float) -> None:
+async def test_a_client_that_does_not_respond_to_pings_is_dropped(
+    serve: Serve, connect: Connect, target: str, patience: float
+) -> None:
     settings = {"websocket_ping_interval": 0.05, "websocket_ping_timeout": patience}
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", settings)))

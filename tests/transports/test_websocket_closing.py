@@ -81,7 +81,7 @@ async def test_a_raw_or_framed_connection_goes_away_by_default(serve: Serve, con
     ],
     ids=["1000", "1001", "3000", "4999", "none"],
 )
-async def test_the_client_closes_and_the_application_hears_why(
+async def test_the_application_gets_the_code_and_reason_of_the_client(
     serve: Serve, connect: Connect, target: str, data: bytes, code: int, reason: str
 ) -> None:
     journal = Journal()
@@ -99,7 +99,7 @@ async def test_the_client_closes_and_the_application_hears_why(
 
 @BOTH
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_a_client_that_leaves_without_a_word_is_noticed(
+async def test_a_client_that_disconnects_without_a_close_frame_is_noticed(
     serve: Serve, connect: Connect, target: str, reset: bool
 ) -> None:
     journal = Journal()
@@ -125,9 +125,7 @@ async def test_a_client_that_ends_its_side_ends_the_connection(serve: Serve, con
 
 
 @BOTH
-async def test_a_client_in_the_middle_of_sending_still_hears_the_end(
-    serve: Serve, connect: Connect, target: str
-) -> None:
+async def test_a_client_that_is_still_sending_receives_the_close(serve: Serve, connect: Connect, target: str) -> None:
     class Closing(Noted):
         def on_message(self, message: str) -> None:
             self.close(3001, "enough")
@@ -229,7 +227,7 @@ async def test_a_client_that_was_not_read_is_read_to_its_close_frame(
 
 
 @BOTH
-async def test_what_comes_after_the_close_frame_is_neither_inflated_nor_decoded(
+async def test_data_after_the_close_frame_is_neither_inflated_nor_decoded(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **more: object) -> None:

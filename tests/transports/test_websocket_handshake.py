@@ -90,7 +90,7 @@ def handshake(replacing: Mapping[str, str | None]) -> list[str]:
     ],
     ids=str,
 )
-async def test_what_is_no_handshake_is_refused(
+async def test_an_invalid_handshake_is_rejected(
     serve: Serve, connect: Connect, target: str, replacing: dict[str, str | None], status: int, text: str
 ) -> None:
     router = SockJSRouter(Echo, "/echo")
@@ -168,7 +168,7 @@ async def test_the_application_selects_a_subprotocol(
 
 @BOTH
 @pytest.mark.parametrize("lines", [[], [""], [" , ,"]], ids=str)
-async def test_who_offers_no_subprotocol_is_not_asked(
+async def test_select_subprotocol_is_not_called_without_an_offer(
     serve: Serve, connect: Connect, target: str, lines: list[str]
 ) -> None:
     journal = Journal(Choosing)
@@ -224,7 +224,7 @@ async def test_a_connection_that_knows_of_no_subprotocol_uses_none(
     ],
     ids=lambda lines: str(lines)[:30],
 )
-async def test_what_offers_no_subprotocols_is_refused(
+async def test_an_invalid_list_of_subprotocols_is_rejected(
     serve: Serve, connect: Connect, target: str, lines: list[str]
 ) -> None:
     router = SockJSRouter(Echo, "/echo")
@@ -238,7 +238,7 @@ async def test_what_offers_no_subprotocols_is_refused(
 
 @BOTH
 @pytest.mark.parametrize("selected", ["v11.stomp", "", "V12.STOMP", "x\r\nX-Evil: 1", b"v12.stomp", True])
-async def test_a_subprotocol_that_was_not_offered_is_an_error_of_the_application(
+async def test_selecting_a_subprotocol_that_was_not_offered_is_an_error(
     serve: Serve, connect: Connect, logged: LogWatch, target: str, selected: Any
 ) -> None:
     class Wrong(Noted):

@@ -100,7 +100,7 @@ def watch(server: Recorder) -> Watched:
 # --- in order, and at once --------------------------------------------------
 
 
-async def test_what_is_written_arrives_in_order(site: Site) -> None:
+async def test_writes_arrive_in_order(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     pieces = [noise(size) for size in SIZES * 3]
@@ -116,7 +116,7 @@ async def test_what_is_written_arrives_in_order(site: Site) -> None:
     assert server.heard[0] == "opened"
 
 
-async def test_what_is_written_in_a_turn_leaves_in_one_system_call() -> None:
+async def test_writes_of_one_iteration_leave_in_one_system_call() -> None:
     # Of such a socket, each read returns what one system call has written.
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -141,7 +141,7 @@ async def test_what_is_written_in_a_turn_leaves_in_one_system_call() -> None:
             assert server.unsent == 0
 
 
-async def test_more_than_8_kib_leave_before_the_turn_ends() -> None:
+async def test_more_than_8_kib_are_written_before_the_iteration_ends() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)
@@ -167,7 +167,7 @@ async def test_more_than_8_kib_leave_before_the_turn_ends() -> None:
             assert theirs.recv(60_000) == noise(8191) + b"x"
 
 
-async def test_connections_of_a_keeper_write_in_the_same_turn() -> None:
+async def test_connections_of_a_manager_write_in_the_same_iteration() -> None:
     manager = Ledger()
     async with contextlib.AsyncExitStack() as stack:
         ends = [await stack.enter_async_context(connected(server=Recorder(manager))) for _ in range(5)]
@@ -182,7 +182,7 @@ async def test_connections_of_a_keeper_write_in_the_same_turn() -> None:
         assert manager.stats.bytes_sent == 5 * len(b"0!")
 
 
-async def test_what_a_connection_writes_as_the_turn_ends_leaves_in_the_next() -> None:
+async def test_a_write_during_the_flush_leaves_in_the_next_iteration() -> None:
     """It is written by what runs while others write."""
 
     class Answering(Recorder):
@@ -214,7 +214,7 @@ async def test_nothing_is_written_for_no_bytes(site: Site) -> None:
 
 
 @pytest.mark.parametrize("loop_name", LOOPS)
-def test_what_is_written_while_no_loop_runs_is_not_lost(loop_name: str) -> None:
+def test_data_written_while_no_loop_runs_is_not_lost(loop_name: str) -> None:
     loop = LOOPS[loop_name]()
     with unix_pair() as (ours, theirs):
         ours.setblocking(False)
@@ -409,7 +409,7 @@ async def test_a_client_is_not_cut_off_while_the_loop_catches_up(site: Site) -> 
     await server.until_heard("ended")
 
 
-async def test_what_is_written_in_the_turn_of_the_end_arrives(site: Site) -> None:
+async def test_data_written_in_the_iteration_of_the_close_arrives(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     server.write(b"last ")
@@ -422,7 +422,7 @@ async def test_what_is_written_in_the_turn_of_the_end_arrives(site: Site) -> Non
     assert server.manager.stats.bytes_sent == len(b"last words")
 
 
-async def test_who_aborts_drops_what_was_gathered(site: Site) -> None:
+async def test_abort_drops_the_write_buffer(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     server.write(b"dropped")
@@ -497,7 +497,7 @@ def taking(number: int) -> Any:
 
 
 @PAIRS
-async def test_a_number_may_change_hands_between_a_write_and_the_end_of_its_turn(pair: Pair) -> None:
+async def test_a_file_descriptor_may_be_reused_between_a_write_and_its_flush(pair: Pair) -> None:
     stack = contextlib.ExitStack()
     others: list[socket.socket] = []
 
@@ -523,7 +523,7 @@ async def test_a_number_may_change_hands_between_a_write_and_the_end_of_its_turn
 
 
 @pytest.mark.parametrize("size", [0, 1, FLOOD])
-async def test_a_client_that_resets_before_the_turn_ends_is_no_error(site: Site, size: int) -> None:
+async def test_a_client_that_resets_within_an_iteration_is_no_error(site: Site, size: int) -> None:
     site.start()
     client, server = await site.taken_over()
     sock = server.transport.get_extra_info("socket")
@@ -624,7 +624,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     assert server.manager.deadlines == {}
 
 
-async def test_a_client_may_close_where_its_close_is_awaited(site: Site) -> None:
+async def test_a_client_may_close_if_its_close_is_awaited(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     server.expect_close()
@@ -690,7 +690,7 @@ async def test_shutting_a_connection_that_was_reset_is_no_error() -> None:
         await server.until_heard("ended")
 
 
-async def test_what_is_shut_ends_at_the_deadline(site: Site) -> None:
+async def test_a_connection_that_was_shut_down_ends_at_its_deadline(site: Site) -> None:
     site.start()
     client, server = await site.taken_over()
     server.shutdown_write()
@@ -731,7 +731,7 @@ class Plain(Connection):
 
 @pytest.mark.parametrize("kind", [Plain, Websocket])
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_others_have_a_turn_after_each_full_read(
+def test_others_are_served_after_each_full_read(
     kind: type[Plain] | type[Websocket], new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     """By itself, uvloop reads a socket up to 32 times in a turn."""

@@ -58,7 +58,7 @@ def refusal(upgrade: str, connection: str, version: str, key: str) -> HandshakeE
     return caught.value
 
 
-def test_what_is_no_upgrade_is_a_bad_request() -> None:
+def test_a_request_without_an_upgrade_is_a_bad_request() -> None:
     """The texts are those that the SockJS protocol tests ask for."""
     for upgrade in ("", "h2c", "websocket2", "web socket", "websocket, h2c"):
         error = refusal(upgrade, "Upgrade", "13", KEY)
@@ -68,7 +68,7 @@ def test_what_is_no_upgrade_is_a_bad_request() -> None:
         assert (error.status, error.reason) == (400, '"Connection" must be "Upgrade".')
 
 
-def test_another_version_is_told_the_ones_spoken_here() -> None:
+def test_another_version_gets_the_list_of_supported_versions() -> None:
     """Section 4.2.2: the answer names the acceptable ones, and what to upgrade to (RFC 9110, section 15.5.22)."""
     for version in ("", "0", "6", "9", "12", "14", "013", "13.0", "13, 8", "x"):
         error = refusal("websocket", "Upgrade", version, KEY)

@@ -99,7 +99,7 @@ async def test_small_reads_are_decoded_at_once() -> None:
     assert [len(piece) for piece in connection.pieces] == [SMALL_PIECE] * 3
 
 
-async def test_where_there_is_time_all_is_decoded_at_once() -> None:
+async def test_all_is_decoded_at_once_if_there_is_time() -> None:
     connection, transport = connected(Ledger())
     data = noise(READ_SIZE)
     connection.on_data(data)
@@ -136,7 +136,7 @@ class SlowLedger(Ledger):
         self.seconds += 8
 
 
-async def test_all_connections_share_the_time_of_one_turn() -> None:
+async def test_all_connections_share_the_time_of_one_iteration() -> None:
     manager = SlowLedger()
     connections = [connected(manager)[0] for _ in range(3)]
     data = noise(4 * PIECE_SIZE)
@@ -169,7 +169,7 @@ async def test_the_rest_of_a_piece_that_takes_long_is_another_piece(size: int) -
     assert hurried.data == data
 
 
-async def test_what_is_decoded_in_one_step_is_not_divided() -> None:
+async def test_data_that_is_decoded_in_one_step_is_not_divided() -> None:
     connection, _ = connected(HurriedLedger(), size=20_000)
     connection.on_data(b"x" * READ_SIZE)
     await some_turns()
@@ -207,7 +207,7 @@ async def test_nothing_is_decoded_while_the_application_is_behind() -> None:
     assert transport.reading
 
 
-async def test_an_application_that_falls_behind_while_others_have_their_turn_is_waited_for() -> None:
+async def test_a_slow_application_is_waited_for_while_others_are_served() -> None:
     connection, transport = connected(HurriedLedger())
     connection.on_data(b"x" * 3 * SMALL_PIECE)
     connection.pause_reading()
@@ -229,7 +229,7 @@ async def test_the_application_pauses_and_resumes_without_anything_unread() -> N
     assert transport.reading
 
 
-async def test_after_a_full_read_others_have_a_turn() -> None:
+async def test_after_a_full_read_others_are_served() -> None:
     manager = Ledger(size=4)
     connection, transport = connected(manager)
     for data in (b"1234", b"5678"):
@@ -309,7 +309,7 @@ async def test_a_connection_that_fails_to_decode_is_aborted(logged: LogWatch) ->
 
 
 @pytest.mark.parametrize("behind", [False, True])
-async def test_who_waits_for_the_clients_end_decodes_what_was_read_before(behind: bool) -> None:
+async def test_data_read_before_the_wait_for_the_client_is_decoded(behind: bool) -> None:
     connection, transport = connected(HurriedLedger())
     data = noise(3 * SMALL_PIECE)
     connection.on_data(data)

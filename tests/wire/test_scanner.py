@@ -86,7 +86,7 @@ def test_the_close_frame_is_found_on_every_split(close: bytes) -> None:
         assert_found(stream, [stream[start : start + size] for start in range(0, len(stream), size)])
 
 
-def test_no_close_frame_is_found_where_none_is() -> None:
+def test_no_close_frame_is_found_if_there_is_none() -> None:
     stream = b"".join(SKIPPED)
     assert close_end(stream) is None
     for cut in range(len(stream)):
@@ -161,7 +161,7 @@ def test_after_bad_compression_the_close_frame_is_found() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(stream=legal_streams(), cut=st.integers(0, 400), places=cuts)
-def test_a_scanner_goes_on_where_its_parser_stands(stream: bytes, cut: int, places: list[int]) -> None:
+def test_a_scanner_continues_at_the_position_of_its_parser(stream: bytes, cut: int, places: list[int]) -> None:
     """As when the server closes in the middle of anything."""
     parser = FrameParser(NO_LIMIT)
     parser.feed(stream[:cut])

@@ -130,7 +130,7 @@ async def test_connections_may_share_their_memory(site: Site) -> None:
 
 
 @PAIRS
-async def test_what_a_socket_does_not_take_at_once_follows(pair: Pair) -> None:
+async def test_data_that_a_socket_does_not_accept_at_once_follows(pair: Pair) -> None:
     data = noise(8_000_000)
     with pair() as (ours, theirs):
         client, stream = IOStream(ours), IOStream(theirs)
@@ -300,7 +300,7 @@ async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> No
         assert recorder.heard == ["opened", "ended"]
 
 
-async def test_last_words_with_the_request_are_heard(site: Site) -> None:
+async def test_data_sent_with_the_request_arrives(site: Site) -> None:
     site.start()
     recorder = Recorder()
     site.next.append(recorder)
@@ -587,7 +587,7 @@ async def test_a_tls_connection_whose_one_side_is_shut_can_end(tls_site: Site, e
     assert server.error is None
 
 
-async def test_a_tls_connection_can_end_in_the_turn_in_which_one_side_is_shut(tls_site: Site) -> None:
+async def test_a_tls_connection_can_end_in_the_iteration_in_which_one_side_is_shut(tls_site: Site) -> None:
     tls_site.start()
     client, server = await tls_site.taken_over()
     server.transport.write_eof()
@@ -655,7 +655,7 @@ async def test_a_paused_connection_can_end(site: Site, end: str, sent: bytes) ->
 
 
 @pytest.mark.parametrize("size", [10, 16_384], ids=["small records", "full records"])
-async def test_a_client_that_sends_without_a_pause_leaves_others_their_turns(tls_site: Site, size: int) -> None:
+async def test_a_client_that_sends_without_a_pause_does_not_starve_others(tls_site: Site, size: int) -> None:
     """Over TCP it is the event loop that reads a socket once in a turn."""
     read_in_turn: dict[int, list[int]] = {}
     turn = 0
@@ -685,7 +685,7 @@ async def test_a_client_that_sends_without_a_pause_leaves_others_their_turns(tls
         assert sum(reads[:-1]) < READ_SIZE
 
 
-async def test_a_client_that_leaves_while_others_have_their_turn_is_heard_to_the_end(tls_site: Site) -> None:
+async def test_all_messages_of_a_client_that_leaves_while_others_are_served_arrive(tls_site: Site) -> None:
     tls_site.start()
     client, server = await tls_site.taken_over()
     for _ in range(20):
@@ -719,7 +719,7 @@ async def test_an_error_of_the_protocol_ends_its_connection_and_no_other(site: S
 
 
 @pytest.mark.parametrize("size", [0, 10, FLOOD])
-async def test_what_is_written_before_closing_arrives(site: Site, size: int) -> None:
+async def test_data_written_before_closing_arrives(site: Site, size: int) -> None:
     async def give(stream: IOStream) -> None:
         write_and_close(stream, noise(size))
 

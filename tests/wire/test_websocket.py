@@ -302,14 +302,14 @@ def test_binary_messages_may_be_any_bytes() -> None:
     assert FrameParser(NO_LIMIT).feed(stream) == [bytes(range(256))]
 
 
-def test_after_a_violation_nothing_is_heard() -> None:
+def test_after_a_violation_nothing_is_delivered() -> None:
     parser = FrameParser(NO_LIMIT)
     assert plain(parser.feed(frame(TEXT, mask=None))) == [violation(PROTOCOL_ERROR)]
     assert parser.feed(frame(TEXT, b"more") + frame(3)) == []
     assert parser.feed(b"") == []
 
 
-def test_after_a_close_nothing_is_heard() -> None:
+def test_after_a_close_frame_nothing_is_delivered() -> None:
     """Section 5.5.1: a close frame is the last of a client."""
     parser = FrameParser(NO_LIMIT)
     assert parser.feed(frame(CLOSE) + frame(TEXT, b"more")) == [Close(1005, "")]
