@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cluster.nodes import Circle, Front, front, nodes
 from cluster.processes.conftest import circle as circle
 from cluster.processes.conftest import redis as redis
 from cluster.processes.conftest import secret as secret
+from cluster.processes.nodes import Circle, Front, front, nodes
 from scenarios import EXCHANGES, Seen, chain, check_close, check_exchange, check_idle
 
 from .conftest import Chromium

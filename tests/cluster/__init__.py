@@ -3,4 +3,4 @@
 import pytest
 
 # Rewrite its asserts, so that failures show the values.
-pytest.register_assert_rewrite("cluster.nodes")
+pytest.register_assert_rewrite("cluster.processes.nodes")

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from application import Journal, Noted, Serve
-from client import Join, Peer, within
+from application import Serve
+from client import Join, within
 
-from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import RedisCluster
+from sockjs_tornado.cluster.commands import Commands
+from sockjs_tornado.cluster.redis_connection import RedisURL
 
+from .node import Node
 from .redis_server import RedisServer
 
 #: Seconds of silence after which nodes ask Redis for a sign of life, in tests of a Redis that gives none. As short as a
@@ -39,40 +41,6 @@ def empty_redis(module_redis: RedisServer) -> RedisServer:
     return module_redis
 
 
-class Node:
-    """A cluster's node with a router, and its clients.
-
-    Attributes:
-        cluster: The cluster.
-        router: The router.
-        gaps: The arguments of each call of ``on_gap``.
-    """
-
-    def __init__(self, serve: Serve, join: Join, url: str, **options: Any) -> None:
-        self.gaps: list[frozenset[str]] = []
-        options.setdefault("on_gap", self.gaps.append)
-        self.cluster = RedisCluster(url, **options)
-        self._journal = Journal()
-        self.router = SockJSRouter(self._journal, "/echo", {"disconnect_delay": 60}, cluster=self.cluster)
-        self._serve, self._join = serve, join
-        self._server: Any = None
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether any of its connections to Redis is open, as far as the node knows."""
-        return self.cluster.commands.available or self.cluster._bus.available
-
-    async def enter(self, *rooms: str, presence: Any = None) -> tuple[Peer, Noted]:
-        """Connect a client that joins rooms, and wait until messages of other nodes reach it."""
-        self._server = self._server or await self._serve(self.router)
-        peer = self._join(self._server, "websocket")
-        assert await peer.frame() == "o"
-        connection = await self._journal.connection()
-        for room in rooms:
-            await within(connection.join(room, presence))
-        return peer, connection
-
-
 #: What the fixture ``node`` is.
 StartNode = Callable[..., Awaitable[Node]]
 
@@ -83,11 +51,34 @@ async def node(redis_server: RedisServer, serve: Serve, join: Join) -> AsyncIter
     nodes: list[Node] = []
 
     async def start(url: str = "", **options: Any) -> Node:
-        made = Node(serve, join, url or redis_server.url, **options)
+        gaps: list[frozenset[str]] = []
+        cluster = RedisCluster(url or redis_server.url, **{"on_gap": gaps.append, **options})
+        made = Node(cluster, {"disconnect_delay": 60}, gaps=gaps)
         nodes.append(made)
-        await made.cluster.start()
+        await cluster.start()
+        made.join, made.server = join, await serve(made.router)
         return made
 
     yield start
     for made in nodes:
         await within(made.cluster.close())
+
+
+#: What the fixture ``start_commands`` is.
+StartCommands = Callable[..., Awaitable[Commands]]
+
+
+@pytest.fixture
+async def start_commands(redis_server: RedisServer) -> AsyncIterator[StartCommands]:
+    """Return a function that connects to Redis: ``commands = await start_commands(timeout=0.2)``."""
+    started: list[Commands] = []
+
+    async def start(**options: Any) -> Commands:
+        commands = Commands(RedisURL(redis_server.url), **options)
+        await commands.start()
+        started.append(commands)
+        return commands
+
+    yield start
+    for commands in started:
+        await within(commands.close())

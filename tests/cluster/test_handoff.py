@@ -33,8 +33,8 @@ from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.session.states import RouterState
 
+from .node import Member, Node, start_workers
 from .redis_server import RedisServer
-from .relays import Member, Node, start_workers
 
 CUT = (1002, "Connection interrupted")
 

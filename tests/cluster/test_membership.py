@@ -16,8 +16,8 @@ from sockjs_tornado.cluster import node as node_module
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from sockjs_tornado.session.ended import ENDED_TIME
 
+from .node import SECRET, Member
 from .redis_server import RedisServer
-from .relays import SECRET, Member
 
 Make = Callable[..., Member]
 

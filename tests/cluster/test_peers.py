@@ -17,7 +17,7 @@ from sockjs_tornado import ConfigurationError
 from sockjs_tornado.cluster import UnixCluster, peers
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .relays import Node, start_workers
+from .node import Node, start_workers
 
 ROOM = "lobby"
 Enter = Callable[..., Awaitable[tuple[Peer, Noted]]]

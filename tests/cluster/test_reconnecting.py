@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 from application import LogWatch
@@ -13,33 +11,15 @@ from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisConnection, RedisURL
 from sockjs_tornado.exceptions import ClusterUnavailable
 
-from .conftest import SILENCE
+from .conftest import SILENCE, StartCommands
 from .redis_server import RedisServer
-
-Open = Callable[..., Awaitable[Commands]]
-
-
-@pytest.fixture
-async def connect(redis_server: RedisServer) -> AsyncIterator[Open]:
-    """Return a function that starts commands."""
-    opened = []
-
-    async def start(**options: Any) -> Commands:
-        commands = Commands(RedisURL(redis_server.url), **options)
-        await commands.start()
-        opened.append(commands)
-        return commands
-
-    yield start
-    for commands in opened:
-        await within(commands.close())
 
 
 async def test_a_disconnect_is_reported_and_followed_by_a_reconnect(
-    connect: Open, redis_server: RedisServer, logged: LogWatch
+    start_commands: StartCommands, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     told: list[str] = []
-    commands = await connect(on_reconnect=lambda: told.append("back"))
+    commands = await start_commands(on_reconnect=lambda: told.append("back"))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)]
     await asyncio.sleep(0)
@@ -59,7 +39,7 @@ async def test_a_disconnect_is_reported_and_followed_by_a_reconnect(
 
 
 async def test_an_exception_in_a_callback_is_logged_and_followed_by_a_reconnect(
-    connect: Open, redis_server: RedisServer, logged: LogWatch
+    start_commands: StartCommands, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     times = []
 
@@ -68,7 +48,7 @@ async def test_an_exception_in_a_callback_is_logged_and_followed_by_a_reconnect(
         if len(times) == 1:
             raise ValueError("whatever")
 
-    commands = await connect(on_reconnect=on_reconnect)
+    commands = await start_commands(on_reconnect=on_reconnect)
     redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     await until(lambda: len(times) == 2)
     assert await within(commands.submit("PING")) == b"PONG"
@@ -78,10 +58,10 @@ async def test_an_exception_in_a_callback_is_logged_and_followed_by_a_reconnect(
 
 @pytest.mark.parametrize("busy", [False, True])
 async def test_a_silent_redis_is_disconnected(
-    connect: Open, redis_server: RedisServer, logged: LogWatch, busy: bool
+    start_commands: StartCommands, redis_server: RedisServer, logged: LogWatch, busy: bool
 ) -> None:
     back: list[int] = []
-    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
+    commands = await start_commands(timeout=SILENCE, on_reconnect=lambda: back.append(1))
     redis_server.freeze()
     waiting = [commands.submit("PING") for _ in range(3)] if busy else []
     await until(lambda: not commands.available)
@@ -95,9 +75,9 @@ async def test_a_silent_redis_is_disconnected(
     logged.take(f"no data for {2 * SILENCE:g} s; reconnecting")
 
 
-async def test_an_idle_redis_is_not_disconnected(connect: Open, redis_server: RedisServer) -> None:
+async def test_an_idle_redis_is_not_disconnected(start_commands: StartCommands, redis_server: RedisServer) -> None:
     back: list[int] = []
-    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
+    commands = await start_commands(timeout=SILENCE, on_reconnect=lambda: back.append(1))
 
     def asked() -> int:
         return int(redis_server.command("INFO", "commandstats")["cmdstat_hello"]["calls"])
@@ -108,9 +88,11 @@ async def test_an_idle_redis_is_not_disconnected(connect: Open, redis_server: Re
     assert commands.available
 
 
-async def test_a_blocked_loop_is_not_mistaken_for_silence(connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blocked_loop_is_not_mistaken_for_silence(
+    start_commands: StartCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     back: list[int] = []
-    commands = await connect(timeout=SILENCE, on_reconnect=lambda: back.append(1))
+    commands = await start_commands(timeout=SILENCE, on_reconnect=lambda: back.append(1))
     pinged, ping = asyncio.Event(), commands._ping
 
     def record_ping() -> None:

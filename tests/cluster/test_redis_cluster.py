@@ -22,7 +22,8 @@ from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
 from sockjs_tornado.observe.metrics import SockJSCollector
 from sockjs_tornado.protocol import PreparedMessage
 
-from .conftest import SILENCE, Node, StartNode
+from .conftest import SILENCE, StartNode
+from .node import Node
 from .redis_server import RedisServer
 
 ROOM = "lobby"

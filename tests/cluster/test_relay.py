@@ -26,7 +26,7 @@ from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.unix import UnixCluster
 from sockjs_tornado.session.states import RouterState
 
-from .relays import Node, start_workers
+from .node import Node, start_workers
 
 INTERRUPTED = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'

@@ -17,8 +17,8 @@ from sockjs_tornado.session.ended import ENDED_TIME
 from sockjs_tornado.session.states import RouterState
 from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
 
+from .node import Member, Node
 from .redis_server import RedisServer
-from .relays import Member, Node
 
 LOST = 'c[1002,"Connection interrupted"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'

@@ -10,7 +10,7 @@ from client import until
 from deployment.conftest import Visit
 from deployment.visitor import Visitor
 
-from ..nodes import Node
+from .nodes import NodeProcess
 
 INTERRUPTED = (1002, "Connection interrupted")
 
@@ -30,7 +30,12 @@ class Guest(NamedTuple):
 
 
 async def guest(
-    visit: Visit, transport: str, owner: Node, other: Node, prefix: str = "/echo", fields: tuple[str, ...] = ()
+    visit: Visit,
+    transport: str,
+    owner: NodeProcess,
+    other: NodeProcess,
+    prefix: str = "/echo",
+    fields: tuple[str, ...] = (),
 ) -> Guest:
     """Open a session by polling on its owner, with additional header fields."""
     opened = await visit("xhr", owner.port, prefix=prefix, fields=fields).open()
@@ -38,7 +43,7 @@ async def guest(
 
 
 @contextlib.asynccontextmanager
-async def listening(client: Guest, owner: Node) -> "AsyncIterator[asyncio.Future[str]]":
+async def listening(client: Guest, owner: NodeProcess) -> "AsyncIterator[asyncio.Future[str]]":
     """Wait for a frame through the other node, when the owner has the receiver."""
     waiting = asyncio.ensure_future(client.relayed.frame())
     try:
@@ -51,7 +56,7 @@ async def listening(client: Guest, owner: Node) -> "AsyncIterator[asyncio.Future
         waiting.exception()
 
 
-async def attached(node: Node, session: str) -> None:
+async def attached(node: NodeProcess, session: str) -> None:
     """Wait until the session has a receiver, according to its owner."""
 
     async def is_attached() -> bool:
@@ -60,7 +65,7 @@ async def attached(node: Node, session: str) -> None:
     await until(is_attached)
 
 
-async def member(visit: Visit, transport: str, node: Node, room: str) -> Visitor:
+async def member(visit: Visit, transport: str, node: NodeProcess, room: str) -> Visitor:
     """Make a client join a room."""
     visitor = await visit(transport, node.port, prefix="/rooms").open()
     await visitor.send(json.dumps({"join": room}))

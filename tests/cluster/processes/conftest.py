@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from deployment.conftest import visit as visit
 
-from ..nodes import SECRET, Circle, Front, Node, front, nodes
 from ..redis_server import RedisServer
+from .nodes import SECRET, Circle, Front, NodeProcess, front, nodes
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def circle(redis: RedisServer, secret: Path) -> Circle:
 
 
 @pytest.fixture(scope="session")
-def three(circle: Circle) -> Iterator[list[Node]]:
+def three(circle: Circle) -> Iterator[list[NodeProcess]]:
     """Return three nodes."""
     # A separate event loop: those of the tests end with each test.
     with contextlib.closing(asyncio.new_event_loop()) as loop:
@@ -45,7 +45,7 @@ def three(circle: Circle) -> Iterator[list[Node]]:
 
 
 @pytest.fixture(scope="session")
-def round_robin(three: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def round_robin(three: list[NodeProcess], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """Return an HAProxy in front of the nodes, round robin."""
     with front(three, tmp_path_factory.mktemp("haproxy")) as running:
         yield running

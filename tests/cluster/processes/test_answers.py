@@ -9,8 +9,8 @@ from client import FORM, POLLING, STREAMING, Client, Response, request, sending
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, where
 
-from ..nodes import Node
 from .clients import guest
+from .nodes import NodeProcess
 
 GOOD = "Origin: http://good.example"
 COOKIE = "Cookie: JSESSIONID=abc; other=1"
@@ -84,7 +84,7 @@ def comparable(response: Response) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("what", ASKED)
-async def test_a_response_is_the_same_through_another_node(three: list[Node], visit: Visit, what: str) -> None:
+async def test_a_response_is_the_same_through_another_node(three: list[NodeProcess], visit: Visit, what: str) -> None:
     ask, status = ASKED[what]
     prefix = "/echo" if what.startswith(("jsonp", "htmlfile")) else "/limited"
     owner, other, _ = three
@@ -109,7 +109,7 @@ ASKING = {
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize("transport", [*POLLING, *STREAMING])
 async def test_the_frames_are_the_same_through_another_node(
-    three: list[Node], visit: Visit, transport: str, version: str
+    three: list[NodeProcess], visit: Visit, transport: str, version: str
 ) -> None:
     owner, other, _ = three
     method, path = ASKING[transport]
@@ -134,7 +134,7 @@ async def test_the_frames_are_the_same_through_another_node(
     assert b"JSESSIONID=abc" in direct
 
 
-async def test_an_unknown_session_is_not_found_on_any_node(three: list[Node], visit: Visit) -> None:
+async def test_an_unknown_session_is_not_found_on_any_node(three: list[NodeProcess], visit: Visit) -> None:
     answers = []
     for node in three:
         visitor = visit("xhr", node.port, prefix="/echo")
@@ -144,7 +144,9 @@ async def test_an_unknown_session_is_not_found_on_any_node(three: list[Node], vi
 
 
 @pytest.mark.parametrize("transport", [*POLLING, *STREAMING])
-async def test_a_session_belongs_to_its_address_on_every_node(three: list[Node], visit: Visit, transport: str) -> None:
+async def test_a_session_belongs_to_its_address_on_every_node(
+    three: list[NodeProcess], visit: Visit, transport: str
+) -> None:
     owner, other, _ = three
     client = await visit(transport, owner.port, prefix="/echo", address="127.0.0.7").open()
     mine = visit(transport, other.port, prefix="/echo", session=client.session, address="127.0.0.7")
@@ -160,7 +162,7 @@ async def test_a_session_belongs_to_its_address_on_every_node(three: list[Node],
         assert (await where(mine))["pid"] == owner.pid
 
 
-async def test_a_body_of_the_largest_size_is_relayed(three: list[Node], visit: Visit) -> None:
+async def test_a_body_of_the_largest_size_is_relayed(three: list[NodeProcess], visit: Visit) -> None:
     client = await guest(visit, "xhr", three[0], three[1])
     message = "x" * (10 * 1024 * 1024 - len('[""]'))
     await client.relayed.send(message)

@@ -8,12 +8,12 @@ from client import RECEIVING, Client, new_session
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
 
-from ..nodes import Circle, Node, front, nodes
+from .nodes import Circle, NodeProcess, front, nodes
 
 SESSIONS = 60
 
 
-async def open_session(node: Node) -> str:
+async def open_session(node: NodeProcess) -> str:
     """Open a session through a node."""
     session = new_session()
     client = await Client.connect(node.port)
@@ -54,7 +54,7 @@ async def test_sessions_of_other_nodes_are_not_affected(
             await visitor.send(str(number))
         assert [await visitor.message() for _ in range(10)] == [str(number) for number in range(10)]
 
-    async def end(node: Node) -> None:
+    async def end(node: NodeProcess) -> None:
         await half.wait()
         # The node waits for this client, as one does that has many clients, until all others have talked for a while.
         session = await open_session(node)

@@ -10,9 +10,9 @@ from client import FRAMED, new_session, until
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
 
-from ..nodes import Circle, Node, nodes
 from ..redis_server import RedisServer
 from .clients import Guest, guest, member
+from .nodes import Circle, NodeProcess, nodes
 
 ROOM = "the room ☃"
 
@@ -93,7 +93,7 @@ async def test_rooms_work_again_and_every_gap_is_reported(secret: Path, tmp_path
                     print(f"after {messages} messages: rooms flow again after {time.monotonic() - returned:.2f} s")
                     for node in servers:
 
-                        async def all_told(node: Node = node, outages: int = outages) -> bool:
+                        async def all_told(node: NodeProcess = node, outages: int = outages) -> bool:
                             return len((await node.report())["gaps"]) >= outages
 
                         await until(all_told)
@@ -115,7 +115,7 @@ async def test_rooms_work_again_and_every_gap_is_reported(secret: Path, tmp_path
                 await asyncio.wait([publishing, *(one.listening for one in members)])
 
 
-async def test_rooms_reach_all_nodes_and_every_transport(three: list[Node], visit: Visit) -> None:
+async def test_rooms_reach_all_nodes_and_every_transport(three: list[NodeProcess], visit: Visit) -> None:
     inside = [await member(visit, transport, node, "open house") for node in three for transport in FRAMED]
     for speaker in inside[:: len(FRAMED) + 1]:
         await speaker.send(json.dumps({"publish": "open house", "message": speaker.session}))

@@ -13,9 +13,9 @@ from client import POLLING, RECEIVING, STREAMING, asking, sending
 from deployment.conftest import Visit
 from deployment.visitor import Visitor, exchange
 
-from ..nodes import Circle, Node, front, nodes
 from ..redis_server import RedisServer
 from .clients import INTERRUPTED, Guest, guest, listening
+from .nodes import Circle, NodeProcess, front, nodes
 from .wires import wire
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ async def whole_answer(visitor: Visitor) -> bytes:
 
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_the_owner_notices_that_a_client_of_another_node_has_disconnected(
-    three: list[Node], visit: Visit, transport: str
+    three: list[NodeProcess], visit: Visit, transport: str
 ) -> None:
     owner, other, _ = three
     client = await guest(visit, transport, owner, other)
@@ -113,7 +113,7 @@ async def test_clients_of_a_restarted_owner_are_told_by_other_nodes(circle: Circ
         assert await stopping == []
 
 
-async def test_clients_of_a_suspended_owner_wait(three: list[Node], visit: Visit) -> None:
+async def test_clients_of_a_suspended_owner_wait(three: list[NodeProcess], visit: Visit) -> None:
     owner, other, third = three
     clients = [await guest(visit, transport, owner, other) for transport in POLLING]
     owner.pause()

@@ -15,8 +15,8 @@ from free_ports import reserved_port
 
 from sockjs_tornado.cluster.signing import RelayedClient, Signer
 
-from ..nodes import SECRET, Circle, Node, nodes
 from .clients import Guest, guest
+from .nodes import SECRET, Circle, NodeProcess, nodes
 from .wires import Wire, wire
 
 RELAY_HEADER = "X-Sockjs-Relay"
@@ -33,8 +33,8 @@ class Tapped(NamedTuple):
         captured: A relayed request that was answered.
     """
 
-    owner: Node
-    other: Node
+    owner: NodeProcess
+    other: NodeProcess
     port: int
     client: Guest
     captured: bytes
@@ -73,7 +73,7 @@ async def tapped(circle: Circle, visit: Visit) -> AsyncIterator[Tapped]:
 
 
 @contextlib.asynccontextmanager
-async def taps(circle: Circle) -> AsyncIterator[tuple[Node, Node, int, Wire]]:
+async def taps(circle: Circle) -> AsyncIterator[tuple[NodeProcess, NodeProcess, int, Wire]]:
     """Run a node that other nodes reach through a wire, and another node."""
     with reserved_port() as port:
         async with wire(port) as line:

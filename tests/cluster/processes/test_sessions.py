@@ -13,8 +13,8 @@ from deployment.visitor import Stream, exchange
 
 from sockjs_tornado.session.ended import ENDED_TIME
 
-from ..nodes import Circle, Front, Node, front, nodes
 from ..redis_server import RedisServer
+from .nodes import Circle, Front, NodeProcess, front, nodes
 
 TRANSPORTS = ("xhr", "xhr_streaming", "eventsource", "jsonp")
 SESSIONS = 200
@@ -67,12 +67,12 @@ class Crowd:
             self._half.set()
 
 
-async def requests(servers: list[Node]) -> list[int]:
+async def requests(servers: list[NodeProcess]) -> list[int]:
     """Return the number of requests that each node has answered."""
     return [(await node.report())["requests"] for node in servers]
 
 
-async def test_sessions_work_on_all_nodes_at_once(three: list[Node], round_robin: Front, visit: Visit) -> None:
+async def test_sessions_work_on_all_nodes_at_once(three: list[NodeProcess], round_robin: Front, visit: Visit) -> None:
     crowd = Crowd(visit, round_robin.port)
     await crowd.talk()
     assert crowd.broken == []

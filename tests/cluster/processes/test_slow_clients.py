@@ -7,8 +7,8 @@ import pytest
 from client import Client, asking, until
 from deployment.conftest import Visit, leave
 
-from ..nodes import Circle, Node, nodes
 from .clients import Guest, attached, guest
+from .nodes import Circle, NodeProcess, nodes
 
 #: Messages of 100,000 bytes: much more than the sockets' buffers on the way hold.
 MANY = 1000
@@ -17,7 +17,7 @@ MANY = 1000
 LITTLE = 32_000_000
 
 
-def memory(node: Node) -> int:
+def memory(node: NodeProcess) -> int:
     """Return the memory of a node in bytes."""
     for line in Path(f"/proc/{node.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -26,14 +26,14 @@ def memory(node: Node) -> int:
 
 
 @pytest.fixture
-async def two(circle: Circle) -> AsyncIterator[list[Node]]:
+async def two(circle: Circle) -> AsyncIterator[list[NodeProcess]]:
     """Return two nodes whose streams have no limit."""
     endless = Circle(circle.redis, circle.secret, "--response-limit", "1000000000")
     async with nodes(endless, 2) as servers:
         yield servers
 
 
-async def stream(client: Guest, owner: Node) -> Client:
+async def stream(client: Guest, owner: NodeProcess) -> Client:
     """Open a stream through the other node without reading it."""
     connection = await client.relayed.connect()
     connection.pause_reading()
@@ -42,7 +42,7 @@ async def stream(client: Guest, owner: Node) -> Client:
     return connection
 
 
-async def stands_still(node: Node) -> int:
+async def stands_still(node: NodeProcess) -> int:
     """Wait until a node's flood makes no progress, and return the number of messages that it has sent."""
     before = -1
 
@@ -56,7 +56,7 @@ async def stands_still(node: Node) -> int:
 
 
 async def test_a_slow_client_slows_an_owner_that_awaits_and_is_closed_by_one_that_does_not(
-    two: list[Node], visit: Visit
+    two: list[NodeProcess], visit: Visit
 ) -> None:
     owner, other = two
     before = memory(other)

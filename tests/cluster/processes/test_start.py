@@ -10,8 +10,8 @@ from client import TIMEOUT
 from free_ports import reserved_port
 from programs import ROOT
 
-from ..nodes import SCRIPT, Circle, Node, nodes
 from ..redis_server import RedisServer
+from .nodes import SCRIPT, Circle, NodeProcess, nodes
 
 
 async def error_of(arguments: Sequence[str]) -> str:
@@ -35,7 +35,7 @@ async def error_of(arguments: Sequence[str]) -> str:
 
 async def test_an_address_belongs_to_one_node(circle: Circle) -> None:
     with reserved_port() as port, reserved_port() as elsewhere:
-        first = await asyncio.to_thread(Node, *circle.options(port))
+        first = await asyncio.to_thread(NodeProcess, *circle.options(port))
         try:
             # On the same host, and as if on another one, where the port is free.
             same = await error_of(circle.options(port))
@@ -48,10 +48,10 @@ async def test_an_address_belongs_to_one_node(circle: Circle) -> None:
 
 async def test_an_address_is_free_again_when_its_node_has_died(circle: Circle) -> None:
     with reserved_port() as port:
-        node = await asyncio.to_thread(Node, *circle.options(port))
+        node = await asyncio.to_thread(NodeProcess, *circle.options(port))
         node.kill()
         node.stop()
-        again = await asyncio.to_thread(Node, *circle.options(port))
+        again = await asyncio.to_thread(NodeProcess, *circle.options(port))
         assert again.stop() == []
 
 
@@ -84,7 +84,7 @@ async def test_errors_do_not_contain_the_password(tmp_path: Path) -> None:
             assert "wrong" not in text
 
 
-async def test_another_server_instead_of_redis(three: list[Node]) -> None:
+async def test_another_server_instead_of_redis(three: list[NodeProcess]) -> None:
     text = await error_of(["--redis", f"redis://127.0.0.1:{three[0].port}/0"])
     assert str(three[0].port) in text
 

@@ -16,7 +16,7 @@ from deployment.proxies import daemon, find_daemon
 from free_ports import reserved_port
 from programs import ServerProgram
 
-SCRIPT = "tests/cluster/node.py"
+SCRIPT = "tests/cluster/processes/node.py"
 
 #: What all nodes of the tests share.
 SECRET = "none that protects anything"
@@ -70,8 +70,8 @@ _CHECKS = """\
 _BALANCE = {False: "roundrobin", True: "hash path,field(-2,/)\n    hash-type consistent"}
 
 
-class Node:
-    """One node.
+class NodeProcess:
+    """One node in a process of its own.
 
     Args:
         arguments: Of `node.py`.
@@ -175,7 +175,7 @@ class Circle:
 @contextlib.asynccontextmanager
 async def nodes(
     circle: Circle, number: int = 3, complaints: Sequence[str] = (), first: Sequence[str] = ()
-) -> AsyncIterator[list[Node]]:
+) -> AsyncIterator[list[NodeProcess]]:
     """Run nodes.
 
     Args:
@@ -187,7 +187,9 @@ async def nodes(
     with contextlib.ExitStack() as life, ThreadPoolExecutor() as starters:
         ports = [life.enter_context(reserved_port()) for _ in range(number)]
         more = [tuple(first), *[()] * (number - 1)]
-        started = [starters.submit(Node, *circle.options(port, *last)) for port, last in zip(ports, more, strict=True)]
+        started = [
+            starters.submit(NodeProcess, *circle.options(port, *last)) for port, last in zip(ports, more, strict=True)
+        ]
         try:
             yield await asyncio.gather(*map(asyncio.wrap_future, started))
         finally:
@@ -228,7 +230,7 @@ class Front(NamedTuple):
         """Send no more requests to a node, given by its index."""
         await self.tell(f"set server nodes/node{number} state drain")
 
-    async def call(self, node: Node) -> None:
+    async def call(self, node: NodeProcess) -> None:
         """Send requests to another node."""
         await self.tell(f"set server nodes/spare addr 127.0.0.1 port {node.port}")
         await self.tell("set server nodes/spare state ready")
@@ -236,7 +238,7 @@ class Front(NamedTuple):
 
 @contextlib.contextmanager
 def front(
-    servers: Sequence[Node], directory: Path, *, sticky: bool = False, ports: int = 1, checks: bool = False
+    servers: Sequence[NodeProcess], directory: Path, *, sticky: bool = False, ports: int = 1, checks: bool = False
 ) -> Iterator[Front]:
     """Run HAProxy.
 
