@@ -3,7 +3,7 @@
 import codecs
 from typing import Any
 
-from sockjs_tornado.wire.websocket import Close, Ping, Pong
+from sockjs_tornado.wire.frames import Close, Ping, Pong
 
 __all__ = ["close_end", "events_of"]
 

@@ -25,7 +25,7 @@ BUGS = {
     "a callback may hold a dollar sign": ("forms", "transports/receiving.py", "[a-zA-Z0-9_.-]{1", "[a-zA-Z0-9_.$-]{1"),
     "a reason that is not UTF-8": (
         "frames",
-        "wire/websocket.py",
+        "wire/frames.py",
         "payload[2:].decode()",
         'payload[2:].decode("latin-1")',
     ),

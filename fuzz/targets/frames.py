@@ -13,7 +13,11 @@ from sockjs_tornado.wire.frames import (
     NO_STATUS,
     PING,
     PONG,
+    PROTOCOL_ERROR,
     TEXT,
+    Close,
+    Ping,
+    Pong,
     binary_frame,
     close_frame,
     ping_frame,
@@ -22,7 +26,7 @@ from sockjs_tornado.wire.frames import (
 )
 from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.scanner import CloseFrameScanner
-from sockjs_tornado.wire.websocket import PROTOCOL_ERROR, Close, Event, FrameParser, Ping, Pong
+from sockjs_tornado.wire.websocket import Event, FrameParser
 
 from ..reference import close_end, events_of
 from ..target import replaced

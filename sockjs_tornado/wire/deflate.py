@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..exceptions import WebSocketError
 from .fields import TOKEN
+from .frames import INVALID_DATA, TOO_BIG
 
 __all__ = ["Deflater", "Parameters", "RawInflater", "negotiate"]
 
@@ -142,14 +143,14 @@ class RawInflater:
             # One byte above the limit is enough to detect a message that is too big, such as a zip bomb.
             out = self._decompressor.decompress(data, min(limit + 1, sys.maxsize))
         except zlib.error as error:
-            raise WebSocketError(1007, "invalid compressed data") from error
+            raise WebSocketError(INVALID_DATA, "invalid compressed data") from error
         if len(out) > limit:
-            raise WebSocketError(1009, "message too big")
+            raise WebSocketError(TOO_BIG, "message too big")
         if self._decompressor.eof:
             # The client marked a block as the last one (section 7.2.3.4). zlib ignores and keeps data after it.
             rest = self._decompressor.unused_data
             if (rest[: -len(_TAIL)] if final else rest) not in (b"", b"\x00"):
-                raise WebSocketError(1007, "invalid compressed data")
+                raise WebSocketError(INVALID_DATA, "invalid compressed data")
         if final and (not self._takeover or self._decompressor.eof):
             self._decompressor = None
         return out

@@ -1,6 +1,23 @@
-"""The server's websocket frames (RFC 6455), and the constants of all frames."""
+"""Websocket frames (RFC 6455): their constants, the contents of control frames, and the frames that a server sends."""
 
-__all__ = ["binary_frame", "build_frame", "close_frame", "ping_frame", "pong_frame", "text_frame", "to_utf8"]
+from typing import NamedTuple
+
+from ..exceptions import WebSocketError
+from ..protocol import is_close_code
+
+__all__ = [
+    "Close",
+    "Ping",
+    "Pong",
+    "binary_frame",
+    "build_frame",
+    "close_frame",
+    "parse_control",
+    "ping_frame",
+    "pong_frame",
+    "text_frame",
+    "to_utf8",
+]
 
 # Opcodes: RFC 6455, section 11.8.
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -9,8 +26,47 @@ FIN = 0x80
 RSV1 = 0x40
 MASK = 0x80
 
-#: The close code of a close frame without a code (RFC 6455, section 7.1.5).
+# Close codes: RFC 6455, section 7.4.1, and the registry of IANA. NO_STATUS stands for a close frame without a code.
+PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1002, 1007, 1009, 1013
 NO_STATUS = 1005
+
+
+class Ping(NamedTuple):
+    """A ping (RFC 6455, section 5.5.2). The response is a pong with the same payload."""
+
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    """A pong, solicited or not (RFC 6455, section 5.5.3)."""
+
+    payload: bytes
+
+
+class Close(NamedTuple):
+    """The peer's close frame. If the frame has no code, ``code`` is 1005 (RFC 6455, section 7.1.5)."""
+
+    code: int
+    reason: str
+
+
+def parse_control(opcode: int, payload: bytes) -> Ping | Pong | Close:
+    """Return the contents of a control frame.
+
+    Raises:
+        UnicodeDecodeError: The reason of a close frame is not UTF-8.
+        WebSocketError: The code of a close frame is invalid (1002).
+    """
+    if opcode == PING:
+        return Ping(payload)
+    if opcode == PONG:
+        return Pong(payload)
+    if not payload:
+        return Close(NO_STATUS, "")
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not is_close_code(code):
+        raise WebSocketError(PROTOCOL_ERROR, "invalid close frame")
+    return Close(code, payload[2:].decode())
 
 
 def build_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:

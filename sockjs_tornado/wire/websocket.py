@@ -14,43 +14,38 @@ looks for the peer's close frame.
 
 import codecs
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..exceptions import WebSocketError
-from ..protocol import is_close_code
 from .budget import BudgetShare
 from .deflate import RawInflater
-from .frames import BINARY, CLOSE, CONTINUATION, FIN, MASK, NO_STATUS, PING, PONG, RSV1, TEXT
+from .frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    INVALID_DATA,
+    MASK,
+    PONG,
+    PROTOCOL_ERROR,
+    RSV1,
+    TEXT,
+    TOO_BIG,
+    TRY_AGAIN_LATER,
+    Close,
+    Ping,
+    Pong,
+    parse_control,
+)
 from .scanner import CloseFrameScanner
 
-__all__ = ["Close", "Event", "FrameParser", "Ping", "Pong", "apply_mask"]
-
-PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, TRY_AGAIN_LATER = 1002, 1007, 1009, 1013
+__all__ = ["Event", "FrameParser", "apply_mask"]
 
 #: Bytes that a feed may decompress before it leaves the following frames to the next one.
 MAX_INFLATED: Final = 64 * 1024
 
 #: Frames with a smaller payload count in :attr:`FrameParser.small_frames`. Browsers fragment only longer messages.
 SMALL_FRAME: Final = 1024
-
-
-class Ping(NamedTuple):
-    """A ping (RFC 6455, section 5.5.2). The response is a pong with the same payload."""
-
-    payload: bytes
-
-
-class Pong(NamedTuple):
-    """A pong, solicited or not (RFC 6455, section 5.5.3)."""
-
-    payload: bytes
-
-
-class Close(NamedTuple):
-    """The peer's close frame. If the frame has no code, ``code`` is 1005 (RFC 6455, section 7.1.5)."""
-
-    code: int
-    reason: str
 
 
 Event = str | bytes | Ping | Pong | Close | WebSocketError
@@ -268,7 +263,7 @@ class FrameParser:
             self.small_frames += 1
         if opcode >= CLOSE:
             stop = start + length
-            self._control(opcode, apply_mask(mask, data[start:stop]), events)
+            events.append(parse_control(opcode, apply_mask(mask, data[start:stop])))
             return stop
         if opcode != CONTINUATION:
             self._message = opcode
@@ -308,14 +303,6 @@ class FrameParser:
         if length < 126 or (marker == 127 and length < 1 << 16) or length >> 63:
             raise WebSocketError(PROTOCOL_ERROR, "wrong length encoding")
         return length
-
-    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
-        if opcode == PING:
-            events.append(Ping(payload))
-        elif opcode == PONG:
-            events.append(Pong(payload))
-        else:
-            events.append(_parse_close(payload))
 
     def _read_payload(self, data: bytes, start: int, end: int, events: list[Event]) -> int:
         """Read the available part of the current frame's payload, and complete the message if this is its end."""
@@ -361,12 +348,3 @@ class FrameParser:
             self._message = CONTINUATION
             self._size = 0
             self._collected = self._decoder = None
-
-
-def _parse_close(payload: bytes) -> Close:
-    if not payload:
-        return Close(NO_STATUS, "")
-    code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not is_close_code(code):
-        raise WebSocketError(PROTOCOL_ERROR, "invalid close frame")
-    return Close(code, payload[2:].decode())

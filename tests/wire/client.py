@@ -8,7 +8,8 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from sockjs_tornado.exceptions import WebSocketError
-from sockjs_tornado.wire.websocket import Close, Event, FrameParser, Ping, Pong
+from sockjs_tornado.wire.frames import Close, Ping, Pong
+from sockjs_tornado.wire.websocket import Event, FrameParser
 
 #: More than any message of these tests has.
 NO_LIMIT = (1 << 63) - 2

@@ -20,8 +20,8 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire.deflate import Deflater, Parameters, RawInflater, negotiate
-from sockjs_tornado.wire.frames import CLOSE, build_frame
-from sockjs_tornado.wire.websocket import MAX_INFLATED, Event, FrameParser, Ping
+from sockjs_tornado.wire.frames import CLOSE, Ping, build_frame
+from sockjs_tornado.wire.websocket import MAX_INFLATED, Event, FrameParser
 
 from .client import NO_LIMIT, Reference, feed, is_over, plain, split
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
+from sockjs_tornado.wire.frames import Close
 from sockjs_tornado.wire.scanner import CloseFrameScanner
-from sockjs_tornado.wire.websocket import Close, FrameParser
+from sockjs_tornado.wire.websocket import FrameParser
 
 from .client import NO_LIMIT, split
 from .streams import EDGES, cuts, legal_streams, wild_frames

@@ -14,7 +14,8 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 from sockjs_tornado.exceptions import WebSocketError
 from sockjs_tornado.wire import websocket
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
-from sockjs_tornado.wire.websocket import Close, Event, FrameParser, Ping, Pong, apply_mask
+from sockjs_tornado.wire.frames import Close, Ping, Pong
+from sockjs_tornado.wire.websocket import Event, FrameParser, apply_mask
 
 from .client import NO_LIMIT, assert_like_reference, feed, masked, plain, split
 from .streams import (
