@@ -60,6 +60,18 @@ class Noted(SockJSConnection):
         return why
 
 
+class Busy(Noted):
+    """Handles each message until ``may_go_on`` is set."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.may_go_on = asyncio.Event()
+
+    async def on_message(self, message: Any) -> None:
+        super().on_message(message)
+        await self.may_go_on.wait()
+
+
 class Journal:
     """Makes connections of which the test gets hold: give it to a router in place of a class."""
 

@@ -528,10 +528,19 @@ class Peer:
         raise NotImplementedError
 
 
-class PollingPeer(Peer):
-    """Asks for each frame anew, always on the same connection."""
+class HttpPeer(Peer):
+    """A client that receives over HTTP."""
 
     client: Client | None = None
+
+    def vanish(self) -> None:
+        assert self.client is not None
+        self.client.writer.transport.abort()
+
+
+class PollingPeer(HttpPeer):
+    """Sends a poll for each frame, always on the same connection."""
+
     asked = False
 
     async def listen(self) -> Client:
@@ -550,15 +559,9 @@ class PollingPeer(Peer):
         assert response.status == 200, response
         return unframe(self.transport, response.body)
 
-    def vanish(self) -> None:
-        assert self.client is not None
-        self.client.writer.transport.abort()
 
-
-class StreamingPeer(Peer):
-    """Takes frame after frame off a response, and asks for the next response when one ends."""
-
-    client: Client | None = None
+class StreamingPeer(HttpPeer):
+    """Reads frame after frame from a response, and requests the next response when one ends."""
 
     async def listen(self) -> Client:
         """Ask for a response, and read as far as its first frame."""
@@ -577,10 +580,6 @@ class StreamingPeer(Peer):
                 return unframe(self.transport, chunk)
             assert await client.rest() == b""
             self.client = None
-
-    def vanish(self) -> None:
-        assert self.client is not None
-        self.client.writer.transport.abort()
 
 
 class WebSocketPeer(Peer):

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from application import Echo, Journal, LogWatch, Noted, Serve, congest, exception_of
+from application import Busy, Echo, Journal, LogWatch, Noted, Serve, congest, exception_of
 from client import (
     FRAMED,
     HANDSHAKE,
@@ -32,6 +32,16 @@ from sockjs_tornado.session.inbox import MAX_INBOX_WAITERS
 from sockjs_tornado.wire.sockets import bytes_acked
 
 SENDING = pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
+
+
+async def visit_twice(connect: Connect, server: Any) -> None:
+    """Open two websockets one after the other, and disconnect each."""
+    for session in ("a", "b"):
+        client = await connect(server)
+        client.write(ask_for("websocket", f"/echo/000/{session}"))
+        assert (await client.head()).status == 101
+        await client.leave()
+        await settle(connect, server)
 
 
 async def opening(connect: Connect, server: Any, transport: str, session: str, source: str = "127.0.0.1") -> Any:
@@ -139,12 +149,7 @@ async def test_a_session_that_closes_while_on_open_runs_is_still_counted(
     Doorman.may_open = asyncio.Event()
     router = SockJSRouter(Doorman, "/echo", {"max_unopened_sessions": 2})
     server = await serve(router)
-    for session in ("a", "b"):
-        client = await connect(server)
-        client.write(ask_for("websocket", f"/echo/000/{session}"))
-        assert (await client.head()).status == 101
-        await client.leave()
-        await settle(connect, server)
+    await visit_twice(connect, server)
     assert len(router.container) == 0
     assert is_refused(await opening(connect, server, "websocket", "c"))
     logged.take("max_unopened_sessions is reached")
@@ -165,12 +170,7 @@ async def test_a_closed_session_is_counted_while_on_close_runs(
 
     router = SockJSRouter(Slow, "/echo", {limit: 2})
     server = await serve(router)
-    for session in ("a", "b"):
-        client = await connect(server)
-        client.write(ask_for("websocket", f"/echo/000/{session}"))
-        assert (await client.head()).status == 101
-        await client.leave()
-        await settle(connect, server)
+    await visit_twice(connect, server)
     assert len(router.container) == 0
     assert is_refused(await opening(connect, server, "websocket", "c"))
     logged.take(f"{limit} is reached")
@@ -353,19 +353,12 @@ async def test_refused_clients_do_not_keep_a_router_open(serve: Serve, connect: 
 
 @SENDING
 async def test_only_so_many_posts_wait(serve: Serve, connect: Connect, name: str) -> None:
-    class Busy(Noted):
-        may_go_on: asyncio.Event
-
-        async def on_message(self, message: str) -> None:
-            await self.may_go_on.wait()
-
-    Busy.may_go_on = asyncio.Event()
     journal = Journal(Busy)
     router = SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000, "disconnect_delay": 60})
     server = await serve(router)
     client = await connect(server)
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
-    connection = await journal.connection()
+    connection: Any = await journal.connection()
     first = await connect(server)
     first.write(request("POST", f"/echo/000/abc/{name}", body=json.dumps(["x", "y" * 500]).encode()))
     for round_ in range(2):
@@ -379,7 +372,7 @@ async def test_only_so_many_posts_wait(serve: Serve, connect: Connect, name: str
             await sender.leave()
         await settle(connect, server)
         assert len(connection.session._inbox_waiters or ()) <= 1
-    Busy.may_go_on.set()
+    connection.may_go_on.set()
     assert (await first.response()).status in (200, 204)
 
 
@@ -551,42 +544,29 @@ async def test_a_callback_s_own_timeout_is_its_own_failure(serve: Serve, join: J
 
 @SENDING
 async def test_a_post_waits_no_longer_than_a_client_may_be_silent(serve: Serve, connect: Connect, name: str) -> None:
-    class Busy(Noted):
-        may_go_on: asyncio.Event
-
-        async def on_message(self, message: str) -> None:
-            await self.may_go_on.wait()
-
-    Busy.may_go_on = asyncio.Event()
-    server = await serve(SockJSRouter(Journal(Busy), "/echo", {"max_queue_bytes": 1000, "heartbeat_delay": 0.05}))
+    journal = Journal(Busy)
+    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000, "heartbeat_delay": 0.05}))
     client = await connect(server)
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
+    connection: Any = await journal.connection()
     body = json.dumps(["x", "y" * 500]).encode()
     assert (await client.ask("POST", f"/echo/000/abc/{name}", body=body)).status in (200, 204)
-    Busy.may_go_on.set()
+    connection.may_go_on.set()
 
 
 @SENDING
 async def test_a_client_may_leave_while_its_post_waits(serve: Serve, connect: Connect, name: str) -> None:
-    class Busy(Noted):
-        may_go_on: asyncio.Event
-
-        async def on_message(self, message: str) -> None:
-            super().on_message(message)
-            await self.may_go_on.wait()
-
-    Busy.may_go_on = asyncio.Event()
     journal = Journal(Busy)
     server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000}))
     client = await connect(server)
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
-    connection = await journal.connection()
+    connection: Any = await journal.connection()
     sender = await connect(server)
     sender.write(request("POST", f"/echo/000/abc/{name}", body=json.dumps(["x", "y" * 500]).encode()))
     assert await connection.message() == "x"
     await sender.leave()
     await settle(connect, server)
-    Busy.may_go_on.set()
+    connection.may_go_on.set()
     assert await connection.message() == "y" * 500
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from application import Serve
 from client import Join, within
 
-from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.session.callback_budget import CALLBACK_TIME, CallbackBudget
 from sockjs_tornado.wire.connection import READ_BUDGET
 
@@ -52,25 +53,27 @@ async def test_a_wait_that_is_cancelled_is_over() -> None:
     assert await budget.wait() == 10
 
 
-async def test_a_session_delivers_one_message_in_an_iteration_whose_budget_is_used_up(serve: Serve, join: Join) -> None:
-    heard: list[str] = []
-    opened: list[SockJSConnection] = []
-    done = asyncio.Event()
+def chat(heard: list[str], done: asyncio.Event, last: str, act: Callable[[], None] = lambda: None) -> Any:
+    """Return a connection class that records messages, and sets an event at the last one."""
 
     class Chat(SockJSConnection):
-        def on_open(self, info: ConnectionInfo) -> None:
-            opened.append(self)
-
         def on_message(self, message: str) -> None:
             heard.append(message)
-            if message == "6":
+            act()
+            if message == last:
                 done.set()
 
-    router = SockJSRouter(Chat, "/echo")
+    return Chat
+
+
+async def test_a_session_delivers_one_message_in_an_iteration_whose_budget_is_used_up(serve: Serve, join: Join) -> None:
+    heard: list[str] = []
+    done = asyncio.Event()
+    router = SockJSRouter(chat(heard, done, "6"), "/echo")
     router.container.callback_budget = CallbackBudget(1000.0)
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
-    session = opened[0].session
+    (session,) = router.container
     session._receive(["1", "2", "3"])
     assert heard == ["1", "2", "3"]
     router.container.callback_budget.exhaust()
@@ -104,29 +107,22 @@ async def test_an_iteration_that_belongs_to_waiting_sessions_has_nothing_left_fo
 
 async def test_every_delivery_of_several_messages_is_charged(serve: Serve, join: Join) -> None:
     """Also if each one keeps the budget: together they must."""
-    opened: list[SockJSConnection] = []
     heard: list[str] = []
     done = asyncio.Event()
 
-    class Chat(SockJSConnection):
-        def on_open(self, info: ConnectionInfo) -> None:
-            opened.append(self)
+    def take_time() -> None:
+        # Longer than any tick of the clock that C reads.
+        end = time.monotonic() + 0.02
+        while time.monotonic() < end:
+            pass
 
-        def on_message(self, message: str) -> None:
-            heard.append(message)
-            # Longer than any tick of the clock that C reads.
-            end = time.monotonic() + 0.02
-            while time.monotonic() < end:
-                pass
-            if message == "4":
-                done.set()
-
-    router = SockJSRouter(Chat, "/echo")
+    router = SockJSRouter(chat(heard, done, "4", take_time), "/echo")
     router.container.callback_budget = budget = CallbackBudget(1000.0)
     server = await serve(router)
     peer = join(server, "websocket")
     assert await peer.frame() == "o"
-    opened[0].session._receive(["1", "2"])
+    (session,) = router.container
+    session._receive(["1", "2"])
     assert heard == ["1", "2"]
     assert 900 < budget.available < 1000
     await within(peer.send("3", "4"))

@@ -1,6 +1,5 @@
 """The two websocket transports: their URLs, how to open one, and what arrives over it."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -43,15 +42,3 @@ def messages_of(connection: Noted) -> list[Any]:
     while not connection._messages.empty():
         messages.append(connection._messages.get_nowait())
     return messages
-
-
-class Busy(Noted):
-    """Handles each message until ``may_go_on`` is set."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.may_go_on = asyncio.Event()
-
-    async def on_message(self, message: Any) -> None:
-        super().on_message(message)
-        await self.may_go_on.wait()

@@ -1,10 +1,10 @@
 """xhr_send and jsonp_send: what they accept, and what they reject."""
 
-import asyncio
 import json
+from typing import Any
 
 import pytest
-from application import Echo, Journal, Noted, Serve
+from application import Busy, Echo, Journal, Serve
 from client import Connect, request, settle
 
 from sockjs_tornado import SockJSRouter
@@ -52,19 +52,11 @@ async def test_a_post_before_the_session_is_open_is_rejected(serve: Serve, conne
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
 async def test_an_application_that_does_not_keep_up_is_not_sent_more(serve: Serve, connect: Connect, name: str) -> None:
-    class Busy(Noted):
-        may_go_on: asyncio.Event
-
-        async def on_message(self, message: str) -> None:
-            super().on_message(message)
-            await self.may_go_on.wait()
-
-    Busy.may_go_on = asyncio.Event()
     journal = Journal(Busy)
     server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000}))
     client = await connect(server)
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
-    connection = await journal.connection()
+    connection: Any = await journal.connection()
     body = json.dumps(["x" * 400]).encode()
     # One that is being worked on, and one that waits, are no pile.
     for _ in range(2):
@@ -79,7 +71,7 @@ async def test_an_application_that_does_not_keep_up_is_not_sent_more(serve: Serv
     assert response.status == 429
     assert response["Content-Type"] == "text/plain; charset=UTF-8"
     assert response.text == "Too many messages are waiting."
-    Busy.may_go_on.set()
+    connection.may_go_on.set()
     for late in waiting:
         assert (await late.response()).status in (200, 204)
     for _ in range(4):

@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from application import Echo, Journal, Serve, congest
+from application import Busy, Echo, Journal, Serve, congest
 from client import PING, PONG, TEXT, TIMEOUT, Connect, frame, settle, within
 
 from sockjs_tornado import ConnectionClosed, SockJSRouter
 
-from .targets import BOTH, RAW, SOCKJS, Busy, opened, text
+from .targets import BOTH, RAW, SOCKJS, opened, text
 
 # Waiting for the client.
 

@@ -7,12 +7,12 @@ import zlib
 from typing import Any
 
 import pytest
-from application import Echo, Journal, Noted, Serve
+from application import Busy, Echo, Journal, Noted, Serve
 from client import CLOSE, PING, TEXT, TIMEOUT, Connect, WebSocket, closing, frame, settle, within
 
 from sockjs_tornado import SockJSRouter
 
-from .targets import BOTH, RAW, SOCKJS, Busy, messages_of, opened, text
+from .targets import BOTH, RAW, SOCKJS, messages_of, opened, text
 
 
 @pytest.mark.parametrize(
