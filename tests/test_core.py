@@ -365,7 +365,10 @@ def test_a_module_that_was_built_from_other_sources_is_not_imported(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
 ) -> None:
     assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, SessionState.OPEN)
-    assert (core.CALLBACKS_IDLE, core.CALLBACKS_RUNNING) == (callbacks.State.IDLE, callbacks.State.RUNNING)
+    assert (core.CALLBACKS_IDLE, core.CALLBACKS_RUNNING) == (
+        callbacks.CallbackState.IDLE,
+        callbacks.CallbackState.RUNNING,
+    )
     assert type(outbox.IN_CALLBACK) is type(callbacks.RUNNING) is int
     assert module.__file__ is not None
     spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_module", module.__file__)

@@ -67,7 +67,7 @@ enum {
     /* Blocked.IN_CALLBACK and SessionState.OPEN; session/outbox.py checks at import that they are equal. */
     IN_CALLBACK = 1,
     SESSION_OPEN = 1,
-    /* State.IDLE and State.RUNNING of session/callbacks.py, which checks the same. */
+    /* CallbackState.IDLE and CallbackState.RUNNING; session/callbacks.py checks the same. */
     CALLBACKS_IDLE = 0,
     CALLBACKS_RUNNING = 1,
     /* Used by Python from here: session/callback_budget.py and wire/connection.py explain them. */

@@ -12,10 +12,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from enum import Enum, IntEnum
+from enum import Enum
 from functools import partial
 from inspect import isawaitable
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tornado.web import HTTPError
@@ -24,6 +23,8 @@ from ..exceptions import ConnectionClosed
 from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
 from .callback_budget import Turn
+from .callback_timeout import CallbackTimeout
+from .states import CallbackState
 
 try:
     from .._speedups import CALLBACKS_IDLE as _IDLE_IN_C
@@ -41,7 +42,6 @@ except ImportError:  # the C module was not built
 if TYPE_CHECKING:
     from ..connection import SockJSConnection
     from .callback_budget import CallbackBudget
-    from .container import SessionContainer
     from .session import Session
 
 __all__ = ["Callbacks"]
@@ -55,23 +55,8 @@ _CAUGHT = (Exception, asyncio.CancelledError)
 _MESSAGE_OVERHEAD = 64
 
 
-class State(IntEnum):
-    """State of the callbacks of a session: ``UNOPENED``, then any of the next three, then ``OVER``."""
-
-    #: No callback runs, and no event is queued.
-    IDLE = 0
-    #: A callback other than ``on_dropped`` runs or is scheduled; it is followed by those of the queued events.
-    RUNNING = 1
-    #: The same for ``on_dropped``. Messages that are dropped meanwhile are reported with those that are dropped later.
-    IN_DROPPED = 2
-    #: ``on_open`` was not called yet.
-    UNOPENED = 3
-    #: ``on_close`` has ended.
-    OVER = 4
-
-
 # Plain integers, because C compares the field with an integer's identity.
-IDLE, RUNNING, IN_DROPPED, UNOPENED, OVER = (state.value for state in State)
+IDLE, RUNNING, IN_DROPPED, UNOPENED, OVER = (state.value for state in CallbackState)
 
 if (_IDLE_IN_C, _RUNNING_IN_C) != (IDLE, RUNNING):
     raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")
@@ -332,7 +317,7 @@ class Callbacks(CallbacksCore):
             error = TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)")
             # Closes the session at once; the awaitable may take its time to end.
             on_expired = partial(self._handle_failure, name, error)
-            timeout = _Timeout(self._session.server.container, self._timeout, on_expired)
+            timeout = CallbackTimeout(self._session.server.container, self._timeout, on_expired)
         try:
             return await awaitable
         except _CAUGHT as error:
@@ -362,46 +347,6 @@ class Callbacks(CallbacksCore):
             fields = session_fields(session.label, session.transport_name)
             log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")
-
-
-class _Timeout:
-    """The timeout of an awaitable of the current task.
-
-    Args:
-        manager: Schedules the deadline.
-        seconds: The timeout.
-        on_expired: Called when it has expired, before the task is cancelled.
-
-    Attributes:
-        has_expired: Whether the timeout has cancelled the task.
-    """
-
-    __slots__ = ("_manager", "_on_expired", "_task", "bucket", "due", "has_expired")
-
-    def __init__(self, manager: "SessionContainer", seconds: float, on_expired: Callable[[], None]) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._manager = manager
-        self._on_expired = on_expired
-        self.has_expired = False
-        self.bucket: int | None = None
-        self.due = manager.now() + seconds
-        manager.schedule(self)
-
-    def check(self, now: float) -> None:
-        """Cancel the task, unless the event loop was blocked: then the awaitable may be about to complete."""
-        if not self._manager.postpone(self, now):
-            self.due = inf
-            self.has_expired = True
-            self._on_expired()
-            self._task.cancel()
-
-    def cancel(self) -> None:
-        """Called when the awaitable has ended."""
-        self._manager.cancel(self)
-        if self.has_expired:
-            self._task.uncancel()
 
 
 def _is_cancelled() -> bool:

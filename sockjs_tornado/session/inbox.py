@@ -12,7 +12,6 @@ from .outbox import HIGH_WATER, IN_CALLBACK, TRACED, Outbox
 from .states import SessionState
 
 if TYPE_CHECKING:
-    from .callbacks import Callbacks
     from .container import SessionContainer
 
 __all__ = ["MAX_INBOX_WAITERS", "Inbox"]
@@ -30,8 +29,6 @@ class Inbox(Outbox):
     """
 
     __slots__ = ("_inbox_waiters", "_rate_limit")
-
-    _callbacks: "Callbacks"
 
     def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
         super().__init__(settings, stats, manager)

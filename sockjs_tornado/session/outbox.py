@@ -58,6 +58,7 @@ except ImportError:  # the C module was not built
 
 
 if TYPE_CHECKING:
+    from .callbacks import Callbacks
     from .container import SessionContainer
 
 __all__ = ["HIGH_WATER", "Outbox"]
@@ -116,7 +117,9 @@ class Outbox(SessionCore):
 
     state: SessionState
     conn: Any
+    _callbacks: "Callbacks"
     _trace: Callable[[str], None]
+    _close_slow_consumer: Callable[[], None]
 
     def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
         self._settings = settings
@@ -133,14 +136,6 @@ class Outbox(SessionCore):
         # At most one: a client sends its next request after it has received the whole response.
         self._unsent_response: UnsentResponse | None = None
         self._unsent_response_size = 0
-
-    def _close_slow_consumer(self) -> None:
-        """Close the session of a client that does not read fast enough."""
-        raise NotImplementedError
-
-    def _notify_dropped(self, count: int) -> None:
-        """Notify the application that ``count`` messages were dropped."""
-        raise NotImplementedError
 
     @property
     def is_attached(self) -> bool:
@@ -197,6 +192,16 @@ class Outbox(SessionCore):
             receiver.send_prepared(message)
         else:
             self._send_fallback(message.text)
+
+    def _send_frame(self, receiver: Receiver, frame: str) -> None:
+        if self._blocked & TRACED:
+            self._trace(f"< {frame}")
+        receiver.send_frame(frame)
+
+    def _close_receiver(self, receiver: Receiver, code: int, reason: str) -> None:
+        if self._blocked & TRACED:
+            self._trace(f"< c {code} {trace.message(reason)}")
+        receiver.close(code, reason)
 
     def _pause_sending(self, receiver: Receiver) -> None:
         """Keep messages in the outbox, because the receiver's write buffer is full."""
@@ -285,7 +290,7 @@ class Outbox(SessionCore):
             self.queued -= len(self._outbox.pop(0))
             dropped += 1
         self._stats.messages_dropped += dropped
-        self._notify_dropped(dropped)
+        self._callbacks.notify_dropped(dropped)
 
     def _discard_outbox(self) -> int:
         """Discard the queued messages; return how many."""

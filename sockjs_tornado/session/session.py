@@ -224,16 +224,6 @@ class Session(Inbox, LegacySession):
                 self._receiver = None
                 self._send_close(receiver)
 
-    def _send_frame(self, receiver: Receiver, frame: str) -> None:
-        if self._blocked & TRACED:
-            self._trace(f"< {frame}")
-        receiver.send_frame(frame)
-
-    def _close_receiver(self, receiver: Receiver, code: int, reason: str) -> None:
-        if self._blocked & TRACED:
-            self._trace(f"< c {code} {trace.message(reason)}")
-        receiver.close(code, reason)
-
     def _set_receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._stats.connections += 1
@@ -348,10 +338,6 @@ class Session(Inbox, LegacySession):
         self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
         if receiver is not None:
             self._send_close(receiver)
-
-    def _notify_dropped(self, count: int) -> None:
-        """Run ``on_dropped``."""
-        self._callbacks.notify_dropped(count)
 
     # Called at the deadline.
 

@@ -1,9 +1,9 @@
-"""The states of sessions and routers."""
+"""The states of sessions, their callbacks, and routers."""
 
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["TRANSITIONS", "RouterState", "SessionState"]
+__all__ = ["TRANSITIONS", "CallbackState", "RouterState", "SessionState"]
 
 
 class SessionState(IntEnum):
@@ -29,6 +29,21 @@ TRANSITIONS: Final = {
     SessionState.CLOSING: (SessionState.CLOSED,),
     SessionState.CLOSED: (),
 }
+
+
+class CallbackState(IntEnum):
+    """State of the callbacks of a session: ``UNOPENED``, then any of the next three, then ``OVER``."""
+
+    #: No callback runs, and no event is queued.
+    IDLE = 0
+    #: A callback other than ``on_dropped`` runs or is scheduled; it is followed by those of the queued events.
+    RUNNING = 1
+    #: The same for ``on_dropped``. Messages that are dropped meanwhile are reported with those that are dropped later.
+    IN_DROPPED = 2
+    #: ``on_open`` was not called yet.
+    UNOPENED = 3
+    #: ``on_close`` has ended.
+    OVER = 4
 
 
 class RouterState(IntEnum):

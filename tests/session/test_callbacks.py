@@ -818,7 +818,7 @@ async def test_on_dropped_runs_before_messages_that_wait_for_the_next_iteration(
 ) -> None:
     session, _ = opened(
         hurried,
-        on_message=lambda conn, message: session._notify_dropped(5) if message == "1" else None,
+        on_message=lambda conn, message: session._callbacks.notify_dropped(5) if message == "1" else None,
         on_dropped=lambda conn, count: conn.heard.append(count),
     )
     receive(session, ["1", "2"])
