@@ -1,4 +1,4 @@
-"""The examples start, answer, refuse what they cannot do, and end cleanly."""
+"""The examples start, respond, reject invalid arguments, and exit cleanly."""
 
 import json
 import re
@@ -96,7 +96,7 @@ def test_an_example_serves_its_pages_and_services(example: Example, request: pyt
 
 @pytest.fixture(scope="module")
 def test_server() -> Iterator[Example]:
-    """One server for the tests of its services: with sessions between two polls, each stop takes its time."""
+    """One server for the tests of its services: it stops slowly if sessions are between two polls."""
     program = ServerProgram("examples/test_server.py", "--port", "0")
     yield Example(program)
     ended = program.stop()
@@ -150,20 +150,20 @@ class TestTokenAuth:
     SERVICE = "/token_auth/sockjs/000/s"
 
     def connect(self, example: Example, *messages: str) -> bytes:
-        """Open a session, send messages together, and return what the next poll brings."""
+        """Open a session, send messages in one request, and return the response to the next poll."""
         assert example.get(f"{self.SERVICE}/xhr", b"") == b"o\n"
         if messages:
             example.get(f"{self.SERVICE}/xhr_send", json.dumps(messages).encode())
         return example.get(f"{self.SERVICE}/xhr", b"")
 
     def token(self, example: Example) -> str:
-        """Return the token that the page carries."""
+        """Return the token in the page."""
         (token,) = re.findall('TOKEN = "(.+)";', example.get("/token_auth/").decode())
         return str(token)
 
     @pytest.fixture
     def example(self, request: pytest.FixtureRequest) -> Iterator[Example]:
-        """A server that waits for tokens for as many seconds as its parameter says."""
+        """A server that waits for tokens; the parameter is its timeout in seconds."""
         program = ServerProgram("examples/token_auth/server.py", "--port", "0", "--timeout", request.param)
         yield Example(program)
         ended = program.stop()
@@ -239,7 +239,7 @@ class TestRawClient:
 
 
 class TestPythonClient:
-    """The client that takes any transport, against the test server."""
+    """The client for any transport, against the test server."""
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "default", "-X", "utf8", "examples/python_client/client.py", *arguments]

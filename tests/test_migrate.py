@@ -12,7 +12,7 @@ each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
 
 
 class Handler(WebsocketHandler):
-    """Written for Tornado's websockets, but for its base class."""
+    """A handler written for Tornado's websockets; only its base class was changed."""
 
     heard: "asyncio.Queue[Any]"
 
@@ -28,7 +28,7 @@ class Handler(WebsocketHandler):
 
 @pytest.fixture
 def handler() -> type[Handler]:
-    """Return the handler, with a queue of its own."""
+    """Return the handler class, with a queue for its events."""
     return type("Handler", (Handler,), {"heard": asyncio.Queue()})
 
 

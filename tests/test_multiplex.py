@@ -203,7 +203,7 @@ async def test_the_client_leaves_with_all_its_channels(serve: Serve, join: Join,
     (carrier,) = router.connections
     peer.vanish()
     if transport in POLLING:
-        # The test is the clock.
+        # The test sets the time.
         carrier.session.check(carrier.session.due)
     for connection in connections:
         code, _ = await connection.closed()
@@ -242,7 +242,7 @@ async def test_the_end_of_a_router_is_the_end_of_its_channels(serve: Serve, join
     assert await connection.closed() == (1001, "Bye")
 
 
-# Who comes in, and what goes wrong.
+# Accepted and rejected channels, and errors.
 
 
 @each_transport
@@ -343,7 +343,7 @@ async def test_a_slow_client_holds_up_the_channels_that_write_to_it(enter: Enter
         await in_news.send("last")
 
     waiting = asyncio.ensure_future(last())
-    # It has begun to wait when this is done.
+    # After this, `last` is waiting.
     await asyncio.sleep(0)
     assert not waiting.done()
     for _ in range(sent):
@@ -465,7 +465,7 @@ async def test_channels_count_among_the_sessions_whose_on_open_still_runs(
     assert await peer.message() == "uns,c"
     assert (await within(opened.get()), await within(opened.get()), opened.empty())[2]
     assert router.stats.rejected == {"max_unopened_sessions": 1}
-    # Whoever comes is refused as well, and channels that were closed count on.
+    # Other clients are rejected too, and closed channels still count.
     await peer.send("uns,a", "uns,b")
     await settle(connect, server)
     response = await (await connect(server)).ask("POST", "/chat/000/other/xhr")
@@ -567,7 +567,7 @@ TRANSPORTS = ["websocket", "xhr-streaming", "eventsource", "xhr-polling"]
 
 
 def command(url: str, names: list[str], payload: str) -> list[str]:
-    """Return what runs the page script."""
+    """Return the command that runs the page script."""
     check_sockjs_client()
     if not (ROOT / "node_modules/websocket-multiplex/multiplex_client.js").is_file():
         pytest.fail("websocket-multiplex is missing. `npm ci` installs it.")

@@ -1,4 +1,4 @@
-"""Serving until told to stop: limits on time and size, signals, and a shortage of file descriptors."""
+"""Serving until a signal: limits on time and size, signals, and a shortage of file descriptors."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def start(programs: list[ServerProgram], *arguments: str) -> ServerProgram:
 
 @contextlib.asynccontextmanager
 async def served(**options: Any) -> AsyncIterator[tuple[SockJSRouter, int]]:
-    """Serve echoes, and give the router and the port."""
+    """Serve an echo service; yield the router and the port."""
     router = SockJSRouter(Echo, "/echo")
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
@@ -47,13 +47,13 @@ async def served(**options: Any) -> AsyncIterator[tuple[SockJSRouter, int]]:
 
 @contextlib.asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Client]:
-    """Connect, and leave at the end."""
+    """Connect, and disconnect at the end."""
     client = await within(Client.connect(port))
     yield client
     await client.leave()
 
 
-# Clients that take their time.
+# Slow clients.
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def connected(port: int) -> AsyncIterator[Client]:
     ids=["nothing", "half a head", "half a handshake", "half a body", "half a chunk", "nothing more"],
 )
 async def test_an_unfinished_request_is_closed(begun: bytes) -> None:
-    # What was begun comes long before the time is up.
+    # The incomplete request arrives long before the timeout.
     async with served(idle_connection_timeout=0.5, body_timeout=0.5) as (_, port), connected(port) as client:
         client.write(begun)
         if begun.endswith(b"\r\n\r\n"):
@@ -82,10 +82,10 @@ async def test_a_poll_and_a_stream_are_not_hung_up_on() -> None:
         websocket = await WebSocket.open(client, "/echo/000/a/websocket")
         assert await websocket.text() == "o"
         async with connected(port) as poller, connected(port) as other:
-            # Both at once: between them, the client is idle.
+            # Both polls at once: between them, the connection would be idle.
             poller.write(request("POST", "/echo/000/b/xhr", body=b"") * 2)
             assert (await poller.response()).body == b"o\n"
-            # One who does not finish is hung up on meanwhile.
+            # Meanwhile, a connection without a request is closed.
             assert await other.rest() == b""
             session = router.get_session("b")
             assert session is not None
@@ -145,7 +145,7 @@ async def test_a_signal_closes_every_session_and_ends_the_program(programs: list
 async def test_the_end_comes_at_the_deadline(programs: list[ServerProgram]) -> None:
     program = start(programs, "--deadline", "0.2", "--disconnect-delay", "600")
     async with connected(program.ports[0]) as client:
-        # Whoever polled once is waited for.
+        # After the first poll, the router waits for another one.
         assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
         ended = await asyncio.to_thread(program.stop)
     assert (ended.status, ended.errors) == (
@@ -164,7 +164,7 @@ async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:
         assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
         os.kill(os.getpid(), signal.SIGINT)
         async with asyncio.timeout(TIMEOUT):
-            # The signal is heard of when the event loop comes round to it.
+            # The signal is processed in a later iteration of the event loop.
             while (await client.ask("GET", "/echo/info")).status != 503:
                 pass
         assert not serving.done()
@@ -242,14 +242,14 @@ async def test_clients_wait_if_no_file_descriptors_are_left(
         clients = [await stack.enter_async_context(connected(port)) for _ in range(50)]
 
         async def come_and_go(client: Client) -> None:
-            # Where the last descriptor went to the handshake, the connection ends with it.
+            # If the handshake took the last descriptor, the connection ends.
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 await open_websocket(client)
 
         visits = {asyncio.ensure_future(come_and_go(client)): client for client in clients}
         waiting = set(visits)
         while waiting:
-            # Who was let in is served while others wait, and makes room for them by leaving.
+            # An accepted client is served while others wait; its descriptor is free when it disconnects.
             done, waiting = await asyncio.wait(waiting, timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             assert done, "nobody was let in"
             websocket.write(frame(TEXT, '["x"]'))

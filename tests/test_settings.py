@@ -80,7 +80,7 @@ NO_ORIGINS = (
     *(["https://example.com", "example.com"],),
 )
 
-#: Of each option its default, values that it takes, values that it does not take, and words that say what it takes.
+#: For each setting: its default, valid values, invalid values, and a part of the description in the error.
 OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "disconnect_delay": (5, (1, 0.01, 1e6), (*NO_SECONDS, 0, 0.0), "a number of seconds above 0"),
     "heartbeat_delay": (25, (1, 0.01, 1e6), (*NO_SECONDS, 0, 0.0), "a number of seconds above 0"),
@@ -151,7 +151,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
 }
 
 any_option = pytest.mark.parametrize("name", OPTIONS)
-#: The ways to make settings of names and values.
+#: The ways to create settings from names and values.
 WAYS: list[Callable[[dict[str, Any]], Settings]] = [lambda values: Settings(**values), Settings.from_mapping]
 
 
@@ -197,7 +197,7 @@ def test_a_bad_value_is_named_with_its_type() -> None:
 
 
 class Unwritable:
-    """Raises where it is to be written down."""
+    """An object whose repr raises."""
 
     def __repr__(self) -> str:
         raise LookupError
@@ -451,7 +451,7 @@ def test_compression_is_what_to_compress_with(value: Any, compression: Compressi
     assert Settings(websocket_compression=value).compression == compression
 
 
-# Which transports there are.
+# Enabled transports.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is a number of seconds, for settings and arguments alike."""
+"""Numbers in settings and arguments."""
 
 import math
 import sys

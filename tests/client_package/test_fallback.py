@@ -140,7 +140,7 @@ async def test_nobody_there_is_a_connect_error(serve: Serve, dial: Dial, link: C
         await dial(between)
 
 
-# Where the server sends its clients.
+# base_url.
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "xhr"])
@@ -173,7 +173,7 @@ async def test_secrets_stay_with_their_origin(stub: MakeStub, dial: Dial, transp
     assert asked["X-Other"] == "1"
 
 
-# What is sent with every request.
+# Header fields and cookies.
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming", "eventsource", "xhr"])
@@ -192,7 +192,7 @@ async def test_header_fields_come_with_every_request(stub: MakeStub, dial: Dial,
         await client.send("x")
         await client.close()
     except ConnectError:
-        assert transport == "websocket"  # which is refused, but asked for
+        assert transport == "websocket"  # the stub rejects its request
     assert len(server.headers) >= 2
     for fields in server.headers:
         assert fields["X-Token"] == "é"
@@ -231,7 +231,7 @@ async def test_cookies_come_back_within_a_session(stub: MakeStub, dial: Dial) ->
     await client.close()
     sent = server.headers[server.requests.index("xhr_send")]
     assert set(sent["Cookie"].split("; ")) == {"own=1", "balancer=1", "JSESSIONID=1"}
-    # Another connection knows nothing of them.
+    # Another client does not have them.
     with pytest.raises(ConnectError):
         await dial(server, "eventsource")
     assert "Cookie" not in server.headers[-2]
@@ -248,7 +248,7 @@ async def test_no_proxy_is_used_but_the_one_given(
 
     proxy = await stub({}, xhr_streaming=[line("o", 'a["by way of the proxy"]')])
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    # The proxy is given the whole address, and answers in the server's place: here with what is no /info.
+    # The client sends the whole URL to the proxy, and the stub responds to that with 404.
     with pytest.raises(ConnectError) as caught:
         await dial(server, proxy=f"http://127.0.0.1:{proxy.port}")
     assert caught.value.failures == {"info": "status 404"}

@@ -80,7 +80,7 @@ async def test_a_paused_request_is_not_read_and_goes_on_where_it_was(source: Sou
     multi.resume(request)
     await within(more.wait())
     assert taken > before
-    # The end comes in the middle of a pause, and no callback is called any more.
+    # Abort while paused: no callback is called any more.
     multi.pause(request)
     multi.abort(request)
     multi.abort(request)

@@ -1,4 +1,4 @@
-"""What Prometheus and load balancers ask."""
+"""The URLs for Prometheus and for load balancers."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ class Site:
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return the values of an answer by name and labels."""
+    """Return the values in a response by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -60,7 +60,7 @@ async def test_prometheus_finds_all_figures() -> None:
         assert (await client.ask("POST", "/chat/000/abc/xhr_send", body=b"[")).status == 500
         response = await client.ask("GET", "/metrics")
         connection = await journal.connection()
-        # The test is the clock.
+        # The test sets the time.
         connection.session.check(connection.session.due)
         await connection.closed()
         later = samples((await client.ask("GET", "/metrics")).text)
