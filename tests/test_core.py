@@ -35,6 +35,7 @@ from sockjs_tornado.session import callback_budget, callbacks, outbox
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session, SessionState
+from sockjs_tornado.session.states import CallbackState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
@@ -366,8 +367,8 @@ def test_a_module_that_was_built_from_other_sources_is_not_imported(
 ) -> None:
     assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, SessionState.OPEN)
     assert (core.CALLBACKS_IDLE, core.CALLBACKS_RUNNING) == (
-        callbacks.CallbackState.IDLE,
-        callbacks.CallbackState.RUNNING,
+        CallbackState.IDLE,
+        CallbackState.RUNNING,
     )
     assert type(outbox.IN_CALLBACK) is type(callbacks.RUNNING) is int
     assert module.__file__ is not None
