@@ -14,9 +14,9 @@
 
 /* --- what C does ---
  *
- * C handles a call if the condition holds, and then writes only to what is listed, apart from what the Python methods do
- * that it calls. For any other call it calls the twin, which handles every case. tests/test_core.py compares the methods
- * with their twins, tests/test_speedups.py the functions.
+ * C handles a call if the condition holds. It writes only to what is listed, apart from what the Python methods do that
+ * it calls. It passes any other call to the twin, which handles every case. tests/test_core.py compares methods with
+ * their twins, tests/test_speedups.py compares functions.
  *
  * method               twin                     C handles                                   C writes to
  *

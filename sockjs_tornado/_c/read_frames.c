@@ -11,6 +11,7 @@ typedef int (*appender)(unsigned char *payload, Py_ssize_t size, PyObject *list)
 
 /* --- frames --- */
 
+/* RFC 6455, section 5.3. */
 static void
 unmask(unsigned char *to, const unsigned char *from, Py_ssize_t size, const unsigned char *mask)
 {

@@ -17,7 +17,7 @@ enum { PRECISE = CLOCK_MONOTONIC, COARSE = CLOCK_MONOTONIC_COARSE };
 enum { PRECISE = CLOCK_MONOTONIC, COARSE = CLOCK_MONOTONIC };
 #endif
 
-/* Return whether the fields hold objects of the types that Session.__init__ stores there. */
+/* Return whether the fields hold objects of the types that Python stores there. */
 static int
 is_valid(Session *self)
 {
@@ -26,7 +26,7 @@ is_valid(Session *self)
         && is_counting(self->_stats) && self->_thread != NULL && self->_outbox_waiters != NULL;
 }
 
-/* Write the outbox to the receiver. */
+/* Write the outbox to the receiver, if nothing is blocked. Return 0, or -1 with an exception set. */
 static int
 flush(Session *self)
 {
@@ -34,7 +34,8 @@ flush(Session *self)
     int failed = empty == NULL;
 
     /* Allocating may run the garbage collector, whose finalizers may send or close: check the fields afterwards. */
-    if (failed || !is_valid(self) || !PyList_Size(self->_outbox) || self->_receiver == Py_None || self->_blocked != zero) {
+    if (failed || !is_valid(self) || !PyList_Size(self->_outbox) || self->_receiver == Py_None
+        || self->_blocked != zero) {
         Py_XDECREF(empty);
         return -failed;
     }
@@ -109,7 +110,8 @@ session_send_prepared(PyObject *object, PyObject *message)
     return PyObject_CallMethodObjArgs(object, names._send_prepared_fallback, message, NULL);
 }
 
-/* Pass the current exception, which on_message has raised, to Callbacks.handle_error. */
+/* Pass the current exception, which on_message has raised, to Callbacks.handle_error. Return 0, or -1 with an exception
+ * set. */
 static int
 handle_error(PyObject *callbacks)
 {

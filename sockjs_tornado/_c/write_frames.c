@@ -13,6 +13,7 @@ must_escape(const unsigned char *c)
     return c[0] == 0xEF && c[1] == 0xBF && c[2] >= 0xB0;
 }
 
+/* Return the size of a text as a JSON string, with the quotes. */
 static Py_ssize_t
 quoted_size(const unsigned char *text, Py_ssize_t size)
 {
@@ -36,6 +37,7 @@ quoted_size(const unsigned char *text, Py_ssize_t size)
     return quoted;
 }
 
+/* Write \uXXXX, and return the end. */
 static unsigned char *
 put_escape(unsigned char *to, unsigned int code)
 {
@@ -50,6 +52,7 @@ put_escape(unsigned char *to, unsigned int code)
     return to;
 }
 
+/* Write a text as a JSON string, and return the end. */
 static unsigned char *
 put_quoted(unsigned char *to, const unsigned char *text, Py_ssize_t size)
 {
