@@ -1,4 +1,4 @@
-"""The server's side of the tests: what is served, what it is served by, and what it logs."""
+"""The server's side of the tests: connections, a running server, and checks of the log."""
 
 import asyncio
 import logging
@@ -15,17 +15,17 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection
 
 
 class Echo(SockJSConnection):
-    """Sends every message back."""
+    """Sends every message back to its client."""
 
     def on_message(self, message: str | bytes) -> None:
         self.send(message)
 
 
 class Noted(SockJSConnection):
-    """A connection that writes down what it hears.
+    """A connection that records its messages and its close.
 
     Attributes:
-        info: What ``on_open`` was given.
+        info: The argument of ``on_open``.
         closes: Code and reason, once for each ``on_close``.
     """
 
@@ -54,7 +54,7 @@ class Noted(SockJSConnection):
         return await within(self._messages.get())
 
     async def closed(self) -> tuple[int | None, str | None]:
-        """Wait for ``on_close`` and return why it was."""
+        """Wait for ``on_close``, and return the code and reason."""
         await within(self._closed.wait())
         (why,) = self.closes
         return why
@@ -73,7 +73,7 @@ class Busy(Noted):
 
 
 class Journal:
-    """Makes connections of which the test gets hold: give it to a router in place of a class."""
+    """A factory of connections for a router; :meth:`connection` returns them to the test."""
 
     def __init__(self, kind: type[Noted] = Noted) -> None:
         self.opened: asyncio.Queue[Noted] = asyncio.Queue()
@@ -83,7 +83,7 @@ class Journal:
         return self._kind(session, self.opened)
 
     async def connection(self) -> Noted:
-        """Return the next connection that opens, or has opened."""
+        """Return the next connection that opens or has opened."""
         return await within(self.opened.get())
 
 
@@ -93,20 +93,20 @@ async def congest(connection: SockJSConnection) -> int:
     while not connection.session._outbox_above_high_water:
         connection.send("x" * 100_000)
         sent += 1
-        # The client's side reads ahead what it may.
+        # The client's transport reads ahead up to its limit.
         await asyncio.sleep(0)
         assert sent < 10_000
     return sent
 
 
 class LogWatch:
-    """What was logged at WARNING or above; a test takes the records that it expects."""
+    """The records at WARNING or above; a test takes the ones that it expects."""
 
     def __init__(self) -> None:
         self.records: list[logging.LogRecord] = []
 
     def take(self, text: str) -> logging.LogRecord:
-        """Remove and return the first record whose message holds ``text``; fail where there is none."""
+        """Remove and return the first record whose message contains ``text``; fail if there is none."""
         for record in self.records:
             if text in record.getMessage():
                 self.records.remove(record)
@@ -121,12 +121,12 @@ def exception_of(record: logging.LogRecord) -> BaseException:
     return record.exc_info[1]
 
 
-#: Loggers of the server's side. Clients may log the URLs that they ask for.
+#: Loggers of the server. Clients may log the URLs that they request.
 SERVER_LOGGERS = ("sockjs_tornado", "tornado", "asyncio")
 
 
 class IdWatch(logging.Handler):
-    """What was logged at any level by the server's side: messages, and what was raised."""
+    """The messages and exceptions that the server logged, at any level."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,11 +134,11 @@ class IdWatch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        # Not the lines of the source, which in tests may have anything.
+        # Without the lines of the source, which may contain anything in tests.
         self.texts.append("".join([record.getMessage(), *(traceback.format_exception_only(error) if error else ())]))
 
     def leaks(self, session_ids: Iterable[str]) -> list[str]:
-        """Return the records that have one of these ids, as a part of a path or a key, or quoted."""
+        """Return the records that contain one of these ids as a part of a path or a key, or in quotes."""
         names = "|".join(map(re.escape, sorted(session_ids)))
         pattern = re.compile(rf"[/:'\"=](?:{names})(?:[/?&'\"]|$)|\bsession\d+\b")
         return [text for text in self.texts if pattern.search(text)] if names else []
@@ -153,5 +153,5 @@ class RunningServer:
         self.port = port
 
 
-#: What the fixture ``serve`` is.
+#: Type of the fixture ``serve``.
 Serve = Callable[..., Awaitable[RunningServer]]

@@ -1,7 +1,7 @@
-"""Clients on bare sockets: requests leave as the bytes they were given as, answers are read to the letter.
+"""Clients on plain sockets, which send exactly the given bytes and check every byte of the responses.
 
-:class:`Client` is one HTTP connection, :class:`WebSocket` one that was upgraded. A :class:`Peer` is a whole SockJS
-client on one transport; what it takes off a response is exactly one framing, and a single byte too many fails the test.
+:class:`Client` is one HTTP connection, :class:`WebSocket` an upgraded one. A :class:`Peer` is a SockJS client on one
+transport; it accepts exactly the framing of its transport, and a single byte too many fails the test.
 """
 
 import asyncio
@@ -45,16 +45,16 @@ TRANSPORTS = (*RECEIVING, *WEBSOCKETS)
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) ([\x20-\x7e]+)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 _CHUNK_SIZE = re.compile(rb"[0-9a-f]+")
-# What the protocol wants escaped.
+# Characters that the protocol requires to be escaped.
 _UNSAFE = re.compile("[\x00-\x1f\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff]")
 
-#: What the fixtures ``connect`` and ``join`` are.
+#: Types of the fixtures ``connect`` and ``join``.
 Connect = Callable[..., Awaitable["Client"]]
 Join = Callable[..., "Peer"]
 
 _ids = itertools.count(1)
 
-#: Session ids of the requests that were made, as they were spelled and as they are read.
+#: Session ids of all requests, as sent and as decoded.
 session_ids: set[str] = set()
 
 _SESSION_URL = re.compile(
@@ -62,12 +62,12 @@ _SESSION_URL = re.compile(
 )
 
 
-#: Header fields that every answer of a router begins with.
+#: The first header fields of every response of a router.
 COMMON_FIELDS = ("Date", "X-Content-Type-Options", "Referrer-Policy")
 
 
 class Url(NamedTuple):
-    """A URL of a router, behind its prefix."""
+    """A URL of a router, without the prefix."""
 
     path: str
     method: str
@@ -80,16 +80,16 @@ class Url(NamedTuple):
 
     @property
     def answers_head(self) -> bool:
-        """Whether HEAD is answered as GET is."""
+        """Whether HEAD gets the same response as GET."""
         return self in PAGES and self.path != "/websocket"
 
     @property
     def allow(self) -> str:
-        """What the Allow field says."""
+        """The value of the Allow field."""
         return f"{self.allowed}, HEAD" if self.answers_head else self.allowed
 
 
-#: What belongs to no session.
+#: URLs without a session.
 PAGES = (
     Url("", "GET", False),
     Url("/", "GET", False),
@@ -98,7 +98,7 @@ PAGES = (
     Url("/iframe-1.2.html", "GET", False),
     Url("/websocket", "GET", False),
 )
-#: What belongs to a session.
+#: URLs of a session.
 SESSION_URLS = (
     Url("/000/abc/xhr", "POST", True),
     Url("/000/abc/xhr_send", "POST", True),
@@ -113,12 +113,12 @@ URLS = (*PAGES, *SESSION_URLS)
 
 
 def path_of(url: Url) -> str:
-    """Name a URL in a test's id."""
+    """Return the name of a URL for the id of a test."""
     return url.path.removeprefix("/000/abc").partition("?")[0] or "-"
 
 
 async def within(awaitable: Awaitable[T]) -> T:
-    """Await something that comes soon."""
+    """Await something with a timeout."""
     async with asyncio.timeout(TIMEOUT):
         return await awaitable
 
@@ -136,7 +136,7 @@ async def until(condition: Callable[..., Any], *arguments: Any, interval: float 
 
 
 def new_session() -> str:
-    """Return an id that no other session of this run has."""
+    """Return a session id that is unique in this process."""
     return f"session{next(_ids)}"
 
 
@@ -148,7 +148,7 @@ def request(
     version: str = "HTTP/1.1",
     host: str = "localhost",
 ) -> bytes:
-    """Return the bytes of a request; only a body brings a Content-Length with it."""
+    """Return the bytes of a request; it has a Content-Length only if it has a body."""
     if match := _SESSION_URL.fullmatch(target):
         session_ids.update((match[1], unquote(match[1])))
     lines = [f"{method} {target} {version}", f"Host: {host}", *fields]
@@ -159,7 +159,7 @@ def request(
 
 @dataclass
 class Response:
-    """The head of a response, and its body once that was read."""
+    """The head of a response, and its body once it has been read."""
 
     status: int
     reason: str
@@ -179,7 +179,7 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body, which has to be UTF-8."""
+        """The body, decoded as UTF-8."""
         return self.body.decode()
 
 
@@ -192,18 +192,18 @@ class Client:
 
     @classmethod
     async def connect(cls, port: int, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> "Client":
-        """Connect, from an address of loopback."""
+        """Connect from a loopback address."""
         name = "localhost" if tls else None
         opening = asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, local_addr=(source, 0))
         return cls(*await within(opening))
 
     @property
     def port(self) -> int:
-        """The connection's own port."""
+        """The local port of the connection."""
         return int(self.writer.get_extra_info("sockname")[1])
 
     def write(self, data: bytes) -> None:
-        """Write bytes, in one packet where they fit into one."""
+        """Write bytes, in one packet if they fit."""
         self.writer.write(data)
 
     async def head(self) -> Response:
@@ -220,7 +220,7 @@ class Client:
         return Response(int(start[1]), start[2].decode(), fields)
 
     async def response(self, method: str = "") -> Response:
-        """Read a whole response, its body measured as RFC 9112, section 6.3, says."""
+        """Read a complete response. RFC 9112, section 6.3, determines the length of its body."""
         response = await self.head()
         chunked = "Transfer-Encoding" in response
         assert not (chunked and "Content-Length" in response)
@@ -246,14 +246,14 @@ class Client:
         return data
 
     async def chunks(self) -> list[bytes]:
-        """Read what is left of a chunked body."""
+        """Read the rest of a chunked body."""
         chunks = []
         while chunk := await self.chunk():
             chunks.append(chunk)
         return chunks
 
     async def exactly(self, size: int) -> bytes:
-        """Read so many bytes."""
+        """Read a number of bytes."""
         return await within(self.reader.readexactly(size))
 
     async def rest(self) -> bytes:
@@ -261,14 +261,14 @@ class Client:
         return await within(self.reader.read(-1))
 
     async def fetch(self, url: Url, *fields: str, prefix: str = "/echo", **more: Any) -> Response:
-        """Ask for a URL by its own method and read the head; what follows it is left to come."""
+        """Request a URL with its method, and read only the head of the response."""
         fields = (*HANDSHAKE, *fields) if url.path.endswith("/websocket") else fields
         body = b"[]" if url.method == "POST" else None
         self.write(request(url.method, prefix + url.path, *fields, body=body, **more))
         return await self.head()
 
     async def ask(self, method: str, target: str, *fields: str, body: bytes | None = None, **more: Any) -> Response:
-        """Send a request and read the whole response."""
+        """Send a request and read the complete response."""
         self.write(request(method, target, *fields, body=body, **more))
         return await self.response(method)
 
@@ -283,21 +283,21 @@ class Client:
         transport.resume_reading()
 
     def reset(self) -> None:
-        """Have the connection reset, not closed in good order, when it goes."""
+        """Reset the connection when it is closed, by SO_LINGER."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def leave(self) -> None:
-        """Close the socket, before the event loop looks at any other."""
+        """Close the socket before the event loop processes any other."""
         self.writer.transport.abort()
-        # The transport has queued the closing of its socket; it comes before this task's next step.
+        # The transport has scheduled the close of its socket, which runs before the next step of this task.
         await asyncio.sleep(0)
 
 
 async def settle(connect: Connect, server: Any) -> None:
-    """Return once the server has seen what was sent to it before, on whatever connection.
+    """Wait until the server has processed everything that was sent to it before, on any connection.
 
-    It runs on this event loop, and what is on its way to a connection that it knows is read before a new one is served.
+    The server runs on this event loop, and reads its open connections before it serves a new one.
     """
     response = await (await connect(server)).ask("GET", "/not-there")
     assert response.status == 404
@@ -367,7 +367,7 @@ class WebSocket:
 
     @classmethod
     async def open(cls, client: Client, target: str, *fields: str, first: bytes = b"") -> "WebSocket":
-        """Do the opening handshake, with ``first`` in the same packet."""
+        """Perform the opening handshake, with ``first`` in the same packet."""
         client.write(request("GET", target, *HANDSHAKE, *fields) + first)
         response = await client.response()
         assert (response.status, response.reason) == (101, "Switching Protocols"), response
@@ -382,7 +382,7 @@ class WebSocket:
         self.client.write(data)
 
     async def frame(self) -> Frame:
-        """Read one frame, which must be as short as it can be and have no mask."""
+        """Read one frame, which must be unmasked and have the shortest form of its length."""
         first, second = await self.client.exactly(2)
         size = second
         if size == 126:
@@ -396,17 +396,17 @@ class WebSocket:
         return Frame(first & 15, await self.client.exactly(size), bool(first & 0x80), first >> 4 & 7)
 
     async def text(self) -> str:
-        """Read one whole, plain text message."""
+        """Read one text message, neither fragmented nor compressed."""
         got = await self.frame()
         assert (got.opcode, got.fin, got.rsv) == (TEXT, True, 0), got
         return got.payload.decode()
 
     async def closed(self, *, answer: bool = True, shut: bool = False) -> tuple[int, str]:
-        """Read the close frame and answer it; code 0 stands for none. Nothing may come after it but the end.
+        """Read the close frame and respond to it; code 0 means none. Only the end of the connection may follow.
 
         Args:
-            answer: Whether the server waits for an answer, since it was the first to send a close frame.
-            shut: Whether to close the client's side of the connection then, which ends the server's wait as well.
+            answer: Whether to respond, because the server sent the first close frame and waits for the client's.
+            shut: Whether to shut down the client's sending direction then, which ends the server's wait as well.
         """
         got = await self.frame()
         assert (got.opcode, got.fin, got.rsv) == (CLOSE, True, 0), got
@@ -419,7 +419,7 @@ class WebSocket:
 
 
 def decode_uri(text: str) -> str:
-    """Do what JavaScript's function of this name does (ECMA-262, section 19.2.6.2)."""
+    """Decode as JavaScript's ``decodeURI`` does (ECMA-262, section 19.2.6.2)."""
 
     def decode(match: re.Match[str]) -> str:
         decoded = bytes.fromhex(match[0].replace("%", "")).decode()
@@ -439,7 +439,7 @@ _FRAMINGS: dict[str, tuple[str, Callable[[str], str]]] = {
 
 
 def unframe(transport: str, data: bytes) -> str:
-    """Take exactly one framing off."""
+    """Remove exactly one framing."""
     pattern, decode = _FRAMINGS[transport]
     match = re.fullmatch(pattern, data.decode())
     assert match, data
@@ -462,7 +462,7 @@ def sending(transport: str, base: str, payload: str, *fields: str) -> bytes:
 
 
 def messages_of(text: str) -> list[Any]:
-    """Return the messages of an ``a[...]`` frame that clients can read: text, or what a dict or list became."""
+    """Return the messages of an ``a[...]`` frame, and check that clients can decode it."""
     assert text[0] == "a", text
     assert not _UNSAFE.search(text), text
     messages: list[Any] = json.loads(text[1:])
@@ -471,7 +471,7 @@ def messages_of(text: str) -> list[Any]:
 
 
 async def first_frame(client: Client, transport: str) -> str:
-    """Read the answer to a receiving request as far as its first frame."""
+    """Read the response to a receiving request up to its first frame."""
     if transport in POLLING:
         return unframe(transport, (await client.response()).body)
     await client.head()
@@ -480,13 +480,13 @@ async def first_frame(client: Client, transport: str) -> str:
 
 
 class Peer:
-    """A SockJS client on one transport, and the base of those.
+    """A SockJS client on one transport; the base class.
 
     Args:
         transport: Its name.
-        connect: Makes a connection when called without arguments.
-        prefix: Of the router.
-        session: The session's id; a new one by default.
+        connect: Opens a connection if called without arguments.
+        prefix: The prefix of the router.
+        session: The session id; a new one by default.
     """
 
     def __init__(self, transport: str, connect: Connect, prefix: str = "/echo", session: str = "") -> None:
@@ -506,7 +506,7 @@ class Peer:
         raise NotImplementedError
 
     async def frame(self) -> str:
-        """Return the next frame; ask for it, once or again, where that has to be done."""
+        """Return the next frame; send the request for it if necessary."""
         raise NotImplementedError
 
     async def message(self) -> Any:
@@ -516,7 +516,7 @@ class Peer:
         return self._messages.pop(0)
 
     async def send(self, *messages: str) -> None:
-        """Send messages, all at once."""
+        """Send messages, all in one request or frame."""
         if self._sender is None:
             self._sender = await self.connect()
         self._sender.write(sending(self.transport, self.base, json.dumps(messages)))
@@ -524,7 +524,7 @@ class Peer:
         assert response.status == (200 if self.transport == "jsonp" else 204), response
 
     def vanish(self) -> None:
-        """Leave without a word."""
+        """Disconnect without closing the session."""
         raise NotImplementedError
 
 
@@ -544,7 +544,7 @@ class PollingPeer(HttpPeer):
     asked = False
 
     async def listen(self) -> Client:
-        """Ask for a frame."""
+        """Send a poll."""
         if self.client is None:
             self.client = await self.connect()
         self.client.write(self.asking())
@@ -564,7 +564,7 @@ class StreamingPeer(HttpPeer):
     """Reads frame after frame from a response, and requests the next response when one ends."""
 
     async def listen(self) -> Client:
-        """Ask for a response, and read as far as its first frame."""
+        """Request a stream, and read its prelude."""
         self.client = await self.connect()
         self.client.write(self.asking())
         response = await self.client.head()
@@ -583,7 +583,7 @@ class StreamingPeer(HttpPeer):
 
 
 class WebSocketPeer(Peer):
-    """Has a websocket."""
+    """A client of the websocket."""
 
     websocket: WebSocket | None = None
 

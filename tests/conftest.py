@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a server on a free port, and silence in the logs."""
+"""Fixtures of all tests: servers and clients on free ports, and checks of the log."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from client import TIMEOUT, Client, Connect, Join, Peer, peer, session_ids
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
 
-# How long hypothesis takes says something of the machine, and nothing of the code.
+# The time that hypothesis takes depends on the machine, not on the code.
 # Each run tries other examples; `make fuzz` tries many more.
 hypothesis.settings.register_profile(
     "sockjs_tornado", max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -35,12 +35,12 @@ hypothesis.settings.load_profile("sockjs_tornado")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the event loop be chosen: ``--loop uvloop``."""
-    parser.addoption("--loop", default="asyncio", choices=["asyncio", "uvloop"], help="what coroutines run on")
+    """Add the option ``--loop uvloop``."""
+    parser.addoption("--loop", default="asyncio", choices=["asyncio", "uvloop"], help="the event loop of the tests")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
-    """Return what makes the event loops of the tests, by name."""
+    """Return the factory of the tests' event loops, by its name."""
     loop = config.getoption("--loop")
     return {loop: {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[loop]}
 
@@ -57,7 +57,7 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set timeouts and order; on uvloop, leave out the tests that are no coroutines and need no event loop."""
+    """Set timeouts and order; on uvloop, deselect the tests that need no event loop."""
     on_uvloop = config.getoption("--loop") == "uvloop"
     if on_uvloop:
         config.hook.pytest_deselected(items=[item for item in items if not pytest_asyncio.is_async_test(item)])
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
-    """Exempt all that is there before a module's tests from garbage collection, which runs after each of them.
+    """Exempt objects that exist before a module's tests from garbage collection, which runs after each of them.
 
     pytest keeps reports of the tests that ran. After 5,000 of them, one collection would take 60 ms.
     """
@@ -88,14 +88,14 @@ def _frozen() -> None:
 
 @pytest.fixture(autouse=True)
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let callbacks take any time of a turn: what is delivered when would depend on the machine."""
+    """Remove the time limits of callbacks and decoding, which would make tests depend on the machine."""
     monkeypatch.setattr("sockjs_tornado.session.container.CALLBACK_TIME", math.inf)
     monkeypatch.setattr("sockjs_tornado.session.container.READ_BUDGET", math.inf)
 
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[LogWatch]:
-    """Fail a test in which something was logged that it has not taken, task exceptions never retrieved included."""
+    """Fail a test that leaves a log record; exceptions of tasks that were never retrieved are logged, too."""
     watch = LogWatch()
 
     class Handler(logging.Handler):
@@ -114,7 +114,7 @@ def logged() -> Iterator[LogWatch]:
 
 @pytest.fixture(autouse=True)
 def id_watch() -> Iterator[IdWatch]:
-    """Fail a test in which the server's side logged the id of a session, at whatever level."""
+    """Fail a test in which the server logged a session id, at any level."""
     session_ids.clear()
     watch = IdWatch()
     loggers = {logger: logger.level for logger in map(logging.getLogger, SERVER_LOGGERS)}
@@ -130,8 +130,8 @@ def id_watch() -> Iterator[IdWatch]:
 
 
 def log_request(handler: tornado.web.RequestHandler) -> None:
-    """Have the access log, below all levels that are shown, for :func:`id_watch`."""
-    # Of what is not found, which may be anything, Tornado itself writes the line.
+    """Write the access log at DEBUG, for :func:`id_watch`."""
+    # For a URL that is not found, which may contain anything, Tornado writes the record itself.
     if isinstance(handler, SockJSHandler):
         logging.getLogger("tornado.access").debug("%d %s", handler.get_status(), handler._request_summary())
 
@@ -198,7 +198,7 @@ async def connect(serve: Serve) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 def join(connect: Connect) -> Join:
-    """Return a function that makes SockJS clients: ``peer = join(server, "xhr", prefix="/chat")``."""
+    """Return a function that creates SockJS clients: ``peer = join(server, "xhr", prefix="/chat")``."""
 
     def make_peer(server: RunningServer, transport: str, *, tls: Any = None, **more: str) -> Peer:
         return peer(transport, functools.partial(connect, server, tls=tls), **more)
@@ -208,7 +208,7 @@ def join(connect: Connect) -> Join:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Make a certificate for localhost and its key."""
+    """Create a certificate for localhost and its key."""
     openssl = shutil.which("openssl")
     assert openssl
     folder = tmp_path_factory.mktemp("tls")

@@ -1,7 +1,7 @@
-"""What stands around a session in tests that need no server: a manager, receivers, and a connection that takes notes.
+"""Stand-ins around a session, for tests without a server: a manager, receivers, and a connection that records calls.
 
-Time moves when the test says so, and nothing here forgives: a receiver that is written to after its end fails the
-test, and so does a deadline that is left behind.
+The test controls the clock. A write to a receiver that has ended fails the test, and so does a deadline that a check
+leaves behind.
 """
 
 import math
@@ -22,7 +22,7 @@ IP = "192.0.2.1"
 
 
 class Pause:
-    """Awaited, it lets the manager go on; the manager's next turn comes back."""
+    """An awaitable that suspends a coroutine until the manager's next iteration."""
 
     def __await__(self) -> Any:
         yield
@@ -32,10 +32,10 @@ class FakeManager:
     """Keeps sessions without an event loop.
 
     Args:
-        eager: Whether a coroutine starts at once, as from Python 3.12 on, or with the next turn.
+        eager: Whether a coroutine starts at once, as eager tasks do, or in the next iteration.
 
     Attributes:
-        time: Now.
+        time: The current time.
         open: The sessions that clients have opened and that are not closed.
         removed: The sessions that have ended, in order.
     """
@@ -110,16 +110,16 @@ class FakeManager:
 
     @property
     def due(self) -> float:
-        """When the next deadline is looked at, infinity for never."""
+        """Time of the next deadline, infinity for none."""
         return min(self._deadlines.values(), default=math.inf)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no callback is waiting for its turn."""
+        """Whether no callback is scheduled or running."""
         return not self._soon and not self._running
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and call whoever is due."""
+        """Advance the clock, and check the owners whose deadlines have passed."""
         end = self.time + seconds
         while self.due <= end:
             owner = min(self._deadlines, key=self._deadlines.__getitem__)
@@ -127,13 +127,13 @@ class FakeManager:
             if owner.due <= self.time:
                 owner.check(self.time)
             if owner in self._deadlines:
-                assert owner.due > self.time, "nothing was done about the deadline"
+                assert owner.due > self.time, "the check has not moved its deadline"
                 del self._deadlines[owner]
                 self.schedule(owner)
         self.time = end
 
     def turn(self) -> None:
-        """Do what an event loop does in one turn."""
+        """Run one iteration of the event loop."""
         callbacks, self._soon = self._soon, []
         for callback in callbacks:
             callback()
@@ -148,22 +148,22 @@ class FakeManager:
 
 
 class Receiver:
-    """Somewhere a client listens.
+    """A receiver without a transport.
 
     Args:
-        session: Whom to tell.
-        limit: Frames it has room for: one for a poll, more for a stream, infinity for a websocket.
-        binary: Whether it is a raw websocket's.
+        session: Its session.
+        limit: The number of frames that it accepts: one for a poll, more for a stream, infinity for a websocket.
+        binary: Whether it accepts bytes, as the raw websocket does.
 
     Attributes:
-        frames: What was written: a frame or a prepared message as it is, messages as a list, a close frame as its code
+        frames: Everything written: frames and prepared messages as they are, messages as a list, a close frame as code
             and reason.
-        ended: Whether nothing may be written any more.
-        gone: Whether the client has left without the session having heard of it.
-        full: Whether the buffer fills up with the next write.
-        reading: Whether it takes what the client sends.
-        recycled: Whether its client was to ask anew, which ends it, if it is no websocket's.
-        unsent: Bytes that are in its buffer.
+        ended: Whether nothing more may be written.
+        gone: Whether the client has disconnected, unnoticed by the session.
+        full: Whether the next write fills the buffer.
+        reading: Whether it reads from the client.
+        recycled: Whether the session has recycled it, which ends it unless it is a websocket's.
+        unsent: Number of bytes in its buffer.
     """
 
     def __init__(self, session: Session, limit: float = math.inf, *, binary: bool = False) -> None:
@@ -179,7 +179,7 @@ class Receiver:
         self._left = limit
 
     def attach(self, ip: str = IP) -> "Receiver":
-        """Listen."""
+        """Attach to the session."""
         self._session._attach(self, ip)
         return self
 
@@ -219,17 +219,17 @@ class Receiver:
             self._session._detach(self)
 
     def cut(self, *why: Any) -> None:
-        """Be cut off by the network, or report the end of what was closed."""
+        """Report that the connection was lost, or that the close is complete."""
         self.ended = True
         self._session._receiver_lost(self, *why)
 
     def drain(self) -> None:
-        """Have room in the buffer again."""
+        """Report that the buffer has room again."""
         self.full = False
         self._session._resume_sending(self)
 
     def take(self) -> list[Any]:
-        """Return the frames since the last time."""
+        """Return the frames written since the previous call."""
         frames, self.frames = self.frames, []
         return frames
 
@@ -245,36 +245,36 @@ class Receiver:
 
 
 class Notes(SockJSConnection):
-    """A connection that writes down what it hears and then does what the test wants.
+    """A connection that records its callbacks, and then runs a function of the test.
 
     Args:
-        session: Whose connection it is.
-        acts: What to do in a callback, by its name: a function of the connection and what came.
+        session: Its session.
+        acts: A function for each callback, by name; its arguments are the connection and those of the callback.
 
     Attributes:
-        heard: ``"open"``, each message, and close code and reason.
-        info: What ``on_open`` was given.
+        calls: ``"open"``, each message, and the close code and reason.
+        info: The argument of ``on_open``.
     """
 
     def __init__(self, session: Session, acts: Mapping[str, Callable[..., Any]]) -> None:
         super().__init__(session)
-        self.heard: list[Any] = []
+        self.calls: list[Any] = []
         self._acts = acts
 
     def on_open(self, info: ConnectionInfo) -> Any:
         self.info = info
-        self.heard.append("open")
+        self.calls.append("open")
         return self._act("on_open", info)
 
     def on_message(self, message: Message) -> Any:
-        self.heard.append(message)
+        self.calls.append(message)
         return self._act("on_message", message)
 
     def on_dropped(self, count: int) -> Any:
         return self._act("on_dropped", count)
 
     def on_close(self) -> Any:
-        self.heard.append((self.close_code, self.close_reason))
+        self.calls.append((self.close_code, self.close_reason))
         return self._act("on_close")
 
     def _act(self, name: str, *what: Any) -> Any:
@@ -283,13 +283,13 @@ class Notes(SockJSConnection):
 
 
 def make_info(**fields: Any) -> ConnectionInfo:
-    """Return what is known of a request."""
+    """Return the information about a request."""
     usual = {"ip": IP, "uri": "/chat/0/s/xhr", "prefix": "/chat", "transport": "xhr", "headers": {}, "cookies": {}}
     return ConnectionInfo(**usual | fields)
 
 
 class KeptSession(Session):
-    """A session whose connection can be asked for what it has heard after the end, too."""
+    """A session that keeps its connection after the close, for the test."""
 
     __slots__ = ("connection",)
 
@@ -306,14 +306,14 @@ def make_session(
     acts: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
     **settings: Any,
 ) -> KeptSession:
-    """Return a session of a server of its own.
+    """Return a session with a router of its own.
 
     Args:
-        manager: What keeps it.
-        session_id: None for a websocket's.
-        kind: What makes the connection, where it is not to be :class:`Notes`.
-        acts: What the notes do in their callbacks.
-        settings: Options of the server.
+        manager: Its manager.
+        session_id: None for a websocket's session.
+        kind: The factory of the connection; :class:`Notes` by default.
+        acts: The functions that :class:`Notes` runs in its callbacks.
+        settings: The settings of the router.
     """
     server = SimpleNamespace(settings=Settings(**settings), container=manager, stats=Stats(list))
     return KeptSession(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())

@@ -1,4 +1,4 @@
-"""Ports of loopback for programs that are told where to listen."""
+"""Free ports on loopback, for programs that get their port as an argument."""
 
 import contextlib
 import random
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 def reserve_port() -> socket.socket:
     """Bind a socket to a free port.
 
-    Until it is closed nobody else gets the port, and who connects while nobody listens there does not meet itself; but
-    a program that asks for this port may listen there.
+    Until the socket is closed, the system assigns the port to no other socket, and a client that connects to it cannot
+    connect to itself. A program that requests this port can listen on it.
     """
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -20,13 +20,13 @@ def reserve_port() -> socket.socket:
 
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
-    """Find a free port, and keep it for whoever asks for it."""
+    """Find a free port, and reserve it for a program that requests it."""
     with reserve_port() as sock:
         yield sock.getsockname()[1]
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, and that the system gives to no connection meanwhile."""
+    """Return a free port outside the range that the system assigns to connections."""
     while True:
         port = random.randrange(15_000, 32_000)
         with contextlib.suppress(OSError), socket.socket() as sock:

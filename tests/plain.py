@@ -1,4 +1,4 @@
-"""A pytest plugin, `-p plain`: nothing is found that does in C what the package can do in Python."""
+"""A pytest plugin, `-p plain`: hide the C modules, so that the package uses its Python code."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Programs that run beside the tests: servers in processes of their own, and the clients that a machine must have."""
+"""Programs that tests start: servers in processes of their own, and programs that must be installed."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _SESSION_URL = re.compile(
 
 
 def find_program(what: str, *names: str) -> str:
-    """Return the path of a program that goes by one of these names; fail where there is none."""
+    """Return the path of a program that has one of these names; fail if there is none."""
     for name in names:
         path = shutil.which(name)
         if path is not None:
@@ -32,13 +32,13 @@ def find_program(what: str, *names: str) -> str:
 
 
 def check_sockjs_client() -> None:
-    """Fail where sockjs-client is not installed."""
+    """Fail if sockjs-client is not installed."""
     if not (SOCKJS_CLIENT / "dist/sockjs.min.js").is_file():
         pytest.fail(f"sockjs-client is missing: {SOCKJS_CLIENT} is not there. `npm ci` installs it.")
 
 
 class Ended(NamedTuple):
-    """How a program ended, and all it said after its first line."""
+    """The exit status of a program, and its output after the first line."""
 
     status: int
     output: str
@@ -46,7 +46,7 @@ class Ended(NamedTuple):
 
     @property
     def leaks(self) -> list[str]:
-        """The lines in which a URL shows the id of a session."""
+        """The lines with a session id in a URL."""
         return [line for line in (self.output + self.errors).splitlines() if _SESSION_URL.search(line)]
 
 
@@ -54,9 +54,9 @@ class ServerProgram:
     """A server in a process of its own. Every warning of Python is shown, so that :meth:`stop` returns it.
 
     Args:
-        script: The program, below the root of the checkout. It prints one line with its addresses once it listens.
-        arguments: What it is given on its command line.
-        packages: A directory whose packages take the place of those that are installed.
+        script: The program, relative to the root of the checkout. It prints a line with its addresses once it listens.
+        arguments: Its command-line arguments.
+        packages: A directory with packages that replace the installed ones.
 
     Attributes:
         ports: The ports that it listens on.
@@ -68,7 +68,7 @@ class ServerProgram:
             assert packages.is_dir(), f"{packages} is missing: `make .compatibility/.installed` installs it"
             before = environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join([str(packages), *([before] if before else [])])
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as this object
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed by wait()
         self._process = subprocess.Popen(
             [sys.executable, "-W", "default", script, *arguments],
             cwd=ROOT,
@@ -91,12 +91,12 @@ class ServerProgram:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         return self._process.pid
 
     def ask_to_stop(self) -> None:
-        """Begin its end, without waiting."""
-        # Once: a second signal would meet a program that is almost gone and has let go of its handler.
+        """Send SIGTERM, without waiting."""
+        # Only once: a second signal could arrive when the program has already removed its handler.
         if not self._asked:
             self._asked = True
             self._process.terminate()
@@ -108,13 +108,13 @@ class ServerProgram:
         return data.decode(), position + len(data)
 
     def stop(self) -> Ended:
-        """End it, if it has not ended, and return what it left behind."""
+        """Stop the program if it is running, and return how it ended."""
         if self._ended is None:
             self.ask_to_stop()
         return self.wait()
 
     def wait(self) -> Ended:
-        """Wait until it ends by itself, and return what it left behind."""
+        """Wait until the program exits, and return how it ended."""
         if self._ended is None:
             try:
                 output, _ = self._process.communicate(timeout=TIMEOUT)
@@ -124,6 +124,6 @@ class ServerProgram:
             with self._errors as errors:
                 errors.seek(0)
                 self._ended = Ended(self._process.returncode, output, errors.read())
-            # The fixture ``id_watch`` knows the logs of this process alone.
+            # The fixture ``id_watch`` checks only the log of this process.
             assert not self._ended.leaks, f"logged with a session id: {self._ended.leaks}"
         return self._ended

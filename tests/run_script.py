@@ -1,6 +1,6 @@
-"""Runs a script that is printed somewhere in the documentation: ``run_script.py SCRIPT``.
+"""Run a script of the documentation on a free port: ``run_script.py SCRIPT``.
 
-Whatever port the script listens on, it gets a free one instead, and the address is printed.
+The script listens on a free port instead of its own, and the address is printed.
 """
 
 import runpy
@@ -16,7 +16,7 @@ bind_sockets = tornado.netutil.bind_sockets
 
 
 def bind_free_port(port: int, address: str | None = None, **more: Any) -> list[socket.socket]:
-    """Listen on a free port and say on which."""
+    """Listen on a free port, and print the address."""
     sockets = bind_sockets(0, address, **more)
     print(f"Listening on http://{address}:{sockets[0].getsockname()[1]}", flush=True)
     return sockets
@@ -25,5 +25,5 @@ def bind_free_port(port: int, address: str | None = None, **more: Any) -> list[s
 if __name__ == "__main__":
     for module in (tornado.netutil, tornado.tcpserver):
         setattr(module, "bind_sockets", bind_free_port)  # noqa: B010 - type checkers know only the real function
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, and nothing of the tests
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, without the tests
     runpy.run_path(sys.argv[1], run_name="__main__")

@@ -1,4 +1,4 @@
-"""A program that serves echoes until it is told to stop."""
+"""A program that serves an echo until SIGTERM."""
 
 import argparse
 import asyncio
@@ -15,8 +15,8 @@ from sockjs_tornado.serving import bind_sockets, serve
 async def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, help="file descriptors that it may have")
-    parser.add_argument("--reserved", type=int, help="how many of them are not for clients")
+    parser.add_argument("--files", type=int, help="limit of file descriptors")
+    parser.add_argument("--reserved", type=int, help="number of them that are reserved")
     parser.add_argument("--deadline", type=float, default=30)
     parser.add_argument("--disconnect-delay", type=float, default=5)
     options = parser.parse_args()

@@ -99,7 +99,7 @@ class Stage:
         }
         server: Any = SimpleNamespace(settings=Settings(**settings), container=self.manager, stats=self.stats)
         session: Any = kind(lambda session: Notes(session, acts), server, session_id, make_info())
-        session.connection.heard = self.events
+        session.connection.calls = self.events
         self.session = session
         self.steps: dict[str, Callable[..., Any]] = {
             "send": lambda *texts: [*map(session.send, texts)] and None,
@@ -274,7 +274,7 @@ async def test_the_error_is_the_same_if_a_field_has_a_wrong_type(name: str, how:
 
 def test_a_changed_on_message_does_not_get_the_rest_of_the_batch() -> None:
     def change(conn: Any) -> bool:
-        conn.on_message = lambda message: conn.heard.append(f"anew {message}")
+        conn.on_message = lambda message: conn.calls.append(f"anew {message}")
         return True
 
     heard = []
@@ -766,7 +766,7 @@ def test_nothing_that_passes_through_is_kept() -> None:
         session._receive([Text(message)])
         session.send(Text("y"))
         ends.append(weakref.ref(session))
-        session.connection.heard.clear()
+        session.connection.calls.clear()
         receiver.take()
         session.close()
         session.check(session.due)

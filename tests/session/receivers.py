@@ -58,7 +58,7 @@ def everything_of(session: KeptSession) -> dict[str, Any]:
     """Return all that a session knows, to see that nothing has changed."""
     names = {*Session.__slots__, *Inbox.__slots__, *Outbox.__slots__} - {"__dict__", "__weakref__"}
     values = {name: getattr(session, name) for name in names}
-    return values | {"_outbox": list(session._outbox), "heard": list(session.connection.heard)}
+    return values | {"_outbox": list(session._outbox), "calls": list(session.connection.calls)}
 
 
 def welcome(conn: Notes, info: Any) -> None:

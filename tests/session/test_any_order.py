@@ -264,14 +264,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def messages_come_in_in_order_and_none_twice(self) -> None:
-        heard = [entry for entry in self.connection.heard if isinstance(entry, str) and entry != "open"]
+        heard = [entry for entry in self.connection.calls if isinstance(entry, str) and entry != "open"]
         assert heard == self.posted[: len(heard)]
         if self.manager.is_idle and not self.dropped:
             assert heard == self.posted
 
     @invariant()
     def the_application_hears_of_beginning_and_end_once(self) -> None:
-        heard = self.connection.heard
+        heard = self.connection.calls
         assert heard.count("open") == sum(receiver.frames.count("o") for receiver in self.receivers)
         assert heard[:1] in ([], ["open"])
         ends = [index for index, entry in enumerate(heard) if isinstance(entry, tuple)]

@@ -44,7 +44,7 @@ def test_too_many_messages_close_the_session(manager: FakeManager) -> None:
     assert not session.is_closed
     session.send("9")
     assert receiver.frames == [SLOW]
-    assert session.connection.heard[-1] == SLOW
+    assert session.connection.calls[-1] == SLOW
     assert session._stats.messages_dropped == 10
 
 
@@ -168,7 +168,7 @@ def test_a_request_before_the_last_response_was_sent_has_lost_messages(manager: 
     session, response = answered(manager, unsent)
     session.send("behind it")
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
-    assert session.connection.heard[-1] == (1002, "Connection interrupted")
+    assert session.connection.calls[-1] == (1002, "Connection interrupted")
     assert response.aborted
     assert session._stats.messages_dropped == 1
     # It stays so.
@@ -641,7 +641,7 @@ def test_a_client_that_does_not_read_is_aborted(manager: FakeManager) -> None:
     assert poll(session) == [(3008, "Slow consumer")]
     while not manager.is_idle:
         manager.turn()
-    assert session.connection.heard == ["open", "1", (3008, "Slow consumer")]
+    assert session.connection.calls == ["open", "1", (3008, "Slow consumer")]
 
 
 def test_an_application_is_overrun_above_the_bound(manager: FakeManager) -> None:
@@ -690,7 +690,7 @@ def test_an_application_may_catch_up_while_no_receiver_is_attached(manager: Fake
     session._receive(["1", "x" * HIGH_WATER])
     while not manager.is_idle:
         manager.turn()
-    assert session.connection.heard == ["open", "1", "x" * HIGH_WATER]
+    assert session.connection.calls == ["open", "1", "x" * HIGH_WATER]
 
 
 def test_a_removed_waiter_is_not_woken(manager: FakeManager) -> None:

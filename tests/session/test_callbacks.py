@@ -158,7 +158,7 @@ async def test_callbacks_run_in_order_one_at_a_time(manager: LoopManager, way: C
     session._receive(["3"])
     receiver.cut()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: LoopManager) -> None:
@@ -178,11 +178,11 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: Loo
     session._receive(["3"])
     for name in gates:
         assert await began.get() == name
-        assert session.connection.heard[-1] == name
+        assert session.connection.calls[-1] == name
         assert began.empty()
         gates[name].set()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", "2", "3"]
+    assert session.connection.calls == ["open", "1", "2", "3"]
 
 
 async def test_after_an_async_callback_plain_ones_go_on(manager: LoopManager) -> None:
@@ -194,7 +194,7 @@ async def test_after_an_async_callback_plain_ones_go_on(manager: LoopManager) ->
     session._receive(["3"])
     await manager.settle()
     session._receive(["4"])
-    assert session.connection.heard == ["open", "1", "2", "3", "4"]
+    assert session.connection.calls == ["open", "1", "2", "3", "4"]
 
 
 async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(manager: LoopManager) -> None:
@@ -203,14 +203,14 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ma
     def on_message(conn: Notes, message: str) -> None:
         if message == "1":
             session._receive(["2"])
-            within.append(list(conn.heard))
+            within.append(list(conn.calls))
 
     session, _ = opened(manager, on_message=on_message)
     session._receive(["1"])
     session._receive(["3"])
     await manager.settle()
     assert within == [["open", "1"]]
-    assert session.connection.heard == ["open", "1", "2", "3"]
+    assert session.connection.calls == ["open", "1", "2", "3"]
 
 
 async def test_on_close_waits_for_what_is_running(manager: LoopManager) -> None:
@@ -218,10 +218,10 @@ async def test_on_close_waits_for_what_is_running(manager: LoopManager) -> None:
     session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
     session._receive(["1"])
     session.close()
-    assert session.connection.heard == ["open", "1"]
+    assert session.connection.calls == ["open", "1"]
     gate.set()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 async def test_waiting_messages_are_counted_until_they_are_delivered(manager: LoopManager) -> None:
@@ -269,8 +269,8 @@ async def test_sessions_do_not_wait_for_each_other(manager: LoopManager) -> None
     other._receive(["3", "4"])
     others = asyncio.ensure_future(asyncio.wait(manager.tasks, return_when=asyncio.FIRST_COMPLETED))
     await others
-    assert other.connection.heard == ["open", "3", "4"]
-    assert busy.connection.heard == ["open", "1"]
+    assert other.connection.calls == ["open", "3", "4"]
+    assert busy.connection.calls == ["open", "1"]
     gate.set()
 
 
@@ -280,7 +280,7 @@ async def test_a_result_that_is_not_awaitable_means_nothing(manager: LoopManager
     )
     session._receive(["1", "2"])
     session.close()
-    assert session.connection.heard == ["open", "1", "2", GO_AWAY]
+    assert session.connection.calls == ["open", "1", "2", GO_AWAY]
 
 
 async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
@@ -298,10 +298,10 @@ async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
     futures["1"].set_result("ignored")
     assert await began.get() == "2"
     session.close()
-    assert session.connection.heard == ["open", "1", "2"]
+    assert session.connection.calls == ["open", "1", "2"]
     futures["2"].set_result(False)
     await manager.settle()
-    assert session.connection.heard == ["open", "1", "2", GO_AWAY]
+    assert session.connection.calls == ["open", "1", "2", GO_AWAY]
 
 
 # Letting in and rejecting.
@@ -322,7 +322,7 @@ async def test_on_open_lets_in_with_anything_but_false(
     session._receive(["1"])
     await manager.settle()
     assert receiver.frames == ["o"]
-    assert session.connection.heard == ["open", "1"]
+    assert session.connection.calls == ["open", "1"]
     assert seen == [False]
     assert session.is_accepted
 
@@ -337,7 +337,7 @@ async def test_on_open_rejects_with_false_before_any_message(
     if left and not session.is_closed:
         receiver.cut()
     await manager.settle()
-    assert session.connection.heard == ["open", (session.close_code, session.close_reason)]
+    assert session.connection.calls == ["open", (session.close_code, session.close_reason)]
     assert receiver.frames[1:] in ([GO_AWAY], [])
     assert session.is_closed
     assert not session.is_accepted
@@ -352,14 +352,14 @@ async def test_on_open_rejects_silently_with_an_http_error(manager: LoopManager,
     session._receive(["1"])
     await manager.settle()
     assert receiver.frames == ["o", GO_AWAY]
-    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.calls == ["open", GO_AWAY]
     assert not session.is_accepted
 
 
 async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(manager: LoopManager) -> None:
     async def greet(conn: Notes, info: Any) -> None:
         await conn.send("welcome")
-        conn.heard.append("never")
+        conn.calls.append("never")
 
     session = make_session(manager, None, acts={"on_open": greet})
     receiver = Receiver(session)
@@ -368,7 +368,7 @@ async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(man
     session._receive(["1"])
     receiver.cut()
     await manager.settle()
-    assert session.connection.heard == ["open", INTERRUPTED]
+    assert session.connection.calls == ["open", INTERRUPTED]
 
 
 # What fails.
@@ -385,7 +385,7 @@ async def test_an_exception_in_on_open_is_logged_and_rejects(
     assert record.levelname == "ERROR"
     assert type(exception_of(record)) is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.heard == ["open", INTERNAL_ERROR]
+    assert session.connection.calls == ["open", INTERNAL_ERROR]
 
 
 @any_way
@@ -398,7 +398,7 @@ async def test_an_exception_in_on_message_is_logged_and_closes(
     await manager.settle()
     assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
+    assert session.connection.calls == ["open", "1", INTERNAL_ERROR]
 
 
 @any_way
@@ -415,7 +415,7 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
     await manager.settle()
     assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
+    assert session.connection.calls == ["open", "1", "2", INTERNAL_ERROR]
 
 
 @any_way
@@ -427,7 +427,7 @@ async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
     await manager.settle()
     assert type(exception_of(logged.take("on_close of <KeptSession 1 xhr "))) is LookupError
     assert receiver.frames == ["o", GO_AWAY]
-    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.calls == ["open", GO_AWAY]
 
 
 @any_way
@@ -441,7 +441,7 @@ async def test_a_failure_touches_no_other_session(
     await manager.settle()
     logged.take("on_message of")
     assert receiver.frames == ["o"]
-    assert other.connection.heard == ["open", "1"]
+    assert other.connection.calls == ["open", "1"]
 
 
 @any_way
@@ -462,7 +462,7 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
     end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
     assert receiver.frames == ["o", end]
     assert (
-        session.connection.heard
+        session.connection.calls
         == {
             "on_open": ["open", end],
             "on_message": ["open", "1", end],
@@ -482,7 +482,7 @@ async def test_a_cancelled_helper_does_not_end_the_others(manager: LoopManager, 
     helper.cancel()
     await manager.settle()
     logged.take("on_message of")
-    assert session.connection.heard == ["open", "1", INTERNAL_ERROR]
+    assert session.connection.calls == ["open", "1", INTERNAL_ERROR]
 
 
 async def test_a_cancellation_within_a_plain_callback_needs_no_task(manager: LoopManager, logged: LogWatch) -> None:
@@ -534,7 +534,7 @@ async def test_a_callback_that_is_cancelled_itself_ends_quietly(manager: LoopMan
         task.cancel()
     await manager.settle()
     assert receiver.frames == ["o", (1001, "Going away")]
-    assert session.connection.heard == ["open", "1", (1001, "Going away")]
+    assert session.connection.calls == ["open", "1", (1001, "Going away")]
 
 
 @any_way
@@ -576,7 +576,7 @@ async def test_a_client_is_rejected_if_on_open_raises_because_another_connection
     await manager.settle()
     assert type(exception_of(logged.take("on_open of"))) is ConnectionClosed
     assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.heard == ["open", INTERNAL_ERROR]
+    assert session.connection.calls == ["open", INTERNAL_ERROR]
     assert not session.is_accepted
 
 
@@ -600,7 +600,7 @@ async def test_messages_that_a_client_sent_before_it_left_are_delivered(
     session._receive(["3"])
     receiver.cut()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_an_echo_that_awaits_a_disconnected_client_raises_nothing_and_receives_the_rest(
@@ -608,14 +608,14 @@ async def test_an_echo_that_awaits_a_disconnected_client_raises_nothing_and_rece
 ) -> None:
     async def echo(conn: Notes, message: str) -> None:
         await conn.send(message)
-        conn.heard.append("never")
+        conn.calls.append("never")
 
     session, receiver = opened(manager, on_message=echo)
     session._pause_sending(receiver)
     session._receive(["1", "2", "3"])
     receiver.cut()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", "2", "3", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_waiting_messages_are_dropped_when_the_application_closes(manager: LoopManager) -> None:
@@ -626,7 +626,7 @@ async def test_waiting_messages_are_dropped_when_the_application_closes(manager:
     session.close()
     gate.set()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 @any_way
@@ -637,7 +637,7 @@ async def test_waiting_messages_are_dropped_when_a_callback_closes(
     session._receive(["1", "2"])
     session._receive(["3"])
     await manager.settle()
-    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 async def test_waiting_messages_are_dropped_when_a_callback_closes_and_then_awaits(manager: LoopManager) -> None:
@@ -648,7 +648,7 @@ async def test_waiting_messages_are_dropped_when_a_callback_closes_and_then_awai
     session, _ = opened(manager, on_message=close_and_wait)
     session._receive(["1", "2"])
     await manager.settle()
-    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 async def test_waiting_messages_are_dropped_when_the_application_closes_after_the_client_left(
@@ -662,7 +662,7 @@ async def test_waiting_messages_are_dropped_when_the_application_closes_after_th
     session._receive(["1", "2"])
     receiver.cut()
     await manager.settle()
-    assert session.connection.heard == ["open", "1", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", INTERRUPTED]
 
 
 async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_client_left(
@@ -673,7 +673,7 @@ async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_clie
     receiver.cut()
     await manager.settle()
     logged.take("on_message of")
-    assert session.connection.heard == ["open", "1", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", INTERRUPTED]
 
 
 # Turns of the event loop.
@@ -784,7 +784,7 @@ async def test_messages_that_wait_for_the_next_iteration_are_delivered_before_on
     receive(session, ["4"])
     receiver.cut()
     await hurried.settle()
-    assert session.connection.heard == ["open", "1", "2", "3", "4", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", "2", "3", "4", INTERRUPTED]
 
 
 @either_code
@@ -794,9 +794,9 @@ async def test_messages_that_wait_for_the_next_iteration_are_dropped_when_the_ap
     session, receiver = opened(hurried)
     receive(session, ["1", "2", "3"])
     session.close()
-    assert session.connection.heard == ["open", "1"]
+    assert session.connection.calls == ["open", "1"]
     await hurried.settle()
-    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert session.connection.calls == ["open", "1", GO_AWAY]
     assert receiver.frames == ["o", GO_AWAY]
 
 
@@ -809,7 +809,7 @@ async def test_messages_that_wait_for_the_next_iteration_pause_reading(hurried: 
     await hurried.settle()
     assert session.backlog == 0
     assert receiver.reading
-    assert session.connection.heard[2:] == ["x" * 70_000, "3"]
+    assert session.connection.calls[2:] == ["x" * 70_000, "3"]
 
 
 @either_code
@@ -819,11 +819,11 @@ async def test_on_dropped_runs_before_messages_that_wait_for_the_next_iteration(
     session, _ = opened(
         hurried,
         on_message=lambda conn, message: session._callbacks.notify_dropped(5) if message == "1" else None,
-        on_dropped=lambda conn, count: conn.heard.append(count),
+        on_dropped=lambda conn, count: conn.calls.append(count),
     )
     receive(session, ["1", "2"])
     await hurried.settle()
-    assert session.connection.heard == ["open", "1", 5, "2"]
+    assert session.connection.calls == ["open", "1", 5, "2"]
 
 
 @either_code
@@ -834,7 +834,7 @@ async def test_an_exception_in_a_message_that_waited_for_the_next_iteration_clos
     receive(session, ["1", "2", "3"])
     await hurried.settle()
     assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
-    assert session.connection.heard == ["open", "1", "2", INTERNAL_ERROR]
+    assert session.connection.calls == ["open", "1", "2", INTERNAL_ERROR]
 
 
 @either_code
@@ -848,5 +848,5 @@ async def test_a_session_whose_wait_for_the_next_iteration_is_cancelled_ends(
     for task in hurried.tasks:
         task.cancel()
     await hurried.settle()
-    assert session.connection.heard[-1] == (1001, "Going away")
+    assert session.connection.calls[-1] == (1001, "Going away")
     assert receiver.frames == ["o", (1001, "Going away")]

@@ -74,7 +74,7 @@ def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeMan
     session._receive(["1", "2"])
     assert receiver.frames == [["bye"]]
     assert poll(session) == [GO_AWAY]
-    assert session.connection.heard == ["open", "1", GO_AWAY]
+    assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 def test_a_closed_session_sends_every_receiver_the_close_frame_until_it_is_removed(manager: FakeManager) -> None:
@@ -121,7 +121,7 @@ def test_close_within_on_open(manager: FakeManager, limit: float) -> None:
     while (3001, "Full") not in frames:
         frames += poll(session)
     assert frames == ["o", ["sorry"], (3001, "Full")]
-    assert session.connection.heard == ["open", (3001, "Full")]
+    assert session.connection.calls == ["open", (3001, "Full")]
 
 
 def test_close_within_on_close_does_nothing_more(manager: FakeManager) -> None:
@@ -129,7 +129,7 @@ def test_close_within_on_close_does_nothing_more(manager: FakeManager) -> None:
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
-    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.calls == ["open", GO_AWAY]
     assert session.connection.close_code == 3000
 
 
@@ -199,7 +199,7 @@ def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Ses
         second(session, receiver)
         receiver.cut()
         manager.advance(1000)
-        assert session.connection.heard == ["open", "1", (code, reason)]
+        assert session.connection.calls == ["open", "1", (code, reason)]
         assert manager.removed == [session]
 
 
@@ -215,7 +215,7 @@ def test_messages_after_a_close_are_dropped_even_if_the_client_has_left(
     session._receive(["1", "2"])
     receiver.cut()
     manager.turn()
-    assert session.connection.heard == ["open", "1", INTERRUPTED]
+    assert session.connection.calls == ["open", "1", INTERRUPTED]
 
 
 # The end of all sessions.
@@ -228,7 +228,7 @@ def test_on_shutdown_a_session_with_a_receiver_gets_the_close_frame_and_is_relea
     session.close(1001, "Restart")
     assert receiver.frames == [(1001, "Restart")]
     assert manager.removed == [session]
-    assert session.connection.heard == ["open", (1001, "Restart")]
+    assert session.connection.calls == ["open", (1001, "Restart")]
 
 
 def test_on_shutdown_a_client_between_two_polls_has_time_to_poll(manager: FakeManager) -> None:
@@ -250,7 +250,7 @@ def test_on_shutdown_a_client_that_does_not_poll_times_out(manager: FakeManager)
     assert manager.removed == []
     manager.advance(0.001)
     assert manager.removed == [session]
-    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.calls == ["open", GO_AWAY]
 
 
 def test_on_shutdown_a_stale_receiver_takes_no_close_frame(manager: FakeManager) -> None:
@@ -292,7 +292,7 @@ def test_on_shutdown_an_interrupted_session_is_released(manager: FakeManager) ->
     manager.state = RouterState.CLOSING
     receiver.cut()
     assert manager.removed == [session]
-    assert session.connection.heard == ["open", INTERRUPTED]
+    assert session.connection.calls == ["open", INTERRUPTED]
 
 
 def test_on_shutdown_a_websocket_is_released_when_it_is_closed(manager: FakeManager) -> None:

@@ -179,8 +179,8 @@ async def test_close_sends_every_client_the_close_frame(container: SessionContai
     receivers[2].cut()
     await closing
     for session in (polling, streaming, websocket):
-        assert session.connection.heard == ["open", (1001, "Restart")]
-    assert made.connection.heard == []
+        assert session.connection.calls == ["open", (1001, "Restart")]
+    assert made.connection.calls == []
     assert made.state is SessionState.CLOSED
     assert container._deadlines._timer is None
 
@@ -213,7 +213,7 @@ async def test_close_gives_up_on_a_poll_after_disconnect_delay() -> None:
     session = polled(container, disconnect_delay=0.01)
     await container.close(3000, "Go away!")
     assert session.state is SessionState.CLOSED
-    assert session.connection.heard == ["open", (3000, "Go away!")]
+    assert session.connection.calls == ["open", (3000, "Go away!")]
 
 
 async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -> None:
@@ -228,7 +228,7 @@ async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -
     assert not closing.done()
     gate.set()
     await closing
-    assert session.connection.heard == ["open", "1", (3000, "Go away!")]
+    assert session.connection.calls == ["open", "1", (3000, "Go away!")]
 
 
 async def test_close_waits_for_an_async_on_close(container: SessionContainer) -> None:
@@ -281,7 +281,7 @@ async def test_close_cancels_a_callback_after_disconnect_delay(logged: LogWatch,
     await container.close(3000, "Go away!")
     assert ended == [callback]
     # on_close has run in any case.
-    assert session.connection.heard[-1] == (3000, "Go away!")
+    assert session.connection.calls[-1] == (3000, "Go away!")
     logged.take("Cancelled 1 callbacks that did not end")
 
 
@@ -318,4 +318,4 @@ async def test_close_may_be_called_twice_at_once(container: SessionContainer) ->
     assert Receiver(session, 1).attach().frames == [(3001, "First")]
     await both
     await container.close(3003, "Third")
-    assert session.connection.heard == ["open", (3001, "First")]
+    assert session.connection.calls == ["open", (3001, "First")]

@@ -18,7 +18,7 @@ def test_the_callbacks_of_a_session_run_in_order(manager: FakeManager, limit: fl
     session._receive([])
     session._receive(["3"])
     session.close()
-    assert session.connection.heard == ["open", "1", "2", "3", GO_AWAY]
+    assert session.connection.calls == ["open", "1", "2", "3", GO_AWAY]
 
 
 def test_a_message_is_written_at_once_if_a_receiver_is_attached(manager: FakeManager) -> None:

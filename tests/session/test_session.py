@@ -188,7 +188,7 @@ def test_a_session_without_a_receiver_ends_without_the_application(manager: Fake
     assert session.state is CONNECTING
     manager.advance(0.001)
     assert session.state is CLOSED
-    assert session.connection.heard == []
+    assert session.connection.calls == []
     assert manager.removed == [session]
     assert manager.due == math.inf
 
@@ -197,7 +197,7 @@ def test_a_first_receiver_after_the_timeout_gets_the_close_frame(manager: FakeMa
     session = make_session(manager)
     manager.advance(DISCONNECT_DELAY)
     assert poll(session) == [TIMED_OUT]
-    assert session.connection.heard == []
+    assert session.connection.calls == []
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -209,7 +209,7 @@ def test_a_session_closed_before_its_first_receiver_sends_it_the_close_frame(
     session.close(1001, "Restart")
     assert manager.removed == [session]
     assert poll(session) == [(1001, "Restart")]
-    assert session.connection.heard == []
+    assert session.connection.calls == []
 
 
 def test_a_connection_may_close_itself_while_it_is_made(manager: FakeManager) -> None:
@@ -225,7 +225,7 @@ def test_a_connection_may_close_itself_while_it_is_made(manager: FakeManager) ->
     assert manager.removed == [session]
     assert manager.due == math.inf
     assert poll(session) == [(3001, "Full")]
-    assert session.connection.heard == []
+    assert session.connection.calls == []
 
 
 def test_a_constructor_that_raises_leaves_nothing_behind(manager: FakeManager) -> None:
@@ -252,7 +252,7 @@ def test_a_second_receiver_is_rejected_and_the_first_untouched(manager: FakeMana
     session._receiver_lost(second)
     session.send("1")
     assert first.frames == [["1"]]
-    assert session.connection.heard == ["open"]
+    assert session.connection.calls == ["open"]
 
 
 @pytest.mark.parametrize("limit", [POLL, 3])
@@ -297,7 +297,7 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
     first = stream(session)
     first.gone = True
     assert poll(session) == [INTERRUPTED]
-    assert session.connection.heard == ["open", INTERRUPTED]
+    assert session.connection.calls == ["open", INTERRUPTED]
     assert first.frames == []
     assert first.ended
 
@@ -316,7 +316,7 @@ def test_a_cut_receiver_ends_the_session(manager: FakeManager) -> None:
     session = make_session(manager)
     stream(session).cut()
     assert session.is_closed
-    assert session.connection.heard == ["open", INTERRUPTED]
+    assert session.connection.calls == ["open", INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
     manager.advance(DISCONNECT_DELAY)
@@ -348,7 +348,7 @@ def test_a_request_that_was_cut_does_no_harm_while_another_listens(manager: Fake
 def test_a_client_that_closes_says_why(manager: FakeManager) -> None:
     session = make_session(manager, None)
     stream(session).cut(4001, "Done")
-    assert session.connection.heard == ["open", (4001, "Done")]
+    assert session.connection.calls == ["open", (4001, "Done")]
     assert session.state is CLOSED
 
 
@@ -361,7 +361,7 @@ def test_a_websocket_session_waits_for_its_receiver_to_end(manager: FakeManager)
     assert session.state is CLOSING
     receiver.cut(1006, "Connection lost")
     assert session.state is CLOSED
-    assert session.connection.heard == ["open", GO_AWAY]
+    assert session.connection.calls == ["open", GO_AWAY]
     assert manager.removed == [session]
 
 
@@ -512,10 +512,10 @@ def test_a_client_that_does_not_come_back_is_missed_once(manager: FakeManager) -
     manager.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is OPEN
     manager.advance(0.001)
-    assert session.connection.heard == ["open", TIMED_OUT]
+    assert session.connection.calls == ["open", TIMED_OUT]
     assert manager.removed == [session]
     manager.advance(1000)
-    assert session.connection.heard == ["open", TIMED_OUT]
+    assert session.connection.calls == ["open", TIMED_OUT]
     assert poll(session) == [TIMED_OUT]
 
 
@@ -539,7 +539,7 @@ def test_messages_that_a_client_sent_before_its_timeout_are_delivered(manager: F
     manager.advance(DISCONNECT_DELAY)
     while not manager.is_idle:
         manager.turn()
-    assert session.connection.heard == ["open", "1", "2", TIMED_OUT]
+    assert session.connection.calls == ["open", "1", "2", TIMED_OUT]
 
 
 def test_a_client_that_comes_back_in_time_is_not_missed(manager: FakeManager) -> None:
@@ -550,7 +550,7 @@ def test_a_client_that_comes_back_in_time_is_not_missed(manager: FakeManager) ->
         manager.advance(DISCONNECT_DELAY)
         session.send("still here")
         assert receiver.frames == [["still here"]]
-    assert session.connection.heard == ["open"]
+    assert session.connection.calls == ["open"]
 
 
 def test_the_delays_are_settings(manager: FakeManager) -> None:
