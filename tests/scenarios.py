@@ -1,4 +1,4 @@
-"""What the scenarios of `browser/pages/scenarios.js` have to show, whichever client goes through them."""
+"""The expected results of the scenarios in `browser/pages/scenarios.js`, for any client."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The question whether holes are known in what is pinned: asked of a service of our own."""
+"""`scripts/audit`, which looks up vulnerabilities of the pinned packages, against a local service."""
 
 import asyncio
 import json

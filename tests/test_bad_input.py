@@ -1,4 +1,4 @@
-"""What no client should send, on all transports: it gets one answer, nothing is logged, and others are served."""
+"""Invalid input on all transports: each gets one response, nothing is logged, and other clients are served."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What keeps clients from using a server up: how many, how much, how fast, how long."""
+"""Limits on the number, size, rate and duration of sessions, messages and requests."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""The chat example's server: who is told of whom, and how often; and what may be a nickname."""
+"""The chat example's server: its notices, their rate, and valid nicknames."""
 
 import importlib
 import json

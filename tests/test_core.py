@@ -1,4 +1,4 @@
-"""What the base types in C do with ordinary messages is what the methods in Python do with all of them."""
+"""The base types in C do the same for ordinary messages as the methods in Python."""
 
 import asyncio
 import functools

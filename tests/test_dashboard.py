@@ -1,4 +1,4 @@
-"""The dashboard example's server: who is told what, and when."""
+"""The dashboard example's server: the samples that it sends, and to which pages."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""What the threat model promises beyond what the other files test, and that its tests are there."""
+"""Guarantees of the threat model that no other file tests, and a check that its tests exist."""
 
 import ast
 import re

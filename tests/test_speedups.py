@@ -1,4 +1,4 @@
-"""What is in C does the same as what is in Python, and sees nothing else of its arguments than that."""
+"""The functions in C return the same as those in Python, and use nothing of their arguments but the data."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""What `make` asks of the operating system on a machine that has nothing yet; apt-get itself is not run."""
+"""The commands that `make` runs to install system packages; apt-get itself is not run."""
 
 import os
 import shutil

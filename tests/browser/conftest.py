@@ -1,4 +1,4 @@
-"""One Chromium for each module of tests, and what goes wrong in its pages."""
+"""Fixtures: one Chromium for each module of tests, and checks for errors in its pages."""
 
 import contextlib
 import http.client

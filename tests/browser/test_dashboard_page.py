@@ -1,4 +1,4 @@
-"""The dashboard example: its numbers move, it fits on a phone, and it comes back when the server does."""
+"""The page of the dashboard example: it updates, fits on a phone, and reconnects after a restart of the server."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What Chromium offers and takes when it opens a websocket."""
+"""The headers of Chromium's websocket handshake, and the responses that it accepts."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page of the recovery example: it gets what it has missed, says where some is lost, and fits on a phone."""
+"""The page of the recovery example: it recovers missed messages, reports gaps, and fits on a phone."""
 
 import re
 from collections.abc import Iterator

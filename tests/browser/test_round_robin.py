@@ -1,4 +1,4 @@
-"""sockjs-client in Chromium, each of whose requests comes to another one of three nodes."""
+"""sockjs-client in Chromium, with each request routed to another one of three nodes."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

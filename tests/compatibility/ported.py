@@ -1,4 +1,4 @@
-"""An application written for sockjs-tornado 1.0; only where it imports that from is told to it.
+"""An application for sockjs-tornado 1.0, which imports the package that its command line names.
 
 Run `ported.py PACKAGE [FOLDER]`: `sockjs.tornado`, which is installed in FOLDER, or `sockjs_tornado`.
 """

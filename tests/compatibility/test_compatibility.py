@@ -1,4 +1,4 @@
-"""What applications written for sockjs-tornado 1.0 rely on, in the way in which they use it."""
+"""Names and behaviour that applications for sockjs-tornado 1.0 rely on."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""One application, one conversation: with sockjs-tornado 1.0.7 and with this package, but for what is documented."""
+"""One application and one client with sockjs-tornado 1.0.7 and with this package: only documented differences."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Where people run it: behind proxies, on sockets of all kinds, in many processes, threads and event loops."""
+"""Deployments: proxies, all kinds of sockets, several processes, threads and event loops."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Visitors that leave with their test, and the proxies that most of them come through."""
+"""Fixtures: clients that disconnect after the test, and proxies."""
 
 import contextlib
 import json

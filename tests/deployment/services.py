@@ -1,4 +1,4 @@
-"""What the servers of these tests have in common: a service that answers questions, and how to run it."""
+"""The service that the servers of these tests run, and how to run it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The server and the systemd unit of `examples/deploy`, and what its files promise each other."""
+"""The server and the systemd unit of `examples/deploy`, and that its files are consistent."""
 
 import asyncio
 import configparser

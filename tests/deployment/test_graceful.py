@@ -1,4 +1,4 @@
-"""`examples/graceful`: two processes are restarted one after the other under load, and nobody loses a thing."""
+"""`examples/graceful`: two processes are restarted one after the other under load, and no message is lost."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A server whose event loop stood still: what arrived meanwhile is read before anybody is called late."""
+"""A server whose event loop stalled: data that arrived meanwhile is read before a client counts as late."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Request bodies that Tornado must not gather: how much they may take, how long, and what is left of them."""
+"""Request bodies that are read piece by piece: limits on their size and duration, and their memory."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Which connections a server accepts, and what they count for until they are closed."""
+"""Limits on accepted connections, and how long a connection counts."""
 
 import asyncio
 import contextlib

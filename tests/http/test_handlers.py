@@ -1,4 +1,4 @@
-"""Tornado's side: requests, what an application may switch on, and connections that are taken over."""
+"""Tornado's request handlers: options of the application, logs, and connections that are taken over."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""What a router writes to its log, and what it keeps to itself."""
+"""The records of a router's log, and the data that no record contains."""
 
 import logging
 import re

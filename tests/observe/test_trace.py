@@ -1,4 +1,4 @@
-"""What every session does, a line each: for who asks for it."""
+"""The trace of sessions, one line per event."""
 
 import json
 import logging

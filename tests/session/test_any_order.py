@@ -1,4 +1,4 @@
-"""A session whose receivers come, go and report in any order, compared with a model."""
+"""A session with events of its receivers in any order, compared with a model."""
 
 import itertools
 import math

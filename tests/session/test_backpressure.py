@@ -1,4 +1,4 @@
-"""What a session does when its client, or its application, does not keep up."""
+"""Clients and applications that do not keep up with their messages."""
 
 import asyncio
 from collections.abc import Callable

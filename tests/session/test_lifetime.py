@@ -1,4 +1,4 @@
-"""What is left of a session once it is over: nothing, and without waiting for the garbage collector."""
+"""A closed session is freed at once, without the garbage collector."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""What fills a port has everything that the port asks for, called the same way."""
+"""The implementations of each port have all of its members, with the same parameters."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rooms on one process: who is in them, and who hears what is published there."""
+"""Rooms in one process: their members, and the delivery of published messages."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The two websocket transports: their URLs, how to open one, and what arrives over it."""
+"""The two websocket transports: their URLs, how to open one, and how to read its messages."""
 
 import json
 from typing import Any

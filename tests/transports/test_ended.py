@@ -1,4 +1,4 @@
-"""What a client gets from a closed session, on the HTTP transports."""
+"""Requests for a closed session, on the HTTP transports."""
 
 import asyncio
 import math

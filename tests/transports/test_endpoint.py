@@ -1,4 +1,4 @@
-"""What all URLs have in common: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
+"""Features of all URLs: methods, the origin policy, CORS, caching and the JSESSIONID cookie."""
 
 import time
 from email.utils import parsedate_to_datetime

@@ -1,4 +1,4 @@
-"""jsonp and jsonp_send, byte by byte, and the callbacks that htmlfile takes as well."""
+"""jsonp and jsonp_send, byte by byte, and the callback names that htmlfile accepts, too."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""The time limit for websocket messages whose end does not come."""
+"""The time limit for websocket messages that are never completed."""
 
 from math import inf
 from typing import Any, cast

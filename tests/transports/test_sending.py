@@ -1,4 +1,4 @@
-"""xhr_send and jsonp_send: what they accept, and what they reject."""
+"""xhr_send and jsonp_send: valid and invalid requests."""
 
 import json
 from typing import Any
