@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from application import Serve
-from client import Join, within
+from client import Join, until, within
 
 from sockjs_tornado.cluster import RedisCluster
 from sockjs_tornado.cluster.commands import Commands
 from sockjs_tornado.cluster.redis_connection import RedisURL
 
-from .node import Node
+from .node import Node, start_workers
 from .redis_server import RedisServer
 
 #: Seconds of silence after which nodes ask Redis for a sign of life, in tests of a Redis that gives none. As short as a
@@ -82,3 +82,23 @@ async def start_commands(redis_server: RedisServer) -> AsyncIterator[StartComman
     yield start
     for commands in started:
         await within(commands.close())
+
+
+#: What the fixture ``start`` is.
+Start = Callable[..., Awaitable[list[Node]]]
+
+
+@pytest.fixture
+async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
+    """Return a function that starts workers: ``owner, other, third = await start({"verify_ip": True})``."""
+    nodes: list[Node] = []
+
+    async def begin(settings: dict[str, Any] | None = None, **options: Any) -> list[Node]:
+        nodes.extend(await start_workers(serve, tmp_path / "workers", settings=settings, **options))
+        return nodes
+
+    yield begin
+    for node in nodes:
+        await within(node.cluster.close())
+    for node in nodes:
+        await until(lambda node: not len(node.upstreams), node)
