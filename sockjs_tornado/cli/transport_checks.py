@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 
 from ..client import TRANSPORTS
 from ..client.fallback import create_session_path
+from ..transports.http_transports import HTTP_TRANSPORTS
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
@@ -46,34 +47,27 @@ _IDLE_ADVICE = (
 )
 
 
-class _HttpTransport(NamedTuple):
-    """How to open an HTTP transport.
+_HTTP: Final = {transport.name: transport for transport in HTTP_TRANSPORTS}
 
-    Attributes:
-        streams: Whether the response continues after the first frame.
-        is_open: Return whether a body contains the open frame.
-    """
-
-    streams: bool
-    is_open: Callable[[bytes], bool]
-
-
-_HTTP: Final = {
-    "xhr_streaming": _HttpTransport(True, lambda body: b"\no\n" in body or body.startswith(b"o\n")),
-    "eventsource": _HttpTransport(True, lambda body: b"data: o\r\n" in body or b"data: o\n" in body),
-    "htmlfile": _HttpTransport(True, lambda body: b'p("o");' in body),
-    "xhr": _HttpTransport(False, lambda body: body == b"o\n"),
-    "jsonp": _HttpTransport(False, lambda body: b'doctor("o");' in body),
+#: Returns whether a body contains the open frame, by transport, in the order of the checks.
+_IS_OPEN: Final[dict[str, Callable[[bytes], bool]]] = {
+    "xhr_streaming": lambda body: b"\no\n" in body or body.startswith(b"o\n"),
+    "eventsource": lambda body: b"data: o\r\n" in body or b"data: o\n" in body,
+    "htmlfile": lambda body: b'p("o");' in body,
+    "xhr": lambda body: body == b"o\n",
+    "jsonp": lambda body: b'doctor("o");' in body,
 }
 
 
 async def check_transports(prober: Prober, info: dict[str, Any], seconds: float) -> list[Finding]:
     """Open a session over each transport, one after another."""
-    findings = [await _check_websocket(prober, info, seconds)]
     polls: list[float] = []
     streams: list[float] = []
-    for name, transport in _HTTP.items():
-        findings.append(await _check_http_transport(prober, name, seconds, streams if transport.streams else polls))
+    findings = [await _check_websocket(prober, info, seconds)]
+    findings += [
+        await _check_http_transport(prober, name, seconds, streams if _HTTP[name].streaming else polls)
+        for name in _IS_OPEN
+    ]
     if polls and streams and min(streams) - min(polls) > _MAX_STREAM_DELAY:
         delay = milliseconds(min(streams) - min(polls))
         text = f"streams open {delay} later than polls: small packets are delayed"
@@ -82,17 +76,17 @@ async def check_transports(prober: Prober, info: dict[str, Any], seconds: float)
 
 
 def _start_receiving(prober: Prober, name: str, session: str) -> Response:
-    query = "?c=doctor" if name in ("jsonp", "htmlfile") else ""
-    body = b"" if name.startswith("xhr") else None
+    transport = _HTTP[name]
+    query = "?c=doctor" if transport.needs_callback else ""
+    body = b"" if transport.method == "POST" else None
     # A compressed poll does no harm, but to compress a stream a proxy has to buffer it.
-    headers = [("Accept-Encoding", "gzip")] if _HTTP[name].streams else []
+    headers = [("Accept-Encoding", "gzip")] if transport.streaming else []
     return prober.start(f"{session}/{name}{query}", body, headers)
 
 
 async def _check_http_transport(prober: Prober, name: str, seconds: float, durations: list[float]) -> Finding:
-    transport = _HTTP[name]
     response = _start_receiving(prober, name, create_session_path())
-    is_open = await response.wait_for(transport.is_open, seconds)
+    is_open = await response.wait_for(_IS_OPEN[name], seconds)
     elapsed = response.elapsed
     failure = response.failure
     response.abort()
@@ -113,7 +107,7 @@ async def _check_http_transport(prober: Prober, name: str, seconds: float, durat
         return Finding(Level.BAD, name, f"failed after {milliseconds(response.ended_after)}: {failure}")
     if failure == "":
         return Finding(Level.BAD, name, f"ended after {milliseconds(response.ended_after)} without an open frame")
-    if transport.streams:
+    if _HTTP[name].streaming:
         headers = f"headers after {milliseconds(response.headers_after)}, but " if response.status else ""
         return Finding(Level.BAD, name, f"{headers}no open frame in {seconds:g} s", _BUFFERING_ADVICE)
     return Finding(Level.BAD, name, f"no response in {seconds:g} s")
@@ -173,7 +167,7 @@ async def _send_to_one_session(prober: Prober, seconds: float, *, with_cookies: 
     """Return the statuses of requests to one session, or an empty list if it cannot be opened."""
     session = create_session_path()
     opening = await prober.fetch(f"{session}/xhr", seconds, body=b"")
-    if not _HTTP["xhr"].is_open(bytes(opening.body)):
+    if not _IS_OPEN["xhr"](bytes(opening.body)):
         return []
 
     def current_prober() -> Prober:
@@ -186,7 +180,7 @@ async def _send_to_one_session(prober: Prober, seconds: float, *, with_cookies: 
         sent = await current_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
         statuses.append(sent.status)
     # If the receiving request reached another process, it has opened a second session with the same id there.
-    statuses.append(404 if _HTTP["xhr"].is_open(bytes(receiving.body)) else 200)
+    statuses.append(404 if _IS_OPEN["xhr"](bytes(receiving.body)) else 200)
     receiving.abort()
     return statuses
 
@@ -201,13 +195,12 @@ async def check_idle_timeouts(prober: Prober, seconds: float) -> list[Finding]:
 
 
 async def _wait_on_http(prober: Prober, name: str, seconds: float) -> Finding:
-    transport = _HTTP[name]
     session = create_session_path()
     response = _start_receiving(prober, name, session)
-    if not await response.wait_for(transport.is_open, seconds):
+    if not await response.wait_for(_IS_OPEN[name], seconds):
         response.abort()
         return Finding(Level.NOTE, f"{name}, idle", "not open")
-    if not transport.streams:
+    if not _HTTP[name].streaming:
         response.abort()
         response = _start_receiving(prober, name, session)
     length = len(response.body)
