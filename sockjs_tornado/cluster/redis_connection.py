@@ -35,9 +35,11 @@ _EXPECTED_URL: Final = (
 #: The largest number of bytes to read at once.
 _READ_SIZE: Final = 64 * 1024
 
-# The codes of error replies: wrong credentials, and a server that does not accept writes, or no longer does.
-_CREDENTIALS_ERRORS: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
+# The beginnings of error replies: wrong credentials, a server that does not accept writes, or no longer does, and one
+# that closes the connection immediately.
+_CREDENTIALS_ERRORS: Final = ("ERR AUTH", "NOAUTH", "NOPERM", "WRONGPASS")
 _NOT_WRITABLE_ERRORS: Final = ("LOADING", "MASTERDOWN", "READONLY")
+_REFUSED_ERROR: Final = "ERR max number of clients"
 
 #: The errors of a connection. ``TimeoutError`` is a subclass of ``OSError``.
 CONNECTION_ERRORS: Final = (redis.RedisError, OSError, ClusterError)
@@ -64,8 +66,8 @@ class RedisURL:
             self._options = self._pool.connection_kwargs
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
-        host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
-        self.address: str = self._options.get("path") or f"{host}:{port}"
+        self._host, self._port = self._options.get("host", "localhost"), self._options.get("port", 6379)
+        self.address: str = self._options.get("path") or f"{self._host}:{self._port}"
         self.database = int(self._options.get("db") or 0)
 
     async def connect(self, check: "Callable[[RedisConnection], Awaitable[object]] | None" = None) -> "RedisConnection":
@@ -91,8 +93,7 @@ class RedisURL:
                 if path := self._options.get("path"):
                     streams = await asyncio.open_unix_connection(path)
                 else:
-                    host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
-                    streams = await asyncio.open_connection(host, port, ssl=context and context.get())
+                    streams = await asyncio.open_connection(self._host, self._port, ssl=context and context.get())
                 connection = RedisConnection(*streams)
                 hello = await self._log_in(connection)
                 if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
@@ -202,7 +203,7 @@ class RedisConnection:
         """Return the next reply or published message. An error reply is returned as an exception, not raised.
 
         Raises:
-            OSError: The connection was closed.
+            OSError: The connection was closed, or Redis has too many.
             ClusterUnavailable: Redis no longer accepts writes.
         """
         # False means that the reply is not complete; RESP2 has no booleans.
@@ -212,8 +213,11 @@ class RedisConnection:
                 raise ConnectionResetError("the connection was closed")
             self.bytes_received += len(data)
             self._parser.feed(data)
-        if isinstance(reply, redis.ResponseError) and str(reply).startswith(_NOT_WRITABLE_ERRORS):
-            raise ClusterUnavailable(f"Redis does not accept writes: {reply}")
+        if isinstance(reply, redis.ResponseError):
+            if str(reply).startswith(_NOT_WRITABLE_ERRORS):
+                raise ClusterUnavailable(f"Redis does not accept writes: {reply}")
+            if str(reply).startswith(_REFUSED_ERROR):
+                raise ConnectionRefusedError(str(reply))
         return reply
 
     def close(self) -> None:

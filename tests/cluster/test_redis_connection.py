@@ -90,6 +90,20 @@ async def test_a_required_password(tmp_path: Path) -> None:
         await ping(server.url.replace("//", "//:secret@"))
 
 
+async def test_a_password_that_redis_does_not_require(redis_server: RedisServer) -> None:
+    text = await connecting(redis_server.url.replace("//", "//:secret@"))
+    assert f"Redis at 127.0.0.1:{redis_server.port} requires another user or password: ERR AUTH" in text
+
+
+async def test_a_redis_with_too_many_clients_is_unavailable(redis_server: RedisServer) -> None:
+    connection = await within(RedisURL(redis_server.url).connect())
+    redis_server.command("CONFIG", "SET", "maxclients", 1)
+    # Redis closes the connection at once, so that its reply may not be received.
+    text = await connecting(redis_server.url)
+    assert text.startswith(f"ClusterUnavailable: Redis at 127.0.0.1:{redis_server.port} does not respond: ")
+    connection.close()
+
+
 async def test_a_user_with_a_password(redis_server: RedisServer) -> None:
     redis_server.command("ACL", "SETUSER", "ann", "on", ">p@ss/word", "+ping", "+hello")
     await ping(redis_server.url.replace("//", "//ann:p%40ss%2Fword@"))
