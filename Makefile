@@ -16,7 +16,8 @@ SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
 # Tests whose result may depend on the event loop or on C. Processes that tests start choose their own event loop. Tests
 # of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
-CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_origins.py %_pages.py %_payloads.py,$(wildcard \
+CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transports.py %_on_nodes.py %_origins.py \
+	%_pages.py %_payloads.py %_recovery.py,$(wildcard \
 	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) tests/http/test_handlers.py \
 	$(addprefix tests/session/test_,any_order.py backpressure.py callback_budget.py closing.py grace.py lifetime.py \
 	rooms.py sending.py session.py) \
@@ -24,7 +25,8 @@ CONFORMANCE := $(filter-out %_on_nodes.py %_recovery.py %_endpoint.py %_origins.
 # Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \
 	membership.py peers.py presence.py publisher.py relay_redis.py signing.py unix.py upstream.py) \
-	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py) tests/session/test_grace.py
+	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py tornado_internals.py) \
+	tests/session/test_grace.py
 
 # Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
