@@ -62,7 +62,7 @@ async def test_a_known_vulnerability_is_reported(tmp_path: Path, requirements: s
         await server.close_all_connections()
 
 
-async def test_where_nobody_can_be_asked_it_says_so(tmp_path: Path) -> None:
+async def test_an_unreachable_service_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     file.write_text("sound==2.0\n")
     code, said = await audit("http://127.0.0.1:1/v1/query", file)

@@ -797,7 +797,7 @@ def oversized(url: Url, what: str) -> bytes:
     ids=str,
 )
 @pytest.mark.parametrize("url", KINDS, ids=path_of)
-async def test_a_request_that_is_too_much_or_none_is_refused(
+async def test_a_request_that_is_too_much_or_none_is_rejected(
     serve: Serve, connect: Connect, join: Join, logged: LogWatch, url: Url, what: str
 ) -> None:
     journal = Journal(Echoing)

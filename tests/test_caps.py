@@ -269,7 +269,7 @@ async def test_a_length_that_is_said_twice_is_not_overlooked(
 
 
 @SENDING
-async def test_what_tornado_unpacks_is_measured(serve: Serve, connect: Connect, name: str) -> None:
+async def test_a_body_that_tornado_decompresses_is_measured(serve: Serve, connect: Connect, name: str) -> None:
     router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
@@ -295,7 +295,7 @@ async def test_what_tornado_unpacks_is_measured(serve: Serve, connect: Connect, 
 @SENDING
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate", "identity, gzip", "x"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
-async def test_what_nobody_has_unpacked_is_refused(
+async def test_a_compressed_body_is_rejected_if_it_is_not_decompressed(
     serve: Serve, connect: Connect, name: str, encoding: str, chunked: bool
 ) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
@@ -340,7 +340,7 @@ async def test_chunks_are_not_for_http_1_0(serve: Serve, connect: Connect) -> No
     assert await client.rest() == b""
 
 
-async def test_refused_clients_do_not_keep_a_router_open(serve: Serve, connect: Connect) -> None:
+async def test_rejected_clients_do_not_keep_a_router_open(serve: Serve, connect: Connect) -> None:
     router = SockJSRouter(Echo, "/echo")
     server = await serve(router)
     closing = asyncio.ensure_future(router.close())
@@ -377,7 +377,7 @@ async def test_only_so_many_posts_wait(serve: Serve, connect: Connect, name: str
 
 
 @SENDING
-async def test_too_many_messages_in_a_request_are_refused(serve: Serve, connect: Connect, name: str) -> None:
+async def test_too_many_messages_in_a_request_are_rejected(serve: Serve, connect: Connect, name: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_messages_per_request": 3})))
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")
     response = await client.ask("POST", f"/echo/000/abc/{name}", body=b'["1","2","3","4"]')
@@ -574,7 +574,7 @@ async def test_a_client_may_leave_while_its_post_waits(serve: Serve, connect: Co
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming"])
-async def test_a_peer_that_takes_nothing_is_given_up(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_a_peer_that_acknowledges_nothing_is_disconnected(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"network_timeout": 0.2, "max_queue_bytes": 2**40}))
     client = await connect(server)

@@ -114,7 +114,9 @@ async def test_when_many_leave_at_once_the_others_are_notified_once(
 
 
 @pytest.mark.usefixtures("slow_notices")
-async def test_nobody_speaks_before_the_others_hear_that_they_came_in(chat: Any, serve: Serve, join: Join) -> None:
+async def test_a_message_is_sent_after_the_notice_that_its_author_has_entered(
+    chat: Any, serve: Serve, join: Join
+) -> None:
     server = await serve(chat.make_router())
     ann, bob = join(server, "websocket", prefix="/chat/sockjs"), join(server, "xhr", prefix="/chat/sockjs")
     await welcomed(ann, "Ann")
@@ -125,7 +127,7 @@ async def test_nobody_speaks_before_the_others_hear_that_they_came_in(chat: Any,
 
 
 @pytest.mark.usefixtures("slow_notices")
-async def test_who_is_back_before_the_others_hear_of_it_had_not_left(
+async def test_a_participant_who_returns_before_the_notice_has_not_left(
     chat: Any, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = chat.make_router()
@@ -193,7 +195,7 @@ def test_nicknames_that_look_the_same_are_the_same(nicknames: Any, one: str, oth
     assert nicknames.skeleton("Ann") != nicknames.skeleton("Anna")
 
 
-async def test_who_is_called_like_somebody_there_gets_a_number(chat: Any, serve: Serve, join: Join) -> None:
+async def test_a_nickname_in_use_gets_a_number(chat: Any, serve: Serve, join: Join) -> None:
     server = await serve(chat.make_router())
     names = ["Ann", "\u0410nn", "Ａnn", "Ann\u200b", "\u3164"]
     answers = [await welcomed(join(server, "websocket", prefix="/chat/sockjs"), name) for name in names]

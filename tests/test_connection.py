@@ -215,7 +215,7 @@ def test_nothing_else_can_be_sent(message: Any) -> None:
             session.connection.send(message)
 
 
-def test_what_json_cannot_hold_is_not_sent() -> None:
+def test_a_message_that_is_not_json_serializable_is_not_sent() -> None:
     session, receiver = listening()
     with pytest.raises(TypeError, match="not JSON serializable"):
         session.connection.send({"x": {1, 2}})

@@ -688,7 +688,7 @@ def kept_by(core_type: type, **fields: Any) -> Any:
     ],
     ids=ascii,
 )
-def test_what_is_no_memory_or_does_not_count_is_left_to_python(size: Any, spoilt: dict[str, Any]) -> None:
+def test_an_invalid_buffer_or_counter_is_left_to_python(size: Any, spoilt: dict[str, Any]) -> None:
     heard: list[Any] = []
     data = frame(TEXT, b'["12345"]')
     stats = Stats(list)
@@ -710,7 +710,7 @@ def test_what_is_no_memory_or_does_not_count_is_left_to_python(size: Any, spoilt
 
 
 @pytest.mark.parametrize("spoilt", [{}, *({name: value} for name in ("_receiver", "_stats") for value in (None, ...))])
-def test_what_goes_to_nobody_or_does_not_count_is_left_to_python(spoilt: dict[str, Any]) -> None:
+def test_a_send_without_a_receiver_or_counters_is_left_to_python(spoilt: dict[str, Any]) -> None:
     sent: list[Any] = []
     stats = Stats(list)
     fields: dict[str, Any] = {"_blocked": 0, "_receiver": SimpleNamespace(send_prepared=sent.append), "_stats": stats}

@@ -64,9 +64,7 @@ async def test_a_page_receives_the_counters_of_the_routers(
     assert last["routers"]["none"]["sessions"] == {}
 
 
-async def test_who_comes_later_is_told_what_was_before(
-    watch: Any, echo: SockJSRouter, serve: Serve, join: Join
-) -> None:
+async def test_a_later_page_gets_the_earlier_samples(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
     dashboard = watch.Dashboard({"echo": echo})
     server = await serve(dashboard.router)
     first, second, third = (join(server, "websocket", prefix="/dashboard/sockjs") for _ in range(3))
@@ -174,7 +172,7 @@ async def test_a_page_asks_once(watch: Any, echo: SockJSRouter, serve: Serve, jo
         ("[" * 2000, 'c[4000,"Invalid message"]'),
     ],
 )
-async def test_who_shows_no_token_is_told_nothing(
+async def test_a_client_without_a_token_gets_no_data(
     watch: Any, echo: SockJSRouter, serve: Serve, join: Join, said: str, closed: str
 ) -> None:
     dashboard = watch.Dashboard({"echo": echo}, token="sesame")
@@ -185,19 +183,19 @@ async def test_who_shows_no_token_is_told_nothing(
     assert dashboard.timer is None
 
 
-def test_an_empty_token_is_refused(watch: Any) -> None:
+def test_an_empty_token_is_rejected(watch: Any) -> None:
     with pytest.raises(ValueError, match="token"):
         watch.Dashboard({}, token="")
 
 
-async def test_who_shows_the_token_is_told(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
+async def test_a_client_with_the_token_gets_the_data(watch: Any, echo: SockJSRouter, serve: Serve, join: Join) -> None:
     dashboard = watch.Dashboard({"echo": echo}, token="sesame")
     page = join(await serve(dashboard.router), "websocket", prefix="/dashboard/sockjs")
     await enter(page, token="sesame")
     assert await samples(page)
 
 
-async def test_who_says_nothing_is_closed(
+async def test_a_page_that_sends_no_message_is_closed(
     watch: Any, echo: SockJSRouter, serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "REQUEST_TIMEOUT", 0)
@@ -234,7 +232,7 @@ async def test_pages_of_other_sites_may_not_connect(
         ),
     ],
 )
-async def test_names_that_are_not_ours_are_refused(watch: Any, host: str, status: int) -> None:
+async def test_names_that_are_not_ours_are_rejected(watch: Any, host: str, status: int) -> None:
     # A page of such a name may have had it lead here, and would read everything.
     dashboard = watch.Dashboard({}, hosts=["stats.example"])
     sockets = bind_sockets(0, "127.0.0.1")

@@ -101,7 +101,7 @@ async def test_a_late_poll_gets_the_close_frame(serve: Serve, join: Join) -> Non
 
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
-async def test_what_comes_after_the_end_is_not_said_to_have_arrived(serve: Serve, connect: Connect, name: str) -> None:
+async def test_a_post_after_the_close_is_not_acknowledged(serve: Serve, connect: Connect, name: str) -> None:
     router = SockJSRouter(Echo, "/echo")
     client = await connect(await serve(router))
     assert (await client.ask("POST", "/echo/000/abc/xhr", body=b"")).body == b"o\n"
@@ -113,7 +113,7 @@ async def test_what_comes_after_the_end_is_not_said_to_have_arrived(serve: Serve
 
 
 @pytest.mark.parametrize("end", ["drain", "close"])
-async def test_what_was_said_to_have_arrived_is_heard(serve: Serve, connect: Connect, end: str) -> None:
+async def test_an_acknowledged_post_is_delivered(serve: Serve, connect: Connect, end: str) -> None:
     class Slow(Noted):
         may_go_on: asyncio.Event
 

@@ -170,17 +170,17 @@ class TestTokenAuth:
         assert (ended.status, ended.output, ended.errors) == (0, "", "")
 
     @pytest.mark.parametrize("example", ["600"], indirect=True)
-    def test_who_shows_the_page_s_token_is_let_in(self, example: Example) -> None:
+    def test_a_client_with_the_token_of_the_page_is_accepted(self, example: Example) -> None:
         assert self.connect(example, self.token(example), "hi") == b'a["Hello, guest!","guest said: hi"]\n'
 
     @pytest.mark.parametrize("example", ["600"], indirect=True)
-    def test_who_shows_a_forged_token_is_closed(self, example: Example) -> None:
+    def test_a_client_with_a_forged_token_is_closed(self, example: Example) -> None:
         forged = self.token(example).replace("Z3Vlc3Q=", "cm9vdA==")  # root instead of guest
         assert forged != self.token(example)
         assert self.connect(example, forged, "hi") == b'c[4001,"Invalid token"]\n'
 
     @pytest.mark.parametrize("example", ["600"], indirect=True)
-    def test_what_is_no_token_is_refused_whatever_it_is(self, example: Example) -> None:
+    def test_an_invalid_token_is_rejected(self, example: Example) -> None:
         token = self.token(example)
         for number, text in enumerate(
             [
@@ -200,7 +200,7 @@ class TestTokenAuth:
             assert self.connect(example, text) == b'c[4001,"Invalid token"]\n'
 
     @pytest.mark.parametrize("example", ["0"], indirect=True)
-    def test_who_shows_none_is_closed(self, example: Example) -> None:
+    def test_a_client_without_a_token_is_closed(self, example: Example) -> None:
         assert self.connect(example) == b'c[4001,"No token in time"]\n'
 
 

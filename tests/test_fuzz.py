@@ -64,7 +64,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 0) -> tuple[i
     return process.returncode, output
 
 
-def test_what_there_is_for_a_target_has_its_name() -> None:
+def test_files_of_a_target_have_its_name() -> None:
     for directory in ("corpus", "dictionaries", "targets"):
         names = {path.stem for path in (ROOT / "fuzz" / directory).iterdir() if not path.stem.startswith("__")}
         assert names == set(TARGETS)

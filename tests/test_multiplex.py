@@ -140,7 +140,7 @@ async def test_channels_do_not_meet(enter: Enter, transport: str) -> None:
         *("news", "sub,News", "sub,news ", "SUB,chat", "new,news", "close,news,a", "sub,news", "sub,news,again"),
     ],
 )
-async def test_what_makes_no_sense_is_passed_over(enter: Enter, transport: str, nonsense: str) -> None:
+async def test_malformed_messages_are_ignored(enter: Enter, transport: str, nonsense: str) -> None:
     news, chat = Journal(), Journal()
     peer = await enter(transport, news=news, chat=chat)
     await peer.send("sub,news", nonsense, "msg,news,hello")

@@ -79,7 +79,7 @@ def test_a_close_arrives_with_its_code_and_reason(run: Run, transport: str) -> N
 
 
 @each_transport
-def test_an_idle_connection_lives_on_heartbeats(run: Run, transport: str) -> None:
+def test_an_idle_connection_is_kept_open_by_heartbeats(run: Run, transport: str) -> None:
     check_idle(run.seen, transport, transport)
 
 

@@ -154,13 +154,13 @@ async def test_the_urls_begin_with_the_prefix(serve: Serve, connect: Connect, pr
 
 
 @pytest.mark.parametrize("prefix", ["x", "echo", "/(a)", "(/a)", "/(?P<name>a)", "/[", None, 1, b"/a"])
-def test_a_prefix_that_no_path_can_begin_with_is_refused(prefix: Any) -> None:
+def test_a_prefix_that_no_path_can_begin_with_is_rejected(prefix: Any) -> None:
     with pytest.raises(ConfigurationError, match="prefix"):
         SockJSRouter(Echo, prefix)
 
 
 @pytest.mark.parametrize("connection", [None, "Echo", Echo(None), 1])  # type: ignore[arg-type]
-def test_what_makes_no_connection_is_refused(connection: Any) -> None:
+def test_an_argument_that_creates_no_connection_is_rejected(connection: Any) -> None:
     with pytest.raises(ConfigurationError, match="connection"):
         SockJSRouter(connection, "/echo")
 
@@ -234,7 +234,7 @@ EVERY = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "ht
     ],
     ids=str,
 )
-async def test_what_is_not_offered_is_not_found(
+async def test_disabled_transports_are_not_found(
     serve: Serve, connect: Connect, settings: dict[str, Any], offered: tuple[str, ...]
 ) -> None:
     router = SockJSRouter(Echo, "/echo", settings)
@@ -746,7 +746,7 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
 
 
 @pytest.mark.parametrize("connection", [None, "Echo", 5, Echo])
-def test_what_makes_no_connection_is_refused_at_once(connection: Any) -> None:
+def test_an_argument_that_creates_no_connection_is_rejected_at_once(connection: Any) -> None:
     if callable(connection):
         assert SockJSRouter(connection, "/chat").get_connection_class() is connection
     else:

@@ -106,7 +106,7 @@ async def test_a_head_that_is_too_long_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 7])
-async def test_a_peer_that_vanishes_is_given_up_on_every_connection(seconds: int) -> None:
+async def test_a_peer_that_vanishes_is_disconnected_on_every_connection(seconds: int) -> None:
     async with served(network_timeout=seconds) as (router, port), connected(port) as client:
         client.write(request("POST", "/echo/000/a/xhr", body=b""))
         assert (await client.response()).status == 200
@@ -208,7 +208,7 @@ async def test_every_connection_has_its_on_close_however_it_ends(end: str, logge
 
 
 @pytest.mark.parametrize("wrong", [{"code": 99}, {"drain_time": -1}, {"deadline": float("nan")}])
-async def test_what_could_not_be_done_at_the_end_is_refused_at_the_start(wrong: dict[str, Any]) -> None:
+async def test_invalid_arguments_of_the_shutdown_are_rejected_at_the_start(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)) if "code" not in wrong else "99"):
         await serve(Application(), [SockJSRouter(Echo, "/echo")], [], **wrong)
 

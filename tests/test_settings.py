@@ -262,7 +262,7 @@ def test_settings_are_given_by_name(kind: type) -> None:
         (b"jsessionid", True, "jsessionid", "True, False, a SessionCookie"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(name: Any, value: Any, nearest: str, takes: str) -> None:
+def test_an_unknown_name_is_rejected_with_the_nearest_one(name: Any, value: Any, nearest: str, takes: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_mapping({"heartbeat_delay": 10, name: value})
     expected = f"{name}: unknown setting (got {value!r}); the nearest is {nearest}, which expects {takes}"
@@ -276,7 +276,7 @@ def test_any_unknown_name_has_a_nearest_one(name: Any) -> None:
 
 
 @pytest.mark.parametrize("values", [None, 5, "heartbeat_delay", ["heartbeat_delay"], [("heartbeat_delay", 5)]])
-def test_what_is_no_mapping_is_refused(values: Any) -> None:
+def test_a_value_that_is_no_mapping_is_rejected(values: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Settings: expected a mapping, got "):
         Settings.from_mapping(values)
 
@@ -389,7 +389,7 @@ def test_a_ping_timeout_is_at_most_the_interval(interval: float, timeout: float)
 
 
 @pytest.mark.parametrize(("interval", "timeout"), [(0, 1), (30, 30.5)])
-def test_a_ping_timeout_beyond_the_interval_is_refused(interval: float, timeout: float) -> None:
+def test_a_ping_timeout_beyond_the_interval_is_rejected(interval: float, timeout: float) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(websocket_ping_interval=interval, websocket_ping_timeout=timeout)
     assert str(caught.value) == (

@@ -97,7 +97,7 @@ class TestWriteMessages:
         ],
         ids=lambda messages: type(messages).__name__,
     )
-    def test_what_is_not_plain_text_is_left_to_python(self, messages: Any) -> None:
+    def test_messages_other_than_plain_text_are_left_to_python(self, messages: Any) -> None:
         assert _speedups.write_messages(messages) is None
 
 
@@ -167,11 +167,11 @@ class TestReadTextFrames:
         ],
         ids=ascii,
     )
-    def test_arguments_of_other_kinds_are_refused(self, arguments: Any) -> None:
+    def test_arguments_of_other_kinds_are_rejected(self, arguments: Any) -> None:
         with pytest.raises((TypeError, SystemError, OverflowError)):
             _speedups.read_text_frames(*arguments)
 
-    def test_a_position_before_the_beginning_is_refused(self) -> None:
+    def test_a_position_before_the_beginning_is_rejected(self) -> None:
         with pytest.raises(ValueError, match="negative"):
             _speedups.read_text_frames(b"", -1, 1, [])
 
@@ -375,12 +375,12 @@ class TestReadMessages:
         ],
         ids=lambda arguments: ",".join(type(argument).__name__ for argument in arguments),
     )
-    def test_arguments_of_other_kinds_are_refused(self, arguments: Any) -> None:
+    def test_arguments_of_other_kinds_are_rejected(self, arguments: Any) -> None:
         with pytest.raises(TypeError):
             _speedups.read_messages(*arguments)
 
     @pytest.mark.parametrize("size", [-1, 9, 2**40, -(2**63)])
-    def test_a_size_beyond_the_memory_is_refused(self, size: int) -> None:
+    def test_a_size_beyond_the_memory_is_rejected(self, size: int) -> None:
         with pytest.raises(ValueError, match="memory"):
             _speedups.read_messages(bytearray(8), size, 1, [])
         with pytest.raises(OverflowError):
@@ -476,7 +476,7 @@ class TestWriteGathered:
             assert of_d == b"".join(b"%d," % number for number in range(1, 300, 2))
             assert written == len(of_b + of_d)
 
-    def test_who_comes_twice_writes_once(self) -> None:
+    def test_a_connection_listed_twice_writes_once(self) -> None:
         # Who has written by itself meanwhile, and has more since then, is waiting twice.
         with sockets() as (ours, theirs):
             one = writer(ours, b"once")
@@ -514,7 +514,7 @@ class TestWriteGathered:
         gc.collect()
         assert gone in (["before"], ["after"])
 
-    def test_what_was_written_is_let_go_of(self) -> None:
+    def test_written_data_is_released(self) -> None:
         data = bytes(1000)
         before = sys.getrefcount(data)
         with sockets(100_000) as (ours, _), sockets() as (full, _):
@@ -547,14 +547,14 @@ class TestWriteGathered:
             assert one._write_buffer == b"data"
             assert set(taken(theirs)) == set(b"x")
 
-    def test_who_may_not_write_is_left(self) -> None:
+    def test_a_connection_that_must_not_write_is_left(self) -> None:
         one = writer(None, b"data")
         left: list[Any] = []
         assert _speedups.write_buffered([one], left) == 0
         assert left == [one]
         assert one._write_buffer == b"data"
 
-    def test_who_has_nothing_is_passed_over(self) -> None:
+    def test_a_connection_without_data_is_skipped(self) -> None:
         left: list[Any] = []
         with sockets() as (ours, theirs):
             assert _speedups.write_buffered([writer(ours, None), writer(None, None)], left) == 0
@@ -640,7 +640,7 @@ class TestWriteGathered:
     @pytest.mark.parametrize(
         "arguments", [(), ([],), ([], [], []), ((), []), ([], ()), (None, []), ([], None)], ids=ascii
     )
-    def test_arguments_of_other_kinds_are_refused(self, arguments: Any) -> None:
+    def test_arguments_of_other_kinds_are_rejected(self, arguments: Any) -> None:
         with pytest.raises(TypeError):
             _speedups.write_buffered(*arguments)
 
@@ -693,7 +693,7 @@ class TestMsgspec:
         ],
         ids=lambda text: ascii(text)[:20],
     )
-    def test_what_is_odd_is_decoded_alike(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unusual_payloads_are_decoded_alike(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.check(text, monkeypatch)
 
     @given(st.lists(any_texts))

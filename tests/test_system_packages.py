@@ -48,7 +48,7 @@ def ask_for(machine: Path, *words: str) -> subprocess.CompletedProcess[str]:
 INSTALL = "-qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends"
 
 
-def test_what_is_missing_is_installed(machine: Path) -> None:
+def test_missing_packages_are_installed(machine: Path) -> None:
     add_apt(machine)
     ended = ask_for(machine, "chromium", "redis")
     assert ended.returncode == 0, ended.stderr
@@ -56,7 +56,7 @@ def test_what_is_missing_is_installed(machine: Path) -> None:
     assert ended.stdout == "Installing Chromium with chromedriver, Redis\n"
 
 
-def test_what_is_there_is_not_installed(machine: Path) -> None:
+def test_present_packages_are_not_installed(machine: Path) -> None:
     add_apt(machine)
     for name in ("node", "npm", "redis-server"):
         add_program(machine, name, "exit 0")
@@ -150,7 +150,7 @@ def test_without_apt_get(machine: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, "Please install: Redis. (apt-get was not found.)\n")
 
 
-def test_who_is_not_root_uses_sudo(machine: Path) -> None:
+def test_other_users_than_root_use_sudo(machine: Path) -> None:
     add_apt(machine)
     add_program(machine, "id", "echo 1000")
     add_program(machine, "sudo", f"""echo "sudo $*" >> "{machine}/asked"; [ "$1" = -n ] && shift; exec "$@" """)
@@ -164,7 +164,7 @@ def test_who_is_not_root_uses_sudo(machine: Path) -> None:
     ]
 
 
-def test_who_is_not_root_and_has_no_sudo_is_told_what_to_run(machine: Path) -> None:
+def test_without_root_and_sudo_the_command_is_printed(machine: Path) -> None:
     add_apt(machine)
     add_program(machine, "id", "echo 1000")
     ended = ask_for(machine, "redis")

@@ -10,7 +10,7 @@ from sockjs_tornado.validation import check_seconds, is_count, is_number, is_pos
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, True, "1", None, 1j])
-def test_what_is_no_finite_number_is_refused(value: Any) -> None:
+def test_a_number_that_is_not_finite_is_rejected(value: Any) -> None:
     assert not is_number(value)
     assert not is_positive(value)
     assert not is_zero_or_more(value)

@@ -62,7 +62,7 @@ def cut(chromium: Chromium, pause: str) -> None:
     chromium.driver.find_element(By.ID, "cut").click()
 
 
-def test_what_was_missed_is_recovered_or_said_to_be_lost(chromium: Chromium, page: str, publisher: Publisher) -> None:
+def test_missed_messages_are_recovered_or_reported_as_lost(chromium: Chromium, page: str, publisher: Publisher) -> None:
     tick(publisher, 1, 2)
     window = chromium.open(page)
     chromium.sees("Connected over websocket")
@@ -92,7 +92,7 @@ def test_what_was_missed_is_recovered_or_said_to_be_lost(chromium: Chromium, pag
     chromium.close_windows([window])
 
 
-def test_when_redis_begins_anew_the_page_says_so_and_goes_on(
+def test_when_redis_restarts_empty_the_page_reports_it_and_continues(
     chromium: Chromium, redis_server: RedisServer, publisher: Publisher
 ) -> None:
     program = ServerProgram("examples/recovery/server.py", "--port", "0", "--redis", redis_server.url, "--every", "0")

@@ -137,7 +137,7 @@ def test_a_close_arrives_with_its_code_and_reason(run: Run, origin: str, transpo
 
 
 @each_case
-def test_an_idle_connection_lives_on_heartbeats(run: Run, origin: str, transport: str) -> None:
+def test_an_idle_connection_is_kept_open_by_heartbeats(run: Run, origin: str, transport: str) -> None:
     check_idle(run.seen, f"{origin} {transport}", transport)
 
 

@@ -167,7 +167,7 @@ def test_the_old_name_of_the_origin_list_is_deprecated() -> None:
     assert router.settings["websocket_allow_origin"] == ("https://example.com",)
 
 
-def test_a_wrong_setting_is_told_of() -> None:
+def test_a_misspelled_setting_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="heartbeat_delay"):
         SockJSRouter(Echo, "/chat", {"hearbeat_delay": 10})
     with pytest.raises(KeyError):
@@ -178,7 +178,7 @@ def test_a_wrong_setting_is_told_of() -> None:
     ("settings", "websocket", "cookie"),
     [(None, True, True), ({}, True, True), ({"disabled_transports": ["websocket"], "jsessionid": False}, False, False)],
 )
-async def test_a_router_tells_what_info_tells(
+async def test_a_router_has_the_values_of_info(
     serve: Serve, connect: Connect, settings: Any, websocket: bool, cookie: bool
 ) -> None:
     router = SockJSRouter(Echo, "/chat", settings)
@@ -321,7 +321,7 @@ async def test_the_session_sends_and_closes(serve: Serve, join: Join, transport:
 
 
 @each_transport
-async def test_a_session_tells_who_it_is(serve: Serve, join: Join, transport: str) -> None:
+async def test_a_session_has_its_old_attributes(serve: Serve, join: Join, transport: str) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/chat")
     server = await serve(router, app_name="mine")
@@ -507,7 +507,7 @@ async def test_with_an_origin_list_there_are_credentials(serve: Serve, connect: 
 
 @each_transport
 @pytest.mark.parametrize("act", ["send", "close", "broadcast", "router.broadcast", "session.close", "send_message"])
-async def test_another_thread_is_refused_at_once(serve: Serve, join: Join, transport: str, act: str) -> None:
+async def test_another_thread_is_rejected_at_once(serve: Serve, join: Join, transport: str, act: str) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/chat")
     peer = await opened(join(await serve(router), transport, prefix="/chat"))
@@ -575,7 +575,7 @@ async def test_tornado_s_loop_and_coroutines_send_to_a_disconnected_client(
 # Names.
 
 
-def test_the_names_are_where_they_were() -> None:
+def test_the_names_have_their_old_paths() -> None:
     assert {"SockJSConnection", "SockJSRouter"} <= set(sockjs_tornado.__all__)
 
 

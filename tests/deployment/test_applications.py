@@ -57,7 +57,7 @@ async def test_a_router_answers_under_its_own_prefix(
 
 
 @pytest.mark.parametrize(("number", "prefix"), [place[:2] for place in PLACES], ids=NODES)
-async def test_pages_are_where_they_belong(ports: list[int], remember: Remember, number: int, prefix: str) -> None:
+async def test_pages_are_at_their_urls(ports: list[int], remember: Remember, number: int, prefix: str) -> None:
     client = await remember(partial(Client.connect, ports[number]))()
     assert (await client.ask("GET", prefix or "/")).text == "Welcome to SockJS!\n"
     assert (await client.ask("GET", f"{prefix}/info")).status == 200

@@ -152,7 +152,7 @@ async def test_a_session_is_one_session_at_every_process(running: Cluster, visit
         assert await visitor.message() == f"by way of {port}"
 
 
-async def test_what_one_says_all_hear_over_every_transport(running: Cluster, visit: Visit) -> None:
+async def test_a_message_reaches_all_clients_over_every_transport(running: Cluster, visit: Visit) -> None:
     visitors = [await visit(transport, running.front, prefix=EVERYBODY).open() for transport in TRANSPORTS * 2]
     heard: dict[Visitor, list[str]] = {visitor: [] for visitor in visitors}
 
@@ -198,7 +198,7 @@ async def stop_one(found: Cluster, visitors: list[Visitor]) -> dict[Visitor, "as
 
 
 @pytest.mark.parametrize(("kind", "how"), [("haproxy", "anywhere"), ("haproxy", "by_session"), ("nginx", "by_session")])
-async def test_when_a_process_is_stopped_its_clients_are_told_and_nobody_else_loses_anything(
+async def test_when_a_process_stops_its_clients_are_notified_and_others_lose_nothing(
     redis: RedisServer, visit: Visit, tmp_path: Path, kind: str, how: str
 ) -> None:
     with cluster(redis, kind, how, tmp_path, COMPLAINTS) as found:

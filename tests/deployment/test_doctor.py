@@ -113,7 +113,9 @@ async def test_behind_a_proxy_that_is_well_nothing_is_wrong(front: Front) -> Non
 
 
 @pytest.mark.parametrize("what", WRONG)
-async def test_what_is_wrong_with_nginx_is_said(what: str, two_nodes: list[Node], tmp_path: Path) -> None:
+async def test_errors_in_the_configuration_of_nginx_are_reported(
+    what: str, two_nodes: list[Node], tmp_path: Path
+) -> None:
     changes, expected = WRONG[what]
     # nginx says itself that its servers take too long, where it does not wait.
     complaints = ["upstream timed out", "upstream server temporarily disabled"] if what == "impatience" else []
@@ -181,7 +183,7 @@ async def test_sending_that_fails_otherwise_is_not_called_sticky() -> None:
     assert bad(findings) == {"sending": "xhr_send: status 502; Messages cannot be sent over HTTP."}
 
 
-async def test_where_the_server_sends_its_clients_is_what_is_examined() -> None:
+async def test_the_base_url_of_info_is_examined() -> None:
     site = Site({"/info": Elsewhere})
     code, findings = await examine(site.url)
     await site.close()
@@ -199,7 +201,7 @@ class Nowhere(RequestHandler):
             self.write({"websocket": True, "base_url": "mailto:somebody", "entropy": 1})
 
 
-async def test_where_the_server_sends_its_clients_may_be_no_address() -> None:
+async def test_the_base_url_of_info_may_be_invalid() -> None:
     site = Site({"/info": Nowhere})
     code, findings = await examine(site.url)
     await site.close()
@@ -246,7 +248,7 @@ def one_node() -> Iterator[Node]:
         yield running
 
 
-async def test_what_was_found_is_written_for_people(one_node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_findings_are_printed_as_text(one_node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     """With the same advice once."""
     url = f"http://127.0.0.1:{one_node.port}/sockjs/same_origin"
     assert await asyncio.to_thread(main, ["info", url]) == 0
@@ -269,7 +271,9 @@ async def test_what_was_found_is_written_for_people(one_node: Node, capsys: pyte
         (["http://host/x", "--header", "x"], "Cannot check: --header: expected NAME:VALUE, got 'x'"),
     ],
 )
-def test_what_cannot_be_asked_is_said(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_url_that_cannot_be_requested_is_reported(
+    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["info", *arguments]) == 1
     assert capsys.readouterr().err.startswith(why)
 

@@ -172,7 +172,7 @@ async def test_a_tunnel_lasts_until_the_client_has_answered_the_close_frame(
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
-async def test_a_body_that_is_refused_while_it_is_sent_gets_its_answer(
+async def test_a_body_that_is_rejected_while_it_is_sent_gets_its_answer(
     front: Front, visit: Visit, is_chunked: bool
 ) -> None:
     """The server ends its side of the connection at once, as RFC 9112, section 9.6, says."""

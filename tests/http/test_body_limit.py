@@ -165,7 +165,7 @@ async def test_a_client_that_asks_first_may_go_on_or_not(serve: Serve, connect: 
     ],
     ids=ascii,
 )
-async def test_chunks_that_are_none_are_refused(serve: Serve, connect: Connect, body: bytes) -> None:
+async def test_chunks_that_are_none_are_rejected(serve: Serve, connect: Connect, body: bytes) -> None:
     router = SockJSRouter(Echo, "/echo")
     client = await connect(await serve(router))
     client.write(chunked(end=False) + body)
@@ -175,7 +175,7 @@ async def test_chunks_that_are_none_are_refused(serve: Serve, connect: Connect, 
 
 
 @pytest.mark.parametrize("field", ["gzip", "chunked, chunked", "gzip, chunked", "identity", ""])
-async def test_another_transfer_encoding_is_refused(serve: Serve, connect: Connect, field: str) -> None:
+async def test_another_transfer_encoding_is_rejected(serve: Serve, connect: Connect, field: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     client.write(request("POST", SEND, f"Transfer-Encoding: {field}") + b"0\r\n\r\n")
     assert (await client.response()).status == 400
@@ -183,7 +183,7 @@ async def test_another_transfer_encoding_is_refused(serve: Serve, connect: Conne
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "+1", "1.5", "1,2", "200000, 200001", "0x10", "1 1", "1e3"])
-async def test_a_length_that_is_none_is_refused(serve: Serve, connect: Connect, length: str) -> None:
+async def test_a_length_that_is_none_is_rejected(serve: Serve, connect: Connect, length: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     client.write(request("POST", SEND, f"Content-Length: {length}"))
     assert (await client.response()).status == 400
@@ -368,7 +368,7 @@ async def test_nothing_is_read_for_a_foreign_page(serve: Serve, connect: Connect
 # How long a body is kept.
 
 
-async def test_a_body_that_does_not_come_in_time_is_given_up(connect: Connect) -> None:
+async def test_a_body_that_does_not_arrive_in_time_is_aborted(connect: Connect) -> None:
     cases: tuple[tuple[dict[str, Any], bytes], ...] = (
         ({}, begun(10**6, LONG)),
         ({}, chunked(b"x" * LONG, end=False)),
@@ -546,7 +546,7 @@ async def test_a_held_request_keeps_nothing_of_its_body(
 # What chunks may cost.
 
 
-async def test_a_body_of_tiny_chunks_is_refused_before_its_end(serve: Serve, connect: Connect) -> None:
+async def test_a_body_of_tiny_chunks_is_rejected_before_its_end(serve: Serve, connect: Connect) -> None:
     router = SockJSRouter(Echo, "/echo")
     client = await connect(await serve(router))
     # The end does not come: a server that waits for it, or reads on, does not answer.
@@ -583,7 +583,7 @@ async def test_chunks_may_be_small_now_and_then(serve: Serve, connect: Connect, 
     assert len(await (await journal.connection()).message()) == sum(sizes) - 4
 
 
-async def test_what_has_come_already_is_read_in_turns_with_others(
+async def test_a_body_that_has_already_arrived_is_read_in_several_iterations(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work is counted by turns of the event loop, in which everybody else is served."""
@@ -659,7 +659,7 @@ async def test_a_compressed_body_is_unpacked_piece_by_piece(in_chunks: bool) -> 
     ids=["no gzip", "cut off", "something behind it", "two", "broken"],
 )
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
-async def test_a_broken_compressed_body_is_refused(data: bytes, in_chunks: bool) -> None:
+async def test_a_broken_compressed_body_is_rejected(data: bytes, in_chunks: bool) -> None:
     router = SockJSRouter(Echo, "/echo")
     async with unpacking(router, decompress_request=True) as port:
         client = await Client.connect(port)

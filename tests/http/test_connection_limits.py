@@ -49,9 +49,7 @@ def test_one_address_may_have_a_quarter_of_what_clients_may_have(
         *((ip, False) for ip in ("::1", "fd00::1", "fe80::1", "fe80::1%eth0", "::ffff:10.0.0.1")),
     ],
 )
-def test_what_brings_many_clients_is_limited_if_that_is_wanted(
-    monkeypatch: pytest.MonkeyPatch, address: str, counts: bool
-) -> None:
+def test_proxies_are_limited_only_if_configured(monkeypatch: pytest.MonkeyPatch, address: str, counts: bool) -> None:
     have_descriptors(monkeypatch, 1024)
     assert (Admission().add((address, 1)) is not None) == counts
     assert Admission(5).add((address, 1)) is not None
@@ -94,7 +92,7 @@ async def test_with_a_proxy_s_header_fields_no_address_is_limited_by_default() -
         ({"reserved_descriptors": 2**40}, "reserved_descriptors: expected less than the process's limit of "),
     ],
 )
-async def test_numbers_that_cannot_be_are_refused(wrong: dict[str, Any], complaint: str) -> None:
+async def test_numbers_that_cannot_be_are_rejected(wrong: dict[str, Any], complaint: str) -> None:
     sockets = bind_sockets(0, "127.0.0.1")
     with pytest.raises(ValueError, match=complaint):
         async with http_server(Application(), sockets, **wrong):

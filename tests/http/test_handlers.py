@@ -196,7 +196,9 @@ async def test_headers_that_decide_are_never_truncated(serve: Serve, connect: Co
     assert info.get_header("Referer") == "r" * 512
 
 
-async def test_a_later_poll_that_names_too_much_is_refused_and_the_session_goes_on(serve: Serve, join: Join) -> None:
+async def test_a_later_poll_that_names_too_much_is_rejected_and_the_session_stays_open(
+    serve: Serve, join: Join
+) -> None:
     router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 600})
     peer = join(await serve(router), "xhr")
     assert await peer.frame() == "o"
@@ -226,7 +228,9 @@ def size_of(thing: Any, seen: set[int]) -> int:
 
 
 @pytest.mark.parametrize("shape", ["one long field", "as many as there may be", "many cookies"])
-async def test_what_is_known_of_the_worst_client_takes_36_kilobytes(serve: Serve, connect: Connect, shape: str) -> None:
+async def test_the_information_about_the_worst_client_takes_36_kilobytes(
+    serve: Serve, connect: Connect, shape: str
+) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo", {"allowed_origins": ["http://a.example"]})
     client = await connect(await serve(router))
@@ -785,7 +789,7 @@ async def test_a_websocket_ends_with_the_clients_close_frame_over_tls(
 
 
 @pytest.mark.parametrize("size", [0, 100, 3_000_000], ids=["nothing", "some of it", "all of it"])
-async def test_a_body_that_is_too_long_is_refused_at_once_over_tls(
+async def test_a_body_that_is_too_long_is_rejected_at_once_over_tls(
     serve: Serve,
     connect: Connect,
     size: int,
@@ -966,7 +970,7 @@ async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join
     assert logged.take("the access log failed").name == "sockjs_tornado.http.handlers"
 
 
-async def test_what_is_sent_from_the_access_log_waits_for_the_next_poll(serve: Serve, join: Join) -> None:
+async def test_a_message_sent_in_the_access_log_waits_for_the_next_poll(serve: Serve, join: Join) -> None:
     journal = Journal()
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)
@@ -987,7 +991,7 @@ async def test_what_is_sent_from_the_access_log_waits_for_the_next_poll(serve: S
 
 
 @pytest.mark.parametrize("target", ["/echo", "/echo/info", "/echo/nothing/here/nowhere"])
-async def test_who_keeps_no_connection_says_so(serve: Serve, connect: Connect, target: str) -> None:
+async def test_without_keep_alive_the_response_says_close(serve: Serve, connect: Connect, target: str) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
     server.http.conn_params.no_keep_alive = True
     response = await (await connect(server)).ask("GET", target)

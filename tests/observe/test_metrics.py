@@ -90,7 +90,7 @@ async def test_prometheus_finds_all_figures() -> None:
     assert any(name.startswith("process_") for name, _ in found)
 
 
-async def test_routers_are_told_apart_and_stand_beside_metrics_of_the_application() -> None:
+async def test_routers_have_labels_and_coexist_with_metrics_of_the_application() -> None:
     registry = CollectorRegistry()
     Counter("pizzas", "Ordered.", registry=registry).inc(3)
     routers = {"a": SockJSRouter(Echo, "/a"), "b": SockJSRouter(Echo, "/b")}
@@ -149,7 +149,7 @@ async def test_connections_that_the_server_rejects_are_counted(logged: LogWatch)
 
 
 @pytest.mark.parametrize("routers", [None, [], "chat", {"chat": None}, {1: SockJSRouter(Echo)}, SockJSRouter(Echo)])
-def test_what_is_no_mapping_of_routers_is_refused(routers: Any) -> None:
+def test_a_value_that_is_no_mapping_of_routers_is_rejected(routers: Any) -> None:
     with pytest.raises(ConfigurationError, match=r'^routers: expected a mapping such as \{"chat": router\}, got .*$'):
         SockJSCollector(routers)
 

@@ -83,7 +83,7 @@ def test_rates_go_over_the_last_ten_seconds() -> None:
     assert seen[10:] == pytest.approx([2.2, 2.4, 2.6, 2.8])
 
 
-def test_who_asks_seldom_gets_the_average_since_the_last_time() -> None:
+def test_rare_dumps_have_the_average_since_the_previous_one() -> None:
     clock = Clock()
     stats = Stats(list, clock)
     for count, average in ((100, 1), (50, 0.5), (0, 0)):
@@ -92,7 +92,7 @@ def test_who_asks_seldom_gets_the_average_since_the_last_time() -> None:
         assert stats.dump()["packets_recv_ps"] == average
 
 
-def test_who_asks_often_costs_no_memory() -> None:
+def test_frequent_dumps_take_no_memory() -> None:
     clock = Clock()
     stats = Stats(list, clock)
     for _ in range(1000):

@@ -35,5 +35,5 @@ def test_addresses_of_different_clients(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0.0.0.0", "unknown", "a:b", "[::1]", "::1 ", "2001:db8::1::2", "1.2.3.4:5"])
-def test_what_is_no_address_counts_as_it_is(text: str) -> None:
+def test_an_invalid_address_counts_unchanged(text: str) -> None:
     assert network_of(text) == text

@@ -356,7 +356,7 @@ async def test_on_open_rejects_silently_with_an_http_error(manager: LoopManager,
     assert not session.is_accepted
 
 
-async def test_a_client_that_left_while_on_open_waited_for_it_was_not_let_in(manager: LoopManager) -> None:
+async def test_a_client_that_disconnected_while_on_open_awaited_it_was_not_accepted(manager: LoopManager) -> None:
     async def greet(conn: Notes, info: Any) -> None:
         await conn.send("welcome")
         conn.calls.append("never")

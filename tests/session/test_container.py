@@ -208,7 +208,7 @@ async def test_close_waits_for_late_polls(container: SessionContainer) -> None:
     assert len(container) == 0
 
 
-async def test_close_gives_up_on_a_poll_after_disconnect_delay() -> None:
+async def test_close_waits_for_a_poll_no_longer_than_disconnect_delay() -> None:
     container = SessionContainer(Settings(disconnect_delay=0.01), Stats(list))
     session = polled(container, disconnect_delay=0.01)
     await container.close(3000, "Go away!")

@@ -33,7 +33,7 @@ def test_a_session_is_remembered_for_a_while(sessions: EndedSessions, clock: Clo
     assert sessions.get("a") is None
 
 
-def test_what_is_too_old_goes_with_the_next_one(sessions: EndedSessions, clock: Clock) -> None:
+def test_expired_sessions_are_removed_with_the_next_one(sessions: EndedSessions, clock: Clock) -> None:
     for number in range(100):
         sessions.add(str(number), GONE)
         clock.time += 1

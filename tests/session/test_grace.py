@@ -146,7 +146,7 @@ async def test_there_may_be_no_timeout() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_the_block_raises_is_raised() -> None:
+async def test_an_exception_of_the_block_is_raised() -> None:
     with pytest.raises(LookupError):
         async with timeout(10):
             raise LookupError
@@ -183,7 +183,7 @@ def test_a_stall_is_forgiven_and_the_time_before_the_timer_was_due() -> None:
     assert grace.end == 1006
 
 
-def test_what_began_is_not_shortened_by_a_shorter_stall() -> None:
+def test_a_shorter_stall_does_not_shorten_a_grace_period() -> None:
     grace = Grace(1)
     grace.timer_ran(9, 1000)
     grace.timer_ran(0.2, 1001)
@@ -206,7 +206,7 @@ def test_another_one_begins_only_after_everything_due_was_done() -> None:
     assert grace.end == 1038
 
 
-def test_what_is_done_meanwhile_ends_nothing() -> None:
+def test_work_done_meanwhile_does_not_end_a_grace_period() -> None:
     grace = Grace(1)
     grace.timer_ran(5, 1000)
     grace.all_done(1000)

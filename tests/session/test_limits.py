@@ -12,7 +12,7 @@ def test_a_burst_is_let_through_and_then_the_rate() -> None:
     assert not limit.consume(1, 100.125)
 
 
-def test_what_is_refused_takes_nothing() -> None:
+def test_a_rejected_request_costs_no_token() -> None:
     limit = RateLimit(1, 5, 0.0)
     assert not limit.consume(6, 0.0)
     assert limit.consume(5, 0.0)

@@ -15,7 +15,7 @@ def select(fields: dict[str, str], cookies: str | None = None) -> dict[str, str]
     return select_fields(fields.items(), cookies=cookies)
 
 
-def test_what_is_kept_goes_by_its_name_in_lower_case() -> None:
+def test_fields_are_kept_with_lower_case_names() -> None:
     fields = {"Host": "a", "X-Real-Ip": "b", "X-FORWARDED-FOR": "c", "User-Agent": "d", "X-Other": "e", "Cookie": "f"}
     assert select(fields) == {"host": "a", "x-real-ip": "b", "x-forwarded-for": "c", "user-agent": "d"}
 
@@ -32,13 +32,13 @@ def test_credentials_are_kept_only_with_cookies(cookies: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["User-Agent", "Referer", "Accept-Language", "Via"])
-def test_what_informs_is_cut(name: str) -> None:
+def test_a_long_informational_header_is_truncated(name: str) -> None:
     assert select({name: "x" * 100_000}) == {name.lower(): "x" * MAX_INFORMATIONAL}
     assert select({name: "x" * MAX_INFORMATIONAL}) == {name.lower(): "x" * MAX_INFORMATIONAL}
 
 
 @pytest.mark.parametrize("name", ["Host", "Origin", "X-Real-Ip", "X-Forwarded-User", "Authorization"])
-def test_what_decides_is_refused_and_not_cut(name: str) -> None:
+def test_a_long_header_that_decides_is_rejected_and_not_truncated(name: str) -> None:
     longest = MAX_FIELDS_SIZE - len(name)
     assert select({name: "x" * longest}, "") == {name.lower(): "x" * longest}
     with pytest.raises(RequestTooLargeError, match="have 16385 characters; the maximum is 16384") as raised:

@@ -197,7 +197,7 @@ async def test_an_application_s_own_rooms_are_its_own(serve: Serve, join: Join) 
 
 
 @pytest.mark.parametrize("room", [None, 1, b"x", ["x"]])
-async def test_a_name_that_is_no_text_is_refused(house: House, room: Any) -> None:
+async def test_a_name_that_is_no_text_is_rejected(house: House, room: Any) -> None:
     _, connection = await house.enter()
     for call in (connection.join, lambda name: house.router.publish(name, "x")):
         with pytest.raises(TypeError, match="the name of a room must be str, not "):
@@ -205,7 +205,7 @@ async def test_a_name_that_is_no_text_is_refused(house: House, room: Any) -> Non
     assert connection.rooms == frozenset()
 
 
-async def test_a_message_that_is_none_is_refused(house: House) -> None:
+async def test_a_message_that_is_none_is_rejected(house: House) -> None:
     await house.enter("websocket", ROOM)
     with pytest.raises(TypeError):
         house.router.publish(ROOM, 5)  # type: ignore[arg-type]

@@ -236,7 +236,7 @@ async def test_a_preflight_to_an_old_client_ends_with_the_connection(serve: Serv
 
 
 @pytest.mark.parametrize("url", OTHER_URLS, ids=path_of)
-async def test_what_is_not_read_by_scripts_says_nothing_of_origins(serve: Serve, connect: Connect, url: Url) -> None:
+async def test_urls_that_scripts_do_not_read_have_no_cors_fields(serve: Serve, connect: Connect, url: Url) -> None:
     server = await serve(SockJSRouter(Echo, "/echo"))
     response = await (await connect(server)).fetch(url, "Origin: http://example.com")
     assert cors_fields(response) == {}
@@ -354,7 +354,7 @@ EVERYWHERE = [url for url in URLS if not any(name in url.path for name in ("ifra
 
 @pytest.mark.parametrize("url", EVERYWHERE, ids=path_of)
 @pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"], []], ids=["same", "list", "nobody"])
-async def test_a_foreign_origin_is_refused_everywhere(
+async def test_a_foreign_origin_is_rejected_everywhere(
     serve: Serve, connect: Connect, url: Url, allowed: str | list[str]
 ) -> None:
     router = SockJSRouter(Echo, "/echo", {"allowed_origins": allowed})
@@ -452,7 +452,7 @@ async def test_a_foreign_origin_does_not_reach_a_session_either(serve: Serve, co
     ],
     ids=str,
 )
-async def test_other_headers_tell_of_the_origin_too(
+async def test_other_headers_give_the_origin_too(
     serve: Serve, connect: Connect, fields: tuple[str, ...], status: int
 ) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": ["https://example.com"]}))
@@ -466,7 +466,7 @@ async def test_other_headers_tell_of_the_origin_too(
 @pytest.mark.parametrize("allowed", ["same-origin", ["https://example.com"]])
 @pytest.mark.parametrize("origin", ["https://example.com", "https://evil.example", "http://localhost", None])
 @pytest.mark.parametrize("url", [url for url in URLS if url not in EVERYWHERE], ids=path_of)
-async def test_what_cannot_prove_an_origin_is_off_under_a_policy(
+async def test_urls_that_cannot_prove_an_origin_are_disabled_under_a_policy(
     serve: Serve, connect: Connect, url: Url, allowed: str | list[str], origin: str | None
 ) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"allowed_origins": allowed})))

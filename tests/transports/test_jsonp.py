@@ -163,7 +163,7 @@ async def test_a_form_or_json_is_sent(serve: Serve, connect: Connect, content_ty
         (b"x=1&" * 20 + b'd=["x"]', b"Broken JSON encoding."),
     ],
 )
-async def test_a_form_without_messages_is_refused_and_the_session_lives_on(
+async def test_a_form_without_messages_is_rejected_and_the_session_stays_open(
     serve: Serve, connect: Connect, body: bytes | None, text: bytes
 ) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))

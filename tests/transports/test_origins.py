@@ -53,7 +53,7 @@ def test_a_listed_origin_is_allowed_however_it_is_spelled() -> None:
         assert policy("https://first.example", allowed, "https://last.example").allows(origin, HOST)
 
 
-def test_any_other_origin_is_refused() -> None:
+def test_any_other_origin_is_rejected() -> None:
     listed = policy("https://example.com")
     for origin in [
         *("http://example.com", "https://example.com:8443", "https://example.com:80", "https://example.com:4430"),

@@ -260,7 +260,7 @@ async def test_selecting_a_subprotocol_that_was_not_offered_is_an_error(
 
 @BOTH
 @pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError(), 500), (HTTPError(403), 403)], ids=repr)
-async def test_a_client_is_refused_if_the_selection_raises(
+async def test_a_client_is_rejected_if_the_selection_raises(
     serve: Serve, connect: Connect, logged: LogWatch, target: str, error: Exception, status: int
 ) -> None:
     class Faulty(Noted):

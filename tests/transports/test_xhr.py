@@ -166,7 +166,7 @@ async def test_sending_is_answered_by_204(serve: Serve, connect: Connect) -> Non
         "\xe4;;;=",
     ],
 )
-async def test_what_is_sent_is_json_whatever_it_calls_itself(
+async def test_a_post_is_json_whatever_its_content_type(
     serve: Serve, connect: Connect, content_type: str | None
 ) -> None:
     journal = Journal()
@@ -179,7 +179,7 @@ async def test_what_is_sent_is_json_whatever_it_calls_itself(
     assert [await connection.message(), await connection.message()] == ["a=1&b=2", "%20+"]
 
 
-async def test_what_is_sent_may_come_in_chunks(serve: Serve, connect: Connect) -> None:
+async def test_a_post_may_be_chunked(serve: Serve, connect: Connect) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo")))
     await client.ask("POST", "/echo/000/abc/xhr", body=b"")

@@ -241,7 +241,7 @@ def test_data_written_while_no_loop_runs_is_not_lost(loop_name: str) -> None:
 
 
 @pytest.mark.parametrize("loop_name", LOOPS)
-def test_a_keeper_may_go_on_in_another_loop(loop_name: str) -> None:
+def test_a_manager_may_continue_in_another_loop(loop_name: str) -> None:
     """As one that is made on import does, where each test of an application has a loop of its own."""
     manager = Ledger()
 

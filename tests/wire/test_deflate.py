@@ -253,7 +253,7 @@ def test_the_examples_of_the_standard_are_understood(payloads: list[str], messag
     messages=st.lists(st.tuples(texts, st.sampled_from([TEXT, BINARY]), st.booleans(), cuts), max_size=4),
     places=cuts,
 )
-def test_what_zlib_compresses_is_what_arrives(
+def test_messages_compressed_by_zlib_arrive_unchanged(
     parameters: Parameters,
     level: int,
     strategy: int,
@@ -284,7 +284,7 @@ def test_what_zlib_compresses_is_what_arrives(
 
 @settings(deadline=None, max_examples=50)
 @given(parameters=all_parameters, messages=st.lists(st.tuples(texts, cuts), max_size=4), places=cuts)
-def test_what_wsproto_sends_is_what_arrives(
+def test_messages_of_wsproto_arrive_unchanged(
     parameters: Parameters, messages: list[tuple[str, list[int]]], places: list[int]
 ) -> None:
     client = FrameProtocol(client=True, extensions=[client_extension(parameters)])
@@ -440,7 +440,7 @@ def test_nothing_but_the_end_of_the_message_follows_a_last_block(parts: list[int
         assert plain(feed(parser(), [fragments(TEXT, ended + rest, parts)[:-1]])) in ([], [INVALID_DATA])
 
 
-def test_what_follows_a_last_block_takes_no_memory() -> None:
+def test_data_after_a_last_block_takes_no_memory() -> None:
     """zlib keeps it: a message of many fragments would grow without ever having a size."""
     heard = parser(limit=1000)
     heard.feed(frame(TEXT, bytes.fromhex("f3 48 cd c9 c9 07 00"), fin=False, reserved=RSV1))
@@ -550,7 +550,7 @@ def test_the_inflater_alone_gives_the_message_or_says_too_big(data: bytes, limit
 
 @settings(deadline=None, max_examples=50)
 @given(parameters=all_parameters, level=st.integers(1, 9), messages=st.lists(texts, max_size=5))
-def test_what_is_deflated_reaches_a_client(parameters: Parameters, level: int, messages: list[str]) -> None:
+def test_compressed_messages_reach_a_client(parameters: Parameters, level: int, messages: list[str]) -> None:
     deflater = Deflater(parameters, level)
     client = FrameProtocol(client=True, extensions=[client_extension(parameters)])
     stream = b"".join(build_frame(TEXT, deflater.deflate(text.encode()), compressed=True) for text in messages)

@@ -108,7 +108,7 @@ async def test_all_is_decoded_at_once_if_there_is_time() -> None:
     assert transport.reading
 
 
-async def test_what_takes_long_is_decoded_in_turns_with_others() -> None:
+async def test_a_slow_decoding_is_divided_into_iterations() -> None:
     connection, transport = connected(HurriedLedger())
     data = noise(READ_SIZE + 1)
     turns: list[int] = []

@@ -123,7 +123,7 @@ def test_a_payload_is_an_array_of_strings(decode: Any) -> None:
 
 @pytest.mark.parametrize("decode", [decode_payload, decode_websocket_payload])
 @pytest.mark.usefixtures("way")
-def test_anything_else_is_refused_in_the_protocols_words(decode: Any) -> None:
+def test_anything_else_is_rejected_with_the_protocol_s_text(decode: Any) -> None:
     for text in BROKEN:
         for payload in forms_of(text):
             assert outcome(decode, payload, 1_000_000) == "Broken JSON encoding."
@@ -155,7 +155,7 @@ def test_an_empty_websocket_message_is_no_message() -> None:
     assert decode_websocket_payload("", LIMIT) == []
 
 
-def test_a_websocket_message_of_white_space_is_refused() -> None:
+def test_a_websocket_message_of_white_space_is_rejected() -> None:
     with pytest.raises(PayloadError, match=r"^Payload expected\.$"):
         decode_websocket_payload(" ", LIMIT)
 
@@ -192,7 +192,7 @@ def test_any_text_is_what_the_standard_library_finds_it_to_be(text: str) -> None
 @given(st.binary())
 @properties
 @pytest.mark.usefixtures("way")
-def test_bytes_that_are_not_utf_8_are_refused(data: bytes) -> None:
+def test_bytes_that_are_not_utf_8_are_rejected(data: bytes) -> None:
     for payload in (data, b'["' + data + b'"]'):
         try:
             text = payload.decode()

@@ -57,7 +57,7 @@ async def test_it_is_known_how_much_is_left(pair: tuple[IOStream, socket.socket]
     assert pending.unsent == 0
 
 
-async def test_what_stands_behind_it_comes_behind_it(pair: tuple[IOStream, socket.socket]) -> None:
+async def test_later_writes_follow_a_tracked_one(pair: tuple[IOStream, socket.socket]) -> None:
     stream, theirs = pair
     data = noise(SIZE)
     assert write_tracked(stream, data)
@@ -88,7 +88,7 @@ async def test_a_peer_that_leaves_has_not_taken_it(pair: tuple[IOStream, socket.
         await done.wait()
 
 
-async def test_nobody_watches_a_little(pair: tuple[IOStream, socket.socket]) -> None:
+async def test_short_writes_are_not_tracked(pair: tuple[IOStream, socket.socket]) -> None:
     stream, _ = pair
     assert write_tracked(stream, b"x" * PIECE_SIZE) is None
     stream.max_write_buffer_size = 1000

@@ -248,7 +248,7 @@ async def test_the_server_that_closes_is_gone_itself(site: Site) -> None:
 
 @pytest.mark.parametrize("more", [b"", b"more"], ids=["request alone", "with more"])
 @pytest.mark.parametrize("way", [Client.close, Client.reset], ids=["FIN", "RST"])
-async def test_a_client_that_left_while_the_handler_waited_is_let_go(
+async def test_a_client_that_disconnected_while_the_handler_waited_is_released(
     site: Site, way: Callable[[Client], None], more: bytes
 ) -> None:
     """Whether Tornado has noticed or not, the protocol hears all of a connection or nothing at all."""
@@ -273,7 +273,7 @@ async def test_a_client_that_left_while_the_handler_waited_is_let_go(
         assert server.without_data == ["opened", "ended"]
 
 
-async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(site: Site) -> None:
+async def test_a_connection_that_was_closed_while_the_handler_waited_is_released(site: Site) -> None:
     site.gate.clear()
     site.start()
     client, server = await site.request(b"more")
@@ -287,7 +287,7 @@ async def test_a_connection_that_was_closed_while_the_handler_waited_is_let_go(s
     assert server.manager.opened == server.manager.closed == 1
 
 
-async def test_a_client_that_leaves_with_its_request_is_let_go(site: Site) -> None:
+async def test_a_client_that_disconnects_after_its_request_is_released(site: Site) -> None:
     site.start()
     recorder = Recorder()
     site.next.append(recorder)
@@ -312,7 +312,7 @@ async def test_data_sent_with_the_request_arrives(site: Site) -> None:
     assert recorder.without_data == ["opened", "ended"]
 
 
-async def test_without_a_free_descriptor_the_connection_stays_where_it_is(plain_site: Site) -> None:
+async def test_without_a_free_file_descriptor_the_connection_stays_with_tornado(plain_site: Site) -> None:
     async def give(stream: IOStream) -> None:
         free = os.dup(0)
         os.close(free)
@@ -415,7 +415,7 @@ def test_a_peer_that_has_reset_the_connection_is_gone(unread: bytes) -> None:
         assert peer_disconnected(ours)
 
 
-def test_who_has_no_socket_has_no_peer() -> None:
+def test_without_a_socket_there_is_no_peer() -> None:
     with unix_pair() as (ours, _):
         ours.close()
         assert peer_disconnected(ours)
@@ -565,7 +565,7 @@ async def test_every_transport_can_shut_one_side(site: Site) -> None:
         await server.until(lambda: server.data == b"still there")
 
 
-async def test_a_connection_that_was_given_up_has_no_proof_of_its_end(tls_site: Site) -> None:
+async def test_an_aborted_connection_has_no_proof_of_its_end(tls_site: Site) -> None:
     tls_site.start()
     client, server = await tls_site.taken_over()
     server.transport.write(b"there is more")
