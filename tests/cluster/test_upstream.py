@@ -330,7 +330,8 @@ async def test_nothing_listens(upstreams: Upstreams, tmp_path: Path) -> None:
     assert len(upstreams) == 0
 
 
-async def test_a_connect_timeout(upstreams: Upstreams) -> None:
+async def test_a_connect_timeout(upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.1)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))

@@ -17,7 +17,7 @@ from ..redis_server import RedisServer
 from .nodes import Circle, Front, NodeProcess, front, nodes
 
 TRANSPORTS = ("xhr", "xhr_streaming", "eventsource", "jsonp")
-SESSIONS = 200
+SESSIONS = 100
 MESSAGES = [f"message {number} ☃" for number in range(20)]
 
 BUSY = 'c[2010,"Another connection still open"]'
