@@ -210,11 +210,13 @@ class Session(Inbox, LegacySession):
             self.conn_info.ip = self.conn_info.ip or ip
             self._set_receiver(receiver)
             self._send_frame(receiver, OPEN)
-            self._blocked |= IN_CALLBACK
-            self._callbacks.open()
-            self._blocked &= ~IN_CALLBACK
-            if self._outbox:
-                self._flush()
+            # If the open frame could not be written, the session has ended before the application knows it.
+            if self.state is OPENED:
+                self._blocked |= IN_CALLBACK
+                self._callbacks.open()
+                self._blocked &= ~IN_CALLBACK
+                if self._outbox:
+                    self._flush()
         else:
             self._receiver = receiver
             if self._outbox:

@@ -164,6 +164,22 @@ def test_the_open_frame_of_a_poll_is_all_it_gets(manager: FakeManager) -> None:
     assert poll(session) == [["welcome"]]
 
 
+@pytest.mark.parametrize("session_id", ["secret-id", None])
+def test_a_client_that_is_lost_with_the_open_frame_was_never_there(
+    manager: FakeManager, session_id: str | None
+) -> None:
+    class Lost(Receiver):
+        def send_frame(self, frame: str) -> None:
+            self.cut()
+
+    session = make_session(manager, session_id)
+    Lost(session).attach()
+    manager.advance(DISCONNECT_DELAY)
+    assert session.state is CLOSED
+    assert session.connection.calls == []
+    assert (manager.open, manager.removed) == ([], [session])
+
+
 def test_on_open_is_given_what_is_known_of_the_request(manager: FakeManager) -> None:
     session = polled(manager)
     assert session.connection.info is session.conn_info
