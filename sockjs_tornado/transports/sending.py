@@ -66,7 +66,7 @@ class SendingEndpoint(SessionEndpoint):
             return None
         size = len(exchange.body())
         self.server.stats.bytes_received += size
-        # The server has checked the size, but another node of a cluster may have a higher limit.
+        # Tornado's adapter has checked the size, but other servers and the listener for other nodes have not.
         limit, limit_name = self.body_limit(exchange.method)
         if size > limit:
             self.reject(exchange, 413, TOO_LARGE, limit_name)

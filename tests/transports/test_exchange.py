@@ -175,6 +175,14 @@ async def test_pages_are_served_by_another_front(front: Any) -> None:
     assert (response.status, response["Set-Cookie"]) == (500, "JSESSIONID=mine; path=/; HttpOnly")
 
 
+async def test_a_body_that_another_front_has_let_through_is_measured(front: Any) -> None:
+    connect = await front(SockJSRouter(Echo, "/echo", {"max_message_size": 100}))
+    assert (await (await connect()).ask("POST", "/echo/000/abc/xhr", body=b"")).text == "o\n"
+    for size, status in ((100, 204), (101, 413)):
+        body = b'["' + b"x" * (size - 4) + b'"]'
+        assert (await (await connect()).ask("POST", "/echo/000/abc/xhr_send", body=body)).status == status
+
+
 @pytest.mark.parametrize("transport", FRAMED)
 async def test_every_transport_works_behind_another_front(front: Any, transport: str) -> None:
     journal = Journal()
