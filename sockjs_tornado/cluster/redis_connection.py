@@ -1,6 +1,7 @@
 """Connections to Redis, opened from a URL. redis-py parses the URL and its options of TLS, hiredis the replies."""
 
 import asyncio
+import ssl
 import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -81,19 +82,13 @@ class RedisURL:
             ClusterError: The server requires a password, is too old, or does not accept writes.
             ConfigurationError: An option in the URL is not valid.
         """
-        try:
-            # A new object each time, so that a reconnect reads the files of certificates again.
-            context = getattr(self._pool.make_connection(), "ssl_context", None)  # type: ignore[no-untyped-call]
-        except (TypeError, ValueError) as error:
-            # An unknown option of TLS, or an invalid value.
-            raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
         connection = None
         try:
             async with timeout(TIMEOUT):
                 if path := self._options.get("path"):
                     streams = await asyncio.open_unix_connection(path)
                 else:
-                    streams = await asyncio.open_connection(self._host, self._port, ssl=context and context.get())
+                    streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls_context())
                 connection = RedisConnection(*streams)
                 hello = await self._log_in(connection)
                 if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
@@ -108,6 +103,16 @@ class RedisURL:
                 raise translate_error(error, self.address) from error
             raise
         return connection
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        try:
+            # A new object each time, so that a reconnect reads the files of certificates again.
+            options = getattr(self._pool.make_connection(), "ssl_context", None)  # type: ignore[no-untyped-call]
+            context: ssl.SSLContext | None = options and options.get()
+        except (TypeError, ValueError) as error:
+            # An unknown option of TLS, or an invalid value.
+            raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
+        return context
 
     async def _log_in(self, connection: "RedisConnection") -> Any:
         """Send the credentials, select the database, and return the reply to HELLO."""

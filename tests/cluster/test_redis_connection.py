@@ -223,7 +223,13 @@ async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer
             assert f"is in {mode.decode()} mode; it must be a single" in await connecting(f"redis://127.0.0.1:{port}")
 
 
-async def test_an_unknown_option_of_tls_is_rejected() -> None:
-    url = RedisURL("rediss://localhost?ssl_whatever=1")
-    with pytest.raises(ConfigurationError, match="ssl_whatever"):
-        await url.connect()
+@pytest.mark.parametrize("option", ["ssl_whatever=1", "ssl_min_version=1.3"])
+async def test_unknown_options_of_tls_and_invalid_values_are_rejected(option: str) -> None:
+    # Some versions of redis-py check the value when they parse the URL.
+    with pytest.raises(ConfigurationError, match=r"^url: "):
+        await RedisURL(f"rediss://localhost?{option}").connect()
+
+
+async def test_a_missing_file_of_certificates(tmp_path: Path) -> None:
+    text = await connecting(f"rediss://localhost?ssl_ca_certs={tmp_path}/missing.pem")
+    assert text.startswith("ClusterUnavailable: Redis at localhost:6379 does not respond: ")
