@@ -30,7 +30,8 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def circle(redis: RedisServer, secret: Path) -> Circle:
     """Return the configuration of the nodes."""
-    return Circle(redis.url, secret)
+    # On a busy machine, clients that only send for a while must not time out.
+    return Circle(redis.url, secret, "--disconnect-delay", "300")
 
 
 @pytest.fixture(scope="session")

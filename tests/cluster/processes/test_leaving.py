@@ -27,7 +27,7 @@ async def test_sessions_of_other_nodes_are_not_affected(
     circle: Circle, tmp_path: Path, visit: Visit, last: str
 ) -> None:
     """Under load, behind HAProxy, which sends each request to the next node that does not drain."""
-    own = Circle(circle.redis, circle.secret, "--namespace", f"leaving{last}")
+    own = Circle(circle.redis, circle.secret, *circle.arguments, "--namespace", f"leaving{last}")
     half, draining, enough, over = (asyncio.Event() for _ in range(4))
     talking = gone_on = 0
 
