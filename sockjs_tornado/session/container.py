@@ -290,6 +290,11 @@ class SessionContainer:
                 task.cancel()
             # Let them end, and let on_close run.
             await asyncio.wait(tasks, timeout=CLOSE_MARGIN)
+        for session in list(self):
+            # If the event loop has stalled, the deadline for fetching the close frame may be later than the timeouts
+            # above, and it will not be checked any more. A websocket's session ends with its connection.
+            if session.session_id is not None and session.state is SessionState.CLOSING:
+                session._release()
         self._deadlines.close()
 
     @property

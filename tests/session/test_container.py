@@ -216,6 +216,16 @@ async def test_close_waits_for_a_poll_no_longer_than_disconnect_delay() -> None:
     assert session.connection.calls == ["open", (3000, "Go away!")]
 
 
+async def test_close_releases_a_session_whose_deadline_a_stall_has_postponed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sockjs_tornado.session.container.CLOSE_MARGIN", 0)
+    container = SessionContainer(Settings(disconnect_delay=0.01), Stats(list))
+    session = polled(container, disconnect_delay=1000)
+    await container.close(3000, "Go away!")
+    assert len(container) == 0
+    assert session.state is SessionState.CLOSED
+    assert session.connection.calls == ["open", (3000, "Go away!")]
+
+
 async def test_close_waits_for_callbacks_that_run(container: SessionContainer) -> None:
     gate = asyncio.Event()
     session = keep(container, acts={"on_message": lambda conn, message: gate.wait()})
