@@ -167,10 +167,10 @@ class Settings(Validated):
         disable_nagle: Whether to set TCP_NODELAY, so that small writes are sent at once. Default True.
         max_message_size: Maximum size in bytes of an incoming message or POST body. If it is exceeded, the client gets
             close code 1009 or, before the body is read, status 413. Default 10485760 (10 MiB).
-        max_queue_bytes: Maximum number of characters that are queued for one client, including the write buffer of its
-            socket. It also limits the messages of a client that wait for the application's callbacks: while many wait,
-            websockets are not read and responses to POSTs are delayed; beyond the limit, POSTs get 429. Default
-            1048576 (1 MiB).
+        max_queue_bytes: Maximum number of characters that are queued for one client, including the connection's write
+            buffer (what the operating system has not accepted). Separately, it limits the messages of a client that
+            wait for the application's callbacks: while many wait, websockets are not read and responses to POSTs are
+            delayed; beyond the limit, POSTs get 429. Default 1048576 (1 MiB).
         max_queue_messages: Maximum number of messages that are queued for one client. Default 10000.
         slow_consumer: What to do if a client's queue exceeds these limits. ``"close"``, the default, closes the
             connection with code 3008. ``"drop_oldest"`` drops messages, oldest first, and calls ``on_dropped``. A

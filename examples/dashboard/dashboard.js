@@ -279,7 +279,7 @@ const CODES = {
   1005: "closed by the client, without a code",
   1006: "timeout, or connection lost",
   1007: "invalid UTF-8 or JSON",
-  1008: "request from another address",
+  1008: "message not finished in time",
   1009: "message too big, or too many messages",
   1011: "a callback failed",
   1012: "service restart",

@@ -1,4 +1,6 @@
-"""The parts of Tornado's classes that are not documented. No other module uses such a name.
+"""The parts of Tornado's classes that are not documented.
+
+No other module uses such a name, except that ``wire/websocket.py`` uses ``tornado.speedups`` if it exists.
 
 Each has a test in ``tests/wire/test_tornado_internals.py`` that fails if Tornado changes it.
 """
