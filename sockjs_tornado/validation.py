@@ -1,4 +1,4 @@
-"""Validation of settings, options and arguments. Pure."""
+"""Validation of settings, options and arguments. No I/O."""
 
 import dataclasses
 import difflib
@@ -91,8 +91,9 @@ def is_url(value: Any) -> bool:
 
 
 def is_script_url(value: Any) -> bool:
-    """Return whether a value is such a URL, of a script."""
-    # The Content-Security-Policy of the page contains its host; the syntax allows few (CSP level 3, section 2.3.1).
+    """Return whether a value is such a URL (:func:`is_url`) whose host a Content-Security-Policy can name."""
+    # The pattern finds hosts that a policy cannot name (CSP level 3, section 2.3.1). It does not find a path without a
+    # host, for which the policy has 'self'.
     return is_url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
 
 

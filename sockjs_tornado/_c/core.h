@@ -25,15 +25,17 @@
  *                                               a receiver and is not blocked, or is        flushes also messages_sent
  *                                               within its callbacks and its limits
  *   _send_prepared     _send_prepared_fallback  a receiver, and nothing is blocked          messages_sent
- *   _receive           _receive_fallback        an open session, no callback is running     _state, _blocked, queued,
- *                                               or due, and nothing is blocked              _outbox, messages_received,
+ *   _receive           _receive_fallback        an open session, no callback is running     Callbacks._state, _blocked,
+ *                                               or due, and nothing is blocked              queued, _outbox,
+ *                                                                                           messages_received,
  *                                                                                           messages_sent
  * ConnectionCore
- *   get_buffer         _buffer                  everything                                  nothing
+ *   get_buffer         _buffer                  everything; the twin is a field             nothing
  *   write              _buffer_write            at most MAX_BUFFERED bytes for an empty     _write_buffer, and the list
  *                                               buffer, if the queue's flush is scheduled   waiting of _queue
  *   write_messages     _write_messages          str, if _is_plain                           what write() writes to
- *   write_prepared     _write_prepared          a message that was rendered with _framing   what write() writes to
+ *   write_prepared     _write_prepared          a message that was rendered with _framing,  what write() writes to
+ *                                               if _is_plain
  *   process_read       _process_read            ordinary frames, no incomplete message, no  bytes_received,
  *                                               rate limit, and a buffer that is not full   _received_since_ping
  * functions

@@ -1,8 +1,7 @@
 """Requests are forwarded to the owners of their sessions, and the responses to the clients.
 
 A response is sent to the client either as a whole or as a stream that slows down if the client is slow. If the client
-disconnects, the owner sees a closed connection. Until the relay responds, ``exchange.responded`` means that the client
-has disconnected.
+disconnects, the owner sees a closed connection.
 """
 
 import logging
@@ -71,7 +70,7 @@ class Forwarder:
         self._stats = stats
         self._opens_sessions = opens_sessions
         self._read_timeout = router.settings.disconnect_delay
-        # A function for the cookie is the application's, and may read any header field.
+        # jsessionid may be the application's function, which may read any header field.
         self._forward_all_headers = callable(router.settings.jsessionid)
         # The last response of each session, while its client has not received all of it.
         self._unfinished: dict[str, PendingWrite] = {}
@@ -127,7 +126,10 @@ class Forwarder:
         return f"{method} {uri} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
     async def respond(self, request: RelayedRequest, response: Response | Stream) -> None:
-        """Send the owner's response to the client."""
+        """Send the owner's response to the client.
+
+        Until then, ``exchange.responded`` means that the client has disconnected.
+        """
         endpoint, exchange = request.endpoint, request.exchange
         if exchange.responded:
             if isinstance(response, Stream):
@@ -154,10 +156,13 @@ class Forwarder:
             self._watch_unfinished(request.key, exchange.pending)
 
     def abort_unfinished(self, key: str) -> bool:
-        """Abort the last response of a session if its client has not received all of it; return whether it was aborted.
+        """Abort the last response of a session if its client has not received all of it.
 
         A new request means that the client has given up the last response. Its messages are lost, which the owner does
         not know: it has sent them to this node.
+
+        Returns:
+            Whether it was aborted.
         """
         response = self._unfinished.pop(key, None)
         if response is None or not response.unsent:
@@ -194,7 +199,7 @@ class Pipe(Connection):
         self._request = request
 
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
-        """Called when the takeover starts. The manager does not count the connection: it would wait for it."""
+        """Called when the takeover starts. The manager does not count it: close() would wait for the connection."""
         self._release_slot = release_slot
         self._request.stream_opened()
 

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 _MAX_FIELDS: Final = 100
 
-#: If a waiting request has more header lines or URI characters, it frees what Tornado has parsed from them: a list of
-#: the lines, and four copies of the query.
+#: Above these sizes, a waiting request frees what Tornado parsed: a list of the header lines, and four copies of the
+#: query.
 _MAX_HELD_LINES: Final = 100
 _MAX_HELD_URI: Final = 1024
 
@@ -164,7 +164,7 @@ class SockJSHandler(BaseHandler):
         return client_port(self.request)
 
     def fields(self) -> Iterator[tuple[str, str]]:
-        """Return the request's header fields, without Accept-Encoding."""
+        """Yield the request's header fields, without Accept-Encoding."""
         yield from self.request.headers.get_all()
         if self._content_type:
             yield "Content-Type", self._content_type
@@ -247,7 +247,7 @@ class SockJSHandler(BaseHandler):
         unsent = send_now(self._stream, response)
         if unsent:
             self.pending = write_tracked(self._stream, unsent)
-            # Tornado continues after this write, which is queued behind the pending data.
+            # finish() waits for this write, and so for the pending data before it.
             connection.write(b"" if self.pending else unsent)
         connection.finish()
         self._set_finished()

@@ -14,7 +14,8 @@ except ImportError:  # the C module was not built
     MAX_STEP = 16
 
     #: Seconds below which a delivery is not charged. Without this minimum, a thousand clients that send several
-    #: messages at once to a fast callback would use up the budget, and what is deferred costs three times as much.
+    #: messages at once to a fast callback would use up the budget, and a deferred message costs three times as much as
+    #: one delivered at once.
     MIN_CHARGE = 0.001
 
     class CallbackBudgetCore:  # type: ignore[no-redef]
@@ -36,9 +37,9 @@ class CallbackBudget(CallbackBudgetCore):
         seconds: Seconds that callbacks may take of one iteration of the event loop.
 
     Attributes:
-        available: Seconds that are left of this iteration for a session that delivers several messages. If it is 0,
-            the session delivers one message and waits for the next iteration. It is also 0 while sessions wait. So
-            all sessions together keep the limit, except for one message, or :data:`MIN_CHARGE`, of each.
+        available: Seconds that are left of this iteration for a session that delivers several messages; 0 if they are
+            used up, and while sessions wait. If it is 0, a session delivers one message and waits for the next
+            iteration. So all sessions together keep the limit, except for one message, or :data:`MIN_CHARGE`, of each.
     """
 
     __slots__ = ("_seconds", "_waiting")
@@ -48,7 +49,7 @@ class CallbackBudget(CallbackBudgetCore):
         self._waiting = 0
 
     def charge(self, seconds: float) -> None:
-        """Deduct the time that a delivery has taken of this iteration, if it is worth it."""
+        """Deduct the time that a delivery has taken of this iteration, if it is at least :data:`MIN_CHARGE`."""
         if seconds >= MIN_CHARGE and 0 < self.available < math.inf:
             if self.available == self._seconds:
                 asyncio.get_running_loop().call_soon(self._refill)
@@ -59,7 +60,7 @@ class CallbackBudget(CallbackBudgetCore):
         self.charge(math.inf)
 
     def _refill(self) -> None:
-        """Start an iteration with a full budget, unless sessions wait: it belongs to them."""
+        """Start an iteration with a full budget, unless sessions wait; then the iteration is theirs."""
         if not self._waiting:
             self.available = self._seconds
 
@@ -118,5 +119,5 @@ class Turn:
         share = await self._budget.wait()
         self._started = monotonic()
         self._deadline = self._started + share
-        # The caller counts down before each message.
+        # 2, because _run_due counts down before each message.
         self.left, self._step = 2, 1

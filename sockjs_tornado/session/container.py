@@ -54,8 +54,7 @@ class SessionContainer:
         stats: The router's counters.
         callback_budget: Limits the time that callbacks may take of one iteration of the event loop.
         state: The router's state, which only :meth:`advance` changes.
-        restarting: Whether :meth:`drain` was called: another process will serve the clients soon, so that requests are
-            rejected with 503, not 404.
+        restarting: Whether :meth:`drain` was called: requests get 503 instead of 404, since another process will serve.
         read_buffer: Buffer that all connections read into.
         read_budget: Limits the time that decoding may take of one iteration of the event loop.
         write_queue: Connections that have data to write.
@@ -130,7 +129,7 @@ class SessionContainer:
         return self._by_id.get(session_id)
 
     def unregister(self, session_id: str) -> Session | None:
-        """Hide a session from further requests, and return it; None if there is none."""
+        """Remove the id, so that requests no longer find the session; return the session, or None if there is none."""
         return self._by_id.pop(session_id, None)
 
     def remove(self, session: Session) -> None:
@@ -252,9 +251,9 @@ class SessionContainer:
 
     async def _close_all(self, sessions: list[Session], seconds: float, code: int, reason: str) -> None:
         """Close sessions in batches, so that the event loop is not blocked."""
-        batch = (
-            BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, math.ceil(len(sessions) * _BATCH_INTERVAL / seconds)))
-        )
+        batch = BATCH_SIZE
+        if seconds:
+            batch = max(1, min(batch, math.ceil(len(sessions) * _BATCH_INTERVAL / seconds)))
         pause = seconds * batch / len(sessions) if sessions else 0
         for start in range(0, len(sessions), batch):
             if start:

@@ -1,4 +1,4 @@
-"""The receiving half of a session: the client's messages on their way to the application's callbacks."""
+"""Accept a client's messages, and slow it down. The queue itself, the inbox, is in ``Callbacks``."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -23,9 +23,10 @@ _OPEN: Final = SessionState.OPEN
 
 
 class Inbox(Outbox):
-    """Pass a client's messages to the callbacks, and slow the client down if these are too slow.
+    """Accept a client's messages, and slow it down if the callbacks are too slow.
 
-    Base class of the session. The inbox itself is the queue of its callbacks.
+    Base class of the session. The queue itself, the inbox, is in
+    :class:`~sockjs_tornado.session.callbacks.Callbacks`.
     """
 
     __slots__ = ("_inbox_waiters", "_rate_limit")

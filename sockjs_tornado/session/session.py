@@ -1,7 +1,8 @@
 """A SockJS session: the state machine between the application's connection and the client's receivers.
 
-It handles frames, a bounded outbox and its own state, and does not depend on HTTP, Tornado, sockets or a clock. While
-the client receives, its transport attaches a receiver, and reports when that is complete or was disconnected.
+It handles frames, a bounded outbox and its own state. It does no I/O, and its manager is its clock; of HTTP it knows
+only the client's address and origin. While the client receives, its transport attaches a receiver, and reports when
+that is complete or was disconnected.
 """
 
 from collections.abc import Callable
@@ -86,7 +87,7 @@ class Session(Inbox, LegacySession):
         info: ConnectionInfo,
     ) -> None:
         super().__init__(server.settings, server.stats, server.container)
-        # Not a class of a lower layer. Also, an application may set attributes on its router.
+        # Not typed as Router, a class of a higher layer; applications set attributes on it.
         self.server = server
         self.session_id = session_id
         self.state = CONNECTING
@@ -99,7 +100,7 @@ class Session(Inbox, LegacySession):
         # Hashes, because origins may be long. The hash of an empty origin is 0.
         self._origin_hash = 0
         self._post_origin_hash: int | None = None
-        # Also set if the client disconnected: either way it needs no close frame any more.
+        # True once the client got its close frame, or has disconnected and needs none.
         self._close_frame_sent = False
         self._send_result: SendResult | None = None
         self.label = self._manager.next_label()
@@ -131,7 +132,7 @@ class Session(Inbox, LegacySession):
     # Called by transports, receivers and callbacks.
 
     def _on_open_finished(self) -> None:
-        """Called when ``on_open`` has ended. If it has not accepted the client, the session is closed."""
+        """Called when ``on_open`` has ended; by then a rejected session is already closed."""
         self.is_accepted = not self.is_closed
         self._manager.on_open_finished(self)
 
@@ -175,7 +176,8 @@ class Session(Inbox, LegacySession):
         Args:
             receiver: The receiver.
             ip: The client's address.
-            origin: The origin of its request, as for :meth:`_check_requester`.
+            origin: The origin of its request. ``""`` if it has none but any page may have made it; None if no page of
+                another origin can have made it. See :func:`~sockjs_tornado.transports.endpoint.session_origin`.
         """
         if self._blocked & TRACED:
             self._trace("receiver attached")
@@ -326,7 +328,7 @@ class Session(Inbox, LegacySession):
 
     def _create_send_result(self) -> SendResult:
         result = SendResult(self)
-        # Later, it would be a reference cycle.
+        # Once conn is set to None, keeping the result would create a cycle.
         if self.conn is not None:
             self._send_result = result
         return result
@@ -344,7 +346,7 @@ class Session(Inbox, LegacySession):
     # Called at the deadline.
 
     def check(self, now: float) -> None:
-        """Send a heartbeat if a receiver is attached; otherwise end the session, because none was for too long."""
+        """Send a heartbeat if a receiver is attached; otherwise end the session: no receiver came in time."""
         if self.state is OPENED and self._receiver is not None:
             self.due = now + self._settings.heartbeat_delay
             # If the write buffer is full, a heartbeat would only make it longer.
@@ -364,6 +366,16 @@ class Session(Inbox, LegacySession):
             self.close_code, self.close_reason = CloseCode.ABNORMAL, "Session timed out"
         if self.state is not CLOSED:
             self._release()
+
+    # The methods that end a session, and its state afterwards:
+    #
+    # _end            close it for the application              CLOSING
+    # _send_close     send the close frame, _release_early()    CLOSING or CLOSED
+    # _release_early  _release() if the router is closing and   CLOSED, or unchanged
+    #                 the client needs no close frame
+    # _release        remove it from the router                 CLOSED
+    # _forget         when _release() and on_close have ended:  CLOSED, and conn is None
+    #                 drop the connection
 
     def _end(self, code: int, reason: str, *, discard: bool) -> None:
         if self._blocked & TRACED:

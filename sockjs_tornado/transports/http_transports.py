@@ -78,12 +78,13 @@ class HTTPTransport:
         send_name: Last part of the URL to which its clients post messages.
         streaming: Whether a response has many frames. If not, each response is one frame (polling).
         method: Method of the receiving requests.
-        cors: Whether pages of other origins receive directly, without an iframe or a script element.
+        cors: Whether responses have CORS headers, so that pages of other origins need no iframe or script element.
         content_type: Content-Type header of a response.
         extra_headers: Further header fields of a response.
-        needs_callback: Whether the query contains the name of a function of the page, the callback.
-        framing: Function that returns the framing for a callback, which is ``""`` if the transport needs none.
-        prelude: Function that returns the start of a response's body for a callback.
+        needs_callback: Whether the query contains the name of the page's function that receives the frames (callback).
+        framing: Factory that returns the framing of a response, given the name of the page's function; ``""`` if the
+            transport needs none.
+        prelude: Factory that returns the start of a response's body, given the same name.
     """
 
     name: str

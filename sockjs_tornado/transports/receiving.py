@@ -299,6 +299,7 @@ class ReceivingEndpoint(SessionEndpoint):
         except PayloadError as error:
             self._respond_error(exchange, error)
             return None
+        # The client has closed at least its sending direction.
         seems_disconnected = exchange.is_disconnected()
         if seems_disconnected and not exchange.probe_half_closed():
             # The client has disconnected. Messages in the response would be lost.
@@ -326,7 +327,7 @@ class ReceivingEndpoint(SessionEndpoint):
         return self._attach(exchange, session, headers, callback)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
-        """Respond to a client that has closed its own side of the connection with the queued messages.
+        """Respond at once with what is queued, because the client has closed its sending direction.
 
         If nothing is queued, the session is interrupted, as if the client had aborted a waiting request: while the
         request waits, the disconnect of such a client cannot be detected.

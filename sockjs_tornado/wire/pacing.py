@@ -19,9 +19,13 @@ SMALL_PIECE: Final = 512
 
 logger = logging.getLogger(__name__)
 
-# Bits of `_pause_flags`. The transport is read only if neither of the first two bits is set. `_TURN_OVER` without
-# `_INBOX_FULL` always comes with `_SCHEDULED`, since otherwise nothing would resume reading. `_unread` is empty unless
-# one of the first two is set, or the transport is closing.
+# Bits of `_pause_flags`, whose legal combinations between two calls are:
+#
+# none                         the transport is read; `_unread` is empty, unless the transport is closing
+# _INBOX_FULL                  paused until resume_reading(), which schedules _next_turn() if `_unread` is not empty
+# _INBOX_FULL, _TURN_OVER      the same
+# _TURN_OVER, _SCHEDULED       paused until _next_turn()
+# all three                    paused until both were called, in any order
 _INBOX_FULL: Final = 1  # set by pause_reading(), cleared by resume_reading(): the application is too slow
 _TURN_OVER: Final = 2  # set when the time of this iteration is used up, cleared by _next_turn()
 _SCHEDULED: Final = 4  # _next_turn() is scheduled for the next iteration, and clears this bit
@@ -48,7 +52,7 @@ class PacedConnection(Connection):
         self._unread = b""
 
     def decode(self, data: bytes) -> int:
-        """Decode one piece, or its beginning if that takes long; return the number of bytes decoded, at least one."""
+        """Decode a piece; return how many bytes were decoded, at least one."""
         raise NotImplementedError
 
     @property
@@ -58,7 +62,7 @@ class PacedConnection(Connection):
 
     @property
     def inbox_overflows(self) -> bool:
-        """Whether the data of a client that has disconnected is dropped, because it may fill the memory."""
+        """Whether to drop what is left when a client has disconnected, since the inbox is full."""
         return False
 
     def on_data(self, data: bytes) -> None:
@@ -74,7 +78,7 @@ class PacedConnection(Connection):
                 self._decode_pieces(data, position)
 
     def _decode_pieces(self, data: bytes, position: int = 0) -> None:
-        """Decode the data from ``position`` on, as far as there is time, but at least one piece if that is 0."""
+        """Decode the data from ``position`` on while there is time; at least one piece if ``position`` is 0."""
         manager = self._manager
         budget = manager.read_budget
         now = start = manager.now()
