@@ -62,7 +62,7 @@ if __name__ == "__main__":
         "--deadline",
         type=float,
         default=30,
-        help="seconds from SIGTERM until the process exits at the latest (default: 30)",
+        help="seconds from SIGTERM until draining stops; the process exits about a second later (default: 30)",
     )
     parser.add_argument(
         "--disconnect-delay", type=float, default=5, help="seconds within which a client must poll again (default: 5)"
