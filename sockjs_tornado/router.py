@@ -298,15 +298,17 @@ class SockJSRouter:
         await self._end(code, reason)
 
     async def _end(self, code: int, reason: str) -> None:
+        if self.relay is None:
+            await self.container.close(code, reason)
+            self.container.advance(RouterState.CLOSED)
+            return
         async with asyncio.TaskGroup() as group:
-            if self.relay is not None:
-                # While this process's own sessions are closed; most of these clients reconnect at once.
-                group.create_task(self.relay.handoff_clients())
+            # While this process's own sessions are closed; most of these clients reconnect at once.
+            group.create_task(self.relay.handoff_clients())
             await self.container.close(code, reason)
         self.container.advance(RouterState.CLOSED)
-        if self.relay is not None:
-            # Again, for requests that have arrived in the meantime; from now on they are rejected.
-            await self.relay.handoff_clients()
+        # Again, for requests that have arrived in the meantime; from now on they are rejected.
+        await self.relay.handoff_clients()
 
 
 def _check_prefix(prefix: str) -> str:

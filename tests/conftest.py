@@ -45,7 +45,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
     return {loop: {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[loop]}
 
 
-#: Tests with browsers, proxies, or many programs, whose start alone may take a minute on a busy machine.
+#: Tests with browsers, proxies, or many programs, whose start alone may take minutes on a busy machine.
 SLOW = (
     "tests/benchmarks/",
     "tests/browser/",
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if not pytest_asyncio.is_async_test(item)])
         items[:] = [item for item in items if pytest_asyncio.is_async_test(item)]
     for item in items:
-        limits: dict[str, Any] = {"timeout": 300} if item.nodeid.startswith(SLOW) else {}
+        limits: dict[str, Any] = {"timeout": 600} if item.nodeid.startswith(SLOW) else {}
         if on_uvloop:
             # A signal handler's exception ends a test on asyncio. uvloop logs it and goes on: there the process ends.
             limits["method"] = "thread"

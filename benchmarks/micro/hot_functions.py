@@ -23,6 +23,7 @@ from sockjs_tornado.protocol import PreparedMessage, messages_frame, quote
 from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
+from sockjs_tornado.session.states import RouterState
 from sockjs_tornado.transports.http_transports import HTTP_TRANSPORTS
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import read_messages
@@ -57,7 +58,7 @@ class Benchmark(NamedTuple):
 class IdleManager:
     """A session manager without an event loop and with a constant time."""
 
-    closing = False
+    state = RouterState.OPEN
     rooms = Rooms()
     callback_budget = CallbackBudget(inf)
 
@@ -70,7 +71,7 @@ class IdleManager:
     def schedule(self, owner: Any) -> None:
         pass
 
-    cancel = remove = session_opened = session_closed = on_open_finished = add_lingering = remove_lingering = schedule
+    cancel = remove = session_opened = session_closed = on_open_finished = forget = schedule
 
     def postpone(self, owner: Any, now: float) -> bool:
         return False

@@ -21,7 +21,7 @@ class ReceiveQueue:
         limit: Number of characters above which the queue is full.
 
     Attributes:
-        readable: Set while the queue has messages.
+        readable: Set while the queue has messages, and when no more will arrive.
     """
 
     def __init__(self, limit: int) -> None:

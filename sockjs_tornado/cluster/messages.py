@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..observe.logs import ThrottledLog
@@ -131,14 +132,16 @@ class Messages:
             self._rooms.publish(room, PreparedMessage(message), exclude)
         # If it is delivered later, wait for the subscription, so that members that have just joined get the message.
         reply = self._commands.submit(*command, after=subscribed if tag else None)
-        reply.add_done_callback(self._count_failure)
         # Without a subscription the message is not received back.
         if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
             reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
-        return PublishResult(reply, self._log_failure)
+        result = PublishResult(reply, self._log_failure)
+        # This keeps the result until the reply has arrived; only then can its deletion report a failure.
+        reply.add_done_callback(partial(self._count_failure, result))
+        return result
 
-    def _count_failure(self, reply: "asyncio.Future[Any]") -> None:
+    def _count_failure(self, result: PublishResult, reply: "asyncio.Future[Any]") -> None:
         if reply.exception() is not None:
             self._stats.publish_failures += 1
 

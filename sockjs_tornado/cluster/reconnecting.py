@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
-from ..exceptions import ClusterError
+from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
 from .redis_connection import CONNECTION_ERRORS, RedisConnection, RedisURL, translate_error
 
@@ -146,7 +146,8 @@ class ReconnectingConnection(ABC):
             await asyncio.sleep(random.uniform(shortest, delay))  # noqa: S311 - no secret
             try:
                 return await self._url.connect(), delay
-            except ClusterError as error:
+            except (ClusterError, ConfigurationError) as error:
+                # ConfigurationError: for example, the files of certificates are being replaced.
                 logger.debug("Cannot reconnect: %s", error)
 
 

@@ -69,6 +69,7 @@ class RedisURL:
             raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
         self._host, self._port = self._options.get("host", "localhost"), self._options.get("port", 6379)
         self.address: str = self._options.get("path") or f"{self._host}:{self._port}"
+        self._uses_tls = url.startswith("rediss:")
         self.database = int(self._options.get("db") or 0)
 
     async def connect(self, check: "Callable[[RedisConnection], Awaitable[object]] | None" = None) -> "RedisConnection":
@@ -105,11 +106,13 @@ class RedisURL:
         return connection
 
     def _tls_context(self) -> ssl.SSLContext | None:
+        if not self._uses_tls:
+            return None
         try:
             # A new object each time, so that a reconnect reads the files of certificates again.
-            options = getattr(self._pool.make_connection(), "ssl_context", None)  # type: ignore[no-untyped-call]
-            context: ssl.SSLContext | None = options and options.get()
-        except (TypeError, ValueError) as error:
+            connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            context: ssl.SSLContext = connection.ssl_context.get()
+        except (TypeError, ValueError, redis.RedisError, ssl.SSLError) as error:
             # An unknown option of TLS, or an invalid value.
             raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
         return context
@@ -138,6 +141,7 @@ def _check_url(url: object) -> None:
         parts = urllib.parse.urlsplit(url)
         _ = parts.port
         options = urllib.parse.parse_qs(parts.query)
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
     number = parts.path.strip("/")

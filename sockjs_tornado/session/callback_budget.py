@@ -1,4 +1,4 @@
-"""The time that callbacks of all sessions may take of one iteration of the event loop."""
+"""The time that callbacks of all sessions, or decoding, may take of one iteration of the event loop."""
 
 import asyncio
 import math
@@ -31,10 +31,12 @@ CALLBACK_TIME: Final = 0.010
 
 
 class CallbackBudget(CallbackBudgetCore):
-    """The budget of a router's sessions.
+    """The budget of a router's sessions for callbacks, or of its connections for decoding.
+
+    The attributes are described for callbacks; for decoding, a piece of data takes the place of a message.
 
     Args:
-        seconds: Seconds that callbacks may take of one iteration of the event loop.
+        seconds: Seconds of one iteration of the event loop.
 
     Attributes:
         available: Seconds that are left of this iteration for a session that delivers several messages; 0 if they are

@@ -314,10 +314,7 @@ class Callbacks(CallbacksCore):
     async def _await(self, name: str, awaitable: Awaitable[object]) -> object:
         timeout = None
         if self._timeout is not None and name:
-            error = TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)")
-            # Closes the session at once; the awaitable may take its time to end.
-            on_expired = partial(self._handle_failure, name, error)
-            timeout = CallbackTimeout(self._session.server.container, self._timeout, on_expired)
+            timeout = CallbackTimeout(self._session.server.container, self._timeout, partial(self._expire, name))
         try:
             return await awaitable
         except _CAUGHT as error:
@@ -327,6 +324,10 @@ class Callbacks(CallbacksCore):
         finally:
             if timeout is not None:
                 timeout.cancel()
+
+    def _expire(self, name: str) -> None:
+        # This closes the session at once; the awaitable may take its time to end.
+        self._handle_failure(name, TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)"))
 
     def _handle_failure(self, name: str, error: BaseException) -> None:
         session = self._session

@@ -219,6 +219,8 @@ class Session(Inbox, LegacySession):
                 self._blocked &= ~IN_CALLBACK
                 if self._outbox:
                     self._flush()
+            else:
+                self._manager.on_open_finished(self)
         else:
             self._receiver = receiver
             if self._outbox:

@@ -1,4 +1,4 @@
-"""The interfaces that connections are written against. The session container implements them, and so do tests."""
+"""The interfaces that connections are written against. The session package implements them, and so do tests."""
 
 from typing import Any, Protocol
 

@@ -23,8 +23,8 @@ class BaseHandler(RequestHandler):
     """A request handler that runs as soon as Tornado has read the request, and writes the response itself.
 
     Attributes:
-        is_early: Whether the request is handled in a task and starts before its body has arrived, as by default in
-            Tornado. If so, Tornado calls ``prepare`` and the method for the request method.
+        is_early: Whether the request is handled in a task and starts before its body has arrived, as with Tornado's
+            ``stream_request_body``. If so, Tornado calls ``prepare`` and the method for the request method.
     """
 
     is_early = False

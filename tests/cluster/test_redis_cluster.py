@@ -394,6 +394,17 @@ async def test_during_an_outage_local_members_receive_messages(
     logged.take("A message did not reach other nodes: Redis is unavailable")
 
 
+async def test_a_failure_is_logged_if_redis_is_lost_after_the_result_was_dropped(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    here.router.publish(ROOM, "x")
+    await lose(redis_server, here)
+    await until(lambda: here.cluster.stats.publish_failures)
+    logged.take("reconnecting")
+    logged.take("A message did not reach other nodes")
+
+
 async def test_failures_are_logged_once_unless_they_are_awaited(
     node: StartNode, redis_server: RedisServer, logged: LogWatch
 ) -> None:

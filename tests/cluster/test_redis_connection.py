@@ -26,6 +26,7 @@ URLS = [
     "redis://localhost:99999",
     "redis://localhost/zero",
     "redis://[::1",
+    "redis://a..b/0",
     "unix://",
     "redis://localhost?protocol=3",
     "redis://localhost?decode_responses=1",
@@ -223,7 +224,7 @@ async def test_replicas_and_redis_cluster_are_rejected(redis_server: RedisServer
             assert f"is in {mode.decode()} mode; it must be a single" in await connecting(f"redis://127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("option", ["ssl_whatever=1", "ssl_min_version=1.3"])
+@pytest.mark.parametrize("option", ["ssl_whatever=1", "ssl_min_version=1.3", "ssl_cert_reqs=x", "ssl_ciphers=x"])
 async def test_unknown_options_of_tls_and_invalid_values_are_rejected(option: str) -> None:
     # Some versions of redis-py check the value when they parse the URL.
     with pytest.raises(ConfigurationError, match=r"^url: "):

@@ -3,6 +3,7 @@
 import asyncio
 import configparser
 import contextlib
+import inspect
 import re
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ from cluster.redis_server import RedisServer
 from free_ports import reserved_port
 from programs import ServerProgram
 
-from sockjs_tornado import Settings
+from sockjs_tornado import Settings, serving
 
 from .conftest import Visit
 from .proxies import DEPLOY, HAPROXY_HERE, command, daemon, server, substitute
@@ -265,7 +266,8 @@ def test_the_unit_runs_that_server(redis: RedisServer, monkeypatch: pytest.Monke
     assert python == f"{service['WorkingDirectory']}/.venv/bin/python"
     assert script == f"{service['WorkingDirectory']}/{Path(SERVER).name}"
     assert arguments == ["--port", "8081"]
-    assert int(service["TimeoutStopSec"]) > Settings().disconnect_delay
+    deadline = inspect.signature(serving.serve).parameters["deadline"].default
+    assert int(service["TimeoutStopSec"]) > deadline + serving.FINAL_TIMEOUT
     # For ever, however often it has failed.
     assert unit()["Unit"]["StartLimitIntervalSec"] == "0"
     assert service["Restart"] == "always"
@@ -341,7 +343,8 @@ class TestCompose:
     def test_nodes_have_the_time_to_see_their_clients_off(self, compose: Any) -> None:
         for name in ("node1", "node2", "node3"):
             grace = compose["services"][name]["stop_grace_period"]
-            assert int(grace.removesuffix("s")) > Settings().disconnect_delay
+            deadline = inspect.signature(serving.serve).parameters["deadline"].default
+            assert int(grace.removesuffix("s")) > deadline + serving.FINAL_TIMEOUT
 
     def test_no_image_is_another_registry_s(self, compose: Any) -> None:
         images = [service["image"] for service in compose["services"].values()]

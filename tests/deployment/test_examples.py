@@ -3,6 +3,7 @@
 import asyncio
 import configparser
 import contextlib
+import inspect
 import itertools
 import re
 import shlex
@@ -16,7 +17,7 @@ from client import FRAMED, STREAMING, TRANSPORTS, Client, peer
 from free_ports import reserved_port
 from programs import ServerProgram
 
-from sockjs_tornado import Settings, SockJSConnection, SockJSRouter
+from sockjs_tornado import Settings, SockJSConnection, SockJSRouter, serving
 
 from .conftest import FRONTS, Remember, Visit, leave
 from .proxies import DEPLOY, NODE_PORTS, Node, proxy, server
@@ -107,8 +108,9 @@ def test_nginx_takes_bodies_as_large_as_the_server_does() -> None:
     assert int(megabytes) << 20 == Settings().max_message_size
 
 
-def test_systemd_waits_longer_than_polling_clients_have_for_their_close_frame() -> None:
-    assert int(service()["TimeoutStopSec"]) > Settings().disconnect_delay
+def test_systemd_waits_longer_than_the_server_drains() -> None:
+    deadline = inspect.signature(serving.serve).parameters["deadline"].default
+    assert int(service()["TimeoutStopSec"]) > deadline + serving.FINAL_TIMEOUT
 
 
 async def test_haproxy_checks_a_page_that_is_gone_once_the_server_shuts_down(serve: Any, remember: Remember) -> None:
