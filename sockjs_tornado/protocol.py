@@ -164,7 +164,9 @@ def encode_message(message: object) -> str | JSONValue:
         return message
     if isinstance(message, dict | list):
         return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
-    raise TypeError(f"a message must be str, dict or list (or bytes on a raw websocket), not {type(message).__name__}")
+    raise TypeError(
+        f"a message must be str, dict or list (bytes only in send() on a raw websocket), not {type(message).__name__}"
+    )
 
 
 def messages_frame(messages: Sequence[str | JSONValue]) -> str:

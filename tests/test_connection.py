@@ -204,7 +204,8 @@ def test_bytes_cannot_be_sent_elsewhere(message: Any) -> None:
 
 @pytest.mark.parametrize("message", [None, 5, 1.5, True, ("x",), {"x"}, object(), str, iter("x")])
 def test_nothing_else_can_be_sent(message: Any) -> None:
-    expected = rf"^a message must be str, dict or list \(or bytes on a raw websocket\), not {type(message).__name__}$"
+    expected = r"^a message must be str, dict or list \(bytes only in send\(\) on a raw websocket\), not "
+    expected += f"{type(message).__name__}$"
     for raw in (False, True):
         session, receiver = listening(raw=raw)
         with pytest.raises(TypeError, match=expected):

@@ -12,13 +12,17 @@ about a closed session also have ``sockjs_close_code`` and ``sockjs_seconds``.
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping
+from traceback import walk_tb
 from typing import Any, Final
 
 __all__ = ["ThrottledLog", "log_end", "session_fields"]
 
 #: Minimum number of seconds between two records of a kind.
 INTERVAL: Final = 10.0
+
+_PACKAGE: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 _sessions = logging.getLogger("sockjs_tornado.sessions")
 if _sessions.level == logging.NOTSET:
@@ -39,12 +43,14 @@ def log_end(label: str, transport: str, close_code: int, seconds: float) -> None
         _sessions.info("session %s (%s) closed after %.1f s: %s", label, transport, seconds, close_code, extra=fields)
 
 
-def _place(error: BaseException) -> tuple[str, int] | None:
-    """Return the file and line where an exception was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return None if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+def _places(error: BaseException) -> tuple[tuple[str, int], ...]:
+    """Return the files and lines where the application's code was called, and where the exception was raised.
+
+    Both, because many lines of an application may fail at the same line of a library.
+    """
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    outside = [place for place in places if not place[0].startswith(_PACKAGE)]
+    return (*outside[:1], *places[-1:])
 
 
 class ThrottledLog:
@@ -74,7 +80,7 @@ class ThrottledLog:
         Args:
             logger: The logger.
             level: The level of the record.
-            kind: Identifies records of the same kind, together with the type and place of ``error``. Kinds are never
+            kind: Identifies records of the same kind, together with the type and places of ``error``. Kinds are never
                 forgotten, so their number must be bounded.
             message: The message, as for ``Logger.log``.
             args: The arguments of the message.
@@ -83,7 +89,7 @@ class ThrottledLog:
         """
         if error is not None:
             # The same exception at another place is another kind.
-            kind = kind, type(error), _place(error)
+            kind = kind, type(error), _places(error)
         now = self._now()
         last, others = self._kinds.get(kind, (-INTERVAL, 0))
         if now - last < INTERVAL:

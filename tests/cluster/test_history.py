@@ -96,13 +96,15 @@ async def test_a_redis_without_its_data_starts_another_epoch(
     here = await node()
     peer, _ = await here.enter(ROOM)
     first: Any = await within(here.router.publish(ROOM, "a", history=3))
+    # Redis replies and publishes on two connections, so the message may come later than the reply.
+    assert await peer.message() == "a"
     redis_server.kill()
     redis_server.start()
     await until(lambda: here.gaps)
     assert await within(here.cluster.recover(ROOM, 1, first.epoch)) == ([], False, (0, ""))
     second: Any = await within(here.router.publish(ROOM, "b", history=3))
     assert second.epoch != first.epoch
-    assert await receive(peer, 2) == ["a", "b"]
+    assert await peer.message() == "b"
     logged.take("reconnecting")
 
 

@@ -1,5 +1,6 @@
 """The records of a router's log, and the data that no record contains."""
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -79,6 +80,23 @@ def test_one_of_a_kind_is_written_in_ten_seconds_and_the_others_are_counted(logg
     time += INTERVAL
     write("this")
     assert logged.take("this").getMessage() == "this happened"
+
+
+def test_errors_that_a_library_raises_for_different_callers_are_of_different_kinds(logged: LogWatch) -> None:
+    log = ThrottledLog(lambda: 1000.0)
+    logger = logging.getLogger("sockjs_tornado.test")
+    for _ in range(2):
+        try:
+            json.loads("{")
+        except ValueError as error:
+            log.write(logger, logging.ERROR, "callback", "one failed", error=error)
+        try:
+            json.loads("{")
+        except ValueError as error:
+            log.write(logger, logging.ERROR, "callback", "another failed", error=error)
+    logged.take("one failed")
+    logged.take("another failed")
+    assert logged.records == []
 
 
 class Failing(SockJSConnection):
