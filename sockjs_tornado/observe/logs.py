@@ -12,7 +12,6 @@ about a closed session also have ``sockjs_close_code`` and ``sockjs_seconds``.
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from traceback import walk_tb
 from typing import Any, Final
@@ -22,7 +21,7 @@ __all__ = ["ThrottledLog", "log_end", "session_fields"]
 #: Minimum number of seconds between two records of a kind.
 INTERVAL: Final = 10.0
 
-_PACKAGE: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+_PACKAGE: Final = __name__.removesuffix("observe.logs")
 
 _sessions = logging.getLogger("sockjs_tornado.sessions")
 if _sessions.level == logging.NOTSET:
@@ -48,9 +47,9 @@ def _places(error: BaseException) -> tuple[tuple[str, int], ...]:
 
     Both, because many lines of an application may fail at the same line of a library.
     """
-    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    outside = [place for place in places if not place[0].startswith(_PACKAGE)]
-    return (*outside[:1], *places[-1:])
+    frames = list(walk_tb(error.__traceback__))
+    outside = [pair for pair in frames if not pair[0].f_globals.get("__name__", "").startswith(_PACKAGE)]
+    return tuple((frame.f_code.co_filename, line) for frame, line in (*outside[:1], *frames[-1:]))
 
 
 class ThrottledLog:
