@@ -48,7 +48,7 @@ def _places(error: BaseException) -> tuple[tuple[str, int], ...]:
     Both, because many lines of an application may fail at the same line of a library.
     """
     frames = list(walk_tb(error.__traceback__))
-    outside = [pair for pair in frames if not pair[0].f_globals.get("__name__", "").startswith(_PACKAGE)]
+    outside = [pair for pair in frames if not str(pair[0].f_globals.get("__name__")).startswith(_PACKAGE)]
     return tuple((frame.f_code.co_filename, line) for frame, line in (*outside[:1], *frames[-1:]))
 
 
