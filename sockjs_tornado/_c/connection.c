@@ -2,10 +2,6 @@
 
 #include "core.h"
 
-PyDoc_STRVAR(get_buffer_doc,
-"get_buffer(sizehint, /)\n--\n\n"
-"Return the buffer for the next read.");
-
 static PyObject *
 connection_get_buffer(PyObject *object, PyObject *sizehint)
 {
@@ -14,10 +10,6 @@ connection_get_buffer(PyObject *object, PyObject *sizehint)
     (void)sizehint;
     return buffer != NULL ? Py_NewRef(buffer) : PyObject_GetAttr(object, names._buffer);
 }
-
-PyDoc_STRVAR(write_doc,
-"write(data, /)\n--\n\n"
-"Buffer data; the event loop writes it in its next iteration, with everything else that was buffered.");
 
 static PyObject *
 connection_write(PyObject *object, PyObject *data)
@@ -51,10 +43,6 @@ write_frame(PyObject *object, PyObject *frame)
     return done;
 }
 
-PyDoc_STRVAR(write_messages_doc,
-"write_messages(messages, /)\n--\n\n"
-"Write messages to a websocket, in one frame.");
-
 static PyObject *
 connection_write_messages(PyObject *object, PyObject *messages)
 {
@@ -68,10 +56,6 @@ connection_write_messages(PyObject *object, PyObject *messages)
     }
     return PyObject_CallMethodObjArgs(object, names._write_messages, messages, NULL);
 }
-
-PyDoc_STRVAR(write_prepared_doc,
-"write_prepared(message, /)\n--\n\n"
-"Write one message of a broadcast to a websocket.");
 
 static PyObject *
 connection_write_prepared(PyObject *object, PyObject *message)
@@ -117,10 +101,6 @@ read_ordinary(Connection *self, Py_ssize_t size, PyObject *messages)
     return end < 0 ? -1 : end == size && PyList_Size(messages) <= most;
 }
 
-PyDoc_STRVAR(process_read_doc,
-"process_read(nbytes, /)\n--\n\n"
-"Process ``nbytes`` bytes that were read from a websocket.");
-
 static PyObject *
 connection_process_read(PyObject *object, PyObject *nbytes)
 {
@@ -146,11 +126,12 @@ connection_process_read(PyObject *object, PyObject *nbytes)
     return PyObject_CallMethodObjArgs(object, names._process_read, nbytes, NULL);
 }
 
+/* The docstrings are those of the twins. */
 PyMethodDef connection_methods[] = {
-    {"get_buffer", connection_get_buffer, METH_O, get_buffer_doc},
-    {"process_read", connection_process_read, METH_O, process_read_doc},
-    {"write", connection_write, METH_O, write_doc},
-    {"write_messages", connection_write_messages, METH_O, write_messages_doc},
-    {"write_prepared", connection_write_prepared, METH_O, write_prepared_doc},
+    {"get_buffer", connection_get_buffer, METH_O, "get_buffer(sizehint, /)\n--\n\n"},
+    {"process_read", connection_process_read, METH_O, "process_read(nbytes, /)\n--\n\n"},
+    {"write", connection_write, METH_O, "write(data, /)\n--\n\n"},
+    {"write_messages", connection_write_messages, METH_O, "write_messages(messages, /)\n--\n\n"},
+    {"write_prepared", connection_write_prepared, METH_O, "write_prepared(message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };

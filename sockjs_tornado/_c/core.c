@@ -238,38 +238,15 @@ execute(PyObject *module)
         || add_type(module, &session_spec) == NULL ? -1 : 0;
 }
 
-PyDoc_STRVAR(read_messages_doc,
-"read_messages(memory, size, max_size, messages, /)\n--\n\n"
-"Append the messages in ``memory`` to ``messages``. Return the position of the first frame that needs the Python\n"
-"parser: one that ``read_text_frames`` does not read, or whose text is not an array of strings without white space or\n"
-"``\\u``.");
-
-PyDoc_STRVAR(read_text_frames_doc,
-"read_text_frames(data, position, max_size, events, /)\n--\n\n"
-"Append the text of each complete frame from ``position`` on to ``events``, and return the end position.\n\n"
-"Stops at the first frame that is not complete, final, masked text, below 64 KiB and at most ``max_size`` bytes.\n\n"
-"Raises:\n"
-"    UnicodeDecodeError: If a text is not UTF-8.");
-
-PyDoc_STRVAR(write_messages_doc,
-"write_messages(messages, /)\n--\n\n"
-"Return the websocket frame that carries ``messages``.\n\n"
-"Return None if it is not a list, or contains anything but ``str`` that can be encoded as UTF-8.");
-
-#ifndef _WIN32
-PyDoc_STRVAR(write_buffered_doc,
-"write_buffered(connections, left, /)\n--\n\n"
-"Write the ``_write_buffer`` (bytes or None) of each connection to its ``_writable_socket`` (a non-blocking socket or\n"
-"None). Append connections that may have unwritten data to ``left``, and return the number of bytes written.");
-#endif
+#define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 
 static PyMethodDef functions[] = {
-    {"read_messages", (PyCFunction)(void (*)(void))read_messages, METH_FASTCALL, read_messages_doc},
-    {"read_text_frames", (PyCFunction)(void (*)(void))read_text_frames, METH_FASTCALL, read_text_frames_doc},
+    {"read_messages", FASTCALL(read_messages), "read_messages(memory, size, max_size, messages, /)\n--\n\n"},
+    {"read_text_frames", FASTCALL(read_text_frames), "read_text_frames(data, position, max_size, events, /)\n--\n\n"},
 #ifndef _WIN32
-    {"write_buffered", (PyCFunction)(void (*)(void))write_buffered, METH_FASTCALL, write_buffered_doc},
+    {"write_buffered", FASTCALL(write_buffered), "write_buffered(connections, left, /)\n--\n\n"},
 #endif
-    {"write_messages", write_messages, METH_O, write_messages_doc},
+    {"write_messages", write_messages, METH_O, "write_messages(messages, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
 

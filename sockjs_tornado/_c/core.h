@@ -164,11 +164,20 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
  * with an exception set. */
 Py_ssize_t collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages);
 
-/* --- the module's functions; their docstrings are in core.c --- */
+/* --- the module's functions --- */
 
+/* Append the messages in a buffer to a list. Return the position of the first frame that needs the Python parser: one
+ * that read_text_frames() does not read, or whose text is not an array of strings without white space or \u. */
 PyObject *read_messages(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Append the text of each complete frame from a position on to a list, and return the end position. Stop at the first
+ * frame that is not complete, final, masked text, below 64 KiB and at most `max_size` bytes. */
 PyObject *read_text_frames(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Write the buffer of each connection to its socket, and append those that may have unwritten data to a list. */
 PyObject *write_buffered(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Return the websocket frame that carries messages, or None if they are not a list of str that UTF-8 can encode. */
 PyObject *write_messages(PyObject *module, PyObject *messages);
 
 #ifdef __GNUC__

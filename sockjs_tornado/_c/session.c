@@ -51,12 +51,6 @@ flush(Session *self)
     return -failed;
 }
 
-PyDoc_STRVAR(send_doc,
-"send(message, /)\n--\n\n"
-"Send one message. Does nothing if the session is closed.\n\n"
-"Raises:\n"
-"    RuntimeError: If called from a thread other than the event loop's.");
-
 static PyObject *
 session_send(PyObject *object, PyObject *message)
 {
@@ -88,10 +82,6 @@ session_send(PyObject *object, PyObject *message)
     PyErr_Clear();
     return PyObject_CallMethodObjArgs(object, names._send_fallback, message, NULL);
 }
-
-PyDoc_STRVAR(send_prepared_doc,
-"_send_prepared(message, /)\n--\n\n"
-"Send one message of a broadcast.");
 
 static PyObject *
 session_send_prepared(PyObject *object, PyObject *message)
@@ -206,10 +196,6 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     return done;
 }
 
-PyDoc_STRVAR(receive_doc,
-"_receive(messages, /)\n--\n\n"
-"Deliver the client's messages to the application, in order; its replies are sent as one batch.");
-
 static PyObject *
 session_receive(PyObject *object, PyObject *messages)
 {
@@ -248,8 +234,8 @@ session_receive(PyObject *object, PyObject *messages)
 }
 
 PyMethodDef session_methods[] = {
-    {"_receive", session_receive, METH_O, receive_doc},
-    {"send", session_send, METH_O, send_doc},
-    {"_send_prepared", session_send_prepared, METH_O, send_prepared_doc},
+    {"_receive", session_receive, METH_O, "_receive(messages, /)\n--\n\n"},
+    {"send", session_send, METH_O, "send(message, /)\n--\n\nSend one message. Does nothing if the session is closed."},
+    {"_send_prepared", session_send_prepared, METH_O, "_send_prepared(message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
