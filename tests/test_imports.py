@@ -25,7 +25,6 @@ EFFECTS = {
 #: Modules that import none of these and no third-party package, apart from what is named.
 PURE = {
     "": "",
-    "client.backoff": "",
     "client.framing": "",
     "client.options": "ssl",
     "cluster.response_head": "",

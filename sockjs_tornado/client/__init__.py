@@ -40,13 +40,11 @@ except ImportError as error:
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
-from .backoff import Backoff
 from .connection import SockJSClient
-from .options import TRANSPORTS, Options, ServiceURL, parse_headers
+from .options import TRANSPORTS, Backoff, Options, ServiceURL, parse_headers, parse_transports
 
 __all__ = [
     "TRANSPORTS",
@@ -133,7 +131,7 @@ class connect:  # noqa: N801 - used like a function
     ) -> None:
         self.service = ServiceURL.parse(url)
         self.options = Options(
-            transports=transports,
+            transports=parse_transports(transports),
             headers=parse_headers(headers),
             origin=origin,
             ca_file=ca_file,
@@ -163,8 +161,6 @@ class connect:  # noqa: N801 - used like a function
         self._client = await self
         return self._client
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         if self._client is not None:
             await self._client.close()

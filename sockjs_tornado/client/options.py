@@ -1,20 +1,20 @@
-"""The options of a client and the URL of its service, validated."""
+"""The options of a client, the delays between its reconnect attempts and the URL of its service, validated."""
 
 import base64
+import random
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..exceptions import ConfigurationError
-from ..validation import SECONDS, Validated, is_count, is_flag, is_positive, option, or_none
+from ..validation import SECONDS, Validated, is_count, is_flag, is_number, is_positive, option, or_none, safe_repr
 from ..wire.fields import TOKEN
-from .backoff import Backoff
 
-__all__ = ["TRANSPORTS", "Options", "ServiceURL", "parse_headers"]
+__all__ = ["TRANSPORTS", "Backoff", "Options", "ServiceURL", "parse_headers", "parse_transports"]
 
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
@@ -73,6 +73,41 @@ def _basic_auth(parts: SplitResult) -> str:
     return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backoff(Validated):
+    """Exponential backoff with jitter between reconnect attempts.
+
+    The delays start over if a session lasted longer than the delay before it. If a server accepts clients and drops
+    them at once, they keep growing.
+
+    Attributes:
+        initial: First delay in seconds, above 0. Default 0.5.
+        factor: Factor by which each delay grows, at least 1. Default 2.
+        maximum: Upper limit of a delay in seconds. Default 30.
+        jitter: Random share of a delay, from 0 to 1: the actual delay is between ``(1 - jitter)`` times the delay and
+            the full delay. Default 0.5, so that clients that were disconnected together do not reconnect together.
+        attempts: Number of consecutive attempts after which the client stops reconnecting. Default None, no limit.
+
+    Raises:
+        ConfigurationError: A value is invalid.
+    """
+
+    initial: float = option(SECONDS, is_positive, 0.5)
+    factor: float = option("a number, 1 or more", lambda value: is_number(value) and value >= 1, 2)
+    maximum: float = option(SECONDS, is_positive, 30)
+    jitter: float = option("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1, 0.5)
+    attempts: int | None = option("an integer above 0 or None", or_none(is_count), None)
+
+    def delays(self) -> Iterator[float]:
+        """Yield the delay in seconds before each consecutive attempt, at most ``attempts`` of them."""
+        delay = min(self.initial, self.maximum)
+        count = 0
+        while self.attempts is None or count < self.attempts:
+            count += 1
+            yield delay * (1 - self.jitter * random.random())  # noqa: S311 - not a secret
+            delay = min(delay * self.factor, self.maximum)
+
+
 def _is_path(value: Any) -> bool:
     return isinstance(value, str | Path)
 
@@ -93,17 +128,18 @@ def _are_close_codes(value: Any) -> bool:
     return isinstance(value, Collection) and all(isinstance(code, int) for code in value)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+def parse_transports(names: Any) -> tuple[str, ...]:
+    """Return the names of transports without duplicates.
 
-
-def _are_transports(value: Any) -> bool:
-    return _is_list(value) and bool(value) and all(name in TRANSPORTS for name in value)
-
-
-def _transport_hint(value: Any) -> str:
-    wrong = [name for name in value if name not in TRANSPORTS] if _is_list(value) else []
-    return f"; {wrong[0]!r} is not one of them" if wrong else ""
+    Raises:
+        ConfigurationError: This is not a list of names, or a name is unknown.
+    """
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    if not is_list or not names or any(name not in TRANSPORTS for name in names):
+        raise ConfigurationError(
+            f"transports: expected a list of names out of {', '.join(TRANSPORTS)}, got {safe_repr(names)}"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
@@ -139,10 +175,8 @@ class Options(Validated):
         ConfigurationError: A value is invalid.
     """
 
-    transports: Sequence[str] = option(
-        f"a list of names out of {', '.join(TRANSPORTS)}", _are_transports, hint=_transport_hint
-    )
-    headers: tuple[tuple[str, str], ...] = option("pairs", lambda value: isinstance(value, tuple))
+    transports: tuple[str, ...] = option("parsed names", lambda value: isinstance(value, tuple))
+    headers: tuple[tuple[str, str], ...] = option("parsed pairs", lambda value: isinstance(value, tuple))
     origin: str | None = option("an origin such as 'https://example.com', or None", or_none(_is_header_value))
     ca_file: str | Path | None = option("a path or None", or_none(_is_path))
     client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
@@ -159,12 +193,6 @@ class Options(Validated):
     reconnect: bool | Backoff = option("True, False or a Backoff", lambda value: isinstance(value, bool | Backoff))
     final_codes: Collection[int] = option("a list of close codes", _are_close_codes)
     on_reconnect: Callable[[Any], Awaitable[object] | None] | None = option("a callable or None", or_none(callable))
-
-    def __post_init__(self) -> None:
-        # super() without arguments does not work in a dataclass with slots.
-        Validated.__post_init__(self)
-        object.__setattr__(self, "transports", tuple(dict.fromkeys(self.transports)))
-        object.__setattr__(self, "final_codes", frozenset(self.final_codes))
 
     @staticmethod
     def _describe(value: Any) -> str:
