@@ -1,16 +1,15 @@
 """The client that an application uses, :class:`SockJSClient`. It may have several sessions, one after another."""
 
 import asyncio
-import functools
+import inspect
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from types import TracebackType
+from contextvars import ContextVar
 from typing import Any, Self
 
 from ..exceptions import ConnectError, ConnectionClosed
 from ..protocol import CloseCode, check_close_code
 from .fallback import open_session
-from .hook import ReconnectHook
 from .multi import Multi
 from .options import Options, ServiceURL
 from .queues import ReceiveQueue, SendQueue
@@ -26,6 +25,10 @@ _NORMAL_CODES = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.GO_AWAY)
 #: Maximum length of the reason in a websocket's close frame in bytes (RFC 6455, section 5.5).
 _MAX_REASON_LENGTH = 123
 
+#: The session in whose call of `on_reconnect` the current task runs. Tasks that `on_reconnect` starts inherit the
+#: value; it loses its meaning when that call returns.
+_hook_session: ContextVar[ClientSession | None] = ContextVar("hook_session", default=None)
+
 
 class SockJSClient:
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
@@ -35,26 +38,25 @@ class SockJSClient:
 
     # `_requested_close` is set by close(), `_close_status` when the connection has ended for good. `_writable` is set
     # while a session is open and `on_reconnect` has returned, and for good with `_close_status`, to wake the senders.
-    # The hook runs in a new session, so never while `_reconnecting`.
+    # `_hook` is the task that runs `on_reconnect`, in a new session, so never while `_reconnecting`. `_cause` is set
+    # while `_reconnecting`, to the last failure, and otherwise only if `on_reconnect` has raised.
 
-    def __init__(self, service: ServiceURL, options: Options) -> None:
+    def __init__(self, service: ServiceURL, options: Options, multi: Multi, session: ClientSession) -> None:
         self._service = service
         self._options = options
-        self._multi = Multi()
-        self._session: ClientSession | None = None
-        self._runner: asyncio.Task[None] | None = None
+        self._multi = multi
         self._receive_queue = ReceiveQueue(options.max_queue_bytes)
         self._send_queue = SendQueue(options.max_queue_bytes)
         self._send_lock = asyncio.Lock()
         self._writable = asyncio.Event()
-        self._transport = ""
-        #: Whether the client is waiting for a new session.
+        self._writable.set()
         self._reconnecting = False
-        self._hook = ReconnectHook(options.on_reconnect)
-        self._hook_failed = False
+        self._hook: asyncio.Task[None] | None = None
         self._requested_close: tuple[int, str] | None = None
         self._close_status: tuple[int, str] | None = None
         self._cause: BaseException | None = None
+        self._start_session(session)
+        self._runner = asyncio.create_task(self._run())
 
     @classmethod
     async def open(cls, service: ServiceURL, options: Options) -> Self:
@@ -63,18 +65,14 @@ class SockJSClient:
         Raises:
             ConnectError: No transport works.
         """
-        self = cls(service, options)
+        multi = Multi()
         try:
-            session = await open_session(service, self._multi, options)
+            session = await open_session(service, multi, options)
         except BaseException:
-            self._multi.close()
+            multi.close()
             raise
         # No await from here on: if this were cancelled, the session would stay open.
-        self._start_session(session)
-        if session.close_status is None:
-            self._writable.set()
-        self._runner = asyncio.create_task(self._run(session))
-        return self
+        return cls(service, options, multi, session)
 
     # --- for applications
 
@@ -86,7 +84,7 @@ class SockJSClient:
     @property
     def transport(self) -> str:
         """Name of the current transport, or of the last one."""
-        return self._transport
+        return self._session.transport
 
     @property
     def is_closed(self) -> bool:
@@ -115,11 +113,10 @@ class SockJSClient:
             ConnectionClosed: The connection has ended and all messages received before have been read.
         """
         while not self._receive_queue:
-            if self._close_status is not None:
-                raise self._connection_closed()
+            self._raise_if_closed(self._close_status)
             await self._receive_queue.readable.wait()
         message = self._receive_queue.get()
-        if self._session is not None and self._session.paused and self._receive_queue.below_low_water:
+        if self._session.paused and self._receive_queue.below_low_water:
             self._session.resume()
         return message
 
@@ -154,7 +151,7 @@ class SockJSClient:
         """
         if not isinstance(message, str):
             raise TypeError(f"message: expected str, got {type(message).__name__}")
-        if self._hook.is_current:
+        if self._is_in_hook():
             await self._wait_for_capacity()
             self._send_queue.put(message)
             return
@@ -190,34 +187,30 @@ class SockJSClient:
         if self._requested_close is None and self._close_status is None:
             self._requested_close = int(code), reason
         self._send_queue.not_empty.set()
-        runner = self._runner
-        assert runner is not None
-        if self._hook.is_current:
+        if self._is_in_hook():
             return
         if self._reconnecting:
-            runner.cancel()
-        _, running = await asyncio.wait((runner,), timeout=self._options.close_timeout)
+            self._runner.cancel()
+        _, running = await asyncio.wait((self._runner,), timeout=self._options.close_timeout)
         if running:
-            runner.cancel()
-            await asyncio.wait((runner,))
+            self._runner.cancel()
+            await asyncio.wait((self._runner,))
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:
         state = "open" if self._close_status is None else f"closed: {self._close_status[0]}"
-        return f"<{type(self).__name__} {self.url} {self._transport} {state}>"
+        return f"<{type(self).__name__} {self.url} {self.transport} {state}>"
 
     # --- callbacks of the session
 
     def _messages_received(self, messages: Sequence[Any], size: int) -> None:
         self._receive_queue.put(messages, size)
-        if self._receive_queue.is_full and self._session is not None:
+        if self._receive_queue.is_full:
             self._session.pause()
 
     def _session_closed(self, code: int, reason: str) -> None:
@@ -230,13 +223,13 @@ class SockJSClient:
 
     def _start_session(self, session: ClientSession) -> None:
         self._session = session
-        self._transport = session.transport
-        session.attach(self._messages_received, self._session_closed, self._options.heartbeat_timeout)
+        session.attach(self._messages_received, self._session_closed)
         if self._receive_queue.is_full:
             session.pause()
 
-    async def _run(self, session: ClientSession) -> None:
+    async def _run(self) -> None:
         """Send messages and reconnect until the connection ends."""
+        session = self._session
         status: tuple[int, str] = CloseCode.ABNORMAL, "the event loop was stopped"
         backoff = self._options.backoff
         loop = asyncio.get_running_loop()
@@ -246,9 +239,11 @@ class SockJSClient:
             while True:
                 started = loop.time()
                 await self._send_messages(session)
-                await self._hook.stop()
+                if self._hook is not None:
+                    self._hook.cancel()
+                    await asyncio.wait((self._hook,))
                 status = self._requested_close or session.close_status or status
-                is_final = self._hook_failed or status[0] in self._options.final_codes
+                is_final = self._cause is not None or status[0] in self._options.final_codes
                 if self._requested_close is not None or backoff is None or is_final:
                     if session.close_status is not None:
                         self._set_closed(status)
@@ -263,13 +258,14 @@ class SockJSClient:
                     return
                 session = next_session
                 self._start_session(session)
-                self._hook.start(self, functools.partial(self._hook_finished, session))
+                self._hook = asyncio.create_task(self._run_hook(session))
         except asyncio.CancelledError:
             if self._requested_close is None:
                 raise
             status = self._requested_close
         finally:
-            self._hook.cancel()
+            if self._hook is not None:
+                self._hook.cancel()
             session.abort(*status)
             self._set_closed(status)
             self._multi.close()
@@ -302,16 +298,29 @@ class SockJSClient:
             else:
                 await self._send_queue.not_empty.wait()
 
-    def _hook_finished(self, session: ClientSession, failure: BaseException | None) -> None:
-        if session.close_status is not None:
-            return
-        if failure is None:
-            self._writable.set()
+    def _is_in_hook(self) -> bool:
+        """Return whether the caller runs in the current call of ``on_reconnect``."""
+        return self._hook is not None and not self._hook.done() and _hook_session.get() is self._session
+
+    async def _run_hook(self, session: ClientSession) -> None:
+        """Call ``on_reconnect``; when it has returned, let the other tasks send."""
+        _hook_session.set(session)
+        try:
+            result = None if self._options.on_reconnect is None else self._options.on_reconnect(self)
+            if inspect.isawaitable(result):
+                await result
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            # If this task was not cancelled, something that on_reconnect awaited was.
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            if session.close_status is None:
+                self._cause = error
+                session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
+                self._send_queue.not_empty.set()
         else:
-            self._hook_failed = True
-            self._cause = failure
-            session.abort(CloseCode.INTERNAL_ERROR, "on_reconnect failed")
-            self._send_queue.not_empty.set()
+            if session.close_status is None:
+                self._writable.set()
 
     def _set_closed(self, status: tuple[int, str]) -> None:
         """Record the end of the connection and wake all waiting tasks. Only the first call has an effect."""
@@ -321,18 +330,13 @@ class SockJSClient:
             self._send_queue.clear()
             self._writable.set()
 
-    def _connection_closed(self) -> ConnectionClosed:
-        assert self._close_status is not None
-        error = ConnectionClosed(*self._close_status)
-        error.__cause__ = self._cause
-        return error
+    def _raise_if_closed(self, status: tuple[int, str] | None) -> None:
+        if status is not None:
+            raise ConnectionClosed(*status) from self._cause
 
     async def _wait_for_capacity(self) -> None:
         while True:
-            if self._close_status is not None:
-                raise self._connection_closed()
-            if self._requested_close is not None:
-                raise ConnectionClosed(*self._requested_close)
+            self._raise_if_closed(self._close_status or self._requested_close)
             if self._send_queue.not_full.is_set():
                 return
             await self._send_queue.not_full.wait()

@@ -110,7 +110,6 @@ class CurlFactory:
         def write(chunk: bytes) -> None:
             body.extend(chunk)
             if len(body) > max_size:
-                self.multi.abort(request)
                 finish(f"the response is larger than {max_size} bytes")
 
         def finish(reason: str) -> None:

@@ -129,10 +129,9 @@ async def _open_transport(
     try:
         async with timeout(seconds):
             await session.open(seconds)
-    except TimeoutError:
+    except BaseException as error:
         session.abort()
-        raise OpenFailed(f"not open within {seconds:.3g} seconds") from None
-    except BaseException:
-        session.abort()
+        if isinstance(error, TimeoutError):
+            raise OpenFailed(f"not open within {seconds:.3g} seconds") from None
         raise
     return session

@@ -1,4 +1,4 @@
-"""Parsers for the frames in HTTP responses: lines and server-sent events, fed in chunks. Pure."""
+"""Parsers for the frames in an HTTP response: lines and server-sent events, fed in chunks. Pure."""
 
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
@@ -23,10 +23,6 @@ class LineFraming:
     def is_incomplete(self) -> bool:
         """Whether the data so far ends in the middle of a frame."""
         return bool(self._buffer)
-
-    def reset(self) -> None:
-        """Prepare for a new response."""
-        self._buffer.clear()
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """Parse a chunk and yield the frames that it completes.
@@ -53,10 +49,8 @@ class LineFraming:
         self._check_length(self._buffer)
 
     def _check_length(self, line: bytes | bytearray) -> None:
-        if len(line) > self._limit and line.strip(b"h\r"):
-            raise FrameTooLong
         # The prelude may exceed a low limit, but must be bounded too.
-        if len(line) > max(self._limit, 1 << 16):
+        if len(line) > self._limit and (len(line) > 1 << 16 or line.strip(b"h\r")):
             raise FrameTooLong
 
     @staticmethod
@@ -72,37 +66,23 @@ class EventFraming(LineFraming):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._data: list[bytes] = []
-        self._size = 0
+        self._data = bytearray()
 
     @property
     def is_incomplete(self) -> bool:
         """Whether the data so far ends in the middle of an event."""
         return bool(self._buffer or self._data)
 
-    def reset(self) -> None:
-        """Prepare for a new response."""
-        super().reset()
-        self._data.clear()
-        self._size = 0
-
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Parse a chunk and yield the frames that it completes.
-
-        Raises:
-            FrameTooLong: A line or an event is longer than the limit.
-            PayloadError: An event is not UTF-8.
-        """
+        """Parse a chunk and yield the frames that it completes; raise the same errors, about events."""
         for line in self._lines(chunk):
             name, _, value = line.partition(b":")
             if name == b"data":
-                self._data.append(value.removeprefix(b" "))
-                self._size += len(value) + 1
-                if self._size > self._limit + 2:
+                self._data += b"\n" + value.removeprefix(b" ")
+                if len(self._data) > self._limit + 1:
                     raise FrameTooLong
             elif not line and self._data:
-                data = b"\n".join(self._data)
+                data = bytes(self._data[1:])
                 self._data.clear()
-                self._size = 0
                 # The server percent-encodes line breaks and the percent sign.
                 yield self._decode(unquote_to_bytes(data))

@@ -22,16 +22,14 @@ class HttpSession(ClientSession):
     """A polling or streaming session, with a path below the URL of a service."""
 
     def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str, options: Options) -> None:
-        super().__init__(transport)
+        super().__init__(transport, options)
         self._multi = factory.multi
-        self._limit = options.max_message_size
         self._has_frames = False
-        if transport == "eventsource":
-            self._framing: LineFraming = EventFraming(self._limit)
-            self._receiver = factory.create(service, f"{path}/{transport}", [("Accept", "text/event-stream")])
-        else:
-            self._framing = LineFraming(self._limit)
-            self._receiver = factory.create(service, f"{path}/{transport}", [("Content-Type", "text/plain")])
+        is_eventsource = transport == "eventsource"
+        self._framing: LineFraming = (EventFraming if is_eventsource else LineFraming)(self._limit)
+        header = ("Accept", "text/event-stream") if is_eventsource else ("Content-Type", "text/plain")
+        self._receiver = factory.create(service, f"{path}/{transport}", [header])
+        if not is_eventsource:
             self._receiver.setopt(pycurl.POSTFIELDS, b"")
         self._multi.set_write_callback(self._receiver, self._data_received)
         self._sender = factory.create(service, f"{path}/xhr_send", [("Content-Type", "text/plain; charset=UTF-8")])
@@ -40,7 +38,7 @@ class HttpSession(ClientSession):
             # Fail if the server neither reads the request nor responds for this long.
             self._sender.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self._sender.setopt(pycurl.LOW_SPEED_TIME, math.ceil(options.heartbeat_timeout))
-        self._send_done: asyncio.Future[None] | None = None
+        self._send_done = asyncio.Event()
         # Requests that have been sent since they were started, and those that libcurl tried to send a second time.
         self._sent: set[Any] = set()
         self._retried: set[Any] = set()
@@ -56,10 +54,10 @@ class HttpSession(ClientSession):
             return
         # messages_frame() escapes characters that may not survive the transport; the server accepts any JSON escapes.
         self._sender.setopt(pycurl.POSTFIELDS, messages_frame(messages)[1:].encode())
-        self._send_done = self._loop.create_future()
+        self._send_done.clear()
         self._sent.discard(self._sender)
         self._multi.start(self._sender, self._sender_finished)
-        await self._send_done
+        await self._send_done.wait()
 
     def pause(self) -> None:
         super().pause()
@@ -68,8 +66,7 @@ class HttpSession(ClientSession):
 
     def resume(self) -> None:
         super().resume()
-        if self.close_status is None:
-            self._multi.resume(self._receiver)
+        self._multi.resume(self._receiver)
 
     def _set_closed(self, code: int, reason: str) -> None:
         if self.close_status is not None:
@@ -80,8 +77,7 @@ class HttpSession(ClientSession):
             self._multi.abort(request)
             request.close()
         self._sent.clear()
-        if self._send_done is not None and not self._send_done.done():
-            self._send_done.set_result(None)
+        self._send_done.set()
 
     def _forbid_retry(self, request: Any, *addresses: object) -> Any:
         """Called before libcurl sends a request; abort it if it was sent before.
@@ -97,14 +93,14 @@ class HttpSession(ClientSession):
 
     def _start_receiving(self) -> None:
         self._has_frames = False
-        self._framing.reset()
+        self._framing = type(self._framing)(self._limit)
         self._sent.discard(self._receiver)
         self._multi.start(self._receiver, self._receiver_finished)
 
     def _data_received(self, chunk: bytes) -> None:
         if self.close_status is not None:
             return
-        self._record_activity()
+        self._last_activity = self._loop.time()
         if self._receiver.getinfo(pycurl.RESPONSE_CODE) != 200:
             return  # the body of an error response has no frames
         try:
@@ -117,8 +113,6 @@ class HttpSession(ClientSession):
             self._set_closed(CloseCode.ABNORMAL, INVALID_FRAME)
 
     def _receiver_finished(self, reason: str) -> None:
-        if self.close_status is not None:
-            return
         if not reason:
             if self._framing.is_incomplete:
                 reason = "the response ended in the middle of a frame"
@@ -130,9 +124,7 @@ class HttpSession(ClientSession):
 
     def _sender_finished(self, reason: str) -> None:
         self._check_response(self._sender, reason, 200, 204)
-        assert self._send_done is not None
-        if not self._send_done.done():
-            self._send_done.set_result(None)
+        self._send_done.set()
 
     def _check_response(self, request: Any, reason: str, *expected: int) -> bool:
         """Return whether a request succeeded; close the session if it failed."""

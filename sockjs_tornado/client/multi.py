@@ -21,7 +21,7 @@ class Multi:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._timer: asyncio.TimerHandle | None = None
-        self._watched: dict[int, int] = {}
+        self._watched: set[int] = set()
         self._running: dict[pycurl.Curl, Callable[[str], None]] = {}
         self._chunks: list[tuple[Callable[[bytes], None], bytes]] = []
         #: Paused requests, and whether libcurl has been told to pause, which is only possible when it delivers data.
@@ -75,21 +75,21 @@ class Multi:
         if self._timer is not None:
             self._timer.cancel()
         self._multi.close()
-        for descriptor in list(self._watched):
+        for descriptor in tuple(self._watched):
             self._watch_socket(pycurl.POLL_REMOVE, descriptor, self._multi, None)
 
     def _watch_socket(self, events: int, descriptor: int, multi: pycurl.CurlMulti, data: object) -> None:
-        before = self._watched.pop(descriptor, 0)
-        after = 0 if events == pycurl.POLL_REMOVE else events
-        if after:
-            self._watched[descriptor] = after
+        if events == pycurl.POLL_REMOVE:
+            self._watched.discard(descriptor)
+        else:
+            self._watched.add(descriptor)
         for bit, add, remove, ready in (
             (pycurl.POLL_IN, self._loop.add_reader, self._loop.remove_reader, pycurl.CSELECT_IN),
             (pycurl.POLL_OUT, self._loop.add_writer, self._loop.remove_writer, pycurl.CSELECT_OUT),
         ):
-            if after & bit and not before & bit:
+            if events & bit:
                 add(descriptor, self._socket_action, descriptor, ready)
-            elif before & bit and not after & bit:
+            else:
                 remove(descriptor)
 
     def _set_timer(self, milliseconds: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..exceptions import PayloadError
 from ..protocol import CloseCode, decode_frame
+from .options import Options
 
 __all__ = ["INVALID_FRAME", "ClientSession", "OpenFailed"]
 
@@ -40,17 +41,18 @@ class ClientSession:
         paused: Whether reading from the server is paused.
     """
 
-    def __init__(self, transport: str) -> None:
+    def __init__(self, transport: str, options: Options) -> None:
         self.transport = transport
         self.close_status: tuple[int, str] | None = None
         self.paused = False
+        self._limit = options.max_message_size
+        self._heartbeat_timeout = options.heartbeat_timeout
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._on_messages: Callable[[Sequence[Any], int], None] | None = None
         self._on_close: Callable[[int, str], None] | None = None
         self._unread: list[tuple[Sequence[Any], int]] = []
         self._last_activity = self._loop.time()
-        self._heartbeat_timeout: float | None = None
         self._heartbeat_timer: asyncio.TimerHandle | None = None
         self._grace_started = 0.0
 
@@ -66,18 +68,12 @@ class ClientSession:
         """
         raise NotImplementedError
 
-    def attach(
-        self,
-        on_messages: Callable[[Sequence[Any], int], None],
-        on_close: Callable[[int, str], None],
-        heartbeat_timeout: float | None,
-    ) -> None:
+    def attach(self, on_messages: Callable[[Sequence[Any], int], None], on_close: Callable[[int, str], None]) -> None:
         """Register the callbacks of an open session, and deliver the messages received so far.
 
         Args:
             on_messages: Called with the messages of each frame and the length of the frame in characters.
             on_close: Called with code and reason if the session closes by itself. Nothing is called after that.
-            heartbeat_timeout: Seconds without any data after which the session is closed; None for no limit.
         """
         self._on_messages = on_messages
         self._on_close = on_close
@@ -86,9 +82,8 @@ class ClientSession:
         self._unread.clear()
         if self.close_status is not None:
             on_close(*self.close_status)
-        elif heartbeat_timeout is not None:
-            self._heartbeat_timeout = heartbeat_timeout
-            self._heartbeat_timer = self._loop.call_later(heartbeat_timeout, self._check_heartbeat)
+        elif self._heartbeat_timeout is not None:
+            self._heartbeat_timer = self._loop.call_later(self._heartbeat_timeout, self._check_heartbeat)
 
     async def send(self, messages: Sequence[str]) -> None:
         """Send messages in order. Return when the next ones can be sent, or when the session is closed."""
@@ -120,9 +115,6 @@ class ClientSession:
 
     def _close_connections(self) -> None:
         """Close all connections. Idempotent."""
-
-    def _record_activity(self) -> None:
-        self._last_activity = self._loop.time()
 
     def _handle_frame(self, text: str) -> None:
         """Process a frame."""

@@ -36,10 +36,9 @@ def _abort(socket: WebSocketClientConnection, stream: IOStream) -> None:
             socket.read_queue.get_nowait()
 
 
-def _abort_when_connected(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
+def _abort_when_connected(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
-        socket = connecting.result()
-        _abort(socket, _get_stream(socket))
+        _abort(connecting.result(), _get_stream(connecting.result()))
 
 
 class WebSocketSession(ClientSession):
@@ -48,11 +47,10 @@ class WebSocketSession(ClientSession):
     def __init__(
         self, url: str, headers: Sequence[tuple[str, str]], ssl_context: ssl.SSLContext | None, options: Options
     ) -> None:
-        super().__init__("websocket")
+        super().__init__("websocket", options)
         self._url = f"ws{url.removeprefix('http')}"
         self._headers = headers
         self._ssl_context = ssl_context
-        self._limit = options.max_message_size
         self._socket: WebSocketClientConnection | None = None
         self._stream: IOStream | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -82,7 +80,7 @@ class WebSocketSession(ClientSession):
         self._socket = connecting.result()
         self._stream = _get_stream(self._socket)
         # sockjs-node sends pings instead of heartbeat frames.
-        self._socket.on_ping = self._on_ping  # type: ignore[method-assign]
+        self._socket.on_ping = self._record_activity  # type: ignore[method-assign]
         self._reader = asyncio.create_task(self._read(self._socket))
         await self._opened
 
@@ -124,15 +122,15 @@ class WebSocketSession(ClientSession):
             _abort(self._socket, self._stream)
             self._socket = None
 
-    def _on_ping(self, data: bytes) -> None:
-        self._record_activity()
+    def _record_activity(self, data: object) -> None:
+        self._last_activity = self._loop.time()
 
     async def _read(self, socket: WebSocketClientConnection) -> None:
         # Keep reading after the session has closed, until the server closes the connection.
         while (message := await socket.read_message()) is not None:
             if self.close_status is not None:
                 continue
-            self._record_activity()
+            self._record_activity(message)
             if isinstance(message, str):
                 self._handle_frame(message)
             else:

@@ -46,17 +46,23 @@ def test_other_event_streams_are_understood() -> None:
     stream = b': comment\nevent: message\ndata:a["x\ndata: y%25"]\n\ndata: h\r\n\r\nid: 7\n\ndata: o'
     assert list(framing.feed(stream)) == ['a["x\ny%"]', "h"]
     assert framing.is_incomplete
-    framing.reset()
-    assert not framing.is_incomplete
-    assert list(framing.feed(b"\n")) == []
 
 
-@pytest.mark.parametrize("framing", [LineFraming(100), EventFraming(100)])
+@pytest.mark.parametrize("framing", [LineFraming, EventFraming])
 @pytest.mark.parametrize("end", [b"", b"\n"])
-def test_a_line_that_is_too_long_is_found_early(framing: LineFraming, end: bytes) -> None:
-    framing.reset()
+def test_a_line_that_is_too_long_is_found_early(framing: type[LineFraming], end: bytes) -> None:
     with pytest.raises(FrameTooLong):
-        list(framing.feed(b"x" * 101 + end))
+        list(framing(100).feed(b"x" * 101 + end))
+
+
+def test_an_event_as_long_as_the_limit_is_a_frame() -> None:
+    assert list(EventFraming(108).feed(b"data: " + b"x" * 102 + b"\n\n")) == ["x" * 102]
+    framing = EventFraming(100)
+    assert list(framing.feed(b"data: " + b"x" * 50 + b"\n")) == []
+    assert list(framing.feed(b"data: " + b"x" * 49 + b"\n\n")) == ["x" * 50 + "\n" + "x" * 49]
+    assert list(framing.feed(b"data: " + b"x" * 50 + b"\n")) == []
+    with pytest.raises(FrameTooLong):
+        list(framing.feed(b"data: " + b"x" * 50 + b"\n"))
 
 
 def test_an_event_of_many_lines_is_bounded() -> None:
