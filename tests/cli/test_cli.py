@@ -386,7 +386,7 @@ def relay(listener: socket.socket, port: int) -> None:
         (
             ("http://host/x", "--transports", "udp"),
             "Cannot connect: transports: expected a list of names out of websocket, xhr_streaming, eventsource, xhr, "
-            "got list; 'udp' is not one of them",
+            "got ['udp']",
         ),
         (("http://host/x", "--header", "x"), "Cannot connect: --header: expected NAME:VALUE, got 'x'"),
         (("http://host/x", "--linger", "0"), "Cannot connect: --linger: expected a number of seconds above 0, got 0"),
