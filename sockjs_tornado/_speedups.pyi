@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 from .protocol import Message, Outgoing, PreparedMessage
 
@@ -33,6 +33,27 @@ class ConnectionCore:
     def write_messages(self, messages: Sequence[Outgoing], /) -> None: ...
     def write_prepared(self, message: PreparedMessage, /) -> None: ...
 
+@final
+class RequestHead:
+    method: str
+    target: str
+    is_http11: bool
+    size: int
+    count: int
+    content_length: int
+    is_chunked: bool
+    has_body: bool
+    keep_alive: bool
+    expects_continue: bool
+    has_upgrade: bool
+    def header(self, name: str, /) -> str: ...
+    def header_lines(self, name: str, /) -> list[str]: ...
+    def fields(self) -> list[tuple[str, str]]: ...
+
+def format_response(status_and_common: str, fields: list[tuple[str, str]], body: bytes, /) -> bytes: ...
+def parse_head(
+    data: bytes | bytearray | memoryview, start: int, end: int, max_size: int, max_fields: int, /
+) -> RequestHead | None: ...
 def read_messages(memory: bytearray, size: int, max_size: int, messages: list[Any], /) -> int: ...
 def read_text_frames(data: bytes, position: int, max_size: int, events: list[Any], /) -> int: ...
 def write_buffered(connections: list[Any], left: list[Any], /) -> int: ...

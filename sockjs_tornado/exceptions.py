@@ -12,14 +12,16 @@
     ├── PayloadError            the payload of a client is invalid
     ├── HandshakeError          a websocket opening handshake is rejected with an HTTP status
     ├── RequestTooLargeError    the URI or the header fields of a request are too long
+    ├── BadRequest              an HTTP request is invalid, or exceeds a limit
     └── WebSocketError          the peer violated RFC 6455
 
-The last four are internal: a transport converts them to the response or close code that the protocol prescribes.
+The last five are internal: a transport converts them to the response or close code that the protocol prescribes.
 """
 
 from collections.abc import Mapping
 
 __all__ = [
+    "BadRequest",
     "ClusterError",
     "ClusterUnavailable",
     "ConfigurationError",
@@ -100,6 +102,22 @@ class RequestTooLargeError(SockJSError):
     def __init__(self, status: int, limit: str, why: str) -> None:
         super().__init__(why)
         self.status = status
+        self.limit = limit
+
+
+class BadRequest(SockJSError):
+    """An HTTP request is invalid, or exceeds a limit. The end of the request is unknown, so the connection must close.
+
+    Attributes:
+        status: HTTP status of the response.
+        reason: The fault, in English.
+        limit: The name under which an exceeded limit is counted, otherwise ``""``.
+    """
+
+    def __init__(self, status: int, reason: str, limit: str = "") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
         self.limit = limit
 
 

@@ -22,6 +22,7 @@ from ..session.grace import timeout
 from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint, retry_after
 from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
+from ..wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 from ..wire.connection import Connection
 from ..wire.stream import response_head, write_and_close
 from ..wire.tornado_internals import decompresses_body
@@ -35,11 +36,6 @@ READ_SIZE: Final = 64 * 1024
 #: Bytes to process before yielding to the event loop, and the cost of a chunk in the same unit.
 WORK_PER_TURN: Final = 256 * 1024
 CHUNK_COST: Final = 4 * 1024
-
-#: Number of chunks of any size that a body may have, and the minimum average size of further ones. Clients and proxies
-#: send a chunk per buffer (thousands of bytes) or per message. Each chunk costs about 10 µs.
-FREE_CHUNKS: Final = 256
-MIN_CHUNK_SIZE: Final = 512
 
 _LENGTH = re.compile(r"([0-9]+)(?:,[ \t]*\1)*")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
