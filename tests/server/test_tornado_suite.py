@@ -1,0 +1,147 @@
+"""Tornado's own tests of its HTTP server, of what is built on it and of its clients, with the package's server.
+
+They are those of the installed Tornado. tornado_suite.py runs them, in processes of their own.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+from programs import ROOT
+
+#: Modules of ``tornado.test`` that serve, as far as this release of Tornado has them.
+SUITES = [
+    f"{name}_test"
+    for name in (
+        "auth",
+        "circlerefs",
+        "httpclient",
+        "httpserver",
+        "process",
+        "routing",
+        "security_corpus",
+        "simple_httpclient",
+        "testing",
+        "web",
+        "websocket",
+        "wsgi",
+    )
+    if importlib.util.find_spec(f"tornado.test.{name}_test")
+]
+
+SERVER = "sockjs_tornado:HTTPServer"
+TORNADO = "tornado.httpserver:HTTPServer"
+
+#: Tests that fail with the package's server although they pass with Tornado's, and why that is right.
+EXCEPTIONS: dict[str, str] = {}
+
+#: Seconds for one module, far more than it needs on a busy machine.
+LIMIT = 400
+
+
+class Outcome(NamedTuple):
+    """The outcome of one of Tornado's tests.
+
+    Attributes:
+        outcome: "passed", "failed" or "skipped".
+        detail: What failed, or why it was skipped.
+        servers: The number of instances of the server.
+        tornado_connections: The number of connections that were served by Tornado's server.
+    """
+
+    outcome: str
+    detail: str
+    servers: int
+    tornado_connections: int
+
+
+def run(suite: str, server: str, only: Sequence[str] = (), loop: str = "asyncio") -> dict[str, Outcome]:
+    """Run a module's tests with a server, and return their outcomes by the tests' names.
+
+    Args:
+        suite: The name of the module.
+        server: The module and the class of the server.
+        only: Run only tests with one of these in their names.
+        loop: The event loop of the tests.
+    """
+    command = [sys.executable, "tests/server/tornado_suite.py", suite, "--server", server, "--loop", loop]
+    for word in only:
+        command += ["-k", word]
+    try:
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+        output, errors, status = process.stdout, process.stderr, process.returncode
+    except subprocess.TimeoutExpired as expired:
+        # Here these are bytes, unlike in a CompletedProcess.
+        output, errors, status = (expired.stdout or b"").decode(), (expired.stderr or b"").decode(), -1
+    outcomes: dict[str, Outcome] = {}
+    running = "none"
+    for line in output.splitlines():
+        fields = json.loads(line)
+        running = fields.pop("test")
+        if fields:
+            outcomes[running] = Outcome(**fields)
+    assert (status, errors) == (0, ""), f"{suite} ended in {running} with status {status}: {errors}"
+    return outcomes
+
+
+def failed(outcomes: dict[str, Outcome]) -> set[str]:
+    """Return the names of the tests that failed."""
+    return {name for name, outcome in outcomes.items() if outcome.outcome == "failed"}
+
+
+def failures_of(suite: str, server: str, loop: str = "asyncio") -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+    """Return the outcomes of a module's tests with a server, and of them those that fail with this server only.
+
+    Some tests of Tornado have time limits that a busy machine exceeds. So tests that fail are repeated, then run with
+    Tornado's server.
+    """
+    outcomes = run(suite, server, loop=loop)
+    suspects = failed(outcomes)
+    for again in (server, TORNADO):
+        if suspects:
+            repeated = run(suite, again, sorted(suspects), loop)
+            suspects = suspects & failed(repeated) if again == server else suspects - failed(repeated)
+    return outcomes, {name: outcomes[name] for name in outcomes if name in suspects}
+
+
+@pytest.mark.parametrize(
+    ("suite", "loop"),
+    # The others serve little, or test the client.
+    [(suite, "asyncio") for suite in SUITES]
+    + [(f"{name}_test", "uvloop") for name in ("httpserver", "web", "websocket")],
+)
+def test_what_passes_with_tornado_passes(suite: str, loop: str, subtests: pytest.Subtests) -> None:
+    outcomes, failures = failures_of(suite, SERVER, loop)
+    for name, outcome in outcomes.items():
+        with subtests.test(name):
+            if name in EXCEPTIONS:
+                assert name in failures, f"passes: remove it from the exceptions ({EXCEPTIONS[name]})"
+            else:
+                assert name not in failures, outcome.detail
+            assert not outcome.tornado_connections
+    assert {name for name in EXCEPTIONS if name.startswith(f"{suite}.")} <= set(outcomes)
+
+
+# The harness itself.
+
+
+def test_a_server_like_tornados_has_no_failures() -> None:
+    outcomes, failures = failures_of("routing_test", "control:Like")
+    assert len(outcomes) >= 6
+    assert not failures
+    assert all(outcome.servers and outcome.tornado_connections for outcome in outcomes.values())
+
+
+def test_a_wrong_server_is_noticed() -> None:
+    outcomes, failures = failures_of("routing_test", "control:Closing")
+    assert failures == outcomes
+
+
+def test_a_server_that_is_not_used_is_noticed() -> None:
+    outcomes, failures = failures_of("routing_test", "control:Absent")
+    assert failures == outcomes
+    assert {outcome.detail for outcome in outcomes.values()} == {"made no instance of the server under test"}
