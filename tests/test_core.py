@@ -37,7 +37,7 @@ from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.session.states import CallbackState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
-from sockjs_tornado.wire import connection, websocket
+from sockjs_tornado.wire import connection, http_parser, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.write_queue import WriteQueue
@@ -608,12 +608,14 @@ def contract() -> dict[str, dict[str, str]]:
         else:
             rows[name] = twin
     for name in re.findall(r"\b_\w+", table):
-        assert any(hasattr(kind, name) for kind in (Session, Callbacks, WebSocketReceiver, websocket)), name
+        places = (Session, Callbacks, WebSocketReceiver, http_parser, websocket)
+        assert any(hasattr(place, name) for place in places), name
     return twins
 
 
 def test_the_contract_lists_all_that_is_in_c() -> None:
-    there = {kind.__name__: {name for name, what in vars(kind).items() if callable(what)} for kind in TYPES}
+    kinds = [*TYPES, core.RequestHead]
+    there = {kind.__name__: {name for name, what in vars(kind).items() if callable(what)} for kind in kinds}
     there["functions"] = {name for name, what in vars(core).items() if inspect.isbuiltin(what)}
     assert {group: set(rows) for group, rows in contract().items()} == {k: names for k, names in there.items() if names}
 

@@ -234,13 +234,16 @@ execute(PyObject *module)
     connection_type = add_type(module, &connection_spec);
     counters_type = add_type(module, &counters_spec);
     budget_type = add_type(module, &budget_spec);
-    return callbacks_type == NULL || connection_type == NULL || counters_type == NULL || budget_type == NULL
+    request_head_type = prepare_http() < 0 ? NULL : add_type(module, &request_head_spec);
+    return request_head_type == NULL || callbacks_type == NULL || connection_type == NULL || counters_type == NULL || budget_type == NULL
         || add_type(module, &session_spec) == NULL ? -1 : 0;
 }
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 
 static PyMethodDef functions[] = {
+    {"format_response", FASTCALL(format_response), "format_response(status_and_common, fields, body, /)\n--\n\n"},
+    {"parse_head", FASTCALL(parse_head), "parse_head(data, start, end, max_size, max_fields, /)\n--\n\n"},
     {"read_messages", FASTCALL(read_messages), "read_messages(memory, size, max_size, messages, /)\n--\n\n"},
     {"read_text_frames", FASTCALL(read_text_frames), "read_text_frames(data, position, max_size, events, /)\n--\n\n"},
 #ifndef _WIN32

@@ -38,11 +38,21 @@
  *                                               if _is_plain
  *   process_read       _process_read            ordinary frames, no incomplete message, no  bytes_received,
  *                                               rate limit, and a buffer that is not full   _received_since_ping
+ * RequestHead
+ *   header             header                   everything; the twin's class is             nothing
+ *                                               _RequestHeadPython
+ *   header_lines       header_lines             everything                                  nothing
+ *   fields             fields                   everything                                  nothing
  * functions
  *   read_text_frames   _read_text_frames_python final, masked texts below 64 KiB            the list
  *   read_messages      FrameParser              the same, if they are arrays of strings     the list
  *   write_messages     messages_frame           str without surrogates                      nothing
  *   write_buffered     flush                    bytes for a plain socket                    _write_buffer, the list
+ *   parse_head         _parse_head_python       valid heads with at most MAX_HEAD_FIELDS    nothing
+ *                                               fields, and what they begin with
+ *   format_response    _format_response_python  ASCII, a list of at most                    nothing
+ *                                               MAX_RESPONSE_FIELDS tuples without CR, LF
+ *                                               or NUL, and bytes
  */
 
 /* The fields that C uses, by their names in Python. Python code, of the application too, may set them to any object. */
@@ -62,7 +72,8 @@
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
     EACH(on_message) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
     EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
-    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared)
+    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared) \
+    EACH(_format_response_python) EACH(_parse_head_python)
 
 /* Numbers that Python has, too. The module exports them. */
 enum {
@@ -76,6 +87,9 @@ enum {
     MAX_STEP = 16,
     MAX_BUFFERED = 8192
 };
+
+/* Number of fields up to which C parses a head (the usual limit is 100), and up to which it builds a response. */
+enum { MAX_HEAD_FIELDS = 128, MAX_RESPONSE_FIELDS = 64 };
 #define MIN_CHARGE 0.001
 
 /* --- types --- */
@@ -164,7 +178,21 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
  * with an exception set. */
 Py_ssize_t collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages);
 
+/* --- in http.c --- */
+
+extern PyType_Spec request_head_spec;
+extern PyTypeObject *request_head_type;
+
+/* Fill the tables of characters and methods. Return 0, or -1 with an exception set. */
+int prepare_http(void);
+
 /* --- the module's functions --- */
+
+/* Return a response as bytes: status line and common fields, further fields, the empty line, and the body. */
+PyObject *format_response(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Return the head of an HTTP request, or None if it is incomplete. */
+PyObject *parse_head(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* Append the messages in a buffer to a list. Return the position of the first frame that needs the Python parser: one
  * that read_text_frames() does not read, or whose text is not an array of strings without white space or \u. */

@@ -4,18 +4,10 @@
 #define SOCKJS_TORNADO_FRAMES_H
 
 #include "core.h"
-
-#include <stdint.h>
-#include <string.h>
+#include "words.h"
 
 /* RFC 6455, section 5.2: the first byte of a final text frame, and the mask bit of the second byte. */
 enum { FINAL_TEXT = 0x81, MASKED = 0x80 };
-
-#define BYTES_OF(x) (UINT64_C(0x0101010101010101) * (x))
-#define HIGH_BITS BYTES_OF(0x80)
-
-/* A word that is nonzero if and only if one of the bytes is zero. */
-#define ZEROS(word) (((word) - BYTES_OF(1)) & ~(word) & HIGH_BITS)
 
 /* Return by how many bytes JSON escapes make an ASCII byte longer. */
 static inline int
