@@ -38,13 +38,11 @@ PURE = {
     "observe.stats": "",
     # It is optional.
     "protocol": "msgspec",
-    "session.addresses": "",
     "session.connection_info": "",
     "session.ended": "",
     "session.request_limits": "",
     "session.inbox": "",
     "session.legacy": "",
-    "session.limits": "",
     # The thread's number, for the check that sessions are used in one.
     "session.outbox": "threading",
     "session.ports": "",
@@ -246,5 +244,5 @@ def function():
 def test_an_import_from_a_higher_layer_would_be_found() -> None:
     names = {"exceptions", "wire.connection", "session.session", "http.handlers"}
     assert above("wire.stream", names) == ["http.handlers", "session.session"]
-    assert above("session.limits", names) == ["http.handlers"]
+    assert above("session.inbox", names) == ["http.handlers"]
     assert above("cli.serve", names) == []

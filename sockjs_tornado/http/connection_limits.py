@@ -21,7 +21,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from ..observe.logs import ThrottledLog
-from ..session.addresses import network_of
+from ..session.requester import network_of
 from ..wire.sockets import EXHAUSTED_ERRNOS
 from ..wire.tornado_internals import connection_stream
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 from math import inf
 
 from ..exceptions import PayloadError
+from ..session.requester import authorize_post
 from ..session.session import Session
 from ..wire.forms import form_field
 from ..wire.payloads import Payload, decode_payload
@@ -57,7 +58,7 @@ class SendingEndpoint(SessionEndpoint):
         # A closed session discards messages. During a restart, do not confirm them: the client sends them to another
         # server after a 404.
         is_over = session is not None and session.is_closed and self.server.container.restarting
-        if session is None or is_over or not session._authorize_post(exchange.remote_ip, session_origin(exchange)):
+        if session is None or is_over or not authorize_post(session, exchange.remote_ip, session_origin(exchange)):
             self.respond_session_gone(exchange)
             return None
         settings = self.server.settings

@@ -9,8 +9,8 @@ from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.session import Session
+from sockjs_tornado.wire.time_budget import TimeBudget
 
 GO_AWAY = (3000, "Go away!")
 INTERRUPTED = (1002, "Connection interrupted")
@@ -682,7 +682,7 @@ async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_clie
 @pytest.fixture
 def hurried(manager: LoopManager) -> LoopManager:
     """Return a manager on which the time for callbacks is used up after each message."""
-    manager.callback_budget = CallbackBudget(0.0)
+    manager.callback_budget = TimeBudget(0.0)
     return manager
 
 
@@ -710,7 +710,7 @@ async def test_others_are_served_between_slow_messages(
 @either_code
 async def test_a_callback_that_exceeds_its_time_lets_others_run(manager: LoopManager, receive: Act) -> None:
     """With the clocks that are used in earnest: in C one that may advance every 10 ms."""
-    manager.callback_budget = CallbackBudget(0.001)
+    manager.callback_budget = TimeBudget(0.001)
     order: list[str] = []
 
     def work(conn: Notes, message: str) -> None:
@@ -736,7 +736,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
         times.append(len(heard))
         return 0.0
 
-    monkeypatch.setattr("sockjs_tornado.session.callback_budget.monotonic", clock)
+    monkeypatch.setattr("sockjs_tornado.wire.time_budget.monotonic", clock)
     session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
     session._receive_fallback(["one"])
     assert times == []
@@ -747,7 +747,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
 async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
     manager: LoopManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager.callback_budget = CallbackBudget(3.0)
+    manager.callback_budget = TimeBudget(3.0)
     now = 0.0
     heard: list[str] = []
     turns: list[list[str]] = []
@@ -764,7 +764,7 @@ async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
         if len(turns) < 4:
             asyncio.get_running_loop().call_soon(turn)
 
-    monkeypatch.setattr("sockjs_tornado.session.callback_budget.monotonic", lambda: now)
+    monkeypatch.setattr("sockjs_tornado.wire.time_budget.monotonic", lambda: now)
     session, _ = opened(manager, on_message=take_a_second)
     session._receive_fallback(list("abcdefghijklmn"))
     turn()
