@@ -77,7 +77,7 @@ USERS = {
     "pycurl": "cli.probe client",
     "redis": "cluster",
     "tornado": "cli client.websocket cluster.listener http observe.metrics router serving session.callbacks "
-    "wire.close_notify wire.pending wire.stream wire.tornado_internals wire.websocket",
+    "wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve",
 }
 

@@ -23,7 +23,7 @@ from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint, retry_after
 from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
 from ..wire.connection import Connection
-from ..wire.stream import response_head, write_and_close
+from ..wire.responses import response_head, write_and_close
 from ..wire.tornado_internals import decompresses_body
 from .handlers import SockJSHandler, header_value, remove_header
 

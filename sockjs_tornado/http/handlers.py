@@ -20,9 +20,9 @@ from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers
 from ..wire.connection import Connection
 from ..wire.fields import has_token
-from ..wire.pending import PendingWrite, write_tracked
+from ..wire.responses import PendingWrite, response_head, send_now, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
-from ..wire.stream import response_head, send_now, take_over, write_and_close
+from ..wire.stream import take_over
 from ..wire.tornado_internals import BaseHandler, client_port
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
@@ -74,6 +74,7 @@ class SockJSHandler(BaseHandler):
 
     def initialize(self, endpoint: Endpoint) -> None:
         """Set the endpoint, which is an argument of the URL spec."""
+        super().initialize()
         self._endpoint = endpoint
         if not self.relayed:
             endpoint.server.application = self.application

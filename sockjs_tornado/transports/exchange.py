@@ -13,7 +13,7 @@ from .origins import OriginPolicy
 
 if TYPE_CHECKING:
     from ..session.container import SessionContainer
-    from ..wire.pending import PendingWrite
+    from ..wire.responses import PendingWrite
     from .endpoint import SessionEndpoint
 
 __all__ = ["Exchange", "Headers", "Relay", "Router"]

@@ -17,7 +17,7 @@ from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
-from ..wire.stream import response_head
+from ..wire.responses import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
 from .http_transports import HTTPTransport

@@ -16,8 +16,8 @@ from ..wire.frames import Close, Ping, Pong, close_frame, pong_frame, text_frame
 from ..wire.keepalive import KeepaliveConnection
 from ..wire.pacing import PIECE_SIZE, SMALL_PIECE
 from ..wire.payloads import decode_websocket_payload
+from ..wire.responses import response_head
 from ..wire.scanner import CloseFrameScanner
-from ..wire.stream import response_head
 from ..wire.websocket import Event, FrameParser
 from .exchange import Headers, Router
 from .message_deadline import MessageDeadline
