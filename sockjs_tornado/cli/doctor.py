@@ -12,10 +12,10 @@ from ..client.options import Options, ServiceURL
 from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
+from . import printable
 from .checks import Finding, Level, check_info, follow_base_url
 from .options import add_client_arguments, create_connector
 from .probe import Prober
-from .terminal import printable
 from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
 
 __all__ = ["add_arguments", "run"]

@@ -61,11 +61,6 @@ _COUNTERS = (
     ("rejected", "reason", "sockjs_rejected", "Rejected requests, sessions and messages, by setting or check."),
     ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised an exception or timed out."),
 )
-_REJECTED_CONNECTIONS = (
-    "sockjs_rejected_connections",
-    "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip).",
-)
-_CLUSTER = ("sockjs_cluster", "Counters of the cluster. If several routers share one, it is exported for the first.")
 
 
 class SockJSCollector(Collector):
@@ -80,12 +75,6 @@ class SockJSCollector(Collector):
     def __init__(self, routers: Mapping[str, SockJSRouter]) -> None:
         self._routers = _checked(routers)
 
-    def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values."""
-        for families, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
-            yield from (kind(name, text) for _, _, name, text in families)
-        yield CounterMetricFamily(*_REJECTED_CONNECTIONS)
-
     def collect(self) -> Iterable[Metric]:
         """Return the metrics."""
         snapshots = {name: router.stats.snapshot() for name, router in self._routers.items()}
@@ -97,17 +86,20 @@ class SockJSCollector(Collector):
                     for label_value, count in value.items() if label else [(None, value)]:
                         family.add_metric([router] if label_value is None else [router, str(label_value)], count)
                 yield family
-        yield CounterMetricFamily(*_REJECTED_CONNECTIONS, value=Admission.total_rejected)
+        text = "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip)."
+        yield CounterMetricFamily("sockjs_rejected_connections", text, value=Admission.total_rejected)
         clusters = {
             router.cluster: name for name, router in reversed(self._routers.items()) if router.cluster is not None
         }
         if clusters:
-            name, text = _CLUSTER
-            family = CounterMetricFamily(name, text, labels=["router", "counter"])
+            text = "Counters of the cluster. If several routers share one, it is exported for the first."
+            family = CounterMetricFamily("sockjs_cluster", text, labels=["router", "counter"])
             for cluster, router in clusters.items():
                 for counter, count in cluster.counters().items():
                     family.add_metric([router, counter], count)
             yield family
+
+    describe = collect  # the registry needs the names
 
 
 def monitoring_urls(
