@@ -35,11 +35,7 @@ def get_transport_timeout(round_trip: float, minimum: float) -> float:
 
 
 async def open_session(service: ServiceURL, multi: Multi, options: Options) -> ClientSession:
-    """Open a session over the first transport that works.
-
-    Raises:
-        ConnectError: If no transport works; the error has the reason for each.
-    """
+    """Open a session over the first transport that works; otherwise raise ConnectError with the reason of each."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     factory = CurlFactory(multi, options, service)
@@ -87,11 +83,7 @@ def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:
 
 
 def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
-    """Return the URL at which to open sessions, from the value of ``base_url`` in the response to ``/info``.
-
-    Raises:
-        OpenFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
-    """
+    """Return the URL at which to open sessions, from ``base_url`` in ``/info``; raise OpenFailed if it is invalid."""
     if not base_url:
         return service
     try:

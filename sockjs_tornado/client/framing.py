@@ -25,12 +25,7 @@ class LineFraming:
         return bool(self._buffer)
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Parse a chunk and yield the frames that it completes.
-
-        Raises:
-            FrameTooLong: A line is longer than the limit.
-            PayloadError: A line is not UTF-8.
-        """
+        """Yield the frames that a chunk completes; raise FrameTooLong, or PayloadError for bytes that are not UTF-8."""
         for line in self._lines(chunk):
             # A line of many "h" is the prelude that makes browsers start to process a stream, not a heartbeat.
             if line and (len(line) == 1 or line.strip(b"h")):
@@ -74,7 +69,7 @@ class EventFraming(LineFraming):
         return bool(self._buffer or self._data)
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Parse a chunk and yield the frames that it completes; raise the same errors, about events."""
+        """Yield the frames that a chunk completes; raise the same errors, about events."""
         for line in self._lines(chunk):
             name, _, value = line.partition(b":")
             if name == b"data":

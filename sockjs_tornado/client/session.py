@@ -59,12 +59,9 @@ class ClientSession:
     # --- for the owner of the session
 
     async def open(self, seconds: float) -> None:
-        """Open the session.
+        """Open the session, or raise OpenFailed.
 
         The caller cancels this after `seconds`, and calls :meth:`abort` if the session did not open.
-
-        Raises:
-            OpenFailed: The session could not be opened.
         """
         raise NotImplementedError
 
