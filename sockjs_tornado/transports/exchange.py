@@ -100,7 +100,7 @@ class Exchange(Protocol):
         """The request's path and query, as the client sent them."""
 
     def fields(self) -> Iterable[tuple[str, str]]:
-        """Return the request's header fields as the client sent them, without Accept-Encoding."""
+        """Return the request's header fields as the client sent them."""
 
     def header(self, name: str) -> str:
         """Return a request header, or ``""`` if it is missing."""

@@ -64,19 +64,12 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
     if stream.closed():
         return False
     try:
-        # This must happen before the first write. asyncio sets TCP_NODELAY again on the duplicated socket.
-        stream.set_nodelay(nodelay)
         if user_timeout:
             set_user_timeout(stream.socket, user_timeout)
-        if isinstance(stream, SSLIOStream):
-            _StreamTransport(stream, protocol).start()
-            return True
-        try:
-            sock = stream.socket.dup()
-        except OSError as error:
-            if error.errno not in EXHAUSTED_ERRNOS:
-                raise
-            # No file descriptor is free for a duplicate, so the connection stays on the stream.
+        sock = None if isinstance(stream, SSLIOStream) else _duplicate(stream.socket)
+        if sock is None:
+            # The other transports set TCP_NODELAY themselves.
+            stream.set_nodelay(nodelay)
             _StreamTransport(stream, protocol).start()
             return True
         try:
@@ -102,6 +95,16 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
         with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     return True
+
+
+def _duplicate(sock: socket.socket) -> socket.socket | None:
+    """Duplicate a socket; return None if no file descriptor is available."""
+    try:
+        return sock.dup()
+    except OSError as error:
+        if error.errno not in EXHAUSTED_ERRNOS:
+            raise
+        return None
 
 
 def _read_unread(stream: IOStream) -> bytes:
