@@ -15,22 +15,20 @@ them from a separate application on a private port.
 This module requires prometheus_client: ``pip install "sockjs-tornado[metrics]"``.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 try:
-    import prometheus_client  # noqa: F401 - the imports below need it
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.registry import Collector
 except ImportError as error:
     raise ImportError(
         f'sockjs_tornado.observe.metrics requires prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
         name=error.name,
     ) from error
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
@@ -73,7 +71,12 @@ class SockJSCollector(Collector):
     """
 
     def __init__(self, routers: Mapping[str, SockJSRouter]) -> None:
-        self._routers = _checked(routers)
+        given: Any = routers
+        if not isinstance(given, Mapping) or not all(
+            isinstance(name, str) and isinstance(router, SockJSRouter) for name, router in given.items()
+        ):
+            raise ConfigurationError(f'routers: expected a mapping such as {{"chat": router}}, got {routers!r}')
+        self._routers = dict(routers)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics."""
@@ -129,14 +132,6 @@ def monitoring_urls(
     ]
 
 
-def _checked(routers: Any) -> dict[str, SockJSRouter]:
-    if not isinstance(routers, Mapping) or not all(
-        isinstance(name, str) and isinstance(router, SockJSRouter) for name, router in routers.items()
-    ):
-        raise ConfigurationError(f'routers: expected a mapping such as {{"chat": router}}, got {routers!r}')
-    return dict(routers)
-
-
 class _MonitoringHandler(RequestHandler):
     def set_default_headers(self) -> None:
         self.set_header("Cache-Control", "no-store")
@@ -167,7 +162,6 @@ class _ReadinessHandler(_MonitoringHandler):
     def get(self) -> None:
         draining = [name for name, router in self._routers.items() if router.draining]
         self.set_status(503 if draining else 200)
-        self.set_header("Content-Type", "application/json; charset=UTF-8")
-        self.write(json.dumps({"status": "draining" if draining else "ok", "draining": draining}))
+        self.write({"status": "draining" if draining else "ok", "draining": draining})
 
     head = get
