@@ -154,11 +154,10 @@ def _load(path: str) -> Callable[[Any], SockJSConnection]:
         raise ConfigurationError(f"connection: {expected}, got {path!r}")
     try:
         found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
-        raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
     except (ImportError, AttributeError, ValueError) as error:
+        # If the module exists, one that it imports is missing.
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
         raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
         raise ConfigurationError(f"connection: {expected}, got {path!r}, which is {found!r}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pycurl
 
-from ..exceptions import PayloadError
 from ..protocol import CloseCode, messages_frame
 from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
@@ -50,8 +49,6 @@ class HttpSession(ClientSession):
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        if self.close_status is not None:
-            return
         # messages_frame() escapes characters that may not survive the transport; the server accepts any JSON escapes.
         self._sender.setopt(pycurl.POSTFIELDS, messages_frame(messages)[1:].encode())
         self._send_done.clear()
@@ -105,7 +102,7 @@ class HttpSession(ClientSession):
                 self._handle_frame(frame)
         except FrameTooLong:
             self._set_closed(CloseCode.TOO_BIG, f"the server sent a frame of more than {self._limit} bytes")
-        except PayloadError:
+        except UnicodeDecodeError:
             self._set_closed(CloseCode.ABNORMAL, INVALID_FRAME)
 
     def _receiver_finished(self, reason: str) -> None:

@@ -83,7 +83,7 @@ class ClientSession:
             self._heartbeat_timer = self._loop.call_later(self._heartbeat_timeout, self._check_heartbeat)
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Send messages in order. Return when the next ones can be sent, or when the session is closed."""
+        """Send messages over an open session, in order; return when it can send the next ones, or is closed."""
         raise NotImplementedError
 
     def pause(self) -> None:
