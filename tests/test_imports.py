@@ -54,7 +54,6 @@ PURE = {
     "transports.http_transports": "",
     "validation": "",
     "transports.origins": "",
-    "transports.message_deadline": "",
     "wire.budget": "",
     "wire.deflate": "",
     "wire.fields": "",
