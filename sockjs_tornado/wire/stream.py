@@ -68,7 +68,6 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
             set_user_timeout(stream.socket, user_timeout)
         sock = None if isinstance(stream, SSLIOStream) else _duplicate(stream.socket)
         if sock is None:
-            # The other transports set TCP_NODELAY themselves.
             stream.set_nodelay(nodelay)
             _StreamTransport(stream, protocol).start()
             return True
@@ -90,10 +89,10 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
         if isinstance(error, OSError):
             return False
         raise
-    if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
-        # The connection may already be closed.
-        with contextlib.suppress(OSError, ValueError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    # asyncio sets the option, if the listening socket was created with the number of the protocol. Unix sockets do not
+    # have it, and the connection may already be closed.
+    with contextlib.suppress(OSError, ValueError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
     return True
 
 
