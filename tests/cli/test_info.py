@@ -53,7 +53,7 @@ async def probing() -> AsyncIterator[Callable[..., Prober]]:
     def make(port: int, **options: Any) -> Prober:
         connector = connect(f"http://127.0.0.1:{port}/echo", **options)
         multis.append(Multi())
-        return Prober(connector.service, connector.options, multis[-1])
+        return Prober(connector.service, connector.service, connector.options, multis[-1])
 
     yield make
     for multi in multis:
