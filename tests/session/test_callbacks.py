@@ -374,31 +374,35 @@ async def test_a_client_that_disconnected_while_on_open_awaited_it_was_not_accep
 # What fails.
 
 
+async def check_failure(manager: LoopManager, logged: LogWatch, name: str, opening: Any, calls: list[Any]) -> None:
+    """Check that the callback of this name has failed, and that its session is closed after these calls."""
+    session, receiver = opening
+    await manager.settle()
+    record = logged.take(f"{name} of <KeptSession 1 xhr ")
+    assert record.levelname == "ERROR"
+    assert type(exception_of(record)) is LookupError
+    end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
+    assert receiver.frames == ["o", end]
+    assert session.connection.calls == [*calls, end]
+
+
 @any_way
 async def test_an_exception_in_on_open_is_logged_and_rejects(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_open=way(fail))
+    session, _ = opening = opened(manager, on_open=way(fail))
     session._receive(["1"])
-    await manager.settle()
-    record = logged.take("on_open of <KeptSession 1 xhr ")
-    assert record.levelname == "ERROR"
-    assert type(exception_of(record)) is LookupError
-    assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.calls == ["open", INTERNAL_ERROR]
+    await check_failure(manager, logged, "on_open", opening, ["open"])
 
 
 @any_way
 async def test_an_exception_in_on_message_is_logged_and_closes(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_message=way(fail))
+    session, _ = opening = opened(manager, on_message=way(fail))
     session._receive(["1", "2"])
     session._receive(["3"])
-    await manager.settle()
-    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
-    assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.calls == ["open", "1", INTERNAL_ERROR]
+    await check_failure(manager, logged, "on_message", opening, ["open", "1"])
 
 
 @any_way
@@ -410,24 +414,18 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
     def on_message(conn: Notes, message: str) -> Any:
         return asyncio.sleep(0) if message == "1" else failing()
 
-    session, receiver = opened(manager, on_message=on_message)
+    session, _ = opening = opened(manager, on_message=on_message)
     session._receive(["1", "2", "3"])
-    await manager.settle()
-    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
-    assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.calls == ["open", "1", "2", INTERNAL_ERROR]
+    await check_failure(manager, logged, "on_message", opening, ["open", "1", "2"])
 
 
 @any_way
 async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_close=way(fail))
+    session, _ = opening = opened(manager, on_close=way(fail))
     session.close()
-    await manager.settle()
-    assert type(exception_of(logged.take("on_close of <KeptSession 1 xhr "))) is LookupError
-    assert receiver.frames == ["o", GO_AWAY]
-    assert session.connection.calls == ["open", GO_AWAY]
+    await check_failure(manager, logged, "on_close", opening, ["open"])
 
 
 @any_way
