@@ -18,7 +18,7 @@ class CountersCore:
     messages_received: int
     messages_sent: int
 
-class CallbackBudgetCore:
+class TimeBudgetCore:
     available: float
 
 class SessionCore:

@@ -5,13 +5,13 @@ import logging
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tornado.httpserver
 import tornado.web
-from client import within
+from client import Join, Peer, within
 
-from sockjs_tornado import ConnectionInfo, SockJSConnection
+from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
 
 class Echo(SockJSConnection):
@@ -155,3 +155,23 @@ class RunningServer:
 
 #: Type of the fixture ``serve``.
 Serve = Callable[..., Awaitable[RunningServer]]
+
+
+class Opened(NamedTuple):
+    """An open session with its client, and the only one of its router."""
+
+    router: SockJSRouter
+    journal: Journal
+    server: RunningServer
+    peer: Peer
+    connection: Noted
+
+
+async def open_session(serve: Serve, join: Join, transport: str, **settings: Any) -> Opened:
+    """Serve a router with these settings at ``/echo``, and open a session."""
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", settings)
+    server = await serve(router)
+    peer = join(server, transport)
+    assert await peer.frame() == "o"
+    return Opened(router, journal, server, peer, await journal.connection())

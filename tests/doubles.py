@@ -13,10 +13,10 @@ from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, Message, PreparedMessage
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.session.states import RouterState
+from sockjs_tornado.wire.time_budget import TimeBudget
 
 IP = "192.0.2.1"
 
@@ -56,7 +56,7 @@ class FakeManager:
         self.log = ThrottledLog(self.now)
         self.rooms = Rooms()
         # What takes how long depends on the machine.
-        self.callback_budget = CallbackBudget(math.inf)
+        self.callback_budget = TimeBudget(math.inf)
 
     def now(self) -> float:
         return self.time

@@ -119,7 +119,7 @@ class Callbacks(core.CallbacksCore):
         hook("callbacks.continue_delivery")
 
 
-class Budget(core.CallbackBudgetCore):
+class Budget(core.TimeBudgetCore):
     """A budget that is never used up. Whether it is charged depends on the machine, so that is no moment."""
 
     def charge(self, seconds: float) -> None:

@@ -31,13 +31,13 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
-from sockjs_tornado.session import callback_budget, callbacks, outbox
+from sockjs_tornado.session import callbacks, outbox
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.session.states import CallbackState
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
-from sockjs_tornado.wire import connection, http_parser, websocket
+from sockjs_tornado.wire import connection, http_parser, time_budget, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.write_queue import WriteQueue
@@ -87,7 +87,7 @@ class Stage:
         self, kind: type[KeptSession], session_id: str | None = None, *, budget: float = math.inf, **settings: Any
     ) -> None:
         self.manager = cast("Any", FakeManager())
-        self.manager.callback_budget = callback_budget.CallbackBudget(budget)
+        self.manager.callback_budget = time_budget.TimeBudget(budget)
         self.manager.log = SimpleNamespace(write=self.log)
         self.events: list[Any] = []
         self.receivers: list[Receiver] = []
@@ -382,7 +382,7 @@ def test_a_module_that_was_built_from_other_sources_is_not_imported(
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(callback_budget, "MAX_STEP"), (callback_budget, "MIN_CHARGE"), (connection, "MAX_BUFFERED")],
+    [(time_budget, "MAX_STEP"), (time_budget, "MIN_CHARGE"), (connection, "MAX_BUFFERED")],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_number_is_the_same_without_c(module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,7 +444,7 @@ def keeping(manager: Any, stats: Any) -> Any:
     """Return a manager that keeps connections, too."""
     manager.read_buffer, manager.write_queue, manager.stats = bytearray(READ_SIZE), Turns(stats), stats
     manager.write_queue._loop = manager
-    manager.read_budget = callback_budget.CallbackBudget(math.inf)
+    manager.read_budget = time_budget.TimeBudget(math.inf)
     manager.connection_opened = manager.connection_closed = lambda: None
     return manager
 

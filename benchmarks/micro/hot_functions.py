@@ -20,7 +20,6 @@ import pyperf
 from sockjs_tornado import ConnectionInfo, Settings, SockJSConnection
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import PreparedMessage, messages_frame, quote
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.rooms import Rooms
 from sockjs_tornado.session.session import Session
 from sockjs_tornado.session.states import RouterState
@@ -29,6 +28,7 @@ from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import read_messages
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.payloads import decode_websocket_payload
+from sockjs_tornado.wire.time_budget import TimeBudget
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask
 
 IP = "192.0.2.1"
@@ -60,7 +60,7 @@ class IdleManager:
 
     state = RouterState.OPEN
     rooms = Rooms()
-    callback_budget = CallbackBudget(inf)
+    callback_budget = TimeBudget(inf)
 
     def now(self) -> float:
         return 0.0

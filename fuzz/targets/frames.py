@@ -18,10 +18,8 @@ from sockjs_tornado.wire.frames import (
     Close,
     Ping,
     Pong,
-    binary_frame,
+    build_frame,
     close_frame,
-    ping_frame,
-    pong_frame,
     text_frame,
 )
 from sockjs_tornado.wire.payloads import decode_websocket_payload
@@ -194,11 +192,11 @@ def encode_event(event: Event) -> tuple[int, bytes, bytes]:
     if isinstance(event, str):
         return TEXT, event.encode(), text_frame(event)
     if isinstance(event, bytes):
-        return BINARY, event, binary_frame(event)
+        return BINARY, event, build_frame(BINARY, event)
     if isinstance(event, Ping):
-        return PING, event.payload, ping_frame(event.payload)
+        return PING, event.payload, build_frame(PING, event.payload)
     if isinstance(event, Pong):
-        return PONG, event.payload, pong_frame(event.payload)
+        return PONG, event.payload, build_frame(PONG, event.payload)
     assert isinstance(event, Close)
     payload = b"" if event.code == NO_STATUS else event.code.to_bytes(2, "big") + event.reason.encode()
     return CLOSE, payload, close_frame(event.code, event.reason)

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from sockjs_tornado import Compression, ConfigurationError, Settings, SockJSConnection, SockJSRouter
-from sockjs_tornado.session.limits import RateLimit
+from sockjs_tornado.session.inbox import RateLimit
 from sockjs_tornado.wire.deflate import Parameters, RawInflater
 from sockjs_tornado.wire.sockets import set_user_timeout
 from sockjs_tornado.wire.websocket import FrameParser

@@ -155,7 +155,7 @@ static PyMemberDef callbacks_fields[] = {CALLBACKS_FIELDS(CALLBACKS_MEMBER) END}
 static PyMemberDef session_fields[] = {SESSION_FIELDS(SESSION_MEMBER) END};
 static PyMemberDef connection_fields[] = {CONNECTION_FIELDS(CONNECTION_MEMBER) END};
 static PyMemberDef counters_fields[] = {COUNTERS_FIELDS(COUNTERS_MEMBER) END};
-static PyMemberDef budget_fields[] = {MEMBER(T_DOUBLE, CallbackBudget, available) END};
+static PyMemberDef budget_fields[] = {MEMBER(T_DOUBLE, TimeBudget, available) END};
 
 static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
 
@@ -163,7 +163,7 @@ DEFINE_OBJECT_TYPE(callbacks, Callbacks, no_methods)
 DEFINE_OBJECT_TYPE(session, Session, session_methods)
 DEFINE_OBJECT_TYPE(connection, Connection, connection_methods)
 DEFINE_TYPE(counters, Counters, 0, {0, NULL})
-DEFINE_TYPE(budget, CallbackBudget, 0, {0, NULL})
+DEFINE_TYPE(budget, TimeBudget, 0, {0, NULL})
 
 /* --- the module --- */
 

@@ -83,7 +83,7 @@ enum {
     /* CallbackState.IDLE and CallbackState.RUNNING; session/callbacks.py checks the same. */
     CALLBACKS_IDLE = 0,
     CALLBACKS_RUNNING = 1,
-    /* Used by Python from here: session/callback_budget.py and wire/connection.py explain them. */
+    /* Used by Python from here: wire/time_budget.py and wire/connection.py explain them. */
     MAX_STEP = 16,
     MAX_BUFFERED = 8192
 };
@@ -120,7 +120,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     double available;
-} CallbackBudget;
+} TimeBudget;
 
 extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type;
 

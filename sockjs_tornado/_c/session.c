@@ -157,7 +157,7 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
     Py_ssize_t i, next_look = PyList_Size(messages) > 1;
     PyObject *budget = next_look ? Py_NewRef(((Callbacks *)callbacks)->_budget) : NULL;
     double start = next_look ? seconds(PRECISE) : 0;
-    double deadline = next_look ? seconds(COARSE) + ((CallbackBudget *)budget)->available : 0;
+    double deadline = next_look ? seconds(COARSE) + ((TimeBudget *)budget)->available : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 

@@ -1,14 +1,15 @@
-"""The command line: ``python -m sockjs_tornado serve | connect | info``.
+"""The command line, ``python -m sockjs_tornado serve | connect | info``, and its safe output of untrusted text.
 
 ``connect`` and ``info`` require the extra ``client``; ``serve`` does not.
 """
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["main"]
+__all__ = ["main", "note", "printable"]
 
 #: Command name: module in this package, which has ``add_arguments(parser)`` and ``run(options)``, and help text.
 _COMMANDS: Final = {
@@ -48,3 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def printable(text: str) -> str:
+    """Escape control characters and everything else that a terminal would interpret or cannot show."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def note(text: str) -> None:
+    """Print a status message to standard error; standard output is for messages."""
+    print(printable(text), file=sys.stderr, flush=True)

@@ -1,17 +1,16 @@
 """Checks of the command ``info``: findings, and the checks of ``/info`` itself, of caching and of CORS.
 
-Each check sends requests to the service as clients do, and returns its findings. They are about problems between a page
-and a SockJS server that can be seen from outside.
+Each check sends requests to the service as clients do, and returns its findings.
 """
 
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from ..client.fallback import decode_info, resolve_base_url
+from ..client.fallback import decode_info
 from .probe import ABORTED, Prober, Response
 
-__all__ = ["Finding", "Level", "check_info", "follow_base_url", "milliseconds"]
+__all__ = ["Finding", "Level", "check_info", "milliseconds"]
 
 #: An origin that no real site has. If it is allowed, all origins are.
 UNKNOWN_ORIGIN: Final = "https://doctor.invalid"
@@ -48,11 +47,7 @@ def milliseconds(seconds: float) -> str:
 
 
 async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """Request ``/info`` twice, with the origin of another site.
-
-    Returns:
-        The decoded response, or None if no other check makes sense; and the findings.
-    """
+    """Request ``/info`` twice, as another site; return the response, or None if all else would fail, and findings."""
     own_origin = prober.options.origin
     headers = [] if own_origin else [("Origin", UNKNOWN_ORIGIN)]
     responses = [await prober.fetch("/info", seconds, headers=headers) for _ in range(2)]
@@ -74,16 +69,6 @@ async def check_info(prober: Prober, seconds: float) -> tuple[dict[str, Any] | N
     if not is_rejected:
         findings += [*_check_caching(responses), _check_cors(first, own_origin or UNKNOWN_ORIGIN)]
     return info, findings
-
-
-def follow_base_url(prober: Prober, info: dict[str, Any]) -> Prober:
-    """Return a prober for the URL at which clients open sessions.
-
-    Raises:
-        OpenFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
-    """
-    service = resolve_base_url(prober.service, info.get("base_url"))
-    return prober if service == prober.service else Prober(service, prober.options, prober.multi)
 
 
 def _explain_bad_info(response: Response, origin: str | None) -> Finding:

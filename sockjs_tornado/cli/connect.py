@@ -14,8 +14,8 @@ from typing import Any, Final, TextIO
 from ..client import TRANSPORTS, SockJSClient, connect
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from ..validation import check_seconds
+from . import note, printable
 from .options import add_client_arguments, create_connector
-from .terminal import note, printable
 
 __all__ = ["add_arguments", "run"]
 
@@ -70,19 +70,14 @@ async def _run_client(connector: connect, linger: float) -> int:
     note(f"Connected to {client.url} over {client.transport} in {elapsed:.0f} ms; press Ctrl-D to end")
     async with client:
         received = asyncio.Event()
-        receiving = asyncio.ensure_future(_print_messages(client, received))
-        sending = asyncio.ensure_future(_send_input(client, received, linger))
-        tasks = (receiving, sending)
+        coroutines = _print_messages(client, received), _send_input(client, received, linger)
+        tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         try:
-            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # Ctrl-C
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also on Ctrl-C
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        for task in pending:
-            task.cancel()
-        outcomes = await asyncio.gather(*done, *pending, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in outcomes:
         match outcome:
             case ConnectionClosed():

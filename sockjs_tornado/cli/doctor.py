@@ -7,15 +7,16 @@ import sys
 import textwrap
 from typing import Final
 
+from ..client.fallback import resolve_base_url
 from ..client.multi import Multi
 from ..client.options import Options, ServiceURL
 from ..client.session import OpenFailed
 from ..exceptions import ConfigurationError
 from ..validation import check_seconds
-from .checks import Finding, Level, check_info, follow_base_url
+from . import printable
+from .checks import Finding, Level, check_info
 from .options import add_client_arguments, create_connector
 from .probe import Prober
-from .terminal import printable
 from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
 
 __all__ = ["add_arguments", "run"]
@@ -57,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
 async def _run_checks(service: ServiceURL, options: Options, arguments: argparse.Namespace) -> list[Finding]:
     multi = Multi()
     try:
-        prober = Prober(service, options, multi)
+        prober = Prober(service, service, options, multi)
         info, findings = await check_info(prober, arguments.timeout)
         if info is not None:
             try:
-                prober = follow_base_url(prober, info)
+                prober.service = resolve_base_url(service, info.get("base_url"))
             except OpenFailed as error:
                 return [*findings, Finding(Level.BAD, "/info", str(error))]
             findings += await check_transports(prober, info, arguments.timeout)

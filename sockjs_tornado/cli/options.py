@@ -25,11 +25,7 @@ def add_client_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def create_connector(arguments: argparse.Namespace, **more: Any) -> connect:
-    """Create the connector that the arguments and ``more`` options describe.
-
-    Raises:
-        ConfigurationError: An argument is invalid.
-    """
+    """Create the connector that the arguments and ``more`` options describe, or raise ConfigurationError."""
     headers = []
     for field in arguments.header:
         name, separator, value = field.partition(":")

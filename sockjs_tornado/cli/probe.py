@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pycurl
@@ -95,18 +96,24 @@ class Response:
         self._changed.set()
 
 
+@dataclass
 class Prober:
-    """Sends requests to a service, as a client with these options does."""
+    """Sends requests to a service, as a client with these options and this URL does.
 
-    def __init__(self, service: ServiceURL, options: Options, multi: Multi) -> None:
-        self.service = service
-        self.options = options
-        self.multi = multi
-        self.factory = CurlFactory(multi, options, service)
+    Credentials are only sent to the origin of ``url``; ``service`` is another URL if the server has a ``base_url``.
+    """
+
+    url: ServiceURL
+    service: ServiceURL
+    options: Options
+    multi: Multi
+
+    def __post_init__(self) -> None:
+        self.factory = CurlFactory(self.multi, self.options, self.url)
 
     def without_cookies(self) -> "Prober":
         """Return a prober without the cookies that this one has received."""
-        return Prober(self.service, self.options, self.multi)
+        return replace(self)
 
     def start(self, path: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()) -> Response:
         """Start a request on a new connection, so that a load balancer chooses a backend: a POST if it has a body."""

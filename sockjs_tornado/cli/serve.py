@@ -22,7 +22,7 @@ from ..protocol import Message
 from ..router import SockJSRouter
 from ..serving import serve
 from ..settings import TRANSPORTS
-from .terminal import note
+from . import note
 
 __all__ = ["Chat", "Echo", "add_arguments", "run"]
 
@@ -154,11 +154,10 @@ def _load(path: str) -> Callable[[Any], SockJSConnection]:
         raise ConfigurationError(f"connection: {expected}, got {path!r}")
     try:
         found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
-        raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
     except (ImportError, AttributeError, ValueError) as error:
+        # If the module exists, one that it imports is missing.
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise ConfigurationError(f"connection: cannot import {module}: {error}") from error
         raise ConfigurationError(f"connection: {expected}, got {path!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, SockJSConnection)):
         raise ConfigurationError(f"connection: {expected}, got {path!r}, which is {found!r}")
@@ -183,8 +182,9 @@ def _serve(options: argparse.Namespace, router: SockJSRouter, sockets: list[sock
 def _run_processes(options: argparse.Namespace, greeting: str) -> int:
     """Run several processes until a signal arrives or one of them exits. Print the greeting when all of them listen."""
     context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe(duplex=False) for _ in range(options.processes)]
-    workers = [context.Process(target=_run_worker, args=(options, sender)) for _, sender in pipes]
+    # A message is shorter than PIPE_BUF, so all workers can send to the same pipe.
+    receiver, sender = context.Pipe(duplex=False)
+    workers = [context.Process(target=_run_worker, args=(options, sender)) for _ in range(options.processes)]
     stopping = False
 
     def stop(number: int, frame: object) -> None:
@@ -198,16 +198,15 @@ def _run_processes(options: argparse.Namespace, greeting: str) -> int:
         worker.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    sentinels: set[Any] = {worker.sentinel for worker in workers}
-    starting: set[Any] = {receiver for receiver, _ in pipes}
-    while not sentinels & (ready := set(wait([*sentinels, *starting]))):
-        starting -= ready
-        if not starting:
-            print(greeting, flush=True)
-            wait(sentinels)
-    for pipe in pipes:
-        for end in pipe:
-            end.close()
+    sentinels: list[Any] = [worker.sentinel for worker in workers]
+    starting = len(workers)
+    with receiver, sender:
+        while wait([*sentinels, receiver]) == [receiver]:
+            receiver.recv()
+            starting -= 1
+            if not starting:
+                print(greeting, flush=True)
+                wait(sentinels)
     failed = not stopping
     if failed:
         note("A process exited unexpectedly; stopping the others.")
@@ -215,7 +214,7 @@ def _run_processes(options: argparse.Namespace, greeting: str) -> int:
         stop(0, None)
     for worker in workers:
         worker.join()
-    return 1 if failed else 0
+    return int(failed)
 
 
 def _run_worker(options: argparse.Namespace, started: Connection) -> None:

@@ -147,7 +147,7 @@ async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClie
 
 async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
     """Open a polling session, and send empty requests to it on one new connection after another."""
-    statuses = await _send_to_one_session(prober.without_cookies(), seconds, with_cookies=False)
+    statuses = await _send_to_one_session(prober.without_cookies, seconds)
     if not statuses:
         return []
     others = sorted({status for status in statuses if status not in (*_ACCEPTED, 404)})
@@ -157,27 +157,25 @@ async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:
     text = f"{_ATTEMPTS - statuses.count(404)} of {_ATTEMPTS} requests reached their session"
     if 404 not in statuses:
         return [Finding(Level.GOOD, "stickiness", text)]
-    if 404 not in await _send_to_one_session(prober.without_cookies(), seconds, with_cookies=True):
+    with_cookies = prober.without_cookies()
+    if 404 not in await _send_to_one_session(lambda: with_cookies, seconds):
         advice = "Browsers that block third-party cookies cannot use HTTP transports: route by the path as well."
         return [Finding(Level.NOTE, "stickiness", f"by cookie only: without cookies, {text}", advice)]
     return [Finding(Level.BAD, "stickiness", text, _STICKINESS_ADVICE)]
 
 
-async def _send_to_one_session(prober: Prober, seconds: float, *, with_cookies: bool) -> list[int]:
+async def _send_to_one_session(create_prober: Callable[[], Prober], seconds: float) -> list[int]:
     """Return the statuses of requests to one session, or an empty list if it cannot be opened."""
     session = create_session_path()
-    opening = await prober.fetch(f"{session}/xhr", seconds, body=b"")
+    opening = await create_prober().fetch(f"{session}/xhr", seconds, body=b"")
     if not _IS_OPEN["xhr"](bytes(opening.body)):
         return []
 
-    def current_prober() -> Prober:
-        return prober if with_cookies else prober.without_cookies()
-
     # Without a receiver the session would time out.
-    receiving = current_prober().start(f"{session}/xhr", b"")
+    receiving = create_prober().start(f"{session}/xhr", b"")
     statuses = []
     for _ in range(_ATTEMPTS - 1):
-        sent = await current_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
+        sent = await create_prober().fetch(f"{session}/xhr_send", seconds, body=b"[]")
         statuses.append(sent.status)
     # If the receiving request reached another process, it has opened a second session with the same id there.
     statuses.append(404 if _IS_OPEN["xhr"](bytes(receiving.body)) else 200)

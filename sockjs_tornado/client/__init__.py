@@ -44,6 +44,8 @@ from typing import Any
 
 from ..exceptions import ConfigurationError, ConnectError, ConnectionClosed
 from .connection import SockJSClient
+from .fallback import open_session
+from .multi import Multi
 from .options import TRANSPORTS, Backoff, Options, ServiceURL, parse_headers, parse_transports
 
 __all__ = [
@@ -155,7 +157,17 @@ class connect:  # noqa: N801 - used like a function
         self._client: SockJSClient | None = None
 
     def __await__(self) -> Generator[Any, None, SockJSClient]:
-        return SockJSClient.open(self.service, self.options).__await__()
+        return self._connect().__await__()
+
+    async def _connect(self) -> SockJSClient:
+        multi = Multi()
+        try:
+            session = await open_session(self.service, multi, self.options)
+        except BaseException:
+            multi.close()
+            raise
+        # No await from here on: if this were cancelled, the session would stay open.
+        return SockJSClient(self.service, self.options, multi, session)
 
     async def __aenter__(self) -> SockJSClient:
         self._client = await self

@@ -58,22 +58,6 @@ class SockJSClient:
         self._start_session(session)
         self._runner = asyncio.create_task(self._run())
 
-    @classmethod
-    async def open(cls, service: ServiceURL, options: Options) -> Self:
-        """Connect. Applications call :func:`sockjs_tornado.client.connect` instead.
-
-        Raises:
-            ConnectError: No transport works.
-        """
-        multi = Multi()
-        try:
-            session = await open_session(service, multi, options)
-        except BaseException:
-            multi.close()
-            raise
-        # No await from here on: if this were cancelled, the session would stay open.
-        return cls(service, options, multi, session)
-
     # --- for applications
 
     @property

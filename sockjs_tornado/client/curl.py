@@ -98,11 +98,7 @@ class CurlFactory:
             request.setopt(option, path)
 
     async def fetch(self, service: ServiceURL, path: str, max_size: int) -> tuple[int, bytes]:
-        """Fetch the document at a path below a service's URL, and return its status and body.
-
-        Raises:
-            OpenFailed: The request failed, or the body has more than ``max_size`` bytes.
-        """
+        """Return status and body at a path below a service's URL; raise OpenFailed if the body exceeds ``max_size``."""
         body = bytearray()
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         request = self.create(service, path)

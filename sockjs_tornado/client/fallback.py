@@ -7,7 +7,6 @@ The order and the timeouts are those of sockjs-client: each transport's timeout 
 import asyncio
 import json
 import secrets
-import ssl
 from typing import Any
 from urllib.parse import urljoin
 
@@ -22,24 +21,17 @@ from .websocket import WebSocketSession
 
 __all__ = ["create_session_path", "decode_info", "get_transport_timeout", "open_session", "resolve_base_url"]
 
-#: Number of round trips that a transport needs to open.
-_ROUND_TRIPS = 2
 #: Maximum size of the response to /info in bytes.
 _MAX_INFO_SIZE = 1 << 16
 
 
 def get_transport_timeout(round_trip: float, minimum: float) -> float:
     """Return the timeout for opening a transport in seconds, from the round trip time of ``/info``."""
-    seconds = 4 * round_trip if round_trip > 0.1 else 0.3 + round_trip
-    return max(seconds * _ROUND_TRIPS, minimum)
+    return max(8 * round_trip if round_trip > 0.1 else 0.6 + 2 * round_trip, minimum)
 
 
 async def open_session(service: ServiceURL, multi: Multi, options: Options) -> ClientSession:
-    """Open a session over the first transport that works.
-
-    Raises:
-        ConnectError: If no transport works; the error has the reason for each.
-    """
+    """Open a session over the first transport that works; otherwise raise ConnectError with the reason of each."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     factory = CurlFactory(multi, options, service)
@@ -53,11 +45,10 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         if info is None:
             raise OpenFailed("the response is not a JSON object")
         target = resolve_base_url(service, info.get("base_url"))
-    except TimeoutError:
-        reason = f"no response within {options.open_timeout:g} seconds"
+    except (OpenFailed, TimeoutError) as error:
+        is_late = isinstance(error, TimeoutError)
+        reason = f"no response within {options.open_timeout:g} seconds" if is_late else str(error)
         raise ConnectError(service.url, {"info": reason}) from None
-    except OpenFailed as error:
-        raise ConnectError(service.url, {"info": str(error)}) from None
 
     failures: dict[str, str] = {}
     for name in options.transports:
@@ -87,11 +78,7 @@ def decode_info(body: bytes | bytearray) -> dict[str, Any] | None:
 
 
 def resolve_base_url(service: ServiceURL, base_url: object) -> ServiceURL:
-    """Return the URL at which to open sessions, from the value of ``base_url`` in the response to ``/info``.
-
-    Raises:
-        OpenFailed: If ``base_url`` is not a valid URL, or would downgrade https to http.
-    """
+    """Return the URL at which to open sessions, from ``base_url`` in ``/info``; raise OpenFailed if it is invalid."""
     if not base_url:
         return service
     try:
@@ -120,7 +107,7 @@ async def _open_transport(
         if options.proxy is not None:
             raise OpenFailed("not supported through a proxy")
         try:
-            context: ssl.SSLContext | None = options.create_ssl_context() if service.origin[0] == "https" else None
+            context = options.create_ssl_context() if service.origin[0] == "https" else None
         except OSError as error:
             raise OpenFailed(str(error)) from error
         session = WebSocketSession(f"{service.url}{path}/websocket", factory.headers(service), context, options)

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from ..exceptions import PayloadError
-
 __all__ = ["EventFraming", "FrameTooLong", "LineFraming"]
 
 
@@ -25,16 +23,11 @@ class LineFraming:
         return bool(self._buffer)
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Parse a chunk and yield the frames that it completes.
-
-        Raises:
-            FrameTooLong: A line is longer than the limit.
-            PayloadError: A line is not UTF-8.
-        """
+        """Yield the frames that a chunk completes; raise FrameTooLong or UnicodeDecodeError."""
         for line in self._lines(chunk):
             # A line of many "h" is the prelude that makes browsers start to process a stream, not a heartbeat.
             if line and (len(line) == 1 or line.strip(b"h")):
-                yield self._decode(line)
+                yield line.decode()
 
     def _lines(self, chunk: bytes) -> Iterator[bytes]:
         *lines, rest = chunk.split(b"\n")
@@ -53,13 +46,6 @@ class LineFraming:
         if len(line) > self._limit and (len(line) > 1 << 16 or line.strip(b"h\r")):
             raise FrameTooLong
 
-    @staticmethod
-    def _decode(data: bytes) -> str:
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            raise PayloadError("Broken UTF-8.") from None
-
 
 class EventFraming(LineFraming):
     """Parser for frames that are the data of server-sent events."""
@@ -74,7 +60,7 @@ class EventFraming(LineFraming):
         return bool(self._buffer or self._data)
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Parse a chunk and yield the frames that it completes; raise the same errors, about events."""
+        """Yield the frames that a chunk completes; raise the same errors, about events."""
         for line in self._lines(chunk):
             name, _, value = line.partition(b":")
             if name == b"data":
@@ -85,4 +71,4 @@ class EventFraming(LineFraming):
                 data = bytes(self._data[1:])
                 self._data.clear()
                 # The server percent-encodes line breaks and the percent sign.
-                yield self._decode(unquote_to_bytes(data))
+                yield unquote_to_bytes(data).decode()

@@ -3,12 +3,12 @@
 import asyncio
 import functools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pycurl
 
-from ..exceptions import PayloadError
 from ..protocol import CloseCode, messages_frame
 from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
@@ -39,9 +39,8 @@ class HttpSession(ClientSession):
             self._sender.setopt(pycurl.LOW_SPEED_LIMIT, 1)
             self._sender.setopt(pycurl.LOW_SPEED_TIME, math.ceil(options.heartbeat_timeout))
         self._send_done = asyncio.Event()
-        # Requests that have been sent since they were started, and those that libcurl tried to send a second time.
-        self._sent: set[Any] = set()
-        self._retried: set[Any] = set()
+        # How often libcurl has tried to send each request since it was started.
+        self._attempts: Counter[Any] = Counter()
         for request in (self._receiver, self._sender):
             request.setopt(pycurl.PREREQFUNCTION, functools.partial(self._forbid_retry, request))
 
@@ -50,12 +49,10 @@ class HttpSession(ClientSession):
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        if self.close_status is not None:
-            return
         # messages_frame() escapes characters that may not survive the transport; the server accepts any JSON escapes.
         self._sender.setopt(pycurl.POSTFIELDS, messages_frame(messages)[1:].encode())
         self._send_done.clear()
-        self._sent.discard(self._sender)
+        self._attempts[self._sender] = 0
         self._multi.start(self._sender, self._sender_finished)
         await self._send_done.wait()
 
@@ -76,7 +73,6 @@ class HttpSession(ClientSession):
         for request in (self._receiver, self._sender):
             self._multi.abort(request)
             request.close()
-        self._sent.clear()
         self._send_done.set()
 
     def _forbid_retry(self, request: Any, *addresses: object) -> Any:
@@ -85,16 +81,13 @@ class HttpSession(ClientSession):
         If a reused connection closes without a response, libcurl sends the request again on a new connection. But the
         server may have received the messages in it, or may have written messages as its response.
         """
-        if request in self._sent:
-            self._retried.add(request)
-            return pycurl.PREREQFUNC_ABORT
-        self._sent.add(request)
-        return pycurl.PREREQFUNC_OK
+        self._attempts[request] += 1
+        return pycurl.PREREQFUNC_OK if self._attempts[request] == 1 else pycurl.PREREQFUNC_ABORT
 
     def _start_receiving(self) -> None:
         self._has_frames = False
         self._framing = type(self._framing)(self._limit)
-        self._sent.discard(self._receiver)
+        self._attempts[self._receiver] = 0
         self._multi.start(self._receiver, self._receiver_finished)
 
     def _data_received(self, chunk: bytes) -> None:
@@ -109,7 +102,7 @@ class HttpSession(ClientSession):
                 self._handle_frame(frame)
         except FrameTooLong:
             self._set_closed(CloseCode.TOO_BIG, f"the server sent a frame of more than {self._limit} bytes")
-        except PayloadError:
+        except UnicodeDecodeError:
             self._set_closed(CloseCode.ABNORMAL, INVALID_FRAME)
 
     def _receiver_finished(self, reason: str) -> None:
@@ -131,7 +124,7 @@ class HttpSession(ClientSession):
         status = request.getinfo(pycurl.RESPONSE_CODE)
         if status and status not in expected:
             reason = f"status {status}"
-        if request in self._retried:
+        if self._attempts[request] > 1:
             reason = "the connection was lost"  # libcurl's own message is about the aborted retry
         if reason:
             self._set_closed(CloseCode.ABNORMAL, f"xhr_send: {reason}" if request is self._sender else reason)

@@ -44,11 +44,7 @@ class ServiceURL(NamedTuple):
 
     @classmethod
     def parse(cls, url: object) -> "ServiceURL":
-        """Parse a URL.
-
-        Raises:
-            ConfigurationError: The URL is invalid. The message never contains credentials.
-        """
+        """Parse a URL, or raise ConfigurationError, whose message never contains credentials."""
         if not isinstance(url, str) or not _URL.fullmatch(url):
             raise ConfigurationError("url: expected ASCII text without spaces, such as 'http://host/echo'")
         try:
@@ -116,12 +112,8 @@ def _is_certificate(value: Any) -> bool:
     return _is_path(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_path, value)))
 
 
-def _is_url(value: Any) -> bool:
-    return isinstance(value, str) and _URL.fullmatch(value) is not None
-
-
-def _is_header_value(value: Any) -> bool:
-    return isinstance(value, str) and _VALUE.fullmatch(value) is not None
+def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _are_close_codes(value: Any) -> bool:
@@ -129,11 +121,7 @@ def _are_close_codes(value: Any) -> bool:
 
 
 def parse_transports(names: Any) -> tuple[str, ...]:
-    """Return the names of transports without duplicates.
-
-    Raises:
-        ConfigurationError: This is not a list of names, or a name is unknown.
-    """
+    """Return the names of transports without duplicates, or raise ConfigurationError."""
     is_list = isinstance(names, Sequence) and not isinstance(names, str)
     if not is_list or not names or any(name not in TRANSPORTS for name in names):
         raise ConfigurationError(
@@ -143,11 +131,7 @@ def parse_transports(names: Any) -> tuple[str, ...]:
 
 
 def parse_headers(headers: object) -> tuple[tuple[str, str], ...]:
-    """Return header fields, a mapping or pairs, as pairs.
-
-    Raises:
-        ConfigurationError: They are invalid. The message never contains a value, which may be secret.
-    """
+    """Return header fields, a mapping or pairs, as pairs, or raise ConfigurationError, which contains no secrets."""
     if not isinstance(headers, Iterable) or isinstance(headers, str):
         raise ConfigurationError(f"headers: expected a mapping or pairs, got {Options._describe(headers)}")
     pairs = []
@@ -169,21 +153,17 @@ _BYTES = "a number of bytes above 0"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(Validated):
-    """The options of a client, as :func:`sockjs_tornado.client.connect` describes them.
-
-    Raises:
-        ConfigurationError: A value is invalid.
-    """
+    """The options of a client, as :func:`sockjs_tornado.client.connect` describes them."""
 
     transports: tuple[str, ...] = option("parsed names", lambda value: isinstance(value, tuple))
     headers: tuple[tuple[str, str], ...] = option("parsed pairs", lambda value: isinstance(value, tuple))
-    origin: str | None = option("an origin such as 'https://example.com', or None", or_none(_is_header_value))
+    origin: str | None = option("an origin such as 'https://example.com', or None", or_none(_matches(_VALUE)))
     ca_file: str | Path | None = option("a path or None", or_none(_is_path))
     client_cert: str | Path | tuple[str | Path, str | Path] | None = option(
         "a path, a pair of paths (certificate and key), or None", or_none(_is_certificate)
     )
     verify: bool = option("True or False", is_flag)
-    proxy: str | None = option("a URL or None", or_none(_is_url))
+    proxy: str | None = option("a URL or None", or_none(_matches(_URL)))
     open_timeout: float = option(SECONDS, is_positive)
     transport_timeout: float = option(SECONDS, is_positive)
     heartbeat_timeout: float | None = option(f"{SECONDS} or None", or_none(is_positive))
@@ -214,11 +194,7 @@ class Options(Validated):
         return tuple(map(str, self.client_cert if isinstance(self.client_cert, tuple) else (self.client_cert,)))
 
     def create_ssl_context(self) -> ssl.SSLContext:
-        """Return an SSL context for the websocket transport.
-
-        Raises:
-            OSError: A file cannot be read or contains no certificate.
-        """
+        """Return an SSL context for the websocket transport; raise OSError if a file is not usable."""
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         if not self.verify:
             context.check_hostname = False

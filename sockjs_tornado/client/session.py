@@ -59,12 +59,9 @@ class ClientSession:
     # --- for the owner of the session
 
     async def open(self, seconds: float) -> None:
-        """Open the session.
+        """Open the session, or raise OpenFailed.
 
         The caller cancels this after `seconds`, and calls :meth:`abort` if the session did not open.
-
-        Raises:
-            OpenFailed: The session could not be opened.
         """
         raise NotImplementedError
 
@@ -86,7 +83,7 @@ class ClientSession:
             self._heartbeat_timer = self._loop.call_later(self._heartbeat_timeout, self._check_heartbeat)
 
     async def send(self, messages: Sequence[str]) -> None:
-        """Send messages in order. Return when the next ones can be sent, or when the session is closed."""
+        """Send messages over an open session, in order; return when it can send the next ones, or is closed."""
         raise NotImplementedError
 
     def pause(self) -> None:

@@ -85,15 +85,14 @@ class WebSocketSession(ClientSession):
         await self._opened
 
     async def send(self, messages: Sequence[str]) -> None:
-        if self.close_status is not None or self._socket is None:
-            return
+        assert self._socket is not None
+        assert self._reader is not None
         try:
             await self._socket.write_message(messages_frame(messages)[1:])
         except (WebSocketError, StreamClosedError):
             # The reading task finds out the reason, after it has read the data that arrived before.
-            if self._reader is not None:
-                self._not_paused.set()
-                await asyncio.wait((self._reader,))
+            self._not_paused.set()
+            await asyncio.wait((self._reader,))
 
     def pause(self) -> None:
         super().pause()

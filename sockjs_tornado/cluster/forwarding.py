@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from ..session.states import RouterState
 from ..wire.connection import Connection
-from ..wire.pending import PendingWrite
 from ..wire.ports import ConnectionManager
+from ..wire.responses import PendingWrite
 from .relay_requests import RelayedRequest, RelayedRequests
 from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
 from .upstream import Response, Stream, Upstreams

@@ -24,7 +24,7 @@ from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARG
 from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
 from ..wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 from ..wire.connection import Connection
-from ..wire.stream import response_head, write_and_close
+from ..wire.responses import response_head, write_and_close
 from ..wire.tornado_internals import decompresses_body
 from .handlers import SockJSHandler, header_value, remove_header
 

@@ -21,7 +21,8 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from ..observe.logs import ThrottledLog
-from ..session.addresses import network_of
+from ..session.requester import network_of
+from ..wire.responses import claim_slot
 from ..wire.sockets import EXHAUSTED_ERRNOS
 from ..wire.tornado_internals import connection_stream
 
@@ -40,32 +41,6 @@ _SHARE: Final = 4
 
 #: Seconds without accepting connections if no file descriptors are available.
 RETRY_INTERVAL: Final = 0.5
-
-
-class Slot:
-    """The count of one connection.
-
-    Attributes:
-        is_claimed: Whether the connection was taken over from Tornado. If so, the new owner releases the slot.
-    """
-
-    __slots__ = ("_admission", "_network", "is_claimed")
-
-    def __init__(self, admission: "Admission", network: str) -> None:
-        self._admission: Admission | None = admission
-        self._network = network
-        self.is_claimed = False
-
-    def claim(self) -> Callable[[], None]:
-        """Claim the slot for a taken-over connection. Return a function to call when the connection is closed."""
-        self.is_claimed = True
-        return self.release
-
-    def release(self) -> None:
-        """Stop counting the connection. Further calls have no effect."""
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            admission.release(self._network)
 
 
 class Admission:
@@ -127,13 +102,13 @@ class Admission:
         )
         return True
 
-    def add(self, address: Any) -> Slot | None:
-        """Count a connection and return its slot, or None if its address is not limited."""
+    def add(self, address: Any) -> Callable[[], None] | None:
+        """Count a connection. Return the function that stops counting it, or None if its address is not limited."""
         network = self._counted_network(address)
         if network is None:
             return None
         self._connections[network] += 1
-        return Slot(self, network)
+        return functools.partial(self.release, network)
 
     def release(self, network: str) -> None:
         """Stop counting a connection."""
@@ -174,16 +149,15 @@ class LimitedServer(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Count a new connection and serve it."""
-        slot = self.admission.add(address)
-        # wire.stream.take_over() looks for the slot there.
-        stream.connection_slot = slot  # type: ignore[attr-defined]
+        # claim_slot() looks for it there, so that only one owner of the connection releases its slot.
+        stream.release_slot = self.admission.add(address)  # type: ignore[attr-defined]
         super().handle_stream(stream, address)
 
     def on_close(self, server_conn: Any) -> None:
         """Release the slot of a connection that Tornado has closed or detached, unless its new owner claimed it."""
-        slot: Slot | None = connection_stream(server_conn).connection_slot  # type: ignore[attr-defined]
-        if slot is not None and not slot.is_claimed:
-            slot.release()
+        release_slot = claim_slot(connection_stream(server_conn))
+        if release_slot is not None:
+            release_slot()
         super().on_close(server_conn)
 
 

@@ -20,9 +20,9 @@ from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers
 from ..wire.connection import Connection
 from ..wire.fields import has_token
-from ..wire.pending import PendingWrite, write_tracked
+from ..wire.responses import PendingWrite, response_head, send_now, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
-from ..wire.stream import response_head, send_now, take_over, write_and_close
+from ..wire.stream import take_over
 from ..wire.tornado_internals import BaseHandler, client_port
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
@@ -74,6 +74,7 @@ class SockJSHandler(BaseHandler):
 
     def initialize(self, endpoint: Endpoint) -> None:
         """Set the endpoint, which is an argument of the URL spec."""
+        super().initialize()
         self._endpoint = endpoint
         if not self.relayed:
             endpoint.server.application = self.application
@@ -91,9 +92,8 @@ class SockJSHandler(BaseHandler):
         # Hide the content type from Tornado, which would parse the body and respond with 400 if it does not match.
         # Clients send wrong content types: for example, they post JSON as text/plain.
         self._content_type = self.header("Content-Type")
-        # Tornado's compression ignores "no-transform", and would add a body to a 204 response.
-        for name in ("Content-Type", "Accept-Encoding"):
-            remove_header(request.headers, name)
+        if self._content_type:
+            remove_header(request.headers, "Content-Type")
         cookies = request.headers.get_list("Cookie")
         if len(cookies) > 1:
             # Tornado would join the lines with a comma, but cookies are separated by "; " (RFC 9113, section 8.2.3).
@@ -164,7 +164,7 @@ class SockJSHandler(BaseHandler):
         return client_port(self.request)
 
     def fields(self) -> Iterator[tuple[str, str]]:
-        """Yield the request's header fields, without Accept-Encoding."""
+        """Yield the request's header fields."""
         yield from self.request.headers.get_all()
         if self._content_type:
             yield "Content-Type", self._content_type
@@ -205,7 +205,8 @@ class SockJSHandler(BaseHandler):
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Return the description of the request for the application."""
-        trusted = self._endpoint.server.origins.allows_credentials(request_origin(self))
+        origins = self._endpoint.server.origins
+        trusted = origins.restricted and origins.allows_credentials(request_origin(self))
         cookies = self.header("Cookie") if trusted else None
         headers = select_fields(self.request.headers.get_all(), cookies=cookies)
         return ConnectionInfo(

@@ -15,22 +15,20 @@ them from a separate application on a private port.
 This module requires prometheus_client: ``pip install "sockjs-tornado[metrics]"``.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 try:
-    import prometheus_client  # noqa: F401 - the imports below need it
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.registry import Collector
 except ImportError as error:
     raise ImportError(
         f'sockjs_tornado.observe.metrics requires prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
         name=error.name,
     ) from error
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
@@ -61,11 +59,6 @@ _COUNTERS = (
     ("rejected", "reason", "sockjs_rejected", "Rejected requests, sessions and messages, by setting or check."),
     ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised an exception or timed out."),
 )
-_REJECTED_CONNECTIONS = (
-    "sockjs_rejected_connections",
-    "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip).",
-)
-_CLUSTER = ("sockjs_cluster", "Counters of the cluster. If several routers share one, it is exported for the first.")
 
 
 class SockJSCollector(Collector):
@@ -78,13 +71,12 @@ class SockJSCollector(Collector):
     """
 
     def __init__(self, routers: Mapping[str, SockJSRouter]) -> None:
-        self._routers = _checked(routers)
-
-    def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values."""
-        for families, kind in ((_GAUGES, GaugeMetricFamily), (_COUNTERS, CounterMetricFamily)):
-            yield from (kind(name, text) for _, _, name, text in families)
-        yield CounterMetricFamily(*_REJECTED_CONNECTIONS)
+        given: Any = routers
+        if not isinstance(given, Mapping) or not all(
+            isinstance(name, str) and isinstance(router, SockJSRouter) for name, router in given.items()
+        ):
+            raise ConfigurationError(f'routers: expected a mapping such as {{"chat": router}}, got {routers!r}')
+        self._routers = dict(routers)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics."""
@@ -97,17 +89,20 @@ class SockJSCollector(Collector):
                     for label_value, count in value.items() if label else [(None, value)]:
                         family.add_metric([router] if label_value is None else [router, str(label_value)], count)
                 yield family
-        yield CounterMetricFamily(*_REJECTED_CONNECTIONS, value=Admission.total_rejected)
+        text = "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip)."
+        yield CounterMetricFamily("sockjs_rejected_connections", text, value=Admission.total_rejected)
         clusters = {
             router.cluster: name for name, router in reversed(self._routers.items()) if router.cluster is not None
         }
         if clusters:
-            name, text = _CLUSTER
-            family = CounterMetricFamily(name, text, labels=["router", "counter"])
+            text = "Counters of the cluster. If several routers share one, it is exported for the first."
+            family = CounterMetricFamily("sockjs_cluster", text, labels=["router", "counter"])
             for cluster, router in clusters.items():
                 for counter, count in cluster.counters().items():
                     family.add_metric([router, counter], count)
             yield family
+
+    describe = collect  # the registry needs the names
 
 
 def monitoring_urls(
@@ -135,14 +130,6 @@ def monitoring_urls(
         URLSpec(f"{prefix}/healthz", _HealthHandler),
         URLSpec(f"{prefix}/readyz", _ReadinessHandler, {"routers": dict(routers)}),
     ]
-
-
-def _checked(routers: Any) -> dict[str, SockJSRouter]:
-    if not isinstance(routers, Mapping) or not all(
-        isinstance(name, str) and isinstance(router, SockJSRouter) for name, router in routers.items()
-    ):
-        raise ConfigurationError(f'routers: expected a mapping such as {{"chat": router}}, got {routers!r}')
-    return dict(routers)
 
 
 class _MonitoringHandler(RequestHandler):
@@ -175,7 +162,6 @@ class _ReadinessHandler(_MonitoringHandler):
     def get(self) -> None:
         draining = [name for name, router in self._routers.items() if router.draining]
         self.set_status(503 if draining else 200)
-        self.set_header("Content-Type", "application/json; charset=UTF-8")
-        self.write(json.dumps({"status": "draining" if draining else "ok", "draining": draining}))
+        self.write({"status": "draining" if draining else "ok", "draining": draining})
 
     head = get

@@ -12,9 +12,7 @@ try:
 except ImportError:  # the C module was not built
 
     class CountersCore:  # type: ignore[no-redef]
-        """Counters that are incremented for each message, in C if possible."""
-
-        __slots__ = ("bytes_received", "messages_received", "messages_sent")
+        """The base class, which in C has the counters that C increments."""
 
 
 __all__ = ["Stats"]
@@ -53,24 +51,6 @@ class Stats(CountersCore):
         timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
             loop.
     """
-
-    __slots__ = (
-        "_all_sessions",
-        "_now",
-        "_peak",
-        "_peak_before",
-        "_peak_since",
-        "_samples",
-        "bytes_sent",
-        "callback_errors",
-        "closed",
-        "connections",
-        "messages_dropped",
-        "opened",
-        "rejected",
-        "sessions",
-        "timer_lag",
-    )
 
     def __init__(self, sessions: Callable[[], Iterable[Any]], now: Callable[[], float] = time.monotonic) -> None:
         self._all_sessions = sessions

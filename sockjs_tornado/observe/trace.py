@@ -50,13 +50,7 @@ def is_enabled() -> bool:
 
 
 def write(label: str, transport: str, event: str) -> None:
-    """Write a line to the trace.
-
-    Args:
-        label: The session's label.
-        transport: Name of the session's transport.
-        event: The event; messages in it are from the functions below.
-    """
+    """Write a line about a session to the trace; messages in ``event`` are from the functions below."""
     logger.debug("%s %s %s", label, transport, event, extra=session_fields(label, transport))
 
 

@@ -21,7 +21,7 @@ from tornado.web import HTTPError
 from ..exceptions import ConnectionClosed
 from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
-from .callback_budget import Turn
+from ..wire.time_budget import TimeBudget, Turn
 from .callback_timeout import CallbackTimeout
 from .states import CallbackState
 
@@ -40,7 +40,6 @@ except ImportError:  # the C module was not built
 
 if TYPE_CHECKING:
     from ..connection import SockJSConnection
-    from .callback_budget import CallbackBudget
     from .session import Session
 
 __all__ = ["Callbacks"]
@@ -95,7 +94,7 @@ class Callbacks(CallbacksCore):
     def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
         self._timeout = timeout or None
-        self._budget: CallbackBudget = session.server.container.callback_budget
+        self._budget: TimeBudget = session.server.container.callback_budget
         self._state = UNOPENED
         # Messages and _Event, in the order of the callbacks: OPEN or DROPPED, messages, CLOSE. None if there are none.
         self._events: deque[Any] | None = None

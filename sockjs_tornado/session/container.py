@@ -16,22 +16,23 @@ from ..observe.logs import ThrottledLog, log_end
 from ..observe.stats import Stats
 from ..settings import Settings
 from ..wire.connection import READ_BUDGET, READ_SIZE
+from ..wire.time_budget import TimeBudget
 from ..wire.write_queue import WriteQueue
-from .addresses import network_of
-from .callback_budget import CALLBACK_TIME, CallbackBudget
 from .deadlines import BATCH_SIZE, Deadlines
 from .ended import Ended, EndedSessions
 from .grace import timeout
 from .ports import Cluster
+from .requester import network_of
 from .rooms import Rooms
 from .session import Session
 from .states import RouterState, SessionState
 
 __all__ = ["SessionContainer"]
 
-
 logger = logging.getLogger(__name__)
 
+#: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.
+CALLBACK_TIME: Final = 0.010
 
 #: Seconds that :meth:`SessionContainer.close` adds to ``disconnect_delay`` before it stops waiting for clients.
 CLOSE_MARGIN: Final = 10
@@ -98,9 +99,9 @@ class SessionContainer:
         self._emptied: asyncio.Event | None = None
         self._disconnect_delay = settings.disconnect_delay
         self.read_buffer = bytearray(READ_SIZE)
-        self.read_budget = CallbackBudget(READ_BUDGET)
+        self.read_budget = TimeBudget(READ_BUDGET)
         self.write_queue = WriteQueue(stats)
-        self.callback_budget = CallbackBudget(CALLBACK_TIME)
+        self.callback_budget = TimeBudget(CALLBACK_TIME)
         self.on_removed: Callable[[str], None] | None = None
         self.state = RouterState.OPEN
         self.restarting = False

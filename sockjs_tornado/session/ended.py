@@ -23,7 +23,7 @@ class Ended(NamedTuple):
     Attributes:
         code: Close code.
         reason: Close reason.
-        ip: Network of the client's address, see :func:`~sockjs_tornado.session.addresses.network_of`.
+        ip: Network of the client's address, see :func:`~sockjs_tornado.session.requester.network_of`.
         origin_hash: Hash of the origin that opened the session.
     """
 

@@ -7,14 +7,13 @@ from ..observe import trace
 from ..observe.stats import Stats
 from ..protocol import Message
 from ..settings import Settings
-from .limits import RateLimit
 from .outbox import HIGH_WATER, IN_CALLBACK, TRACED, Outbox
 from .states import SessionState
 
 if TYPE_CHECKING:
     from .container import SessionContainer
 
-__all__ = ["MAX_INBOX_WAITERS", "Inbox"]
+__all__ = ["MAX_INBOX_WAITERS", "Inbox", "RateLimit"]
 
 #: Maximum number of POST requests of one client that wait until the inbox is drained.
 MAX_INBOX_WAITERS: Final = 4
@@ -22,12 +21,39 @@ MAX_INBOX_WAITERS: Final = 4
 _OPEN: Final = SessionState.OPEN
 
 
-class Inbox(Outbox):
-    """Accept a client's messages, and slow it down if the callbacks are too slow.
+class RateLimit:
+    """A token bucket, which is full at first.
 
-    Base class of the session. The queue itself, the inbox, is in
-    :class:`~sockjs_tornado.session.callbacks.Callbacks`.
+    Args:
+        rate: Tokens a second.
+        burst: Size of the bucket.
+        now: The time in seconds.
     """
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = self._tokens = burst
+        self._at = now
+
+    def consume(self, count: int, now: float, stall: float = 0.0) -> bool:
+        """Consume ``count`` tokens and return True; if there are not enough, consume none and return False.
+
+        Messages that arrived while the event loop was blocked, for ``stall`` seconds, are read as one burst, so the
+        bucket is larger by the tokens of that time.
+        """
+        size = self._burst + stall * self._rate
+        self._tokens = min(size, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if count > self._tokens:
+            return False
+        self._tokens -= count
+        return True
+
+
+class Inbox(Outbox):
+    """The receiving half of a session, a base class of it."""
 
     __slots__ = ("_inbox_waiters", "_rate_limit")
 

@@ -4,11 +4,16 @@ Over HTTP, a session's id is all that a client needs to use it. With these check
 another address or page.
 """
 
-from typing import Final
+import functools
+import ipaddress
+from typing import TYPE_CHECKING, Final
 
-from .addresses import network_of
+from .states import SessionState
 
-__all__ = ["REJECTIONS", "check_requester"]
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["REJECTIONS", "authorize_post", "check_requester", "network_of"]
 
 #: Close reasons for rejected clients, by the name under which the rejection is counted.
 REJECTIONS: Final = {
@@ -17,10 +22,31 @@ REJECTIONS: Final = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
+def network_of(ip: str) -> str:
+    """Return the network of a client's address, the same for all addresses that one client may use.
+
+    An IPv6 host usually has a whole /64 network and changes its address within it for privacy (RFC 8981). An
+    IPv4-mapped IPv6 address (``::ffff:192.0.2.1``) becomes the IPv4 address. Other strings, such as the path of a Unix
+    socket, are returned unchanged.
+    """
+    if ":" not in ip:
+        return ip
+    try:
+        address = ipaddress.IPv6Address(ip.partition("%")[0])
+    except ValueError:
+        return ip
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+
+
 def check_requester(
     known_ip: str, known_origin: int | None, ip: str, origin: str | None, *, verify_ip: bool
 ) -> str | None:
     """Return the name of the check that rejects a request for a session, or None if the request is allowed.
+
+    All receiving requests of a client have the same origin: if the first one had none, the others have none.
 
     Args:
         known_ip: The address that opened the session; ``""`` if it is not opened yet.
@@ -37,3 +63,22 @@ def check_requester(
     if known_origin is not None and origin is not None and hash(origin) != known_origin:
         return "session_origin"
     return None
+
+
+def authorize_post(session: "Session", ip: str, origin: str | None = None) -> bool:
+    """Return whether a client may post messages to a session; the first POST with an origin fixes the session's.
+
+    A script tag or an iframe opens a session without an Origin header, but browsers send it with every POST. If a
+    session was opened by a POST without an origin, it was not opened by a page, and no page may send to it.
+    """
+    if session.state is SessionState.CONNECTING:
+        return False
+    check = session._check_requester(ip, origin)
+    if check == "session_origin" and not session._origin_hash:
+        if session._post_origin_hash is None:
+            session._post_origin_hash = hash(origin)
+        if hash(origin) == session._post_origin_hash:
+            check = None
+    if check is not None:
+        session._stats.rejected[check] += 1
+    return check is None

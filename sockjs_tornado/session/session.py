@@ -137,35 +137,9 @@ class Session(Inbox, LegacySession):
         self._manager.on_open_finished(self)
 
     def _check_requester(self, ip: str, origin: str | None) -> str | None:
-        """Return the name of the check that rejects a receiving request, or None if it is allowed.
-
-        A session belongs to the address that opened it (``verify_ip``) and to the origin of the opening request. All
-        receiving requests of a client have the same origin: if the first one had none, the others have none.
-
-        Args:
-            ip: The client's address.
-            origin: See :func:`~sockjs_tornado.session.requester.check_requester`.
-        """
+        """Return the name of the check that rejects a receiving request, or None if it is allowed."""
         known_origin = None if self.state is CONNECTING else self._origin_hash
         return check_requester(self.conn_info.ip, known_origin, ip, origin, verify_ip=self._settings.verify_ip)
-
-    def _authorize_post(self, ip: str, origin: str | None = None) -> bool:
-        """Return whether this client may post messages; the first POST with an origin fixes the session's.
-
-        A script tag or an iframe opens a session without an Origin header, but browsers send it with every POST. If a
-        session was opened by a POST without an origin, it was not opened by a page, and no page may send to it.
-        """
-        if self.state is CONNECTING:
-            return False
-        check = self._check_requester(ip, origin)
-        if check == "session_origin" and not self._origin_hash:
-            if self._post_origin_hash is None:
-                self._post_origin_hash = hash(origin)
-            if hash(origin) == self._post_origin_hash:
-                check = None
-        if check is not None:
-            self._stats.rejected[check] += 1
-        return check is None
 
     def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Attach a receiver.

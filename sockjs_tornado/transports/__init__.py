@@ -10,10 +10,9 @@ from .endpoint import Endpoint
 from .exchange import Router
 from .http_transports import HTTP_TRANSPORTS
 from .pages import Greeting, Iframe, Info
-from .raw_websocket import RawWebSocket
 from .receiving import ReceivingEndpoint
 from .sending import SendingEndpoint
-from .websocket import WebSocket
+from .websocket import RawWebSocket, WebSocket
 
 __all__ = ["enabled_endpoints"]
 

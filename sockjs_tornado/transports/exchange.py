@@ -13,7 +13,7 @@ from .origins import OriginPolicy
 
 if TYPE_CHECKING:
     from ..session.container import SessionContainer
-    from ..wire.pending import PendingWrite
+    from ..wire.responses import PendingWrite
     from .endpoint import SessionEndpoint
 
 __all__ = ["Exchange", "Headers", "Relay", "Router"]
@@ -100,7 +100,7 @@ class Exchange(Protocol):
         """The request's path and query, as the client sent them."""
 
     def fields(self) -> Iterable[tuple[str, str]]:
-        """Return the request's header fields as the client sent them, without Accept-Encoding."""
+        """Return the request's header fields as the client sent them."""
 
     def header(self, name: str) -> str:
         """Return a request header, or ``""`` if it is missing."""

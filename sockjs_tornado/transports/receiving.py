@@ -7,9 +7,10 @@ the differences between the transports.
 import functools
 import re
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ..exceptions import PayloadError, RequestTooLargeError
-from ..observe.stats import Stats
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session.ended import Ended
 from ..session.request_limits import check_uri
@@ -17,7 +18,7 @@ from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
-from ..wire.stream import response_head
+from ..wire.responses import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
 from .http_transports import HTTPTransport
@@ -27,64 +28,43 @@ __all__ = ["PollReceiver", "ReceivingEndpoint", "StreamReceiver", "chunked", "pa
 _CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 
 
-def _text_frame(messages: Sequence[Outgoing]) -> str:
-    # Session.send accepts bytes only on raw websockets.
-    return messages_frame(messages)  # type: ignore[arg-type]
-
-
+@dataclass(slots=True, eq=False)
 class PollReceiver:
-    """A waiting request. The first frame is its response.
+    """A waiting request, whose response is the first frame: a :class:`~sockjs_tornado.session.ports.Receiver`."""
 
-    Args:
-        exchange: The request.
-        headers: Header fields of the response.
-        framing: Function that encodes a frame.
-        session: The session to report to.
-        stats: Counters of the bytes sent.
-    """
-
-    __slots__ = ("_exchange", "_framing", "_headers", "_session", "_stats")
-
-    binary = False
+    binary: ClassVar = False
     #: After the first write the receiver is detached, so it never has unsent bytes.
-    unsent = 0
+    unsent: ClassVar = 0
 
-    def __init__(self, exchange: Exchange, headers: Headers, framing: Framing, session: Session, stats: Stats) -> None:
-        self._exchange = exchange
-        self._headers = headers
-        self._framing = framing
-        self._session = session
-        self._stats = stats
+    _exchange: Exchange
+    _headers: Headers
+    _framing: Framing
+    _session: Session
 
     def send_frame(self, frame: str) -> None:
-        """Respond with a frame."""
         if not self._exchange.responded:
             # Detach first: respond() runs the application's access log, which may call send().
             self._session._detach(self)
             body = self._framing(frame)
-            self._stats.bytes_sent += len(body)
+            self._session._stats.bytes_sent += len(body)
             self._exchange.respond(200, self._headers, body)
             if self._exchange.pending is not None:
                 self._session._track_unsent_response(self._exchange.pending)
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Respond with messages."""
-        self.send_frame(_text_frame(messages))
+        # Session.send accepts bytes only on raw websockets.
+        self.send_frame(messages_frame(messages))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Respond with a broadcast message."""
         self.send_frame(message.frame)
 
     def close(self, code: int, reason: str) -> None:
-        """Respond with a close frame."""
         self.send_frame(close_frame(code, reason))
 
     def is_disconnected(self) -> bool:
-        """Return whether the client has disconnected."""
         return self._exchange.is_disconnected()
 
     def abort(self) -> None:
-        """Close the connection, because the client has disconnected."""
         self._exchange.abort()
 
     def pause_reading(self) -> None:
@@ -97,7 +77,6 @@ class PollReceiver:
         self.send_frame(HEARTBEAT)
 
     def on_disconnect(self) -> None:
-        """Report to the session that the client disconnected before the response."""
         self._session._receiver_lost(self)
 
 
@@ -116,16 +95,9 @@ def _chunk(data: bytes) -> bytes:
 
 
 class StreamReceiver(Connection):
-    """A streaming response, which ends when ``response_limit`` is reached.
+    """A streaming response: a :class:`~sockjs_tornado.session.ports.Receiver`.
 
-    Args:
-        manager: Counts the connection and schedules its deadline.
-        headers: Header fields of the response.
-        prelude: Start of the response body.
-        framing: Function that encodes a frame.
-        limit: Total size of the frames, in bytes, after which the response ends.
-        exchange: The request. For HTTP/1.1 the response is chunked; for HTTP/1.0 it ends with the connection.
-        session: The session to attach to.
+    It ends after frames of ``limit`` bytes. It is chunked for HTTP/1.1; for HTTP/1.0 it ends with the connection.
     """
 
     __slots__ = ("_chunks", "_left", "_requester")
@@ -155,14 +127,12 @@ class StreamReceiver(Connection):
         self._requester: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
     def on_connect(self) -> None:
-        """Attach to the session."""
         ip, origin = self._requester
         # Free the origin, which may be long.
         self._requester = ("", None)
         self._session._attach(self, ip, origin)
 
     def on_disconnect(self) -> None:
-        """Report the disconnect to the session."""
         self._session._receiver_lost(self)
 
     def pause_reading(self) -> None:
@@ -171,15 +141,12 @@ class StreamReceiver(Connection):
     resume_reading = pause_reading
 
     def pause_writing(self) -> None:
-        """Called when the write buffer is above its high-water mark."""
         self._session._pause_sending(self)
 
     def resume_writing(self) -> None:
-        """Called when the write buffer has drained."""
         self._session._resume_sending(self)
 
     def send_frame(self, frame: str) -> None:
-        """Send a frame."""
         data = self._framing(frame)
         self._write(_chunk(data) if self._chunks else data, len(data))
 
@@ -191,18 +158,15 @@ class StreamReceiver(Connection):
             self._end()
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Send messages in one frame."""
-        self.send_frame(_text_frame(messages))
+        self.send_frame(messages_frame(messages))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Send a broadcast message."""
         rendered = message.rendered
         framing, chunks = self._framing, self._chunks
         data = rendered.get(framing) or message.framed(framing)
         self._write((rendered.get(chunks) or message.framed(chunks)) if chunks else data, len(data))
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close frame and end the response."""
         data = self._framing(close_frame(code, reason))
         self.write(_chunk(data) if self._chunks else data)
         self._end()
@@ -238,12 +202,7 @@ def page_callback(exchange: Exchange) -> str:
 
 
 class ReceivingEndpoint(SessionEndpoint):
-    """An endpoint on which a client receives frames, of any HTTP transport.
-
-    Args:
-        server: The router.
-        transport: The transport.
-    """
+    """An endpoint on which a client receives frames, of any HTTP transport."""
 
     opens_sessions = True
 
@@ -333,7 +292,7 @@ class ReceivingEndpoint(SessionEndpoint):
         request waits, the disconnect of such a client cannot be detected.
         """
         prelude, framing = self.transport.prelude(callback), self.transport.framing(callback)
-        receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session, self.server.stats)
+        receiver = PollReceiver(exchange, headers, lambda frame: prelude + framing(frame), session)
         session._attach(receiver, exchange.remote_ip, session_origin(exchange))
         if not exchange.responded:
             session._receiver_lost(receiver)
@@ -346,6 +305,6 @@ class ReceivingEndpoint(SessionEndpoint):
             prelude, limit = self.transport.prelude(callback), self.server.settings.response_limit
             stream = StreamReceiver(self.server.container, headers, prelude, framing, limit, exchange, session)
             return exchange.take_over(200, stream)
-        poll = PollReceiver(exchange, headers, framing, session, self.server.stats)
+        poll = PollReceiver(exchange, headers, framing, session)
         session._attach(poll, exchange.remote_ip, session_origin(exchange))
         return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 from math import inf
 
 from ..exceptions import PayloadError
+from ..session.requester import authorize_post
 from ..session.session import Session
 from ..wire.forms import form_field
 from ..wire.payloads import Payload, decode_payload
@@ -20,7 +21,7 @@ class SendingEndpoint(SessionEndpoint):
 
     Args:
         server: The router.
-        is_form: Whether a page without XMLHttpRequest posts them, with a form (``jsonp_send``). If not, the body is
+        is_form: Whether a page posts them with a form, without XMLHttpRequest (``jsonp_send``). If not, the body is
             JSON, regardless of its content type (``xhr_send``).
     """
 
@@ -34,9 +35,8 @@ class SendingEndpoint(SessionEndpoint):
 
     def payload(self, exchange: Exchange) -> Payload:
         """Return the JSON payload of the request: its body, or the field ``d`` of a form."""
-        body = exchange.body()
         is_form = self._is_form and exchange.content_type() == "application/x-www-form-urlencoded"
-        return form_field(body) if is_form else body
+        return form_field(exchange.body()) if is_form else exchange.body()
 
     def respond_accepted(self, exchange: Exchange) -> None:
         """Respond that the messages were received."""
@@ -57,7 +57,7 @@ class SendingEndpoint(SessionEndpoint):
         # A closed session discards messages. During a restart, do not confirm them: the client sends them to another
         # server after a 404.
         is_over = session is not None and session.is_closed and self.server.container.restarting
-        if session is None or is_over or not session._authorize_post(exchange.remote_ip, session_origin(exchange)):
+        if session is None or is_over or not authorize_post(session, exchange.remote_ip, session_origin(exchange)):
             self.respond_session_gone(exchange)
             return None
         settings = self.server.settings
@@ -67,9 +67,8 @@ class SendingEndpoint(SessionEndpoint):
         size = len(exchange.body())
         self.server.stats.bytes_received += size
         # Tornado's adapter has checked the size, but other servers and the listener for other nodes have not.
-        limit, limit_name = self.body_limit(exchange.method)
-        if size > limit:
-            self.reject(exchange, 413, TOO_LARGE, limit_name)
+        if size > settings.max_message_size:
+            self.reject(exchange, 413, TOO_LARGE, "max_message_size")
             return None
         try:
             messages = decode_payload(self.payload(exchange), settings.max_messages_per_request)

@@ -1,20 +1,24 @@
-"""The websocket endpoint: the handshake, the subprotocol and the compression of a new connection."""
+"""The websocket endpoints: the handshake, the subprotocol and the compression of a new connection.
 
-from collections.abc import Awaitable
+A raw websocket has the application's messages without SockJS framing, open frames or heartbeats.
+"""
+
+from collections.abc import Awaitable, Sequence
 from typing import ClassVar
 
 from ..exceptions import HandshakeError, RequestTooLargeError
-from ..protocol import Framing
+from ..protocol import Framing, Outgoing, PreparedMessage
 from ..session.request_limits import check_uri
 from ..session.session import Session
+from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, negotiate
-from ..wire.frames import TEXT, build_frame, text_frame, to_utf8
+from ..wire.frames import BINARY, TEXT, build_frame, text_frame, to_utf8
 from ..wire.handshake import accept_handshake, offered_subprotocols
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Router
 from .websocket_receiver import WebSocketReceiver
 
-__all__ = ["WebSocket"]
+__all__ = ["RawWebSocket", "RawWebSocketReceiver", "WebSocket"]
 
 
 def _select_subprotocol(session: Session, offered: list[str]) -> str | None:
@@ -42,6 +46,8 @@ class WebSocket(Endpoint):
     name = "websocket"
     suffix = 3
     receiver: ClassVar[type[WebSocketReceiver]] = WebSocketReceiver
+    #: The framing without compression.
+    plain_framing = staticmethod(text_frame)
 
     def __init__(self, server: Router) -> None:
         super().__init__(server)
@@ -93,13 +99,9 @@ class WebSocket(Endpoint):
         receiver = self.receiver(self.server, headers, parameters, self._framing(parameters), session)
         return exchange.take_over(101, receiver)
 
-    def plain_framing(self) -> Framing:
-        """Return the framing without compression."""
-        return text_frame
-
     def _framing(self, parameters: Parameters | None) -> Framing:
         if parameters is None:
-            return self.plain_framing()
+            return self.plain_framing
         if not parameters.server_no_context_takeover:
             return self._compressing(parameters)
         framing = self._framings.get(parameters.server_window)
@@ -120,3 +122,51 @@ class WebSocket(Endpoint):
             return build_frame(TEXT, deflater.deflate(payload), compressed=True)
 
         return framing
+
+
+def _raw_text_frame(text: str) -> bytes:
+    return build_frame(TEXT, to_utf8(text))
+
+
+class RawWebSocketReceiver(WebSocketReceiver):
+    """A websocket without SockJS framing: each message is one text or binary message."""
+
+    __slots__ = ()
+
+    binary: ClassVar[bool] = True
+
+    buffer_updated = Connection.buffer_updated
+
+    _decode_payload = staticmethod(lambda payload, limit: [payload])
+
+    def _accept_binary(self, message: bytes) -> bytes:
+        return message
+
+    def send_frame(self, frame: str) -> None:
+        """Do nothing: a raw websocket has neither open frames nor heartbeats."""
+
+    def send_messages(self, messages: Sequence[Outgoing]) -> None:
+        """Send each message as a frame of its own, all in one write."""
+        framing = self._framing
+        self.write(b"".join([build_frame(BINARY, m) if isinstance(m, bytes) else framing(str(m)) for m in messages]))
+
+    def send_prepared(self, message: PreparedMessage) -> None:
+        """Send a broadcast message."""
+        framing = self._framing
+        self.write(message.plain(framing) if self._is_framing_shared else framing(str(message.text)))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the websocket with the application's close code and reason."""
+        self._close_websocket(code, reason)
+
+
+class RawWebSocket(WebSocket):
+    """``GET BASE/websocket``, for clients other than browsers."""
+
+    name = "rawwebsocket"
+    suffix = 1
+    has_cookie = False
+    receiver = RawWebSocketReceiver
+
+    # Text may contain lone surrogates here.
+    plain_framing = staticmethod(_raw_text_frame)

@@ -12,15 +12,14 @@ from ..session.session import Session
 from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
-from ..wire.frames import Close, Ping, Pong, close_frame, pong_frame, text_frame
-from ..wire.keepalive import KeepaliveConnection
+from ..wire.frames import PONG, Close, Ping, Pong, build_frame, close_frame, text_frame
+from ..wire.keepalive import KeepaliveConnection, MessageDeadline
 from ..wire.pacing import PIECE_SIZE, SMALL_PIECE
 from ..wire.payloads import decode_websocket_payload
+from ..wire.responses import response_head
 from ..wire.scanner import CloseFrameScanner
-from ..wire.stream import response_head
 from ..wire.websocket import Event, FrameParser
 from .exchange import Headers, Router
-from .message_deadline import MessageDeadline
 
 try:
     from .._speedups import read_messages, write_messages
@@ -44,14 +43,9 @@ PONG_LIMIT: Final = 64 * 1024
 
 
 class WebSocketReceiver(KeepaliveConnection):
-    """A websocket with SockJS framing.
+    """A websocket with SockJS framing: a :class:`~sockjs_tornado.session.ports.Receiver`.
 
-    Args:
-        server: The router.
-        headers: Header fields of the 101 response.
-        parameters: The negotiated permessage-deflate parameters, or None without compression.
-        framing: Function that builds a frame from text.
-        session: The session to attach to.
+    ``parameters`` are those of the negotiated compression, None without compression.
     """
 
     __slots__ = ("_deadline", "_is_compressed", "_is_framing_shared")
@@ -88,7 +82,6 @@ class WebSocketReceiver(KeepaliveConnection):
     # Called by the transport, with data from the network.
 
     def on_connect(self) -> None:
-        """Attach to the session and start the keepalive."""
         self.start_keepalive()
         self._session._attach(self, self._session.conn_info.ip)
 
@@ -100,7 +93,6 @@ class WebSocketReceiver(KeepaliveConnection):
             self._end_turn()
 
     def _decode_read(self, nbytes: int) -> None:
-        """Decode the first ``nbytes`` of the read buffer."""
         messages: list[Message] = []
         start = 0
         parser = self._parser
@@ -136,11 +128,9 @@ class WebSocketReceiver(KeepaliveConnection):
     def piece_size(self) -> int:
         """Maximum size of the next piece. The rest of an uncompressed frame is one piece, since it decodes quickly."""
         parser = self._parser
-        return (
-            max(PIECE_SIZE, parser.payload_left)
-            if isinstance(parser, FrameParser) and not self._is_compressed
-            else PIECE_SIZE
-        )
+        if isinstance(parser, FrameParser) and not self._is_compressed:
+            return max(PIECE_SIZE, parser.payload_left)
+        return PIECE_SIZE
 
     @property
     def inbox_overflows(self) -> bool:
@@ -148,7 +138,6 @@ class WebSocketReceiver(KeepaliveConnection):
         return self._is_compressed and self._session._inbox_full
 
     def decode(self, data: bytes) -> int:
-        """Decode a piece and deliver its messages together; return the number of bytes decoded."""
         return self._process(data, [])
 
     def _process(self, data: bytes, messages: list[Message]) -> int:
@@ -182,7 +171,7 @@ class WebSocketReceiver(KeepaliveConnection):
                     messages.append(self._accept_binary(event))
                 elif isinstance(event, Ping):
                     # All pongs are sent in one write.
-                    pongs.append(pong_frame(event.payload))
+                    pongs.append(build_frame(PONG, event.payload))
                 elif isinstance(event, Pong):
                     # A pong that the server has requested does not count for the rate limit.
                     frames -= self._pong_pending
@@ -266,19 +255,14 @@ class WebSocketReceiver(KeepaliveConnection):
             self.close_transport()
         else:
             if event.code == CloseCode.TRY_AGAIN_LATER:
-                self._log_budget_exceeded()
+                limit, server = "max_buffered_body_bytes", self._session.server
+                server.stats.rejected[limit] += 1
+                message = "%s is reached: closing websockets with incomplete messages (close code %d)"
+                server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, event.code)
             self._session._receiver_lost(self, event.code, event.reason)
             self._close_websocket(event.code, event.reason)
 
-    def _log_budget_exceeded(self) -> None:
-        limit = "max_buffered_body_bytes"
-        server = self._session.server
-        server.stats.rejected[limit] += 1
-        message = "%s is reached: closing websockets with incomplete messages (close code %d)"
-        server.container.log.write(logger, logging.WARNING, "unfinished", message, limit, CloseCode.TRY_AGAIN_LATER)
-
     def on_disconnect(self) -> None:
-        """Report the disconnect to the session."""
         self._clear_deadline()
         if isinstance(self._parser, FrameParser):
             # Release the memory of an incomplete message.
@@ -286,17 +270,14 @@ class WebSocketReceiver(KeepaliveConnection):
         self._session._receiver_lost(self, CloseCode.ABNORMAL, "Connection lost")
 
     def pause_writing(self) -> None:
-        """Called when the write buffer is above its high-water mark."""
         self._session._pause_sending(self)
 
     def resume_writing(self) -> None:
-        """Called when the write buffer has drained."""
         self._session._resume_sending(self)
 
     # Called by the session.
 
     def send_frame(self, frame: str) -> None:
-        """Send a SockJS frame."""
         self.write(self._framing(frame))
 
     send_messages = Connection.write_messages
@@ -315,7 +296,6 @@ class WebSocketReceiver(KeepaliveConnection):
             self.write(framing(message.frame))
 
     def close(self, code: int, reason: str) -> None:
-        """Send the SockJS close frame, then close the websocket."""
         self.write(self._framing(sockjs_close_frame(code, reason)))
         self._close_websocket(CloseCode.NORMAL, "")
 
@@ -325,7 +305,6 @@ class WebSocketReceiver(KeepaliveConnection):
     # Closing.
 
     def on_ping_timeout(self) -> None:
-        """Report the disconnect to the session, and abort the connection."""
         self._session._receiver_lost(self, CloseCode.ABNORMAL, "Ping timeout")
         self.abort()
 

@@ -9,12 +9,9 @@ __all__ = [
     "Close",
     "Ping",
     "Pong",
-    "binary_frame",
     "build_frame",
     "close_frame",
     "parse_control",
-    "ping_frame",
-    "pong_frame",
     "text_frame",
     "to_utf8",
 ]
@@ -96,21 +93,6 @@ def to_utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-
-
-def binary_frame(payload: bytes) -> bytes:
-    """Return a binary frame."""
-    return build_frame(BINARY, payload)
-
-
-def ping_frame(payload: bytes = b"") -> bytes:
-    """Return a ping. ``payload`` may have up to 125 bytes."""
-    return build_frame(PING, payload)
-
-
-def pong_frame(payload: bytes) -> bytes:
-    """Return a pong, the response to a ping."""
-    return build_frame(PONG, payload)
 
 
 def close_frame(code: int = NO_STATUS, reason: str = "") -> bytes:

@@ -1,28 +1,29 @@
-"""Keepalive of websockets: pings, and the timeout of their pongs."""
+"""The timeouts of websockets: of pings without a pong, and of incomplete messages."""
 
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
 from ..settings import Settings
-from .frames import ping_frame
+from .frames import PING, build_frame
 from .pacing import PacedConnection
 from .ports import ConnectionManager
 from .sockets import bytes_acked, bytes_unacked
 
-__all__ = ["KeepaliveConnection"]
+__all__ = ["KeepaliveConnection", "MessageDeadline"]
 
 #: Above this many unacknowledged bytes, a client that still acknowledges data is not timed out by a ping.
 BACKLOG_BYTES: Final = 16 * 1024
 
+#: Seconds that a message may take from its first to its last byte.
+MESSAGE_TIME: Final = 60.0
+
+#: Received bytes that extend the deadline by one second. A message of 10 MiB may take up to 12 minutes.
+BYTES_PER_SECOND: Final = 16 * 1024
+
 
 class KeepaliveConnection(PacedConnection):
-    """Base class of websockets. Any data that arrives after a ping counts as its pong.
-
-    Args:
-        manager: Counts the connection and schedules its deadline.
-        head: Head of the response, written first.
-        settings: The settings, of which ``websocket_ping_interval`` and ``websocket_ping_timeout`` are used.
-    """
+    """Base class of websockets. Any data that arrives after a ping counts as its pong."""
 
     __slots__ = ("_acked_at_ping", "_ping_sent", "_pong_pending")
 
@@ -75,10 +76,44 @@ class KeepaliveConnection(PacedConnection):
             sock = self.transport.get_extra_info("socket")
             is_backlogged = self.unsent + bytes_unacked(sock) > BACKLOG_BYTES
             self._acked_at_ping = bytes_acked(sock) if is_backlogged else None
-            self.write(ping_frame())
+            self.write(build_frame(PING, b""))
             self._pong_pending = True
 
     def _is_making_progress(self) -> bool:
         """Return whether the peer acknowledges the data that was sent before the ping."""
         before = self._acked_at_ping
         return before is not None and bytes_acked(self.transport.get_extra_info("socket")) > before
+
+
+class MessageDeadline:
+    """The deadline of an incomplete message, of which ``size`` bytes were received (before decompression).
+
+    It starts over while ``is_reading`` returns False. ``on_late`` is called when it has passed.
+    """
+
+    __slots__ = ("_begun", "_is_reading", "_manager", "_on_late", "bucket", "due", "size")
+
+    def __init__(self, manager: ConnectionManager, is_reading: Callable[[], bool], on_late: Callable[[], None]) -> None:
+        self._manager = manager
+        self._is_reading = is_reading
+        self._on_late = on_late
+        self._begun = manager.now()
+        self.size = 0
+        self.bucket: int | None = None
+        self.due = self._begun + MESSAGE_TIME
+        manager.schedule(self)
+
+    def check(self, now: float) -> None:
+        """Call ``on_late`` if the deadline, extended by the bytes received, has passed."""
+        self.due = self._begun + MESSAGE_TIME + self.size / BYTES_PER_SECOND
+        if not self._is_reading():
+            self._begun = now
+            self.due = now + MESSAGE_TIME
+        elif now >= self.due and not self._manager.postpone(self, now):
+            self.due = inf
+            self._on_late()
+
+    def end(self) -> None:
+        """Cancel the deadline: the message is complete, or the connection is closing."""
+        self._manager.cancel(self)
+        self.due = inf

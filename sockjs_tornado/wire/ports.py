@@ -3,19 +3,10 @@
 from typing import Any, Protocol
 
 from ..observe.stats import Stats
+from .time_budget import TimeBudget
 from .write_queue import WriteQueue
 
-__all__ = ["ConnectionManager", "TimeBudget"]
-
-
-class TimeBudget(Protocol):
-    """The time that some work may take of one iteration of the event loop."""
-
-    #: Seconds that are left of this iteration.
-    available: float
-
-    def charge(self, seconds: float) -> None:
-        """Deduct the time that work has taken."""
+__all__ = ["ConnectionManager"]
 
 
 class ConnectionManager(Protocol):
@@ -23,12 +14,10 @@ class ConnectionManager(Protocol):
 
     #: Read buffer shared by all connections of an event loop. It is processed before the next read.
     read_buffer: bytearray
+    #: The time that decoding may take, shared by all connections.
+    read_budget: TimeBudget
     #: Connections with buffered data.
     write_queue: WriteQueue
-
-    @property
-    def read_budget(self) -> TimeBudget:
-        """The time that decoding may take, shared by all connections."""
 
     @property
     def stats(self) -> Stats:

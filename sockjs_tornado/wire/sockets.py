@@ -1,6 +1,7 @@
 """Socket state and socket options that asyncio does not expose."""
 
 import errno
+import functools
 import select
 import socket
 import sys
@@ -67,13 +68,26 @@ def set_user_timeout(sock: socket.socket, seconds: float) -> None:
     By default, Linux retransmits for about 15 minutes (limit R2 in RFC 9293, section 3.8.3). TCP keepalive is enabled
     too, because an idle connection, such as a raw websocket, has nothing that the peer could acknowledge.
     """
-    if sock.family == getattr(socket, "AF_UNIX", None) or not hasattr(socket, "TCP_USER_TIMEOUT"):
-        return
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        try:
+            for level, option, value in _timeout_options(seconds):
+                sock.setsockopt(level, option, value)
+        except OSError as error:
+            # Unix sockets have no such options. Looking at the socket's family first would take longer.
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+
+
+@functools.lru_cache(maxsize=8)
+def _timeout_options(seconds: float) -> tuple[tuple[int, int, int], ...]:
+    """Return the socket options of a timeout: their levels, names and values."""
     keepalive = max(1, round(min(seconds, _MAX_KEEPALIVE)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(min(seconds * 1000, _MAX_USER_TIMEOUT))))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, keepalive // 3))
+    return (
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(min(seconds * 1000, _MAX_USER_TIMEOUT)))),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, keepalive // 3)),
+    )
 
 
 def bytes_acked(sock: Any) -> int:

@@ -7,24 +7,20 @@
 
 import asyncio
 import contextlib
-import functools
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from email.utils import formatdate
-from http import HTTPStatus
+from collections.abc import Coroutine
 from math import inf
 from typing import Any
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-from .close_notify import close_stream
 from .connection import READ_BUDGET, READ_SIZE, Connection
-from .pending import PendingWrite, write_tracked
+from .responses import claim_slot, close_stream
 from .sockets import EXHAUSTED_ERRNOS, set_user_timeout
 from .tornado_internals import is_buffer_empty
 
-__all__ = ["response_head", "send_now", "take_over", "write_and_close"]
+__all__ = ["take_over"]
 
 #: High-water and low-water marks of a TLS connection's write buffer, in bytes.
 _HIGH_WATER = 64 * 1024
@@ -32,25 +28,6 @@ _LOW_WATER = 16 * 1024
 
 #: Bytes that a read counts for at least: a small TLS record takes as long as a full one.
 _MIN_READ = 2 * 1024
-
-
-def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the head of an HTTP/1.1 response, including the empty line at its end (RFC 9112, section 4)."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    return f"{_status_line(status)}{_common_fields(int(time.time()))}{''.join(lines)}\r\n".encode("latin-1")
-
-
-@functools.cache
-def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-
-
-# Cached because all responses within a second share these fields. Browsers must not guess the content type, and must
-# not send the URL, which may contain a session id, to other sites.
-@functools.lru_cache(maxsize=1)
-def _common_fields(seconds: int) -> str:
-    date = formatdate(seconds, usegmt=True)
-    return f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
 
 
 def take_over(
@@ -70,17 +47,8 @@ def take_over(
     Returns:
         A coroutine that must be awaited. The protocol's manager counts the connection from now on.
     """
-    protocol.takeover_started(_claim_slot(stream))
+    protocol.takeover_started(claim_slot(stream))
     return _take_over(stream, protocol, nodelay, user_timeout)
-
-
-def _claim_slot(stream: IOStream) -> Callable[[], None] | None:
-    """Claim the connection's slot at the HTTP server and return the function that releases it.
-
-    Returns None if the server does not count connections (see :mod:`sockjs_tornado.http.connection_limits`).
-    """
-    slot = getattr(stream, "connection_slot", None)
-    return None if slot is None else slot.claim()
 
 
 async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user_timeout: float) -> None:
@@ -96,19 +64,11 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
     if stream.closed():
         return False
     try:
-        # This must happen before the first write. asyncio sets TCP_NODELAY again on the duplicated socket.
-        stream.set_nodelay(nodelay)
         if user_timeout:
             set_user_timeout(stream.socket, user_timeout)
-        if isinstance(stream, SSLIOStream):
-            _StreamTransport(stream, protocol).start()
-            return True
-        try:
-            sock = stream.socket.dup()
-        except OSError as error:
-            if error.errno not in EXHAUSTED_ERRNOS:
-                raise
-            # No file descriptor is free for a duplicate, so the connection stays on the stream.
+        sock = None if isinstance(stream, SSLIOStream) else _duplicate(stream.socket)
+        if sock is None:
+            stream.set_nodelay(nodelay)
             _StreamTransport(stream, protocol).start()
             return True
         try:
@@ -129,11 +89,21 @@ async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_time
         if isinstance(error, OSError):
             return False
         raise
-    if not nodelay and sock.family != getattr(socket, "AF_UNIX", None):
-        # The connection may already be closed.
-        with contextlib.suppress(OSError, ValueError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    # asyncio sets the option, if the listening socket was created with the number of the protocol. Unix sockets do not
+    # have it, and the connection may already be closed.
+    with contextlib.suppress(OSError, ValueError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
     return True
+
+
+def _duplicate(sock: socket.socket) -> socket.socket | None:
+    """Duplicate a socket; return None if no file descriptor is available."""
+    try:
+        return sock.dup()
+    except OSError as error:
+        if error.errno not in EXHAUSTED_ERRNOS:
+            raise
+        return None
 
 
 def _read_unread(stream: IOStream) -> bytes:
@@ -144,43 +114,6 @@ def _read_unread(stream: IOStream) -> bytes:
     if reading.done():
         return reading.result()
     return b""
-
-
-def send_now(stream: IOStream, data: bytes) -> bytes:
-    """Send ``data`` directly to the socket, without the buffer and the future of ``IOStream.write``.
-
-    Returns:
-        The rest, which the caller must pass to ``IOStream.write``. It is all of ``data`` if the stream uses TLS, is
-        closed, is still writing, or limits its write buffer, or if the socket reports an error.
-    """
-    if type(stream) is not IOStream or stream.closed() or stream.writing() or stream.max_write_buffer_size is not None:
-        return data
-    try:
-        return data[stream.socket.send(data) :]
-    except OSError:
-        return data
-
-
-def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
-    """Write ``data`` to a detached stream, then close it. A TLS connection is closed with a close_notify.
-
-    Returns:
-        The tracked rest of the data, if it is long enough to be tracked.
-    """
-    release_slot = _claim_slot(stream)
-    pending = write_tracked(stream, data)
-    try:
-        writing = stream.write(b"" if pending else data)
-    except StreamClosedError:
-        close_stream(stream, release_slot)
-        return pending
-
-    def written(future: "asyncio.Future[None]") -> None:
-        future.exception()
-        close_stream(stream, release_slot)
-
-    writing.add_done_callback(written)
-    return pending
 
 
 async def _read_to_end(sock: socket.socket) -> None:

@@ -29,6 +29,12 @@ class BaseHandler(RequestHandler):
 
     is_early = False
 
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Set the connection and its stream."""
+        self._connection: HTTP1Connection = self.request.connection  # type: ignore[assignment]
+        # Here, because Tornado's connection has no stream any more once it is detached.
+        self._stream = self._connection.stream
+
     def clear(self) -> None:
         """Start a response without Tornado's default headers, since endpoints set all header fields."""
         self._headers = HTTPHeaders()
@@ -81,16 +87,6 @@ class BaseHandler(RequestHandler):
     def _break_cycle(self) -> None:
         """Break the reference cycle through the template namespace, so that the garbage collector is not needed."""
         self.ui = ObjectDict()
-
-    @property
-    def _connection(self) -> HTTP1Connection:
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        return connection
-
-    @property
-    def _stream(self) -> IOStream:
-        return self._connection.stream
 
     @property
     def _is_last_request(self) -> bool:

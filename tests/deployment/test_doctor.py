@@ -191,6 +191,30 @@ async def test_the_base_url_of_info_is_examined() -> None:
     assert set(bad(findings)) == set(TRANSPORTS)
 
 
+async def test_credentials_are_not_sent_to_another_origin_that_base_url_names() -> None:
+    """As in the client."""
+    seen: list[tuple[str, ...]] = []
+
+    class There(RequestHandler):
+        def prepare(self) -> None:
+            secrets = (self.request.headers.get(name, "") for name in ("Authorization", "Cookie", "X-Color"))
+            seen.append((self.request.path.rpartition("/")[2], *secrets))
+            self.send_error(404)
+
+    class Info(RequestHandler):
+        def get(self) -> None:
+            self.write({"websocket": True, "base_url": there.url, "entropy": random.getrandbits(32)})
+
+    there = Site({"/.*": There})
+    here = Site({"/info": Info})
+    headers = ("Authorization: Bearer secret", "Cookie: token=secret", "X-Color: blue")
+    await examine(here.url, *(argument for header in headers for argument in ("--header", header)))
+    for site in (here, there):
+        await site.close()
+    assert {name for name, *_ in seen} == set(TRANSPORTS)
+    assert {tuple(fields) for _, *fields in seen} == {("", "", "blue")}
+
+
 class Nowhere(RequestHandler):
     """Lets in who names no origin, and sends its clients to what is no address."""
 

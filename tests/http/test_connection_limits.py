@@ -64,8 +64,7 @@ def test_an_ipv6_host_has_all_of_its_network(logged: LogWatch) -> None:
     assert admission.reject_if_full(("2600::3", 1, 0, 0))
     assert not admission.reject_if_full(("2600:0:0:1::1", 1, 0, 0))
     assert first is not None
-    first.release()
-    first.release()
+    first()
     assert not admission.reject_if_full(("2600::3", 1, 0, 0))
     assert admission.add(("2600::3", 1, 0, 0))
     assert admission.reject_if_full(("2600::4", 1, 0, 0))

@@ -10,13 +10,14 @@ from application import Serve
 from client import Join, within
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.session.callback_budget import CALLBACK_TIME, CallbackBudget
+from sockjs_tornado.session.container import CALLBACK_TIME
 from sockjs_tornado.wire.connection import READ_BUDGET
+from sockjs_tornado.wire.time_budget import TimeBudget
 
 
 @pytest.mark.parametrize("many", [1, 2, 50])
 async def test_all_that_wait_for_the_next_iteration_share_the_time_of_one(many: int) -> None:
-    budget = CallbackBudget(10.0)
+    budget = TimeBudget(10.0)
     for _ in range(2):
         shares = await asyncio.gather(*(budget.wait() for _ in range(many)))
         # Who goes on first does not know whether the others will wait again.
@@ -25,7 +26,7 @@ async def test_all_that_wait_for_the_next_iteration_share_the_time_of_one(many: 
 
 
 async def test_sessions_that_wait_again_and_again_keep_others_waiting_no_longer_than_one_does() -> None:
-    budget = CallbackBudget(10.0)
+    budget = TimeBudget(10.0)
     used: dict[int, float] = {}
     turn = 0
 
@@ -46,7 +47,7 @@ async def test_sessions_that_wait_again_and_again_keep_others_waiting_no_longer_
 
 
 async def test_a_wait_that_is_cancelled_is_over() -> None:
-    budget = CallbackBudget(10.0)
+    budget = TimeBudget(10.0)
     waiting = asyncio.ensure_future(budget.wait())
     await asyncio.sleep(0)
     waiting.cancel()
@@ -70,7 +71,7 @@ async def test_a_session_delivers_one_message_in_an_iteration_whose_budget_is_us
     heard: list[str] = []
     done = asyncio.Event()
     router = SockJSRouter(chat(heard, done, "6"), "/echo")
-    router.container.callback_budget = CallbackBudget(1000.0)
+    router.container.callback_budget = TimeBudget(1000.0)
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
     (session,) = router.container
@@ -84,7 +85,7 @@ async def test_a_session_delivers_one_message_in_an_iteration_whose_budget_is_us
 
 
 async def test_time_that_one_session_takes_is_not_left_for_others() -> None:
-    budget = CallbackBudget(10.0)
+    budget = TimeBudget(10.0)
     budget.charge(8.0)
     assert budget.available == pytest.approx(2)
     budget.charge(8.0)
@@ -94,7 +95,7 @@ async def test_time_that_one_session_takes_is_not_left_for_others() -> None:
 
 
 async def test_an_iteration_that_belongs_to_waiting_sessions_has_nothing_left_for_others() -> None:
-    budget = CallbackBudget(10.0)
+    budget = TimeBudget(10.0)
     await asyncio.gather(*(budget.wait() for _ in range(3)), return_exceptions=True)
     waiting = asyncio.ensure_future(budget.wait())
     waiting.add_done_callback(lambda _: None)
@@ -117,7 +118,7 @@ async def test_every_delivery_of_several_messages_is_charged(serve: Serve, join:
             pass
 
     router = SockJSRouter(chat(heard, done, "4", take_time), "/echo")
-    router.container.callback_budget = budget = CallbackBudget(1000.0)
+    router.container.callback_budget = budget = TimeBudget(1000.0)
     server = await serve(router)
     peer = join(server, "websocket")
     assert await peer.frame() == "o"
@@ -156,7 +157,7 @@ async def test_others_are_served_while_many_messages_of_one_client_are_delivered
             """Wait for nothing."""
 
     router = SockJSRouter(Chat, "/echo")
-    router.container.callback_budget = CallbackBudget(0.0)
+    router.container.callback_budget = TimeBudget(0.0)
     server = await serve(router)
     flooding, other = join(server, transport), join(server, "websocket")
     assert await flooding.frame() == "o"

@@ -9,8 +9,8 @@ from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.session.session import Session
+from sockjs_tornado.wire.time_budget import TimeBudget
 
 GO_AWAY = (3000, "Go away!")
 INTERRUPTED = (1002, "Connection interrupted")
@@ -374,31 +374,35 @@ async def test_a_client_that_disconnected_while_on_open_awaited_it_was_not_accep
 # What fails.
 
 
+async def check_failure(manager: LoopManager, logged: LogWatch, name: str, opening: Any, calls: list[Any]) -> None:
+    """Check that the callback of this name has failed, and that its session is closed after these calls."""
+    session, receiver = opening
+    await manager.settle()
+    record = logged.take(f"{name} of <KeptSession 1 xhr ")
+    assert record.levelname == "ERROR"
+    assert type(exception_of(record)) is LookupError
+    end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
+    assert receiver.frames == ["o", end]
+    assert session.connection.calls == [*calls, end]
+
+
 @any_way
 async def test_an_exception_in_on_open_is_logged_and_rejects(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_open=way(fail))
+    session, _ = opening = opened(manager, on_open=way(fail))
     session._receive(["1"])
-    await manager.settle()
-    record = logged.take("on_open of <KeptSession 1 xhr ")
-    assert record.levelname == "ERROR"
-    assert type(exception_of(record)) is LookupError
-    assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.calls == ["open", INTERNAL_ERROR]
+    await check_failure(manager, logged, "on_open", opening, ["open"])
 
 
 @any_way
 async def test_an_exception_in_on_message_is_logged_and_closes(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_message=way(fail))
+    session, _ = opening = opened(manager, on_message=way(fail))
     session._receive(["1", "2"])
     session._receive(["3"])
-    await manager.settle()
-    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
-    assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.calls == ["open", "1", INTERNAL_ERROR]
+    await check_failure(manager, logged, "on_message", opening, ["open", "1"])
 
 
 @any_way
@@ -410,24 +414,18 @@ async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
     def on_message(conn: Notes, message: str) -> Any:
         return asyncio.sleep(0) if message == "1" else failing()
 
-    session, receiver = opened(manager, on_message=on_message)
+    session, _ = opening = opened(manager, on_message=on_message)
     session._receive(["1", "2", "3"])
-    await manager.settle()
-    assert type(exception_of(logged.take("on_message of <KeptSession 1 xhr "))) is LookupError
-    assert receiver.frames == ["o", INTERNAL_ERROR]
-    assert session.connection.calls == ["open", "1", "2", INTERNAL_ERROR]
+    await check_failure(manager, logged, "on_message", opening, ["open", "1", "2"])
 
 
 @any_way
 async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
     manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_close=way(fail))
+    session, _ = opening = opened(manager, on_close=way(fail))
     session.close()
-    await manager.settle()
-    assert type(exception_of(logged.take("on_close of <KeptSession 1 xhr "))) is LookupError
-    assert receiver.frames == ["o", GO_AWAY]
-    assert session.connection.calls == ["open", GO_AWAY]
+    await check_failure(manager, logged, "on_close", opening, ["open"])
 
 
 @any_way
@@ -682,7 +680,7 @@ async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_clie
 @pytest.fixture
 def hurried(manager: LoopManager) -> LoopManager:
     """Return a manager on which the time for callbacks is used up after each message."""
-    manager.callback_budget = CallbackBudget(0.0)
+    manager.callback_budget = TimeBudget(0.0)
     return manager
 
 
@@ -710,7 +708,7 @@ async def test_others_are_served_between_slow_messages(
 @either_code
 async def test_a_callback_that_exceeds_its_time_lets_others_run(manager: LoopManager, receive: Act) -> None:
     """With the clocks that are used in earnest: in C one that may advance every 10 ms."""
-    manager.callback_budget = CallbackBudget(0.001)
+    manager.callback_budget = TimeBudget(0.001)
     order: list[str] = []
 
     def work(conn: Notes, message: str) -> None:
@@ -736,7 +734,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
         times.append(len(heard))
         return 0.0
 
-    monkeypatch.setattr("sockjs_tornado.session.callback_budget.monotonic", clock)
+    monkeypatch.setattr("sockjs_tornado.wire.time_budget.monotonic", clock)
     session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
     session._receive_fallback(["one"])
     assert times == []
@@ -747,7 +745,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
 async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
     manager: LoopManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager.callback_budget = CallbackBudget(3.0)
+    manager.callback_budget = TimeBudget(3.0)
     now = 0.0
     heard: list[str] = []
     turns: list[list[str]] = []
@@ -764,7 +762,7 @@ async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
         if len(turns) < 4:
             asyncio.get_running_loop().call_soon(turn)
 
-    monkeypatch.setattr("sockjs_tornado.session.callback_budget.monotonic", lambda: now)
+    monkeypatch.setattr("sockjs_tornado.wire.time_budget.monotonic", lambda: now)
     session, _ = opened(manager, on_message=take_a_second)
     session._receive_fallback(list("abcdefghijklmn"))
     turn()

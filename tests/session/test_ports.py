@@ -12,8 +12,8 @@ from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.container import SessionContainer
 from sockjs_tornado.session.ports import Receiver
 from sockjs_tornado.settings import Settings
-from sockjs_tornado.transports.raw_websocket import RawWebSocketReceiver
 from sockjs_tornado.transports.receiving import PollReceiver, StreamReceiver
+from sockjs_tornado.transports.websocket import RawWebSocketReceiver
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 
 RECEIVERS = [PollReceiver, StreamReceiver, WebSocketReceiver, RawWebSocketReceiver, ChannelReceiver, RecordingReceiver]

@@ -11,6 +11,7 @@ import sockjs_tornado
 import sockjs_tornado.session as session_package
 from sockjs_tornado.exceptions import SessionStateError
 from sockjs_tornado.protocol import PreparedMessage
+from sockjs_tornado.session.requester import authorize_post
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.session.states import RouterState
 
@@ -425,9 +426,9 @@ def test_receivers_must_name_the_origin_of_the_first_one(
 def test_posts_must_name_the_origin_of_the_first_one(manager: FakeManager) -> None:
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, A)
-    assert not session._authorize_post(IP, B)
-    assert not session._authorize_post(IP, "")
-    assert session._authorize_post(IP, A)
+    assert not authorize_post(session, IP, B)
+    assert not authorize_post(session, IP, "")
+    assert authorize_post(session, IP, A)
     assert session.server.stats.rejected == {"session_origin": 2}
 
 
@@ -435,8 +436,8 @@ def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> N
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, A)
     assert session._check_requester(IP, None) is None
-    assert session._authorize_post(IP)
-    assert not session._authorize_post("203.0.113.9")
+    assert authorize_post(session, IP)
+    assert not authorize_post(session, "203.0.113.9")
     session._attach(again := Receiver(session, 1), IP, None)
     session.send("x")
     assert again.frames == [["x"]]
@@ -445,8 +446,8 @@ def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> N
 def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: FakeManager) -> None:
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, None)
-    assert session._authorize_post(IP)
-    assert not session._authorize_post(IP, A)
+    assert authorize_post(session, IP)
+    assert not authorize_post(session, IP, A)
     assert session._check_requester(IP, A) == "session_origin"
     assert session._check_requester(IP, "") is None
 
@@ -454,31 +455,31 @@ def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: Fak
 def test_a_post_without_an_origin_does_not_fix_the_origin_of_posts(manager: FakeManager) -> None:
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, "")
-    assert session._authorize_post(IP)
-    assert session._authorize_post(IP, A)
-    assert session._authorize_post(IP)
-    assert not session._authorize_post(IP, B)
+    assert authorize_post(session, IP)
+    assert authorize_post(session, IP, A)
+    assert authorize_post(session, IP)
+    assert not authorize_post(session, IP, B)
 
 
 def test_the_first_post_fixes_the_origin_if_the_opening_request_cannot(manager: FakeManager) -> None:
     """Scripts and iframes are asked for without one."""
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, "")
-    assert session._authorize_post(IP, A)
-    assert not session._authorize_post(IP, B)
-    assert session._authorize_post(IP, A)
-    assert session._authorize_post(IP, "")
+    assert authorize_post(session, IP, A)
+    assert not authorize_post(session, IP, B)
+    assert authorize_post(session, IP, A)
+    assert authorize_post(session, IP, "")
     assert session._check_requester(IP, A) == "session_origin"
 
 
 def test_a_session_accepts_posts_of_its_client_once_it_is_open(manager: FakeManager) -> None:
     session = make_session(manager)
-    assert not session._authorize_post(IP)
+    assert not authorize_post(session, IP)
     stream(session)
-    assert session._authorize_post(IP)
-    assert not session._authorize_post("203.0.113.9")
+    assert authorize_post(session, IP)
+    assert not authorize_post(session, "203.0.113.9")
     session.close()
-    assert session._authorize_post(IP)
+    assert authorize_post(session, IP)
 
 
 def test_another_address_is_accepted_without_verify_ip(manager: FakeManager) -> None:

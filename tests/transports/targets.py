@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from application import Noted
-from client import TEXT, Client, WebSocket, frame
+from application import Journal, Noted, Serve
+from client import TEXT, Client, Connect, WebSocket, frame
+
+from sockjs_tornado import SockJSRouter
 
 SOCKJS = "/echo/000/abc/websocket"
 RAW = "/echo/websocket"
@@ -18,6 +20,17 @@ async def opened(client: Client, target: str, *fields: str) -> WebSocket:
     if target != RAW:
         assert await websocket.text() == "o"
     return websocket
+
+
+async def open_websocket(
+    serve: Serve, connect: Connect, target: str, **settings: Any
+) -> tuple[SockJSRouter, Client, WebSocket, Noted]:
+    """Serve a router with these settings, and open a websocket to it."""
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", settings)
+    client = await connect(await serve(router))
+    websocket = await opened(client, target)
+    return router, client, websocket, await journal.connection()
 
 
 def text(message: str, target: str) -> bytes:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from application import Echo, Journal, Noted, Serve
+from application import Echo, Journal, Noted, Serve, open_session
 from client import (
     POLLING,
     RECEIVING,
@@ -30,11 +30,7 @@ from sockjs_tornado.session.ended import ENDED_TIME
 async def test_a_request_right_behind_the_end_gets_the_frame_of_the_application(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo"))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    _, _, server, peer, connection = await open_session(serve, join, transport)
     if transport in POLLING:
         await peer.listen()
     new = await connect(server)
@@ -49,11 +45,8 @@ async def test_a_request_right_behind_the_end_gets_the_frame_of_the_application(
 
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_closed_session_keeps_answering_with_its_close_frame(serve: Serve, join: Join, transport: str) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo"))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    (await journal.connection()).close()
+    _, _, server, peer, connection = await open_session(serve, join, transport)
+    connection.close()
     for name in (transport, *RECEIVING, *RECEIVING):
         again = join(server, name, session=peer.session)
         assert await again.frame() == 'c[3000,"Go away!"]'
@@ -98,12 +91,7 @@ def long_after(router: SockJSRouter) -> None:
 async def test_a_closed_session_answers_for_a_minute(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 600})
-    server = await serve(router)
-    peer = join(server, "xhr")
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    router, journal, server, peer, connection = await open_session(serve, join, "xhr", disconnect_delay=600)
     connection.close(3001, "done")
     time_out(router)
     for _ in range(2):
@@ -119,13 +107,9 @@ async def test_a_closed_session_answers_for_a_minute(
 async def test_an_interrupted_session_answers_for_a_minute(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 600})
-    server = await serve(router)
-    peer = join(server, "xhr_streaming")
-    assert await peer.frame() == "o"
+    router, _, server, peer, connection = await open_session(serve, join, "xhr_streaming", disconnect_delay=600)
     peer.vanish()
-    assert await (await journal.connection()).closed() == (1002, "Connection interrupted")
+    assert await connection.closed() == (1002, "Connection interrupted")
     time_out(router)
     assert await only_frame(await connect(server), transport, peer.session) == 'c[1002,"Connection interrupted"]'
     assert len(router.container) == 0
@@ -214,12 +198,9 @@ async def test_a_late_poll_gets_the_close_frame_while_the_router_closes(serve: S
 async def test_a_session_without_a_receiver_times_out(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1, "response_limit": 1})
-    server = await serve(router)
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    router, journal, server, peer, connection = await open_session(
+        serve, join, transport, disconnect_delay=0.1, response_limit=1
+    )
     assert await connection.closed() == (1006, "Session timed out")
     assert len(router.container) == 0
     # A late poll must not open a session whose first message is the middle of a conversation.

@@ -15,8 +15,8 @@ from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import enabled_endpoints
 from sockjs_tornado.transports.exchange import Headers
 from sockjs_tornado.wire.connection import Connection
+from sockjs_tornado.wire.responses import response_head
 from sockjs_tornado.wire.sockets import peer_disconnected
-from sockjs_tornado.wire.stream import response_head
 
 
 class StreamsExchange:

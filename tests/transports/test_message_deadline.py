@@ -8,8 +8,8 @@ from application import Journal, Serve
 from client import PING, PONG, TEXT, Connect, WebSocket, frame
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.transports import message_deadline
-from sockjs_tornado.transports.message_deadline import BYTES_PER_SECOND, MESSAGE_TIME, MessageDeadline
+from sockjs_tornado.wire import keepalive
+from sockjs_tornado.wire.keepalive import BYTES_PER_SECOND, MESSAGE_TIME, MessageDeadline
 
 
 class Timer:
@@ -97,7 +97,7 @@ def test_a_message_that_ends_is_forgotten() -> None:
 async def test_a_message_that_does_not_end_closes_the_websocket(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(message_deadline, "MESSAGE_TIME", 0.1)
+    monkeypatch.setattr(keepalive, "MESSAGE_TIME", 0.1)
     journal = Journal()
     websocket = await WebSocket.open(await connect(await serve(SockJSRouter(journal, "/echo"))), path)
     if "000" in path:

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from application import Echo, Journal, Serve, congest
+from application import Echo, Journal, Serve, congest, open_session
 from client import (
     POLLING,
     RECEIVING,
@@ -171,11 +171,7 @@ async def test_messages_are_not_given_to_a_client_that_has_left(serve: Serve, co
 async def test_a_client_that_leaves_while_it_listens_ends_the_session(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo"))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    _, _, server, peer, connection = await open_session(serve, join, transport)
     if transport in POLLING:
         await peer.listen()
         await settle(connect, server)

@@ -7,8 +7,21 @@ import socket
 from typing import Any
 
 import pytest
-from application import Journal, Serve, congest
-from client import POLLING, RECEIVING, STREAMING, Connect, Join, asking, first_frame, settle, unframe, within
+from application import Journal, Opened, Serve, congest, open_session
+from client import (
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    Client,
+    Connect,
+    Join,
+    StreamingPeer,
+    asking,
+    first_frame,
+    settle,
+    unframe,
+    within,
+)
 
 from sockjs_tornado import ConnectionClosed, SockJSRouter
 
@@ -17,11 +30,7 @@ from sockjs_tornado import ConnectionClosed, SockJSRouter
 
 @pytest.mark.parametrize("transport", STREAMING)
 async def test_an_awaited_send_waits_for_a_stream_that_is_not_read(serve: Serve, join: Join, transport: str) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30}))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    _, _, _, peer, connection = await open_session(serve, join, transport, response_limit=1 << 30)
     sent = await congest(connection)
     waiting = asyncio.ensure_future(connection.send("the last one"))
     for _ in range(sent):
@@ -32,11 +41,7 @@ async def test_an_awaited_send_waits_for_a_stream_that_is_not_read(serve: Serve,
 
 @pytest.mark.parametrize("transport", STREAMING)
 async def test_an_awaited_send_ends_with_a_stream_that_is_not_read(serve: Serve, join: Join, transport: str) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 1 << 30}))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    _, _, _, peer, connection = await open_session(serve, join, transport, response_limit=1 << 30)
     await congest(connection)
     waiting = [asyncio.ensure_future(connection.send("x")) for _ in range(3)]
     peer.vanish()
@@ -51,11 +56,7 @@ async def test_an_awaited_send_ends_with_a_stream_that_is_not_read(serve: Serve,
 async def test_an_awaited_send_waits_for_the_next_poll(
     serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo"))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    _, _, server, peer, connection = await open_session(serve, join, transport)
     await within(connection.send("x" * 65_536))
     waiting = asyncio.ensure_future(connection.send("y"))
     await settle(connect, server)
@@ -68,10 +69,7 @@ async def test_an_awaited_send_waits_for_the_next_poll(
 async def test_an_awaited_send_ends_with_a_client_that_does_not_come_back(
     serve: Serve, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 0.1}))
-    assert await join(server, transport).frame() == "o"
-    connection = await journal.connection()
+    connection = (await open_session(serve, join, transport, disconnect_delay=0.1)).connection
     with pytest.raises(ConnectionClosed) as caught:
         await within(connection.send("x" * 65_537))
     assert caught.value.code == 1006
@@ -80,11 +78,7 @@ async def test_an_awaited_send_ends_with_a_client_that_does_not_come_back(
 
 @pytest.mark.parametrize("transport", RECEIVING)
 async def test_a_client_with_a_long_backlog_is_closed(serve: Serve, join: Join, transport: str) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1000, "response_limit": 1}))
-    peer = join(server, transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    _, _, _, peer, connection = await open_session(serve, join, transport, max_queue_bytes=1000, response_limit=1)
     for _ in range(10):
         connection.send("x" * 100)
     assert await peer.frame() == "a" + json.dumps(["x" * 100] * 10, separators=(",", ":"))
@@ -130,11 +124,9 @@ async def test_a_stream_that_is_not_read_does_not_outlive_its_session(
     serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 0.05)
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo", {"response_limit": 1 << 30})
-    peer: Any = join(await serve(router), transport)
-    assert await peer.frame() == "o"
-    connection = await journal.connection()
+    router, _, _, peer, connection = await open_session(serve, join, transport, response_limit=1 << 30)
+    assert isinstance(peer, StreamingPeer)
+    assert peer.client is not None
     await congest(connection)
     connection.close()
     # It waits for all connections.
@@ -188,44 +180,38 @@ async def test_a_client_that_reads_no_response_gets_no_second_one(
         assert len(await first.rest()) < FLOOD
 
 
+async def flood(serve: Serve, connect: Connect, join: Join, transport: str, **settings: Any) -> tuple[Opened, Client]:
+    """Send a message that fills the buffers to a client that polls, but does not read; return its connection, too."""
+    opened = await open_session(serve, join, transport, **settings)
+    client: Any = await opened.peer.listen()
+    stop_reading(client)
+    await settle(connect, opened.server)
+    opened.connection.send("x" * FLOOD)
+    return opened, client
+
+
 @pytest.mark.parametrize("transport", POLLING)
 async def test_an_unread_response_counts_against_the_session_s_limits(
-    serve: Serve, connect: Connect, transport: str
+    serve: Serve, connect: Connect, join: Join, transport: str
 ) -> None:
-    journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"max_queue_bytes": 1_000_000}))
-    client = await connect(server)
-    client.write(asking(transport, "/echo/000/abc"))
-    await client.response()
-    connection = await journal.connection()
-    client.write(asking(transport, "/echo/000/abc"))
-    stop_reading(client)
-    await settle(connect, server)
-    connection.send("x" * FLOOD)
+    opened, client = await flood(serve, connect, join, transport, max_queue_bytes=1_000_000)
+    connection = opened.connection
     assert not connection.is_closed
     connection.send("one more")
     assert await connection.closed() == (3008, "Slow consumer")
     client.resume_reading()
     with contextlib.suppress(ConnectionError):
         assert len(await client.rest()) < FLOOD
-    client = await connect(server)
-    client.write(asking(transport, "/echo/000/abc"))
-    assert await first_frame(client, transport) == 'c[3008,"Slow consumer"]'
+    again = join(opened.server, transport, session=opened.peer.session)
+    assert await again.frame() == 'c[3008,"Slow consumer"]'
 
 
 @pytest.mark.parametrize("transport", POLLING)
-async def test_an_unread_response_is_aborted_with_its_session(serve: Serve, connect: Connect, transport: str) -> None:
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo", {"disconnect_delay": 60})
-    server = await serve(router)
-    client = await connect(server)
-    client.write(asking(transport, "/echo/000/abc"))
-    await client.response()
-    connection = await journal.connection()
-    client.write(asking(transport, "/echo/000/abc"))
-    stop_reading(client)
-    await settle(connect, server)
-    connection.send("x" * FLOOD)
+async def test_an_unread_response_is_aborted_with_its_session(
+    serve: Serve, connect: Connect, join: Join, transport: str
+) -> None:
+    opened, client = await flood(serve, connect, join, transport, disconnect_delay=60)
+    router, _, server, _, connection = opened
     session: Any = connection.session
     # The test is the clock. What the kernel's buffers still take comes first.
     while session._unsent_response.unsent < session._unsent_response_size:

@@ -28,8 +28,8 @@ from client import (
 )
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE
+from sockjs_tornado.wire.time_budget import TimeBudget
 
 from .targets import BOTH, RAW, SOCKJS, feed, messages_of, opened, text
 
@@ -613,7 +613,7 @@ async def test_others_are_served_while_data_of_one_client_is_decoded(
                 done.set()
 
     router = SockJSRouter(Noting, "/echo", {"websocket_compression": True})
-    router.container.read_budget = CallbackBudget(0.0)
+    router.container.read_budget = TimeBudget(0.0)
     server = await serve(router)
     fields = ["Sec-WebSocket-Extensions: permessage-deflate"] if kind == "compressed" else []
     flooding = await opened(await connect(server), target, *fields)

@@ -12,7 +12,7 @@ from client import CLOSE, PING, TEXT, TIMEOUT, Connect, WebSocket, closing, fram
 
 from sockjs_tornado import SockJSRouter
 
-from .targets import BOTH, RAW, SOCKJS, messages_of, opened, text
+from .targets import BOTH, RAW, SOCKJS, messages_of, open_websocket, opened, text
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,7 @@ async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
 ) -> None:
     # The client's close frame ends it, not the deadline.
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo")
-    websocket = await opened(await connect(await serve(router)), SOCKJS)
-    connection = await journal.connection()
+    _, _, websocket, connection = await open_websocket(serve, connect, SOCKJS)
     connection.close(code, reason)
     connection.close(4000, "twice")
     connection.send("too late")
@@ -51,9 +48,7 @@ async def test_the_server_closes_with_both_close_frames_and_then_the_socket(
 async def test_a_raw_websocket_is_closed_with_the_code_and_reason_themselves(
     serve: Serve, connect: Connect, code: int, reason: str, heard: str
 ) -> None:
-    journal = Journal()
-    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), RAW)
-    connection = await journal.connection()
+    _, _, websocket, connection = await open_websocket(serve, connect, RAW)
     connection.close(code, reason)
     assert await websocket.closed() == (code, heard)
     assert connection.closes == [(code, reason)]
@@ -61,9 +56,8 @@ async def test_a_raw_websocket_is_closed_with_the_code_and_reason_themselves(
 
 @BOTH
 async def test_a_raw_or_framed_connection_goes_away_by_default(serve: Serve, connect: Connect, target: str) -> None:
-    journal = Journal()
-    websocket = await opened(await connect(await serve(SockJSRouter(journal, "/echo"))), target)
-    (await journal.connection()).close()
+    _, _, websocket, connection = await open_websocket(serve, connect, target)
+    connection.close()
     if target != RAW:
         assert await websocket.text() == 'c[3000,"Go away!"]'
     assert await websocket.closed() == ((3000, "Go away!") if target == RAW else (1000, ""))
@@ -102,26 +96,20 @@ async def test_the_application_gets_the_code_and_reason_of_the_client(
 async def test_a_client_that_disconnects_without_a_close_frame_is_noticed(
     serve: Serve, connect: Connect, target: str, reset: bool
 ) -> None:
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo")
-    client = await connect(await serve(router))
-    await opened(client, target)
+    router, client, _, connection = await open_websocket(serve, connect, target)
     if reset:
         client.reset()
     await client.leave()
-    connection = await journal.connection()
     assert await connection.closed() == (1006, "Connection lost")
     assert len(router.container) == 0
 
 
 @BOTH
 async def test_a_client_that_ends_its_side_ends_the_connection(serve: Serve, connect: Connect, target: str) -> None:
-    journal = Journal()
-    client = await connect(await serve(SockJSRouter(journal, "/echo")))
-    await opened(client, target)
+    _, client, _, connection = await open_websocket(serve, connect, target)
     client.writer.write_eof()
     assert await client.rest() == b""
-    assert await (await journal.connection()).closed() == (1006, "Connection lost")
+    assert await connection.closed() == (1006, "Connection lost")
 
 
 @BOTH
@@ -158,11 +146,7 @@ async def test_the_session_is_forgotten_once_the_client_has_answered_the_close_f
     serve: Serve, connect: Connect, target: str, answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo", {"max_message_size": 1000})
-    client = await connect(await serve(router))
-    websocket = await opened(client, target)
-    connection = await journal.connection()
+    router, client, websocket, connection = await open_websocket(serve, connect, target, max_message_size=1000)
     connection.close()
     # A ping is no answer, nor is it answered.
     websocket.write(frame(PING) + text("x", target) + answer)
@@ -304,11 +288,8 @@ async def test_a_client_may_close_the_socket_in_place_of_an_answer(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo")
-    client = await connect(await serve(router))
-    await opened(client, target)
-    (await journal.connection()).close()
+    router, client, _, connection = await open_websocket(serve, connect, target)
+    connection.close()
     closing_all = asyncio.ensure_future(router.close())
     await asyncio.sleep(0)
     client.writer.write_eof()
@@ -321,11 +302,7 @@ async def test_a_client_that_does_not_answer_the_close_frame_is_dropped(
     serve: Serve, connect: Connect, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 0.05)
-    journal = Journal()
-    router = SockJSRouter(journal, "/echo")
-    client = await connect(await serve(router))
-    await opened(client, target)
-    connection = await journal.connection()
+    router, client, _, connection = await open_websocket(serve, connect, target)
     connection.close()
     async with asyncio.timeout(TIMEOUT):
         await router.close()
@@ -339,11 +316,8 @@ async def test_a_client_that_reads_slowly_gets_all_that_was_sent_before_the_end(
 ) -> None:
     # The test is the clock.
     monkeypatch.setattr("sockjs_tornado.wire.connection.CLOSE_TIMEOUT", 1000)
-    journal = Journal()
-    client = await connect(await serve(SockJSRouter(journal, "/echo")))
-    await opened(client, target)
+    _, client, _, connection = await open_websocket(serve, connect, target)
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-    connection = await journal.connection()
     receiver: Any = connection.session._receiver
     connection.send("x" * 20_000_000)
     connection.close()

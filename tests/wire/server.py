@@ -20,9 +20,9 @@ from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado.observe.stats import Stats
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.stream import take_over
+from sockjs_tornado.wire.time_budget import TimeBudget
 from sockjs_tornado.wire.write_queue import WriteQueue
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -54,7 +54,7 @@ class Ledger:
     """
 
     grace: float | None = None
-    read_budget = CallbackBudget(math.inf)
+    read_budget = TimeBudget(math.inf)
 
     def __init__(self, size: int = READ_SIZE) -> None:
         self.read_buffer = bytearray(size)

@@ -14,8 +14,8 @@ import pytest
 from client import TIMEOUT
 from tornado.iostream import SSLIOStream
 
-from sockjs_tornado.wire import close_notify
-from sockjs_tornado.wire.close_notify import close_stream
+from sockjs_tornado.wire import responses
+from sockjs_tornado.wire.responses import close_stream
 
 from .server import passed, unix_pair
 
@@ -77,7 +77,7 @@ async def test_a_close_notify_waits_for_room_in_the_send_buffer(certificate: Pat
 async def test_a_client_that_does_not_read_gets_no_close_notify(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(close_notify, "_MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(responses, "_MAX_ATTEMPTS", 2)
     async with _full_stream(certificate) as (stream, client, _):
         closed = asyncio.Event()
         close_stream(stream, closed.set)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from application import LogWatch, exception_of
 
-from sockjs_tornado.session.callback_budget import CallbackBudget
 from sockjs_tornado.wire.connection import READ_SIZE
 from sockjs_tornado.wire.pacing import PIECE_SIZE, SMALL_PIECE, PacedConnection
+from sockjs_tornado.wire.time_budget import TimeBudget
 
 from .server import HEAD, REQUEST, Ledger, Site, noise, passed, some_turns
 
@@ -17,7 +17,7 @@ from .server import HEAD, REQUEST, Ledger, Site, noise, passed, some_turns
 class HurriedLedger(Ledger):
     """A manager for whose connections the time is used up after each piece."""
 
-    read_budget = CallbackBudget(0.0)
+    read_budget = TimeBudget(0.0)
 
 
 class Pieces(PacedConnection):
@@ -126,7 +126,7 @@ class SlowLedger(Ledger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.read_budget = CallbackBudget(10.0)
+        self.read_budget = TimeBudget(10.0)
         self.seconds = 0.0
 
     def now(self) -> float:

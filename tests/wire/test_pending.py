@@ -8,7 +8,7 @@ import pytest
 from client import TIMEOUT
 from tornado.iostream import IOStream
 
-from sockjs_tornado.wire.pending import PIECE_SIZE, PendingWrite, write_tracked
+from sockjs_tornado.wire.responses import PIECE_SIZE, PendingWrite, write_tracked
 
 from .server import noise
 

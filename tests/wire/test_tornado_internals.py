@@ -166,7 +166,7 @@ async def test_a_handler_that_starts_before_the_body_may_finish_the_request(ask:
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_handler_is_freed_at_once_if_its_cycle_is_broken(breaks: bool) -> None:
-    connection: Any = SimpleNamespace(context=None, set_close_callback=lambda callback: None)
+    connection: Any = SimpleNamespace(context=None, stream=None, set_close_callback=lambda callback: None)
     line = RequestStartLine("GET", "/", "HTTP/1.1")
     request = HTTPServerRequest(start_line=line, headers=HTTPHeaders({"Host": "a"}), connection=connection)
     handler = Handler(Application(), request)

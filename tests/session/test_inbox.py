@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockjs_tornado.session.limits import RateLimit
+from sockjs_tornado.session.inbox import RateLimit
 
 
 def test_a_burst_is_let_through_and_then_the_rate() -> None:

@@ -1,13 +1,13 @@
-"""The time that callbacks of all sessions, or decoding, may take of one iteration of the event loop."""
+"""The time that some work may take of one iteration of the event loop: callbacks, or decoding."""
 
 import asyncio
 import math
 from collections.abc import Generator
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 try:
-    from .._speedups import MAX_STEP, MIN_CHARGE, CallbackBudgetCore
+    from .._speedups import MAX_STEP, MIN_CHARGE, TimeBudgetCore
 except ImportError:  # the C module was not built
     #: Maximum number of messages between two clock reads. The clock is read after messages 1, 2, 4, 8, 16, 32, 48 and
     #: so on: if all callbacks take equally long, they exceed the budget by at most its length.
@@ -18,30 +18,25 @@ except ImportError:  # the C module was not built
     #: one delivered at once.
     MIN_CHARGE = 0.001
 
-    class CallbackBudgetCore:  # type: ignore[no-redef]
+    class TimeBudgetCore:  # type: ignore[no-redef]
         """The field that ``_c/session.c`` reads before it delivers several messages."""
 
         __slots__ = ("available",)
 
 
-__all__ = ["CALLBACK_TIME", "MAX_STEP", "MIN_CHARGE", "CallbackBudget", "Turn"]
-
-#: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.
-CALLBACK_TIME: Final = 0.010
+__all__ = ["MAX_STEP", "MIN_CHARGE", "TimeBudget", "Turn"]
 
 
-class CallbackBudget(CallbackBudgetCore):
-    """The budget of a router's sessions for callbacks, or of its connections for decoding.
-
-    The attributes are described for callbacks; for decoding, a piece of data takes the place of a message.
+class TimeBudget(TimeBudgetCore):
+    """The budget that all sessions of a router share for callbacks, or all its connections for decoding.
 
     Args:
         seconds: Seconds of one iteration of the event loop.
 
     Attributes:
-        available: Seconds that are left of this iteration for a session that delivers several messages; 0 if they are
-            used up, and while sessions wait. If it is 0, a session delivers one message and waits for the next
-            iteration. So all sessions together keep the limit, except for one message, or :data:`MIN_CHARGE`, of each.
+        available: Seconds that are left of this iteration; 0 if they are used up, and while sessions wait. If it is 0,
+            a session delivers one message (a connection decodes one piece) and waits for the next iteration. So all
+            together keep the limit, except for one message, or :data:`MIN_CHARGE`, of each.
     """
 
     __slots__ = ("_seconds", "_waiting")
@@ -67,11 +62,7 @@ class CallbackBudget(CallbackBudgetCore):
             self.available = self._seconds
 
     async def wait(self) -> float:
-        """Wait for the next iteration of the event loop.
-
-        Returns:
-            Seconds of that iteration for the callbacks of this session. All waiting sessions share one budget.
-        """
+        """Wait for the next iteration of the event loop, and return the waiting session's equal share of its time."""
         self._waiting += 1
         self.exhaust()
         try:
@@ -88,8 +79,7 @@ class CallbackBudget(CallbackBudgetCore):
 class Turn:
     """The delivery of several messages of one session in one iteration of the event loop, or in consecutive ones.
 
-    Args:
-        budget: The budget of all sessions.
+    Awaiting it waits for the next iteration, in which at least one message may be delivered.
 
     Attributes:
         left: Messages to deliver before :meth:`is_over` is called. The caller counts down.
@@ -97,7 +87,7 @@ class Turn:
 
     __slots__ = ("_budget", "_deadline", "_started", "_step", "left")
 
-    def __init__(self, budget: CallbackBudget) -> None:
+    def __init__(self, budget: TimeBudget) -> None:
         self._budget = budget
         self._started = monotonic()
         self._deadline = self._started + budget.available
@@ -114,11 +104,7 @@ class Turn:
         self._budget.charge(monotonic() - self._started)
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Wait for the next iteration, in which at least one message may be delivered."""
-        return self._wait().__await__()
-
-    async def _wait(self) -> None:
-        share = await self._budget.wait()
+        share = yield from self._budget.wait().__await__()
         self._started = monotonic()
         self._deadline = self._started + share
         # 2, because _run_due counts down before each message.

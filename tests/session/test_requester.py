@@ -1,6 +1,6 @@
 import pytest
 
-from sockjs_tornado.session.addresses import network_of
+from sockjs_tornado.session.requester import network_of
 
 
 @pytest.mark.parametrize(

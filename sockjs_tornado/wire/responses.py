@@ -1,0 +1,184 @@
+"""Responses that the server writes to Tornado's streams, and closing the streams after them."""
+
+import asyncio
+import contextlib
+import functools
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+
+__all__ = [
+    "PendingWrite",
+    "claim_slot",
+    "close_stream",
+    "response_head",
+    "send_now",
+    "write_and_close",
+    "write_tracked",
+]
+
+#: Bytes per tracked write. Smaller rests of a response are not tracked.
+PIECE_SIZE: Final = 16 * 1024
+
+#: Seconds between two attempts to send a close_notify, and the number of attempts.
+_RETRY_INTERVAL = 0.05
+_MAX_ATTEMPTS = 40
+
+
+def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return the head of an HTTP/1.1 response, including the empty line at its end (RFC 9112, section 4)."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    return f"{_status_line(status)}{_common_fields(int(time.time()))}{''.join(lines)}\r\n".encode("latin-1")
+
+
+@functools.cache
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+
+
+# Cached because all responses within a second share these fields. Browsers must not guess the content type, and must
+# not send the URL, which may contain a session id, to other sites.
+@functools.lru_cache(maxsize=1)
+def _common_fields(seconds: int) -> str:
+    date = formatdate(seconds, usegmt=True)
+    return f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+
+
+class PendingWrite:
+    """Data written to a stream in pieces, so that the number of unsent bytes is known.
+
+    Args:
+        stream: An open stream without a ``max_write_buffer_size``.
+        data: The data that the socket did not accept immediately.
+    """
+
+    __slots__ = ("_left", "_pieces", "_stream")
+
+    def __init__(self, stream: IOStream, data: bytes) -> None:
+        self._stream = stream
+        self._left = len(data)
+        self._pieces: deque[tuple[asyncio.Future[None], int]] = deque()
+        # The client may have disconnected.
+        with contextlib.suppress(StreamClosedError):
+            for start in range(0, len(data), PIECE_SIZE):
+                piece = data[start : start + PIECE_SIZE]
+                self._pieces.append((stream.write(piece), len(piece)))
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the operating system has not accepted; they stay counted if the connection is closed."""
+        # Counted here because done callbacks run one iteration later, when the client may have polled again.
+        pieces = self._pieces
+        while pieces and pieces[0][0].done() and pieces[0][0].exception() is None:
+            self._left -= pieces.popleft()[1]
+        return self._left
+
+    def abort(self) -> None:
+        """Close the connection and discard the rest."""
+        self._stream.close()
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` in an iteration of the event loop after the last byte was sent."""
+        if self._pieces:
+            self._pieces[-1][0].add_done_callback(callback)
+        else:
+            asyncio.get_running_loop().call_soon(callback, None)
+
+
+def write_tracked(stream: IOStream, data: bytes) -> PendingWrite | None:
+    """Write ``data`` with progress tracking, if it is long enough.
+
+    Returns:
+        None if nothing was written, because the data is short, or because the stream is closed or limits its buffer.
+    """
+    if len(data) <= PIECE_SIZE or stream.max_write_buffer_size is not None or stream.closed():
+        return None
+    return PendingWrite(stream, data)
+
+
+def send_now(stream: IOStream, data: bytes) -> bytes:
+    """Send ``data`` directly to the socket, without the buffer and the future of ``IOStream.write``.
+
+    Returns:
+        The rest, which the caller must pass to ``IOStream.write``. It is all of ``data`` if the stream uses TLS, is
+        closed, is still writing, or limits its write buffer, or if the socket reports an error.
+    """
+    if type(stream) is not IOStream or stream.closed() or stream.writing() or stream.max_write_buffer_size is not None:
+        return data
+    try:
+        return data[stream.socket.send(data) :]
+    except OSError:
+        return data
+
+
+def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
+    """Write ``data`` to a detached stream, then close it. A TLS connection is closed with a close_notify.
+
+    Returns:
+        The tracked rest of the data, if it is long enough to be tracked.
+    """
+    release_slot = claim_slot(stream)
+    pending = write_tracked(stream, data)
+    try:
+        writing = stream.write(b"" if pending else data)
+    except StreamClosedError:
+        close_stream(stream, release_slot)
+        return pending
+
+    def written(future: "asyncio.Future[None]") -> None:
+        future.exception()
+        close_stream(stream, release_slot)
+
+    writing.add_done_callback(written)
+    return pending
+
+
+def claim_slot(stream: IOStream) -> Callable[[], None] | None:
+    """Return the function that releases the connection's slot at the HTTP server; the caller must call it once.
+
+    Return None if the server does not count the connection (see :mod:`sockjs_tornado.http.connection_limits`), or if
+    the slot was already claimed.
+    """
+    release: Callable[[], None] | None = stream.__dict__.pop("release_slot", None)
+    return release
+
+
+def close_stream(stream: IOStream, on_closed: Callable[[], None] | None = None) -> None:
+    """Close a stream after its last write, over TLS with a close_notify.
+
+    If the socket's send buffer is full, the stream stays open until the client has read enough of it, for 2 s at most.
+
+    Args:
+        stream: The stream. It may be closed already.
+        on_closed: Called once the stream is closed.
+    """
+    _close(stream, on_closed, _MAX_ATTEMPTS)
+
+
+def _close(stream: IOStream, on_closed: Callable[[], None] | None, attempts: int) -> None:
+    if not _send_close_notify(stream) and attempts:
+        # The stream has registered the socket with the event loop, so nothing else can wait until it is writable.
+        asyncio.get_running_loop().call_later(_RETRY_INTERVAL, _close, stream, on_closed, attempts - 1)
+        return
+    stream.close()
+    if on_closed is not None:
+        on_closed()
+
+
+def _send_close_notify(stream: IOStream) -> bool:
+    """Return False if the socket's send buffer is full."""
+    if isinstance(stream, SSLIOStream) and not stream.closed():
+        # OpenSSL sends the alert, then tries to read the peer's. Ignore that it has not arrived (SSLWantReadError),
+        # that other data has arrived (SSLError), or that the peer has disconnected.
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                stream.socket.unwrap()
+            except ssl.SSLWantWriteError:
+                return False
+    return True

@@ -1,0 +1,299 @@
+"""``python -m sockjs_tornado info``: the findings about servers and proxies whose responses the test defines."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pytest
+import tornado.httpserver
+from application import Echo, Serve
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cli.checks import Finding, Level, check_info
+from sockjs_tornado.cli.probe import Prober
+from sockjs_tornado.cli.transport_checks import check_idle_timeouts, check_transports
+from sockjs_tornado.client import connect
+from sockjs_tornado.client.multi import Multi
+
+#: Seconds in which a response must arrive; no test takes that long unless it fails.
+LONG = 60
+STREAMS = ("xhr_streaming", "eventsource", "htmlfile")
+POLLS = ("xhr", "jsonp")
+PAGE = "https://page.example"
+
+
+class Reply(NamedTuple):
+    """A response; unless it is open, the connection is closed after it."""
+
+    data: bytes
+    is_open: bool = False
+
+
+def reply(status: int, *fields: str, body: str = "", is_open: bool = False) -> Reply:
+    """Return a response whose body ends with the connection."""
+    return Reply("\r\n".join([f"HTTP/1.1 {status} Text", *fields, "", body]).encode(), is_open)
+
+
+SILENCE = Reply(b"", is_open=True)
+
+#: The fixture ``scripted``.
+Scripted = Callable[..., Awaitable[Prober]]
+
+
+@pytest.fixture
+async def probing() -> AsyncIterator[Callable[..., Prober]]:
+    """Return a function that creates a prober: ``prober = probing(port, origin=...)``."""
+    multis: list[Multi] = []
+
+    def make(port: int, **options: Any) -> Prober:
+        connector = connect(f"http://127.0.0.1:{port}/echo", **options)
+        multis.append(Multi())
+        return Prober(connector.service, connector.service, connector.options, multis[-1])
+
+    yield make
+    for multi in multis:
+        multi.close()
+
+
+@pytest.fixture
+async def scripted(probing: Callable[..., Prober]) -> AsyncIterator[Scripted]:
+    """Return a function that starts a server and returns a prober for it: ``prober = await scripted(reply(404))``.
+
+    If there are several replies, each is for one request; the last one is for all further requests, too.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*replies: Reply, **options: Any) -> Prober:
+            left = list(replies)
+
+            async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                stack.callback(writer.transport.abort)
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    await reader.readuntil(b"\r\n\r\n")
+                    data, is_open = left.pop(0) if len(left) > 1 else left[0]
+                    writer.write(data)
+                    if not is_open:
+                        writer.close()
+
+            server = await asyncio.start_server(respond, "127.0.0.1", 0)
+            stack.callback(server.close)
+            return probing(server.sockets[0].getsockname()[1], **options)
+
+        yield start
+
+
+def by_subject(findings: list[Finding]) -> dict[str, Finding]:
+    """Return findings by their subjects, each of which must be unique."""
+    found = {finding.subject: finding for finding in findings}
+    assert len(found) == len(findings)
+    return found
+
+
+# /info.
+
+
+@pytest.mark.parametrize(
+    ("response", "options", "text", "advice"),
+    [
+        (reply(200, body="[]"), {}, "the response is not a JSON object", "including its prefix"),
+        (reply(404), {}, "status 404", "including its prefix"),
+        (reply(302, "Location: /login"), {}, "status 302", "Use the target URL (/login)"),
+        (reply(403), {"origin": PAGE}, "status 403", f"rejects pages of {PAGE}"),
+        (reply(502), {}, "status 502", "A proxy cannot reach the server"),
+        (reply(503), {}, "status 503", "A proxy cannot reach the server"),
+        (reply(504), {}, "status 504", "A proxy cannot reach the server"),
+    ],
+)
+async def test_a_bad_response_to_info_is_explained(
+    scripted: Scripted, response: Reply, options: dict[str, Any], text: str, advice: str
+) -> None:
+    info, findings = await check_info(await scripted(response, **options), LONG)
+    assert info is None
+    (finding,) = findings
+    assert finding[:3] == (Level.BAD, "/info", text)
+    assert advice in finding.advice
+
+
+async def test_no_response_to_info_is_explained(scripted: Scripted) -> None:
+    info, findings = await check_info(await scripted(SILENCE), 0.05)
+    assert info is None
+    assert [finding[:3] for finding in findings] == [(Level.BAD, "/info", "no response in 0.05 s")]
+
+
+def info_reply(
+    entropy: int, *fields: str, allowed: str = f"Access-Control-Allow-Origin: {PAGE}", more: str = ""
+) -> Reply:
+    """Return a response to /info."""
+    return reply(200, "Cache-Control: no-store", allowed, *fields, body=f'{{"entropy": {entropy}{more}}}')
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ("", "websockets enabled, sets no cookie"),
+        (', "websocket": false', "websockets disabled, sets no cookie"),
+        (', "cookie_needed": true', "websockets enabled, sets the cookie JSESSIONID"),
+        (', "base_url": "/there"', "websockets enabled, sets no cookie, base_url /there"),
+    ],
+)
+async def test_info_is_described(scripted: Scripted, more: str, text: str) -> None:
+    prober = await scripted(info_reply(1, more=more), info_reply(2, more=more), origin=PAGE)
+    info, findings = await check_info(prober, LONG)
+    assert info is not None
+    assert info["entropy"] == 1
+    assert [finding[:2] for finding in findings] == [(Level.GOOD, "/info"), (Level.GOOD, "CORS")]
+    assert re.fullmatch(f"[0-9]+ ms; {text}", findings[0].text)
+
+
+@pytest.mark.parametrize(
+    ("replies", "level", "text"),
+    [
+        ((info_reply(1), info_reply(1)), Level.BAD, "two requests for /info got the same response"),
+        ((info_reply(1), info_reply(2, "Age: 3")), Level.BAD, "two requests for /info got the same response"),
+        (
+            (reply(200, body='{"entropy": 1}'), reply(200, body='{"entropy": 2}')),
+            Level.NOTE,
+            "/info has no no-store",
+        ),
+    ],
+)
+async def test_a_cache_is_found(scripted: Scripted, replies: tuple[Reply, ...], level: Level, text: str) -> None:
+    _, findings = await check_info(await scripted(*replies), LONG)
+    finding = by_subject(findings)["caching"]
+    assert (finding.level, finding.text) == (level, text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ("X: y", "/info has no Access-Control-Allow-Origin: pages of other sites cannot use HTTP transports"),
+        ("Access-Control-Allow-Origin: *", "/info allows all origins, which excludes credentials"),
+        (
+            "Access-Control-Allow-Origin: https://other.example",
+            f"/info allows https://other.example, and not {PAGE}",
+        ),
+        (
+            f"Access-Control-Allow-Origin: {PAGE}\r\nAccess-Control-Allow-Origin: {PAGE}",
+            "/info has 2 Access-Control-Allow-Origin fields",
+        ),
+    ],
+)
+async def test_wrong_cors_fields_are_found(scripted: Scripted, fields: str, text: str) -> None:
+    prober = await scripted(info_reply(1, allowed=fields), info_reply(2, allowed=fields), origin=PAGE)
+    _, findings = await check_info(prober, LONG)
+    assert by_subject(findings)["CORS"][:3] == (Level.BAD, "CORS", text)
+
+
+# The transports.
+
+
+@pytest.mark.parametrize(
+    ("response", "level", "text"),
+    [
+        (reply(404), Level.NOTE, r"disabled \(404\)"),
+        (reply(403), Level.BAD, r"rejected \(403\)"),
+        (reply(500), Level.BAD, "status 500 after [0-9]+ ms"),
+        (reply(200, body="h\n"), Level.BAD, "ended after [0-9]+ ms without an open frame"),
+        (reply(200, "Content-Length: 9", body="h\n"), Level.BAD, "failed after [0-9]+ ms: .+"),
+        (Reply(b""), Level.BAD, "failed after [0-9]+ ms: .+"),
+    ],
+)
+async def test_a_rejected_or_failed_transport_is_found(
+    scripted: Scripted, response: Reply, level: Level, text: str
+) -> None:
+    findings = by_subject(await check_transports(await scripted(response), {"websocket": False}, LONG))
+    assert findings.pop("websocket")[:3] == (Level.NOTE, "websocket", "disabled (/info)")
+    assert set(findings) == {*STREAMS, *POLLS}
+    for finding in findings.values():
+        assert finding.level == level
+        assert re.fullmatch(text, finding.text)
+
+
+async def test_no_response_of_a_transport_is_found(scripted: Scripted) -> None:
+    findings = by_subject(await check_transports(await scripted(SILENCE), {}, 0.05))
+    assert {subject: finding.text for subject, finding in findings.items()} == {
+        "websocket": "not open in 0.05 s",
+        **dict.fromkeys(STREAMS, "no open frame in 0.05 s"),
+        **dict.fromkeys(POLLS, "no response in 0.05 s"),
+    }
+    assert {finding.level for finding in findings.values()} == {Level.BAD}
+
+
+async def test_buffered_and_compressed_streams_are_found(scripted: Scripted) -> None:
+    prober = await scripted(reply(200, body="h" * 2048 + "\n", is_open=True))
+    # On a busy machine, the headers may take longer than a short time.
+    for seconds in (0.05, 1, 20):
+        findings = by_subject(await check_transports(prober, {"websocket": False}, seconds))
+        if all(
+            re.fullmatch(f"headers after [0-9]+ ms, but no open frame in {seconds:g} s", findings[name].text)
+            for name in STREAMS
+        ):
+            break
+    else:
+        pytest.fail(str(findings))
+    prober = await scripted(reply(200, "Content-Encoding: gzip", body="o\n"))
+    findings = by_subject(await check_transports(prober, {"websocket": False}, LONG))
+    assert {findings[name].text for name in STREAMS} == {"the response is compressed (gzip)"}
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        (reply(403, "Content-Length: 0"), r"rejected \(403\)"),
+        (reply(404, "Content-Length: 0"), "status 404 instead of an upgrade"),
+        (Reply(b""), "failed: .+"),
+    ],
+)
+async def test_a_rejected_or_failed_websocket_is_found(scripted: Scripted, response: Reply, text: str) -> None:
+    findings = by_subject(await check_transports(await scripted(response), {}, LONG))
+    assert findings["websocket"].level == Level.BAD
+    assert re.fullmatch(text, findings["websocket"].text)
+
+
+@pytest.mark.parametrize(("greeting", "text"), [("hello", "'hello'"), (None, "None")])
+async def test_a_websocket_without_an_open_frame_is_found(
+    probing: Callable[..., Prober], greeting: str | None, text: str
+) -> None:
+    class Greeter(WebSocketHandler):
+        async def open(self) -> None:
+            if greeting is None:
+                self.close()
+            else:
+                await self.write_message(greeting)
+
+    http = tornado.httpserver.HTTPServer(
+        Application([("/echo/.*/websocket", Greeter)], log_function=lambda handler: None)
+    )
+    sockets = bind_sockets(0, "127.0.0.1")
+    http.add_sockets(sockets)
+    findings = by_subject(await check_transports(probing(sockets[0].getsockname()[1]), {}, LONG))
+    http.stop()
+    await http.close_all_connections()
+    assert findings["websocket"][:3] == (Level.BAD, "websocket", f"expected an open frame, got {text}")
+
+
+# Idle timeouts.
+
+
+async def test_the_idle_check_needs_open_sessions(scripted: Scripted) -> None:
+    findings = await check_idle_timeouts(await scripted(reply(404, "Content-Length: 0")), LONG)
+    assert len(findings) == 4
+    assert {(finding.level, finding.text) for finding in findings} == {(Level.NOTE, "not open")}
+
+
+async def test_a_connection_that_stays_open_without_a_frame_needs_a_longer_check(
+    serve: Serve, probing: Callable[..., Prober]
+) -> None:
+    prober = probing((await serve(SockJSRouter(Echo, "/echo"))).port)
+    for seconds in (0.2, 2, 20):
+        findings = await check_idle_timeouts(prober, seconds)
+        if {finding.text for finding in findings} == {f"no frame in {seconds:g} s, but still open"}:
+            break
+    else:
+        pytest.fail(str(findings))
+    assert {finding.level for finding in findings} == {Level.NOTE}
