@@ -178,13 +178,13 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
  * with an exception set. */
 Py_ssize_t collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages);
 
-/* --- in http.c --- */
-
-extern PyType_Spec request_head_spec;
-extern PyTypeObject *request_head_type;
+/* --- in http.c and request_head.c --- */
 
 /* Fill the tables of characters and methods. Return 0, or -1 with an exception set. */
 int prepare_http(void);
+
+extern PyType_Spec request_head_spec;
+extern PyTypeObject *request_head_type;
 
 /* --- the module's functions --- */
 

@@ -1,10 +1,8 @@
-/* HTTP/1.1: parse_head() with its result, RequestHead, and format_response(). */
+/* HTTP/1.1 request heads: parse_head(). */
 
-#include "core.h"
-#include "words.h"
+#include "http.h"
 
 #include <stddef.h>
-#include <structmember.h>
 
 /* --- characters --- */
 
@@ -59,8 +57,7 @@ is_blank(unsigned char byte)
 
 /* --- names and values --- */
 
-/* Return whether two texts of the same size differ in case only. */
-static int
+int
 is_same(const unsigned char *text, const unsigned char *other, Py_ssize_t size)
 {
     Py_ssize_t i;
@@ -71,12 +68,7 @@ is_same(const unsigned char *text, const unsigned char *other, Py_ssize_t size)
     return 1;
 }
 
-struct text {
-    const unsigned char *start;
-    Py_ssize_t size;
-};
-
-static int
+int
 is_named(struct text text, const char *name)
 {
     return text.size == (Py_ssize_t)strlen(name) && is_same(text.start, (const unsigned char *)name, text.size);
@@ -156,19 +148,6 @@ is_length(struct text value, struct text *length)
 }
 
 /* --- parsing --- */
-
-/* A field line; the offsets are those of the first field line. */
-typedef struct {
-    uint32_t name, name_size, value, value_size;
-} Field;
-
-struct head {
-    struct text method, target, length;
-    const unsigned char *fields_start, *fields_end;
-    Py_ssize_t count;
-    int is_http11, has_host, has_upgrade, is_chunked, has_close, has_keep_alive, has_expect;
-    Field fields[MAX_HEAD_FIELDS];
-};
 
 /* DECLINED: it is invalid or unusual, and the twin has to parse it. */
 enum result { INCOMPLETE, COMPLETE, DECLINED };
@@ -305,263 +284,9 @@ parse_fields(struct head *head, const unsigned char *end, Py_ssize_t max_fields)
     return head->is_http11 && !head->has_host ? DECLINED : COMPLETE;
 }
 
-/* --- RequestHead --- */
-
-PyTypeObject *request_head_type;
-
-/* The field lines, as sent, follow the last element of `fields`. */
-typedef struct {
-    PyObject_VAR_HEAD
-    PyObject *method, *target;
-    long long content_length;
-    Py_ssize_t size, count;
-    char is_http11, is_chunked, has_body, keep_alive, expects_continue, has_upgrade;
-    Field fields[];
-} RequestHead;
-
-static const char *const method_names[] = {"GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH", NULL};
-static PyObject *methods[sizeof method_names / sizeof *method_names];
-
-static PyObject *
-decode(struct text text)
-{
-    return PyUnicode_DecodeLatin1((const char *)text.start, text.size, NULL);
-}
-
-static PyObject *
-decode_method(struct text text)
-{
-    int i;
-
-    for (i = 0; method_names[i] != NULL; i++)
-        if (text.size == (Py_ssize_t)strlen(method_names[i]) && memcmp(text.start, method_names[i], text.size) == 0)
-            return Py_NewRef(methods[i]);
-    return decode(text);
-}
-
-static PyObject *
-new_head(const struct head *head, Py_ssize_t size)
-{
-    Py_ssize_t lines_size = head->fields_end - head->fields_start, i;
-    Py_ssize_t items = head->count + (lines_size + (Py_ssize_t)sizeof(Field) - 1) / (Py_ssize_t)sizeof(Field);
-    RequestHead *self = (RequestHead *)PyType_GenericAlloc(request_head_type, items);
-
-    if (self == NULL)
-        return NULL;
-    self->method = decode_method(head->method);
-    self->target = decode(head->target);
-    if (self->method == NULL || self->target == NULL) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    for (i = 0; i < head->length.size; i++)
-        self->content_length = self->content_length * 10 + (head->length.start[i] - '0');
-    self->size = size;
-    self->count = head->count;
-    self->is_http11 = (char)head->is_http11;
-    self->is_chunked = (char)head->is_chunked;
-    self->has_body = head->is_chunked || self->content_length > 0;
-    self->keep_alive = !head->has_close && (head->is_http11 || head->has_keep_alive);
-    self->expects_continue = head->is_http11 && head->has_expect;
-    self->has_upgrade = (char)head->has_upgrade;
-    memcpy(self->fields, head->fields, head->count * sizeof(Field));
-    memcpy(self->fields + head->count, head->fields_start, lines_size);
-    return (PyObject *)self;
-}
-
-static void
-free_head(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-
-    Py_XDECREF(((RequestHead *)self)->method);
-    Py_XDECREF(((RequestHead *)self)->target);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
-static struct text
-text_at(RequestHead *self, uint32_t offset, uint32_t size)
-{
-    struct text text;
-
-    text.start = (const unsigned char *)(self->fields + self->count) + offset;
-    text.size = size;
-    return text;
-}
-
-static PyObject *
-decode_value(RequestHead *self, Py_ssize_t index)
-{
-    return decode(text_at(self, self->fields[index].value, self->fields[index].value_size));
-}
-
-/* Return the index of the first field of a name from an index on, or the number of fields if there is none. */
-static Py_ssize_t
-find_field(RequestHead *self, Py_ssize_t index, struct text name)
-{
-    for (; index < self->count; index++) {
-        Field *field = &self->fields[index];
-        if (field->name_size == name.size
-            && is_same(text_at(self, field->name, field->name_size).start, name.start, name.size))
-            break;
-    }
-    return index;
-}
-
-/* Read the argument of a method. Return 0, or -1 with an exception set. */
-static int
-read_name(PyObject *argument, struct text *name)
-{
-    if (!PyUnicode_Check(argument)) {
-        PyErr_SetString(PyExc_TypeError, "the name of a header field must be a str");
-        return -1;
-    }
-    name->start = (const unsigned char *)PyUnicode_AsUTF8AndSize(argument, &name->size);
-    if (name->start == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
-            return -1;
-        /* It contains a lone surrogate, and no field is named so. */
-        PyErr_Clear();
-        name->size = 0;
-    }
-    return 0;
-}
-
-/* Append an object to a list, and release it. Return 0, or -1 with an exception set. */
-static int
-append(PyObject *list, PyObject *object)
-{
-    int failed = object == NULL || PyList_Append(list, object) < 0;
-
-    Py_XDECREF(object);
-    return -failed;
-}
-
-static PyObject *
-collect_values(RequestHead *self, Py_ssize_t index, struct text name)
-{
-    PyObject *values = PyList_New(0);
-
-    while (values != NULL && (index = find_field(self, index, name)) < self->count)
-        if (append(values, decode_value(self, index++)) < 0)
-            Py_CLEAR(values);
-    return values;
-}
-
-static PyObject *
-header(RequestHead *self, PyObject *argument)
-{
-    PyObject *values, *separator, *joined = NULL;
-    Py_ssize_t index;
-    struct text name;
-
-    if (read_name(argument, &name) < 0)
-        return NULL;
-    index = find_field(self, 0, name);
-    if (index == self->count)
-        return PyUnicode_FromStringAndSize(NULL, 0);
-    if (find_field(self, index + 1, name) == self->count)
-        return decode_value(self, index);
-    values = collect_values(self, index, name);
-    separator = values == NULL ? NULL : PyUnicode_FromString(is_named(name, "cookie") ? "; " : ",");
-    if (separator != NULL)
-        joined = PyUnicode_Join(separator, values);
-    Py_XDECREF(separator);
-    Py_XDECREF(values);
-    return joined;
-}
-
-static PyObject *
-header_lines(RequestHead *self, PyObject *argument)
-{
-    struct text name;
-
-    return read_name(argument, &name) < 0 ? NULL : collect_values(self, 0, name);
-}
-
-static PyObject *
-fields(RequestHead *self, PyObject *ignored)
-{
-    PyObject *pairs = PyList_New(0);
-    Py_ssize_t i;
-
-    (void)ignored;
-    for (i = 0; pairs != NULL && i < self->count; i++) {
-        PyObject *name = decode(text_at(self, self->fields[i].name, self->fields[i].name_size));
-        PyObject *value = name == NULL ? NULL : decode_value(self, i);
-
-        if (append(pairs, value == NULL ? NULL : PyTuple_Pack(2, name, value)) < 0)
-            Py_CLEAR(pairs);
-        Py_XDECREF(name);
-        Py_XDECREF(value);
-    }
-    return pairs;
-}
-
-#define MEMBER(kind, name) {#name, kind, offsetof(RequestHead, name), READONLY, NULL}
-
-static PyMemberDef head_members[] = {
-    MEMBER(T_OBJECT_EX, method),
-    MEMBER(T_OBJECT_EX, target),
-    MEMBER(T_BOOL, is_http11),
-    MEMBER(T_PYSSIZET, size),
-    MEMBER(T_PYSSIZET, count),
-    MEMBER(T_LONGLONG, content_length),
-    MEMBER(T_BOOL, is_chunked),
-    MEMBER(T_BOOL, has_body),
-    MEMBER(T_BOOL, keep_alive),
-    MEMBER(T_BOOL, expects_continue),
-    MEMBER(T_BOOL, has_upgrade),
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyMethodDef head_methods[] = {
-    {"header", (PyCFunction)(void (*)(void))header, METH_O, "header($self, name, /)\n--\n\n"},
-    {"header_lines", (PyCFunction)(void (*)(void))header_lines, METH_O, "header_lines($self, name, /)\n--\n\n"},
-    {"fields", (PyCFunction)(void (*)(void))fields, METH_NOARGS, "fields($self, /)\n--\n\n"},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot head_slots[] = {
-    {Py_tp_dealloc, free_head},
-    {Py_tp_members, head_members},
-    {Py_tp_methods, head_methods},
-    {0, NULL},
-};
-
-/* It refers to nothing but strings, so the garbage collector need not know it. */
-PyType_Spec request_head_spec = {
-    "sockjs_tornado._speedups.RequestHead",
-    sizeof(RequestHead),
-    sizeof(Field),
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    head_slots,
-};
-
-int
-prepare_http(void)
-{
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", digits[] = "0123456789";
-    int i;
-
-    for (i = 0; i < 256; i++)
-        lower[i] = (unsigned char)(i >= 'A' && i <= 'Z' ? i + 'a' - 'A' : i);
-    mark(letters, TOKEN | HOST);
-    mark(digits, TOKEN | HOST | HEX);
-    mark("ABCDEFabcdef", HEX);
-    mark("!#$%&'*+-.^_`|~", TOKEN);
-    mark("-._~!$&'()*+;=:[]", HOST);
-    for (i = 0; method_names[i] != NULL; i++)
-        if ((methods[i] = PyUnicode_InternFromString(method_names[i])) == NULL)
-            return -1;
-    return 0;
-}
-
 /* --- the functions for Python --- */
 
-/* Call a function of the module that contains the twins. */
-static PyObject *
+PyObject *
 call_twin(PyObject *name, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *module = PyImport_ImportModule("sockjs_tornado.wire.http_parser");
@@ -580,27 +305,18 @@ call_twin(PyObject *name, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* Read an integer that is not negative. Return -1 without an exception if it is anything else. */
-static Py_ssize_t
-read_position(PyObject *number)
-{
-    return PyLong_Check(number) ? number_in(number) : -1;
-}
-
 /* Return what parse_head() returns, or NULL, without an exception if it is left to the twin. */
 static PyObject *
-parse(const unsigned char *data, Py_ssize_t size, PyObject *const *numbers)
+parse(const unsigned char *data, Py_ssize_t size, const Py_ssize_t *numbers)
 {
-    Py_ssize_t start = read_position(numbers[0]), end = read_position(numbers[1]);
-    Py_ssize_t max_size = read_position(numbers[2]), max_fields = read_position(numbers[3]), available = end - start;
+    Py_ssize_t start = numbers[0], end = numbers[1], max_size = numbers[2], max_fields = numbers[3], available;
     const unsigned char *limit;
     struct head head;
     enum result result;
 
-    if (start < 0 || available < 0 || end > size || max_size < 0 || max_fields < 0)
+    if (start > end || end > size)
         return NULL;
-    if (available > max_size)
-        available = max_size;
+    available = end - start < max_size ? end - start : max_size;
     /* Offsets have 32 bits. */
     if (available > INT32_MAX)
         return NULL;
@@ -617,22 +333,25 @@ parse(const unsigned char *data, Py_ssize_t size, PyObject *const *numbers)
 PyObject *
 parse_head(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *result;
+    PyObject *result = NULL;
+    Py_ssize_t numbers[4];
+    Py_buffer buffer;
+    int i;
 
     (void)module;
     if (count != 5) {
         PyErr_SetString(PyExc_TypeError, "parse_head() takes a buffer and four int");
         return NULL;
     }
+    for (i = 0; i < 4; i++) {
+        numbers[i] = PyLong_Check(args[i + 1]) ? number_in(args[i + 1]) : -1;
+        if (numbers[i] < 0)
+            return call_twin(names._parse_head_python, args, count);
+    }
     if (PyByteArray_Check(args[0]))
-        result = parse(
-            (const unsigned char *)PyByteArray_AsString(args[0]), PyByteArray_Size(args[0]), args + 1);
-    else {
-        Py_buffer buffer;
-
-        if (PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0)
-            return NULL;
-        result = parse(buffer.buf, buffer.len, args + 1);
+        result = parse((const unsigned char *)PyByteArray_AsString(args[0]), PyByteArray_Size(args[0]), numbers);
+    else if (PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) == 0) {
+        result = parse(buffer.buf, buffer.len, numbers);
         PyBuffer_Release(&buffer);
     }
     if (result == NULL && !PyErr_Occurred())
@@ -640,101 +359,18 @@ parse_head(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* Return the characters of a string if it is ASCII. Return NULL without an exception if it is anything else. */
-static struct text
-ascii_text(PyObject *string)
+int
+prepare_http(void)
 {
-    struct text text = {NULL, 0};
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", digits[] = "0123456789";
+    int i;
 
-    if (PyUnicode_Check(string)) {
-        text.start = (const unsigned char *)PyUnicode_AsUTF8AndSize(string, &text.size);
-        if (text.start == NULL)
-            PyErr_Clear();
-        else if (text.size != PyUnicode_GetLength(string))
-            text.start = NULL;
-    }
-    return text;
-}
-
-/* Return whether a text contains CR, LF or NUL. */
-static int
-is_unsafe(struct text text)
-{
-    const unsigned char *at = text.start, *end = at + text.size;
-
-    for (; end - at >= 8; at += 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        if (BELOW(word, '\r' + 1))
-            break;
-    }
-    for (; at < end; at++)
-        if (*at == '\r' || *at == '\n' || *at == 0)
-            return 1;
-    return 0;
-}
-
-static unsigned char *
-copy(unsigned char *to, const void *from, Py_ssize_t size)
-{
-    memcpy(to, from, size);
-    return to + size;
-}
-
-/* Return a response, or NULL, without an exception if it is left to the twin. No other code runs meanwhile: nothing that
- * the garbage collector tracks is allocated. */
-static PyObject *
-join_response(PyObject *status_and_common, PyObject *fields, PyObject *body)
-{
-    struct text first = ascii_text(status_and_common), texts[2 * MAX_RESPONSE_FIELDS];
-    Py_ssize_t i, size, count, body_size;
-    PyObject *response;
-    unsigned char *to;
-    char *data;
-
-    if (first.start == NULL || !PyList_Check(fields) || !PyBytes_Check(body))
-        return NULL;
-    if (PyBytes_AsStringAndSize(body, &data, &body_size) < 0)
-        return NULL;
-    count = 2 * PyList_Size(fields);
-    if (count > 2 * MAX_RESPONSE_FIELDS)
-        return NULL;
-    size = first.size + 2 + body_size;
-    for (i = 0; i < count; i++) {
-        PyObject *field = PyList_GetItem(fields, i / 2);
-
-        if (!PyTuple_Check(field) || PyTuple_Size(field) != 2)
-            return NULL;
-        texts[i] = ascii_text(PyTuple_GetItem(field, i % 2));
-        if (texts[i].start == NULL || is_unsafe(texts[i]))
-            return NULL;
-        size += texts[i].size + 2;
-    }
-    response = PyBytes_FromStringAndSize(NULL, size);
-    if (response == NULL)
-        return NULL;
-    to = copy((unsigned char *)PyBytes_AsString(response), first.start, first.size);
-    for (i = 0; i < count; i++) {
-        to = copy(to, texts[i].start, texts[i].size);
-        to = copy(to, i % 2 ? "\r\n" : ": ", 2);
-    }
-    to = copy(to, "\r\n", 2);
-    copy(to, data, body_size);
-    return response;
-}
-
-PyObject *
-format_response(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    PyObject *response;
-
-    (void)module;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "format_response() takes a str, a list and bytes");
-        return NULL;
-    }
-    response = join_response(args[0], args[1], args[2]);
-    if (response == NULL && !PyErr_Occurred())
-        response = call_twin(names._format_response_python, args, count);
-    return response;
+    for (i = 0; i < 256; i++)
+        lower[i] = (unsigned char)(i >= 'A' && i <= 'Z' ? i + 'a' - 'A' : i);
+    mark(letters, TOKEN | HOST);
+    mark(digits, TOKEN | HOST | HEX);
+    mark("ABCDEFabcdef", HEX);
+    mark("!#$%&'*+-.^_`|~", TOKEN);
+    mark("-._~!$&'()*+;=:[]", HOST);
+    return prepare_methods();
 }
