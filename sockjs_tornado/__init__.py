@@ -25,6 +25,7 @@ from .connection import SockJSConnection
 from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode
 from .router import SockJSRouter
+from .server import HTTPServer
 from .session.connection_info import ConnectionInfo
 from .session.session import Session
 from .settings import Compression, SessionCookie, Settings
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionClosed",
     "ConnectionInfo",
+    "HTTPServer",
     "Session",
     "SessionCookie",
     "Settings",

@@ -12,9 +12,9 @@ from math import inf
 from typing import Any, Final
 
 from ..session.states import RouterState
+from ..transports.exchange import PendingResponse
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
-from ..wire.responses import PendingWrite
 from .relay_requests import RelayedRequest, RelayedRequests
 from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
 from .upstream import Response, Stream, Upstreams
@@ -73,7 +73,7 @@ class Forwarder:
         # jsessionid may be the application's function, which may read any header field.
         self._forward_all_headers = callable(router.settings.jsessionid)
         # The last response of each session, while its client has not received all of it.
-        self._unfinished: dict[str, PendingWrite] = {}
+        self._unfinished: dict[str, PendingResponse] = {}
 
     async def send(self, request: RelayedRequest) -> Response | Stream | None:
         """Send a request to the owner of its session.
@@ -138,7 +138,9 @@ class Forwarder:
         self._stats["relayed"] += 1
         if isinstance(response, Stream):
             try:
-                await exchange.take_over(response.status, Pipe(self._container, response, request))
+                taking_over = exchange.take_over(response.status, Pipe(self._container, response, request))
+                if taking_over is not None:
+                    await taking_over
             finally:
                 # If the client disconnected during the takeover, the pipe was never attached.
                 response.upstream.abort_unless_piped()
@@ -170,7 +172,7 @@ class Forwarder:
         response.abort()
         return True
 
-    def _watch_unfinished(self, key: str, response: PendingWrite) -> None:
+    def _watch_unfinished(self, key: str, response: PendingResponse) -> None:
         deadline = _ReadDeadline(self._container, response, self._read_timeout)
 
         def forget(done: Any) -> None:
@@ -238,7 +240,7 @@ class _ReadDeadline:
 
     __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
 
-    def __init__(self, manager: ConnectionManager, response: PendingWrite, seconds: float) -> None:
+    def __init__(self, manager: ConnectionManager, response: PendingResponse, seconds: float) -> None:
         self._manager = manager
         self._response = response
         self._seconds = seconds

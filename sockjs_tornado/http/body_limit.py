@@ -56,6 +56,11 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
     return specs + [URLSpec(path, StreamedBodyHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
 
 
+def serves_endpoints(request: HTTPServerRequest) -> bool:
+    """Return whether the native server has received a request."""
+    return hasattr(request.connection, "serve_endpoint")
+
+
 class _BodyLimitMatcher(PathMatches):
     """Matches a path, unless the request has a body that must be streamed."""
 
@@ -67,6 +72,11 @@ class _BodyLimitMatcher(PathMatches):
         found = super().match(request)
         if found is not None:
             headers = request.headers
+            limit = self._endpoint.body_limit(request.method or "")[0]
+            if serves_endpoints(request):
+                # The native server limits the body.
+                request.connection.set_max_body_size(limit)  # type: ignore[union-attr]
+                return found
             if headers.get_list("Transfer-Encoding"):
                 return None
             length = header_value(headers, "Content-Length")
@@ -74,7 +84,7 @@ class _BodyLimitMatcher(PathMatches):
                 # Tornado also accepts a list of identical lengths, which is not a decimal number.
                 if not length.isdecimal() or len(length) > 18 or decompresses_body(request):
                     return None
-                if int(length) > min(UNCOUNTED_BYTES, self._endpoint.body_limit(request.method or "")[0]):
+                if int(length) > min(UNCOUNTED_BYTES, limit):
                     return None
         return found
 

@@ -71,6 +71,8 @@ class SockJSHandler(BaseHandler):
     """
 
     relayed = False
+    #: Tornado reads no further requests from a connection that was taken over.
+    take_back = None
 
     def initialize(self, endpoint: Endpoint) -> None:
         """Set the endpoint, which is an argument of the URL spec."""
@@ -121,6 +123,13 @@ class SockJSHandler(BaseHandler):
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
+        if self._stream is None:
+            # The native server serves it, whose routes did not find the endpoint, for example because it depends on
+            # the host.
+            self._set_finished()
+            self._release()
+            self.request.connection.serve_endpoint(self._endpoint, session_id, self.request.body)
+            return None
         count = len(self.request.headers)
         if count > _MAX_FIELDS:
             error = f"The request has {count} header fields; the maximum is {_MAX_FIELDS}."

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..observe.stats import Stats
 from ..session.connection_info import ConnectionInfo
+from ..session.ports import UnsentResponse
 from ..session.session import Session
 from ..settings import Settings
 from ..wire.budget import ByteBudget
@@ -13,10 +14,9 @@ from .origins import OriginPolicy
 
 if TYPE_CHECKING:
     from ..session.container import SessionContainer
-    from ..wire.responses import PendingWrite
     from .endpoint import SessionEndpoint
 
-__all__ = ["Exchange", "Headers", "Relay", "Router"]
+__all__ = ["Exchange", "Headers", "PendingResponse", "Relay", "Router"]
 
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
@@ -64,6 +64,13 @@ class Router(Protocol):
 
     def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:
         """Create a session and register it with the container."""
+
+
+class PendingResponse(UnsentResponse, Protocol):
+    """The unsent rest of a response."""
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` after the last byte was sent."""
 
 
 class Exchange(Protocol):
@@ -135,7 +142,7 @@ class Exchange(Protocol):
         """
 
     @property
-    def pending(self) -> "PendingWrite | None":
+    def pending(self) -> "PendingResponse | None":
         """The unsent rest of a response by :meth:`respond`, if it is long enough to be tracked."""
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -147,7 +154,7 @@ class Exchange(Protocol):
     def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
         """Wait until the response is sent, or the client disconnects and ``on_disconnect`` was called."""
 
-    def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
+    def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
         """Hand the connection over to ``protocol``, which writes the whole response including its head.
 
         Args:
@@ -155,7 +162,15 @@ class Exchange(Protocol):
             protocol: The new owner of the connection.
 
         Returns:
-            An awaitable that the caller must await.
+            An awaitable that the caller must await; None if the connection has its new owner already.
+        """
+
+    @property
+    def take_back(self) -> Callable[[bytes, Callable[[], None] | None], None] | None:
+        """Called by a protocol that took the connection over, after it has written a complete response.
+
+        The arguments are what the protocol has read in the meantime, and what :meth:`Connection.release_transport`
+        returned. It is None if the connection must be closed after the response.
         """
 
     def abort(self) -> None:

@@ -16,9 +16,10 @@ from ..session.ended import Ended
 from ..session.request_limits import check_uri
 from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
-from ..wire.connection import Connection
+from ..wire.connection import MAX_PIPELINED, Connection
 from ..wire.ports import ConnectionManager
 from ..wire.responses import response_head
+from ..wire.unsent import Unsent
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
 from .http_transports import HTTPTransport
@@ -100,7 +101,7 @@ class StreamReceiver(Connection):
     It ends after frames of ``limit`` bytes. It is chunked for HTTP/1.1; for HTTP/1.0 it ends with the connection.
     """
 
-    __slots__ = ("_chunks", "_left", "_requester")
+    __slots__ = ("_chunks", "_left", "_next_request", "_requester", "_take_back")
 
     binary = False
 
@@ -115,7 +116,10 @@ class StreamReceiver(Connection):
         session: Session,
     ) -> None:
         # By default, nginx buffers responses. This header disables that.
-        headers = [*headers, ("X-Accel-Buffering", "no"), ("Connection", "close")]
+        headers = [*headers, ("X-Accel-Buffering", "no")]
+        take_back = exchange.take_back if exchange.is_http11 else None
+        if take_back is None:
+            headers.append(("Connection", "close"))
         if exchange.is_http11:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
@@ -123,6 +127,10 @@ class StreamReceiver(Connection):
         self._framing = framing
         self._chunks: Framing | None = chunked(framing) if exchange.is_http11 else None
         self._left = limit
+        # Continues with the next request of the connection; None if the connection ends with the response.
+        self._take_back = take_back
+        # The start of that request.
+        self._next_request = b""
         self._session = session
         self._requester: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
@@ -139,6 +147,13 @@ class StreamReceiver(Connection):
         """Do nothing: clients send on other requests."""
 
     resume_reading = pause_reading
+
+    def on_data(self, data: bytes) -> None:
+        """Keep the start of the next request; discard data if there is none."""
+        if self._take_back is not None:
+            self._next_request += data
+            if len(self._next_request) > MAX_PIPELINED:
+                self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         self._session._pause_sending(self)
@@ -182,9 +197,15 @@ class StreamReceiver(Connection):
     def _end(self) -> None:
         if self._chunks:
             self.write(b"0\r\n\r\n")
-        self.close_transport()
-        if self.unsent:
-            self._session._track_unsent_response(self)
+        if self._take_back is None or self.transport.is_closing():
+            self.close_transport()
+            if self.unsent:
+                self._session._track_unsent_response(self)
+            return
+        release_slot = self.release_transport()
+        if unsent := self.transport.get_write_buffer_size():
+            self._session._track_unsent_response(Unsent(self.transport, unsent))
+        self._take_back(self._next_request, release_slot)
 
 
 def page_callback(exchange: Exchange) -> str:

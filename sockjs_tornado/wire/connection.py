@@ -76,6 +76,9 @@ READ_SIZE = 32 * 1024
 #: on reading.
 READ_BUDGET = 0.005
 
+#: Bytes of further requests that are read while a response is pending. Then reading pauses.
+MAX_PIPELINED = 64 * 1024
+
 #: Seconds within which a client must read some of the remaining data, and then close the connection.
 CLOSE_TIMEOUT = 2.0
 
@@ -261,6 +264,20 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         """Close the connection after the written data is sent, or when the client stops reading it."""
         self._end_writing()
         self.transport.close()
+
+    def release_transport(self) -> Callable[[], None] | None:
+        """Give the transport up after the end of the response, for another owner.
+
+        Returns:
+            What :meth:`takeover_started` was called with.
+        """
+        self.flush()
+        self._ended = self._closing = True
+        self._socket = self._writable_socket = None
+        self._manager.cancel(self)
+        release_slot, self._release_slot = self._release_slot, None
+        self._release()
+        return release_slot
 
     def expect_close(self) -> None:
         """Stop writing and let the client close the connection; close it after :data:`CLOSE_TIMEOUT` otherwise.

@@ -19,6 +19,7 @@ __all__ = [
     "close_stream",
     "response_head",
     "send_now",
+    "shared_head",
     "write_and_close",
     "write_tracked",
 ]
@@ -34,17 +35,21 @@ _MAX_ATTEMPTS = 40
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     """Return the head of an HTTP/1.1 response, including the empty line at its end (RFC 9112, section 4)."""
     lines = [f"{name}: {value}\r\n" for name, value in headers]
-    return f"{_status_line(status)}{_common_fields(int(time.time()))}{''.join(lines)}\r\n".encode("latin-1")
+    return f"{shared_head(status)}{''.join(lines)}\r\n".encode("latin-1")
 
 
-@functools.cache
-def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+def shared_head(status: int) -> str:
+    """Return the status line, and the fields that all responses have."""
+    return _shared_head(status, int(time.time()))
 
 
-# Cached because all responses within a second share these fields. Browsers must not guess the content type, and must
-# not send the URL, which may contain a session id, to other sites.
-@functools.lru_cache(maxsize=1)
+# Cached because all responses of a status within a second begin in the same way.
+@functools.lru_cache(maxsize=16)
+def _shared_head(status: int, seconds: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{_common_fields(seconds)}"
+
+
+# Browsers must not guess the content type, and must not send the URL, which may contain a session id, to other sites.
 def _common_fields(seconds: int) -> str:
     date = formatdate(seconds, usegmt=True)
     return f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"

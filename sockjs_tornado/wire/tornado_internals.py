@@ -7,16 +7,32 @@ Each has a test in ``tests/wire/test_tornado_internals.py`` that fails if Tornad
 
 import asyncio
 import contextvars
+import inspect
+import socket
+import time
 from collections.abc import Awaitable
 from typing import Any
 
-from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.http1connection import HTTP1Connection, _GzipMessageDelegate
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
+from tornado.routing import Rule
 from tornado.util import ObjectDict
-from tornado.web import RequestHandler
+from tornado.web import Application, RequestHandler
 
-__all__ = ["BaseHandler", "client_port", "connection_stream", "decompresses_body", "is_buffer_empty"]
+__all__ = [
+    "AcceptingServer",
+    "BaseHandler",
+    "client_port",
+    "connection_stream",
+    "decompresses_body",
+    "gunzip_delegate",
+    "is_buffer_empty",
+    "parse_body",
+    "set_start_time",
+    "top_rules",
+]
 
 
 class BaseHandler(RequestHandler):
@@ -33,7 +49,7 @@ class BaseHandler(RequestHandler):
         """Set the connection and its stream."""
         self._connection: HTTP1Connection = self.request.connection  # type: ignore[assignment]
         # Here, because Tornado's connection has no stream any more once it is detached.
-        self._stream = self._connection.stream
+        self._stream: Any = self._connection.stream
 
     def clear(self) -> None:
         """Start a response without Tornado's default headers, since endpoints set all header fields."""
@@ -97,6 +113,50 @@ class BaseHandler(RequestHandler):
     def _body_timeout(self) -> float | None:
         """Seconds that a body may take, or None for any."""
         return self._connection.params.body_timeout
+
+
+class AcceptingServer(HTTPServer):
+    """An HTTP server that gets the accepted sockets, instead of streams.
+
+    Sockets for TLS become streams, which :meth:`handle_stream` serves.
+    """
+
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        if self.ssl_options is None:
+            self.handle_socket(connection, address)
+        else:
+            super()._handle_connection(connection, address)
+
+    def handle_socket(self, sock: socket.socket, address: Any) -> None:
+        """Serve a new connection."""
+        raise NotImplementedError
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped
+
+
+def gunzip_delegate(delegate: HTTPMessageDelegate, chunk_size: int, max_body_size: int) -> HTTPMessageDelegate:
+    """Return a delegate that decompresses the body before it passes it to ``delegate``."""
+    if "max_body_size" in inspect.signature(_GzipMessageDelegate).parameters:
+        return _GzipMessageDelegate(delegate, chunk_size, max_body_size)
+    return _GzipMessageDelegate(delegate, chunk_size)  # type: ignore[call-arg]
+
+
+def top_rules(application: Application) -> list[Rule]:
+    """Return the URL rules of an application, the outermost ones."""
+    return application.default_router.rules
+
+
+def set_start_time(request: HTTPServerRequest, seconds: float) -> None:
+    """Set the time since which ``request.request_time()`` counts, to ``seconds`` ago."""
+    request._start_time = time.time() - seconds
+
+
+def parse_body(request: HTTPServerRequest) -> None:
+    """Parse the arguments in the body, as Tornado does for servers that get a function."""
+    request._parse_body()
 
 
 def client_port(request: HTTPServerRequest) -> int:

@@ -1,0 +1,5 @@
+"""The native HTTP server: Tornado applications without Tornado's HTTP parser, and SockJS requests without Tornado."""
+
+from .http_server import HTTPServer
+
+__all__ = ["HTTPServer"]

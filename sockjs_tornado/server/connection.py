@@ -1,0 +1,559 @@
+"""One HTTP/1.1 connection of the native server: the bytes of requests in, the bytes of responses out."""
+
+import asyncio
+import contextlib
+import contextvars
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from math import inf
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.iostream import IOStream
+
+from ..transports.endpoint import Endpoint
+from ..wire.connection import CLOSE_TIMEOUT, MAX_PIPELINED, Connection
+from ..wire.http_parser import BadRequest, RequestHead, parse_head
+from ..wire.responses import response_head
+from ..wire.sockets import set_user_timeout
+from ..wire.tornado_internals import set_start_time
+from .body import BodyReader
+from .delegate import DelegatedRequest, RequestContext
+from .exchange import NativeExchange
+from .proxies import client_of
+
+if TYPE_CHECKING:
+    from .http_server import HTTPServer
+
+__all__ = ["HTTPConnection"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds from the first byte of a request to the end of its head.
+HEAD_TIMEOUT: Final = 10.0
+
+#: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
+MAX_FIELDS: Final = 100
+
+
+class Request(Protocol):
+    """The request whose body is read, or whose response is pending."""
+
+    def data_received(self, data: bytes) -> bytes:
+        """Process the next bytes of the body; return those that belong to the next request."""
+
+    def on_disconnect(self) -> None:
+        """Called when the client has disconnected."""
+
+
+class _DiscardedInput:
+    """In place of a request: the connection closes, and further input is discarded."""
+
+    def data_received(self, data: bytes) -> bytes:
+        return b""
+
+    def on_disconnect(self) -> None:
+        pass
+
+
+_DISCARD = _DiscardedInput()
+
+
+class HTTPConnection(asyncio.BufferedProtocol):
+    """A connection that serves one request after the other.
+
+    States, by ``_request``:
+
+    - None: the head of the next request is expected; ``_data`` is its beginning.
+    - A request: its body is read, or its response is pending. ``_data`` is what was read beyond its body.
+    - ``_DISCARD``: the connection closes.
+
+    Args:
+        server: The server.
+        sock: The connection's socket.
+        address: The client's address.
+        release_slot: Called when the connection is closed.
+
+    Attributes:
+        transport: The asyncio transport.
+        server: The server.
+        socket: The connection's socket.
+        address: The client's address.
+        remote_ip: The client's IP address, or ``""`` for a Unix socket.
+        due: Time of the next call of :meth:`check`.
+        bucket: Used by the server to find the deadline.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_data",
+        "_is_congested",
+        "_is_paused",
+        "_is_serving",
+        "_release_slot",
+        "_request",
+        "_unsent",
+        "_write_waiters",
+        "address",
+        "bucket",
+        "due",
+        "remote_ip",
+        "server",
+        "socket",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self, server: "HTTPServer", sock: socket.socket, address: Any, release_slot: Callable[[], None] | None
+    ) -> None:
+        self.server = server
+        self.address = address
+        self.remote_ip = address[0] if isinstance(address, tuple) and address else ""
+        self.due = inf
+        self.bucket: int | None = None
+        self.socket: socket.socket = sock
+        self._buffer = server.read_buffer
+        self._release_slot = release_slot
+        self._request: Request | None = None
+        self._data = b""
+        # Whether the loop in _serve() runs, which continues when a response is complete.
+        self._is_serving = False
+        self._is_paused = False
+        # Whether the write buffer is above its high-water mark.
+        self._is_congested = False
+        # Futures that wait until the client has read enough.
+        self._write_waiters: list[asyncio.Future[None]] = []
+        self._unsent = 0
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start to wait for the first request."""
+        self.transport = transport  # type: ignore[assignment]
+        self.server.connections.add(self)
+        if self.server.is_closed:
+            self.transport.abort()
+            return
+        self._wait_for_request()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return the buffer for the next read, which all connections share."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Process data from the client."""
+        if nbytes == len(self._buffer):
+            self._end_turn()
+        if self._request is None and not self._data:
+            self._serve(self._buffer, nbytes)
+        else:
+            self._append(bytes(memoryview(self._buffer)[:nbytes]))
+
+    def _append(self, data: bytes) -> None:
+        request = self._request
+        if request is None:
+            is_line_complete = b"\n" in data
+            data = self._data + data
+            if is_line_complete or len(data) >= self.server.max_header_size:
+                self._serve(data, len(data))
+            else:
+                self._data = data
+        elif not self._data:
+            self._data = request.data_received(data)
+            if self._data:
+                self._input_left()
+        else:
+            self._data += data
+            self._input_left()
+
+    def _input_left(self) -> None:
+        """Called if there is input after the current request."""
+        if self._request is None:
+            self._continue()
+        elif len(self._data) > MAX_PIPELINED:
+            self.pause_reading()
+
+    def eof_received(self) -> None:
+        """Called when the client closed its side; returning None closes the connection, after all data is sent."""
+        self._disconnected()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection is closed."""
+        self._leave()
+        if self._release_slot is not None:
+            self._release_slot()
+        self._disconnected()
+        self._wake_writers()
+
+    def _leave(self) -> None:
+        self.server.cancel(self)
+        self.server.connection_ended(self)
+
+    def _disconnected(self) -> None:
+        request, self._request = self._request, _DISCARD
+        self._data = b""
+        if request is not None:
+            request.on_disconnect()
+
+    def pause_writing(self) -> None:
+        """Called when the write buffer is above its high-water mark."""
+        self._is_congested = True
+
+    def resume_writing(self) -> None:
+        """Called when the write buffer has drained."""
+        self._is_congested = False
+        self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        waiters, self._write_waiters = self._write_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _end_turn(self) -> None:
+        # Otherwise, uvloop reads a socket up to 32 times per iteration, as long as each read fills the buffer.
+        if not self._is_paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if not self._is_paused and self._request is not _DISCARD and self.owns_transport:
+            self.transport.resume_reading()
+
+    @property
+    def owns_transport(self) -> bool:
+        """Whether the connection was not handed over."""
+        return not self.transport.is_closing() and self.transport.get_protocol() is self
+
+    def pause_reading(self) -> None:
+        """Stop reading; a disconnect is not noticed until :meth:`resume_reading`."""
+        if not self._is_paused:
+            self._is_paused = True
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Continue to read."""
+        if self._is_paused:
+            self._is_paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # Requests.
+
+    def _wait_for_request(self) -> None:
+        self.due = self.server.now() + self.server.idle_timeout
+        if self.bucket is None:
+            self.server.schedule(self)
+
+    def _serve(self, data: bytes | bytearray, end: int) -> None:
+        """Serve the requests in ``data[:end]``, until the response of one is pending or the rest is incomplete."""
+        server = self.server
+        self._is_serving = True
+        try:
+            while True:
+                head = parse_head(data, 0, end, server.max_header_size, MAX_FIELDS)
+                if head is None:
+                    self._data = bytes(memoryview(data)[:end])
+                    if end:
+                        self._limit_time(HEAD_TIMEOUT)
+                    return
+                # While a request is served, its own deadlines count.
+                self.due = inf
+                start = head.size
+                stop = start + head.content_length
+                target = head.target
+                if target[0] != "/":
+                    target = _origin_form(target)
+                found = server.routes.find(target.partition("?")[0])
+                if found is None:
+                    delegated = DelegatedRequest(self, head)
+                    self._request = delegated
+                    self._data = b""
+                    rest = bytes(memoryview(data)[start:end])
+                    delegated.start()
+                    self._pass_body(rest)
+                elif stop <= end and not head.is_chunked and not (start < stop and server.may_decompress(head)):
+                    self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
+                    body = bytes(memoryview(data)[start:stop]) if start < stop else b""
+                    self._handle(head, target, found[0], found[1], body)
+                else:
+                    exchange = NativeExchange(self, head, target, found[0], found[1], b"")
+                    reader = BodyReader(self, exchange, head)
+                    self._request = reader
+                    self._data = b""
+                    rest = bytes(memoryview(data)[start:end])
+                    reader.start()
+                    self._pass_body(rest)
+                if self._request is not None or not self._data:
+                    break
+                data = self._data
+                end = len(data)
+        except BadRequest as error:
+            self.refuse(error)
+        finally:
+            self._is_serving = False
+        if self._request is None:
+            self._wait_for_request()
+        elif len(self._data) > MAX_PIPELINED:
+            self.pause_reading()
+
+    def _pass_body(self, data: bytes) -> None:
+        """Pass what was read after a head to its request."""
+        request = self._request
+        if request is not None and request is not _DISCARD:
+            if data:
+                self._data = request.data_received(data)
+        elif request is None:
+            # The response was sent before the body was needed, and there is none.
+            self._data = data
+
+    def _handle(self, head: RequestHead, target: str, endpoint: Endpoint, session_id: str, body: bytes) -> None:
+        limit, name = endpoint.body_limit(head.method) if body else (0, "")
+        exchange = NativeExchange(self, head, target, endpoint, session_id, body)
+        if len(body) > limit:
+            exchange.respond_too_large(name)
+        else:
+            self.handle(exchange)
+
+    def handle(self, exchange: NativeExchange) -> None:
+        """Pass a request whose body was read to its endpoint."""
+        self._request = exchange
+        # Context variables that callbacks set must not leak into the next request of the connection.
+        contextvars.copy_context().run(exchange.serve)
+
+    def serve_endpoint(self, head: RequestHead, endpoint: Endpoint, session_id: str, body: bytes) -> None:
+        """Pass a request to an endpoint that the application has found for it."""
+        self._handle(head, _origin_form(head.target), endpoint, session_id, body)
+
+    def limit_body_time(self, seconds: float | None = None) -> None:
+        """Limit the time for the rest of a body, by default to the server's limit."""
+        self._limit_time(self.server.body_timeout if seconds is None else seconds)
+
+    def body_read(self) -> None:
+        """Called when a body was read: its time limit ends."""
+        self.due = inf
+
+    def _limit_time(self, seconds: float) -> None:
+        due = self.server.now() + seconds
+        if due < self.due:
+            self.due = due
+            self.server.schedule(self)
+
+    def refuse(self, error: BadRequest) -> None:
+        """Respond to a request whose end is unknown, and close the connection (RFC 9112, section 2.2)."""
+        logger.info("Malformed HTTP message from %s: %s", self.remote_ip or "a Unix socket", error.reason)
+        body = f"{error.reason}\n".encode()
+        fields = [
+            ("Content-Type", "text/plain; charset=UTF-8"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+        ]
+        self.write(response_head(error.status, fields) + body)
+        self.close_gracefully()
+
+    def response_finished(self, keep_alive: bool) -> None:
+        """Called when the response to the current request is complete.
+
+        Args:
+            keep_alive: Whether the connection serves further requests. If not, it is closed.
+        """
+        if self._request is _DISCARD:
+            return
+        self._request = None
+        if not keep_alive or self.server.is_stopped:
+            self.close_gracefully() if self._data else self._close()
+        elif not self._is_serving:
+            self._continue()
+
+    def _continue(self) -> None:
+        if self._request is not None:
+            return
+        self._wait_for_request()
+        if self._data:
+            data, self._data = self._data, b""
+            self._serve(data, len(data))
+        if self._request is None:
+            self.resume_reading()
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        """Send data, directly to the socket if nothing is buffered."""
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if not transport.get_write_buffer_size():
+            # If the send fails, the transport meets and reports the same error when it writes the rest.
+            with contextlib.suppress(OSError):
+                sent = self.socket.send(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
+        transport.write(data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the operating system has not accepted yet."""
+        return self.transport.get_write_buffer_size()
+
+    def drained(self) -> "asyncio.Future[None]":
+        """Return a future that is done when the client has read enough for further data."""
+        future = asyncio.get_running_loop().create_future()
+        if self._is_congested and not self.transport.is_closing():
+            self._write_waiters.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    # Closing.
+
+    def _close(self) -> None:
+        self._request = _DISCARD
+        self._begin_closing()
+        self.transport.close()
+
+    def close_gracefully(self) -> None:
+        """Close the connection, whose client may still be sending, so that it can read the response.
+
+        Closing a socket with unread data would reset the connection (RFC 9112, section 9.6).
+        """
+        self._request = _DISCARD
+        self._data = b""
+        if self.transport.is_closing():
+            return
+        self._begin_closing()
+        self.resume_reading()
+        # If the client has reset the connection, connection_lost() follows.
+        with contextlib.suppress(OSError):
+            self.transport.write_eof()
+
+    def _begin_closing(self) -> None:
+        self._unsent = self.unsent
+        self.due = inf
+        self._limit_time(CLOSE_TIMEOUT)
+
+    def abort_after_write(self) -> None:
+        """Close the connection after the data that was written is sent."""
+        self._disconnected()
+        self._close()
+
+    def abort(self) -> None:
+        """Close the connection immediately and discard unsent data."""
+        self._request = _DISCARD
+        self.transport.abort()
+
+    def check(self, now: float) -> None:
+        """Close the connection if its client is late."""
+        if self._request is _DISCARD:
+            unsent = self.unsent
+            if unsent and unsent < self._unsent:
+                self._unsent = unsent
+                self.due = now + CLOSE_TIMEOUT
+            elif not self.server.postpone(self, now):
+                self.transport.abort()
+        elif not self.server.postpone(self, now):
+            self._disconnected()
+            self.transport.abort() if self.unsent else self.transport.close()
+
+    # What the requests know of the connection.
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of requests, unless a proxy reports another one."""
+        return self.server.protocol or "http"
+
+    def context_for(self, head: RequestHead) -> RequestContext:
+        """Return the context of a request for Tornado's ``HTTPServerRequest``."""
+        ip, protocol = client_of(head, self) if self.server.xheaders else (self.remote_ip, self.protocol)
+        return RequestContext(self.address, self.socket.family, ip, protocol)
+
+    def tornado_request(self, head: RequestHead, uri: str, started: float) -> HTTPServerRequest:
+        """Return a request as Tornado's handlers know it, without its body."""
+        headers = HTTPHeaders()
+        for name, value in head.fields():
+            headers.add(name, value)
+        start_line = RequestStartLine(head.method, uri, "HTTP/1.1" if head.is_http11 else "HTTP/1.0")
+        # Tornado reads only the context of the connection.
+        holder: Any = SimpleNamespace(context=self.context_for(head))
+        request = HTTPServerRequest(connection=holder, start_line=start_line, headers=headers)
+        set_start_time(request, self.server.now() - started)
+        return request
+
+    # Handing the connection over.
+
+    def detach(self) -> IOStream:
+        """Return a stream for the connection, which ends here."""
+        self._data = b""
+        self._request = _DISCARD
+        self._leave()
+        sock = self.socket.dup()
+        stream = IOStream(sock, max_buffer_size=self.server.max_buffer_size)
+        release_slot, self._release_slot = self._release_slot, None
+        if release_slot is not None:
+            stream.set_close_callback(release_slot)
+        self.transport.abort()
+        return stream
+
+    def hand_over(self, protocol: Connection, *, nodelay: bool, user_timeout: float) -> None:
+        """Make ``protocol`` the owner of the connection; it writes the response to the current request."""
+        release_slot, self._release_slot = self._release_slot, None
+        protocol.takeover_started(release_slot)
+        unread, self._data = self._data, b""
+        self._request = _DISCARD
+        self._leave()
+        transport = self.transport
+        if transport.is_closing():
+            protocol.takeover_failed()
+            return
+        sock = self.socket
+        try:
+            if user_timeout:
+                set_user_timeout(sock, user_timeout)
+            if not nodelay:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                protocol.takeover_failed()
+                transport.abort()
+                return
+        protocol.adopt_socket(sock, unread)
+        transport.set_protocol(protocol)
+        self._is_paused = False
+        if not transport.is_reading():
+            transport.resume_reading()
+        protocol.connection_made(transport)
+
+    def take_back(self, data: bytes, release_slot: Callable[[], None] | None) -> None:
+        """Continue with the next request, after the other owner has written a complete response.
+
+        Args:
+            data: What was read in the meantime.
+            release_slot: Called when the connection is closed.
+        """
+        self._release_slot = release_slot
+        self.transport.set_protocol(self)
+        self.server.connections.add(self)
+        self._data = data
+        self._request = None
+        if self.server.is_stopped:
+            self._close()
+        else:
+            self._wait_for_request()
+            if data:
+                # Not now: the session may be in the middle of a state change.
+                asyncio.get_running_loop().call_soon(self._continue)
+
+
+def _origin_form(target: str) -> str:
+    """Return the path and query of a target in absolute form (RFC 9112, section 3.2.2)."""
+    _, separator, rest = target.partition("://")
+    if not separator or target[0] == "/":
+        return target
+    start = min((rest.find(c) for c in "/?" if c in rest), default=len(rest))
+    return rest[start:] if rest[start : start + 1] == "/" else f"/{rest[start:]}"

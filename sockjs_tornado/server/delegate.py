@@ -1,0 +1,380 @@
+"""Requests that the application serves through Tornado's interface for HTTP servers."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from tornado.httputil import (
+    HTTPConnection as TornadoConnection,
+)
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPOutputError,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+
+from ..transports.endpoint import Endpoint
+from ..wire.chunked import ChunkedDecoder
+from ..wire.http_parser import BadRequest, RequestHead
+from ..wire.tornado_internals import gunzip_delegate, parse_body
+
+if TYPE_CHECKING:
+    from .connection import HTTPConnection
+
+__all__ = ["CallableDelegate", "DelegatedRequest", "RequestContext"]
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a body that wait for the application before reading pauses.
+_HIGH_WATER: Final = 64 * 1024
+
+
+class RequestContext:
+    """What Tornado's ``HTTPServerRequest`` reads of the connection.
+
+    Attributes:
+        address: The client's address.
+        address_family: The family of the address.
+        remote_ip: The client's IP address; with ``xheaders``, as a proxy reports it.
+        protocol: ``"http"`` or ``"https"``; with ``xheaders``, as a proxy reports it.
+    """
+
+    def __init__(self, address: Any, family: int, remote_ip: str, protocol: str) -> None:
+        self.address = address
+        self.address_family = family
+        # As in Tornado, for Unix sockets.
+        self.remote_ip = remote_ip or "0.0.0.0"  # noqa: S104 - no address to bind to
+        self.protocol = protocol
+
+    def __str__(self) -> str:
+        return self.remote_ip
+
+
+class CallableDelegate(HTTPMessageDelegate):
+    """Collects a request and passes it to a function.
+
+    Args:
+        callback: The function.
+        connection: The request's connection.
+    """
+
+    def __init__(self, callback: Callable[[HTTPServerRequest], None], connection: TornadoConnection) -> None:
+        self._callback = callback
+        self._connection = connection
+        self._chunks: list[bytes] = []
+        self._request: HTTPServerRequest | None = None
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        """Create the request."""
+        self._request = HTTPServerRequest(connection=self._connection, start_line=start_line, headers=headers)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect a piece of the body."""
+        self._chunks.append(chunk)
+
+    def finish(self) -> None:
+        """Pass the request to the function."""
+        assert self._request is not None
+        self._request.body = b"".join(self._chunks)
+        parse_body(self._request)
+        self._callback(self._request)
+
+    def on_connection_close(self) -> None:
+        """Free the body."""
+        self._chunks = []
+
+
+class DelegatedRequest(TornadoConnection):
+    """One request, and the connection that writes its response, as Tornado's applications know it.
+
+    Args:
+        connection: The connection.
+        head: The head of the request.
+    """
+
+    def __init__(self, connection: "HTTPConnection", head: RequestHead) -> None:
+        server = connection.server
+        self._native: HTTPConnection | None = connection
+        self._head = head
+        self.context = connection.context_for(head)
+        self.params = server.conn_params
+        self.no_keep_alive = server.no_keep_alive
+        self._max_body_size = server.max_body_size
+        self._body_timeout = server.body_timeout
+        self._keep_alive = head.keep_alive and not server.no_keep_alive
+        self._delegate: HTTPMessageDelegate | None = None
+        self._on_close: Callable[[], None] | None = None
+        self._left = head.content_length
+        self._decoder = ChunkedDecoder() if head.is_chunked else None
+        # What was decoded and not passed on yet, and whether the whole body was read.
+        self._body = bytearray()
+        self._is_read = not head.has_body
+        self._more: asyncio.Future[None] | None = None
+        self._is_responding = False
+        self._is_chunked = False
+        self._is_finished = False
+        self._content_left: int | None = None
+
+    # Called by the connection.
+
+    def start(self) -> None:
+        """Pass the head to the application; without a body, also the end of the request."""
+        connection = self._native
+        assert connection is not None
+        server = connection.server
+        head = self._head
+        delegate = server.start_request(connection, self)
+        if server.decompress_request:
+            delegate = gunzip_delegate(delegate, server.chunk_size, self._max_body_size)
+        self._delegate = delegate
+        start_line = RequestStartLine(head.method, head.target, "HTTP/1.1" if head.is_http11 else "HTTP/1.0")
+        headers = HTTPHeaders()
+        for name, value in head.fields():
+            headers.add(name, value)
+        try:
+            waiting = delegate.headers_received(start_line, headers)
+            if waiting is None and self._is_read:
+                self._finish_delegate()
+                return
+        except Exception as error:
+            self._failed(error)
+            return
+        server.create_task(self._run(waiting))
+
+    def _finish_delegate(self) -> None:
+        if self._native is not None and not self._is_finished:
+            delegate, self._delegate = self._delegate, None
+            assert delegate is not None
+            delegate.finish()
+
+    def _failed(self, error: BaseException) -> None:
+        connection = self._native
+        delegate, self._delegate = self._delegate, None
+        if isinstance(error, HTTPInputError | BadRequest):
+            logger.info("Malformed HTTP message from %s: %s", self.context, error)
+            if connection is not None and not self._is_responding:
+                status = error.status if isinstance(error, BadRequest) else 400
+                connection.refuse(BadRequest(status, str(error)))
+        elif not isinstance(error, StreamClosedError):
+            logger.error("Uncaught exception", exc_info=error)
+        if delegate is not None:
+            delegate.on_connection_close()
+        if connection is not None:
+            self._detach()
+            connection.close_gracefully()
+
+    async def _run(self, waiting: Any) -> None:
+        """Pass the body to the application, as fast as it processes it."""
+        try:
+            if waiting is not None:
+                await waiting
+            connection = self._native
+            if connection is None or self._delegate is None:
+                return
+            if not self._is_read:
+                if self._left > self._max_body_size:
+                    raise BadRequest(413, "Content-Length too long")
+                if self._head.expects_continue and not self._is_responding and not self._body:
+                    connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                connection.limit_body_time(self._body_timeout)
+                await self._pass_body()
+            if self._native is not None:
+                connection.body_read()
+                self._finish_delegate()
+        except Exception as error:
+            self._failed(error)
+
+    async def _pass_body(self) -> None:
+        total = 0
+        while self._native is not None and not self._is_finished:
+            if self._body:
+                piece = bytes(self._body[: self.params.chunk_size])
+                del self._body[: len(piece)]
+                total += len(piece)
+                if total > self._max_body_size:
+                    raise BadRequest(413, "Body too long")
+                assert self._delegate is not None
+                waiting = self._delegate.data_received(piece)
+                if waiting is not None:
+                    await waiting
+                if len(self._body) < _HIGH_WATER and self._native is not None:
+                    self._native.resume_reading()
+            elif self._is_read:
+                return
+            else:
+                self._more = asyncio.get_running_loop().create_future()
+                await self._more
+                self._more = None
+
+    def data_received(self, data: bytes) -> bytes:
+        """Process the next bytes of the body; return those that belong to the next request."""
+        if self._is_read:
+            return data
+        if self._decoder is None:
+            rest = data[self._left :]
+            self._body += data[: self._left]
+            self._left -= len(data) - len(rest)
+            self._is_read = not self._left
+        else:
+            try:
+                self._body += self._decoder.feed(data)
+            except BadRequest as error:
+                self._failed(error)
+                return b""
+            self._is_read, rest = self._decoder.finished, self._decoder.unread
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+        if len(self._body) > _HIGH_WATER and self._native is not None:
+            self._native.pause_reading()
+        return bytes(rest)
+
+    def on_disconnect(self) -> None:
+        """Called when the client has disconnected."""
+        delegate, self._delegate = self._delegate, None
+        on_close, self._on_close = self._on_close, None
+        self._detach()
+        if delegate is not None:
+            delegate.on_connection_close()
+        if on_close is not None:
+            on_close()
+
+    def _detach(self) -> None:
+        self._native = None
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    # Tornado's interface.
+
+    @property
+    def stream(self) -> Any:
+        """None: the connection has no stream; :meth:`detach` creates one."""
+        return None
+
+    def serve_endpoint(self, endpoint: Endpoint, session_id: str, body: bytes) -> None:
+        """Serve this request from an endpoint that the application has found for it."""
+        connection = self._native
+        if connection is not None:
+            self._delegate = None
+            self._detach()
+            connection.serve_endpoint(self._head, endpoint, session_id, body)
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` if the client disconnects before the response is complete."""
+        self._on_close = callback
+
+    def set_body_timeout(self, timeout: float) -> None:
+        """Set the maximum time in seconds for reading the body of this request."""
+        self._body_timeout = timeout
+        if self._native is not None:
+            self._native.limit_body_time(timeout)
+
+    def set_max_body_size(self, max_body_size: int) -> None:
+        """Set the maximum size in bytes of the body of this request."""
+        self._max_body_size = max_body_size
+
+    def write_headers(
+        self, start_line: Any, headers: HTTPHeaders, chunk: bytes | None = None
+    ) -> "asyncio.Future[None]":
+        """Send the head of the response, and the start of its body."""
+        assert isinstance(start_line, ResponseStartLine)
+        head = self._head
+        status = start_line.code
+        has_length = bool(headers.get_list("Content-Length"))
+        no_content = status in (204, 304) or 100 <= status < 200
+        self._is_chunked = head.is_http11 and head.method != "HEAD" and not no_content and not has_length
+        if not head.is_http11 and not has_length and head.method not in ("HEAD", "GET"):
+            self._keep_alive = False
+        if not self._is_read:
+            self._keep_alive = False
+        if not self._keep_alive or self._is_stopped:
+            if head.is_http11:
+                headers["Connection"] = "close"
+        elif not head.is_http11:
+            headers["Connection"] = "Keep-Alive"
+        if self._is_chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        if head.method == "HEAD" or status == 304:
+            self._content_left = 0
+        elif has_length:
+            self._content_left = int(headers["Content-Length"])
+        elif not head.is_http11 and not no_content:
+            # The end of the connection is the end of the body.
+            self._keep_alive = False
+        lines = [f"HTTP/1.1 {status} {start_line.reason}"]
+        lines += [f"{name}: {value}" for name, value in headers.get_all()]
+        for line in lines:
+            if "\r" in line or "\n" in line:
+                raise ValueError(f"Illegal characters (CR or LF) in header: {line!r}")
+        self._is_responding = True
+        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        return self._write(data + self._format(chunk) if chunk else data)
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._native is not None and self._native.server.is_stopped
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        """Send a piece of the body."""
+        return self._write(self._format(chunk))
+
+    def _format(self, chunk: bytes) -> bytes:
+        if self._content_left is not None:
+            self._content_left -= len(chunk)
+            if self._content_left < 0:
+                self.close()
+                raise HTTPOutputError("Tried to write more data than Content-Length")
+        if self._is_chunked and chunk:
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        return bytes(chunk)
+
+    def _write(self, data: bytes) -> "asyncio.Future[None]":
+        connection = self._native
+        if connection is None or connection.transport.is_closing():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(StreamClosedError())
+            future.exception()
+            return future
+        connection.write(data)
+        return connection.drained()
+
+    def finish(self) -> None:
+        """Complete the response."""
+        connection = self._native
+        if self._content_left and connection is not None:
+            self.close()
+            raise HTTPOutputError(f"Tried to write {self._content_left} bytes less than Content-Length")
+        self._is_finished = True
+        if connection is None:
+            return
+        if self._is_chunked:
+            connection.write(b"0\r\n\r\n")
+        self._on_close = None
+        keep_alive = self._keep_alive and self._is_read
+        self._detach()
+        if keep_alive or self._is_read:
+            connection.response_finished(keep_alive)
+        else:
+            connection.close_gracefully()
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection = self._native
+        if connection is not None:
+            self._on_close = None
+            self._detach()
+            connection.abort_after_write()
+
+    def detach(self) -> IOStream:
+        """Return a stream for the connection, and stop to process HTTP."""
+        connection = self._native
+        assert connection is not None
+        self._delegate = None
+        self._on_close = None
+        self._detach()
+        return connection.detach()

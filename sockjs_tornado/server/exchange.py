@@ -1,0 +1,320 @@
+"""The exchange port for the native server."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from tornado.httputil import HTTPServerRequest
+
+from ..http.handlers import parse_cookies
+from ..session.connection_info import ConnectionInfo
+from ..session.request_limits import select_fields
+from ..transports.endpoint import PLAIN_TEXT, TOO_LARGE, Endpoint, request_origin
+from ..transports.exchange import Headers
+from ..wire.budget import BudgetShare
+from ..wire.connection import Connection
+from ..wire.http_parser import RequestHead, format_response
+from ..wire.responses import shared_head
+from ..wire.sockets import peer_disconnected, peer_reset
+from ..wire.unsent import Unsent
+from .access_log import AccessLogEntry, is_logged
+from .proxies import client_of
+
+if TYPE_CHECKING:
+    from .connection import HTTPConnection
+
+__all__ = ["NativeExchange"]
+
+logger = logging.getLogger(__name__)
+
+#: Unsent bytes from which on a response is tracked.
+_MIN_TRACKED = 16 * 1024
+
+_CLOSE = ("Connection", "close")
+
+
+class NativeExchange:
+    """A request of a native connection, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
+
+    Args:
+        connection: The connection.
+        head: The head of the request.
+        uri: The path and query.
+        endpoint: The endpoint that serves the request.
+        session_id: The session id in the path, or ``""``.
+        body: The request body.
+    """
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_future",
+        "_head",
+        "_keep_alive",
+        "_on_disconnect",
+        "_share",
+        "_started",
+        "endpoint",
+        "is_http11",
+        "method",
+        "pending",
+        "remote_ip",
+        "responded",
+        "secure",
+        "session_id",
+        "uri",
+    )
+
+    relayed = False
+
+    def __init__(
+        self,
+        connection: "HTTPConnection",
+        head: RequestHead,
+        uri: str,
+        endpoint: Endpoint,
+        session_id: str,
+        body: bytes | bytearray,
+    ) -> None:
+        self._connection = connection
+        self._head = head
+        self.endpoint = endpoint
+        self.session_id = session_id
+        self.uri = uri
+        self.method = head.method
+        self.is_http11 = head.is_http11
+        # As Tornado's adapter, close the connections of HTTP/1.0 clients: some ask for keep-alive, but read to the end.
+        self._keep_alive = head.keep_alive and head.is_http11 and not connection.server.no_keep_alive
+        self._body: bytes | bytearray = body
+        self._share: BudgetShare | None = None
+        self._on_disconnect: Callable[[], None] | None = None
+        self._future: asyncio.Future[None] | None = None
+        self._started = time.monotonic()
+        self.responded = False
+        self.pending: Unsent | None = None
+        if connection.server.xheaders:
+            self.remote_ip, protocol = client_of(head, connection)
+            self.secure = protocol == "https"
+        else:
+            self.remote_ip = connection.remote_ip
+            self.secure = connection.server.protocol == "https"
+
+    # Called by the connection.
+
+    def data_received(self, data: bytes) -> bytes:
+        """Return all data, which belongs to the next request."""
+        return data
+
+    def on_disconnect(self) -> None:
+        """Called when the client has disconnected."""
+        if not self.responded:
+            self.responded = True
+            if self._on_disconnect is not None:
+                self._on_disconnect()
+            self._release()
+
+    def serve(self) -> None:
+        """Pass the request to its endpoint."""
+        self.endpoint.server.application = self._connection.server.application
+        try:
+            waiting = self.endpoint.handle(self)
+        except Exception as error:
+            self._fail(error)
+            return
+        # The exchange itself stands for a wait for its response.
+        if waiting is not None and waiting is not self:
+            self._connection.server.create_task(self._wait(waiting))
+
+    async def _wait(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        log = self.endpoint.server.container.log
+        log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
+        if not self.responded:
+            self.respond(500, [])
+
+    def set_body(self, body: bytearray, share: BudgetShare) -> None:
+        """Set a body that was read after the head, and its share in the memory budget."""
+        self._body = body
+        self._share = share
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for 100 Continue before it sends the body."""
+        return self._head.expects_continue
+
+    def respond_too_large(self, limit: str) -> None:
+        """Respond to a request whose body was read, and is too large."""
+        self.endpoint.server.stats.rejected[limit] += 1
+        self.respond(413, self.endpoint.headers(self, PLAIN_TEXT), TOO_LARGE)
+
+    def reject(self, status: int, headers: Headers, body: bytes) -> None:
+        """Respond to a request whose body was not read, and close the connection."""
+        self._keep_alive = False
+        self._send(status, headers, body)
+        self._connection.close_gracefully()
+
+    def summary(self) -> str:
+        """Return the request line for the log, without the session id, which is the client's secret."""
+        path, separator, query = self.uri.partition("?")
+        if self.endpoint.suffix == 3:
+            segments = path.split("/")
+            segments[-3 if path.endswith("/") else -2] = "***"
+            path = "/".join(segments)
+        return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
+
+    # The exchange port.
+
+    @property
+    def remote_port(self) -> int:
+        """The client's port, or 0 if it is unknown."""
+        address = self._connection.address
+        return address[1] if isinstance(address, tuple) and len(address) > 1 else 0
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the request's header fields."""
+        return self._head.fields()
+
+    def header(self, name: str) -> str:
+        """Return a request header, or ``""`` if it is missing."""
+        return self._head.header(name)
+
+    def cookie(self, name: str) -> str | None:
+        """Return the value of a cookie, or None if it is missing."""
+        cookies = self._head.header("Cookie")
+        return parse_cookies(cookies).get(name) if name in cookies else None
+
+    def argument(self, name: str) -> str | None:
+        """Return the first value of a query argument, or None if it is missing."""
+        values = parse_qs(self.uri.partition("?")[2]).get(name)
+        return values[0] if values else None
+
+    def content_type(self) -> str:
+        """Return the media type of the body in lower case."""
+        return self._head.header("Content-Type").partition(";")[0].strip().lower()
+
+    def body(self) -> bytes | bytearray:
+        """Return the request body."""
+        return self._body
+
+    def release_body(self) -> None:
+        """Free the memory of the body."""
+        self._body = b""
+        if self._share is not None:
+            self._share.resize(0)
+
+    def jsessionid_setting(self) -> str | bool:
+        """Evaluate the ``jsessionid`` setting for this request."""
+        setting = self.endpoint.server.settings.jsessionid
+        value = setting(self.tornado_request()) if callable(setting) else setting
+        return value if isinstance(value, str) else bool(value)
+
+    def tornado_request(self) -> HTTPServerRequest:
+        """Return the request as Tornado's handlers know it, without its body."""
+        return self._connection.tornado_request(self._head, self.uri, self._started)
+
+    def info(self, transport: str, suffix: int) -> ConnectionInfo:
+        """Return the description of the request for the application."""
+        origins = self.endpoint.server.origins
+        trusted = origins.restricted and origins.allows_credentials(request_origin(self))
+        cookies = self.header("Cookie") if trusted else None
+        return ConnectionInfo(
+            ip=self.remote_ip,
+            port=self.remote_port,
+            uri=self.uri,
+            prefix=self.uri.partition("?")[0].removesuffix("/").rsplit("/", suffix)[0],
+            transport=transport,
+            headers=select_fields(self._head.fields(), cookies=cookies),
+            cookies=None if cookies is None else partial(parse_cookies, cookies),
+        )
+
+    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Send a complete response."""
+        self._send(status, headers, body)
+        self._connection.response_finished(self._keep_alive)
+
+    def _send(self, status: int, headers: Headers, body: bytes) -> None:
+        self.responded = True
+        connection = self._connection
+        if status not in (204, 304):
+            headers = [*headers, ("Content-Length", str(len(body)))]
+        if not self._keep_alive or connection.server.is_stopped:
+            headers = [*headers, _CLOSE]
+        connection.write(format_response(shared_head(status), headers, b"" if self.method == "HEAD" else body))
+        unsent = connection.unsent
+        if unsent > _MIN_TRACKED:
+            self.pending = Unsent(connection.transport, unsent)
+        self._release()
+        self._log(status)
+
+    def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` if the client disconnects before the response."""
+        self._on_disconnect = callback
+
+    def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
+        """Wait until the response is sent or the client disconnects."""
+        self.release_body()
+        self._on_disconnect = on_disconnect
+        return self
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self.responded:
+            self._future = asyncio.get_running_loop().create_future()
+            yield from self._future.__await__()
+
+    def _release(self) -> None:
+        self._on_disconnect = None
+        self.release_body()
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def _log(self, status: int) -> None:
+        application = self._connection.server.application
+        if application is not None and is_logged(application, status):
+            try:
+                application.log_request(AccessLogEntry(application, self, status))  # type: ignore[arg-type]
+            except Exception as error:
+                # Its error must not reach the session or the caller.
+                log = self.endpoint.server.container.log
+                log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
+
+    def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
+        """Hand the connection over to ``protocol``."""
+        self.responded = True
+        settings = self.endpoint.server.settings
+        self._release()
+        self._log(status)
+        self._connection.hand_over(protocol, nodelay=settings.disable_nagle, user_timeout=settings.network_timeout)
+        return None
+
+    @property
+    def take_back(self) -> Callable[[bytes, Callable[[], None] | None], None] | None:
+        """Continues with the next request of the connection."""
+        return self._connection.take_back if self._keep_alive else None
+
+    def abort(self) -> None:
+        """Close the connection without a response."""
+        self.responded = True
+        self._connection.abort()
+        self._release()
+
+    def is_disconnected(self) -> bool:
+        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
+        return self._connection.transport.is_closing() or peer_disconnected(self._connection.socket)
+
+    def probe_half_closed(self) -> bool:
+        """Send 100 Continue to find out whether a client has closed only its own side of the connection."""
+        transport = self._connection.transport
+        if transport.is_closing() or not self.is_http11:
+            return False
+        self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._keep_alive = False
+        return not transport.is_closing() and not peer_reset(self._connection.socket)

@@ -1,0 +1,133 @@
+"""The HTTP server."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from tornado.httputil import HTTPConnection as TornadoConnection
+from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.web import Application
+
+from ..observe.logs import ThrottledLog
+from ..observe.stats import Stats
+from ..session.deadlines import Deadlines
+from ..wire.http_parser import RequestHead
+from ..wire.tornado_internals import AcceptingServer
+from .connection import HTTPConnection
+from .delegate import CallableDelegate
+from .routes import Routes
+
+__all__ = ["HTTPServer"]
+
+logger = logging.getLogger(__name__)
+
+#: Defaults in seconds: how long a connection may be idle between requests, and how long a body may take.
+IDLE_TIMEOUT: Final = 75.0
+BODY_TIMEOUT: Final = 60.0
+
+#: As in Tornado: the default of ``max_buffer_size``, and so of ``max_body_size``.
+_MAX_BODY_SIZE: Final = 100 * 1024 * 1024
+
+#: Bytes of the read buffer that all connections share.
+READ_SIZE: Final = 64 * 1024
+
+
+class HTTPServer(AcceptingServer):
+    """An HTTP/1.1 server for Tornado applications that serves SockJS requests without Tornado's request handlers.
+
+    It takes what ``tornado.httpserver.HTTPServer`` takes, and behaves the same, apart from this:
+
+    - Requests that two parsers may understand differently are refused with 400 (RFC 9112).
+    - ``idle_connection_timeout`` is 75 seconds by default, and ``body_timeout`` 60. The head of a request may take 10
+      seconds.
+    - After :meth:`stop`, each connection closes after its current response.
+
+    With ``ssl_options``, Tornado's own server serves the connections.
+
+    Like Tornado's server, it must be used from the thread of its event loop.
+    """
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Set the options; see ``tornado.httpserver.HTTPServer``."""
+        super().initialize(*args, **kwargs)
+        params = self.conn_params
+        self.idle_timeout: float = kwargs.get("idle_connection_timeout") or IDLE_TIMEOUT
+        self.body_timeout: float = params.body_timeout or BODY_TIMEOUT
+        self.no_keep_alive: bool = params.no_keep_alive
+        self.max_header_size: int = params.max_header_size
+        self.max_body_size: int = params.max_body_size or self.max_buffer_size or _MAX_BODY_SIZE
+        self.decompress_request: bool = params.decompress
+        self.chunk_size: int = params.chunk_size
+        self.trusted_proxies = frozenset(self.trusted_downstream or ())
+        self.application = self.request_callback if isinstance(self.request_callback, Application) else None
+        self.routes = Routes(self.request_callback)
+        self.read_buffer = bytearray(READ_SIZE)
+        self.connections: set[HTTPConnection] = set()
+        self.is_closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._all_closed: asyncio.Future[None] | None = None
+        interval = min(1.0, self.idle_timeout / 10)
+        self._deadlines = Deadlines(interval / 2, interval, self.now, ThrottledLog(self.now), Stats(tuple))
+        self.schedule = self._deadlines.schedule
+        self.cancel = self._deadlines.cancel
+        self.postpone = self._deadlines.postpone
+
+    now = staticmethod(time.monotonic)
+
+    def handle_socket(self, sock: socket.socket, address: Any, release_slot: Callable[[], None] | None = None) -> None:
+        """Serve a new connection.
+
+        Args:
+            sock: The accepted socket.
+            address: The client's address.
+            release_slot: Called when the connection is closed.
+        """
+        self.create_task(self._connect(HTTPConnection(self, sock, address, release_slot), sock))
+
+    async def _connect(self, connection: HTTPConnection, sock: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
+        except OSError:
+            # The client has reset the connection.
+            sock.close()
+            connection.connection_lost(None)
+
+    def create_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine, which handles its own errors, in a task."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def connection_ended(self, connection: HTTPConnection) -> None:
+        """Called when a connection is closed or has a new owner."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._deadlines.close()
+            if self._all_closed is not None and not self._all_closed.done():
+                self._all_closed.set_result(None)
+
+    def start_request(self, server_conn: object, request_conn: TornadoConnection) -> HTTPMessageDelegate:
+        """Return the delegate for a request that is no SockJS request."""
+        if self.ssl_options is not None:
+            return super().start_request(server_conn, request_conn)
+        callback = self.request_callback
+        if isinstance(callback, HTTPServerConnectionDelegate):
+            return callback.start_request(server_conn, request_conn)
+        return CallableDelegate(callback, request_conn)
+
+    def may_decompress(self, head: RequestHead) -> bool:
+        """Return whether the body is compressed, and the server decompresses bodies."""
+        return self.decompress_request and head.header("Content-Encoding").lower() == "gzip"
+
+    async def close_all_connections(self) -> None:
+        """Close all connections that serve HTTP, and wait until they are closed. Those of sessions stay open."""
+        self.is_closed = True
+        await super().close_all_connections()
+        if self.connections:
+            self._all_closed = asyncio.get_running_loop().create_future()
+            for connection in list(self.connections):
+                connection.abort_after_write()
+            await self._all_closed

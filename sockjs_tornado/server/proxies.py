@@ -1,0 +1,36 @@
+"""The client's address and protocol, as proxies report them (``xheaders``)."""
+
+import functools
+from typing import TYPE_CHECKING
+
+from tornado.netutil import is_valid_ip
+
+from ..wire.http_parser import RequestHead
+
+if TYPE_CHECKING:
+    from .connection import HTTPConnection
+
+__all__ = ["client_of"]
+
+# Tornado asks the system's resolver, which takes microseconds.
+_is_valid_ip = functools.lru_cache(maxsize=1024)(is_valid_ip)
+
+
+def client_of(head: RequestHead, connection: "HTTPConnection") -> tuple[str, str]:
+    """Return the client's IP address and protocol, as Tornado's ``HTTPServer`` does with ``xheaders``.
+
+    The last address in X-Forwarded-For that is no trusted proxy counts; X-Real-Ip takes precedence. X-Scheme takes
+    precedence over X-Forwarded-Proto.
+    """
+    server = connection.server
+    ip = candidate = connection.remote_ip
+    for candidate in reversed(head.header("X-Forwarded-For").split(",")):
+        candidate = candidate.strip()
+        if candidate not in server.trusted_proxies:
+            break
+    candidate = head.header("X-Real-Ip") or candidate
+    if candidate and _is_valid_ip(candidate):
+        ip = candidate
+    protocols = head.header("X-Scheme") or head.header("X-Forwarded-Proto")
+    protocol = protocols.rpartition(",")[2].strip()
+    return ip, protocol if protocol in ("http", "https") else connection.protocol
