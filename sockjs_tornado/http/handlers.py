@@ -23,7 +23,7 @@ from ..wire.fields import has_token
 from ..wire.responses import PendingWrite, response_head, send_now, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
-from ..wire.tornado_internals import BaseHandler, client_port
+from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
 
@@ -128,7 +128,7 @@ class SockJSHandler(BaseHandler):
             # the host.
             self._set_finished()
             self._release()
-            self.request.connection.serve_endpoint(self._endpoint, session_id, self.request.body)
+            serve_endpoint(self.request, self._endpoint, session_id)
             return None
         count = len(self.request.headers)
         if count > _MAX_FIELDS:

@@ -30,6 +30,7 @@ __all__ = [
     "gunzip_delegate",
     "is_buffer_empty",
     "parse_body",
+    "serve_endpoint",
     "set_start_time",
     "top_rules",
 ]
@@ -135,6 +136,12 @@ class AcceptingServer(HTTPServer):
     def is_stopped(self) -> bool:
         """Whether :meth:`stop` was called."""
         return self._stopped
+
+
+def serve_endpoint(request: HTTPServerRequest, endpoint: Any, session_id: str) -> None:
+    """Serve a request of a native connection from an endpoint."""
+    connection: Any = request.connection
+    connection.serve_endpoint(endpoint, session_id, request.body)
 
 
 def gunzip_delegate(delegate: HTTPMessageDelegate, chunk_size: int, max_body_size: int) -> HTTPMessageDelegate:
