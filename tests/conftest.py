@@ -51,7 +51,7 @@ SLOW = (
     "tests/browser/",
     "tests/cluster/",
     "tests/deployment/",
-    "tests/server/test_tornado_suite.py",
+    "tests/server_package/test_tornado_suite.py",
     "tests/test_fuzz.py",
     "tests/test_soak.py",
 )

@@ -2,7 +2,7 @@
 
 It prints a line of JSON for each test. To run one by hand, with a readable report:
 
-    python tests/server/tornado_suite.py --text httpserver_test -k SSLTest
+    python tests/server_package/tornado_suite.py --text httpserver_test -k SSLTest
 
 The server replaces :class:`tornado.httpserver.HTTPServer` in all modules of Tornado. In addition to what it checks
 itself, a test fails if it leaves a log record, a warning or an exception in a destructor, as in Tornado's own test run,

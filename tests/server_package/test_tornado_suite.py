@@ -68,7 +68,7 @@ def run(suite: str, server: str, only: Sequence[str] = (), loop: str = "asyncio"
         only: Run only tests with one of these in their names.
         loop: The event loop of the tests.
     """
-    command = [sys.executable, "tests/server/tornado_suite.py", suite, "--server", server, "--loop", loop]
+    command = [sys.executable, "tests/server_package/tornado_suite.py", suite, "--server", server, "--loop", loop]
     for word in only:
         command += ["-k", word]
     try:

@@ -283,6 +283,15 @@ async def test_a_client_that_resets_is_noticed(listen: Listen) -> None:
     waiting.may_go_on.set()
 
 
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_a_client_may_shut_down_its_sending_direction(listen: Listen, kind: str) -> None:
+    client = await (await listen({"/(.*)": Hello.counting()}, kind)).connect()
+    client.write(request("GET", "/1") + request("GET", "/2"))
+    client.writer.write_eof()
+    assert [(await client.response()).text for _ in range(2)] == ["1", "2"]
+    await check_closed(client)
+
+
 @pytest.mark.parametrize("cut", [b"", b"GET", b"GET / HTTP/1.1\r\n", request("GET", "/")[:-1]])
 async def test_a_client_may_leave_within_a_head(listen: Listen, cut: bytes) -> None:
     hello = Hello.counting()
