@@ -32,11 +32,12 @@ from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http import body_limit
-from sockjs_tornado.http.body_limit import FREE_CHUNKS, MIN_CHUNK_SIZE, READ_SIZE, WORK_PER_TURN, StreamedBodyHandler
+from sockjs_tornado.http.body_limit import READ_SIZE, WORK_PER_TURN, StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
 from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
+from sockjs_tornado.wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 
 SEND = "/echo/000/abc/xhr_send"
 #: More than is not counted.
