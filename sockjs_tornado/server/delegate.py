@@ -177,12 +177,13 @@ class DelegatedRequest(TornadoConnection):
             connection = self._native
             if connection is None or self._delegate is None:
                 return
-            if not self._is_read:
-                if self._left > self._max_body_size:
+            if self._head.has_body:
+                if self._head.content_length > self._max_body_size:
                     raise BadRequest(413, "Content-Length too long")
-                if self._head.expects_continue and not self._is_responding and not self._body:
-                    connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                connection.limit_body_time(self._body_timeout)
+                if not self._is_read:
+                    if self._head.expects_continue and not self._is_responding and not self._body:
+                        connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    connection.limit_body_time(self._body_timeout)
                 await self._pass_body()
             if self._native is not None:
                 connection.body_read()
