@@ -22,6 +22,7 @@ from ..wire.sockets import set_user_timeout
 from ..wire.tornado_internals import set_start_time
 from .body import BodyReader
 from .delegate import DelegatedRequest, RequestContext
+from .detached import DetachedStream
 from .exchange import NativeExchange
 from .proxies import client_of
 
@@ -274,10 +275,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
                 if found is None:
                     delegated = DelegatedRequest(self, head)
                     self._request = delegated
-                    self._data = b""
-                    rest = bytes(memoryview(data)[start:end])
+                    # Before the application may detach the connection.
+                    self._data = bytes(memoryview(data)[start:end])
                     delegated.start()
-                    self._pass_body(rest)
+                    self._pass_body()
                 elif stop <= end and not head.is_chunked and not (start < stop and server.may_decompress(head)):
                     self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
                     body = bytes(memoryview(data)[start:stop]) if start < stop else b""
@@ -286,10 +287,9 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     exchange = NativeExchange(self, head, target, found[0], found[1], b"")
                     reader = BodyReader(self, exchange, head)
                     self._request = reader
-                    self._data = b""
-                    rest = bytes(memoryview(data)[start:end])
+                    self._data = bytes(memoryview(data)[start:end])
                     reader.start()
-                    self._pass_body(rest)
+                    self._pass_body()
                 if self._request is not None or not self._data:
                     break
                 data = self._data
@@ -303,15 +303,11 @@ class HTTPConnection(asyncio.BufferedProtocol):
         elif len(self._data) > MAX_PIPELINED:
             self.pause_reading()
 
-    def _pass_body(self, data: bytes) -> None:
+    def _pass_body(self) -> None:
         """Pass what was read after a head to its request."""
-        request = self._request
-        if request is not None and request is not _DISCARD:
-            if data:
-                self._data = request.data_received(data)
-        elif request is None:
-            # The response was sent before the body was needed, and there is none.
-            self._data = data
+        if self._data and self._request is not None:
+            data, self._data = self._data, b""
+            self._data = self._request.data_received(data)
 
     def _handle(self, head: RequestHead, target: str, endpoint: Endpoint, session_id: str, body: bytes) -> None:
         limit, name = endpoint.body_limit(head.method) if body else (0, "")
@@ -487,18 +483,20 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     # Handing the connection over.
 
-    def detach(self) -> IOStream:
-        """Return a stream for the connection, which ends here."""
+    def detach(self, unread: bytes) -> IOStream:
+        """Return a stream for the connection, which ends here.
+
+        Args:
+            unread: What the current request had got of its body and not passed on.
+        """
+        unread += self._data
         self._data = b""
         self._request = _DISCARD
         self._leave()
-        sock = self.socket.dup()
-        stream = IOStream(sock, max_buffer_size=self.server.max_buffer_size)
+        self.pause_reading()
         release_slot, self._release_slot = self._release_slot, None
-        if release_slot is not None:
-            stream.set_close_callback(release_slot)
-        self.transport.abort()
-        return stream
+        size = self.server.max_buffer_size
+        return DetachedStream(self.socket.dup(), self.transport, unread, release_slot, size)
 
     def hand_over(self, protocol: Connection, *, nodelay: bool, user_timeout: float) -> None:
         """Make ``protocol`` the owner of the connection; it writes the response to the current request."""

@@ -120,6 +120,7 @@ class DelegatedRequest(TornadoConnection):
         self._is_chunked = False
         self._is_finished = False
         self._content_left: int | None = None
+        self._is_upgraded = False
 
     # Called by the connection.
 
@@ -293,7 +294,10 @@ class DelegatedRequest(TornadoConnection):
             self._keep_alive = False
         if not self._is_read:
             self._keep_alive = False
-        if not self._keep_alive or self._is_stopped:
+        self._is_upgraded = status == 101
+        if self._is_upgraded:
+            pass
+        elif not self._keep_alive or self._is_stopped:
             if head.is_http11:
                 headers["Connection"] = "close"
         elif not head.is_http11:
@@ -351,7 +355,8 @@ class DelegatedRequest(TornadoConnection):
             self.close()
             raise HTTPOutputError(f"Tried to write {self._content_left} bytes less than Content-Length")
         self._is_finished = True
-        if connection is None:
+        # After an upgrade, the application calls detach().
+        if connection is None or self._is_upgraded:
             return
         if self._is_chunked:
             connection.write(b"0\r\n\r\n")
@@ -378,4 +383,4 @@ class DelegatedRequest(TornadoConnection):
         self._delegate = None
         self._on_close = None
         self._detach()
-        return connection.detach()
+        return connection.detach(bytes(self._body))
