@@ -474,6 +474,9 @@ class HTTPConnection(asyncio.BufferedProtocol):
         headers = HTTPHeaders()
         for name, value in head.fields():
             headers.add(name, value)
+        if headers.get_list("Cookie"):
+            # Several lines are joined in another way than those of other fields.
+            headers["Cookie"] = head.header("Cookie")
         start_line = RequestStartLine(head.method, uri, "HTTP/1.1" if head.is_http11 else "HTTP/1.0")
         # Tornado reads only the context of the connection.
         holder: Any = SimpleNamespace(context=self.context_for(head))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest
+from tornado.web import HTTPError
 
 from ..http.handlers import parse_cookies
 from ..session.connection_info import ConnectionInfo
@@ -136,6 +137,11 @@ class NativeExchange:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
+        if isinstance(error, HTTPError):
+            # An application's callback may choose the status.
+            if not self.responded:
+                self.respond(error.status_code, [])
+            return
         log = self.endpoint.server.container.log
         log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
         if not self.responded:

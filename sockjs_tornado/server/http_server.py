@@ -56,7 +56,6 @@ class HTTPServer(AcceptingServer):
         params = self.conn_params
         self.idle_timeout: float = kwargs.get("idle_connection_timeout") or IDLE_TIMEOUT
         self.body_timeout: float = params.body_timeout or BODY_TIMEOUT
-        self.no_keep_alive: bool = params.no_keep_alive
         self.max_header_size: int = params.max_header_size
         self.max_body_size: int = params.max_body_size or self.max_buffer_size or _MAX_BODY_SIZE
         self.decompress_request: bool = params.decompress
@@ -76,6 +75,11 @@ class HTTPServer(AcceptingServer):
         self.postpone = self._deadlines.postpone
 
     now = staticmethod(time.monotonic)
+
+    @property
+    def no_keep_alive(self) -> bool:
+        """Whether each connection is closed after one request."""
+        return self.conn_params.no_keep_alive
 
     def handle_socket(self, sock: socket.socket, address: Any, release_slot: Callable[[], None] | None = None) -> None:
         """Serve a new connection.

@@ -130,7 +130,7 @@ async def test_the_application_knows_the_request(serve: Serve, connect: Connect,
 ORIGIN = "Origin: http://a.example"
 
 #: Requests that name too much, each with a query, header fields, and what answers it.
-TOO_MUCH: dict[str, tuple[str, list[str], int, str]] = {
+TOO_MUCH: dict[str, tuple[str, list[str], int, str | tuple[str, ...]]] = {
     "a long query": ("x=" + "x" * 9000, [], 414, "The URI has 90"),
     "many fields of proxies": (
         "",
@@ -142,7 +142,12 @@ TOO_MUCH: dict[str, tuple[str, list[str], int, str]] = {
     "a long token": ("", [f"Authorization: Bearer {'x' * 17_000}"], 431, "The cookies and header"),
     "many cookies": ("", [f"Cookie: {'a=b; ' * 3400}"], 431, "The cookies and header"),
     "long cookies": ("", [f"Cookie: a{number}={'x' * 4000}" for number in range(5)], 431, "The cookies and header"),
-    "many fields": ("", [f"X-{number}: x" for number in range(101)], 431, "The request has 10"),
+    "many fields": (
+        "",
+        [f"X-{number}: x" for number in range(101)],
+        431,
+        ("The request has 101", "Too many header fields"),
+    ),
 }
 
 
@@ -967,7 +972,7 @@ async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join
     connection.send("two")
     assert await peer.frame() == 'a["two"]'
     # Once for all of its failures.
-    assert logged.take("the access log failed").name == "sockjs_tornado.http.handlers"
+    assert logged.take("the access log failed").name.startswith("sockjs_tornado.")
 
 
 async def test_a_message_sent_in_the_access_log_waits_for_the_next_poll(serve: Serve, join: Join) -> None:
