@@ -7,23 +7,28 @@ import functools
 import io
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TextIO
 
 import pytest
 from application import Journal, Serve
-from client import TIMEOUT, Join, within
+from client import BINARY, HANDSHAKE, TEXT, TIMEOUT, Join, WebSocket, frame, request, within
 from programs import ROOT, Ended, ServerProgram
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
-from sockjs_tornado.cli.serve import Chat
+from sockjs_tornado.cli.serve import Chat, _exit_with_parent
+from sockjs_tornado.settings import TRANSPORTS
 
 Run = Callable[..., ServerProgram]
 
@@ -127,8 +132,9 @@ async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
 async def test_the_chat_broadcasts_only_text(serve: Serve, join: Join) -> None:
     """The transports with frames cannot carry bytes."""
     peer = join(await serve(SockJSRouter(Chat, "/chat")), "rawwebsocket", prefix="/chat")
-    await peer.listen()
-    await peer.send(b"bytes", "text")
+    websocket = await peer.listen()
+    assert isinstance(websocket, WebSocket)
+    websocket.write(frame(BINARY, b"bytes") + frame(TEXT, "text"))
     assert await peer.message() == "text"
 
 
@@ -247,16 +253,94 @@ async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -
     assert (ended.status, ended.errors) == (0, "")
 
 
+def serve_here(*arguments: str, visit: Callable[[int], None], stop: bool = True) -> Refusal:
+    """Run ``serve`` in this process; a thread calls ``visit`` with the port, and then sends SIGTERM."""
+    greeted = threading.Event()
+
+    class Output(io.StringIO):
+        def write(self, text: str) -> int:
+            size = super().write(text)
+            greeted.set()
+            return size
+
+    output, errors = Output(), io.StringIO()
+
+    def visiting() -> None:
+        greeted.wait(TIMEOUT)
+        (port,) = re.findall(r":(\d+)/", output.getvalue())
+        try:
+            visit(int(port))
+        finally:
+            if stop:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    # The last signal may arrive when `serve` has already returned.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+            patch.setattr(sys, "stdout", output)
+            patch.setattr(sys, "stderr", errors)
+            visited = pool.submit(visiting)
+            status = main(["serve", "--port", "0", *arguments])
+            greeted.set()
+            visited.result(TIMEOUT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return Refusal(status, output.getvalue(), errors.getvalue())
+
+
+@pytest.mark.parametrize("more", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
+def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
+    ports: list[int] = []
+
+    def visit(port: int) -> None:
+        ports.append(port)
+        received = b""
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+            sock.sendall(request("GET", "/echo/websocket", *HANDSHAKE) + frame(TEXT, "hello"))
+            while not received.endswith(b"hello"):
+                data = sock.recv(4096)
+                assert data, received
+                received += data
+
+    names = ", ".join(TRANSPORTS)
+    ended = serve_here(*more, visit=visit)
+    assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
+
+
 def test_all_processes_stop_when_one_exits() -> None:
-    program = ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", "--processes", "2")
-    workers = workers_of(program.pid)
+    workers: list[int] = []
+
+    def visit(port: int) -> None:
+        workers.extend(workers_of(os.getpid()))
+        os.kill(workers[0], signal.SIGKILL)
+
+    ended = serve_here("--processes", "2", visit=visit, stop=False)
     assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    status, _, errors = program.wait()
-    assert (status, errors) == (1, "A process exited unexpectedly; stopping the others.\n")
+    assert (ended.returncode, ended.stderr) == (1, "A process exited unexpectedly; stopping the others.\n")
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+
+
+def test_a_worker_stops_when_its_parent_exits() -> None:
+    stopped: list[int] = []
+    reading, writing = os.pipe()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(_exit_with_parent, reading)
+            assert not stopped
+            # The system closes the parent's end of the pipe however the parent exits.
+            os.close(writing)
+            waiting.result(TIMEOUT)
+        # The handler runs in this thread, but another one may receive the signal.
+        while not stopped:
+            time.sleep(0.001)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.close(reading)
 
 
 # connect.
