@@ -27,9 +27,6 @@ class SendResult:
     """What :meth:`SockJSConnection.send` returns; it may be awaited any number of times.
 
     A session keeps one until it has ended, so that sending allocates nothing.
-
-    Args:
-        session: The session.
     """
 
     __slots__ = ("_session",)
@@ -41,11 +38,7 @@ class SendResult:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
-        """Wait until the session's outbox is below its high-water mark.
-
-        Raises:
-            ConnectionClosed: If the session is closed, or closes in the meantime.
-        """
+        """Wait until the outbox is below its high-water mark; raise ConnectionClosed if the session is closed."""
         session = self._session
         while session._outbox_above_high_water:
             drained = asyncio.Event()

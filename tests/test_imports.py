@@ -41,7 +41,6 @@ PURE = {
     "protocol": "msgspec",
     "session.connection_info": "",
     "session.ended": "",
-    "session.request_limits": "",
     "session.inbox": "",
     "session.legacy": "",
     # The thread's number, for the check that sessions are used in one.

@@ -14,8 +14,7 @@ from tornado.iostream import IOStream
 from tornado.web import HTTPError
 
 from ..exceptions import RequestTooLargeError
-from ..session.connection_info import ConnectionInfo
-from ..session.request_limits import select_fields
+from ..session.connection_info import ConnectionInfo, select_fields
 from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers
 from ..wire.connection import Connection

@@ -1,8 +1,6 @@
 """A SockJS session: the state machine between the application's connection and the client's receivers.
 
-It handles frames, a bounded outbox and its own state. It does no I/O, and its manager is its clock; of HTTP it knows
-only the client's address and origin. While the client receives, its transport attaches a receiver, and reports when
-that is complete or was disconnected.
+It does no I/O, and its container is its clock; of HTTP it knows only the client's address and origin.
 """
 
 from collections.abc import Callable
@@ -103,7 +101,7 @@ class Session(Inbox, LegacySession):
         # True once the client got its close frame, or has disconnected and needs none.
         self._close_frame_sent = False
         self._send_result: SendResult | None = None
-        self.label = self._manager.next_label()
+        self.label = str(next(self._manager.labels))
         self.bucket: int | None = None
         self.due = self._manager.now() + self._settings.disconnect_delay
         self.opened_at = 0.0
@@ -226,10 +224,7 @@ class Session(Inbox, LegacySession):
     ) -> None:
         """End the session because a receiver was disconnected or its client closed it.
 
-        Args:
-            receiver: The receiver. If it is not attached any more, this is the end of a connection that was closed.
-            code: The close code for the application.
-            reason: The close reason for the application.
+        If the receiver is not attached any more, this is the end of a connection that was closed.
         """
         if receiver is self._receiver:
             if self._blocked & TRACED:
@@ -309,16 +304,6 @@ class Session(Inbox, LegacySession):
             self._send_result = result
         return result
 
-    def _close_slow_consumer(self) -> None:
-        """Close the session with code 3008 and discard the queued messages."""
-        receiver = self._receiver
-        self._receiver = None
-        self._stats.messages_dropped += self._discard_outbox()
-        self._abort_unsent_response()
-        self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
-        if receiver is not None:
-            self._send_close(receiver)
-
     # Called at the deadline.
 
     def check(self, now: float) -> None:
@@ -377,10 +362,7 @@ class Session(Inbox, LegacySession):
         self._release_early()
 
     def _release_early(self) -> None:
-        """Release the session before its deadline if the router is closing and the client needs no close frame.
-
-        A websocket's session is released when the connection has ended.
-        """
+        # A websocket's session is released when the connection has ended.
         if (
             self.state is CLOSING
             and self._close_frame_sent

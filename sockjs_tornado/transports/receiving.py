@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from ..exceptions import PayloadError, RequestTooLargeError
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
+from ..session.connection_info import check_uri
 from ..session.ended import Ended
-from ..session.request_limits import check_uri
 from ..session.requester import REJECTIONS, check_requester
 from ..session.session import Session
 from ..wire.connection import Connection

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..exceptions import HandshakeError, RequestTooLargeError
 from ..protocol import Framing, Outgoing, PreparedMessage
-from ..session.request_limits import check_uri
+from ..session.connection_info import check_uri
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, negotiate
