@@ -155,7 +155,12 @@ class SockJSConnection:
         else:
             session.send(message)
         result = session._send_result
-        return result if result is not None else session._create_send_result()
+        if result is None:
+            result = SendResult(session)
+            # Once conn is set to None, keeping the result would create a cycle.
+            if session.conn is not None:
+                session._send_result = result
+        return result
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.

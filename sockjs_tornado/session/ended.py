@@ -23,7 +23,7 @@ class Ended(NamedTuple):
     code: int
     reason: str
     ip: str
-    origin_hash: int
+    origin_hash: int | None
 
 
 class EndedSessions:

@@ -73,7 +73,8 @@ class Outbox(SessionCore):
     state: SessionState
     conn: Any
     _callbacks: "Callbacks"
-    _trace: Callable[[str], None]
+    label: str
+    transport_name: str
     close: Callable[[int, str], None]
 
     def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
@@ -151,6 +152,10 @@ class Outbox(SessionCore):
 
     if not hasattr(SessionCore, "send"):
         send, _send_prepared = _send_fallback, _send_prepared_fallback
+
+    def _trace(self, event: str) -> None:
+        """Write a line to the trace. To be called only if ``TRACED`` is set."""
+        trace.write(self.label, self.transport_name, event)
 
     def _send_frame(self, receiver: Receiver, frame: str) -> None:
         if self._blocked & TRACED:

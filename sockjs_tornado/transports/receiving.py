@@ -14,7 +14,7 @@ from ..exceptions import PayloadError, RequestTooLargeError
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
 from ..session.connection_info import check_uri
 from ..session.ended import Ended
-from ..session.requester import REJECTIONS, check_requester
+from ..session.requester import REJECTIONS, check_receiver, check_requester
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
@@ -262,7 +262,7 @@ class ReceivingEndpoint(SessionEndpoint):
         seems_disconnected = exchange.is_disconnected()
         if seems_disconnected and not exchange.probe_half_closed():
             # The client has disconnected. Messages in the response would be lost.
-            if session is not None and not session._check_requester(exchange.remote_ip, session_origin(exchange)):
+            if session is not None and not check_receiver(session, exchange.remote_ip, session_origin(exchange)):
                 session._request_lost()
             self.respond_disconnected(exchange)
             return None
