@@ -104,7 +104,7 @@ def _encode_in_python(messages: Sequence[str]) -> str:
 _encode_strings: Callable[[Sequence[str]], str]
 try:
     import msgspec
-except ImportError:
+except ImportError:  # msgspec is not installed
     _encode_strings = _encode_in_python
     _ENCODE_ERRORS: tuple[type[Exception], ...] = (TypeError,)
 else:

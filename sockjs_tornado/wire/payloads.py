@@ -43,7 +43,7 @@ _DECODE_ERRORS: tuple[type[Exception], ...]
 _IS_STRICT: bool
 try:
     import msgspec
-except ImportError:
+except ImportError:  # msgspec is not installed
     # Deep nesting raises RecursionError.
     _decode_fast, _DECODE_ERRORS, _IS_STRICT = _decode_in_python, (ValueError, PayloadError, RecursionError), False
 else:
