@@ -28,7 +28,6 @@ PURE = {
     "": "",
     "client.framing": "",
     "client.options": "ssl",
-    "cluster.response_head": "",
     "cluster.envelope": "",
     "cluster.ownership": "",
     "cluster.signing": "",

@@ -98,7 +98,7 @@ class Forwarder:
         upstream = await self._upstreams.connect(request.owner.address)
         # If it were sent after the router has closed, its client would not be handed off.
         if (endpoint.opens_sessions and exchange.responded) or self._container.state is RouterState.CLOSED:
-            self._upstreams.put_back(request.owner.address, upstream)
+            self._upstreams.put_back(upstream)
             return None
         self._requests.add(request)
         response = upstream.send_request(self._encode(request))

@@ -101,4 +101,4 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node: not len(node.upstreams), node)
+        await until(lambda node: not node.upstreams.all, node)

@@ -64,7 +64,7 @@ async def start(
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node: not len(node.upstreams), node)
+        await until(lambda node: not node.upstreams.all, node)
         assert len(relay_requests(node)) == 0
 
 

@@ -268,7 +268,7 @@ async def test_a_cancelled_start(make: Make) -> None:
         sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         member = make("a", port=sock.getsockname()[1], listen=f"127.0.0.1:{(port := free_port())}")
         starting = asyncio.ensure_future(member.start())
-        await until(lambda: len(member.membership._node._upstreams) == 1)
+        await until(lambda: len(member.membership._node._upstreams.all) == 1)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await within(starting)

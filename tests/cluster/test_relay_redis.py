@@ -46,7 +46,7 @@ async def start(serve: Serve, empty_redis: RedisServer) -> AsyncIterator[Start]:
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node: not len(node.upstreams), node)
+        await until(lambda node: not node.upstreams.all, node)
 
 
 def key(session: str) -> str:
@@ -201,13 +201,13 @@ async def test_a_relayed_request_waits_for_the_owner_s_pending_claim(
         first.write(asking("xhr", f"/echo/000/{session}"))
         await until(lambda: empty_redis.command("EXISTS", key(session)))
         second.write(asking("xhr", f"/echo/000/{session}"))
-        await until(lambda: len(b.upstreams) == 1)
+        await until(lambda: len(b.upstreams.all) == 1)
         async with a.client() as another:
             assert (await another.ask("GET", "/not-there")).status == 404
         assert len(a.router.container) == 0
         if not stays:
             await second.leave()
-            await until(lambda: not len(b.upstreams))
+            await until(lambda: not b.upstreams.all)
         may_go_on.set_result(None)
         connection = await a.journal.connection()
         if not stays:
