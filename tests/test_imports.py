@@ -31,8 +31,6 @@ PURE = {
     "cluster.envelope": "",
     "cluster.ownership": "",
     "cluster.signing": "",
-    "cluster.slots": "",
-    "cluster.stats": "",
     "exceptions": "",
     "observe.logs": "",
     "observe.stats": "",
@@ -74,7 +72,7 @@ USERS = {
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",
     "redis": "cluster",
-    "tornado": "cli client.websocket cluster.listener http observe.metrics router serving session.callbacks "
+    "tornado": "cli client.websocket cluster.node http observe.metrics router serving session.callbacks "
     "wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve",
 }

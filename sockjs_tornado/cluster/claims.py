@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..session.ended import ENDED_TIME
 from .commands import Commands
 from .envelope import RedisKeys
-from .ownership import Location, Owner
+from .ownership import Location, Owner, Ownership
 
 __all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
 
@@ -34,7 +34,7 @@ return 1
 """
 
 
-class Claims:
+class Claims(Ownership):
     """The claims of one node.
 
     Args:

@@ -5,19 +5,21 @@ disconnects, the owner sees a closed connection.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..session.states import RouterState
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
 from ..wire.responses import PendingWrite
-from .relay_requests import RelayedRequest, RelayedRequests
-from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
-from .upstream import Response, Stream, Upstreams
+from .relay_requests import RelayedRequest
+from .signing import RELAY_HEADER, STALE, RelayedClient
+from .upstream import Response, Stream
+
+if TYPE_CHECKING:
+    from .node import Node
 
 __all__ = ["Forwarder", "Pipe"]
 
@@ -43,32 +45,16 @@ _REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referre
 
 
 class Forwarder:
-    """Forwards the requests of one router.
+    """Forwards the requests of one router on a node.
 
-    Args:
-        router: The router.
-        requests: The requests that are being relayed.
-        upstreams: The connections to other nodes.
-        signer: Signs requests.
-        stats: The relay's counters.
-        opens_sessions: Whether a forwarded request may open a session.
+    Attributes:
+        requests: The requests whose clients do not have the whole response yet.
     """
 
-    def __init__(
-        self,
-        router: Any,
-        requests: RelayedRequests,
-        upstreams: Upstreams,
-        signer: Signer,
-        stats: Counter[str],
-        opens_sessions: bool,
-    ) -> None:
+    def __init__(self, router: Any, node: "Node") -> None:
         self._container = router.container
-        self._requests = requests
-        self._upstreams = upstreams
-        self._signer = signer
-        self._stats = stats
-        self._opens_sessions = opens_sessions
+        self._node = node
+        self.requests: set[RelayedRequest] = set()
         self._read_timeout = router.settings.disconnect_delay
         # jsessionid may be the application's function, which may read any header field.
         self._forward_all_headers = callable(router.settings.jsessionid)
@@ -95,12 +81,13 @@ class Forwarder:
 
     async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
         endpoint, exchange = request.endpoint, request.exchange
-        upstream = await self._upstreams.connect(request.owner.address)
+        upstream = await self._node.upstreams.connect(request.owner.address)
         # If it were sent after the router has closed, its client would not be handed off.
         if (endpoint.opens_sessions and exchange.responded) or self._container.state is RouterState.CLOSED:
-            self._upstreams.put_back(upstream)
+            self._node.upstreams.put_back(upstream)
             return None
-        self._requests.add(request)
+        self.requests.add(request)
+        request.done.add_done_callback(lambda done: self.requests.discard(request))
         response = upstream.send_request(self._encode(request))
         if endpoint.opens_sessions:
             # This closes the connection to the owner, which thereby notices that the client has disconnected.
@@ -110,7 +97,9 @@ class Forwarder:
     def _encode(self, request: RelayedRequest) -> bytes:
         exchange, body = request.exchange, request.body
         method, uri = exchange.method, exchange.uri
-        if self._forward_all_headers or (request.endpoint.opens_sessions and self._opens_sessions):
+        if self._forward_all_headers or (
+            request.endpoint.opens_sessions and self._node.ownership.opens_relayed_sessions
+        ):
             lines = [
                 f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _UNFORWARDED_HEADERS
             ]
@@ -119,7 +108,7 @@ class Forwarder:
             if content_type := exchange.content_type():
                 lines.append(f"Content-Type: {content_type}\r\n")
         client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        signature = self._signer.sign(request.owner.node, method, uri, body, client)
+        signature = self._node.signer.sign(request.owner.node, method, uri, body, client)
         lines += [f"{RELAY_HEADER}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
         # The version tells the owner whether the client supports chunked responses.
         version = "1.1" if exchange.is_http11 else "1.0"
@@ -135,7 +124,7 @@ class Forwarder:
             if isinstance(response, Stream):
                 response.upstream.abort()
             return
-        self._stats["relayed"] += 1
+        self._node.stats["relayed"] += 1
         if isinstance(response, Stream):
             try:
                 await exchange.take_over(response.status, Pipe(self._container, response, request))
@@ -183,13 +172,7 @@ class Forwarder:
 
 
 class Pipe(Connection):
-    """A client's connection that forwards the bytes of the owner's stream.
-
-    Args:
-        manager: The connection manager.
-        stream: The owner's response.
-        request: The request.
-    """
+    """A client's connection that forwards the bytes of the owner's stream."""
 
     __slots__ = ("_request", "_upstream")
 
@@ -201,12 +184,12 @@ class Pipe(Connection):
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
         """Called when the takeover starts. The manager does not count it: close() would wait for the connection."""
         self._release_slot = release_slot
-        self._request.stream_opened()
+        self._request.is_streaming = True
 
     def _release(self) -> None:
         if self._release_slot is not None:
             self._release_slot()
-        self._request.stream_closed()
+        self._request.response_ended()
 
     def on_connect(self) -> None:
         """Start forwarding the stream."""
@@ -229,11 +212,6 @@ class _ReadDeadline:
     """The deadline by which a client must have read more of a relayed response.
 
     The session's owner does not check this: for the owner, this node is the client, and has read everything.
-
-    Args:
-        manager: The manager of deadlines.
-        response: The response.
-        seconds: The timeout for each check.
     """
 
     __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")

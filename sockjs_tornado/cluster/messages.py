@@ -11,10 +11,10 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..session.ports import Position
 from ..session.rooms import Rooms
+from .base import ClusterStats
 from .commands import Commands
 from .envelope import RedisKeys, decode, encode, local_prefix, value_of
 from .history import position_of, publish_command
-from .stats import ClusterStats
 
 if TYPE_CHECKING:
     from ..session.session import Session

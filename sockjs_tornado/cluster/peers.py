@@ -14,10 +14,9 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.grace import timeout
 from ..session.rooms import Rooms
-from .base import WaitForAll, fail
+from .base import ClusterStats, WaitForAll, fail
 from .node import Node
 from .ownership import Owner
-from .stats import ClusterStats
 from .upstream import UpstreamDisconnected
 
 if TYPE_CHECKING:
@@ -148,8 +147,8 @@ class Peers:
         self._stats = stats
         self._log = log
         self._queues = [_WorkerQueue(partial(node.rpc, other, "publish"), self._publish_failed) for other in others]
-        node.register_rpc("publish", self._handle_publish)
-        node.register_rpc("presence", self._handle_presence)
+        node.rpcs["publish"] = self._handle_publish
+        node.rpcs["presence"] = self._handle_presence
 
     def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> WaitForAll:
         """Send a message to all members of a room.
@@ -175,7 +174,7 @@ class Peers:
         """
         body = json.dumps(room).encode()
         replies = await asyncio.gather(*(self._request_presence(other, body) for other in self._others))
-        present = {f"{self._node.id}:{label}": value for label, value in self._rooms.presence(room).items()}
+        present = {f"{self._node.owner.node}:{label}": value for label, value in self._rooms.presence(room).items()}
         for other, reply in zip(self._others, replies, strict=True):
             present |= {f"{other.node}:{label}": value for label, value in reply.items()}
         return present

@@ -6,6 +6,7 @@ to end the responses; the clients send their next request through another node, 
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..transports.endpoint import SessionEndpoint
     from ..transports.exchange import Exchange
 
-__all__ = ["MAX_CALL", "RECYCLE", "RelayedRequest", "RelayedRequests"]
+__all__ = ["MAX_CALL", "RECYCLE", "RelayedRequest", "handoff_clients"]
 
 #: The remote call that ends the responses of sessions. Its body is a JSON list of their keys.
 RECYCLE: Final = "recycle"
@@ -40,80 +41,45 @@ _BATCH_SIZE: Final = 200
 _BATCH_CHARACTERS: Final = 16 * 1024
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class RelayedRequest:
-    """One request, until its client has the whole response.
-
-    Args:
-        key: The session.
-        owner: The node that owns the session.
-        endpoint: The endpoint of the request.
-        exchange: The request.
-        body: The body of the request.
+    """One request for the session ``key``, until its client has the whole response.
 
     Attributes:
         done: A future that completes when the client has the response or has disconnected.
+        is_streaming: Whether the client's connection was taken over, so that the response ends with the connection.
     """
 
-    __slots__ = ("_is_streaming", "body", "done", "endpoint", "exchange", "key", "owner")
-
-    def __init__(
-        self, key: str, owner: Owner, endpoint: "SessionEndpoint", exchange: "Exchange", body: bytes | bytearray
-    ) -> None:
-        self.key = key
-        self.owner = owner
-        self.endpoint = endpoint
-        self.exchange = exchange
-        self.body = body
-        self._is_streaming = False
-        self.done = asyncio.get_running_loop().create_future()
+    key: str
+    owner: Owner
+    endpoint: "SessionEndpoint"
+    exchange: "Exchange"
+    body: bytes | bytearray
+    done: "asyncio.Future[None]" = dataclasses.field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    is_streaming: bool = False
 
     def response_sent(self) -> None:
         """Called when the request was answered, or when its connection was taken over for a stream."""
         # A stream may last for hours; free the memory of its request meanwhile.
         del self.exchange, self.body
-        if not self._is_streaming and not self.done.done():
-            self.done.set_result(None)
+        if not self.is_streaming:
+            self.response_ended()
 
-    def stream_opened(self) -> None:
-        """Called when the client's connection is taken over, so that the response ends with the connection."""
-        self._is_streaming = True
-
-    def stream_closed(self) -> None:
-        """Called when that connection is closed."""
-        self._is_streaming = False
+    def response_ended(self) -> None:
+        """Called when the client has the response, or its connection is closed."""
         if not self.done.done():
             self.done.set_result(None)
 
 
-class RelayedRequests:
-    """All requests that one router is relaying.
+async def handoff_clients(
+    requests: Iterable[RelayedRequest], rpc: Callable[[Owner, str, bytes], Awaitable[bytes]]
+) -> None:
+    """Ask the owners to end the responses of requests; wait until they have ended, or for :data:`HANDOFF_TIMEOUT`."""
+    by_owner: defaultdict[Owner, list[RelayedRequest]] = defaultdict(list)
+    for request in requests:
+        by_owner[request.owner].append(request)
 
-    Args:
-        rpc: Calls a function on another node; see :meth:`Node.rpc`.
-    """
-
-    def __init__(self, rpc: Callable[[Owner, str, bytes], Awaitable[bytes]]) -> None:
-        self._rpc = rpc
-        self._all: set[RelayedRequest] = set()
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def add(self, request: RelayedRequest) -> None:
-        """Register a request before it is relayed."""
-        self._all.add(request)
-        request.done.add_done_callback(lambda done: self._all.discard(request))
-
-    async def handoff_clients(self) -> None:
-        """Ask the owners to end all relayed responses; wait until they have ended, or for :data:`HANDOFF_TIMEOUT`."""
-        by_owner: defaultdict[Owner, list[RelayedRequest]] = defaultdict(list)
-        for request in self._all:
-            by_owner[request.owner].append(request)
-        with contextlib.suppress(TimeoutError):
-            async with timeout(HANDOFF_TIMEOUT):
-                await asyncio.gather(*(self._handoff_from(owner, requests) for owner, requests in by_owner.items()))
-
-    async def _handoff_from(self, owner: Owner, requests: list[RelayedRequest]) -> None:
+    async def handoff_from(owner: Owner, requests: list[RelayedRequest]) -> None:
         interval = RETRY_INTERVAL
         while requests:
             # The owner may be down, or run a version without this call.
@@ -121,10 +87,14 @@ class RelayedRequests:
                 # The other requests send messages, and have a response soon.
                 receiving = dict.fromkeys(request.key for request in requests if request.endpoint.opens_sessions)
                 for keys in _batches(receiving):
-                    await self._rpc(owner, RECYCLE, json.dumps(keys).encode())
+                    await rpc(owner, RECYCLE, json.dumps(keys).encode())
             await asyncio.wait([request.done for request in requests], timeout=interval)
             requests = [request for request in requests if not request.done.done()]
             interval *= 2
+
+    with contextlib.suppress(TimeoutError):
+        async with timeout(HANDOFF_TIMEOUT):
+            await asyncio.gather(*(handoff_from(owner, requests) for owner, requests in by_owner.items()))
 
 
 def _batches(keys: Iterable[str]) -> Iterator[list[str]]:

@@ -206,7 +206,7 @@ async def test_limits_are_those_of_the_owner(start: Start, logged: LogWatch) -> 
 async def test_a_stale_request_is_signed_again(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
-    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
     # The owner was blocked until the first signature of each request had expired.
     ages = [60, 0, 60, 0]
     signer._now = lambda: time.time() - ages.pop(0)
@@ -221,7 +221,7 @@ async def test_a_stale_request_is_signed_again(start: Start) -> None:
 
 async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start()
-    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
     signer._now = lambda: time.time() - 60
     response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
     assert (response.status, "Retry-After" in response) == (503, True)
@@ -231,7 +231,7 @@ async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> 
 
 async def test_workers_with_different_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
     owner, other, _ = await start()
-    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
     signer._secret = b"x" * 32
     for _ in range(2):
         response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))

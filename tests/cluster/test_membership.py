@@ -13,11 +13,83 @@ from free_ports import free_port
 
 from sockjs_tornado.cluster import membership as module
 from sockjs_tornado.cluster import node as node_module
+from sockjs_tornado.cluster.membership import is_private, open_sockets, split_address
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from sockjs_tornado.session.ended import ENDED_TIME
 
 from .node import SECRET, Member
 from .redis_server import RedisServer
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("http://10.0.0.5:9001", "10.0.0.5", 9001),
+        ("http://10.0.0.5:9001/", "10.0.0.5", 9001),
+        ("10.0.0.5:9001", "10.0.0.5", 9001),
+        ("[::1]:9001", "::1", 9001),
+        ("http://Node-1.internal:65535", "node-1.internal", 65535),
+    ],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert split_address("listen", text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "http://", "10.0.0.5", "http://10.0.0.5", "http://10.0.0.5:0", "http://10.0.0.5:70000", ":9001"),
+        *("https://10.0.0.5:9001", "http://10.0.0.5:9001/x", "http://a:b@10.0.0.5:9001", "http://10.0.0.5:9001?x"),
+        *("http://10.0.0.5:9001#x", "http://[::1:9001", "http://10.0.0.5:port", "http://:p@10.0.0.5:9001", None, 9001),
+    ],
+)
+def test_invalid_addresses(text: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^advertise: got .* expected a host and a port"):
+        split_address("advertise", text)
+
+
+@pytest.mark.parametrize(
+    "ip", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "::1", "fd00::1", "fe80::1%eth0"]
+)
+def test_private_addresses(ip: str) -> None:
+    assert is_private(ip)
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "172.32.0.1"])
+def test_public_addresses(ip: str) -> None:
+    assert not is_private(ip)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.3.4.5"])
+def test_listening(host: str) -> None:
+    sockets = open_sockets(host, free_port(), False)
+    for sock in sockets:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_public_address_must_be_allowed(host: str) -> None:
+    port = free_port()
+    with pytest.raises(ConfigurationError, match=r"^listen: .* set allow_public_listener=True"):
+        open_sockets(host, port, False)
+    # The sockets were closed.
+    for sock in open_sockets(host, port, True):
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["name.invalid", "8.8.8.8", "203.0.113.1"])
+def test_an_address_of_another_host(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^listen: (cannot resolve|.* is not an address)"):
+        open_sockets(host, free_port(), True)
+
+
+def test_a_port_that_another_socket_uses() -> None:
+    (taken,) = open_sockets("127.0.0.1", free_port(), False)
+    port = taken.getsockname()[1]
+    with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port} for other nodes: "):
+        open_sockets("127.0.0.1", port, False)
+
 
 Make = Callable[..., Member]
 
@@ -268,7 +340,7 @@ async def test_a_cancelled_start(make: Make) -> None:
         sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         member = make("a", port=sock.getsockname()[1], listen=f"127.0.0.1:{(port := free_port())}")
         starting = asyncio.ensure_future(member.start())
-        await until(lambda: len(member.membership._node._upstreams.all) == 1)
+        await until(lambda: len(member.membership.node.upstreams.all) == 1)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await within(starting)

@@ -22,7 +22,7 @@ from tornado.iostream import IOStream
 from tornado.testing import bind_unused_port
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from sockjs_tornado.cluster.listener import RelayedHandler
+from sockjs_tornado.cluster.node import RelayedHandler
 from sockjs_tornado.http.body_limit import StreamedBodyHandler
 from sockjs_tornado.http.connection_limits import LimitedServer
 from sockjs_tornado.http.handlers import SockJSHandler
