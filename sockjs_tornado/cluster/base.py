@@ -1,6 +1,7 @@
 """The base class of clusters."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from ..session.rooms import Rooms
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["BaseCluster", "CheckedRooms", "ClusterStats", "WaitForAll", "fail"]
+__all__ = ["BaseCluster", "CheckedRooms", "ClusterStats", "WaitForAll", "fail", "wait_and_clear"]
 
 
 class WaitForAll:
@@ -42,12 +43,16 @@ def fail(future: "asyncio.Future[Any]", reason: str) -> None:
         future.exception()
 
 
-class CheckedRooms(Rooms):
-    """Rooms that sessions can join only while the cluster is running.
+async def wait_and_clear(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but no longer than ``seconds``, and clear it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
 
-    Args:
-        check: Raises RuntimeError if the cluster cannot be used.
-    """
+
+class CheckedRooms(Rooms):
+    """Rooms that sessions can join only while the cluster is running: ``check`` raises RuntimeError otherwise."""
 
     __slots__ = ("_check",)
 
@@ -56,11 +61,7 @@ class CheckedRooms(Rooms):
         self._check = check
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Add a session to a room; see :meth:`Rooms.join`.
-
-        Raises:
-            RuntimeError: The cluster was not started, or is closed.
-        """
+        """Add a session to a room; see :meth:`Rooms.join`."""
         self._check()
         return super().join(session, room, presence)
 

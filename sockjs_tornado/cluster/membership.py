@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from .base import wait_and_clear
 from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .envelope import RedisKeys
@@ -33,15 +34,7 @@ _NOT_LOCAL_ERRNOS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def split_address(name: str, value: str) -> tuple[str, int]:
-    """Return the host and port of ``http://host:port`` or ``host:port``.
-
-    Args:
-        name: The name of the argument, for error messages.
-        value: The address.
-
-    Raises:
-        ConfigurationError: The address is not valid.
-    """
+    """Return the host and port of an argument, ``http://host:port`` or ``host:port``, or raise ConfigurationError."""
     expected = f"{name}: got {value!r}, expected a host and a port, such as http://10.0.0.5:9001"
     if not isinstance(value, str):
         raise ConfigurationError(expected)
@@ -65,11 +58,6 @@ def is_private(ip: str) -> bool:
 
 def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket]:
     """Return listening sockets for a host and port.
-
-    Args:
-        host: The host name or IP address.
-        port: The port.
-        allow_public: Whether the address may be reachable from the internet.
 
     Raises:
         ClusterError: Another socket listens on the address.
@@ -137,19 +125,10 @@ class Membership:
         self._wake = asyncio.Event()
 
     async def start(self) -> None:
-        """Start the listener, register the address, and start refreshing the claims.
-
-        Raises:
-            ClusterError: Another node has registered the address, or another socket listens on it.
-            ConfigurationError: The address to listen on is public, or is not an address of this host.
-        """
+        """Start the listener, register the address, and start refreshing the claims. After an error, call close()."""
         host, port = self._listen
         await self.node.start(open_sockets(host, port, self._allow_public))
-        try:
-            await self._register_address()
-        except BaseException:
-            await self.node.close()
-            raise
+        await self._register_address()
         self._task = asyncio.create_task(self._refresh())
 
     async def _register_address(self) -> None:
@@ -168,8 +147,9 @@ class Membership:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLAIM_TIME + 1
         while True:
-            milliseconds = CLAIM_TIME * 1000
-            registered = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
+            registered = await self._commands.submit(
+                "SET", self._key, self._id, *condition, "GET", "PX", CLAIM_TIME * 1000
+            )
             if found or registered is None:
                 return
             if loop.time() > deadline:
@@ -182,10 +162,7 @@ class Membership:
 
     async def _refresh(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH_INTERVAL):
-                    await self._wake.wait()
-            self._wake.clear()
+            await wait_and_clear(self._wake, REFRESH_INTERVAL)
             try:
                 before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
                 await self._claims.refresh()

@@ -198,15 +198,8 @@ class RedisCluster(BaseCluster):
         self._messages = Messages(
             self.node_id, self.keys, self.rooms, self.commands, self.stats, self.log, self._transform_message
         )
-        self._bus = Bus(
-            self._url,
-            self.keys,
-            self._messages.deliver,
-            self._messages.unsubscribed,
-            self._gap_ended,
-            self.log,
-            self._timeout,
-        )
+        deliver, unsubscribed = self._messages.deliver, self._messages.unsubscribed
+        self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
         self._membership: Membership | None = None
         if self._make_membership is not None:
@@ -238,15 +231,10 @@ class RedisCluster(BaseCluster):
             if self._process != os.getpid():
                 # The process was forked: each process is a node of its own.
                 self._create_node()
-            await self.commands.start()
-            stack.push_async_callback(self.commands.close)
-            await self._bus.start()
-            stack.push_async_callback(self._bus.close)
-            if self._membership is not None:
-                await self._membership.start()
-                stack.push_async_callback(self._membership.close)
-            self._presence.start()
-            stack.push_async_callback(self._presence.close)
+            for part in (self.commands, self._bus, self._membership, self._presence):
+                if part is not None:
+                    stack.push_async_callback(part.close)
+                    await part.start()
             self._set_running()
             self._exit_stack = stack.pop_all()
 
