@@ -4,6 +4,8 @@ A response is sent to the client either as a whole or as a stream that slows dow
 disconnects, the owner sees a closed connection.
 """
 
+import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +16,16 @@ from ..session.states import RouterState
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
 from ..wire.responses import PendingWrite
-from .relay_requests import RelayedRequest
+from .ownership import Owner
 from .signing import RELAY_HEADER, STALE, RelayedClient
 from .upstream import Response, Stream
 
 if TYPE_CHECKING:
+    from ..transports.endpoint import SessionEndpoint
+    from ..transports.exchange import Exchange
     from .node import Node
 
-__all__ = ["Forwarder", "Pipe"]
+__all__ = ["Forwarder", "Pipe", "RelayedRequest"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,36 @@ _FORWARDED_HEADERS: Final = (
 _REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class RelayedRequest:
+    """One request for the session ``key``, until its client has the whole response.
+
+    Attributes:
+        done: A future that completes when the client has the response or has disconnected.
+        is_streaming: Whether the client's connection was taken over, so that the response ends with the connection.
+    """
+
+    key: str
+    owner: Owner
+    endpoint: "SessionEndpoint"
+    exchange: "Exchange"
+    body: bytes | bytearray
+    done: "asyncio.Future[None]" = dataclasses.field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    is_streaming: bool = False
+
+    def response_sent(self) -> None:
+        """Called when the request was answered, or when its connection was taken over for a stream."""
+        # A stream may last for hours; free the memory of its request meanwhile.
+        del self.exchange, self.body
+        if not self.is_streaming and not self.done.done():
+            self.done.set_result(None)
+
+    def stream_closed(self) -> None:
+        """Called when a connection that was taken over is closed."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+
 class Forwarder:
     """Forwards the requests of one router on a node.
 
@@ -62,11 +96,7 @@ class Forwarder:
         self._unfinished: dict[str, PendingWrite] = {}
 
     async def send(self, request: RelayedRequest) -> Response | Stream | None:
-        """Send a request to the owner of its session.
-
-        Returns:
-            The response; or None if the request was not sent because the client has disconnected or the router was
-            closed.
+        """Send a request to the owner of its session, unless the client has disconnected or the router was closed.
 
         Raises:
             OSError: The connection to the owner failed.
@@ -145,13 +175,10 @@ class Forwarder:
             self._watch_unfinished(request.key, exchange.pending)
 
     def abort_unfinished(self, key: str) -> bool:
-        """Abort the last response of a session if its client has not received all of it.
+        """Abort the last response of a session, and return True, if its client has not received all of it.
 
         A new request means that the client has given up the last response. Its messages are lost, which the owner does
         not know: it has sent them to this node.
-
-        Returns:
-            Whether it was aborted.
         """
         response = self._unfinished.pop(key, None)
         if response is None or not response.unsent:
@@ -189,7 +216,7 @@ class Pipe(Connection):
     def _release(self) -> None:
         if self._release_slot is not None:
             self._release_slot()
-        self._request.response_ended()
+        self._request.stream_closed()
 
     def on_connect(self) -> None:
         """Start forwarding the stream."""

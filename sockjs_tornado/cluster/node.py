@@ -1,10 +1,11 @@
 """A node: a process that serves requests that other nodes relay to it, and relays its clients' requests to them."""
 
+import asyncio
 import contextlib
 import json
 import socket
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tornado.routing import URLSpec
@@ -15,9 +16,9 @@ from ..http.handlers import SockJSHandler, header_value
 from ..serving import HTTP_LIMITS, http_server
 from ..session.grace import timeout
 from ..transports.endpoint import Endpoint, SessionEndpoint
+from .forwarding import RelayedRequest
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
-from .relay_requests import MAX_CALL, RECYCLE
 from .signing import MAX_AGE, RELAY_HEADER, Rejected, RelayedClient, Signer
 from .upstream import CONNECT_TIMEOUT, Stream, Upstream, UpstreamDisconnected, Upstreams
 
@@ -35,6 +36,20 @@ NO_CLIENT: Final = RelayedClient("", 0, False)
 #: The remote call that returns a node's id.
 _IDENTIFY: Final = "identify"
 
+#: The remote call that ends the responses of sessions. Its body is a JSON list of their keys.
+_RECYCLE: Final = "recycle"
+
+#: Seconds that the handoff may take.
+HANDOFF_TIMEOUT: Final = 2.0
+
+#: Seconds before a call is repeated for the first time. A request that was relayed just before the call may reach the
+#: owner after it.
+RETRY_INTERVAL: Final = 0.1
+
+# The limits of one call: the number of keys, and the characters after which no key is added.
+_BATCH_SIZE: Final = 200
+_BATCH_CHARACTERS: Final = 16 * 1024
+
 #: The smallest length of a secret in bytes.
 _MIN_SECRET_SIZE: Final = 16
 
@@ -43,11 +58,7 @@ _MAX_HEADER_SIZE: Final = 4 * HTTP_LIMITS["max_header_size"]
 
 
 def check_secret(secret: object) -> bytes:
-    """Return a secret as bytes.
-
-    Raises:
-        ConfigurationError: The secret is missing, of another type, or too short.
-    """
+    """Return a secret as bytes, or raise ConfigurationError if it is missing, of another type, or too short."""
     key = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < _MIN_SECRET_SIZE:
         # The text must not have the value: it may be the beginning of a real secret.
@@ -62,14 +73,11 @@ def check_secret(secret: object) -> bytes:
 class Node:
     """One node. Other nodes send their requests to its private listener.
 
-    Args:
+    Attributes:
         owner: This node's id and address.
-        secret: The secret that all nodes share.
         ownership: The owners of sessions.
         stats: The relay's counters.
         local_fallback: Whether to open new sessions here while their owner cannot be determined.
-
-    Attributes:
         upstreams: The connections to other nodes.
         rpcs: The functions that other nodes may call by :meth:`rpc`, by name.
     """
@@ -84,15 +92,15 @@ class Node:
         self.signer = Signer(secret, owner.node)
         self.upstreams = Upstreams()
         self.rpcs: dict[str, Callable[[bytes], bytes]] = {
-            RECYCLE: self._recycle,
+            _RECYCLE: self._recycle,
             _IDENTIFY: lambda body: owner.node.encode(),
         }
         self._relays: list[SessionRelay] = []
         # Remote calls may be larger than messages of clients.
-        self._max_body_size = max(MAX_CALL, HTTP_LIMITS["max_body_size"])
+        self._max_body_size = HTTP_LIMITS["max_body_size"]
         specs = [URLSpec(f"{RPC_PATH}([a-z]+)", _RPCHandler, {"node": self})]
         # The node that received the client's request writes the access log.
-        self._application = Application(specs, log_function=_log_nothing)
+        self._application = Application(specs, log_function=lambda handler: None)
         self._server = contextlib.AsyncExitStack()
 
     def add(self, router: Any) -> None:
@@ -126,17 +134,40 @@ class Node:
         await self._server.aclose()
 
     def verify(self, request: Any) -> RelayedClient:
-        """Return the client of a relayed request.
-
-        Raises:
-            Rejected: The request must not be processed.
-        """
+        """Return the client of a relayed request, or raise Rejected."""
         try:
             value = header_value(request.headers, RELAY_HEADER)
             return self.signer.verify(value, request.method, request.uri, request.body)
         except Rejected as rejected:
             self.stats[f"relay_{rejected.reason}"] += 1
             raise
+
+    async def handoff_clients(self, requests: Iterable[RelayedRequest]) -> None:
+        """Ask the owners to end the responses of relayed requests, and wait until they have ended.
+
+        If this node closed the connections, the owners would see clients that disconnect. Instead, the clients send
+        their next request through another node. This takes no longer than :data:`HANDOFF_TIMEOUT`.
+        """
+        by_owner: defaultdict[Owner, list[RelayedRequest]] = defaultdict(list)
+        for request in requests:
+            by_owner[request.owner].append(request)
+
+        async def handoff_from(owner: Owner, requests: list[RelayedRequest]) -> None:
+            interval = RETRY_INTERVAL
+            while requests:
+                # The owner may be down, or run a version without this call.
+                with contextlib.suppress(OSError, UpstreamDisconnected, ClusterError):
+                    # The other requests send messages, and have a response soon.
+                    receiving = dict.fromkeys(request.key for request in requests if request.endpoint.opens_sessions)
+                    for keys in _batches(receiving):
+                        await self.rpc(owner, _RECYCLE, json.dumps(keys).encode())
+                await asyncio.wait([request.done for request in requests], timeout=interval)
+                requests = [request for request in requests if not request.done.done()]
+                interval *= 2
+
+        with contextlib.suppress(TimeoutError):
+            async with timeout(HANDOFF_TIMEOUT):
+                await asyncio.gather(*(handoff_from(owner, requests) for owner, requests in by_owner.items()))
 
     def _recycle(self, body: bytes) -> bytes:
         for key in json.loads(body):
@@ -197,8 +228,18 @@ class Node:
         raise ClusterError(f"{upstream.address} responded {response.status} to a call of {name!r}")
 
 
-def _log_nothing(handler: RequestHandler) -> None:
-    """Do not write an access log."""
+def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Split keys into lists that the owner processes quickly."""
+    batch: list[str] = []
+    length = 0
+    for key in keys:
+        batch.append(key)
+        length += len(key)
+        if len(batch) >= _BATCH_SIZE or length > _BATCH_CHARACTERS:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
 
 
 class RelayedHandler(SockJSHandler):

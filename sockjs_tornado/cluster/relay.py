@@ -13,9 +13,8 @@ from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
 from ..wire.sockets import EXHAUSTED_ERRNOS
-from .forwarding import Forwarder
+from .forwarding import Forwarder, RelayedRequest
 from .ownership import Location, Owner
-from .relay_requests import RelayedRequest, handoff_clients
 from .upstream import UpstreamDisconnected
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class SessionRelay:
 
     async def handoff_clients(self) -> None:
         """End the relayed responses of all clients, which then send their next request through another node."""
-        await handoff_clients(self._forwarder.requests, self._node.rpc)
+        await self._node.handoff_clients(self._forwarder.requests)
 
     def recycle(self, key: str) -> None:
         """End the current response of a session at another node's request, if the session belongs to this router."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +26,10 @@ from client import (
 )
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster import relay_requests as module
+from sockjs_tornado.cluster import node as module
 from sockjs_tornado.cluster import upstream
-from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequest, handoff_clients
+from sockjs_tornado.cluster.forwarding import RelayedRequest
+from sockjs_tornado.cluster.ownership import Owner, Ownership
 from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.session.states import RouterState
@@ -358,7 +359,7 @@ class RecordedCalls:
 
     async def __call__(self, owner: Owner, name: str, body: bytes) -> bytes:
         assert name == "recycle"
-        assert len(body) <= MAX_CALL
+        assert len(body) <= 512 * 1024
         self.made.append((owner.node, json.loads(body)))
         end = self.ends.pop(0) if self.ends else None
         if isinstance(end, BaseException):
@@ -366,6 +367,13 @@ class RecordedCalls:
         if end is not None:
             await end()
         return b""
+
+
+async def handoff_clients(found: set[RelayedRequest], calls: RecordedCalls) -> None:
+    """Hand off clients of a node whose remote calls are recorded."""
+    node = module.Node(Owner("x", ""), b"", Ownership(), Counter(), False)
+    node.rpc = calls  # type: ignore[method-assign]
+    await node.handoff_clients(found)
 
 
 def add(found: set[RelayedRequest], owner: Owner, key: str, receives: bool = True) -> RelayedRequest:
@@ -448,7 +456,7 @@ async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
     request.is_streaming = True
     request.response_sent()
     assert not request.done.done()
-    request.response_ended()
+    request.stream_closed()
     assert request.done.done()
 
 

@@ -301,7 +301,7 @@ async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, tra
     for limit in (
         "node.CONNECT_TIMEOUT",
         "upstream.CONNECT_TIMEOUT",
-        "relay_requests.HANDOFF_TIMEOUT",
+        "node.HANDOFF_TIMEOUT",
         "peers._RESPONSE_TIMEOUT",
     ):
         monkeypatch.setattr(f"sockjs_tornado.cluster.{limit}", 1000)
@@ -413,11 +413,11 @@ def away(empty_redis: RedisServer, logged: LogWatch) -> Iterator[Callable[..., A
         logged.take("reconnecting")
 
 
-@pytest.mark.parametrize("local_fallback", [True, False])
+@pytest.mark.parametrize("on_redis_down", ["local", "reject"])
 async def test_without_redis(
-    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], local_fallback: bool
+    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], on_redis_down: str
 ) -> None:
-    a, b = await start(2, local_fallback=local_fallback)
+    a, b = await start(2, on_redis_down=on_redis_down)
     session, unknown, new = new_session(), new_session(), new_session()
     for each in (session, unknown):
         assert await a.poll(each) == "o"
@@ -430,7 +430,7 @@ async def test_without_redis(
     async with b.client() as client:
         client.write(asking("xhr", f"/echo/000/{new}"))
         response = await client.response()
-    if not local_fallback:
+    if on_redis_down == "reject":
         assert (response.status, "Retry-After" in response) == (503, True)
         assert b.router.stats.rejected == {"cluster": 2}
         assert len(b.cluster.claims) == 0

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
-from sockjs_tornado.cluster.forwarding import Pipe
+from sockjs_tornado.cluster.forwarding import Pipe, RelayedRequest
 from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.relay_requests import RelayedRequest
 from sockjs_tornado.cluster.upstream import (
     MAX_IDLE,
     Response,
