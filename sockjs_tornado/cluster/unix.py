@@ -128,15 +128,10 @@ class UnixCluster(BaseCluster):
 
 
 def _listen(path: str) -> socket.socket:
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-        if Path(path).is_socket():
-            # Left behind by a process that was killed.
-            os.unlink(path)
-        sock.bind(path)
-        sock.listen(BACKLOG)
-        stack.pop_all()
-    return sock
+    if Path(path).is_socket():
+        # Left behind by a process that was killed.
+        os.unlink(path)
+    return socket.create_server(path, family=socket.AF_UNIX, backlog=BACKLOG)
 
 
 def _create_private_directory(directory: Path) -> None:

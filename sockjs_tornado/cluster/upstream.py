@@ -120,11 +120,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.idle_since = 0.0
 
     def send_request(self, request: bytes) -> "asyncio.Future[Response | Stream]":
-        """Send a request.
-
-        Returns:
-            The future of the response. If the connection is closed before, it raises UpstreamDisconnected.
-        """
+        """Send a request, and return the future of the response, which may raise UpstreamDisconnected."""
         response = self._response = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
             self._complete(None)
@@ -268,9 +264,6 @@ class Upstreams:
 
     async def connect(self, address: str) -> Upstream:
         """Return an idle connection to a node, or a new one.
-
-        Args:
-            address: ``http://host:port``, or the path of a Unix socket.
 
         Raises:
             OSError: The connection failed, or took longer than :data:`CONNECT_TIMEOUT` seconds.
