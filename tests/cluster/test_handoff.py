@@ -217,7 +217,7 @@ async def test_many_sessions_at_once(start: Start, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_BATCH_SIZE", 7)
     nodes = await start()
     ending, *owners = nodes
-    found = [await open_session(owner) for owner in owners for _ in range(20)]
+    found = [await open_session(owner) for owner in owners for _ in range(8)]
     async with contextlib.AsyncExitStack() as stack:
         clients = []
         for number, (session, connection) in enumerate(found):
