@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, StreamClosedError
@@ -16,7 +18,7 @@ from ..session.grace import MAX_GRACE
 from .options import Options
 from .session import ClientSession, OpenFailed
 
-__all__ = ["WebSocketSession"]
+__all__ = ["WebSocketSession", "connect_websocket"]
 
 
 def _get_stream(socket: WebSocketClientConnection) -> IOStream:
@@ -41,6 +43,44 @@ def _abort_when_connected(connecting: asyncio.Future[WebSocketClientConnection])
         _abort(connecting.result(), _get_stream(connecting.result()))
 
 
+async def connect_websocket(
+    url: str, headers: Iterable[tuple[str, str]], ssl_context: ssl.SSLContext | None, seconds: float, max_size: int
+) -> WebSocketClientConnection:
+    """Open a websocket at an ``http`` or ``https`` URL. The caller cancels this after ``seconds``."""
+    fields = HTTPHeaders()
+    for name, value in headers:
+        fields.add(name, value)
+    connections: list[HTTP1Connection] = []
+
+    # Tornado calls this with a method of the connection when it has sent the header fields.
+    def send_no_body(write: Any) -> asyncio.Future[None]:
+        connections.append(write.__self__)
+        sent = asyncio.get_running_loop().create_future()
+        sent.set_result(None)
+        return sent
+
+    # Tornado's own timeouts must not expire earlier than the caller's, which may include a grace period.
+    request = HTTPRequest(
+        f"ws{url.removeprefix('http')}",
+        headers=fields,
+        connect_timeout=seconds + MAX_GRACE,
+        request_timeout=seconds + MAX_GRACE,
+        ssl_options=ssl_context,
+        body_producer=send_no_body,
+        allow_nonstandard_methods=True,  # otherwise a GET request may not have a body_producer
+    )
+    connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=max_size))
+    try:
+        await asyncio.wait((connecting,))
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_abort_when_connected)
+        # Before the request has been sent, an attempt cannot be cancelled: Tornado's timeouts end it.
+        for connection in connections:
+            connection.close()
+        raise
+    return connecting.result()
+
+
 class WebSocketSession(ClientSession):
     """A session over a websocket; its URL has the scheme ``http`` or ``https``."""
 
@@ -48,7 +88,7 @@ class WebSocketSession(ClientSession):
         self, url: str, headers: Sequence[tuple[str, str]], ssl_context: ssl.SSLContext | None, options: Options
     ) -> None:
         super().__init__("websocket", options)
-        self._url = f"ws{url.removeprefix('http')}"
+        self._url = url
         self._headers = headers
         self._ssl_context = ssl_context
         self._socket: WebSocketClientConnection | None = None
@@ -58,26 +98,10 @@ class WebSocketSession(ClientSession):
         self._not_paused.set()
 
     async def open(self, seconds: float) -> None:
-        headers = HTTPHeaders()
-        for name, value in self._headers:
-            headers.add(name, value)
-        # Tornado has no public way to cancel a connection attempt, so its own timeouts end a cancelled one. They must
-        # not expire earlier than the caller's timeout, which may include a grace period.
-        limit = seconds + MAX_GRACE
-        request = HTTPRequest(
-            self._url, headers=headers, connect_timeout=limit, request_timeout=limit, ssl_options=self._ssl_context
-        )
-        connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=self._limit))
         try:
-            await asyncio.wait((connecting,))
-        except asyncio.CancelledError:
-            connecting.add_done_callback(_abort_when_connected)
-            raise
-        # Any exception, not only Tornado's own: it uses assert to check the response.
-        error = connecting.exception()
-        if error is not None:
+            self._socket = await connect_websocket(self._url, self._headers, self._ssl_context, seconds, self._limit)
+        except Exception as error:  # any, not only Tornado's own: it uses assert to check the response
             raise OpenFailed(str(error) or type(error).__name__) from error
-        self._socket = connecting.result()
         self._stream = _get_stream(self._socket)
         # sockjs-node sends pings instead of heartbeat frames.
         self._socket.on_ping = self._record_activity  # type: ignore[method-assign]

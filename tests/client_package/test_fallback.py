@@ -140,6 +140,25 @@ async def test_nobody_there_is_a_connect_error(serve: Serve, dial: Dial, link: C
         await dial(between)
 
 
+async def test_a_cancelled_websocket_attempt_closes_its_connection(stub: MakeStub) -> None:
+    requested, closed = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_close(handler: Any) -> None:
+        requested.set()
+        await handler.gone.wait()
+        closed.set()
+
+    server = await stub({"websocket": True}, websocket=wait_for_close)
+    # Otherwise a timeout would close it.
+    options: Any = {"open_timeout": 600, "transport_timeout": 600}
+    connecting = asyncio.ensure_future(connect(f"http://127.0.0.1:{server.port}/echo", **options))
+    await within(requested.wait())
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await within(closed.wait())
+
+
 # base_url.
 
 
