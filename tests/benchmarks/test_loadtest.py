@@ -428,7 +428,7 @@ class TestTheCommandLine:
 class TestTheServer:
     @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
     def test_it_runs_on_both_loops(self, loop: str) -> None:
-        with serving((*SERVER, "--server", "tornado", "--loop", loop)) as (server,):
+        with serving((*SERVER, "--loop", loop)) as (server,):
             assert start(server).report()["errors"] == NO_ERRORS
 
     def test_a_port_that_is_taken_is_one_clear_line(self, server: Server) -> None:
@@ -442,7 +442,7 @@ class TestTheServer:
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr == f"Cannot listen on 127.0.0.1, port {server.port}: Address already in use\n"
 
-    @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--server", "pigeon"]])
+    @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--loop", "pigeon"]])
     def test_what_makes_no_sense_is_refused(self, arguments: list[str]) -> None:
         ended = subprocess.run(
             [sys.executable, "benchmarks/server.py", *arguments], cwd=ROOT, capture_output=True, timeout=TIMEOUT
