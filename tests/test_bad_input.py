@@ -388,49 +388,52 @@ async def test_a_client_may_leave_at_any_stage_of_receiving(
 UPGRADE = {target: request("GET", target, *HANDSHAKE) for target in WEBSOCKETS}
 
 
-@ENDS
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        frame(TEXT, '"x"')[:1],
-        frame(TEXT, '"x"')[:4],
-        frame(TEXT, '"x"')[:-1],
-        frame(TEXT, '"x', fin=False),
-        frame(TEXT, '"x', fin=False) + frame(0, "y")[:3],
-        frame(TEXT, '"' + "x" * 100_000)[:50_000],
-        frame(TEXT, '"x"') * 1000,
-        closing(1000)[:-1],
-        closing(1000),
-        frame(3),
-    ],
-    ids=lambda value: repr(value)[:20] + f" {len(value)}",
+#: What a client may have sent of its frames when it leaves.
+FRAGMENTS = (
+    b"",
+    frame(TEXT, '"x"')[:1],
+    frame(TEXT, '"x"')[:4],
+    frame(TEXT, '"x"')[:-1],
+    frame(TEXT, '"x', fin=False),
+    frame(TEXT, '"x', fin=False) + frame(0, "y")[:3],
+    frame(TEXT, '"' + "x" * 100_000)[:50_000],
+    frame(TEXT, '"x"') * 1000,
+    closing(1000)[:-1],
+    closing(1000),
+    frame(3),
 )
+
+
+@ENDS
 @pytest.mark.parametrize("stage", ["asked", "answered", "open"])
 @pytest.mark.parametrize("target", WEBSOCKETS)
 async def test_a_client_may_leave_at_any_stage_of_a_websocket(
-    serve: Serve, connect: Connect, join: Join, target: str, stage: str, data: bytes, reset: bool
+    serve: Serve, connect: Connect, join: Join, target: str, stage: str, reset: bool
 ) -> None:
     journal = Journal(Echoing)
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)
+    connections = []
     async with bystanders(server, join, journal):
-        client = await connect(server)
-        if stage == "open":
-            await WebSocket.open(client, target)
-            client.write(data)
-        else:
-            client.write(UPGRADE[target] + data)
-            if stage == "answered":
-                await client.head()
-        if reset:
-            client.reset()
-        await client.leave()
-        if stage != "asked":
-            connection = await journal.connection()
-            await connection.closed()
-            journal.opened.put_nowait(connection)
-        await settle(connect, server)
+        for data in FRAGMENTS:
+            client = await connect(server)
+            if stage == "open":
+                await WebSocket.open(client, target)
+                client.write(data)
+            else:
+                client.write(UPGRADE[target] + data)
+                if stage == "answered":
+                    await client.head()
+            if reset:
+                client.reset()
+            await client.leave()
+            if stage != "asked":
+                connection = await journal.connection()
+                await connection.closed()
+                connections.append(connection)
+            await settle(connect, server)
+    for connection in connections:
+        journal.opened.put_nowait(connection)
     await all_end_once(router, journal)
 
 
