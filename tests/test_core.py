@@ -446,7 +446,8 @@ class Wired(Stage):
     def __init__(self, plainly: bool, framing: Any = text_frame, **settings: Any) -> None:
         super().__init__(InPython if plainly else KeptSession, **settings)
         kind = PlainReceiver if plainly else WebSocketReceiver
-        receiver = kind(keeping(self.manager, self.stats) and self.session.server, [], None, framing, self.session)
+        keeping(self.manager, self.stats)
+        receiver = kind([], None, framing, self.session)
         self.receiver = connected(self.manager, receiver, self.events)
         self.steps["updated"] = lambda size: self.receiver.buffer_updated(int(size))
         self.steps["write"] = lambda size: self.receiver.write(b"x" * int(size))
@@ -560,12 +561,12 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     # It is made once, in Python.
     PREPARED.framed(text_frame)
     monkeypatch.delattr(WebSocketReceiver, "_write_prepared")
-    other = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
+    other = WebSocketReceiver([], None, text_frame, stage.session)
     monkeypatch.delattr(Connection, "_buffer_write")
     stage.take(text("value"))
     other.write_messages(["x"])
     assert other._write_buffer == b'\x81\x06a["x"]'
-    another = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
+    another = WebSocketReceiver([], None, text_frame, stage.session)
     another.send_prepared(PREPARED)
     assert another._write_buffer == b'\x81\x0ca["to many"]'
     assert stage.manager.write_queue.waiting == [stage.receiver, other, another]

@@ -17,7 +17,6 @@ from ..session.ended import Ended
 from ..session.requester import REJECTIONS, check_receiver, check_requester
 from ..session.session import Session
 from ..wire.connection import Connection
-from ..wire.ports import ConnectionManager
 from ..wire.responses import response_head
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
@@ -97,7 +96,7 @@ def _chunk(data: bytes) -> bytes:
 class StreamReceiver(Connection):
     """A streaming response: a :class:`~sockjs_tornado.session.ports.Receiver`.
 
-    It ends after frames of ``limit`` bytes. It is chunked for HTTP/1.1; for HTTP/1.0 it ends with the connection.
+    It ends after ``response_limit`` bytes of frames. It is chunked for HTTP/1.1; for HTTP/1.0 the connection ends it.
     """
 
     __slots__ = ("_chunks", "_left", "_requester")
@@ -105,24 +104,18 @@ class StreamReceiver(Connection):
     binary = False
 
     def __init__(
-        self,
-        manager: ConnectionManager,
-        headers: Headers,
-        prelude: bytes,
-        framing: Framing,
-        limit: int,
-        exchange: Exchange,
-        session: Session,
+        self, headers: Headers, prelude: bytes, framing: Framing, exchange: Exchange, session: Session
     ) -> None:
+        server: Router = session.server
         # By default, nginx buffers responses. This header disables that.
         headers = [*headers, ("X-Accel-Buffering", "no"), ("Connection", "close")]
         if exchange.is_http11:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
-        super().__init__(manager, response_head(200, headers) + prelude)
+        super().__init__(server.container, response_head(200, headers) + prelude)
         self._framing = framing
         self._chunks: Framing | None = chunked(framing) if exchange.is_http11 else None
-        self._left = limit
+        self._left = server.settings.response_limit
         self._session = session
         self._requester: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
@@ -302,9 +295,8 @@ class ReceivingEndpoint(SessionEndpoint):
         """Attach a receiver to the session. A poll responds with a queued frame, or waits for the next one."""
         framing = self.transport.framing(callback)
         if self.transport.streaming:
-            prelude, limit = self.transport.prelude(callback), self.server.settings.response_limit
-            stream = StreamReceiver(self.server.container, headers, prelude, framing, limit, exchange, session)
-            return exchange.take_over(200, stream)
+            prelude = self.transport.prelude(callback)
+            return exchange.take_over(200, StreamReceiver(headers, prelude, framing, exchange, session))
         poll = PollReceiver(exchange, headers, framing, session)
         session._attach(poll, exchange.remote_ip, session_origin(exchange))
         return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)

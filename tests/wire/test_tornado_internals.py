@@ -147,8 +147,6 @@ async def test_a_handler_that_starts_before_the_body_may_finish_the_request(ask:
 
     @stream_request_body
     class Early(Handler):
-        is_early = True
-
         async def prepare(self) -> None:
             data = await self._stream.read_bytes(4)
             self._stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + data)
@@ -220,8 +218,6 @@ async def test_a_stream_knows_whether_it_has_read_ahead(ask: Ask) -> None:
 
     @stream_request_body
     class Reading(Handler):
-        is_early = True
-
         async def prepare(self) -> None:
             await self._stream.read_bytes(2)
             seen.append(is_buffer_empty(self._stream))
