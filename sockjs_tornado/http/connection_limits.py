@@ -53,8 +53,7 @@ class Admission:
             process's limit if that is less.
 
     Attributes:
-        max_per_ip: Maximum number of connections per address; 0 for no limit.
-        reserved: Number of descriptors that connections may not use.
+        max_per_ip, reserved: The values in use.
         highest: Highest descriptor number that a connection may have; None for no limit.
         rejected: Number of connections that were closed immediately.
         total_rejected: The sum of ``rejected`` over all servers of the process; a class attribute.

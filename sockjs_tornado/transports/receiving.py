@@ -208,7 +208,7 @@ class ReceivingEndpoint(SessionEndpoint):
     def respond_session_gone(self, exchange: Exchange) -> None:
         """Respond with the close frame of an interrupted connection (1002)."""
         try:
-            callback = self._callback(exchange)
+            callback = page_callback(exchange) if self.transport.needs_callback else ""
         except PayloadError as error:
             self._respond_error(exchange, error)
         else:
@@ -230,9 +230,6 @@ class ReceivingEndpoint(SessionEndpoint):
             self.server.stats.rejected[reject_reason] += 1
             self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[reject_reason])
 
-    def _callback(self, exchange: Exchange) -> str:
-        return page_callback(exchange) if self.transport.needs_callback else ""
-
     def _headers(self, exchange: Exchange) -> Headers:
         return self.headers(exchange, self.transport.content_type, NO_CACHE, *self.transport.extra_headers)
 
@@ -241,9 +238,12 @@ class ReceivingEndpoint(SessionEndpoint):
         exchange.respond(500, headers, str(error).encode())
 
     def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
-        """Attach the request to its session, which is created if it does not exist."""
+        """Attach the request to its session, which is created if it does not exist.
+
+        A poll responds with a queued frame, or waits for the next one.
+        """
         try:
-            callback = self._callback(exchange)
+            callback = page_callback(exchange) if self.transport.needs_callback else ""
             check_uri(exchange.uri)
         except RequestTooLargeError as error:
             self.respond_too_large(exchange, error)
@@ -276,7 +276,13 @@ class ReceivingEndpoint(SessionEndpoint):
         if seems_disconnected:
             self._respond_at_once(exchange, session, headers, callback)
             return None
-        return self._attach(exchange, session, headers, callback)
+        framing = self.transport.framing(callback)
+        if self.transport.streaming:
+            prelude = self.transport.prelude(callback)
+            return exchange.take_over(200, StreamReceiver(headers, prelude, framing, exchange, session))
+        poll = PollReceiver(exchange, headers, framing, session)
+        session._attach(poll, exchange.remote_ip, session_origin(exchange))
+        return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
         """Respond at once with what is queued, because the client has closed its sending direction.
@@ -290,13 +296,3 @@ class ReceivingEndpoint(SessionEndpoint):
         if not exchange.responded:
             session._receiver_lost(receiver)
             receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
-
-    def _attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Attach a receiver to the session. A poll responds with a queued frame, or waits for the next one."""
-        framing = self.transport.framing(callback)
-        if self.transport.streaming:
-            prelude = self.transport.prelude(callback)
-            return exchange.take_over(200, StreamReceiver(headers, prelude, framing, exchange, session))
-        poll = PollReceiver(exchange, headers, framing, session)
-        session._attach(poll, exchange.remote_ip, session_origin(exchange))
-        return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)
