@@ -18,7 +18,7 @@ SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 # of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
 CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transports.py %_on_nodes.py %_origins.py \
 	%_pages.py %_payloads.py %_recovery.py,$(wildcard \
-	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) tests/http/test_handlers.py \
+	$(addsuffix /test_*.py,tests/cluster tests/transports tests/wire))) tests/http/test_handover.py \
 	$(addprefix tests/session/test_,any_order.py backpressure.py callback_budget.py closing.py grace.py lifetime.py \
 	rooms.py sending.py session.py) \
 	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py protocol.py router.py)
