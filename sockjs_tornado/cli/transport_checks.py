@@ -137,11 +137,8 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
 
 async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClientConnection, str | bytes | None]:
     """Return a websocket and its first frame."""
-    url = f"{prober.service.url}{create_session_path()}/websocket"
-    context = prober.options.create_ssl_context() if url.startswith("https") else None
-    headers = prober.factory.headers(prober.service)
     async with asyncio.timeout(seconds):
-        websocket = await connect_websocket(url, headers, context, seconds, prober.options.max_message_size)
+        websocket = await connect_websocket(prober.factory, prober.service, create_session_path(), seconds)
         try:
             return websocket, await websocket.read_message()
         except asyncio.CancelledError:

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
@@ -15,7 +15,8 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 
 from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
-from .options import Options
+from .curl import CurlFactory
+from .options import ServiceURL
 from .session import ClientSession, OpenFailed
 
 __all__ = ["WebSocketSession", "connect_websocket"]
@@ -44,12 +45,13 @@ def _abort_when_connected(connecting: asyncio.Future[WebSocketClientConnection])
 
 
 async def connect_websocket(
-    url: str, headers: Iterable[tuple[str, str]], ssl_context: ssl.SSLContext | None, seconds: float, max_size: int
+    factory: CurlFactory, service: ServiceURL, path: str, seconds: float
 ) -> WebSocketClientConnection:
-    """Open a websocket at an ``http`` or ``https`` URL. The caller cancels this after ``seconds``."""
-    fields = HTTPHeaders()
-    for name, value in headers:
-        fields.add(name, value)
+    """Open the websocket of a session, with the options of a factory. The caller cancels this after ``seconds``."""
+    options = factory.options
+    headers = HTTPHeaders()
+    for name, value in factory.headers(service):
+        headers.add(name, value)
     connections: list[HTTP1Connection] = []
 
     # Tornado calls this with a method of the connection when it has sent the header fields.
@@ -61,15 +63,15 @@ async def connect_websocket(
 
     # Tornado's own timeouts must not expire earlier than the caller's, which may include a grace period.
     request = HTTPRequest(
-        f"ws{url.removeprefix('http')}",
-        headers=fields,
+        f"ws{service.url.removeprefix('http')}{path}/websocket",
+        headers=headers,
         connect_timeout=seconds + MAX_GRACE,
         request_timeout=seconds + MAX_GRACE,
-        ssl_options=ssl_context,
+        ssl_options=options.create_ssl_context() if service.origin[0] == "https" else None,
         body_producer=send_no_body,
         allow_nonstandard_methods=True,  # otherwise a GET request may not have a body_producer
     )
-    connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=max_size))
+    connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=options.max_message_size))
     try:
         await asyncio.wait((connecting,))
     except asyncio.CancelledError:
@@ -82,15 +84,11 @@ async def connect_websocket(
 
 
 class WebSocketSession(ClientSession):
-    """A session over a websocket; its URL has the scheme ``http`` or ``https``."""
+    """A session over a websocket, with a path below the URL of a service."""
 
-    def __init__(
-        self, url: str, headers: Sequence[tuple[str, str]], ssl_context: ssl.SSLContext | None, options: Options
-    ) -> None:
-        super().__init__("websocket", options)
-        self._url = url
-        self._headers = headers
-        self._ssl_context = ssl_context
+    def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str) -> None:
+        super().__init__(transport, factory.options)
+        self._connect = functools.partial(connect_websocket, factory, service, path)
         self._socket: WebSocketClientConnection | None = None
         self._stream: IOStream | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -99,7 +97,7 @@ class WebSocketSession(ClientSession):
 
     async def open(self, seconds: float) -> None:
         try:
-            self._socket = await connect_websocket(self._url, self._headers, self._ssl_context, seconds, self._limit)
+            self._socket = await self._connect(seconds)
         except Exception as error:  # any, not only Tornado's own: it uses assert to check the response
             raise OpenFailed(str(error) or type(error).__name__) from error
         self._stream = _get_stream(self._socket)
