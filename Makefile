@@ -18,14 +18,15 @@ SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 # of responses that depend only on the header fields of one request, as in test_endpoint.py, run once.
 CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transports.py %_on_nodes.py %_origins.py \
 	%_pages.py %_payloads.py %_recovery.py %_tornado_suite.py,$(wildcard \
-	$(addsuffix /test_*.py,tests/cluster tests/server_package tests/transports tests/wire))) tests/http/test_handlers.py \
+	$(addsuffix /test_*.py,tests/cluster tests/server_package tests/transports tests/wire))) tests/http/test_handover.py \
 	$(addprefix tests/session/test_,any_order.py backpressure.py callback_budget.py closing.py grace.py lifetime.py \
 	rooms.py sending.py session.py) \
 	$(addprefix tests/test_,bad_input.py caps.py connection.py drain.py protocol.py router.py)
 # Those of them that test modules without a twin in C, which C does not call either.
 NOT_IN_C := $(addprefix tests/cluster/test_,bus.py claims.py commands.py envelope.py history.py listener.py \
-	membership.py peers.py presence.py publisher.py relay_redis.py signing.py unix.py upstream.py) \
-	$(addprefix tests/wire/test_,deflate.py handshake.py pending.py scanner.py tornado_internals.py) \
+	membership.py peers.py presence.py publisher.py reconnecting.py redis_connection.py relay_redis.py signing.py \
+	unix.py upstream.py) \
+	$(addprefix tests/wire/test_,close_notify.py deflate.py handshake.py pending.py scanner.py tornado_internals.py) \
 	tests/session/test_grace.py
 
 # Compile modules once, instead of in each worker and in each program that a test starts.
@@ -48,7 +49,9 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 	$(PY) examples/demo.py --port $(PORT)
 
 .PHONY: test
-test: test-system $(VENV)/.test $(NODE_MODULES) $(COMPATIBILITY) lint types docs ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
+test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
+	@# At the same time: each of them uses one core.
+	@printf '%s\n' types docs lint | xargs -P 3 -I {} $(MAKE) --no-print-directory {}
 	$(PYTEST) --cov $(ARGS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
 	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)

@@ -22,13 +22,13 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from comparison.chart import draw
 from comparison.loads import LOADS, Load
-from comparison.machine import Cores, available_cores, choose_cores, describe_machine
+from comparison.machine import Cores, choose_cores, describe_machine
 from comparison.results import Report, Run, applies
 from comparison.running import RunError, Stuck, measure
 from comparison.servers import REFERENCE, ROOT, SERVERS, Installed, InstallError, Server, install
@@ -43,12 +43,12 @@ QUICK = (2, 1.0, 1.5)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison, write the files, and return the exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    cores = choose_cores(available_cores())
+    cores = choose_cores(os.sched_getaffinity(0))
     warn_about_setup(cores)
     files = raise_file_limit()
     options.output.mkdir(parents=True, exist_ok=True)
     servers = options.servers
-    loads = options.only if files is None else tuple(load.within(files) for load in options.only)
+    loads = tuple(load.within(files) for load in options.only)
     installed, missing = install_all(servers, options)
     runs: list[Run] = []
     report = Report(
@@ -95,7 +95,7 @@ def measure_once(
     installed: Installed,
     options: argparse.Namespace,
     cores: Cores,
-    files: int | None,
+    files: int,
     stuck: set[tuple[str, str]],
 ) -> Run:
     """Run one measurement and record failures; if it timed out, add it to ``stuck``, so that it is not repeated."""
@@ -200,9 +200,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="fewer and shorter loads, 2 repetitions: at most 5 minutes"
     )
-    parser.add_argument("--repetitions", type=positive_integer, metavar="N", help="repetitions [5; quick: 2]")
-    parser.add_argument("--duration", type=positive, metavar="S", help="duration of each load in seconds [5; quick: 1]")
-    parser.add_argument("--warmup", type=not_negative, metavar="S", help="warm-up in seconds [3; quick: 1.5]")
+    parser.add_argument("--repetitions", type=number(int, 1), metavar="N", help="repetitions [5; quick: 2]")
+    parser.add_argument(
+        "--duration", type=number(float, 0.001), metavar="S", help="duration of each load in seconds [5; quick: 1]"
+    )
+    parser.add_argument("--warmup", type=number(float, 0), metavar="S", help="warm-up in seconds [3; quick: 1.5]")
     parser.add_argument(
         "--only", type=names_of(LOADS), metavar="LOAD,...", help=f"loads, of {', '.join(load.name for load in LOADS)}"
     )
@@ -259,28 +261,16 @@ def names_of(known: Sequence[Any]) -> Any:
     return names
 
 
-def positive_integer(text: str) -> int:
-    """Parse an integer above 0."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+def number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
+    """Return a parser of finite numbers that are not below a limit."""
 
+    def parse_number(text: str) -> float:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected {least:g} or more, got {text}")
+        return value
 
-def positive(text: str) -> float:
-    """Parse a number of seconds above 0."""
-    value = not_negative(text)
-    if not value:
-        raise ValueError
-    return value
-
-
-def not_negative(text: str) -> float:
-    """Parse a number of seconds, 0 or more."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
-    return value
+    return parse_number
 
 
 if __name__ == "__main__":

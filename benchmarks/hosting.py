@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
+import resource
 import signal
 from collections.abc import Coroutine
 from typing import Any
@@ -13,16 +14,8 @@ __all__ = ["DEFAULT_LOOP", "raise_file_limit", "run", "run_until_terminated", "t
 DEFAULT_LOOP = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
 
 
-def raise_file_limit() -> int | None:
-    """Raise the limit on open files for this process and its children.
-
-    Returns:
-        The limit, or None if the system has no such limit.
-    """
-    try:
-        import resource
-    except ImportError:
-        return None
+def raise_file_limit() -> int:
+    """Raise the limit on open files for this process and its children, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (65536, hard):
         with contextlib.suppress(ValueError, OSError):

@@ -13,6 +13,7 @@ failed, or if the run was not possible; 2 if the command line is invalid. Requir
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import random
@@ -84,21 +85,11 @@ def make_plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> P
     for pid in options.pid:
         if not Path(f"/proc/{pid}/stat").exists():
             parser.error(f"--pid: no such process: {pid}")
-    return Plan(
-        url=options.url.rstrip("/"),
-        transport=options.transport,
-        scenario=options.scenario,
-        sessions=options.sessions,
-        in_flight=options.in_flight,
-        size=options.size,
-        duration=options.duration,
-        warmup=options.warmup,
-        rate=options.rate,
-        processes=min(options.processes, options.sessions),
-        drain_timeout=options.drain_timeout,
-        progress=sys.stderr.isatty() and not options.quiet,
-        run=random.SystemRandom().getrandbits(32),
-    )
+    options.url = options.url.rstrip("/")
+    options.processes = min(options.processes, options.sessions)
+    options.progress = sys.stderr.isatty() and not options.quiet
+    options.run = random.SystemRandom().getrandbits(32)
+    return Plan(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Plan)})
 
 
 def check_packages(plan: Plan) -> None:

@@ -10,8 +10,6 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 
 from hosting import DEFAULT_LOOP, raise_file_limit, run, run_until_terminated, tune_garbage_collector
 from tornado.httpserver import HTTPServer
@@ -26,9 +24,6 @@ CLOSE_TIMEOUT = 0.25
 
 #: The room of :class:`Broadcast`.
 EVERYONE = "everyone"
-
-#: Serves on listening sockets while its context is open.
-HttpServer = Callable[[list[socket.socket]], AbstractAsyncContextManager[None]]
 
 
 class Echo(SockJSConnection):
@@ -48,19 +43,14 @@ class Broadcast(SockJSConnection):
         self.session.server.publish(EVERYONE, message)
 
 
-def make_routers() -> list[SockJSRouter]:
-    """Create both services. Each call creates separate ones."""
-    return [SockJSRouter(Echo, "/echo"), SockJSRouter(Broadcast, "/broadcast")]
-
-
-@contextlib.asynccontextmanager
-async def tornado_server(sockets: list[socket.socket]) -> AsyncIterator[None]:
-    """Serve with Tornado's HTTP server."""
-    routers = make_routers()
+async def serve(sockets: list[socket.socket]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    tune_garbage_collector()
+    routers = [SockJSRouter(Echo, "/echo"), SockJSRouter(Broadcast, "/broadcast")]
     urls = [url for router in routers for url in router.urls]
     server = HTTPServer(Application(urls, log_function=lambda handler: None))
     server.add_sockets(sockets)
-    yield
+    await run_until_terminated(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}")
     # Clients that do not poll for their close frame would delay this until their sessions time out.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -69,24 +59,10 @@ async def tornado_server(sockets: list[socket.socket]) -> AsyncIterator[None]:
     await server.close_all_connections()
 
 
-#: Values of `--server`.
-HTTP_SERVERS: dict[str, HttpServer] = {"tornado": tornado_server}
-
-
-async def serve(http_server: HttpServer, sockets: list[socket.socket]) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    tune_garbage_collector()
-    async with http_server(sockets):
-        await run_until_terminated(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}")
-
-
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
-    parser.add_argument(
-        "--server", choices=list(HTTP_SERVERS), default="tornado", help="HTTP server (default: %(default)s)"
-    )
     parser.add_argument(
         "--loop",
         choices=["asyncio", "uvloop"],
@@ -105,7 +81,7 @@ def main() -> None:
         sockets = bind_sockets(options.port, HOST)
     except OSError as error:
         parser.exit(1, f"Cannot listen on {HOST}, port {options.port}: {error.strerror}\n")
-    run(serve(HTTP_SERVERS[options.server], sockets), options.loop)
+    run(serve(sockets), options.loop)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,6 @@ class SendResult:
     """What :meth:`SockJSConnection.send` returns; it may be awaited any number of times.
 
     A session keeps one until it has ended, so that sending allocates nothing.
-
-    Args:
-        session: The session.
     """
 
     __slots__ = ("_session",)
@@ -41,11 +38,7 @@ class SendResult:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
-        """Wait until the session's outbox is below its high-water mark.
-
-        Raises:
-            ConnectionClosed: If the session is closed, or closes in the meantime.
-        """
+        """Wait until the outbox is below its high-water mark; raise ConnectionClosed if the session is closed."""
         session = self._session
         while session._outbox_above_high_water:
             drained = asyncio.Event()
@@ -162,7 +155,12 @@ class SockJSConnection:
         else:
             session.send(message)
         result = session._send_result
-        return result if result is not None else session._create_send_result()
+        if result is None:
+            result = SendResult(session)
+            # Once conn is set to None, keeping the result would create a cycle.
+            if session.conn is not None:
+                session._send_result = result
+        return result
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.

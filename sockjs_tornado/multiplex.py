@@ -64,14 +64,7 @@ class ChannelSession(Session):
 class ChannelReceiver:
     """The receiver of a channel's session, which sends messages on the carrier connection.
 
-    Args:
-        carrier: The connection that carries the channel.
-        name: The channel's name on the wire.
-        session: The session of the channel.
-
-    Attributes:
-        session: The session of the channel.
-        reading: Set while the channel accepts messages; cleared while its application is too slow.
+    ``reading`` is set while the channel accepts messages, and cleared while its application is too slow.
     """
 
     __slots__ = ("_carrier", "_name", "reading", "session")

@@ -1,8 +1,4 @@
-"""The frames of SockJS 0.3.3.
-
-Pure functions and constants, without sessions or sockets. A client accepts the frames ``o`` (open),
-``h`` (heartbeat), ``a[...]`` (an array of messages) and ``c[code,"reason"]`` (close).
-"""
+"""The frames of SockJS 0.3.3: ``o`` (open), ``h`` (heartbeat), ``a[...]`` (messages), ``c[code,"reason"]`` (close)."""
 
 import json
 import re
@@ -40,8 +36,7 @@ Message = str | bytes
 class JSONValue:
     """A message that is already JSON. It is put into the frame unquoted, so that the page receives the value.
 
-    Args:
-        text: The JSON. On a raw websocket, which has no SockJS frames, it is the message.
+    On a raw websocket, which has no SockJS frames, the text is the message.
     """
 
     __slots__ = ("text",)
@@ -67,14 +62,7 @@ HEARTBEAT = "h"
 
 
 class Frame(NamedTuple):
-    """A decoded frame.
-
-    Attributes:
-        kind: ``o``, ``h``, ``a`` or ``c``.
-        messages: The elements of an ``a`` frame: strings, or any JSON values that the server has sent.
-        code: The close code of a ``c`` frame.
-        reason: The close reason of a ``c`` frame.
-    """
+    """A decoded frame; ``kind`` is its first character, and the other fields are those of ``a`` and ``c`` frames."""
 
     kind: str
     messages: Sequence[Any] = ()
@@ -106,9 +94,6 @@ class CloseCode(IntEnum):
 # and controls below U+0020. A surrogate in a str is always a lone one, which UTF-8 cannot encode.
 _MUST_ESCAPE = re.compile("[\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff\ud800-\udfff]")
 
-_raw_decode = json.JSONDecoder().raw_decode
-_JSON_SPACE = " \t\r\n"
-
 
 def _encode_in_python(messages: Sequence[str]) -> str:
     return f"[{','.join(map(encode_basestring, messages))}]"
@@ -119,7 +104,7 @@ def _encode_in_python(messages: Sequence[str]) -> str:
 _encode_strings: Callable[[Sequence[str]], str]
 try:
     import msgspec
-except ImportError:
+except ImportError:  # msgspec is not installed
     _encode_strings = _encode_in_python
     _ENCODE_ERRORS: tuple[type[Exception], ...] = (TypeError,)
 else:
@@ -209,25 +194,13 @@ def decode_frame(text: str) -> Frame:
 
 def _decode_json(text: str) -> object:
     try:
-        payload, end = _raw_decode(text)
-        if end == len(text):
-            return payload
+        return json.loads(text)
     except (ValueError, RecursionError):
-        pass
-    # The decoder does not accept white space around the value; strip it only if decoding has failed.
-    stripped = text.strip(_JSON_SPACE)
-    if not stripped:
-        raise PayloadError("Payload expected.")
-    if len(stripped) != len(text):
-        return _decode_json(stripped)
-    raise PayloadError("Broken JSON encoding.")
+        raise PayloadError("Broken JSON encoding.") from None
 
 
 class PreparedMessage:
     """One message of a broadcast. Each encoding of it is computed once, for all sessions.
-
-    Args:
-        text: The message.
 
     Attributes:
         text: The message, for sessions that have to queue it.

@@ -152,7 +152,7 @@ class SockJSRouter:
     @property
     def connections(self) -> list[SockJSConnection]:
         """The open connections."""
-        return [session.conn for session in self.container.open_sessions]
+        return [session.conn for session in self.container if session.is_accepted and not session.is_closed]
 
     def broadcast(self, clients: Iterable[SockJSConnection], message: str | dict[str, Any] | list[Any]) -> None:
         """Send one message to many connections. It is encoded once for each transport.
@@ -312,11 +312,7 @@ class SockJSRouter:
 
 
 def _check_prefix(prefix: str) -> str:
-    """Return a prefix without its trailing slash.
-
-    Raises:
-        ConfigurationError: If it is not a valid prefix of a path.
-    """
+    """Return a prefix without its trailing slash, or raise ConfigurationError."""
     expected = 'expected "" or a path such as "/chat", which may be a regular expression without capturing groups'
     if not isinstance(prefix, str):
         raise ConfigurationError(f"prefix: got {prefix!r} ({type(prefix).__name__}), {expected}")

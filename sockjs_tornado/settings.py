@@ -112,11 +112,7 @@ class SessionCookie(Validated):
             raise ConfigurationError('samesite: got "None", which browsers accept only with secure=True')
 
     def attributes(self, over_tls: bool) -> str:
-        """Return the attributes that follow the cookie's path.
-
-        Args:
-            over_tls: Whether the request used TLS.
-        """
+        """Return the attributes that follow the cookie's path, for a request with or without TLS."""
         secure = over_tls if self.secure is None else self.secure
         samesite = f"; SameSite={self.samesite}" if self.samesite else ""
         return f"{'; Secure' if secure else ''}{'; HttpOnly' if self.httponly else ''}{samesite}"

@@ -139,11 +139,7 @@ def option(
 ) -> Any:
     """Return a field of a :class:`Validated` dataclass.
 
-    Args:
-        expected: Description of the valid values, for the error.
-        check: Returns whether a value is valid.
-        default: Default value.
-        hint: Returns a text to append to the error for an invalid value.
+    The error for an invalid value says what was ``expected``, followed by the ``hint``.
     """
     return dataclasses.field(default=default, metadata={"expected": expected, "check": check, "hint": hint})
 

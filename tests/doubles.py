@@ -4,6 +4,7 @@ The test controls the clock. A write to a receiver that has ended fails the test
 leaves behind.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
@@ -40,7 +41,6 @@ class FakeManager:
         removed: The sessions that have ended, in order.
     """
 
-    labels = 0
     unopened_limit_reached = False
 
     def __init__(self, *, eager: bool = True) -> None:
@@ -53,6 +53,7 @@ class FakeManager:
         self._deadlines: dict[Any, float] = {}
         self._soon: list[Callable[[], None]] = []
         self._running: list[Coroutine[Any, Any, None]] = []
+        self.labels = itertools.count(1)
         self.log = ThrottledLog(self.now)
         self.rooms = Rooms()
         # What takes how long depends on the machine.
@@ -60,10 +61,6 @@ class FakeManager:
 
     def now(self) -> float:
         return self.time
-
-    def next_label(self) -> str:
-        self.labels += 1
-        return str(self.labels)
 
     def schedule(self, owner: Any) -> None:
         if owner.due < self._deadlines.get(owner, math.inf):

@@ -1,15 +1,13 @@
 """Invalid input on all transports: each gets one response, nothing is logged, and other clients are served."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import tornado
-from application import Echo, Journal, LogWatch, Noted, RunningServer, Serve, congest, exception_of
+from application import Journal, LogWatch, Noted, RunningServer, Serve, congest, exception_of
+from bystanders import KINDS, WEBSOCKETS, Echoing, bystanders, remains
 from client import (
     BINARY,
     CLOSE,
@@ -18,11 +16,9 @@ from client import (
     HANDSHAKE,
     POLLING,
     RECEIVING,
-    SESSION_URLS,
     STREAMING,
     TEXT,
     TIMEOUT,
-    URLS,
     Client,
     Connect,
     Join,
@@ -44,21 +40,8 @@ from client import (
 from sockjs_tornado import SockJSRouter
 
 STILL_OPEN = 'c[2010,"Another connection still open"]'
-WEBSOCKETS = ("/echo/000/abc/websocket", "/echo/websocket")
 EVERYWHERE = (*FRAMED, "rawwebsocket")
-#: A URL of each kind, as far as requests are read: no session, a body, a form, a poll, a stream, a websocket.
-KINDS = tuple(
-    url for url in URLS if path_of(url) in ("/info", "/xhr_send", "/jsonp_send", "/xhr", "/eventsource", "/websocket")
-)
 ENDS = pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-
-
-class Echoing(Noted):
-    """Writes down what it hears, and sends it back."""
-
-    def on_message(self, message: Any) -> None:
-        super().on_message(message)
-        self.send(message)
 
 
 class FramedRawPeer(RawPeer):
@@ -78,29 +61,6 @@ class FramedRawPeer(RawPeer):
         )
 
 
-@contextlib.asynccontextmanager
-async def bystanders(server: RunningServer, join: Join, journal: Journal) -> AsyncIterator[None]:
-    """See that whatever happens meanwhile harms neither a client that is there nor one that comes."""
-    there = join(server, "websocket")
-    assert await there.frame() == "o"
-    await journal.connection()
-    yield
-    new = join(server, "xhr_streaming")
-    assert await new.frame() == "o"
-    for peer in (there, new):
-        await peer.send("x")
-        assert await peer.frame() == 'a["x"]'
-        peer.vanish()
-
-
-async def remains(client: Client) -> bytes:
-    """Read until the server closes, in whatever order."""
-    try:
-        return await client.rest()
-    except ConnectionError:
-        return b""
-
-
 async def all_end_once(router: SockJSRouter, journal: Journal) -> None:
     """See that every connection that was opened is told of its end, and once."""
     opened = []
@@ -112,77 +72,7 @@ async def all_end_once(router: SockJSRouter, journal: Journal) -> None:
         assert len(connection.closes) == 1
 
 
-# Websockets where there are none.
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("url", [url for url in URLS if not url.path.endswith("websocket")], ids=path_of)
-async def test_an_upgrade_is_ignored_if_the_url_is_no_websocket(
-    serve: Serve, connect: Connect, join: Join, url: Url, method: str
-) -> None:
-    journal = Journal(Echoing)
-    server = await serve(SockJSRouter(journal, "/echo"))
-    body = b"[]" if method == "POST" else None
-    async with bystanders(server, join, journal):
-        answers = []
-        for prefix, fields in (("plain", ()), ("upgrade", HANDSHAKE)):
-            client = await connect(server)
-            path = url.path.replace("abc", prefix)
-            client.write(request(method, f"/echo{path}", *fields, body=body) + frame(TEXT, "x") + b"\r\n\r\n")
-            answers.append(await client.head())
-            assert "Upgrade" not in answers[-1]
-        plain, upgrade = answers
-        assert upgrade.status == plain.status in (200, 404, 405)
-        assert upgrade.all("Connection") == plain.all("Connection")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/nothing",
-        "/echo/",
-        "/echo//",
-        "/echo//websocket",
-        "/echo/websocket//",
-        "/echo/WebSocket",
-        "/echo/abc/websocket",
-        "/echo/000/abc/websocket//",
-        "/echo/000/abc/websockets",
-        "/echo/000/abc/rawwebsocket",
-        "/echo/000//websocket",
-        "/echo/000/a.b/websocket",
-        "/echo/0/0/0/websocket",
-        "/websocket",
-        "*",
-        "http://localhost/websocket",
-    ],
-)
-async def test_an_upgrade_of_nothing_is_not_found(serve: Serve, connect: Connect, join: Join, path: str) -> None:
-    journal = Journal(Echoing)
-    router = SockJSRouter(journal, "/echo")
-    server = await serve(router)
-    async with bystanders(server, join, journal):
-        response = await (await connect(server)).ask("GET", path, *HANDSHAKE)
-        assert response.status == (200 if path == "/echo/" else 404)
-        assert "Upgrade" not in response
-        assert len(router.container) == 1
-
-
-@pytest.mark.parametrize("target", WEBSOCKETS)
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "FOO", "get"])
-async def test_an_upgrade_has_one_method(serve: Serve, connect: Connect, join: Join, target: str, method: str) -> None:
-    journal = Journal(Echoing)
-    router = SockJSRouter(journal, "/echo")
-    server = await serve(router)
-    async with bystanders(server, join, journal):
-        client = await connect(server)
-        response = await client.ask(method, target, *HANDSHAKE, body=b"")
-        assert (response.status, response["Allow"], response.body) == (405, "GET", b"")
-        assert "Upgrade" not in response
-        assert len(router.container) == 1
-        # The connection is as good as before.
-        await WebSocket.open(client, target)
+# Websockets that break the rules.
 
 
 @pytest.mark.parametrize("target", WEBSOCKETS)
@@ -388,49 +278,52 @@ async def test_a_client_may_leave_at_any_stage_of_receiving(
 UPGRADE = {target: request("GET", target, *HANDSHAKE) for target in WEBSOCKETS}
 
 
-@ENDS
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        frame(TEXT, '"x"')[:1],
-        frame(TEXT, '"x"')[:4],
-        frame(TEXT, '"x"')[:-1],
-        frame(TEXT, '"x', fin=False),
-        frame(TEXT, '"x', fin=False) + frame(0, "y")[:3],
-        frame(TEXT, '"' + "x" * 100_000)[:50_000],
-        frame(TEXT, '"x"') * 1000,
-        closing(1000)[:-1],
-        closing(1000),
-        frame(3),
-    ],
-    ids=lambda value: repr(value)[:20] + f" {len(value)}",
+#: What a client may have sent of its frames when it leaves.
+FRAGMENTS = (
+    b"",
+    frame(TEXT, '"x"')[:1],
+    frame(TEXT, '"x"')[:4],
+    frame(TEXT, '"x"')[:-1],
+    frame(TEXT, '"x', fin=False),
+    frame(TEXT, '"x', fin=False) + frame(0, "y")[:3],
+    frame(TEXT, '"' + "x" * 100_000)[:50_000],
+    frame(TEXT, '"x"') * 1000,
+    closing(1000)[:-1],
+    closing(1000),
+    frame(3),
 )
+
+
+@ENDS
 @pytest.mark.parametrize("stage", ["asked", "answered", "open"])
 @pytest.mark.parametrize("target", WEBSOCKETS)
 async def test_a_client_may_leave_at_any_stage_of_a_websocket(
-    serve: Serve, connect: Connect, join: Join, target: str, stage: str, data: bytes, reset: bool
+    serve: Serve, connect: Connect, join: Join, target: str, stage: str, reset: bool
 ) -> None:
     journal = Journal(Echoing)
     router = SockJSRouter(journal, "/echo")
     server = await serve(router)
+    connections = []
     async with bystanders(server, join, journal):
-        client = await connect(server)
-        if stage == "open":
-            await WebSocket.open(client, target)
-            client.write(data)
-        else:
-            client.write(UPGRADE[target] + data)
-            if stage == "answered":
-                await client.head()
-        if reset:
-            client.reset()
-        await client.leave()
-        if stage != "asked":
-            connection = await journal.connection()
-            await connection.closed()
-            journal.opened.put_nowait(connection)
-        await settle(connect, server)
+        for data in FRAGMENTS:
+            client = await connect(server)
+            if stage == "open":
+                await WebSocket.open(client, target)
+                client.write(data)
+            else:
+                client.write(UPGRADE[target] + data)
+                if stage == "answered":
+                    await client.head()
+            if reset:
+                client.reset()
+            await client.leave()
+            if stage != "asked":
+                connection = await journal.connection()
+                await connection.closed()
+                connections.append(connection)
+            await settle(connect, server)
+    for connection in connections:
+        journal.opened.put_nowait(connection)
     await all_end_once(router, journal)
 
 
@@ -725,106 +618,3 @@ async def test_a_connection_that_cannot_be_made_affects_no_other(
         assert logged.records == []
         assert len(router.container) == 1
         broken.clear()
-
-
-# Sizes.
-
-
-@pytest.mark.parametrize("size", [1, 256])
-@pytest.mark.parametrize("place", ["session", "server"])
-@pytest.mark.parametrize("transport", FRAMED)
-async def test_an_id_may_be_short_or_long(serve: Serve, join: Join, transport: str, place: str, size: int) -> None:
-    server = await serve(SockJSRouter(Journal(Echoing), "/echo"))
-    peer = join(server, transport, session="x" * size if place == "session" else "abc")
-    if place == "server":
-        peer.base = peer.base.replace("000", "x" * size)
-    assert await peer.frame() == "o"
-    await peer.send("x")
-    assert await peer.frame() == 'a["x"]'
-
-
-@pytest.mark.parametrize("size", [257, 10_000])
-@pytest.mark.parametrize("place", ["session", "server"])
-@pytest.mark.parametrize("url", SESSION_URLS, ids=path_of)
-async def test_an_id_that_is_too_long_is_not_found(
-    serve: Serve, connect: Connect, url: Url, place: str, size: int
-) -> None:
-    router = SockJSRouter(Echo, "/echo")
-    client = await connect(await serve(router))
-    path = url.path.replace("abc" if place == "session" else "000", "x" * size)
-    assert (await client.fetch(Url(path, url.method, url.cors))).status == 404
-    assert len(router.container) == 0
-
-
-def oversized(url: Url, what: str) -> bytes:
-    """Return a request with something in it that is too much."""
-    fields = HANDSHAKE if url.path.endswith("websocket") else ()
-    much = "x" * 100 * 1024
-    path, query, rest = f"/echo{url.path}".partition("?")
-    body = b"[]" if url.method == "POST" else None
-    if what == "header":
-        return request(url.method, f"{path}{query}{rest}", *fields, f"X-Much: {much}", body=body)
-    if what == "headers":
-        return request(url.method, f"{path}{query}{rest}", *fields, *["X-Much: x"] * 20_000, body=body)
-    if what == "query":
-        return request(url.method, f"{path}?{rest}&x={much}", *fields, body=body)
-    if what == "path":
-        return request(url.method, f"{path.replace('abc', much)}{much}", *fields, body=body)
-    if what == "method":
-        return request(much, path, *fields, body=body)
-    return request(url.method, f"{path}{query}{rest}", *fields, what)
-
-
-@pytest.mark.parametrize(
-    "what",
-    [
-        "header",
-        "headers",
-        "query",
-        "path",
-        "method",
-        "Content-Length: 1000000000000",
-        "Content-Length: -1",
-        "Content-Length: x",
-        "Transfer-Encoding: x",
-        "no field",
-        ": x",
-        "X-Nul: \0",
-        "Host: another",
-        "Content-Length: 2\r\nContent-Length: 3",
-        "Content-Length: 2\r\nTransfer-Encoding: chunked",
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("url", KINDS, ids=path_of)
-async def test_a_request_that_is_too_much_or_none_is_rejected(
-    serve: Serve, connect: Connect, join: Join, logged: LogWatch, url: Url, what: str
-) -> None:
-    journal = Journal(Echoing)
-    router = SockJSRouter(journal, "/echo")
-    server = await serve(router)
-    async with bystanders(server, join, journal):
-        client = await connect(server)
-        client.write(oversized(url, what))
-        answer = await remains(client)
-        if what == "Host: another" and tornado.version_info < (6, 5, 1):
-            # Two hosts raised out of the first release of this series.
-            while logged.records:
-                logged.take("Uncaught exception")
-        # Tornado says what is wrong, or hangs up.
-        assert not answer or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ", b"HTTP/1.1 431 ")), answer
-        assert answer.count(b"HTTP/1.1") <= 1
-        assert journal.opened.empty()
-        assert len(router.container) == 1
-
-
-@pytest.mark.parametrize("url", URLS, ids=path_of)
-async def test_much_but_not_too_much_is_passed_over(serve: Serve, connect: Connect, url: Url) -> None:
-    server = await serve(SockJSRouter(Journal(Echoing), "/echo"))
-    separator = "&" if "?" in url.path else "?"
-    for fields, query in (((f"X-Much: {'x' * 60_000}",), ""), ((), separator + "x" * 60_000)):
-        path = url.path.replace("abc", "long" if query else "much")
-        response = await (await connect(server)).fetch(Url(path + query, url.method, url.cors), *fields)
-        assert response.status in (101, 200, 400, 404, 414)
-        if url.path.endswith("websocket") and query:
-            assert response.status == 400

@@ -31,11 +31,10 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
-from sockjs_tornado.session import callbacks, outbox
+from sockjs_tornado.session import outbox, states
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.inbox import Inbox
-from sockjs_tornado.session.session import Session, SessionState
-from sockjs_tornado.session.states import CallbackState
+from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, http_parser, time_budget, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
@@ -361,18 +360,10 @@ def test_messages_sent_during_garbage_collection_arrive_once(kind: type[KeptSess
         gc.enable()
 
 
-@pytest.mark.parametrize(("module", "name"), [(outbox, "IN_CALLBACK"), (callbacks, "CALLBACKS_RUNNING")])
-def test_a_module_that_was_built_from_other_sources_is_not_imported(
-    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
-) -> None:
-    assert (core.IN_CALLBACK, core.SESSION_OPEN) == (outbox.Blocked.IN_CALLBACK, SessionState.OPEN)
-    assert (core.CALLBACKS_IDLE, core.CALLBACKS_RUNNING) == (
-        CallbackState.IDLE,
-        CallbackState.RUNNING,
-    )
-    assert type(outbox.IN_CALLBACK) is type(callbacks.RUNNING) is int
-    assert module.__file__ is not None
-    spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_module", module.__file__)
+@pytest.mark.parametrize("name", ["IN_CALLBACK", "SESSION_OPEN", "CALLBACKS_IDLE", "CALLBACKS_RUNNING"])
+def test_a_module_that_was_built_from_other_sources_is_not_imported(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert type(outbox.IN_CALLBACK) is type(states.RUNNING) is int
+    spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_module", outbox.__file__)
     assert spec is not None
     assert spec.loader is not None
     monkeypatch.setattr(core, name, 2)
@@ -455,7 +446,8 @@ class Wired(Stage):
     def __init__(self, plainly: bool, framing: Any = text_frame, **settings: Any) -> None:
         super().__init__(InPython if plainly else KeptSession, **settings)
         kind = PlainReceiver if plainly else WebSocketReceiver
-        receiver = kind(keeping(self.manager, self.stats) and self.session.server, [], None, framing, self.session)
+        keeping(self.manager, self.stats)
+        receiver = kind([], None, framing, self.session)
         self.receiver = connected(self.manager, receiver, self.events)
         self.steps["updated"] = lambda size: self.receiver.buffer_updated(int(size))
         self.steps["write"] = lambda size: self.receiver.write(b"x" * int(size))
@@ -569,12 +561,12 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     # It is made once, in Python.
     PREPARED.framed(text_frame)
     monkeypatch.delattr(WebSocketReceiver, "_write_prepared")
-    other = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
+    other = WebSocketReceiver([], None, text_frame, stage.session)
     monkeypatch.delattr(Connection, "_buffer_write")
     stage.take(text("value"))
     other.write_messages(["x"])
     assert other._write_buffer == b'\x81\x06a["x"]'
-    another = WebSocketReceiver(stage.session.server, [], None, text_frame, stage.session)
+    another = WebSocketReceiver([], None, text_frame, stage.session)
     another.send_prepared(PREPARED)
     assert another._write_buffer == b'\x81\x0ca["to many"]'
     assert stage.manager.write_queue.waiting == [stage.receiver, other, another]

@@ -28,12 +28,9 @@ PURE = {
     "": "",
     "client.framing": "",
     "client.options": "ssl",
-    "cluster.response_head": "",
     "cluster.envelope": "",
     "cluster.ownership": "",
     "cluster.signing": "",
-    "cluster.slots": "",
-    "cluster.stats": "",
     "exceptions": "",
     "observe.logs": "",
     "observe.stats": "",
@@ -41,7 +38,6 @@ PURE = {
     "protocol": "msgspec",
     "session.connection_info": "",
     "session.ended": "",
-    "session.request_limits": "",
     "session.inbox": "",
     "session.legacy": "",
     # The thread's number, for the check that sessions are used in one.
@@ -78,7 +74,7 @@ USERS = {
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",
     "redis": "cluster",
-    "tornado": "cli client.websocket cluster.listener http observe.metrics router serving session.callbacks "
+    "tornado": "cli client.websocket cluster.node http observe.metrics router serving session.callbacks "
     "wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve",
 }

@@ -31,6 +31,7 @@ from client import (
     settle,
     within,
 )
+from doubles import Notes, Receiver
 from tornado.gen import coroutine
 from tornado.ioloop import IOLoop
 
@@ -360,6 +361,21 @@ async def test_a_broadcast_reaches_all_transports_at_once(serve: Serve, connect:
         assert [await peer.message() for _ in range(3)] == [f"{message}0", f"{message}1", {"number": 2}]
     for websocket in raw:
         assert [await websocket.text() for _ in range(3)] == [f"{message}0", f"{message}1", '{"number":2}']
+
+
+async def test_connections_are_those_that_the_application_has_accepted() -> None:
+    gate = asyncio.Event()
+    acts = {"opening": {"on_open": lambda conn, info: gate.wait()}}
+    settings = {"disconnect_delay": 0.05}
+    router = SockJSRouter(lambda session: Notes(session, acts.get(session.session_id or "", {})), "", settings)
+    new, opening, accepted, closed = map(router.create_session, ("new", "opening", "accepted", "closed"))
+    for session in (opening, accepted, closed):
+        Receiver(session, 1).attach()
+    closed.close()
+    assert router.connections == [accepted.conn]
+    gate.set()
+    await router.close()
+    assert new.is_closed
 
 
 async def test_a_broadcast_skips_closed_connections(serve: Serve, join: Join) -> None:

@@ -83,7 +83,8 @@ def _is_relative(load: Load, cells: Mapping[tuple[str, str], Cell]) -> bool:
 def _panel(axis: Any, report: Report, load: Load, cells: Mapping[tuple[str, str], Cell]) -> None:
     servers = [server for server in report.servers if applies(load, server)]
     relative = _is_relative(load, cells)
-    spreads = [_spread(cells[load.name, server.name], relative) for server in servers]
+    found = [cells[load.name, server.name] for server in servers]
+    spreads = [cell.ratio if relative else cell.figure for cell in found]
     end = max((spread.high for spread in spreads if spread), default=1.0)
     for place, (server, spread) in enumerate(zip(servers, spreads, strict=True)):
         if spread is None:
@@ -119,10 +120,6 @@ def _note(load: Load, relative: bool) -> str:
     if load.figure.more_is_better:
         return ""
     return " (inverse)" if relative else " (less is better)"
-
-
-def _spread(cell: Cell, relative: bool) -> Any:
-    return cell.ratio if relative else cell.figure
 
 
 def _colour(server: Server) -> str:

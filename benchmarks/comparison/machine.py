@@ -6,7 +6,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Cores", "available_cores", "choose_cores", "describe_machine"]
+__all__ = ["Cores", "choose_cores", "describe_machine"]
 
 _CPUS = Path("/sys/devices/system/cpu")
 
@@ -29,11 +29,6 @@ def choose_cores(available: set[int]) -> Cores:
     core = min(available)
     others = available - {core}
     return Cores(frozenset({core}), frozenset(others - _siblings(core) or others))
-
-
-def available_cores() -> set[int]:
-    """Return the available cores, or an empty set if the system does not support pinning."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _siblings(core: int) -> set[int]:

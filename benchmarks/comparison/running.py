@@ -42,7 +42,7 @@ class Address(NamedTuple):
 
 
 def measure(
-    server: Server, installed: Installed, load: Load, duration: float, warmup: float, cores: Cores, files: int | None
+    server: Server, installed: Installed, load: Load, duration: float, warmup: float, cores: Cores, files: int
 ) -> dict[str, Any]:
     """Start a server, run a load against it, stop it, and return the result.
 
@@ -60,7 +60,7 @@ def measure(
 
 
 def _run_load(
-    server: Server, load: Load, address: Address, duration: float, warmup: float, cores: Cores, files: int | None
+    server: Server, load: Load, address: Address, duration: float, warmup: float, cores: Cores, files: int
 ) -> dict[str, Any]:
     path = "broadcast" if load.scenario == "broadcast" else "echo"
     options = {
@@ -71,7 +71,8 @@ def _run_load(
         "--size": load.size,
         "--duration": duration,
         "--warmup": warmup,
-        "--processes": _processes(load, cores, files),
+        # One for each core, and as many as the sessions need for their open files.
+        "--processes": max(1, min(4, len(cores.load)), math.ceil(load.sessions * 1.25 / files)),
         "--pid": address.pid,
         "--json": "-",
     }
@@ -97,12 +98,6 @@ def _run_load(
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     return _read_result(process.returncode, output, errors)
-
-
-def _processes(load: Load, cores: Cores, files: int | None) -> int:
-    """Return how many processes make the load: one a core, and as many as its sessions need for their open files."""
-    by_cores = max(1, min(4, len(cores.load)))
-    return by_cores if files is None else max(by_cores, math.ceil(load.sessions * 1.25 / files))
 
 
 def _read_result(status: int, output: str, errors: str) -> dict[str, Any]:

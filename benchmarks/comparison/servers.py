@@ -5,7 +5,6 @@ with modules for each peer in JavaScript.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -55,11 +54,10 @@ class Server:
 
 
 def _ours(loop: str) -> Server:
-    arguments = ("--server", "tornado", "--loop", loop)
     title = f"sockjs_tornado, {loop}"
     script = ROOT / "benchmarks/server.py"
     packages = ("sockjs-tornado", "tornado", *([loop] if loop != "asyncio" else []))
-    return Server(f"ours-{loop}", title, "ours", "python", "ours", packages, script, arguments)
+    return Server(f"ours-{loop}", title, "ours", "python", "ours", packages, script, ("--loop", loop))
 
 
 def _python(name: str, title: str, kind: Literal["sockjs", "ceiling"], script: str, *packages: str) -> Server:
@@ -136,7 +134,7 @@ def install(server: Server, peers: Path, own_python: str | None = None) -> Insta
 
 
 def _install_python(server: Server, home: Path) -> Installed:
-    python = str(home / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    python = str(home / "bin/python")
     # Editable, so that it always is the current state of the checkout.
     requirements = ["--editable", f"{ROOT}[fast]"] if server.kind == "ours" else list(server.packages)
     inputs = [sys.version, *requirements]

@@ -93,16 +93,13 @@ def raise_file_limit(plan: Plan) -> None:
     per_process = -(-plan.connections // plan.processes)
     # libcurl's handles need additional descriptors, and closed connections are released late.
     needed = per_process + per_process // 8 + _OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and needed > hard:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if needed > hard:
         raise RunError(
             f"a load process requires {needed} open files for its share of {plan.sessions} sessions, but the limit is "
             f"{hard}: use more --processes, or raise `ulimit -Hn`"
         )
-    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (max(needed, soft) if hard == resource.RLIM_INFINITY else hard, hard)
-        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def run(plan: Plan, pids: Sequence[int], show: Callable[[Tick], None]) -> Outcome:

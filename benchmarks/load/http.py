@@ -1,6 +1,5 @@
 """Sessions over HTTP: a receiving request, restarted whenever it ends, and a sending request."""
 
-import asyncio
 import secrets
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -11,7 +10,7 @@ from sockjs_tornado.client.multi import Multi
 
 from .messages import encode_array
 from .plan import Plan
-from .session import OPEN_TIMEOUT, Listener, Session, SessionError
+from .session import OPEN_TIMEOUT, Listener, Session
 
 #: Sessions per multi handle: libcurl searches all connections of a handle for one to reuse.
 _SESSIONS_PER_HANDLE = 16
@@ -36,11 +35,7 @@ class HttpTransport:
             self._multis.append(multi)
             self._free.extend([multi] * _SESSIONS_PER_HANDLE)
         session = HttpSession(listener, self._plan, number, self._free.pop(), self._free)
-        try:
-            await session.wait_open()
-        except (SessionError, asyncio.CancelledError):
-            await session.close()
-            raise
+        await session.wait_open()
         return session
 
 

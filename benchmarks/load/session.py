@@ -47,13 +47,13 @@ class Session:
         raise NotImplementedError
 
     async def wait_open(self) -> None:
-        """Wait for the open frame, or raise SessionError."""
+        """Wait for the open frame; if there is none, close the session and raise SessionError."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
                 await self._opened
-        except TimeoutError:
-            self._closed = True
-            raise SessionError(f"no open frame within {OPEN_TIMEOUT} seconds") from None
+        except (SessionError, TimeoutError) as error:
+            await self.close()
+            raise SessionError(str(error) or f"no open frame within {OPEN_TIMEOUT} seconds") from None
 
     def _handle_frame(self, frame: bytes) -> None:
         kind = frame[:1]

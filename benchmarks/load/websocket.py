@@ -47,11 +47,7 @@ class WebSocketTransport:
         except (OSError, TimeoutError, picows.WSError) as error:
             session.discard()
             raise SessionError(f"cannot connect: {str(error) or type(error).__name__}") from error
-        try:
-            await session.wait_open()
-        except SessionError:
-            await session.close()
-            raise
+        await session.wait_open()
         return session
 
     def _send_soon(self, session: "WebSocketSession", messages: list[bytes]) -> None:

@@ -9,6 +9,7 @@ There is no network: sessions have a receiver that discards data, and a manager 
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from math import inf
@@ -61,12 +62,10 @@ class IdleManager:
     state = RouterState.OPEN
     rooms = Rooms()
     callback_budget = TimeBudget(inf)
+    labels = itertools.count(1)
 
     def now(self) -> float:
         return 0.0
-
-    def next_label(self) -> str:
-        return "1"
 
     def schedule(self, owner: Any) -> None:
         pass

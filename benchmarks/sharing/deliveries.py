@@ -80,13 +80,6 @@ class Members:
             self.members += [member for _, member in await asyncio.gather(*made)]
             await opening
 
-    async def disconnect(self) -> None:
-        """Disconnect all members."""
-        for member in self.members:
-            assert member.transport is not None
-            member.transport.abort()
-        await asyncio.sleep(0.5)
-
 
 @contextlib.asynccontextmanager
 async def connected_members(servers: Sequence[Node], number: int) -> AsyncIterator[Members]:
@@ -96,7 +89,10 @@ async def connected_members(servers: Sequence[Node], number: int) -> AsyncIterat
         await members.connect(servers, number)
         yield members
     finally:
-        await members.disconnect()
+        for member in members.members:
+            assert member.transport is not None
+            member.transport.abort()
+        await asyncio.sleep(0.5)
 
 
 async def measure_deliveries(

@@ -77,10 +77,9 @@
 
 /* Numbers that Python has, too. The module exports them. */
 enum {
-    /* Blocked.IN_CALLBACK and SessionState.OPEN; session/outbox.py checks at import that they are equal. */
+    /* IN_CALLBACK, SessionState.OPEN, IDLE and RUNNING; session/outbox.py checks at import that they are equal. */
     IN_CALLBACK = 1,
     SESSION_OPEN = 1,
-    /* CallbackState.IDLE and CallbackState.RUNNING; session/callbacks.py checks the same. */
     CALLBACKS_IDLE = 0,
     CALLBACKS_RUNNING = 1,
     /* Used by Python from here: wire/time_budget.py and wire/connection.py explain them. */

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httpclient import HTTPClientError
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ..client import TRANSPORTS
 from ..client.fallback import create_session_path
+from ..client.websocket import connect_websocket
 from ..transports.http_transports import HTTP_TRANSPORTS
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
@@ -136,13 +137,13 @@ async def _check_websocket(prober: Prober, info: dict[str, Any], seconds: float)
 
 async def _open_websocket(prober: Prober, seconds: float) -> tuple[WebSocketClientConnection, str | bytes | None]:
     """Return a websocket and its first frame."""
-    url = "ws" + prober.service.url.removeprefix("http") + create_session_path() + "/websocket"
-    context = prober.options.create_ssl_context() if url.startswith("wss") else None
-    headers = dict(prober.factory.headers(prober.service))
-    request = HTTPRequest(url, headers=headers, ssl_options=context, connect_timeout=seconds, follow_redirects=False)
     async with asyncio.timeout(seconds):
-        websocket = await websocket_connect(request)
-        return websocket, await websocket.read_message()
+        websocket = await connect_websocket(prober.factory, prober.service, create_session_path(), seconds)
+        try:
+            return websocket, await websocket.read_message()
+        except asyncio.CancelledError:
+            websocket.close()
+            raise
 
 
 async def check_stickiness(prober: Prober, seconds: float) -> list[Finding]:

@@ -25,14 +25,14 @@ class CurlFactory:
 
     def __init__(self, multi: Multi, options: Options, service: ServiceURL) -> None:
         self.multi = multi
-        self._options = options
+        self.options = options
         self._service = service
         self._share = pycurl.CurlShare()
         self._share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_COOKIE)
 
     def headers(self, service: ServiceURL) -> list[tuple[str, str]]:
         """Return the header fields for requests to a service, with credentials only if it has the client's origin."""
-        fields = list(self._options.headers)
+        fields = list(self.options.headers)
         same_origin = service.origin == self._service.origin
         if not same_origin:
             fields = [(name, value) for name, value in fields if name.lower() not in _CREDENTIAL_HEADERS]
@@ -41,13 +41,13 @@ class CurlFactory:
             fields.append(("Authorization", self._service.authorization))
         if "user-agent" not in names:
             fields.append(("User-Agent", "sockjs_tornado"))
-        if self._options.origin is not None:
-            fields.append(("Origin", self._options.origin))
+        if self.options.origin is not None:
+            fields.append(("Origin", self.options.origin))
         return fields
 
     def create(self, service: ServiceURL, path: str, extra_headers: Iterable[tuple[str, str]] = ()) -> Any:
         """Create a request for a path below a service's URL."""
-        options = self._options
+        options = self.options
         request = pycurl.Curl()
         request.setopt(pycurl.URL, service.url + path)
         request.setopt(pycurl.NOSIGNAL, 1)
@@ -80,7 +80,7 @@ class CurlFactory:
         return request
 
     def _set_tls_options(self, request: Any) -> None:
-        options = self._options
+        options = self.options
         request.setopt(pycurl.SSL_VERIFYPEER, int(options.verify))
         request.setopt(pycurl.SSL_VERIFYHOST, 2 if options.verify else 0)
         # libcurl may have been built with another system's paths. Use Python's, as the websocket transport does.

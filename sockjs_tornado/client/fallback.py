@@ -60,7 +60,7 @@ async def open_session(service: ServiceURL, multi: Multi, options: Options) -> C
         try:
             if name == "websocket" and info.get("websocket") is False:
                 raise OpenFailed("the server has websockets disabled")
-            return await _open_transport(name, factory, target, options, seconds)
+            return await _open_transport(name, factory, target, seconds)
         except OpenFailed as error:
             failures[name] = str(error)
             if error.code:
@@ -98,21 +98,11 @@ def create_session_path() -> str:
     return f"/{secrets.randbelow(1000):03}/{secrets.token_hex(16)}"
 
 
-async def _open_transport(
-    name: str, factory: CurlFactory, service: ServiceURL, options: Options, seconds: float
-) -> ClientSession:
-    path = create_session_path()
-    session: ClientSession
-    if name == "websocket":
-        if options.proxy is not None:
-            raise OpenFailed("not supported through a proxy")
-        try:
-            context = options.create_ssl_context() if service.origin[0] == "https" else None
-        except OSError as error:
-            raise OpenFailed(str(error)) from error
-        session = WebSocketSession(f"{service.url}{path}/websocket", factory.headers(service), context, options)
-    else:
-        session = HttpSession(name, factory, service, path, options)
+async def _open_transport(name: str, factory: CurlFactory, service: ServiceURL, seconds: float) -> ClientSession:
+    if name == "websocket" and factory.options.proxy is not None:
+        raise OpenFailed("not supported through a proxy")
+    session_class = WebSocketSession if name == "websocket" else HttpSession
+    session: ClientSession = session_class(name, factory, service, create_session_path())
     try:
         async with timeout(seconds):
             await session.open(seconds)

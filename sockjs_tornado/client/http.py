@@ -12,7 +12,7 @@ import pycurl
 from ..protocol import CloseCode, messages_frame
 from .curl import CurlFactory
 from .framing import EventFraming, FrameTooLong, LineFraming
-from .options import Options, ServiceURL
+from .options import ServiceURL
 from .session import INVALID_FRAME, ClientSession
 
 __all__ = ["HttpSession"]
@@ -21,9 +21,10 @@ __all__ = ["HttpSession"]
 class HttpSession(ClientSession):
     """A polling or streaming session, with a path below the URL of a service."""
 
-    def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str, options: Options) -> None:
-        super().__init__(transport, options)
+    def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str) -> None:
+        super().__init__(transport, factory.options)
         self._multi = factory.multi
+        self._limit = factory.options.max_message_size
         self._has_frames = False
         is_eventsource = transport == "eventsource"
         self._framing: LineFraming = (EventFraming if is_eventsource else LineFraming)(self._limit)
@@ -34,10 +35,10 @@ class HttpSession(ClientSession):
         self._multi.set_write_callback(self._receiver, self._data_received)
         self._sender = factory.create(service, f"{path}/xhr_send", [("Content-Type", "text/plain; charset=UTF-8")])
         self._multi.set_write_callback(self._sender, lambda chunk: None)
-        if options.heartbeat_timeout is not None:
+        if self._heartbeat_timeout is not None:
             # Fail if the server neither reads the request nor responds for this long.
             self._sender.setopt(pycurl.LOW_SPEED_LIMIT, 1)
-            self._sender.setopt(pycurl.LOW_SPEED_TIME, math.ceil(options.heartbeat_timeout))
+            self._sender.setopt(pycurl.LOW_SPEED_TIME, math.ceil(self._heartbeat_timeout))
         self._send_done = asyncio.Event()
         # How often libcurl has tried to send each request since it was started.
         self._attempts: Counter[Any] = Counter()

@@ -45,7 +45,6 @@ class ClientSession:
         self.transport = transport
         self.close_status: tuple[int, str] | None = None
         self.paused = False
-        self._limit = options.max_message_size
         self._heartbeat_timeout = options.heartbeat_timeout
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()

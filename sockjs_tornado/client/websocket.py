@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-import ssl
+import functools
 from collections.abc import Sequence
+from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, StreamClosedError
@@ -13,10 +15,11 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 
 from ..protocol import CloseCode, is_close_code, messages_frame
 from ..session.grace import MAX_GRACE
-from .options import Options
+from .curl import CurlFactory
+from .options import ServiceURL
 from .session import ClientSession, OpenFailed
 
-__all__ = ["WebSocketSession"]
+__all__ = ["WebSocketSession", "connect_websocket"]
 
 
 def _get_stream(socket: WebSocketClientConnection) -> IOStream:
@@ -41,16 +44,51 @@ def _abort_when_connected(connecting: asyncio.Future[WebSocketClientConnection])
         _abort(connecting.result(), _get_stream(connecting.result()))
 
 
-class WebSocketSession(ClientSession):
-    """A session over a websocket; its URL has the scheme ``http`` or ``https``."""
+async def connect_websocket(
+    factory: CurlFactory, service: ServiceURL, path: str, seconds: float
+) -> WebSocketClientConnection:
+    """Open the websocket of a session, with the options of a factory. The caller cancels this after ``seconds``."""
+    options = factory.options
+    headers = HTTPHeaders()
+    for name, value in factory.headers(service):
+        headers.add(name, value)
+    connections: list[HTTP1Connection] = []
 
-    def __init__(
-        self, url: str, headers: Sequence[tuple[str, str]], ssl_context: ssl.SSLContext | None, options: Options
-    ) -> None:
-        super().__init__("websocket", options)
-        self._url = f"ws{url.removeprefix('http')}"
-        self._headers = headers
-        self._ssl_context = ssl_context
+    # Tornado calls this with a method of the connection when it has sent the header fields.
+    def send_no_body(write: Any) -> asyncio.Future[None]:
+        connections.append(write.__self__)
+        sent = asyncio.get_running_loop().create_future()
+        sent.set_result(None)
+        return sent
+
+    # Tornado's own timeouts must not expire earlier than the caller's, which may include a grace period.
+    request = HTTPRequest(
+        f"ws{service.url.removeprefix('http')}{path}/websocket",
+        headers=headers,
+        connect_timeout=seconds + MAX_GRACE,
+        request_timeout=seconds + MAX_GRACE,
+        ssl_options=options.create_ssl_context() if service.origin[0] == "https" else None,
+        body_producer=send_no_body,
+        allow_nonstandard_methods=True,  # otherwise a GET request may not have a body_producer
+    )
+    connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=options.max_message_size))
+    try:
+        await asyncio.wait((connecting,))
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_abort_when_connected)
+        # Before the request has been sent, an attempt cannot be cancelled: Tornado's timeouts end it.
+        for connection in connections:
+            connection.close()
+        raise
+    return connecting.result()
+
+
+class WebSocketSession(ClientSession):
+    """A session over a websocket, with a path below the URL of a service."""
+
+    def __init__(self, transport: str, factory: CurlFactory, service: ServiceURL, path: str) -> None:
+        super().__init__(transport, factory.options)
+        self._connect = functools.partial(connect_websocket, factory, service, path)
         self._socket: WebSocketClientConnection | None = None
         self._stream: IOStream | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -58,26 +96,10 @@ class WebSocketSession(ClientSession):
         self._not_paused.set()
 
     async def open(self, seconds: float) -> None:
-        headers = HTTPHeaders()
-        for name, value in self._headers:
-            headers.add(name, value)
-        # Tornado has no public way to cancel a connection attempt, so its own timeouts end a cancelled one. They must
-        # not expire earlier than the caller's timeout, which may include a grace period.
-        limit = seconds + MAX_GRACE
-        request = HTTPRequest(
-            self._url, headers=headers, connect_timeout=limit, request_timeout=limit, ssl_options=self._ssl_context
-        )
-        connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=self._limit))
         try:
-            await asyncio.wait((connecting,))
-        except asyncio.CancelledError:
-            connecting.add_done_callback(_abort_when_connected)
-            raise
-        # Any exception, not only Tornado's own: it uses assert to check the response.
-        error = connecting.exception()
-        if error is not None:
+            self._socket = await self._connect(seconds)
+        except Exception as error:  # any, not only Tornado's own: it uses assert to check the response
             raise OpenFailed(str(error) or type(error).__name__) from error
-        self._socket = connecting.result()
         self._stream = _get_stream(self._socket)
         # sockjs-node sends pings instead of heartbeat frames.
         self._socket.on_ping = self._record_activity  # type: ignore[method-assign]

@@ -1,20 +1,22 @@
 """The base class of clusters."""
 
 import asyncio
+import contextlib
+import dataclasses
 import itertools
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
 
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
-from .stats import ClusterStats
 
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["BaseCluster", "CheckedRooms", "WaitForAll", "fail"]
+__all__ = ["BaseCluster", "CheckedRooms", "ClusterStats", "WaitForAll", "fail", "wait_and_clear"]
 
 
 class WaitForAll:
@@ -41,12 +43,16 @@ def fail(future: "asyncio.Future[Any]", reason: str) -> None:
         future.exception()
 
 
-class CheckedRooms(Rooms):
-    """Rooms that sessions can join only while the cluster is running.
+async def wait_and_clear(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but no longer than ``seconds``, and clear it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
 
-    Args:
-        check: Raises RuntimeError if the cluster cannot be used.
-    """
+
+class CheckedRooms(Rooms):
+    """Rooms that sessions can join only while the cluster is running: ``check`` raises RuntimeError otherwise."""
 
     __slots__ = ("_check",)
 
@@ -55,13 +61,37 @@ class CheckedRooms(Rooms):
         self._check = check
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Add a session to a room; see :meth:`Rooms.join`.
-
-        Raises:
-            RuntimeError: The cluster was not started, or is closed.
-        """
+        """Add a session to a room; see :meth:`Rooms.join`."""
         self._check()
         return super().join(session, room, presence)
+
+
+@dataclasses.dataclass(slots=True)
+class ClusterStats:
+    """The counters of one node.
+
+    Attributes:
+        published: Messages that were sent to other nodes.
+        publish_failures: Published messages that failed to reach them, or may have failed.
+        received: Messages received from other nodes. On Redis, this node's own messages count only if they have
+            history or follow one that has.
+        skipped: Received messages that could not be decoded.
+        gaps: Losses of all subscriptions, during which messages of other nodes may have been missed.
+        relay: The relay's counters by name: relayed requests, rejected requests by reason, lost claims, and tombstones.
+    """
+
+    published: int = 0
+    publish_failures: int = 0
+    received: int = 0
+    skipped: int = 0
+    gaps: int = 0
+    relay: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def snapshot(self) -> dict[str, int]:
+        """Return all counters by the names of the attributes, and those of the relay by their own names."""
+        counters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        relay = counters.pop("relay")
+        return {**counters, **relay}
 
 
 class BaseCluster(ABC):

@@ -13,7 +13,7 @@ from ..observe.logs import ThrottledLog
 from .base import fail
 from .envelope import RedisKeys
 from .reconnecting import ReconnectingConnection
-from .redis_connection import TIMEOUT, RedisConnection, RedisURL, pack_command
+from .redis_connection import RedisConnection, RedisURL, pack_command
 
 __all__ = ["Bus"]
 
@@ -34,15 +34,11 @@ class Bus(ReconnectingConnection):
     reply. A subscription is confirmed if its room is in the first two and not in the third.
 
     Args:
-        url: The server.
-        keys: The names of the channels.
         deliver: Called with a room and a message that was published in it.
         on_unsubscribed: Called with a room after its unsubscription, and without arguments after a disconnect, which
             ends all subscriptions.
         on_gap: Called after each reconnect, when all subscriptions are confirmed again, with the rooms in which
             messages may have been missed.
-        log: The log for disconnects.
-        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply.
     """
 
     def __init__(
@@ -53,9 +49,11 @@ class Bus(ReconnectingConnection):
         on_unsubscribed: Callable[..., object],
         on_gap: Callable[[frozenset[str]], object],
         log: ThrottledLog,
-        timeout: float = TIMEOUT,
+        timeout: float,
     ) -> None:
         super().__init__(url, timeout, log)
+        # The user may not be permitted to use the channels.
+        self.probes = ("SUBSCRIBE", keys.channel("")), ("UNSUBSCRIBE", keys.channel(""))
         self._keys = keys
         self._deliver = deliver
         self._on_unsubscribed = on_unsubscribed
@@ -74,14 +72,6 @@ class Bus(ReconnectingConnection):
         # is empty.
         self._gap_rooms: set[str] = set()
         self._resubscribing: set[str] = set()
-
-    async def _check(self, connection: RedisConnection) -> None:
-        """Raise the error with which Redis rejects subscriptions, if the user may not subscribe."""
-        for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
-            await connection.send(pack_command((command, self._keys.channel(""))))
-            reply = await connection.receive()
-            if isinstance(reply, ResponseError):
-                raise reply
 
     def reconnect(self) -> None:
         """Close the connection and open another one: this server is no longer the one that nodes publish to."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..session.ended import ENDED_TIME
 from .commands import Commands
 from .envelope import RedisKeys
-from .ownership import Location, Owner
+from .ownership import Location, Owner, Ownership
 
 __all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
 
@@ -34,15 +34,8 @@ return 1
 """
 
 
-class Claims:
-    """The claims of one node.
-
-    Args:
-        commands: The connection to Redis.
-        keys: The names of the keys.
-        node: This node.
-        stats: Counts lost claims and tombstones.
-    """
+class Claims(Ownership):
+    """The claims of one node. The counters are those of lost claims and of tombstones."""
 
     opens_relayed_sessions = False
 
@@ -55,7 +48,6 @@ class Claims:
         self._owned: dict[str, Callable[[], None]] = {}
         # The replies to pending claims. A key is here until _claimed() has put it into _owned.
         self._pending: dict[str, asyncio.Future[Any]] = {}
-        self._refreshing = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._owned)
@@ -116,8 +108,7 @@ class Claims:
         session is lost.
         """
         if self._owned.pop(key, None) is not None:
-            milliseconds = ENDED_TIME * 1000
-            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, self._value, milliseconds)
+            self._commands.submit("EVAL", REPLACE, 1, self._key(key), self._value, self._value, ENDED_TIME * 1000)
 
     async def release_all(self) -> None:
         """Retire all claims because the node stops, and its sessions with it."""
@@ -131,8 +122,7 @@ class Claims:
     async def write_tombstone(self, key: str, owner: Owner) -> None:
         """Replace a claim by a tombstone if it is still the given owner's."""
         value = json.dumps(owner).encode()
-        milliseconds = ENDED_TIME * 1000
-        replaced = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, milliseconds)
+        replaced = await self._commands.submit("EVAL", REPLACE, 1, self._key(key), value, _TOMBSTONE, ENDED_TIME * 1000)
         self._stats["tombstones"] += replaced
 
     async def refresh(self) -> None:
@@ -143,10 +133,9 @@ class Claims:
         Raises:
             ClusterUnavailable: Redis became unavailable meanwhile.
         """
-        async with self._refreshing:
-            keys = list(self._owned)
-            for start in range(0, len(keys), _BATCH_SIZE):
-                await asyncio.gather(*map(self._refresh, keys[start : start + _BATCH_SIZE]))
+        keys = list(self._owned)
+        for start in range(0, len(keys), _BATCH_SIZE):
+            await asyncio.gather(*map(self._refresh, keys[start : start + _BATCH_SIZE]))
 
     async def _refresh(self, key: str) -> None:
         value = await self._commands.submit("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)

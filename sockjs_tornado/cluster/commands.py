@@ -24,10 +24,6 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 _BATCH_SIZE: Final = 1000
 
 
-def _ignore() -> None:
-    """Do nothing."""
-
-
 class Commands(ReconnectingConnection):
     """Sends commands to Redis.
 
@@ -35,9 +31,6 @@ class Commands(ReconnectingConnection):
     of the last, so that batches grow with the load.
 
     Args:
-        url: The server.
-        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to reply.
-        log: The log for disconnects.
         on_demoted: Called when Redis no longer accepts writes, so that its other connections are closed, too.
         on_reconnect: Called after each reconnect.
     """
@@ -48,8 +41,8 @@ class Commands(ReconnectingConnection):
         *,
         timeout: float = TIMEOUT,
         log: ThrottledLog | None = None,
-        on_demoted: Callable[[], object] = _ignore,
-        on_reconnect: Callable[[], object] = _ignore,
+        on_demoted: Callable[[], object] = lambda: None,
+        on_reconnect: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(url, timeout, log or ThrottledLog(time.monotonic))
         self._on_demoted = on_demoted

@@ -24,7 +24,6 @@ class Envelope(NamedTuple):
     Attributes:
         node: The sender's id, or ``""`` if the sender is not a node.
         tag: The sender's number for the message, or 0 if the sender has delivered it to its own members already.
-        message: The message.
         position: The message's position in the room's history, or None without history.
     """
 
@@ -38,7 +37,14 @@ def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-_decode_json = json.JSONDecoder(parse_constant=_reject_constant).decode
+_decoder: Final = json.JSONDecoder(parse_constant=_reject_constant)
+
+
+def _decode_json(text: str) -> Any:
+    try:
+        return _decoder.decode(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def encode(node: str, tag: int, message: str | JSONValue) -> bytes:
@@ -54,15 +60,8 @@ def local_prefix(node: str) -> bytes:
 
 
 def decode(data: bytes) -> Envelope:
-    """Decode an envelope.
-
-    Raises:
-        ValueError: The data is not an envelope, or has another version.
-    """
-    try:
-        fields = _decode_json(data.decode("utf-8", "surrogatepass"))
-    except RecursionError:
-        raise ValueError("the envelope is nested too deeply") from None
+    """Decode an envelope, or raise ValueError if the data is not one of this version."""
+    fields = _decode_json(data.decode("utf-8", "surrogatepass"))
     position = None
     if isinstance(fields, list) and len(fields) == 7:
         *fields, offset, epoch = fields
@@ -74,11 +73,7 @@ def decode(data: bytes) -> Envelope:
         case [version, str(node), int(tag), "t" | "j" as kind, str(text)] if version == VERSION:
             if kind == "t":
                 return Envelope(node, tag, text, position)
-            try:
-                value = _decode_json(text)
-            except RecursionError:
-                raise ValueError("the message is nested too deeply") from None
-            if not isinstance(value, dict | list):
+            if not isinstance(_decode_json(text), dict | list):
                 raise ValueError("the message is neither an object nor an array")
             return Envelope(node, tag, JSONValue(text), position)
     raise ValueError("not an envelope of this version")

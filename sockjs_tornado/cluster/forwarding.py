@@ -4,22 +4,28 @@ A response is sent to the client either as a whole or as a stream that slows dow
 disconnects, the owner sees a closed connection.
 """
 
+import asyncio
+import dataclasses
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..session.states import RouterState
 from ..transports.exchange import PendingResponse
 from ..wire.connection import Connection
 from ..wire.ports import ConnectionManager
-from .relay_requests import RelayedRequest, RelayedRequests
-from .signing import RELAY_HEADER, STALE, RelayedClient, Signer
-from .upstream import Response, Stream, Upstreams
+from .ownership import Owner
+from .signing import RELAY_HEADER, STALE, RelayedClient
+from .upstream import Response, Stream
 
-__all__ = ["Forwarder", "Pipe"]
+if TYPE_CHECKING:
+    from ..transports.endpoint import SessionEndpoint
+    from ..transports.exchange import Exchange
+    from .node import Node
+
+__all__ = ["Forwarder", "Pipe", "RelayedRequest"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,33 +48,47 @@ _FORWARDED_HEADERS: Final = (
 _REPLACED_HEADERS: Final = frozenset({"date", "x-content-type-options", "referrer-policy"})
 
 
-class Forwarder:
-    """Forwards the requests of one router.
+@dataclasses.dataclass(slots=True, eq=False)
+class RelayedRequest:
+    """One request for the session ``key``, until its client has the whole response.
 
-    Args:
-        router: The router.
-        requests: The requests that are being relayed.
-        upstreams: The connections to other nodes.
-        signer: Signs requests.
-        stats: The relay's counters.
-        opens_sessions: Whether a forwarded request may open a session.
+    Attributes:
+        done: A future that completes when the client has the response or has disconnected.
+        is_streaming: Whether the client's connection was taken over, so that the response ends with the connection.
     """
 
-    def __init__(
-        self,
-        router: Any,
-        requests: RelayedRequests,
-        upstreams: Upstreams,
-        signer: Signer,
-        stats: Counter[str],
-        opens_sessions: bool,
-    ) -> None:
+    key: str
+    owner: Owner
+    endpoint: "SessionEndpoint"
+    exchange: "Exchange"
+    body: bytes | bytearray
+    done: "asyncio.Future[None]" = dataclasses.field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    is_streaming: bool = False
+
+    def response_sent(self) -> None:
+        """Called when the request was answered, or when its connection was taken over for a stream."""
+        # A stream may last for hours; free the memory of its request meanwhile.
+        del self.exchange, self.body
+        if not self.is_streaming and not self.done.done():
+            self.done.set_result(None)
+
+    def stream_closed(self) -> None:
+        """Called when a connection that was taken over is closed."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Forwarder:
+    """Forwards the requests of one router on a node.
+
+    Attributes:
+        requests: The requests whose clients do not have the whole response yet.
+    """
+
+    def __init__(self, router: Any, node: "Node") -> None:
         self._container = router.container
-        self._requests = requests
-        self._upstreams = upstreams
-        self._signer = signer
-        self._stats = stats
-        self._opens_sessions = opens_sessions
+        self._node = node
+        self.requests: set[RelayedRequest] = set()
         self._read_timeout = router.settings.disconnect_delay
         # jsessionid may be the application's function, which may read any header field.
         self._forward_all_headers = callable(router.settings.jsessionid)
@@ -76,11 +96,7 @@ class Forwarder:
         self._unfinished: dict[str, PendingResponse] = {}
 
     async def send(self, request: RelayedRequest) -> Response | Stream | None:
-        """Send a request to the owner of its session.
-
-        Returns:
-            The response; or None if the request was not sent because the client has disconnected or the router was
-            closed.
+        """Send a request to the owner of its session, unless the client has disconnected or the router was closed.
 
         Raises:
             OSError: The connection to the owner failed.
@@ -95,12 +111,13 @@ class Forwarder:
 
     async def _send_once(self, request: RelayedRequest) -> Response | Stream | None:
         endpoint, exchange = request.endpoint, request.exchange
-        upstream = await self._upstreams.connect(request.owner.address)
+        upstream = await self._node.upstreams.connect(request.owner.address)
         # If it were sent after the router has closed, its client would not be handed off.
         if (endpoint.opens_sessions and exchange.responded) or self._container.state is RouterState.CLOSED:
-            self._upstreams.put_back(request.owner.address, upstream)
+            self._node.upstreams.put_back(upstream)
             return None
-        self._requests.add(request)
+        self.requests.add(request)
+        request.done.add_done_callback(lambda done: self.requests.discard(request))
         response = upstream.send_request(self._encode(request))
         if endpoint.opens_sessions:
             # This closes the connection to the owner, which thereby notices that the client has disconnected.
@@ -110,7 +127,9 @@ class Forwarder:
     def _encode(self, request: RelayedRequest) -> bytes:
         exchange, body = request.exchange, request.body
         method, uri = exchange.method, exchange.uri
-        if self._forward_all_headers or (request.endpoint.opens_sessions and self._opens_sessions):
+        if self._forward_all_headers or (
+            request.endpoint.opens_sessions and self._node.ownership.opens_relayed_sessions
+        ):
             lines = [
                 f"{name}: {value}\r\n" for name, value in exchange.fields() if name.lower() not in _UNFORWARDED_HEADERS
             ]
@@ -119,7 +138,7 @@ class Forwarder:
             if content_type := exchange.content_type():
                 lines.append(f"Content-Type: {content_type}\r\n")
         client = RelayedClient(exchange.remote_ip, exchange.remote_port, exchange.secure)
-        signature = self._signer.sign(request.owner.node, method, uri, body, client)
+        signature = self._node.signer.sign(request.owner.node, method, uri, body, client)
         lines += [f"{RELAY_HEADER}: {signature}\r\n", f"Content-Length: {len(body)}\r\n"]
         # The version tells the owner whether the client supports chunked responses.
         version = "1.1" if exchange.is_http11 else "1.0"
@@ -135,7 +154,7 @@ class Forwarder:
             if isinstance(response, Stream):
                 response.upstream.abort()
             return
-        self._stats["relayed"] += 1
+        self._node.stats["relayed"] += 1
         if isinstance(response, Stream):
             try:
                 taking_over = exchange.take_over(response.status, Pipe(self._container, response, request))
@@ -158,13 +177,10 @@ class Forwarder:
             self._watch_unfinished(request.key, exchange.pending)
 
     def abort_unfinished(self, key: str) -> bool:
-        """Abort the last response of a session if its client has not received all of it.
+        """Abort the last response of a session, and return True, if its client has not received all of it.
 
         A new request means that the client has given up the last response. Its messages are lost, which the owner does
         not know: it has sent them to this node.
-
-        Returns:
-            Whether it was aborted.
         """
         response = self._unfinished.pop(key, None)
         if response is None or not response.unsent:
@@ -185,13 +201,7 @@ class Forwarder:
 
 
 class Pipe(Connection):
-    """A client's connection that forwards the bytes of the owner's stream.
-
-    Args:
-        manager: The connection manager.
-        stream: The owner's response.
-        request: The request.
-    """
+    """A client's connection that forwards the bytes of the owner's stream."""
 
     __slots__ = ("_request", "_upstream")
 
@@ -203,7 +213,7 @@ class Pipe(Connection):
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
         """Called when the takeover starts. The manager does not count it: close() would wait for the connection."""
         self._release_slot = release_slot
-        self._request.stream_opened()
+        self._request.is_streaming = True
 
     def _release(self) -> None:
         if self._release_slot is not None:
@@ -231,11 +241,6 @@ class _ReadDeadline:
     """The deadline by which a client must have read more of a relayed response.
 
     The session's owner does not check this: for the owner, this node is the client, and has read everything.
-
-    Args:
-        manager: The manager of deadlines.
-        response: The response.
-        seconds: The timeout for each check.
     """
 
     __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")

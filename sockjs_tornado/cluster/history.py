@@ -75,19 +75,7 @@ class Recovered(NamedTuple):
 def publish_command(
     keys: RedisKeys, room: str, envelope: bytes, history: int, ttl: float | None
 ) -> tuple[str | bytes | int, ...]:
-    """Return the command that publishes an envelope.
-
-    Args:
-        keys: The names of keys and channels.
-        room: The room.
-        envelope: The envelope.
-        history: The number of messages to keep in the room's history, including this one; 0 not to add it.
-        ttl: Seconds for which the history is kept, or None for :data:`TTL`.
-
-    Raises:
-        TypeError: ``history`` is not an ``int``, or ``ttl`` is not a number.
-        ValueError: One of them is out of range.
-    """
+    """Return the command that publishes an envelope, after checking ``history`` and ``ttl``; see ``router.publish``."""
     if type(history) is not int:
         raise TypeError(f"history: expected an int, a number of messages, got {type(history).__name__}")
     if history < 0 or (ttl is not None and not 0.001 <= ttl < 1e10):
@@ -108,12 +96,7 @@ def position_of(reply: Any) -> Position | None:
 
 
 async def recover(commands: Commands, keys: RedisKeys, room: str, offset: int, epoch: str) -> Recovered:
-    """Return the messages that were published in a room after a position.
-
-    Raises:
-        TypeError: ``offset`` is not an int, or ``epoch`` is not a str.
-        ClusterUnavailable: Redis is unavailable.
-    """
+    """Return the messages that were published in a room after a position; see ``RedisCluster.recover``."""
     if type(offset) is not int or not isinstance(epoch, str):
         raise TypeError(f"position: expected int and str, got {type(offset).__name__} and {type(epoch).__name__}")
     # The offset may come from a client. No stream is that long, so a larger one is not in the history either.

@@ -1,16 +1,22 @@
 """The membership of a node in a cluster on Redis: its listener, its advertised address and its claims."""
 
 import asyncio
+import contextlib
+import errno
+import ipaddress
 import logging
+import os
+import socket
 from collections import Counter
-from typing import Any, Final
+from typing import Final
+from urllib.parse import urlsplit
 
-from ..exceptions import ClusterError, ClusterUnavailable
+from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
+from .base import wait_and_clear
 from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .envelope import RedisKeys
-from .listener import open_sockets, split_address
-from .node import Node, check_secret
+from .node import BACKLOG, Node, check_secret
 from .ownership import Owner
 
 __all__ = ["Membership"]
@@ -23,20 +29,70 @@ REFRESH_INTERVAL: Final = CLAIM_TIME / 3
 #: Seconds between two attempts to register an address that is still registered by another node.
 _RETRY_INTERVAL: Final = 0.5
 
+# Errors of bind() for an address of another host, or of an address family that this host does not support.
+_NOT_LOCAL_ERRNOS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def split_address(name: str, value: str) -> tuple[str, int]:
+    """Return the host and port of an argument, ``http://host:port`` or ``host:port``, or raise ConfigurationError."""
+    expected = f"{name}: got {value!r}, expected a host and a port, such as http://10.0.0.5:9001"
+    if not isinstance(value, str):
+        raise ConfigurationError(expected)
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError(expected) from None
+    if parts.scheme != "http" or not host or not port or parts.path not in ("", "/"):
+        raise ConfigurationError(expected)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError(expected)
+    return host, port
+
+
+def is_private(ip: str) -> bool:
+    """Return whether an address cannot be reached from the internet."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return not address.is_global and not address.is_unspecified
+
+
+def open_sockets(host: str, port: int, allow_public: bool) -> list[socket.socket]:
+    """Return listening sockets for a host and port.
+
+    Raises:
+        ClusterError: Another socket listens on the address.
+        ConfigurationError: The address is public, or is not an address of this host.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigurationError(f"listen: cannot resolve {host} ({error})") from None
+    addresses = {address: family for family, _, _, _, address in found}
+    public = [ip for address in addresses if not is_private(ip := str(address[0]))]
+    if public and not allow_public:
+        raise ConfigurationError(
+            f"listen: {public[0]} is a public address, but only other nodes should reach the listener; use a private "
+            "address, or set allow_public_listener=True"
+        )
+    with contextlib.ExitStack() as opened:
+        sockets = []
+        for address, family in addresses.items():
+            try:
+                sock = socket.create_server(address, family=family, backlog=BACKLOG)
+            except OSError as error:
+                if error.errno not in _NOT_LOCAL_ERRNOS:
+                    why = f"{os.strerror(error.errno or 0)}; every node needs its own address"
+                    raise ClusterError(f"cannot listen on {host}:{port} for other nodes: {why}") from None
+            else:
+                sockets.append(opened.enter_context(sock))
+        if not sockets:
+            raise ConfigurationError(f"listen: {host} is not an address of this host")
+        opened.pop_all()
+    return sockets
+
 
 class Membership:
-    """A node's membership in a cluster.
-
-    Args:
-        commands: The connection to Redis.
-        keys: The names of the keys.
-        node_id: This node's id.
-        stats: The relay's counters.
-        advertise: The address at which other nodes reach this one.
-        secret: The secret that all nodes share.
-        listen: The address to listen on, or None for the advertised one.
-        allow_public_listener: Whether to allow a public address to listen on.
-        local_fallback: Whether to open new sessions here while Redis is unavailable.
+    """A node's membership in a cluster. The keyword arguments are those of ``RedisCluster``.
 
     Raises:
         ConfigurationError: An address or the secret is not valid.
@@ -53,7 +109,7 @@ class Membership:
         secret: str | bytes | None,
         listen: str | None,
         allow_public_listener: bool,
-        local_fallback: bool,
+        on_redis_down: str,
     ) -> None:
         host, port = split_address("advertise", advertise)
         self._listen = split_address("listen", listen) if listen is not None else (host, port)
@@ -64,32 +120,19 @@ class Membership:
         self._key = keys.address(self._address)
         owner = Owner(node_id, self._address)
         self._claims = Claims(commands, keys, owner, stats)
-        self._node = Node(owner, check_secret(secret), self._claims, stats, local_fallback)
+        self.node = Node(owner, check_secret(secret), self._claims, stats, on_redis_down == "local")
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
-    def add(self, router: Any) -> None:
-        """Add a router."""
-        self._node.add(router)
-
     async def start(self) -> None:
-        """Start the listener, register the address, and start refreshing the claims.
-
-        Raises:
-            ClusterError: Another node has registered the address, or another socket listens on it.
-            ConfigurationError: The address to listen on is public, or is not an address of this host.
-        """
+        """Start the listener, register the address, and start refreshing the claims. After an error, call close()."""
         host, port = self._listen
-        await self._node.start(open_sockets(host, port, self._allow_public))
-        try:
-            await self._register_address()
-        except BaseException:
-            await self._node.close()
-            raise
+        await self.node.start(open_sockets(host, port, self._allow_public))
+        await self._register_address()
         self._task = asyncio.create_task(self._refresh())
 
     async def _register_address(self) -> None:
-        found = await self._node.identify_self()
+        found = await self.node.identify_self()
         if found not in (None, self._id):
             raise ClusterError(f"Another node already advertises {self._address}; every node needs its own address.")
         if found is None:
@@ -104,8 +147,9 @@ class Membership:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLAIM_TIME + 1
         while True:
-            milliseconds = CLAIM_TIME * 1000
-            registered = await self._commands.submit("SET", self._key, self._id, *condition, "GET", "PX", milliseconds)
+            registered = await self._commands.submit(
+                "SET", self._key, self._id, *condition, "GET", "PX", CLAIM_TIME * 1000
+            )
             if found or registered is None:
                 return
             if loop.time() > deadline:
@@ -118,12 +162,7 @@ class Membership:
 
     async def _refresh(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(REFRESH_INTERVAL):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await wait_and_clear(self._wake, REFRESH_INTERVAL)
             try:
                 before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
                 await self._claims.refresh()
@@ -144,4 +183,4 @@ class Membership:
             await asyncio.wait([self._task])
             await self._claims.release_all()
             self._commands.submit("EVAL", REPLACE, 1, self._key, self._id, b"", 0)
-        await self._node.close()
+        await self.node.close()

@@ -1,6 +1,7 @@
 """Messages that are published in rooms by this node and by others."""
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -11,10 +12,10 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage, encode_message
 from ..session.ports import Position
 from ..session.rooms import Rooms
+from .base import ClusterStats
 from .commands import Commands
 from .envelope import RedisKeys, decode, encode, local_prefix, value_of
 from .history import position_of, publish_command
-from .stats import ClusterStats
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -30,10 +31,7 @@ TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[An
 class _PendingMessage(NamedTuple):
     """A message of this node that is delivered to its own members when it is received back from Redis.
 
-    Attributes:
-        message: The message to deliver if it is not received back, or None: a message with history is not delivered
-            then.
-        exclude: The sessions that do not get the message.
+    Otherwise ``message`` is delivered. It is None if the message has history: then it is not.
     """
 
     message: str | JSONValue | None
@@ -43,9 +41,8 @@ class _PendingMessage(NamedTuple):
 class PublishResult:
     """The awaitable that ``publish`` returns; its result is the message's position.
 
-    Args:
-        reply: The reply of Redis.
-        on_unawaited_failure: Called with the error if Redis did not accept the message and nothing awaited the result.
+    ``on_unawaited_failure`` is called with the error if Redis did not accept the message and nothing awaited the
+    result.
     """
 
     __slots__ = ("_awaited", "_on_unawaited_failure", "_reply")
@@ -66,6 +63,7 @@ class PublishResult:
             self._on_unawaited_failure(error)
 
 
+@dataclasses.dataclass(eq=False)
 class Messages:
     """Publishes this node's messages, and delivers those of all nodes.
 
@@ -73,34 +71,19 @@ class Messages:
     (tag 0). A message with history is delivered when it is received back, so that all nodes deliver in the order of the
     history; so is a message without history that follows it, so that this node's messages stay in order.
 
-    Args:
-        node: This node's id.
-        keys: The names of keys and channels.
-        rooms: The rooms of this node.
-        commands: The connection to Redis.
-        stats: The counters.
-        log: The log for lost and malformed messages.
-        transform_message: Returns the message to deliver for a message with history.
+    ``transform_message`` is called for messages with history.
     """
 
-    def __init__(
-        self,
-        node: str,
-        keys: RedisKeys,
-        rooms: Rooms,
-        commands: Commands,
-        stats: ClusterStats,
-        log: ThrottledLog,
-        transform_message: TransformMessage | None,
-    ) -> None:
-        self._node = node
-        self._keys = keys
-        self._rooms = rooms
-        self._commands = commands
-        self._stats = stats
-        self._log = log
-        self._transform_message = transform_message
-        self._delivered_prefix = local_prefix(node)
+    node: str
+    keys: RedisKeys
+    rooms: Rooms
+    commands: Commands
+    stats: ClusterStats
+    log: ThrottledLog
+    transform_message: TransformMessage | None
+
+    def __post_init__(self) -> None:
+        self._delivered_prefix = local_prefix(self.node)
         self._tags = itertools.count(1)
         # The messages that are yet to be received back, by room and tag.
         self._pending: dict[str, dict[int, _PendingMessage]] = {}
@@ -116,22 +99,16 @@ class Messages:
     ) -> PublishResult:
         """Send a message to all members of a room; see ``router.publish``.
 
-        Args:
-            room: The room.
-            message: The message.
-            exclude: The sessions on this node that do not get the message.
-            history: The number of messages to keep in the room's history.
-            ttl: Seconds for which the history is kept.
-            subscribed: A future that completes when this node's subscription to the room is confirmed, or None if this
-                node has no members in it.
+        ``subscribed`` completes when this node's subscription to the room is confirmed. It is None if this node has no
+        members in the room.
         """
         tag = next(self._tags) if history or room in self._pending else 0
-        command = publish_command(self._keys, room, encode(self._node, tag, message), history, ttl)
-        self._stats.published += 1
+        command = publish_command(self.keys, room, encode(self.node, tag, message), history, ttl)
+        self.stats.published += 1
         if not tag:
-            self._rooms.publish(room, PreparedMessage(message), exclude)
+            self.rooms.publish(room, PreparedMessage(message), exclude)
         # If it is delivered later, wait for the subscription, so that members that have just joined get the message.
-        reply = self._commands.submit(*command, after=subscribed if tag else None)
+        reply = self.commands.submit(*command, after=subscribed if tag else None)
         # Without a subscription the message is not received back.
         if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
@@ -143,10 +120,10 @@ class Messages:
 
     def _count_failure(self, result: PublishResult, reply: "asyncio.Future[Any]") -> None:
         if reply.exception() is not None:
-            self._stats.publish_failures += 1
+            self.stats.publish_failures += 1
 
     def _log_failure(self, error: BaseException) -> None:
-        self._log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)
+        self.log.write(logger, logging.WARNING, "lost message", "A message did not reach other nodes: %s", error)
 
     def _pop_pending(self, room: str, tag: int) -> _PendingMessage | None:
         tags = self._pending.get(room, {})
@@ -159,7 +136,7 @@ class Messages:
         """Deliver a message without history to this node's members: it will not be received back."""
         pending = self._pop_pending(room, tag)
         if pending is not None and pending.message is not None:
-            self._rooms.publish(room, PreparedMessage(pending.message), pending.exclude)
+            self.rooms.publish(room, PreparedMessage(pending.message), pending.exclude)
 
     def unsubscribed(self, *rooms: str) -> None:
         """Called when the subscriptions to some rooms have ended, or, without arguments, all subscriptions."""
@@ -171,27 +148,27 @@ class Messages:
         """Deliver a message that was received from Redis."""
         if data.startswith(self._delivered_prefix):
             return
-        self._stats.received += 1
+        self.stats.received += 1
         try:
             node, tag, message, position = decode(data)
         except ValueError as error:
-            self._stats.skipped += 1
-            self._log.write(
+            self.stats.skipped += 1
+            self.log.write(
                 logger, logging.WARNING, "envelope", "Ignored a malformed message on a room channel: %s", error
             )
             return
         exclude: Sequence[Session] = ()
         try:
-            if node == self._node:
+            if node == self.node:
                 pending = self._pop_pending(room, tag)
                 if pending is not None:
                     exclude = pending.exclude
                 elif position is None:
                     # _deliver_pending() has delivered it already.
                     return
-            if position is not None and self._transform_message is not None:
-                message = encode_message(self._transform_message(room, value_of(message), position))
-            self._rooms.publish(room, PreparedMessage(message), exclude)
+            if position is not None and self.transform_message is not None:
+                message = encode_message(self.transform_message(room, value_of(message), position))
+            self.rooms.publish(room, PreparedMessage(message), exclude)
         except Exception as error:
             # An error of the application must not stop the delivery of later messages.
-            self._log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)
+            self.log.write(logger, logging.ERROR, "deliver", "Failed to deliver a message", error=error)

@@ -1,24 +1,34 @@
 """A node: a process that serves requests that other nodes relay to it, and relays its clients' requests to them."""
 
+import asyncio
+import contextlib
 import json
-import logging
 import socket
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from tornado.routing import URLSpec
+from tornado.web import Application, RequestHandler
+
 from ..exceptions import ClusterError, ConfigurationError
+from ..http.handlers import SockJSHandler, header_value
+from ..serving import HTTP_LIMITS, http_server
 from ..session.grace import timeout
-from .listener import RPC_PATH, Listener
+from ..transports.endpoint import Endpoint, SessionEndpoint
+from .forwarding import RelayedRequest
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
-from .relay_requests import MAX_CALL, RECYCLE
-from .signing import MAX_AGE, RELAY_HEADER, RelayedClient, Signer
+from .signing import MAX_AGE, RELAY_HEADER, Rejected, RelayedClient, Signer
 from .upstream import CONNECT_TIMEOUT, Stream, Upstream, UpstreamDisconnected, Upstreams
 
-__all__ = ["Node", "check_secret"]
+__all__ = ["BACKLOG", "RPC_PATH", "Node", "check_secret"]
 
-logger = logging.getLogger(__name__)
+#: The path of remote calls, followed by the function's name.
+RPC_PATH: Final = "/-/call/"
+
+#: The listener's backlog: connections that wait while its process is stopped or busy.
+BACKLOG: Final = 4096
 
 #: Signed for requests that a node sends for itself.
 NO_CLIENT: Final = RelayedClient("", 0, False)
@@ -26,16 +36,29 @@ NO_CLIENT: Final = RelayedClient("", 0, False)
 #: The remote call that returns a node's id.
 _IDENTIFY: Final = "identify"
 
+#: The remote call that ends the responses of sessions. Its body is a JSON list of their keys.
+_RECYCLE: Final = "recycle"
+
+#: Seconds that the handoff may take.
+HANDOFF_TIMEOUT: Final = 2.0
+
+#: Seconds before a call is repeated for the first time. A request that was relayed just before the call may reach the
+#: owner after it.
+RETRY_INTERVAL: Final = 0.1
+
+# The limits of one call: the number of keys, and the characters after which no key is added.
+_BATCH_SIZE: Final = 200
+_BATCH_CHARACTERS: Final = 16 * 1024
+
 #: The smallest length of a secret in bytes.
 _MIN_SECRET_SIZE: Final = 16
 
+# A relayed request has the client's header fields and the signature.
+_MAX_HEADER_SIZE: Final = 4 * HTTP_LIMITS["max_header_size"]
+
 
 def check_secret(secret: object) -> bytes:
-    """Return a secret as bytes.
-
-    Raises:
-        ConfigurationError: The secret is missing, of another type, or too short.
-    """
+    """Return a secret as bytes, or raise ConfigurationError if it is missing, of another type, or too short."""
     key = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < _MIN_SECRET_SIZE:
         # The text must not have the value: it may be the beginning of a real secret.
@@ -48,79 +71,103 @@ def check_secret(secret: object) -> bytes:
 
 
 class Node:
-    """One node.
+    """One node. Other nodes send their requests to its private listener.
 
-    Args:
+    Attributes:
         owner: This node's id and address.
-        secret: The secret that all nodes share.
         ownership: The owners of sessions.
         stats: The relay's counters.
         local_fallback: Whether to open new sessions here while their owner cannot be determined.
-
-    Attributes:
-        id: The node's id.
+        upstreams: The connections to other nodes.
+        rpcs: The functions that other nodes may call by :meth:`rpc`, by name.
     """
 
     def __init__(
-        self,
-        owner: Owner,
-        secret: bytes,
-        ownership: Ownership,
-        stats: Counter[str],
-        local_fallback: bool,
+        self, owner: Owner, secret: bytes, ownership: Ownership, stats: Counter[str], local_fallback: bool
     ) -> None:
-        self.id = owner.node
-        self._address = owner.address
-        self._ownership = ownership
-        self._stats = stats
-        self._local_fallback = local_fallback
-        self._signer = Signer(secret, owner.node)
-        self._listener = Listener(owner.node, self._signer, stats)
-        self._max_body_size = 0
-        self._upstreams = Upstreams()
+        self.owner = owner
+        self.ownership = ownership
+        self.stats = stats
+        self.local_fallback = local_fallback
+        self.signer = Signer(secret, owner.node)
+        self.upstreams = Upstreams()
+        self.rpcs: dict[str, Callable[[bytes], bytes]] = {
+            _RECYCLE: self._recycle,
+            _IDENTIFY: lambda body: owner.node.encode(),
+        }
         self._relays: list[SessionRelay] = []
-        self.register_rpc(RECYCLE, self._recycle)
-        self.register_rpc(_IDENTIFY, lambda body: owner.node.encode())
+        # Remote calls may be larger than messages of clients.
+        self._max_body_size = HTTP_LIMITS["max_body_size"]
+        specs = [URLSpec(f"{RPC_PATH}([a-z]+)", _RPCHandler, {"node": self})]
+        # The node that received the client's request writes the access log.
+        self._application = Application(specs, log_function=lambda handler: None)
+        self._server = contextlib.AsyncExitStack()
 
     def add(self, router: Any) -> None:
         """Relay a router's requests, and serve those that other nodes relay to it. Call this before :meth:`start`."""
-        relay = SessionRelay(
-            router, self._ownership, self._upstreams, self._signer, self._stats, self._local_fallback, self.rpc
-        )
-        router.relay = relay
-        self._relays.append(relay)
-        self._listener.add(router.endpoints)
-        self._max_body_size = max(self._max_body_size, router.settings.max_message_size)
+        router.relay = SessionRelay(router, self)
+        self._relays.append(router.relay)
+        specs = [
+            URLSpec(path, RelayedHandler, {"endpoint": endpoint, "node": self})
+            for path, endpoint in router.endpoints
+            if isinstance(endpoint, SessionEndpoint)
+        ]
+        self._application.add_handlers(".*", specs)
+        self._max_body_size = max(self._max_body_size, router.settings.max_message_size + 1)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Serve requests of other nodes on listening sockets."""
-        self._upstreams.closed = False
-        await self._listener.start(sockets, max(self._max_body_size + 1, MAX_CALL))
+        """Serve requests of other nodes on listening sockets, which :meth:`close` closes."""
+        self.upstreams.closed = False
+        # No network timeout here: the routers set it for the streams of their clients.
+        server = http_server(
+            self._application,
+            sockets,
+            network_timeout=0,
+            max_body_size=self._max_body_size,
+            max_header_size=_MAX_HEADER_SIZE,
+        )
+        await self._server.enter_async_context(server)
 
-    async def identify_self(self) -> str | None:
-        """Return the id of the node that answers at this node's own address, or None if nothing listens there.
+    async def close(self) -> None:
+        """Close the listener and all relayed requests."""
+        self.upstreams.close()
+        await self._server.aclose()
 
-        Raises:
-            ClusterError: Something else answers there, or a node with another secret.
+    def verify(self, request: Any) -> RelayedClient:
+        """Return the client of a relayed request, or raise Rejected."""
+        try:
+            value = header_value(request.headers, RELAY_HEADER)
+            return self.signer.verify(value, request.method, request.uri, request.body)
+        except Rejected as rejected:
+            self.stats[f"relay_{rejected.reason}"] += 1
+            raise
+
+    async def handoff_clients(self, requests: Iterable[RelayedRequest]) -> None:
+        """Ask the owners to end the responses of relayed requests, and wait until they have ended.
+
+        If this node closed the connections, the owners would see clients that disconnect. Instead, the clients send
+        their next request through another node. This takes no longer than :data:`HANDOFF_TIMEOUT`.
         """
-        try:
-            upstream = await self._upstreams.connect(self._address)
-        except OSError:
-            return None
-        try:
-            found = await self._call(upstream, Owner("", self._address), _IDENTIFY, b"", CONNECT_TIMEOUT)
-        except UpstreamDisconnected:
-            return None
-        except (TimeoutError, ClusterError):
-            message = f"{self._address} is not a node of this cluster, or its secret differs from this node's"
-            raise ClusterError(message) from None
-        finally:
-            upstream.abort()
-        return found.decode()
+        by_owner: defaultdict[Owner, list[RelayedRequest]] = defaultdict(list)
+        for request in requests:
+            by_owner[request.owner].append(request)
 
-    def register_rpc(self, name: str, function: Callable[[bytes], bytes]) -> None:
-        """Let other nodes call ``function`` by :meth:`rpc`."""
-        self._listener.rpcs[name] = function
+        async def handoff_from(owner: Owner, requests: list[RelayedRequest]) -> None:
+            interval = RETRY_INTERVAL
+            while requests:
+                # The owner may be down, or run a version without this call.
+                with contextlib.suppress(OSError, UpstreamDisconnected, ClusterError):
+                    # The other requests send messages, and have a response soon.
+                    receiving = dict.fromkeys(request.key for request in requests if request.endpoint.opens_sessions)
+                    for keys in _batches(receiving):
+                        await self.rpc(owner, _RECYCLE, json.dumps(keys).encode())
+                await asyncio.wait([request.done for request in requests], timeout=interval)
+                requests = [request for request in requests if not request.done.done()]
+                interval *= 2
+
+        with contextlib.suppress(TimeoutError):
+            async with timeout(HANDOFF_TIMEOUT):
+                await asyncio.gather(*(handoff_from(owner, requests) for owner, requests in by_owner.items()))
 
     def _recycle(self, body: bytes) -> bytes:
         for key in json.loads(body):
@@ -128,16 +175,30 @@ class Node:
                 relay.recycle(key)
         return b""
 
+    async def identify_self(self) -> str | None:
+        """Return the id of the node that answers at this node's own address, or None if nothing listens there.
+
+        Raises:
+            ClusterError: Something else answers there, or a node with another secret.
+        """
+        address = self.owner.address
+        try:
+            upstream = await self.upstreams.connect(address)
+        except OSError:
+            return None
+        try:
+            found = await self._call(upstream, "", _IDENTIFY, b"", CONNECT_TIMEOUT)
+        except UpstreamDisconnected:
+            return None
+        except (TimeoutError, ClusterError):
+            message = f"{address} is not a node of this cluster, or its secret differs from this node's"
+            raise ClusterError(message) from None
+        finally:
+            upstream.abort()
+        return found.decode()
+
     async def rpc(self, owner: Owner, name: str, body: bytes) -> bytes:
-        """Call a function that another node has registered by :meth:`register_rpc`.
-
-        Args:
-            owner: The node.
-            name: The function's name.
-            body: Its argument.
-
-        Returns:
-            The function's result.
+        """Call one of another node's :attr:`rpcs`, and return its result.
 
         Raises:
             OSError: The node cannot be reached, or, as TimeoutError, does not respond.
@@ -145,11 +206,11 @@ class Node:
             ClusterError: The node rejected the call.
         """
         # After MAX_AGE the node would reject the request as stale.
-        return await self._call(await self._upstreams.connect(owner.address), owner, name, body, MAX_AGE)
+        return await self._call(await self.upstreams.connect(owner.address), owner.node, name, body, MAX_AGE)
 
-    async def _call(self, upstream: Upstream, owner: Owner, name: str, body: bytes, seconds: float) -> bytes:
+    async def _call(self, upstream: Upstream, to: str, name: str, body: bytes, seconds: float) -> bytes:
         uri = RPC_PATH + name
-        signature = self._signer.sign(owner.node, "POST", uri, body, NO_CLIENT)
+        signature = self.signer.sign(to, "POST", uri, body, NO_CLIENT)
         head = (
             f"POST {uri} HTTP/1.1\r\nHost: node\r\n{RELAY_HEADER}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
@@ -164,9 +225,74 @@ class Node:
         # Only a node sets the header field.
         elif response.status == 200 and RELAY_HEADER in dict(response.fields):
             return response.body
-        raise ClusterError(f"{owner.address} responded {response.status} to a call of {name!r}")
+        raise ClusterError(f"{upstream.address} responded {response.status} to a call of {name!r}")
 
-    async def close(self) -> None:
-        """Close the listener and all relayed requests."""
-        self._upstreams.close()
-        await self._listener.close()
+
+def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Split keys into lists that the owner processes quickly."""
+    batch: list[str] = []
+    length = 0
+    for key in keys:
+        batch.append(key)
+        length += len(key)
+        if len(batch) >= _BATCH_SIZE or length > _BATCH_CHARACTERS:
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+class RelayedHandler(SockJSHandler):
+    """Handles a relayed request as if the client had sent it to this node."""
+
+    relayed = True
+
+    def initialize(self, endpoint: Endpoint, node: Node) -> None:  # type: ignore[override]
+        """Verify the signature, and take the client's address from it."""
+        request = self.request
+        self._rejected = ""
+        try:
+            client = node.verify(request)
+        except Rejected as rejected:
+            self._rejected = rejected.reason
+        else:
+            self._port = client.port
+            request.remote_ip = client.ip
+            request.protocol = "https" if client.secure else "http"
+        super().initialize(endpoint)
+
+    @property
+    def remote_port(self) -> int:
+        """The client's port."""
+        return self._port
+
+    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
+        if self._rejected:
+            self.respond(421 if self._rejected == "misdirected" else 403, [(RELAY_HEADER, self._rejected)])
+            return None
+        return super()._serve(session_id)
+
+    head = get = post = delete = patch = put = options = _serve
+
+
+class _RPCHandler(RequestHandler):
+    """Calls one of :attr:`Node.rpcs` for another node."""
+
+    def initialize(self, node: Node) -> None:
+        self._node = node
+
+    def prepare(self) -> None:
+        try:
+            self._node.verify(self.request)
+        except Rejected as rejected:
+            self.set_status(403)
+            self.set_header(RELAY_HEADER, rejected.reason)
+            self.finish()
+
+    def post(self, name: str) -> None:
+        function = self._node.rpcs.get(name)
+        if function is None:
+            self.set_status(404)
+        else:
+            self.set_header(RELAY_HEADER, self._node.owner.node)
+            self.finish(function(self.request.body))

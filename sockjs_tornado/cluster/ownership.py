@@ -1,10 +1,14 @@
-"""The port through which the relay finds the owner of a session: the node that holds it."""
+"""The owners of sessions: the port through which the relay finds the node that holds a session, and its simplest form.
 
-from collections.abc import Callable
+A session's key is the router's prefix and the session id.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-__all__ = ["Location", "Owner", "Ownership"]
+__all__ = ["Location", "Owner", "Ownership", "Slots"]
 
 
 class Owner(NamedTuple):
@@ -28,8 +32,8 @@ class Location(Enum):
     LOST = "lost"
 
 
-class Ownership(Protocol):
-    """The owners of sessions. A session's key is the router's prefix and the session id.
+class Ownership:
+    """The owners of sessions. The methods without a result do nothing if owners never change.
 
     Attributes:
         opens_relayed_sessions: Whether a relayed request may open a session.
@@ -39,6 +43,7 @@ class Ownership(Protocol):
 
     def owns(self, key: str) -> bool:
         """Return whether this node owns a session, or may open it without a claim."""
+        raise NotImplementedError
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
         """Make this node the owner of a session, unless another node is.
@@ -50,6 +55,7 @@ class Ownership(Protocol):
         Raises:
             ClusterUnavailable: The owner cannot be determined.
         """
+        return await self.locate(key)
 
     async def locate(self, key: str) -> Owner | Location:
         """Return where a session is.
@@ -57,6 +63,7 @@ class Ownership(Protocol):
         Raises:
             ClusterUnavailable: The owner cannot be determined.
         """
+        raise NotImplementedError
 
     async def wait_for_pending_claim(self, key: str) -> None:
         """Wait until this node's pending claim of a session, if any, has succeeded or failed."""
@@ -76,3 +83,33 @@ class Ownership(Protocol):
         Raises:
             ClusterUnavailable: The tombstone cannot be written.
         """
+
+
+class Slots(Ownership):
+    """Owners that never change: the hash of a session's key determines its worker.
+
+    Args:
+        owners: All workers, in the same order on each of them.
+        own: This worker.
+        secret: The key of the hash, so that clients cannot choose a worker by the ids of their sessions.
+    """
+
+    opens_relayed_sessions = True
+
+    def __init__(self, owners: Sequence[Owner], own: Owner, secret: bytes) -> None:
+        self._owners = owners
+        self._own = own
+        self._secret = secret[: hashlib.blake2s.MAX_KEY_SIZE]
+
+    def _owner_of(self, key: str) -> Owner:
+        digest = hashlib.blake2s(key.encode("utf-8", "surrogateescape"), digest_size=8, key=self._secret).digest()
+        return self._owners[int.from_bytes(digest) % len(self._owners)]
+
+    def owns(self, key: str) -> bool:
+        """Return whether a session belongs to this worker."""
+        return self._owner_of(key) is self._own
+
+    async def locate(self, key: str) -> Owner | Location:
+        """Return the session's owner."""
+        owner = self._owner_of(key)
+        return Location.HERE if owner is self._own else owner

@@ -14,10 +14,9 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.grace import timeout
 from ..session.rooms import Rooms
-from .base import WaitForAll, fail
+from .base import ClusterStats, WaitForAll, fail
 from .node import Node
 from .ownership import Owner
-from .stats import ClusterStats
 from .upstream import UpstreamDisconnected
 
 if TYPE_CHECKING:
@@ -65,11 +64,7 @@ class _WorkerQueue:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, record: str) -> "asyncio.Future[None]":
-        """Queue a record.
-
-        Returns:
-            The future of the record's batch, which is shared. It raises ClusterUnavailable on failure.
-        """
+        """Queue a record, and return the future of its batch, which raises ClusterUnavailable on failure."""
         size = len(record)
         if self._size + size > MAX_QUEUED:
             rejected = _Batch()
@@ -129,15 +124,7 @@ class _WorkerQueue:
 
 
 class Peers:
-    """Publishes this worker's messages, and delivers those of other workers.
-
-    Args:
-        node: The node that connects to the others.
-        others: The other workers.
-        rooms: The rooms of this worker.
-        stats: The counters.
-        log: The log for lost messages and failed deliveries.
-    """
+    """Publishes this worker's messages, and delivers those of other workers."""
 
     def __init__(
         self, node: Node, others: Sequence[Owner], rooms: Rooms, stats: ClusterStats, log: ThrottledLog
@@ -148,34 +135,21 @@ class Peers:
         self._stats = stats
         self._log = log
         self._queues = [_WorkerQueue(partial(node.rpc, other, "publish"), self._publish_failed) for other in others]
-        node.register_rpc("publish", self._handle_publish)
-        node.register_rpc("presence", self._handle_presence)
+        node.rpcs["publish"] = self._handle_publish
+        node.rpcs["presence"] = self._handle_presence
 
     def publish(self, room: str, message: str | JSONValue, exclude: "Sequence[Session]") -> WaitForAll:
-        """Send a message to all members of a room.
-
-        Args:
-            room: The room.
-            message: The message.
-            exclude: The sessions on this worker that do not get the message.
-
-        Returns:
-            An awaitable that completes when all running workers have the message.
-        """
+        """Send a message to all members of a room; the awaitable completes when all running workers have it."""
         self._stats.published += 1
         self._rooms.publish(room, PreparedMessage(message), exclude)
         record = json.dumps([room, isinstance(message, JSONValue), str(message)])
         return WaitForAll(*[queue.add(record) for queue in self._queues])
 
     async def presence(self, room: str) -> dict[str, Any]:
-        """Return the presence of a room's members, by worker and label.
-
-        Raises:
-            ClusterUnavailable: A worker is running, but does not respond.
-        """
+        """Return the presence of a room's members, by worker and label. All running workers must respond."""
         body = json.dumps(room).encode()
         replies = await asyncio.gather(*(self._request_presence(other, body) for other in self._others))
-        present = {f"{self._node.id}:{label}": value for label, value in self._rooms.presence(room).items()}
+        present = {f"{self._node.owner.node}:{label}": value for label, value in self._rooms.presence(room).items()}
         for other, reply in zip(self._others, replies, strict=True):
             present |= {f"{other.node}:{label}": value for label, value in reply.items()}
         return present

@@ -6,12 +6,13 @@ with it, and a live node refreshes only that key and the expiry of its rooms' ha
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Coroutine
 from typing import Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
+from .base import wait_and_clear
 from .commands import Commands
 from .envelope import RedisKeys
 
@@ -44,19 +45,9 @@ return found
 
 
 class Presence:
-    """Writes the entries of one node, and reads those of all nodes.
+    """Writes the entries of one node, and reads those of all nodes."""
 
-    Args:
-        commands: The connection to Redis.
-        keys: The names of the keys.
-        node: This node's id.
-        rooms: The rooms of this node.
-        lifetime: Seconds after which the entries of a node expire if it does not refresh them.
-    """
-
-    def __init__(
-        self, commands: Commands, keys: RedisKeys, node: str, rooms: Rooms, lifetime: float = LIFETIME
-    ) -> None:
+    def __init__(self, commands: Commands, keys: RedisKeys, node: str, rooms: Rooms, lifetime: float) -> None:
         self._commands = commands
         self._keys = keys
         self._node = node
@@ -65,40 +56,25 @@ class Presence:
         # What could not be written to Redis: the labels of members that have left, by room, and rooms with new members.
         self._failed_removals: dict[str, set[str]] = {}
         self._failed_rooms: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start refreshing the entries."""
-        self._spawn(self._refresh_forever())
+        self._task = asyncio.create_task(self._refresh_forever())
 
     async def close(self) -> None:
         """Stop refreshing, and delete the key that marks this node as alive."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
         self._commands.submit("DEL", self._keys.alive(self._node))
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _member(self, label: str) -> str:
         return f"{self._node}:{label}"
 
     def add(self, room: str, label: str, text: str) -> "asyncio.Future[Any]":
-        """Write a member's entry.
-
-        Args:
-            room: The room.
-            label: The label of the member's session, unique on this node.
-            text: The JSON value that was passed to ``join``.
-
-        Returns:
-            A future that completes when other nodes see the entry.
-        """
+        """Write a member's entry, and return a future that completes when other nodes see it."""
         return self._write(room, self._member(label), text)
 
     def _write(self, room: str, *fields: str) -> "asyncio.Future[Any]":
@@ -122,20 +98,11 @@ class Presence:
 
     def restore(self) -> None:
         """Write all entries again after a reconnect: Redis may have lost them, or still have members that have left."""
-        self._spawn(self._register(list(self._rooms.rooms_with_presence())))
-
-    def _retry_removals(self) -> None:
-        failed, self._failed_removals = self._failed_removals, {}
-        for room, labels in failed.items():
-            for label in labels - self._rooms.presence(room).keys():
-                self.remove(room, label)
+        self._failed_rooms.update(self._rooms.rooms_with_presence())
+        self._wake.set()
 
     async def get(self, room: str) -> dict[str, Any]:
-        """Return the values that a room's members have passed to ``join``, by node and label.
-
-        Raises:
-            ClusterUnavailable: Redis is unavailable.
-        """
+        """Return the values that a room's members have passed to ``join``, by node and label."""
         reply = await self._commands.submit("EVAL", _READ, 1, self._keys.presence(room), self._keys.alive(""))
         entries = dict(zip(reply[::2], reply[1::2], strict=True))
         others = {
@@ -149,35 +116,32 @@ class Presence:
     async def _refresh_forever(self) -> None:
         while True:
             if self._commands.available:
-                await self._refresh()
-            await asyncio.sleep(self._lifetime / 3000)
+                # If Redis becomes unavailable, restore() is called after the reconnect.
+                with contextlib.suppress(ClusterUnavailable):
+                    await self._refresh()
+            await wait_and_clear(self._wake, self._lifetime / 3000)
 
     async def _refresh(self) -> None:
-        """Refresh the expiry of all entries, and write again those that Redis has lost."""
-        alive = self._keys.alive(self._node)
-        try:
-            known = await self._commands.submit("SET", alive, 1, "PX", self._lifetime, "GET")
-            self._retry_removals()
-            rooms = list(self._rooms.rooms_with_presence())
-            failed, self._failed_rooms = self._failed_rooms, set()
-            if known is None:
-                await self._register(rooms)
-                return
-            await self._register([room for room in failed if self._rooms.presence(room)])
-            for start in range(0, len(rooms), _BATCH_SIZE):
-                batch = rooms[start : start + _BATCH_SIZE]
-                refreshed = [
-                    self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime) for room in batch
-                ]
-                exists = await asyncio.gather(*refreshed)
-                await self._register([room for room, found in zip(batch, exists, strict=True) if not found])
-        except ClusterUnavailable:
-            pass  # restore() is called after the reconnect.
+        """Refresh the expiry of all entries, and write again those that Redis does not have."""
+        known = await self._commands.submit("SET", self._keys.alive(self._node), 1, "PX", self._lifetime, "GET")
+        removals, self._failed_removals = self._failed_removals, {}
+        for room, labels in removals.items():
+            for label in labels - self._rooms.presence(room).keys():
+                self.remove(room, label)
+        rooms = list(self._rooms.rooms_with_presence())
+        failed, self._failed_rooms = self._failed_rooms, set()
+        if known is None:
+            await self._write_entries(rooms)
+            return
+        await self._write_entries(list(failed))
+        for start in range(0, len(rooms), _BATCH_SIZE):
+            batch = rooms[start : start + _BATCH_SIZE]
+            refreshed = [self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime) for room in batch]
+            exists = await asyncio.gather(*refreshed)
+            await self._write_entries([room for room, found in zip(batch, exists, strict=True) if not found])
 
-    async def _register(self, rooms: list[str]) -> None:
-        """Write the entries of all members of rooms, and delete those of members that have left."""
-        self._commands.submit("SET", self._keys.alive(self._node), 1, "PX", self._lifetime)
-        self._retry_removals()
+    async def _write_entries(self, rooms: list[str]) -> None:
+        """Write the entries of all members of rooms."""
         for start in range(0, len(rooms), _BATCH_SIZE):
             for room in rooms[start : start + _BATCH_SIZE]:
                 fields = [

@@ -31,11 +31,11 @@ _STABLE_AFTER: Final = 5.0
 class ReconnectingConnection(ABC):
     """A connection to Redis that is reopened whenever it is lost.
 
-    Args:
-        url: The server.
-        timeout: Seconds without data after which Redis is pinged, and seconds that it then has to send data.
-        log: The log for disconnects.
+    Attributes:
+        probes: Commands that Redis must accept when the connection is opened for the first time.
     """
+
+    probes: tuple[tuple[str | bytes, ...], ...] = ()
 
     def __init__(self, url: RedisURL, timeout: float, log: ThrottledLog) -> None:
         self._url = url
@@ -55,12 +55,8 @@ class ReconnectingConnection(ABC):
         await self._connected.wait()
 
     async def start(self) -> None:
-        """Connect to Redis.
-
-        Raises:
-            ClusterError: Redis does not respond, requires a password, is too old, or refuses this use.
-        """
-        connection = await self._url.connect(self._check)
+        """Connect to Redis; see :meth:`RedisURL.connect` for the errors."""
+        connection = await self._url.connect(*self.probes)
         self._connected.set()
         self._task = asyncio.create_task(self._keep_connected(connection))
 
@@ -70,9 +66,6 @@ class ReconnectingConnection(ABC):
             task, self._task = self._task, None
             task.cancel()
             await asyncio.wait([task])
-
-    async def _check(self, connection: RedisConnection) -> None:  # noqa: B027 - commands need no other check
-        """Check the first connection, apart from the server's version and role."""
 
     @abstractmethod
     def _on_connect(self, is_reconnect: bool) -> None:

@@ -24,7 +24,6 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ from ..protocol import JSONValue
 from ..session.ports import Position
 from ..session.rooms import check_room
 from ..validation import check_seconds
-from .base import BaseCluster
+from .base import BaseCluster, CheckedRooms, ClusterStats, WaitForAll
 from .bus import Bus
 from .commands import Commands
 from .envelope import RedisKeys
@@ -44,8 +43,6 @@ from .membership import Membership
 from .messages import Messages, TransformMessage
 from .presence import LIFETIME, Presence
 from .redis_connection import TIMEOUT, RedisURL
-from .rooms import SharedRooms
-from .stats import ClusterStats
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -58,6 +55,45 @@ logger = logging.getLogger(__name__)
 OnGap = Callable[[frozenset[str]], Awaitable[object] | object]
 
 _CLOSED = "is closed; create another one"
+
+
+class SharedRooms(CheckedRooms):
+    """The rooms of a node: their subscriptions and their members' presence are kept in Redis."""
+
+    __slots__ = ("_cluster", "_presence_written")
+
+    def __init__(self, cluster: "RedisCluster") -> None:
+        super().__init__(cluster._check_usable)
+        self._cluster = cluster
+        # Set by presence_set() while join() runs: the future of the presence that was written to Redis.
+        self._presence_written: asyncio.Future[Any] | None = None
+
+    def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
+        """Add a session to a room; see :meth:`CheckedRooms.join`.
+
+        Returns:
+            An awaitable that completes when Redis has confirmed the subscription and the presence.
+        """
+        self._presence_written = None
+        super().join(session, room, presence)
+        pending = (self._cluster._bus.confirmation(room), self._presence_written)
+        return WaitForAll(*(future for future in pending if future is not None))
+
+    def room_created(self, room: str) -> None:
+        """Subscribe to the room."""
+        self._cluster._bus.subscribe(room)
+
+    def room_deleted(self, room: str) -> None:
+        """Unsubscribe from the room."""
+        self._cluster._bus.unsubscribe(room)
+
+    def presence_set(self, room: str, label: str, text: str) -> None:
+        """Write the member's presence to Redis."""
+        self._presence_written = self._cluster._presence.add(room, label, text)
+
+    def presence_removed(self, room: str, label: str) -> None:
+        """Remove the member's presence from Redis."""
+        self._cluster._presence.remove(room, label)
 
 
 class RedisCluster(BaseCluster):
@@ -118,7 +154,7 @@ class RedisCluster(BaseCluster):
                 raise ConfigurationError(f"{name}: got {function!r}, expected a function")
         if on_redis_down not in ("local", "reject"):
             raise ConfigurationError(f'on_redis_down: got {on_redis_down!r}, expected "local" or "reject"')
-        self.rooms: SharedRooms = SharedRooms(self._check_usable)
+        self.rooms: SharedRooms = SharedRooms(self)
         self._url = RedisURL(url)
         self._namespace = namespace
         self._on_gap = on_gap
@@ -132,7 +168,7 @@ class RedisCluster(BaseCluster):
         self._lifecycle = asyncio.Lock()
         self._exit_stack = contextlib.AsyncExitStack()
         self._routers: list[Any] = []
-        self._make_membership: Callable[[Commands, RedisKeys, str, Counter[str]], Membership] | None = None
+        self._make_membership: partial[Membership] | None = None
         if advertise is not None:
             self._make_membership = partial(
                 Membership,
@@ -140,7 +176,7 @@ class RedisCluster(BaseCluster):
                 secret=secret,
                 listen=listen,
                 allow_public_listener=allow_public_listener,
-                local_fallback=on_redis_down == "local",
+                on_redis_down=on_redis_down,
             )
         elif secret is not None or listen is not None:
             raise ConfigurationError("secret and listen require advertise")
@@ -162,28 +198,20 @@ class RedisCluster(BaseCluster):
         self._messages = Messages(
             self.node_id, self.keys, self.rooms, self.commands, self.stats, self.log, self._transform_message
         )
-        self._bus = Bus(
-            self._url,
-            self.keys,
-            self._messages.deliver,
-            self._messages.unsubscribed,
-            self._gap_ended,
-            self.log,
-            self._timeout,
-        )
+        deliver, unsubscribed = self._messages.deliver, self._messages.unsubscribed
+        self._bus = Bus(self._url, self.keys, deliver, unsubscribed, self._gap_ended, self.log, self._timeout)
         self._presence = Presence(self.commands, self.keys, self.node_id, self.rooms, self._presence_lifetime)
-        self.rooms.bind(self._bus, self._presence)
         self._membership: Membership | None = None
         if self._make_membership is not None:
             self._membership = self._make_membership(self.commands, self.keys, self.node_id, self.stats.relay)
             for router in self._routers:
-                self._membership.add(router)
+                self._membership.node.add(router)
 
     def add(self, router: Any) -> None:
         """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""
         self._routers.append(router)
         if self._membership is not None:
-            self._membership.add(router)
+            self._membership.node.add(router)
 
     async def start(self) -> None:
         """Connect to Redis. If the cluster is running, this does nothing.
@@ -203,15 +231,10 @@ class RedisCluster(BaseCluster):
             if self._process != os.getpid():
                 # The process was forked: each process is a node of its own.
                 self._create_node()
-            await self.commands.start()
-            stack.push_async_callback(self.commands.close)
-            await self._bus.start()
-            stack.push_async_callback(self._bus.close)
-            if self._membership is not None:
-                await self._membership.start()
-                stack.push_async_callback(self._membership.close)
-            self._presence.start()
-            stack.push_async_callback(self._presence.close)
+            for part in (self.commands, self._bus, self._membership, self._presence):
+                if part is not None:
+                    stack.push_async_callback(part.close)
+                    await part.start()
             self._set_running()
             self._exit_stack = stack.pop_all()
 

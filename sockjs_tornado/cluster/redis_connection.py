@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -72,11 +72,11 @@ class RedisURL:
         self._uses_tls = url.startswith("rediss:")
         self.database = int(self._options.get("db") or 0)
 
-    async def connect(self, check: "Callable[[RedisConnection], Awaitable[object]] | None" = None) -> "RedisConnection":
+    async def connect(self, *probes: tuple[str | bytes, ...]) -> "RedisConnection":
         """Open a connection, log in, and check the server's version and role.
 
         Args:
-            check: Another check of the connection; its errors are raised as below.
+            probes: Commands that Redis must accept as well.
 
         Raises:
             ClusterUnavailable: The server does not respond.
@@ -91,12 +91,7 @@ class RedisURL:
                 else:
                     streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls_context())
                 connection = RedisConnection(*streams)
-                hello = await self._log_in(connection)
-                if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
-                    raise hello
-                check_server(hello, self.address)
-                if check is not None:
-                    await check(connection)
+                await self._log_in(connection, probes)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -117,21 +112,23 @@ class RedisURL:
             raise ConfigurationError(f"url: {error}, {_EXPECTED_URL}") from None
         return context
 
-    async def _log_in(self, connection: "RedisConnection") -> Any:
-        """Send the credentials, select the database, and return the reply to HELLO."""
-        commands: list[tuple[str | int, ...]] = []
+    async def _log_in(self, connection: "RedisConnection", probes: Iterable[tuple[str | bytes, ...]]) -> None:
+        """Send the credentials, select the database, and check the server."""
+        commands: list[tuple[str | bytes | int, ...]] = []
         username, password = self._options.get("username"), self._options.get("password")
         if username or password:
             commands.append(("AUTH", *([username] if username else []), password or ""))
         if self.database:
             commands.append(("SELECT", self.database))
         # RESP2, which separates replies from published messages.
-        commands.append(("HELLO", 2))
+        commands += [("HELLO", 2), *probes]
         await connection.send(b"".join(map(pack_command, commands)))
-        for _ in commands[:-1]:
-            if isinstance(reply := await connection.receive(), redis.ResponseError):
+        for name, *_ in commands:
+            reply = await connection.receive()
+            if name == "HELLO":
+                check_server(reply, self.address)
+            elif isinstance(reply, redis.ResponseError):
                 raise reply
-        return await connection.receive()
 
 
 def _check_url(url: object) -> None:
@@ -170,12 +167,7 @@ def pack_command(args: Sequence[str | bytes | int]) -> bytes:
 
 
 def translate_error(error: Exception, address: str) -> ClusterError:
-    """Return the exception of this package for an error of a connection.
-
-    Args:
-        error: The error, which may be one of redis-py.
-        address: The address of the Redis server, for the message.
-    """
+    """Return the exception of this package for an error of a connection to Redis."""
     if isinstance(error, ClusterError):
         return error
     is_refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
@@ -188,10 +180,6 @@ def translate_error(error: Exception, address: str) -> ClusterError:
 
 class RedisConnection:
     """One connection to Redis.
-
-    Args:
-        reader: The stream of replies.
-        writer: The stream of commands.
 
     Attributes:
         bytes_received: The number of bytes received. It grows while a long reply arrives.
@@ -235,16 +223,15 @@ class RedisConnection:
 
 
 def check_server(hello: Any, address: str) -> None:
-    """Check the version and role of a server by its reply to HELLO.
-
-    Args:
-        hello: The reply. A server before 6.0 does not know the command, and replies with an error.
-        address: The server's address, for the message.
+    """Check the version and role of a server by its reply to HELLO, which servers before 6.0 do not know.
 
     Raises:
         ClusterError: The server cannot be used.
+        ResponseError: The reply is another error.
     """
     version = "5 or older"
+    if isinstance(hello, redis.ResponseError) and "unknown command" not in str(hello).lower():
+        raise hello
     if isinstance(hello, list):
         texts = [text.decode(errors="replace") if isinstance(text, bytes) else "" for text in hello]
         fields = dict(zip(texts[::2], texts[1::2], strict=False))

@@ -3,22 +3,22 @@
 import contextlib
 import errno
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from socket import gaierror
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ClusterUnavailable
 from ..protocol import CloseCode
 from ..transports.endpoint import SessionEndpoint
 from ..transports.exchange import Exchange
 from ..wire.sockets import EXHAUSTED_ERRNOS
-from .forwarding import Forwarder
-from .ownership import Location, Owner, Ownership
-from .relay_requests import RelayedRequest, RelayedRequests
-from .signing import Signer
-from .upstream import UpstreamDisconnected, Upstreams
+from .forwarding import Forwarder, RelayedRequest
+from .ownership import Location, Owner
+from .upstream import UpstreamDisconnected
+
+if TYPE_CHECKING:
+    from .node import Node
 
 __all__ = ["SessionRelay"]
 
@@ -35,35 +35,15 @@ _EXHAUSTED_ERRNOS: Final = EXHAUSTED_ERRNOS | {errno.EADDRNOTAVAIL}
 
 
 class SessionRelay:
-    """The relay of one router.
+    """The relay of one router on a node."""
 
-    Args:
-        router: The router.
-        ownership: The owners of sessions.
-        upstreams: The connections to other nodes.
-        signer: Signs requests.
-        stats: The relay's counters.
-        local_fallback: Whether to open new sessions here while their owner cannot be determined.
-        rpc: Calls a function on another node; see :meth:`Node.rpc`.
-    """
-
-    def __init__(
-        self,
-        router: Any,
-        ownership: Ownership,
-        upstreams: Upstreams,
-        signer: Signer,
-        stats: Counter[str],
-        local_fallback: bool,
-        rpc: Callable[[Owner, str, bytes], Awaitable[bytes]],
-    ) -> None:
+    def __init__(self, router: Any, node: "Node") -> None:
+        self._node = node
+        self._ownership = node.ownership
         self._prefix = f"{router.prefix}:"
         self._container = router.container
-        self._ownership = ownership
-        self._local_fallback = local_fallback
         self._owner_cache: dict[str, Owner] = {}
-        self._requests = RelayedRequests(rpc)
-        self._forwarder = Forwarder(router, self._requests, upstreams, signer, stats, ownership.opens_relayed_sessions)
+        self._forwarder = Forwarder(router, node)
         router.container.on_removed = self._session_removed
 
     def owns(self, session_id: str) -> bool:
@@ -82,7 +62,7 @@ class SessionRelay:
 
     async def handoff_clients(self) -> None:
         """End the relayed responses of all clients, which then send their next request through another node."""
-        await self._requests.handoff_clients()
+        await self._node.handoff_clients(self._forwarder.requests)
 
     def recycle(self, key: str) -> None:
         """End the current response of a session at another node's request, if the session belongs to this router."""
@@ -114,7 +94,7 @@ class SessionRelay:
             try:
                 location = location or await self._claim_or_locate(key, endpoint, exchange)
             except ClusterUnavailable:
-                if not self._local_fallback or not endpoint.opens_sessions or self._container.restarting:
+                if not self._node.local_fallback or not endpoint.opens_sessions or self._container.restarting:
                     if not exchange.responded:
                         endpoint.respond_unavailable(exchange, "cluster")
                     return

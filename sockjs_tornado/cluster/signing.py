@@ -29,13 +29,7 @@ _EMPTY: Final = "-"
 
 
 class RelayedClient(NamedTuple):
-    """The client whose request a node relays.
-
-    Attributes:
-        ip: The client's address.
-        port: The client's port, or 0 if unknown.
-        secure: Whether the client uses TLS.
-    """
+    """The client whose request a node relays. Its port is 0 if it is unknown."""
 
     ip: str
     port: int
@@ -60,8 +54,8 @@ class Signer:
     Args:
         secret: The secret that all nodes share.
         node: This node's id, different for each node and for each start of a node.
-        now: Return seconds since the epoch.
-        ticks: Return monotonic seconds.
+        now: The clock for timestamps, which other nodes compare with theirs.
+        ticks: The clock for the memory of accepted signatures.
     """
 
     def __init__(
@@ -82,15 +76,7 @@ class Signer:
         self._rotated_at = ticks()
 
     def sign(self, to: str, method: str, uri: str, body: bytes | bytearray, client: RelayedClient) -> str:
-        """Return the header field's value.
-
-        Args:
-            to: The receiving node's id, or ``""`` for any node.
-            method: The request's method.
-            uri: The path and query.
-            body: The body.
-            client: The client whose request this is.
-        """
+        """Return the header field's value for a request to the node ``to``, or to any node if that is ``""``."""
         scheme = "https" if client.secure else "http"
         claims = (
             f"{_VERSION} {self._now():.6f} {self._node} {next(self._count)} {to or _EMPTY} "
@@ -99,13 +85,7 @@ class Signer:
         return f"{claims} {self._mac(claims, method, uri, body).hex()}"
 
     def verify(self, value: str, method: str, uri: str, body: bytes) -> RelayedClient:
-        """Return the client whose request another node relays.
-
-        Args:
-            value: The header field's value.
-            method: The request's method.
-            uri: The path and query.
-            body: The body.
+        """Return the client of a request with a header field's value.
 
         Raises:
             Rejected: The signature is not valid, not for this node, too old, or was used before.

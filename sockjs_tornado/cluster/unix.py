@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue
-from .base import BaseCluster, CheckedRooms
-from .listener import BACKLOG
-from .node import Node, check_secret
+from .base import BaseCluster, CheckedRooms, ClusterStats
+from .node import BACKLOG, Node, check_secret
+from .ownership import Owner, Slots
 from .peers import Peers
-from .slots import Slots, node_id
-from .stats import ClusterStats
 
 if TYPE_CHECKING:
     from ..session.session import Session
@@ -58,17 +56,19 @@ class UnixCluster(BaseCluster):
                 f"worker: got {worker!r} of {workers!r} workers, expected an int from 0 to workers - 1"
             )
         self._directory = Path(directory).absolute()
-        addresses = [str(self._directory / f"{node_id(each)}.sock") for each in range(workers)]
-        self._path = addresses[worker]
+        names = [f"worker-{number}" for number in range(workers)]
+        owners = [Owner(name, str(self._directory / f"{name}.sock")) for name in names]
+        own = owners[worker]
+        self._path = own.address
         # The descriptor of the locked file while the cluster is running.
         self._lock: int | None = None
         self.rooms = CheckedRooms(self._check_usable)
         self.stats = ClusterStats()
         _create_private_directory(self._directory)
         secret = _load_or_create_secret(self._directory)
-        slots = Slots(addresses, worker, secret)
-        self._node = Node(slots.own, secret, slots, self.stats.relay, False)
-        self._peers = Peers(self._node, slots.others, self.rooms, self.stats, ThrottledLog(time.monotonic))
+        self._node = Node(own, secret, Slots(owners, own, secret), self.stats.relay, False)
+        others = [owner for owner in owners if owner is not own]
+        self._peers = Peers(self._node, others, self.rooms, self.stats, ThrottledLog(time.monotonic))
 
     def add(self, router: Any) -> None:
         """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""
@@ -128,15 +128,10 @@ class UnixCluster(BaseCluster):
 
 
 def _listen(path: str) -> socket.socket:
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-        if Path(path).is_socket():
-            # Left behind by a process that was killed.
-            os.unlink(path)
-        sock.bind(path)
-        sock.listen(BACKLOG)
-        stack.pop_all()
-    return sock
+    if Path(path).is_socket():
+        # Left behind by a process that was killed.
+        os.unlink(path)
+    return socket.create_server(path, family=socket.AF_UNIX, backlog=BACKLOG)
 
 
 def _create_private_directory(directory: Path) -> None:

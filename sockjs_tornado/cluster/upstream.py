@@ -1,17 +1,19 @@
 """The relay's HTTP client: requests to other nodes over pooled connections.
 
-It implements no more than the relay needs. It talks only to this package's own listener on a private network, forwards
-streams as they arrive, stops reading when their client is slow, and cancels a request when its client disconnects.
+It implements no more than the relay needs, and the subset of RFC 9112 that nodes send each other. It forwards streams
+as they arrive, stops reading when their client is slow, and cancels a request when its client disconnects.
 """
 
 import asyncio
+import re
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from ..session.grace import timeout
 from ..wire.connection import READ_SIZE, Connection
+from ..wire.fields import TOKEN, has_token
 from ..wire.sockets import peer_disconnected, set_user_timeout
-from .response_head import ResponseHead, parse_head
 
 __all__ = ["CONNECT_TIMEOUT", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
 
@@ -31,9 +33,50 @@ MAX_IDLE: Final = 64
 #: The largest size of a response head in bytes.
 _MAX_HEAD_SIZE: Final = 64 * 1024
 
+# No 1xx: no request has "Expect: 100-continue".
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [^\r\n]*")
+_FIELD: Final = re.compile(rf"({TOKEN.pattern}):([^\r\n\0]*)")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+
 
 class UpstreamDisconnected(Exception):
     """The connection was closed before the response; the node may have processed the request."""
+
+
+class _Head(NamedTuple):
+    """The head of a response. ``length`` is that of the body, or None if the body ends with the connection."""
+
+    status: int
+    fields: list[tuple[str, str]]
+    length: int | None
+    keep_alive: bool
+
+
+def parse_head(head: str) -> _Head:
+    """Parse a head without its empty line, or raise ValueError. The fields of the connection are left out."""
+    first, *lines = head.split("\r\n")
+    start = _STATUS_LINE.fullmatch(first)
+    if start is None:
+        raise ValueError(first)
+    status = int(start[1])
+    fields: list[tuple[str, str]] = []
+    length: int | None = None
+    keep_alive = True
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise ValueError(line)
+        name, value = field[1], field[2].strip(" \t")
+        lower = name.lower()
+        if lower == "content-length":
+            if length is not None or not _LENGTH.fullmatch(value):
+                raise ValueError(line)
+            length = int(value)
+        elif lower == "connection":
+            keep_alive = keep_alive and not has_token(value, "close")
+        else:
+            fields.append((name, value))
+    return _Head(status, fields, 0 if status in (204, 304) else length, keep_alive)
 
 
 class Response(NamedTuple):
@@ -64,33 +107,23 @@ class Upstream(asyncio.BufferedProtocol):
     Its state follows from three fields. Idle: all are None. Waiting for a response: ``_response`` is set, and ``_head``
     as soon as the head of a complete response has arrived. Streaming: ``_pipe`` is set, from :meth:`attach_pipe` on;
     between the end of the head and that call the connection is paused.
-
-    Args:
-        pool: The pool to return to after a request.
-        address: The node's address.
-        buffer: The memory to read into. All connections share it, so its content is processed before the next read.
     """
 
-    def __init__(self, pool: "Upstreams", address: str, buffer: memoryview) -> None:
+    def __init__(self, pool: "Upstreams", address: str) -> None:
         self._pool = pool
-        self._address = address
-        self._buffer = buffer
+        self.address = address
         self._transport: asyncio.Transport | None = None
         self._response: asyncio.Future[Response | Stream] | None = None
         self._received = bytearray()
-        self._head: ResponseHead | None = None
+        self._head: _Head | None = None
         self._pipe: Connection | None = None
         self.idle_since = 0.0
 
     def send_request(self, request: bytes) -> "asyncio.Future[Response | Stream]":
-        """Send a request.
-
-        Returns:
-            The future of the response. If the connection is closed before, it raises UpstreamDisconnected.
-        """
+        """Send a request, and return the future of the response, which may raise UpstreamDisconnected."""
         response = self._response = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
-            self._fail()
+            self._complete(None)
         else:
             self._transport.write(request)
         return response
@@ -99,7 +132,7 @@ class Upstream(asyncio.BufferedProtocol):
         """Close the connection if the request with this future is still pending: its client has disconnected."""
         if self._response is response:
             self.abort()
-            self._fail()
+            self._complete(None)
 
     def is_disconnected(self) -> bool:
         """Return whether the peer has closed the connection, even if the event loop has not reported it yet."""
@@ -144,15 +177,15 @@ class Upstream(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the new connection."""
         self._transport = transport  # type: ignore[assignment]
-        self._pool.add(self)
+        self._pool.all.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the memory to read into."""
-        return self._buffer
+        return self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Process the data that was read."""
-        data = self._buffer[:nbytes]
+        data = self._pool.buffer[:nbytes]
         if self._pipe is not None:
             self._pipe.write(data.tobytes())
         elif self._response is None:
@@ -166,7 +199,7 @@ class Upstream(asyncio.BufferedProtocol):
             except ValueError:
                 # Not a response that a node sends.
                 self.abort()
-                self._fail()
+                self._complete(None)
 
     def _parse_response(self, start: int) -> None:
         received = self._received
@@ -181,7 +214,7 @@ class Upstream(asyncio.BufferedProtocol):
                 # Read no more before the client's connection can take it, and can slow this one down.
                 self.pause_reading()
                 self._received = bytearray()
-                self._set_response(Stream(head.status, bytes(received), self))
+                self._complete(Stream(head.status, bytes(received), self))
                 return
             del received[: end + 4]
             self._head = head
@@ -189,27 +222,27 @@ class Upstream(asyncio.BufferedProtocol):
         assert length is not None
         if len(received) >= length:
             self._received, self._head = bytearray(), None
-            self._set_response(Response(status, fields, bytes(received[:length])))
+            self._complete(Response(status, fields, bytes(received[:length])))
             if keep_alive and len(received) == length:
-                self._pool.put_back(self._address, self)
+                self._pool.put_back(self)
             else:
                 self.abort()
 
-    def _set_response(self, result: Response | Stream) -> None:
+    def _complete(self, result: Response | Stream | None) -> None:
+        """Complete the pending request, if any. None means that there is no response."""
         response, self._response = self._response, None
-        if response is not None and not response.done():
-            response.set_result(result)
-
-    def _fail(self) -> None:
-        response, self._response = self._response, None
-        if response is not None and not response.done():
+        if response is None or response.done():
+            return
+        if result is None:
             response.set_exception(UpstreamDisconnected())
+        else:
+            response.set_result(result)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the pending request, or finish the client's stream."""
         self._transport = None
-        self._pool.discard(self._address, self)
-        self._fail()
+        self._pool.discard(self)
+        self._complete(None)
         if self._pipe is not None:
             self._pipe.close_transport()
 
@@ -218,23 +251,19 @@ class Upstreams:
     """The pool of this node's connections to all other nodes.
 
     Attributes:
+        all: The open connections.
+        buffer: The memory that all connections read into, so its content is processed before the next read.
         closed: Whether new connections are refused.
     """
 
     def __init__(self) -> None:
         self._idle: dict[str, list[Upstream]] = {}
-        self._all: set[Upstream] = set()
-        self._buffer = memoryview(bytearray(READ_SIZE))
+        self.all: set[Upstream] = set()
+        self.buffer = memoryview(bytearray(READ_SIZE))
         self.closed = False
-
-    def __len__(self) -> int:
-        return len(self._all)
 
     async def connect(self, address: str) -> Upstream:
         """Return an idle connection to a node, or a new one.
-
-        Args:
-            address: ``http://host:port``, or the path of a Unix socket.
 
         Raises:
             OSError: The connection failed, or took longer than :data:`CONNECT_TIMEOUT` seconds.
@@ -247,10 +276,7 @@ class Upstreams:
                 return upstream
             upstream.abort()
         loop = asyncio.get_running_loop()
-
-        def make() -> Upstream:
-            return Upstream(self, address, self._buffer)
-
+        make = partial(Upstream, self, address)
         async with timeout(CONNECT_TIMEOUT):
             if address.startswith("/"):
                 _, upstream = await loop.create_unix_connection(make, address)
@@ -264,13 +290,9 @@ class Upstreams:
             raise UpstreamDisconnected
         return upstream
 
-    def add(self, upstream: Upstream) -> None:
-        """Add a new connection."""
-        self._all.add(upstream)
-
-    def put_back(self, address: str, upstream: Upstream) -> None:
+    def put_back(self, upstream: Upstream) -> None:
         """Return a connection to the pool after its request, and close those that have been idle for too long."""
-        idle = self._idle.setdefault(address, [])
+        idle = self._idle.setdefault(upstream.address, [])
         oldest = _oldest()
         # The most recently used connection is used first, so the oldest are at the front.
         while idle and idle[0].idle_since < oldest:
@@ -281,19 +303,19 @@ class Upstreams:
             upstream.idle_since = asyncio.get_running_loop().time()
             idle.append(upstream)
 
-    def discard(self, address: str, upstream: Upstream) -> None:
+    def discard(self, upstream: Upstream) -> None:
         """Remove a closed connection."""
-        self._all.discard(upstream)
-        idle = self._idle.get(address, [])
+        self.all.discard(upstream)
+        idle = self._idle.get(upstream.address, [])
         if upstream in idle:
             idle.remove(upstream)
         if not idle:
-            self._idle.pop(address, None)
+            self._idle.pop(upstream.address, None)
 
     def close(self) -> None:
         """Close all connections, and refuse new ones."""
         self.closed = True
-        for upstream in list(self._all):
+        for upstream in list(self.all):
             upstream.abort()
 
 

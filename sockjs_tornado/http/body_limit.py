@@ -44,11 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
-    """Return the URL specs of endpoints.
-
-    Args:
-        endpoints: Pairs of a regular expression for the path and an endpoint.
-    """
+    """Return the URL specs of endpoints, given with the regular expressions of their paths."""
     specs = [URLSpec(path, SockJSHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
     for spec, (_, endpoint) in zip(specs, endpoints, strict=True):
         spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
@@ -99,10 +95,7 @@ class _RejectedResponse(Connection):
 class _Rejected(Exception):
     """Raised to reject a request without reading the rest of its body.
 
-    Args:
-        status: Status of the response.
-        text: Body of the response.
-        reason: The setting or check that rejects the request, for the counters.
+    ``reason`` is the setting or check that rejects the request, for the counters.
     """
 
     def __init__(self, status: int, text: bytes = b"", reason: str = "") -> None:
@@ -134,7 +127,6 @@ class StreamedBodyHandler(SockJSHandler):
     """
 
     def initialize(self, endpoint: Endpoint) -> None:
-        """Set the endpoint, which is an argument of the URL spec."""
         super().initialize(endpoint)
         self._body = bytearray()
         self._share = BudgetShare(endpoint.server.body_budget)
@@ -144,8 +136,6 @@ class StreamedBodyHandler(SockJSHandler):
 
     # `prepare` rejects unsupported methods.
     SUPPORTED_METHODS = _AnyMethod()
-
-    is_early = True
 
     async def prepare(self) -> None:
         """Read the body or reject the request."""
@@ -214,11 +204,7 @@ class StreamedBodyHandler(SockJSHandler):
             remove_header(self.request.headers, name)
 
     def _declared_length(self) -> int | None:
-        """Return the length of the body, or None if it is chunked.
-
-        Raises:
-            _Rejected: The length is missing, invalid or too large.
-        """
+        """Return the length of the body, or None if it is chunked. Reject a length that is invalid or too large."""
         encoding, length = self.header("Transfer-Encoding"), self.header("Content-Length")
         if encoding:
             # A chunked body with a Content-Length or in HTTP/1.0 may be request smuggling (RFC 9112, section 6.1).
@@ -300,11 +286,9 @@ class StreamedBodyHandler(SockJSHandler):
             await asyncio.sleep(0)
 
     def body(self) -> bytearray:
-        """Return the request body."""
         return self._body
 
     def release_body(self) -> None:
-        """Free the memory of the body."""
         self._body = bytearray()
         self._share.resize(0)
 

@@ -53,8 +53,7 @@ class Admission:
             process's limit if that is less.
 
     Attributes:
-        max_per_ip: Maximum number of connections per address; 0 for no limit.
-        reserved: Number of descriptors that connections may not use.
+        max_per_ip, reserved: The values in use.
         highest: Highest descriptor number that a connection may have; None for no limit.
         rejected: Number of connections that were closed immediately.
         total_rejected: The sum of ``rejected`` over all servers of the process; a class attribute.
@@ -139,12 +138,9 @@ def _descriptor_limit() -> int | None:
 
 
 class LimitedServer(HTTPServer):
-    """An HTTP server that counts its connections.
+    """An HTTP server that counts its connections."""
 
-    Attributes:
-        admission: Counts the connections. Must be set after the server is created.
-    """
-
+    #: Counts the connections. Must be set after the server is created.
     admission: Admission
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
@@ -166,21 +162,14 @@ class ThrottledSocket(socket.socket):
 
     New clients wait in the backlog of the socket. Otherwise, the event loop would retry to accept in a busy loop, and
     the process could not open files or database connections.
-
-    Attributes:
-        admission: Decides which connections to reject. Must be set after the socket is created.
     """
 
+    #: Decides which connections to reject. Must be set after the socket is created.
     admission: Admission
     _exhausted = False
 
     def accept(self) -> Any:
-        """Accept a connection.
-
-        Raises:
-            BlockingIOError: There is no connection to accept, or no file descriptor is available.
-            ConnectionAbortedError: The connection was rejected. There may be more connections to accept.
-        """
+        """Accept a connection. Tornado tries the next one after a ConnectionAbortedError, not after other errors."""
         highest = self.admission.highest
         if self._exhausted and highest is not None and not self._has_descriptors(highest):
             self._wait()

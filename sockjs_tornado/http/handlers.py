@@ -14,8 +14,7 @@ from tornado.iostream import IOStream
 from tornado.web import HTTPError
 
 from ..exceptions import RequestTooLargeError
-from ..session.connection_info import ConnectionInfo
-from ..session.request_limits import select_fields
+from ..session.connection_info import ConnectionInfo, select_fields
 from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers
 from ..wire.connection import Connection
@@ -64,7 +63,7 @@ def parse_cookies(text: str) -> dict[str, str]:
 
 
 class SockJSHandler(BaseHandler):
-    """Passes a request to an endpoint, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
+    """Passes a request to ``endpoint``, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
     Tornado reads and routes the request, and keeps the connection alive after a complete response. The connections of
     streams and websockets are taken over from Tornado before the first byte of the response.
@@ -75,7 +74,6 @@ class SockJSHandler(BaseHandler):
     take_back = None
 
     def initialize(self, endpoint: Endpoint) -> None:
-        """Set the endpoint, which is an argument of the URL spec."""
         super().initialize()
         self._endpoint = endpoint
         if not self.relayed:
@@ -103,7 +101,6 @@ class SockJSHandler(BaseHandler):
 
     @property
     def method(self) -> str:
-        """The request method."""
         return self.request.method or ""
 
     def check_xsrf_cookie(self) -> None:
@@ -116,10 +113,6 @@ class SockJSHandler(BaseHandler):
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Decode a part of the path. A session id may consist of any bytes."""
         return value.decode("utf-8", "surrogateescape")
-
-    def compute_etag(self) -> str | None:
-        """Return None: endpoints set their own ETags."""
-        return None
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
@@ -164,56 +157,45 @@ class SockJSHandler(BaseHandler):
 
     @property
     def uri(self) -> str:
-        """The request's path and query, as the client sent them."""
         return self.request.uri or ""
 
     @property
     def remote_port(self) -> int:
-        """The client's port, or 0 if it is unknown."""
         return client_port(self.request)
 
     def fields(self) -> Iterator[tuple[str, str]]:
-        """Yield the request's header fields."""
         yield from self.request.headers.get_all()
         if self._content_type:
             yield "Content-Type", self._content_type
 
     def header(self, name: str) -> str:
-        """Return a request header, or ``""`` if it is missing."""
-        # The body of header_value() without the call, because most requests look up ten fields.
+        # As header_value(), without the call, because most requests look up ten fields.
         values = self.request.headers.get_list(name)
         return values[0] if len(values) == 1 else ",".join(values)
 
     def cookie(self, name: str) -> str | None:
-        """Return the value of a cookie, or None if it is missing."""
         cookies = self.header("Cookie")
         return parse_cookies(cookies).get(name) if name in cookies else None
 
     def argument(self, name: str) -> str | None:
-        """Return the first value of a query argument, or None if it is missing."""
         values = parse_qs(self.request.query).get(name)
         return values[0] if values else None
 
     def content_type(self) -> str:
-        """Return the media type of the body in lower case."""
         return self._content_type.partition(";")[0].strip().lower()
 
     def body(self) -> bytes | bytearray:
-        """Return the request body."""
         return self.request.body
 
     def release_body(self) -> None:
-        """Free the memory of the body."""
         self.request.body = b""
 
     def jsessionid_setting(self) -> str | bool:
-        """Evaluate the ``jsessionid`` setting for this request."""
         setting = self._endpoint.server.settings.jsessionid
         value = setting(self.request) if callable(setting) else setting
         return value if isinstance(value, str) else bool(value)
 
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        """Return the description of the request for the application."""
         origins = self._endpoint.server.origins
         trusted = origins.restricted and origins.allows_credentials(request_origin(self))
         cookies = self.header("Cookie") if trusted else None
@@ -230,7 +212,6 @@ class SockJSHandler(BaseHandler):
         )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """Send a complete response."""
         self.responded = True
         self.set_status(status)
         headers = list(headers)
@@ -265,11 +246,9 @@ class SockJSHandler(BaseHandler):
         self.on_finish()
 
     def notify_on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` if the client disconnects before the response."""
         self._on_disconnect = callback
 
     def wait_for_response(self, on_disconnect: Callable[[], None]) -> Awaitable[None]:
-        """Wait until the response is sent or the client disconnects."""
         self.release_body()
         self._release_parsed_fields()
         self._on_disconnect = on_disconnect
@@ -277,10 +256,7 @@ class SockJSHandler(BaseHandler):
         return self._response_future
 
     def _release_parsed_fields(self) -> None:
-        """Free the parsed header fields and arguments of an unusually large request.
-
-        Only the access log could still use them.
-        """
+        """Free what Tornado parsed of an unusually large request. Only the access log could still use it."""
         request = self.request
         headers = request.headers
         if len(list(headers.get_all())) > _MAX_HELD_LINES:
@@ -325,25 +301,21 @@ class SockJSHandler(BaseHandler):
             self._response_future.set_result(None)
 
     def abort(self) -> None:
-        """Close the connection without a response."""
         self.responded = True
         self._stream.close()
         self._release()
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
-        """Hand the connection over to ``protocol``."""
         self.set_status(status)
         stream = self._detach_stream()
         settings = self._endpoint.server.settings
         return take_over(stream, protocol, nodelay=settings.disable_nagle, user_timeout=settings.network_timeout)
 
     def is_disconnected(self) -> bool:
-        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
         stream = self._stream
         return stream.closed() or peer_disconnected(stream.socket)
 
     def probe_half_closed(self) -> bool:
-        """Send 100 Continue to find out whether a client has closed only its own side of the connection."""
         stream = self._stream
         # Nodes of a cluster never half-close. HTTP/1.0 has no interim responses.
         if stream.closed() or self.relayed or not self.is_http11:

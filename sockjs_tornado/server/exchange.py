@@ -12,8 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError
 
 from ..http.handlers import parse_cookies
-from ..session.connection_info import ConnectionInfo
-from ..session.request_limits import select_fields
+from ..session.connection_info import ConnectionInfo, select_fields
 from ..transports.endpoint import PLAIN_TEXT, TOO_LARGE, Endpoint, request_origin
 from ..transports.exchange import Headers
 from ..wire.budget import BudgetShare

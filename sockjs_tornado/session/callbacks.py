@@ -1,11 +1,7 @@
 """Running the application's callbacks: in order, one at a time, plain or ``async def``.
 
-If a callback returns an awaitable, it runs as a task; events that arrive in the meantime are queued. If a callback
-raises, the error is logged and the session is closed; other sessions are not affected.
-
-A session's callbacks may run for a limited time in one iteration of the event loop. When it is used up, the remaining
-messages stay in the inbox, as they do while an awaitable runs, and are delivered in later iterations, so that one
-client cannot block the others.
+If a callback returns an awaitable, it runs as a task, and events that arrive in the meantime are queued. If the time
+for callbacks of one iteration of the event loop is used up, the remaining messages are queued, too.
 """
 
 import asyncio
@@ -22,15 +18,12 @@ from ..exceptions import ConnectionClosed
 from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
 from ..wire.time_budget import TimeBudget, Turn
-from .callback_timeout import CallbackTimeout
-from .states import CallbackState
+from .deadlines import CallbackTimeout
+from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED
 
 try:
-    from .._speedups import CALLBACKS_IDLE as _IDLE_IN_C
-    from .._speedups import CALLBACKS_RUNNING as _RUNNING_IN_C
     from .._speedups import CallbacksCore
 except ImportError:  # the C module was not built
-    _IDLE_IN_C, _RUNNING_IN_C = 0, 1
 
     class CallbacksCore:  # type: ignore[no-redef]
         """The fields that decide whether a message can be delivered at once; C reads them for each message."""
@@ -53,13 +46,6 @@ _CAUGHT = (Exception, asyncio.CancelledError)
 _MESSAGE_OVERHEAD = 64
 
 
-# Plain integers, because C compares the field with an integer's identity.
-IDLE, RUNNING, IN_DROPPED, UNOPENED, OVER = (state.value for state in CallbackState)
-
-if (_IDLE_IN_C, _RUNNING_IN_C) != (IDLE, RUNNING):
-    raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")
-
-
 class _Event:
     """A queued event other than a message, with the name of its callback. An Enum's attributes would be slower."""
 
@@ -77,10 +63,6 @@ _Awaited = tuple[str, Awaitable[object]]
 
 class Callbacks(CallbacksCore):
     """Run the callbacks of one session.
-
-    Args:
-        session: The session.
-        timeout: Timeout in seconds for the awaitable of a callback, 0 for none.
 
     Attributes:
         connection: The application's connection, which has the callbacks. Set by the session.
@@ -112,7 +94,7 @@ class Callbacks(CallbacksCore):
     def open(self) -> None:
         """Run ``on_open``. If it returns False or raises, the client is rejected."""
         self._state = RUNNING
-        self._events = deque((_OPEN, *(self._events or ())))
+        self._events = deque((_OPEN,))
         self._start(self._run_due())
 
     def deliver(self, messages: Sequence[Message]) -> None:
@@ -128,11 +110,7 @@ class Callbacks(CallbacksCore):
     ) -> None:
         """Continue a delivery that C began, after a call that returned a value, closed the session or used up the time.
 
-        Args:
-            on_message: The callback.
-            messages: The remaining messages of the batch.
-            result: The result of the last call; possibly an awaitable.
-            is_late: Whether this iteration's time for callbacks is used up.
+        ``messages`` are the remaining ones, and ``is_late`` is whether this iteration's time for callbacks is used up.
         """
         if isawaitable(result):
             self._suspend(messages, ("on_message", result))

@@ -44,14 +44,10 @@ _BATCH_INTERVAL = 0.1
 class SessionContainer:
     """The sessions of one router, on one event loop.
 
-    Args:
-        settings: The router's settings.
-        stats: The router's counters.
-        cluster: The router's cluster, whose routers share their rooms and the numbers of their sessions.
-
     Attributes:
         log: The log for warnings and errors.
-        rooms: The rooms of the sessions.
+        rooms: The rooms of the sessions, shared with the other routers of the cluster.
+        labels: Unique numbers for the labels of sessions.
         stats: The router's counters.
         callback_budget: Limits the time that callbacks may take of one iteration of the event loop.
         state: The router's state, which only :meth:`advance` changes.
@@ -95,7 +91,7 @@ class SessionContainer:
         self._lingering: dict[Session, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
-        self._labels = itertools.count(1) if cluster is None else cluster.labels
+        self.labels = itertools.count(1) if cluster is None else cluster.labels
         self._emptied: asyncio.Event | None = None
         self._disconnect_delay = settings.disconnect_delay
         self.read_buffer = bytearray(READ_SIZE)
@@ -220,10 +216,6 @@ class SessionContainer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def next_label(self) -> str:
-        """Return a label that no other session has."""
-        return str(next(self._labels))
-
     def connection_opened(self) -> None:
         """Count a connection that was taken over from Tornado."""
         self._connections += 1
@@ -296,8 +288,3 @@ class SessionContainer:
             if session.session_id is not None and session.state is SessionState.CLOSING:
                 session._release()
         self._deadlines.close()
-
-    @property
-    def open_sessions(self) -> list[Session]:
-        """The open sessions that the application has accepted."""
-        return [session for session in self._all if session.state is SessionState.OPEN and session.is_accepted]

@@ -4,13 +4,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..observe.logs import ThrottledLog
 from ..observe.stats import Stats
 from .grace import LATE, Grace
 
-__all__ = ["BATCH_SIZE", "Deadlines"]
+if TYPE_CHECKING:
+    from .container import SessionContainer
+
+__all__ = ["BATCH_SIZE", "CallbackTimeout", "Deadlines"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +46,6 @@ class Deadlines:
         resolution: Span of a bucket in seconds; a deadline is checked late by at most that.
         interval: Maximum time in seconds between two runs of the timer. If the event loop is blocked for longer, that
             is detected.
-        now: Returns monotonic seconds.
-        log: The log for errors in ``check``.
-        stats: Records how late the timer was.
     """
 
     def __init__(
@@ -91,17 +91,10 @@ class Deadlines:
                     del self._buckets[bucket]
 
     def postpone(self, owner: Deadline, now: float) -> bool:
-        """Postpone a deadline to the end of the grace period, if there is one.
+        """Postpone a deadline to the end of the grace period; return False if there is none.
 
         ``owner.check`` calls this before it treats a peer as late, because data of the peer may be unread. A deadline
         of the server's own, such as that of a heartbeat, is not postponed.
-
-        Args:
-            owner: The owner of the deadline.
-            now: The argument of ``owner.check``.
-
-        Returns:
-            Whether the deadline was postponed; if so, the peer is not late yet.
         """
         if now >= self._grace.end:
             return False
@@ -179,3 +172,34 @@ class Deadlines:
                 # If check() has not moved the deadline, remove it: it would be due again at once, forever.
                 if owner.due > now:
                     self.schedule(owner)
+
+
+class CallbackTimeout:
+    """The timeout of an awaitable of the current task. It calls ``on_expired``, then cancels the task."""
+
+    __slots__ = ("_manager", "_on_expired", "_task", "bucket", "due", "has_expired")
+
+    def __init__(self, manager: "SessionContainer", seconds: float, on_expired: Callable[[], None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._manager = manager
+        self._on_expired = on_expired
+        self.has_expired = False
+        self.bucket: int | None = None
+        self.due = manager.now() + seconds
+        manager.schedule(self)
+
+    def check(self, now: float) -> None:
+        """Cancel the task, unless the event loop was blocked: then the awaitable may be about to complete."""
+        if not self._manager.postpone(self, now):
+            self.due = inf
+            self.has_expired = True
+            self._on_expired()
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Called when the awaitable has ended."""
+        self._manager.cancel(self)
+        if self.has_expired:
+            self._task.uncancel()

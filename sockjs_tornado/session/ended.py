@@ -18,27 +18,16 @@ MAX_ENDED_SIZE: Final = 4 * 1024 * 1024
 
 
 class Ended(NamedTuple):
-    """How a session ended, and which client it belonged to.
-
-    Attributes:
-        code: Close code.
-        reason: Close reason.
-        ip: Network of the client's address, see :func:`~sockjs_tornado.session.requester.network_of`.
-        origin_hash: Hash of the origin that opened the session.
-    """
+    """How a session ended, and the client that opened it: the network of its address, and the hash of its origin."""
 
     code: int
     reason: str
     ip: str
-    origin_hash: int
+    origin_hash: int | None
 
 
 class EndedSessions:
-    """Recently ended sessions. There is no timer: expired entries are removed when a session is added.
-
-    Args:
-        now: Returns monotonic seconds.
-    """
+    """Recently ended sessions. There is no timer: expired entries are removed when a session is added."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

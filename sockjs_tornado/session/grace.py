@@ -1,10 +1,9 @@
 """Grace periods: timeouts are postponed after the event loop was blocked.
 
-A blocking callback, a paused process or a burst of work blocks the event loop. Polls and pongs that arrive in the
-meantime wait in the kernel: on accepted connections, in the listen backlog, or as SYNs that TCP retransmits because the
-backlog is full. When the loop continues, it runs the timers that are due before it has read that data: uvloop before it
-reads at all, asyncio before it has accepted new connections and read from them. All timeouts would expire although no
-peer is late. Therefore a timer that runs late starts a grace period in which no peer is treated as late.
+While a callback blocks the event loop, or the process is paused, polls and pongs wait in the kernel: on accepted
+connections, in the listen backlog, or as SYNs that TCP retransmits because the backlog is full. When the loop goes on,
+it runs the timers that are due before it has read that data: uvloop before it reads at all, asyncio before it has
+accepted new connections. Therefore a timer that runs late starts a grace period in which no peer is treated as late.
 """
 
 import asyncio
@@ -40,9 +39,7 @@ class Grace:
     States: none (``_limit`` is infinity), running (``_limit`` is set), ending (``_is_over`` is set as well, until
     :meth:`all_done` is called with a later time).
 
-    Args:
-        interval: Seconds between two runs of the timer. The loop may have been blocked for that long before the timer
-            was due.
+    The loop may have been blocked for ``interval``, the time between two runs of the timer, before the timer was due.
 
     Attributes:
         end: End of the grace period, in the timer's seconds.
@@ -61,12 +58,7 @@ class Grace:
         self._is_over = False
 
     def timer_ran(self, lag: float, now: float) -> None:
-        """Start, extend or end a grace period.
-
-        Args:
-            lag: Seconds by which the timer was late.
-            now: The time.
-        """
+        """Start, extend or end a grace period, because the timer ran ``lag`` seconds late."""
         if self._is_over:
             return
         if lag > LATE and now < self._limit:
@@ -87,11 +79,7 @@ class Grace:
 
 
 def timeout(seconds: float | None) -> AbstractAsyncContextManager[object]:
-    """Return an async context manager like ``asyncio.timeout`` that is extended by grace periods.
-
-    Args:
-        seconds: The timeout, None for none.
-    """
+    """Return an async context manager like ``asyncio.timeout`` that is extended by grace periods."""
     return contextlib.nullcontext() if seconds is None else _Timeout(seconds)
 
 

@@ -91,6 +91,7 @@ class Inbox(Outbox):
         return False
 
     def _receive_fallback(self, messages: Sequence[Message]) -> None:
+        """Deliver the client's messages to the application, in order; its replies are sent as one batch."""
         if self.state is _OPEN:
             if self._blocked & TRACED:
                 for message in messages:
@@ -99,6 +100,9 @@ class Inbox(Outbox):
             self._blocked |= IN_CALLBACK
             self._callbacks.deliver(messages)
             self._after_receive()
+
+    if not hasattr(Outbox, "_receive"):
+        _receive = _receive_fallback
 
     def _after_receive(self) -> None:
         self._blocked &= ~IN_CALLBACK

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..protocol import CloseCode
+from .connection_info import ConnectionInfo
 
 __all__ = ["LegacySession"]
 
@@ -15,9 +16,15 @@ class LegacySession:
     __slots__ = ()
 
     server: Any
+    conn_info: ConnectionInfo
     conn: Any
     close_code: int | None
     close_reason: str | None
+
+    @property
+    def transport_name(self) -> str:
+        """Name of the transport that opened the session."""
+        return self.conn_info.transport
 
     @property
     def handler(self) -> SimpleNamespace:

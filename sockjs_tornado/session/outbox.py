@@ -1,27 +1,25 @@
 """The sending half of a session: the queue of messages from the application to one client."""
 
 import logging
-from collections.abc import Callable, Sequence
-from enum import IntFlag
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from ..observe import trace
 from ..observe.stats import Stats
-from ..protocol import Message, Outgoing, PreparedMessage
+from ..protocol import CloseCode, Outgoing, PreparedMessage
 from ..settings import Settings
 from .ports import Receiver, UnsentResponse
-from .states import SessionState
+from .states import IDLE, RUNNING, SessionState
 
 try:
-    from .._speedups import IN_CALLBACK as _IN_CALLBACK_IN_C
-    from .._speedups import SESSION_OPEN as _OPEN_IN_C
-    from .._speedups import SessionCore
+    from .._speedups import CALLBACKS_IDLE, CALLBACKS_RUNNING, SESSION_OPEN, SessionCore
+    from .._speedups import IN_CALLBACK as IN_CALLBACK_IN_C
 except ImportError:  # the C module was not built
-    _IN_CALLBACK_IN_C, _OPEN_IN_C = 1, 1
+    IN_CALLBACK_IN_C, SESSION_OPEN, CALLBACKS_IDLE, CALLBACKS_RUNNING = 1, 1, 0, 1
 
     class SessionCore:  # type: ignore[no-redef]
-        """The fields and the fast path that ``_c/session.c`` implements; here everything takes the fallback."""
+        """The fields that C reads for each message. Its methods are replaced by their fallbacks in subclasses."""
 
         __slots__ = (
             "_blocked",
@@ -36,26 +34,6 @@ except ImportError:  # the C module was not built
             "state",
         )
 
-        _send_fallback: Callable[[Outgoing], None]
-        _send_prepared_fallback: Callable[[PreparedMessage], None]
-        _receive_fallback: Callable[[Sequence[Message]], None]
-
-        def send(self, message: Outgoing, /) -> None:
-            """Send one message. Does nothing if the session is closed.
-
-            Raises:
-                RuntimeError: If called from a thread other than the event loop's.
-            """
-            self._send_fallback(message)
-
-        def _send_prepared(self, message: PreparedMessage, /) -> None:
-            """Send one message of a broadcast."""
-            self._send_prepared_fallback(message)
-
-        def _receive(self, messages: Sequence[Message], /) -> None:
-            """Deliver the client's messages to the application, in order; its replies are sent as one batch."""
-            self._receive_fallback(messages)
-
 
 if TYPE_CHECKING:
     from .callbacks import Callbacks
@@ -68,49 +46,26 @@ logger = logging.getLogger(__name__)
 #: High-water mark of a client's outbox, in characters: above it, an awaited ``send`` waits.
 HIGH_WATER: Final = 64 * 1024
 
-
-class Blocked(IntFlag):
-    """Reasons why messages stay in the outbox. If none is set and a receiver is attached, the outbox is empty.
-
-    ``BATCHING`` is set for the life of a session whose ``immediate_flush`` is off. The others are set and cleared:
-
-    * ``IN_CALLBACK`` by the session, while it runs ``on_open`` or delivers messages; the batch is flushed at the end.
-    * ``RECEIVER_FULL`` by the receiver. Also cleared if the receiver is detached or the session ends.
-    * ``FLUSH_SCHEDULED`` together with ``BATCHING`` only, until the flush at the start of the next iteration.
-
-    All combinations of ``IN_CALLBACK``, ``RECEIVER_FULL`` and the batching flags are legal. ``TRACED`` is no reason; it
-    is set for the life of a session that is traced, and keeps it off the fast path in C, which traces nothing.
-    """
-
-    IN_CALLBACK = 1
-    RECEIVER_FULL = 2
-    BATCHING = 4
-    FLUSH_SCHEDULED = 8
-    TRACED = 16
-
-
-# Plain integers: operations on members of an IntFlag are slow, and C compares the field with an integer's identity.
-IN_CALLBACK, RECEIVER_FULL, BATCHING, FLUSH_SCHEDULED, TRACED = (flag.value for flag in Blocked)
-REASONS: Final[int] = IN_CALLBACK | RECEIVER_FULL | BATCHING | FLUSH_SCHEDULED
+# Bits of `_blocked`: why messages stay in the outbox. If none is set and a receiver is attached, the outbox is empty.
+# All combinations are legal, but FLUSH_SCHEDULED is set together with BATCHING only.
+IN_CALLBACK: Final = 1  # set by the session while it runs on_open or delivers messages; at the end it flushes the batch
+RECEIVER_FULL: Final = 2  # set by the receiver; also cleared if it is detached or the session ends
+BATCHING: Final = 4  # set for the life of a session whose `immediate_flush` is off
+FLUSH_SCHEDULED: Final = 8  # until the flush at the start of the next iteration
+REASONS: Final = IN_CALLBACK | RECEIVER_FULL | BATCHING | FLUSH_SCHEDULED
+#: No reason, but keeps a session that is traced, for its life, off the fast path in C, which traces nothing.
+TRACED: Final = 16
 
 _OPEN: Final = SessionState.OPEN
 
-if (_IN_CALLBACK_IN_C, _OPEN_IN_C) != (IN_CALLBACK, _OPEN):
+if (IN_CALLBACK_IN_C, SESSION_OPEN, CALLBACKS_IDLE, CALLBACKS_RUNNING) != (IN_CALLBACK, _OPEN, IDLE, RUNNING):
     raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")
 
 
 class Outbox(SessionCore):
-    """Queue messages for a client, write them to its receiver, and notify waiters when the queue has drained.
+    """The sending half of a session, a base class of it.
 
-    Base class of the session, which attaches the receiver and closes the connection of a slow client.
-
-    Args:
-        settings: The router's settings.
-        stats: The router's counters.
-        manager: The router's container.
-
-    Attributes:
-        queued: Characters in the queue.
+    It queues messages, writes them to the attached receiver, and wakes waiters when the queue has drained.
     """
 
     __slots__ = ("_in_slow_consumer_callable", "_manager", "_unsent_response", "_unsent_response_size")
@@ -118,8 +73,9 @@ class Outbox(SessionCore):
     state: SessionState
     conn: Any
     _callbacks: "Callbacks"
-    _trace: Callable[[str], None]
-    _close_slow_consumer: Callable[[], None]
+    label: str
+    transport_name: str
+    close: Callable[[int, str], None]
 
     def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
         self._settings = settings
@@ -161,6 +117,7 @@ class Outbox(SessionCore):
             )
 
     def _send_fallback(self, message: Outgoing) -> None:
+        """Send one message. Does nothing if the session is closed."""
         self._check_thread()
         if self.state is _OPEN:
             self._outbox.append(message)
@@ -192,6 +149,13 @@ class Outbox(SessionCore):
             receiver.send_prepared(message)
         else:
             self._send_fallback(message.text)
+
+    if not hasattr(SessionCore, "send"):
+        send, _send_prepared = _send_fallback, _send_prepared_fallback
+
+    def _trace(self, event: str) -> None:
+        """Write a line to the trace. To be called only if ``TRACED`` is set."""
+        trace.write(self.label, self.transport_name, event)
 
     def _send_frame(self, receiver: Receiver, frame: str) -> None:
         if self._blocked & TRACED:
@@ -282,7 +246,9 @@ class Outbox(SessionCore):
         if action == "drop_oldest":
             self._drop_oldest()
         else:
-            self._close_slow_consumer()
+            self._stats.messages_dropped += self._discard_outbox()
+            self._abort_unsent_response()
+            self.close(CloseCode.SLOW_CONSUMER, "Slow consumer")
 
     def _drop_oldest(self) -> None:
         dropped = 0

@@ -13,7 +13,7 @@ from .states import SessionState
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["REJECTIONS", "authorize_post", "check_requester", "network_of"]
+__all__ = ["REJECTIONS", "authorize_post", "check_receiver", "check_requester", "network_of"]
 
 #: Close reasons for rejected clients, by the name under which the rejection is counted.
 REJECTIONS: Final = {
@@ -65,6 +65,12 @@ def check_requester(
     return None
 
 
+def check_receiver(session: "Session", ip: str, origin: str | None) -> str | None:
+    """Return the name of the check that rejects a receiving request for a session, or None if it is allowed."""
+    verify_ip = session._settings.verify_ip
+    return check_requester(session.conn_info.ip, session._origin_hash, ip, origin, verify_ip=verify_ip)
+
+
 def authorize_post(session: "Session", ip: str, origin: str | None = None) -> bool:
     """Return whether a client may post messages to a session; the first POST with an origin fixes the session's.
 
@@ -73,7 +79,7 @@ def authorize_post(session: "Session", ip: str, origin: str | None = None) -> bo
     """
     if session.state is SessionState.CONNECTING:
         return False
-    check = session._check_requester(ip, origin)
+    check = check_receiver(session, ip, origin)
     if check == "session_origin" and not session._origin_hash:
         if session._post_origin_hash is None:
             session._post_origin_hash = hash(origin)

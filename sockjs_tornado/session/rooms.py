@@ -63,19 +63,10 @@ class Rooms:
         """Called when a member with a presence has left a room."""
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Add a session to a room.
-
-        Args:
-            session: The session.
-            room: Name of the room.
-            presence: The member's presence, a JSON value. None leaves it unchanged, or unset.
+        """Add a session to a room; :meth:`SockJSConnection.join` has the details.
 
         Returns:
             An awaitable that completes once the session receives everything that is published in the room.
-
-        Raises:
-            TypeError: If the presence cannot be encoded as JSON.
-            ValueError: If the presence cannot be encoded as JSON.
         """
         text = None if presence is None else json.dumps(presence, allow_nan=False)
         self._names.setdefault(session, set()).add(room)

@@ -1,8 +1,6 @@
 """A SockJS session: the state machine between the application's connection and the client's receivers.
 
-It handles frames, a bounded outbox and its own state. It does no I/O, and its manager is its clock; of HTTP it knows
-only the client's address and origin. While the client receives, its transport attaches a receiver, and reports when
-that is complete or was disconnected.
+It does no I/O, and its container is its clock; of HTTP it knows only the client's address and origin.
 """
 
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from .inbox import Inbox
 from .legacy import LegacySession
 from .outbox import IN_CALLBACK, RECEIVER_FULL, TRACED
 from .ports import Receiver
-from .requester import REJECTIONS, check_requester
+from .requester import REJECTIONS, check_receiver
 from .states import TRANSITIONS, RouterState, SessionState
 
 __all__ = ["Session", "SessionState"]
@@ -54,7 +52,6 @@ class Session(Inbox, LegacySession):
         is_closed: Whether the session is closed for the application.
         queued: Characters in the outbox, which wait for the client.
         due: The deadline at which :meth:`check` has to be called, in monotonic seconds.
-        bucket: Used by the router's ``Deadlines``.
     """
 
     __slots__ = (
@@ -97,13 +94,13 @@ class Session(Inbox, LegacySession):
         self._accepts_bytes = False
         self.is_accepted = False
         self.is_closed = False
-        # Hashes, because origins may be long. The hash of an empty origin is 0.
-        self._origin_hash = 0
+        # Hashes, because origins may be long. The hash of an empty origin is 0. None until the session is opened.
+        self._origin_hash: int | None = None
         self._post_origin_hash: int | None = None
         # True once the client got its close frame, or has disconnected and needs none.
         self._close_frame_sent = False
         self._send_result: SendResult | None = None
-        self.label = self._manager.next_label()
+        self.label = str(next(self._manager.labels))
         self.bucket: int | None = None
         self.due = self._manager.now() + self._settings.disconnect_delay
         self.opened_at = 0.0
@@ -125,21 +122,12 @@ class Session(Inbox, LegacySession):
             self.is_closed = True
             self._manager.rooms.leave_all(self)
 
-    def _trace(self, event: str) -> None:
-        """Write a line to the trace. To be called only if ``TRACED`` is set."""
-        trace.write(self.label, self.transport_name, event)
-
     # Called by transports, receivers and callbacks.
 
     def _on_open_finished(self) -> None:
         """Called when ``on_open`` has ended; by then a rejected session is already closed."""
         self.is_accepted = not self.is_closed
         self._manager.on_open_finished(self)
-
-    def _check_requester(self, ip: str, origin: str | None) -> str | None:
-        """Return the name of the check that rejects a receiving request, or None if it is allowed."""
-        known_origin = None if self.state is CONNECTING else self._origin_hash
-        return check_requester(self.conn_info.ip, known_origin, ip, origin, verify_ip=self._settings.verify_ip)
 
     def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Attach a receiver.
@@ -155,7 +143,7 @@ class Session(Inbox, LegacySession):
         """
         if self._blocked & TRACED:
             self._trace("receiver attached")
-        check = self._check_requester(ip, origin)
+        check = check_receiver(self, ip, origin)
         if check is not None:
             self._stats.rejected[check] += 1
             self._close_receiver(receiver, CloseCode.POLICY_VIOLATION, REJECTIONS[check])
@@ -226,10 +214,7 @@ class Session(Inbox, LegacySession):
     ) -> None:
         """End the session because a receiver was disconnected or its client closed it.
 
-        Args:
-            receiver: The receiver. If it is not attached any more, this is the end of a connection that was closed.
-            code: The close code for the application.
-            reason: The close reason for the application.
+        If the receiver is not attached any more, this is the end of a connection that was closed.
         """
         if receiver is self._receiver:
             if self._blocked & TRACED:
@@ -261,11 +246,6 @@ class Session(Inbox, LegacySession):
             receiver.recycle()
 
     # Used by the application, and by its connection.
-
-    @property
-    def transport_name(self) -> str:
-        """Name of the transport that opened the session."""
-        return self.conn_info.transport
 
     def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!", *, discard: bool = True) -> None:
         """Close the session. The client gets the messages that were sent before, then the close frame.
@@ -301,23 +281,6 @@ class Session(Inbox, LegacySession):
             if discard:
                 self._callbacks.discard()
             self._release_early()
-
-    def _create_send_result(self) -> SendResult:
-        result = SendResult(self)
-        # Once conn is set to None, keeping the result would create a cycle.
-        if self.conn is not None:
-            self._send_result = result
-        return result
-
-    def _close_slow_consumer(self) -> None:
-        """Close the session with code 3008 and discard the queued messages."""
-        receiver = self._receiver
-        self._receiver = None
-        self._stats.messages_dropped += self._discard_outbox()
-        self._abort_unsent_response()
-        self._end(CloseCode.SLOW_CONSUMER, "Slow consumer", discard=True)
-        if receiver is not None:
-            self._send_close(receiver)
 
     # Called at the deadline.
 
@@ -377,10 +340,7 @@ class Session(Inbox, LegacySession):
         self._release_early()
 
     def _release_early(self) -> None:
-        """Release the session before its deadline if the router is closing and the client needs no close frame.
-
-        A websocket's session is released when the connection has ended.
-        """
+        # A websocket's session is released when the connection has ended.
         if (
             self.state is CLOSING
             and self._close_frame_sent

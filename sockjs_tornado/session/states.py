@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["TRANSITIONS", "CallbackState", "RouterState", "SessionState"]
+__all__ = ["IDLE", "IN_DROPPED", "OVER", "RUNNING", "TRANSITIONS", "UNOPENED", "RouterState", "SessionState"]
 
 
 class SessionState(IntEnum):
@@ -31,19 +31,13 @@ TRANSITIONS: Final = {
 }
 
 
-class CallbackState(IntEnum):
-    """State of the callbacks of a session: ``UNOPENED``, then any of the next three, then ``OVER``."""
-
-    #: No callback runs, and no event is queued.
-    IDLE = 0
-    #: A callback other than ``on_dropped`` runs or is scheduled; it is followed by those of the queued events.
-    RUNNING = 1
-    #: The same for ``on_dropped``. Messages that are dropped meanwhile are reported with those that are dropped later.
-    IN_DROPPED = 2
-    #: ``on_open`` was not called yet.
-    UNOPENED = 3
-    #: ``on_close`` has ended.
-    OVER = 4
+# States of the callbacks of a session: UNOPENED, then any of the next three, then OVER. Plain integers, because C
+# compares the field with an integer's identity.
+UNOPENED: Final = 3  # on_open was not called yet
+IDLE: Final = 0  # no callback runs, and no event is queued
+RUNNING: Final = 1  # a callback other than on_dropped runs or is scheduled; then run those of the queued events
+IN_DROPPED: Final = 2  # the same for on_dropped; messages dropped meanwhile are reported with those dropped later
+OVER: Final = 4  # on_close has ended
 
 
 class RouterState(IntEnum):

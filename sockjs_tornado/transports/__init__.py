@@ -5,7 +5,7 @@ Transports use the exchange port of :mod:`.exchange` and do not depend on Tornad
 
 from collections.abc import Iterator
 
-from ..session.request_limits import MAX_ID
+from ..session.connection_info import MAX_ID
 from .endpoint import Endpoint
 from .exchange import Router
 from .http_transports import HTTP_TRANSPORTS

@@ -81,9 +81,6 @@ class Endpoint:
 
     This class checks the state of the router, the origin and the method. Subclasses override :meth:`serve`.
 
-    Args:
-        server: The router.
-
     Attributes:
         server: The router.
         method: The supported method, besides HEAD and OPTIONS.
@@ -197,7 +194,6 @@ class Endpoint:
 
     @property
     def allow_header(self) -> tuple[str, str]:
-        """The Allow header field."""
         return "Allow", f"{self.allowed_methods}, HEAD" if self.supports_head else self.allowed_methods
 
     def _preflight(self, exchange: Exchange) -> None:

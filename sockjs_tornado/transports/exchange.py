@@ -39,11 +39,8 @@ class Router(Protocol):
     """The router, as a transport sees it.
 
     Attributes:
-        settings: The settings.
-        origins: The origin policy.
         websockets_enabled: Whether the websocket transport is enabled.
         application: The Tornado application; set by the first request.
-        stats: The router's counters.
         body_budget: The memory budget of all request bodies and incomplete websocket messages.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
         relay: Forwards requests for the sessions of other nodes; None without a cluster.
@@ -133,9 +130,7 @@ class Exchange(Protocol):
     def info(self, transport: str, suffix: int) -> ConnectionInfo:
         """Return the description of the request for the application.
 
-        Args:
-            transport: Name of the transport.
-            suffix: Number of path segments after the router's prefix.
+        ``suffix`` is the number of path segments after the router's prefix.
 
         Raises:
             RequestTooLargeError: The header fields are larger than a session may keep.
@@ -157,12 +152,7 @@ class Exchange(Protocol):
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
         """Hand the connection over to ``protocol``, which writes the whole response including its head.
 
-        Args:
-            status: The response's status, for the access log.
-            protocol: The new owner of the connection.
-
-        Returns:
-            An awaitable that the caller must await; None if the connection has its new owner already.
+        ``status`` is for the access log. The caller must await what is returned, unless it is None.
         """
 
     @property
@@ -180,10 +170,7 @@ class Exchange(Protocol):
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""
 
     def probe_half_closed(self) -> bool:
-        """Send 100 Continue to find out whether a client has closed only its own side of the connection.
+        """Return whether a client that seems to have disconnected may still read, by sending it 100 Continue.
 
-        Called if the client seems to have disconnected.
-
-        Returns:
-            Whether the client may still read. If so, the response must be sent immediately, and closes the connection.
+        If so, the response must be sent immediately, and closes the connection.
         """

@@ -16,10 +16,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
 
 class OriginPolicy:
-    """Decides which origins may use a router.
-
-    Args:
-        settings: The settings, of which ``allowed_origins`` is used.
+    """Decides which origins may use a router, by the setting ``allowed_origins``.
 
     Attributes:
         restricted: Whether the policy rejects any origins.
@@ -33,16 +30,12 @@ class OriginPolicy:
         self._exact = frozenset(
             _normalize(name) for name in names if name == "null" or ("://" in name and "*" not in name)
         )
-        self._patterns = [_compile_pattern(_normalize(name)) for name in names if "*." in name]
+        # "*." matches one or more labels of a host name, and nothing outside of the host.
+        wildcards = [re.escape(_normalize(name)) for name in names if "*." in name]
+        self._patterns = [re.compile(name.replace(r"\*\.", r"(?:[a-z0-9_-]+\.)+")) for name in wildcards]
 
     def allows(self, origin: str, host: str, fetch_site: str = "") -> bool:
-        """Return whether a request is allowed.
-
-        Args:
-            origin: The Origin header, or ``""``.
-            host: The Host header, for ``"same-origin"``.
-            fetch_site: The Sec-Fetch-Site header, or ``""``.
-        """
+        """Return whether a request with these headers is allowed: Origin, Host and Sec-Fetch-Site."""
         if not self.restricted:
             return True
         if not origin:
@@ -72,8 +65,3 @@ def _normalize(origin: str) -> str:
     # Do not remove a second port: a string with two ports is not a valid origin.
     is_host = ":" not in host or host.endswith("]")
     return f"{scheme}://{host}" if host and is_host and port == _DEFAULT_PORTS.get(scheme) else origin
-
-
-def _compile_pattern(origin: str) -> re.Pattern[str]:
-    # "*." matches one or more labels of a host name, and nothing outside of the host.
-    return re.compile(re.escape(origin).replace(r"\*\.", r"(?:[a-z0-9_-]+\.)+"))

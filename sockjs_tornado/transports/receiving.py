@@ -12,12 +12,11 @@ from typing import ClassVar
 
 from ..exceptions import PayloadError, RequestTooLargeError
 from ..protocol import HEARTBEAT, CloseCode, Framing, Outgoing, PreparedMessage, close_frame, messages_frame
+from ..session.connection_info import check_uri
 from ..session.ended import Ended
-from ..session.request_limits import check_uri
-from ..session.requester import REJECTIONS, check_requester
+from ..session.requester import REJECTIONS, check_receiver, check_requester
 from ..session.session import Session
 from ..wire.connection import MAX_PIPELINED, Connection
-from ..wire.ports import ConnectionManager
 from ..wire.responses import response_head
 from ..wire.unsent import Unsent
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
@@ -98,7 +97,7 @@ def _chunk(data: bytes) -> bytes:
 class StreamReceiver(Connection):
     """A streaming response: a :class:`~sockjs_tornado.session.ports.Receiver`.
 
-    It ends after frames of ``limit`` bytes. It is chunked for HTTP/1.1; for HTTP/1.0 it ends with the connection.
+    It ends after ``response_limit`` bytes of frames. It is chunked for HTTP/1.1; for HTTP/1.0 the connection ends it.
     """
 
     __slots__ = ("_chunks", "_left", "_next_request", "_requester", "_take_back")
@@ -106,15 +105,9 @@ class StreamReceiver(Connection):
     binary = False
 
     def __init__(
-        self,
-        manager: ConnectionManager,
-        headers: Headers,
-        prelude: bytes,
-        framing: Framing,
-        limit: int,
-        exchange: Exchange,
-        session: Session,
+        self, headers: Headers, prelude: bytes, framing: Framing, exchange: Exchange, session: Session
     ) -> None:
+        server: Router = session.server
         # By default, nginx buffers responses. This header disables that.
         headers = [*headers, ("X-Accel-Buffering", "no")]
         take_back = exchange.take_back if exchange.is_http11 else None
@@ -123,10 +116,10 @@ class StreamReceiver(Connection):
         if exchange.is_http11:
             headers.append(("Transfer-Encoding", "chunked"))
             prelude = _chunk(prelude)
-        super().__init__(manager, response_head(200, headers) + prelude)
+        super().__init__(server.container, response_head(200, headers) + prelude)
         self._framing = framing
         self._chunks: Framing | None = chunked(framing) if exchange.is_http11 else None
-        self._left = limit
+        self._left = server.settings.response_limit
         # Continues with the next request of the connection; None if the connection ends with the response.
         self._take_back = take_back
         # The start of that request.
@@ -236,7 +229,7 @@ class ReceivingEndpoint(SessionEndpoint):
     def respond_session_gone(self, exchange: Exchange) -> None:
         """Respond with the close frame of an interrupted connection (1002)."""
         try:
-            callback = self._callback(exchange)
+            callback = page_callback(exchange) if self.transport.needs_callback else ""
         except PayloadError as error:
             self._respond_error(exchange, error)
         else:
@@ -258,9 +251,6 @@ class ReceivingEndpoint(SessionEndpoint):
             self.server.stats.rejected[reject_reason] += 1
             self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[reject_reason])
 
-    def _callback(self, exchange: Exchange) -> str:
-        return page_callback(exchange) if self.transport.needs_callback else ""
-
     def _headers(self, exchange: Exchange) -> Headers:
         return self.headers(exchange, self.transport.content_type, NO_CACHE, *self.transport.extra_headers)
 
@@ -269,9 +259,12 @@ class ReceivingEndpoint(SessionEndpoint):
         exchange.respond(500, headers, str(error).encode())
 
     def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:
-        """Attach the request to its session, which is created if it does not exist."""
+        """Attach the request to its session, which is created if it does not exist.
+
+        A poll responds with a queued frame, or waits for the next one.
+        """
         try:
-            callback = self._callback(exchange)
+            callback = page_callback(exchange) if self.transport.needs_callback else ""
             check_uri(exchange.uri)
         except RequestTooLargeError as error:
             self.respond_too_large(exchange, error)
@@ -283,7 +276,7 @@ class ReceivingEndpoint(SessionEndpoint):
         seems_disconnected = exchange.is_disconnected()
         if seems_disconnected and not exchange.probe_half_closed():
             # The client has disconnected. Messages in the response would be lost.
-            if session is not None and not session._check_requester(exchange.remote_ip, session_origin(exchange)):
+            if session is not None and not check_receiver(session, exchange.remote_ip, session_origin(exchange)):
                 session._request_lost()
             self.respond_disconnected(exchange)
             return None
@@ -304,7 +297,13 @@ class ReceivingEndpoint(SessionEndpoint):
         if seems_disconnected:
             self._respond_at_once(exchange, session, headers, callback)
             return None
-        return self._attach(exchange, session, headers, callback)
+        framing = self.transport.framing(callback)
+        if self.transport.streaming:
+            prelude = self.transport.prelude(callback)
+            return exchange.take_over(200, StreamReceiver(headers, prelude, framing, exchange, session))
+        poll = PollReceiver(exchange, headers, framing, session)
+        session._attach(poll, exchange.remote_ip, session_origin(exchange))
+        return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:
         """Respond at once with what is queued, because the client has closed its sending direction.
@@ -318,14 +317,3 @@ class ReceivingEndpoint(SessionEndpoint):
         if not exchange.responded:
             session._receiver_lost(receiver)
             receiver.close(CloseCode.INTERRUPTED, "Connection interrupted")
-
-    def _attach(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> Awaitable[None] | None:
-        """Attach a receiver to the session. A poll responds with a queued frame, or waits for the next one."""
-        framing = self.transport.framing(callback)
-        if self.transport.streaming:
-            prelude, limit = self.transport.prelude(callback), self.server.settings.response_limit
-            stream = StreamReceiver(self.server.container, headers, prelude, framing, limit, exchange, session)
-            return exchange.take_over(200, stream)
-        poll = PollReceiver(exchange, headers, framing, session)
-        session._attach(poll, exchange.remote_ip, session_origin(exchange))
-        return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)

@@ -19,10 +19,8 @@ _ENCODING_UNSUPPORTED = b"Content-Encoding is not supported: send the body witho
 class SendingEndpoint(SessionEndpoint):
     """An endpoint to which a client posts messages.
 
-    Args:
-        server: The router.
-        is_form: Whether a page posts them with a form, without XMLHttpRequest (``jsonp_send``). If not, the body is
-            JSON, regardless of its content type (``xhr_send``).
+    If ``is_form``, a page posts them with a form, without XMLHttpRequest (``jsonp_send``). If not, the body is JSON,
+    regardless of its content type (``xhr_send``).
     """
 
     method = "POST"

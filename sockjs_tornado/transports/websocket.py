@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..exceptions import HandshakeError, RequestTooLargeError
 from ..protocol import Framing, Outgoing, PreparedMessage
-from ..session.request_limits import check_uri
+from ..session.connection_info import check_uri
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, negotiate
@@ -25,8 +25,7 @@ def _select_subprotocol(session: Session, offered: list[str]) -> str | None:
     """Return the subprotocol that the application's connection selects from the client's offer.
 
     Raises:
-        ValueError: The client did not offer the subprotocol and would close the connection (RFC 6455, section 4.2.2,
-            step 5).
+        ValueError: The client did not offer it, and would close the connection (RFC 6455, section 4.2.2, step 5).
     """
     # The application may use connection objects of any type.
     select = getattr(session.conn, "select_subprotocol", None)
@@ -96,7 +95,7 @@ class WebSocket(Endpoint):
             if subprotocol is not None:
                 session.conn_info.subprotocol = subprotocol
                 headers.append(("Sec-WebSocket-Protocol", subprotocol))
-        receiver = self.receiver(self.server, headers, parameters, self._framing(parameters), session)
+        receiver = self.receiver(headers, parameters, self._framing(parameters), session)
         return exchange.take_over(101, receiver)
 
     def _framing(self, parameters: Parameters | None) -> Framing:

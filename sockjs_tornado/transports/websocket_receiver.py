@@ -52,14 +52,8 @@ class WebSocketReceiver(KeepaliveConnection):
 
     binary: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        server: Router,
-        headers: Headers,
-        parameters: Parameters | None,
-        framing: Framing,
-        session: Session,
-    ) -> None:
+    def __init__(self, headers: Headers, parameters: Parameters | None, framing: Framing, session: Session) -> None:
+        server: Router = session.server
         super().__init__(server.container, response_head(101, headers), server.settings)
         self._session = session
         self._is_compressed = parameters is not None

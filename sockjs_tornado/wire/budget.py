@@ -9,19 +9,13 @@ UNCOUNTED_BYTES: Final = 64 * 1024
 
 
 class ByteBudget:
-    """A limit for the memory that many requests use together.
-
-    Args:
-        limit: Maximum number of bytes, 0 for no limit.
-
-    Attributes:
-        used: Number of bytes in use.
-    """
+    """A limit for the memory that many requests use together, in bytes; 0 for no limit."""
 
     __slots__ = ("_limit", "used")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        #: Number of bytes in use.
         self.used = 0
 
     def has_room(self, size: int) -> bool:

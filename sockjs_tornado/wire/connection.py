@@ -138,8 +138,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
         """Called when the takeover starts; the connection counts from now on.
 
-        Args:
-            release_slot: Called when the connection is closed, so that the HTTP server stops counting it.
+        ``release_slot`` is called when it is closed, so that the HTTP server stops counting it.
         """
         self._release_slot = release_slot
         self._manager.connection_opened()
@@ -177,7 +176,6 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.on_data(unread)
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called when ``nbytes`` were read into the buffer."""
         self.on_data(bytes(memoryview(self._buffer)[:nbytes]))
         if nbytes == len(self._buffer):
             self._end_turn()

@@ -36,16 +36,10 @@ class Parameters(NamedTuple):
     @property
     def response(self) -> str:
         """The Sec-WebSocket-Extensions header of the response."""
-        parts = ["permessage-deflate"]
-        if self.server_no_context_takeover:
-            parts.append("server_no_context_takeover")
-        if self.client_no_context_takeover:
-            parts.append("client_no_context_takeover")
-        if self.server_max_window_bits is not None:
-            parts.append(f"server_max_window_bits={self.server_max_window_bits}")
-        if self.client_max_window_bits is not None:
-            parts.append(f"client_max_window_bits={self.client_max_window_bits}")
-        return "; ".join(parts)
+        chosen = {name: value for name, value in self._asdict().items() if value}
+        return "; ".join(
+            ["permessage-deflate", *(name if value is True else f"{name}={value}" for name, value in chosen.items())]
+        )
 
 
 def negotiate(header: str, *, context_takeover: bool) -> Parameters | None:
@@ -71,7 +65,7 @@ def negotiate(header: str, *, context_takeover: bool) -> Parameters | None:
 
 
 def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
-    server_no_takeover = client_no_takeover = not context_takeover
+    flags = dict.fromkeys(("server_no_context_takeover", "client_no_context_takeover"), not context_takeover)
     server_bits = client_bits = None
     seen = set()
     for item in items:
@@ -79,13 +73,10 @@ def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
         if name in seen or not TOKEN.fullmatch(name):
             return None
         seen.add(name)
-        if name in ("server_no_context_takeover", "client_no_context_takeover"):
+        if name in flags:
             if has_value:
                 return None
-            if name == "server_no_context_takeover":
-                server_no_takeover = True
-            else:
-                client_no_takeover = True
+            flags[name] = True
         elif name == "server_max_window_bits":
             # To accept an offer with this parameter, the response must include it (section 7.1.2.1).
             server_bits = _window_bits(value)
@@ -99,11 +90,11 @@ def _accept(items: list[str], context_takeover: bool) -> Parameters | None:
                     return None
         else:
             return None
-    if server_no_takeover and server_bits is not None and server_bits < _MAX_WINDOW:
+    if flags["server_no_context_takeover"] and server_bits is not None and server_bits < _MAX_WINDOW:
         # Section 7.1.2.1 allows the client's value or a smaller one. Measured against the full window, a message of
         # 600 bytes grows by 1 %, one of 2 KB by 7 %, and 20 KB of prose by 26 %.
         server_bits = _MIN_WINDOW
-    return Parameters(server_no_takeover, client_no_takeover, server_bits, client_bits)
+    return Parameters(**flags, server_max_window_bits=server_bits, client_max_window_bits=client_bits)
 
 
 def _window_bits(value: str) -> int | None:
@@ -124,12 +115,7 @@ class RawInflater:
         self._decompressor: zlib._Decompress | None = None
 
     def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
-        """Decompress the next part of a message.
-
-        Args:
-            data: The compressed data.
-            final: Whether ``data`` is the end of the message.
-            limit: Maximum number of bytes to return.
+        """Return the next part of a message decompressed, at most ``limit`` bytes.
 
         Raises:
             WebSocketError: The data is invalid or continues after the end of the deflate stream (1007), or it

@@ -53,8 +53,6 @@ def form_field(form: bytes | bytearray) -> bytes:
 
 def _unescape(form: bytes | bytearray, start: int, end: int) -> bytes:
     """Unescape a part of a form."""
-    if end - start <= PIECE_SIZE:
-        return _unescape_piece(bytes(form[start:end]), end - start)
     found = bytearray()
     position = start
     while position < end:

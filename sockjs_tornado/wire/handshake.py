@@ -1,7 +1,9 @@
-"""The server side of the WebSocket opening handshake (RFC 6455, section 4.2), working on header values only."""
+"""The server side of the WebSocket opening handshake (RFC 6455, section 4.2), working on header values only.
+
+The value of a missing header is ``""``.
+"""
 
 import base64
-import binascii
 import hashlib
 
 from ..exceptions import HandshakeError
@@ -18,13 +20,7 @@ _VERSIONS = ("13", "8", "7")
 
 
 def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> list[tuple[str, str]]:
-    """Check a client's handshake and return the header fields of the 101 response.
-
-    Args:
-        upgrade: The Upgrade header. Pass ``""`` for a missing header, here and below.
-        connection: The Connection header.
-        version: Sec-WebSocket-Version.
-        key: Sec-WebSocket-Key.
+    """Check a client's handshake, given as values of headers, and return the header fields of the 101 response.
 
     Raises:
         HandshakeError: The handshake is invalid. Its status is 400, or 426 with the list of supported versions.
@@ -39,10 +35,10 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
         raise HandshakeError(426, "Unsupported WebSocket version.", headers)
     key = key.strip()
     try:
-        valid = len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        valid = False
-    if not valid:
+        nonce = base64.b64decode(key, validate=True)
+    except ValueError:
+        nonce = b""
+    if len(nonce) != 16:
         raise HandshakeError(400, "Invalid Sec-WebSocket-Key.")
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return [
@@ -53,10 +49,7 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
 
 
 def offered_subprotocols(value: str) -> list[str]:
-    """Return the subprotocols that a client offers, in order of preference (RFC 6455, section 11.3.4).
-
-    Args:
-        value: Sec-WebSocket-Protocol, or ``""`` if the header is missing.
+    """Return the subprotocols in a Sec-WebSocket-Protocol header, in order of preference (RFC 6455, section 11.3.4).
 
     Raises:
         HandshakeError: An element is not a token, is longer than :data:`MAX_SUBPROTOCOL`, or is repeated (status 400).

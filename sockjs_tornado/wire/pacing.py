@@ -37,10 +37,6 @@ class PacedConnection(Connection):
     The data of a read is decoded in pieces. If the manager's ``read_budget``, which all connections share, is used up,
     or if the application is too slow, the remaining pieces are decoded in a later iteration of the event loop. Nothing
     is read until then.
-
-    Args:
-        manager: Counts the connection and schedules its deadline.
-        head: Head of the response, written first.
     """
 
     __slots__ = ("_pause_flags", "_unread")
@@ -154,7 +150,6 @@ class PacedConnection(Connection):
             self._continue_reading()
 
     def expect_close(self) -> None:
-        """Stop writing and let the client close the connection."""
         super().expect_close()
         self.resume_reading()
 

@@ -5,10 +5,9 @@ byte that cannot be part of an array of strings, and stops after one message mor
 JSON value, however deeply nested.
 """
 
-import json
+import json.decoder
 import re
 from collections.abc import Callable
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 from ..exceptions import PayloadError
@@ -24,6 +23,9 @@ SMALL = 64 * 1024
 #: White space of JSON. Longer white space is skipped by ``str.lstrip``, which takes a tenth of the time.
 _SPACE = re.compile(r"[ \t\r\n]{0,256}")
 _SPACE_BLOCK = 1024 * 1024
+# The `json` module reads strings with this function, which is implemented in C.
+_scan: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
+
 # Other ASCII characters that str.lstrip strips.
 _OTHER_SPACE = "\v\f\x1c\x1d\x1e\x1f"
 
@@ -43,7 +45,7 @@ _DECODE_ERRORS: tuple[type[Exception], ...]
 _IS_STRICT: bool
 try:
     import msgspec
-except ImportError:
+except ImportError:  # msgspec is not installed
     # Deep nesting raises RecursionError.
     _decode_fast, _DECODE_ERRORS, _IS_STRICT = _decode_in_python, (ValueError, PayloadError, RecursionError), False
 else:
@@ -74,15 +76,7 @@ def decode_payload(payload: Payload, limit: int) -> list[str]:
 
 
 def decode_websocket_payload(payload: Payload, limit: int) -> list[str]:
-    """Decode a websocket message: an array of strings, or one bare string. An empty message is ignored.
-
-    Args:
-        payload: The JSON text.
-        limit: Maximum number of messages; see :func:`decode_payload`.
-
-    Raises:
-        PayloadError: The payload is not JSON, or is neither an array of strings nor a string.
-    """
+    """Decode a websocket message in the same way; it may also be one bare string. An empty message is ignored."""
     if len(payload) <= SMALL or _may_build(payload, limit):
         try:
             return _decode_fast(payload)
@@ -111,18 +105,14 @@ def _may_build(payload: Payload, limit: int) -> bool:
 
 
 def _read(payload: Payload, limit: int, *, bare: bool) -> list[str]:
-    """Read an array of strings or, if ``bare`` is true, also a single string.
-
-    Raises:
-        PayloadError: The payload is anything else.
-    """
+    """Read an array of strings or, if ``bare`` is true, also a single string."""
     try:
         text = payload if isinstance(payload, str) else payload.decode()
         start = _skip_space(text, 0)
         if start == len(text):
             raise PayloadError("Payload expected.")
         if bare and text[start] == '"':
-            message, end = _scan(text, start + 1)
+            message, end = _scan(text, start + 1, True)
             messages = [message]
         else:
             messages, end = _read_array(text, start, limit)
@@ -143,7 +133,7 @@ def _read_array(text: str, start: int, limit: int) -> tuple[list[str], int]:
     if text.startswith("]", position):
         return messages, position + 1
     while text.startswith('"', position):
-        message, position = _scan(text, position + 1)
+        message, position = _scan(text, position + 1, True)
         messages.append(message)
         position = _skip_space(text, position)
         if len(messages) > limit or text.startswith("]", position):
@@ -152,12 +142,6 @@ def _read_array(text: str, start: int, limit: int) -> tuple[list[str], int]:
             break
         position = _skip_space(text, position + 1)
     raise PayloadError("Broken JSON encoding.")
-
-
-def _scan(text: str, start: int) -> tuple[str, int]:
-    # The `json` module reads strings with this function, which is implemented in C.
-    scanned: tuple[str, int] = scanstring(text, start, True)
-    return scanned
 
 
 def _skip_space(text: str, start: int) -> int:

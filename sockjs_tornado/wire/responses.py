@@ -56,12 +56,7 @@ def _common_fields(seconds: int) -> str:
 
 
 class PendingWrite:
-    """Data written to a stream in pieces, so that the number of unsent bytes is known.
-
-    Args:
-        stream: An open stream without a ``max_write_buffer_size``.
-        data: The data that the socket did not accept immediately.
-    """
+    """Data written to an open stream in pieces, so that the number of unsent bytes is known."""
 
     __slots__ = ("_left", "_pieces", "_stream")
 
@@ -97,11 +92,7 @@ class PendingWrite:
 
 
 def write_tracked(stream: IOStream, data: bytes) -> PendingWrite | None:
-    """Write ``data`` with progress tracking, if it is long enough.
-
-    Returns:
-        None if nothing was written, because the data is short, or because the stream is closed or limits its buffer.
-    """
+    """Write ``data``, unless it is short or the stream is closed or limits its buffer; then return None."""
     if len(data) <= PIECE_SIZE or stream.max_write_buffer_size is not None or stream.closed():
         return None
     return PendingWrite(stream, data)
@@ -110,9 +101,8 @@ def write_tracked(stream: IOStream, data: bytes) -> PendingWrite | None:
 def send_now(stream: IOStream, data: bytes) -> bytes:
     """Send ``data`` directly to the socket, without the buffer and the future of ``IOStream.write``.
 
-    Returns:
-        The rest, which the caller must pass to ``IOStream.write``. It is all of ``data`` if the stream uses TLS, is
-        closed, is still writing, or limits its write buffer, or if the socket reports an error.
+    Return the rest, for ``IOStream.write``. It is all of ``data`` if the stream uses TLS, is closed, is still writing,
+    or limits its write buffer, or if the socket reports an error.
     """
     if type(stream) is not IOStream or stream.closed() or stream.writing() or stream.max_write_buffer_size is not None:
         return data
@@ -123,11 +113,7 @@ def send_now(stream: IOStream, data: bytes) -> bytes:
 
 
 def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
-    """Write ``data`` to a detached stream, then close it. A TLS connection is closed with a close_notify.
-
-    Returns:
-        The tracked rest of the data, if it is long enough to be tracked.
-    """
+    """Write ``data`` to a detached stream, then close it. Return the rest of the data if it is tracked."""
     release_slot = claim_slot(stream)
     pending = write_tracked(stream, data)
     try:
@@ -155,13 +141,10 @@ def claim_slot(stream: IOStream) -> Callable[[], None] | None:
 
 
 def close_stream(stream: IOStream, on_closed: Callable[[], None] | None = None) -> None:
-    """Close a stream after its last write, over TLS with a close_notify.
+    """Close a stream after its last write, over TLS with a close_notify. Then call ``on_closed``.
 
-    If the socket's send buffer is full, the stream stays open until the client has read enough of it, for 2 s at most.
-
-    Args:
-        stream: The stream. It may be closed already.
-        on_closed: Called once the stream is closed.
+    Without a close_notify, the peer must assume a truncation attack (RFC 8446, section 6.1). If the socket's send
+    buffer is full, the stream stays open until the client has read enough of it, for 2 s at most.
     """
     _close(stream, on_closed, _MAX_ATTEMPTS)
 

@@ -31,11 +31,11 @@ class CloseFrameScanner:
 
     Attributes:
         found: Whether the whole close frame has arrived. Everything after it is ignored.
-        at_boundary: Always False: no other parser may take over.
     """
 
     __slots__ = ("_header", "_is_close", "_left", "found")
 
+    #: No other parser may take over.
     at_boundary: Final = False
 
     def __init__(self, left: int = 0) -> None:

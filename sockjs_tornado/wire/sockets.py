@@ -35,8 +35,7 @@ _HANGUP = getattr(select, "POLLRDHUP", 0) | _RESET
 def peer_disconnected(sock: Any) -> bool:
     """Return whether the peer has closed or reset the connection, even if there is unread data.
 
-    Args:
-        sock: An object with ``fileno``, or None for a closed connection.
+    ``sock`` is None for a closed connection, here and below.
     """
     return _has_event(sock, _HANGUP)
 
@@ -45,9 +44,6 @@ def peer_reset(sock: Any) -> bool:
     """Return whether the connection is closed in both directions, as after a reset.
 
     A peer that has closed only its own side may still read (RFC 9293, section 3.6).
-
-    Args:
-        sock: An object with ``fileno``, or None for a closed connection.
     """
     return _has_event(sock, _RESET)
 

@@ -33,19 +33,16 @@ _MIN_READ = 2 * 1024
 def take_over(
     stream: IOStream, protocol: Connection, *, nodelay: bool, user_timeout: float
 ) -> Coroutine[Any, Any, None]:
-    """Move the connection of a detached stream to ``protocol``.
+    """Move the connection of a detached stream to ``protocol``, by a coroutine that must be awaited.
 
-    Data that the stream has already read is passed on. If the stream is already closed, ``connection_made`` is not
-    called.
+    The protocol's manager counts the connection from now on. Data that the stream has already read is passed on. If the
+    stream is already closed, ``connection_made`` is not called.
 
     Args:
         stream: The stream returned by ``RequestHandler.detach``.
         protocol: The new owner of the connection.
         nodelay: Whether to set TCP_NODELAY.
         user_timeout: Seconds for TCP_USER_TIMEOUT; 0 keeps the system's default.
-
-    Returns:
-        A coroutine that must be awaited. The protocol's manager counts the connection from now on.
     """
     protocol.takeover_started(claim_slot(stream))
     return _take_over(stream, protocol, nodelay, user_timeout)
@@ -180,16 +177,13 @@ class _StreamTransport(asyncio.Transport):
             context = {"message": "Fatal error: protocol.on_data() call failed.", "exception": exc, "transport": self}
             asyncio.get_running_loop().call_exception_handler(context)
         if self._raw_socket is not None:
-            await self._discard(self._raw_socket)
+            # Discard the encrypted data that follows the close_notify until the client closes; see _shut().
+            with self._raw_socket:
+                if not self._closing:
+                    self._discarding = asyncio.ensure_future(_read_to_end(self._raw_socket))
+                    await asyncio.wait([self._discarding])
         self.abort()
         self._protocol.connection_lost(error)
-
-    async def _discard(self, bare: socket.socket) -> None:
-        """Discard the encrypted data that follows the close_notify until the client closes; see :meth:`_shut`."""
-        with bare:
-            if not self._closing:
-                self._discarding = asyncio.ensure_future(_read_to_end(bare))
-                await asyncio.wait([self._discarding])
 
     def write(self, data: Any) -> None:
         # In pieces, so that the number of unsent bytes is known.
@@ -240,9 +234,6 @@ class _StreamTransport(asyncio.Transport):
     def is_closing(self) -> bool:
         # Not if the client has closed the stream: data that was read before the end is still to be delivered.
         return self._closing
-
-    def can_write_eof(self) -> bool:
-        return True
 
     def write_eof(self) -> None:
         self._eof = True

@@ -1,8 +1,6 @@
-"""The parts of Tornado's classes that are not documented.
+"""The parts of Tornado's classes that are not documented, each with a test in ``tests/wire/test_tornado_internals.py``.
 
 No other module uses such a name, except that ``wire/websocket.py`` uses ``tornado.speedups`` if it exists.
-
-Each has a test in ``tests/wire/test_tornado_internals.py`` that fails if Tornado changes it.
 """
 
 import asyncio
@@ -39,12 +37,12 @@ __all__ = [
 class BaseHandler(RequestHandler):
     """A request handler that runs as soon as Tornado has read the request, and writes the response itself.
 
-    Attributes:
-        is_early: Whether the request is handled in a task and starts before its body has arrived, as with Tornado's
-            ``stream_request_body``. If so, Tornado calls ``prepare`` and the method for the request method.
+    With Tornado's ``stream_request_body``, it runs in a task that starts before the body has arrived: Tornado calls
+    ``prepare``, then the method for the request method.
     """
 
-    is_early = False
+    #: Set before _execute() if it is for stream_request_body, else None.
+    _prepared_future: Any
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Set the connection and its stream."""
@@ -60,7 +58,7 @@ class BaseHandler(RequestHandler):
 
     def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Awaitable[None]:  # type: ignore[override]
         """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
-        if self.is_early:
+        if self._prepared_future is not None:
             return super()._execute(transforms, *args, **kwargs)
         self._transforms = transforms
         self.path_args = []

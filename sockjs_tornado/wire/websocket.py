@@ -70,9 +70,6 @@ def _read_text_frames_python(data: bytes, position: int, max_size: int, events: 
     """Append the text of each ordinary frame from ``position`` on to ``events`` and return where the last one ends.
 
     A frame is ordinary if it is a complete, final, masked text frame with less than 126 and at most ``max_size`` bytes.
-
-    Raises:
-        UnicodeDecodeError: The text is not UTF-8.
     """
     end = len(data)
     below = MASK | min(126, max_size + 1)
@@ -102,6 +99,7 @@ class FrameParser:
 
     Attributes:
         at_boundary: Whether the next byte starts a new message, so that another parser may process it.
+        payload_left: Missing bytes of the current frame's payload.
         small_frames: Number of frames with less than 1 KiB, except close frames. Even an empty frame costs time.
         unparsed: Number of bytes at the end of the last feed's data that must be fed again. It is 0, unless the bytes
             before have decompressed to at least 64 KiB, because a few bytes may become a thousand times as many.
@@ -115,7 +113,6 @@ class FrameParser:
         "_fin",
         "_inflated",
         "_inflater",
-        "_left",
         "_mask",
         "_max_size",
         "_message",
@@ -123,6 +120,7 @@ class FrameParser:
         "_share",
         "_size",
         "at_boundary",
+        "payload_left",
         "small_frames",
         "unparsed",
     )
@@ -135,7 +133,7 @@ class FrameParser:
         # Created after a violation or a close frame. If it is set, the parser ignores all data.
         self._scanner: CloseFrameScanner | None = None
         # The current frame: the missing bytes of its payload, and its mask, rotated to the next byte.
-        self._left = 0
+        self.payload_left = 0
         self._mask = b""
         self._fin = True
         # The current message: its opcode, or CONTINUATION if there is no incomplete message.
@@ -159,12 +157,12 @@ class FrameParser:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        left = self._left
+        left = self.payload_left
         self.at_boundary = False
         position = 0
         end = len(data)
         try:
-            if self._left:
+            if self.payload_left:
                 position = self._read_payload(data, 0, end, events)
             while end - position >= 2:
                 if not self._message:
@@ -201,27 +199,20 @@ class FrameParser:
         """Whether a message is incomplete."""
         return self._scanner is None and self._message != CONTINUATION
 
-    @property
-    def payload_left(self) -> int:
-        """Missing bytes of the current frame's payload."""
-        return self._left
-
     def scanner(self) -> CloseFrameScanner:
         """Return a reader that skips all further data up to the peer's close frame.
 
         After a violation, the reader starts with the invalid frame. The parser ignores all further data.
         """
         if self._scanner is None:
-            self._stop(self._left, self._buffer)
+            self._stop(self.payload_left, self._buffer)
         assert self._scanner is not None
         return self._scanner
 
     def _stop(self, left: int, data: bytes) -> None:
         """Stop parsing and pass the data of this feed, which contains no earlier close frame, to a scanner.
 
-        Args:
-            left: Position of the first frame boundary in ``data``, possibly beyond its end.
-            data: The data of this feed. The position of the violation does not matter.
+        ``left`` is the position of the first frame boundary in ``data``, possibly beyond its end.
         """
         self._scanner = CloseFrameScanner(left)
         self._scanner.feed(data)
@@ -272,7 +263,7 @@ class FrameParser:
         if not self._compressed and self._size + length > self._max_size:
             raise WebSocketError(TOO_BIG, "message too big")
         self._fin = fin
-        self._left = length
+        self.payload_left = length
         self._mask = mask
         return self._read_payload(data, start, end, events)
 
@@ -306,10 +297,10 @@ class FrameParser:
 
     def _read_payload(self, data: bytes, start: int, end: int, events: list[Event]) -> int:
         """Read the available part of the current frame's payload, and complete the message if this is its end."""
-        stop = min(start + self._left, end)
+        stop = min(start + self.payload_left, end)
         chunk = apply_mask(self._mask, data[start:stop])
-        self._left -= stop - start
-        frame_done = not self._left
+        self.payload_left -= stop - start
+        frame_done = not self.payload_left
         if not frame_done:
             shift = (stop - start) % 4
             self._mask = self._mask[shift:] + self._mask[:shift]

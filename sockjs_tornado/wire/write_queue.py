@@ -1,7 +1,4 @@
-"""Writing to all connections at once, directly to their sockets.
-
-All writes of one iteration of the event loop need one system call per connection.
-"""
+"""Writing to all connections at once, directly to their sockets, with one system call per connection."""
 
 import asyncio
 import logging
@@ -14,11 +11,7 @@ try:
 except ImportError:  # the C module was not built
 
     def write_buffered(connections: list[Any], left: list[Any], /) -> int:
-        """Send the write buffers of ``connections`` and append those with unsent data to ``left``.
-
-        Returns:
-            The number of bytes written.
-        """
+        """Send the write buffers, append connections with unsent data to ``left``; return the number of bytes sent."""
         left += connections
         return 0
 
@@ -29,20 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class WriteQueue:
-    """Connections with buffered data, flushed together in the next iteration of the event loop.
-
-    Args:
-        stats: Counters of the bytes sent.
-
-    Attributes:
-        waiting: The connections. The caller that appends the first one must call :meth:`schedule_flush`.
-    """
+    """Connections with buffered data, flushed together in the next iteration of the event loop."""
 
     __slots__ = ("_loop", "_stats", "waiting")
 
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The connections. The caller that appends the first one must call :meth:`schedule_flush`.
         self.waiting: list[Any] = []
 
     def bind_loop(self) -> None:

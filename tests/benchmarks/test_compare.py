@@ -267,7 +267,7 @@ def test_quick_is_a_part_of_the_whole() -> None:
 def test_a_server_that_does_not_start(script: str, reason: str) -> None:
     installed = Installed((sys.executable, "-c", script), {}, "")
     with pytest.raises(RunError) as failed:
-        measure(OLD, installed, ECHO, 0.1, 0, NO_CORES, None)
+        measure(OLD, installed, ECHO, 0.1, 0, NO_CORES, 1024)
     assert str(failed.value) == reason
 
 
@@ -322,7 +322,7 @@ def compare_with(monkeypatch: pytest.MonkeyPatch, directory: Path, failing: Serv
     monkeypatch.setattr(compare, "measure", measured)
     monkeypatch.setattr(compare, "install", install)
     names = f"{OURS.name},{NODE.name},{PICOWS.name}"
-    monkeypatch.setattr(compare, "raise_file_limit", lambda: None)
+    monkeypatch.setattr(compare, "raise_file_limit", lambda: 1024)
     return compare.main(["--servers", names, "--only", ECHO.name, "--repetitions", "2", "--output", str(directory)])
 
 
@@ -365,7 +365,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert ended.stdout.strip() == text.strip()
     assert "failed" not in text
     assert not (tmp_path / "peers").exists()
-    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
+    if len(os.sched_getaffinity(0)) > 1:
         assert "server on core" in text
 
 

@@ -6,21 +6,29 @@ import errno
 import functools
 import io
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import pytest
-from client import TIMEOUT, Join, within
+from application import Journal, Serve
+from client import BINARY, HANDSHAKE, TEXT, TIMEOUT, Join, WebSocket, frame, request, within
 from programs import ROOT, Ended, ServerProgram
 
-from sockjs_tornado import SockJSConnection
+from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
+from sockjs_tornado.cli.serve import Chat, _exit_with_parent
+from sockjs_tornado.settings import TRANSPORTS
 
 Run = Callable[..., ServerProgram]
 
@@ -33,6 +41,8 @@ class Shouting(SockJSConnection):
     def on_message(self, message: str) -> None:
         if message == "bye":
             self.close(4000, "Bye")
+        elif message == "done":
+            self.close(3000, "Done")
         elif message == "json":
             self.send({"a": [1]})
         elif message == "rude":
@@ -119,6 +129,15 @@ async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
     peer.vanish()
 
 
+async def test_the_chat_broadcasts_only_text(serve: Serve, join: Join) -> None:
+    """The transports with frames cannot carry bytes."""
+    peer = join(await serve(SockJSRouter(Chat, "/chat")), "rawwebsocket", prefix="/chat")
+    websocket = await peer.listen()
+    assert isinstance(websocket, WebSocket)
+    websocket.write(frame(BINARY, b"bytes") + frame(TEXT, "text"))
+    assert await peer.message() == "text"
+
+
 class Refusal(NamedTuple):
     """Exit code and output of a command that failed."""
 
@@ -188,6 +207,17 @@ def test_serve_reports_a_port_in_use(refused: Callable[..., Refusal], more: tupl
     assert ended == (1, "", f"Cannot listen on 127.0.0.1, port {port}: Address already in use\n")
 
 
+def test_serve_reports_what_the_system_lacks(refused: Callable[..., Refusal], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    ended = refused("serve", "--port", "0", "--uvloop")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("Cannot serve: --uvloop: ")
+    assert ended.stderr.endswith('; pip install "sockjs-tornado[fast]"\n')
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    ended = refused("serve", "--port", "0", "--processes", "2")
+    assert ended == (1, "", "Cannot serve: --processes: expected 1, since this system has no SO_REUSEPORT\n")
+
+
 async def test_several_processes_share_the_port(run: Run, join: Join) -> None:
     program = run("--processes", "2")
     for _ in range(10):
@@ -223,30 +253,115 @@ async def test_several_processes_drain_in_their_own_time(run: Run, join: Join) -
     assert (ended.status, ended.errors) == (0, "")
 
 
+def serve_here(*arguments: str, visit: Callable[[int], None], stop: bool = True) -> Refusal:
+    """Run ``serve`` in this process; a thread calls ``visit`` with the port, and then sends SIGTERM."""
+    greeted = threading.Event()
+
+    class Output(io.StringIO):
+        def write(self, text: str) -> int:
+            size = super().write(text)
+            greeted.set()
+            return size
+
+    output, errors = Output(), io.StringIO()
+
+    def visiting() -> None:
+        greeted.wait(TIMEOUT)
+        (port,) = re.findall(r":(\d+)/", output.getvalue())
+        try:
+            visit(int(port))
+        finally:
+            if stop:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    # The last signal may arrive when `serve` has already returned.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+            patch.setattr(sys, "stdout", output)
+            patch.setattr(sys, "stderr", errors)
+            visited = pool.submit(visiting)
+            status = main(["serve", "--port", "0", *arguments])
+            greeted.set()
+            visited.result(TIMEOUT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return Refusal(status, output.getvalue(), errors.getvalue())
+
+
+@pytest.mark.parametrize("more", [(), ("--uvloop",)], ids=["asyncio", "uvloop"])
+def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
+    ports: list[int] = []
+
+    def visit(port: int) -> None:
+        ports.append(port)
+        received = b""
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+            sock.sendall(request("GET", "/echo/websocket", *HANDSHAKE) + frame(TEXT, "hello"))
+            while not received.endswith(b"hello"):
+                data = sock.recv(4096)
+                assert data, received
+                received += data
+
+    names = ", ".join(TRANSPORTS)
+    ended = serve_here(*more, visit=visit)
+    assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
+
+
 def test_all_processes_stop_when_one_exits() -> None:
-    program = ServerProgram("-m", "sockjs_tornado", "serve", "--port", "0", "--processes", "2")
-    workers = workers_of(program.pid)
+    workers: list[int] = []
+
+    def visit(port: int) -> None:
+        workers.extend(workers_of(os.getpid()))
+        os.kill(workers[0], signal.SIGKILL)
+
+    ended = serve_here("--processes", "2", visit=visit, stop=False)
     assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    status, _, errors = program.wait()
-    assert (status, errors) == (1, "A process exited unexpectedly; stopping the others.\n")
+    assert (ended.returncode, ended.stderr) == (1, "A process exited unexpectedly; stopping the others.\n")
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
 
 
+def test_a_worker_stops_when_its_parent_exits() -> None:
+    stopped: list[int] = []
+    reading, writing = os.pipe()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(_exit_with_parent, reading)
+            assert not stopped
+            # The system closes the parent's end of the pipe however the parent exits.
+            os.close(writing)
+            waiting.result(TIMEOUT)
+        # The handler runs in this thread, but another one may receive the signal.
+        while not stopped:
+            time.sleep(0.001)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.close(reading)
+
+
 # connect.
 
 
-async def talk(program: ServerProgram, path: str, *arguments: str, said: str | bytes = "") -> Ended:
+async def talk(
+    server: Any,
+    path: str,
+    *arguments: str,
+    said: str | bytes = "",
+    stdin: TextIO | None = None,
+    stdout: TextIO | None = None,
+) -> Ended:
     """Run ``connect`` with an input, in a thread with its own event loop; return exit code and output."""
     data = said if isinstance(said, bytes) else said.encode()
     output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
-        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stdin", stdin or io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+        patch.setattr(sys, "stdout", stdout or output)
         patch.setattr(sys, "stderr", errors)
-        url = f"http://127.0.0.1:{program.ports[0]}{path}"
+        url = f"http://127.0.0.1:{server.ports[0]}{path}"
         status = await asyncio.wait_for(asyncio.to_thread(main, ["connect", url, *arguments]), TIMEOUT)
     return Ended(status, *(stream.buffer.getvalue().decode() for stream in (output, errors)))
 
@@ -274,6 +389,53 @@ async def test_received_text_is_escaped_for_terminals(shared: Run) -> None:
     ended = await talk(shared("cli.test_cli.Shouting"), "/sockjs", said="rude\n")
     assert (ended.status, ended.output) == (1, "a\\ud800b\n")
     assert ended.errors.endswith("Closed: 4001 \\x1b]0;owned\\x07\n")
+
+
+async def test_control_characters_are_escaped_only_for_terminals(serve: Serve) -> None:
+    server = await serve(SockJSRouter(Shouting, "/sockjs"))
+    here = SimpleNamespace(ports=[server.port])
+    ended = await talk(here, "/sockjs", said="\x1b]0;owned\x07\ndone\n")
+    assert ended.output == "\x1b]0;OWNED\x07\n"
+    terminal, other = pty.openpty()
+    with io.TextIOWrapper(io.FileIO(other, "w"), "utf-8") as stdout:
+        ended = await talk(here, "/sockjs", said="\x1b]0;owned\x07\ndone\n", stdout=stdout)
+        assert os.read(terminal, 100) == b"\\x1b]0;OWNED\\x07\r\n"
+    os.close(terminal)
+
+
+async def test_a_normal_close_by_the_server_is_no_error(serve: Serve) -> None:
+    server = await serve(SockJSRouter(Shouting, "/sockjs"))
+    ended = await talk(SimpleNamespace(ports=[server.port]), "/sockjs", said="done\n")
+    assert ended.status == 0
+    assert ended.errors.endswith("Closed: 3000 Done\n")
+
+
+async def test_an_output_that_cannot_be_written_is_an_error(serve: Serve) -> None:
+    server = await serve(SockJSRouter(Shouting, "/sockjs"))
+    with io.FileIO("/dev/full", "w") as full:
+        stdout = io.TextIOWrapper(full, "utf-8", write_through=True)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            await talk(SimpleNamespace(ports=[server.port]), "/sockjs", said="hello\n", stdout=stdout)
+        stdout.detach()
+
+
+async def test_a_reconnect_is_reported(serve: Serve) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/sockjs"))
+    reading, writing = os.pipe()
+    with io.TextIOWrapper(io.FileIO(reading), "utf-8") as stdin, io.FileIO(writing, "w") as keyboard:
+        running = asyncio.ensure_future(
+            talk(SimpleNamespace(ports=[server.port]), "/sockjs", "--reconnect", stdin=stdin)
+        )
+        (await journal.connection()).close(4000, "Again")
+        second = await journal.connection()
+        # The client sends nothing before it has reported the reconnect.
+        keyboard.write(b"hello\n")
+        assert await second.message() == "hello"
+        second.close(3000, "Done")
+        ended = await within(running)
+    assert ended.status == 0
+    assert ended.errors.splitlines()[1:] == ["Reconnected over websocket", "Closed: 3000 Done"]
 
 
 async def test_input_that_is_not_text_is_reported(shared: Run) -> None:
@@ -355,7 +517,7 @@ async def test_a_lost_connection_is_an_error(shared: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Forwards a connection for /info, and one for the websocket, which it aborts.
         relaying = asyncio.ensure_future(asyncio.to_thread(relay, listener, program.ports[0]))
-        ended = await talk(SimpleNamespace(ports=[listener.getsockname()[1]]), "/echo", said="hello\n")  # type: ignore[arg-type]
+        ended = await talk(SimpleNamespace(ports=[listener.getsockname()[1]]), "/echo", said="hello\n")
         await within(relaying)
     assert ended.status == 1
     assert "Closed: 1006" in ended.errors

@@ -11,7 +11,9 @@ from client import within
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.client import ConnectError, ConnectionClosed, SockJSClient, connect
-from sockjs_tornado.client.fallback import get_transport_timeout
+from sockjs_tornado.client.fallback import get_transport_timeout, resolve_base_url
+from sockjs_tornado.client.options import ServiceURL
+from sockjs_tornado.client.session import OpenFailed
 
 from .conftest import Dial, Link, Stub, hang, line, status
 
@@ -140,6 +142,25 @@ async def test_nobody_there_is_a_connect_error(serve: Serve, dial: Dial, link: C
         await dial(between)
 
 
+async def test_a_cancelled_websocket_attempt_closes_its_connection(stub: MakeStub) -> None:
+    requested, closed = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_close(handler: Any) -> None:
+        requested.set()
+        await handler.gone.wait()
+        closed.set()
+
+    server = await stub({"websocket": True}, websocket=wait_for_close)
+    # Otherwise a timeout would close it.
+    options: Any = {"open_timeout": 600, "transport_timeout": 600}
+    connecting = asyncio.ensure_future(connect(f"http://127.0.0.1:{server.port}/echo", **options))
+    await within(requested.wait())
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await within(closed.wait())
+
+
 # base_url.
 
 
@@ -155,6 +176,21 @@ async def test_base_url_is_followed(serve: Serve, dial: Dial, transport: str) ->
 async def test_base_url_may_be_a_path(serve: Serve, dial: Dial) -> None:
     server = await serve(SockJSRouter(Echo, "/echo", {"base_url": "/there"}), SockJSRouter(Echo, "/there"))
     await works(await dial(server))
+
+
+def test_base_url_does_not_lead_from_https_to_http() -> None:
+    service = ServiceURL.parse("https://host/echo")
+    assert resolve_base_url(service, "https://other/there").url == "https://other/there"
+    assert resolve_base_url(service, "/there").url == "https://host/there"
+    with pytest.raises(OpenFailed, match="base_url would downgrade https to http"):
+        resolve_base_url(service, "http://host/echo")
+
+
+async def test_a_certificate_file_that_cannot_be_read_is_reported(stub: MakeStub, dial: Dial) -> None:
+    server = await stub({"base_url": "https://127.0.0.1:1/echo"})
+    with pytest.raises(ConnectError) as caught:
+        await dial(server, "websocket", ca_file="/no/such/file")
+    assert caught.value.failures == {"websocket": "[Errno 2] No such file or directory"}
 
 
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming"])

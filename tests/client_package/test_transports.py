@@ -15,7 +15,7 @@ from client import TIMEOUT, within
 from programs import ROOT
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
+from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, SockJSClient, connect
 from sockjs_tornado.client.session import ClientSession
 
 from .conftest import Dial, end_of
@@ -390,6 +390,26 @@ async def test_a_missing_heartbeat_closes_the_connection(
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
     assert caught.value.args == ("connection closed: 1006 no data received for 2 seconds",)
+
+
+@each_transport
+async def test_the_heartbeat_timeout_may_be_none(serve: Serve, dial: Dial, transport: str) -> None:
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), transport, heartbeat_timeout=None)
+    await client.send("hello")
+    assert await within(client.recv()) == "hello"
+    assert client._session._heartbeat_timer is None
+
+
+@each_transport
+async def test_a_client_is_closed_when_its_loop_ends(serve: Serve, transport: str) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+
+    async def leave_open() -> SockJSClient:
+        return await connect(f"http://127.0.0.1:{server.port}/echo", transports=[transport])
+
+    client = await within(asyncio.to_thread(asyncio.run, leave_open()))
+    assert client.is_closed
+    assert (client.close_code, client.close_reason) == (1006, "the event loop was stopped")
 
 
 @each_transport

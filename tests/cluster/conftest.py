@@ -20,13 +20,6 @@ from .redis_server import RedisServer
 SILENCE = 0.5
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """Return a Redis server for one test."""
-    with RedisServer(tmp_path) as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Return a Redis server for one module."""
@@ -35,9 +28,9 @@ def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def empty_redis(module_redis: RedisServer) -> RedisServer:
-    """Return the module's Redis server without the data of other tests."""
-    module_redis.command("FLUSHALL")
+def redis_server(module_redis: RedisServer) -> RedisServer:
+    """Return the module's Redis server without traces of other tests."""
+    module_redis.reset()
     return module_redis
 
 
@@ -101,4 +94,4 @@ async def start(serve: Serve, tmp_path: Path) -> AsyncIterator[Start]:
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node: not len(node.upstreams), node)
+        await until(lambda node: not node.upstreams.all, node)

@@ -85,7 +85,7 @@ class Node:
     @property
     def upstreams(self) -> Any:
         """Its connections to other nodes."""
-        return self.router.relay._forwarder._upstreams  # type: ignore[union-attr]
+        return self.router.relay._node.upstreams  # type: ignore[union-attr]
 
     def own(self) -> str:
         """Return the id of a new session that this worker owns."""
@@ -148,7 +148,7 @@ class Member:
         self.commands = Commands(RedisURL(url), on_reconnect=lambda: self.membership.refresh())
         port = options.pop("port", None) or free_port()
         options.setdefault("advertise", f"http://127.0.0.1:{port}")
-        options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "local_fallback": True} | options
+        options = {"secret": SECRET, "listen": None, "allow_public_listener": False, "on_redis_down": "local"} | options
         self.name = name
         self.advertise = options["advertise"]
         self.membership = Membership(self.commands, RedisKeys("test"), name, self.stats, **options)
@@ -160,7 +160,7 @@ class Member:
 
     def add(self, router: Any) -> None:
         """Add a router."""
-        self.membership.add(router)
+        self.membership.node.add(router)
 
     async def start(self) -> None:
         """Connect and start."""

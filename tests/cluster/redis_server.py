@@ -32,6 +32,8 @@ class RedisServer:
         self._directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        # Whether a test has interrupted or configured it.
+        self._is_changed = False
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.unix_url = f"unix://{directory}/redis.sock"
 
@@ -51,6 +53,7 @@ class RedisServer:
         command += ["--unixsocket", f"{self._directory}/redis.sock"]
         command += ["--save", "", "--appendonly", "no", *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._is_changed = False
         assert self._process.stdout is not None
         lines = []
         # Redis ignores that its log is closed afterwards.
@@ -75,9 +78,19 @@ class RedisServer:
             os.kill(process.pid, number)
             process.wait(TIMEOUT)
 
+    def reset(self) -> None:
+        """Return to the state after the start, without any data."""
+        if self._is_changed or self._process is None:
+            self.kill()
+            self.start()
+        else:
+            self.command("FLUSHALL")
+            self.command("SCRIPT", "FLUSH")
+
     def freeze(self) -> None:
         """Suspend the server; its connections stay open."""
         assert self._process is not None
+        self._is_changed = True
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -87,5 +100,6 @@ class RedisServer:
 
     def command(self, *args: str | bytes | int) -> Any:
         """Execute a command and return the reply, with text as bytes."""
+        self._is_changed |= args[0] in ("ACL", "CONFIG")
         with redis.Redis(port=self.port, host="127.0.0.1") as client:
             return client.execute_command(*args)

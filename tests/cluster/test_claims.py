@@ -27,12 +27,12 @@ A, B = Owner("a", "http://a:1"), Owner("b", "http://b:1")
 
 
 @pytest.fixture
-async def node(empty_redis: RedisServer) -> AsyncIterator[Open]:
+async def node(redis_server: RedisServer) -> AsyncIterator[Open]:
     """Return a function that starts a node's claims."""
     opened: list[Commands] = []
 
     async def start(name: str) -> Claims:
-        commands = Commands(RedisURL(empty_redis.url))
+        commands = Commands(RedisURL(redis_server.url))
         await commands.start()
         opened.append(commands)
         owner = Owner(name, f"http://{name}:1")
@@ -59,7 +59,7 @@ async def wait_idle(*nodes: Claims) -> None:
         await within(claims._commands.submit("PING"))
 
 
-async def test_the_first_node_owns_the_session(node: Open, empty_redis: RedisServer) -> None:
+async def test_the_first_node_owns_the_session(node: Open, redis_server: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     assert await within(b.locate("/chat:s")) is Location.NOWHERE
     assert await claim(a) is Location.HERE
@@ -68,12 +68,12 @@ async def test_the_first_node_owns_the_session(node: Open, empty_redis: RedisSer
     assert await within(b.locate("/chat:s")) == A
     assert await within(a.locate("/chat:s")) is Location.HERE
     assert await claim(a) is Location.HERE
-    assert CLAIM_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
+    assert CLAIM_TIME - 5 < redis_server.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
 
 
-async def test_no_log_has_the_key_of_a_malformed_claim(node: Open, empty_redis: RedisServer, logged: LogWatch) -> None:
+async def test_no_log_has_the_key_of_a_malformed_claim(node: Open, redis_server: RedisServer, logged: LogWatch) -> None:
     a = await node("a")
-    empty_redis.command("SET", "test:session:/chat:secret", "rubbish")
+    redis_server.command("SET", "test:session:/chat:secret", "rubbish")
     with pytest.raises(ValueError, match="Expecting value"):
         await claim(a, "/chat:secret")
     record = logged.take("Exception in callback")
@@ -143,23 +143,23 @@ async def test_a_released_session_can_be_claimed(node: Open) -> None:
     assert await within(a.locate("/chat:s")) == B
 
 
-async def test_the_claim_of_an_ended_session_remains_for_a_while(node: Open, empty_redis: RedisServer) -> None:
+async def test_the_claim_of_an_ended_session_remains_for_a_while(node: Open, redis_server: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     a.retire("/chat:s")
     assert not a.owns("/chat:s")
     assert await claim(b) == A
-    assert ENDED_TIME - 5 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME
+    assert ENDED_TIME - 5 < redis_server.command("TTL", "test:session:/chat:s") <= ENDED_TIME
     # It is not refreshed, and another node's claim is not retired.
     await within(a.refresh())
-    empty_redis.command("DEL", "test:session:/chat:s")
+    redis_server.command("DEL", "test:session:/chat:s")
     assert await claim(b) is Location.HERE
     a.retire("/chat:s")
     await wait_idle(a)
-    assert empty_redis.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
+    assert redis_server.command("TTL", "test:session:/chat:s") <= CLAIM_TIME
 
 
-async def test_a_node_that_was_considered_dead_keeps_the_tombstone(node: Open, empty_redis: RedisServer) -> None:
+async def test_a_node_that_was_considered_dead_keeps_the_tombstone(node: Open, redis_server: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     await claim(a)
     await within(b.write_tombstone("/chat:s", A))
@@ -169,7 +169,7 @@ async def test_a_node_that_was_considered_dead_keeps_the_tombstone(node: Open, e
 
 
 async def test_all_claims_are_retired_at_the_end(
-    node: Open, empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    node: Open, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sessions end with the node, and must not be opened on another one."""
     a, b = await node("a"), await node("b")
@@ -179,9 +179,9 @@ async def test_all_claims_are_retired_at_the_end(
     monkeypatch.setattr("sockjs_tornado.cluster.commands.MAX_QUEUED", 1000)
     await within(a.release_all())
     await wait_idle(a)
-    assert (len(a), empty_redis.command("DBSIZE")) == (0, 2000)
+    assert (len(a), redis_server.command("DBSIZE")) == (0, 2000)
     assert await claim(b, "0") == A
-    assert ENDED_TIME - 30 < empty_redis.command("TTL", "test:session:0") <= ENDED_TIME
+    assert ENDED_TIME - 30 < redis_server.command("TTL", "test:session:0") <= ENDED_TIME
 
 
 async def test_any_session_id_has_its_own_key(node: Open) -> None:
@@ -193,7 +193,7 @@ async def test_any_session_id_has_its_own_key(node: Open) -> None:
     assert len(a) == len(keys)
 
 
-async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
+async def test_a_tombstone(node: Open, redis_server: RedisServer) -> None:
     a, b, c = await node("a"), await node("b"), await node("c")
     await claim(a)
     await within(b.write_tombstone("/chat:s", A))
@@ -206,7 +206,7 @@ async def test_a_tombstone(node: Open, empty_redis: RedisServer) -> None:
         await claim(a, key)
     await within(asyncio.gather(*(b.write_tombstone(key, A) for key in ("1", "2", "3"))))
     assert (b._stats["tombstones"], c._stats["tombstones"]) == (4, 0)
-    assert empty_redis.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5
+    assert redis_server.command("TTL", "test:session:/chat:s") > ENDED_TIME - 5
     # The node that was considered dead does not delete it.
     a.release("/chat:s")
     await wait_idle(a)
@@ -222,18 +222,18 @@ async def test_a_claim_of_a_new_owner_gets_no_tombstone(node: Open) -> None:
     assert await claim(a, "/chat:none") is Location.HERE
 
 
-async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
+async def test_refreshing(node: Open, redis_server: RedisServer) -> None:
     a, b = await node("a"), await node("b")
     lost: list[str] = []
     for key in ("1", "2", "3", "4"):
         await within(a.claim(key, partial(lost.append, key)))
-    empty_redis.command("PEXPIRE", "test:session:1", 5000)
-    empty_redis.command("DEL", "test:session:2")
-    empty_redis.command("DEL", "test:session:3")
+    redis_server.command("PEXPIRE", "test:session:1", 5000)
+    redis_server.command("DEL", "test:session:2")
+    redis_server.command("DEL", "test:session:3")
     await claim(b, "3")
     await within(b.write_tombstone("4", A))
     await within(a.refresh())
-    assert empty_redis.command("TTL", "test:session:1") > CLAIM_TIME - 5
+    assert redis_server.command("TTL", "test:session:1") > CLAIM_TIME - 5
     assert await claim(b, "1") == A
     # A claim that Redis has lost is set again.
     assert await claim(b, "2") == A
@@ -247,11 +247,11 @@ async def test_refreshing(node: Open, empty_redis: RedisServer) -> None:
     assert lost == ["3", "4"]
 
 
-async def test_a_session_that_is_released_during_a_refresh(node: Open, empty_redis: RedisServer) -> None:
+async def test_a_session_that_is_released_during_a_refresh(node: Open, redis_server: RedisServer) -> None:
     a = await node("a")
     for number in range(600):
         await claim(a, str(number))
-    empty_redis.command("FLUSHALL")
+    redis_server.command("FLUSHALL")
     refreshing = asyncio.ensure_future(a.refresh())
     while not refreshing.done():
         await asyncio.sleep(0)
@@ -260,25 +260,25 @@ async def test_a_session_that_is_released_during_a_refresh(node: Open, empty_red
     while len(a):
         a.release(str(len(a) - 1))
     await wait_idle(a)
-    assert empty_redis.command("DBSIZE") == 0
+    assert redis_server.command("DBSIZE") == 0
 
 
-async def test_two_thousand_claims_are_refreshed_quickly(node: Open, empty_redis: RedisServer) -> None:
+async def test_two_thousand_claims_are_refreshed_quickly(node: Open, redis_server: RedisServer) -> None:
     a = await node("a")
     await within(asyncio.gather(*(claim(a, str(number)) for number in range(2000))))
-    before = int(empty_redis.command("INFO", "stats")["total_commands_processed"])
+    before = int(redis_server.command("INFO", "stats")["total_commands_processed"])
     refreshing = [asyncio.ensure_future(a.refresh()) for _ in range(2)]
     # Other callbacks run meanwhile.
     assert await claim(a, "another") is Location.HERE
     assert not all(each.done() for each in refreshing)
     await within(asyncio.gather(*refreshing))
-    done = int(empty_redis.command("INFO", "stats")["total_commands_processed"]) - before
+    done = int(redis_server.command("INFO", "stats")["total_commands_processed"]) - before
     assert 4001 <= done <= 4010
     assert len(a) == 2001
 
 
 async def test_while_redis_is_unavailable(
-    node: Open, empty_redis: RedisServer, tmp_path: Path, logged: LogWatch
+    node: Open, redis_server: RedisServer, tmp_path: Path, logged: LogWatch
 ) -> None:
     with RedisServer(tmp_path) as own:
         commands = Commands(RedisURL(own.url), timeout=SILENCE)

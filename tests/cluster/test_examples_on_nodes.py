@@ -123,15 +123,15 @@ class TestWhatCannotBe:
     def test_another_url(self, script: str) -> None:
         assert "http://example.com" in run(f"examples/{script}", "--redis", "http://example.com")
 
-    def test_no_secret(self, empty_redis: RedisServer, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_secret(self, redis_server: RedisServer, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("SOCKJS_SECRET", raising=False)
         with reserved_port() as port:
-            more = ("--redis", empty_redis.url, "--advertise", f"http://127.0.0.1:{port}")
+            more = ("--redis", redis_server.url, "--advertise", f"http://127.0.0.1:{port}")
             assert "secret" in run(f"examples/{script}", *more)
 
-    def test_an_address_that_is_in_use(self, empty_redis: RedisServer, script: str) -> None:
+    def test_an_address_that_is_in_use(self, redis_server: RedisServer, script: str) -> None:
         with reserved_port() as port:
-            more = ("--redis", empty_redis.url, "--advertise", f"http://127.0.0.1:{port}", "--secret", SECRET)
+            more = ("--redis", redis_server.url, "--advertise", f"http://127.0.0.1:{port}", "--secret", SECRET)
             program = ServerProgram(f"examples/{script}", "--port", "0", *more)
             try:
                 assert str(port) in run(f"examples/{script}", *more)

@@ -43,7 +43,7 @@ async def test_the_owner_notices_that_a_client_has_disconnected(start: Start, tr
                 client.reset()
             await client.leave()
         assert await connection.closed() == (1002, "Connection interrupted")
-    await until(lambda: not len(other.upstreams))
+    await until(lambda: not other.upstreams.all)
 
 
 async def test_a_disconnect_while_a_worker_connects_to_the_owner(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ async def test_a_disconnect_when_the_response_has_just_arrived(
             may_go_on.set()
     if transport == "xhr_streaming":
         assert await (await owner.journal.connection()).closed() == (1002, "Connection interrupted")
-        await until(lambda: not len(other.upstreams))
+        await until(lambda: not other.upstreams.all)
     else:
         # For the owner, the response is complete.
         connection = await owner.journal.connection()
@@ -117,7 +117,7 @@ async def test_a_disconnect_before_the_request_is_read_opens_no_session(start: S
     # The event loop has not run since.
     async with other.client() as another:
         assert (await another.ask("GET", "/not-there")).status == 404
-    assert (len(owner.router.container), len(other.upstreams)) == (0, 0)
+    assert (len(owner.router.container), len(other.upstreams.all)) == (0, 0)
 
 
 async def test_two_receivers_through_two_workers(start: Start) -> None:
@@ -161,7 +161,7 @@ async def test_a_slow_client_is_the_owner_s_to_close(start: Start) -> None:
             # There is no event for data that passes through the other node.
             await asyncio.sleep(0.01)
             assert sent < 500
-        (pipe,) = [each._pipe for each in other.upstreams._all]
+        (pipe,) = [each._pipe for each in other.upstreams.all]
         assert pipe.unsent < 1_000_000
         client.resume_reading()
         got = 0
@@ -206,7 +206,7 @@ async def test_limits_are_those_of_the_owner(start: Start, logged: LogWatch) -> 
 async def test_a_stale_request_is_signed_again(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
-    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
     # The owner was blocked until the first signature of each request had expired.
     ages = [60, 0, 60, 0]
     signer._now = lambda: time.time() - ages.pop(0)
@@ -221,7 +221,7 @@ async def test_a_stale_request_is_signed_again(start: Start) -> None:
 
 async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> None:
     owner, other, _ = await start()
-    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
     signer._now = lambda: time.time() - 60
     response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))
     assert (response.status, "Retry-After" in response) == (503, True)
@@ -231,7 +231,7 @@ async def test_workers_with_different_clocks(start: Start, logged: LogWatch) -> 
 
 async def test_workers_with_different_secrets(start: Start, tmp_path: Path, logged: LogWatch) -> None:
     owner, other, _ = await start()
-    signer: Any = other.router.relay._forwarder._signer  # type: ignore[union-attr]
+    signer: Any = other.router.relay._node.signer  # type: ignore[union-attr]
     signer._secret = b"x" * 32
     for _ in range(2):
         response = await other.ask(asking("xhr", f"/echo/000/{owner.own()}"))

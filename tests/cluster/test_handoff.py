@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +26,10 @@ from client import (
 )
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster import relay_requests as module
+from sockjs_tornado.cluster import node as module
 from sockjs_tornado.cluster import upstream
-from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.relay_requests import MAX_CALL, RelayedRequest, RelayedRequests
+from sockjs_tornado.cluster.forwarding import RelayedRequest
+from sockjs_tornado.cluster.ownership import Owner, Ownership
 from sockjs_tornado.cluster.upstream import UpstreamDisconnected
 from sockjs_tornado.exceptions import ClusterError
 from sockjs_tornado.session.states import RouterState
@@ -64,13 +65,13 @@ async def start(
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node: not len(node.upstreams), node)
+        await until(lambda node: not node.upstreams.all, node)
         assert len(relay_requests(node)) == 0
 
 
 def relay_requests(node: Node) -> Any:
     """Return the requests that a node relays."""
-    return node.router.relay._requests  # type: ignore[union-attr]
+    return node.router.relay._forwarder.requests  # type: ignore[union-attr]
 
 
 async def open_session(owner: Node, session: str = "") -> tuple[str, Noted]:
@@ -216,7 +217,7 @@ async def test_many_sessions_at_once(start: Start, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_BATCH_SIZE", 7)
     nodes = await start()
     ending, *owners = nodes
-    found = [await open_session(owner) for owner in owners for _ in range(20)]
+    found = [await open_session(owner) for owner in owners for _ in range(8)]
     async with contextlib.AsyncExitStack() as stack:
         clients = []
         for number, (session, connection) in enumerate(found):
@@ -279,11 +280,11 @@ async def test_an_owner_that_does_not_recycle_is_not_waited_for(
     owner, other, _ = await start()
     session, connection = await open_session(owner)
     membership: Any = owner.cluster
-    node = (membership.membership if isinstance(membership, Member) else membership)._node
+    node = membership.membership.node if isinstance(membership, Member) else membership._node
     if why == "too old":
-        del node._listener.rpcs["recycle"]
+        del node.rpcs["recycle"]
     else:
-        node._listener.rpcs["recycle"] = lambda body: b""
+        node.rpcs["recycle"] = lambda body: b""
     async with other.client() as client:
         await listen(client, "xhr_streaming", session, connection)
         await within(other.router.close())
@@ -358,7 +359,7 @@ class RecordedCalls:
 
     async def __call__(self, owner: Owner, name: str, body: bytes) -> bytes:
         assert name == "recycle"
-        assert len(body) <= MAX_CALL
+        assert len(body) <= 512 * 1024
         self.made.append((owner.node, json.loads(body)))
         end = self.ends.pop(0) if self.ends else None
         if isinstance(end, BaseException):
@@ -368,12 +369,20 @@ class RecordedCalls:
         return b""
 
 
-def add(found: RelayedRequests, owner: Owner, key: str, receives: bool = True) -> RelayedRequest:
+async def handoff_clients(found: set[RelayedRequest], calls: RecordedCalls) -> None:
+    """Hand off clients of a node whose remote calls are recorded."""
+    node = module.Node(Owner("x", ""), b"", Ownership(), Counter(), False)
+    node.rpc = calls  # type: ignore[method-assign]
+    await node.handoff_clients(found)
+
+
+def add(found: set[RelayedRequest], owner: Owner, key: str, receives: bool = True) -> RelayedRequest:
     """Register a request whose client receives messages, or sends some."""
     endpoint: Any = SimpleNamespace(opens_sessions=receives)
     exchange: Any = None
     request = RelayedRequest(key, owner, endpoint, exchange, b"")
     found.add(request)
+    request.done.add_done_callback(lambda done: found.discard(request))
     return request
 
 
@@ -387,9 +396,9 @@ async def test_the_call_is_repeated_because_a_request_may_arrive_after_it(
         request.response_sent()
 
     calls = RecordedCalls(None, error, end)
-    found = RelayedRequests(calls)
+    found: set[RelayedRequest] = set()
     request = add(found, A, "/echo:1")
-    await within(found.handoff_clients())
+    await within(handoff_clients(found, calls))
     assert calls.made == [("a", ["/echo:1"])] * 3
     assert len(found) == 0
 
@@ -403,9 +412,9 @@ async def test_owners_are_called_concurrently() -> None:
             under_way.pop().response_sent()
 
     calls = RecordedCalls(end, end)
-    found = RelayedRequests(calls)
+    found: set[RelayedRequest] = set()
     under_way = [add(found, owner, f"/echo:{number}") for number in range(3) for owner in (A, B)]
-    await within(found.handoff_clients())
+    await within(handoff_clients(found, calls))
     assert sorted((name, sorted(keys)) for name, keys in calls.made) == [
         (name, ["/echo:0", "/echo:1", "/echo:2"]) for name in "ab"
     ]
@@ -422,9 +431,9 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
             ended.append("never")
 
     before = asyncio.all_tasks()
-    found = RelayedRequests(RecordedCalls(never))
+    found: set[RelayedRequest] = set()
     request = add(found, A, "/echo:1")
-    await within(found.handoff_clients())
+    await within(handoff_clients(found, RecordedCalls(never)))
     assert ended == ["never"]
     assert asyncio.all_tasks() == before
     request.response_sent()
@@ -432,9 +441,9 @@ async def test_an_owner_that_does_not_respond_does_not_delay_the_shutdown(monkey
 
 async def test_a_send_is_waited_for_without_a_call() -> None:
     calls = RecordedCalls()
-    found = RelayedRequests(calls)
+    found: set[RelayedRequest] = set()
     sending = add(found, A, "/echo:1", receives=False)
-    handing_off = asyncio.ensure_future(found.handoff_clients())
+    handing_off = asyncio.ensure_future(handoff_clients(found, calls))
     await asyncio.sleep(0)
     assert not handing_off.done()
     sending.response_sent()
@@ -443,27 +452,24 @@ async def test_a_send_is_waited_for_without_a_call() -> None:
 
 
 async def test_a_stream_is_relayed_until_its_connection_is_closed() -> None:
-    found = RelayedRequests(RecordedCalls())
-    request = add(found, A, "/echo:1")
-    request.stream_opened()
+    request = add(set(), A, "/echo:1")
+    request.is_streaming = True
     request.response_sent()
-    await asyncio.sleep(0)
-    assert len(found) == 1
+    assert not request.done.done()
     request.stream_closed()
-    await asyncio.sleep(0)
-    assert len(found) == 0
+    assert request.done.done()
 
 
 @pytest.mark.parametrize(("count", "length", "calls"), [(0, 1, 0), (200, 10, 1), (201, 10, 2), (3, 32_000, 3)])
 async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count: int, length: int, calls: int) -> None:
     monkeypatch.setattr(module, "HANDOFF_TIMEOUT", 0.05)
     made = RecordedCalls()
-    found = RelayedRequests(made)
+    found: set[RelayedRequest] = set()
     keys = ["\udcff" * (length - 5) + f"{number:05}" for number in range(count)]
     # Each key twice: a second receiver may be present until it has been rejected.
     under_way = [add(found, A, key) for key in [*keys, *keys]]
     monkeypatch.setattr(module, "RETRY_INTERVAL", 1)
-    await within(found.handoff_clients())
+    await within(handoff_clients(found, made))
     assert len(made.made) == calls
     assert sorted(key for _, some in made.made for key in some) == keys
     for request in under_way:
@@ -472,7 +478,7 @@ async def test_calls_are_limited_in_size(monkeypatch: pytest.MonkeyPatch, count:
 
 async def test_without_requests_the_handoff_returns_immediately() -> None:
     calls = RecordedCalls()
-    handing_off = RelayedRequests(calls).handoff_clients()
+    handing_off = handoff_clients(set(), calls)
     async with asyncio.timeout(TIMEOUT):
         await handing_off
     assert calls.made == []

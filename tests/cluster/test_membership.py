@@ -13,22 +13,94 @@ from free_ports import free_port
 
 from sockjs_tornado.cluster import membership as module
 from sockjs_tornado.cluster import node as node_module
+from sockjs_tornado.cluster.membership import is_private, open_sockets, split_address
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from sockjs_tornado.session.ended import ENDED_TIME
 
 from .node import SECRET, Member
 from .redis_server import RedisServer
 
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("http://10.0.0.5:9001", "10.0.0.5", 9001),
+        ("http://10.0.0.5:9001/", "10.0.0.5", 9001),
+        ("10.0.0.5:9001", "10.0.0.5", 9001),
+        ("[::1]:9001", "::1", 9001),
+        ("http://Node-1.internal:65535", "node-1.internal", 65535),
+    ],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert split_address("listen", text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "http://", "10.0.0.5", "http://10.0.0.5", "http://10.0.0.5:0", "http://10.0.0.5:70000", ":9001"),
+        *("https://10.0.0.5:9001", "http://10.0.0.5:9001/x", "http://a:b@10.0.0.5:9001", "http://10.0.0.5:9001?x"),
+        *("http://10.0.0.5:9001#x", "http://[::1:9001", "http://10.0.0.5:port", "http://:p@10.0.0.5:9001", None, 9001),
+    ],
+)
+def test_invalid_addresses(text: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^advertise: got .* expected a host and a port"):
+        split_address("advertise", text)
+
+
+@pytest.mark.parametrize(
+    "ip", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "::1", "fd00::1", "fe80::1%eth0"]
+)
+def test_private_addresses(ip: str) -> None:
+    assert is_private(ip)
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "172.32.0.1"])
+def test_public_addresses(ip: str) -> None:
+    assert not is_private(ip)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.3.4.5"])
+def test_listening(host: str) -> None:
+    sockets = open_sockets(host, free_port(), False)
+    for sock in sockets:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_public_address_must_be_allowed(host: str) -> None:
+    port = free_port()
+    with pytest.raises(ConfigurationError, match=r"^listen: .* set allow_public_listener=True"):
+        open_sockets(host, port, False)
+    # The sockets were closed.
+    for sock in open_sockets(host, port, True):
+        sock.close()
+
+
+@pytest.mark.parametrize("host", ["name.invalid", "8.8.8.8", "203.0.113.1"])
+def test_an_address_of_another_host(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^listen: (cannot resolve|.* is not an address)"):
+        open_sockets(host, free_port(), True)
+
+
+def test_a_port_that_another_socket_uses() -> None:
+    (taken,) = open_sockets("127.0.0.1", free_port(), False)
+    port = taken.getsockname()[1]
+    with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port} for other nodes: "):
+        open_sockets("127.0.0.1", port, False)
+
+
 Make = Callable[..., Member]
 
 
 @pytest.fixture
-async def make(empty_redis: RedisServer) -> AsyncIterator[Make]:
+async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
     """Return a function that creates members, which are closed after the test."""
     members = []
 
     def make_member(name: str, url: str = "", **options: Any) -> Member:
-        members.append(member := Member(url or empty_redis.url, name, **options))
+        members.append(member := Member(url or redis_server.url, name, **options))
         return member
 
     yield make_member
@@ -36,20 +108,20 @@ async def make(empty_redis: RedisServer) -> AsyncIterator[Make]:
         await within(member.close())
 
 
-async def test_a_node_registers_its_address(make: Make, empty_redis: RedisServer) -> None:
+async def test_a_node_registers_its_address(make: Make, redis_server: RedisServer) -> None:
     a, b = make("a"), make("b")
     for member in (a, b):
         await within(member.start())
     key = f"test:address:{a.advertise}"
-    assert empty_redis.command("GET", key) == b"a"
-    assert 25 < empty_redis.command("TTL", key) <= 30
+    assert redis_server.command("GET", key) == b"a"
+    assert 25 < redis_server.command("TTL", key) <= 30
     await within(a.claims.claim("/chat:s", lambda: None))
-    assert empty_redis.command("DBSIZE") == 3
+    assert redis_server.command("DBSIZE") == 3
     await within(a.close())
     # Its claims remain for a while, so that no other node opens its sessions.
     left = {f"test:address:{b.advertise}".encode(), b"test:session:/chat:s"}
-    await until(lambda: set(empty_redis.command("KEYS", "*")) == left)
-    assert 0 < empty_redis.command("TTL", "test:session:/chat:s") <= ENDED_TIME
+    await until(lambda: set(redis_server.command("KEYS", "*")) == left)
+    assert 0 < redis_server.command("TTL", "test:session:/chat:s") <= ENDED_TIME
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(a.advertise.rpartition(":")[2]))
 
@@ -66,9 +138,9 @@ async def test_a_node_registers_its_address(make: Make, empty_redis: RedisServer
         ({"secret": 12345678901234567890}, "secret"),
     ],
 )
-async def test_invalid_arguments(empty_redis: RedisServer, options: dict[str, Any], name: str) -> None:
+async def test_invalid_arguments(redis_server: RedisServer, options: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}: "):
-        Member(empty_redis.url, "a", **options)
+        Member(redis_server.url, "a", **options)
 
 
 @pytest.mark.parametrize("secret", ["é" * 8, b"x" * 16])
@@ -90,28 +162,28 @@ async def test_a_public_listener(make: Make) -> None:
     await within(make("a", port=port, listen=f"0.0.0.0:{port}", allow_public_listener=True).start())
 
 
-async def test_a_port_in_use(make: Make, empty_redis: RedisServer) -> None:
+async def test_a_port_in_use(make: Make, redis_server: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     with pytest.raises(ClusterError, match="cannot listen on"):
         await within(make("b", advertise=a.advertise).start())
-    assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"a"
+    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"a"
 
 
-async def test_two_nodes_with_one_address(make: Make, empty_redis: RedisServer) -> None:
+async def test_two_nodes_with_one_address(make: Make, redis_server: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     # It listens on another address, but finds the other node at the advertised one.
     listen = f"127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=f"Another node already advertises {a.advertise};"):
         await within(make("b", advertise=a.advertise, listen=listen).start())
-    assert empty_redis.command("KEYS", "test:address:*") == [f"test:address:{a.advertise}".encode()]
+    assert redis_server.command("KEYS", "test:address:*") == [f"test:address:{a.advertise}".encode()]
     host, _, port = listen.rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(host, int(port))
 
 
-async def test_a_failed_start_can_be_repeated(make: Make, empty_redis: RedisServer) -> None:
+async def test_a_failed_start_can_be_repeated(make: Make, redis_server: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     b = make("b", advertise=a.advertise, listen=f"127.0.0.1:{free_port()}")
@@ -121,17 +193,17 @@ async def test_a_failed_start_can_be_repeated(make: Make, empty_redis: RedisServ
     port = int(a.advertise.rpartition(":")[2])
     b.membership._listen = ("127.0.0.1", port)
     await within(b.start())
-    assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"b"
+    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"b"
 
 
 async def test_two_nodes_with_one_address_that_cannot_reach_each_other(
-    make: Make, empty_redis: RedisServer, logged: LogWatch
+    make: Make, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     """For example, because each host has that address itself."""
     a = make("a")
     await within(a.start())
     key = f"test:address:{a.advertise}"
-    empty_redis.command("SET", key, "b")
+    redis_server.command("SET", key, "b")
     a.membership.refresh()
     await until(lambda: logged.records)
     assert (
@@ -139,9 +211,9 @@ async def test_two_nodes_with_one_address_that_cannot_reach_each_other(
         == f"Another node (b) also advertises {a.advertise}. Give every node its own address."
     )
     # It does not delete the other node's registration.
-    empty_redis.command("SET", key, "b")
+    redis_server.command("SET", key, "b")
     await within(a.close())
-    assert empty_redis.command("GET", key) == b"b"
+    assert redis_server.command("GET", key) == b"b"
 
 
 async def test_another_secret(make: Make) -> None:
@@ -181,26 +253,26 @@ async def test_another_server_at_the_address(
     server.close()
 
 
-async def test_the_address_of_a_dead_node(make: Make, empty_redis: RedisServer) -> None:
+async def test_the_address_of_a_dead_node(make: Make, redis_server: RedisServer) -> None:
     a = make("a")
     await within(a.start())
     await within(a.vanish())
     key = f"test:address:{a.advertise}"
-    empty_redis.command("SET", key, "a", "PX", 30_000)
+    redis_server.command("SET", key, "a", "PX", 30_000)
     # A node that reaches itself there registers immediately.
     b = make("b", advertise=a.advertise)
     await within(b.start())
-    assert empty_redis.command("GET", key) == b"b"
+    assert redis_server.command("GET", key) == b"b"
 
 
 async def test_the_address_of_a_dead_node_that_cannot_be_reached_from_here(
-    make: Make, empty_redis: RedisServer, logged: LogWatch
+    make: Make, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     advertise = f"http://127.0.0.1:{free_port()}"
     key = f"test:address:{advertise}"
-    empty_redis.command("SET", key, "a", "PX", 700)
+    redis_server.command("SET", key, "a", "PX", 700)
     await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
-    assert empty_redis.command("GET", key) == b"b"
+    assert redis_server.command("GET", key) == b"b"
     assert (
         logged.take("own advertise address")
         .getMessage()
@@ -209,11 +281,11 @@ async def test_the_address_of_a_dead_node_that_cannot_be_reached_from_here(
 
 
 async def test_an_address_that_another_node_keeps(
-    make: Make, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+    make: Make, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_INTERVAL", 0.05)
     advertise = f"http://127.0.0.1:{free_port()}"
-    empty_redis.command("SET", f"test:address:{advertise}", "a")
+    redis_server.command("SET", f"test:address:{advertise}", "a")
     monkeypatch.setattr(module, "CLAIM_TIME", 1)
     with pytest.raises(ClusterError, match=r"Another node \(a\) already advertises"):
         await within(make("b", advertise=advertise, listen=f"127.0.0.1:{free_port()}").start())
@@ -228,30 +300,30 @@ async def test_without_redis(make: Make) -> None:
         await asyncio.open_connection("127.0.0.1", int(member.advertise.rpartition(":")[2]))
 
 
-async def test_the_keys_are_refreshed(make: Make, empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_keys_are_refreshed(make: Make, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REFRESH_INTERVAL", 0.05)
     a = make("a")
     await within(a.start())
     await within(a.claims.claim("/chat:s", lambda: None))
     for _ in range(2):
-        empty_redis.command("FLUSHALL")
-        await until(lambda: empty_redis.command("DBSIZE") == 2)
-    empty_redis.command("PEXPIRE", "test:session:/chat:s", 900)
-    await until(lambda: empty_redis.command("TTL", "test:session:/chat:s") > 20)
+        redis_server.command("FLUSHALL")
+        await until(lambda: redis_server.command("DBSIZE") == 2)
+    redis_server.command("PEXPIRE", "test:session:/chat:s", 900)
+    await until(lambda: redis_server.command("TTL", "test:session:/chat:s") > 20)
 
 
-async def test_redis_is_back(make: Make, empty_redis: RedisServer, logged: LogWatch) -> None:
+async def test_redis_is_back(make: Make, redis_server: RedisServer, logged: LogWatch) -> None:
     """The claims are set again long before the next refresh."""
     a = make("a")
     await within(a.start())
     await within(a.claims.claim("/chat:s", lambda: None))
-    empty_redis.kill()
+    redis_server.kill()
     # One refresh fails.
     a.membership.refresh()
     await until(lambda: not a.commands.available)
-    empty_redis.start()
-    await until(lambda: empty_redis.command("DBSIZE") == 2)
-    assert empty_redis.command("GET", f"test:address:{a.advertise}") == b"a"
+    redis_server.start()
+    await until(lambda: redis_server.command("DBSIZE") == 2)
+    assert redis_server.command("GET", f"test:address:{a.advertise}") == b"a"
     logged.take("reconnecting")
 
 
@@ -268,7 +340,7 @@ async def test_a_cancelled_start(make: Make) -> None:
         sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         member = make("a", port=sock.getsockname()[1], listen=f"127.0.0.1:{(port := free_port())}")
         starting = asyncio.ensure_future(member.start())
-        await until(lambda: len(member.membership._node._upstreams) == 1)
+        await until(lambda: len(member.membership.node.upstreams.all) == 1)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await within(starting)

@@ -580,5 +580,5 @@ async def test_no_task_connection_or_exchange_is_left(start: Start) -> None:
         assert await connection.closed() == (1002, "Connection interrupted")
         connection.session.check(math.inf)
     assert len(owner.router.container) == 0
-    await until(lambda: len(other.upstreams) <= 1)
+    await until(lambda: len(other.upstreams.all) <= 1)
     await until(lambda: len(asyncio.all_tasks()) <= before + 2)

@@ -27,14 +27,14 @@ Start = Callable[..., Awaitable[list[Node]]]
 
 
 @pytest.fixture
-async def start(serve: Serve, empty_redis: RedisServer) -> AsyncIterator[Start]:
+async def start(serve: Serve, redis_server: RedisServer) -> AsyncIterator[Start]:
     """Return a function that starts nodes: ``a, b = await start(2, {"verify_ip": True})``."""
     nodes: list[Node] = []
 
     async def begin(count: int = 3, settings: dict[str, Any] | None = None, **options: Any) -> list[Node]:
         made = []
         for _ in range(count):
-            member = Member(empty_redis.url, f"node-{len(nodes)}", **options)
+            member = Member(redis_server.url, f"node-{len(nodes)}", **options)
             node = Node(member, settings or {}, Noted, "/echo")
             await member.start()
             node.server = await serve(node.router)
@@ -46,7 +46,7 @@ async def start(serve: Serve, empty_redis: RedisServer) -> AsyncIterator[Start]:
     for node in nodes:
         await within(node.cluster.close())
     for node in nodes:
-        await until(lambda node: not len(node.upstreams), node)
+        await until(lambda node: not node.upstreams.all, node)
 
 
 def key(session: str) -> str:
@@ -79,7 +79,7 @@ async def finish(node: Node, session: str) -> None:
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
-async def test_a_session_is_used_through_any_node(start: Start, empty_redis: RedisServer, transport: str) -> None:
+async def test_a_session_is_used_through_any_node(start: Start, redis_server: RedisServer, transport: str) -> None:
     a, b, c = await start()
     session = new_session()
     base = f"/echo/000/{session}"
@@ -87,7 +87,7 @@ async def test_a_session_is_used_through_any_node(start: Start, empty_redis: Red
         first.write(asking(transport, base))
         assert await first_frame(first, transport) == "o"
         connection = await a.journal.connection()
-        assert empty_redis.command("GET", key(session)) == a.cluster.claims._value
+        assert redis_server.command("GET", key(session)) == a.cluster.claims._value
         assert await c.send(session, "x", transport) == (200 if transport == "jsonp" else 204)
         assert await connection.message() == "x"
         if transport in POLLING:
@@ -106,7 +106,7 @@ async def test_a_session_is_used_through_any_node(start: Start, empty_redis: Red
     assert [len(node.router.container) for node in (a, b, c)] == [0, 0, 0]
     assert len(a.cluster.claims) == 0
     # No other node can open it meanwhile.
-    assert CLAIM_TIME < remaining(empty_redis, session) <= ENDED_TIME
+    assert CLAIM_TIME < remaining(redis_server, session) <= ENDED_TIME
 
 
 async def test_six_first_requests_at_once(start: Start) -> None:
@@ -121,7 +121,7 @@ async def test_six_first_requests_at_once(start: Start) -> None:
             assert sorted(await within(asyncio.gather(*first))) == [STILL_OPEN] * 5 + ["o"]
 
 
-async def test_concurrent_first_polls_some_of_which_disconnect(start: Start, empty_redis: RedisServer) -> None:
+async def test_concurrent_first_polls_some_of_which_disconnect(start: Start, redis_server: RedisServer) -> None:
     """Whoever disconnects, whenever: no unused session is left, and the remaining clients have the session."""
     nodes = await start(settings={"disconnect_delay": 0.1})
     for delay in range(12):
@@ -138,15 +138,15 @@ async def test_concurrent_first_polls_some_of_which_disconnect(start: Start, emp
         await until(lambda: not any(len(node.router.container) for node in nodes))
         await until(lambda: not any(len(node.cluster.claims) for node in nodes))
     # The ids of those that were opened stay claimed for a while.
-    keys = empty_redis.command("KEYS", "test:session:*")
+    keys = redis_server.command("KEYS", "test:session:*")
     assert isinstance(keys, list)
-    assert all(0 < empty_redis.command("TTL", name) <= ENDED_TIME for name in keys)
+    assert all(0 < redis_server.command("TTL", name) <= ENDED_TIME for name in keys)
 
 
-async def test_a_disconnect_during_a_claim(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_disconnect_during_a_claim(start: Start, redis_server: RedisServer) -> None:
     a, b = await start(2)
     session = new_session()
-    empty_redis.freeze()
+    redis_server.freeze()
     try:
         async with a.client() as client, b.client() as other:
             for each in (client, other):
@@ -155,29 +155,29 @@ async def test_a_disconnect_during_a_claim(start: Start, empty_redis: RedisServe
             await client.leave()
             async with a.client() as another:
                 assert (await another.ask("GET", "/not-there")).status == 404
-            empty_redis.thaw()
+            redis_server.thaw()
             # Whichever claim was first.
             assert (await other.response()).body in (b"o\n", LOST.encode() + b"\n")
     finally:
-        empty_redis.thaw()
+        redis_server.thaw()
     await until(lambda: not len(a.cluster.claims))
     assert len(a.router.container) == 0
 
 
-async def test_a_disconnect_before_the_request_is_read_claims_nothing(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_disconnect_before_the_request_is_read_claims_nothing(start: Start, redis_server: RedisServer) -> None:
     (a,) = await start(1)
     async with a.client() as client:
         client.write(asking("xhr", f"/echo/000/{new_session()}"))
         await client.leave()
     async with a.client() as another:
         assert (await another.ask("GET", "/not-there")).status == 404
-    assert empty_redis.command("KEYS", "test:session:*") == []
+    assert redis_server.command("KEYS", "test:session:*") == []
     assert not a.cluster.claims._pending
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["stays", "leaves"])
 async def test_a_relayed_request_waits_for_the_owner_s_pending_claim(
-    start: Start, empty_redis: RedisServer, stays: bool
+    start: Start, redis_server: RedisServer, stays: bool
 ) -> None:
     """The other node gets the reply of Redis before the owner does."""
     a, b = await start(2)
@@ -199,15 +199,15 @@ async def test_a_relayed_request_waits_for_the_owner_s_pending_claim(
     claims._set = slow
     async with a.client() as first, b.client() as second:
         first.write(asking("xhr", f"/echo/000/{session}"))
-        await until(lambda: empty_redis.command("EXISTS", key(session)))
+        await until(lambda: redis_server.command("EXISTS", key(session)))
         second.write(asking("xhr", f"/echo/000/{session}"))
-        await until(lambda: len(b.upstreams) == 1)
+        await until(lambda: len(b.upstreams.all) == 1)
         async with a.client() as another:
             assert (await another.ask("GET", "/not-there")).status == 404
         assert len(a.router.container) == 0
         if not stays:
             await second.leave()
-            await until(lambda: not len(b.upstreams))
+            await until(lambda: not b.upstreams.all)
         may_go_on.set_result(None)
         connection = await a.journal.connection()
         if not stays:
@@ -220,15 +220,15 @@ async def test_a_relayed_request_waits_for_the_owner_s_pending_claim(
         assert {response.body for response in await within(bodies)} == {b"o\n", b'a["x"]\n'}
 
 
-async def test_an_unknown_session(start: Start, empty_redis: RedisServer) -> None:
+async def test_an_unknown_session(start: Start, redis_server: RedisServer) -> None:
     a, b = await start(2)
     for node in (a, b):
         assert await node.send(new_session(), "x") == 404
         assert await node.send(new_session(), "x", "jsonp") == 404
-    assert empty_redis.command("KEYS", "test:session:*") == []
+    assert redis_server.command("KEYS", "test:session:*") == []
 
 
-async def test_an_ended_session_is_not_opened_again_for_a_minute(start: Start, empty_redis: RedisServer) -> None:
+async def test_an_ended_session_is_not_opened_again_for_a_minute(start: Start, redis_server: RedisServer) -> None:
     a, b, c = await start()
     session = new_session()
     assert await a.poll(session) == "o"
@@ -245,7 +245,7 @@ async def test_an_ended_session_is_not_opened_again_for_a_minute(start: Start, e
     assert not any(node.stats["tombstones"] for node in (a, b, c))
     # Later the node and Redis forget it. Nodes that have cached the owner look it up again.
     a.router.container._ended._now = lambda: time.monotonic() + ENDED_TIME
-    empty_redis.command("DEL", key(session))
+    redis_server.command("DEL", key(session))
     assert await b.poll(session) == "o"
     assert await c.send(session, "z") == 204
     assert await (await b.journal.connection()).message() == "z"
@@ -274,7 +274,7 @@ async def test_an_ended_session_of_a_stopped_node(start: Start) -> None:
         assert await node.send(session, "x") == 404
 
 
-async def test_a_node_is_restarted_at_the_same_address(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_node_is_restarted_at_the_same_address(start: Start, redis_server: RedisServer) -> None:
     a, b, c = await start()
     sessions = [new_session() for _ in range(3)]
     for session in sessions:
@@ -292,7 +292,7 @@ async def test_a_node_is_restarted_at_the_same_address(start: Start, empty_redis
         for session in sessions:
             assert await node.poll(session) == LOST
             assert await node.send(session, "x") == 404
-    assert empty_redis.command("GET", key(sessions[0])) == b"-"
+    assert redis_server.command("GET", key(sessions[0])) == b"-"
 
 
 @pytest.mark.parametrize("transport", RECEIVING)
@@ -301,7 +301,7 @@ async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, tra
     for limit in (
         "node.CONNECT_TIMEOUT",
         "upstream.CONNECT_TIMEOUT",
-        "relay_requests.HANDOFF_TIMEOUT",
+        "node.HANDOFF_TIMEOUT",
         "peers._RESPONSE_TIMEOUT",
     ):
         monkeypatch.setattr(f"sockjs_tornado.cluster.{limit}", 1000)
@@ -328,7 +328,7 @@ async def test_a_node_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch, tra
     await until(lambda: b.stats["tombstones"] + c.stats["tombstones"] == 2)
 
 
-async def test_a_draining_node_opens_no_session(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_draining_node_opens_no_session(start: Start, redis_server: RedisServer) -> None:
     a, b, c = await start(3, {"disconnect_delay": 30})
     session, mine = new_session(), [new_session() for _ in range(2)]
     assert await a.poll(session) == "o"
@@ -344,7 +344,7 @@ async def test_a_draining_node_opens_no_session(start: Start, empty_redis: Redis
     for each in mine:
         assert await a.poll(each) == 'c[1012,"Service restart"]'
     await within(draining)
-    assert all(remaining(empty_redis, each) > CLAIM_TIME for each in mine)
+    assert all(remaining(redis_server, each) > CLAIM_TIME for each in mine)
     # No other node opens its sessions, neither before nor after it has stopped.
     assert (await c.ask(asking("xhr", f"/echo/000/{mine[0]}"))).status == 503
     await within(b.cluster.close())
@@ -353,32 +353,32 @@ async def test_a_draining_node_opens_no_session(start: Start, empty_redis: Redis
         assert await node.send(each, "x") == 404
 
 
-async def test_a_closing_router_opens_no_session(start: Start, empty_redis: RedisServer) -> None:
+async def test_a_closing_router_opens_no_session(start: Start, redis_server: RedisServer) -> None:
     (a,) = await start(1, {"disconnect_delay": 30})
     session = new_session()
     assert await a.poll(session) == "o"
-    empty_redis.freeze()
+    redis_server.freeze()
     opening = asyncio.ensure_future(a.ask(asking("xhr", f"/echo/000/{new_session()}")))
     await until(lambda: a.cluster.claims._pending)
     closing = asyncio.ensure_future(a.router.close())
     await until(lambda: a.router.container.state >= RouterState.CLOSING)
-    empty_redis.thaw()
+    redis_server.thaw()
     assert (await within(opening)).status == 404
     assert (await a.ask(asking("xhr", f"/echo/000/{new_session()}"))).status == 404
     assert await a.poll(session) == 'c[3000,"Go away!"]'
     await within(closing)
-    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [key(session).encode()])
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [key(session).encode()])
 
 
 async def test_a_node_with_the_largest_number_of_sessions(
-    start: Start, empty_redis: RedisServer, logged: LogWatch
+    start: Start, redis_server: RedisServer, logged: LogWatch
 ) -> None:
     a, b = await start(2, {"max_sessions": 1})
     session, other = new_session(), new_session()
     assert await a.poll(session) == "o"
     response = await a.ask(asking("xhr", f"/echo/000/{other}"))
     assert (response.status, "Retry-After" in response) == (503, True)
-    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [key(session).encode()])
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [key(session).encode()])
     # Other nodes accept more.
     assert await b.poll(other) == "o"
     assert await a.send(other, "x") == 204
@@ -396,28 +396,28 @@ async def lose(*nodes: Node) -> None:
 
 
 @pytest.fixture
-def away(empty_redis: RedisServer, logged: LogWatch) -> Iterator[Callable[..., Awaitable[None]]]:
+def away(redis_server: RedisServer, logged: LogWatch) -> Iterator[Callable[..., Awaitable[None]]]:
     """Return a function that stops Redis, at most until the end of the test."""
     lost = 0
 
     async def take_away(*nodes: Node) -> None:
         nonlocal lost
-        empty_redis.kill()
+        redis_server.kill()
         await lose(*nodes)
         lost += len(nodes)
 
     yield take_away
-    if empty_redis._process is None:
-        empty_redis.start()
+    if redis_server._process is None:
+        redis_server.start()
     for _ in range(lost):
         logged.take("reconnecting")
 
 
-@pytest.mark.parametrize("local_fallback", [True, False])
+@pytest.mark.parametrize("on_redis_down", ["local", "reject"])
 async def test_without_redis(
-    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], local_fallback: bool
+    start: Start, redis_server: RedisServer, away: Callable[..., Awaitable[None]], on_redis_down: str
 ) -> None:
-    a, b = await start(2, local_fallback=local_fallback)
+    a, b = await start(2, on_redis_down=on_redis_down)
     session, unknown, new = new_session(), new_session(), new_session()
     for each in (session, unknown):
         assert await a.poll(each) == "o"
@@ -430,16 +430,16 @@ async def test_without_redis(
     async with b.client() as client:
         client.write(asking("xhr", f"/echo/000/{new}"))
         response = await client.response()
-    if not local_fallback:
+    if on_redis_down == "reject":
         assert (response.status, "Retry-After" in response) == (503, True)
         assert b.router.stats.rejected == {"cluster": 2}
         assert len(b.cluster.claims) == 0
         return
     assert response.body == b"o\n"
-    empty_redis.start()
+    redis_server.start()
     # It is claimed as soon as possible.
-    await until(lambda: empty_redis.command("GET", key(new)) == b.cluster.claims._value)
-    await until(lambda: empty_redis.command("GET", key(unknown)) == a.cluster.claims._value)
+    await until(lambda: redis_server.command("GET", key(new)) == b.cluster.claims._value)
+    await until(lambda: redis_server.command("GET", key(unknown)) == a.cluster.claims._value)
     assert await a.send(new, "x") == 204
     assert await (await b.journal.connection()).message() == "x"
     assert await b.send(unknown, "x") == 204
@@ -457,7 +457,7 @@ async def test_a_disconnect_without_redis_claims_nothing(
 
 
 async def test_two_nodes_that_open_one_session_without_redis(
-    start: Start, empty_redis: RedisServer, away: Callable[..., Awaitable[None]], logged: LogWatch
+    start: Start, redis_server: RedisServer, away: Callable[..., Awaitable[None]], logged: LogWatch
 ) -> None:
     a, b = await start(2)
     await away(a, b)
@@ -466,7 +466,7 @@ async def test_two_nodes_that_open_one_session_without_redis(
     for node in (a, b):
         assert await node.poll(session) == "o"
         connections.append(await node.journal.connection())
-    empty_redis.start()
+    redis_server.start()
     # One of them loses it after the reconnect.
     await until(lambda: any(connection.closes for connection in connections))
     loser = 0 if connections[0].closes else 1
@@ -497,7 +497,7 @@ async def test_messages_before_a_disconnect_are_delivered(start: Start, size: in
 
 
 async def test_no_claim_is_left_if_the_application_fails(
-    start: Start, empty_redis: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
+    start: Start, redis_server: RedisServer, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (a,) = await start(1)
 
@@ -509,17 +509,17 @@ async def test_no_claim_is_left_if_the_application_fails(
     assert response.status == 500
     logged.take("Uncaught exception")
     assert len(a.cluster.claims) == 0
-    await until(lambda: empty_redis.command("KEYS", "test:session:*") == [])
+    await until(lambda: redis_server.command("KEYS", "test:session:*") == [])
 
 
-async def test_nothing_is_claimed_above_a_limit(start: Start, empty_redis: RedisServer, logged: LogWatch) -> None:
+async def test_nothing_is_claimed_above_a_limit(start: Start, redis_server: RedisServer, logged: LogWatch) -> None:
     a, b = await start(2, {"max_sessions": 1})
     session = new_session()
     assert await a.poll(session) == "o"
-    before = sets(empty_redis)
+    before = sets(redis_server)
     response = await a.ask(asking("xhr", f"/echo/000/{new_session()}"))
     assert response.status == 503
-    assert sets(empty_redis) == before
+    assert sets(redis_server) == before
     # Sessions of other nodes are still served.
     other = new_session()
     assert await b.poll(other) == "o"
@@ -527,9 +527,9 @@ async def test_nothing_is_claimed_above_a_limit(start: Start, empty_redis: Redis
     logged.take("max_sessions is reached")
 
 
-def sets(empty_redis: RedisServer) -> Any:
+def sets(redis_server: RedisServer) -> Any:
     """Return how many keys were set, according to Redis."""
-    statistics: Any = empty_redis.command("INFO", "commandstats")
+    statistics: Any = redis_server.command("INFO", "commandstats")
     return statistics["cmdstat_set"]["calls"]
 
 
@@ -545,7 +545,7 @@ def sets(empty_redis: RedisServer) -> Any:
 )
 async def test_a_tombstone_is_written_if_the_owner_is_certainly_gone(
     start: Start,
-    empty_redis: RedisServer,
+    redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
     logged: LogWatch,
     error: OSError,
@@ -563,7 +563,7 @@ async def test_a_tombstone_is_written_if_the_owner_is_certainly_gone(
     assert await b.send(session, "x") == status
     monkeypatch.undo()
     if buried:
-        await until(lambda: empty_redis.command("GET", key(session)) == b"-")
+        await until(lambda: redis_server.command("GET", key(session)) == b"-")
     else:
         assert await b.send(session, "y") == 204
     if status == 503:

@@ -16,11 +16,17 @@ from hypothesis import strategies as st
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.cluster import upstream as module
-from sockjs_tornado.cluster.forwarding import Pipe
+from sockjs_tornado.cluster.forwarding import Pipe, RelayedRequest
 from sockjs_tornado.cluster.ownership import Owner
-from sockjs_tornado.cluster.relay_requests import RelayedRequest
-from sockjs_tornado.cluster.response_head import parse_head
-from sockjs_tornado.cluster.upstream import MAX_IDLE, Response, Stream, Upstream, UpstreamDisconnected, Upstreams
+from sockjs_tornado.cluster.upstream import (
+    MAX_IDLE,
+    Response,
+    Stream,
+    Upstream,
+    UpstreamDisconnected,
+    Upstreams,
+    parse_head,
+)
 from sockjs_tornado.transports.receiving import ReceivingEndpoint
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
@@ -107,7 +113,7 @@ async def upstreams() -> AsyncIterator[Upstreams]:
     made = Upstreams()
     yield made
     made.close()
-    await until(lambda: not len(made))
+    await until(lambda: not made.all)
 
 
 async def opened(upstreams: Upstreams, node: Node) -> tuple[Upstream, Side, "asyncio.Future[Response | Stream]"]:
@@ -170,30 +176,30 @@ async def test_connections_are_reused(node: Node, upstreams: Upstreams) -> None:
     other.writer.write(OK)
     assert await within(also_asked) == ANSWER
     assert await within(upstreams.connect(node.address)) is second
-    assert len(upstreams) == 2
+    assert len(upstreams.all) == 2
 
 
 async def test_the_number_of_idle_connections_is_limited(node: Node, upstreams: Upstreams) -> None:
     connections = [await within(upstreams.connect(node.address)) for _ in range(MAX_IDLE + 3)]
     for connection in connections:
-        upstreams.put_back(node.address, connection)
-    await until(lambda: len(upstreams) == MAX_IDLE)
+        upstreams.put_back(connection)
+    await until(lambda: len(upstreams.all) == MAX_IDLE)
 
 
 async def test_connections_that_are_idle_for_long_are_closed(node: Node, upstreams: Upstreams) -> None:
     old, older, new = [await within(upstreams.connect(node.address)) for _ in range(3)]
-    upstreams.put_back(node.address, older)
-    upstreams.put_back(node.address, old)
+    upstreams.put_back(older)
+    upstreams.put_back(old)
     for connection in (older, old):
         connection.idle_since -= module.IDLE_TIMEOUT + 1
-    upstreams.put_back(node.address, new)
-    await until(lambda: len(upstreams) == 1)
+    upstreams.put_back(new)
+    await until(lambda: len(upstreams.all) == 1)
     assert await within(upstreams.connect(node.address)) is new
     # Even if no connection was put back meanwhile.
-    upstreams.put_back(node.address, new)
+    upstreams.put_back(new)
     new.idle_since -= module.IDLE_TIMEOUT + 1
     assert await within(upstreams.connect(node.address)) is not new
-    await until(lambda: len(upstreams) == 1)
+    await until(lambda: len(upstreams.all) == 1)
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "not seen yet"])
@@ -203,7 +209,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_used(node: Node, up
     await within(asked)
     if seen:
         side.writer.close()
-        await until(lambda: len(upstreams) == 0)
+        await until(lambda: len(upstreams.all) == 0)
     else:
         # The event loop does not run in between.
         with socket.socket(fileno=os.dup(side.writer.get_extra_info("socket").fileno())) as sock:
@@ -227,7 +233,7 @@ async def test_an_incomplete_response(node: Node, upstreams: Upstreams, data: by
         side.writer.close()
     with pytest.raises(UpstreamDisconnected):
         await within(asked)
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 RUBBISH = [
@@ -275,7 +281,7 @@ async def test_a_response_without_a_request_closes_the_connection(node: Node, up
     assert await within(asked) == ANSWER
     side.writer.write(OK)
     await side.gone()
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 async def test_a_connection_that_will_be_closed_is_not_kept(node: Node, upstreams: Upstreams) -> None:
@@ -283,7 +289,7 @@ async def test_a_connection_that_will_be_closed_is_not_kept(node: Node, upstream
     side.writer.write(OK.replace(b"X-A: 1", b"X-A: 1\r\nConnection: Close"))
     assert await within(asked) == ANSWER
     await side.gone()
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 async def test_cancelling_closes_the_connection(node: Node, upstreams: Upstreams) -> None:
@@ -293,7 +299,7 @@ async def test_cancelling_closes_the_connection(node: Node, upstreams: Upstreams
     with pytest.raises(UpstreamDisconnected):
         await within(asked)
     await side.gone()
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 async def test_cancelling_too_late_does_nothing(node: Node, upstreams: Upstreams) -> None:
@@ -315,7 +321,7 @@ async def test_a_request_on_a_closed_connection(node: Node, upstreams: Upstreams
     upstream.abort()
     with pytest.raises(UpstreamDisconnected):
         await within(upstream.send_request(ASK))
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
     with pytest.raises(UpstreamDisconnected):
         await within(upstream.send_request(ASK))
 
@@ -327,7 +333,7 @@ async def test_nothing_listens(upstreams: Upstreams, tmp_path: Path) -> None:
         for place in (address, str(tmp_path / "none"), "http://name.invalid:1"):
             with pytest.raises(OSError):  # noqa: PT011 - which one says the system
                 await within(upstreams.connect(place))
-    assert len(upstreams) == 0
+    assert len(upstreams.all) == 0
 
 
 async def test_a_connect_timeout(upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +350,7 @@ async def test_a_connect_timeout(upstreams: Upstreams, monkeypatch: pytest.Monke
             # The connection's own timeout; that of the test would be a cancellation.
             with pytest.raises(TimeoutError):
                 await upstreams.connect(f"http://127.0.0.1:{listening.getsockname()[1]}")
-    assert len(upstreams) == 0
+    assert len(upstreams.all) == 0
 
 
 async def test_a_closed_pool_makes_no_connections(node: Node, upstreams: Upstreams) -> None:
@@ -353,7 +359,7 @@ async def test_a_closed_pool_makes_no_connections(node: Node, upstreams: Upstrea
     upstreams.close()
     with pytest.raises(UpstreamDisconnected):
         await within(connecting)
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 # Streams.
@@ -409,7 +415,7 @@ async def test_a_stream_is_forwarded_as_it_arrives(piped: Any, upstreams: Upstre
         assert await client.exactly(3) == b"%03d" % number
     side.writer.close()
     assert await client.rest() == b""
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
     await until(lambda: router.container._connections == 0)
 
 
@@ -418,7 +424,7 @@ async def test_a_stream_may_end_before_it_is_attached(piped: Any, upstreams: Ups
     side.writer.write(HEAD + b"x" * 100_000)
     side.writer.close()
     assert len(await client.rest()) == len(HEAD) + 100_000
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 @pytest.mark.parametrize("when", ["asked", "flowing"])
@@ -434,7 +440,7 @@ async def test_a_disconnect_is_noticed(piped: Any, upstreams: Upstreams, connect
         await settle(connect, server)
         side.writer.write(HEAD)
         assert await side.gone() == b""
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
     await until(lambda: router.container._connections == 0)
 
 
@@ -444,7 +450,7 @@ async def test_a_half_closed_connection_is_a_disconnect(piped: Any, upstreams: U
     await client.exactly(len(HEAD))
     client.writer.write_eof()
     await side.gone()
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)
 
 
 async def fill(side: Side) -> int:
@@ -465,7 +471,7 @@ async def test_a_slow_client_slows_the_stream_down(piped: Any, upstreams: Upstre
     side.writer.write(HEAD)
     client.pause_reading()
     written = await fill(side)
-    (upstream,) = upstreams._all
+    (upstream,) = upstreams.all
     # The rest is in the kernel's buffers.
     assert upstream._pipe is not None
     assert upstream._pipe.unsent < 1_000_000
@@ -487,4 +493,4 @@ async def test_a_client_that_does_not_read_to_the_end_is_disconnected(piped: Any
     await fill(side)
     side.writer.close()
     await until(lambda: router.container._connections == 0)
-    await until(lambda: len(upstreams) == 0)
+    await until(lambda: len(upstreams.all) == 0)

@@ -15,8 +15,11 @@ from programs import find_program
 from .proxies import Node, node, nodes, proxy
 from .visitor import Visitor
 
-#: Proxies, and what they go by.
-FRONTS = [(kind, sticky) for kind in ("haproxy", "nginx") for sticky in ("path", "cookie")]
+#: Proxies, and how they find the server of a session.
+FRONTS = [(kind, sticky) for sticky in ("path", "cookie") for kind in ("haproxy", "nginx")]
+
+#: One :func:`front` of each kind, for tests of what does not depend on how it finds the server.
+each_kind = pytest.mark.parametrize("front", FRONTS[:2], ids="-".join, indirect=True)
 
 
 class Front(NamedTuple):

@@ -52,7 +52,7 @@ async def test_a_router_answers_under_its_own_prefix(
     client = await begin(arrive(node, transport))
     facts = await where(client)
     assert (facts["prefix"], facts["node"], facts["thread"]) == (prefix, node, thread)
-    for number in range(50):
+    for number in range(5):
         assert await exchange(client, str(number)) == str(number)
 
 
@@ -86,10 +86,9 @@ async def test_a_broadcast_stays_within_its_router(arrive: Arrive, transport: st
         assert await exchange(client, "that was all") == "that was all"
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_all_of_them_work_at_the_same_time(arrive: Arrive, transport: str) -> None:
-    clients = [await begin(arrive(node, transport)) for node in NODES for _ in range(3)]
-    messages = [f"{number} " + "x" * (1 << number % 15) for number in range(50)]
+async def test_all_of_them_work_at_the_same_time(arrive: Arrive) -> None:
+    clients = [await begin(arrive(node, transport)) for node in NODES for transport in TRANSPORTS]
+    messages = [f"{number} " + "x" * (1 << number) for number in range(15)]
 
     async def echo(client: Peer) -> None:
         for message in messages:

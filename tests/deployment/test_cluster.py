@@ -39,7 +39,7 @@ FRONTS = [(kind, how) for kind in ("haproxy", "nginx") for how in ("anywhere", "
 #: What proxies say of processes that are no longer there.
 COMPLAINTS = (" is DOWN", " is stopping", "(111: Connection refused)", "upstream server temporarily disabled")
 
-MESSAGES = [f"message {number} ☃" for number in range(30)]
+MESSAGES = [f"message {number} ☃" for number in range(20)]
 EVERYBODY = "/sockjs/everybody"
 
 
@@ -369,8 +369,7 @@ async def test_without_redis_each_session_is_in_one_process_whichever_is_asked(
     seen = set()
     for _ in range(12):
         visitor = await visit(transport, unix_port, prefix="/echo/sockjs").open()
-        for message in MESSAGES[:5]:
-            assert await exchange(visitor, message) == message
+        assert await exchange(visitor, MESSAGES[0]) == MESSAGES[0]
         process = await exchange(visitor, "where?")
         seen.add(process)
         if transport not in WEBSOCKETS:

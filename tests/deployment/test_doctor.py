@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tornado.httpserver
 from application import Echo
-from client import within
+from client import until, within
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
@@ -235,12 +235,13 @@ async def test_the_base_url_of_info_may_be_invalid() -> None:
 
 async def test_a_session_lasts_as_long_as_the_doctor_takes() -> None:
     """However slow the line is: somebody listens meanwhile."""
-    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 1})
+    router = SockJSRouter(Echo, "/echo")
 
     class Slow(RequestHandler):
         async def post(self, session: str) -> None:
-            await asyncio.sleep(0.2)
-            self.set_status(204 if router.get_session(session) else 404)
+            found: Any = router.get_session(session)
+            await until(lambda: found._receiver)
+            self.set_status(204)
 
     site = Site({"/.*/(.*)/xhr_send": Slow}, router)
     code, findings = await examine(site.url)

@@ -23,13 +23,14 @@ from client import (
     within,
 )
 
-from .conftest import FRONTS, Ended, Front, Visit
+from .conftest import FRONTS, Ended, Front, Visit, each_kind
 from .proxies import node, proxy
 from .visitor import Visitor, abort_a_poll, exchange, introduce, where
 
-MESSAGES = [f"message {number} ☃" for number in range(50)]
+MESSAGES = [f"message {number} ☃" for number in range(20)]
 
 
+@each_kind
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_each_message_comes_back_before_the_next_is_sent(front: Front, visit: Visit, transport: str) -> None:
     visitor = await visit(transport, front.port).open()
@@ -37,6 +38,7 @@ async def test_each_message_comes_back_before_the_next_is_sent(front: Front, vis
         assert await exchange(visitor, message) == message
 
 
+@each_kind
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_messages_sent_without_waiting_come_back_in_order(front: Front, visit: Visit, transport: str) -> None:
     visitor = await visit(transport, front.port).open()
@@ -45,6 +47,7 @@ async def test_messages_sent_without_waiting_come_back_in_order(front: Front, vi
     assert [await visitor.message() for _ in MESSAGES] == MESSAGES
 
 
+@each_kind
 @pytest.mark.parametrize("transport", STREAMING)
 async def test_frames_of_a_stream_are_not_held_back_for_more(front: Front, visit: Visit, transport: str) -> None:
     visitor = await visit(transport, front.port).open()
@@ -69,9 +72,9 @@ async def visitors_everywhere(front: Front, visit: Visit, transport: str, count:
 async def test_sessions_are_on_both_servers_and_each_stays_on_its_own(
     front: Front, visit: Visit, transport: str
 ) -> None:
-    for name, visitors in (await visitors_everywhere(front, visit, transport, 3)).items():
+    for name, visitors in (await visitors_everywhere(front, visit, transport, 2)).items():
         for visitor in visitors:
-            for _ in range(5):
+            for _ in range(3):
                 assert (await where(visitor))["node"] == name
 
 
@@ -84,6 +87,7 @@ async def test_a_slash_at_the_end_of_the_url_leads_to_the_same_server(front: Fro
         assert await visitor.message() == "hello"
 
 
+@each_kind
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_application_sees_the_address_of_the_client_whatever_the_client_claims(
     front: Front, visit: Visit, transport: str
@@ -111,6 +115,7 @@ async def name_and_server(front: Front, visitor: Visitor) -> tuple[str, Connect]
     return await introduce(visitor), front.behind((await where(visitor))["node"])
 
 
+@each_kind
 @pytest.mark.parametrize("transport", STREAMING)
 async def test_a_session_ends_when_its_stream_is_aborted(
     front: Front, visit: Visit, ended: Ended, transport: str
@@ -123,6 +128,7 @@ async def test_a_session_ends_when_its_stream_is_aborted(
     assert await late.closed() == (1002, "Connection interrupted")
 
 
+@each_kind
 @pytest.mark.parametrize("transport", POLLING)
 async def test_a_session_ends_when_its_poll_is_aborted(
     front: Front, visit: Visit, ended: Ended, transport: str
@@ -134,6 +140,7 @@ async def test_a_session_ends_when_its_poll_is_aborted(
     assert await ended(connect, name) == [[1002, "Connection interrupted"]]
 
 
+@each_kind
 @pytest.mark.parametrize("transport", WEBSOCKETS)
 async def test_a_connection_ends_when_its_websocket_is_aborted(
     front: Front, visit: Visit, ended: Ended, transport: str
@@ -144,6 +151,7 @@ async def test_a_connection_ends_when_its_websocket_is_aborted(
     assert await ended(connect, name) == [[1006, "Connection lost"]]
 
 
+@each_kind
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_servers_close_arrives_with_its_code_and_reason(front: Front, visit: Visit, transport: str) -> None:
     visitor = await visit(transport, front.port).open()
@@ -151,6 +159,7 @@ async def test_the_servers_close_arrives_with_its_code_and_reason(front: Front, 
     assert await visitor.closed() == (4001, "Enough")
 
 
+@each_kind
 @pytest.mark.parametrize("transport", WEBSOCKETS)
 async def test_a_tunnel_lasts_until_the_client_has_answered_the_close_frame(
     front: Front, visit: Visit, transport: str
@@ -171,6 +180,7 @@ async def test_a_tunnel_lasts_until_the_client_has_answered_the_close_frame(
     assert await websocket.client.rest() == b""
 
 
+@each_kind
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
 async def test_a_body_that_is_rejected_while_it_is_sent_gets_its_answer(
     front: Front, visit: Visit, is_chunked: bool
@@ -193,19 +203,22 @@ async def test_a_body_that_is_rejected_while_it_is_sent_gets_its_answer(
         assert (response.status, response.text) == (413, "Payload too large.")
 
 
+@each_kind
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_messages_of_megabytes_go_through(front: Front, visit: Visit, transport: str) -> None:
+async def test_a_message_of_a_megabyte_goes_through(front: Front, visit: Visit, transport: str) -> None:
     visitor = await visit(transport, front.port).open()
-    message = "0123456789abcdef" * (1 << 17)
+    message = "0123456789abcdef" * (1 << 16)
     assert await exchange(visitor, message) == message
 
 
+@each_kind
 async def test_a_body_of_the_greatest_size_goes_through(front: Front, visit: Visit) -> None:
     visitor = await visit("xhr", front.port).open()
     message = "x" * (10 * 1024 * 1024 - len('[""]'))
     assert await exchange(visitor, message) == message
 
 
+@each_kind
 async def test_info_is_answered_for_pages_of_any_origin(front: Front, visit: Visit) -> None:
     response = await visit("xhr", front.port).ask("GET", "/sockjs/echo/info", "Origin: https://example.com")
     assert response.status == 200
@@ -214,6 +227,7 @@ async def test_info_is_answered_for_pages_of_any_origin(front: Front, visit: Vis
     assert (info["websocket"], info["cookie_needed"]) == (True, True)
 
 
+@each_kind
 @pytest.mark.parametrize(("origin", "status"), [("http://127.0.0.1:{}", 200), ("http://127.0.0.1", 403)])
 async def test_the_same_origin_is_distinguished_from_others(
     front: Front, visit: Visit, origin: str, status: int
@@ -237,7 +251,7 @@ async def test_when_a_server_has_gone_its_clients_come_to_others_whose_sessions_
         gone = short_life.enter_context(node("node8081"))
         servers = [gone, *(life.enter_context(node(name)) for name in names)]
         port = life.enter_context(proxy(kind, sticky, servers, tmp_path, complaints=complaints))
-        found = await visitors_everywhere(Front(kind, sticky, port, servers), visit, "xhr", 5)
+        found = await visitors_everywhere(Front(kind, sticky, port, servers), visit, "xhr", 3)
         short_life.close()
         for name in names:
             for visitor in found[name]:

@@ -96,16 +96,6 @@ async def test_a_session_that_its_constructor_closed_is_not_kept(container: Sess
     assert container._deadlines._timer is None
 
 
-async def test_open_sessions_are_those_that_the_application_knows(container: SessionContainer) -> None:
-    keep(container, "new")
-    gate = asyncio.Event()
-    polled(container, "opening", acts={"on_open": lambda conn, info: gate.wait()})
-    session, closed = polled(container, "open"), polled(container, "closed")
-    closed.close()
-    assert container.open_sessions == [session]
-    gate.set()
-
-
 @pytest.mark.parametrize(
     ("options", "seconds"),
     [

@@ -37,7 +37,7 @@ def test_a_receiver_has_the_methods_of_its_port(receiver: type) -> None:
 
 def test_the_manager_of_tests_is_called_as_the_container_is() -> None:
     container = SessionContainer(Settings(), Stats(list))
-    own = {"advance", "due", "is_idle", "labels", "turn"}  # of tests
+    own = {"advance", "due", "is_idle", "turn"}  # of tests
     for name in members(FakeManager).keys() - own:
         assert hasattr(container, name), name
         method = getattr(container, name)

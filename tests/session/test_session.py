@@ -9,9 +9,10 @@ from doubles import IP, FakeManager, Notes, Pause, Receiver, make_session
 
 import sockjs_tornado
 import sockjs_tornado.session as session_package
+from sockjs_tornado import SockJSConnection
 from sockjs_tornado.exceptions import SessionStateError
 from sockjs_tornado.protocol import PreparedMessage
-from sockjs_tornado.session.requester import authorize_post
+from sockjs_tornado.session.requester import authorize_post, check_receiver
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.session.states import RouterState
 
@@ -393,8 +394,8 @@ def test_another_address_is_rejected(manager: FakeManager) -> None:
     assert first.frames == [["1"]]
     session.close()
     assert Receiver(session).attach("203.0.113.9").frames == [(1008, "Session was opened from another address")]
-    assert session._check_requester("203.0.113.9", "") == "verify_ip"
-    assert session._check_requester(IP, "") is None
+    assert check_receiver(session, "203.0.113.9", "") == "verify_ip"
+    assert check_receiver(session, IP, "") is None
     assert session.server.stats.rejected == {"verify_ip": 3}
 
 
@@ -415,12 +416,24 @@ def test_receivers_must_name_the_origin_of_the_first_one(
         stranger = Receiver(session)
         session._attach(stranger, IP, origin)
         assert stranger.frames == [(1008, "Session was opened from another origin")]
-        assert session._check_requester(IP, origin) == "session_origin"
+        assert check_receiver(session, IP, origin) == "session_origin"
     assert session.server.stats.rejected == {"session_origin": len(others)}
     session.send("x")
     again = Receiver(session, 1)
     session._attach(again, IP, ours)
     assert again.frames == [["x"]]
+
+
+def test_a_session_that_its_constructor_closed_has_no_origin(manager: FakeManager) -> None:
+    class Closed(SockJSConnection):
+        def __init__(self, session: Session) -> None:
+            super().__init__(session)
+            self.close(4000, "closed")
+
+    session = make_session(manager, kind=Closed)
+    session._attach(receiver := Receiver(session, 1), IP, A)
+    assert receiver.frames == [(4000, "closed")]
+    assert not session.server.stats.rejected
 
 
 def test_posts_must_name_the_origin_of_the_first_one(manager: FakeManager) -> None:
@@ -435,7 +448,7 @@ def test_posts_must_name_the_origin_of_the_first_one(manager: FakeManager) -> No
 def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> None:
     session = make_session(manager)
     session._attach(Receiver(session, 1), IP, A)
-    assert session._check_requester(IP, None) is None
+    assert check_receiver(session, IP, None) is None
     assert authorize_post(session, IP)
     assert not authorize_post(session, "203.0.113.9")
     session._attach(again := Receiver(session, 1), IP, None)
@@ -448,8 +461,8 @@ def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: Fak
     session._attach(Receiver(session, 1), IP, None)
     assert authorize_post(session, IP)
     assert not authorize_post(session, IP, A)
-    assert session._check_requester(IP, A) == "session_origin"
-    assert session._check_requester(IP, "") is None
+    assert check_receiver(session, IP, A) == "session_origin"
+    assert check_receiver(session, IP, "") is None
 
 
 def test_a_post_without_an_origin_does_not_fix_the_origin_of_posts(manager: FakeManager) -> None:
@@ -469,7 +482,7 @@ def test_the_first_post_fixes_the_origin_if_the_opening_request_cannot(manager: 
     assert not authorize_post(session, IP, B)
     assert authorize_post(session, IP, A)
     assert authorize_post(session, IP, "")
-    assert session._check_requester(IP, A) == "session_origin"
+    assert check_receiver(session, IP, A) == "session_origin"
 
 
 def test_a_session_accepts_posts_of_its_client_once_it_is_open(manager: FakeManager) -> None:
@@ -484,7 +497,7 @@ def test_a_session_accepts_posts_of_its_client_once_it_is_open(manager: FakeMana
 
 def test_another_address_is_accepted_without_verify_ip(manager: FakeManager) -> None:
     session = make_session(manager, verify_ip=False)
-    assert session._check_requester("203.0.113.9", "") is None
+    assert check_receiver(session, "203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
 
 

@@ -711,7 +711,7 @@ class Websocket(WebSocketReceiver):
             setattr(session, name, lambda *args: None)
         server: Any = SimpleNamespace(container=Ledger(), settings=Settings(), body_budget=ByteBudget(0))
         session.server = server
-        super().__init__(server, [], None, text_frame, session)  # type: ignore[arg-type]
+        super().__init__([], None, text_frame, session)  # type: ignore[arg-type]
 
     def _decode_read(self, nbytes: int) -> None:
         self.read(nbytes)

@@ -22,7 +22,7 @@ from tornado.iostream import IOStream
 from tornado.testing import bind_unused_port
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from sockjs_tornado.cluster.listener import RelayedHandler
+from sockjs_tornado.cluster.node import RelayedHandler
 from sockjs_tornado.http.body_limit import StreamedBodyHandler
 from sockjs_tornado.http.connection_limits import LimitedServer
 from sockjs_tornado.http.handlers import SockJSHandler
@@ -147,8 +147,6 @@ async def test_a_handler_that_starts_before_the_body_may_finish_the_request(ask:
 
     @stream_request_body
     class Early(Handler):
-        is_early = True
-
         async def prepare(self) -> None:
             data = await self._stream.read_bytes(4)
             self._stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + data)
@@ -220,8 +218,6 @@ async def test_a_stream_knows_whether_it_has_read_ahead(ask: Ask) -> None:
 
     @stream_request_body
     class Reading(Handler):
-        is_early = True
-
         async def prepare(self) -> None:
             await self._stream.read_bytes(2)
             seen.append(is_buffer_empty(self._stream))

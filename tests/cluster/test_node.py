@@ -1,7 +1,6 @@
-"""The private listener: the addresses it may listen on, and the requests it accepts."""
+"""A node's private listener: the requests it accepts."""
 
 import contextlib
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,106 +11,34 @@ from client import Client, Response, within
 from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.cluster.listener import RPC_PATH, Listener, is_private, open_sockets, split_address
-from sockjs_tornado.cluster.ownership import Location
+from sockjs_tornado.cluster.membership import open_sockets
+from sockjs_tornado.cluster.node import RPC_PATH, Node
+from sockjs_tornado.cluster.ownership import Location, Owner, Ownership
 from sockjs_tornado.cluster.signing import RELAY_HEADER, RelayedClient, Signer
-from sockjs_tornado.exceptions import ClusterError, ConfigurationError
 
 SECRET = b"a secret of 16 bytes"
 CALLER = RelayedClient("192.0.2.1", 5, True)
 
 
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [
-        ("http://10.0.0.5:9001", "10.0.0.5", 9001),
-        ("http://10.0.0.5:9001/", "10.0.0.5", 9001),
-        ("10.0.0.5:9001", "10.0.0.5", 9001),
-        ("[::1]:9001", "::1", 9001),
-        ("http://Node-1.internal:65535", "node-1.internal", 65535),
-    ],
-)
-def test_addresses(text: str, host: str, port: int) -> None:
-    assert split_address("listen", text) == (host, port)
+class Here(Ownership):
+    """All sessions are on this node."""
 
+    opens_relayed_sessions = True
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "http://", "10.0.0.5", "http://10.0.0.5", "http://10.0.0.5:0", "http://10.0.0.5:70000", ":9001"),
-        *("https://10.0.0.5:9001", "http://10.0.0.5:9001/x", "http://a:b@10.0.0.5:9001", "http://10.0.0.5:9001?x"),
-        *("http://10.0.0.5:9001#x", "http://[::1:9001", "http://10.0.0.5:port", "http://:p@10.0.0.5:9001", None, 9001),
-    ],
-)
-def test_invalid_addresses(text: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^advertise: got .* expected a host and a port"):
-        split_address("advertise", text)
-
-
-@pytest.mark.parametrize(
-    "ip", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "::1", "fd00::1", "fe80::1%eth0"]
-)
-def test_private_addresses(ip: str) -> None:
-    assert is_private(ip)
-
-
-@pytest.mark.parametrize("ip", ["0.0.0.0", "::", "8.8.8.8", "2001:4860:4860::8888", "172.32.0.1"])
-def test_public_addresses(ip: str) -> None:
-    assert not is_private(ip)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.3.4.5"])
-def test_listening(host: str) -> None:
-    sockets = open_sockets(host, free_port(), False)
-    for sock in sockets:
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        sock.close()
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_public_address_must_be_allowed(host: str) -> None:
-    port = free_port()
-    with pytest.raises(ConfigurationError, match=r"^listen: .* set allow_public_listener=True"):
-        open_sockets(host, port, False)
-    # The sockets were closed.
-    for sock in open_sockets(host, port, True):
-        sock.close()
-
-
-@pytest.mark.parametrize("host", ["name.invalid", "8.8.8.8", "203.0.113.1"])
-def test_an_address_of_another_host(host: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^listen: (cannot resolve|.* is not an address)"):
-        open_sockets(host, free_port(), True)
-
-
-def test_a_port_in_use() -> None:
-    (taken,) = open_sockets("127.0.0.1", free_port(), False)
-    port = taken.getsockname()[1]
-    with taken, pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port} for other nodes: "):
-        open_sockets("127.0.0.1", port, False)
-
-
-class Here:
-    """A relay without other nodes."""
-
-    def owns(self, session_id: str) -> bool:
+    def owns(self, key: str) -> bool:
         return True
 
-    def serve(self, endpoint: Any, exchange: Any) -> Any:
-        raise AssertionError(Location.HERE)
-
-    async def handoff_clients(self) -> None:
-        pass
+    async def locate(self, key: str) -> Owner | Location:
+        raise AssertionError
 
 
 class Running:
-    """A running listener."""
+    """A running node."""
 
     def __init__(self) -> None:
         self.stats: Counter[str] = Counter()
-        self.listener = Listener("b", Signer(SECRET, "b"), self.stats)
+        self.node = Node(Owner("b", ""), SECRET, Here(), self.stats, False)
         self.router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
-        self.router.relay = Here()
         self.other = SockJSRouter(Echo, "/other")
         self.signer = Signer(SECRET, "a")
         self.port = 0
@@ -119,10 +46,10 @@ class Running:
     async def start(self) -> None:
         """Start listening."""
         for router in (self.router, self.other):
-            self.listener.add(router.endpoints)
+            self.node.add(router)
         sockets = open_sockets("127.0.0.1", free_port(), False)
         self.port = sockets[0].getsockname()[1]
-        await self.listener.start(sockets, 1001)
+        await self.node.start(sockets)
 
     async def ask(self, method: str, uri: str, *fields: str, body: bytes | None = None, **more: Any) -> Response:
         """Send a request on a new connection."""
@@ -141,11 +68,11 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    """Return a running listener."""
+    """Return a running node."""
     made = Running()
     await made.start()
     yield made
-    await within(made.listener.close())
+    await within(made.node.close())
     for router in (made.router, made.other):
         for session in router.container:
             session.check(session.due)
@@ -219,7 +146,7 @@ async def test_a_request_for_another_node_is_rejected(running: Running) -> None:
 
 
 async def test_remote_calls(running: Running) -> None:
-    running.listener.rpcs["upper"] = bytes.upper
+    running.node.rpcs["upper"] = bytes.upper
     for name, body, answer in [("upper", b"x", (200, b"X")), ("upper", b"", (200, b"")), ("lower", b"x", (404, b""))]:
         response = await running.ask("POST", RPC_PATH + name, running.sign("POST", RPC_PATH + name, body), body=body)
         assert (response.status, response.body) == answer
@@ -245,7 +172,8 @@ async def test_an_http_1_0_client(running: Running) -> None:
 
 
 async def test_closing_twice(running: Running) -> None:
-    await within(running.listener.close())
+    await within(running.node.close())
     with pytest.raises(ConnectionRefusedError):
         await Client.connect(running.port)
-    await within(Listener("c", running.signer, running.stats).close())
+    await within(running.node.close())
+    await within(Node(Owner("c", ""), SECRET, Here(), running.stats, False).close())

@@ -1,7 +1,7 @@
 import pytest
 
 from sockjs_tornado.exceptions import RequestTooLargeError
-from sockjs_tornado.session.request_limits import (
+from sockjs_tornado.session.connection_info import (
     MAX_FIELDS_SIZE,
     MAX_FORWARDED_FIELDS,
     MAX_INFORMATIONAL,
