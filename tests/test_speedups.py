@@ -15,12 +15,13 @@ import pytest
 from client import BINARY, CLOSE, PING, PONG, TEXT, closing, frame
 from hypothesis import example, given
 from hypothesis import strategies as st
+from wire.heads import ATTRIBUTES, Refusal, any_heads, parse_result
 
 from sockjs_tornado import _speedups, protocol
 from sockjs_tornado.exceptions import PayloadError
 from sockjs_tornado.protocol import JSONValue, messages_frame
 from sockjs_tornado.transports import websocket_receiver
-from sockjs_tornado.wire import payloads, write_queue
+from sockjs_tornado.wire import http_parser, payloads, write_queue
 from sockjs_tornado.wire import websocket as wire
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.payloads import decode_payload, decode_websocket_payload
@@ -51,6 +52,9 @@ def test_they_are_in_use() -> None:
         "read_messages": websocket_receiver,
         "write_messages": websocket_receiver,
         "write_buffered": write_queue,
+        "format_response": http_parser,
+        "parse_head": http_parser,
+        "RequestHead": http_parser,
     }.items():
         assert getattr(module, name) is getattr(_speedups, name)
     assert payloads._decode_fast is not payloads._decode_in_python
@@ -702,3 +706,48 @@ class TestMsgspec:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(protocol, "_encode_strings", protocol._encode_in_python)
             assert messages_frame(messages) == fast
+
+
+class TestParseHead:
+    @given(any_heads)
+    def test_the_twin_is_called_only_if_there_is_a_fault(self, data: bytes) -> None:
+        parse: Any = _speedups.parse_head
+        for end in range(len(data) + 1):
+            arguments = (data, 0, end, 1000, 5)
+            is_refused = isinstance(parse_result(http_parser._parse_head_python, *arguments), Refusal)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(http_parser, "_parse_head_python", lambda *_: "called")
+                assert (parse(*arguments) == "called") is is_refused
+
+    def test_a_head_cannot_be_created_or_changed(self) -> None:
+        head: Any = _speedups.parse_head(b"GET / HTTP/1.0\r\n\r\n", 0, 18, 100, 5)
+        assert type(head) is _speedups.RequestHead
+        with pytest.raises(TypeError):
+            _speedups.RequestHead()
+        with pytest.raises(TypeError):
+            type("Derived", (_speedups.RequestHead,), {})
+        with pytest.raises(TypeError):
+            _speedups.RequestHead.method = "x"
+        for name in (*ATTRIBUTES, "other"):
+            with pytest.raises((AttributeError, TypeError)):
+                setattr(head, name, 1)
+            with pytest.raises((AttributeError, TypeError)):
+                delattr(head, name)
+
+    def test_a_name_must_be_text(self) -> None:
+        head: Any = _speedups.parse_head(b"GET / HTTP/1.0\r\n\r\n", 0, 18, 100, 5)
+        for name in (None, b"host", 5):
+            for lookup in (head.header, head.header_lines):
+                with pytest.raises(TypeError, match="must be a str"):
+                    lookup(name)
+
+
+class TestFormatResponse:
+    def test_ordinary_responses_are_not_left_to_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(http_parser, "_format_response_python")
+        fields = [("a", "b \t~")] * 64
+        assert _speedups.format_response("x\r\n", fields, b"y") == b"x\r\n" + b"a: b \t~\r\n" * 64 + b"\r\ny"
+        assert _speedups.format_response("x\r\n", [], b"") == b"x\r\n\r\n"
+        for other in ([*fields, ("a", "b")], [("a", "\r")], [("\n", "b")], [("a", "\0")], [("a", "\xe4")]):
+            with pytest.raises(AttributeError, match="_format_response_python"):
+                _speedups.format_response("x", other, b"")

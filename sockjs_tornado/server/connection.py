@@ -22,9 +22,9 @@ from ..wire.sockets import set_user_timeout
 from ..wire.tornado_internals import set_start_time
 from .body import BodyReader
 from .delegate import DelegatedRequest, RequestContext
-from .detached import DetachedStream
 from .exchange import NativeExchange
 from .proxies import client_of
+from .streams import DetachedStream
 
 if TYPE_CHECKING:
     from .http_server import HTTPServer

@@ -23,6 +23,7 @@ from ..transports.endpoint import Endpoint
 from ..wire.chunked import ChunkedDecoder
 from ..wire.http_parser import BadRequest, RequestHead
 from ..wire.tornado_internals import gunzip_delegate, parse_body
+from .streams import ConnectionStream
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -158,10 +159,11 @@ class DelegatedRequest(TornadoConnection):
         connection = self._native
         delegate, self._delegate = self._delegate, None
         if isinstance(error, HTTPInputError | BadRequest):
-            logger.info("Malformed HTTP message from %s: %s", self.context, error)
             if connection is not None and not self._is_responding:
                 status = error.status if isinstance(error, BadRequest) else 400
                 connection.refuse(BadRequest(status, str(error)))
+            else:
+                logger.info("Malformed HTTP message from %s: %s", self.context, error)
         elif not isinstance(error, StreamClosedError):
             logger.error("Uncaught exception", exc_info=error)
         if delegate is not None:
@@ -226,6 +228,8 @@ class DelegatedRequest(TornadoConnection):
         else:
             try:
                 self._body += self._decoder.feed(data)
+                if self._decoder.size > self._max_body_size:
+                    raise BadRequest(413, "Body too long")
             except BadRequest as error:
                 self._failed(error)
                 return b""
@@ -254,9 +258,9 @@ class DelegatedRequest(TornadoConnection):
     # Tornado's interface.
 
     @property
-    def stream(self) -> Any:
-        """None: the connection has no stream; :meth:`detach` creates one."""
-        return None
+    def stream(self) -> ConnectionStream | None:
+        """The connection, with some methods of Tornado's streams; None if the response is complete."""
+        return None if self._native is None else ConnectionStream(self._native)
 
     def serve_endpoint(self, endpoint: Endpoint, session_id: str, body: bytes) -> None:
         """Serve this request from an endpoint that the application has found for it."""

@@ -1,16 +1,52 @@
-"""Connections that an application takes over, for instance for Tornado's own websockets."""
+"""Streams of Tornado, for applications that use the connection of a request."""
 
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tornado.iostream import IOStream
 
-__all__ = ["DetachedStream"]
+if TYPE_CHECKING:
+    from .connection import HTTPConnection
+
+__all__ = ["ConnectionStream", "DetachedStream"]
+
+
+class ConnectionStream:
+    """What applications use of ``request.connection.stream`` on Tornado's server.
+
+    Args:
+        connection: The connection.
+    """
+
+    def __init__(self, connection: "HTTPConnection") -> None:
+        self._connection = connection
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection's socket, which must not be read or written."""
+        return self._connection.socket
+
+    def closed(self) -> bool:
+        """Return whether the connection is closed."""
+        return self._connection.transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection after the data that was written is sent."""
+        self._connection.abort_after_write()
+
+    def write(self, data: bytes) -> "asyncio.Future[None]":
+        """Send data; return a future that is done when the client has read enough for further data."""
+        self._connection.write(data)
+        return self._connection.drained()
+
+    def set_nodelay(self, value: bool) -> None:
+        """Do nothing: each write is sent at once."""
 
 
 class DetachedStream(IOStream):
-    """A stream of Tornado for a connection that belonged to an asyncio transport.
+    """A stream of Tornado for a connection that an application took over, such as a websocket of Tornado.
 
     It reads first what the transport had read already. It writes as soon as the transport has written everything.
 
