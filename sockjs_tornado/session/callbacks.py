@@ -19,7 +19,7 @@ from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
 from ..wire.time_budget import TimeBudget, Turn
 from .deadlines import CallbackTimeout
-from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED
+from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
 
 try:
     from .._speedups import CallbacksCore
@@ -274,7 +274,8 @@ class Callbacks(CallbacksCore):
             self._state = RUNNING
         elif name == "on_close":
             self._state = OVER
-            self._session._callbacks_ended()
+            if self._session.state is SessionState.CLOSED:
+                self._session._forget()
 
     def _pause(self) -> _Awaited:
         """Return what waits for the next iteration, because this one's time for callbacks is used up."""

@@ -357,11 +357,6 @@ class Session(Inbox, LegacySession):
         if self._callbacks.is_over:
             self._forget()
 
-    def _callbacks_ended(self) -> None:
-        """Called when ``on_close`` has ended."""
-        if self.state is CLOSED:
-            self._forget()
-
     def _forget(self) -> None:
         """Called when session and callbacks have ended: end the reference cycle, to need no garbage collection."""
         self._manager.forget(self)
