@@ -57,7 +57,7 @@ class _RoomNames:
     def __get__(self, connection: "SockJSConnection | None", owner: type | None = None) -> frozenset[str]:
         if connection is None:
             return frozenset()
-        return connection.session._manager.rooms.rooms_of(connection.session)
+        return connection.session._container.rooms.rooms_of(connection.session)
 
 
 class SockJSConnection:
@@ -195,7 +195,7 @@ class SockJSConnection:
         session = self.session
         session._check_thread()
         check_room(room)
-        return COMPLETED if session.is_closed else session._manager.rooms.join(session, room, presence)
+        return COMPLETED if session.is_closed else session._container.rooms.join(session, room, presence)
 
     def leave(self, room: str) -> None:
         """Leave a room. Does nothing if the connection is not in it.
@@ -207,7 +207,7 @@ class SockJSConnection:
             RuntimeError: If called from a thread other than the event loop's.
         """
         self.session._check_thread()
-        self.session._manager.rooms.leave(self.session, room)
+        self.session._container.rooms.leave(self.session, room)
 
     #: Names of the rooms that the connection is in; in ``on_close``, of the rooms that it was in.
     rooms = _RoomNames()

@@ -39,9 +39,8 @@ class WebsocketHandler(SockJSConnection):
         return None
 
     def on_open(self, info: ConnectionInfo) -> Awaitable[bool | None] | bool | None:
-        """Set ``request`` and ``ip``, then call :meth:`open`."""
+        """Set ``ip``, then call :meth:`open`."""
         self.ip = info.ip
-        self.request = info
         return self.open()
 
     def write_message(self, message: str | bytes | dict[str, Any], binary: bool = False) -> Awaitable[None]:

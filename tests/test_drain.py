@@ -14,6 +14,7 @@ from sockjs_tornado import SockJSRouter
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.session.deadlines import BATCH_SIZE, Deadlines
+from sockjs_tornado.session.states import RouterState
 
 RESTART = 'c[1012,"Service restart"]'
 
@@ -46,6 +47,31 @@ async def test_a_router_that_is_emptied_refuses_new_sessions(
     assert await peer.frame() == RESTART
     await within(draining)
     assert (await (await connect(server)).ask("GET", "/echo/info")).status == 503
+
+
+@pytest.mark.parametrize("transport", [*FRAMED, "rawwebsocket"])
+async def test_new_sessions_are_refused_while_others_are_open(
+    serve: Serve, connect: Connect, join: Join, transport: str
+) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    server = await serve(router)
+    for peer in [join(server, "websocket") for _ in range(2)]:
+        assert await peer.frame() == "o"
+    draining = asyncio.ensure_future(router.drain(600))
+    await asyncio.sleep(0)
+    assert router.container.state is RouterState.DRAINING
+    client = await connect(server)
+    if transport == "rawwebsocket":
+        client.write(request("GET", "/echo/websocket", *HANDSHAKE))
+    else:
+        client.write(asking(transport, "/echo/000/new", *(HANDSHAKE if transport == "websocket" else ())))
+    assert (await client.response()).status == 503
+    response = await (await connect(server)).ask("GET", "/echo/info", "Origin: http://a.example")
+    assert response.status == 503
+    assert response["Access-Control-Allow-Origin"] == "http://a.example"
+    assert router.stats.rejected == {"draining": 2}
+    draining.cancel()
+    await asyncio.wait([draining])
 
 
 async def test_every_client_gets_the_close_frame_and_no_client_waits_for_all(

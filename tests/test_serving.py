@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from programs import ServerProgram
 from tornado.web import Application
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.cluster import UnixCluster
 from sockjs_tornado.serving import HTTP_LIMITS, bind_sockets, http_server, serve
 
 RESTART = 'c[1012,"Service restart"]'
@@ -205,6 +207,41 @@ async def test_every_connection_has_its_on_close_however_it_ends(end: str, logge
     assert closes == [(1012, "Service restart")] * 5
     if end == "deadline":
         logged.take("Shutdown deadline or second signal: the remaining clients are closed without draining")
+
+
+async def test_a_router_that_cannot_be_drained_does_not_keep_others_from_it() -> None:
+    class Failing(SockJSRouter):
+        async def drain(self, *arguments: Any) -> None:
+            raise RuntimeError("failed to drain")
+
+    routers = [Failing(Echo, "/failing"), SockJSRouter(Echo, "/echo")]
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    urls = [url for router in routers for url in router.urls]
+    serving = asyncio.ensure_future(serve(Application(urls, log_function=lambda handler: None), routers, sockets))
+    async with connected(port) as client:
+        websocket = await open_websocket(client)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await websocket.text() == RESTART
+        await client.leave()
+        with pytest.raises(RuntimeError, match="failed to drain"):
+            await within(serving)
+
+
+async def test_a_cluster_runs_while_its_router_is_served(tmp_path: Path) -> None:
+    router = SockJSRouter(Echo, "/echo", cluster=UnixCluster(tmp_path / "cluster", 1, 0))
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(router.urls, log_function=lambda handler: None)
+    serving = asyncio.ensure_future(serve(application, [router], sockets, drain_time=0))
+    async with connected(port) as client:
+        await open_websocket(client)
+        await router.publish("room", "message")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await client.leave()
+    await within(serving)
+    with pytest.raises(RuntimeError, match="is closed"):
+        await router.publish("room", "message")
 
 
 @pytest.mark.parametrize("wrong", [{"code": 99}, {"drain_time": -1}, {"deadline": float("nan")}])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..session.states import RouterState
 from ..transports.exchange import PendingResponse
 from ..wire.connection import Connection
-from ..wire.ports import ConnectionManager
+from ..wire.ports import Container
 from .ownership import Owner
 from .signing import RELAY_HEADER, STALE, RelayedClient
 from .upstream import Response, Stream
@@ -205,13 +205,13 @@ class Pipe(Connection):
 
     __slots__ = ("_request", "_upstream")
 
-    def __init__(self, manager: ConnectionManager, stream: Stream, request: RelayedRequest) -> None:
-        super().__init__(manager, stream.head)
+    def __init__(self, container: Container, stream: Stream, request: RelayedRequest) -> None:
+        super().__init__(container, stream.head)
         self._upstream = stream.upstream
         self._request = request
 
     def takeover_started(self, release_slot: Callable[[], None] | None = None) -> None:
-        """Called when the takeover starts. The manager does not count it: close() would wait for the connection."""
+        """Called when the takeover starts. The container does not count it: close() would wait for the connection."""
         self._release_slot = release_slot
         self._request.is_streaming = True
 
@@ -243,23 +243,23 @@ class _ReadDeadline:
     The session's owner does not check this: for the owner, this node is the client, and has read everything.
     """
 
-    __slots__ = ("_manager", "_response", "_seconds", "_unsent", "bucket", "due")
+    __slots__ = ("_container", "_response", "_seconds", "_unsent", "bucket", "due")
 
-    def __init__(self, manager: ConnectionManager, response: PendingResponse, seconds: float) -> None:
-        self._manager = manager
+    def __init__(self, container: Container, response: PendingResponse, seconds: float) -> None:
+        self._container = container
         self._response = response
         self._seconds = seconds
         self._unsent = response.unsent
         self.bucket: int | None = None
-        self.due = manager.now() + seconds
-        manager.schedule(self)
+        self.due = container.now() + seconds
+        container.schedule(self)
 
     def check(self, now: float) -> None:
         """Close the connection if the client has read nothing since the last check."""
         before, self._unsent = self._unsent, self._response.unsent
         if self._unsent < before:
             self.due = now + self._seconds
-        elif not self._manager.postpone(self, now):
+        elif not self._container.postpone(self, now):
             self.due = inf
             self._response.abort()
 

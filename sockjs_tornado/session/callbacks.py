@@ -19,7 +19,7 @@ from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
 from ..wire.time_budget import TimeBudget, Turn
 from .deadlines import CallbackTimeout
-from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED
+from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
 
 try:
     from .._speedups import CallbacksCore
@@ -76,7 +76,7 @@ class Callbacks(CallbacksCore):
     def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
         self._timeout = timeout or None
-        self._budget: TimeBudget = session.server.container.callback_budget
+        self._budget: TimeBudget = session._container.callback_budget
         self._state = UNOPENED
         # Messages and _Event, in the order of the callbacks: OPEN or DROPPED, messages, CLOSE. None if there are none.
         self._events: deque[Any] | None = None
@@ -207,7 +207,7 @@ class Callbacks(CallbacksCore):
 
     def _start(self, awaited: _Awaited | None) -> None:
         if awaited is not None:
-            self._session.server.container.spawn(self._run_as_task(awaited))
+            self._session._container.spawn(self._run_as_task(awaited))
 
     async def _run_as_task(self, awaited: _Awaited | None) -> None:
         """Await what callbacks have returned, and run those that are due then."""
@@ -274,7 +274,8 @@ class Callbacks(CallbacksCore):
             self._state = RUNNING
         elif name == "on_close":
             self._state = OVER
-            self._session._callbacks_ended()
+            if self._session.state is SessionState.CLOSED:
+                self._session._forget()
 
     def _pause(self) -> _Awaited:
         """Return what waits for the next iteration, because this one's time for callbacks is used up."""
@@ -291,7 +292,7 @@ class Callbacks(CallbacksCore):
     async def _await(self, name: str, awaitable: Awaitable[object]) -> object:
         timeout = None
         if self._timeout is not None and name:
-            timeout = CallbackTimeout(self._session.server.container, self._timeout, partial(self._expire, name))
+            timeout = CallbackTimeout(self._session._container, self._timeout, partial(self._expire, name))
         try:
             return await awaitable
         except _CAUGHT as error:
@@ -320,8 +321,8 @@ class Callbacks(CallbacksCore):
             logger.debug("%s of %r was cancelled", name, session)
             session.close(CloseCode.GOING_AWAY, "Going away")
         else:
-            session.server.stats.callback_errors[name] += 1
-            log = session.server.container.log
+            session._stats.callback_errors[name] += 1
+            log = session._container.log
             fields = session_fields(session.label, session.transport_name)
             log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
             session.close(CloseCode.INTERNAL_ERROR, "Internal error")

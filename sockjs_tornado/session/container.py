@@ -92,8 +92,7 @@ class SessionContainer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self.labels = itertools.count(1) if cluster is None else cluster.labels
-        self._emptied: asyncio.Event | None = None
-        self._disconnect_delay = settings.disconnect_delay
+        self._emptied = asyncio.Event()
         self.read_buffer = bytearray(READ_SIZE)
         self.read_budget = TimeBudget(READ_BUDGET)
         self.write_queue = WriteQueue(stats)
@@ -226,7 +225,7 @@ class SessionContainer:
         self._check_empty()
 
     def _check_empty(self) -> None:
-        if self._emptied is not None and not self._all and not self._connections:
+        if not self._all and not self._connections:
             self._emptied.set()
 
     def advance(self, state: RouterState) -> None:
@@ -263,16 +262,15 @@ class SessionContainer:
         """
         self.advance(RouterState.CLOSING)
         await self._close_all(list(self), 0, code, reason)
-        if self._emptied is None:
-            self._emptied = asyncio.Event()
+        self._emptied.clear()
         self._check_empty()
         # A client may read its last bytes arbitrarily slowly.
         with contextlib.suppress(TimeoutError):
-            async with timeout(self._disconnect_delay + CLOSE_MARGIN):
+            async with timeout(self._settings.disconnect_delay + CLOSE_MARGIN):
                 await self._emptied.wait()
         current = asyncio.current_task()
         with contextlib.suppress(TimeoutError):
-            async with timeout(self._disconnect_delay):
+            async with timeout(self._settings.disconnect_delay):
                 # A callback that has ended may be followed by on_close.
                 while tasks := self._tasks - {current}:
                     await asyncio.wait(tasks)

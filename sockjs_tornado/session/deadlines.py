@@ -177,22 +177,22 @@ class Deadlines:
 class CallbackTimeout:
     """The timeout of an awaitable of the current task. It calls ``on_expired``, then cancels the task."""
 
-    __slots__ = ("_manager", "_on_expired", "_task", "bucket", "due", "has_expired")
+    __slots__ = ("_container", "_on_expired", "_task", "bucket", "due", "has_expired")
 
-    def __init__(self, manager: "SessionContainer", seconds: float, on_expired: Callable[[], None]) -> None:
+    def __init__(self, container: "SessionContainer", seconds: float, on_expired: Callable[[], None]) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._manager = manager
+        self._container = container
         self._on_expired = on_expired
         self.has_expired = False
         self.bucket: int | None = None
-        self.due = manager.now() + seconds
-        manager.schedule(self)
+        self.due = container.now() + seconds
+        container.schedule(self)
 
     def check(self, now: float) -> None:
         """Cancel the task, unless the event loop was blocked: then the awaitable may be about to complete."""
-        if not self._manager.postpone(self, now):
+        if not self._container.postpone(self, now):
             self.due = inf
             self.has_expired = True
             self._on_expired()
@@ -200,6 +200,6 @@ class CallbackTimeout:
 
     def cancel(self) -> None:
         """Called when the awaitable has ended."""
-        self._manager.cancel(self)
+        self._container.cancel(self)
         if self.has_expired:
             self._task.uncancel()

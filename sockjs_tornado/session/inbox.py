@@ -57,11 +57,11 @@ class Inbox(Outbox):
 
     __slots__ = ("_inbox_waiters", "_rate_limit")
 
-    def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
-        super().__init__(settings, stats, manager)
+    def __init__(self, settings: Settings, stats: Stats, container: "SessionContainer") -> None:
+        super().__init__(settings, stats, container)
         self._inbox_waiters: list[Callable[[], None]] | None = None
         rate = settings.inbound_rate
-        self._rate_limit = RateLimit(*rate, manager.now()) if rate else None
+        self._rate_limit = RateLimit(*rate, container.now()) if rate else None
 
     @property
     def backlog(self) -> int:
@@ -83,9 +83,9 @@ class Inbox(Outbox):
         limit = self._rate_limit
         if limit is None or self.state is not _OPEN:
             return True
-        now = self._manager.now()
+        now = self._container.now()
         # An empty request costs one token, too.
-        if limit.consume(max(count, 1), now, self._manager.stall_duration(now)):
+        if limit.consume(max(count, 1), now, self._container.stall_duration(now)):
             return True
         self._stats.rejected["max_inbound_rate"] += 1
         return False

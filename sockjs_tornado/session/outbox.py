@@ -68,7 +68,7 @@ class Outbox(SessionCore):
     It queues messages, writes them to the attached receiver, and wakes waiters when the queue has drained.
     """
 
-    __slots__ = ("_in_slow_consumer_callable", "_manager", "_unsent_response", "_unsent_response_size")
+    __slots__ = ("_container", "_in_slow_consumer_callable", "_unsent_response", "_unsent_response_size")
 
     state: SessionState
     conn: Any
@@ -77,10 +77,10 @@ class Outbox(SessionCore):
     transport_name: str
     close: Callable[[int, str], None]
 
-    def __init__(self, settings: Settings, stats: Stats, manager: "SessionContainer") -> None:
+    def __init__(self, settings: Settings, stats: Stats, container: "SessionContainer") -> None:
         self._settings = settings
         self._stats = stats
-        self._manager = manager
+        self._container = container
         self._thread = get_ident()
         # The attached receiver. Set only while the session is OPEN; _attach() of a closed session sets it briefly.
         self._receiver: Receiver | None = None
@@ -128,7 +128,7 @@ class Outbox(SessionCore):
             else:
                 if blocked == BATCHING:
                     self._blocked |= FLUSH_SCHEDULED
-                    self._manager.call_soon(self._flush_batch)
+                    self._container.call_soon(self._flush_batch)
                 # Cheap checks first; _exceeds_limits() is the exact one.
                 settings = self._settings
                 if (
@@ -237,7 +237,7 @@ class Outbox(SessionCore):
                     raise ValueError(f"slow_consumer returned {action!r}, expected 'close' or 'drop_oldest'")
             except Exception as error:
                 name = "slow_consumer"
-                self._manager.log.write(logger, logging.ERROR, name, "%s failed for %r", name, self, error=error)
+                self._container.log.write(logger, logging.ERROR, name, "%s failed for %r", name, self, error=error)
                 action = "close"
             finally:
                 self._in_slow_consumer_callable = False

@@ -100,14 +100,14 @@ class Session(Inbox, LegacySession):
         # True once the client got its close frame, or has disconnected and needs none.
         self._close_frame_sent = False
         self._send_result: SendResult | None = None
-        self.label = str(next(self._manager.labels))
+        self.label = str(next(self._container.labels))
         self.bucket: int | None = None
-        self.due = self._manager.now() + self._settings.disconnect_delay
+        self.due = self._container.now() + self._settings.disconnect_delay
         self.opened_at = 0.0
         self._callbacks = Callbacks(self, server.settings.callback_timeout)
         self.conn = None
         self.conn = self._callbacks.connection = connection(self)
-        self._manager.schedule(self)
+        self._container.schedule(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label} {self.conn_info.transport} {self.state.name}>"
@@ -120,14 +120,14 @@ class Session(Inbox, LegacySession):
             self._trace(f"{before.name} becomes {state.name}")
         if state >= CLOSING and not self.is_closed:
             self.is_closed = True
-            self._manager.rooms.leave_all(self)
+            self._container.rooms.leave_all(self)
 
     # Called by transports, receivers and callbacks.
 
     def _on_open_finished(self) -> None:
         """Called when ``on_open`` has ended; by then a rejected session is already closed."""
         self.is_accepted = not self.is_closed
-        self._manager.on_open_finished(self)
+        self._container.on_open_finished(self)
 
     def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Attach a receiver.
@@ -168,8 +168,8 @@ class Session(Inbox, LegacySession):
             self._origin_hash = hash(origin or "")
             if origin is None:
                 self._post_origin_hash = self._origin_hash
-            self.opened_at = self._manager.now()
-            self._manager.session_opened(self)
+            self.opened_at = self._container.now()
+            self._container.session_opened(self)
             self._accepts_bytes = receiver.binary
             self.conn_info.ip = self.conn_info.ip or ip
             self._set_receiver(receiver)
@@ -182,7 +182,7 @@ class Session(Inbox, LegacySession):
                 if self._outbox:
                     self._flush()
             else:
-                self._manager.on_open_finished(self)
+                self._container.on_open_finished(self)
         else:
             self._receiver = receiver
             if self._outbox:
@@ -195,8 +195,8 @@ class Session(Inbox, LegacySession):
     def _set_receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._stats.connections += 1
-        self.due = self._manager.now() + self._settings.heartbeat_delay
-        self._manager.schedule(self)
+        self.due = self._container.now() + self._settings.heartbeat_delay
+        self._container.schedule(self)
 
     def _detach(self, receiver: Receiver) -> None:
         """Detach a receiver that is complete; the client will send its next receiving request."""
@@ -205,8 +205,8 @@ class Session(Inbox, LegacySession):
         if receiver is self._receiver:
             self._receiver = None
             self._blocked &= ~RECEIVER_FULL
-            self.due = self._manager.now() + self._settings.disconnect_delay
-            self._manager.schedule(self)
+            self.due = self._container.now() + self._settings.disconnect_delay
+            self._container.schedule(self)
             self._wake_outbox_waiters()
 
     def _receiver_lost(
@@ -296,7 +296,7 @@ class Session(Inbox, LegacySession):
             # The client sends its next request after it has received the whole response.
             self.due = now + self._settings.disconnect_delay
             return
-        if self._manager.postpone(self, now):
+        if self._container.postpone(self, now):
             return
         self._abort_unsent_response()
         if self.state is OPENED:
@@ -321,7 +321,7 @@ class Session(Inbox, LegacySession):
             self._trace(f"ends {code} {trace.message(reason)}")
         self._set_state(CLOSING)
         self.close_code, self.close_reason = code, reason
-        self._manager.session_closed(self)
+        self._container.session_closed(self)
         self._blocked &= ~RECEIVER_FULL
         self._wake_outbox_waiters()
         self._wake_inbox_waiters()
@@ -329,8 +329,8 @@ class Session(Inbox, LegacySession):
             # The receiver reports when the closing handshake has ended.
             self.due = _NEVER
         else:
-            self.due = self._manager.now() + self._settings.disconnect_delay
-            self._manager.schedule(self)
+            self.due = self._container.now() + self._settings.disconnect_delay
+            self._container.schedule(self)
         self._callbacks.close(discard=discard)
 
     def _send_close(self, receiver: Receiver) -> None:
@@ -345,7 +345,7 @@ class Session(Inbox, LegacySession):
             self.state is CLOSING
             and self._close_frame_sent
             and self.session_id is not None
-            and self._manager.state >= RouterState.CLOSING
+            and self._container.state >= RouterState.CLOSING
         ):
             self._release()
 
@@ -353,18 +353,13 @@ class Session(Inbox, LegacySession):
         self._set_state(CLOSED)
         self.due = _NEVER
         self._discard_outbox()
-        self._manager.remove(self)
+        self._container.remove(self)
         if self._callbacks.is_over:
-            self._forget()
-
-    def _callbacks_ended(self) -> None:
-        """Called when ``on_close`` has ended."""
-        if self.state is CLOSED:
             self._forget()
 
     def _forget(self) -> None:
         """Called when session and callbacks have ended: end the reference cycle, to need no garbage collection."""
-        self._manager.forget(self)
+        self._container.forget(self)
         # Not if the constructor of the connection has closed the session.
         if self.conn is not None:
             self._callbacks.clear()

@@ -106,7 +106,7 @@ class _DelayedPostResponse:
         self._endpoint = endpoint
         self._exchange = exchange
         self._session = session
-        self._manager = endpoint.server.container
+        self._container = endpoint.server.container
         self.bucket: int | None = None
         self.due = inf
 
@@ -114,8 +114,8 @@ class _DelayedPostResponse:
         """Start to wait. Return False if the session has too many waiting requests."""
         if not self._session._add_inbox_waiter(self._respond):
             return False
-        self.due = self._manager.now() + self._endpoint.server.settings.heartbeat_delay
-        self._manager.schedule(self)
+        self.due = self._container.now() + self._endpoint.server.settings.heartbeat_delay
+        self._container.schedule(self)
         return True
 
     def _respond(self) -> None:
@@ -130,5 +130,5 @@ class _DelayedPostResponse:
     def on_disconnect(self) -> None:
         """Stop waiting."""
         self._session._remove_inbox_waiter(self._respond)
-        self._manager.cancel(self)
+        self._container.cancel(self)
         self.due = inf

@@ -198,7 +198,7 @@ class WebSocketReceiver(KeepaliveConnection):
             self._clear_deadline()
         if parser.is_within_message and not self._closing:
             if self._deadline is None:
-                self._deadline = MessageDeadline(self._manager, self.accepts_input, self._on_message_late)
+                self._deadline = MessageDeadline(self._container, self.accepts_input, self._on_message_late)
             # Limited to the maximum size of a message, so that pings between fragments do not extend it forever.
             self._deadline.size = min(self._deadline.size + size, self._settings.max_message_size)
 

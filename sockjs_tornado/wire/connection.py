@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from .ports import ConnectionManager
+from .ports import Container
 from .sockets import peer_disconnected
 
 try:
@@ -90,20 +90,20 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     """Base class of protocols that own a taken-over connection.
 
     Args:
-        manager: Counts the connection and schedules its deadline.
+        container: Counts the connection and schedules its deadline.
         head: Head of the response, written first.
 
     Attributes:
         transport: The asyncio transport; set before :meth:`on_connect` is called.
-        due: Time of the next call of :meth:`check`, on the manager's clock.
-        bucket: Used by the manager to find the deadline.
+        due: Time of the next call of :meth:`check`, on the container's clock.
+        bucket: Used by the container to find the deadline.
     """
 
     __slots__ = (
         "_closing",
+        "_container",
         "_ended",
         "_initial",
-        "_manager",
         "_release_slot",
         "_socket",
         "_unsent",
@@ -114,11 +114,11 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, manager: ConnectionManager, head: bytes) -> None:
-        self._manager = manager
-        self._stats = manager.stats
-        self._buffer = manager.read_buffer
-        self._queue = manager.write_queue
+    def __init__(self, container: Container, head: bytes) -> None:
+        self._container = container
+        self._stats = container.stats
+        self._buffer = container.read_buffer
+        self._queue = container.write_queue
         self._write_buffer: bytes | None = None
         # The transport's socket, or None if only the transport may write (TLS, or after the last write). Keep the
         # object, not its file descriptor: after a close, the same number may belong to another connection.
@@ -141,7 +141,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         ``release_slot`` is called when it is closed, so that the HTTP server stops counting it.
         """
         self._release_slot = release_slot
-        self._manager.connection_opened()
+        self._container.connection_opened()
 
     def takeover_failed(self) -> None:
         """Called when the takeover failed or was cancelled."""
@@ -153,7 +153,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def _release(self) -> None:
         if self._release_slot is not None:
             self._release_slot()
-        self._manager.connection_closed()
+        self._container.connection_closed()
 
     def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
         """Set the socket to write to and the data that was read before the takeover."""
@@ -206,7 +206,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             return
         self._ended = self._closing = True
         self._write_buffer = self._socket = self._writable_socket = None
-        self._manager.cancel(self)
+        self._container.cancel(self)
         self._release()
         self.on_disconnect()
 
@@ -322,7 +322,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         if drained and drained >= min(_MIN_DRAIN_BYTES, self._unsent):
             self._unsent = unsent
             self.due = now + CLOSE_TIMEOUT
-        elif not self._manager.postpone(self, now):
+        elif not self._container.postpone(self, now):
             self.due = inf
             if unsent or self.transport.is_closing():
                 self.abort()
@@ -332,8 +332,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
 
     def wake_after(self, delay: float) -> None:
         """Schedule a call of :meth:`check` in ``delay`` seconds."""
-        self.due = self._manager.now() + delay
-        self._manager.schedule(self)
+        self.due = self._container.now() + delay
+        self._container.schedule(self)
 
     def is_disconnected(self) -> bool:
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""

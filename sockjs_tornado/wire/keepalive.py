@@ -7,7 +7,7 @@ from typing import Final
 from ..settings import Settings
 from .frames import PING, build_frame
 from .pacing import PacedConnection
-from .ports import ConnectionManager
+from .ports import Container
 from .sockets import bytes_acked, bytes_unacked
 
 __all__ = ["KeepaliveConnection", "MessageDeadline"]
@@ -27,8 +27,8 @@ class KeepaliveConnection(PacedConnection):
 
     __slots__ = ("_acked_at_ping", "_ping_sent", "_pong_pending")
 
-    def __init__(self, manager: ConnectionManager, head: bytes, settings: Settings) -> None:
-        super().__init__(manager, head)
+    def __init__(self, container: Container, head: bytes, settings: Settings) -> None:
+        super().__init__(container, head)
         self._settings = settings
         # Set by every read (in C too), cleared when a ping is sent.
         self._received_since_ping = True
@@ -63,7 +63,7 @@ class KeepaliveConnection(PacedConnection):
             and self.transport.is_reading()
             and not self._is_making_progress()
         ):
-            if not self._manager.postpone(self, now):
+            if not self._container.postpone(self, now):
                 self.due = inf
                 self.on_ping_timeout()
         elif self._ping_sent and timeout < interval:
@@ -91,17 +91,17 @@ class MessageDeadline:
     It starts over while ``is_reading`` returns False. ``on_late`` is called when it has passed.
     """
 
-    __slots__ = ("_begun", "_is_reading", "_manager", "_on_late", "bucket", "due", "size")
+    __slots__ = ("_begun", "_container", "_is_reading", "_on_late", "bucket", "due", "size")
 
-    def __init__(self, manager: ConnectionManager, is_reading: Callable[[], bool], on_late: Callable[[], None]) -> None:
-        self._manager = manager
+    def __init__(self, container: Container, is_reading: Callable[[], bool], on_late: Callable[[], None]) -> None:
+        self._container = container
         self._is_reading = is_reading
         self._on_late = on_late
-        self._begun = manager.now()
+        self._begun = container.now()
         self.size = 0
         self.bucket: int | None = None
         self.due = self._begun + MESSAGE_TIME
-        manager.schedule(self)
+        container.schedule(self)
 
     def check(self, now: float) -> None:
         """Call ``on_late`` if the deadline, extended by the bytes received, has passed."""
@@ -109,11 +109,11 @@ class MessageDeadline:
         if not self._is_reading():
             self._begun = now
             self.due = now + MESSAGE_TIME
-        elif now >= self.due and not self._manager.postpone(self, now):
+        elif now >= self.due and not self._container.postpone(self, now):
             self.due = inf
             self._on_late()
 
     def end(self) -> None:
         """Cancel the deadline: the message is complete, or the connection is closing."""
-        self._manager.cancel(self)
+        self._container.cancel(self)
         self.due = inf

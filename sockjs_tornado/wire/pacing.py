@@ -5,7 +5,7 @@ import logging
 from typing import Final
 
 from .connection import Connection
-from .ports import ConnectionManager
+from .ports import Container
 
 __all__ = ["PIECE_SIZE", "SMALL_PIECE", "PacedConnection"]
 
@@ -34,15 +34,15 @@ _SCHEDULED: Final = 4  # _next_turn() is scheduled for the next iteration, and c
 class PacedConnection(Connection):
     """Base class of connections whose input takes time to decode.
 
-    The data of a read is decoded in pieces. If the manager's ``read_budget``, which all connections share, is used up,
+    The data of a read is decoded in pieces. If the ``read_budget``, which all connections share, is used up,
     or if the application is too slow, the remaining pieces are decoded in a later iteration of the event loop. Nothing
     is read until then.
     """
 
     __slots__ = ("_pause_flags", "_unread")
 
-    def __init__(self, manager: ConnectionManager, head: bytes) -> None:
-        super().__init__(manager, head)
+    def __init__(self, container: Container, head: bytes) -> None:
+        super().__init__(container, head)
         self._pause_flags = 0
         # Data that was read but not decoded yet.
         self._unread = b""
@@ -75,9 +75,9 @@ class PacedConnection(Connection):
 
     def _decode_pieces(self, data: bytes, position: int = 0) -> None:
         """Decode the data from ``position`` on while there is time; at least one piece if ``position`` is 0."""
-        manager = self._manager
-        budget = manager.read_budget
-        now = start = manager.now()
+        container = self._container
+        budget = container.read_budget
+        now = start = container.now()
         deadline = start + budget.available
         end = len(data)
         while position < end and not self.transport.is_closing():
@@ -90,7 +90,7 @@ class PacedConnection(Connection):
             if now >= deadline and size <= PIECE_SIZE:
                 size = SMALL_PIECE
             position += self.decode(data[position : position + size])
-            now = manager.now()
+            now = container.now()
         budget.charge(now - start)
         # If the client has reset the connection in the meantime, connection_lost() decodes the rest.
         self._unread = data[position:]

@@ -6,10 +6,10 @@ from ..observe.stats import Stats
 from .time_budget import TimeBudget
 from .write_queue import WriteQueue
 
-__all__ = ["ConnectionManager"]
+__all__ = ["Container"]
 
 
-class ConnectionManager(Protocol):
+class Container(Protocol):
     """Counts connections and schedules their deadlines. The session container implements it."""
 
     #: Read buffer shared by all connections of an event loop. It is processed before the next read.

@@ -35,7 +35,7 @@ def take_over(
 ) -> Coroutine[Any, Any, None]:
     """Move the connection of a detached stream to ``protocol``, by a coroutine that must be awaited.
 
-    The protocol's manager counts the connection from now on. Data that the stream has already read is passed on. If the
+    The container counts the connection from now on. Data that the stream has already read is passed on. If the
     stream is already closed, ``connection_made`` is not called.
 
     Args:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,15 @@ from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 from sockjs_tornado.serving import http_server
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples/deploy/grafana.json"
+
+
+def test_without_prometheus_client_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "sockjs_tornado.observe.metrics")
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("sockjs_tornado.observe.metrics")
+    assert 'pip install "sockjs-tornado[metrics]"' in str(caught.value)
+    assert caught.value.name == "prometheus_client"
 
 
 class Site:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve
-from client import FRAMED, Connect, Join, Peer, settle
+from client import FRAMED, Connect, Join, Peer, settle, within
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.multiplex import MultiplexConnection
@@ -231,3 +231,43 @@ async def test_another_thread_may_not(house: House) -> None:
     thread.join()
     assert len(raised) == 3
     assert connection.rooms == {ROOM}
+
+
+async def test_presence_lasts_from_join_to_leave(house: House) -> None:
+    connections = [(await house.enter())[1] for _ in range(3)]
+    first, second, third = connections
+    first.join(ROOM, {"name": "Ann"})
+    second.join(ROOM, ["Bob"])
+    third.join(ROOM)
+    labels = [f"local:{connection.session.label}" for connection in connections]
+    assert await house.router.presence(ROOM) == {labels[0]: {"name": "Ann"}, labels[1]: ["Bob"]}
+    first.join(ROOM, 1)
+    second.leave(ROOM)
+    assert await house.router.presence(ROOM) == {labels[0]: 1}
+    first.close()
+    assert await house.router.presence(ROOM) == {}
+    assert await house.router.presence("another") == {}
+    with pytest.raises(TypeError):
+        await house.router.presence(5)  # type: ignore[arg-type]
+
+
+async def test_leaving_a_room_in_on_close_is_too_late(serve: Serve, join: Join) -> None:
+    closed = asyncio.Event()
+
+    class Leaving(SockJSConnection):
+        def on_close(self) -> None:
+            assert self.rooms == {ROOM}
+            self.leave(ROOM)
+            closed.set()
+
+        def on_open(self, info: Any) -> None:
+            self.join(ROOM)
+
+    assert Leaving.rooms == frozenset()
+    router = SockJSRouter(Leaving, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    for connection in router.connections:
+        connection.close()
+    await within(closed.wait())
+    assert not router.container.rooms.members(ROOM)

@@ -139,7 +139,7 @@ async def test_a_request_that_was_aborted_before_it_was_served_leaves_no_trace(
 ) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
-    for _ in range(50):
+    for _ in range(20):
         old, new = await connect(server), await connect(server)
         for client in (old, new):
             await client.ask("GET", "/echo")
