@@ -454,6 +454,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             elif not self.server.postpone(self, now):
                 self.transport.abort()
         elif not self.server.postpone(self, now):
+            if self._request is not None:
+                logger.info("Timeout reading body from %s", self.remote_ip or "a Unix socket")
             self._disconnected()
             self.transport.abort() if self.unsent else self.transport.close()
 

@@ -195,14 +195,13 @@ class DelegatedRequest(TornadoConnection):
             self._failed(error)
 
     async def _pass_body(self) -> None:
-        total = 0
         while self._native is not None and not self._is_finished:
+            # The application may have changed the limit.
+            if self._decoder is not None and self._decoder.size > self._max_body_size:
+                raise BadRequest(413, "Body too long")
             if self._body:
                 piece = bytes(self._body[: self.params.chunk_size])
                 del self._body[: len(piece)]
-                total += len(piece)
-                if total > self._max_body_size:
-                    raise BadRequest(413, "Body too long")
                 assert self._delegate is not None
                 waiting = self._delegate.data_received(piece)
                 if waiting is not None:
@@ -228,8 +227,6 @@ class DelegatedRequest(TornadoConnection):
         else:
             try:
                 self._body += self._decoder.feed(data)
-                if self._decoder.size > self._max_body_size:
-                    raise BadRequest(413, "Body too long")
             except BadRequest as error:
                 self._failed(error)
                 return b""
@@ -245,9 +242,10 @@ class DelegatedRequest(TornadoConnection):
         delegate, self._delegate = self._delegate, None
         on_close, self._on_close = self._on_close, None
         self._detach()
+        # As in Tornado, only one of them is called: the delegate while the body is read.
         if delegate is not None:
             delegate.on_connection_close()
-        if on_close is not None:
+        elif on_close is not None:
             on_close()
 
     def _detach(self) -> None:
@@ -311,7 +309,10 @@ class DelegatedRequest(TornadoConnection):
         if head.method == "HEAD" or status == 304:
             self._content_left = 0
         elif has_length:
-            self._content_left = int(headers["Content-Length"])
+            length = headers["Content-Length"]
+            if not (length.isascii() and length.isdigit()):
+                raise ValueError(f"Content-Length must be a number: {length!r}")
+            self._content_left = int(length)
         elif not head.is_http11 and not no_content:
             # The end of the connection is the end of the body.
             self._keep_alive = False

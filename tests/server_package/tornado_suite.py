@@ -4,9 +4,10 @@ It prints a line of JSON for each test. To run one by hand, with a readable repo
 
     python tests/server_package/tornado_suite.py --text httpserver_test -k SSLTest
 
-The server replaces :class:`tornado.httpserver.HTTPServer` in all modules of Tornado. In addition to what it checks
-itself, a test fails if it leaves a log record, a warning or an exception in a destructor, as in Tornado's own test run,
-or if it is a test of a server and made no instance of the given class.
+The server replaces :class:`tornado.httpserver.HTTPServer` in all modules of Tornado. What it logs may have the
+package's loggers and words. In addition to what it checks itself, a test fails if it leaves a log record, a warning or
+an exception in a destructor, as in Tornado's own test run, or if it is a test of a server and made no instance of the
+given class.
 """
 
 import argparse
@@ -26,8 +27,22 @@ import tornado.http1connection
 import tornado.httpserver
 import tornado.testing
 
-#: The server that is replaced.
-TORNADO = "tornado.httpserver:HTTPServer"
+#: Loggers of the package for what Tornado's server logs.
+LOGGERS = ("sockjs_tornado.server.connection", "sockjs_tornado.server.delegate")
+
+#: What Tornado's server logs, and what the package logs instead. The requests of the last two have bare line feeds.
+MESSAGES = {
+    "Malformed HTTP request line": "Invalid request line",
+    "no colon in header line": "Invalid header field",
+    "Unsatisfiable read": "Header fields too long",
+    "Invalid Host header": "Several or invalid Host fields",
+    "Multiple unequal Content-Lengths": "Invalid or contradictory Content-Length",
+    "Only integer Content-Length is allowed": "Invalid or contradictory Content-Length",
+    "invalid chunk size": "Invalid chunked encoding",
+    "chunked body too large": "Body too long",
+    "Unsupported Transfer-Encoding": "Invalid request line",
+    "Message with both Transfer-Encoding and Content-Length": "Invalid request line",
+}
 
 
 class Counter:
@@ -140,17 +155,30 @@ def tests_of(suite: unittest.TestSuite, words: list[str]) -> Iterator[unittest.T
             yield test
 
 
-def replace(server: type) -> None:
-    """Make all modules of Tornado that are imported use another server."""
-    original = tornado.httpserver.HTTPServer
-    if server is original:
-        return
-    if issubclass(server, original):
-        original.configure(server)
-        return
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "tornado" and getattr(module, "HTTPServer", None) is original:
-            module.HTTPServer = server  # type: ignore[attr-defined]
+def replace(name: str, original: type, replacement: type) -> None:
+    """Replace a class in all modules of Tornado that are imported."""
+    for path, module in list(sys.modules.items()):
+        if path.partition(".")[0] == "tornado" and getattr(module, name, None) is original:
+            setattr(module, name, replacement)
+
+
+class ExpectLog(tornado.testing.ExpectLog):
+    """Expects that either Tornado or the package logs something."""
+
+    def __init__(self, logger: Any, regex: str, *args: Any, **kwargs: Any) -> None:
+        words = [ours for theirs, ours in MESSAGES.items() if theirs in regex]
+        super().__init__(logger, "|".join([regex, *(f".*{word}" for word in words)]), *args, **kwargs)
+
+    def __enter__(self) -> "ExpectLog":
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for name in LOGGERS:
+            logging.getLogger(name).removeFilter(self)
 
 
 def warn_strictly() -> None:
@@ -190,7 +218,12 @@ def main() -> None:
 
     warn_strictly()
     suite = unittest.defaultTestLoader.loadTestsFromName(f"tornado.test.{options.suite}")
-    replace(server)
+    original = tornado.httpserver.HTTPServer
+    if issubclass(server, original):
+        original.configure(server)
+    else:
+        replace("HTTPServer", original, server)
+    replace("ExpectLog", tornado.testing.ExpectLog, ExpectLog)
     result = Result(report, server)
     # The collection after each test looks only at what the tests made.
     gc.collect()
