@@ -272,7 +272,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self.flush()
         self._ended = self._closing = True
         self._socket = self._writable_socket = None
-        self._manager.cancel(self)
+        self._container.cancel(self)
         release_slot, self._release_slot = self._release_slot, None
         self._release()
         return release_slot
