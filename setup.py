@@ -56,6 +56,7 @@ setup(
             *METRICS,
             # There are no wheels for other platforms, and it does not build on all of them.
             'atheris>=3.0; sys_platform == "linux" and platform_machine == "x86_64"',
+            "h11",
             "hypothesis",
             "mypy",
             "pip-audit",

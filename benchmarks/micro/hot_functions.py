@@ -28,6 +28,7 @@ from sockjs_tornado.transports.http_transports import HTTP_TRANSPORTS
 from sockjs_tornado.transports.receiving import chunked
 from sockjs_tornado.transports.websocket_receiver import read_messages
 from sockjs_tornado.wire.frames import text_frame
+from sockjs_tornado.wire.http_parser import format_response, parse_head
 from sockjs_tornado.wire.payloads import decode_websocket_payload
 from sockjs_tornado.wire.time_budget import TimeBudget
 from sockjs_tornado.wire.websocket import FrameParser, apply_mask
@@ -37,6 +38,38 @@ SHORT = "hello, world! " * 4  # 56 characters, a typical size
 LONG = "x" * 65536
 FOREIGN = "žluťoučký kůň, 馬, \N{HORSE FACE} \u2028 " * 2
 ESCAPES = 'say "hello"\\\n\t\u0007 ' * 4
+#: A poll of sockjs-client in Node.js, and a send of it in a browser.
+POLL = (
+    b"POST /echo/000/abcdefgh/xhr HTTP/1.1\r\n"
+    b"Host: localhost:8080\r\n"
+    b"Content-Length: 0\r\n"
+    b"Connection: keep-alive\r\n\r\n"
+)
+BROWSER = (
+    b"POST /echo/123/abcdefgh/xhr_send?t=1234567890123 HTTP/1.1\r\n"
+    b"Host: chat.example.com\r\n"
+    b"Connection: keep-alive\r\n"
+    b"Content-Length: 15\r\n"
+    b'sec-ch-ua: "Chromium";v="130", "Not?A_Brand";v="99"\r\n'
+    b"sec-ch-ua-mobile: ?0\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 "
+    b"Safari/537.36\r\n"
+    b"Content-Type: text/plain;charset=UTF-8\r\n"
+    b"Accept: */*\r\n"
+    b"Origin: https://www.example.com\r\n"
+    b"Referer: https://www.example.com/\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Accept-Language: en-US,en;q=0.9\r\n\r\n"
+)
+COMMON = "HTTP/1.1 200 OK\r\nDate: Sun, 29 Nov 2026 10:00:00 GMT\r\nX-Content-Type-Options: nosniff\r\n"
+FIELDS = [
+    ("Content-Type", "application/javascript; charset=UTF-8"),
+    ("Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0"),
+    ("Access-Control-Allow-Origin", "https://www.example.com"),
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Vary", "Origin"),
+    ("Content-Length", "63"),
+]
 MASK = b"\x12\x34\x56\x78"
 
 
@@ -186,6 +219,18 @@ def wire() -> Iterator[Benchmark]:
     yield Benchmark("text_frame, 64 KiB", text_frame, (LONG,))
 
 
+def http() -> Iterator[Benchmark]:
+    """HTTP requests and responses."""
+    poll, browser = bytearray(POLL), bytearray(BROWSER)
+    yield Benchmark("parse_head, 3 fields", parse_head, (poll, 0, len(poll), 65536, 100))
+    yield Benchmark("parse_head, 12 fields of a browser", parse_head, (browser, 0, len(browser), 65536, 100))
+    head = parse_head(browser, 0, len(browser), 65536, 100)
+    assert head is not None
+    yield Benchmark("RequestHead.header, the tenth of 12 fields", head.header, ("Referer",))
+    yield Benchmark("RequestHead.fields, 12 fields", head.fields, ())
+    yield Benchmark("format_response, 6 fields", format_response, (COMMON, FIELDS, SHORT.encode()))
+
+
 def protocol() -> Iterator[Benchmark]:
     """SockJS frames."""
     decode = decode_websocket_payload
@@ -233,7 +278,7 @@ def framing() -> Iterator[Benchmark]:
 
 
 #: Groups by name.
-GROUPS = {"wire": wire, "protocol": protocol, "session": session, "framing": framing}
+GROUPS = {"wire": wire, "http": http, "protocol": protocol, "session": session, "framing": framing}
 
 
 def select(part: str) -> list[Benchmark]:

@@ -45,7 +45,9 @@ static const unsigned char *
 skip_value(const unsigned char *at, const unsigned char *end)
 {
     while ((at = skip_text(at, end, ' ')) < end && *at == '\t')
-        at++;
+        do
+            at++;
+        while (at < end && *at == '\t');
     return at;
 }
 

@@ -186,7 +186,8 @@ def _parse_head_python(
     """Parse the request head at ``data[start:end]`` (RFC 9112, sections 2, 3, 5 and 6).
 
     The result is the same however the head is cut into reads: the first fault counts, and it is found as soon as the
-    byte is there, or the line for contents of lines. Each call parses from ``start`` on.
+    byte is there, or the line for contents of lines. Each call parses from ``start`` on. No head ends without a line
+    feed, so a caller that calls again only after one has arrived, or ``max_size``, calls at most ``max_fields`` times.
 
     Args:
         data: The buffer, which is not kept.
@@ -220,9 +221,14 @@ def _parse_head_python(
     is_http11 = version == b"1.1"
     lines = _FIELD_LINES.match(data, line.end(), limit)
     assert lines is not None
-    pairs: list[tuple[str, str]] = _FIELD.findall(lines[0].decode("latin-1"))
-    found = _evaluate(pairs[:max_fields] if len(pairs) > max_fields else pairs, is_http11)
-    if len(pairs) > max_fields:
+    block = lines[0]
+    has_too_many = block.count(b"\n") > max_fields
+    if has_too_many:
+        # A fault in the first ones counts, but there may be thousands of others.
+        block = b"".join(line + b"\r\n" for line in block.split(b"\r\n", max_fields)[:max_fields])
+    pairs: list[tuple[str, str]] = _FIELD.findall(block.decode("latin-1"))
+    found = _evaluate(pairs, is_http11)
+    if has_too_many:
         raise BadRequest(431, "Too many header fields.", "request_fields")
     stop = lines.end()
     if data[stop : min(stop + 2, limit)] == b"\r\n":

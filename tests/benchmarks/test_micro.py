@@ -21,6 +21,7 @@ def test_every_benchmark_runs() -> None:
     for name in (
         "wire: FrameParser.feed",
         "wire: read_messages",
+        "http: parse_head",
         "protocol: quote",
         "session: Session._receive",
         "framing: eventsource",
