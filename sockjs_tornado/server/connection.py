@@ -281,8 +281,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     self._pass_body()
                 elif stop <= end and not head.is_chunked and not (start < stop and server.may_decompress(head)):
                     self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
-                    body = bytes(memoryview(data)[start:stop]) if start < stop else b""
-                    self._handle(head, target, found[0], found[1], body)
+                    if start < stop:
+                        self._handle(head, target, *found, bytes(memoryview(data)[start:stop]))
+                    else:
+                        self.handle(NativeExchange(self, head, target, *found, b""))
                 else:
                     exchange = NativeExchange(self, head, target, found[0], found[1], b"")
                     reader = BodyReader(self, exchange, head)
@@ -310,7 +312,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._data = self._request.data_received(data)
 
     def _handle(self, head: RequestHead, target: str, endpoint: Endpoint, session_id: str, body: bytes) -> None:
-        limit, name = endpoint.body_limit(head.method) if body else (0, "")
+        limit, name = endpoint.body_limit(head.method)
         exchange = NativeExchange(self, head, target, endpoint, session_id, body)
         if len(body) > limit:
             exchange.respond_too_large(name)
@@ -379,19 +381,24 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     # Writing.
 
-    def write(self, data: bytes) -> None:
-        """Send data, directly to the socket if nothing is buffered."""
+    def write(self, data: bytes) -> bool:
+        """Send data, directly to the socket if nothing is buffered.
+
+        Returns:
+            Whether the operating system has accepted all data.
+        """
         transport = self.transport
         if transport.is_closing():
-            return
+            return True
         if not transport.get_write_buffer_size():
             # If the send fails, the transport meets and reports the same error when it writes the rest.
             with contextlib.suppress(OSError):
                 sent = self.socket.send(data)
                 if sent == len(data):
-                    return
+                    return True
                 data = data[sent:]
         transport.write(data)
+        return False
 
     @property
     def unsent(self) -> int:

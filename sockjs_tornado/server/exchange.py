@@ -253,9 +253,8 @@ class NativeExchange:
             headers = [*headers, ("Content-Length", str(len(body)))]
         if not self._keep_alive or connection.server.is_stopped:
             headers = [*headers, _CLOSE]
-        connection.write(format_response(shared_head(status), headers, b"" if self.method == "HEAD" else body))
-        unsent = connection.unsent
-        if unsent > _MIN_TRACKED:
+        response = format_response(shared_head(status), headers, b"" if self.method == "HEAD" else body)
+        if not connection.write(response) and (unsent := connection.unsent) > _MIN_TRACKED:
             self.pending = Unsent(connection.transport, unsent)
         self._release()
         self._log(status)
@@ -277,7 +276,9 @@ class NativeExchange:
 
     def _release(self) -> None:
         self._on_disconnect = None
-        self.release_body()
+        self._body = b""
+        if self._share is not None:
+            self._share.resize(0)
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 

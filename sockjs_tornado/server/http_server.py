@@ -65,7 +65,7 @@ class HTTPServer(AcceptingServer):
         self.routes = Routes(self.request_callback)
         self.read_buffer = bytearray(READ_SIZE)
         self.connections: set[HTTPConnection] = set()
-        self.is_closed = False
+        self.is_closed = self.is_stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._all_closed: asyncio.Future[None] | None = None
         interval = min(1.0, self.idle_timeout / 10)
@@ -125,6 +125,11 @@ class HTTPServer(AcceptingServer):
     def may_decompress(self, head: RequestHead) -> bool:
         """Return whether the body is compressed, and the server decompresses bodies."""
         return self.decompress_request and head.header("Content-Encoding").lower() == "gzip"
+
+    def stop(self) -> None:
+        """Stop to accept connections. Those that are open close after their current response."""
+        self.is_stopped = True
+        super().stop()
 
     async def close_all_connections(self) -> None:
         """Close all connections that serve HTTP, and wait until they are closed. Those of sessions stay open."""

@@ -130,11 +130,6 @@ class AcceptingServer(HTTPServer):
         """Serve a new connection."""
         raise NotImplementedError
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether :meth:`stop` was called."""
-        return self._stopped
-
 
 def serve_endpoint(request: HTTPServerRequest, endpoint: Any, session_id: str) -> None:
     """Serve a request of a native connection from an endpoint."""
