@@ -25,7 +25,7 @@ from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
 from ..wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 from ..wire.connection import Connection
 from ..wire.responses import response_head, write_and_close
-from ..wire.tornado_internals import decompresses_body
+from ..wire.tornado_internals import decompresses_body, serves_endpoints
 from .handlers import SockJSHandler, header_value, remove_header
 
 __all__ = ["StreamedBodyHandler", "url_specs"]
@@ -50,11 +50,6 @@ def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
         spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
     # These come last: the matchers above skip requests with a body that must be streamed.
     return specs + [URLSpec(path, StreamedBodyHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
-
-
-def serves_endpoints(request: HTTPServerRequest) -> bool:
-    """Return whether the native server has received a request."""
-    return hasattr(request.connection, "serve_endpoint")
 
 
 class _BodyLimitMatcher(PathMatches):

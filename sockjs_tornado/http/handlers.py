@@ -22,7 +22,7 @@ from ..wire.fields import has_token
 from ..wire.responses import PendingWrite, response_head, send_now, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
-from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint
+from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint, serves_endpoints
 
 __all__ = ["SockJSHandler", "header_value", "remove_header"]
 
@@ -116,7 +116,7 @@ class SockJSHandler(BaseHandler):
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
-        if self._stream is None:
+        if serves_endpoints(self.request):
             # The native server serves it, whose routes did not find the endpoint, for example because it depends on
             # the host.
             self._set_finished()

@@ -29,6 +29,7 @@ __all__ = [
     "is_buffer_empty",
     "parse_body",
     "serve_endpoint",
+    "serves_endpoints",
     "set_start_time",
     "top_rules",
 ]
@@ -129,6 +130,11 @@ class AcceptingServer(HTTPServer):
     def handle_socket(self, sock: socket.socket, address: Any) -> None:
         """Serve a new connection."""
         raise NotImplementedError
+
+
+def serves_endpoints(request: HTTPServerRequest) -> bool:
+    """Return whether the native server has received a request."""
+    return hasattr(request.connection, "serve_endpoint")
 
 
 def serve_endpoint(request: HTTPServerRequest, endpoint: Any, session_id: str) -> None:
