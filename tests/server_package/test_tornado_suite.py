@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
+import tornado
 from programs import ROOT
 
 #: Modules of ``tornado.test`` that serve, as far as this release of Tornado has them.
@@ -36,6 +37,9 @@ SUITES = [
 
 SERVER = "sockjs_tornado:HTTPServer"
 TORNADO = "tornado.httpserver:HTTPServer"
+
+_CONNECTIONS = ("async_handler", "coro_handler", "finish_exception_handler", "streaming_callback", "sync_handler")
+_ASYNCIO = ("^    <_SelectorSocketTransport closed", "a closed transport of asyncio refers to itself")
 
 #: Tests that fail with the package's server although they pass with Tornado's, with a pattern that matches in each of
 #: their failures, and why that is right.
@@ -73,17 +77,14 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
         r"\[b'HTTP/1.1', b'501'\] != \[b'HTTP/1.1', b'400'\]",
         "unknown transfer codings get 501 (RFC 9112, section 6.1)",
     ),
-    **dict.fromkeys(
-        (
-            f"circlerefs_test.CircleRefsTest.test_{name}_handler"
-            for name in ("async", "coro", "finish_exception", "sync")
-        ),
-        ("^    <_SelectorSocketTransport closed", "a closed transport of asyncio refers to itself"),
-    ),
+    **{f"circlerefs_test.CircleRefsTest.test_{name}": _ASYNCIO for name in _CONNECTIONS},
 }
-EXCEPTIONS["circlerefs_test.CircleRefsTest.test_streaming_callback"] = EXCEPTIONS[
-    "circlerefs_test.CircleRefsTest.test_sync_handler"
-]
+if tornado.version_info < (6, 6):
+    _COALESCED = ("^AssertionError", "chunks that arrive together are passed on together, as by Tornado 6.6")
+    EXCEPTIONS["httpserver_test.StreamingChunkSizeTest.test_chunked_body"] = _COALESCED
+    for _name in ("Decorated", "Native"):
+        _test = f"web_test.{_name}StreamingRequestFlowControlTest.test_flow_control_chunked_body"
+        EXCEPTIONS[_test] = _COALESCED
 
 #: Seconds for one module, far more than it needs on a busy machine.
 LIMIT = 400
@@ -172,7 +173,9 @@ def test_what_passes_with_tornado_passes(suite: str, loop: str, subtests: pytest
             assert name not in failures or not problems, "\n".join(problems)
             # With TLS, Tornado's server serves.
             assert not outcome.tornado_connections or re.search("SSL|HTTPS", name)
-    assert {name for name in EXCEPTIONS if name.startswith(f"{suite}.")} <= set(outcomes)
+    missing = {name for name in EXCEPTIONS if name.startswith(f"{suite}.")} - set(outcomes)
+    # Older releases have fewer tests.
+    assert not missing or tornado.version_info < (6, 6)
 
 
 # The harness itself.
