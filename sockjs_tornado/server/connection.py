@@ -39,6 +39,9 @@ HEAD_TIMEOUT: Final = 10.0
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 MAX_FIELDS: Final = 100
 
+#: Iterations of the event loop until a handler of Tornado has run; it takes one for the body, and one for the handler.
+HANDLER_TURNS: Final = 3
+
 
 class Request(Protocol):
     """The request whose body is read, or whose response is pending."""
@@ -179,9 +182,27 @@ class HTTPConnection(asyncio.BufferedProtocol):
         elif len(self._data) > MAX_PIPELINED:
             self.pause_reading()
 
-    def eof_received(self) -> None:
-        """Called when the client closed its side; returning None closes the connection, after all data is sent."""
+    def eof_received(self) -> bool:
+        """Called when the client closed its side; return whether the connection stays open for now."""
+        request = self._request
+        if isinstance(request, DelegatedRequest) and request.is_read:
+            self._end_input(request)
+            return True
         self._disconnected()
+        return False
+
+    def _end_input(self, request: Request | None, turns: int = HANDLER_TURNS) -> None:
+        """Close the connection, unless the application, which may just have got the request, responds at once."""
+        if self._request is request and not turns:
+            request = None
+        elif self._request is not request:
+            # The client has sent several requests.
+            request, turns = self._request, HANDLER_TURNS
+        if isinstance(request, DelegatedRequest):
+            asyncio.get_running_loop().call_soon(self._end_input, request, turns - 1)
+        else:
+            self._disconnected()
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed."""

@@ -149,6 +149,11 @@ class DelegatedRequest(TornadoConnection):
             return
         server.create_task(self._run(waiting))
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the whole body was read."""
+        return self._is_read
+
     def _finish_delegate(self) -> None:
         if self._native is not None and not self._is_finished:
             delegate, self._delegate = self._delegate, None

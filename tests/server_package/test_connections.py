@@ -285,11 +285,23 @@ async def test_a_client_that_resets_is_noticed(listen: Listen) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_client_may_shut_down_its_sending_direction(listen: Listen, kind: str) -> None:
-    client = await (await listen({"/(.*)": Hello.counting()}, kind)).connect()
-    client.write(request("GET", "/1") + request("GET", "/2"))
+    hello = Hello.counting()
+    client = await (await listen({"/(.*)": hello}, kind)).connect()
+    client.write(request("GET", "/1") + request("GET", "/2") + request("GET", "/3", body=b"body"))
     client.writer.write_eof()
-    assert [(await client.response()).text for _ in range(2)] == ["1", "2"]
+    assert [(await client.response()).text for _ in range(3)] == ["1", "2", "3"]
     await check_closed(client)
+
+
+@NATIVE
+async def test_a_handler_that_waits_notices_that_the_client_shut_down(listen: Listen) -> None:
+    waiting = Waiting.new()
+    client = await (await listen({"/": waiting})).connect()
+    client.write(request("GET", "/"))
+    client.writer.write_eof()
+    await within(waiting.noticed.wait())
+    await check_closed(client)
+    waiting.may_go_on.set()
 
 
 @pytest.mark.parametrize("cut", [b"", b"GET", b"GET / HTTP/1.1\r\n", request("GET", "/")[:-1]])
