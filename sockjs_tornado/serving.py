@@ -13,15 +13,15 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from .http.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
+from .server import HTTPServer
+from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
 from .validation import check_seconds
 from .wire.sockets import set_user_timeout
 
@@ -29,8 +29,8 @@ __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
-#: Default arguments of Tornado's ``HTTPServer``, which bound the time and memory of a request: seconds to wait for a
-#: request and read its head, seconds to read its body, and the sizes of both in bytes.
+#: Default arguments of :class:`~sockjs_tornado.HTTPServer`, which bound the time and memory of a request: seconds to
+#: wait for a request and read its head, seconds to read its body, and the sizes of both in bytes.
 HTTP_LIMITS: Final = MappingProxyType(
     {
         "idle_connection_timeout": 75,
@@ -52,6 +52,7 @@ async def http_server(
     network_timeout: float = 30,
     max_connections_per_ip: int | None = None,
     reserved_descriptors: int | None = None,
+    server: Literal["native", "tornado"] = "native",
     **options: Any,
 ) -> AsyncIterator[HTTPServer]:
     """Serve an application while the context is open.
@@ -71,31 +72,39 @@ async def http_server(
         reserved_descriptors: File descriptors that connections may not use, so that the process can open files and
             connections of its own. New clients wait until a descriptor is available. Default 64, or an eighth of the
             limit (``RLIMIT_NOFILE``) if that is less.
-        options: Arguments of Tornado's ``HTTPServer``, which override and extend :data:`HTTP_LIMITS`.
+        server: ``"native"`` for :class:`~sockjs_tornado.HTTPServer`, ``"tornado"`` for Tornado's server. Default
+            ``"native"``.
+        options: Arguments of :class:`~sockjs_tornado.HTTPServer`, which override and extend :data:`HTTP_LIMITS`.
+
+    Raises:
+        ValueError: An option is invalid.
     """
     with contextlib.ExitStack() as bound:
         for sock in sockets:
             bound.callback(sock.close)
-        server = LimitedServer(application, **{**HTTP_LIMITS, **options})
+        if server not in ("native", "tornado"):
+            raise ValueError(f'server: expected "native" or "tornado", got {server!r}')
+        http = LimitedServer(application, **{**HTTP_LIMITS, **options})
+        http.uses_streams |= server == "tornado"
         if max_connections_per_ip is None and options.get("xheaders"):
             max_connections_per_ip = 0
-        server.admission = Admission(max_connections_per_ip, reserved_descriptors)
+        http.admission = Admission(max_connections_per_ip, reserved_descriptors)
         throttled = []
         for sock in sockets:
             if network_timeout:
                 # Accepted connections inherit the option.
                 set_user_timeout(sock, network_timeout)
             throttled.append(ThrottledSocket(fileno=sock.detach()))
-            throttled[-1].admission = server.admission
+            throttled[-1].admission = http.admission
             bound.callback(throttled[-1].close)
             throttled[-1].setblocking(False)
-        server.add_sockets(throttled)
+        http.add_sockets(throttled)
         bound.pop_all()
     try:
-        yield server
+        yield http
     finally:
-        server.stop()
-        await server.close_all_connections()
+        http.stop()
+        await http.close_all_connections()
 
 
 async def serve(
@@ -125,7 +134,7 @@ async def serve(
         deadline: Maximum seconds between the signal and the end of draining. Default 30.
         code: Close code that clients receive.
         reason: Close reason that clients receive.
-        options: Arguments of :func:`http_server` and of Tornado's ``HTTPServer``, such as ``xheaders`` and
+        options: Arguments of :func:`http_server` and of :class:`~sockjs_tornado.HTTPServer`, such as ``xheaders`` and
             ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:

@@ -1,5 +1,13 @@
-"""A plugin for pytest: all servers that the tests start in their own process are native ones."""
+"""A plugin for pytest: all servers that the tests start are native ones, in their own process and in programs.
 
+As a program, it runs another program with its arguments, whose servers are native ones.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+import programs
 import pytest
 import tornado.httpserver
 
@@ -11,6 +19,7 @@ TORNADO_ONLY = {
 }
 
 tornado.httpserver.HTTPServer = sockjs_tornado.HTTPServer  # type: ignore[misc]
+programs.RUNNER = (__file__,)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -18,3 +27,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     other = [item for item in items if getattr(item, "originalname", "") in TORNADO_ONLY]
     config.hook.pytest_deselected(items=other)
     items[:] = [item for item in items if item not in other]
+
+
+if __name__ == "__main__":
+    script = sys.argv[1]
+    sys.argv[:] = sys.argv[1:]
+    sys.path[0] = str(Path(script).parent)
+    runpy.run_path(script, run_name="__main__")

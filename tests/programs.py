@@ -50,6 +50,10 @@ class Ended(NamedTuple):
         return [line for line in (self.output + self.errors).splitlines() if _SESSION_URL.search(line)]
 
 
+#: What runs the programs, in place of Python alone; ``native.py`` sets it.
+RUNNER: tuple[str, ...] = ()
+
+
 class ServerProgram:
     """A server in a process of its own. Every warning of Python is shown, so that :meth:`stop` returns it.
 
@@ -70,7 +74,7 @@ class ServerProgram:
             environment["PYTHONPATH"] = os.pathsep.join([str(packages), *([before] if before else [])])
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed by wait()
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "default", script, *arguments],
+            [sys.executable, "-W", "default", *RUNNER, script, *arguments],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -74,7 +74,7 @@ USERS = {
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",
     "redis": "cluster",
-    "tornado": "cli client.websocket cluster.node http observe.metrics router serving session.callbacks "
+    "tornado": "cli client.websocket cluster.node http observe.metrics router server serving session.callbacks "
     "wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve",
 }

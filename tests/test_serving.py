@@ -104,7 +104,16 @@ async def test_a_poll_and_a_stream_are_not_hung_up_on() -> None:
 async def test_a_head_that_is_too_long_is_not_taken() -> None:
     async with served() as (_, port), connected(port) as client:
         client.write(b"GET /echo HTTP/1.1\r\nX: " + b"x" * (HTTP_LIMITS["max_header_size"] + 1))
+        assert (await client.response()).status == 431
         assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(("server", "status"), [("native", 400), ("tornado", 200)])
+async def test_the_server_is_the_native_one_or_tornado_s(server: str, status: int) -> None:
+    async with served(server=server) as (_, port), connected(port) as client:
+        # Only Tornado's server takes a line that ends without a carriage return.
+        client.write(b"GET /echo/info HTTP/1.1\nHost: a\r\n\r\n")
+        assert (await client.response()).status == status
 
 
 @pytest.mark.parametrize("seconds", [0, 7])
@@ -117,7 +126,7 @@ async def test_a_peer_that_vanishes_is_disconnected_on_every_connection(seconds:
             assert (await other.ask("GET", "/echo/info")).status == 200
         session = router.get_session("a")
         assert session is not None
-        sock = session._receiver._exchange._connection.stream.socket  # type: ignore[union-attr]
+        sock = session._receiver._exchange._connection.socket  # type: ignore[union-attr]
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1000
         assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) == bool(seconds)
         session.close()
@@ -250,10 +259,19 @@ async def test_invalid_arguments_of_the_shutdown_are_rejected_at_the_start(wrong
         await serve(Application(), [SockJSRouter(Echo, "/echo")], [], **wrong)
 
 
-async def test_a_server_that_cannot_be_made_leaves_no_socket() -> None:
+@pytest.mark.parametrize(
+    ("wrong", "error", "complaint"),
+    [
+        ({"no_such_option": True}, TypeError, "no_such_option"),
+        ({"server": "nginx"}, ValueError, 'server: expected "native" or "tornado", got \'nginx\''),
+    ],
+)
+async def test_a_server_that_cannot_be_made_leaves_no_socket(
+    wrong: dict[str, Any], error: type[Exception], complaint: str
+) -> None:
     sockets = bind_sockets(0, "127.0.0.1")
-    with pytest.raises(TypeError):
-        async with http_server(Application(), sockets, no_such_option=True):
+    with pytest.raises(error, match=complaint):
+        async with http_server(Application(), sockets, **wrong):
             pass
     assert [sock.fileno() for sock in sockets] == [-1]
 

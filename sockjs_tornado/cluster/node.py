@@ -122,6 +122,7 @@ class Node:
         server = http_server(
             self._application,
             sockets,
+            server="tornado",
             network_timeout=0,
             max_body_size=self._max_body_size,
             max_header_size=_MAX_HEADER_SIZE,

@@ -33,8 +33,8 @@ from tornado.routing import URLSpec
 from tornado.web import RequestHandler
 
 from ..exceptions import ConfigurationError
-from ..http.connection_limits import Admission
 from ..router import SockJSRouter
+from ..server.connection_limits import Admission
 
 __all__ = ["SockJSCollector", "monitoring_urls"]
 

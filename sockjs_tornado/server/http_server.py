@@ -115,7 +115,7 @@ class HTTPServer(AcceptingServer):
 
     def start_request(self, server_conn: object, request_conn: TornadoConnection) -> HTTPMessageDelegate:
         """Return the delegate for a request that is no SockJS request."""
-        if self.ssl_options is not None:
+        if self.uses_streams:
             return super().start_request(server_conn, request_conn)
         callback = self.request_callback
         if isinstance(callback, HTTPServerConnectionDelegate):

@@ -216,7 +216,7 @@ class SessionContainer:
             task.add_done_callback(self._tasks.discard)
 
     def connection_opened(self) -> None:
-        """Count a connection that was taken over from Tornado."""
+        """Count a connection that was taken over from the HTTP server."""
         self._connections += 1
 
     def connection_closed(self) -> None:

@@ -1,1 +1,1 @@
-"""The wire engine: websocket frames without I/O, and connections taken over from Tornado."""
+"""The wire engine: websocket frames without I/O, and connections taken over from HTTP servers."""

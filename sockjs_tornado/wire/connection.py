@@ -1,4 +1,4 @@
-"""Connections that were taken over from Tornado.
+"""Connections that were taken over from an HTTP server.
 
 A :class:`Connection` buffers its writes until the next iteration of the event loop; see :mod:`.write_queue`. If the
 socket does not accept all the data, the rest goes to the asyncio transport, which waits until the socket is writable.

@@ -133,7 +133,7 @@ def write_and_close(stream: IOStream, data: bytes) -> PendingWrite | None:
 def claim_slot(stream: IOStream) -> Callable[[], None] | None:
     """Return the function that releases the connection's slot at the HTTP server; the caller must call it once.
 
-    Return None if the server does not count the connection (see :mod:`sockjs_tornado.http.connection_limits`), or if
+    Return None if the server does not count the connection (see :mod:`sockjs_tornado.server.connection_limits`), or if
     the slot was already claimed.
     """
     release: Callable[[], None] | None = stream.__dict__.pop("release_slot", None)

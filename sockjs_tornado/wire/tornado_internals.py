@@ -118,14 +118,23 @@ class BaseHandler(RequestHandler):
 class AcceptingServer(HTTPServer):
     """An HTTP server that gets the accepted sockets, instead of streams.
 
-    Sockets for TLS become streams, which :meth:`handle_stream` serves.
+    Attributes:
+        uses_streams: Whether sockets become streams, which :meth:`handle_stream` serves, as on Tornado's server. True
+            if ``ssl_options`` is set.
     """
 
+    uses_streams: bool
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Set the options; see ``tornado.httpserver.HTTPServer``."""
+        super().initialize(*args, **kwargs)
+        self.uses_streams = self.ssl_options is not None
+
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
-        if self.ssl_options is None:
-            self.handle_socket(connection, address)
-        else:
+        if self.uses_streams:
             super()._handle_connection(connection, address)
+        else:
+            self.handle_socket(connection, address)
 
     def handle_socket(self, sock: socket.socket, address: Any) -> None:
         """Serve a new connection."""

@@ -390,7 +390,9 @@ class Router:
         answer = await upstream.send_request(ASK)
         assert isinstance(answer, Stream)
         self.streams.put_nowait(answer)
-        await request.exchange.take_over(answer.status, Pipe(self.router.container, answer, request))
+        taking_over = request.exchange.take_over(answer.status, Pipe(self.router.container, answer, request))
+        assert taking_over is not None
+        await taking_over
         answer.upstream.abort_unless_piped()
 
 

@@ -73,7 +73,7 @@ async def unpacking(router: SockJSRouter, **options: Any) -> AsyncIterator[int]:
     sockets = bind_sockets(0, "127.0.0.1")
     port: int = sockets[0].getsockname()[1]
     application = Application(router.urls, log_function=lambda handler: None)
-    async with http_server(application, sockets, **options):
+    async with http_server(application, sockets, server="tornado", **options):
         yield port
         closing = asyncio.ensure_future(router.close())
         await asyncio.sleep(0)

@@ -35,7 +35,7 @@ SETTINGS = {
     "max_message_size": 256 * 1024,
 }
 #: Limits of the HTTP server, low enough that incomplete requests time out during a run.
-LIMITS = {"idle_connection_timeout": 30, "body_timeout": 15, "max_body_size": 1024 * 1024}
+LIMITS: dict[str, Any] = {"idle_connection_timeout": 30, "body_timeout": 15, "max_body_size": 1024 * 1024}
 #: Send buffer of the kernel per client; a larger one would take a stalled client long to fill.
 SEND_BUFFER = 16 * 1024
 #: Types whose objects must be freed when the clients have disconnected.

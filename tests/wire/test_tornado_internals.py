@@ -24,8 +24,8 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from sockjs_tornado.cluster.node import RelayedHandler
 from sockjs_tornado.http.body_limit import StreamedBodyHandler
-from sockjs_tornado.http.connection_limits import LimitedServer
 from sockjs_tornado.http.handlers import SockJSHandler
+from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.wire.tornado_internals import (
     BaseHandler,
     client_port,

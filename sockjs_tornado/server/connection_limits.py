@@ -1,8 +1,8 @@
 """Connection limits of an HTTP server: connections per address, and reserved file descriptors.
 
 Even a connection that sends nothing uses a file descriptor for up to ``idle_connection_timeout``, and the number of
-descriptors per process is limited. A connection counts from accept to close, also after a session has taken it over
-from Tornado.
+descriptors per process is limited. A connection counts from accept to close, also after a session has taken it over or
+the application has detached it.
 """
 
 import functools
@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
@@ -25,6 +24,7 @@ from ..session.requester import network_of
 from ..wire.responses import claim_slot
 from ..wire.sockets import EXHAUSTED_ERRNOS
 from ..wire.tornado_internals import connection_stream
+from .http_server import HTTPServer
 
 if sys.platform != "win32":
     import resource
@@ -143,8 +143,12 @@ class LimitedServer(HTTPServer):
     #: Counts the connections. Must be set after the server is created.
     admission: Admission
 
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
+    def handle_socket(self, sock: socket.socket, address: Any, release_slot: Callable[[], None] | None = None) -> None:
         """Count a new connection and serve it."""
+        super().handle_socket(sock, address, self.admission.add(address))
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Count a new connection that Tornado's server serves."""
         # claim_slot() looks for it there, so that only one owner of the connection releases its slot.
         stream.release_slot = self.admission.add(address)  # type: ignore[attr-defined]
         super().handle_stream(stream, address)

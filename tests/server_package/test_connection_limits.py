@@ -15,7 +15,7 @@ from programs import ServerProgram
 from tornado.web import Application
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.http.connection_limits import Admission
+from sockjs_tornado.server.connection_limits import Admission
 from sockjs_tornado.serving import bind_sockets, http_server
 
 PUBLIC = "8.8.8.8"
