@@ -11,7 +11,11 @@ import tornado.httpserver
 import tornado.web
 from client import Join, Peer, within
 
+import sockjs_tornado
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+
+#: Whether the servers of the tests are native ones (``-p native``).
+NATIVE = issubclass(tornado.httpserver.HTTPServer, sockjs_tornado.HTTPServer)
 
 
 class Echo(SockJSConnection):

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from application import Busy, Echo, Journal, LogWatch, Noted, Serve, congest, exception_of
+from application import NATIVE, Busy, Echo, Journal, LogWatch, Noted, Serve, congest, exception_of
 from client import (
     FRAMED,
     HANDSHAKE,
@@ -217,7 +217,8 @@ async def test_a_body_that_is_said_to_be_too_long_is_not_read(serve: Serve, conn
 async def test_no_url_takes_a_long_body(serve: Serve, connect: Connect, method: str, path: str, length: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo", {"max_message_size": 1000})))
     client.write(request(method, f"/echo/000/abc{path}", f"Content-Length: {length}"))
-    assert (await client.response()).status == 413
+    # The native server takes a number of 40 digits for none.
+    assert (await client.response()).status == (400 if NATIVE and len(length) == 40 else 413)
     assert await client.rest() == b""
 
 

@@ -53,14 +53,18 @@ class BodyReader:
         self._limit, self._limit_name = exchange.endpoint.body_limit(head.method)
         self._share = BudgetShare(exchange.endpoint.server.body_budget)
 
-    def start(self) -> None:
-        """Check the head of the request, and ask for the body if the client waits for that."""
+    def start(self, size: int) -> None:
+        """Check the head of the request, and ask for the body if the client waits for that.
+
+        Args:
+            size: Bytes of the body, as far as they are known.
+        """
         exchange = self._exchange
         endpoint = exchange.endpoint
         if not endpoint.is_origin_allowed(exchange):
             endpoint.server.stats.rejected["allowed_origins"] += 1
             self._reject(403, [PLAIN_TEXT], ORIGIN_REFUSED)
-        elif self._fits(self._left):
+        elif self._fits(size):
             self._connection.limit_body_time()
             if exchange.expects_continue:
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -311,7 +311,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     reader = BodyReader(self, exchange, head)
                     self._request = reader
                     self._data = bytes(memoryview(data)[start:end])
-                    reader.start()
+                    reader.start(head.content_length)
                     self._pass_body()
                 if self._request is not None or not self._data:
                     break
@@ -333,10 +333,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._data = self._request.data_received(data)
 
     def _handle(self, head: RequestHead, target: str, endpoint: Endpoint, session_id: str, body: bytes) -> None:
-        limit, name = endpoint.body_limit(head.method)
         exchange = NativeExchange(self, head, target, endpoint, session_id, body)
-        if len(body) > limit:
-            exchange.respond_too_large(name)
+        if len(body) > endpoint.body_limit(head.method)[0]:
+            # Rejects it, in the same way as a body that has not arrived yet.
+            BodyReader(self, exchange, head).start(len(body))
         else:
             self.handle(exchange)
 

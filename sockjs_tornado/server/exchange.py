@@ -13,7 +13,7 @@ from tornado.web import HTTPError
 
 from ..http.handlers import parse_cookies
 from ..session.connection_info import ConnectionInfo, select_fields
-from ..transports.endpoint import PLAIN_TEXT, TOO_LARGE, Endpoint, request_origin
+from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers
 from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
@@ -156,13 +156,8 @@ class NativeExchange:
         """Whether the client waits for 100 Continue before it sends the body."""
         return self._head.expects_continue
 
-    def respond_too_large(self, limit: str) -> None:
-        """Respond to a request whose body was read, and is too large."""
-        self.endpoint.server.stats.rejected[limit] += 1
-        self.respond(413, self.endpoint.headers(self, PLAIN_TEXT), TOO_LARGE)
-
     def reject(self, status: int, headers: Headers, body: bytes) -> None:
-        """Respond to a request whose body was not read, and close the connection."""
+        """Respond to a request whose body was not used, and close the connection."""
         self._keep_alive = False
         self._send(status, headers, body)
         self._connection.close_gracefully()
