@@ -106,10 +106,8 @@ class Slots(Ownership):
         return self._owners[int.from_bytes(digest) % len(self._owners)]
 
     def owns(self, key: str) -> bool:
-        """Return whether a session belongs to this worker."""
         return self._owner_of(key) is self._own
 
     async def locate(self, key: str) -> Owner | Location:
-        """Return the session's owner."""
         owner = self._owner_of(key)
         return Location.HERE if owner is self._own else owner

@@ -80,19 +80,15 @@ class SharedRooms(CheckedRooms):
         return WaitForAll(*(future for future in pending if future is not None))
 
     def room_created(self, room: str) -> None:
-        """Subscribe to the room."""
         self._cluster._bus.subscribe(room)
 
     def room_deleted(self, room: str) -> None:
-        """Unsubscribe from the room."""
         self._cluster._bus.unsubscribe(room)
 
     def presence_set(self, room: str, label: str, text: str) -> None:
-        """Write the member's presence to Redis."""
         self._presence_written = self._cluster._presence.add(room, label, text)
 
     def presence_removed(self, room: str, label: str) -> None:
-        """Remove the member's presence from Redis."""
         self._cluster._presence.remove(room, label)
 
 
