@@ -46,11 +46,7 @@ class Ownership:
         raise NotImplementedError
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
-        """Make this node the owner of a session, unless another node is.
-
-        Args:
-            key: The session.
-            on_lost: Called if another node becomes the owner later.
+        """Make this node the owner of a session, unless another node is; call ``on_lost`` if one becomes it later.
 
         Raises:
             ClusterUnavailable: The owner cannot be determined.
