@@ -121,14 +121,6 @@ class SessionCookie(Validated):
 _DEFAULT_COOKIE = SessionCookie()
 
 
-def _jsessionid(value: Any) -> bool:
-    return isinstance(value, bool | SessionCookie) or callable(value)
-
-
-def _compression(value: Any) -> bool:
-    return isinstance(value, bool | Compression)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings(Validated):
     """The settings of a :class:`~sockjs_tornado.router.SockJSRouter`.
@@ -214,7 +206,9 @@ class Settings(Validated):
     base_url: str | None = option("None, or a URL or an absolute path", or_none(is_url), None)
     allowed_origins: str | Sequence[str] = option(ORIGINS, are_origins, "*", hint=origin_hint)
     jsessionid: bool | SessionCookie | Mapping[str, Any] | Callable[[Any], object] = option(
-        "True, False, a SessionCookie (also as a mapping), or a callable that takes the request", _jsessionid, True
+        "True, False, a SessionCookie (also as a mapping), or a callable that takes the request",
+        lambda value: isinstance(value, bool | SessionCookie) or callable(value),
+        True,
     )
     verify_ip: bool = option("True or False", is_flag, True)
     immediate_flush: bool = option("True or False", is_flag, True)
@@ -238,7 +232,7 @@ class Settings(Validated):
     websocket_ping_interval: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)
     websocket_ping_timeout: float = option("a number of seconds, 0 for the interval's length", is_zero_or_more, 0)
     websocket_compression: bool | Compression | Mapping[str, Any] = option(
-        "True, False, or a Compression (also as a mapping)", _compression, False
+        "True, False, or a Compression (also as a mapping)", lambda value: isinstance(value, bool | Compression), False
     )
     websocket_allow_origin: str | Sequence[str] | None = option(
         f"None, or {ORIGINS}", or_none(are_origins), None, hint=origin_hint

@@ -1,4 +1,4 @@
-"""Stand-ins around a session, for tests without a server: a manager, receivers, and a connection that records calls.
+"""Stand-ins around a session, for tests without a server: a container, receivers, and a connection that records calls.
 
 The test controls the clock. A write to a receiver that has ended fails the test, and so does a deadline that a check
 leaves behind.
@@ -23,13 +23,13 @@ IP = "192.0.2.1"
 
 
 class Pause:
-    """An awaitable that suspends a coroutine until the manager's next iteration."""
+    """An awaitable that suspends a coroutine until the container's next iteration."""
 
     def __await__(self) -> Any:
         yield
 
 
-class FakeManager:
+class FakeContainer:
     """Keeps sessions without an event loop.
 
     Args:
@@ -296,7 +296,7 @@ class KeptSession(Session):
 
 
 def make_session(
-    manager: Any,
+    container: Any,
     session_id: str | None = "secret-id",
     *,
     kind: Callable[[Session], Any] | None = None,
@@ -306,11 +306,11 @@ def make_session(
     """Return a session with a router of its own.
 
     Args:
-        manager: Its manager.
+        container: Its container.
         session_id: None for a websocket's session.
         kind: The factory of the connection; :class:`Notes` by default.
         acts: The functions that :class:`Notes` runs in its callbacks.
         settings: The settings of the router.
     """
-    server = SimpleNamespace(settings=Settings(**settings), container=manager, stats=Stats(list))
+    server = SimpleNamespace(settings=Settings(**settings), container=container, stats=Stats(list))
     return KeptSession(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())

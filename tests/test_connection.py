@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import IP, FakeManager, KeptSession, Receiver, make_info, make_session
+from doubles import IP, FakeContainer, KeptSession, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from sockjs_tornado.session.outbox import HIGH_WATER
 
 def listening(*, raw: bool = False) -> tuple[KeptSession, Receiver]:
     """Return an open session and its receiver, a raw websocket's or another."""
-    session = make_session(FakeManager(), None)
+    session = make_session(FakeContainer(), None)
     receiver = Receiver(session, binary=raw).attach()
     receiver.take()
     return session, receiver
@@ -26,7 +26,7 @@ def listening(*, raw: bool = False) -> tuple[KeptSession, Receiver]:
 
 def between_polls() -> KeptSession:
     """Return an open session that nobody listens to."""
-    session = make_session(FakeManager())
+    session = make_session(FakeContainer())
     Receiver(session, 1).attach()
     return session
 
@@ -196,7 +196,7 @@ def test_bytes_that_change_later_are_sent_as_they_were() -> None:
 
 @pytest.mark.parametrize("message", [b"x", bytearray(b"x"), memoryview(b"x")])
 def test_bytes_cannot_be_sent_elsewhere(message: Any) -> None:
-    for session in (listening()[0], between_polls(), make_session(FakeManager())):
+    for session in (listening()[0], between_polls(), make_session(FakeContainer())):
         for binary in (False, True):
             with pytest.raises(TypeError, match=r"^bytes can be sent only on a raw websocket; encode them as text"):
                 session.connection.send(message, binary)
@@ -430,7 +430,7 @@ def test_a_connection_does_not_close_with_what_no_frame_can_hold(
 
 
 def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing() -> None:
-    session = make_session(FakeManager(), kind=SockJSConnection)
+    session = make_session(FakeContainer(), kind=SockJSConnection)
     receiver = Receiver(session).attach()
     session._receive(["1", "2"])
     session.close()
@@ -438,8 +438,8 @@ def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing(
 
 
 def test_a_connection_has_a_name_that_is_no_secret() -> None:
-    manager = FakeManager()
-    first, second = make_session(manager, "secret-id"), make_session(manager, "secret-id")
+    container = FakeContainer()
+    first, second = make_session(container, "secret-id"), make_session(container, "secret-id")
     assert first.connection.id != second.connection.id
     assert "secret" not in first.connection.id
 

@@ -22,7 +22,7 @@ import hostile
 import pytest
 from application import LogWatch
 from client import BINARY, PING, TEXT, TIMEOUT, closing, frame
-from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_info, make_session
+from doubles import FakeContainer, KeptSession, Notes, Pause, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import ROOT
@@ -85,9 +85,9 @@ class Stage:
     def __init__(
         self, kind: type[KeptSession], session_id: str | None = None, *, budget: float = math.inf, **settings: Any
     ) -> None:
-        self.manager = cast("Any", FakeManager())
-        self.manager.callback_budget = time_budget.TimeBudget(budget)
-        self.manager.log = SimpleNamespace(write=self.log)
+        self.container = cast("Any", FakeContainer())
+        self.container.callback_budget = time_budget.TimeBudget(budget)
+        self.container.log = SimpleNamespace(write=self.log)
         self.events: list[Any] = []
         self.receivers: list[Receiver] = []
         self.stats = Stats(list)
@@ -96,7 +96,7 @@ class Stage:
             "on_dropped": lambda conn, count: self.events.append(f"{count} dropped"),
             "on_close": lambda conn: conn.session.send("after the end"),
         }
-        server: Any = SimpleNamespace(settings=Settings(**settings), container=self.manager, stats=self.stats)
+        server: Any = SimpleNamespace(settings=Settings(**settings), container=self.container, stats=self.stats)
         session: Any = kind(lambda session: Notes(session, acts), server, session_id, make_info())
         session.connection.calls = self.events
         self.session = session
@@ -116,7 +116,7 @@ class Stage:
             "attach": self.attach,
             "current": self.current,
             "full": self.fill,
-            "turn": self.manager.turn,
+            "turn": self.container.turn,
             "unset": lambda name: delattr(self.owner_of(name), name),
             "spoil": lambda name: setattr(self.owner_of(name), name, "spoilt"),
         }
@@ -320,7 +320,7 @@ async def test_the_time_of_a_delivery_is_charged_once_whatever_a_callback_return
     start = time.monotonic()
     stage.session._receive([f"sleep; {result}", "sleep; value", "sleep"])
     elapsed = time.monotonic() - start
-    charged = 100.0 - stage.manager.callback_budget.available
+    charged = 100.0 - stage.container.callback_budget.available
     assert 0.002 - 1e-6 < charged < elapsed + 1e-6
 
 
@@ -411,13 +411,13 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
 
 
 class Turns(WriteQueue):
-    """Writes with a manager's turn."""
+    """Writes with a container's turn."""
 
     def bind_loop(self) -> None:
         pass
 
 
-def connected(manager: Any, connection: Connection, events: list[Any]) -> Any:
+def connected(container: Any, connection: Connection, events: list[Any]) -> Any:
     """Return a connection, after what it begins with; its transport takes all, and notes it."""
     calls = {name: functools.partial(events.append, name) for name in ("close", "abort", "write_eof", "pause_reading")}
     asked = {"is_closing": bool, "can_write_eof": lambda: True, "get_write_buffer_size": int}
@@ -431,13 +431,13 @@ def connected(manager: Any, connection: Connection, events: list[Any]) -> Any:
     return connection
 
 
-def keeping(manager: Any, stats: Any) -> Any:
-    """Return a manager that keeps connections, too."""
-    manager.read_buffer, manager.write_queue, manager.stats = bytearray(READ_SIZE), Turns(stats), stats
-    manager.write_queue._loop = manager
-    manager.read_budget = time_budget.TimeBudget(math.inf)
-    manager.connection_opened = manager.connection_closed = lambda: None
-    return manager
+def keeping(container: Any, stats: Any) -> Any:
+    """Return a container that keeps connections, too."""
+    container.read_buffer, container.write_queue, container.stats = bytearray(READ_SIZE), Turns(stats), stats
+    container.write_queue._loop = container
+    container.read_budget = time_budget.TimeBudget(math.inf)
+    container.connection_opened = container.connection_closed = lambda: None
+    return container
 
 
 class Wired(Stage):
@@ -446,9 +446,9 @@ class Wired(Stage):
     def __init__(self, plainly: bool, framing: Any = text_frame, **settings: Any) -> None:
         super().__init__(InPython if plainly else KeptSession, **settings)
         kind = PlainReceiver if plainly else WebSocketReceiver
-        keeping(self.manager, self.stats)
+        keeping(self.container, self.stats)
         receiver = kind([], None, framing, self.session)
-        self.receiver = connected(self.manager, receiver, self.events)
+        self.receiver = connected(self.container, receiver, self.events)
         self.steps["updated"] = lambda size: self.receiver.buffer_updated(int(size))
         self.steps["write"] = lambda size: self.receiver.write(b"x" * int(size))
         self.steps["flush"] = receiver.flush
@@ -463,7 +463,8 @@ class Wired(Stage):
         yield from super().known()
         for name in ("_write_buffer", "_received_since_ping", "_closing"):
             yield f"{name} {getattr(self.receiver, name, None)!r}"
-        yield f"{getattr(self.receiver, '_parser', None) is None} {self.manager.write_queue.waiting == [self.receiver]}"
+        has_parser = getattr(self.receiver, "_parser", None) is not None
+        yield f"{has_parser} {self.container.write_queue.waiting == [self.receiver]}"
         self.receiver._received_since_ping = False
 
     def owner_of(self, name: str) -> Any:
@@ -537,16 +538,16 @@ async def test_a_connection_without_a_field_raises_the_same(name: str, line: lis
 def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> None:
     def story(kind: type[Connection]) -> list[Any]:
         events: list[Any] = []
-        manager = keeping(FakeManager(), Stats(list))
-        connections = [connected(manager, kind(manager, b""), events) for _ in range(3)]
-        manager.turn()
+        container = keeping(FakeContainer(), Stats(list))
+        connections = [connected(container, kind(container, b""), events) for _ in range(3)]
+        container.turn()
         for line in script:
             if line is None:
-                manager.turn()
+                container.turn()
             else:
                 connections[line[0]].write(line[1])
-            waiting = [connections.index(one) for one in manager.write_queue.waiting]
-            events.append((waiting, [one._write_buffer for one in connections], manager.stats.bytes_sent))
+            waiting = [connections.index(one) for one in container.write_queue.waiting]
+            events.append((waiting, [one._write_buffer for one in connections], container.stats.bytes_sent))
         return events
 
     assert story(Connection) == story(PlainConnection)
@@ -554,7 +555,7 @@ def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> No
 
 def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Wired(False)
-    stage.manager.turn()
+    stage.container.turn()
     stage.receiver.write(b"first ")
     monkeypatch.delattr(WebSocketReceiver, "_process_read")
     monkeypatch.delattr(WebSocketReceiver, "_write_messages")
@@ -569,7 +570,7 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     another = WebSocketReceiver([], None, text_frame, stage.session)
     another.send_prepared(PREPARED)
     assert another._write_buffer == b'\x81\x0ca["to many"]'
-    assert stage.manager.write_queue.waiting == [stage.receiver, other, another]
+    assert stage.container.write_queue.waiting == [stage.receiver, other, another]
 
 
 # --- objects ----------------------------------------------------------------
@@ -753,9 +754,9 @@ def test_nothing_that_passes_through_is_kept() -> None:
 
     for message in ("", "value", "fail"):
         ends = []
-        manager = FakeManager()
-        manager.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
-        session = make_session(manager, acts={"on_message": answer})
+        container = FakeContainer()
+        container.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
+        session = make_session(container, acts={"on_message": answer})
         receiver = Receiver(session).attach()
         session._receive([Text(message)])
         session.send(Text("y"))
@@ -764,7 +765,7 @@ def test_nothing_that_passes_through_is_kept() -> None:
         receiver.take()
         session.close()
         session.check(session.due)
-        del session, receiver, manager
+        del session, receiver, container
         gc.collect()
         assert [end() for end in ends] == [None] * 5
 
@@ -778,7 +779,7 @@ def test_memory_does_not_grow() -> None:
             stage.take(text("sized 300"))
             stage.take(text("value", "sized 300", "value"))
             stage.session._send_prepared(PREPARED)
-            stage.manager.turn()
+            stage.container.turn()
             stage.events.clear()
         gc.collect()
         return sys.getallocatedblocks()

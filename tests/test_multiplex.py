@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from application import Journal, Noted, Serve, congest, exception_of
 from client import POLLING, TEXT, TIMEOUT, Connect, Join, Peer, WebSocket, frame, settle, within
-from doubles import FakeManager, Receiver, make_session
+from doubles import FakeContainer, Receiver, make_session
 from programs import ROOT, Ended, ServerProgram, check_sockjs_client, find_program
 from tornado.web import HTTPError
 
@@ -607,7 +607,7 @@ def test_channels_that_were_left_wait_for_nothing() -> None:
         def on_open(self, info: Any) -> None:
             self.send("x" * 100)
 
-    carrier = make_session(FakeManager(), None, kind=MultiplexConnection.get(a=Chatty), slow_consumer="drop_oldest")
+    carrier = make_session(FakeContainer(), None, kind=MultiplexConnection.get(a=Chatty), slow_consumer="drop_oldest")
     receiver = Receiver(carrier).attach()
     carrier._pause_sending(receiver)
     for _ in range(50):

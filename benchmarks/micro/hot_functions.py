@@ -5,7 +5,7 @@ compare with `python -m pyperf compare_to before.json after.json --table`. `--fa
 selects a group, or benchmarks by a part of their names; `--help` lists pyperf's other options. Requires the extra
 `bench`.
 
-There is no network: sessions have a receiver that discards data, and a manager that does nothing.
+There is no network: sessions have a receiver that discards data, and a container that does nothing.
 """
 
 import argparse
@@ -90,7 +90,7 @@ class Benchmark(NamedTuple):
 
 
 class IdleManager:
-    """A session manager without an event loop and with a constant time."""
+    """A session container without an event loop and with a constant time."""
 
     state = RouterState.OPEN
     rooms = Rooms()

@@ -4,7 +4,7 @@ Each check sends requests to the service as clients do, and returns its findings
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from ..client.fallback import decode_info
@@ -16,13 +16,13 @@ __all__ = ["Finding", "Level", "check_info", "milliseconds"]
 UNKNOWN_ORIGIN: Final = "https://doctor.invalid"
 
 
-class Level(IntEnum):
-    """Severity of a finding."""
+class Level(Enum):
+    """Severity of a finding, by its label."""
 
-    GOOD = 0
+    GOOD = "ok"
     #: Not a problem, but worth knowing.
-    NOTE = 1
-    BAD = 2
+    NOTE = "note"
+    BAD = "BAD"
 
 
 class Finding(NamedTuple):

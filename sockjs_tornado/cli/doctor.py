@@ -5,7 +5,6 @@ import asyncio
 import json
 import sys
 import textwrap
-from typing import Final
 
 from ..client.fallback import resolve_base_url
 from ..client.multi import Multi
@@ -20,8 +19,6 @@ from .probe import Prober
 from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
 
 __all__ = ["add_arguments", "run"]
-
-_LABELS: Final = {Level.GOOD: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +76,7 @@ def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     width = max(len(finding.subject) for finding in findings)
     printed: set[str] = set()
     for finding in findings:
-        print(printable(f"  {_LABELS[finding.level]:4}  {finding.subject:{width}}  {finding.text}"))
+        print(printable(f"  {finding.level.value:4}  {finding.subject:{width}}  {finding.text}"))
         if finding.advice and finding.advice not in printed:
             printed.add(finding.advice)
             indent = " " * (width + 10)

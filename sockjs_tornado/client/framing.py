@@ -56,11 +56,9 @@ class EventFraming(LineFraming):
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether the data so far ends in the middle of an event."""
         return bool(self._buffer or self._data)
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Yield the frames that a chunk completes; raise the same errors, about events."""
         for line in self._lines(chunk):
             name, _, value = line.partition(b":")
             if name == b"data":

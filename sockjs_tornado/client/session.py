@@ -67,9 +67,8 @@ class ClientSession:
     def attach(self, on_messages: Callable[[Sequence[Any], int], None], on_close: Callable[[int, str], None]) -> None:
         """Register the callbacks of an open session, and deliver the messages received so far.
 
-        Args:
-            on_messages: Called with the messages of each frame and the length of the frame in characters.
-            on_close: Called with code and reason if the session closes by itself. Nothing is called after that.
+        ``on_messages`` is called with the messages of each frame and the length of the frame in characters, and
+        ``on_close`` with code and reason if the session closes by itself. Nothing is called after that.
         """
         self._on_messages = on_messages
         self._on_close = on_close

@@ -6,9 +6,9 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
@@ -16,7 +16,9 @@ from ..session.rooms import Rooms
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["BaseCluster", "CheckedRooms", "ClusterStats", "WaitForAll", "fail", "wait_and_clear"]
+__all__ = ["BaseCluster", "CheckedRooms", "ClusterStats", "WaitForAll", "batches", "cancel", "fail", "repeat"]
+
+_Item = TypeVar("_Item")
 
 
 class WaitForAll:
@@ -43,12 +45,28 @@ def fail(future: "asyncio.Future[Any]", reason: str) -> None:
         future.exception()
 
 
-async def wait_and_clear(event: asyncio.Event, seconds: float) -> None:
-    """Wait until an event is set, but no longer than ``seconds``, and clear it."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    event.clear()
+def batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    """Split items into batches, between which other commands are sent."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+async def repeat(refresh: Callable[[], Awaitable[object]], seconds: float, wake: asyncio.Event) -> NoReturn:
+    """Call ``refresh`` every ``seconds``, and at once when ``wake`` is set, as after a reconnect to Redis."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await wake.wait()
+        wake.clear()
+        # If Redis becomes unavailable, `wake` is set after the reconnect.
+        with contextlib.suppress(ClusterUnavailable):
+            await refresh()
+
+
+async def cancel(task: "asyncio.Task[Any] | None") -> None:
+    """Cancel a task, if any, and wait until it has ended."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class CheckedRooms(Rooms):
@@ -61,7 +79,6 @@ class CheckedRooms(Rooms):
         self._check = check
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Add a session to a room; see :meth:`Rooms.join`."""
         self._check()
         return super().join(session, room, presence)
 
@@ -86,12 +103,6 @@ class ClusterStats:
     skipped: int = 0
     gaps: int = 0
     relay: Counter[str] = dataclasses.field(default_factory=Counter)
-
-    def snapshot(self) -> dict[str, int]:
-        """Return all counters by the names of the attributes, and those of the relay by their own names."""
-        counters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        relay = counters.pop("relay")
-        return {**counters, **relay}
 
 
 class BaseCluster(ABC):
@@ -126,8 +137,10 @@ class BaseCluster(ABC):
             )
 
     def counters(self) -> dict[str, int]:
-        """Return the counters by name; for :mod:`~sockjs_tornado.observe.metrics`."""
-        return self.stats.snapshot()
+        """Return the counters by name, those of the relay among them; for :mod:`~sockjs_tornado.observe.metrics`."""
+        counters = {field.name: getattr(self.stats, field.name) for field in dataclasses.fields(self.stats)}
+        relay = counters.pop("relay")
+        return {**counters, **relay}
 
     @abstractmethod
     async def start(self) -> None:

@@ -10,7 +10,7 @@ from redis import ResponseError
 
 from ..exceptions import ClusterUnavailable
 from ..observe.logs import ThrottledLog
-from .base import fail
+from .base import batches, fail
 from .envelope import RedisKeys
 from .reconnecting import ReconnectingConnection
 from .redis_connection import RedisConnection, RedisURL, pack_command
@@ -153,9 +153,8 @@ class Bus(ReconnectingConnection):
                 await connection.send(pack_command(("PING",)))
 
     async def _send_command(self, connection: RedisConnection, command: str, rooms: list[str]) -> None:
-        for start in range(0, len(rooms), _BATCH_SIZE):
-            channels = map(self._keys.channel, rooms[start : start + _BATCH_SIZE])
-            await connection.send(pack_command((command, *channels)))
+        for batch in batches(rooms, _BATCH_SIZE):
+            await connection.send(pack_command((command, *map(self._keys.channel, batch))))
 
     async def _read(self, connection: RedisConnection) -> NoReturn:
         until = 0.0

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..session.ended import ENDED_TIME
+from .base import batches
 from .commands import Commands
 from .envelope import RedisKeys
 from .ownership import Location, Owner, Ownership
@@ -53,7 +54,6 @@ class Claims(Ownership):
         return len(self._owned)
 
     def owns(self, key: str) -> bool:
-        """Return whether this node owns a session."""
         return key in self._owned
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
@@ -73,7 +73,6 @@ class Claims(Ownership):
             self._owned.setdefault(key, on_lost)
 
     async def locate(self, key: str) -> Owner | Location:
-        """Return where a session is."""
         await self.wait_for_pending_claim(key)
         value = None if key in self._owned else await self._commands.submit("GET", self._key(key))
         if key in self._owned:
@@ -83,7 +82,6 @@ class Claims(Ownership):
         return Location.NOWHERE if location is Location.HERE else location
 
     async def wait_for_pending_claim(self, key: str) -> None:
-        """Wait until this node's pending claim of a session, if any, has succeeded or failed."""
         pending = self._pending.get(key)
         if pending is not None:
             await asyncio.wait([pending])
@@ -112,9 +110,8 @@ class Claims(Ownership):
 
     async def release_all(self) -> None:
         """Retire all claims because the node stops, and its sessions with it."""
-        keys = list(self._owned)
-        for start in range(0, len(keys), _BATCH_SIZE):
-            for key in keys[start : start + _BATCH_SIZE]:
+        for batch in batches(list(self._owned), _BATCH_SIZE):
+            for key in batch:
                 self.retire(key)
             # Do not overfill the queue of commands. wait() does not raise if Redis is unavailable.
             await asyncio.wait([self._commands.submit("PING")])
@@ -133,9 +130,8 @@ class Claims(Ownership):
         Raises:
             ClusterUnavailable: Redis became unavailable meanwhile.
         """
-        keys = list(self._owned)
-        for start in range(0, len(keys), _BATCH_SIZE):
-            await asyncio.gather(*map(self._refresh, keys[start : start + _BATCH_SIZE]))
+        for batch in batches(list(self._owned), _BATCH_SIZE):
+            await asyncio.gather(*map(self._refresh, batch))
 
     async def _refresh(self, key: str) -> None:
         value = await self._commands.submit("GETEX", self._key(key), "PX", CLAIM_TIME * 1000)

@@ -1,7 +1,6 @@
 """Commands to Redis: sent in order and in batches over one connection."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -44,7 +43,7 @@ class Commands(ReconnectingConnection):
         on_demoted: Callable[[], object] = lambda: None,
         on_reconnect: Callable[[], object] = lambda: None,
     ) -> None:
-        super().__init__(url, timeout, log or ThrottledLog(time.monotonic))
+        super().__init__(url, timeout, log or ThrottledLog())
         self._on_demoted = on_demoted
         self._on_reconnect = on_reconnect
         # Each command with its reply's future, and the future that it waits for.

@@ -11,8 +11,8 @@ from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
-from .base import wait_and_clear
+from ..exceptions import ClusterError, ConfigurationError
+from .base import cancel, repeat
 from .claims import CLAIM_TIME, REPLACE, Claims
 from .commands import Commands
 from .envelope import RedisKeys
@@ -129,7 +129,7 @@ class Membership:
         host, port = self._listen
         await self.node.start(open_sockets(host, port, self._allow_public))
         await self._register_address()
-        self._task = asyncio.create_task(self._refresh())
+        self._task = asyncio.create_task(repeat(self._refresh, REFRESH_INTERVAL, self._wake))
 
     async def _register_address(self) -> None:
         found = await self.node.identify_self()
@@ -161,26 +161,16 @@ class Membership:
         self._wake.set()
 
     async def _refresh(self) -> None:
-        while True:
-            await wait_and_clear(self._wake, REFRESH_INTERVAL)
-            try:
-                before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
-                await self._claims.refresh()
-            except ClusterUnavailable:
-                # refresh() is called after the reconnect.
-                continue
-            if before not in (None, self._id.encode()):
-                logger.error(
-                    "Another node (%s) also advertises %s. Give every node its own address.",
-                    before.decode(),
-                    self._address,
-                )
+        before = await self._commands.submit("SET", self._key, self._id, "GET", "PX", CLAIM_TIME * 1000)
+        await self._claims.refresh()
+        if before not in (None, self._id.encode()):
+            message = "Another node (%s) also advertises %s. Give every node its own address."
+            logger.error(message, before.decode(), self._address)
 
     async def close(self) -> None:
         """Release all claims and the address, and close the listener."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel(self._task)
             await self._claims.release_all()
             self._commands.submit("EVAL", REPLACE, 1, self._key, self._id, b"", 0)
         await self.node.close()

@@ -46,11 +46,7 @@ class Ownership:
         raise NotImplementedError
 
     async def claim(self, key: str, on_lost: Callable[[], None]) -> Owner | Location:
-        """Make this node the owner of a session, unless another node is.
-
-        Args:
-            key: The session.
-            on_lost: Called if another node becomes the owner later.
+        """Make this node the owner of a session, unless another node is; call ``on_lost`` if one becomes it later.
 
         Raises:
             ClusterUnavailable: The owner cannot be determined.
@@ -106,10 +102,8 @@ class Slots(Ownership):
         return self._owners[int.from_bytes(digest) % len(self._owners)]
 
     def owns(self, key: str) -> bool:
-        """Return whether a session belongs to this worker."""
         return self._owner_of(key) is self._own
 
     async def locate(self, key: str) -> Owner | Location:
-        """Return the session's owner."""
         owner = self._owner_of(key)
         return Location.HERE if owner is self._own else owner

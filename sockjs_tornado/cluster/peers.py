@@ -14,7 +14,7 @@ from ..observe.logs import ThrottledLog
 from ..protocol import JSONValue, PreparedMessage
 from ..session.grace import timeout
 from ..session.rooms import Rooms
-from .base import ClusterStats, WaitForAll, fail
+from .base import ClusterStats, WaitForAll, cancel, fail
 from .node import Node
 from .ownership import Owner
 from .upstream import UpstreamDisconnected
@@ -88,8 +88,7 @@ class _WorkerQueue:
             with contextlib.suppress(TimeoutError):
                 async with timeout(_RESPONSE_TIMEOUT):
                     await asyncio.wait([task])
-            task.cancel()
-            await asyncio.wait([task])
+            await cancel(task)
             while self._batches:
                 self._fail(self._batches.popleft(), "this worker is stopping")
 

@@ -6,13 +6,11 @@ with it, and a live node refreshes only that key and the expiry of its rooms' ha
 """
 
 import asyncio
-import contextlib
 import json
 from typing import Any, Final
 
-from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
-from .base import wait_and_clear
+from .base import batches, cancel, repeat
 from .commands import Commands
 from .envelope import RedisKeys
 
@@ -61,13 +59,12 @@ class Presence:
 
     async def start(self) -> None:
         """Start refreshing the entries."""
-        self._task = asyncio.create_task(self._refresh_forever())
+        self._wake.set()
+        self._task = asyncio.create_task(repeat(self._refresh, self._lifetime / 3000, self._wake))
 
     async def close(self) -> None:
         """Stop refreshing, and delete the key that marks this node as alive."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await cancel(self._task)
         self._commands.submit("DEL", self._keys.alive(self._node))
 
     def _member(self, label: str) -> str:
@@ -113,14 +110,6 @@ class Presence:
         # This node's own entries are taken from memory, which is always up to date.
         return others | {self._member(label): value for label, value in self._rooms.presence(room).items()}
 
-    async def _refresh_forever(self) -> None:
-        while True:
-            if self._commands.available:
-                # If Redis becomes unavailable, restore() is called after the reconnect.
-                with contextlib.suppress(ClusterUnavailable):
-                    await self._refresh()
-            await wait_and_clear(self._wake, self._lifetime / 3000)
-
     async def _refresh(self) -> None:
         """Refresh the expiry of all entries, and write again those that Redis does not have."""
         known = await self._commands.submit("SET", self._keys.alive(self._node), 1, "PX", self._lifetime, "GET")
@@ -128,22 +117,21 @@ class Presence:
         for room, labels in removals.items():
             for label in labels - self._rooms.presence(room).keys():
                 self.remove(room, label)
-        rooms = list(self._rooms.rooms_with_presence())
+        rooms = self._rooms.rooms_with_presence()
         failed, self._failed_rooms = self._failed_rooms, set()
         if known is None:
             await self._write_entries(rooms)
             return
         await self._write_entries(list(failed))
-        for start in range(0, len(rooms), _BATCH_SIZE):
-            batch = rooms[start : start + _BATCH_SIZE]
+        for batch in batches(rooms, _BATCH_SIZE):
             refreshed = [self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime) for room in batch]
             exists = await asyncio.gather(*refreshed)
             await self._write_entries([room for room, found in zip(batch, exists, strict=True) if not found])
 
     async def _write_entries(self, rooms: list[str]) -> None:
         """Write the entries of all members of rooms."""
-        for start in range(0, len(rooms), _BATCH_SIZE):
-            for room in rooms[start : start + _BATCH_SIZE]:
+        for batch in batches(rooms, _BATCH_SIZE):
+            for room in batch:
                 fields = [
                     part
                     for label, value in self._rooms.presence(room).items()

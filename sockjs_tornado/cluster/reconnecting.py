@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 from ..exceptions import ClusterError, ConfigurationError
 from ..observe.logs import ThrottledLog
+from .base import cancel
 from .redis_connection import CONNECTION_ERRORS, RedisConnection, RedisURL, translate_error
 
 __all__ = ["ReconnectingConnection"]
@@ -62,10 +63,8 @@ class ReconnectingConnection(ABC):
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-            await asyncio.wait([task])
+        task, self._task = self._task, None
+        await cancel(task)
 
     @abstractmethod
     def _on_connect(self, is_reconnect: bool) -> None:

@@ -23,7 +23,6 @@ import inspect
 import logging
 import os
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -80,19 +79,15 @@ class SharedRooms(CheckedRooms):
         return WaitForAll(*(future for future in pending if future is not None))
 
     def room_created(self, room: str) -> None:
-        """Subscribe to the room."""
         self._cluster._bus.subscribe(room)
 
     def room_deleted(self, room: str) -> None:
-        """Unsubscribe from the room."""
         self._cluster._bus.unsubscribe(room)
 
     def presence_set(self, room: str, label: str, text: str) -> None:
-        """Write the member's presence to Redis."""
         self._presence_written = self._cluster._presence.add(room, label, text)
 
     def presence_removed(self, room: str, label: str) -> None:
-        """Remove the member's presence from Redis."""
         self._cluster._presence.remove(room, label)
 
 
@@ -125,10 +120,7 @@ class RedisCluster(BaseCluster):
     Attributes:
         node_id: The node's id, random and not secret. If the process forks before :meth:`start`, each process gets its
             own.
-        rooms: The rooms of its routers.
-        labels: Numbers for the labels of their sessions.
         commands: The connection for commands.
-        stats: The counters.
     """
 
     def __init__(
@@ -186,7 +178,7 @@ class RedisCluster(BaseCluster):
         self.node_id = secrets.token_hex(8)
         self._process = os.getpid()
         self.stats = ClusterStats()
-        self.log = ThrottledLog(time.monotonic)
+        self.log = ThrottledLog()
         self.keys = RedisKeys(self._namespace, self._url.database)
         self.commands = Commands(
             self._url,

@@ -10,7 +10,6 @@ import os
 import secrets
 import socket
 import stat
-import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +41,6 @@ class UnixCluster(BaseCluster):
 
     Raises:
         ConfigurationError: The directory or a number is not valid.
-
-    Attributes:
-        rooms: The rooms of its routers.
-        labels: Numbers for the labels of their sessions.
-        stats: The counters.
     """
 
     def __init__(self, directory: str | os.PathLike[str], workers: int, worker: int) -> None:
@@ -68,7 +62,7 @@ class UnixCluster(BaseCluster):
         secret = _load_or_create_secret(self._directory)
         self._node = Node(own, secret, Slots(owners, own, secret), self.stats.relay, False)
         others = [owner for owner in owners if owner is not own]
-        self._peers = Peers(self._node, others, self.rooms, self.stats, ThrottledLog(time.monotonic))
+        self._peers = Peers(self._node, others, self.rooms, self.stats, ThrottledLog())
 
     def add(self, router: Any) -> None:
         """Add a router; :class:`~sockjs_tornado.router.SockJSRouter` calls this."""

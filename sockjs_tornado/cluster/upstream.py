@@ -175,16 +175,13 @@ class Upstream(asyncio.BufferedProtocol):
     # Callbacks of the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the new connection."""
         self._transport = transport  # type: ignore[assignment]
         self._pool.all.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the memory to read into."""
         return self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Process the data that was read."""
         data = self._pool.buffer[:nbytes]
         if self._pipe is not None:
             self._pipe.write(data.tobytes())
@@ -239,7 +236,6 @@ class Upstream(asyncio.BufferedProtocol):
             response.set_result(result)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the pending request, or finish the client's stream."""
         self._transport = None
         self._pool.discard(self)
         self._complete(None)

@@ -12,6 +12,7 @@ about a closed session also have ``sockjs_close_code`` and ``sockjs_seconds``.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from traceback import walk_tb
 from typing import Any, Final
@@ -59,7 +60,7 @@ class ThrottledLog:
         now: Returns the monotonic time in seconds.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         # For each kind, the time of the last record and the number of records suppressed since then.
         self._kinds: dict[object, tuple[float, int]] = {}
@@ -76,15 +77,9 @@ class ThrottledLog:
     ) -> None:
         """Write a record, unless there was one of the same kind in the last ten seconds.
 
-        Args:
-            logger: The logger.
-            level: The level of the record.
-            kind: Identifies records of the same kind, together with the type and places of ``error``. Kinds are never
-                forgotten, so their number must be bounded.
-            message: The message, as for ``Logger.log``.
-            args: The arguments of the message.
-            error: The exception to log.
-            extra: Extra fields of the record, such as :func:`session_fields`.
+        ``kind`` identifies records of the same kind, together with the type and places of ``error``, the exception to
+        log. Kinds are never forgotten, so their number must be bounded. The other arguments are those of
+        ``Logger.log``.
         """
         if error is not None:
             # The same exception at another place is another kind.

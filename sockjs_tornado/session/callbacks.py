@@ -46,13 +46,10 @@ _CAUGHT = (Exception, asyncio.CancelledError)
 _MESSAGE_OVERHEAD = 64
 
 
-class _Event:
-    """A queued event other than a message, with the name of its callback. An Enum's attributes would be slower."""
+class _Event(str):
+    """The name of a callback that is queued, unlike a message, which is a plain ``str`` or bytes."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    __slots__ = ()
 
 
 _OPEN, _DROPPED, _CLOSE = map(_Event, ("on_open", "on_dropped", "on_close"))
@@ -223,7 +220,7 @@ class Callbacks(CallbacksCore):
         while self._events:
             event = self._events[0]
             if type(event) is _Event:
-                name = event.name
+                name: str = event
                 self._events.popleft()
             else:
                 name = "on_message"
@@ -269,7 +266,8 @@ class Callbacks(CallbacksCore):
         if name == "on_open":
             if result is False:
                 self._session.close()
-            self._session._on_open_finished()
+            self._session.is_accepted = not self._session.is_closed
+            self._session._container.on_open_finished(self._session)
         elif name == "on_dropped":
             self._state = RUNNING
         elif name == "on_close":

@@ -62,7 +62,7 @@ class SessionContainer:
 
     def __init__(self, settings: Settings, stats: Stats, cluster: Cluster | None = None) -> None:
         self.stats = stats
-        self.log = ThrottledLog(self.now)
+        self.log = ThrottledLog()
         self.rooms = Rooms() if cluster is None else cluster.rooms
         shortest = min(
             settings.disconnect_delay,

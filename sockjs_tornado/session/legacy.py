@@ -32,13 +32,7 @@ class LegacySession:
         return SimpleNamespace(application=self.server.application)
 
     def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
-        """Send a message in the same way as the connection's ``send``.
-
-        Args:
-            msg: The message.
-            stats: Ignored.
-            binary: See the connection's ``send``.
-        """
+        """Send a message in the same way as the connection's ``send``; ``stats`` is ignored."""
         # After the end of the session, messages are discarded.
         if self.conn is not None:
             self.conn.send(msg, binary)

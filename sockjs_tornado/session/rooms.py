@@ -125,9 +125,9 @@ class Rooms:
         """Return the presence of the members of a room, by label."""
         return {session.label: json.loads(text) for session, text in self._presence.get(room, {}).items()}
 
-    def rooms_with_presence(self) -> Iterator[str]:
+    def rooms_with_presence(self) -> list[str]:
         """Return the rooms in which a member has a presence."""
-        return iter(list(self._presence))
+        return list(self._presence)
 
     def publish(self, room: str, message: PreparedMessage, exclude: "Iterable[Any]" = ()) -> None:
         """Send a message to the members of a room, except those in ``exclude``."""

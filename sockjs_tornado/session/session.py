@@ -4,7 +4,8 @@ It does no I/O, and its container is its clock; of HTTP it knows only the client
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from math import inf
+from typing import Any
 
 from ..connection import SendResult, SockJSConnection
 from ..exceptions import SessionStateError
@@ -20,8 +21,6 @@ from .requester import REJECTIONS, check_receiver
 from .states import TRANSITIONS, RouterState, SessionState
 
 __all__ = ["Session", "SessionState"]
-
-_NEVER: Final = float("inf")
 
 CONNECTING, OPENED, CLOSING, CLOSED = SessionState
 
@@ -124,22 +123,12 @@ class Session(Inbox, LegacySession):
 
     # Called by transports, receivers and callbacks.
 
-    def _on_open_finished(self) -> None:
-        """Called when ``on_open`` has ended; by then a rejected session is already closed."""
-        self.is_accepted = not self.is_closed
-        self._container.on_open_finished(self)
-
     def _attach(self, receiver: Receiver, ip: str, origin: str | None = "") -> None:
         """Attach a receiver.
 
         The first receiver opens the session. If another one is attached, the new receiver is closed with code 2010. If
-        the session is closed, the new receiver gets the queued messages and the close frame.
-
-        Args:
-            receiver: The receiver.
-            ip: The client's address.
-            origin: The origin of its request. ``""`` if it has none but any page may have made it; None if no page of
-                another origin can have made it. See :func:`~sockjs_tornado.transports.endpoint.session_origin`.
+        the session is closed, the new receiver gets the queued messages and the close frame. ``ip`` and ``origin`` are
+        those of the request; see :func:`~sockjs_tornado.session.requester.check_requester`.
         """
         if self._blocked & TRACED:
             self._trace("receiver attached")
@@ -327,7 +316,7 @@ class Session(Inbox, LegacySession):
         self._wake_inbox_waiters()
         if self.session_id is None:
             # The receiver reports when the closing handshake has ended.
-            self.due = _NEVER
+            self.due = inf
         else:
             self.due = self._container.now() + self._settings.disconnect_delay
             self._container.schedule(self)
@@ -351,7 +340,7 @@ class Session(Inbox, LegacySession):
 
     def _release(self) -> None:
         self._set_state(CLOSED)
-        self.due = _NEVER
+        self.due = inf
         self._discard_outbox()
         self._container.remove(self)
         if self._callbacks.is_over:

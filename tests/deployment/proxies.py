@@ -49,6 +49,8 @@ HAPROXY_HERE = (
     ("    user haproxy\n    group haproxy\n", ""),
     # Not everybody may have so many file descriptors.
     ("maxconn 20000\n", "maxconn 400\n"),
+    # On a busy machine, a large body takes its time.
+    ("timeout http-request 10s\n", "timeout http-request 60s\n"),
 )
 
 _NGINX_CHOICES = {"path": "sockjs_by_path", "cookie": "$sockjs_by_cookie"}

@@ -1,9 +1,9 @@
 """Fixtures of the tests of sessions."""
 
 import pytest
-from doubles import FakeManager
+from doubles import FakeContainer
 
 
 @pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
+def container() -> FakeContainer:
+    return FakeContainer()

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
+from doubles import FakeContainer, KeptSession, Notes, Receiver, make_session
 
 from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.outbox import Outbox
@@ -34,22 +34,22 @@ def poll(session: Session) -> list[Any]:
     return Receiver(session, POLL).attach().frames
 
 
-def polled(manager: FakeManager, **more: Any) -> KeptSession:
+def polled(container: FakeContainer, **more: Any) -> KeptSession:
     """Return a session that a poll has opened."""
-    session = make_session(manager, **more)
+    session = make_session(container, **more)
     assert poll(session) == ["o"]
     return session
 
 
-def in_state(state: SessionState, manager: FakeManager) -> KeptSession:
+def in_state(state: SessionState, container: FakeContainer) -> KeptSession:
     """Return a session that events have brought into a state."""
-    session = make_session(manager)
+    session = make_session(container)
     if state is CLOSED:
         session.close()
     elif state is not CONNECTING:
         stream(session).cut()
         if state is OPEN:
-            session = polled(manager)
+            session = polled(container)
     assert session.state is state
     return session
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from doubles import FakeManager, Notes, Pause, Receiver, make_session
+from doubles import FakeContainer, Notes, Pause, Receiver, make_session
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ class AnyOrder(RuleBasedStateMachine):
         calm=st.integers(0, 30),
     )
     def begin(self, session_id: str | None, eager: bool, immediate_flush: bool, lossy: bool, calm: int) -> None:
-        self.manager = FakeManager(eager=eager)
+        self.container = FakeContainer(eager=eager)
         acts: dict[str, Callable[..., Any]] = {
             "on_open": self.on_open,
             "on_message": self.on_message,
@@ -49,7 +49,7 @@ class AnyOrder(RuleBasedStateMachine):
             "on_close": self.on_close,
         }
         settings: dict[str, Any] = {"max_queue_messages": 2, "slow_consumer": "drop_oldest"} if lossy else {}
-        self.session = make_session(self.manager, session_id, acts=acts, immediate_flush=immediate_flush, **settings)
+        self.session = make_session(self.container, session_id, acts=acts, immediate_flush=immediate_flush, **settings)
         self.connection = self.session.connection
         self.receivers: list[Receiver] = []
         self.numbers = itertools.count()
@@ -211,16 +211,16 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 1, DISCONNECT_DELAY, HEARTBEAT_DELAY, 100]))
     def time_passes(self, seconds: float) -> None:
         if self.calm < 0 or self.current is not None:
-            self.manager.advance(seconds)
+            self.container.advance(seconds)
 
     @rule()
     def the_loop_turns(self) -> None:
-        self.manager.turn()
+        self.container.turn()
 
     @precondition(lambda self: len(self.receivers) > 3)
     @rule()
     def the_server_shuts_down(self) -> None:
-        self.manager.state = RouterState.CLOSING
+        self.container.state = RouterState.CLOSING
         self.close()
 
     # What must hold.
@@ -252,7 +252,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert written == self.sent[: len(written)]
         waiting = len(self.sent) - len(written) - lost
         assert waiting == len(self.session._outbox) or self.session.state is CLOSED
-        if self.current is not None and self.manager.is_idle and not self.session._outbox_above_high_water:
+        if self.current is not None and self.container.is_idle and not self.session._outbox_above_high_water:
             assert waiting == 0
 
     @invariant()
@@ -260,13 +260,13 @@ class AnyOrder(RuleBasedStateMachine):
         lost = self.session._stats.messages_dropped
         assert self.told <= lost
         # What is lost while it is told of a loss is told with the next one.
-        assert (self.told > 0) == (lost > 0) or not self.manager.is_idle
+        assert (self.told > 0) == (lost > 0) or not self.container.is_idle
 
     @invariant()
     def messages_come_in_in_order_and_none_twice(self) -> None:
         heard = [entry for entry in self.connection.calls if isinstance(entry, str) and entry != "open"]
         assert heard == self.posted[: len(heard)]
-        if self.manager.is_idle and not self.dropped:
+        if self.container.is_idle and not self.dropped:
             assert heard == self.posted
 
     @invariant()
@@ -275,7 +275,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert heard.count("open") == sum(receiver.frames.count("o") for receiver in self.receivers)
         assert heard[:1] in ([], ["open"])
         ends = [index for index, entry in enumerate(heard) if isinstance(entry, tuple)]
-        if self.session.is_closed and self.manager.is_idle and heard:
+        if self.session.is_closed and self.container.is_idle and heard:
             assert ends == [len(heard) - 1]
         else:
             assert ends in ([], [len(heard) - 1])
@@ -283,9 +283,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def it_is_forgotten_once_and_for_all(self) -> None:
-        assert self.manager.removed == ([self.session] if self.session.state is CLOSED else [])
+        assert self.container.removed == ([self.session] if self.session.state is CLOSED else [])
         if self.session.state is CLOSED:
-            assert self.manager.due == math.inf
+            assert self.container.due == math.inf
 
     def written(self) -> list[Any]:
         # Receivers do not overlap, so that their order is that of what was written.
@@ -311,7 +311,7 @@ class AnyOrder(RuleBasedStateMachine):
                 last = self.attach(1)
             assert last.frames == [(self.session.close_code, self.session.close_reason)]
             assert len(self.written()) + self.session._stats.messages_dropped == len(self.sent)
-        self.manager.advance(1000)
+        self.container.advance(1000)
         for receiver in self.receivers:
             self.session._receiver_lost(receiver)
         assert self.session.state is CLOSED
@@ -321,8 +321,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.it_is_forgotten_once_and_for_all()
 
     def finish_callbacks(self) -> None:
-        while not self.manager.is_idle:
-            self.manager.turn()
+        while not self.container.is_idle:
+            self.container.turn()
 
 
 def test_any_order_of_events() -> None:

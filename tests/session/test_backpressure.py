@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch, exception_of
-from doubles import FakeManager, KeptSession, Notes, Pause, Receiver, make_session
+from doubles import FakeContainer, KeptSession, Notes, Pause, Receiver, make_session
 
 from sockjs_tornado import SockJSConnection
 from sockjs_tornado.protocol import PreparedMessage
@@ -19,9 +19,9 @@ from .receivers import DISCONNECT_DELAY, POLL, echo, poll, polled, stream
 SLOW = (3008, "Slow consumer")
 
 
-def stalled(manager: FakeManager, unsent: int = 0, **options: Any) -> tuple[KeptSession, Receiver]:
+def stalled(container: FakeContainer, unsent: int = 0, **options: Any) -> tuple[KeptSession, Receiver]:
     """Return a session whose client reads no more, and its receiver."""
-    session = make_session(manager, **options)
+    session = make_session(container, **options)
     receiver = Receiver(session).attach()
     session._pause_sending(receiver)
     receiver.unsent = unsent
@@ -36,8 +36,8 @@ def drops(count: list[int]) -> dict[str, Callable[..., Any]]:
 # At the bound.
 
 
-def test_too_many_messages_close_the_session(manager: FakeManager) -> None:
-    session, receiver = stalled(manager, max_queue_messages=10)
+def test_too_many_messages_close_the_session(container: FakeContainer) -> None:
+    session, receiver = stalled(container, max_queue_messages=10)
     # What is in the buffer counts as one.
     for number in range(9):
         session.send(str(number))
@@ -48,16 +48,16 @@ def test_too_many_messages_close_the_session(manager: FakeManager) -> None:
     assert session._stats.messages_dropped == 10
 
 
-def test_unsent_bytes_in_the_socket_s_buffer_count(manager: FakeManager) -> None:
-    session, receiver = stalled(manager, unsent=900, max_queue_bytes=1000)
+def test_unsent_bytes_in_the_socket_s_buffer_count(container: FakeContainer) -> None:
+    session, receiver = stalled(container, unsent=900, max_queue_bytes=1000)
     session.send("x" * 100)
     assert not session.is_closed
     session.send("x")
     assert receiver.frames == [SLOW]
 
 
-def test_one_message_is_no_backlog(manager: FakeManager) -> None:
-    session = make_session(manager, max_queue_bytes=1000)
+def test_one_message_is_no_backlog(container: FakeContainer) -> None:
+    session = make_session(container, max_queue_bytes=1000)
     Receiver(session, 1).attach()
     session.send("x" * 5000)
     assert not session.is_closed
@@ -65,28 +65,28 @@ def test_one_message_is_no_backlog(manager: FakeManager) -> None:
     assert session.close_code == 3008
 
 
-def test_a_broadcast_counts_like_any_message(manager: FakeManager) -> None:
-    session, receiver = stalled(manager, max_queue_messages=10)
+def test_a_broadcast_counts_like_any_message(container: FakeContainer) -> None:
+    session, receiver = stalled(container, max_queue_messages=10)
     for number in range(10):
         session._send_prepared(PreparedMessage(str(number)))
     assert receiver.frames == [SLOW]
 
 
-def test_messages_sent_within_a_callback_are_no_backlog_if_the_client_reads(manager: FakeManager) -> None:
+def test_messages_sent_within_a_callback_are_no_backlog_if_the_client_reads(container: FakeContainer) -> None:
     acts = {"on_message": lambda conn, message: [conn.send("x") for _ in range(100)]}
-    session = make_session(manager, max_queue_messages=10, acts=acts)
+    session = make_session(container, max_queue_messages=10, acts=acts)
     receiver = Receiver(session).attach()
     session._receive(["go"])
     assert not session.is_closed
     assert sum(len(frame) for frame in receiver.take() if isinstance(frame, list)) == 100
 
 
-def test_no_heartbeat_is_put_behind_what_is_not_taken(manager: FakeManager) -> None:
-    session, receiver = stalled(manager, heartbeat_delay=25)
-    manager.advance(60)
+def test_no_heartbeat_is_put_behind_what_is_not_taken(container: FakeContainer) -> None:
+    session, receiver = stalled(container, heartbeat_delay=25)
+    container.advance(60)
     assert receiver.take() == []
     receiver.drain()
-    manager.advance(25)
+    container.advance(25)
     assert receiver.take() == ["h"]
     assert not session.is_closed
 
@@ -111,17 +111,17 @@ class Response:
         self.aborted = True
 
 
-def answered(manager: FakeManager, unsent: int, **options: Any) -> tuple[KeptSession, Response]:
+def answered(container: FakeContainer, unsent: int, **options: Any) -> tuple[KeptSession, Response]:
     """Return a session between two polls, and what its client has not taken of the answer to the first one."""
-    session = make_session(manager, **options)
+    session = make_session(container, **options)
     Receiver(session, 1).attach()
     response = Response(unsent)
     session._track_unsent_response(response)
     return session, response
 
 
-def test_the_unsent_rest_of_a_response_counts(manager: FakeManager) -> None:
-    session, response = answered(manager, 900, max_queue_bytes=1000)
+def test_the_unsent_rest_of_a_response_counts(container: FakeContainer) -> None:
+    session, response = answered(container, 900, max_queue_bytes=1000)
     session.send("x" * 100)
     assert not session.is_closed
     response.unsent = 800
@@ -133,8 +133,8 @@ def test_the_unsent_rest_of_a_response_counts(manager: FakeManager) -> None:
     assert session._stats.messages_dropped == 3
 
 
-def test_the_unsent_rest_of_a_response_counts_as_a_message(manager: FakeManager) -> None:
-    session, response = answered(manager, 1, max_queue_messages=10)
+def test_the_unsent_rest_of_a_response_counts_as_a_message(container: FakeContainer) -> None:
+    session, response = answered(container, 1, max_queue_messages=10)
     for number in range(9):
         session.send(str(number))
     assert not session.is_closed
@@ -143,9 +143,9 @@ def test_the_unsent_rest_of_a_response_counts_as_a_message(manager: FakeManager)
     assert response.aborted
 
 
-def test_messages_are_dropped_behind_what_is_left_of_a_response(manager: FakeManager) -> None:
+def test_messages_are_dropped_behind_what_is_left_of_a_response(container: FakeContainer) -> None:
     told: list[int] = []
-    session, response = answered(manager, 1000, max_queue_bytes=1000, slow_consumer="drop_oldest", acts=drops(told))
+    session, response = answered(container, 1000, max_queue_bytes=1000, slow_consumer="drop_oldest", acts=drops(told))
     session.send("old")
     assert told == [1]
     response.unsent = 0
@@ -154,8 +154,8 @@ def test_messages_are_dropped_behind_what_is_left_of_a_response(manager: FakeMan
     assert not response.aborted
 
 
-def test_a_response_that_was_taken_counts_for_nothing(manager: FakeManager) -> None:
-    session, response = answered(manager, 1000, max_queue_bytes=1000, max_queue_messages=2)
+def test_a_response_that_was_taken_counts_for_nothing(container: FakeContainer) -> None:
+    session, response = answered(container, 1000, max_queue_bytes=1000, max_queue_messages=2)
     response.unsent = 0
     session.send("x")
     session.send("x" * 900)
@@ -164,8 +164,8 @@ def test_a_response_that_was_taken_counts_for_nothing(manager: FakeManager) -> N
 
 
 @pytest.mark.parametrize("unsent", [1, 10**6])
-def test_a_request_before_the_last_response_was_sent_has_lost_messages(manager: FakeManager, unsent: int) -> None:
-    session, response = answered(manager, unsent)
+def test_a_request_before_the_last_response_was_sent_has_lost_messages(container: FakeContainer, unsent: int) -> None:
+    session, response = answered(container, unsent)
     session.send("behind it")
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
     assert session.connection.calls[-1] == (1002, "Connection interrupted")
@@ -175,54 +175,54 @@ def test_a_request_before_the_last_response_was_sent_has_lost_messages(manager: 
     assert Receiver(session, 1).attach().frames == [(1002, "Connection interrupted")]
 
 
-def test_requests_of_other_clients_do_not_end_a_session(manager: FakeManager) -> None:
-    session, response = answered(manager, 1)
+def test_requests_of_other_clients_do_not_end_a_session(container: FakeContainer) -> None:
+    session, response = answered(container, 1)
     stranger = Receiver(session, 1).attach("198.51.100.7")
     assert stranger.frames == [(1008, "Session was opened from another address")]
     assert not session.is_closed
     assert not response.aborted
 
 
-def test_a_client_that_takes_a_long_response_is_not_late(manager: FakeManager) -> None:
-    session, response = answered(manager, 10, disconnect_delay=5)
+def test_a_client_that_takes_a_long_response_is_not_late(container: FakeContainer) -> None:
+    session, response = answered(container, 10, disconnect_delay=5)
     for left in range(9, -1, -1):
         response.unsent = left
-        manager.advance(5)
+        container.advance(5)
         assert not session.is_closed
     # From the end of it on, it has as long as ever.
-    manager.advance(4.9)
+    container.advance(4.9)
     assert not session.is_closed
-    manager.advance(0.2)
+    container.advance(0.2)
     assert session.close_code == 1006
     assert not response.aborted
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
-def test_a_client_that_takes_nothing_is_late(manager: FakeManager) -> None:
-    session, response = answered(manager, 10, disconnect_delay=5)
+def test_a_client_that_takes_nothing_is_late(container: FakeContainer) -> None:
+    session, response = answered(container, 10, disconnect_delay=5)
     response.unsent = 9
-    manager.advance(5)
+    container.advance(5)
     assert not session.is_closed
-    manager.advance(5)
+    container.advance(5)
     assert session.close_code == 1006
     assert response.aborted
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
-def test_the_last_response_of_a_closed_session_has_its_time_too(manager: FakeManager) -> None:
-    session, response = answered(manager, 10, disconnect_delay=5)
+def test_the_last_response_of_a_closed_session_has_its_time_too(container: FakeContainer) -> None:
+    session, response = answered(container, 10, disconnect_delay=5)
     session.close(3000, "bye")
     assert not response.aborted
     response.unsent = 9
-    manager.advance(5)
-    assert not manager.removed
-    manager.advance(5)
-    assert manager.removed == [session]
+    container.advance(5)
+    assert not container.removed
+    container.advance(5)
+    assert container.removed == [session]
     assert response.aborted
 
 
-def test_a_request_before_the_last_response_was_sent_gets_the_close_frame(manager: FakeManager) -> None:
-    session, response = answered(manager, 10)
+def test_a_request_before_the_last_response_was_sent_gets_the_close_frame(container: FakeContainer) -> None:
+    session, response = answered(container, 10)
     session.close(3000, "bye")
     assert Receiver(session, 1).attach().frames == [(3000, "bye")]
     assert response.aborted
@@ -231,9 +231,9 @@ def test_a_request_before_the_last_response_was_sent_gets_the_close_frame(manage
 # Losing messages in place of the client.
 
 
-def test_the_oldest_messages_are_dropped_and_the_application_is_notified(manager: FakeManager) -> None:
+def test_the_oldest_messages_are_dropped_and_the_application_is_notified(container: FakeContainer) -> None:
     told: list[int] = []
-    session, receiver = stalled(manager, max_queue_messages=5, slow_consumer="drop_oldest", acts=drops(told))
+    session, receiver = stalled(container, max_queue_messages=5, slow_consumer="drop_oldest", acts=drops(told))
     for number in range(10):
         session.send(str(number))
     assert told == [1] * 6
@@ -242,9 +242,9 @@ def test_the_oldest_messages_are_dropped_and_the_application_is_notified(manager
     assert receiver.take() == [["6", "7", "8", "9"]]
 
 
-def test_as_much_is_dropped_as_a_big_message_needs(manager: FakeManager) -> None:
+def test_as_much_is_dropped_as_a_big_message_needs(container: FakeContainer) -> None:
     told: list[int] = []
-    session, receiver = stalled(manager, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
+    session, receiver = stalled(container, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
     for number in range(10):
         session.send(str(number) * 10)
     session.send("x" * 75)
@@ -255,16 +255,18 @@ def test_as_much_is_dropped_as_a_big_message_needs(manager: FakeManager) -> None
     assert not session._outbox_above_high_water
 
 
-def test_a_message_that_finds_no_room_at_all_is_dropped_itself(manager: FakeManager) -> None:
+def test_a_message_that_finds_no_room_at_all_is_dropped_itself(container: FakeContainer) -> None:
     told: list[int] = []
-    session, receiver = stalled(manager, unsent=100, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told))
+    session, receiver = stalled(
+        container, unsent=100, max_queue_bytes=100, slow_consumer="drop_oldest", acts=drops(told)
+    )
     session.send("x")
     assert told == [1]
     receiver.drain()
     assert receiver.take() == []
 
 
-def test_drops_within_a_callback_are_reported_together_after_it(manager: FakeManager) -> None:
+def test_drops_within_a_callback_are_reported_together_after_it(container: FakeContainer) -> None:
     heard: list[Any] = []
 
     def act(conn: Notes, message: str) -> None:
@@ -273,7 +275,7 @@ def test_drops_within_a_callback_are_reported_together_after_it(manager: FakeMan
         heard.append("done")
 
     session, _ = stalled(
-        manager,
+        container,
         max_queue_messages=5,
         slow_consumer="drop_oldest",
         acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
@@ -282,14 +284,14 @@ def test_drops_within_a_callback_are_reported_together_after_it(manager: FakeMan
     assert heard == ["done", 6]
 
 
-def test_messages_dropped_by_on_dropped_are_reported_with_the_next_loss(manager: FakeManager) -> None:
+def test_messages_dropped_by_on_dropped_are_reported_with_the_next_loss(container: FakeContainer) -> None:
     told: list[int] = []
 
     def tell(conn: Notes, count: int) -> None:
         told.append(count)
         conn.send("you have missed something")
 
-    session, _ = stalled(manager, max_queue_messages=5, slow_consumer="drop_oldest", acts={"on_dropped": tell})
+    session, _ = stalled(container, max_queue_messages=5, slow_consumer="drop_oldest", acts={"on_dropped": tell})
     for number in range(5):
         session.send(str(number))
     assert told == [1]
@@ -299,7 +301,7 @@ def test_messages_dropped_by_on_dropped_are_reported_with_the_next_loss(manager:
     assert session.is_closed
 
 
-def test_a_slow_on_dropped_is_awaited(manager: FakeManager) -> None:
+def test_a_slow_on_dropped_is_awaited(container: FakeContainer) -> None:
     heard: list[Any] = []
     go_on: list[bool] = []
 
@@ -314,37 +316,37 @@ def test_a_slow_on_dropped_is_awaited(manager: FakeManager) -> None:
         heard.append("told")
 
     session, _ = stalled(
-        manager,
+        container,
         max_queue_messages=2,
         slow_consumer="drop_oldest",
         acts={"on_dropped": tell, "on_message": lambda conn, message: heard.append(message)},
     )
     for number in range(4):
         session.send(str(number))
-    manager.turn()
+    container.turn()
     session._receive(["later"])
-    manager.turn()
+    container.turn()
     assert heard == [1]
     go_on.append(True)
-    manager.turn()
+    container.turn()
     assert heard == [1, "told", "later"]
     session.send("x")
-    manager.turn()
+    container.turn()
     # Two were dropped while it was being told, and one since.
     assert heard[3:] == [3, "told"]
 
 
-def test_a_failing_on_dropped_closes_the_session(manager: FakeManager, logged: LogWatch) -> None:
+def test_a_failing_on_dropped_closes_the_session(container: FakeContainer, logged: LogWatch) -> None:
     def fail(conn: Notes, count: int) -> None:
         raise LookupError
 
-    session, _ = stalled(manager, max_queue_messages=1, slow_consumer="drop_oldest", acts={"on_dropped": fail})
+    session, _ = stalled(container, max_queue_messages=1, slow_consumer="drop_oldest", acts={"on_dropped": fail})
     session.send("x")
     assert type(exception_of(logged.take("on_dropped of"))) is LookupError
     assert session.close_code == 1011
 
 
-def test_the_application_may_decide(manager: FakeManager) -> None:
+def test_the_application_may_decide(container: FakeContainer) -> None:
     verdicts = iter(["drop_oldest", "close"])
     asked: list[SockJSConnection] = []
 
@@ -353,7 +355,7 @@ def test_the_application_may_decide(manager: FakeManager) -> None:
         conn.send("this, too, finds no room, and does not ask again")
         return next(verdicts)
 
-    session, receiver = stalled(manager, max_queue_messages=2, slow_consumer=decide)
+    session, receiver = stalled(container, max_queue_messages=2, slow_consumer=decide)
     session.send("1")
     session.send("2")
     assert asked == [session.connection]
@@ -363,25 +365,25 @@ def test_the_application_may_decide(manager: FakeManager) -> None:
 
 
 @pytest.mark.parametrize("verdict", [None, "drop", LookupError])
-def test_a_wrong_decision_is_logged_and_closes(manager: FakeManager, logged: LogWatch, verdict: Any) -> None:
+def test_a_wrong_decision_is_logged_and_closes(container: FakeContainer, logged: LogWatch, verdict: Any) -> None:
     def decide(conn: SockJSConnection) -> Any:
         if verdict is LookupError:
             raise LookupError
         return verdict
 
-    session, receiver = stalled(manager, max_queue_messages=2, slow_consumer=decide)
+    session, receiver = stalled(container, max_queue_messages=2, slow_consumer=decide)
     session.send("1")
     session.send("2")
     logged.take("slow_consumer failed for")
     assert receiver.frames == [SLOW]
 
 
-def test_the_application_may_close_instead_of_deciding(manager: FakeManager) -> None:
+def test_the_application_may_close_instead_of_deciding(container: FakeContainer) -> None:
     def decide(conn: SockJSConnection) -> str:
         conn.close(4000, "Too slow")
         return "drop_oldest"
 
-    session, receiver = stalled(manager, max_queue_messages=2, slow_consumer=decide)
+    session, receiver = stalled(container, max_queue_messages=2, slow_consumer=decide)
     session.send("1")
     session.send("2")
     assert receiver.frames[-1] == (4000, "Too slow")
@@ -392,9 +394,9 @@ def test_the_application_may_close_instead_of_deciding(manager: FakeManager) -> 
     ("options", "messages"), [({"max_queue_messages": 10}, ["x"] * 5), ({"max_queue_bytes": 100}, ["x" * 51])]
 )
 def test_an_awaited_send_waits_from_half_of_the_bound_on(
-    manager: FakeManager, options: dict[str, Any], messages: list[str]
+    container: FakeContainer, options: dict[str, Any], messages: list[str]
 ) -> None:
-    session = make_session(manager, **options)
+    session = make_session(container, **options)
     Receiver(session, 1).attach()
     for message in messages:
         assert not session._outbox_above_high_water
@@ -407,41 +409,41 @@ def test_an_awaited_send_waits_from_half_of_the_bound_on(
 # A client that is too fast.
 
 
-def test_a_client_may_send_so_many_a_second(manager: FakeManager) -> None:
-    session = make_session(manager, max_inbound_rate=(1, 3))
+def test_a_client_may_send_so_many_a_second(container: FakeContainer) -> None:
+    session = make_session(container, max_inbound_rate=(1, 3))
     Receiver(session).attach()
     assert session._consume_rate_limit(3)
     assert not session._consume_rate_limit(1)
     assert session._stats.rejected == {"max_inbound_rate": 1}
-    manager.time += 1
+    container.time += 1
     assert session._consume_rate_limit(1)
 
 
-def test_a_rate_alone_lets_as_many_come_at_once(manager: FakeManager) -> None:
-    session = make_session(manager, max_inbound_rate=5)
+def test_a_rate_alone_lets_as_many_come_at_once(container: FakeContainer) -> None:
+    session = make_session(container, max_inbound_rate=5)
     Receiver(session).attach()
     assert session._consume_rate_limit(5)
     assert not session._consume_rate_limit(1)
 
 
-def test_an_empty_request_counts_too(manager: FakeManager) -> None:
-    session = make_session(manager, max_inbound_rate=2)
+def test_an_empty_request_counts_too(container: FakeContainer) -> None:
+    session = make_session(container, max_inbound_rate=2)
     Receiver(session).attach()
     assert [session._consume_rate_limit(0) for _ in range(3)] == [True, True, False]
 
 
-def test_a_closed_session_rejects_no_requester(manager: FakeManager) -> None:
-    session = make_session(manager, max_inbound_rate=1)
+def test_a_closed_session_rejects_no_requester(container: FakeContainer) -> None:
+    session = make_session(container, max_inbound_rate=1)
     Receiver(session).attach()
     session.close()
     assert session._consume_rate_limit(100)
 
 
-async def test_waiters_for_the_application_are_woken_on_close(manager: FakeManager) -> None:
+async def test_waiters_for_the_application_are_woken_on_close(container: FakeContainer) -> None:
     async def for_ever(conn: Notes, message: str) -> None:
         await asyncio.Event().wait()
 
-    session = make_session(manager, acts={"on_message": for_ever}, max_queue_bytes=1000)
+    session = make_session(container, acts={"on_message": for_ever}, max_queue_bytes=1000)
     receiver = Receiver(session).attach()
     session._receive(["first"])
     session._receive(["x" * 600])
@@ -454,12 +456,12 @@ async def test_waiters_for_the_application_are_woken_on_close(manager: FakeManag
     session.close()
     assert let_go == [1, 2, 3]
     assert not session._inbox_above_high_water
-    for coroutine in manager._running:
+    for coroutine in container._running:
         coroutine.close()
 
 
-def test_waiters_are_woken_while_there_is_room(manager: FakeManager) -> None:
-    session, receiver = stalled(manager)
+def test_waiters_are_woken_while_there_is_room(container: FakeContainer) -> None:
+    session, receiver = stalled(container)
     went: list[int] = []
 
     def first() -> None:
@@ -474,7 +476,7 @@ def test_waiters_are_woken_while_there_is_room(manager: FakeManager) -> None:
     assert went == [1, 2]
 
 
-async def test_on_dropped_runs_between_two_messages(manager: FakeManager) -> None:
+async def test_on_dropped_runs_between_two_messages(container: FakeContainer) -> None:
     heard: list[Any] = []
 
     async def act(conn: Notes, message: str) -> None:
@@ -484,22 +486,22 @@ async def test_on_dropped_runs_between_two_messages(manager: FakeManager) -> Non
             conn.send(str(number))
 
     session, _ = stalled(
-        manager,
+        container,
         max_queue_messages=2,
         slow_consumer="drop_oldest",
         acts={"on_message": act, "on_dropped": lambda conn, count: heard.append(count)},
     )
     session._receive(["a", "b", "c"])
-    while not manager.is_idle:
-        manager.turn()
+    while not container.is_idle:
+        container.turn()
     assert heard == ["a", 4, "b", 5, "c", 5]
 
 
-def test_the_old_way_to_send_goes_nowhere_after_the_end(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_the_old_way_to_send_goes_nowhere_after_the_end(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = Receiver(session).attach()
     session.close()
-    manager.advance(1000)
+    container.advance(1000)
     assert session.conn is None
     receiver.take()
     session.send_message("x")
@@ -509,8 +511,8 @@ def test_the_old_way_to_send_goes_nowhere_after_the_end(manager: FakeManager) ->
 # A client that does not keep up.
 
 
-def test_messages_wait_while_the_receiver_is_paused(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_messages_wait_while_the_receiver_is_paused(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
     receiver.full = True
     for message in "1234":
@@ -522,8 +524,8 @@ def test_messages_wait_while_the_receiver_is_paused(manager: FakeManager) -> Non
     assert receiver.take() == [["5"]]
 
 
-def test_a_reply_waits_while_the_receiver_is_paused(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_message": echo})
+def test_a_reply_waits_while_the_receiver_is_paused(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_message": echo})
     receiver = stream(session)
     session._pause_sending(receiver)
     session._receive(["1", "2"])
@@ -533,8 +535,8 @@ def test_a_reply_waits_while_the_receiver_is_paused(manager: FakeManager) -> Non
     assert receiver.frames == [["1", "2", "3"]]
 
 
-def test_a_pause_ends_with_its_receiver(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_pause_ends_with_its_receiver(container: FakeContainer) -> None:
+    session = make_session(container)
     first = stream(session)
     session._pause_sending(first)
     session.send("1")
@@ -546,8 +548,8 @@ def test_a_pause_ends_with_its_receiver(manager: FakeManager) -> None:
     assert second.ended
 
 
-def test_a_client_is_congested_above_the_mark(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_client_is_congested_above_the_mark(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("x" * HIGH_WATER)
     assert not session._outbox_above_high_water
     session.send("x")
@@ -556,8 +558,8 @@ def test_a_client_is_congested_above_the_mark(manager: FakeManager) -> None:
     assert not session._outbox_above_high_water
 
 
-def test_a_client_is_congested_while_its_receiver_is_paused(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_client_is_congested_while_its_receiver_is_paused(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
     assert not session._outbox_above_high_water
     session._pause_sending(receiver)
@@ -589,9 +591,9 @@ def congest_queued(session: Session, receiver: Receiver) -> None:
     ],
 )
 def test_a_waiter_is_woken_once_when_the_client_keeps_up_or_is_gone(
-    manager: FakeManager, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
+    container: FakeContainer, congest: Callable[[Session, Receiver], None], relieve: Callable[[Session, Receiver], None]
 ) -> None:
-    session = make_session(manager)
+    session = make_session(container)
     receiver = stream(session)
     congest(session, receiver)
     woken = []
@@ -607,8 +609,8 @@ def test_a_waiter_is_woken_once_when_the_client_keeps_up_or_is_gone(
 
 
 @pytest.mark.parametrize("session_id", ["secret-id", None])
-def test_a_client_that_does_not_read_is_closed_at_the_bound(manager: FakeManager, session_id: str | None) -> None:
-    session = make_session(manager, session_id, max_queue_bytes=100)
+def test_a_client_that_does_not_read_is_closed_at_the_bound(container: FakeContainer, session_id: str | None) -> None:
+    session = make_session(container, session_id, max_queue_bytes=100)
     receiver = Receiver(session).attach()
     receiver.full = True
     session.send("fills the buffer")
@@ -620,8 +622,8 @@ def test_a_client_that_does_not_read_is_closed_at_the_bound(manager: FakeManager
     assert receiver.take()[-2:] == [["fills the buffer"], (3008, "Slow consumer")]
 
 
-def test_a_client_that_does_not_poll_is_closed_at_the_bound(manager: FakeManager) -> None:
-    session = make_session(manager, max_queue_bytes=100)
+def test_a_client_that_does_not_poll_is_closed_at_the_bound(container: FakeContainer) -> None:
+    session = make_session(container, max_queue_bytes=100)
     Receiver(session, 1).attach()
     session.send("x" * 101)
     assert not session.is_closed  # one message is no pile
@@ -630,8 +632,8 @@ def test_a_client_that_does_not_poll_is_closed_at_the_bound(manager: FakeManager
     assert Receiver(session, 1).attach().take() == [(3008, "Slow consumer")]
 
 
-def test_a_client_that_does_not_read_is_aborted(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+def test_a_client_that_does_not_read_is_aborted(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
     receiver = stream(session)
     session._receive(["1", "2"])
     session._pause_sending(receiver)
@@ -639,28 +641,28 @@ def test_a_client_that_does_not_read_is_aborted(manager: FakeManager) -> None:
         session.send("x" * 51)
     assert receiver.frames == [(3008, "Slow consumer")]
     assert poll(session) == [(3008, "Slow consumer")]
-    while not manager.is_idle:
-        manager.turn()
+    while not container.is_idle:
+        container.turn()
     assert session.connection.calls == ["open", "1", (3008, "Slow consumer")]
 
 
-def test_an_application_is_overrun_above_the_bound(manager: FakeManager) -> None:
-    session = polled(manager, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
+def test_an_application_is_overrun_above_the_bound(container: FakeContainer) -> None:
+    session = polled(container, acts={"on_message": lambda conn, message: Pause()}, max_queue_bytes=100)
     session._receive(["1", "x" * 36])  # and a share of 64 for the message
     assert not session._inbox_full
     session._receive([""])
     assert session._inbox_full
-    while not manager.is_idle:
-        manager.turn()
+    while not container.is_idle:
+        container.turn()
     assert not session._inbox_full
 
 
-def test_messages_that_are_only_batched_do_not_close_the_session(manager: FakeManager) -> None:
+def test_messages_that_are_only_batched_do_not_close_the_session(container: FakeContainer) -> None:
     def much(conn: Notes, message: str) -> None:
         for _ in range(3):
             conn.send("x" * 60)
 
-    session = make_session(manager, acts={"on_message": much}, max_queue_bytes=100)
+    session = make_session(container, acts={"on_message": much}, max_queue_bytes=100)
     receiver = Receiver(session).attach()
     receiver.take()
     session._receive(["go"])
@@ -668,11 +670,11 @@ def test_messages_that_are_only_batched_do_not_close_the_session(manager: FakeMa
     assert [message for frame in receiver.take() for message in frame] == ["x" * 60] * 3
 
 
-def test_reading_stops_while_the_application_falls_behind(manager: FakeManager) -> None:
+def test_reading_stops_while_the_application_falls_behind(container: FakeContainer) -> None:
     def wait(conn: Notes, message: str) -> Pause:
         return Pause()
 
-    session = make_session(manager, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
+    session = make_session(container, None, acts={"on_message": wait}, max_queue_bytes=2 * HIGH_WATER)
     receiver = Receiver(session).attach()
     session._receive(["first", "x" * HIGH_WATER])
     assert not receiver.reading
@@ -680,21 +682,21 @@ def test_reading_stops_while_the_application_falls_behind(manager: FakeManager) 
     session._receive(["x" * HIGH_WATER])
     assert session._inbox_full
     while not receiver.reading:
-        manager.turn()
+        container.turn()
     assert not session._inbox_full
 
 
-def test_an_application_may_catch_up_while_no_receiver_is_attached(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_message": lambda conn, message: Pause()})
+def test_an_application_may_catch_up_while_no_receiver_is_attached(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_message": lambda conn, message: Pause()})
     poll(session)
     session._receive(["1", "x" * HIGH_WATER])
-    while not manager.is_idle:
-        manager.turn()
+    while not container.is_idle:
+        container.turn()
     assert session.connection.calls == ["open", "1", "x" * HIGH_WATER]
 
 
-def test_a_removed_waiter_is_not_woken(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_removed_waiter_is_not_woken(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
     session._pause_sending(receiver)
     woken: list[int] = []
@@ -709,8 +711,8 @@ def test_a_removed_waiter_is_not_woken(manager: FakeManager) -> None:
     assert woken == [2]
 
 
-def test_a_waiter_waits_on_while_the_buffer_fills_up_again(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_waiter_waits_on_while_the_buffer_fills_up_again(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
     session._pause_sending(receiver)
     session.send("1")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from application import LogWatch, exception_of
-from doubles import FakeManager, KeptSession, Notes, Receiver, make_session
+from doubles import FakeContainer, KeptSession, Notes, Receiver, make_session
 from tornado.web import HTTPError
 
 from sockjs_tornado import ConnectionClosed
@@ -19,8 +19,8 @@ INTERNAL_ERROR = (1011, "Internal error")
 Act = Callable[..., Any]
 
 
-class LoopManager(FakeManager):
-    """A manager whose coroutines run as tasks of the event loop.
+class LoopContainer(FakeContainer):
+    """A container whose coroutines run as tasks of the event loop.
 
     Args:
         eager: Whether they start at once, as from Python 3.12 on.
@@ -73,15 +73,15 @@ class _Started:
 
 
 @pytest.fixture(params=[False, True], ids=["lazy tasks", "eager tasks"])
-async def manager(request: pytest.FixtureRequest) -> AsyncIterator[LoopManager]:
-    manager = LoopManager(eager=request.param)
-    yield manager
-    await manager.settle()
+async def container(request: pytest.FixtureRequest) -> AsyncIterator[LoopContainer]:
+    container = LoopContainer(eager=request.param)
+    yield container
+    await container.settle()
 
 
-def opened(manager: LoopManager, session_id: str | None = None, **acts: Act) -> tuple[KeptSession, Receiver]:
+def opened(container: LoopContainer, session_id: str | None = None, **acts: Act) -> tuple[KeptSession, Receiver]:
     """Return an open session and its receiver."""
-    session = make_session(manager, session_id, acts=acts)
+    session = make_session(container, session_id, acts=acts)
     return session, Receiver(session).attach()
 
 
@@ -132,7 +132,7 @@ def fail(*args: Any) -> None:
 
 
 @any_way
-async def test_callbacks_run_in_order_one_at_a_time(manager: LoopManager, way: Callable[[Act], Act]) -> None:
+async def test_callbacks_run_in_order_one_at_a_time(container: LoopContainer, way: Callable[[Act], Act]) -> None:
     running: list[str] = []
 
     def act(name: str) -> Act:
@@ -153,15 +153,15 @@ async def test_callbacks_run_in_order_one_at_a_time(manager: LoopManager, way: C
 
         return begin
 
-    session, receiver = opened(manager, None, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
+    session, receiver = opened(container, None, **{name: act(name) for name in ("on_open", "on_message", "on_close")})
     session._receive(["1", "2"])
     session._receive(["3"])
     receiver.cut()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: LoopManager) -> None:
+async def test_messages_that_come_while_a_callback_runs_wait_for_it(container: LoopContainer) -> None:
     gates = {name: asyncio.Event() for name in ("open", "1", "2", "3")}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -173,7 +173,7 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: Loo
         began.put_nowait(message)
         await gates[message].wait()
 
-    session, _ = opened(manager, on_open=on_open, on_message=on_message)
+    session, _ = opened(container, on_open=on_open, on_message=on_message)
     session._receive(["1", "2"])
     session._receive(["3"])
     for name in gates:
@@ -181,23 +181,23 @@ async def test_messages_that_come_while_a_callback_runs_wait_for_it(manager: Loo
         assert session.connection.calls[-1] == name
         assert began.empty()
         gates[name].set()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", "2", "3"]
 
 
-async def test_after_an_async_callback_plain_ones_go_on(manager: LoopManager) -> None:
+async def test_after_an_async_callback_plain_ones_go_on(container: LoopContainer) -> None:
     def on_message(conn: Notes, message: str) -> Any:
         return asyncio.sleep(0) if message == "1" else None
 
-    session, _ = opened(manager, on_message=on_message)
+    session, _ = opened(container, on_message=on_message)
     session._receive(["1", "2"])
     session._receive(["3"])
-    await manager.settle()
+    await container.settle()
     session._receive(["4"])
     assert session.connection.calls == ["open", "1", "2", "3", "4"]
 
 
-async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(manager: LoopManager) -> None:
+async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(container: LoopContainer) -> None:
     within: list[Any] = []
 
     def on_message(conn: Notes, message: str) -> None:
@@ -205,26 +205,26 @@ async def test_a_message_that_a_plain_callback_brings_about_waits_for_its_end(ma
             session._receive(["2"])
             within.append(list(conn.calls))
 
-    session, _ = opened(manager, on_message=on_message)
+    session, _ = opened(container, on_message=on_message)
     session._receive(["1"])
     session._receive(["3"])
-    await manager.settle()
+    await container.settle()
     assert within == [["open", "1"]]
     assert session.connection.calls == ["open", "1", "2", "3"]
 
 
-async def test_on_close_waits_for_what_is_running(manager: LoopManager) -> None:
+async def test_on_close_waits_for_what_is_running(container: LoopContainer) -> None:
     gate = asyncio.Event()
-    session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
+    session, _ = opened(container, on_message=lambda conn, message: gate.wait())
     session._receive(["1"])
     session.close()
     assert session.connection.calls == ["open", "1"]
     gate.set()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
-async def test_waiting_messages_are_counted_until_they_are_delivered(manager: LoopManager) -> None:
+async def test_waiting_messages_are_counted_until_they_are_delivered(container: LoopContainer) -> None:
     gates = {message: asyncio.Event() for message in ("1", "22", "333")}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -232,7 +232,7 @@ async def test_waiting_messages_are_counted_until_they_are_delivered(manager: Lo
         began.put_nowait(message)
         await gates[message].wait()
 
-    session, receiver = opened(manager, on_message=on_message)
+    session, receiver = opened(container, on_message=on_message)
     callbacks = session._callbacks
     share = 64
     assert callbacks.backlog == 0
@@ -245,15 +245,15 @@ async def test_waiting_messages_are_counted_until_they_are_delivered(manager: Lo
         assert callbacks.backlog == backlog
         assert receiver.reading == reading
         gates[message].set()
-    await manager.settle()
+    await container.settle()
     session._receive(["1", "22", "333"])
-    await manager.settle()
+    await container.settle()
     assert callbacks.backlog == 0
 
 
-async def test_dropped_messages_are_no_longer_counted(manager: LoopManager) -> None:
+async def test_dropped_messages_are_no_longer_counted(container: LoopContainer) -> None:
     gate = asyncio.Event()
-    session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
+    session, _ = opened(container, on_message=lambda conn, message: gate.wait())
     session._receive(["1", "2"])
     assert session._callbacks.backlog > 0
     session.close()
@@ -261,29 +261,29 @@ async def test_dropped_messages_are_no_longer_counted(manager: LoopManager) -> N
     gate.set()
 
 
-async def test_sessions_do_not_wait_for_each_other(manager: LoopManager) -> None:
+async def test_sessions_do_not_wait_for_each_other(container: LoopContainer) -> None:
     gate = asyncio.Event()
-    busy, _ = opened(manager, on_message=lambda conn, message: gate.wait())
-    other, _ = opened(manager, on_message=later(nothing))
+    busy, _ = opened(container, on_message=lambda conn, message: gate.wait())
+    other, _ = opened(container, on_message=later(nothing))
     busy._receive(["1", "2"])
     other._receive(["3", "4"])
-    others = asyncio.ensure_future(asyncio.wait(manager.tasks, return_when=asyncio.FIRST_COMPLETED))
+    others = asyncio.ensure_future(asyncio.wait(container.tasks, return_when=asyncio.FIRST_COMPLETED))
     await others
     assert other.connection.calls == ["open", "3", "4"]
     assert busy.connection.calls == ["open", "1"]
     gate.set()
 
 
-async def test_a_result_that_is_not_awaitable_means_nothing(manager: LoopManager) -> None:
+async def test_a_result_that_is_not_awaitable_means_nothing(container: LoopContainer) -> None:
     session, _ = opened(
-        manager, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
+        container, on_open=lambda conn, info: "yes", on_message=lambda conn, message: False, on_close=lambda conn: False
     )
     session._receive(["1", "2"])
     session.close()
     assert session.connection.calls == ["open", "1", "2", GO_AWAY]
 
 
-async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
+async def test_any_awaitable_is_awaited(container: LoopContainer) -> None:
     futures = {message: asyncio.get_running_loop().create_future() for message in "12"}
     began: asyncio.Queue[str] = asyncio.Queue()
 
@@ -291,7 +291,7 @@ async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
         began.put_nowait(message)
         return futures[message]
 
-    session, _ = opened(manager, on_message=on_message)
+    session, _ = opened(container, on_message=on_message)
     session._receive(["1", "2"])
     assert await began.get() == "1"
     assert began.empty()
@@ -300,7 +300,7 @@ async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
     session.close()
     assert session.connection.calls == ["open", "1", "2"]
     futures["2"].set_result(False)
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", "2", GO_AWAY]
 
 
@@ -310,7 +310,7 @@ async def test_any_awaitable_is_awaited(manager: LoopManager) -> None:
 @any_way
 @pytest.mark.parametrize("answer", [None, True, 0, "", "no"])
 async def test_on_open_lets_in_with_anything_but_false(
-    manager: LoopManager, way: Callable[[Act], Act], answer: Any
+    container: LoopContainer, way: Callable[[Act], Act], answer: Any
 ) -> None:
     seen = []
 
@@ -318,9 +318,9 @@ async def test_on_open_lets_in_with_anything_but_false(
         seen.append(conn.session.is_accepted)
         return answer
 
-    session, receiver = opened(manager, on_open=way(let_in))
+    session, receiver = opened(container, on_open=way(let_in))
     session._receive(["1"])
-    await manager.settle()
+    await container.settle()
     assert receiver.frames == ["o"]
     assert session.connection.calls == ["open", "1"]
     assert seen == [False]
@@ -330,13 +330,13 @@ async def test_on_open_lets_in_with_anything_but_false(
 @any_way
 @pytest.mark.parametrize("left", [False, True], ids=["client stays", "client leaves"])
 async def test_on_open_rejects_with_false_before_any_message(
-    manager: LoopManager, way: Callable[[Act], Act], left: bool
+    container: LoopContainer, way: Callable[[Act], Act], left: bool
 ) -> None:
-    session, receiver = opened(manager, on_open=way(lambda conn, info: False))
+    session, receiver = opened(container, on_open=way(lambda conn, info: False))
     session._receive(["1", "2"])
     if left and not session.is_closed:
         receiver.cut()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", (session.close_code, session.close_reason)]
     assert receiver.frames[1:] in ([GO_AWAY], [])
     assert session.is_closed
@@ -344,40 +344,40 @@ async def test_on_open_rejects_with_false_before_any_message(
 
 
 @any_way
-async def test_on_open_rejects_silently_with_an_http_error(manager: LoopManager, way: Callable[[Act], Act]) -> None:
+async def test_on_open_rejects_silently_with_an_http_error(container: LoopContainer, way: Callable[[Act], Act]) -> None:
     def reject(conn: Notes, info: Any) -> None:
         raise HTTPError(403)
 
-    session, receiver = opened(manager, on_open=way(reject))
+    session, receiver = opened(container, on_open=way(reject))
     session._receive(["1"])
-    await manager.settle()
+    await container.settle()
     assert receiver.frames == ["o", GO_AWAY]
     assert session.connection.calls == ["open", GO_AWAY]
     assert not session.is_accepted
 
 
-async def test_a_client_that_disconnected_while_on_open_awaited_it_was_not_accepted(manager: LoopManager) -> None:
+async def test_a_client_that_disconnected_while_on_open_awaited_it_was_not_accepted(container: LoopContainer) -> None:
     async def greet(conn: Notes, info: Any) -> None:
         await conn.send("welcome")
         conn.calls.append("never")
 
-    session = make_session(manager, None, acts={"on_open": greet})
+    session = make_session(container, None, acts={"on_open": greet})
     receiver = Receiver(session)
     receiver.full = True
     receiver.attach()
     session._receive(["1"])
     receiver.cut()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", INTERRUPTED]
 
 
 # What fails.
 
 
-async def check_failure(manager: LoopManager, logged: LogWatch, name: str, opening: Any, calls: list[Any]) -> None:
+async def check_failure(container: LoopContainer, logged: LogWatch, name: str, opening: Any, calls: list[Any]) -> None:
     """Check that the callback of this name has failed, and that its session is closed after these calls."""
     session, receiver = opening
-    await manager.settle()
+    await container.settle()
     record = logged.take(f"{name} of <KeptSession 1 xhr ")
     assert record.levelname == "ERROR"
     assert type(exception_of(record)) is LookupError
@@ -388,55 +388,55 @@ async def check_failure(manager: LoopManager, logged: LogWatch, name: str, openi
 
 @any_way
 async def test_an_exception_in_on_open_is_logged_and_rejects(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, _ = opening = opened(manager, on_open=way(fail))
+    session, _ = opening = opened(container, on_open=way(fail))
     session._receive(["1"])
-    await check_failure(manager, logged, "on_open", opening, ["open"])
+    await check_failure(container, logged, "on_open", opening, ["open"])
 
 
 @any_way
 async def test_an_exception_in_on_message_is_logged_and_closes(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, _ = opening = opened(manager, on_message=way(fail))
+    session, _ = opening = opened(container, on_message=way(fail))
     session._receive(["1", "2"])
     session._receive(["3"])
-    await check_failure(manager, logged, "on_message", opening, ["open", "1"])
+    await check_failure(container, logged, "on_message", opening, ["open", "1"])
 
 
 @any_way
 async def test_an_exception_in_a_message_that_waited_is_logged_and_closes(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     failing = way(fail)
 
     def on_message(conn: Notes, message: str) -> Any:
         return asyncio.sleep(0) if message == "1" else failing()
 
-    session, _ = opening = opened(manager, on_message=on_message)
+    session, _ = opening = opened(container, on_message=on_message)
     session._receive(["1", "2", "3"])
-    await check_failure(manager, logged, "on_message", opening, ["open", "1", "2"])
+    await check_failure(container, logged, "on_message", opening, ["open", "1", "2"])
 
 
 @any_way
 async def test_an_exception_in_on_close_is_logged_and_changes_nothing(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    session, _ = opening = opened(manager, on_close=way(fail))
+    session, _ = opening = opened(container, on_close=way(fail))
     session.close()
-    await check_failure(manager, logged, "on_close", opening, ["open"])
+    await check_failure(container, logged, "on_close", opening, ["open"])
 
 
 @any_way
 async def test_a_failure_touches_no_other_session(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
-    other, receiver = opened(manager)
-    session, _ = opened(manager, on_message=way(fail))
+    other, receiver = opened(container)
+    session, _ = opened(container, on_message=way(fail))
     session._receive(["1"])
     other._receive(["1"])
-    await manager.settle()
+    await container.settle()
     logged.take("on_message of")
     assert receiver.frames == ["o"]
     assert other.connection.calls == ["open", "1"]
@@ -445,17 +445,17 @@ async def test_a_failure_touches_no_other_session(
 @any_way
 @pytest.mark.parametrize("name", ["on_open", "on_message", "on_close"])
 async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
-    manager: LoopManager, way: Callable[[Act], Act], name: str, logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], name: str, logged: LogWatch
 ) -> None:
     def cancelled(*args: Any) -> None:
         raise asyncio.CancelledError
 
-    session, receiver = opened(manager, None, **{name: way(cancelled)})
+    session, receiver = opened(container, None, **{name: way(cancelled)})
     session._receive(["1"])
     session._receive(["2"])
-    await manager.settle()
+    await container.settle()
     session.close()
-    await manager.settle()
+    await container.settle()
     assert type(exception_of(logged.take(f"{name} of <KeptSession 1 xhr "))) is asyncio.CancelledError
     end = GO_AWAY if name == "on_close" else INTERNAL_ERROR
     assert receiver.frames == ["o", end]
@@ -469,25 +469,25 @@ async def test_a_cancellation_within_a_callback_is_a_failure_like_others(
     )
 
 
-async def test_a_cancelled_helper_does_not_end_the_others(manager: LoopManager, logged: LogWatch) -> None:
+async def test_a_cancelled_helper_does_not_end_the_others(container: LoopContainer, logged: LogWatch) -> None:
     helper = asyncio.get_running_loop().create_future()
 
     async def wait_for_helper(conn: Notes, message: str) -> None:
         await helper
 
-    session, _ = opened(manager, on_message=wait_for_helper)
+    session, _ = opened(container, on_message=wait_for_helper)
     session._receive(["1", "2"])
     helper.cancel()
-    await manager.settle()
+    await container.settle()
     logged.take("on_message of")
     assert session.connection.calls == ["open", "1", INTERNAL_ERROR]
 
 
-async def test_a_cancellation_within_a_plain_callback_needs_no_task(manager: LoopManager, logged: LogWatch) -> None:
+async def test_a_cancellation_within_a_plain_callback_needs_no_task(container: LoopContainer, logged: LogWatch) -> None:
     def cancelled(conn: Notes, message: str) -> None:
         raise asyncio.CancelledError
 
-    session, receiver = opened(manager, on_message=cancelled)
+    session, receiver = opened(container, on_message=cancelled)
     # As from an asyncio protocol.
     asyncio.get_running_loop().call_soon(session._receive, ["1"])
     await asyncio.sleep(0)
@@ -495,7 +495,7 @@ async def test_a_cancellation_within_a_plain_callback_needs_no_task(manager: Loo
     assert receiver.frames == ["o", INTERNAL_ERROR]
 
 
-async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(manager: LoopManager, logged: LogWatch) -> None:
+async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(container: LoopContainer, logged: LogWatch) -> None:
     began = asyncio.Event()
 
     async def fail_in_the_end(conn: Notes, message: str) -> None:
@@ -505,73 +505,73 @@ async def test_a_failure_of_a_callback_that_is_cancelled_is_logged(manager: Loop
         finally:
             fail()
 
-    session, _ = opened(manager, on_message=fail_in_the_end)
+    session, _ = opened(container, on_message=fail_in_the_end)
     session._receive(["1"])
     await began.wait()
     await asyncio.sleep(0)
-    for task in manager.tasks:
+    for task in container.tasks:
         task.cancel()
-    await manager.settle()
+    await container.settle()
     assert type(exception_of(logged.take("on_message of"))) is LookupError
     assert session.close_code == 1011
 
 
-async def test_a_callback_that_is_cancelled_itself_ends_quietly(manager: LoopManager) -> None:
+async def test_a_callback_that_is_cancelled_itself_ends_quietly(container: LoopContainer) -> None:
     began = asyncio.Event()
 
     async def wait_for_ever(conn: Notes, message: str) -> None:
         began.set()
         await asyncio.get_running_loop().create_future()
 
-    session, receiver = opened(manager, on_message=wait_for_ever)
+    session, receiver = opened(container, on_message=wait_for_ever)
     session._receive(["1", "2"])
     await began.wait()
     await asyncio.sleep(0)
     # As when an event loop ends.
-    for task in manager.tasks:
+    for task in container.tasks:
         task.cancel()
-    await manager.settle()
+    await container.settle()
     assert receiver.frames == ["o", (1001, "Going away")]
     assert session.connection.calls == ["open", "1", (1001, "Going away")]
 
 
 @any_way
 async def test_an_http_error_after_on_open_is_logged(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     def reject(conn: Notes, message: str) -> None:
         raise HTTPError(403)
 
-    session, _ = opened(manager, on_message=way(reject))
+    session, _ = opened(container, on_message=way(reject))
     session._receive(["1"])
-    await manager.settle()
+    await container.settle()
     assert type(exception_of(logged.take("on_message of"))) is HTTPError
     assert session.close_code == 1011
 
 
 @any_way
 async def test_another_connection_that_closed_does_no_harm_to_this_one(
-    manager: LoopManager, way: Callable[[Act], Act]
+    container: LoopContainer, way: Callable[[Act], Act]
 ) -> None:
     def tell_another(conn: Notes, message: str) -> None:
         raise ConnectionClosed(1002, "Another connection's")
 
-    session, _ = opened(manager, on_message=way(tell_another))
+    session, _ = opened(container, on_message=way(tell_another))
     session._receive(["1"])
-    await manager.settle()
+    await container.settle()
     assert not session.is_closed
 
 
 @any_way
 async def test_a_client_is_rejected_if_on_open_raises_because_another_connection_closed(
-    manager: LoopManager, way: Callable[[Act], Act], logged: LogWatch
+    container: LoopContainer, way: Callable[[Act], Act], logged: LogWatch
 ) -> None:
     def tell_another(conn: Notes, info: Any) -> None:
         raise ConnectionClosed(1002, "Another connection's")
 
-    session, receiver = opened(manager, on_open=way(tell_another))
+    session, receiver = opened(container, on_open=way(tell_another))
     session._receive(["1"])
-    await manager.settle()
+    await container.settle()
     assert type(exception_of(logged.take("on_open of"))) is ConnectionClosed
     assert receiver.frames == ["o", INTERNAL_ERROR]
     assert session.connection.calls == ["open", INTERNAL_ERROR]
@@ -583,7 +583,7 @@ def test_an_exception_in_the_constructor_is_the_callers() -> None:
         raise LookupError("the application's own fault")
 
     with pytest.raises(LookupError, match=r"^the application's own fault$"):
-        make_session(FakeManager(), kind=make)
+        make_session(FakeContainer(), kind=make)
 
 
 # A client that leaves.
@@ -591,85 +591,85 @@ def test_an_exception_in_the_constructor_is_the_callers() -> None:
 
 @any_way
 async def test_messages_that_a_client_sent_before_it_left_are_delivered(
-    manager: LoopManager, way: Callable[[Act], Act]
+    container: LoopContainer, way: Callable[[Act], Act]
 ) -> None:
-    session, receiver = opened(manager, on_open=later(nothing), on_message=way(nothing))
+    session, receiver = opened(container, on_open=later(nothing), on_message=way(nothing))
     session._receive(["1", "2"])
     session._receive(["3"])
     receiver.cut()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", "2", "3", INTERRUPTED]
 
 
 async def test_an_echo_that_awaits_a_disconnected_client_raises_nothing_and_receives_the_rest(
-    manager: LoopManager,
+    container: LoopContainer,
 ) -> None:
     async def echo(conn: Notes, message: str) -> None:
         await conn.send(message)
         conn.calls.append("never")
 
-    session, receiver = opened(manager, on_message=echo)
+    session, receiver = opened(container, on_message=echo)
     session._pause_sending(receiver)
     session._receive(["1", "2", "3"])
     receiver.cut()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", "2", "3", INTERRUPTED]
 
 
-async def test_waiting_messages_are_dropped_when_the_application_closes(manager: LoopManager) -> None:
+async def test_waiting_messages_are_dropped_when_the_application_closes(container: LoopContainer) -> None:
     gate = asyncio.Event()
-    session, _ = opened(manager, on_message=lambda conn, message: gate.wait())
+    session, _ = opened(container, on_message=lambda conn, message: gate.wait())
     session._receive(["1", "2"])
     session._receive(["3"])
     session.close()
     gate.set()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 @any_way
 async def test_waiting_messages_are_dropped_when_a_callback_closes(
-    manager: LoopManager, way: Callable[[Act], Act]
+    container: LoopContainer, way: Callable[[Act], Act]
 ) -> None:
-    session, _ = opened(manager, on_message=way(lambda conn, message: conn.close()))
+    session, _ = opened(container, on_message=way(lambda conn, message: conn.close()))
     session._receive(["1", "2"])
     session._receive(["3"])
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
-async def test_waiting_messages_are_dropped_when_a_callback_closes_and_then_awaits(manager: LoopManager) -> None:
+async def test_waiting_messages_are_dropped_when_a_callback_closes_and_then_awaits(container: LoopContainer) -> None:
     def close_and_wait(conn: Notes, message: str) -> Any:
         conn.close()
         return asyncio.sleep(0)
 
-    session, _ = opened(manager, on_message=close_and_wait)
+    session, _ = opened(container, on_message=close_and_wait)
     session._receive(["1", "2"])
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
 async def test_waiting_messages_are_dropped_when_the_application_closes_after_the_client_left(
-    manager: LoopManager,
+    container: LoopContainer,
 ) -> None:
     async def work(conn: Notes, message: str) -> None:
         await asyncio.sleep(0)
         conn.close()
 
-    session, receiver = opened(manager, on_message=work)
+    session, receiver = opened(container, on_message=work)
     session._receive(["1", "2"])
     receiver.cut()
-    await manager.settle()
+    await container.settle()
     assert session.connection.calls == ["open", "1", INTERRUPTED]
 
 
 async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_client_left(
-    manager: LoopManager, logged: LogWatch
+    container: LoopContainer, logged: LogWatch
 ) -> None:
-    session, receiver = opened(manager, on_message=later(fail))
+    session, receiver = opened(container, on_message=later(fail))
     session._receive(["1", "2"])
     receiver.cut()
-    await manager.settle()
+    await container.settle()
     logged.take("on_message of")
     assert session.connection.calls == ["open", "1", INTERRUPTED]
 
@@ -678,10 +678,10 @@ async def test_waiting_messages_are_dropped_when_a_callback_fails_after_the_clie
 
 
 @pytest.fixture
-def hurried(manager: LoopManager) -> LoopManager:
-    """Return a manager on which the time for callbacks is used up after each message."""
-    manager.callback_budget = TimeBudget(0.0)
-    return manager
+def hurried(container: LoopContainer) -> LoopContainer:
+    """Return a container on which the time for callbacks is used up after each message."""
+    container.callback_budget = TimeBudget(0.0)
+    return container
 
 
 either_code = pytest.mark.parametrize(
@@ -692,7 +692,7 @@ either_code = pytest.mark.parametrize(
 @either_code
 @pytest.mark.parametrize("way", [plainly, at_once, awaitably])
 async def test_others_are_served_between_slow_messages(
-    hurried: LoopManager, way: Callable[[Act], Act], receive: Act
+    hurried: LoopContainer, way: Callable[[Act], Act], receive: Act
 ) -> None:
     order: list[str] = []
     flooding, _ = opened(hurried, on_message=way(lambda conn, message: order.append(message)))
@@ -706,9 +706,9 @@ async def test_others_are_served_between_slow_messages(
 
 
 @either_code
-async def test_a_callback_that_exceeds_its_time_lets_others_run(manager: LoopManager, receive: Act) -> None:
+async def test_a_callback_that_exceeds_its_time_lets_others_run(container: LoopContainer, receive: Act) -> None:
     """With the clocks that are used in earnest: in C one that may advance every 10 ms."""
-    manager.callback_budget = TimeBudget(0.001)
+    container.callback_budget = TimeBudget(0.001)
     order: list[str] = []
 
     def work(conn: Notes, message: str) -> None:
@@ -717,16 +717,16 @@ async def test_a_callback_that_exceeds_its_time_lets_others_run(manager: LoopMan
         while time.monotonic() < end:
             pass
 
-    session, _ = opened(manager, on_message=work)
+    session, _ = opened(container, on_message=work)
     receive(session, ["1", "2", "3"])
     assert order == ["1"]
     asyncio.get_running_loop().call_soon(order.append, "other")
-    await manager.settle()
+    await container.settle()
     assert [message for message in order if message != "other"] == ["1", "2", "3"]
     assert order.index("other") < 3
 
 
-async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_clock_is_read_less_and_less_often(container: LoopContainer, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[int] = []
     heard: list[str] = []
 
@@ -735,7 +735,7 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
         return 0.0
 
     monkeypatch.setattr("sockjs_tornado.wire.time_budget.monotonic", clock)
-    session, _ = opened(manager, on_message=lambda conn, message: heard.append(message))
+    session, _ = opened(container, on_message=lambda conn, message: heard.append(message))
     session._receive_fallback(["one"])
     assert times == []
     session._receive_fallback(["x"] * 60)
@@ -743,9 +743,9 @@ async def test_the_clock_is_read_less_and_less_often(manager: LoopManager, monke
 
 
 async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
-    manager: LoopManager, monkeypatch: pytest.MonkeyPatch
+    container: LoopContainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager.callback_budget = TimeBudget(3.0)
+    container.callback_budget = TimeBudget(3.0)
     now = 0.0
     heard: list[str] = []
     turns: list[list[str]] = []
@@ -763,10 +763,10 @@ async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
             asyncio.get_running_loop().call_soon(turn)
 
     monkeypatch.setattr("sockjs_tornado.wire.time_budget.monotonic", lambda: now)
-    session, _ = opened(manager, on_message=take_a_second)
+    session, _ = opened(container, on_message=take_a_second)
     session._receive_fallback(list("abcdefghijklmn"))
     turn()
-    await manager.settle()
+    await container.settle()
     await asyncio.sleep(0)
     # Three would do, but the clock is not read after the third.
     assert turns == [list("abcd"), list("efgh"), list("ijkl"), list("mn")]
@@ -775,7 +775,7 @@ async def test_the_time_of_an_iteration_is_measured_from_its_beginning(
 @either_code
 @pytest.mark.parametrize("way", [plainly, at_once])
 async def test_messages_that_wait_for_the_next_iteration_are_delivered_before_on_close(
-    hurried: LoopManager, way: Callable[[Act], Act], receive: Act
+    hurried: LoopContainer, way: Callable[[Act], Act], receive: Act
 ) -> None:
     session, receiver = opened(hurried, on_message=way(nothing))
     receive(session, ["1", "2", "3"])
@@ -787,7 +787,7 @@ async def test_messages_that_wait_for_the_next_iteration_are_delivered_before_on
 
 @either_code
 async def test_messages_that_wait_for_the_next_iteration_are_dropped_when_the_application_closes(
-    hurried: LoopManager, receive: Act
+    hurried: LoopContainer, receive: Act
 ) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "2", "3"])
@@ -799,7 +799,7 @@ async def test_messages_that_wait_for_the_next_iteration_are_dropped_when_the_ap
 
 
 @either_code
-async def test_messages_that_wait_for_the_next_iteration_pause_reading(hurried: LoopManager, receive: Act) -> None:
+async def test_messages_that_wait_for_the_next_iteration_pause_reading(hurried: LoopContainer, receive: Act) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "x" * 70_000, "3"])
     assert session.backlog == 70_001 + 2 * 64
@@ -812,7 +812,7 @@ async def test_messages_that_wait_for_the_next_iteration_pause_reading(hurried: 
 
 @either_code
 async def test_on_dropped_runs_before_messages_that_wait_for_the_next_iteration(
-    hurried: LoopManager, receive: Act
+    hurried: LoopContainer, receive: Act
 ) -> None:
     session, _ = opened(
         hurried,
@@ -826,7 +826,7 @@ async def test_on_dropped_runs_before_messages_that_wait_for_the_next_iteration(
 
 @either_code
 async def test_an_exception_in_a_message_that_waited_for_the_next_iteration_closes_the_session(
-    hurried: LoopManager, receive: Act, logged: LogWatch
+    hurried: LoopContainer, receive: Act, logged: LogWatch
 ) -> None:
     session, _ = opened(hurried, on_message=lambda conn, message: fail() if message == "2" else None)
     receive(session, ["1", "2", "3"])
@@ -837,7 +837,7 @@ async def test_an_exception_in_a_message_that_waited_for_the_next_iteration_clos
 
 @either_code
 async def test_a_session_whose_wait_for_the_next_iteration_is_cancelled_ends(
-    hurried: LoopManager, receive: Act
+    hurried: LoopContainer, receive: Act
 ) -> None:
     session, receiver = opened(hurried)
     receive(session, ["1", "2", "3"])

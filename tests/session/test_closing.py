@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import FakeManager, Notes, Pause, Receiver, make_session
+from doubles import FakeContainer, Notes, Pause, Receiver, make_session
 
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.session.states import RouterState
@@ -26,8 +26,8 @@ from .receivers import (
 # Closing.
 
 
-def test_a_stream_gets_what_was_sent_and_then_the_close_frame(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_stream_gets_what_was_sent_and_then_the_close_frame(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
     session._pause_sending(receiver)
     session.send("1")
@@ -38,8 +38,8 @@ def test_a_stream_gets_what_was_sent_and_then_the_close_frame(manager: FakeManag
     assert (session.close_code, session.close_reason) == (3001, "Enough")
 
 
-def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("1")
     session.send("2")
     session.close()
@@ -48,27 +48,27 @@ def test_a_poll_gets_the_messages_and_the_next_poll_the_close_frame(manager: Fak
     assert poll(session) == [GO_AWAY]
 
 
-def test_a_stream_that_comes_after_the_close_gets_both(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_stream_that_comes_after_the_close_gets_both(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("1")
     session.close()
     assert Receiver(session).attach().frames == [["1"], GO_AWAY]
 
 
-def test_a_held_poll_gets_the_close_frame(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_held_poll_gets_the_close_frame(container: FakeContainer) -> None:
+    session = polled(container)
     receiver = Receiver(session, POLL).attach()
     session.close()
     assert receiver.frames == [GO_AWAY]
 
 
-def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeManager) -> None:
+def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(container: FakeContainer) -> None:
     def answer(conn: Notes, message: str) -> None:
         conn.send("bye")
         conn.close()
         conn.send("lost")
 
-    session = make_session(manager, acts={"on_message": answer})
+    session = make_session(container, acts={"on_message": answer})
     poll(session)
     receiver = Receiver(session, POLL).attach()
     session._receive(["1", "2"])
@@ -77,46 +77,46 @@ def test_a_close_within_a_batch_lets_a_held_poll_have_the_reply(manager: FakeMan
     assert session.connection.calls == ["open", "1", GO_AWAY]
 
 
-def test_a_closed_session_sends_every_receiver_the_close_frame_until_it_is_removed(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_closed_session_sends_every_receiver_the_close_frame_until_it_is_removed(container: FakeContainer) -> None:
+    session = make_session(container)
     stream(session)
     session.close()
-    manager.advance(DISCONNECT_DELAY - 0.001)
+    container.advance(DISCONNECT_DELAY - 0.001)
     assert poll(session) == [GO_AWAY]
     assert Receiver(session).attach().frames == [GO_AWAY]
-    assert manager.removed == []
-    manager.advance(0.001)
-    assert manager.removed == [session]
-    assert manager.due == math.inf
+    assert container.removed == []
+    container.advance(0.001)
+    assert container.removed == [session]
+    assert container.due == math.inf
 
 
-def test_a_second_close_keeps_the_first_code_and_reason(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_second_close_keeps_the_first_code_and_reason(container: FakeContainer) -> None:
+    session = make_session(container)
     stream(session)
     session.close()
     session.close(4000, "Again")
-    assert manager.removed == []
+    assert container.removed == []
     assert poll(session) == [GO_AWAY]
 
 
-def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_client_that_takes_the_last_messages_has_time_to_come_for_the_close_frame(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("1")
     session.close()
-    manager.advance(DISCONNECT_DELAY - 1)
+    container.advance(DISCONNECT_DELAY - 1)
     assert poll(session) == [["1"]]
-    manager.advance(DISCONNECT_DELAY - 1)
+    container.advance(DISCONNECT_DELAY - 1)
     assert poll(session) == [GO_AWAY]
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_close_within_on_open(manager: FakeManager, limit: float) -> None:
+def test_close_within_on_open(container: FakeContainer, limit: float) -> None:
     def reject(conn: Notes, info: Any) -> None:
         conn.send("sorry")
         conn.close(3001, "Full")
         conn.send("lost")
 
-    session = make_session(manager, acts={"on_open": reject})
+    session = make_session(container, acts={"on_open": reject})
     frames = Receiver(session, limit).attach().frames
     while (3001, "Full") not in frames:
         frames += poll(session)
@@ -124,8 +124,8 @@ def test_close_within_on_open(manager: FakeManager, limit: float) -> None:
     assert session.connection.calls == ["open", (3001, "Full")]
 
 
-def test_close_within_on_close_does_nothing_more(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_close": lambda conn: conn.close(3001, "Again")})
+def test_close_within_on_close_does_nothing_more(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_close": lambda conn: conn.close(3001, "Again")})
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
@@ -133,16 +133,16 @@ def test_close_within_on_close_does_nothing_more(manager: FakeManager) -> None:
     assert session.connection.close_code == 3000
 
 
-def test_send_within_on_close_goes_nowhere(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_close": lambda conn: conn.send("lost")})
+def test_send_within_on_close_goes_nowhere(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_close": lambda conn: conn.send("lost")})
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_a_close_code_that_no_frame_may_carry_changes_nothing(manager: FakeManager, state: SessionState) -> None:
-    session = in_state(state, manager)
+def test_a_close_code_that_no_frame_may_carry_changes_nothing(container: FakeContainer, state: SessionState) -> None:
+    session = in_state(state, container)
     known = everything_of(session)
     for code in (999, 1004, 1005, 1006, 1015, 2010, 2999, 5000, 3000.0, "3000", None):
         with pytest.raises(ValueError, match=rf"^close code: expected .*, got {code!r}$"):
@@ -151,8 +151,8 @@ def test_a_close_code_that_no_frame_may_carry_changes_nothing(manager: FakeManag
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_a_close_reason_that_is_no_text_changes_nothing(manager: FakeManager, state: SessionState) -> None:
-    session = in_state(state, manager)
+def test_a_close_reason_that_is_no_text_changes_nothing(container: FakeContainer, state: SessionState) -> None:
+    session = in_state(state, container)
     known = everything_of(session)
     for reason in (None, b"No", 3):
         with pytest.raises(TypeError, match=rf"^close reason must be str, not {type(reason).__name__}$"):
@@ -189,8 +189,8 @@ ENDINGS: list[Callable[[Session, Receiver], None]] = [
 @pytest.mark.parametrize("first", ENDINGS)
 def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Session, Receiver], None]) -> None:
     for second in ENDINGS:
-        manager = FakeManager()
-        session = make_session(manager, session_id)
+        container = FakeContainer()
+        session = make_session(container, session_id)
         receiver = stream(session)
         session._receive(["1"])
         first(session, receiver)
@@ -198,109 +198,109 @@ def test_on_close_runs_exactly_once(session_id: str | None, first: Callable[[Ses
         assert code is not None
         second(session, receiver)
         receiver.cut()
-        manager.advance(1000)
+        container.advance(1000)
         assert session.connection.calls == ["open", "1", (code, reason)]
-        assert manager.removed == [session]
+        assert container.removed == [session]
 
 
 def test_messages_after_a_close_are_dropped_even_if_the_client_has_left(
-    manager: FakeManager,
+    container: FakeContainer,
 ) -> None:
     async def work(conn: Notes, message: str) -> None:
         await Pause()
         conn.close()
 
-    session = make_session(manager, acts={"on_message": work})
+    session = make_session(container, acts={"on_message": work})
     receiver = stream(session)
     session._receive(["1", "2"])
     receiver.cut()
-    manager.turn()
+    container.turn()
     assert session.connection.calls == ["open", "1", INTERRUPTED]
 
 
 # The end of all sessions.
 
 
-def test_on_shutdown_a_session_with_a_receiver_gets_the_close_frame_and_is_released(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_on_shutdown_a_session_with_a_receiver_gets_the_close_frame_and_is_released(container: FakeContainer) -> None:
+    session = polled(container)
     receiver = Receiver(session, POLL).attach()
-    manager.state = RouterState.CLOSING
+    container.state = RouterState.CLOSING
     session.close(1001, "Restart")
     assert receiver.frames == [(1001, "Restart")]
-    assert manager.removed == [session]
+    assert container.removed == [session]
     assert session.connection.calls == ["open", (1001, "Restart")]
 
 
-def test_on_shutdown_a_client_between_two_polls_has_time_to_poll(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_on_shutdown_a_client_between_two_polls_has_time_to_poll(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("1")
-    manager.state = RouterState.CLOSING
+    container.state = RouterState.CLOSING
     session.close()
     assert poll(session) == [["1"]]
-    assert manager.removed == []
+    assert container.removed == []
     assert poll(session) == [GO_AWAY]
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
-def test_on_shutdown_a_client_that_does_not_poll_times_out(manager: FakeManager) -> None:
-    session = polled(manager)
-    manager.state = RouterState.CLOSING
+def test_on_shutdown_a_client_that_does_not_poll_times_out(container: FakeContainer) -> None:
+    session = polled(container)
+    container.state = RouterState.CLOSING
     session.close()
-    manager.advance(DISCONNECT_DELAY - 0.001)
-    assert manager.removed == []
-    manager.advance(0.001)
-    assert manager.removed == [session]
+    container.advance(DISCONNECT_DELAY - 0.001)
+    assert container.removed == []
+    container.advance(0.001)
+    assert container.removed == [session]
     assert session.connection.calls == ["open", GO_AWAY]
 
 
-def test_on_shutdown_a_stale_receiver_takes_no_close_frame(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_on_shutdown_a_stale_receiver_takes_no_close_frame(container: FakeContainer) -> None:
+    session = make_session(container)
     first = Receiver(session, 1).attach()
-    manager.state = RouterState.CLOSING
+    container.state = RouterState.CLOSING
     session.close()
     session._receiver_lost(first)
-    assert manager.removed == []
+    assert container.removed == []
     assert poll(session) == [GO_AWAY]
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
 @pytest.mark.parametrize("told", [lambda session: (stream(session), session.close()), lambda s: stream(s).cut()])
 def test_on_shutdown_a_session_with_a_delivered_close_frame_is_released(
-    manager: FakeManager, told: Callable[[Session], Any]
+    container: FakeContainer, told: Callable[[Session], Any]
 ) -> None:
-    session = make_session(manager)
+    session = make_session(container)
     told(session)
-    assert manager.removed == []
-    manager.state = RouterState.CLOSING
+    assert container.removed == []
+    container.state = RouterState.CLOSING
     session.close()
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
-def test_on_shutdown_a_session_without_a_delivered_close_frame_is_kept(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_on_shutdown_a_session_without_a_delivered_close_frame_is_kept(container: FakeContainer) -> None:
+    session = polled(container)
     session.close(3001, "Before")
-    manager.state = RouterState.CLOSING
+    container.state = RouterState.CLOSING
     session.close()
-    assert manager.removed == []
+    assert container.removed == []
     assert poll(session) == [(3001, "Before")]
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
-def test_on_shutdown_an_interrupted_session_is_released(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_on_shutdown_an_interrupted_session_is_released(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
-    manager.state = RouterState.CLOSING
+    container.state = RouterState.CLOSING
     receiver.cut()
-    assert manager.removed == [session]
+    assert container.removed == [session]
     assert session.connection.calls == ["open", INTERRUPTED]
 
 
-def test_on_shutdown_a_websocket_is_released_when_it_is_closed(manager: FakeManager) -> None:
-    session = make_session(manager, None)
+def test_on_shutdown_a_websocket_is_released_when_it_is_closed(container: FakeContainer) -> None:
+    session = make_session(container, None)
     receiver = stream(session)
-    manager.state = RouterState.CLOSING
+    container.state = RouterState.CLOSING
     session.close()
     assert receiver.frames == [GO_AWAY]
-    assert manager.removed == []
+    assert container.removed == []
     receiver.cut()
-    assert manager.removed == [session]
+    assert container.removed == [session]

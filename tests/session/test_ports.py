@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 import pytest
-from doubles import FakeManager
+from doubles import FakeContainer
 from doubles import Receiver as RecordingReceiver
 
 from sockjs_tornado.multiplex import ChannelReceiver
@@ -38,8 +38,8 @@ def test_a_receiver_has_the_methods_of_its_port(receiver: type) -> None:
 def test_the_manager_of_tests_is_called_as_the_container_is() -> None:
     container = SessionContainer(Settings(), Stats(list))
     own = {"advance", "due", "is_idle", "turn"}  # of tests
-    for name in members(FakeManager).keys() - own:
+    for name in members(FakeContainer).keys() - own:
         assert hasattr(container, name), name
         method = getattr(container, name)
         if callable(method) and name != "now":
-            assert parameters(getattr(FakeManager, name)) == parameters(method), name
+            assert parameters(getattr(FakeContainer, name)) == parameters(method), name

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import IP, FakeManager, Notes, Pause, Receiver, make_session
+from doubles import IP, FakeContainer, Notes, Pause, Receiver, make_session
 
 import sockjs_tornado
 import sockjs_tornado.session as session_package
@@ -48,9 +48,9 @@ ILLEGAL = [(before, after) for before in SessionState for after in SessionState 
 
 @pytest.mark.parametrize(("before", "after"), ILLEGAL)
 def test_an_illegal_transition_raises_and_changes_nothing(
-    manager: FakeManager, before: SessionState, after: SessionState
+    container: FakeContainer, before: SessionState, after: SessionState
 ) -> None:
-    session = in_state(before, manager)
+    session = in_state(before, container)
     known = everything_of(session)
     with pytest.raises(SessionStateError, match=rf"{before.name}>: illegal transition to {after.name}$"):
         session._set_state(after)
@@ -73,25 +73,25 @@ def test_an_illegal_transition_raises_and_changes_nothing(
     ],
 )
 def test_events_lead_through_the_states(
-    manager: FakeManager, events: list[Callable[[Session], Any]], states: list[SessionState]
+    container: FakeContainer, events: list[Callable[[Session], Any]], states: list[SessionState]
 ) -> None:
-    session = make_session(manager)
+    session = make_session(container)
     seen = [session.state]
     for event in events:
         event(session)
         seen.append(session.state)
     assert seen == states
-    assert manager.removed == ([session] if states[-1] is CLOSED else [])
+    assert container.removed == ([session] if states[-1] is CLOSED else [])
 
 
-def test_a_representation_shows_the_state_and_hides_the_id(manager: FakeManager) -> None:
-    assert repr(make_session(manager, "secret-id")) == "<KeptSession 1 xhr CONNECTING>"
-    assert make_session(manager, None).label == "2"
+def test_a_representation_shows_the_state_and_hides_the_id(container: FakeContainer) -> None:
+    assert repr(make_session(container, "secret-id")) == "<KeptSession 1 xhr CONNECTING>"
+    assert make_session(container, None).label == "2"
 
 
 @pytest.mark.parametrize("state", [CONNECTING, CLOSING, CLOSED])
-def test_messages_go_nowhere_unless_the_session_is_open(manager: FakeManager, state: SessionState) -> None:
-    session = in_state(state, manager)
+def test_messages_go_nowhere_unless_the_session_is_open(container: FakeContainer, state: SessionState) -> None:
+    session = in_state(state, container)
     known = everything_of(session)
     session.send("lost")
     assert everything_of(session) == known
@@ -102,16 +102,18 @@ def test_messages_go_nowhere_unless_the_session_is_open(manager: FakeManager, st
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_reports_of_a_receiver_that_was_never_attached_are_ignored(manager: FakeManager, state: SessionState) -> None:
-    session = in_state(state, manager)
+def test_reports_of_a_receiver_that_was_never_attached_are_ignored(
+    container: FakeContainer, state: SessionState
+) -> None:
+    session = in_state(state, container)
     known = everything_of(session)
     for report in (Session._detach, Session._receiver_lost, Session._pause_sending, Session._resume_sending):
         report(session, Receiver(session))
         assert everything_of(session) == known
 
 
-def test_reports_of_a_detached_receiver_are_ignored(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_reports_of_a_detached_receiver_are_ignored(container: FakeContainer) -> None:
+    session = make_session(container)
     former, current = Receiver(session, 1).attach(), stream(session)
     session._pause_sending(current)
     session.send("waits")
@@ -125,24 +127,24 @@ def test_reports_of_a_detached_receiver_are_ignored(manager: FakeManager) -> Non
     assert current.frames == [["waits"], ["does not wait"]]
 
 
-def test_a_closed_session_has_no_deadline(manager: FakeManager) -> None:
-    session = in_state(CLOSED, manager)
-    assert manager.due == math.inf
+def test_a_closed_session_has_no_deadline(container: FakeContainer) -> None:
+    session = in_state(CLOSED, container)
+    assert container.due == math.inf
     assert session.due == math.inf
 
 
-def test_a_check_that_comes_late_changes_nothing(manager: FakeManager) -> None:
-    session = in_state(CLOSED, manager)
+def test_a_check_that_comes_late_changes_nothing(container: FakeContainer) -> None:
+    session = in_state(CLOSED, container)
     known = everything_of(session)
-    session.check(manager.now() + 1000)
+    session.check(container.now() + 1000)
     assert everything_of(session) == known
 
 
 # Opening.
 
 
-def test_the_open_frame_comes_first_and_once(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_open": welcome})
+def test_the_open_frame_comes_first_and_once(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_open": welcome})
     receiver = Receiver(session).attach()
     session.send("more")
     assert receiver.frames == ["o", ["welcome"], ["more"]]
@@ -150,87 +152,87 @@ def test_the_open_frame_comes_first_and_once(manager: FakeManager) -> None:
     assert stream(session).frames == []
 
 
-def test_messages_of_on_open_leave_together(manager: FakeManager) -> None:
+def test_messages_of_on_open_leave_together(container: FakeContainer) -> None:
     def greet(conn: Notes, info: Any) -> None:
         conn.send("1")
         conn.session._send_prepared(PreparedMessage("2"))
         conn.send("3")
 
-    session = make_session(manager, acts={"on_open": greet})
+    session = make_session(container, acts={"on_open": greet})
     assert Receiver(session).attach().frames == ["o", ["1", "2", "3"]]
 
 
-def test_the_open_frame_of_a_poll_is_all_it_gets(manager: FakeManager) -> None:
-    session = make_session(manager, acts={"on_open": welcome})
+def test_the_open_frame_of_a_poll_is_all_it_gets(container: FakeContainer) -> None:
+    session = make_session(container, acts={"on_open": welcome})
     assert poll(session) == ["o"]
     assert poll(session) == [["welcome"]]
 
 
 @pytest.mark.parametrize("session_id", ["secret-id", None])
 def test_a_client_that_is_lost_with_the_open_frame_was_never_there(
-    manager: FakeManager, session_id: str | None
+    container: FakeContainer, session_id: str | None
 ) -> None:
     class Lost(Receiver):
         def send_frame(self, frame: str) -> None:
             self.cut()
 
-    session = make_session(manager, session_id)
+    session = make_session(container, session_id)
     Lost(session).attach()
-    manager.advance(DISCONNECT_DELAY)
+    container.advance(DISCONNECT_DELAY)
     assert session.state is CLOSED
     assert session.connection.calls == []
-    assert (manager.open, manager.removed) == ([], [session])
+    assert (container.open, container.removed) == ([], [session])
 
 
-def test_on_open_is_given_what_is_known_of_the_request(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_on_open_is_given_what_is_known_of_the_request(container: FakeContainer) -> None:
+    session = polled(container)
     assert session.connection.info is session.conn_info
     assert session.connection.info.ip == IP
 
 
-def test_a_connection_is_created_with_its_session_before_the_first_receiver(manager: FakeManager) -> None:
+def test_a_connection_is_created_with_its_session_before_the_first_receiver(container: FakeContainer) -> None:
     made = []
 
     def make(session: Session) -> Notes:
         made.append((session, session.state, session.session_id, session.conn_info.ip, session.server.settings))
         return Notes(session, {})
 
-    session = make_session(manager, kind=make)
+    session = make_session(container, kind=make)
     assert made == [(session, CONNECTING, "secret-id", IP, session.server.settings)]
     assert isinstance(session.connection, Notes)
 
 
-def test_a_session_without_a_receiver_ends_without_the_application(manager: FakeManager) -> None:
-    session = make_session(manager)
-    manager.advance(DISCONNECT_DELAY - 0.001)
+def test_a_session_without_a_receiver_ends_without_the_application(container: FakeContainer) -> None:
+    session = make_session(container)
+    container.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is CONNECTING
-    manager.advance(0.001)
+    container.advance(0.001)
     assert session.state is CLOSED
     assert session.connection.calls == []
-    assert manager.removed == [session]
-    assert manager.due == math.inf
+    assert container.removed == [session]
+    assert container.due == math.inf
 
 
-def test_a_first_receiver_after_the_timeout_gets_the_close_frame(manager: FakeManager) -> None:
-    session = make_session(manager)
-    manager.advance(DISCONNECT_DELAY)
+def test_a_first_receiver_after_the_timeout_gets_the_close_frame(container: FakeContainer) -> None:
+    session = make_session(container)
+    container.advance(DISCONNECT_DELAY)
     assert poll(session) == [TIMED_OUT]
     assert session.connection.calls == []
 
 
 @pytest.mark.parametrize("closing", [False, True])
 def test_a_session_closed_before_its_first_receiver_sends_it_the_close_frame(
-    manager: FakeManager, closing: bool
+    container: FakeContainer, closing: bool
 ) -> None:
-    session = make_session(manager)
-    manager.state = RouterState.CLOSING if closing else RouterState.OPEN
+    session = make_session(container)
+    container.state = RouterState.CLOSING if closing else RouterState.OPEN
     session.close(1001, "Restart")
-    assert manager.removed == [session]
+    assert container.removed == [session]
     assert poll(session) == [(1001, "Restart")]
     assert session.connection.calls == []
 
 
-def test_a_connection_may_close_itself_while_it_is_made(manager: FakeManager) -> None:
+def test_a_connection_may_close_itself_while_it_is_made(container: FakeContainer) -> None:
     class Full(Notes):
         def __init__(self, session: Session) -> None:
             super().__init__(session, {})
@@ -238,30 +240,30 @@ def test_a_connection_may_close_itself_while_it_is_made(manager: FakeManager) ->
             self.close(3001, "Full")
             self.close(3002, "Twice")
 
-    session = make_session(manager, kind=Full)
+    session = make_session(container, kind=Full)
     assert session.state is CLOSED
-    assert manager.removed == [session]
-    assert manager.due == math.inf
+    assert container.removed == [session]
+    assert container.due == math.inf
     assert poll(session) == [(3001, "Full")]
     assert session.connection.calls == []
 
 
-def test_a_constructor_that_raises_leaves_nothing_behind(manager: FakeManager) -> None:
+def test_a_constructor_that_raises_leaves_nothing_behind(container: FakeContainer) -> None:
     def fail(session: Session) -> Notes:
         raise RuntimeError("no database")
 
     with pytest.raises(RuntimeError, match=r"^no database$"):
-        make_session(manager, kind=fail)
-    assert manager.due == math.inf
-    assert manager.removed == []
+        make_session(container, kind=fail)
+    assert container.due == math.inf
+    assert container.removed == []
 
 
 # The network.
 
 
 @pytest.mark.parametrize("limit", [POLL, STREAM])
-def test_a_second_receiver_is_rejected_and_the_first_untouched(manager: FakeManager, limit: float) -> None:
-    session = polled(manager)
+def test_a_second_receiver_is_rejected_and_the_first_untouched(container: FakeContainer, limit: float) -> None:
+    session = polled(container)
     first = Receiver(session).attach()
     second = Receiver(session, limit).attach()
     assert second.frames == [STILL_OPEN]
@@ -274,8 +276,8 @@ def test_a_second_receiver_is_rejected_and_the_first_untouched(manager: FakeMana
 
 
 @pytest.mark.parametrize("limit", [POLL, 3])
-def test_a_recycled_client_receives_the_messages_queued_meanwhile(manager: FakeManager, limit: float) -> None:
-    session = polled(manager)
+def test_a_recycled_client_receives_the_messages_queued_meanwhile(container: FakeContainer, limit: float) -> None:
+    session = polled(container)
     receiver = Receiver(session, limit).attach()
     session._recycle()
     assert (receiver.recycled, receiver.ended) == (True, True)
@@ -284,8 +286,8 @@ def test_a_recycled_client_receives_the_messages_queued_meanwhile(manager: FakeM
     assert session.state is OPEN
 
 
-def test_a_websocket_stays(manager: FakeManager) -> None:
-    session = make_session(manager, None)
+def test_a_websocket_stays(container: FakeContainer) -> None:
+    session = make_session(container, None)
     receiver = stream(session)
     session._recycle()
     assert (receiver.recycled, receiver.ended) == (True, False)
@@ -294,14 +296,14 @@ def test_a_websocket_stays(manager: FakeManager) -> None:
 
 
 @pytest.mark.parametrize("state", SessionState)
-def test_without_a_receiver_recycle_does_nothing(manager: FakeManager, state: SessionState) -> None:
-    session = in_state(state, manager)
+def test_without_a_receiver_recycle_does_nothing(container: FakeContainer, state: SessionState) -> None:
+    session = in_state(state, container)
     session._recycle()
     assert session.state is state
 
 
-def test_a_client_that_has_left_is_reported_even_while_it_is_recycled(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_client_that_has_left_is_reported_even_while_it_is_recycled(container: FakeContainer) -> None:
+    session = polled(container)
     receiver = Receiver(session, POLL).attach()
     receiver.gone = True
     session._recycle()
@@ -310,8 +312,8 @@ def test_a_client_that_has_left_is_reported_even_while_it_is_recycled(manager: F
     assert session.close_code == 1002
 
 
-def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judged(container: FakeContainer) -> None:
+    session = make_session(container)
     first = stream(session)
     first.gone = True
     assert poll(session) == [INTERRUPTED]
@@ -320,8 +322,8 @@ def test_a_receiver_whose_client_is_gone_is_noticed_before_the_next_one_is_judge
     assert first.ended
 
 
-def test_the_next_receiver_after_an_interrupted_one_gets_the_queue_and_then_1002(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_the_next_receiver_after_an_interrupted_one_gets_the_queue_and_then_1002(container: FakeContainer) -> None:
+    session = make_session(container)
     first = stream(session)
     session._pause_sending(first)
     session.send("1")
@@ -330,61 +332,61 @@ def test_the_next_receiver_after_an_interrupted_one_gets_the_queue_and_then_1002
     assert poll(session) == [INTERRUPTED]
 
 
-def test_a_cut_receiver_ends_the_session(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_cut_receiver_ends_the_session(container: FakeContainer) -> None:
+    session = make_session(container)
     stream(session).cut()
     assert session.is_closed
     assert session.connection.calls == ["open", INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
     assert poll(session) == [INTERRUPTED]
-    manager.advance(DISCONNECT_DELAY)
-    assert manager.removed == [session]
+    container.advance(DISCONNECT_DELAY)
+    assert container.removed == [session]
 
 
-def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_request_that_was_cut_before_it_could_listen_ends_the_session(container: FakeContainer) -> None:
+    session = polled(container)
     session._request_lost()
     assert (session.close_code, session.close_reason) == (1002, "Connection interrupted")
     assert Receiver(session, 1).attach().take() == [(1002, "Connection interrupted")]
 
 
-def test_a_request_that_would_not_have_been_held_does_not_end_the_session(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_request_that_would_not_have_been_held_does_not_end_the_session(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("waiting")
     session._request_lost()
     assert not session.is_closed
     assert Receiver(session, 1).attach().take() == [["waiting"]]
 
 
-def test_a_request_that_was_cut_does_no_harm_while_another_listens(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_request_that_was_cut_does_no_harm_while_another_listens(container: FakeContainer) -> None:
+    session = make_session(container)
     Receiver(session).attach()
     session._request_lost()
     assert not session.is_closed
 
 
-def test_a_client_that_closes_says_why(manager: FakeManager) -> None:
-    session = make_session(manager, None)
+def test_a_client_that_closes_says_why(container: FakeContainer) -> None:
+    session = make_session(container, None)
     stream(session).cut(4001, "Done")
     assert session.connection.calls == ["open", (4001, "Done")]
     assert session.state is CLOSED
 
 
-def test_a_websocket_session_waits_for_its_receiver_to_end(manager: FakeManager) -> None:
-    session = make_session(manager, None)
+def test_a_websocket_session_waits_for_its_receiver_to_end(container: FakeContainer) -> None:
+    session = make_session(container, None)
     receiver = stream(session)
     session.close()
     assert receiver.frames == [GO_AWAY]
-    manager.advance(1000)
+    container.advance(1000)
     assert session.state is CLOSING
     receiver.cut(1006, "Connection lost")
     assert session.state is CLOSED
     assert session.connection.calls == ["open", GO_AWAY]
-    assert manager.removed == [session]
+    assert container.removed == [session]
 
 
-def test_another_address_is_rejected(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_another_address_is_rejected(container: FakeContainer) -> None:
+    session = make_session(container)
     stranger = Receiver(session).attach("203.0.113.9")
     assert stranger.frames == [(1008, "Session was opened from another address")]
     assert session.state is CONNECTING
@@ -406,9 +408,9 @@ A, B = "https://a.example", "https://b.example"
     ("ours", "others"), [(A, (B, "", "null", f"{A}:8443", A.upper())), ("", (A, "null")), ("null", (A, ""))]
 )
 def test_receivers_must_name_the_origin_of_the_first_one(
-    manager: FakeManager, ours: str, others: tuple[str, ...]
+    container: FakeContainer, ours: str, others: tuple[str, ...]
 ) -> None:
-    session = make_session(manager)
+    session = make_session(container)
     first = Receiver(session, 1)
     session._attach(first, IP, ours)
     assert first.frames == ["o"]
@@ -424,20 +426,20 @@ def test_receivers_must_name_the_origin_of_the_first_one(
     assert again.frames == [["x"]]
 
 
-def test_a_session_that_its_constructor_closed_has_no_origin(manager: FakeManager) -> None:
+def test_a_session_that_its_constructor_closed_has_no_origin(container: FakeContainer) -> None:
     class Closed(SockJSConnection):
         def __init__(self, session: Session) -> None:
             super().__init__(session)
             self.close(4000, "closed")
 
-    session = make_session(manager, kind=Closed)
+    session = make_session(container, kind=Closed)
     session._attach(receiver := Receiver(session, 1), IP, A)
     assert receiver.frames == [(4000, "closed")]
     assert not session.server.stats.rejected
 
 
-def test_posts_must_name_the_origin_of_the_first_one(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_posts_must_name_the_origin_of_the_first_one(container: FakeContainer) -> None:
+    session = make_session(container)
     session._attach(Receiver(session, 1), IP, A)
     assert not authorize_post(session, IP, B)
     assert not authorize_post(session, IP, "")
@@ -445,8 +447,8 @@ def test_posts_must_name_the_origin_of_the_first_one(manager: FakeManager) -> No
     assert session.server.stats.rejected == {"session_origin": 2}
 
 
-def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_post_without_an_origin_may_be_the_client_s(container: FakeContainer) -> None:
+    session = make_session(container)
     session._attach(Receiver(session, 1), IP, A)
     assert check_receiver(session, IP, None) is None
     assert authorize_post(session, IP)
@@ -456,8 +458,8 @@ def test_a_post_without_an_origin_may_be_the_client_s(manager: FakeManager) -> N
     assert again.frames == [["x"]]
 
 
-def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(container: FakeContainer) -> None:
+    session = make_session(container)
     session._attach(Receiver(session, 1), IP, None)
     assert authorize_post(session, IP)
     assert not authorize_post(session, IP, A)
@@ -465,8 +467,8 @@ def test_a_post_without_an_origin_opens_a_session_that_is_no_page_s(manager: Fak
     assert check_receiver(session, IP, "") is None
 
 
-def test_a_post_without_an_origin_does_not_fix_the_origin_of_posts(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_post_without_an_origin_does_not_fix_the_origin_of_posts(container: FakeContainer) -> None:
+    session = make_session(container)
     session._attach(Receiver(session, 1), IP, "")
     assert authorize_post(session, IP)
     assert authorize_post(session, IP, A)
@@ -474,9 +476,9 @@ def test_a_post_without_an_origin_does_not_fix_the_origin_of_posts(manager: Fake
     assert not authorize_post(session, IP, B)
 
 
-def test_the_first_post_fixes_the_origin_if_the_opening_request_cannot(manager: FakeManager) -> None:
+def test_the_first_post_fixes_the_origin_if_the_opening_request_cannot(container: FakeContainer) -> None:
     """Scripts and iframes are asked for without one."""
-    session = make_session(manager)
+    session = make_session(container)
     session._attach(Receiver(session, 1), IP, "")
     assert authorize_post(session, IP, A)
     assert not authorize_post(session, IP, B)
@@ -485,8 +487,8 @@ def test_the_first_post_fixes_the_origin_if_the_opening_request_cannot(manager: 
     assert check_receiver(session, IP, A) == "session_origin"
 
 
-def test_a_session_accepts_posts_of_its_client_once_it_is_open(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_a_session_accepts_posts_of_its_client_once_it_is_open(container: FakeContainer) -> None:
+    session = make_session(container)
     assert not authorize_post(session, IP)
     stream(session)
     assert authorize_post(session, IP)
@@ -495,8 +497,8 @@ def test_a_session_accepts_posts_of_its_client_once_it_is_open(manager: FakeMana
     assert authorize_post(session, IP)
 
 
-def test_another_address_is_accepted_without_verify_ip(manager: FakeManager) -> None:
-    session = make_session(manager, verify_ip=False)
+def test_another_address_is_accepted_without_verify_ip(container: FakeContainer) -> None:
+    session = make_session(container, verify_ip=False)
     assert check_receiver(session, "203.0.113.9", "") is None
     assert Receiver(session).attach("203.0.113.9").frames == ["o"]
 
@@ -504,94 +506,94 @@ def test_another_address_is_accepted_without_verify_ip(manager: FakeManager) -> 
 # Time.
 
 
-def test_heartbeats_come_while_a_client_listens(manager: FakeManager) -> None:
-    session = make_session(manager)
+def test_heartbeats_come_while_a_client_listens(container: FakeContainer) -> None:
+    session = make_session(container)
     receiver = stream(session)
-    manager.advance(HEARTBEAT_DELAY - 0.001)
+    container.advance(HEARTBEAT_DELAY - 0.001)
     assert receiver.take() == []
-    manager.advance(0.001)
+    container.advance(0.001)
     assert receiver.take() == ["h"]
     session.send("1")
-    manager.advance(2 * HEARTBEAT_DELAY)
+    container.advance(2 * HEARTBEAT_DELAY)
     assert receiver.take() == [["1"], "h", "h"]
 
 
-def test_a_heartbeat_ends_a_poll(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_heartbeat_ends_a_poll(container: FakeContainer) -> None:
+    session = polled(container)
     receiver = Receiver(session, POLL).attach()
-    manager.advance(HEARTBEAT_DELAY)
+    container.advance(HEARTBEAT_DELAY)
     assert receiver.frames == ["h"]
-    assert manager.due == manager.now() + DISCONNECT_DELAY
+    assert container.due == container.now() + DISCONNECT_DELAY
 
 
-def test_there_are_no_heartbeats_without_a_receiver(manager: FakeManager) -> None:
-    session = polled(manager, disconnect_delay=1000)
-    manager.advance(999)
+def test_there_are_no_heartbeats_without_a_receiver(container: FakeContainer) -> None:
+    session = polled(container, disconnect_delay=1000)
+    container.advance(999)
     assert session.state is OPEN
     assert poll(session) == []
     session.close()
     stream(session)
-    manager.advance(999)
+    container.advance(999)
     assert session.state is CLOSING
-    assert manager.due == 1999 + 1000
+    assert container.due == 1999 + 1000
 
 
-def test_a_client_that_does_not_come_back_is_missed_once(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_client_that_does_not_come_back_is_missed_once(container: FakeContainer) -> None:
+    session = polled(container)
     session.send("lost")
-    manager.advance(DISCONNECT_DELAY - 0.001)
+    container.advance(DISCONNECT_DELAY - 0.001)
     assert session.state is OPEN
-    manager.advance(0.001)
+    container.advance(0.001)
     assert session.connection.calls == ["open", TIMED_OUT]
-    assert manager.removed == [session]
-    manager.advance(1000)
+    assert container.removed == [session]
+    container.advance(1000)
     assert session.connection.calls == ["open", TIMED_OUT]
     assert poll(session) == [TIMED_OUT]
 
 
 @pytest.mark.parametrize("ended", [Session._detach, Session._receiver_lost], ids=["detached", "lost"])
 def test_a_session_is_over_soon_after_a_long_stream(
-    manager: FakeManager, ended: Callable[[Session, Receiver], None]
+    container: FakeContainer, ended: Callable[[Session, Receiver], None]
 ) -> None:
-    session = make_session(manager)
+    session = make_session(container)
     receiver = stream(session)
-    manager.advance(10)
+    container.advance(10)
     ended(session, receiver)
-    manager.advance(DISCONNECT_DELAY - 0.001)
-    assert manager.removed == []
-    manager.advance(0.001)
-    assert manager.removed == [session]
+    container.advance(DISCONNECT_DELAY - 0.001)
+    assert container.removed == []
+    container.advance(0.001)
+    assert container.removed == [session]
 
 
-def test_messages_that_a_client_sent_before_its_timeout_are_delivered(manager: FakeManager) -> None:
-    session = polled(manager, acts={"on_message": lambda conn, message: Pause()})
+def test_messages_that_a_client_sent_before_its_timeout_are_delivered(container: FakeContainer) -> None:
+    session = polled(container, acts={"on_message": lambda conn, message: Pause()})
     session._receive(["1", "2"])
-    manager.advance(DISCONNECT_DELAY)
-    while not manager.is_idle:
-        manager.turn()
+    container.advance(DISCONNECT_DELAY)
+    while not container.is_idle:
+        container.turn()
     assert session.connection.calls == ["open", "1", "2", TIMED_OUT]
 
 
-def test_a_client_that_comes_back_in_time_is_not_missed(manager: FakeManager) -> None:
-    session = polled(manager)
+def test_a_client_that_comes_back_in_time_is_not_missed(container: FakeContainer) -> None:
+    session = polled(container)
     for _ in range(5):
-        manager.advance(DISCONNECT_DELAY - 0.001)
+        container.advance(DISCONNECT_DELAY - 0.001)
         receiver = Receiver(session, POLL).attach()
-        manager.advance(DISCONNECT_DELAY)
+        container.advance(DISCONNECT_DELAY)
         session.send("still here")
         assert receiver.frames == [["still here"]]
     assert session.connection.calls == ["open"]
 
 
-def test_the_delays_are_settings(manager: FakeManager) -> None:
-    session = make_session(manager, heartbeat_delay=2, disconnect_delay=3)
+def test_the_delays_are_settings(container: FakeContainer) -> None:
+    session = make_session(container, heartbeat_delay=2, disconnect_delay=3)
     receiver = stream(session)
-    manager.advance(2)
+    container.advance(2)
     assert receiver.frames == ["h"]
     session._detach(receiver)
-    manager.advance(2.999)
+    container.advance(2.999)
     assert session.state is OPEN
-    manager.advance(0.001)
+    container.advance(0.001)
     assert session.state is CLOSED
 
 

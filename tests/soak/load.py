@@ -11,7 +11,7 @@ from .state import Server
 #: Maximum number of distinct violations in the report.
 MAX_VIOLATIONS = 30
 #: Timeout until all clients have stopped, in seconds.
-STOP_TIMEOUT = 90
+STOP_TIMEOUT = 120
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

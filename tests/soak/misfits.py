@@ -30,7 +30,7 @@ from .visitor import PREFIX, Visitor, close, connect
 #: Receive buffer of a stalling client in bytes.
 RECEIVE_BUFFER = 8 * 1024
 #: Timeout for the server to close a connection or to respond, in seconds.
-RESPONSE_TIMEOUT = 30
+RESPONSE_TIMEOUT = 80
 
 #: Errors of clients that violate the protocol.
 DISCONNECTS = (OSError, EOFError)

@@ -47,7 +47,7 @@ async def passed(event: asyncio.Event) -> None:
 
 
 class Ledger:
-    """A manager that writes down what it is asked for; its time stands still.
+    """A container that writes down what it is asked for; its time stands still.
 
     Attributes:
         grace: Until when nobody is late, None if there is no grace period.
@@ -89,9 +89,9 @@ class Ledger:
 class Recorder(Connection):
     """Writes down what it hears."""
 
-    def __init__(self, manager: Ledger | None = None) -> None:
-        self.manager = manager or Ledger()
-        super().__init__(self.manager, HEAD)
+    def __init__(self, container: Ledger | None = None) -> None:
+        self.container = container or Ledger()
+        super().__init__(self.container, HEAD)
         self.heard: list[str] = []
         self.data = bytearray()
         #: What came before anything was read from the transport.
@@ -136,9 +136,9 @@ class Recorder(Connection):
         self.changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        before = self.manager.closed
+        before = self.container.closed
         super().connection_lost(exc)
-        if self.manager.closed > before:
+        if self.container.closed > before:
             self.error = exc
             self.note("ended")
 

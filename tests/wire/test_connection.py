@@ -111,7 +111,7 @@ async def test_writes_arrive_in_order(site: Site) -> None:
             await asyncio.sleep(0)
     written = b"".join(pieces)
     assert await client.receive(len(written)) == written
-    assert server.manager.stats.bytes_sent == len(written)
+    assert server.container.stats.bytes_sent == len(written)
     assert server.unsent == 0
     assert server.heard[0] == "opened"
 
@@ -168,9 +168,9 @@ async def test_more_than_8_kib_are_written_before_the_iteration_ends() -> None:
 
 
 async def test_connections_of_a_manager_write_in_the_same_iteration() -> None:
-    manager = Ledger()
+    container = Ledger()
     async with contextlib.AsyncExitStack() as stack:
-        ends = [await stack.enter_async_context(connected(server=Recorder(manager))) for _ in range(5)]
+        ends = [await stack.enter_async_context(connected(server=Recorder(container))) for _ in range(5)]
         for number, (_, server) in enumerate(ends):
             server.write(b"%d" % number)
         for _, server in ends:
@@ -179,7 +179,7 @@ async def test_connections_of_a_manager_write_in_the_same_iteration() -> None:
         for number, (client, _) in enumerate(ends):
             client.sock.setblocking(False)
             assert client.sock.recv(100) == b"%d!" % number
-        assert manager.stats.bytes_sent == 5 * len(b"0!")
+        assert container.stats.bytes_sent == 5 * len(b"0!")
 
 
 async def test_a_write_during_the_flush_leaves_in_the_next_iteration() -> None:
@@ -190,10 +190,10 @@ async def test_a_write_during_the_flush_leaves_in_the_next_iteration() -> None:
             super().pause_writing()
             other.write(b"heard")
 
-    manager = Ledger()
+    container = Ledger()
     async with (
-        connected(server=Recorder(manager)) as (client, other),
-        connected(server=Answering(manager)) as (_, full),
+        connected(server=Recorder(container)) as (client, other),
+        connected(server=Answering(container)) as (_, full),
     ):
         full.write(noise(FLOOD))
         await some_turns()
@@ -207,7 +207,7 @@ async def test_nothing_is_written_for_no_bytes(site: Site) -> None:
     client, server = await site.taken_over()
     server.write(b"")
     await some_turns()
-    assert server.manager.stats.bytes_sent == 0
+    assert server.container.stats.bytes_sent == 0
     # It goes on as ever.
     server.write(b"x")
     assert await client.receive(1) == b"x"
@@ -236,17 +236,17 @@ def test_data_written_while_no_loop_runs_is_not_lost(loop_name: str) -> None:
         loop.run_until_complete(end())
         expected = HEAD + b"between the two" + noise(10_000) + b"the end"
         assert theirs.recv(20_000) == expected
-        assert server.manager.stats.bytes_sent == len(expected) - len(HEAD)
+        assert server.container.stats.bytes_sent == len(expected) - len(HEAD)
     loop.close()
 
 
 @pytest.mark.parametrize("loop_name", LOOPS)
 def test_a_manager_may_continue_in_another_loop(loop_name: str) -> None:
     """As one that is made on import does, where each test of an application has a loop of its own."""
-    manager = Ledger()
+    container = Ledger()
 
     async def talk() -> None:
-        async with connected(server=Recorder(manager)) as (client, server):
+        async with connected(server=Recorder(container)) as (client, server):
             server.write(b"there")
             await some_turns()
             client.sock.setblocking(False)
@@ -256,7 +256,7 @@ def test_a_manager_may_continue_in_another_loop(loop_name: str) -> None:
         loop = LOOPS[loop_name]()
         loop.run_until_complete(talk())
         loop.close()
-    assert manager.stats.bytes_sent == 3 * len(b"there")
+    assert container.stats.bytes_sent == 3 * len(b"there")
 
 
 # --- slow readers -----------------------------------------------------------
@@ -296,7 +296,7 @@ async def test_a_client_that_reads_slowly_gets_all_in_order(site: Site) -> None:
     await some_turns()
     assert server.without_data == ["opened", "paused", "resumed"]
     assert server.unsent == 0
-    assert server.manager.stats.bytes_sent == len(written)
+    assert server.container.stats.bytes_sent == len(written)
 
 
 async def test_once_all_is_taken_it_writes_to_the_socket_itself_again(plain_site: Site) -> None:
@@ -346,7 +346,7 @@ async def test_a_piece_that_is_bigger_than_the_sockets_buffer_arrives(site: Site
     await some_turns()
     assert server.unsent == server.transport.get_write_buffer_size() > 0
     assert await client.receive(12 + FLOOD) == b"before" + noise(FLOOD) + b"behind"
-    assert server.manager.stats.bytes_sent == 12 + FLOOD
+    assert server.container.stats.bytes_sent == 12 + FLOOD
 
 
 # --- the end ----------------------------------------------------------------
@@ -359,7 +359,7 @@ async def test_the_end_is_known_before_the_last_bytes_are_taken(plain_site: Site
     client.sock.shutdown(socket.SHUT_WR)
     await server.until(lambda: server.times_lost > 0)
     assert "ended" not in server.heard
-    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
+    assert server.container.deadlines == {server: server.container.now() + CLOSE_TIMEOUT}
     assert await client.receive_all() == noise(FLOOD)
     await server.until_heard("ended")
 
@@ -370,11 +370,11 @@ async def test_finishing_lets_everything_written_arrive_first(site: Site, size: 
     client, server = await site.taken_over()
     server.write(noise(size))
     server.close_transport()
-    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
+    assert server.container.deadlines == {server: server.container.now() + CLOSE_TIMEOUT}
     server.write(b"too late")
     assert await client.receive_all() == noise(size)
     await server.until_heard("ended")
-    assert server.manager.deadlines == {}
+    assert server.container.deadlines == {}
 
 
 async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_deadline(site: Site) -> None:
@@ -390,7 +390,7 @@ async def test_a_client_that_does_not_take_the_last_bytes_is_cut_off_at_the_dead
             server.check(server.due)
             await some_turns()
     await server.until_heard("ended")
-    assert server.manager.closed == 1
+    assert server.container.closed == 1
     assert len(await client.receive_all()) < FLOOD
 
 
@@ -400,10 +400,10 @@ async def test_a_client_is_not_cut_off_while_the_loop_catches_up(site: Site) -> 
     data = noise(FLOOD)
     server.write(data)
     server.close_transport()
-    server.manager.grace = server.due + 1000
+    server.container.grace = server.due + 1000
     server.check(server.due)
     # What the buffers could take while the loop stood still leaves at its next turns.
-    while server.due < server.manager.grace:
+    while server.due < server.container.grace:
         server.check(server.due)
     assert await client.receive_all() == data
     await server.until_heard("ended")
@@ -419,7 +419,7 @@ async def test_data_written_in_the_iteration_of_the_close_arrives(site: Site) ->
     assert await client.receive_all() == b"last words"
     await server.until_heard("ended")
     await some_turns()
-    assert server.manager.stats.bytes_sent == len(b"last words")
+    assert server.container.stats.bytes_sent == len(b"last words")
 
 
 async def test_abort_drops_the_write_buffer(site: Site) -> None:
@@ -434,7 +434,7 @@ async def test_abort_drops_the_write_buffer(site: Site) -> None:
     server.write(b"much too late")
     await some_turns()
     # What nobody was sent is not counted.
-    assert server.manager.stats.bytes_sent == 0
+    assert server.container.stats.bytes_sent == 0
 
 
 async def test_to_a_client_that_has_left_nothing_is_written(site: Site) -> None:
@@ -445,7 +445,7 @@ async def test_to_a_client_that_has_left_nothing_is_written(site: Site) -> None:
     for size in SIZES:
         server.write(noise(size))
     await some_turns()
-    assert server.manager.stats.bytes_sent == 0
+    assert server.container.stats.bytes_sent == 0
 
 
 END = pytest.mark.parametrize("end", [Connection.close_transport, Connection.abort], ids=["finish", "abort"])
@@ -475,7 +475,7 @@ async def test_the_next_owner_of_a_number_gets_nothing_of_the_last_one_s(
             await some_turns()
             with pytest.raises(BlockingIOError):
                 other.recv(100)
-    assert server.manager.stats.bytes_sent == 0
+    assert server.container.stats.bytes_sent == 0
 
 
 @contextlib.contextmanager
@@ -519,7 +519,7 @@ async def test_a_file_descriptor_may_be_reused_between_a_write_and_its_flush(pai
         with pytest.raises(BlockingIOError):
             others[1].recv(100)
         assert Client(theirs).sock.recv(100) in (HEAD, b"")
-    assert server.manager.stats.bytes_sent == 0
+    assert server.container.stats.bytes_sent == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, FLOOD])
@@ -533,7 +533,7 @@ async def test_a_client_that_resets_within_an_iteration_is_no_error(site: Site, 
     await server.until_heard("ended")
     await some_turns()
     assert server.without_data[-1] == "ended"
-    assert server.manager.closed == 1
+    assert server.container.closed == 1
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -546,8 +546,8 @@ async def test_a_connection_that_fails_to_write_keeps_no_other_from_it(failing: 
                 raise ZeroDivisionError
             super().flush()
 
-    manager = Ledger()
-    servers = [Failing(manager) for _ in range(3)]
+    container = Ledger()
+    servers = [Failing(container) for _ in range(3)]
     async with contextlib.AsyncExitStack() as stack:
         clients = [(await stack.enter_async_context(connected(server=server)))[0] for server in servers]
         # None of them writes to its socket itself.
@@ -578,7 +578,7 @@ async def test_shutting_ends_one_side_and_passes_over_what_comes(site: Site) -> 
     server.write(b"last ")
     server.write(b"words")
     server.shutdown_write()
-    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
+    assert server.container.deadlines == {server: server.container.now() + CLOSE_TIMEOUT}
     assert await client.receive_to_the_end() == b"last words"
     assert "ended" not in server.heard
     # As much as would fill the sockets, if nobody read it.
@@ -586,7 +586,7 @@ async def test_shutting_ends_one_side_and_passes_over_what_comes(site: Site) -> 
     client.close()
     await server.until_heard("ended")
     assert server.error is None
-    assert server.manager.stats.bytes_sent == len(b"last words")
+    assert server.container.stats.bytes_sent == len(b"last words")
 
 
 async def test_shutting_while_the_client_sends_resets_nothing(site: Site) -> None:
@@ -610,7 +610,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     server.write(b"last ")
     server.write(b"words")
     server.expect_close()
-    assert server.manager.deadlines == {server: server.manager.now() + CLOSE_TIMEOUT}
+    assert server.container.deadlines == {server: server.container.now() + CLOSE_TIMEOUT}
     assert await client.receive(10) == b"last words"
     await client.send(noise(FLOOD))
     await server.until(lambda: len(server.data) == FLOOD)
@@ -621,7 +621,7 @@ async def test_awaiting_the_close_leaves_both_sides_open(site: Site) -> None:
     server.close_transport()
     assert await client.receive_to_the_end() == b""
     await server.until_heard("ended")
-    assert server.manager.deadlines == {}
+    assert server.container.deadlines == {}
 
 
 async def test_a_client_may_close_if_its_close_is_awaited(site: Site) -> None:
@@ -642,11 +642,11 @@ async def test_there_is_one_deadline_however_the_end_goes_on(site: Site, begin: 
             return self.time
 
     site.start()
-    manager = Ticking()
-    client, server = await site.taken_over(recorder=Recorder(manager))
+    container = Ticking()
+    client, server = await site.taken_over(recorder=Recorder(container))
     server.write(noise(FLOOD))
     begin(server)
-    manager.time += CLOSE_TIMEOUT / 2
+    container.time += CLOSE_TIMEOUT / 2
     server.close_transport()
     assert server.due == 1000 + CLOSE_TIMEOUT
     assert await client.receive_all() == noise(FLOOD)
@@ -677,7 +677,7 @@ async def test_shutting_lets_everything_written_arrive_first(site: Site) -> None
     assert "ended" not in server.heard
     client.close()
     await server.until_heard("ended")
-    assert server.manager.stats.bytes_sent == FLOOD
+    assert server.container.stats.bytes_sent == FLOOD
 
 
 async def test_shutting_a_connection_that_was_reset_is_no_error() -> None:
@@ -694,7 +694,7 @@ async def test_a_connection_that_was_shut_down_ends_at_its_deadline(site: Site) 
     site.start()
     client, server = await site.taken_over()
     server.shutdown_write()
-    assert server.due == server.manager.now() + CLOSE_TIMEOUT
+    assert server.due == server.container.now() + CLOSE_TIMEOUT
     server.check(server.due)
     assert server.due == math.inf
     await server.until_heard("ended")

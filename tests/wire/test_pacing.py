@@ -15,7 +15,7 @@ from .server import HEAD, REQUEST, Ledger, Site, noise, passed, some_turns
 
 
 class HurriedLedger(Ledger):
-    """A manager for whose connections the time is used up after each piece."""
+    """A container for whose connections the time is used up after each piece."""
 
     read_budget = TimeBudget(0.0)
 
@@ -23,8 +23,8 @@ class HurriedLedger(Ledger):
 class Pieces(PacedConnection):
     """Writes down what it decodes, and in which turn of the event loop."""
 
-    def __init__(self, manager: Ledger, size: int = PIECE_SIZE) -> None:
-        super().__init__(manager, HEAD)
+    def __init__(self, container: Ledger, size: int = PIECE_SIZE) -> None:
+        super().__init__(container, HEAD)
         self.pieces: list[bytes] = []
         self.size = size
         self.most = READ_SIZE
@@ -84,8 +84,8 @@ class Transport:
         return None
 
 
-def connected(manager: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
-    connection = Pieces(manager, size)
+def connected(container: Ledger, size: int = PIECE_SIZE) -> tuple[Pieces, Any]:
+    connection = Pieces(container, size)
     transport: Any = Transport()
     connection.connection_made(transport)
     return connection, transport
@@ -122,7 +122,7 @@ async def test_a_slow_decoding_is_divided_into_iterations() -> None:
 
 
 class SlowLedger(Ledger):
-    """A manager for whose connections each piece takes 8 of the 10 seconds that one turn has."""
+    """A container for whose connections each piece takes 8 of the 10 seconds that one turn has."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,11 +137,11 @@ class SlowLedger(Ledger):
 
 
 async def test_all_connections_share_the_time_of_one_iteration() -> None:
-    manager = SlowLedger()
-    connections = [connected(manager)[0] for _ in range(3)]
+    container = SlowLedger()
+    connections = [connected(container)[0] for _ in range(3)]
     data = noise(4 * PIECE_SIZE)
     for connection in connections:
-        connection.act = manager.work
+        connection.act = container.work
         connection.on_data(data)
     # The first one uses up the time, and each of the others may only go on a little.
     sizes = [[len(piece) for piece in connection.pieces] for connection in connections]
@@ -230,10 +230,10 @@ async def test_the_application_pauses_and_resumes_without_anything_unread() -> N
 
 
 async def test_after_a_full_read_others_are_served() -> None:
-    manager = Ledger(size=4)
-    connection, transport = connected(manager)
+    container = Ledger(size=4)
+    connection, transport = connected(container)
     for data in (b"1234", b"5678"):
-        manager.read_buffer[:] = data
+        container.read_buffer[:] = data
         connection.buffer_updated(4)
         assert not transport.reading
         await asyncio.sleep(0)

@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_ends_the_connection_once(site: Site, way: Ca
     await some_turns()
     assert server.without_data == ["opened", "ended"]
     assert server.times_lost
-    assert (server.manager.opened, server.manager.closed, server.manager.deadlines) == (1, 1, {})
+    assert (server.container.opened, server.container.closed, server.container.deadlines) == (1, 1, {})
     assert server.is_disconnected()
     assert server.transport.is_closing()
     # What is done now goes nowhere, and raises nothing.
@@ -285,7 +285,7 @@ async def test_a_connection_that_was_closed_while_the_handler_waited_is_released
     await passed(site.finished)
     await stopping
     assert server.heard == []
-    assert server.manager.opened == server.manager.closed == 1
+    assert server.container.opened == server.container.closed == 1
 
 
 async def test_a_client_that_disconnects_after_its_request_is_released(site: Site) -> None:
@@ -347,7 +347,7 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
     client, server = await plain_site.request()
     assert await client.receive_all() == b""
     assert server.heard == []
-    assert server.manager.opened == server.manager.closed == 1
+    assert server.container.opened == server.container.closed == 1
 
 
 async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
@@ -367,9 +367,9 @@ async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) ->
         server.abort()
     # The head may be on its way already.
     assert await client.receive_all() in (HEAD, b"")
-    await server.until(lambda: server.manager.closed > 0)
+    await server.until(lambda: server.container.closed > 0)
     await some_turns()
-    assert server.manager.opened == server.manager.closed == 1
+    assert server.container.opened == server.container.closed == 1
     assert server.heard in ([], ["opened", "ended"])
 
 
