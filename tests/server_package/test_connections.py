@@ -283,8 +283,10 @@ async def test_a_client_that_resets_is_noticed(listen: Listen) -> None:
     waiting.may_go_on.set()
 
 
+@NATIVE
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_client_may_shut_down_its_sending_direction(listen: Listen, kind: str) -> None:
+    """Tornado's server responds on asyncio, but not on uvloop."""
     hello = Hello.counting()
     client = await (await listen({"/(.*)": hello}, kind)).connect()
     client.write(request("GET", "/1") + request("GET", "/2") + request("GET", "/3", body=b"body"))
