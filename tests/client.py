@@ -189,6 +189,7 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._closes = False
 
     @classmethod
     async def connect(cls, port: int, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> "Client":
@@ -217,6 +218,7 @@ class Client:
             field = _FIELD.fullmatch(line)
             assert field, line
             fields.append((field[1].decode(), field[2].decode()))
+        self._closes = ("Connection", "close") in fields
         return Response(int(start[1]), start[2].decode(), fields)
 
     async def response(self, method: str = "") -> Response:
@@ -259,6 +261,16 @@ class Client:
     async def rest(self) -> bytes:
         """Read until the server closes."""
         return await within(self.reader.read(-1))
+
+    async def end_of_stream(self) -> None:
+        """Read the last chunk of a response, and the end of the connection if its head has announced that."""
+        assert await self.chunk() == b""
+        await self.after_stream()
+
+    async def after_stream(self) -> None:
+        """Read the end of the connection, if the head of the last response has announced it."""
+        if self._closes:
+            assert await self.rest() == b""
 
     async def fetch(self, url: Url, *fields: str, prefix: str = "/echo", **more: Any) -> Response:
         """Request a URL with its method, and read only the head of the response."""
@@ -578,7 +590,7 @@ class StreamingPeer(HttpPeer):
             chunk = await client.chunk()
             if chunk:
                 return unframe(self.transport, chunk)
-            assert await client.rest() == b""
+            await client.after_stream()
             self.client = None
 
 

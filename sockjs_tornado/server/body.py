@@ -92,8 +92,7 @@ class BodyReader:
                 self._reject_with(400, b"Broken gzip encoding.", "")
                 return b""
             self._exchange.set_body(self._body, self._share)
-            self._connection.handle(self._exchange)
-            return rest
+            return self._connection.body_finished(self._exchange, rest)
         return b""
 
     def _append(self, data: bytes) -> bool:

@@ -346,6 +346,21 @@ class HTTPConnection(asyncio.BufferedProtocol):
         # Context variables that callbacks set must not leak into the next request of the connection.
         contextvars.copy_context().run(exchange.serve)
 
+    def body_finished(self, exchange: NativeExchange, unread: bytes) -> bytes:
+        """Pass a request whose body was read in pieces to its endpoint.
+
+        Args:
+            exchange: The request.
+            unread: The data after the body.
+
+        Returns:
+            What is left of ``unread`` for the next request.
+        """
+        # Before the endpoint hands the connection over, with this data.
+        self._data = unread
+        self.handle(exchange)
+        return self._data
+
     def serve_endpoint(self, head: RequestHead, endpoint: Endpoint, session_id: str, body: bytes) -> None:
         """Pass a request to an endpoint that the application has found for it."""
         self._handle(head, _origin_form(head.target), endpoint, session_id, body)

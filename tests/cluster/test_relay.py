@@ -60,13 +60,13 @@ async def test_a_session_is_used_through_any_worker(start: Start, transport: str
             # The stream ends properly, and the next one continues.
             connection.send("x" * 5000)
             await client.chunks()
-            assert await client.rest() == b""
+            await client.after_stream()
             again.write(asking(transport, base))
             connection.close(3000, "the end")
             assert (await again.head()).status == 200
             await again.chunk()
             assert unframe(transport, await again.chunk()) == 'c[3000,"the end"]'
-            assert await again.rest() == b"0\r\n\r\n"
+            await again.end_of_stream()
         assert await connection.closed() == (3000, "the end")
         sender.write(sending(transport, base, '["late"]'))
         assert (await sender.response()).status == (200 if transport == "jsonp" else 204)

@@ -54,7 +54,7 @@ async def test_the_second_of_two_receivers_is_rejected_and_the_first_is_untouche
         intruder.write(asking(second, listener.base))
         assert await first_frame(intruder, second) == STILL_OPEN
         if second in STREAMING:
-            assert await intruder.rest() == b"0\r\n\r\n"
+            await intruder.end_of_stream()
     connection.send("for the first")
     assert await listener.frame() == 'a["for the first"]'
     assert not connection.is_closed
@@ -371,7 +371,7 @@ async def test_a_stream_ends_with_the_frame_that_reaches_the_limit(serve: Serve,
         connection.send("between")
         client = peer.client or await peer.listen()
         assert unframe(transport, await client.chunk()) == f'a["{"y" * 2000}"]'
-        assert await client.rest() == b"0\r\n\r\n"
+        await client.end_of_stream()
         client = await peer.listen()
         assert unframe(transport, await client.chunk()) == 'a["between"]'
     assert connection.closes == []
@@ -395,7 +395,7 @@ async def test_a_recycled_client_misses_no_message(serve: Serve, join: Join, tra
         if transport in POLLING:
             assert await peer.frame() == "h"
         else:
-            assert await client.rest() == b"0\r\n\r\n"
+            await client.end_of_stream()
             await peer.listen()
         assert await peer.frame() == f'a["between {number}"]'
     assert connection.closes == []
