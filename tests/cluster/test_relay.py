@@ -157,8 +157,7 @@ async def test_the_frames_are_the_same_through_any_worker(start: Start, transpor
                 connection.close(3000, "the end")
             answers.append(without_date(await client.response()))
             connection.close(3000, "the end")
-            if version == "HTTP/1.0" or transport in STREAMING:
-                assert await client.rest() == b""
+            await client.after_stream()
     assert answers[0] == answers[1]
 
 

@@ -26,6 +26,7 @@ class StreamsExchange:
     remote_ip = "192.0.2.1"
     is_http11 = True
     secure = False
+    take_back = None
 
     def __init__(self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         start, *lines = head.decode("latin-1").strip().split("\r\n")

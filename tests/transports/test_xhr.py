@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from application import Echo, Journal, Serve
+from application import NATIVE, Echo, Journal, Serve
 from client import COMMON_FIELDS, Connect, request, settle
 
 from sockjs_tornado import SockJSRouter
@@ -63,12 +63,12 @@ async def test_a_stream_is_a_prelude_and_a_chunk_for_each_frame(serve: Serve, co
         "Access-Control-Allow-Origin",
         "Set-Cookie",
         "X-Accel-Buffering",
-        "Connection",
+        *([] if NATIVE else ["Connection"]),
         "Transfer-Encoding",
     ]
     assert response["Content-Type"] == JAVASCRIPT
     assert response["X-Accel-Buffering"] == "no"
-    assert response["Connection"] == "close"
+    assert NATIVE or response["Connection"] == "close"
     assert response["Transfer-Encoding"] == "chunked"
     assert await client.exactly(5) == b"801\r\n"
     assert await client.exactly(2051) == b"h" * 2048 + b"\n\r\n"
@@ -80,7 +80,7 @@ async def test_a_stream_is_a_prelude_and_a_chunk_for_each_frame(serve: Serve, co
     assert await client.exactly(313) == b'132\r\na["' + b"y" * 300 + b'"]\n\r\n'
     connection.close()
     assert await client.chunks() == [b'c[3000,"Go away!"]\n']
-    assert await client.rest() == b""
+    await client.after_stream()
 
 
 async def test_a_stream_has_heartbeats(serve: Serve, connect: Connect) -> None:
@@ -105,7 +105,7 @@ async def test_the_31st_message_of_128_ends_a_stream_of_4096(serve: Serve, conne
         assert await client.chunk() == frame
     connection.send("x" * 128)
     assert await client.chunks() == [frame]
-    assert await client.rest() == b""
+    await client.after_stream()
     # The session lives on, and the next response has its own count.
     connection.send("between")
     client = await connect(server)
