@@ -130,7 +130,7 @@ class BodyReader:
     def _reject_with(self, status: int, text: bytes, reason: str) -> None:
         exchange = self._exchange
         endpoint = exchange.endpoint
-        fields = endpoint.headers(exchange, PLAIN_TEXT, NO_CACHE)
+        fields = exchange.rejection_fields(PLAIN_TEXT, NO_CACHE)
         if reason:
             endpoint.server.stats.rejected[reason] += 1
         if status == 503:

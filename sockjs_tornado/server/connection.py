@@ -36,6 +36,15 @@ logger = logging.getLogger(__name__)
 #: Seconds from the first byte of a request to the end of its head.
 HEAD_TIMEOUT: Final = 10.0
 
+#: Requests of one connection that are served before the event loop runs other callbacks.
+_BATCH_SIZE: Final = 32
+
+#: Unsent bytes from which on no further requests are served. It is the high-water mark of asyncio's transports.
+_MAX_UNSENT: Final = 64 * 1024
+
+#: Bytes that the client must read within a time limit to get more time.
+_MIN_DRAIN_BYTES: Final = 16 * 1024
+
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 MAX_FIELDS: Final = 100
 
@@ -71,7 +80,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     States, by ``_request``:
 
-    - None: the head of the next request is expected; ``_data`` is its beginning.
+    - None: the head of the next request is expected; ``_data`` is its beginning. If reading is paused, ``_data`` may be
+      further requests, which are served when the client has read responses, or other clients were served.
     - A request: its body is read, or its response is pending. ``_data`` is what was read beyond its body.
     - ``_DISCARD``: the connection closes.
 
@@ -92,6 +102,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_body_due",
         "_buffer",
         "_data",
         "_is_congested",
@@ -128,10 +139,13 @@ class HTTPConnection(asyncio.BufferedProtocol):
         # Whether the loop in _serve() runs, which continues when a response is complete.
         self._is_serving = False
         self._is_paused = False
-        # Whether the write buffer is above its high-water mark.
+        # End of the time for the current body.
+        self._body_due = inf
+        # Whether the write buffer was above its high-water mark, and is not below its low-water mark yet.
         self._is_congested = False
         # Futures that wait until the client has read enough.
         self._write_waiters: list[asyncio.Future[None]] = []
+        # Unsent bytes at the last check of the deadline.
         self._unsent = 0
 
     # Called by the event loop.
@@ -189,19 +203,19 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._end_input(request)
             return True
         self._disconnected()
+        self._begin_closing()
         return False
 
     def _end_input(self, request: Request | None, turns: int = HANDLER_TURNS) -> None:
         """Close the connection, unless the application, which may just have got the request, responds at once."""
-        if self._request is request and not turns:
-            request = None
-        elif self._request is not request:
+        if self._request is not request:
             # The client has sent several requests.
             request, turns = self._request, HANDLER_TURNS
-        if isinstance(request, DelegatedRequest):
+        if turns and (isinstance(request, DelegatedRequest) or (request is None and self._data)):
             asyncio.get_running_loop().call_soon(self._end_input, request, turns - 1)
         else:
             self._disconnected()
+            self._begin_closing()
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -225,11 +239,17 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Called when the write buffer is above its high-water mark."""
         self._is_congested = True
+        if self._request is not None:
+            # An application may wait until the client has read enough.
+            self._unsent = self.unsent
+            self._limit_time(self.server.idle_timeout)
 
     def resume_writing(self) -> None:
         """Called when the write buffer has drained."""
         self._is_congested = False
         self._wake_writers()
+        if self._request is None and not self._is_serving:
+            self._continue()
 
     def _wake_writers(self) -> None:
         waiters, self._write_waiters = self._write_waiters, []
@@ -244,7 +264,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        if not self._is_paused and self._request is not _DISCARD and self.owns_transport:
+        if not self._is_paused and self.owns_transport:
             self.transport.resume_reading()
 
     @property
@@ -276,6 +296,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def _serve(self, data: bytes | bytearray, end: int) -> None:
         """Serve the requests in ``data[:end]``, until the response of one is pending or the rest is incomplete."""
         server = self.server
+        left = _BATCH_SIZE
         self._is_serving = True
         try:
             while True:
@@ -284,6 +305,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     self._data = bytes(memoryview(data)[:end])
                     if end:
                         self._limit_time(HEAD_TIMEOUT)
+                    if self._is_congested:
+                        self.pause_reading()
                     return
                 # While a request is served, its own deadlines count.
                 self.due = inf
@@ -313,7 +336,12 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     self._data = bytes(memoryview(data)[start:end])
                     reader.start(head.content_length)
                     self._pass_body()
-                if self._request is not None or not self._data:
+                if self._request is not None or not self._data or self._is_congested:
+                    break
+                left -= 1
+                if not left:
+                    self.pause_reading()
+                    asyncio.get_running_loop().call_soon(self._continue)
                     break
                 data = self._data
                 end = len(data)
@@ -323,6 +351,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._is_serving = False
         if self._request is None:
             self._wait_for_request()
+            if self._is_congested:
+                self.pause_reading()
         elif len(self._data) > MAX_PIPELINED:
             self.pause_reading()
 
@@ -356,6 +386,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         Returns:
             What is left of ``unread`` for the next request.
         """
+        self.body_read()
         # Before the endpoint hands the connection over, with this data.
         self._data = unread
         self.handle(exchange)
@@ -367,11 +398,16 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def limit_body_time(self, seconds: float | None = None) -> None:
         """Limit the time for the rest of a body, by default to the server's limit."""
-        self._limit_time(self.server.body_timeout if seconds is None else seconds)
+        if seconds is None:
+            seconds = self.server.body_timeout
+        self._body_due = self.server.now() + seconds
+        self._limit_time(seconds)
 
     def body_read(self) -> None:
         """Called when a body was read: its time limit ends."""
-        self.due = inf
+        self._body_due = inf
+        if not self._is_congested:
+            self.due = inf
 
     def _limit_time(self, seconds: float) -> None:
         due = self.server.now() + seconds
@@ -402,18 +438,27 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._request = None
         if not keep_alive or self.server.is_stopped:
             self.close_gracefully() if self._data else self._close()
-        elif not self._is_serving:
+        elif self._is_serving:
+            pass
+        elif self._data:
+            # Not now: the session that responds may be in the middle of a state change.
+            self.pause_reading()
+            asyncio.get_running_loop().call_soon(self._continue)
+        else:
             self._continue()
 
     def _continue(self) -> None:
+        """Serve the next request if there is one, unless the client has not read enough of the responses."""
         if self._request is not None:
             return
         self._wait_for_request()
+        if self._is_congested:
+            self.pause_reading()
+            return
+        self.resume_reading()
         if self._data:
             data, self._data = self._data, b""
             self._serve(data, len(data))
-        if self._request is None:
-            self.resume_reading()
 
     # Writing.
 
@@ -434,6 +479,9 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     return True
                 data = data[sent:]
         transport.write(data)
+        # The transport has reported this to the owner before this one, if there was one.
+        if transport.get_write_buffer_size() > _MAX_UNSENT:
+            self._is_congested = True
         return False
 
     @property
@@ -490,17 +538,31 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def check(self, now: float) -> None:
         """Close the connection if its client is late."""
         if self._request is _DISCARD:
-            unsent = self.unsent
-            if unsent and unsent < self._unsent:
-                self._unsent = unsent
+            if self._is_reading_responses():
                 self.due = now + CLOSE_TIMEOUT
             elif not self.server.postpone(self, now):
                 self.transport.abort()
-        elif not self.server.postpone(self, now):
-            if self._request is not None:
+        elif now >= self._body_due:
+            if not self.server.postpone(self, now):
                 logger.info("Timeout reading body from %s", self.remote_ip or "a Unix socket")
-            self._disconnected()
-            self.transport.abort() if self.unsent else self.transport.close()
+                self._time_out()
+        elif self._request is not None and not self._is_congested:
+            self.due = self._body_due
+        elif self._is_reading_responses():
+            self.due = min(now + self.server.idle_timeout, self._body_due)
+        elif not self.server.postpone(self, now):
+            self._time_out()
+
+    def _is_reading_responses(self) -> bool:
+        """Return whether the client has read enough of the unsent data since the last check."""
+        unsent, before = self.unsent, self._unsent
+        self._unsent = unsent
+        # If there is more than before, the client has read what was there before.
+        return bool(unsent) and (unsent > before or before - unsent >= min(_MIN_DRAIN_BYTES, before))
+
+    def _time_out(self) -> None:
+        self._disconnected()
+        self.transport.abort() if self.unsent else self.transport.close()
 
     # What the requests know of the connection.
 
@@ -587,6 +649,9 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self.server.connections.add(self)
         self._data = data
         self._request = None
+        # The other owner has paused reading if it has read many requests.
+        if not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
         if self.server.is_stopped:
             self._close()
         else:

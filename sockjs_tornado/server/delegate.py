@@ -280,8 +280,6 @@ class DelegatedRequest(TornadoConnection):
     def set_body_timeout(self, timeout: float) -> None:
         """Set the maximum time in seconds for reading the body of this request."""
         self._body_timeout = timeout
-        if self._native is not None:
-            self._native.limit_body_time(timeout)
 
     def set_max_body_size(self, max_body_size: int) -> None:
         """Set the maximum size in bytes of the body of this request."""
@@ -374,6 +372,7 @@ class DelegatedRequest(TornadoConnection):
         keep_alive = self._keep_alive and self._is_read
         self._detach()
         if keep_alive or self._is_read:
+            connection.body_read()
             connection.response_finished(keep_alive)
         else:
             connection.close_gracefully()

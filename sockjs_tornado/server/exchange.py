@@ -141,10 +141,13 @@ class NativeExchange:
             if not self.responded:
                 self.respond(error.status_code, [])
             return
-        log = self.endpoint.server.container.log
-        log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
+        self._log_error(error)
         if not self.responded:
             self.respond(500, [])
+
+    def _log_error(self, error: Exception) -> None:
+        log = self.endpoint.server.container.log
+        log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
 
     def set_body(self, body: bytearray, share: BudgetShare) -> None:
         """Set a body that was read after the head, and its share in the memory budget."""
@@ -155,6 +158,15 @@ class NativeExchange:
     def expects_continue(self) -> bool:
         """Whether the client waits for 100 Continue before it sends the body."""
         return self._head.expects_continue
+
+    def rejection_fields(self, *fields: tuple[str, str]) -> Headers:
+        """Return ``fields``, followed by the endpoint's, unless the application fails to choose the cookie."""
+        try:
+            return self.endpoint.headers(self, *fields)
+        except Exception as error:
+            if not isinstance(error, HTTPError):
+                self._log_error(error)
+            return list(fields)
 
     def reject(self, status: int, headers: Headers, body: bytes) -> None:
         """Respond to a request whose body was not used, and close the connection."""
@@ -242,13 +254,13 @@ class NativeExchange:
         self._connection.response_finished(self._keep_alive)
 
     def _send(self, status: int, headers: Headers, body: bytes) -> None:
-        self.responded = True
         connection = self._connection
         if status not in (204, 304):
             headers = [*headers, ("Content-Length", str(len(body)))]
         if not self._keep_alive or connection.server.is_stopped:
             headers = [*headers, _CLOSE]
         response = format_response(shared_head(status), headers, b"" if self.method == "HEAD" else body)
+        self.responded = True
         if not connection.write(response) and (unsent := connection.unsent) > _MIN_TRACKED:
             self.pending = Unsent(connection.transport, unsent)
         self._release()

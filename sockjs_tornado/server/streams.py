@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tornado.iostream import IOStream
 
+from ..wire.connection import CLOSE_TIMEOUT
+
 if TYPE_CHECKING:
     from .connection import HTTPConnection
 
@@ -99,6 +101,8 @@ class DetachedStream(IOStream):
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+            # If the client does not read the rest.
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.abort)
         release_slot, self._release_slot = self._release_slot, None
         if release_slot is not None:
             release_slot()

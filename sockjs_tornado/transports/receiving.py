@@ -6,6 +6,7 @@ the differences between the transports.
 
 import functools
 import re
+import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -126,6 +127,12 @@ class StreamReceiver(Connection):
         self._next_request = b""
         self._session = session
         self._requester: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
+
+    def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
+        # Not as data, which on_connect() precedes: there, the response may end already.
+        if self._take_back is not None:
+            self._next_request = unread
+        super().adopt_socket(sock, b"")
 
     def on_connect(self) -> None:
         ip, origin = self._requester

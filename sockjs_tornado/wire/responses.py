@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -46,7 +46,7 @@ def shared_head(status: int) -> str:
 # Cached because all responses of a status within a second begin in the same way.
 @functools.lru_cache(maxsize=16)
 def _shared_head(status: int, seconds: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{_common_fields(seconds)}"
+    return f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}\r\n{_common_fields(seconds)}"
 
 
 # Browsers must not guess the content type, and must not send the URL, which may contain a session id, to other sites.

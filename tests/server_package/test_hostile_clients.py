@@ -1,0 +1,353 @@
+"""Clients that send or read too slowly, send too much, or leave at the worst time."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from application import Echo, LogWatch
+from client import Client, new_session, request, until, within
+from tornado.iostream import StreamClosedError
+from tornado.web import Application, HTTPError, RequestHandler
+
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.server import connection as native_connection
+
+from .conftest import NATIVE, Listen, Site
+from .test_bodies import FLOOD, KERNEL_BUFFER
+from .test_connections import Hello
+
+pytestmark = NATIVE
+
+
+class Routed:
+    """A router and a site that serves it, with other handlers before it."""
+
+    def __init__(self, router: SockJSRouter, site: Site) -> None:
+        self.router = router
+        self.site = site
+
+
+async def route(
+    listen: Listen,
+    connection: Any = Echo,
+    handlers: dict[str, Any] | None = None,
+    *,
+    options: Any = None,
+    **settings: Any,
+) -> Routed:
+    """Start a server with a router at ``/echo``; ``options`` are the server's, the others the router's."""
+    router = SockJSRouter(connection, "/echo", settings)
+    urls: Any = [*(handlers or {}).items(), *router.urls]
+    application = Application(urls, log_function=lambda handler: None)
+    return Routed(router, await listen(application, **(options or {})))
+
+
+async def check_closed_by_server(client: Client) -> None:
+    """Wait until the server has closed the connection."""
+    # What the client sends in the meantime may reset the connection.
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            while await client.reader.read(1 << 16):
+                pass
+
+
+# Deadlines.
+
+
+async def test_a_poll_may_take_longer_than_its_body(listen: Listen) -> None:
+    routed = await route(listen, options={"body_timeout": 0.05}, heartbeat_delay=0.4)
+    client = await routed.site.connect()
+    base = f"/echo/000/{new_session()}"
+    assert (await client.ask("POST", f"{base}/xhr", body=b"")).text == "o\n"
+    data = request("POST", f"{base}/xhr", body=b"[]")
+    client.write(data[:-2])
+    await asyncio.sleep(0.01)
+    client.write(data[-2:])
+    assert (await client.response()).text == "h\n"
+    await routed.router.close()
+
+
+async def test_a_handler_may_take_longer_than_its_body_timeout(listen: Listen) -> None:
+    class Slow(RequestHandler):
+        async def post(self) -> None:
+            self.request.connection.set_body_timeout(0.05)  # type: ignore[union-attr]
+            await asyncio.sleep(0.4)
+            self.write("hello")
+
+    client = await (await listen({"/": Slow})).connect()
+    assert (await client.ask("POST", "/", body=b"x" * 100_000)).text == "hello"
+
+
+@pytest.mark.parametrize("cut", [1, 30, -20])
+async def test_a_head_has_a_deadline(listen: Listen, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    monkeypatch.setattr(native_connection, "HEAD_TIMEOUT", 0.3)
+    site = await listen({"/": Hello.counting()}, idle_connection_timeout=2)
+    client = await site.connect()
+    assert (await client.ask("GET", "/")).status == 200
+    data = request("GET", "/", *(f"X{n}: {n}" for n in range(20)))
+    client.write(data[:cut])
+
+    async def drip() -> None:
+        for position in range(cut % len(data), len(data)):
+            await asyncio.sleep(0.05)
+            client.write(data[position : position + 1])
+
+    dripping = asyncio.create_task(drip())
+    started = asyncio.get_running_loop().time()
+    await check_closed_by_server(client)
+    assert asyncio.get_running_loop().time() - started < 1.5
+    dripping.cancel()
+
+
+@pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr_send"])
+@pytest.mark.parametrize("fields", ["Content-Length: 500", "Transfer-Encoding: chunked"])
+async def test_a_body_has_a_deadline(listen: Listen, target: str, fields: str) -> None:
+    routed = await route(listen, handlers={"/": Hello.counting()}, options={"body_timeout": 0.3})
+    client = await routed.site.connect()
+    client.write(request("POST", target, fields))
+    data = b"1\r\na\r\n" * 100 if "chunked" in fields else b"a" * 500
+
+    async def drip() -> None:
+        for position in range(len(data)):
+            await asyncio.sleep(0.05)
+            client.write(data[position : position + 1])
+
+    dripping = asyncio.create_task(drip())
+    started = asyncio.get_running_loop().time()
+    await check_closed_by_server(client)
+    assert asyncio.get_running_loop().time() - started < 1.5
+    dripping.cancel()
+
+
+class Large(RequestHandler):
+    """Responds with many bytes at once."""
+
+    def get(self) -> None:
+        self.write(b"0123456789abcdef" * (FLOOD // 16))
+
+
+class Streaming(RequestHandler):
+    """Responds with many bytes, and waits for the client."""
+
+    closed: asyncio.Event
+
+    @classmethod
+    def new(cls) -> "type[Streaming]":
+        """Return a class with an event of its own."""
+        return type("Streaming", (cls,), {"closed": asyncio.Event()})
+
+    async def get(self) -> None:
+        with contextlib.suppress(StreamClosedError):
+            for _ in range(100):
+                self.write(b"0123456789abcdef" * (FLOOD // 16 // 10))
+                await self.flush()
+
+    def on_connection_close(self) -> None:
+        type(self).closed.set()
+
+
+async def until_no_connections(site: Site) -> None:
+    await until(lambda: not site.http.connections)
+
+
+async def test_a_client_that_reads_no_response_has_a_deadline(listen: Listen) -> None:
+    site = await listen({"/": Large}, idle_connection_timeout=0.2)
+    client = await site.connect(receive_buffer=KERNEL_BUFFER)
+    client.pause_reading()
+    client.write(request("GET", "/"))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await until_no_connections(site)
+
+
+async def test_a_client_that_does_not_read_a_streamed_response_has_a_deadline(listen: Listen) -> None:
+    handler = Streaming.new()
+    site = await listen({"/": handler}, idle_connection_timeout=0.2)
+    client = await site.connect(receive_buffer=KERNEL_BUFFER)
+    client.pause_reading()
+    client.write(request("GET", "/"))
+    async with asyncio.timeout(5):
+        await handler.closed.wait()
+        await until_no_connections(site)
+
+
+async def test_a_client_that_shuts_down_and_reads_nothing_has_a_deadline(listen: Listen, monkeypatch: Any) -> None:
+    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 0.1)
+    handler = Streaming.new()
+    site = await listen({"/": handler})
+    client = await site.connect(receive_buffer=KERNEL_BUFFER)
+    client.pause_reading()
+    client.write(request("GET", "/"))
+    await asyncio.sleep(0.1)
+    client.writer.write_eof()
+    async with asyncio.timeout(5):
+        await handler.closed.wait()
+        await until_no_connections(site)
+
+
+async def test_a_slow_client_may_read_longer_than_the_idle_timeout(listen: Listen) -> None:
+    site = await listen({"/": Large}, idle_connection_timeout=0.3)
+    client = await site.connect(receive_buffer=KERNEL_BUFFER)
+    client.pause_reading()
+    client.write(request("GET", "/"))
+    got = 0
+    started = asyncio.get_running_loop().time()
+    while got < FLOOD:
+        await asyncio.sleep(0.01)
+        client.resume_reading()
+        data = await within(client.reader.read(FLOOD // 60))
+        client.pause_reading()
+        if not data:
+            break
+        got += len(data)
+    assert got >= FLOOD
+    assert asyncio.get_running_loop().time() - started > 0.4
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("target", ["/", "/echo/info", "/echo/iframe.html", "/echo/000/abc/xhr"])
+async def test_a_client_that_reads_no_responses_is_not_served_further(listen: Listen, target: str) -> None:
+    hello = Hello.counting()
+    routed = await route(listen, handlers={"/": hello})
+    client = await routed.site.connect(receive_buffer=KERNEL_BUFFER)
+    client.pause_reading()
+    method = "OPTIONS" if target.endswith("xhr") else "GET"
+    data = request(method, target) * 1000
+    for _ in range(100):
+        client.write(data)
+        await asyncio.sleep(0)
+    largest = 0
+    for _ in range(200):
+        (connection,) = routed.site.http.connections
+        largest = max(largest, connection.unsent)
+        await asyncio.sleep(0.005)
+    assert largest < 300_000
+    client.resume_reading()
+    for _ in range(1000):
+        assert (await client.response()).status in (200, 204)
+
+
+async def test_one_client_does_not_delay_others(listen: Listen) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    served = most = 0
+
+    def count(handler: Any) -> None:
+        nonlocal served
+        served += 1
+
+    site = await listen(Application(router.urls, log_function=count))
+    client = await site.connect()
+    client.write(request("GET", "/echo/info") * 3000)
+    left = 3000
+
+    async def read() -> None:
+        nonlocal left
+        while left:
+            left -= 1
+            assert (await client.response()).status == 200
+
+    reading = asyncio.create_task(read())
+    while left:
+        served = 0
+        await asyncio.sleep(0)
+        most = max(most, served)
+    await reading
+    assert 1 < most < 50
+
+
+# Pipelines.
+
+
+async def test_requests_behind_a_stream_that_ends_at_once(listen: Listen) -> None:
+    routed = await route(listen, response_limit=1)
+    client = await routed.site.connect()
+    client.write(request("POST", f"/echo/000/{new_session()}/xhr_streaming", body=b"") + request("GET", "/echo/info"))
+    assert (await client.response()).text.endswith("o\n")
+    assert (await client.response()).status == 200
+    await routed.router.close()
+
+
+async def test_many_requests_behind_a_stream(listen: Listen) -> None:
+    routed = await route(listen, heartbeat_delay=0.2, response_limit=3)
+    client = await routed.site.connect()
+    client.write(request("POST", f"/echo/000/{new_session()}/xhr_streaming", body=b""))
+    await client.head()
+    await client.chunk()
+    assert await client.chunk() == b"o\n"
+    data = request("GET", "/echo/info", "X: " + "a" * 1000)
+    for _ in range(200):
+        client.write(data)
+        await asyncio.sleep(0)
+    assert await client.chunk() == b"h\n"
+    assert await client.chunk() == b""
+    for _ in range(200):
+        assert (await client.response()).status == 200
+    await routed.router.close()
+
+
+async def test_many_requests_behind_a_poll(listen: Listen) -> None:
+    routed = await route(listen, heartbeat_delay=0.2)
+    client = await routed.site.connect()
+    poll = request("POST", f"/echo/000/{new_session()}/xhr", body=b"")
+    client.write(poll)
+    assert (await client.response()).text == "o\n"
+    client.write(poll)
+    data = request("GET", "/echo/info", "X: " + "a" * 1000)
+    for _ in range(200):
+        client.write(data)
+        await asyncio.sleep(0)
+    assert (await client.response()).text == "h\n"
+    for _ in range(200):
+        assert (await client.response()).status == 200
+    await routed.router.close()
+
+
+@pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr", "/echo/000/abc/xhr_send"])
+@pytest.mark.parametrize("size", [70_000, 300_000, 3_000_000])
+async def test_a_refused_body_does_not_hide_the_response(listen: Listen, target: str, size: int) -> None:
+    routed = await route(
+        listen, handlers={"/": Hello.counting()}, options={"max_body_size": 1000}, max_message_size=1000
+    )
+    client = await routed.site.connect()
+    client.write(request("POST", target, body=b"a" * size))
+    await within(client.writer.drain())
+    assert (await client.response()).status == 413
+    started = asyncio.get_running_loop().time()
+    client.writer.write_eof()
+    await check_closed_by_server(client)
+    assert asyncio.get_running_loop().time() - started < 1
+
+
+# Errors of the application.
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("wrong"), 500), (HTTPError(403), 403), (HTTPError(499), 499)]
+)
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("GET", "/echo/info"),
+        request("POST", "/echo/000/abc/xhr", body=b""),
+        request("POST", "/echo/000/abc/xhr_send", body=b"a" * 2000),
+        request("POST", "/echo/000/abc/xhr_send", "Expect: 100-continue", "Content-Length: 2000"),
+        request("POST", "/echo/000/abc/xhr_send", "Transfer-Encoding: chunked") + b"xyz\r\n",
+    ],
+)
+async def test_errors_of_the_jsessionid_setting(
+    listen: Listen, logged: LogWatch, data: bytes, error: Exception, status: int
+) -> None:
+    def fail(asked: Any) -> str:
+        raise error
+
+    routed = await route(listen, jsessionid=fail, max_message_size=1000)
+    client = await routed.site.connect()
+    client.write(data)
+    response = await client.response()
+    expected = {request("GET", "/echo/info"): 200, request("POST", "/echo/000/abc/xhr", body=b""): status}
+    assert response.status == expected.get(data, 400 if b"chunked" in data else 413)
+    if status == 500 and response.status != 200:
+        logged.take("Uncaught exception in ")
