@@ -36,11 +36,14 @@ READ_SIZE: Final = 64 * 1024
 
 
 class HTTPServer(AcceptingServer):
-    """An HTTP/1.1 server for Tornado applications that serves SockJS requests without Tornado's request handlers.
+    """An HTTP/1.1 server for Tornado applications that serves SockJS requests without Tornado's request handlers::
 
-    It takes what ``tornado.httpserver.HTTPServer`` takes, and behaves the same, apart from this:
+        HTTPServer(application).listen(8080)
 
-    - Requests that two parsers may understand differently are refused with 400 (RFC 9112).
+    It takes the arguments of ``tornado.httpserver.HTTPServer``, has its methods, and behaves the same, except:
+
+    - Requests that two parsers may understand differently are refused (RFC 9112), and so are requests with more than
+      100 header fields.
     - ``idle_connection_timeout`` is 75 seconds by default, and ``body_timeout`` 60. The head of a request may take 10
       seconds.
     - After :meth:`stop`, each connection closes after its current response.
@@ -48,6 +51,8 @@ class HTTPServer(AcceptingServer):
     With ``ssl_options``, Tornado's own server serves the connections.
 
     Like Tornado's server, it must be used from the thread of its event loop.
+
+    .. versionadded:: 2.0
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
