@@ -27,9 +27,12 @@ class Unsent:
     @property
     def unsent(self) -> int:
         """Bytes that the operating system has not accepted; they stay counted if the connection is closed."""
-        if self._left and not self._transport.is_closing():
-            # Later responses are behind these bytes, so this is at most too high.
-            self._left = min(self._left, self._transport.get_write_buffer_size())
+        if self._left:
+            size = self._transport.get_write_buffer_size()
+            # A transport that closes may still send the rest; it has none once it is closed.
+            if size or not self._transport.is_closing():
+                # Later responses are behind these bytes, so this is at most too high.
+                self._left = min(self._left, size)
         return self._left
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -41,4 +44,6 @@ class Unsent:
 
     def abort(self) -> None:
         """Close the connection and discard the rest."""
-        self._transport.abort()
+        # In asyncio, abort() raises an exception if the transport is closed and had data to send at close().
+        if self._transport.get_write_buffer_size() or not self._transport.is_closing():
+            self._transport.abort()

