@@ -11,16 +11,19 @@ import logging
 import os
 import socket
 
+import tornado.httpserver
 from hosting import DEFAULT_LOOP, raise_file_limit, run, run_until_terminated, tune_garbage_collector
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConnectionInfo, HTTPServer, SockJSConnection, SockJSRouter
 
 HOST = "127.0.0.1"
 #: Timeout for clients to receive their close frames, in seconds.
 CLOSE_TIMEOUT = 0.25
+
+#: The HTTP servers, by their names on the command line.
+SERVERS = {"native": HTTPServer, "tornado": tornado.httpserver.HTTPServer}
 
 #: The room of :class:`Broadcast`.
 EVERYONE = "everyone"
@@ -43,12 +46,12 @@ class Broadcast(SockJSConnection):
         self.session.server.publish(EVERYONE, message)
 
 
-async def serve(sockets: list[socket.socket]) -> None:
-    """Serve until SIGTERM or SIGINT."""
+async def serve(sockets: list[socket.socket], name: str) -> None:
+    """Serve with one of :data:`SERVERS` until SIGTERM or SIGINT."""
     tune_garbage_collector()
     routers = [SockJSRouter(Echo, "/echo"), SockJSRouter(Broadcast, "/broadcast")]
     urls = [url for router in routers for url in router.urls]
-    server = HTTPServer(Application(urls, log_function=lambda handler: None))
+    server = SERVERS[name](Application(urls, log_function=lambda handler: None))
     server.add_sockets(sockets)
     await run_until_terminated(f"pid {os.getpid()} port {sockets[0].getsockname()[1]}")
     # Clients that do not poll for their close frame would delay this until their sessions time out.
@@ -69,6 +72,7 @@ def main() -> None:
         default=DEFAULT_LOOP,
         help="event loop (default: uvloop if it is installed)",
     )
+    parser.add_argument("--server", choices=SERVERS, default="native", help="HTTP server (default: %(default)s)")
     options = parser.parse_args()
     if options.loop == "uvloop" != DEFAULT_LOOP:
         parser.error('uvloop is not installed: pip install "sockjs-tornado[bench]"')
@@ -81,7 +85,7 @@ def main() -> None:
         sockets = bind_sockets(options.port, HOST)
     except OSError as error:
         parser.exit(1, f"Cannot listen on {HOST}, port {options.port}: {error.strerror}\n")
-    run(serve(sockets), options.loop)
+    run(serve(sockets, options.server), options.loop)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from application import Echo, LogWatch
 from client import HANDSHAKE, TIMEOUT, Client, WebSocket, request, within
 from programs import ServerProgram
 from tornado.web import Application
+from tornado.websocket import WebSocketHandler
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.server.connection_limits import Admission
@@ -245,6 +246,20 @@ async def test_nothing_counts_after_a_session_has_closed(secured: Any) -> None:
             await client.leave()
         await within(closing)
         await server.emptied()
+
+
+async def test_a_connection_that_a_handler_takes_counts_until_it_is_closed() -> None:
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application([("/plain", WebSocketHandler)], log_function=lambda handler: None)
+    async with http_server(application, sockets, max_connections_per_ip=5) as http:
+        admission = http.admission  # type: ignore[attr-defined]
+        websocket = await WebSocket.open(await Client.connect(port), "/plain")
+        assert sum(admission._connections.values()) == 1
+        await websocket.client.leave()
+        async with asyncio.timeout(TIMEOUT):
+            while admission._connections:  # noqa: ASYNC110 - nothing reports it
+                await asyncio.sleep(0.01)
 
 
 # The last descriptors.
