@@ -29,8 +29,8 @@ __all__ = ["HTTP_LIMITS", "bind_sockets", "http_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
-#: Default arguments of :class:`~sockjs_tornado.HTTPServer`, which bound the time and memory of a request: seconds to
-#: wait for a request and read its head, seconds to read its body, and the sizes of both in bytes.
+#: Default arguments of :class:`~sockjs_tornado.HTTPServer`, which bound the time and memory of a request. They are the
+#: seconds to wait for a request, the seconds to read its body, and the sizes of its head and body in bytes.
 HTTP_LIMITS: Final = MappingProxyType(
     {
         "idle_connection_timeout": 75,
