@@ -28,11 +28,16 @@ class Routes:
     earlier rule matches.
 
     Args:
-        target: What the server serves. If it is no ``tornado.web.Application``, there are no endpoints.
+        target: What the server serves. If it is no ``tornado.web.Application``, or one that overrides how handlers are
+            found, there are no endpoints.
     """
 
     def __init__(self, target: object) -> None:
-        self._application = target if isinstance(target, Application) else None
+        # An application may choose the handlers itself.
+        is_standard = isinstance(target, Application) and all(
+            getattr(type(target), name) is getattr(Application, name) for name in ("find_handler", "start_request")
+        )
+        self._application = target if isinstance(target, Application) and is_standard else None
         # The lists of rules that were read, and their lengths: an application may add rules at any time.
         self._sources: list[tuple[list[Rule], int]] = []
         self._all: list[_Route] = []
