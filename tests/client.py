@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import os
 import re
 import socket
 import ssl
@@ -293,6 +294,13 @@ class Client:
         """Read again."""
         transport: Any = self.writer.transport
         transport.resume_reading()
+
+    def write_last(self, data: bytes) -> None:
+        """Write bytes and shut down the sending direction, both before the server reads any of it, on all loops."""
+        # uvloop writes in its next iteration.
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Reset the connection when it is closed, by SO_LINGER."""

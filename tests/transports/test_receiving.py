@@ -200,8 +200,7 @@ def with_a_body(transport: str, base: str, *fields: str, version: str = "HTTP/1.
 
 async def answer_to_the_last(client: Client, transport: str, base: str) -> str:
     """Ask for a frame, end the own direction of the connection at once, and return the frame."""
-    client.write(with_a_body(transport, base))
-    client.writer.write_eof()
+    client.write_last(with_a_body(transport, base))
     interim = await client.head()
     assert (interim.status, interim.reason, interim.fields) == (100, "Continue", [])
     response = await client.response()
@@ -313,8 +312,7 @@ async def test_a_half_closed_http_1_0_client_has_left(serve: Serve, connect: Con
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     client = await connect(server)
-    client.write(with_a_body(transport, "/echo/000/abc", version="HTTP/1.0"))
-    client.writer.write_eof()
+    client.write_last(with_a_body(transport, "/echo/000/abc", version="HTTP/1.0"))
     # Without an interim response nobody can know.
     assert (await client.response()).status == 204
     assert await client.rest() == b""
