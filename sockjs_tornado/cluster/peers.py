@@ -91,6 +91,7 @@ class _WorkerQueue:
             await cancel(task)
             while self._batches:
                 self._fail(self._batches.popleft(), "this worker is stopping")
+            self._size = 0
 
     async def _run(self) -> None:
         try:

@@ -174,6 +174,10 @@ async def test_the_queue_for_a_blocked_worker_is_limited(
             await first
     assert workers[0].cluster.counters()["publish_failures"] == 2
     logged.take("did not reach another worker")
+    # What was not sent does not count after a restart.
+    await workers[0].cluster.start()
+    await within(workers[0].router.publish(ROOM, "c" * 600))
+    assert await peer.message() == "c" * 600
 
 
 async def test_presence_on_all_workers(workers: list[Node], enter: Enter) -> None:
