@@ -84,7 +84,6 @@ class ChannelReceiver:
         """Do nothing: a channel has neither an open frame nor heartbeats."""
 
     def send_messages(self, messages: Sequence[Outgoing]) -> None:
-        """Send messages."""
         for message in messages:
             self._carrier.send(f"msg,{self._name},{message!s}")
         if self._carrier.session._outbox_above_high_water:
@@ -97,7 +96,6 @@ class ChannelReceiver:
         self.session._resume_sending(self)
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Send a broadcast message."""
         self.send_messages((message.text,))
 
     def close(self, code: int, reason: str) -> None:
@@ -106,7 +104,6 @@ class ChannelReceiver:
         self._carrier.close_channel(self._name, code, reason)
 
     def is_disconnected(self) -> bool:
-        """Return whether the client has disconnected."""
         return self._carrier.is_closed
 
     def abort(self) -> None:

@@ -197,7 +197,7 @@ class SockJSClient:
         if self._receive_queue.is_full:
             self._session.pause()
 
-    def _session_closed(self, code: int, reason: str) -> None:
+    def _session_closed(self) -> None:
         self._writable.clear()
         self._send_queue.clear()
         # Wake the sending task, so that it notices.

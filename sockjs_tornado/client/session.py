@@ -49,7 +49,7 @@ class ClientSession:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._on_messages: Callable[[Sequence[Any], int], None] | None = None
-        self._on_close: Callable[[int, str], None] | None = None
+        self._on_close: Callable[[], None] | None = None
         self._unread: list[tuple[Sequence[Any], int]] = []
         self._last_activity = self._loop.time()
         self._heartbeat_timer: asyncio.TimerHandle | None = None
@@ -64,11 +64,11 @@ class ClientSession:
         """
         raise NotImplementedError
 
-    def attach(self, on_messages: Callable[[Sequence[Any], int], None], on_close: Callable[[int, str], None]) -> None:
+    def attach(self, on_messages: Callable[[Sequence[Any], int], None], on_close: Callable[[], None]) -> None:
         """Register the callbacks of an open session, and deliver the messages received so far.
 
         ``on_messages`` is called with the messages of each frame and the length of the frame in characters, and
-        ``on_close`` with code and reason if the session closes by itself. Nothing is called after that.
+        ``on_close`` if the session closes by itself. Nothing is called after that.
         """
         self._on_messages = on_messages
         self._on_close = on_close
@@ -76,7 +76,7 @@ class ClientSession:
             on_messages(messages, size)
         self._unread.clear()
         if self.close_status is not None:
-            on_close(*self.close_status)
+            on_close()
         elif self._heartbeat_timeout is not None:
             self._heartbeat_timer = self._loop.call_later(self._heartbeat_timeout, self._check_heartbeat)
 
@@ -149,7 +149,7 @@ class ClientSession:
             # Mark the exception as retrieved: open() may have been cancelled.
             self._opened.exception()
         elif self._on_close is not None:
-            self._on_close(code, reason)
+            self._on_close()
 
     def _check_heartbeat(self) -> None:
         assert self._heartbeat_timeout is not None

@@ -123,9 +123,7 @@ class Claims(Ownership):
         self._stats["tombstones"] += replaced
 
     async def refresh(self) -> None:
-        """Refresh the expiry of all claims, and claim again those that are missing in Redis.
-
-        If another node has claimed a session meanwhile, this node has lost it.
+        """Refresh all claims, claim again those that are missing in Redis, and lose those that another node has now.
 
         Raises:
             ClusterUnavailable: Redis became unavailable meanwhile.

@@ -51,7 +51,7 @@ class _WorkerQueue:
     """The messages for one worker. They are sent in order, one request at a time; later ones wait for the next batch.
 
     Args:
-        send: Sends a request to the worker.
+        send: Sends a request to the worker, or raises ClusterUnavailable.
         on_failure: Called with the reason and the number of messages that the worker did not accept.
     """
 
@@ -91,6 +91,7 @@ class _WorkerQueue:
             await cancel(task)
             while self._batches:
                 self._fail(self._batches.popleft(), "this worker is stopping")
+            self._size = 0
 
     async def _run(self) -> None:
         try:
@@ -104,13 +105,8 @@ class _WorkerQueue:
     async def _send_batch(self, batch: _Batch) -> None:
         try:
             await self._send(f"[{','.join(batch.records)}]".encode())
-        except TimeoutError:
-            self._fail(batch, "another worker does not respond")
-        except (UpstreamDisconnected, ClusterError) as error:
-            self._fail(batch, f"another worker may not have received it: {str(error) or 'the connection was closed'}")
-        except OSError:
-            # The worker is not running, so its rooms have no members.
-            batch.done.set_result(None)
+        except ClusterUnavailable as error:
+            self._fail(batch, str(error))
         except asyncio.CancelledError:
             self._fail(batch, "this worker is stopping")
             raise
@@ -133,7 +129,7 @@ class Peers:
         self._rooms = rooms
         self._stats = stats
         self._log = log
-        self._queues = [_WorkerQueue(partial(node.rpc, other, "publish"), self._publish_failed) for other in others]
+        self._queues = [_WorkerQueue(partial(self._call, other, "publish"), self._publish_failed) for other in others]
         node.rpcs["publish"] = self._handle_publish
         node.rpcs["presence"] = self._handle_presence
 
@@ -147,21 +143,22 @@ class Peers:
     async def presence(self, room: str) -> dict[str, Any]:
         """Return the presence of a room's members, by worker and label. All running workers must respond."""
         body = json.dumps(room).encode()
-        replies = await asyncio.gather(*(self._request_presence(other, body) for other in self._others))
+        calls = (self._call(other, "presence", body, _RESPONSE_TIMEOUT) for other in self._others)
+        replies = await asyncio.gather(*calls)
         present = {f"{self._node.owner.node}:{label}": value for label, value in self._rooms.presence(room).items()}
         for other, reply in zip(self._others, replies, strict=True):
-            present |= {f"{other.node}:{label}": value for label, value in reply.items()}
+            present |= {f"{other.node}:{label}": value for label, value in json.loads(reply or "{}").items()}
         return present
 
-    async def _request_presence(self, other: Owner, body: bytes) -> dict[str, Any]:
+    async def _call(self, other: Owner, name: str, body: bytes, seconds: float | None = None) -> bytes | None:
+        """Call a worker; return its result, or None if it is not running, so that its rooms have no members."""
         try:
-            async with timeout(_RESPONSE_TIMEOUT):
-                reply: dict[str, Any] = json.loads(await self._node.rpc(other, "presence", body))
+            async with timeout(seconds):
+                reply = await self._node.rpc(other, name, body)
         except (TimeoutError, UpstreamDisconnected, ClusterError) as error:
-            raise ClusterUnavailable(f"{other.node} did not return its presence: {error!r}") from None
+            raise ClusterUnavailable(f"{other.node} did not respond to {name!r}: {error!r}") from None
         except OSError:
-            # The worker is not running.
-            return {}
+            return None
         return reply
 
     async def close(self) -> None:

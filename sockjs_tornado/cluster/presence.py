@@ -75,23 +75,17 @@ class Presence:
         return self._write(room, self._member(label), text)
 
     def _write(self, room: str, *fields: str) -> "asyncio.Future[Any]":
-        def note_failure(future: "asyncio.Future[Any]") -> None:
-            if future.exception() is not None:
-                self._failed_rooms.add(room)
-
         written = self._commands.submit("HSET", self._keys.presence(room), *fields)
-        written.add_done_callback(note_failure)
+        written.add_done_callback(lambda reply: self._failed_rooms.add(room) if reply.exception() else None)
         self._commands.submit("PEXPIRE", self._keys.presence(room), self._lifetime)
         return written
 
     def remove(self, room: str, label: str) -> None:
         """Delete a member's entry."""
-
-        def note_failure(future: "asyncio.Future[Any]") -> None:
-            if future.exception() is not None:
-                self._failed_removals.setdefault(room, set()).add(label)
-
-        self._commands.submit("HDEL", self._keys.presence(room), self._member(label)).add_done_callback(note_failure)
+        removed = self._commands.submit("HDEL", self._keys.presence(room), self._member(label))
+        removed.add_done_callback(
+            lambda reply: self._failed_removals.setdefault(room, set()).add(label) if reply.exception() else None
+        )
 
     def restore(self) -> None:
         """Write all entries again after a reconnect: Redis may have lost them, or still have members that have left."""

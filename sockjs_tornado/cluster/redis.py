@@ -68,11 +68,7 @@ class SharedRooms(CheckedRooms):
         self._presence_written: asyncio.Future[Any] | None = None
 
     def join(self, session: "Session", room: str, presence: Any = None) -> Awaitable[None]:
-        """Add a session to a room; see :meth:`CheckedRooms.join`.
-
-        Returns:
-            An awaitable that completes when Redis has confirmed the subscription and the presence.
-        """
+        """Add a session to a room; the awaitable completes when Redis has confirmed subscription and presence."""
         self._presence_written = None
         super().join(session, room, presence)
         pending = (self._cluster._bus.confirmation(room), self._presence_written)

@@ -63,7 +63,6 @@ class Greeting(Page):
     """``GET`` of the prefix itself."""
 
     def serve(self, exchange: Exchange) -> None:
-        """Respond with a greeting."""
         exchange.respond(200, [PLAIN_TEXT], b"Welcome to SockJS!\n")
 
 
@@ -73,7 +72,6 @@ class Info(Page):
     cors = True
 
     def serve(self, exchange: Exchange) -> None:
-        """Respond with the capabilities of the server."""
         if self.server.container.restarting:
             self.respond_unavailable(exchange, "draining")
             return

@@ -47,7 +47,6 @@ class SendingEndpoint(SessionEndpoint):
             exchange.respond(204, headers)
 
     def respond_session_gone(self, exchange: Exchange) -> None:
-        """Respond with 404."""
         exchange.respond(404, self.headers(exchange, NO_CACHE))
 
     def serve_session(self, exchange: Exchange, session: Session | None) -> Awaitable[None] | None:

@@ -150,7 +150,6 @@ class RawWebSocketReceiver(WebSocketReceiver):
         self.write(b"".join([build_frame(BINARY, m) if isinstance(m, bytes) else framing(str(m)) for m in messages]))
 
     def send_prepared(self, message: PreparedMessage) -> None:
-        """Send a broadcast message."""
         framing = self._framing
         self.write(message.plain(framing) if self._is_framing_shared else framing(str(message.text)))
 

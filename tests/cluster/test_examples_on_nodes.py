@@ -68,9 +68,9 @@ def connecting(*ports: int) -> tuple[Connect, list[Client]]:
     return connect_in_turn, made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def test_servers(module_redis: RedisServer) -> Iterator[Nodes]:
-    """Run two test servers for all tests."""
+    """Run two test servers for the tests of a class; they must end before another one stops Redis."""
     with running("examples/test_server.py", module_redis) as nodes:
         yield nodes
 
