@@ -133,7 +133,7 @@ TOO_MUCH: dict[str, tuple[str, list[str], int, str | tuple[str, ...]]] = {
         "",
         [f"X-{number}: x" for number in range(101)],
         431,
-        ("The request has 101", "Too many header fields"),
+        ("The request has 10", "Too many header fields"),
     ),
 }
 

@@ -252,7 +252,7 @@ async def test_a_connection_that_a_handler_takes_counts_until_it_is_closed() -> 
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     application = Application([("/plain", WebSocketHandler)], log_function=lambda handler: None)
-    async with http_server(application, sockets, max_connections_per_ip=5) as http:
+    async with http_server(application, sockets, max_connections_per_ip=5, server="native") as http:
         admission = http.admission  # type: ignore[attr-defined]
         websocket = await WebSocket.open(await Client.connect(port), "/plain")
         assert sum(admission._connections.values()) == 1
