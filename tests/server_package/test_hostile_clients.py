@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from application import Echo, LogWatch
-from client import Client, new_session, request, until, within
+from client import TIMEOUT, Client, new_session, request, until, within
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
@@ -47,7 +47,7 @@ async def check_closed_by_server(client: Client) -> None:
     """Wait until the server has closed the connection."""
     # What the client sends in the meantime may reset the connection.
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             while await client.reader.read(1 << 16):
                 pass
 
@@ -94,10 +94,8 @@ async def test_a_head_has_a_deadline(listen: Listen, monkeypatch: pytest.MonkeyP
             client.write(data[position : position + 1])
 
     dripping = asyncio.create_task(drip())
-    started = asyncio.get_running_loop().time()
     await check_closed_by_server(client)
-    assert asyncio.get_running_loop().time() - started < 1.5
-    dripping.cancel()
+    assert dripping.cancel(), "the client has sent everything"
 
 
 @pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr_send"])
@@ -114,10 +112,8 @@ async def test_a_body_has_a_deadline(listen: Listen, target: str, fields: str) -
             client.write(data[position : position + 1])
 
     dripping = asyncio.create_task(drip())
-    started = asyncio.get_running_loop().time()
     await check_closed_by_server(client)
-    assert asyncio.get_running_loop().time() - started < 1.5
-    dripping.cancel()
+    assert dripping.cancel(), "the client has sent everything"
 
 
 class Large(RequestHandler):
@@ -157,7 +153,7 @@ async def test_a_client_that_reads_no_response_has_a_deadline(listen: Listen) ->
     client.pause_reading()
     client.write(request("GET", "/"))
     await asyncio.sleep(0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         await until_no_connections(site)
 
 
@@ -167,7 +163,7 @@ async def test_a_client_that_does_not_read_a_streamed_response_has_a_deadline(li
     client = await site.connect(receive_buffer=KERNEL_BUFFER)
     client.pause_reading()
     client.write(request("GET", "/"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         await handler.closed.wait()
         await until_no_connections(site)
 
@@ -181,7 +177,7 @@ async def test_a_client_that_shuts_down_and_reads_nothing_has_a_deadline(listen:
     client.write(request("GET", "/"))
     await asyncio.sleep(0.1)
     client.writer.write_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         await handler.closed.wait()
         await until_no_connections(site)
 
@@ -307,7 +303,11 @@ async def test_many_requests_behind_a_poll(listen: Listen) -> None:
 
 @pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr", "/echo/000/abc/xhr_send"])
 @pytest.mark.parametrize("size", [70_000, 300_000, 3_000_000])
-async def test_a_refused_body_does_not_hide_the_response(listen: Listen, target: str, size: int) -> None:
+async def test_a_refused_body_does_not_hide_the_response(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, target: str, size: int
+) -> None:
+    # The end of the client's data closes the connection, not the time limit.
+    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 1000)
     routed = await route(
         listen, handlers={"/": Hello.counting()}, options={"max_body_size": 1000}, max_message_size=1000
     )
@@ -315,10 +315,8 @@ async def test_a_refused_body_does_not_hide_the_response(listen: Listen, target:
     client.write(request("POST", target, body=b"a" * size))
     await within(client.writer.drain())
     assert (await client.response()).status == 413
-    started = asyncio.get_running_loop().time()
     client.writer.write_eof()
     await check_closed_by_server(client)
-    assert asyncio.get_running_loop().time() - started < 1
 
 
 # Errors of the application.
