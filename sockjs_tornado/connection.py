@@ -20,8 +20,6 @@ from .session.rooms import COMPLETED, check_room
 if TYPE_CHECKING:
     from .session.session import Session
 
-__all__ = ["SendResult", "SockJSConnection"]
-
 
 class SendResult:
     """What :meth:`SockJSConnection.send` returns; it may be awaited any number of times.

@@ -10,25 +10,6 @@ from typing import Any, NamedTuple
 from .exceptions import PayloadError
 from .wire.payloads import decode_strings
 
-__all__ = [
-    "HEARTBEAT",
-    "OPEN",
-    "CloseCode",
-    "Frame",
-    "Framing",
-    "JSONValue",
-    "Message",
-    "Outgoing",
-    "PreparedMessage",
-    "check_close_code",
-    "close_frame",
-    "decode_frame",
-    "encode_message",
-    "is_close_code",
-    "messages_frame",
-    "quote",
-]
-
 #: A message from a client; bytes on a raw websocket only.
 Message = str | bytes
 

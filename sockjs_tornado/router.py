@@ -29,8 +29,6 @@ from .transports.origins import OriginPolicy
 from .validation import check_seconds
 from .wire.budget import ByteBudget
 
-__all__ = ["SockJSRouter"]
-
 
 class SockJSRouter:
     """Serves a connection class under a URL prefix, with all transports of SockJS 0.3.3::

@@ -33,8 +33,6 @@ from .validation import (
     origin_hint,
 )
 
-__all__ = ["TRANSPORTS", "Compression", "SessionCookie", "Settings"]
-
 #: Names of the transports, for ``transports`` and ``disabled_transports``.
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource", "htmlfile", "jsonp")
 

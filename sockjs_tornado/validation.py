@@ -9,27 +9,6 @@ from typing import Any, Self
 
 from .exceptions import ConfigurationError
 
-__all__ = [
-    "ORIGINS",
-    "SECONDS",
-    "Validated",
-    "are_origins",
-    "check_seconds",
-    "is_count",
-    "is_flag",
-    "is_list",
-    "is_number",
-    "is_positive",
-    "is_script_url",
-    "is_size",
-    "is_url",
-    "is_zero_or_more",
-    "option",
-    "or_none",
-    "origin_hint",
-    "safe_repr",
-]
-
 Check = Callable[[Any], bool]
 
 #: The expected value of :func:`is_positive`, for a duration.

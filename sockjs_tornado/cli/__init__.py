@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["main", "note", "printable"]
-
 #: Command name: module in this package, which has ``add_arguments(parser)`` and ``run(options)``, and help text.
 _COMMANDS: Final = {
     "serve": ("serve", "serve echo, chat, or a connection class of your own"),

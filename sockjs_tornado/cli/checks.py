@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple
 from ..client.fallback import decode_info
 from .probe import ABORTED, Prober, Response
 
-__all__ = ["Finding", "Level", "check_info", "milliseconds"]
-
 #: An origin that no real site has. If it is allowed, all origins are.
 UNKNOWN_ORIGIN: Final = "https://doctor.invalid"
 

@@ -17,8 +17,6 @@ from ..validation import check_seconds
 from . import note, printable
 from .options import add_client_arguments, create_connector
 
-__all__ = ["add_arguments", "run"]
-
 #: Maximum number of input lines that are read ahead.
 _MAX_LINES: Final = 100
 

@@ -18,8 +18,6 @@ from .options import add_client_arguments, create_connector
 from .probe import Prober
 from .transport_checks import check_idle_timeouts, check_stickiness, check_transports
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""

@@ -6,8 +6,6 @@ from typing import Any
 from ..client import connect
 from ..exceptions import ConfigurationError
 
-__all__ = ["add_client_arguments", "create_connector"]
-
 
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to a parser."""

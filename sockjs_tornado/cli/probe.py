@@ -13,8 +13,6 @@ from ..client.curl import CurlFactory
 from ..client.multi import Multi
 from ..client.options import Options, ServiceURL
 
-__all__ = ["ABORTED", "Prober", "Response"]
-
 #: Value of :attr:`Response.failure` after :meth:`Response.abort`.
 ABORTED = "aborted"
 

@@ -24,8 +24,6 @@ from ..serving import serve
 from ..settings import TRANSPORTS
 from . import note
 
-__all__ = ["Chat", "Echo", "add_arguments", "run"]
-
 #: Transports whose sessions have a single request, so any process can serve them.
 _SINGLE_REQUEST: Final = ("websocket", "rawwebsocket")
 

@@ -17,8 +17,6 @@ from ..transports.http_transports import HTTP_TRANSPORTS
 from .checks import Finding, Level, milliseconds
 from .probe import Prober, Response
 
-__all__ = ["check_idle_timeouts", "check_stickiness", "check_transports"]
-
 #: Number of requests, each on a new connection, in the check of stickiness.
 _ATTEMPTS: Final = 12
 

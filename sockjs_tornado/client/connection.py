@@ -15,8 +15,6 @@ from .options import Options, ServiceURL
 from .queues import ReceiveQueue, SendQueue
 from .session import ClientSession
 
-__all__ = ["SockJSClient"]
-
 logger = logging.getLogger(__name__)
 
 #: Close codes of a normal end. Servers use 3000 if the application gives no code.

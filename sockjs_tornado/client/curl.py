@@ -11,8 +11,6 @@ from .multi import Multi
 from .options import Options, ServiceURL
 from .session import OpenFailed
 
-__all__ = ["CurlFactory"]
-
 #: Header fields that are only sent to the origin of the URL that the application gave, not to a ``base_url`` elsewhere.
 _CREDENTIAL_HEADERS = ("authorization", "cookie", "proxy-authorization")
 

@@ -19,8 +19,6 @@ from .options import Options, ServiceURL
 from .session import ClientSession, OpenFailed
 from .websocket import WebSocketSession
 
-__all__ = ["create_session_path", "decode_info", "get_transport_timeout", "open_session", "resolve_base_url"]
-
 #: Maximum size of the response to /info in bytes.
 _MAX_INFO_SIZE = 1 << 16
 

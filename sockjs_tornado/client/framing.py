@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["EventFraming", "FrameTooLong", "LineFraming"]
-
 
 class FrameTooLong(Exception):
     """A frame is longer than ``max_message_size``."""

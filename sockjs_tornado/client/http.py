@@ -15,8 +15,6 @@ from .framing import EventFraming, FrameTooLong, LineFraming
 from .options import ServiceURL
 from .session import INVALID_FRAME, ClientSession
 
-__all__ = ["HttpSession"]
-
 
 class HttpSession(ClientSession):
     """A polling or streaming session, with a path below the URL of a service."""

@@ -6,8 +6,6 @@ from typing import Any
 
 import pycurl
 
-__all__ = ["Multi"]
-
 
 class Multi:
     """The curl multi handle that runs the requests.

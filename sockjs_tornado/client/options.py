@@ -14,8 +14,6 @@ from ..exceptions import ConfigurationError
 from ..validation import SECONDS, Validated, is_count, is_flag, is_number, is_positive, option, or_none, safe_repr
 from ..wire.fields import TOKEN
 
-__all__ = ["TRANSPORTS", "Backoff", "Options", "ServiceURL", "parse_headers", "parse_transports"]
-
 #: Names of the transports, in the order in which they are tried.
 TRANSPORTS = ("websocket", "xhr_streaming", "eventsource", "xhr")
 

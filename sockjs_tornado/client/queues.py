@@ -5,8 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["ReceiveQueue", "SendQueue"]
-
 #: Size that a message counts for besides its characters, so that a number of empty messages is bounded too.
 _MESSAGE_OVERHEAD = 64
 #: Limits of one frame or POST, in characters and messages. A single message may be longer.

@@ -11,8 +11,6 @@ from ..exceptions import PayloadError
 from ..protocol import CloseCode, decode_frame
 from .options import Options
 
-__all__ = ["INVALID_FRAME", "ClientSession", "OpenFailed"]
-
 #: Close reason if the server violates the protocol.
 INVALID_FRAME = "the server sent an invalid frame"
 

@@ -19,8 +19,6 @@ from .curl import CurlFactory
 from .options import ServiceURL
 from .session import ClientSession, OpenFailed
 
-__all__ = ["WebSocketSession", "connect_websocket"]
-
 
 def _get_stream(socket: WebSocketClientConnection) -> IOStream:
     # Both are set until the connection is closed.

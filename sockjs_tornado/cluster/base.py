@@ -16,8 +16,6 @@ from ..session.rooms import Rooms
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["BaseCluster", "CheckedRooms", "ClusterStats", "WaitForAll", "batches", "cancel", "fail", "repeat"]
-
 _Item = TypeVar("_Item")
 
 

@@ -15,8 +15,6 @@ from .envelope import RedisKeys
 from .reconnecting import ReconnectingConnection
 from .redis_connection import RedisConnection, RedisURL, pack_command
 
-__all__ = ["Bus"]
-
 #: The largest number of rooms in one command: Redis is blocked while it executes a command.
 _BATCH_SIZE: Final = 1000
 

@@ -16,8 +16,6 @@ from .commands import Commands
 from .envelope import RedisKeys
 from .ownership import Location, Owner, Ownership
 
-__all__ = ["CLAIM_TIME", "REPLACE", "Claims"]
-
 #: Seconds after which a claim expires if it is not refreshed.
 CLAIM_TIME: Final = 30
 

@@ -13,8 +13,6 @@ from .base import fail
 from .reconnecting import ReconnectingConnection
 from .redis_connection import TIMEOUT, RedisConnection, RedisURL, check_server, pack_command
 
-__all__ = ["Commands"]
-
 #: The limits of the queue: the number of commands, and their size in bytes.
 MAX_QUEUED: Final = 10_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024

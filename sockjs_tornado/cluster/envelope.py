@@ -13,8 +13,6 @@ from ..exceptions import ConfigurationError
 from ..protocol import JSONValue
 from ..session.ports import Position
 
-__all__ = ["Envelope", "RedisKeys", "decode", "encode", "local_prefix", "value_of"]
-
 VERSION: Final = 1
 
 

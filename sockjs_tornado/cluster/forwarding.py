@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ..transports.exchange import Exchange
     from .node import Node
 
-__all__ = ["Forwarder", "Pipe", "RelayedRequest"]
-
 logger = logging.getLogger(__name__)
 
 # Fields of requests that are not forwarded: hop-by-hop fields (RFC 9110, section 7.6.1), Expect, and those that the

@@ -16,8 +16,6 @@ from ..session.ports import Position
 from .commands import Commands
 from .envelope import RedisKeys, decode, value_of
 
-__all__ = ["TTL", "Recovered", "position_of", "publish_command", "recover"]
-
 #: The default time in seconds for which a history is kept after its last message.
 TTL: Final = 24 * 60 * 60
 

@@ -19,8 +19,6 @@ from .envelope import RedisKeys
 from .node import BACKLOG, Node, check_secret
 from .ownership import Owner
 
-__all__ = ["Membership"]
-
 logger = logging.getLogger(__name__)
 
 #: Seconds between two refreshes of the keys that expire after :data:`~sockjs_tornado.cluster.claims.CLAIM_TIME`.

@@ -20,8 +20,6 @@ from .history import position_of, publish_command
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["Messages", "TransformMessage"]
-
 logger = logging.getLogger(__name__)
 
 #: Called with a room, a message and its position; returns the message to deliver instead.

@@ -22,8 +22,6 @@ from .relay import SessionRelay
 from .signing import MAX_AGE, RELAY_HEADER, Rejected, RelayedClient, Signer
 from .upstream import CONNECT_TIMEOUT, Stream, Upstream, UpstreamDisconnected, Upstreams
 
-__all__ = ["BACKLOG", "RPC_PATH", "Node", "check_secret"]
-
 #: The path of remote calls, followed by the function's name.
 RPC_PATH: Final = "/-/call/"
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Location", "Owner", "Ownership", "Slots"]
-
 
 class Owner(NamedTuple):
     """A node that owns sessions.

@@ -22,8 +22,6 @@ from .upstream import UpstreamDisconnected
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["Peers"]
-
 logger = logging.getLogger(__name__)
 
 #: The largest size of one request in characters, unless a single message is larger.

@@ -14,8 +14,6 @@ from .base import batches, cancel, repeat
 from .commands import Commands
 from .envelope import RedisKeys
 
-__all__ = ["LIFETIME", "Presence"]
-
 #: The default time in seconds after which the entries of a node expire if it does not refresh them.
 LIFETIME: Final = 15.0
 

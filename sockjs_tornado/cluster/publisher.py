@@ -21,8 +21,6 @@ from .envelope import RedisKeys, encode
 from .history import position_of, publish_command
 from .redis_connection import CONNECTION_ERRORS, TIMEOUT, RedisURL, translate_error
 
-__all__ = ["AsyncPublisher", "Publisher"]
-
 
 def _command(
     keys: RedisKeys, room: str, message: Any, history: int, ttl: float | None

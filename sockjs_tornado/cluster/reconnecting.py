@@ -18,8 +18,6 @@ from ..observe.logs import ThrottledLog
 from .base import cancel
 from .redis_connection import CONNECTION_ERRORS, RedisConnection, RedisURL, translate_error
 
-__all__ = ["ReconnectingConnection"]
-
 logger = logging.getLogger(__name__)
 
 #: The shortest and the longest delay in seconds before a reconnect.

@@ -13,16 +13,6 @@ from redis.asyncio import ConnectionPool
 from ..exceptions import ClusterError, ClusterUnavailable, ConfigurationError
 from ..session.grace import timeout
 
-__all__ = [
-    "CONNECTION_ERRORS",
-    "TIMEOUT",
-    "RedisConnection",
-    "RedisURL",
-    "check_server",
-    "pack_command",
-    "translate_error",
-]
-
 #: Seconds to wait for a connection, and the default keepalive interval: after as long without data Redis is pinged, and
 #: has as long again to reply. A half-open connection is detected within twice this time.
 TIMEOUT: Final = 2.0

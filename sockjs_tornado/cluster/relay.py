@@ -20,8 +20,6 @@ from .upstream import UpstreamDisconnected
 if TYPE_CHECKING:
     from .node import Node
 
-__all__ = ["SessionRelay"]
-
 logger = logging.getLogger(__name__)
 
 #: The size of the cache of owners, in sessions.

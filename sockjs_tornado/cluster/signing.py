@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_AGE", "RELAY_HEADER", "STALE", "Rejected", "RelayedClient", "Signer"]
-
 #: The header field. Requests have the signature in it, responses the reason of a rejection, or a node's id.
 RELAY_HEADER: Final = "X-Sockjs-Relay"
 

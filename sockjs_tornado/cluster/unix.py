@@ -25,8 +25,6 @@ from .peers import Peers
 if TYPE_CHECKING:
     from ..session.session import Session
 
-__all__ = ["UnixCluster"]
-
 
 class UnixCluster(BaseCluster):
     """One of several processes on a host that share their rooms, and of which any can serve any session.

@@ -15,8 +15,6 @@ from ..wire.connection import READ_SIZE, Connection
 from ..wire.fields import TOKEN, has_token
 from ..wire.sockets import peer_disconnected, set_user_timeout
 
-__all__ = ["CONNECT_TIMEOUT", "Response", "Stream", "UpstreamDisconnected", "Upstreams"]
-
 #: Seconds to wait for a connection to a node.
 CONNECT_TIMEOUT: Final = 2.0
 

@@ -28,8 +28,6 @@ from ..wire.responses import response_head, write_and_close
 from ..wire.tornado_internals import decompresses_body, serves_endpoints
 from .handlers import SockJSHandler, header_value, remove_header
 
-__all__ = ["StreamedBodyHandler", "url_specs"]
-
 #: Maximum bytes per read.
 READ_SIZE: Final = 64 * 1024
 

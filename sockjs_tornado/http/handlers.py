@@ -24,8 +24,6 @@ from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
 from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint, serves_endpoints
 
-__all__ = ["SockJSHandler", "header_value", "remove_header"]
-
 logger = logging.getLogger(__name__)
 
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.

@@ -15,8 +15,6 @@ except ImportError:  # the C module was not built
         """The base class, which in C has the counters that C increments."""
 
 
-__all__ = ["Stats"]
-
 #: Minimum number of seconds over which the rates of :meth:`Stats.dump` are averaged, if there are samples that old.
 _WINDOW: Final = 10.0
 

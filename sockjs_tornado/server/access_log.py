@@ -10,8 +10,6 @@ from tornado.web import Application
 if TYPE_CHECKING:
     from .exchange import NativeExchange
 
-__all__ = ["AccessLogEntry", "is_logged"]
-
 
 def is_logged(application: Application, status: int) -> bool:
     """Return whether the application logs a response with this status."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from .connection import HTTPConnection
     from .exchange import NativeExchange
 
-__all__ = ["BodyReader"]
-
 logger = logging.getLogger(__name__)
 
 #: Maximum bytes that one call of the decompressor returns.

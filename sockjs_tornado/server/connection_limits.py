@@ -29,8 +29,6 @@ from .http_server import HTTPServer
 if sys.platform != "win32":
     import resource
 
-__all__ = ["Admission", "LimitedServer", "ThrottledSocket"]
-
 logger = logging.getLogger(__name__)
 
 #: Default number of reserved file descriptors. If the process's limit is low, an eighth of it is reserved instead.

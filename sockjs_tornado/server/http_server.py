@@ -20,8 +20,6 @@ from .connection import HTTPConnection
 from .delegate import CallableDelegate
 from .routes import Routes
 
-__all__ = ["HTTPServer"]
-
 logger = logging.getLogger(__name__)
 
 #: Defaults in seconds: how long a connection may be idle between requests, and how long a body may take.

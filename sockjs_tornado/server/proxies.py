@@ -10,8 +10,6 @@ from ..wire.http_parser import RequestHead
 if TYPE_CHECKING:
     from .connection import HTTPConnection
 
-__all__ = ["client_of"]
-
 # Tornado asks the system's resolver, which takes microseconds.
 _is_valid_ip = functools.lru_cache(maxsize=1024)(is_valid_ip)
 

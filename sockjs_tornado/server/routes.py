@@ -11,8 +11,6 @@ from ..http.handlers import SockJSHandler
 from ..transports.endpoint import Endpoint
 from ..wire.tornado_internals import top_rules
 
-__all__ = ["Routes"]
-
 # Matches a path; the endpoint of the path, or None if Tornado serves it; and the last segment of all paths that match,
 # or None if there may be several.
 _Route = tuple[Callable[[str], re.Match[str] | None], Endpoint | None, str | None]

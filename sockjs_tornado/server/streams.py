@@ -12,8 +12,6 @@ from ..wire.connection import CLOSE_TIMEOUT
 if TYPE_CHECKING:
     from .connection import HTTPConnection
 
-__all__ = ["ConnectionStream", "DetachedStream"]
-
 
 class ConnectionStream:
     """What applications use of ``request.connection.stream`` on Tornado's server.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ..connection import SockJSConnection
     from .session import Session
 
-__all__ = ["Callbacks"]
-
 logger = logging.getLogger(__name__)
 
 #: Exceptions of a callback that are handled; all others propagate. CancelledError is not an Exception.

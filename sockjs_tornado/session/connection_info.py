@@ -12,8 +12,6 @@ from urllib.parse import parse_qs
 
 from ..exceptions import RequestTooLargeError
 
-__all__ = ["MAX_ID", "ConnectionInfo", "Headers", "check_uri", "select_fields"]
-
 logger = logging.getLogger(__name__)
 
 #: Maximum length of the server id and of the session id in the URL.

@@ -27,8 +27,6 @@ from .rooms import Rooms
 from .session import Session
 from .states import RouterState, SessionState
 
-__all__ = ["SessionContainer"]
-
 logger = logging.getLogger(__name__)
 
 #: Seconds that callbacks may take of one iteration of the event loop; the remaining messages wait for the next one.

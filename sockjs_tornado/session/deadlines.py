@@ -13,8 +13,6 @@ from .grace import LATE, Grace
 if TYPE_CHECKING:
     from .container import SessionContainer
 
-__all__ = ["BATCH_SIZE", "CallbackTimeout", "Deadlines"]
-
 logger = logging.getLogger(__name__)
 
 #: Maximum number of owners that are checked before the loop runs other callbacks.

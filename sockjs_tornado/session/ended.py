@@ -7,8 +7,6 @@ application would receive the rest of a conversation without its beginning.
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["ENDED_TIME", "MAX_ENDED", "MAX_ENDED_SIZE", "Ended", "EndedSessions"]
-
 #: Seconds for which the id of an ended session is remembered.
 ENDED_TIME: Final = 60
 

@@ -14,8 +14,6 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["LATE", "MAX_GRACE", "Grace", "timeout"]
-
 #: Seconds by which a timer may be late without a grace period: on a busy machine that is normal.
 LATE: Final = 0.1
 

@@ -13,8 +13,6 @@ from .states import SessionState
 if TYPE_CHECKING:
     from .container import SessionContainer
 
-__all__ = ["MAX_INBOX_WAITERS", "Inbox", "RateLimit"]
-
 #: Maximum number of POST requests of one client that wait until the inbox is drained.
 MAX_INBOX_WAITERS: Final = 4
 

@@ -7,8 +7,6 @@ from typing import Any
 from ..protocol import CloseCode
 from .connection_info import ConnectionInfo
 
-__all__ = ["LegacySession"]
-
 
 class LegacySession:
     """Mixin that implements the names of 1.0."""

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from .callbacks import Callbacks
     from .container import SessionContainer
 
-__all__ = ["HIGH_WATER", "Outbox"]
-
 logger = logging.getLogger(__name__)
 
 #: High-water mark of a client's outbox, in characters: above it, an awaited ``send`` waits.

@@ -9,8 +9,6 @@ from .rooms import Rooms
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Cluster", "Position", "Receiver", "UnsentResponse"]
-
 
 class Position(NamedTuple):
     """Position of a message in the history of its room.

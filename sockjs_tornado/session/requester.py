@@ -13,8 +13,6 @@ from .states import SessionState
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["REJECTIONS", "authorize_post", "check_receiver", "check_requester", "network_of"]
-
 #: Close reasons for rejected clients, by the name under which the rejection is counted.
 REJECTIONS: Final = {
     "verify_ip": "Session was opened from another address",

@@ -9,8 +9,6 @@ from ..protocol import PreparedMessage
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["COMPLETED", "Rooms", "check_room"]
-
 
 class _Completed:
     """An awaitable that is complete."""

@@ -3,8 +3,6 @@
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["IDLE", "IN_DROPPED", "OVER", "RUNNING", "TRANSITIONS", "UNOPENED", "RouterState", "SessionState"]
-
 
 class SessionState(IntEnum):
     """State of a session. For the application it is closed from ``CLOSING`` on."""

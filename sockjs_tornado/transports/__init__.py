@@ -14,8 +14,6 @@ from .receiving import ReceivingEndpoint
 from .sending import SendingEndpoint
 from .websocket import RawWebSocket, WebSocket
 
-__all__ = ["enabled_endpoints"]
-
 _SESSION = rf"/[^/.]{{1,{MAX_ID}}}/(?P<session_id>[^/.]{{1,{MAX_ID}}})"
 
 

@@ -12,21 +12,6 @@ from ..session.session import Session
 from ..session.states import RouterState
 from .exchange import Exchange, Headers, Router
 
-__all__ = [
-    "JAVASCRIPT",
-    "NO_CACHE",
-    "ORIGIN_REFUSED",
-    "PLAIN_TEXT",
-    "TOO_LARGE",
-    "TRY_AGAIN",
-    "Endpoint",
-    "SessionEndpoint",
-    "cache_headers",
-    "request_origin",
-    "retry_after",
-    "session_origin",
-]
-
 logger = logging.getLogger(__name__)
 
 CLOSING, CLOSED = RouterState.CLOSING, RouterState.CLOSED

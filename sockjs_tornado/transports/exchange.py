@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..session.container import SessionContainer
     from .endpoint import SessionEndpoint
 
-__all__ = ["Exchange", "Headers", "PendingResponse", "Relay", "Router"]
-
 #: Header fields of a response, in order.
 Headers = list[tuple[str, str]]
 

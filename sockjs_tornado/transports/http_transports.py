@@ -7,8 +7,6 @@ from typing import Final
 from ..protocol import Framing, quote
 from .endpoint import JAVASCRIPT
 
-__all__ = ["HTTP_TRANSPORTS", "HTTPTransport", "eventsource_framing", "htmlfile_framing", "xhr_framing"]
-
 # Some browsers deliver no data to the page before they have received 2 KiB.
 _XHR_PRELUDE = b"h" * 2048 + b"\n"
 

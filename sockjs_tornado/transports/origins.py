@@ -10,8 +10,6 @@ import re
 
 from ..settings import Settings
 
-__all__ = ["OriginPolicy"]
-
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
 

@@ -9,8 +9,6 @@ from urllib.parse import quote
 from .endpoint import NO_CACHE, PLAIN_TEXT, Endpoint, cache_headers
 from .exchange import Exchange, Router
 
-__all__ = ["Greeting", "Iframe", "Info"]
-
 _IFRAME = """\
 <!DOCTYPE html>
 <html>

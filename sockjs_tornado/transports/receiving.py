@@ -24,8 +24,6 @@ from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
 from .http_transports import HTTPTransport
 
-__all__ = ["PollReceiver", "ReceivingEndpoint", "StreamReceiver", "chunked", "page_callback"]
-
 _CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 
 

@@ -11,8 +11,6 @@ from ..wire.payloads import Payload, decode_payload
 from .endpoint import NO_CACHE, PLAIN_TEXT, TOO_LARGE, SessionEndpoint, session_origin
 from .exchange import Exchange, Router
 
-__all__ = ["SendingEndpoint"]
-
 _ENCODING_UNSUPPORTED = b"Content-Encoding is not supported: send the body without compression."
 
 

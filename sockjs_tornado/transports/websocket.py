@@ -18,8 +18,6 @@ from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Router
 from .websocket_receiver import WebSocketReceiver
 
-__all__ = ["RawWebSocket", "RawWebSocketReceiver", "WebSocket"]
-
 
 def _select_subprotocol(session: Session, offered: list[str]) -> str | None:
     """Return the subprotocol that the application's connection selects from the client's offer.

@@ -34,8 +34,6 @@ except ImportError:  # the C module was not built
         return None
 
 
-__all__ = ["WebSocketReceiver"]
-
 logger = logging.getLogger(__name__)
 
 #: Bytes in the write buffer above which pings get no pong, because the client does not read.

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-__all__ = ["UNCOUNTED_BYTES", "BudgetShare", "ByteBudget"]
-
 #: Bytes of each share that are not counted: about as many as a connection needs to read the head of a request.
 UNCOUNTED_BYTES: Final = 64 * 1024
 

@@ -5,8 +5,6 @@ from typing import Final
 
 from ..exceptions import BadRequest
 
-__all__ = ["FREE_CHUNKS", "MIN_CHUNK_SIZE", "ChunkedDecoder"]
-
 #: Number of chunks of any size that a body may have, and the minimum average size of further ones. Clients and proxies
 #: send a chunk per buffer (thousands of bytes) or per message. Each chunk costs time, however small it is.
 FREE_CHUNKS: Final = 256

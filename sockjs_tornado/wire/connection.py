@@ -67,8 +67,6 @@ except ImportError:  # the C module was not built
             self._write_prepared(message)
 
 
-__all__ = ["READ_BUDGET", "READ_SIZE", "Connection"]
-
 #: Maximum bytes per read. After a full read, the connection pauses until the next iteration of the event loop.
 READ_SIZE = 32 * 1024
 

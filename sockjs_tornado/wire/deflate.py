@@ -9,8 +9,6 @@ from ..exceptions import WebSocketError
 from .fields import TOKEN
 from .frames import INVALID_DATA, TOO_BIG
 
-__all__ = ["Deflater", "Parameters", "RawInflater", "negotiate"]
-
 # RFC 7692, section 7.2.1: a message ends with an empty stored block whose last four bytes are removed.
 _TAIL = b"\x00\x00\xff\xff"
 _MAX_WINDOW = 15

@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["TOKEN", "elements", "has_token"]
-
 #: A token (RFC 9110, section 5.6.2).
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 

@@ -5,8 +5,6 @@ from urllib.parse import unquote_to_bytes
 
 from ..exceptions import PayloadError
 
-__all__ = ["form_field"]
-
 #: Maximum number of form fields.
 MAX_FIELDS = 16
 

@@ -5,17 +5,6 @@ from typing import NamedTuple
 from ..exceptions import WebSocketError
 from ..protocol import is_close_code
 
-__all__ = [
-    "Close",
-    "Ping",
-    "Pong",
-    "build_frame",
-    "close_frame",
-    "parse_control",
-    "text_frame",
-    "to_utf8",
-]
-
 # Opcodes: RFC 6455, section 11.8.
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 

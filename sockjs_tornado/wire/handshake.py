@@ -9,8 +9,6 @@ import hashlib
 from ..exceptions import HandshakeError
 from .fields import TOKEN, elements, has_token
 
-__all__ = ["MAX_SUBPROTOCOL", "accept_handshake", "offered_subprotocols"]
-
 #: Maximum length of a subprotocol's name. The session keeps the name as long as the connection is open.
 MAX_SUBPROTOCOL = 256
 

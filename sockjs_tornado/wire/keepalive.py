@@ -10,8 +10,6 @@ from .pacing import PacedConnection
 from .ports import Container
 from .sockets import bytes_acked, bytes_unacked
 
-__all__ = ["KeepaliveConnection", "MessageDeadline"]
-
 #: Above this many unacknowledged bytes, a client that still acknowledges data is not timed out by a ping.
 BACKLOG_BYTES: Final = 16 * 1024
 

@@ -7,8 +7,6 @@ from typing import Final
 from .connection import Connection
 from .ports import Container
 
-__all__ = ["PIECE_SIZE", "SMALL_PIECE", "PacedConnection"]
-
 #: Bytes to decode between two checks of the clock. As frames of six bytes they take some milliseconds in Python;
 #: compressed data may grow by a factor of 1,000.
 PIECE_SIZE: Final = 4096

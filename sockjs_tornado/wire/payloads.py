@@ -12,8 +12,6 @@ from typing import Any
 
 from ..exceptions import PayloadError
 
-__all__ = ["Payload", "decode_payload", "decode_strings", "decode_websocket_payload"]
-
 #: A payload as text, or as UTF-8.
 Payload = str | bytes | bytearray
 

@@ -6,8 +6,6 @@ from ..observe.stats import Stats
 from .time_budget import TimeBudget
 from .write_queue import WriteQueue
 
-__all__ = ["Container"]
-
 
 class Container(Protocol):
     """Counts connections and schedules their deadlines. The session container implements it."""

@@ -13,17 +13,6 @@ from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-__all__ = [
-    "PendingWrite",
-    "claim_slot",
-    "close_stream",
-    "response_head",
-    "send_now",
-    "shared_head",
-    "write_and_close",
-    "write_tracked",
-]
-
 #: Bytes per tracked write. Smaller rests of a response are not tracked.
 PIECE_SIZE: Final = 16 * 1024
 

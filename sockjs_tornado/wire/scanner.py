@@ -4,8 +4,6 @@ from typing import Final
 
 from .frames import CLOSE, MASK
 
-__all__ = ["CloseFrameScanner"]
-
 # Size of a whole frame by its second byte; 0 if an extended length follows.
 _SPANS = [0 if second & 0x7F >= 126 else 2 + (second & 0x7F) + (4 if second & MASK else 0) for second in range(256)]
 

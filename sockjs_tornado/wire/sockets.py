@@ -15,8 +15,6 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
-__all__ = ["EXHAUSTED_ERRNOS", "bytes_acked", "bytes_unacked", "peer_disconnected", "peer_reset", "set_user_timeout"]
-
 #: Errors of calls that create a file descriptor, if the process or the system has no resources for another one.
 EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

@@ -20,8 +20,6 @@ from .responses import claim_slot, close_stream
 from .sockets import EXHAUSTED_ERRNOS, set_user_timeout
 from .tornado_internals import is_buffer_empty
 
-__all__ = ["take_over"]
-
 #: High-water and low-water marks of a TLS connection's write buffer, in bytes.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024

@@ -24,9 +24,6 @@ except ImportError:  # the C module was not built
         __slots__ = ("available",)
 
 
-__all__ = ["MAX_STEP", "MIN_CHARGE", "TimeBudget", "Turn"]
-
-
 class TimeBudget(TimeBudgetCore):
     """The budget that all sessions of a router share for callbacks, or all its connections for decoding.
 

@@ -19,21 +19,6 @@ from tornado.routing import Rule
 from tornado.util import ObjectDict
 from tornado.web import Application, RequestHandler
 
-__all__ = [
-    "AcceptingServer",
-    "BaseHandler",
-    "client_port",
-    "connection_stream",
-    "decompresses_body",
-    "gunzip_delegate",
-    "is_buffer_empty",
-    "parse_body",
-    "serve_endpoint",
-    "serves_endpoints",
-    "set_start_time",
-    "top_rules",
-]
-
 
 class BaseHandler(RequestHandler):
     """A request handler that runs as soon as Tornado has read the request, and writes the response itself.

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Unsent"]
-
 #: Seconds between two checks of the progress.
 _INTERVAL: Final = 1.0
 

@@ -39,8 +39,6 @@ from .frames import (
 )
 from .scanner import CloseFrameScanner
 
-__all__ = ["Event", "FrameParser", "apply_mask"]
-
 #: Bytes that a feed may decompress before it leaves the following frames to the next one.
 MAX_INFLATED: Final = 64 * 1024
 

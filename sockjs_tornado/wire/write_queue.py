@@ -16,8 +16,6 @@ except ImportError:  # the C module was not built
         return 0
 
 
-__all__ = ["WriteQueue"]
-
 logger = logging.getLogger(__name__)
 
 

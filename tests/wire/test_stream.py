@@ -778,7 +778,3 @@ def test_a_head_has_its_fields_in_order(status: int, phrase: str) -> None:
     assert email.utils.format_datetime(email.utils.parsedate_to_datetime(value), usegmt=True) == value
     assert (sniffing, referrer) == ("X-Content-Type-Options: nosniff", "Referrer-Policy: no-referrer")
     assert lines == [*(f"{name}: {value}" for name, value in fields), "", ""]
-
-
-def test_every_public_name_is_here() -> None:
-    assert all(hasattr(wire_stream, name) for name in wire_stream.__all__)
