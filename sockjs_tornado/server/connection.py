@@ -21,9 +21,9 @@ from ..wire.responses import response_head
 from ..wire.sockets import set_user_timeout
 from ..wire.tornado_internals import set_start_time
 from .body import BodyReader
-from .delegate import DelegatedRequest, RequestContext
+from .delegate import DelegatedRequest
 from .exchange import NativeExchange
-from .proxies import client_of
+from .proxies import RequestContext, client_of
 from .streams import DetachedStream
 
 if TYPE_CHECKING:

@@ -5,15 +5,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from tornado.httputil import (
-    HTTPConnection as TornadoConnection,
-)
+from tornado.httputil import HTTPConnection as TornadoConnection
 from tornado.httputil import (
     HTTPHeaders,
     HTTPInputError,
     HTTPMessageDelegate,
     HTTPOutputError,
-    HTTPServerRequest,
     RequestStartLine,
     ResponseStartLine,
 )
@@ -22,73 +19,16 @@ from tornado.iostream import IOStream, StreamClosedError
 from ..transports.endpoint import Endpoint
 from ..wire.chunked import ChunkedDecoder
 from ..wire.http_parser import BadRequest, RequestHead
-from ..wire.tornado_internals import gunzip_delegate, parse_body
+from ..wire.tornado_internals import gunzip_delegate
 from .streams import ConnectionStream
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
 
-__all__ = ["CallableDelegate", "DelegatedRequest", "RequestContext"]
-
 logger = logging.getLogger(__name__)
 
 #: Bytes of a body that wait for the application before reading pauses.
 _HIGH_WATER: Final = 64 * 1024
-
-
-class RequestContext:
-    """What Tornado's ``HTTPServerRequest`` reads of the connection.
-
-    Attributes:
-        address: The client's address.
-        address_family: The family of the address.
-        remote_ip: The client's IP address; with ``xheaders``, as a proxy reports it.
-        protocol: ``"http"`` or ``"https"``; with ``xheaders``, as a proxy reports it.
-    """
-
-    def __init__(self, address: Any, family: int, remote_ip: str, protocol: str) -> None:
-        self.address = address
-        self.address_family = family
-        # As in Tornado, for Unix sockets.
-        self.remote_ip = remote_ip or "0.0.0.0"  # noqa: S104 - no address to bind to
-        self.protocol = protocol
-
-    def __str__(self) -> str:
-        return self.remote_ip
-
-
-class CallableDelegate(HTTPMessageDelegate):
-    """Collects a request and passes it to a function.
-
-    Args:
-        callback: The function.
-        connection: The request's connection.
-    """
-
-    def __init__(self, callback: Callable[[HTTPServerRequest], None], connection: TornadoConnection) -> None:
-        self._callback = callback
-        self._connection = connection
-        self._chunks: list[bytes] = []
-        self._request: HTTPServerRequest | None = None
-
-    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
-        """Create the request."""
-        self._request = HTTPServerRequest(connection=self._connection, start_line=start_line, headers=headers)
-
-    def data_received(self, chunk: bytes) -> None:
-        """Collect a piece of the body."""
-        self._chunks.append(chunk)
-
-    def finish(self) -> None:
-        """Pass the request to the function."""
-        assert self._request is not None
-        self._request.body = b"".join(self._chunks)
-        parse_body(self._request)
-        self._callback(self._request)
-
-    def on_connection_close(self) -> None:
-        """Free the body."""
-        self._chunks = []
 
 
 class DelegatedRequest(TornadoConnection):
@@ -97,6 +37,9 @@ class DelegatedRequest(TornadoConnection):
     Args:
         connection: The connection.
         head: The head of the request.
+
+    Attributes:
+        is_read: Whether the whole body was read.
     """
 
     def __init__(self, connection: "HTTPConnection", head: RequestHead) -> None:
@@ -113,9 +56,9 @@ class DelegatedRequest(TornadoConnection):
         self._on_close: Callable[[], None] | None = None
         self._left = head.content_length
         self._decoder = ChunkedDecoder() if head.is_chunked else None
-        # What was decoded and not passed on yet, and whether the whole body was read.
+        # What was decoded and not passed on yet.
         self._body = bytearray()
-        self._is_read = not head.has_body
+        self.is_read = not head.has_body
         self._more: asyncio.Future[None] | None = None
         self._is_responding = False
         self._is_chunked = False
@@ -141,18 +84,13 @@ class DelegatedRequest(TornadoConnection):
             headers.add(name, value)
         try:
             waiting = delegate.headers_received(start_line, headers)
-            if waiting is None and self._is_read:
+            if waiting is None and self.is_read:
                 self._finish_delegate()
                 return
         except Exception as error:
             self._failed(error)
             return
         server.create_task(self._run(waiting))
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the whole body was read."""
-        return self._is_read
 
     def _finish_delegate(self) -> None:
         if self._native is not None and not self._is_finished:
@@ -188,7 +126,7 @@ class DelegatedRequest(TornadoConnection):
             if self._head.has_body:
                 if self._head.content_length > self._max_body_size:
                     raise BadRequest(413, "Content-Length too long")
-                if not self._is_read:
+                if not self.is_read:
                     if self._head.expects_continue and not self._is_responding and not self._body:
                         connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     connection.limit_body_time(self._body_timeout)
@@ -213,7 +151,7 @@ class DelegatedRequest(TornadoConnection):
                     await waiting
                 if len(self._body) < _HIGH_WATER and self._native is not None:
                     self._native.resume_reading()
-            elif self._is_read:
+            elif self.is_read:
                 return
             else:
                 self._more = asyncio.get_running_loop().create_future()
@@ -222,20 +160,20 @@ class DelegatedRequest(TornadoConnection):
 
     def data_received(self, data: bytes) -> bytes:
         """Process the next bytes of the body; return those that belong to the next request."""
-        if self._is_read:
+        if self.is_read:
             return data
         if self._decoder is None:
             rest = data[self._left :]
             self._body += data[: self._left]
             self._left -= len(data) - len(rest)
-            self._is_read = not self._left
+            self.is_read = not self._left
         else:
             try:
                 self._body += self._decoder.feed(data)
             except BadRequest as error:
                 self._failed(error)
                 return b""
-            self._is_read, rest = self._decoder.finished, self._decoder.unread
+            self.is_read, rest = self._decoder.finished, self._decoder.unread
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
         if len(self._body) > _HIGH_WATER and self._native is not None:
@@ -297,7 +235,7 @@ class DelegatedRequest(TornadoConnection):
         self._is_chunked = head.is_http11 and head.method != "HEAD" and not no_content and not has_length
         if not head.is_http11 and not has_length and head.method not in ("HEAD", "GET"):
             self._keep_alive = False
-        if not self._is_read:
+        if not self.is_read:
             self._keep_alive = False
         self._is_upgraded = status == 101
         if self._is_upgraded:
@@ -369,9 +307,9 @@ class DelegatedRequest(TornadoConnection):
         if self._is_chunked:
             connection.write(b"0\r\n\r\n")
         self._on_close = None
-        keep_alive = self._keep_alive and self._is_read
+        keep_alive = self._keep_alive and self.is_read
         self._detach()
-        if keep_alive or self._is_read:
+        if keep_alive or self.is_read:
             connection.body_read()
             connection.response_finished(keep_alive)
         else:

@@ -17,7 +17,7 @@ from ..session.deadlines import Deadlines
 from ..wire.http_parser import RequestHead
 from ..wire.tornado_internals import AcceptingServer
 from .connection import HTTPConnection
-from .delegate import CallableDelegate
+from .function_delegate import FunctionDelegate
 from .routes import Routes
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class HTTPServer(AcceptingServer):
         callback = self.request_callback
         if isinstance(callback, HTTPServerConnectionDelegate):
             return callback.start_request(server_conn, request_conn)
-        return CallableDelegate(callback, request_conn)
+        return FunctionDelegate(callback, request_conn)
 
     def may_decompress(self, head: RequestHead) -> bool:
         """Return whether the body is compressed, and the server decompresses bodies."""

@@ -1,7 +1,7 @@
 """The client's address and protocol, as proxies report them (``xheaders``)."""
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tornado.netutil import is_valid_ip
 
@@ -32,3 +32,24 @@ def client_of(head: RequestHead, connection: "HTTPConnection") -> tuple[str, str
     protocols = head.header("X-Scheme") or head.header("X-Forwarded-Proto")
     protocol = protocols.rpartition(",")[2].strip()
     return ip, protocol if protocol in ("http", "https") else connection.protocol
+
+
+class RequestContext:
+    """What Tornado's ``HTTPServerRequest`` reads of the connection.
+
+    Attributes:
+        address: The client's address.
+        address_family: The family of the address.
+        remote_ip: The client's IP address; with ``xheaders``, as a proxy reports it.
+        protocol: ``"http"`` or ``"https"``; with ``xheaders``, as a proxy reports it.
+    """
+
+    def __init__(self, address: Any, family: int, remote_ip: str, protocol: str) -> None:
+        self.address = address
+        self.address_family = family
+        # As in Tornado, for Unix sockets.
+        self.remote_ip = remote_ip or "0.0.0.0"  # noqa: S104 - no address to bind to
+        self.protocol = protocol
+
+    def __str__(self) -> str:
+        return self.remote_ip
