@@ -49,6 +49,7 @@ PURE = {
     "session.states": "",
     "settings": "",
     "transports.http_transports": "",
+    "transports.limited_body": "",
     "validation": "",
     "transports.origins": "",
     "wire.budget": "",

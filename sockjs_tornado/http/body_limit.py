@@ -9,7 +9,6 @@ is exceeded.
 import asyncio
 import logging
 import re
-import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,8 +19,9 @@ from tornado.web import RequestHandler, stream_request_body
 
 from ..session.grace import timeout
 from ..session.states import RouterState
-from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, TOO_LARGE, TRY_AGAIN, Endpoint, retry_after
-from ..wire.budget import UNCOUNTED_BYTES, BudgetShare
+from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, Endpoint, retry_after
+from ..transports.limited_body import BodyRejected, LimitedBody
+from ..wire.budget import UNCOUNTED_BYTES
 from ..wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 from ..wire.connection import Connection
 from ..wire.responses import response_head, write_and_close
@@ -85,19 +85,6 @@ class _RejectedResponse(Connection):
         self.shutdown_write()
 
 
-class _Rejected(Exception):
-    """Raised to reject a request without reading the rest of its body.
-
-    ``reason`` is the setting or check that rejects the request, for the counters.
-    """
-
-    def __init__(self, status: int, text: bytes = b"", reason: str = "") -> None:
-        super().__init__(status)
-        self.status = status
-        self.text = text
-        self.reason = reason
-
-
 class _AnyMethod(tuple[str, ...]):
     """Contains every method.
 
@@ -121,11 +108,8 @@ class StreamedBodyHandler(SockJSHandler):
 
     def initialize(self, endpoint: Endpoint) -> None:
         super().initialize(endpoint)
-        self._body = bytearray()
-        self._share = BudgetShare(endpoint.server.body_budget)
+        self._body = LimitedBody(endpoint, self.method, is_compressed=decompresses_body(self.request))
         self._work = 0
-        self._max_size, self._limit_name = endpoint.body_limit(self.method)
-        self._inflater = zlib.decompressobj(16 + zlib.MAX_WBITS) if decompresses_body(self.request) else None
 
     # `prepare` rejects unsupported methods.
     SUPPORTED_METHODS = _AnyMethod()
@@ -135,7 +119,7 @@ class StreamedBodyHandler(SockJSHandler):
         try:
             async with timeout(self._body_timeout):
                 await self._read()
-        except _Rejected as rejected:
+        except BodyRejected as rejected:
             self.release_body()
             await self._reject(rejected)
         except (StreamClosedError, TimeoutError):
@@ -148,7 +132,7 @@ class StreamedBodyHandler(SockJSHandler):
             self.release_body()
             raise
 
-    async def _reject(self, rejected: _Rejected) -> None:
+    async def _reject(self, rejected: BodyRejected) -> None:
         self._set_finished()
         response = self._render_rejection(rejected)
         container = self._endpoint.server.container
@@ -158,7 +142,7 @@ class StreamedBodyHandler(SockJSHandler):
         else:
             await self.take_over(rejected.status, _RejectedResponse(container, response))
 
-    def _render_rejection(self, rejected: _Rejected) -> bytes:
+    def _render_rejection(self, rejected: BodyRejected) -> bytes:
         endpoint = self._endpoint
         if rejected.reason:
             endpoint.server.stats.rejected[rejected.reason] += 1
@@ -179,9 +163,9 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def _read(self) -> None:
         if not self._endpoint.is_origin_allowed(self):
-            raise _Rejected(403, ORIGIN_REFUSED, "allowed_origins")
+            raise BodyRejected(403, ORIGIN_REFUSED, "allowed_origins")
         if self.method not in RequestHandler.SUPPORTED_METHODS:
-            raise _Rejected(405)
+            raise BodyRejected(405)
         length = self._declared_length()
         stream = self._stream
         # RFC 9110, section 10.1.1: ignore Expect in HTTP/1.0 requests.
@@ -191,8 +175,7 @@ class StreamedBodyHandler(SockJSHandler):
             await self._read_chunks()
         else:
             await self._read_bytes(length)
-        if self._inflater is not None and not self._inflater.eof:
-            raise _Rejected(400, b"Broken gzip encoding.")
+        self._body.finish()
         for name in ("Content-Length", "Transfer-Encoding", "Expect"):
             remove_header(self.request.headers, name)
 
@@ -202,22 +185,15 @@ class StreamedBodyHandler(SockJSHandler):
         if encoding:
             # A chunked body with a Content-Length or in HTTP/1.0 may be request smuggling (RFC 9112, section 6.1).
             if length or not self.is_http11 or encoding.lower() != "chunked":
-                raise _Rejected(400)
-            self._check_size(0)
+                raise BodyRejected(400)
+            self._body.check_size(0)
             return None
         found = _LENGTH.fullmatch(length)
         if found is None:
-            raise _Rejected(400)
+            raise BodyRejected(400)
         size = int(found[1]) if len(found[1]) <= 18 else 10**18
-        self._check_size(size)
+        self._body.check_size(size)
         return size
-
-    def _check_size(self, size: int) -> None:
-        """Raise _Rejected if a body of ``size`` bytes is not allowed."""
-        if size > self._max_size:
-            raise _Rejected(413, TOO_LARGE, self._limit_name)
-        if not self._share.fits(size):
-            raise _Rejected(503, TRY_AGAIN, "max_buffered_body_bytes")
 
     async def _read_chunks(self) -> None:
         stream = self._stream
@@ -225,19 +201,19 @@ class StreamedBodyHandler(SockJSHandler):
         while True:
             line = await stream.read_until(b"\r\n", max_bytes=64)
             if not _CHUNK_SIZE.fullmatch(line):
-                raise _Rejected(400)
+                raise BodyRejected(400)
             length = int(line, 16)
             if length:
                 chunks += 1
                 size += length
                 if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * MIN_CHUNK_SIZE:
-                    raise _Rejected(400, b"Chunks too small.", "chunk_size")
+                    raise BodyRejected(400, b"Chunks too small.", "chunk_size")
                 # Check the compressed size too, since compressed data may decompress to nothing.
-                self._check_size(size)
+                self._body.check_size(size)
                 await self._read_bytes(length)
             # The end of the chunk, or of the body. Trailers are rejected.
             if await stream.read_bytes(2) != b"\r\n":
-                raise _Rejected(400)
+                raise BodyRejected(400)
             if not length:
                 return
             await self._yield_after_work(CHUNK_COST)
@@ -248,28 +224,8 @@ class StreamedBodyHandler(SockJSHandler):
         while length:
             data = await stream.read_bytes(min(length, READ_SIZE), partial=True)
             length -= len(data)
-            if self._inflater is None:
-                await self._append(data)
-            else:
-                await self._yield_after_work(len(data))
-                await self._inflate(self._inflater, data)
-
-    async def _inflate(self, inflater: "zlib._Decompress", data: bytes) -> None:
-        while data:
-            if inflater.eof:
-                raise _Rejected(400, b"Broken gzip encoding.")
-            try:
-                inflated = inflater.decompress(data, READ_SIZE)
-            except zlib.error:
-                raise _Rejected(400, b"Broken gzip encoding.") from None
-            data = inflater.unconsumed_tail or inflater.unused_data
-            await self._append(inflated)
-
-    async def _append(self, data: bytes) -> None:
-        self._check_size(len(self._body) + len(data))
-        self._body += data
-        self._share.resize(len(self._body))
-        await self._yield_after_work(len(data))
+            for size in self._body.add(data):
+                await self._yield_after_work(size)
 
     async def _yield_after_work(self, size: int) -> None:
         """Yield to the event loop after some work. Reading data that has already arrived does not yield."""
@@ -279,11 +235,10 @@ class StreamedBodyHandler(SockJSHandler):
             await asyncio.sleep(0)
 
     def body(self) -> bytearray:
-        return self._body
+        return self._body.data
 
     def release_body(self) -> None:
-        self._body = bytearray()
-        self._share.resize(0)
+        self._body.release()
 
     def _release(self) -> None:
         self.release_body()

@@ -38,6 +38,7 @@ from sockjs_tornado.server.exchange import NativeExchange
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
 from sockjs_tornado.transports.exchange import Exchange
+from sockjs_tornado.transports.limited_body import LimitedBody
 from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
 from sockjs_tornado.wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 
@@ -602,18 +603,18 @@ async def test_a_body_that_has_already_arrived_is_read_in_several_iterations(
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
     turn = 0
     work: dict[int, int] = {}
-    keep = StreamedBodyHandler._append
+    keep = LimitedBody._append
 
     def next_turn() -> None:
         nonlocal turn
         turn += 1
         loop.call_soon(next_turn)
 
-    async def noted(self: StreamedBodyHandler, data: bytes) -> None:
+    def noted(self: LimitedBody, data: bytes) -> None:
         work[turn] = work.get(turn, 0) + len(data) + body_limit.CHUNK_COST
-        await keep(self, data)
+        keep(self, data)
 
-    monkeypatch.setattr(StreamedBodyHandler, "_append", noted)
+    monkeypatch.setattr(LimitedBody, "_append", noted)
     loop = asyncio.get_running_loop()
     loop.call_soon(next_turn)
     client.write(chunked(*[b"x" * MIN_CHUNK_SIZE] * 4000))
