@@ -158,7 +158,7 @@ class Websocket(core.ConnectionCore):
     def _ignore(self, what: object) -> None:
         hook("connection.python")
 
-    _buffer_write = _process_read = _write_messages = _write_prepared = _ignore
+    _buffer_write = _process_read = _write_lines = _write_messages = _write_prepared = _ignore
 
 
 class Garbage:
@@ -214,6 +214,7 @@ class World:
         connection._writable_socket = self.sockets[0]
         connection._framing = Framing()
         connection._is_plain = True
+        connection._left = 1000
         connection._parser = None
         connection._queue = Asked("queue", waiting=self.waiting)
         connection._session = Asked("session", _receive=session._receive)
@@ -267,6 +268,7 @@ class World:
             ("get_buffer", -1),
             ("process_read", len(DATA)),
             ("write", b"data"),
+            ("write_lines", ["one", Text("two")]),
             ("write_messages", ["one", Text("two"), "\ud800"]),
             ("write_messages", ["one"]),
             ("write_prepared", self.prepared),

@@ -35,6 +35,8 @@ from sockjs_tornado.session import outbox, states
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.inbox import Inbox
 from sockjs_tornado.session.session import Session
+from sockjs_tornado.transports.http_transports import eventsource_framing, xhr_framing
+from sockjs_tornado.transports.receiving import StreamReceiver
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
 from sockjs_tornado.wire import connection, http_parser, time_budget, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
@@ -553,6 +555,44 @@ def test_any_writes_of_several_connections_are_the_same(script: list[Any]) -> No
     assert story(Connection) == story(PlainConnection)
 
 
+class PlainStream(StreamReceiver):
+    """A stream without C."""
+
+    write = Connection._buffer_write
+    send_messages = StreamReceiver._write_lines
+
+
+def stream(kind: type[StreamReceiver], container: Any, events: list[Any], framing: Any, limit: int) -> Any:
+    """Return a chunked response, connected."""
+    settings = Settings(response_limit=limit)
+    server = SimpleNamespace(settings=settings, container=container)
+    session: Any = SimpleNamespace(server=server, _attach=lambda *what: None, _detach=lambda one: events.append("end"))
+    asked = SimpleNamespace(take_back=None, is_http11=True, remote_ip="", method="POST", header=lambda name: "")
+    return connected(container, kind([], b"", framing, cast("Any", asked), session), events)
+
+
+@given(
+    st.lists(st.lists(st.text(max_size=9) | st.sampled_from([VALUE, "\ud800", "\u200c", 5]), max_size=3), max_size=5),
+    st.sampled_from([1, 40, 100_000]),
+    st.sampled_from([xhr_framing, eventsource_framing]),
+)
+def test_any_messages_on_a_stream_are_the_same(batches: list[Any], limit: int, framing: Any) -> None:
+    def story(kind: type[StreamReceiver]) -> list[Any]:
+        events: list[Any] = []
+        container = keeping(FakeContainer(), Stats(list))
+        receiver = stream(kind, container, events, framing, limit)
+        for batch in batches:
+            try:
+                receiver.send_messages(batch)
+            except (TypeError, AttributeError) as error:
+                events.append(type(error))
+            events.append((receiver._write_buffer, receiver._left))
+            container.turn()
+        return events
+
+    assert story(StreamReceiver) == story(PlainStream)
+
+
 def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Wired(False)
     stage.container.turn()
@@ -571,6 +611,13 @@ def test_ordinary_reads_and_writes_are_not_left_to_python(monkeypatch: pytest.Mo
     another.send_prepared(PREPARED)
     assert another._write_buffer == b'\x81\x0ca["to many"]'
     assert stage.container.write_queue.waiting == [stage.receiver, other, another]
+
+
+def test_ordinary_messages_on_a_stream_are_not_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = stream(StreamReceiver, keeping(FakeContainer(), Stats(list)), [], xhr_framing, 8)
+    monkeypatch.delattr(StreamReceiver, "_write_lines")
+    receiver.send_messages(["x"])
+    assert (receiver._write_buffer, receiver._left) == (b'7\r\na["x"]\n\r\n', 1)
 
 
 # --- objects ----------------------------------------------------------------
@@ -601,7 +648,7 @@ def contract() -> dict[str, dict[str, str]]:
         else:
             rows[name] = twin
     for name in re.findall(r"\b_\w+", table):
-        places = (Session, Callbacks, WebSocketReceiver, http_parser, websocket)
+        places = (Session, Callbacks, WebSocketReceiver, StreamReceiver, http_parser, websocket)
         assert any(hasattr(place, name) for place in places), name
     return twins
 

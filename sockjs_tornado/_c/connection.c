@@ -58,6 +58,32 @@ connection_write_messages(PyObject *object, PyObject *messages)
 }
 
 static PyObject *
+connection_write_lines(PyObject *object, PyObject *messages)
+{
+    Connection *self = (Connection *)object;
+
+    if (self->_is_plain == Py_True) {
+        Py_ssize_t size = frame_size(messages), left = number_in(self->_left);
+        if (size < 0)
+            return NULL;
+        /* At its limit, the response ends. The line feed counts. */
+        if (size && left > size + 1) {
+            PyObject *chunk = line_chunk(messages, size);
+            PyObject *rest = chunk == NULL ? NULL : PyLong_FromSsize_t(left - size - 1);
+
+            if (rest == NULL) {
+                Py_XDECREF(chunk);
+                return NULL;
+            }
+            set(&self->_left, rest);
+            Py_DECREF(rest);
+            return write_frame(object, chunk);
+        }
+    }
+    return PyObject_CallMethodObjArgs(object, names._write_lines, messages, NULL);
+}
+
+static PyObject *
 connection_write_prepared(PyObject *object, PyObject *message)
 {
     Connection *self = (Connection *)object;
@@ -131,6 +157,7 @@ PyMethodDef connection_methods[] = {
     {"get_buffer", connection_get_buffer, METH_O, "get_buffer(sizehint, /)\n--\n\n"},
     {"process_read", connection_process_read, METH_O, "process_read(nbytes, /)\n--\n\n"},
     {"write", connection_write, METH_O, "write(data, /)\n--\n\n"},
+    {"write_lines", connection_write_lines, METH_O, "write_lines(messages, /)\n--\n\n"},
     {"write_messages", connection_write_messages, METH_O, "write_messages(messages, /)\n--\n\n"},
     {"write_prepared", connection_write_prepared, METH_O, "write_prepared(message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},

@@ -36,6 +36,8 @@
  *   write_messages     _write_messages          str, if _is_plain                           what write() writes to
  *   write_prepared     _write_prepared          a message that was rendered with _framing,  what write() writes to
  *                                               if _is_plain
+ *   write_lines        _write_lines             str, if _is_plain, below the response's     _left, and what write()
+ *                                               limit                                       writes to
  *   process_read       _process_read            ordinary frames, no incomplete message, no  bytes_received,
  *                                               rate limit, and a buffer that is not full   _received_since_ping
  * RequestHead
@@ -60,9 +62,9 @@
 #define SESSION_FIELDS(EACH) \
     EACH(_blocked) EACH(_callbacks) EACH(_outbox) EACH(_outbox_waiters) EACH(_receiver) EACH(_settings) EACH(_stats) \
     EACH(_thread) EACH(queued) EACH(state)
-/* Those of a websocket's receiver, a subclass, are among them. */
+/* Those of a websocket's and a stream's receiver, which are subclasses, are among them. */
 #define CONNECTION_FIELDS(EACH) \
-    EACH(_buffer) EACH(_framing) EACH(_is_plain) EACH(_parser) EACH(_queue) EACH(_received_since_ping) EACH(_session) \
+    EACH(_buffer) EACH(_framing) EACH(_is_plain) EACH(_left) EACH(_parser) EACH(_queue) EACH(_received_since_ping) EACH(_session) \
     EACH(_settings) EACH(_stats) EACH(_writable_socket) EACH(_write_buffer)
 #define COUNTERS_FIELDS(EACH) EACH(bytes_received) EACH(messages_received) EACH(messages_sent)
 
@@ -72,7 +74,7 @@
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
     EACH(on_message) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
     EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
-    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_messages) EACH(_write_prepared) \
+    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) EACH(_write_prepared) \
     EACH(_format_response_python) EACH(_parse_head_python)
 
 /* Numbers that Python has, too. The module exports them. */
@@ -176,6 +178,21 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
 /* Append the messages in `data` to a list. Return the position of the first frame that needs the Python parser, or -1
  * with an exception set. */
 Py_ssize_t collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size, PyObject *messages);
+
+/* --- in write_frames.c --- */
+
+/* Maximum bytes around a frame a[...]. */
+enum { MAX_FRAMING = 32 };
+
+/* Return the size of the frame a[...] that carries messages; 0 if they are not a list of str that UTF-8 can encode, or
+ * -1 with an exception set. */
+Py_ssize_t frame_size(PyObject *messages);
+
+/* Write that frame, and return its end, or NULL with an exception set. */
+unsigned char *put_frame(unsigned char *to, PyObject *messages);
+
+/* Return the HTTP chunk that carries messages as one line, or NULL with an exception set. `size` is the frame's. */
+PyObject *line_chunk(PyObject *messages, Py_ssize_t size);
 
 /* --- in http.c and request_head.c --- */
 

@@ -1,6 +1,8 @@
-/* The websocket frames that carry messages to clients: write_messages(). */
+/* The frames a[...] that carry messages to clients, for websockets and for HTTP: write_messages(). */
 
 #include "frames.h"
+
+#include <stdio.h>
 
 /* Return whether three bytes of UTF-8 encode a character that some clients do not receive unchanged:
  * U+200C-200F, U+2028-202F, U+2060-206F, U+FFF0-FFFF. */
@@ -86,37 +88,70 @@ put_quoted(unsigned char *to, const unsigned char *text, Py_ssize_t size)
     return to;
 }
 
-PyObject *
-write_messages(PyObject *module, PyObject *messages)
+Py_ssize_t
+frame_size(PyObject *messages)
 {
-    Py_ssize_t count, i, payload, header, size;
-    const char *text;
-    unsigned char *to;
-    PyObject *frame;
+    Py_ssize_t count, i, payload, size;
 
-    (void)module;
     if (!PyList_CheckExact(messages))
-        Py_RETURN_NONE;
+        return 0;
     count = PyList_Size(messages);
     /* a[ and ], and the commas. */
     payload = count ? 3 + count - 1 : 3;
     for (i = 0; i < count; i++) {
         PyObject *message = PyList_GetItem(messages, i);
-        if (!PyUnicode_Check(message))
-            Py_RETURN_NONE;
-        text = PyUnicode_AsUTF8AndSize(message, &size);
+        const char *text = PyUnicode_Check(message) ? PyUnicode_AsUTF8AndSize(message, &size) : NULL;
+
         if (text == NULL) {
-            if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
-                return NULL;
+            if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+                return -1;
             PyErr_Clear();
-            Py_RETURN_NONE;
+            return 0;
         }
         size = quoted_size((const unsigned char *)text, size);
         /* Too large for one object, on 32-bit platforms. */
-        if (size > PY_SSIZE_T_MAX - 16 - payload)
-            return PyErr_NoMemory();
+        if (size > PY_SSIZE_T_MAX - MAX_FRAMING - payload) {
+            PyErr_NoMemory();
+            return -1;
+        }
         payload += size;
     }
+    return payload;
+}
+
+unsigned char *
+put_frame(unsigned char *to, PyObject *messages)
+{
+    Py_ssize_t i, size, count = PyList_Size(messages);
+
+    *to++ = 'a';
+    *to++ = '[';
+    for (i = 0; i < count; i++) {
+        const char *text;
+
+        if (i)
+            *to++ = ',';
+        text = PyUnicode_AsUTF8AndSize(PyList_GetItem(messages, i), &size);
+        if (text == NULL)
+            return NULL;
+        to = put_quoted(to, (const unsigned char *)text, size);
+    }
+    *to++ = ']';
+    return to;
+}
+
+PyObject *
+write_messages(PyObject *module, PyObject *messages)
+{
+    Py_ssize_t payload = frame_size(messages), header;
+    unsigned char *to;
+    PyObject *frame;
+
+    (void)module;
+    if (payload < 0)
+        return NULL;
+    if (!payload)
+        Py_RETURN_NONE;
     header = payload < 126 ? 2 : payload < 65536 ? 4 : 10;
     frame = PyBytes_FromStringAndSize(NULL, header + payload);
     if (frame == NULL)
@@ -131,18 +166,27 @@ write_messages(PyObject *module, PyObject *messages)
         for (; shift >= 0; shift -= 8)
             *to++ = (unsigned char)((uint64_t)payload >> shift);
     }
-    *to++ = 'a';
-    *to++ = '[';
-    for (i = 0; i < count; i++) {
-        if (i)
-            *to++ = ',';
-        text = PyUnicode_AsUTF8AndSize(PyList_GetItem(messages, i), &size);
-        if (text == NULL) {
-            Py_DECREF(frame);
-            return NULL;
-        }
-        to = put_quoted(to, (const unsigned char *)text, size);
-    }
-    *to = ']';
+    if (put_frame(to, messages) == NULL)
+        Py_CLEAR(frame);
     return frame;
+}
+
+PyObject *
+line_chunk(PyObject *messages, Py_ssize_t size)
+{
+    char length[24];
+    int length_size = snprintf(length, sizeof length, "%zx\r\n", (size_t)size + 1);
+    PyObject *chunk = PyBytes_FromStringAndSize(NULL, length_size + size + 3);
+    unsigned char *to;
+
+    if (chunk == NULL)
+        return NULL;
+    to = (unsigned char *)PyBytes_AsString(chunk);
+    memcpy(to, length, length_size);
+    to = put_frame(to + length_size, messages);
+    if (to == NULL)
+        Py_CLEAR(chunk);
+    else
+        memcpy(to, "\n\r\n", 3);
+    return chunk;
 }

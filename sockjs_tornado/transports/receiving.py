@@ -22,7 +22,7 @@ from ..wire.responses import response_head
 from ..wire.unsent import Unsent
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
-from .http_transports import HTTPTransport
+from .http_transports import HTTPTransport, xhr_framing
 
 _CALLBACK = re.compile(r"[a-zA-Z0-9_.-]{1,32}")
 
@@ -99,7 +99,9 @@ class StreamReceiver(Connection):
     It ends after ``response_limit`` bytes of frames. It is chunked for HTTP/1.1; for HTTP/1.0 the connection ends it.
     """
 
-    __slots__ = ("_chunks", "_left", "_next_request", "_requester", "_take_back")
+    __slots__ = ("_chunks", "_next_request", "_requester", "_take_back")
+
+    _left: int
 
     binary = False
 
@@ -118,6 +120,8 @@ class StreamReceiver(Connection):
         super().__init__(server.container, response_head(200, headers) + prelude)
         self._framing = framing
         self._chunks: Framing | None = chunked(framing) if exchange.is_http11 else None
+        # For C.
+        self._is_plain = framing is xhr_framing and exchange.is_http11
         self._left = server.settings.response_limit
         # Continues with the next request of the connection; None if the connection ends with the response.
         self._take_back = take_back
@@ -170,7 +174,9 @@ class StreamReceiver(Connection):
             self._session._detach(self)
             self._end()
 
-    def send_messages(self, messages: Sequence[Outgoing]) -> None:
+    send_messages = Connection.write_lines
+
+    def _write_lines(self, messages: Sequence[Outgoing]) -> None:
         self.send_frame(messages_frame(messages))  # type: ignore[arg-type]
 
     def send_prepared(self, message: PreparedMessage) -> None:

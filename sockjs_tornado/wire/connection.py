@@ -23,13 +23,15 @@ except ImportError:  # the C module was not built
     class ConnectionCore:  # type: ignore[no-redef]
         """Fields and methods of the hot path, as the C module implements them.
 
-        The fields include those of :class:`~sockjs_tornado.transports.websocket_receiver.WebSocketReceiver`.
+        The fields include those of :class:`~sockjs_tornado.transports.websocket_receiver.WebSocketReceiver` and
+        :class:`~sockjs_tornado.transports.receiving.StreamReceiver`.
         """
 
         __slots__ = (
             "_buffer",
             "_framing",
             "_is_plain",
+            "_left",
             "_parser",
             "_queue",
             "_received_since_ping",
@@ -43,6 +45,7 @@ except ImportError:  # the C module was not built
         _buffer: bytearray
         _buffer_write: Callable[[bytes], None]
         _process_read: Callable[[int], None]
+        _write_lines: Callable[[Sequence[Any]], None]
         _write_messages: Callable[[Sequence[Any]], None]
         _write_prepared: Callable[[Any], None]
 
@@ -57,6 +60,10 @@ except ImportError:  # the C module was not built
         def write(self, data: bytes, /) -> None:
             """Buffer ``data``; it is sent in the next iteration of the event loop."""
             self._buffer_write(data)
+
+        def write_lines(self, messages: Sequence[Any], /) -> None:
+            """Write messages to a stream as one frame."""
+            self._write_lines(messages)
 
         def write_messages(self, messages: Sequence[Any], /) -> None:
             """Write messages to a websocket as one frame."""
