@@ -94,14 +94,8 @@ class Publisher:
 class AsyncPublisher:
     """A publisher for an event loop. Messages of one turn of the loop are sent in order and in one write.
 
-    Args:
-        url: The URL of the Redis server, as for :class:`~sockjs_tornado.cluster.redis.RedisCluster`.
-        namespace: The namespace of the cluster.
-
-    Raises:
-        ConfigurationError: The URL or the namespace is not valid.
-
-    Use it as an asynchronous context manager, or call :meth:`start` and :meth:`close`.
+    It takes the arguments of :class:`Publisher`. Use it as an asynchronous context manager, or call :meth:`start` and
+    :meth:`close`.
     """
 
     def __init__(self, url: str, *, namespace: str = "sockjs") -> None:

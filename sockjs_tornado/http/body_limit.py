@@ -17,12 +17,13 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import RequestHandler, stream_request_body
 
+from ..exceptions import BadRequest
 from ..session.grace import timeout
 from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, Endpoint, retry_after
 from ..transports.limited_body import BodyRejected, LimitedBody
 from ..wire.budget import UNCOUNTED_BYTES
-from ..wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
+from ..wire.chunked import ChunkedDecoder
 from ..wire.connection import Connection
 from ..wire.responses import response_head, write_and_close
 from ..wire.tornado_internals import decompresses_body, serves_endpoints
@@ -36,7 +37,6 @@ WORK_PER_TURN: Final = 256 * 1024
 CHUNK_COST: Final = 4 * 1024
 
 _LENGTH = re.compile(r"([0-9]+)(?:,[ \t]*\1)*")
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}\r\n")
 
 logger = logging.getLogger(__name__)
 
@@ -197,35 +197,38 @@ class StreamedBodyHandler(SockJSHandler):
 
     async def _read_chunks(self) -> None:
         stream = self._stream
-        chunks = size = 0
-        while True:
-            line = await stream.read_until(b"\r\n", max_bytes=64)
-            if not _CHUNK_SIZE.fullmatch(line):
-                raise BodyRejected(400)
-            length = int(line, 16)
-            if length:
-                chunks += 1
-                size += length
-                if chunks > FREE_CHUNKS and size < (chunks - FREE_CHUNKS) * MIN_CHUNK_SIZE:
-                    raise BodyRejected(400, b"Chunks too small.", "chunk_size")
-                # Check the compressed size too, since compressed data may decompress to nothing.
-                self._body.check_size(size)
-                await self._read_bytes(length)
+        decoder = ChunkedDecoder()
+        while not decoder.finished:
+            await self._decode(decoder, await stream.read_until(b"\r\n", max_bytes=64))
+            while decoder.left:
+                data = await stream.read_bytes(min(decoder.left, READ_SIZE), partial=True)
+                await self._decode(decoder, data)
             # The end of the chunk, or of the body. Trailers are rejected.
-            if await stream.read_bytes(2) != b"\r\n":
-                raise BodyRejected(400)
-            if not length:
-                return
+            await self._decode(decoder, await stream.read_bytes(2))
             await self._yield_after_work(CHUNK_COST)
+
+    async def _decode(self, decoder: ChunkedDecoder, data: bytes) -> None:
+        try:
+            piece = decoder.feed(data)
+        except BadRequest as error:
+            # Only clients that keep to the standard learn more.
+            text = error.reason.encode() if error.limit else b""
+            raise BodyRejected(error.status, text, error.limit) from None
+        # Compressed data may decompress to nothing, so its own size counts, too.
+        self._body.check_size(decoder.size)
+        if piece:
+            await self._append(piece)
 
     async def _read_bytes(self, length: int) -> None:
         """Read ``length`` bytes of the body."""
-        stream = self._stream
         while length:
-            data = await stream.read_bytes(min(length, READ_SIZE), partial=True)
+            data = await self._stream.read_bytes(min(length, READ_SIZE), partial=True)
             length -= len(data)
-            for size in self._body.add(data):
-                await self._yield_after_work(size)
+            await self._append(data)
+
+    async def _append(self, data: bytes) -> None:
+        for size in self._body.add(data):
+            await self._yield_after_work(size)
 
     async def _yield_after_work(self, size: int) -> None:
         """Yield to the event loop after some work. Reading data that has already arrived does not yield."""

@@ -57,7 +57,7 @@ class Inbox(Outbox):
 
     def __init__(self, settings: Settings, stats: Stats, container: "SessionContainer") -> None:
         super().__init__(settings, stats, container)
-        self._inbox_waiters: list[Callable[[], None]] | None = None
+        self._inbox_waiters: tuple[Callable[[], None], ...] = ()
         rate = settings.inbound_rate
         self._rate_limit = RateLimit(*rate, container.now()) if rate else None
 
@@ -121,21 +121,16 @@ class Inbox(Outbox):
         Returns:
             False if :data:`MAX_INBOX_WAITERS` callbacks are waiting already.
         """
-        if self._inbox_waiters is None:
-            self._inbox_waiters = []
         if len(self._inbox_waiters) >= MAX_INBOX_WAITERS:
             return False
-        self._inbox_waiters.append(callback)
+        self._inbox_waiters += (callback,)
         return True
 
     def _remove_inbox_waiter(self, callback: Callable[[], None]) -> None:
         """Remove a callback that is no longer needed."""
-        if self._inbox_waiters is not None and callback in self._inbox_waiters:
-            self._inbox_waiters.remove(callback)
+        self._inbox_waiters = tuple(waiter for waiter in self._inbox_waiters if waiter != callback)
 
     def _wake_inbox_waiters(self) -> None:
-        waiters = self._inbox_waiters
-        if waiters is not None:
-            self._inbox_waiters = None
-            for callback in waiters:
-                callback()
+        waiters, self._inbox_waiters = self._inbox_waiters, ()
+        for callback in waiters:
+            callback()

@@ -38,9 +38,10 @@ class ChunkedDecoder:
         size: Sum of the sizes of the chunks so far, including the missing part of the last one.
         finished: Whether the whole body has arrived.
         unread: The data after the body, which belongs to the next request. Empty until the body is finished.
+        left: Missing bytes of the current chunk.
     """
 
-    __slots__ = ("_chunks", "_expected", "_left", "_line", "finished", "size", "unread")
+    __slots__ = ("_chunks", "_expected", "_line", "finished", "left", "size", "unread")
 
     def __init__(self) -> None:
         self.size = 0
@@ -48,8 +49,7 @@ class ChunkedDecoder:
         self.unread = b""
         self._expected = _FIRST
         self._chunks = 0
-        # Missing bytes of the current chunk.
-        self._left = 0
+        self.left = 0
         # An incomplete size line: at most 19 bytes.
         self._line = b""
 
@@ -67,12 +67,12 @@ class ChunkedDecoder:
         pieces = []
         position = 0
         while True:
-            if self._left:
-                piece = data[position : position + self._left]
+            if self.left:
+                piece = data[position : position + self.left]
                 pieces.append(piece)
                 position += len(piece)
-                self._left -= len(piece)
-                if self._left:
+                self.left -= len(piece)
+                if self.left:
                     break
             line = self._expected.match(data, position)
             if line is None:
@@ -94,7 +94,7 @@ class ChunkedDecoder:
             self._expected = _END
             return
         self._expected = _NEXT
-        self._left = size
+        self.left = size
         self._chunks += 1
         self.size += size
         if self._chunks > FREE_CHUNKS and self.size < (self._chunks - FREE_CHUNKS) * MIN_CHUNK_SIZE:
