@@ -84,6 +84,8 @@ class SockJSHandler(BaseHandler):
         # Whether to close the connection after the response, regardless of the request's Connection header.
         self._close_after_response = False
         request = self.request
+        self.method = request.method or ""
+        self.uri = request.uri or ""
         self.remote_ip = request.remote_ip or ""
         self.secure = request.protocol == "https"
         self.is_http11 = request.version == "HTTP/1.1"
@@ -96,10 +98,6 @@ class SockJSHandler(BaseHandler):
         if len(cookies) > 1:
             # Tornado would join the lines with a comma, but cookies are separated by "; " (RFC 9113, section 8.2.3).
             request.headers["Cookie"] = "; ".join(cookies)
-
-    @property
-    def method(self) -> str:
-        return self.request.method or ""
 
     def check_xsrf_cookie(self) -> None:
         """Accept every POST: SockJS clients send no XSRF cookie; the router checks the origin instead."""
@@ -152,10 +150,6 @@ class SockJSHandler(BaseHandler):
             log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", summary, error=value)
 
     # The exchange port.
-
-    @property
-    def uri(self) -> str:
-        return self.request.uri or ""
 
     @property
     def remote_port(self) -> int:

@@ -170,8 +170,9 @@ class SessionContainer:
         """Count and log the end of a session."""
         if session in self._all:
             code = session.close_code or 0
-            self.stats.session_closed(session.transport_name, code)
-            log_end(session.label, session.transport_name, code, self.now() - session.opened_at)
+            transport = session.transport_name
+            self.stats.session_closed(transport, code)
+            log_end(session.label, transport, code, self.now() - session.opened_at)
 
     def on_open_finished(self, session: Session) -> None:
         """Stop counting a session as unopened, because its ``on_open`` has finished."""
@@ -223,7 +224,8 @@ class SessionContainer:
         self._check_empty()
 
     def _check_empty(self) -> None:
-        if not self._all and not self._connections:
+        # Only close() waits for it.
+        if self.state >= RouterState.CLOSING and not self._all and not self._connections:
             self._emptied.set()
 
     def advance(self, state: RouterState) -> None:

@@ -9,7 +9,6 @@ from ..exceptions import PayloadError, WebSocketError
 from ..protocol import CloseCode, Framing, Message, Outgoing, PreparedMessage, messages_frame
 from ..protocol import close_frame as sockjs_close_frame
 from ..session.session import Session
-from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
 from ..wire.frames import PONG, Close, Ping, Pong, build_frame, close_frame, text_frame
@@ -68,8 +67,7 @@ class WebSocketReceiver(KeepaliveConnection):
         self._deadline: MessageDeadline | None = None
 
     def _make_parser(self, inflater: RawInflater | None = None) -> FrameParser:
-        share = BudgetShare(self._session.server.body_budget)
-        return FrameParser(self._settings.max_message_size, inflater, share)
+        return FrameParser(self._settings.max_message_size, inflater, self._session.server.body_budget)
 
     # Called by the transport, with data from the network.
 

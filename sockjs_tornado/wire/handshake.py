@@ -3,8 +3,8 @@
 The value of a missing header is ``""``.
 """
 
-import base64
 import hashlib
+from binascii import a2b_base64, b2a_base64
 
 from ..exceptions import HandshakeError
 from .fields import TOKEN, elements, has_token
@@ -33,7 +33,7 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
         raise HandshakeError(426, "Unsupported WebSocket version.", headers)
     key = key.strip()
     try:
-        nonce = base64.b64decode(key, validate=True)
+        nonce = a2b_base64(key, strict_mode=True)
     except ValueError:
         nonce = b""
     if len(nonce) != 16:
@@ -42,7 +42,7 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
     return [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", base64.b64encode(digest).decode()),
+        ("Sec-WebSocket-Accept", b2a_base64(digest, newline=False).decode()),
     ]
 
 

@@ -49,46 +49,35 @@ def take_over(
 async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user_timeout: float) -> None:
     moved = False
     try:
-        moved = await _move(stream, protocol, nodelay, user_timeout)
-    finally:
-        if not moved:
-            protocol.takeover_failed()
-
-
-async def _move(stream: IOStream, protocol: Connection, nodelay: bool, user_timeout: float) -> bool:
-    if stream.closed():
-        return False
-    try:
+        if stream.closed():
+            return
         if user_timeout:
             set_user_timeout(stream.socket, user_timeout)
         sock = None if isinstance(stream, SSLIOStream) else _duplicate(stream.socket)
         if sock is None:
             stream.set_nodelay(nodelay)
             _StreamTransport(stream, protocol).start()
-            return True
+            moved = True
+            return
         try:
-            unread = _read_unread(stream)
-        except StreamClosedError:
+            protocol.adopt_socket(sock, _read_unread(stream))
+            # This ends the stream's pending read. The connection stays open through the duplicated socket.
+            stream.close()
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+        except BaseException:
             sock.close()
             raise
+        moved = True
+        # The event loop has enabled TCP_NODELAY, unless the listening socket was created without the number of the
+        # protocol. Unix sockets do not have the option, and the connection may already be closed.
+        if not nodelay or sock.proto != socket.IPPROTO_TCP:
+            with contextlib.suppress(OSError, ValueError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
     except (StreamClosedError, OSError):
         stream.close()
-        return False
-    protocol.adopt_socket(sock, unread)
-    # This ends the stream's pending read. The connection stays open through the duplicated socket.
-    stream.close()
-    try:
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError):
-            return False
-        raise
-    # asyncio sets the option, if the listening socket was created with the number of the protocol. Unix sockets do not
-    # have it, and the connection may already be closed.
-    with contextlib.suppress(OSError, ValueError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
-    return True
+    finally:
+        if not moved:
+            protocol.takeover_failed()
 
 
 def _duplicate(sock: socket.socket) -> socket.socket | None:

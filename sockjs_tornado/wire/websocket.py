@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..exceptions import WebSocketError
-from .budget import BudgetShare
+from .budget import BudgetShare, ByteBudget
 from .deflate import RawInflater
 from .frames import (
     BINARY,
@@ -93,7 +93,7 @@ class FrameParser:
     Args:
         max_size: Maximum size of a message in bytes, after decompression. A longer message is a violation (1009).
         inflater: The decompressor if permessage-deflate was negotiated. Without one, RSV1 is a violation.
-        share: Counts the bytes of an incomplete message. If the share may not grow, that is a violation (1013).
+        budget: Counts the bytes of incomplete messages. If it has no room for more, that is a violation (1013).
 
     Attributes:
         at_boundary: Whether the next byte starts a new message, so that another parser may process it.
@@ -104,6 +104,7 @@ class FrameParser:
     """
 
     __slots__ = (
+        "_budget",
         "_buffer",
         "_collected",
         "_compressed",
@@ -123,10 +124,12 @@ class FrameParser:
         "unparsed",
     )
 
-    def __init__(self, max_size: int, inflater: RawInflater | None = None, share: BudgetShare | None = None) -> None:
+    def __init__(self, max_size: int, inflater: RawInflater | None = None, budget: ByteBudget | None = None) -> None:
         self._max_size = max_size
         self._inflater = inflater
-        self._share = share
+        self._budget = budget
+        # Created for the first message that does not arrive in one piece.
+        self._share: BudgetShare | None = None
         self._buffer = b""
         # Created after a violation or a close frame. If it is set, the parser ignores all data.
         self._scanner: CloseFrameScanner | None = None
@@ -326,12 +329,13 @@ class FrameParser:
             # Reject invalid UTF-8 immediately, not at the end of the message.
             self._decoder.decode(chunk)
         self._collected += chunk
-        share = self._share
-        if share is not None:
+        if self._budget is not None:
+            if self._share is None:
+                self._share = BudgetShare(self._budget)
             size = 0 if final else len(self._collected)
-            if not share.fits(size):
+            if not self._share.fits(size):
                 raise WebSocketError(TRY_AGAIN_LATER, "too many unfinished messages")
-            share.resize(size)
+            self._share.resize(size)
         if final:
             events.append(bytes(self._collected) if self._decoder is None else self._collected.decode())
             self._message = CONTINUATION
