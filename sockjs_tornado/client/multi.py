@@ -70,10 +70,9 @@ class Multi:
         self._closed = True
         for request in list(self._running):
             self.abort(request)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._set_timer(-1)
         self._multi.close()
-        for descriptor in tuple(self._watched):
+        for descriptor in tuple(self._watched):  # pragma: no cover - libcurl usually reports that it closes a socket
             self._watch_socket(pycurl.POLL_REMOVE, descriptor, self._multi, None)
 
     def _watch_socket(self, events: int, descriptor: int, multi: pycurl.CurlMulti, data: object) -> None:
@@ -105,14 +104,11 @@ class Multi:
         chunks, self._chunks = self._chunks, []
         for callback, chunk in chunks:
             callback(chunk)
-        while True:
-            remaining, succeeded, failed = self._multi.info_read()
-            for request in succeeded:
-                self._finish(request, "")
-            for request, _, reason in failed:
-                self._finish(request, reason or "the request failed")
-            if not remaining:
-                break
+        _, succeeded, failed = self._multi.info_read()
+        for request in succeeded:
+            self._finish(request, "")
+        for request, _, reason in failed:
+            self._finish(request, reason or "the request failed")
 
     def _finish(self, request: pycurl.Curl, reason: str) -> None:
         # info_read() may still list a request that a callback has aborted.

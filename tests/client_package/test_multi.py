@@ -90,6 +90,26 @@ async def test_a_paused_request_is_not_read_and_goes_on_where_it_was(source: Sou
     assert ends == []
 
 
+async def test_a_request_that_ends_may_abort_one_that_has_ended_too() -> None:
+    multi = Multi()
+    requests = [pycurl.Curl() for _ in range(2)]
+    ended: asyncio.Queue[str] = asyncio.Queue()
+
+    def abort_all(reason: str) -> None:
+        ended.put_nowait(reason)
+        for request in requests:
+            multi.abort(request)
+
+    for request in requests:
+        request.setopt(pycurl.URL, "unsupported://127.0.0.1/")
+        multi.start(request, abort_all)
+    assert "unsupported" in await within(ended.get())
+    multi.close()
+    assert ended.empty()
+    for request in requests:
+        request.close()
+
+
 async def test_a_request_that_is_resumed_as_all_ends_is_forgotten(source: Source) -> None:
     multi = Multi()
     request = pycurl.Curl()

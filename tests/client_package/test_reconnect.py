@@ -180,7 +180,10 @@ async def test_a_cancelled_wait_within_on_reconnect_is_its_failure(serve: Serve,
     assert (closed.value.code, type(closed.value.__cause__)) == (1011, asyncio.CancelledError)
 
 
-async def test_a_session_may_end_while_on_reconnect_runs(serve: Serve, dial: Dial, link: MakeLink) -> None:
+@pytest.mark.parametrize("outcome", [asyncio.CancelledError(), KeyError("token"), None], ids=repr)
+async def test_a_session_may_end_while_on_reconnect_runs(
+    serve: Serve, dial: Dial, link: MakeLink, outcome: BaseException | None
+) -> None:
     journal = Journal()
     between = await link(await serve(SockJSRouter(journal, "/echo")))
     calls: asyncio.Queue[int] = asyncio.Queue()
@@ -193,7 +196,8 @@ async def test_a_session_may_end_while_on_reconnect_runs(serve: Serve, dial: Dia
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 cancelled.append(True)
-                raise
+                if outcome is not None:
+                    raise outcome from None
 
     client = await dial(between, "websocket", reconnect=SOON, on_reconnect=stuck_at_first)
     between.cut()
@@ -205,6 +209,35 @@ async def test_a_session_may_end_while_on_reconnect_runs(serve: Serve, dial: Dia
     for _ in range(2):
         await journal.connection()
     assert await (await journal.connection()).message() == "x"
+
+
+async def test_a_session_that_follows_while_the_queue_is_full_is_not_read(serve: Serve, dial: Dial) -> None:
+    journal = Journal()
+    again = asyncio.Event()
+    client = await dial(
+        await serve(SockJSRouter(journal, "/echo")),
+        "xhr_streaming",
+        reconnect=SOON,
+        max_queue_bytes=1,
+        on_reconnect=lambda client: again.set(),
+    )
+    connection = await journal.connection()
+    # Both are sent in one write, so that the client sees the end before it stops reading.
+    asyncio.get_running_loop().call_soon(connection.send, "first")
+    asyncio.get_running_loop().call_soon(connection.close, 4000, "again")
+    await within(again.wait())
+    assert client._session.paused
+    (await journal.connection()).send("second")
+    assert [await within(client.recv()) for _ in range(2)] == ["first", "second"]
+
+
+async def test_sessions_that_end_as_they_open_deliver_their_messages(stub: MakeStub, dial: Dial) -> None:
+    session = line("o", 'a["message"]', 'c[4000,"again"]', 'a["after the end"]')
+    server = await stub(xhr_streaming=[session, session, session, line("o", 'a["last"]', 'c[3000,"end"]')])
+    client = await dial(server, "xhr_streaming", reconnect=SOON, max_queue_bytes=1)
+    assert [await within(client.recv()) for _ in range(4)] == ["message"] * 3 + ["last"]
+    with pytest.raises(ConnectionClosed, match="3000 end"):
+        await within(client.recv())
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 3000])
