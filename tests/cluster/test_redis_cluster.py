@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from application import Echo, Journal, LogWatch, Serve
 from client import TIMEOUT, Join, Peer, until, within
+from free_ports import free_port
 from prometheus_client import CollectorRegistry, generate_latest
 from tornado.web import Application
 
+import sockjs_tornado.cluster
 from sockjs_tornado import ConfigurationError, SockJSConnection, SockJSRouter, serving
 from sockjs_tornado.cluster import AsyncPublisher, Publisher, RedisCluster
 from sockjs_tornado.exceptions import ClusterError, ClusterUnavailable
@@ -23,7 +25,7 @@ from sockjs_tornado.observe.metrics import SockJSCollector
 from sockjs_tornado.protocol import PreparedMessage
 
 from .conftest import SILENCE, StartNode
-from .node import Node
+from .node import SECRET, Node
 from .redis_server import RedisServer
 
 ROOM = "lobby"
@@ -186,6 +188,7 @@ async def test_a_cancelled_join_does_not_affect_others(node: StartNode, redis_se
         {"timeout": float("nan")},
         {"presence_lifetime": -1},
         {"presence_lifetime": float("inf")},
+        {"on_redis_down": "wait"},
         {"on_gap": 5},
         {"transform_message": "x"},
         {"namespace": ""},
@@ -194,6 +197,12 @@ async def test_a_cancelled_join_does_not_affect_others(node: StartNode, redis_se
 def test_invalid_options_are_rejected(options: Any) -> None:
     (name,) = options
     with pytest.raises(ConfigurationError, match=f"^{name}: .*got "):
+        RedisCluster("redis://localhost", **options)
+
+
+@pytest.mark.parametrize("options", [{"secret": SECRET}, {"listen": "127.0.0.1:9001"}], ids=["secret", "listen"])
+def test_options_of_the_listener_require_an_address(options: Any) -> None:
+    with pytest.raises(ConfigurationError, match="require advertise"):
         RedisCluster("redis://localhost", **options)
 
 
@@ -211,6 +220,19 @@ except ImportError as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("sockjs_tornado.cluster.RedisCluster requires redis-py and hiredis (")
     assert done.stdout.endswith('pip install "sockjs-tornado[cluster]"\n')
+
+
+@pytest.mark.parametrize(("missing", "expected"), [("redis", ImportError), ("other", ModuleNotFoundError)])
+def test_only_errors_of_missing_requirements_are_explained(
+    monkeypatch: pytest.MonkeyPatch, missing: str, expected: type[Exception]
+) -> None:
+    def fail(name: str, package: str) -> None:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    with pytest.raises(ImportError, match=missing) as caught:
+        sockjs_tornado.cluster.__getattr__("RedisCluster")
+    assert type(caught.value) is expected
 
 
 def test_unknown_names_cannot_be_imported() -> None:
@@ -327,6 +349,24 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 """
 
 
+async def test_a_process_that_starts_a_cluster_after_a_fork_is_a_node_of_its_own(
+    redis_server: RedisServer, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    cluster = RedisCluster(redis_server.url, advertise=address, secret=SECRET)
+    router = SockJSRouter(Echo, "/echo", cluster=cluster)
+    parent, relay = cluster.node_id, router.relay
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    await within(cluster.start())
+    try:
+        assert cluster.node_id != parent
+        assert router.relay is not relay
+        owner = redis_server.command("GET", f"sockjs:address:{address}")
+        assert owner.decode() == cluster.node_id
+    finally:
+        await within(cluster.close())
+
+
 async def test_each_process_after_a_fork_is_a_node(redis_server: RedisServer) -> None:
     command = [sys.executable, "-W", "error", "-c", FORKING, redis_server.url, str(TIMEOUT)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=2 * TIMEOUT)
@@ -392,6 +432,75 @@ async def test_during_an_outage_local_members_receive_messages(
     assert here.cluster.stats.publish_failures == 4
     logged.take("reconnecting")
     logged.take("A message did not reach other nodes: Redis is unavailable")
+
+
+async def test_after_an_outage_any_node_serves_any_session_again(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    addresses = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    here, there = [await node(advertise=address, secret=SECRET) for address in addresses]
+    assert await here.poll("abc") == "o"
+    await lose(redis_server, here, there)
+    # It has lost everything.
+    redis_server.start()
+    await until(lambda: here.is_connected and there.is_connected)
+    await until(lambda: redis_server.command("EXISTS", "sockjs:session:/echo:abc"))
+    assert await there.send("abc", "x") == 204
+    assert await (await here.journal.connection()).message() == "x"
+    logged.take("reconnecting")
+    logged.take("reconnecting")
+
+
+async def test_a_gap_need_not_be_reported(node: StartNode, redis_server: RedisServer, logged: LogWatch) -> None:
+    here = await node(on_gap=None)
+    peer, _ = await here.enter(ROOM)
+    redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: here.cluster.stats.gaps)
+    await within(here.router.publish(ROOM, "x"))
+    assert await peer.message() == "x"
+    logged.take("reconnecting")
+
+
+async def test_gaps_while_on_gap_runs_are_reported_by_its_next_call(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    reported: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def on_gap(rooms: frozenset[str]) -> None:
+        reported.put_nowait(rooms)
+        await go_on.wait()
+
+    here = await node(on_gap=on_gap)
+    await here.enter(ROOM)
+    for number in range(1, 4):
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda number: here.cluster.stats.gaps == number, number)
+    assert await within(reported.get()) == {ROOM}
+    assert reported.empty()
+    go_on.set()
+    assert await within(reported.get()) == {ROOM}
+    await until(lambda: here.cluster._gap_task.done())
+    assert reported.empty()
+    logged.take("reconnecting")
+
+
+async def test_a_user_that_loses_the_permission_to_subscribe_is_connected_again(
+    node: StartNode, redis_server: RedisServer, logged: LogWatch
+) -> None:
+    here = await node()
+    peer, connection = await here.enter()
+    try:
+        # It does not disconnect a client without subscriptions.
+        redis_server.command("ACL", "SETUSER", "default", "resetchannels")
+        with pytest.raises(ClusterUnavailable):
+            await within(connection.join(ROOM))
+    finally:
+        redis_server.command("ACL", "SETUSER", "default", "allchannels")
+    await until(lambda: here.gaps)
+    await within(here.router.publish(ROOM, "x"))
+    assert await peer.message() == "x"
+    logged.take("requires another user or password")
 
 
 async def test_a_failure_is_logged_if_redis_is_lost_after_the_result_was_dropped(
