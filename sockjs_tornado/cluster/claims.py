@@ -82,10 +82,8 @@ class Claims(Ownership):
     async def wait_for_pending_claim(self, key: str) -> None:
         pending = self._pending.get(key)
         if pending is not None:
+            # Afterwards _claimed() has run: callbacks run in the order in which they were added.
             await asyncio.wait([pending])
-            if key in self._pending:
-                # The reply has arrived, but its callback runs in the next turn of the event loop.
-                await asyncio.sleep(0)
 
     def claim_later(self, key: str, on_lost: Callable[[], None]) -> None:
         """Own a session without a claim while Redis is unavailable; :meth:`refresh` claims it."""

@@ -1,7 +1,7 @@
 """Rooms: named groups of sessions. A message that is published in a room is sent to all its members."""
 
 import json
-from collections.abc import Awaitable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol import PreparedMessage
@@ -44,9 +44,6 @@ class Rooms:
 
     def __len__(self) -> int:
         return len(self._members)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._members))
 
     def room_created(self, room: str) -> None:
         """Called when the first session has joined a room."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import importlib
 import io
 import os
 import pty
@@ -27,7 +28,7 @@ from programs import ROOT, Ended, ServerProgram
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
-from sockjs_tornado.cli.serve import Chat, _exit_with_parent
+from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load
 from sockjs_tornado.settings import TRANSPORTS
 
 Run = Callable[..., ServerProgram]
@@ -117,6 +118,11 @@ async def test_a_custom_class_is_served(shared: Run, join: Join, path: str) -> N
     await peer.send("hello")
     assert await peer.message() == "HELLO"
     peer.vanish()
+
+
+@pytest.mark.parametrize("separator", [".", ":"])
+def test_a_class_is_found_by_its_name(separator: str) -> None:
+    assert _load(f"{__name__}{separator}Shouting") is Shouting
 
 
 async def test_origins_and_settings_are_applied(run: Run, join: Join) -> None:
@@ -419,6 +425,18 @@ async def test_an_output_that_cannot_be_written_is_an_error(serve: Serve) -> Non
         stdout.detach()
 
 
+async def test_an_output_that_nobody_reads_ends_the_client(serve: Serve) -> None:
+    server = await serve(SockJSRouter(Shouting, "/sockjs"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with io.TextIOWrapper(io.FileIO(writing, "w"), "utf-8", write_through=True) as stdout:
+        ended = await talk(SimpleNamespace(ports=[server.port]), "/sockjs", said="hello\n", stdout=stdout)
+        # What is written now does not fail any more.
+        stdout.write("x")
+    assert ended.status == 1
+    assert ended.errors.count("\n") == 1
+
+
 async def test_a_reconnect_is_reported(serve: Serve) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/sockjs"))
@@ -577,6 +595,32 @@ def test_an_unknown_command_is_reported(capsys: pytest.CaptureFixture[str]) -> N
         main(["dance"])
     assert ended.value.code == 2
     assert "invalid choice: 'dance'" in capsys.readouterr().err
+
+
+def test_ctrl_c_has_the_usual_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sockjs_tornado.cli.serve.run", interrupt)
+    assert main(["serve"]) == 130
+
+
+def test_a_missing_extra_is_reported_if_its_command_is_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.import_module
+
+    def fail(name: str, package: str) -> Any:
+        if name == ".doctor":
+            raise ImportError("info requires more")
+        return find(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    for arguments, status, text in ((["serve", "--help"], 0, ""), (["info", "URL", "--json"], 2, "info requires more")):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == status
+        assert text in capsys.readouterr().err
 
 
 def test_serve_does_not_require_pycurl(tmp_path: Path) -> None:

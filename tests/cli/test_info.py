@@ -277,7 +277,24 @@ async def test_a_websocket_without_an_open_frame_is_found(
     assert findings["websocket"][:3] == (Level.BAD, "websocket", f"expected an open frame, got {text}")
 
 
+async def test_streams_that_open_later_than_polls_are_found(
+    serve: Serve, probing: Callable[..., Prober], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prober = probing((await serve(SockJSRouter(Echo, "/echo"))).port)
+    for limit, subjects in ((-LONG, {"delay"}), (LONG, set())):
+        monkeypatch.setattr("sockjs_tornado.cli.transport_checks._MAX_STREAM_DELAY", limit)
+        findings = by_subject(await check_transports(prober, {}, LONG))
+        assert set(findings) - {"websocket", *STREAMS, *POLLS} == subjects
+
+
 # Idle timeouts.
+
+
+async def test_heartbeats_keep_connections_open(serve: Serve, probing: Callable[..., Prober]) -> None:
+    prober = probing((await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.1}))).port)
+    findings = await check_idle_timeouts(prober, LONG)
+    assert {finding.level for finding in findings} == {Level.GOOD}
+    assert all(re.fullmatch(r"a frame arrived after [0-9.]+ s", finding.text) for finding in findings)
 
 
 async def test_the_idle_check_needs_open_sessions(scripted: Scripted) -> None:
