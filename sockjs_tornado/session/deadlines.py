@@ -140,11 +140,11 @@ class Deadlines:
         current = int(now / self._resolution)
         left = BATCH_SIZE
         for bucket in [bucket for bucket in self._buckets if bucket <= current]:
-            members = self._buckets.get(bucket, set())
-            while members and left:
+            # Look the bucket up each time: a check may delete it, and make another one with the same number.
+            while left and (members := self._buckets.get(bucket)):
                 left -= 1
                 self._check_owner(members.pop(), bucket, now)
-            if members:
+            if self._buckets.get(bucket):
                 # Yield to the loop's other callbacks.
                 self._set_timer(bucket)
                 return
@@ -154,22 +154,19 @@ class Deadlines:
             self._set_timer(min(self._buckets))
 
     def _check_owner(self, owner: Deadline, bucket: int, now: float) -> None:
-        # Not if the check of another owner has moved it.
+        if owner.due <= now:
+            try:
+                owner.check(now)
+            except Exception as error:
+                # An application may override it; the other deadlines must be checked all the same.
+                message = "Checking the deadline of %r failed"
+                self._log.write(logger, logging.ERROR, "deadline", message, owner, error=error)
+        # Not if check() has cancelled or scheduled it.
         if owner.bucket == bucket:
-            if owner.due <= now:
-                try:
-                    owner.check(now)
-                except Exception as error:
-                    # An application may override it; the other deadlines must be checked all the same.
-                    self._log.write(
-                        logger, logging.ERROR, "deadline", "Checking the deadline of %r failed", owner, error=error
-                    )
-            # Not if check() has cancelled or scheduled it.
-            if owner.bucket == bucket:
-                owner.bucket = None
-                # If check() has not moved the deadline, remove it: it would be due again at once, forever.
-                if owner.due > now:
-                    self.schedule(owner)
+            owner.bucket = None
+            # If check() has not moved the deadline, remove it: it would be due again at once, forever.
+            if owner.due > now:
+                self.schedule(owner)
 
 
 class CallbackTimeout:

@@ -319,6 +319,24 @@ def test_an_owner_moved_during_a_run_is_checked_at_its_new_time(timers: Timers, 
     assert other.checks == [1008 + RESOLUTION]
 
 
+def test_an_owner_moved_into_a_bucket_that_a_check_has_emptied_is_checked(timers: Timers, deadlines: Deadlines) -> None:
+    moved = Owner(1020)
+
+    def act(owner: Owner) -> None:
+        for each in owners:
+            deadlines.cancel(each)
+        moved.due = 1005
+        deadlines.schedule(moved)
+
+    owners = [Owner(1005, act) for _ in range(2)]
+    for owner in (*owners, moved):
+        deadlines.schedule(owner)
+    timers.advance(100)
+    assert sorted(owner.checks for owner in owners) == [[], [1005 + RESOLUTION]]
+    assert moved.checks == [1005 + RESOLUTION]
+    assert timers.pending == []
+
+
 def test_a_late_deadline_made_during_a_run_does_not_hide_an_earlier_one(timers: Timers, deadlines: Deadlines) -> None:
     late, early = Owner(1080), Owner(1010)
     deadlines.schedule(Owner(1005, lambda owner: deadlines.schedule(late)))
