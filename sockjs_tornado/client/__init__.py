@@ -174,5 +174,5 @@ class connect:  # noqa: N801 - used like a function
         return self._client
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._client is not None:
-            await self._client.close()
+        assert self._client is not None
+        await self._client.close()

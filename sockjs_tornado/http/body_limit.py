@@ -128,9 +128,6 @@ class StreamedBodyHandler(SockJSHandler):
             self._set_finished()
             self.release_body()
             self._stream.close()
-        except BaseException:
-            self.release_body()
-            raise
 
     async def _reject(self, rejected: BodyRejected) -> None:
         self._set_finished()

@@ -206,11 +206,11 @@ class SessionContainer:
         From Python 3.12 on it starts at once, and needs no iteration of the event loop if it never suspends.
         """
         loop = asyncio.get_running_loop()
-        if sys.version_info >= (3, 12):
+        if sys.version_info >= (3, 12):  # pragma: no cover - depends on Python
             task = asyncio.Task(coroutine, loop=loop, eager_start=True)
         else:
             task = loop.create_task(coroutine)
-        if not task.done():
+        if not task.done():  # pragma: no branch - depends on Python
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -163,8 +163,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
     def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
         """Set the socket to write to and the data that was read before the takeover."""
         self._socket = self._writable_socket = sock
-        if self._initial is not None:
-            self._initial = (self._initial[0], unread)
+        assert self._initial is not None
+        self._initial = (self._initial[0], unread)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Write the response head, then process the data that arrived with the request."""

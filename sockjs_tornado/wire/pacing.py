@@ -51,8 +51,8 @@ class PacedConnection(Connection):
 
     @property
     def piece_size(self) -> int:
-        """Maximum size of the next piece in bytes."""
-        return PIECE_SIZE
+        """Maximum size of the next piece in bytes; larger than :data:`PIECE_SIZE` for input that decodes quickly."""
+        raise NotImplementedError
 
     @property
     def inbox_overflows(self) -> bool:

@@ -62,7 +62,7 @@ def set_user_timeout(sock: socket.socket, seconds: float) -> None:
     By default, Linux retransmits for about 15 minutes (limit R2 in RFC 9293, section 3.8.3). TCP keepalive is enabled
     too, because an idle connection, such as a raw websocket, has nothing that the peer could acknowledge.
     """
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # pragma: no branch - Linux
         try:
             for level, option, value in _timeout_options(seconds):
                 sock.setsockopt(level, option, value)

@@ -95,9 +95,7 @@ def _read_unread(stream: IOStream) -> bytes:
     if is_buffer_empty(stream):
         return b""
     reading = asyncio.ensure_future(stream.read_bytes(stream.max_buffer_size, partial=True))
-    if reading.done():
-        return reading.result()
-    return b""
+    return reading.result() if reading.done() else b""
 
 
 async def _read_to_end(sock: socket.socket) -> None:

@@ -93,12 +93,24 @@ async def test_more_than_a_chunk_may_have_been_read_before(plain_site: Site) -> 
     assert len(recorder.unread) > 65_536
 
 
-async def test_a_stream_that_holds_nothing_is_not_read() -> None:
+@pytest.mark.parametrize("telling", [True, False], ids=["a stream that tells what it holds", "one that does not"])
+async def test_a_stream_that_holds_nothing_is_not_read(telling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not telling:
+        monkeypatch.setattr(wire_stream, "is_buffer_empty", lambda stream: False)
     with tcp_pair() as (_, theirs):
         stream = IOStream(theirs)
         assert wire_stream._read_unread(stream) == b""
-        assert not stream.reading()
+        # Otherwise the read is pending until the stream is closed.
+        assert stream.reading() == (not telling)
         stream.close()
+        await some_turns()
+
+
+def test_a_socket_that_is_closed_cannot_be_taken_over() -> None:
+    with tcp_pair() as (_, theirs):
+        theirs.close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            wire_stream._duplicate(theirs)
 
 
 async def test_bytes_that_come_while_the_handler_waits_are_not_lost(site: Site) -> None:
