@@ -769,6 +769,12 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
     assert await (await journal.connection()).closed() == (3001, "the end")
 
 
+def test_a_cluster_must_be_one() -> None:
+    url: Any = "redis://localhost:6379/0"
+    with pytest.raises(ConfigurationError, match=r"^cluster: expected a RedisCluster or UnixCluster, got 'redis://"):
+        SockJSRouter(Echo, "/chat", cluster=url)
+
+
 @pytest.mark.parametrize("connection", [None, "Echo", 5, Echo])
 def test_an_argument_that_creates_no_connection_is_rejected_at_once(connection: Any) -> None:
     if callable(connection):

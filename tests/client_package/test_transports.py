@@ -486,6 +486,27 @@ async def test_a_certificate_must_be_trusted(
     assert client.transport == transport
 
 
+@each_transport
+async def test_certificates_that_the_environment_names_are_trusted(
+    serve: Serve,
+    dial: Dial,
+    transport: str,
+    server_tls: ssl.SSLContext,
+    certificate: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"), ssl_options=server_tls)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    client = await dial(server, transport, scheme="https", host="localhost")
+    assert client.transport == transport
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
+    with pytest.raises(ConnectError, match=r"info: .*(certificate|SSL)"):
+        await dial(server, transport, scheme="https", host="localhost")
+
+
 async def test_noted_connections_are_left_to_the_garbage_collector_at_once(serve: Serve, dial: Dial) -> None:
     """A closed client has no running tasks."""
     client = await dial(await serve(SockJSRouter(Journal(Noted), "/echo")))

@@ -176,6 +176,23 @@ async def test_cookies_in_several_fields_reach_the_application_through_any_worke
         assert info.cookies == {"user": "me", "JSESSIONID": "mine", "last": "y"}
 
 
+async def test_a_function_of_the_application_sees_all_fields_through_any_worker(start: Start) -> None:
+    seen: list[Any] = []
+
+    def jsessionid(request: Any) -> bool:
+        seen.append(request.headers["X-Mine"])
+        return False
+
+    owner, other, _ = await start({"jsessionid": jsessionid})
+    session = owner.own()
+    base = f"/echo/000/{session}"
+    assert (await other.ask(request("POST", f"{base}/xhr", "X-Mine: a", body=b""))).status == 200
+    form = request("POST", f"{base}/jsonp_send", FORM, "X-Mine: b", body=b"d=%5B%22x%22%5D")
+    assert (await other.ask(form)).body == b"ok"
+    assert await (await owner.journal.connection()).message() == "x"
+    assert set(seen) == {"a", "b"}
+
+
 @pytest.mark.parametrize("opens", [True, False])
 async def test_no_log_has_the_id_if_a_function_of_the_application_raises(
     start: Start, logged: LogWatch, opens: bool
