@@ -17,6 +17,9 @@ from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 #: Whether the servers of the tests are native ones (``-p native``).
 NATIVE = issubclass(tornado.httpserver.HTTPServer, sockjs_tornado.HTTPServer)
 
+#: Tornado's server. ``tornado.httpserver.HTTPServer`` is the native one if the servers of the tests are.
+TornadoServer: Any = next(base for base in sockjs_tornado.HTTPServer.__mro__ if base.__module__ == "tornado.httpserver")
+
 
 class Echo(SockJSConnection):
     """Sends every message back to its client."""
@@ -101,6 +104,18 @@ async def congest(connection: SockJSConnection) -> int:
         await asyncio.sleep(0)
         assert sent < 10_000
     return sent
+
+
+async def close_router(router: SockJSRouter) -> None:
+    """Close a router whose clients do not poll any more for the close frame."""
+    closing = asyncio.ensure_future(router.close())
+    await asyncio.sleep(0)
+    for session in router.container:
+        # The first checks may only find that its client took more of a response, or that the loop stood still; then the
+        # session is due again.
+        for _ in range(3):
+            session.check(session.due)
+    await closing
 
 
 class LogWatch:

@@ -184,6 +184,51 @@ class Response:
         return self.body.decode()
 
 
+class PlainTransport(asyncio.Transport):
+    """A transport that sends and closes at once. uvloop's transports do so in a later iteration of the event loop.
+
+    Args:
+        sock: A connected socket.
+        protocol: The protocol.
+    """
+
+    def __init__(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
+        super().__init__({"socket": sock})
+        self._sock = sock
+        self._protocol = protocol
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._read)
+        protocol.connection_made(self)
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(1 << 16)
+        except OSError:
+            self.abort()
+            return
+        if data:
+            self._protocol.data_received(data)
+        else:
+            self._loop.remove_reader(self._sock)
+            self._protocol.eof_received()
+
+    def write(self, data: Any) -> None:
+        assert self._sock.send(data) == len(data)
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def abort(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    close = abort
+
+
 class Client:
     """One connection to a server."""
 
@@ -193,8 +238,19 @@ class Client:
         self._closes = False
 
     @classmethod
-    async def connect(cls, port: int, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> "Client":
-        """Connect from a loopback address."""
+    async def connect(
+        cls, port: int, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1", plain: bool = False
+    ) -> "Client":
+        """Connect from a loopback address; with ``plain``, the client sends and closes at once on all event loops."""
+        if plain:
+            sock = socket.socket()
+            sock.bind((source, 0))
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await within(loop.sock_connect(sock, ("127.0.0.1", port)))
+            reader = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(reader)
+            return cls(reader, asyncio.StreamWriter(PlainTransport(sock, protocol), protocol, reader, loop))
         name = "localhost" if tls else None
         opening = asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name, local_addr=(source, 0))
         return cls(*await within(opening))
@@ -308,7 +364,7 @@ class Client:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def leave(self) -> None:
-        """Close the socket before the event loop processes any other."""
+        """Close the socket before the event loop processes any other; on uvloop, this needs a plain connection."""
         self.writer.transport.abort()
         # The transport has scheduled the close of its socket, which runs before the next step of this task.
         await asyncio.sleep(0)

@@ -20,7 +20,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 import uvloop
-from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve
+from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve, close_router
 from client import TIMEOUT, Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
@@ -163,14 +163,7 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     async with asyncio.timeout(TIMEOUT):
         for router in routers:
-            closing = asyncio.ensure_future(router.close())
-            await asyncio.sleep(0)
-            for session in router.container:
-                # No client comes any more for the close frame that it keeps. The first checks may only find that its
-                # client took more of a response, or that the loop stood still; then the session is due again.
-                for _ in range(3):
-                    session.check(session.due)
-            await closing
+            await close_router(router)
     for server in servers:
         server.http.stop()
         await server.http.close_all_connections()

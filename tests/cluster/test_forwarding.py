@@ -111,7 +111,7 @@ async def test_a_disconnect_when_the_response_has_just_arrived(
 async def test_a_disconnect_before_the_request_is_read_opens_no_session(start: Start) -> None:
     owner, other, _ = await start()
     session = owner.own()
-    async with other.client() as client:
+    async with other.client(plain=True) as client:
         client.write(asking("xhr", f"/echo/000/{session}"))
         await client.leave()
     # The event loop has not run since.

@@ -391,8 +391,8 @@ class Router:
         assert isinstance(answer, Stream)
         self.streams.put_nowait(answer)
         taking_over = request.exchange.take_over(answer.status, Pipe(self.router.container, answer, request))
-        assert taking_over is not None
-        await taking_over
+        if taking_over is not None:
+            await taking_over
         answer.upstream.abort_unless_piped()
 
 

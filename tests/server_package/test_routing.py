@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from application import Echo
+from application import Echo, close_router
 from client import Client
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
@@ -72,7 +72,7 @@ async def answers(server_class: Any, rules: list[Any]) -> dict[str, list[Any]]:
         client.writer.close()
     server.stop()
     await server.close_all_connections()
-    await router.close()
+    await close_router(router)
     return found
 
 
@@ -104,7 +104,7 @@ async def test_rules_that_depend_on_the_host(listen: Listen, kind: str) -> None:
         client = await site.connect()
         response = await client.ask("POST", f"/echo/000/{session}{kind[0]}/xhr", host="a", body=b"[]")
         assert response.text == "o\n"
-    await router.close()
+    await close_router(router)
 
 
 async def test_an_application_may_choose_handlers_itself(listen: Listen) -> None:

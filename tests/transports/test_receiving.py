@@ -76,7 +76,7 @@ async def test_a_request_right_after_an_aborted_one_gets_the_interruption(
     # A race, which is run 300 times in all cases.
     for _ in range(15):
         base = f"/echo/000/{new_session()}"
-        old = await connect(server)
+        old = await connect(server, plain=True)
         old.write(asking(transport, base))
         assert await first_frame(old, transport) == "o"
         connection = await journal.connection()
@@ -140,7 +140,7 @@ async def test_a_request_that_was_aborted_before_it_was_served_leaves_no_trace(
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
     for _ in range(20):
-        old, new = await connect(server), await connect(server)
+        old, new = await connect(server, plain=True), await connect(server)
         for client in (old, new):
             await client.ask("GET", "/echo")
         base = f"/echo/000/{new_session()}"
@@ -155,7 +155,7 @@ async def test_a_request_that_was_aborted_before_it_was_served_leaves_no_trace(
 async def test_messages_are_not_given_to_a_client_that_has_left(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))
-    opening, leaving, staying = [await connect(server) for _ in range(3)]
+    opening, leaving, staying = [await connect(server, plain=True) for _ in range(3)]
     opening.write(asking("xhr", "/echo/000/abc"))
     assert await first_frame(opening, "xhr") == "o"
     (await journal.connection()).send("kept")
@@ -287,7 +287,7 @@ async def test_a_client_that_reads_no_more_takes_nothing_from_the_session(
     client = await connect(server)
 
     async def leave() -> None:
-        leaving = await connect(server)
+        leaving = await connect(server, plain=True)
         await leaving.ask("GET", "/echo")
         if reset:
             leaving.reset()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from application import TornadoServer
 from client import TIMEOUT
-from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
@@ -230,7 +230,7 @@ class Site:
         self._path = str(directory / "socket")
         self._certificate = certificate
         self._port = 0
-        self.servers: list[HTTPServer] = []
+        self.servers: list[Any] = []
         self._clients: list[Client] = []
 
     async def _take_over(self, stream: IOStream) -> None:
@@ -257,7 +257,7 @@ class Site:
                 site.noticed.set()
 
         application = Application([("/", Handler)], log_function=lambda handler: None)
-        server = HTTPServer(application, ssl_options=options, chunk_size=self.chunk_size)
+        server = TornadoServer(application, ssl_options=options, chunk_size=self.chunk_size)
         if listening is None:
             if self.kind == "unix":
                 listening = bind_unix_socket(self._path)

@@ -13,10 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from application import LogWatch
+from application import LogWatch, TornadoServer
 from client import within
 from tornado.http1connection import HTTP1Connection
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.iostream import IOStream
 from tornado.testing import bind_unused_port
@@ -53,7 +52,7 @@ class Handler(BaseHandler):
         return "a summary"
 
 
-class NotingServer(HTTPServer):
+class NotingServer(TornadoServer):
     """Notes the stream of the connection that has ended."""
 
     closed: asyncio.Future[IOStream]
@@ -66,7 +65,7 @@ class NotingServer(HTTPServer):
 @pytest.fixture
 async def ask() -> Any:
     """Return a function that asks a server with one handler."""
-    servers: list[HTTPServer] = []
+    servers: list[Any] = []
 
     async def ask(handler: type[RequestHandler], *, head: bytes = HEAD, body: bytes = b"", **options: Any) -> bytes:
         server = NotingServer(Application([("/(?P<session_id>.*)", handler)]), **options)
@@ -250,7 +249,7 @@ def names_of(kind: type) -> set[str]:
         (SockJSHandler, RequestHandler),
         (StreamedBodyHandler, RequestHandler),
         (RelayedHandler, RequestHandler),
-        (LimitedServer, HTTPServer),
+        (LimitedServer, TornadoServer),
     ],
 )
 def test_no_other_class_uses_a_private_name_of_its_base(kind: type, base: type) -> None:
