@@ -25,6 +25,7 @@ from .delegate import DelegatedRequest
 from .exchange import NativeExchange
 from .proxies import RequestContext, client_of
 from .streams import DetachedStream
+from .unsent import Unsent
 
 if TYPE_CHECKING:
     from .http_server import HTTPServer
@@ -100,6 +101,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         due: Time of the next call of :meth:`check`.
         bucket: Used by the server to find the deadline.
     """
+        was_flushed: Whether the connection was closed after the operating system had accepted everything.
 
     __slots__ = (
         "_body_due",
@@ -109,6 +111,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         "_is_paused",
         "_is_serving",
         "_release_slot",
+        "_is_cut",
         "_request",
         "_unsent",
         "_write_waiters",
@@ -122,6 +125,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     )
 
     transport: asyncio.Transport
+        "was_flushed",
 
     def __init__(
         self, server: "HTTPServer", sock: socket.socket, address: Any, release_slot: Callable[[], None] | None
@@ -142,6 +146,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
         # End of the time for the current body.
         self._body_due = inf
         # Whether the write buffer was above its high-water mark, and is not below its low-water mark yet.
+        # Whether unsent data was discarded.
+        self._is_cut = self.was_flushed = False
         self._is_congested = False
         # Futures that wait until the client has read enough.
         self._write_waiters: list[asyncio.Future[None]] = []
@@ -229,6 +235,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def _leave(self) -> None:
         self.server.cancel(self)
         self.server.connection_ended(self)
+        self.was_flushed = exc is None and not self._is_cut
 
     def _disconnected(self) -> None:
         request, self._request = self._request, _DISCARD
@@ -541,13 +548,18 @@ class HTTPConnection(asyncio.BufferedProtocol):
             if self._is_reading_responses():
                 self.due = now + CLOSE_TIMEOUT
             elif not self.server.postpone(self, now):
-                self.transport.abort()
+                self.cut()
         elif now >= self._body_due:
             if not self.server.postpone(self, now):
                 logger.info("Timeout reading body from %s", self.remote_ip or "a Unix socket")
                 self._time_out()
         elif self._request is not None and not self._is_congested:
             self.due = self._body_due
+        self.cut()
+
+    def cut(self) -> None:
+        """Close the connection's transport immediately and discard unsent data."""
+        self._is_cut = True
         elif self._is_reading_responses():
             self.due = min(now + self.server.idle_timeout, self._body_due)
         elif not self.server.postpone(self, now):
@@ -562,7 +574,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def _time_out(self) -> None:
         self._disconnected()
-        self.transport.abort() if self.unsent else self.transport.close()
+        self.cut() if self.unsent else self.transport.close()
 
     # What the requests know of the connection.
 
@@ -637,7 +649,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
             transport.resume_reading()
         protocol.connection_made(transport)
 
-    def take_back(self, data: bytes, release_slot: Callable[[], None] | None) -> None:
+    def take_back(self, data: bytes, release_slot: Callable[[], None] | None) -> Unsent | None:
         """Continue with the next request, after the other owner has written a complete response.
 
         Args:
@@ -664,7 +676,12 @@ class HTTPConnection(asyncio.BufferedProtocol):
 def _origin_form(target: str) -> str:
     """Return the path and query of a target in absolute form (RFC 9112, section 3.2.2)."""
     _, separator, rest = target.partition("://")
+
+        Returns:
+            The unsent rest of that response, if there is one.
     if not separator or target[0] == "/":
         return target
     start = min((rest.find(c) for c in "/?" if c in rest), default=len(rest))
     return rest[start:] if rest[start : start + 1] == "/" else f"/{rest[start:]}"
+        unsent = self.unsent
+        return Unsent(self, unsent) if unsent else None

@@ -20,9 +20,9 @@ from ..wire.connection import Connection
 from ..wire.http_parser import RequestHead, format_response
 from ..wire.responses import shared_head
 from ..wire.sockets import peer_disconnected, peer_reset
-from ..wire.unsent import Unsent
 from .access_log import AccessLogEntry, is_logged
 from .proxies import client_of
+from .unsent import Unsent
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
@@ -262,7 +262,7 @@ class NativeExchange:
         response = format_response(shared_head(status), headers, b"" if self.method == "HEAD" else body)
         self.responded = True
         if not connection.write(response) and (unsent := connection.unsent) > _MIN_TRACKED:
-            self.pending = Unsent(connection.transport, unsent)
+            self.pending = Unsent(connection, unsent)
         self._release()
         self._log(status)
 
@@ -309,7 +309,7 @@ class NativeExchange:
         return None
 
     @property
-    def take_back(self) -> Callable[[bytes, Callable[[], None] | None], None] | None:
+    def take_back(self) -> Callable[[bytes, Callable[[], None] | None], Unsent | None] | None:
         """Continues with the next request of the connection."""
         return self._connection.take_back if self._keep_alive else None
 

@@ -154,11 +154,12 @@ class Exchange(Protocol):
         """
 
     @property
-    def take_back(self) -> Callable[[bytes, Callable[[], None] | None], None] | None:
+    def take_back(self) -> "Callable[[bytes, Callable[[], None] | None], PendingResponse | None] | None":
         """Called by a protocol that took the connection over, after it has written a complete response.
 
         The arguments are what the protocol has read in the meantime, and what :meth:`Connection.release_transport`
-        returned. It is None if the connection must be closed after the response.
+        returned. It returns the unsent rest of the response, if there is one. It is None if the connection must be
+        closed after the response.
         """
 
     def abort(self) -> None:

@@ -19,7 +19,6 @@ from ..session.requester import REJECTIONS, check_receiver, check_requester
 from ..session.session import Session
 from ..wire.connection import MAX_PIPELINED, Connection
 from ..wire.responses import response_head
-from ..wire.unsent import Unsent
 from .endpoint import NO_CACHE, PLAIN_TEXT, SessionEndpoint, session_origin
 from .exchange import Exchange, Headers, Router
 from .http_transports import HTTPTransport, xhr_framing
@@ -206,10 +205,9 @@ class StreamReceiver(Connection):
             if self.unsent:
                 self._session._track_unsent_response(self)
             return
-        release_slot = self.release_transport()
-        if unsent := self.transport.get_write_buffer_size():
-            self._session._track_unsent_response(Unsent(self.transport, unsent))
-        self._take_back(self._next_request, release_slot)
+        pending = self._take_back(self._next_request, self.release_transport())
+        if pending is not None:
+            self._session._track_unsent_response(pending)
 
 
 def page_callback(exchange: Exchange) -> str:
