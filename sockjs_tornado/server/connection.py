@@ -18,7 +18,7 @@ from ..transports.endpoint import Endpoint
 from ..wire.connection import CLOSE_TIMEOUT, MAX_PIPELINED, Connection
 from ..wire.http_parser import BadRequest, RequestHead, parse_head
 from ..wire.responses import response_head
-from ..wire.sockets import set_user_timeout
+from ..wire.sockets import peer_disconnected, set_user_timeout
 from ..wire.tornado_internals import set_start_time
 from .body import BodyReader
 from .delegate import DelegatedRequest
@@ -45,6 +45,9 @@ _MAX_UNSENT: Final = 64 * 1024
 
 #: Bytes that the client must read within a time limit to get more time.
 _MIN_DRAIN_BYTES: Final = 16 * 1024
+
+#: Seconds between two checks whether the client has disconnected, while its further requests are not read.
+DISCONNECT_INTERVAL: Final = 1.0
 
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 MAX_FIELDS: Final = 100
@@ -199,8 +202,14 @@ class HTTPConnection(asyncio.BufferedProtocol):
         """Called if there is input after the current request."""
         if self._request is None:
             self._continue()
-        elif len(self._data) > MAX_PIPELINED:
+        else:
+            self.limit_pipeline()
+
+    def limit_pipeline(self) -> None:
+        """Stop to read if there are many further requests."""
+        if self._request is not None and len(self._data) > MAX_PIPELINED:
             self.pause_reading()
+            self._limit_time(DISCONNECT_INTERVAL)
 
     def eof_received(self) -> bool:
         """Called when the client closed its side; return whether the connection stays open for now."""
@@ -360,8 +369,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._wait_for_request()
             if self._is_congested:
                 self.pause_reading()
-        elif len(self._data) > MAX_PIPELINED:
-            self.pause_reading()
+        else:
+            self.limit_pipeline()
 
     def _pass_body(self) -> None:
         """Pass what was read after a head to its request."""
@@ -555,11 +564,12 @@ class HTTPConnection(asyncio.BufferedProtocol):
                 self._time_out()
         elif self._request is not None and not self._is_congested:
             self.due = self._body_due
-        self.cut()
-
-    def cut(self) -> None:
-        """Close the connection's transport immediately and discard unsent data."""
-        self._is_cut = True
+            if self._is_paused and len(self._data) > MAX_PIPELINED:
+                # The event loop reports a disconnect only while it reads.
+                if not peer_disconnected(self.socket):
+                    self.due = min(now + DISCONNECT_INTERVAL, self.due)
+                elif not self.eof_received():
+                    self.transport.close()
         elif self._is_reading_responses():
             self.due = min(now + self.server.idle_timeout, self._body_due)
         elif not self.server.postpone(self, now):

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
+import gzip
 from typing import Any
 
 import pytest
-from application import Echo, LogWatch
+from application import Echo, Journal, LogWatch, close_router
 from client import TIMEOUT, Client, new_session, request, until, within
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.server import connection as native_connection
+from sockjs_tornado.transports.limited_body import LimitedBody
 
 from .conftest import NATIVE, Listen, Site
-from .test_bodies import FLOOD, KERNEL_BUFFER
+from .test_bodies import FLOOD, KERNEL_BUFFER, settle
 from .test_connections import Hello
 
 pytestmark = NATIVE
@@ -65,7 +67,7 @@ async def test_a_poll_may_take_longer_than_its_body(listen: Listen) -> None:
     await asyncio.sleep(0.01)
     client.write(data[-2:])
     assert (await client.response()).text == "h\n"
-    await routed.router.close()
+    await close_router(routed.router)
 
 
 async def test_a_handler_may_take_longer_than_its_body_timeout(listen: Listen) -> None:
@@ -263,7 +265,7 @@ async def test_requests_behind_a_stream_that_ends_at_once(listen: Listen) -> Non
     client.write(request("POST", f"/echo/000/{new_session()}/xhr_streaming", body=b"") + request("GET", "/echo/info"))
     assert (await client.response()).text.endswith("o\n")
     assert (await client.response()).status == 200
-    await routed.router.close()
+    await close_router(routed.router)
 
 
 async def test_many_requests_behind_a_stream(listen: Listen) -> None:
@@ -281,7 +283,7 @@ async def test_many_requests_behind_a_stream(listen: Listen) -> None:
     assert await client.chunk() == b""
     for _ in range(200):
         assert (await client.response()).status == 200
-    await routed.router.close()
+    await close_router(routed.router)
 
 
 async def test_many_requests_behind_a_poll(listen: Listen) -> None:
@@ -298,7 +300,131 @@ async def test_many_requests_behind_a_poll(listen: Listen) -> None:
     assert (await client.response()).text == "h\n"
     for _ in range(200):
         assert (await client.response()).status == 200
-    await routed.router.close()
+    await close_router(routed.router)
+
+
+async def fill_pipeline(client: Client, site: Site) -> None:
+    """Send requests until the server does not read any more; the rest is in the server's kernel."""
+    (connection,) = site.http.connections
+    # More than the server's limit and its next read, and not more than a socket receives at first.
+    client.write(request("GET", "/echo/info", "X: " + "a" * 1000) * 150)
+    await until(lambda: not connection.transport.is_reading())
+    await within(client.writer.drain())
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_client_that_leaves_behind_many_requests_is_noticed(listen: Listen, reset: bool) -> None:
+    journal = Journal()
+    routed = await route(listen, journal, heartbeat_delay=1000)
+    client = await routed.site.connect()
+    poll = request("POST", f"/echo/000/{new_session()}/xhr", body=b"")
+    client.write(poll)
+    assert (await client.response()).text == "o\n"
+    client.write(poll)
+    await fill_pipeline(client, routed.site)
+    if reset:
+        client.reset()
+    client.writer.transport.abort()
+    assert await (await journal.connection()).closed() == (1002, "Connection interrupted")
+    await until(lambda: not routed.site.http.connections)
+    await close_router(routed.router)
+
+
+async def test_a_handler_is_told_that_a_client_left_behind_many_requests(listen: Listen) -> None:
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    class Waiting(RequestHandler):
+        async def get(self) -> None:
+            begun.set()
+            await closed.wait()
+
+        def on_connection_close(self) -> None:
+            closed.set()
+
+    routed = await route(listen, handlers={"/": Waiting})
+    client = await routed.site.connect()
+    client.write(request("GET", "/"))
+    await within(begun.wait())
+    await fill_pipeline(client, routed.site)
+    client.writer.transport.abort()
+    await within(closed.wait())
+    await until(lambda: not routed.site.http.connections)
+
+
+async def test_a_response_arrives_whole_after_the_client_has_shut_down(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The test is the clock.
+    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 1000)
+    journal = Journal()
+    routed = await route(listen, journal, disconnect_delay=60)
+    client = await routed.site.connect(receive_buffer=KERNEL_BUFFER)
+    poll = request("POST", f"/echo/000/{new_session()}/xhr", body=b"")
+    client.write(poll)
+    assert (await client.response()).text == "o\n"
+    client.pause_reading()
+    client.write(poll)
+    connection = await journal.connection()
+    session = connection.session
+    await until(lambda: session._receiver is not None)
+    connection.send("x" * FLOOD)
+    assert session._unsent_response is not None
+    assert session._unsent_response.unsent > 1_000_000
+    client.writer.write_eof()
+    await settle(routed.site)
+    client.resume_reading()
+    assert (await client.rest()).count(b"x") >= FLOOD
+    connection.send("behind it")
+    client = await routed.site.connect()
+    client.write(poll)
+    assert (await client.response()).text == 'a["behind it"]\n'
+    await close_router(routed.router)
+
+
+async def test_a_body_is_decompressed_in_several_iterations(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = 0
+    sizes: dict[int, int] = {}
+
+    def append(body: LimitedBody, data: bytes) -> None:
+        sizes[turn] = sizes.get(turn, 0) + len(data)
+        original(body, data)
+
+    original = LimitedBody._append
+    monkeypatch.setattr(LimitedBody, "_append", append)
+    size = 4 * 1024 * 1024
+    settings = {"max_message_size": size, "max_buffered_body_bytes": 2 * size}
+    journal = Journal()
+    routed = await route(listen, journal, options={"decompress_request": True}, **settings)
+    client = await routed.site.connect()
+    base = f"/echo/000/{new_session()}"
+    assert (await client.ask("POST", f"{base}/xhr")).text == "o\n"
+    body = gzip.compress(b'["%b"]' % (b"x" * (size - 4)))
+    # What follows arrives while the body is decompressed.
+    client.write(request("POST", f"{base}/xhr_send", "Content-Encoding: gzip", body=body) * 2)
+    for _ in range(2):
+        answer = asyncio.ensure_future(client.response())
+        while not answer.done():
+            turn += 1
+            await asyncio.sleep(0)
+        assert (await answer).status == 204
+    connection = await journal.connection()
+    for _ in range(2):
+        assert len(await connection.message()) == size - 4
+    assert sum(sizes.values()) == 2 * size
+    assert max(sizes.values()) < 1_000_000
+    assert (await client.ask("GET", "/echo/info")).status == 200
+    await close_router(routed.router)
+
+
+async def test_a_client_that_leaves_while_its_body_is_decompressed(listen: Listen) -> None:
+    settings = {"max_message_size": FLOOD, "max_buffered_body_bytes": FLOOD}
+    routed = await route(listen, options={"decompress_request": True}, **settings)
+    client = await routed.site.connect()
+    body = gzip.compress(b"x" * FLOOD)
+    client.write(request("POST", f"/echo/000/{new_session()}/xhr_send", "Content-Encoding: gzip", body=body))
+    await until(lambda: routed.router.body_budget.used, interval=0)
+    await routed.site.http.close_all_connections()
+    assert routed.router.body_budget.used == 0
 
 
 @pytest.mark.parametrize("target", ["/", "/echo/000/abc/xhr", "/echo/000/abc/xhr_send"])
