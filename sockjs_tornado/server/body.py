@@ -1,7 +1,9 @@
 """Request bodies of SockJS URLs that do not arrive together with the head, or whose length is not known."""
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, retry_after
 from ..transports.limited_body import BodyRejected, LimitedBody
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Bytes of a body after which the event loop runs other callbacks. Few compressed bytes may become many.
+_WORK_PER_TURN: Final = 256 * 1024
+
 
 class BodyReader:
     """Collects a request body within the limits, and rejects the request as soon as one is exceeded.
@@ -24,7 +29,7 @@ class BodyReader:
         head: The head of the request.
     """
 
-    __slots__ = ("_body", "_connection", "_decoder", "_exchange", "_left")
+    __slots__ = ("_body", "_connection", "_decoder", "_exchange", "_finished", "_left", "_rest", "_steps")
 
     def __init__(self, connection: "HTTPConnection", exchange: "NativeExchange", head: RequestHead) -> None:
         self._connection = connection
@@ -32,6 +37,11 @@ class BodyReader:
         self._left = head.content_length
         self._decoder = ChunkedDecoder() if head.is_chunked else None
         self._body = LimitedBody(exchange.endpoint, head.method, is_compressed=connection.server.may_decompress(head))
+        # The rest of the work for the last read, if it is done in a later iteration of the event loop; whether the body
+        # ends with that read, and what has arrived behind it.
+        self._steps: Iterator[int] | None = None
+        self._finished = False
+        self._rest = b""
 
     def start(self, size: int) -> None:
         """Check the head of the request, and ask for the body if the client waits for that.
@@ -53,29 +63,61 @@ class BodyReader:
 
     def data_received(self, data: bytes) -> bytes:
         """Process the next bytes of the body; return those that belong to the next request."""
+        if self._steps is not None:
+            self._rest += data
+            return b""
         try:
             if self._decoder is None:
                 piece, rest = data[: self._left], data[self._left :]
                 self._left -= len(piece)
-                finished = not self._left
+                self._finished = not self._left
             else:
                 piece = self._decoder.feed(data)
                 # Compressed data may decompress to nothing, so its own size counts, too.
                 self._body.check_size(self._decoder.size)
-                rest, finished = self._decoder.unread, self._decoder.finished
-            for _ in self._body.add(piece):
-                pass
-            if not finished:
-                return b""
-            self._body.finish()
+                rest, self._finished = bytes(self._decoder.unread), self._decoder.finished
         except BadRequest as error:
             self._reject(BodyRejected(error.status, error.reason.encode(), error.limit))
         except BodyRejected as rejected:
             self._reject(rejected)
         else:
-            self._exchange.set_body(self._body.data, self._body.share)
-            return self._connection.body_finished(self._exchange, rest)
+            self._rest = rest
+            return self._collect(self._body.add(piece))
         return b""
+
+    def _collect(self, steps: Iterator[int]) -> bytes:
+        """Add a piece to the body, in several iterations of the event loop if it is much work.
+
+        Returns:
+            Data that belongs to the next request.
+        """
+        work = 0
+        try:
+            for size in steps:
+                work += size
+                if work >= _WORK_PER_TURN:
+                    self._steps = steps
+                    self._connection.pause_reading()
+                    asyncio.get_running_loop().call_soon(self._continue)
+                    return b""
+            rest, self._rest = self._rest, b""
+            if not self._finished:
+                # What has arrived in the meantime.
+                return self.data_received(rest) if rest else b""
+            self._body.finish()
+        except BodyRejected as rejected:
+            self._reject(rejected)
+            return b""
+        self._exchange.set_body(self._body.data, self._body.share)
+        return self._connection.body_finished(self._exchange, rest)
+
+    def _continue(self) -> None:
+        steps, self._steps = self._steps, None
+        # It is None if the client has disconnected.
+        if steps is not None:
+            self._connection.resume_reading()
+            self._collect(steps)
+            self._connection.limit_pipeline()
 
     def _reject(self, rejected: BodyRejected) -> None:
         exchange = self._exchange
@@ -87,9 +129,10 @@ class BodyReader:
             fields.append(retry_after())
             message = "%s is reached: long bodies get 503"
             endpoint.server.container.log.write(logger, logging.WARNING, rejected.reason, message, rejected.reason)
-        self._body.release()
+        self.on_disconnect()
         exchange.reject(rejected.status, fields, rejected.text)
 
     def on_disconnect(self) -> None:
         """Free the memory of the body, because the client has disconnected."""
         self._body.release()
+        self._steps = None
