@@ -63,8 +63,11 @@ class _BodyLimitMatcher(PathMatches):
             headers = request.headers
             limit = self._endpoint.body_limit(request.method or "")[0]
             if serves_endpoints(request):
-                # The native server limits the body.
-                request.connection.set_max_body_size(limit)  # type: ignore[union-attr]
+                connection: Any = request.connection
+                if connection.is_body_unread:
+                    # The native server reads it, for the other handler.
+                    return None
+                connection.set_max_body_size(limit)
                 return found
             if headers.get_list("Transfer-Encoding"):
                 return None

@@ -101,20 +101,20 @@ class HTTPConnection(asyncio.BufferedProtocol):
         socket: The connection's socket.
         address: The client's address.
         remote_ip: The client's IP address, or ``""`` for a Unix socket.
+        was_flushed: Whether the connection was closed after the operating system had accepted everything.
         due: Time of the next call of :meth:`check`.
         bucket: Used by the server to find the deadline.
     """
-        was_flushed: Whether the connection was closed after the operating system had accepted everything.
 
     __slots__ = (
         "_body_due",
         "_buffer",
         "_data",
         "_is_congested",
+        "_is_cut",
         "_is_paused",
         "_is_serving",
         "_release_slot",
-        "_is_cut",
         "_request",
         "_unsent",
         "_write_waiters",
@@ -125,10 +125,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
         "server",
         "socket",
         "transport",
+        "was_flushed",
     )
 
     transport: asyncio.Transport
-        "was_flushed",
 
     def __init__(
         self, server: "HTTPServer", sock: socket.socket, address: Any, release_slot: Callable[[], None] | None
@@ -146,11 +146,11 @@ class HTTPConnection(asyncio.BufferedProtocol):
         # Whether the loop in _serve() runs, which continues when a response is complete.
         self._is_serving = False
         self._is_paused = False
+        # Whether unsent data was discarded.
+        self._is_cut = self.was_flushed = False
         # End of the time for the current body.
         self._body_due = inf
         # Whether the write buffer was above its high-water mark, and is not below its low-water mark yet.
-        # Whether unsent data was discarded.
-        self._is_cut = self.was_flushed = False
         self._is_congested = False
         # Futures that wait until the client has read enough.
         self._write_waiters: list[asyncio.Future[None]] = []
@@ -235,6 +235,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed."""
+        self.was_flushed = exc is None and not self._is_cut
         self._leave()
         if self._release_slot is not None:
             self._release_slot()
@@ -244,7 +245,6 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def _leave(self) -> None:
         self.server.cancel(self)
         self.server.connection_ended(self)
-        self.was_flushed = exc is None and not self._is_cut
 
     def _disconnected(self) -> None:
         request, self._request = self._request, _DISCARD
@@ -412,6 +412,12 @@ class HTTPConnection(asyncio.BufferedProtocol):
         """Pass a request to an endpoint that the application has found for it."""
         self._handle(head, _origin_form(head.target), endpoint, session_id, body)
 
+    def read_body(self, head: RequestHead, endpoint: Endpoint, session_id: str) -> None:
+        """Read the body of a request, none of which was read, for an endpoint that the application has found for it."""
+        exchange = NativeExchange(self, head, _origin_form(head.target), endpoint, session_id, b"")
+        self._request = reader = BodyReader(self, exchange, head)
+        reader.start(head.content_length)
+
     def limit_body_time(self, seconds: float | None = None) -> None:
         """Limit the time for the rest of a body, by default to the server's limit."""
         if seconds is None:
@@ -549,6 +555,11 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close the connection immediately and discard unsent data."""
         self._request = _DISCARD
+        self.cut()
+
+    def cut(self) -> None:
+        """Close the connection's transport immediately and discard unsent data."""
+        self._is_cut = True
         self.transport.abort()
 
     def check(self, now: float) -> None:
@@ -665,6 +676,9 @@ class HTTPConnection(asyncio.BufferedProtocol):
         Args:
             data: What was read in the meantime.
             release_slot: Called when the connection is closed.
+
+        Returns:
+            The unsent rest of that response, if there is one.
         """
         self._release_slot = release_slot
         self.transport.set_protocol(self)
@@ -681,17 +695,14 @@ class HTTPConnection(asyncio.BufferedProtocol):
             if data:
                 # Not now: the session may be in the middle of a state change.
                 asyncio.get_running_loop().call_soon(self._continue)
+        unsent = self.unsent
+        return Unsent(self, unsent) if unsent else None
 
 
 def _origin_form(target: str) -> str:
     """Return the path and query of a target in absolute form (RFC 9112, section 3.2.2)."""
     _, separator, rest = target.partition("://")
-
-        Returns:
-            The unsent rest of that response, if there is one.
     if not separator or target[0] == "/":
         return target
     start = min((rest.find(c) for c in "/?" if c in rest), default=len(rest))
     return rest[start:] if rest[start : start + 1] == "/" else f"/{rest[start:]}"
-        unsent = self.unsent
-        return Unsent(self, unsent) if unsent else None

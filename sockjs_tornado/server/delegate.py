@@ -59,6 +59,7 @@ class DelegatedRequest(TornadoConnection):
         # What was decoded and not passed on yet.
         self._body = bytearray()
         self.is_read = not head.has_body
+        self._is_starting = False
         self._more: asyncio.Future[None] | None = None
         self._is_responding = False
         self._is_chunked = False
@@ -83,7 +84,11 @@ class DelegatedRequest(TornadoConnection):
         for name, value in head.fields():
             headers.add(name, value)
         try:
+            self._is_starting = True
             waiting = delegate.headers_received(start_line, headers)
+            self._is_starting = False
+            if self._native is None:
+                return
             if waiting is None and self.is_read:
                 self._finish_delegate()
                 return
@@ -203,13 +208,27 @@ class DelegatedRequest(TornadoConnection):
         """The connection, with some methods of Tornado's streams; None if the response is complete."""
         return None if self._native is None else ConnectionStream(self._native)
 
+    @property
+    def is_body_unread(self) -> bool:
+        """Whether there is a body, and :meth:`serve_endpoint` can still read it."""
+        return self._is_starting and self._head.has_body
+
     def serve_endpoint(self, endpoint: Endpoint, session_id: str, body: bytes) -> None:
-        """Serve this request from an endpoint that the application has found for it."""
+        """Serve this request from an endpoint that the application has found for it.
+
+        Args:
+            endpoint: The endpoint.
+            session_id: The session id in the path, or ``""``.
+            body: The body, unless it is unread.
+        """
         connection = self._native
         if connection is not None:
-            self._delegate = None
+            self._delegate = self._on_close = None
             self._detach()
-            connection.serve_endpoint(self._head, endpoint, session_id, body)
+            if self.is_body_unread:
+                connection.read_body(self._head, endpoint, session_id)
+            else:
+                connection.serve_endpoint(self._head, endpoint, session_id, body)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback`` if the client disconnects before the response is complete."""

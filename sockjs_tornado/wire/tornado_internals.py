@@ -45,7 +45,10 @@ class BaseHandler(RequestHandler):
     def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Awaitable[None]:  # type: ignore[override]
         """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
         if self._prepared_future is not None:
-            return super()._execute(transforms, *args, **kwargs)
+            if not serves_endpoints(self.request):
+                return super()._execute(transforms, *args, **kwargs)
+            # The native server reads the body.
+            self._prepared_future.set_result(None)
         self._transforms = transforms
         self.path_args = []
         loop = asyncio.get_running_loop()

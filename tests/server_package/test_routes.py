@@ -1,10 +1,11 @@
 """SockJS URLs among the other URLs of an application: both servers find the same handlers."""
 
+import gzip
 from typing import Any
 
 import pytest
-from application import Echo
-from client import Client
+from application import Echo, LogWatch
+from client import Client, request, until
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import SockJSRouter
@@ -96,3 +97,52 @@ async def test_rules_may_depend_on_the_host(listen: Listen, body: bytes, chunked
     # What the body is limited to does not depend on the rules.
     client.write(head + b"Content-Length: 1000000000\r\n\r\n")
     assert (await client.response()).status == 413
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "status", "reason"),
+    [
+        (("Content-Length: 20001",), b"", 413, "max_message_size"),
+        (("Transfer-Encoding: chunked",), b"4e21\r\n", 413, "max_message_size"),
+        (("Content-Encoding: gzip",), gzip.compress(b"x" * 20_001), 413, "max_message_size"),
+        (("Content-Encoding: gzip",), b"no gzip", 400, ""),
+        (("Transfer-Encoding: chunked", "Origin: http://other.example"), b"", 403, "allowed_origins"),
+        (("Transfer-Encoding: chunked",), b"1\r\na\r\n" * 20_000, 400, "chunk_size"),
+    ],
+    ids=["length", "chunks", "compressed", "not compressed", "origin", "small chunks"],
+)
+async def test_limits_of_bodies_if_rules_depend_on_the_host(
+    listen: Listen, fields: tuple[str, ...], body: bytes, status: int, reason: str
+) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 20_000, "allowed_origins": ["http://own.example"]})
+    app = application()
+    app.add_handlers("localhost", router.urls)
+    client = await (await listen(app, decompress_request=True)).connect()
+    has_length = any("-Encoding: c" in field or "-Length" in field for field in fields)
+    if has_length:
+        # No 100 Continue precedes the response.
+        client.write(request("POST", "/echo/000/abc/xhr_send", "Expect: 100-continue", *fields))
+        if body:
+            assert (await client.head()).status == 100
+            client.write(body)
+    else:
+        client.write(request("POST", "/echo/000/abc/xhr_send", *fields, body=body))
+    assert (await client.response()).status == status
+    assert router.stats.rejected.get(reason, 0) == bool(reason)
+    assert router.body_budget.used == 0
+
+
+async def test_the_budget_of_bodies_if_rules_depend_on_the_host(listen: Listen, logged: LogWatch) -> None:
+    size = 1_000_000
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": size, "max_buffered_body_bytes": size})
+    app = application()
+    app.add_handlers("localhost", router.urls)
+    site = await listen(app)
+    first, second = await site.connect(), await site.connect()
+    first.write(request("POST", "/echo/000/abc/xhr_send", f"Content-Length: {size}") + b"x" * 900_000)
+    await until(lambda: router.body_budget.used > 800_000)
+    second.write(request("POST", "/echo/000/abd/xhr_send", f"Content-Length: {size}"))
+    assert (await second.response()).status == 503
+    logged.take("max_buffered_body_bytes")
+    first.writer.transport.abort()
+    await until(lambda: router.body_budget.used == 0)
