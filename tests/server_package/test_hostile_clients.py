@@ -392,7 +392,7 @@ async def test_a_body_is_decompressed_in_several_iterations(listen: Listen, monk
     original = LimitedBody._append
     monkeypatch.setattr(LimitedBody, "_append", append)
     size = 4 * 1024 * 1024
-    settings = {"max_message_size": size, "max_buffered_body_bytes": 2 * size}
+    settings: Any = {"max_message_size": size, "max_buffered_body_bytes": 2 * size}
     journal = Journal()
     routed = await route(listen, journal, options={"decompress_request": True}, **settings)
     client = await routed.site.connect()
@@ -417,7 +417,7 @@ async def test_a_body_is_decompressed_in_several_iterations(listen: Listen, monk
 
 
 async def test_a_client_that_leaves_while_its_body_is_decompressed(listen: Listen) -> None:
-    settings = {"max_message_size": FLOOD, "max_buffered_body_bytes": FLOOD}
+    settings: Any = {"max_message_size": FLOOD, "max_buffered_body_bytes": FLOOD}
     routed = await route(listen, options={"decompress_request": True}, **settings)
     client = await routed.site.connect()
     body = gzip.compress(b"x" * FLOOD)

@@ -52,7 +52,7 @@ class Handler(BaseHandler):
         return "a summary"
 
 
-class NotingServer(TornadoServer):
+class NotingServer(TornadoServer):  # type: ignore[misc]
     """Notes the stream of the connection that has ended."""
 
     closed: asyncio.Future[IOStream]
