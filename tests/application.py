@@ -115,7 +115,7 @@ async def close_router(router: SockJSRouter) -> None:
         # session is due again.
         for _ in range(3):
             session.check(session.due)
-    await closing
+    await within(closing)
 
 
 class LogWatch:

@@ -21,7 +21,7 @@ import tornado.netutil
 import tornado.web
 import uvloop
 from application import SERVER_LOGGERS, IdWatch, LogWatch, RunningServer, Serve, close_router
-from client import TIMEOUT, Client, Connect, Join, Peer, peer, session_ids
+from client import Client, Connect, Join, Peer, peer, session_ids
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.http.handlers import SockJSHandler
@@ -161,9 +161,8 @@ async def serve() -> AsyncIterator[Serve]:
         return server
 
     yield start
-    async with asyncio.timeout(TIMEOUT):
-        for router in routers:
-            await close_router(router)
+    for router in routers:
+        await close_router(router)
     for server in servers:
         server.http.stop()
         await server.http.close_all_connections()

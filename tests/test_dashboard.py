@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from application import Echo, Serve
+from application import Echo, Serve, close_router
 from client import HANDSHAKE, Client, Connect, Join, Peer, request, within
 from programs import ROOT
 from tornado.web import Application
@@ -252,7 +252,7 @@ async def test_names_that_are_not_ours_are_rejected(watch: Any, host: str, statu
             if status == 403:
                 assert answer.body.startswith(b"This dashboard is not available under this host name.")
             await client.leave()
-        await dashboard.router.close()
+        await close_router(dashboard.router)
 
 
 async def test_any_name_may_be_ours(watch: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from application import Echo
+from application import Echo, close_router
 from client import TIMEOUT, new_session, request, until
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
@@ -137,5 +137,5 @@ async def test_a_client_that_leaves_leaves_nothing(listen: Listen, stage: str, w
             client.writer.close()
     await until(lambda: not instances() and not site.http.connections and len(asyncio.all_tasks()) <= tasks)
     assert router.body_budget.used == 0
-    await router.close()
+    await close_router(router)
     assert not len(router.container)
