@@ -502,7 +502,10 @@ async def test_any_callback_may_be_too_slow(serve: Serve, join: Join, logged: Lo
     router = SockJSRouter(slow, "/echo", {"callback_timeout": 0.05})
     peer = join(await serve(router), "websocket")
     assert await peer.frame() == "o"
-    await within(router.close())
+    closing = asyncio.ensure_future(router.close())
+    assert await peer.frame() == 'c[3000,"Go away!"]'
+    peer.vanish()
+    await within(closing)
     logged.take(f"{name} of")
 
 
@@ -577,7 +580,9 @@ async def test_a_client_may_leave_while_its_post_waits(serve: Serve, connect: Co
 @pytest.mark.parametrize("transport", ["websocket", "xhr_streaming"])
 async def test_a_peer_that_acknowledges_nothing_is_disconnected(serve: Serve, connect: Connect, transport: str) -> None:
     journal = Journal()
-    server = await serve(SockJSRouter(journal, "/echo", {"network_timeout": 0.2, "max_queue_bytes": 2**40}))
+    # The stream lasts longer than the test, and nothing else ends the session.
+    settings = {"network_timeout": 0.2, "max_queue_bytes": 2**40, "response_limit": 2**40, "disconnect_delay": 1000}
+    server = await serve(SockJSRouter(journal, "/echo", settings))
     client = await connect(server)
     client.reader._transport.pause_reading()  # type: ignore[attr-defined]
     client.write(ask_for(transport, "/echo/000/abc"))

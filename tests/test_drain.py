@@ -45,6 +45,7 @@ async def test_a_router_that_is_emptied_refuses_new_sessions(
     assert router.stats.rejected == {"draining": 2}
     # The first batch goes at once, and with one session that is all.
     assert await peer.frame() == RESTART
+    peer.vanish()
     await within(draining)
     assert (await (await connect(server)).ask("GET", "/echo/info")).status == 503
 
@@ -95,6 +96,8 @@ async def test_every_client_gets_the_close_frame_and_no_client_waits_for_all(
     assert {frame.result() for frame in frames} == {RESTART}
     # Not in one go.
     assert batches > 1
+    for peer in peers:
+        peer.vanish()
     await within(draining)
     assert len(router.container) == 0
 
