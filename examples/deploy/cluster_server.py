@@ -30,7 +30,7 @@ class Everybody(SockJSConnection):
         self.session.server.publish("everybody", message)
 
 
-async def main(host: str, port: int, redis: str, advertise: str) -> None:
+async def main(host: str, port: int, redis: str, advertise: str, drain_time: float) -> None:
     """Serve until SIGINT or SIGTERM, then close the sessions over several seconds."""
     # The secret is not an option of the command line, which all users of this host can read.
     cluster = RedisCluster(redis, advertise=advertise, secret=os.environ.get("SOCKJS_SECRET"))
@@ -45,7 +45,7 @@ async def main(host: str, port: int, redis: str, advertise: str) -> None:
         # xheaders: take the client's address from the proxy. Only the proxy may be able to reach this port.
         sockets = bind_sockets(port, host)
         print(f"Listening on http://{host}:{port}", flush=True)
-        await serve(application, routers, sockets, xheaders=True)
+        await serve(application, routers, sockets, drain_time=drain_time, xheaders=True)
 
 
 if __name__ == "__main__":
@@ -63,9 +63,12 @@ if __name__ == "__main__":
         metavar="URL",
         help="private address for the other processes (default: http://127.0.0.1:9081 for port 8081, and so on)",
     )
+    parser.add_argument(
+        "--drain-time", type=float, default=5, help="seconds over which sessions are closed (default: 5)"
+    )
     options = parser.parse_args()
     advertise = options.advertise or f"http://127.0.0.1:{options.port + 1000}"
     try:
-        asyncio.run(main(options.host, options.port, options.redis, advertise))
+        asyncio.run(main(options.host, options.port, options.redis, advertise, options.drain_time))
     except (OSError, SockJSError) as error:
         sys.exit(str(error))

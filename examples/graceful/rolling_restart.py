@@ -122,16 +122,17 @@ class Client:
 class Process:
     """A server process."""
 
-    def __init__(self, port: int, journal: Path) -> None:
+    def __init__(self, port: int, journal: Path, drain_time: float) -> None:
         self.port = port
         self.journal = journal
-
+        self.drain_time = drain_time
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start the process and wait until it listens."""
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, SERVER, "--port", str(self.port), "--journal", self.journal),
+            *("--drain-time", str(self.drain_time)),
             stdout=asyncio.subprocess.PIPE,
         )
         assert self.process.stdout is not None
@@ -204,10 +205,14 @@ if __name__ == "__main__":
     parser.add_argument(
         "--clients", type=int, default=100, help="number of clients, half of which poll (default: %(default)s)"
     )
+    parser.add_argument(
+        "--drain-time", type=float, default=5, help="seconds over which a process closes its sessions (default: 5)"
+    )
     options = parser.parse_args()
     AsyncHTTPClient.configure(None, max_clients=options.clients + 1)
     clients = [Client(f"client {n}", options.url, (WebSocket, Polling)[n % 2]) for n in range(options.clients)]
     with tempfile.TemporaryDirectory() as directory:
         journal = Path(directory) / "journal"
-        asyncio.run(main([Process(port, journal) for port in options.ports], clients, options.url))
+        processes = [Process(port, journal, options.drain_time) for port in options.ports]
+        asyncio.run(main(processes, clients, options.url))
         sys.exit(report(clients, journal) > 0)

@@ -4,11 +4,12 @@ import asyncio
 import configparser
 import contextlib
 import inspect
+import itertools
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,21 +88,14 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def nodes(redis: RedisServer) -> Iterator[tuple[list[ServerProgram], list[int]]]:
+def nodes(redis: RedisServer, *arguments: str) -> Iterator[tuple[list[ServerProgram], list[int]]]:
     """Run the processes of a cluster, and give their ports."""
     with contextlib.ExitStack() as life:
-        programs, ports = zip(*(life.enter_context(node(redis)) for _ in NODE_PORTS), strict=True)
+        programs, ports = zip(*(life.enter_context(node(redis, *arguments)) for _ in NODE_PORTS), strict=True)
         yield list(programs), list(ports)
         for program in programs:
             # One after the other they would take their time.
             program.ask_to_stop()
-
-
-@contextlib.contextmanager
-def cluster(redis: RedisServer, kind: str, how: str, directory: Path, complaints: tuple[str, ...]) -> Iterator[Cluster]:
-    """Run a cluster, of which a process may be stopped."""
-    with nodes(redis) as (programs, ports), proxy(kind, how, ports, directory, complaints) as front:
-        yield Cluster(programs, ports, front)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +106,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def three_nodes(redis: RedisServer) -> Iterator[tuple[list[ServerProgram], list[int]]]:
-    """The processes that stand behind all proxies: to stop them takes 10 seconds."""
-    with nodes(redis) as running:
+    """The processes behind all proxies."""
+    with nodes(redis, "--drain-time", "1") as running:
         yield running
 
 
@@ -183,7 +177,7 @@ async def test_a_session_belongs_to_the_address_that_opened_it(running: Cluster,
     assert await exchange(owner, "mine") == "mine"
 
 
-async def stop_one(found: Cluster, visitors: list[Visitor]) -> dict[Visitor, "asyncio.Future[str]"]:
+async def stop(program: ServerProgram, visitors: Iterable[Visitor]) -> dict[Visitor, "asyncio.Future[str]"]:
     """Have visitors listen, stop one of the processes, and return what each will hear."""
     listening: dict[Visitor, asyncio.Future[str]] = {
         visitor: asyncio.ensure_future(visitor.frame()) for visitor in visitors
@@ -193,30 +187,36 @@ async def stop_one(found: Cluster, visitors: list[Visitor]) -> dict[Visitor, "as
     for visitor in visitors:
         assert messages_of(await listening[visitor]) == ["are you there?"]
         listening[visitor] = asyncio.ensure_future(visitor.frame())
-    found.programs[0].ask_to_stop()
-    assert await asyncio.to_thread(found.programs[0].stop) == (0, "", "")
+    program.ask_to_stop()
+    assert await asyncio.to_thread(program.stop) == (0, "", "")
     return listening
 
 
-@pytest.mark.parametrize(("kind", "how"), [("haproxy", "anywhere"), ("haproxy", "by_session"), ("nginx", "by_session")])
 async def test_when_a_process_stops_its_clients_are_notified_and_others_lose_nothing(
-    redis: RedisServer, visit: Visit, tmp_path: Path, kind: str, how: str
+    redis: RedisServer, visit: Visit, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with cluster(redis, kind, how, tmp_path, COMPLAINTS) as found:
-        visitors = [await visit(transport, found.front).open() for transport in TRANSPORTS[:-1] * 4]
-        listening = await stop_one(found, visitors)
-        told = [visitor for visitor in visitors if listening[visitor].done() and await listening[visitor] != "h"]
-        assert 0 < len(told) < len(visitors)
-        for visitor in visitors:
-            if visitor in told:
-                assert await listening[visitor] == 'c[1012,"Service restart"]'
-                again = await visit(visitor.transport, found.front).open()
-                assert await exchange(again, "hello") == "hello"
-            else:
-                await visitor.send("and you?")
-                heard = await listening[visitor]
-                # A poll that the process had passed on has ended with a heartbeat, and its client asks anew.
-                assert messages_of(heard if heard != "h" else await visitor.frame()) == ["and you?"]
+    # Two of the proxies that stand before the same processes send the requests of a session to one of them.
+    with contextlib.ExitStack() as life:
+        programs, ports = life.enter_context(nodes(redis))
+        visitors: dict[tuple[str, str], list[Visitor]] = {}
+        for kind, how in FRONTS:
+            if (kind, how) != ("nginx", "anywhere"):
+                front = life.enter_context(proxy(kind, how, ports, tmp_path_factory.mktemp(kind), COMPLAINTS))
+                visitors[kind, how] = [await visit(transport, front).open() for transport in TRANSPORTS[:-1] * 4]
+        listening = await stop(programs[0], itertools.chain(*visitors.values()))
+        for those in visitors.values():
+            told = [visitor for visitor in those if listening[visitor].done() and await listening[visitor] != "h"]
+            assert 0 < len(told) < len(those)
+            for visitor in those:
+                if visitor in told:
+                    assert await listening[visitor] == 'c[1012,"Service restart"]'
+                    again = await visit(visitor.transport, visitor.port).open()
+                    assert await exchange(again, "hello") == "hello"
+                else:
+                    await visitor.send("and you?")
+                    heard = await listening[visitor]
+                    # A poll that the process had passed on has ended with a heartbeat, and its client asks anew.
+                    assert messages_of(heard if heard != "h" else await visitor.frame()) == ["and you?"]
 
 
 async def test_when_a_process_is_stopped_that_still_gets_requests_a_few_may_have_to_come_again(
@@ -224,9 +224,12 @@ async def test_when_a_process_is_stopped_that_still_gets_requests_a_few_may_have
 ) -> None:
     # nginx does not find out that a process drains, and takes its 503 for an answer.
     complaints = (*COMPLAINTS, "upstream prematurely closed connection")
-    with cluster(redis, "nginx", "anywhere", tmp_path, complaints) as found:
-        visitors = [await visit(transport, found.front).open() for transport in TRANSPORTS[:-1] * 4]
-        listening = await stop_one(found, visitors)
+    with (
+        nodes(redis, "--drain-time", "1") as (programs, ports),
+        proxy("nginx", "anywhere", ports, tmp_path, complaints) as front,
+    ):
+        visitors = [await visit(transport, front).open() for transport in TRANSPORTS[:-1] * 4]
+        listening = await stop(programs[0], visitors)
         for visitor in visitors:
             had_heard = listening[visitor].done()
             if not had_heard:
@@ -244,7 +247,7 @@ async def test_when_a_process_is_stopped_that_still_gets_requests_a_few_may_have
             if heard.startswith("a"):
                 assert messages_of(heard) == ["and you?"]
             else:
-                again = await visit(visitor.transport, found.front).open()
+                again = await visit(visitor.transport, front).open()
                 assert await exchange(again, "hello") == "hello"
 
 

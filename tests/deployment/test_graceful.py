@@ -49,7 +49,7 @@ class Process:
     def start(self) -> None:
         """Start it, for the first time or again."""
         # A client that is kept from polling by a busy machine has not left.
-        more: tuple[str, ...] = ("--journal", str(self._journal), "--drain-time", "2")
+        more: tuple[str, ...] = ("--journal", str(self._journal), "--drain-time", "1")
         more += ("--disconnect-delay", "30", "--deadline", "50")
         self._program = ServerProgram(SERVER, "--port", str(self.port), *more)
         assert self._program.ports == [self.port]
@@ -306,7 +306,8 @@ async def test_the_last_poll_comes_to_the_process_that_drains_and_new_sessions_t
 async def test_the_example_finds_nothing_lost(tmp_path: Path) -> None:
     with reserved_port() as one, reserved_port() as two, haproxy([one, two], tmp_path) as port:
         script = [sys.executable, "-W", "default", str(GRACEFUL / "rolling_restart.py")]
-        script += ["--url", f"http://127.0.0.1:{port}", "--ports", str(one), str(two), "--clients", "20"]
+        script += ["--url", f"http://127.0.0.1:{port}", "--ports", str(one), str(two)]
+        script += ["--clients", "20", "--drain-time", "1"]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*script, stdout=pipe, stderr=pipe)
         try:
