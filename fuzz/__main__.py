@@ -26,13 +26,13 @@ def report(result: Result) -> None:
         print(f"input      {path}\nreproduce  {sys.executable} -m fuzz {result.name} --input {path}\n")
 
 
-def run(names: list[str], seconds: float, seed: int, output: Path) -> list[Result]:
+def run(names: list[str], seconds: float, seed: int, output: Path, runs: int | None) -> list[Result]:
     """Run targets one after another, for a total number of seconds, including their start."""
     results = []
     end = time.monotonic() + seconds
     for index, name in enumerate(names):
         remaining = (end - time.monotonic()) / (len(names) - index)
-        result = fuzz(name, max(1, int(remaining)), seed, output)
+        result = fuzz(name, max(1, int(remaining)), seed, output, runs)
         print(table([result]).splitlines()[-1], flush=True)
         results.append(result)
         if result.status:
@@ -58,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("target", choices=[*TARGETS, "all"])
     parser.add_argument("--seconds", type=float, default=3600, help="total duration over all targets [3600]")
+    parser.add_argument("--runs", type=int, help="maximum number of inputs for each target")
     parser.add_argument(
         "--seed", type=int, default=random.randrange(1, 1 << 31), help="seed of the random generator, not 0"
     )
@@ -78,7 +79,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         names = list(TARGETS) if options.target == "all" else [options.target]
-        results = run(names, options.seconds, options.seed, options.output)
+        results = run(names, options.seconds, options.seed, options.output, options.runs)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1

@@ -48,7 +48,7 @@ class Result:
     output: str
 
 
-def fuzz(name: str, seconds: int, seed: int, output: Path) -> Result:
+def fuzz(name: str, seconds: int, seed: int, output: Path, runs: int | None = None) -> Result:
     """Run one target.
 
     Args:
@@ -56,6 +56,7 @@ def fuzz(name: str, seconds: int, seed: int, output: Path) -> Result:
         seconds: Duration; a finding ends the run immediately.
         seed: Seed of the random generator, above 0.
         output: Directory for the corpus and the findings.
+        runs: Maximum number of inputs, if any.
     """
     corpus, findings = output / "corpus" / name, output / "findings"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,8 @@ def fuzz(name: str, seconds: int, seed: int, output: Path) -> Result:
         *(f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={MAX_LENGTH}", f"-timeout={INPUT_TIMEOUT}"),
         *(f"-rss_limit_mb={MAX_MEMORY}", "-print_final_stats=1", f"-artifact_prefix={findings}/{name}-"),
     ]
+    if runs is not None:
+        command.append(f"-runs={runs}")
     if dictionary(name).is_file():
         command.append(f"-dict={dictionary(name)}")
     # libFuzzer writes new inputs to the first directory and only reads the others.

@@ -8,7 +8,7 @@ from client import TIMEOUT
 from programs import ROOT
 
 #: Duration of the load; ``SOCKJS_SOAK_SECONDS`` overrides it.
-SECONDS = 60
+SECONDS = 25
 
 
 def test_nothing_is_lost_and_nothing_is_left() -> None:
