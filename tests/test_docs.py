@@ -91,6 +91,9 @@ def test_a_server_answers(block: str, tmp_path: Path) -> None:
         assert post("xhr", b"") == b"o\n"
         assert post("xhr_send", b'["hello"]') == b""
         assert post("xhr", b"") == b'a["hello"]\n'
+        if "await serve(" in block:
+            program.ask_to_stop()
+            assert post("xhr", b"") == b'c[1012,"Service restart"]\n'
     finally:
         ended = program.stop()
     status = 0 if "signal.SIGTERM" in block or "await serve(" in block else -signal.SIGTERM

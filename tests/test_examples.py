@@ -172,6 +172,8 @@ class TestTokenAuth:
     @pytest.mark.parametrize("example", ["600"], indirect=True)
     def test_a_client_with_the_token_of_the_page_is_accepted(self, example: Example) -> None:
         assert self.connect(example, self.token(example), "hi") == b'a["Hello, guest!","guest said: hi"]\n'
+        example.program.ask_to_stop()
+        assert example.get(f"{self.SERVICE}/xhr", b"").startswith(b"c[")
 
     @pytest.mark.parametrize("example", ["600"], indirect=True)
     def test_a_client_with_a_forged_token_is_closed(self, example: Example) -> None:

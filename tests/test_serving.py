@@ -96,9 +96,11 @@ async def test_a_poll_and_a_stream_are_not_hung_up_on() -> None:
             # Another poll, so that the router need not wait for one.
             poller.write(request("POST", "/echo/000/b/xhr", body=b""))
             websocket.write(b"\x8a\x80\x00\x00\x00\x00")
-            await within(router.close())
+            closing = asyncio.ensure_future(router.close())
             assert await websocket.text() == 'c[3000,"Go away!"]'
             assert (await poller.response()).body == b'c[3000,"Go away!"]\n'
+            await client.leave()
+            await within(closing)
 
 
 @pytest.mark.parametrize("server", ["tornado", "native"])
@@ -151,6 +153,8 @@ async def test_a_signal_closes_every_session_and_ends_the_program(programs: list
         websocket = await open_websocket(client)
         program.ask_to_stop()
         assert await websocket.text() == RESTART
+        # Otherwise the server waits for the client's close frame.
+        await client.leave()
         ended = await asyncio.to_thread(program.stop)
     assert (ended.status, ended.errors) == (0, "")
 

@@ -69,7 +69,7 @@ async def test_fallback_from_a_rejected_websocket(stub: MakeStub, dial: Dial, an
 
 async def test_fallback_from_a_transport_that_hangs(stub: MakeStub, dial: Dial) -> None:
     server = await stub(websocket=hang, xhr_streaming=hang, eventsource=hang, xhr=[line("o")])
-    client = await dial(server, transport_timeout=1.5)
+    client = await dial(server, transport_timeout=0.8)
     assert client.transport == "xhr"
     assert server.requests[:5] == ["info", "websocket", "xhr_streaming", "eventsource", "xhr"]
 
@@ -79,7 +79,7 @@ async def test_each_failure_is_reported(stub: MakeStub, dial: Dial) -> None:
         {"websocket": False}, xhr_streaming=status(503), eventsource=hang, xhr=line("o then something else")
     )
     with pytest.raises(ConnectError) as caught:
-        await dial(server, transport_timeout=2)
+        await dial(server, transport_timeout=1)
     failures = caught.value.failures
     assert failures["websocket"] == "the server has websockets disabled"
     assert failures["xhr_streaming"] == "status 503"
@@ -131,8 +131,8 @@ async def test_connecting_takes_no_longer_than_told(stub: MakeStub, dial: Dial) 
         await dial(await stub(hang), open_timeout=0.1)
     assert caught.value.failures == {"info": "no response within 0.1 seconds"}
     with pytest.raises(ConnectError) as caught:
-        await dial(await stub(websocket=hang), open_timeout=2)
-    assert caught.value.failures["xhr"] == "not tried, open_timeout of 2 seconds expired"
+        await dial(await stub(websocket=hang), open_timeout=1)
+    assert caught.value.failures["xhr"] == "not tried, open_timeout of 1 seconds expired"
 
 
 async def test_nobody_there_is_a_connect_error(serve: Serve, dial: Dial, link: Callable[..., Awaitable[Link]]) -> None:

@@ -285,7 +285,7 @@ async def test_attempts_may_run_out(serve: Serve, dial: Dial, link: MakeLink) ->
 async def test_delays_grow_if_sessions_end_at_once(stub: MakeStub, dial: Dial) -> None:
     """The number of attempts is limited even if each attempt succeeds."""
     server = await stub({"websocket": False}, xhr_streaming=line("o", 'c[4000,"no"]'))
-    client = await dial(server, "xhr_streaming", reconnect=Backoff(initial=1, factor=1, jitter=0, attempts=3))
+    client = await dial(server, "xhr_streaming", reconnect=Backoff(initial=0.5, factor=1, jitter=0, attempts=3))
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
     assert caught.value.code == 4000

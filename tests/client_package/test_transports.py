@@ -247,7 +247,7 @@ async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, dial
     for transport, code in [("websocket", 1006), ("xhr_streaming", 1009), ("eventsource", 1009), ("xhr", 1009)]:
         journal = Journal()
         # Short, since a session over xhr ends on the server only after this delay.
-        server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 2}))
+        server = await serve(SockJSRouter(journal, "/echo", {"disconnect_delay": 0.5}))
         client = await dial(server, transport, max_message_size=3000)
         connection = await journal.connection()
         connection.send("x" * 2900)
@@ -382,14 +382,14 @@ async def test_an_aborted_connection_closes_with_1006(
 async def test_a_missing_heartbeat_closes_the_connection(
     serve: Serve, dial: Dial, link: Callable[..., Any], transport: str
 ) -> None:
-    between = await link(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.2})))
-    client = await dial(between, transport, heartbeat_timeout=2)
+    between = await link(await serve(SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.05})))
+    client = await dial(between, transport, heartbeat_timeout=0.8)
     await client.send("x")
     assert await within(client.recv()) == "x"
     between.hold()
     with pytest.raises(ConnectionClosed) as caught:
         await within(client.recv())
-    assert caught.value.args == ("connection closed: 1006 no data received for 2 seconds",)
+    assert caught.value.args == ("connection closed: 1006 no data received for 0.8 seconds",)
 
 
 @each_transport
@@ -427,7 +427,7 @@ async def test_heartbeats_keep_a_session(
     monkeypatch.setattr(ClientSession, "_check_heartbeat", check_heartbeat)
     journal = Journal()
     client = await dial(
-        await serve(SockJSRouter(journal, "/echo", {"heartbeat_delay": 0.1})), transport, heartbeat_timeout=2
+        await serve(SockJSRouter(journal, "/echo", {"heartbeat_delay": 0.05})), transport, heartbeat_timeout=1
     )
     connection = await journal.connection()
     await within(passed.wait())

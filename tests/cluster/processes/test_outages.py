@@ -84,8 +84,8 @@ async def test_rooms_work_again_and_every_gap_is_reported(secret: Path, tmp_path
             publishing = asyncio.create_task(publish(speakers, numbers))
             try:
                 await all_hear_all(members, numbers)
-                # About 1 s and 6 s on a machine that is not busy.
-                for outages, messages in enumerate((30, 200), 1):
+                # About 1 s and 3 s on a machine that is not busy.
+                for outages, messages in enumerate((30, 100), 1):
                     await outage(redis, members, polling, messages)
                     returned = time.monotonic()
                     async with asyncio.timeout(SOON):
