@@ -10,9 +10,9 @@
     │   └── ClusterUnavailable  Redis is unavailable, or did not execute the operation; it may be retried
     ├── SessionStateError       the state of the session does not allow the operation
     ├── PayloadError            the payload of a client is invalid
-    ├── HandshakeError          a websocket opening handshake is rejected with an HTTP status
-    ├── RequestTooLargeError    the URI or the header fields of a request are too long
     ├── BadRequest              an HTTP request is invalid, or exceeds a limit
+    │   ├── HandshakeError        it is not a valid opening handshake of a websocket
+    │   └── RequestTooLargeError  its URI or its header fields are too long
     └── WebSocketError          the peer violated RFC 6455
 
 The last five are internal: a transport converts them to the response or close code that the protocol prescribes.
@@ -91,34 +91,36 @@ class PayloadError(SockJSError):
     """
 
 
-class RequestTooLargeError(SockJSError):
-    """The URI of a request is too long, or its header fields are too long or too many.
-
-    Attributes:
-        status: HTTP status of the response.
-        limit: The name under which it is counted, ``"request_uri"`` or ``"request_fields"``.
-    """
-
-    def __init__(self, status: int, limit: str, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-        self.limit = limit
-
-
 class BadRequest(SockJSError):
-    """An HTTP request is invalid, or exceeds a limit. The end of the request is unknown, so the connection must close.
+    """An HTTP request is invalid, or exceeds a limit.
 
     Attributes:
         status: HTTP status of the response.
-        reason: The fault, in English.
+        reason: The fault, in English; ``""`` if the client need not know it.
         limit: The name under which an exceeded limit is counted, otherwise ``""``.
     """
 
-    def __init__(self, status: int, reason: str, limit: str = "") -> None:
+    def __init__(self, status: int, reason: str = "", limit: str = "") -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.limit = limit
+
+
+class RequestTooLargeError(BadRequest):
+    """The URI of a request is too long, or its header fields are too long or too many."""
+
+
+class HandshakeError(BadRequest):
+    """The request is not a valid opening handshake (RFC 6455, section 4.2.2).
+
+    Attributes:
+        headers: Header fields of the response.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(status, reason)
+        self.headers = headers
 
 
 class WebSocketError(SockJSError):
@@ -133,18 +135,3 @@ class WebSocketError(SockJSError):
         super().__init__(reason)
         self.code = code
         self.reason = reason
-
-
-class HandshakeError(SockJSError):
-    """The request is not a valid opening handshake (RFC 6455, section 4.2.2).
-
-    Attributes:
-        status: HTTP status of the response.
-        headers: Header fields of the response.
-    """
-
-    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.headers = headers

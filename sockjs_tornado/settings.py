@@ -58,15 +58,15 @@ _NAMES = f"a list of transport names, of {', '.join(TRANSPORTS)}"
 _CHECK_INTERVAL = 1
 
 
-def _level_of_caller() -> int:
-    """Return the ``stacklevel`` at which a warning shows the application's line."""
+def _deprecated(message: str) -> None:
+    """Issue a DeprecationWarning that shows the application's line."""
     package = __name__.partition(".")[0]
     frame = sys._getframe(1)
-    level = 1
+    level = 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame = frame.f_back
         level += 1
-    return level
+    warnings.warn(message, DeprecationWarning, stacklevel=level)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,17 +257,11 @@ class Settings(Validated):
                 f"got {self.websocket_ping_timeout!r}"
             )
         if self.session_check_interval != _CHECK_INTERVAL:
-            warnings.warn(
-                "session_check_interval has no effect since 2.0; it will be removed in 2028",
-                DeprecationWarning,
-                stacklevel=_level_of_caller(),
-            )
+            _deprecated("session_check_interval has no effect since 2.0; it will be removed in 2028")
         if self.websocket_allow_origin is not None:
-            warnings.warn(
+            _deprecated(
                 "websocket_allow_origin was renamed to allowed_origins in 2.0, and applies to every transport; "
-                "the old name will be removed in 2028",
-                DeprecationWarning,
-                stacklevel=_level_of_caller(),
+                "the old name will be removed in 2028"
             )
             if self.allowed_origins not in ("*", self.websocket_allow_origin):
                 raise ConfigurationError(

@@ -21,7 +21,7 @@ from ..exceptions import BadRequest
 from ..session.grace import timeout
 from ..session.states import RouterState
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, Endpoint, retry_after
-from ..transports.limited_body import BodyRejected, LimitedBody
+from ..transports.limited_body import LimitedBody
 from ..wire.budget import UNCOUNTED_BYTES
 from ..wire.chunked import ChunkedDecoder
 from ..wire.connection import Connection
@@ -88,18 +88,6 @@ class _RejectedResponse(Connection):
         self.shutdown_write()
 
 
-class _AnyMethod(tuple[str, ...]):
-    """Contains every method.
-
-    If a method is unsupported, Tornado responds and closes the connection while the client may still send the body.
-    """
-
-    __slots__ = ()
-
-    def __contains__(self, method: object) -> bool:
-        return True
-
-
 @stream_request_body
 class StreamedBodyHandler(SockJSHandler):
     """Reads a request body within the limits, before Tornado reads it.
@@ -113,18 +101,18 @@ class StreamedBodyHandler(SockJSHandler):
         super().initialize(endpoint)
         self._body = LimitedBody(endpoint, self.method, is_compressed=decompresses_body(self.request))
         self._work = 0
-
-    # `prepare` rejects unsupported methods.
-    SUPPORTED_METHODS = _AnyMethod()
+        # `prepare` rejects unsupported methods. Tornado would respond and close the connection while the client may
+        # still send the body.
+        self.SUPPORTED_METHODS = (self.method,)
 
     async def prepare(self) -> None:
         """Read the body or reject the request."""
         try:
             async with timeout(self._body_timeout):
                 await self._read()
-        except BodyRejected as rejected:
+        except BadRequest as error:
             self.release_body()
-            await self._reject(rejected)
+            await self._reject(error)
         except (StreamClosedError, TimeoutError):
             # Tornado continues and finds the connection closed. Mark the request as finished, so that no exception with
             # a reference cycle to the handler is created.
@@ -132,40 +120,39 @@ class StreamedBodyHandler(SockJSHandler):
             self.release_body()
             self._stream.close()
 
-    async def _reject(self, rejected: BodyRejected) -> None:
+    async def _reject(self, error: BadRequest) -> None:
         self._set_finished()
-        response = self._render_rejection(rejected)
+        response = self._render_rejection(error)
         container = self._endpoint.server.container
         if container.state >= RouterState.CLOSING:
             # A closing router does not wait for rejected requests.
             write_and_close(self._detach_stream(), response)
         else:
-            await self.take_over(rejected.status, _RejectedResponse(container, response))
+            await self.take_over(error.status, _RejectedResponse(container, response))
 
-    def _render_rejection(self, rejected: BodyRejected) -> bytes:
+    def _render_rejection(self, error: BadRequest) -> bytes:
         endpoint = self._endpoint
-        if rejected.reason:
-            endpoint.server.stats.rejected[rejected.reason] += 1
-        if rejected.status == 503:
-            endpoint.server.container.log.write(
-                logger, logging.WARNING, rejected.reason, "%s is reached: long bodies get 503", rejected.reason
-            )
+        if error.limit:
+            endpoint.server.stats.rejected[error.limit] += 1
+        if error.status == 503:
+            message = "%s is reached: long bodies get 503"
+            endpoint.server.container.log.write(logger, logging.WARNING, error.limit, message, error.limit)
             fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE, retry_after())
-        elif rejected.status == 403:
+        elif error.status == 403:
             fields = [PLAIN_TEXT]
-        elif rejected.status == 405:
+        elif error.status == 405:
             fields = [endpoint.allow_header]
         else:
             fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
-        body = b"" if self.method == "HEAD" else rejected.text
+        body = b"" if self.method == "HEAD" else error.reason.encode()
         fields += [("Content-Length", str(len(body))), ("Connection", "close")]
-        return response_head(rejected.status, fields) + body
+        return response_head(error.status, fields) + body
 
     async def _read(self) -> None:
         if not self._endpoint.is_origin_allowed(self):
-            raise BodyRejected(403, ORIGIN_REFUSED, "allowed_origins")
+            raise BadRequest(403, ORIGIN_REFUSED.decode(), "allowed_origins")
         if self.method not in RequestHandler.SUPPORTED_METHODS:
-            raise BodyRejected(405)
+            raise BadRequest(405)
         length = self._declared_length()
         stream = self._stream
         # RFC 9110, section 10.1.1: ignore Expect in HTTP/1.0 requests.
@@ -185,12 +172,12 @@ class StreamedBodyHandler(SockJSHandler):
         if encoding:
             # A chunked body with a Content-Length or in HTTP/1.0 may be request smuggling (RFC 9112, section 6.1).
             if length or not self.is_http11 or encoding.lower() != "chunked":
-                raise BodyRejected(400)
+                raise BadRequest(400)
             self._body.check_size(0)
             return None
         found = _LENGTH.fullmatch(length)
         if found is None:
-            raise BodyRejected(400)
+            raise BadRequest(400)
         size = int(found[1]) if len(found[1]) <= 18 else 10**18
         self._body.check_size(size)
         return size
@@ -211,9 +198,9 @@ class StreamedBodyHandler(SockJSHandler):
         try:
             piece = decoder.feed(data)
         except BadRequest as error:
-            # Only clients that keep to the standard learn more.
-            text = error.reason.encode() if error.limit else b""
-            raise BodyRejected(error.status, text, error.limit) from None
+            # Tornado does not say what is wrong with a malformed request either.
+            error.reason = error.reason if error.limit else ""
+            raise
         # Compressed data may decompress to nothing, so its own size counts, too.
         self._body.check_size(decoder.size)
         if piece:

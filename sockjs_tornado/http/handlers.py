@@ -122,7 +122,7 @@ class SockJSHandler(BaseHandler):
         count = len(self.request.headers)
         if count > _MAX_FIELDS:
             error = f"The request has {count} header fields; the maximum is {_MAX_FIELDS}."
-            self._endpoint.respond_too_large(self, RequestTooLargeError(431, "request_fields", error))
+            self._endpoint.respond_too_large(self, RequestTooLargeError(431, error, "request_fields"))
             return None
         return self._endpoint.handle(self)
 

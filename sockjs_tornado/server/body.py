@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, retry_after
-from ..transports.limited_body import BodyRejected, LimitedBody
+from ..transports.limited_body import LimitedBody
 from ..wire.chunked import ChunkedDecoder
 from ..wire.http_parser import BadRequest, RequestHead
 
@@ -52,10 +52,10 @@ class BodyReader:
         exchange = self._exchange
         try:
             if not exchange.endpoint.is_origin_allowed(exchange):
-                raise BodyRejected(403, ORIGIN_REFUSED, "allowed_origins")
+                raise BadRequest(403, ORIGIN_REFUSED.decode(), "allowed_origins")
             self._body.check_size(size)
-        except BodyRejected as rejected:
-            self._reject(rejected)
+        except BadRequest as error:
+            self._reject(error)
         else:
             self._connection.limit_body_time()
             if exchange.expects_continue:
@@ -77,9 +77,7 @@ class BodyReader:
                 self._body.check_size(self._decoder.size)
                 rest, self._finished = bytes(self._decoder.unread), self._decoder.finished
         except BadRequest as error:
-            self._reject(BodyRejected(error.status, error.reason.encode(), error.limit))
-        except BodyRejected as rejected:
-            self._reject(rejected)
+            self._reject(error)
         else:
             self._rest = rest
             return self._collect(self._body.add(piece))
@@ -105,8 +103,8 @@ class BodyReader:
                 # What has arrived in the meantime.
                 return self.data_received(rest) if rest else b""
             self._body.finish()
-        except BodyRejected as rejected:
-            self._reject(rejected)
+        except BadRequest as error:
+            self._reject(error)
             return b""
         self._exchange.set_body(self._body.data, self._body.share)
         return self._connection.body_finished(self._exchange, rest)
@@ -119,18 +117,18 @@ class BodyReader:
             self._collect(steps)
             self._connection.limit_pipeline()
 
-    def _reject(self, rejected: BodyRejected) -> None:
+    def _reject(self, error: BadRequest) -> None:
         exchange = self._exchange
         endpoint = exchange.endpoint
-        fields = [PLAIN_TEXT] if rejected.status == 403 else exchange.rejection_fields(PLAIN_TEXT, NO_CACHE)
-        if rejected.reason:
-            endpoint.server.stats.rejected[rejected.reason] += 1
-        if rejected.status == 503:
+        fields = [PLAIN_TEXT] if error.status == 403 else exchange.rejection_fields(PLAIN_TEXT, NO_CACHE)
+        if error.limit:
+            endpoint.server.stats.rejected[error.limit] += 1
+        if error.status == 503:
             fields.append(retry_after())
             message = "%s is reached: long bodies get 503"
-            endpoint.server.container.log.write(logger, logging.WARNING, rejected.reason, message, rejected.reason)
+            endpoint.server.container.log.write(logger, logging.WARNING, error.limit, message, error.limit)
         self.on_disconnect()
-        exchange.reject(rejected.status, fields, rejected.text)
+        exchange.reject(error.status, fields, error.reason.encode())
 
     def on_disconnect(self) -> None:
         """Free the memory of the body, because the client has disconnected."""

@@ -155,7 +155,7 @@ class ConnectionInfo:
 def check_uri(uri: str) -> None:
     """Raise RequestTooLargeError if a URI is too long."""
     if len(uri) > MAX_URI:
-        raise RequestTooLargeError(414, "request_uri", f"The URI has {len(uri)} characters; the maximum is {MAX_URI}.")
+        raise RequestTooLargeError(414, f"The URI has {len(uri)} characters; the maximum is {MAX_URI}.", "request_uri")
 
 
 def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> dict[str, str]:
@@ -183,8 +183,8 @@ def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> 
             forwarded += name.startswith(_FORWARDED)
     if forwarded > MAX_FORWARDED_FIELDS:
         error = f"The request has {forwarded} X-Forwarded- fields; the maximum is {MAX_FORWARDED_FIELDS}."
-        raise RequestTooLargeError(431, "request_fields", error)
+        raise RequestTooLargeError(431, error, "request_fields")
     if size > MAX_FIELDS_SIZE:
         error = f"The cookies and header fields have {size} characters; the maximum is {MAX_FIELDS_SIZE}."
-        raise RequestTooLargeError(431, "request_fields", error)
+        raise RequestTooLargeError(431, error, "request_fields")
     return kept

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
+from ..exceptions import BadRequest
 from ..wire.budget import BudgetShare
 from .endpoint import TOO_LARGE, TRY_AGAIN, Endpoint
 
@@ -11,23 +12,10 @@ from .endpoint import TOO_LARGE, TRY_AGAIN, Endpoint
 _PIECE_SIZE: Final = 64 * 1024
 
 
-class BodyRejected(Exception):
-    """Raised to reject a request without using its body.
-
-    ``reason`` is the setting or check that rejects the request, for the counters; ``""`` for none.
-    """
-
-    def __init__(self, status: int, text: bytes = b"", reason: str = "") -> None:
-        super().__init__(status)
-        self.status = status
-        self.text = text
-        self.reason = reason
-
-
 class LimitedBody:
     """A request body, decompressed if the server decompresses bodies and this one is.
 
-    Each method but :meth:`release` raises :exc:`BodyRejected` if the body exceeds a limit or is invalid.
+    Each method but :meth:`release` raises BadRequest if the body exceeds a limit or is invalid.
 
     Attributes:
         data: What was collected.
@@ -45,9 +33,9 @@ class LimitedBody:
     def check_size(self, size: int) -> None:
         """Check that a body of ``size`` bytes is allowed, also one that is still compressed."""
         if size > self._limit:
-            raise BodyRejected(413, TOO_LARGE, self._limit_name)
+            raise BadRequest(413, TOO_LARGE.decode(), self._limit_name)
         if not self.share.fits(size):
-            raise BodyRejected(503, TRY_AGAIN, "max_buffered_body_bytes")
+            raise BadRequest(503, TRY_AGAIN.decode(), "max_buffered_body_bytes")
 
     def add(self, data: bytes) -> Iterator[int]:
         """Add the next bytes, in steps; yield the number of bytes that each step has processed."""
@@ -61,7 +49,7 @@ class LimitedBody:
                     raise zlib.error
                 inflated = inflater.decompress(data, _PIECE_SIZE)
             except zlib.error:
-                raise BodyRejected(400, b"Broken gzip encoding.") from None
+                raise BadRequest(400, "Broken gzip encoding.") from None
             data = inflater.unconsumed_tail or inflater.unused_data
             self._append(inflated)
             yield len(inflated)
@@ -74,7 +62,7 @@ class LimitedBody:
     def finish(self) -> None:
         """Check that the body is complete."""
         if self._inflater is not None and not self._inflater.eof:
-            raise BodyRejected(400, b"Broken gzip encoding.")
+            raise BadRequest(400, "Broken gzip encoding.")
 
     def release(self) -> None:
         """Free the memory."""
