@@ -443,7 +443,7 @@ async def test_after_an_outage_any_node_serves_any_session_again(
     await lose(redis_server, here, there)
     # It has lost everything.
     redis_server.start()
-    await until(lambda: here.is_connected and there.is_connected)
+    await until(lambda: here.cluster.commands.available and there.cluster.commands.available)
     await until(lambda: redis_server.command("EXISTS", "sockjs:session:/echo:abc"))
     assert await there.send("abc", "x") == 204
     assert await (await here.journal.connection()).message() == "x"
