@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from application import LogWatch, Noted
 from client import POLLING, RECEIVING, asking, first_frame, sending, unframe, until, within
 
 from sockjs_tornado.cluster import upstream
+from sockjs_tornado.cluster.forwarding import _ReadDeadline
 
 from .conftest import Start
 
@@ -313,3 +316,30 @@ async def test_a_client_that_reads_a_long_response_gets_the_next_one(start: Star
             assert unframe(transport, (await client.response()).body) == f'a["{"x" * size}"]'
         await until(lambda: not relay._forwarder._unfinished)
     connection.session.check(connection.session.due)
+
+
+def test_a_client_that_reads_some_of_a_response_gets_more_time() -> None:
+    """It has as long again, and more if the event loop was blocked."""
+    aborted: list[float] = []
+    now, grace = 1000.0, 0.0
+    response: Any = SimpleNamespace(unsent=100, abort=lambda: aborted.append(now))
+
+    def postpone(owner: Any, at: float) -> bool:
+        if at < grace:
+            owner.due = grace
+        return at < grace
+
+    container: Any = SimpleNamespace(now=lambda: now, schedule=lambda owner: None, postpone=postpone)
+    deadline = _ReadDeadline(container, response, 5)
+    for response.unsent in (99, 50):
+        now = deadline.due
+        deadline.check(now)
+        assert deadline.due == now + 5
+    now = deadline.due
+    grace = now + 3
+    deadline.check(now)
+    assert deadline.due == grace
+    now = grace
+    deadline.check(now)
+    assert aborted == [grace]
+    assert deadline.due == math.inf

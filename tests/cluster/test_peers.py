@@ -152,6 +152,23 @@ async def test_a_message_that_may_be_lost_is_reported(
     logged.take("1 messages did not reach another worker")
 
 
+async def test_messages_that_a_worker_does_not_accept_fail_when_this_one_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_RESPONSE_TIMEOUT", 0.01)
+    failures: list[tuple[str, int]] = []
+
+    async def hang(data: bytes) -> None:
+        await asyncio.Event().wait()
+
+    queue = peers._WorkerQueue(hang, lambda reason, count: failures.append((reason, count)))
+    # Each is a request of its own.
+    sent = [queue.add("x" * peers._BATCH_SIZE) for _ in range(3)]
+    await within(queue.close())
+    assert failures == [("this worker is stopping", 1)] * 3
+    for each in sent:
+        with pytest.raises(ClusterUnavailable, match="this worker is stopping"):
+            await each
+
+
 async def test_the_queue_for_a_blocked_worker_is_limited(
     workers: list[Node], enter: Enter, logged: LogWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

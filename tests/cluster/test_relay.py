@@ -12,7 +12,20 @@ from urllib.parse import urlencode
 
 import pytest
 from application import NATIVE, LogWatch, Noted, RunningServer
-from client import FORM, POLLING, RECEIVING, STREAMING, asking, first_frame, request, sending, unframe, until, within
+from client import (
+    FORM,
+    POLLING,
+    RECEIVING,
+    STREAMING,
+    Client,
+    asking,
+    first_frame,
+    request,
+    sending,
+    unframe,
+    until,
+    within,
+)
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -20,6 +33,8 @@ from tornado.web import Application
 from sockjs_tornado.cluster import relay as module
 from sockjs_tornado.cluster import upstream
 from sockjs_tornado.cluster.unix import UnixCluster
+from sockjs_tornado.server.connection_limits import LimitedServer
+from sockjs_tornado.serving import http_server
 from sockjs_tornado.session.states import RouterState
 
 from .conftest import Start
@@ -567,6 +582,49 @@ async def test_the_cache_of_owners_is_limited(start: Start, monkeypatch: pytest.
     for _ in range(10):
         assert await other.poll(owner.own()) == "o"
     assert len(other.router.relay._owner_cache) == 3  # type: ignore[union-attr]
+
+
+async def test_only_the_responses_of_a_session_are_recycled(start: Start) -> None:
+    owner, _, _ = await start()
+    session = owner.own()
+    assert await owner.poll(session) == "o"
+    connection = await owner.journal.connection()
+    poll = asyncio.ensure_future(owner.poll(session))
+    await until(lambda: connection.session._receiver)
+    relay: Any = owner.router.relay
+    for key in (f"/other:{session}", "/echo:unknown"):
+        relay.recycle(key)
+        assert connection.session.is_attached
+    relay.recycle(f"/echo:{session}")
+    assert await within(poll) == "h"
+
+
+async def test_a_session_that_no_client_has_opened_leaves_no_owner(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other, _ = await start()
+    released: list[str] = []
+    relay: Any = owner.router.relay
+    monkeypatch.setattr(relay._ownership, "release", released.append)
+    session = owner.own()
+    owner.router.create_session(session).close()
+    assert released == [f"/echo:{session}"]
+    assert await other.poll(session) == "o"
+
+
+async def test_relayed_streams_count_as_connections_of_their_client(start: Start) -> None:
+    owner, other, _ = await start()
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application(other.router.urls, log_function=lambda handler: None)
+    async with http_server(application, sockets, max_connections_per_ip=1) as server:
+        client = await Client.connect(port)
+        client.write(asking("xhr_streaming", f"/echo/000/{owner.own()}"))
+        assert await first_frame(client, "xhr_streaming") == "o"
+        assert isinstance(server, LimitedServer)
+        assert list(server.admission._connections.values()) == [1]
+        await client.leave()
+        await until(lambda: not server.admission._connections)
 
 
 async def test_a_closing_worker_ends_the_relayed_responses(start: Start) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -453,6 +454,26 @@ async def test_a_half_closed_connection_is_a_disconnect(piped: Any, upstreams: U
     client.writer.write_eof()
     await side.gone()
     await until(lambda: len(upstreams.all) == 0)
+
+
+async def test_a_stream_whose_connection_is_lost_before_it_is_attached_ends(node: Node, upstreams: Upstreams) -> None:
+    upstream = await upstreams.connect(node.address)
+    answering = upstream.send_request(ASK)
+    side = await node.side()
+    await side.asked()
+    side.writer.write(HEAD)
+    assert isinstance(await within(answering), Stream)
+    upstreams.close()
+    await until(lambda: not upstreams.all)
+    closed: list[str] = []
+    pipe: Any = SimpleNamespace(close_transport=lambda: closed.append("pipe"))
+    upstream.attach_pipe(pipe)
+    assert closed == ["pipe"]
+    # The client may still be slow, and then fast again.
+    upstream.pause_reading()
+    upstream.resume_reading()
+    upstream.detach_pipe()
+    await side.gone()
 
 
 async def fill(side: Side) -> int:

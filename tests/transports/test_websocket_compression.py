@@ -15,6 +15,8 @@ from wsproto.frame_protocol import CloseReason
 
 from sockjs_tornado import Compression, SockJSRouter
 from sockjs_tornado.wire.deflate import Deflater
+from sockjs_tornado.wire.pacing import SMALL_PIECE
+from sockjs_tornado.wire.websocket import MAX_INFLATED
 
 from .targets import BOTH, RAW, SOCKJS, feed, messages_of, opened, text
 
@@ -285,6 +287,23 @@ async def test_a_client_need_not_compress_every_message(serve: Serve, connect: C
             feed(connection, stream[:cut])
             feed(connection, stream[cut:])
             assert messages_of(connection) == expected
+
+
+async def test_a_few_bytes_that_become_many_come_after_what_precedes_them(serve: Serve, connect: Connect) -> None:
+    """A message that is not compressed, and behind it more than is inflated at a time."""
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo", {"websocket_compression": True}))
+    await opened(await connect(server), SOCKJS, "Sec-WebSocket-Extensions: permessage-deflate")
+    connection = await journal.connection()
+    expected = ["first", "x" * MAX_INFLATED, "last"]
+    stream = frame(TEXT, '["first"]')
+    for message in expected[1:]:
+        deflater = zlib.compressobj(wbits=-15)
+        packed = deflater.compress(json.dumps([message]).encode()) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        stream += frame(TEXT, packed.removesuffix(b"\0\0\xff\xff"), reserved=4)
+    assert len(stream) < SMALL_PIECE
+    feed(connection, stream)
+    assert messages_of(connection) == expected
 
 
 @BOTH
