@@ -26,7 +26,7 @@ from ..wire.budget import UNCOUNTED_BYTES
 from ..wire.chunked import ChunkedDecoder
 from ..wire.connection import Connection
 from ..wire.responses import response_head, write_and_close
-from ..wire.tornado_internals import decompresses_body, serves_endpoints
+from ..wire.tornado_internals import decompresses_body
 from .handlers import SockJSHandler, header_value, remove_header
 
 #: Maximum bytes per read.
@@ -62,8 +62,8 @@ class _BodyLimitMatcher(PathMatches):
         if found is not None:
             headers = request.headers
             limit = self._endpoint.body_limit(request.method or "")[0]
-            if serves_endpoints(request):
-                connection: Any = request.connection
+            connection: Any = request.connection
+            if hasattr(connection, "serve_endpoint"):
                 if connection.is_body_unread:
                     # The native server reads it, for the other handler.
                     return None

@@ -22,7 +22,7 @@ from ..wire.fields import has_token
 from ..wire.responses import PendingWrite, response_head, send_now, write_and_close, write_tracked
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
-from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint, serves_endpoints
+from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ def header_value(headers: HTTPHeaders, name: str) -> str:
     """Return a header field, with several lines joined (RFC 9110, section 5.3), or ``""`` if it is missing."""
     # `name in headers` is case-sensitive in Tornado 6.5.3, and get() raises and catches an exception for a missing
     # field, which is the usual case. get_list() behaves the same in all releases.
-    values = headers.get_list(name)
-    return values[0] if len(values) == 1 else ",".join(values)
+    return ",".join(headers.get_list(name))
 
 
 def remove_header(headers: HTTPHeaders, name: str) -> None:
@@ -112,7 +111,7 @@ class SockJSHandler(BaseHandler):
 
     def _serve(self, session_id: str = "") -> Awaitable[None] | None:
         self.session_id = session_id
-        if serves_endpoints(self.request):
+        if hasattr(self._connection, "serve_endpoint"):
             # The native server serves it, whose routes did not find the endpoint, for example because it depends on
             # the host.
             self._set_finished()
@@ -162,8 +161,7 @@ class SockJSHandler(BaseHandler):
 
     def header(self, name: str) -> str:
         # As header_value(), without the call, because most requests look up ten fields.
-        values = self.request.headers.get_list(name)
-        return values[0] if len(values) == 1 else ",".join(values)
+        return ",".join(self.request.headers.get_list(name))
 
     def cookie(self, name: str) -> str | None:
         cookies = self.header("Cookie")
@@ -211,7 +209,8 @@ class SockJSHandler(BaseHandler):
             headers.append(("Content-Length", str(len(body))))
         # Do not leave this to Tornado, which keeps too many connections open: those of HTTP/1.0 clients that ask for
         # keep-alive but read to the end of the connection, and those with more than "close" in the Connection header.
-        close = self._close_after_response or not self.is_http11 or has_token(self.header("Connection"), "close")
+        connection = self.header("Connection")
+        close = self._close_after_response or not self.is_http11 or bool(connection and has_token(connection, "close"))
         if close or self._is_last_request:
             headers.append(("Connection", "close"))
         response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)

@@ -45,7 +45,7 @@ class BaseHandler(RequestHandler):
     def _execute(self, transforms: Any, *args: bytes, **kwargs: bytes) -> Awaitable[None]:  # type: ignore[override]
         """Serve the request immediately. Tornado would create a task for the next iteration of the event loop."""
         if self._prepared_future is not None:
-            if not serves_endpoints(self.request):
+            if not hasattr(self._connection, "serve_endpoint"):
                 return super()._execute(transforms, *args, **kwargs)
             # The native server reads the body.
             self._prepared_future.set_result(None)
@@ -127,11 +127,6 @@ class AcceptingServer(HTTPServer):
     def handle_socket(self, sock: socket.socket, address: Any) -> None:
         """Serve a new connection."""
         raise NotImplementedError
-
-
-def serves_endpoints(request: HTTPServerRequest) -> bool:
-    """Return whether the native server has received a request."""
-    return hasattr(request.connection, "serve_endpoint")
 
 
 def serve_endpoint(request: HTTPServerRequest, endpoint: Any, session_id: str) -> None:
