@@ -26,7 +26,7 @@ from ..wire.sockets import EXHAUSTED_ERRNOS
 from ..wire.tornado_internals import connection_stream
 from .http_server import HTTPServer
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # pragma: no branch - Windows has no such module
     import resource
 
 logger = logging.getLogger(__name__)

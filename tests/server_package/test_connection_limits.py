@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import resource
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.server.connection_limits import Admission
+from sockjs_tornado.server.connection_limits import Admission, ThrottledSocket
 from sockjs_tornado.serving import bind_sockets, http_server
 
 PUBLIC = "8.8.8.8"
@@ -276,6 +279,67 @@ def program() -> Iterator[ServerProgram]:
 def count(descriptors: Path) -> int:
     """Return how many a process has."""
     return len(list(descriptors.iterdir()))
+
+
+@pytest.mark.parametrize("reason", ["reserved", "none"])
+async def test_clients_wait_while_descriptors_are_used_up(
+    monkeypatch: pytest.MonkeyPatch, logged: LogWatch, reason: str
+) -> None:
+    waits: asyncio.Queue[None] = asyncio.Queue()
+    wait, accept = ThrottledSocket._wait, socket.socket.accept
+    used_up = True
+
+    def noted(self: ThrottledSocket) -> None:
+        waits.put_nowait(None)
+        wait(self)
+
+    def accept_if_free(self: socket.socket) -> Any:
+        if used_up and reason == "none":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(self)
+
+    monkeypatch.setattr("sockjs_tornado.server.connection_limits.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(ThrottledSocket, "_wait", noted)
+    monkeypatch.setattr(socket.socket, "accept", accept_if_free)
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    async with http_server(Application(log_function=lambda handler: None), sockets) as server:
+        admission: Admission = server.admission  # type: ignore[attr-defined]
+        usual, admission.highest = admission.highest, 0 if reason == "reserved" else None
+        clients = [await Client.connect(port) for _ in range(2)]
+        for client in clients:
+            client.write(request("GET", "/"))
+        for _ in range(3):
+            await within(waits.get())
+        # The first one was accepted with the last descriptor.
+        answers = [asyncio.ensure_future(client.response()) for client in clients]
+        if reason == "reserved":
+            assert (await answers[0]).status == 404
+        assert not answers[1].done()
+        used_up = False
+        admission.highest = usual
+        assert [(await answer).status for answer in answers] == [404, 404]
+        for client in clients:
+            await client.leave()
+    logged.take("Cannot accept clients for now")
+
+
+def test_a_socket_that_was_closed_meanwhile_does_not_accept() -> None:
+    with ThrottledSocket() as sock:
+        pass
+    sock._resume()
+
+
+def test_a_free_descriptor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThrottledSocket() as sock:
+        assert sock._has_descriptors(sock.fileno() + 1000)
+        assert not sock._has_descriptors(0)
+
+        def fail(descriptor: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(os, "dup", fail)
+        assert not sock._has_descriptors(1 << 20)
 
 
 async def test_some_descriptors_are_left_for_other_things(program: ServerProgram) -> None:

@@ -91,6 +91,7 @@ async def test_without_xheaders_a_client_cannot_say_where_it_is(listen: Listen) 
         (("X-Real-Ip: 10.0.0.9", *FORWARDED), None, "10.0.0.9", "https"),
         (("X-Real-Ip: ::1",), None, "::1", "http"),
         (("X-Real-Ip: somewhere", "X-Scheme: ftp"), None, "127.0.0.1", "http"),
+        (("X-Forwarded-For: 10.0.0.2",), ["127.0.0.1", "10.0.0.2"], "10.0.0.2", "http"),
         ((), None, "127.0.0.1", "http"),
     ],
 )

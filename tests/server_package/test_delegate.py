@@ -1,0 +1,223 @@
+"""Tornado's interface for servers: applications that use it wrongly, and those that use it to the full."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from application import LogWatch
+from client import request, until, within
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPOutputError,
+    HTTPServerConnectionDelegate,
+    ResponseStartLine,
+)
+from tornado.web import RequestHandler, stream_request_body
+
+from .conftest import KINDS, NATIVE, Listen
+from .test_connections import Hello, check_closed, check_kept
+
+OK = ResponseStartLine("HTTP/1.1", 200, "OK")
+
+
+async def test_a_function_gets_the_whole_body(listen: Listen) -> None:
+    served: list[bytes] = []
+
+    def serve(request: Any) -> None:
+        served.append(request.body)
+        fields = HTTPHeaders({"Content-Length": str(len(request.body))})
+        request.connection.write_headers(OK, fields, request.body)
+        request.connection.finish()
+
+    site = await listen(serve, chunk_size=1000)
+    client = await site.connect()
+    body = b"0123456789" * 1000
+    for _ in range(2):
+        assert (await client.ask("POST", "/", body=body)).body == body
+    # One that leaves before the end of its body is not served.
+    client.write(request("POST", "/", "Content-Length: 2000") + b"x" * 1500)
+    client.writer.close()
+    assert (await (await site.connect()).ask("POST", "/", body=b"last")).text == "last"
+    assert served == [body, body, b"last"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "length", "body", "expected"),
+    [
+        ("OK", "many", b"", ValueError),
+        ("O\rK", "0", b"", ValueError),
+        ("OK", "2", b"four", HTTPOutputError),
+        ("OK", "2", b"1", HTTPOutputError),
+    ],
+    ids=["no number", "a line break", "too much", "too little"],
+)
+async def test_a_wrong_response_is_an_error_of_the_application(
+    listen: Listen, reason: str, length: str, body: bytes, expected: type[Exception]
+) -> None:
+    errors: list[type[Exception]] = []
+
+    def serve(request: Any) -> None:
+        try:
+            head = ResponseStartLine("HTTP/1.1", 200, reason)
+            request.connection.write_headers(head, HTTPHeaders({"Content-Length": length}), body)
+            request.connection.finish()
+        except Exception as error:
+            errors.append(type(error))
+            request.connection.stream.close() if request.connection.stream is not None else None
+
+    client = await (await listen(serve)).connect()
+    client.write(request("GET", "/"))
+    assert b"four" not in await client.rest()
+    assert errors == [expected]
+
+
+class Faulty(HTTPServerConnectionDelegate, HTTPMessageDelegate):
+    """Raises an error: at the head of a request, at its body, or when it has responded already."""
+
+    def __init__(self, error: Exception, when: str) -> None:
+        self.error = error
+        self.when = when
+        self.closed = 0
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        self.connection = request_conn
+        return self
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        if self.when == "head":
+            raise self.error
+
+    def data_received(self, chunk: bytes) -> None:
+        if self.when == "response":
+            self.connection.write_headers(OK, HTTPHeaders({"Content-Length": "4"}), b"late")
+        raise self.error
+
+    def on_connection_close(self) -> None:
+        self.closed += 1
+
+
+@NATIVE
+@pytest.mark.parametrize("when", ["head", "body", "response"])
+async def test_a_delegate_may_refuse_a_request(listen: Listen, when: str) -> None:
+    faulty = Faulty(HTTPInputError("not this"), when)
+    client = await (await listen(faulty)).connect()
+    client.write(request("POST", "/", body=b"x"))
+    response = await client.response()
+    assert response.status == (200 if when == "response" else 400)
+    await check_closed(client)
+    assert faulty.closed == 1
+
+
+@NATIVE
+@pytest.mark.parametrize("when", ["head", "body", "response"])
+async def test_an_error_of_a_delegate_ends_its_connection(listen: Listen, when: str, logged: LogWatch) -> None:
+    faulty = Faulty(ZeroDivisionError(), when)
+    client = await (await listen(faulty)).connect()
+    client.write(request("POST", "/", body=b"x"))
+    assert (await client.rest()).endswith(b"late" if when == "response" else b"")
+    assert faulty.closed == 1
+    logged.take("Uncaught exception")
+
+
+# Tornado's server does not close the connection.
+@NATIVE
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_without_a_length_the_end_of_an_http_1_0_response_is_that_of_the_connection(
+    listen: Listen, method: str
+) -> None:
+    class Written(RequestHandler):
+        async def get(self) -> None:
+            await self.flush()
+            self.write("to the end")
+
+        post = get
+
+    client = await (await listen({"/": Written})).connect()
+    head = f"{method} / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"
+    client.write(head.encode())
+    assert (await client.rest()).endswith(b"to the end")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_handler_may_look_at_its_stream(listen: Listen, kind: str) -> None:
+    class Looking(RequestHandler):
+        async def get(self) -> None:
+            stream: Any = self.request.connection.stream  # type: ignore[union-attr]
+            stream.set_nodelay(True)
+            assert not stream.closed()
+            assert stream.socket.fileno() >= 0
+            await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            stream.close()
+
+    client = await (await listen({"/": Looking}, kind)).connect()
+    client.write(request("GET", "/"))
+    assert (await client.response()).text == "hello"
+    await check_closed(client)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_was_written_arrives_though_the_stream_is_closed(listen: Listen, kind: str) -> None:
+    size = 8_000_000
+
+    class Taking(RequestHandler):
+        def get(self) -> None:
+            self.request.connection.write(b"x" * size)  # type: ignore[union-attr]
+            stream = self.detach()
+            stream.write(b"the end").add_done_callback(lambda written: stream.close())
+
+    client = await (await listen({"/": Taking}, kind)).connect()
+    client.write(request("GET", "/"))
+    received = await client.rest()
+    assert (len(received), received[-7:]) == (size + 7, b"the end")
+
+
+@NATIVE
+async def test_a_client_that_does_not_read_is_disconnected_after_the_stream_was_closed(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sockjs_tornado.server.streams.CLOSE_TIMEOUT", 0)
+    closed = asyncio.Event()
+
+    class Taking(RequestHandler):
+        def get(self) -> None:
+            self.request.connection.write(b"x" * 50_000_000)  # type: ignore[union-attr]
+            self.detach().close()
+            closed.set()
+
+    site = await listen({"/": Taking, "/hello": Hello.counting()})
+    client = await site.connect(receive_buffer=4096)
+    client.pause_reading()
+    client.write(request("GET", "/"))
+    await within(closed.wait())
+    await check_kept(await site.connect(), "/hello")
+    client.resume_reading()
+    with contextlib.suppress(ConnectionResetError):
+        assert len(await client.rest()) < 50_000_000
+
+
+async def test_a_client_that_leaves_ends_the_wait_for_its_body(listen: Listen) -> None:
+    @stream_request_body
+    class Slow(RequestHandler):
+        went_on = asyncio.Event()
+        entered = asyncio.Event()
+        left = asyncio.Event()
+
+        async def data_received(self, chunk: bytes) -> None:
+            self.entered.set()
+            await self.went_on.wait()
+
+        def on_connection_close(self) -> None:
+            self.left.set()
+
+    site = await listen({"/": Slow})
+    client = await site.connect()
+    client.write(request("POST", "/", "Content-Length: 10") + b"x")
+    await within(Slow.entered.wait())
+    client.writer.transport.abort()
+    Slow.went_on.set()
+    await within(Slow.left.wait())
+    await until(lambda: not getattr(site.http, "connections", ()))
