@@ -26,6 +26,10 @@ CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transpor
 NOT_IN_C := $(filter-out %_redis_cluster.py,$(wildcard tests/cluster/test_*.py)) tests/session/test_grace.py \
 	$(addprefix tests/wire/test_,close_notify.py deflate.py handshake.py pending.py scanner.py tornado_internals.py)
 
+# Tests of requests that both HTTP servers serve alike; Tornado's does in the first part of `make test`.
+ON_BOTH_SERVERS := $(filter tests/session/% tests/transports/% tests/test_%,$(CONFORMANCE)) \
+	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py)
+
 # Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -49,10 +53,13 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
 	@# At the same time: each of them uses one core.
 	@printf '%s\n' types docs lint | xargs -P 3 -I {} $(MAKE) --no-print-directory {}
-	$(PYTEST) --cov $(ARGS)
+	@# The parts without C measure the code that C replaces, and the native server.
+	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
 	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
-	PYTHONPATH=tests $(PYTEST) --quiet -p plain $(filter-out $(NOT_IN_C),$(CONFORMANCE))
+	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p plain \
+		$(filter-out $(NOT_IN_C) $(ON_BOTH_SERVERS),$(CONFORMANCE))
+	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(filter-out $(NOT_IN_C),$(ON_BOTH_SERVERS))
 
 .PHONY: soak
 soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check that nothing leaks (SECONDS=600; ARGS=...)

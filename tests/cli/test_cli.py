@@ -1,5 +1,6 @@
 """``python -m sockjs_tornado``: the commands ``serve`` and ``connect``."""
 
+import argparse
 import asyncio
 import contextlib
 import errno
@@ -28,7 +29,7 @@ from programs import ROOT, Ended, ServerProgram
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
-from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load
+from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load, _run_worker, add_arguments
 from sockjs_tornado.settings import TRANSPORTS
 
 Run = Callable[..., ServerProgram]
@@ -313,6 +314,35 @@ def test_serve_greets_and_ends_with_a_signal(more: tuple[str, ...]) -> None:
     names = ", ".join(TRANSPORTS)
     ended = serve_here(*more, visit=visit)
     assert ended == (0, f"Serving echo on http://127.0.0.1:{ports[0]}/echo ({names})\n", "")
+
+
+def test_a_worker_listens_before_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    reported: list[bool] = []
+
+    def send(message: None) -> None:
+        with socket.create_connection(("127.0.0.1", port)):
+            reported.append(True)
+
+    def serve(options: Any, router: SockJSRouter, sockets: list[socket.socket]) -> None:
+        served.append((router.prefix, reported))
+        for sock in sockets:
+            sock.close()
+
+    monkeypatch.setattr("os.setpgid", lambda process, group: None)
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: SimpleNamespace(sentinel=-1))
+    monkeypatch.setattr("sockjs_tornado.cli.serve._exit_with_parent", lambda parent: None)
+    monkeypatch.setattr("sockjs_tornado.cli.serve._serve", serve)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        options = parser.parse_args(["--port", str(port), "--processes", "2"])
+        sender: Any = SimpleNamespace(send=send)
+        _run_worker(options, sender)
+    assert served == [("/echo", [True])]
 
 
 def test_all_processes_stop_when_one_exits() -> None:

@@ -1,5 +1,6 @@
 """The trace of sessions, one line per event."""
 
+import importlib.util
 import json
 import logging
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from client import FRAMED, Connect, Join, closing
 from programs import ServerProgram
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado.observe import trace
 from sockjs_tornado.session.outbox import TRACED
 
 TRACE = logging.getLogger("sockjs_tornado.observe.trace")
@@ -183,3 +185,23 @@ async def test_it_stays_off_if_debug_logging_is_on() -> None:
     finally:
         root.setLevel(level)
     await router.close()
+
+
+def test_the_start_of_each_message_is_shown_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOCKJS_TRACE", "1")
+    spec = importlib.util.spec_from_file_location("sockjs_tornado.observe.trace_on_terminal", trace.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    on_terminal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(on_terminal)
+    assert on_terminal.is_enabled()
+    for shown in ("hello", "a\x1b[2J", "x" * 1000):
+        on_terminal.write("1", "websocket", f"> {on_terminal.message(shown)}")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" ")[2] for line in lines] == [
+        "1 websocket > hello",
+        "1 websocket > a\\x1b[2J",
+        f"1 websocket > {'x' * 100}... (1000 characters)",
+    ]
