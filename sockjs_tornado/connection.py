@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
-from .protocol import Outgoing, encode_message
+from .protocol import encode_outgoing
 from .session.connection_info import ConnectionInfo
 from .session.rooms import COMPLETED, check_room
 
@@ -149,7 +149,7 @@ class SockJSConnection:
         """
         session = self.session
         if type(message) is not str or binary:
-            session.send(_encode(message, binary, session._accepts_bytes))
+            session.send(encode_outgoing(message, binary=binary, accepts_bytes=session._accepts_bytes))
         else:
             session.send(message)
         result = session._send_result
@@ -214,13 +214,15 @@ class SockJSConnection:
         """Close the connection. Messages that were sent before are delivered first. Closing it again does nothing.
 
         Args:
-            code: Close code for the client: 1000-1003 or 1007-1014 (RFC 6455, section 7.4) or, for applications,
-                3000-4999.
+            code: Close code for the client, 0-65535. Use 3000-4999, or 1000-1003 or 1007-1014 for their meaning in
+                RFC 6455, section 7.4. A raw websocket receives the nearest of these instead of any other code.
             reason: Close reason. A raw websocket receives at most 123 bytes of UTF-8.
 
         Raises:
-            TypeError: If the reason is not a ``str``.
-            ValueError: If the code is not allowed.
+            TypeError: If the code is not an ``int`` or the reason is not a ``str``.
+            ValueError: If the code is not within 0-65535. If this or TypeError is raised, the connection was closed
+                with code 1011.
+            RuntimeError: If called from a thread other than the event loop's.
         """
         self.session.close(code, reason)
 
@@ -243,12 +245,3 @@ class SockJSConnection:
     def close_reason(self) -> str | None:
         """The close reason; None while the connection is open."""
         return self.session.close_reason
-
-
-def _encode(message: object, binary: bool, accepts_bytes: bool) -> Outgoing:
-    if isinstance(message, bytes | bytearray | memoryview):
-        if not accepts_bytes:
-            raise TypeError("bytes can be sent only on a raw websocket; encode them as text, for example as base64")
-        return bytes(message)
-    encoded = encode_message(message)
-    return str(encoded).encode() if binary and accepts_bytes else encoded

@@ -99,14 +99,38 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def is_close_code(code: int) -> bool:
-    """Return whether a close frame may contain ``code``: 1000-1003, 1007-1014, 3000-4999 (RFC 6455, section 7.4)."""
+    """Return whether a websocket's close frame may contain ``code``: 1000-1003, 1007-1014, 3000-4999.
+
+    See RFC 6455, section 7.4.
+    """
     return 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
 
 
+def nearest_close_code(code: int) -> int:
+    """Return the code closest to ``code`` that a websocket's close frame may contain."""
+    candidates = (min(max(code, first), last) for first, last in ((1000, 1003), (1007, 1014), (3000, 4999)))
+    return min(candidates, key=lambda candidate: abs(candidate - code))
+
+
 def check_close_code(code: object) -> None:
-    """Raise ValueError if ``code`` is not an ``int`` that a close frame may contain."""
+    """Raise ValueError if ``code`` is not an ``int`` that a websocket's close frame may contain."""
     if not isinstance(code, int) or not is_close_code(code):
         raise ValueError(f"close code: expected 1000-1003, 1007-1014 or 3000-4999, got {code!r}")
+
+
+def check_session_close(code: object, reason: object) -> None:
+    """Raise TypeError or ValueError if a SockJS close frame cannot contain these.
+
+    Raises:
+        TypeError: The code is not an ``int``, or the reason is not a ``str``.
+        ValueError: The code is not within 0-65535.
+    """
+    if type(code) is bool or not isinstance(code, int):
+        raise TypeError(f"close code must be int, not {type(code).__name__}")
+    if not isinstance(reason, str):
+        raise TypeError(f"close reason must be str, not {type(reason).__name__}")
+    if not 0 <= code <= 65535:
+        raise ValueError(f"close code: expected 0-65535, got {code!r}")
 
 
 def quote(text: str) -> str:
@@ -133,6 +157,23 @@ def encode_message(message: object) -> str | JSONValue:
     raise TypeError(
         f"a message must be str, dict or list (bytes only in send() on a raw websocket), not {type(message).__name__}"
     )
+
+
+def encode_outgoing(message: object, *, binary: bool, accepts_bytes: bool) -> Outgoing:
+    """Encode a message as :func:`encode_message` does, or bytes if the transport accepts them.
+
+    If ``binary`` is set, text becomes bytes on such a transport.
+
+    Raises:
+        TypeError: See :func:`encode_message`; also for bytes on a transport for text.
+        ValueError: See :func:`encode_message`.
+    """
+    if isinstance(message, bytes | bytearray | memoryview):
+        if not accepts_bytes:
+            raise TypeError("bytes can be sent only on a raw websocket; encode them as text, for example as base64")
+        return bytes(message)
+    encoded = encode_message(message)
+    return str(encoded).encode() if binary and accepts_bytes else encoded
 
 
 def messages_frame(messages: Sequence[str | JSONValue]) -> str:

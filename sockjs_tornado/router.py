@@ -133,10 +133,10 @@ class SockJSRouter:
         """
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
-        session = self._session_class(self._connection, self, session_id if register else None, info)
+        session = self._session_class(self._connection, self, session_id, info)
         if trace.is_enabled():
             session._blocked |= TRACED
-        self.container.add(session)
+        self.container.add(session, register=register)
         return session
 
     def get_session(self, session_id: str) -> Session | None:

@@ -313,4 +313,6 @@ def make_session(
         settings: The settings of the router.
     """
     server = SimpleNamespace(settings=Settings(**settings), container=container, stats=Stats(list))
-    return KeptSession(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())
+    session = KeptSession(kind or (lambda session: Notes(session, acts)), server, session_id, make_info())
+    session._is_registered = session_id is not None
+    return session

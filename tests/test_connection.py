@@ -417,16 +417,14 @@ def test_a_connection_closes_with_code_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "error"), [(1006, "", ValueError), ("3000", "", ValueError), (3000, None, TypeError)]
+    ("code", "reason", "error"), [(65536, "", ValueError), ("3000", "", TypeError), (3000, None, TypeError)]
 )
-def test_a_connection_does_not_close_with_what_no_frame_can_hold(
-    code: Any, reason: Any, error: type[Exception]
-) -> None:
+def test_a_close_that_raises_disconnects_the_client(code: Any, reason: Any, error: type[Exception]) -> None:
     session, receiver = listening()
-    with pytest.raises(error, match=r"^(close code:|close reason must be str)"):
+    with pytest.raises(error, match=r"^close (code|reason)"):
         session.connection.close(code, reason)
-    assert not session.connection.is_closed
-    assert receiver.frames == []
+    assert session.connection.is_closed
+    assert receiver.frames == [(1011, "Internal error")]
 
 
 def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing() -> None:

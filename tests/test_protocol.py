@@ -22,6 +22,7 @@ from sockjs_tornado.protocol import (
     decode_frame,
     is_close_code,
     messages_frame,
+    nearest_close_code,
     quote,
 )
 
@@ -150,6 +151,13 @@ def test_close_codes_are_those_that_a_frame_may_carry() -> None:
     for code in (-1, 0, 999, 1004, 1006, 1015, 2999, 5000, 65535, 10**9):
         with pytest.raises(ValueError, match=rf"^close code: expected 1000-1003, 1007-1014 or 3000-4999, got {code}$"):
             check_close_code(code)
+
+
+def test_the_nearest_close_code_of_a_legal_one_is_itself() -> None:
+    legal = [code for code in range(70_000) if is_close_code(code)]
+    assert [nearest_close_code(code) for code in legal] == legal
+    others = {0: 1000, 999: 1000, 1004: 1003, 1005: 1003, 1006: 1007, 1015: 1014, 2999: 3000, 5000: 4999, 65535: 4999}
+    assert {code: nearest_close_code(code) for code in others} == others
 
 
 @pytest.mark.parametrize("code", ["3000", 3000.0, None, b"3000", True, float("nan"), [3000]])

@@ -43,11 +43,30 @@ logger = logging.getLogger(__name__)
 
 def url_specs(endpoints: Sequence[tuple[str, Endpoint]]) -> list[URLSpec]:
     """Return the URL specs of endpoints, given with the regular expressions of their paths."""
-    specs = [URLSpec(path, SockJSHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
+    specs: list[URLSpec] = [_EndpointURL(path, SockJSHandler, endpoint) for path, endpoint in endpoints]
     for spec, (_, endpoint) in zip(specs, endpoints, strict=True):
         spec.matcher = _BodyLimitMatcher(spec.regex, endpoint)
     # These come last: the matchers above skip requests with a body that must be streamed.
-    return specs + [URLSpec(path, StreamedBodyHandler, {"endpoint": endpoint}) for path, endpoint in endpoints]
+    return specs + [_EndpointURL(path, StreamedBodyHandler, endpoint) for path, endpoint in endpoints]
+
+
+class _EndpointURL(URLSpec, Sequence[Any]):
+    """The URL spec of an endpoint, which is also a sequence, as the tuples of sockjs-tornado 1.0 were.
+
+    An application may build other URL specs from its items: the pattern, the handler and its arguments. The handler is
+    the one that accepts all bodies, since there is no matcher then.
+    """
+
+    def __init__(self, path: str, handler: type[SockJSHandler], endpoint: Endpoint) -> None:
+        arguments = {"endpoint": endpoint}
+        super().__init__(path, handler, arguments)
+        self._items = (path, StreamedBodyHandler, arguments)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
 
 
 class _BodyLimitMatcher(PathMatches):
@@ -175,6 +194,9 @@ class StreamedBodyHandler(SockJSHandler):
                 raise BadRequest(400)
             self._body.check_size(0)
             return None
+        if not self.request.headers.get_list("Content-Length"):
+            # No body. Only URLs that an application has built from those of a router get here.
+            return 0
         found = _LENGTH.fullmatch(length)
         if found is None:
             raise BadRequest(400)

@@ -105,15 +105,16 @@ class SessionContainer:
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._all))
 
-    def add(self, session: Session) -> None:
-        """Keep a session until it ends. :meth:`get` finds only sessions with an id."""
+    def add(self, session: Session, *, register: bool) -> None:
+        """Keep a session until it ends. If ``register`` is set, :meth:`get` finds it by its id."""
         if session.state is SessionState.CLOSED:
             return  # closed by the constructor of its connection
         ip = network_of(session.conn_info.ip)
         self._all[session] = ip
         self._by_ip[ip] += 1
         self._opening.add(session)
-        if session.session_id is not None:
+        if register and session.session_id is not None:
+            session._is_registered = True
             self._by_id[session.session_id] = session
             # An application may create a session with any id.
             self._ended.discard(session.session_id)
@@ -283,6 +284,6 @@ class SessionContainer:
         for session in list(self):
             # If the event loop has stalled, the deadline for fetching the close frame may be later than the timeouts
             # above, and it will not be checked any more. A websocket's session ends with its connection.
-            if session.session_id is not None and session.state is SessionState.CLOSING:
+            if session._is_registered and session.state is SessionState.CLOSING:
                 session._release()
         self._deadlines.close()

@@ -1,10 +1,10 @@
 """Attributes and methods that a session had in sockjs-tornado 1.0."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from ..protocol import CloseCode
+from ..protocol import CloseCode, Outgoing, encode_outgoing
 from .connection_info import ConnectionInfo
 
 
@@ -18,6 +18,8 @@ class LegacySession:
     conn: Any
     close_code: int | None
     close_reason: str | None
+    _accepts_bytes: bool
+    send: Callable[[Outgoing], None]
 
     @property
     def transport_name(self) -> str:
@@ -30,10 +32,9 @@ class LegacySession:
         return SimpleNamespace(application=self.server.application)
 
     def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
-        """Send a message in the same way as the connection's ``send``; ``stats`` is ignored."""
-        # After the end of the session, messages are discarded.
-        if self.conn is not None:
-            self.conn.send(msg, binary)
+        """Send a message in the same way as ``SockJSConnection.send`` does; ``stats`` is ignored."""
+        # Not through the connection: an application may override its `send` and call this.
+        self.send(encode_outgoing(msg, binary=binary, accepts_bytes=self._accepts_bytes))
 
     def get_close_reason(self) -> tuple[int, str]:
         """Return close code and reason. While the session is open, return those of a plain ``close()``."""

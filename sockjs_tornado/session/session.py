@@ -10,7 +10,7 @@ from typing import Any
 from ..connection import SendResult, SockJSConnection
 from ..exceptions import SessionStateError
 from ..observe import trace
-from ..protocol import HEARTBEAT, OPEN, CloseCode, check_close_code
+from ..protocol import HEARTBEAT, OPEN, CloseCode, check_session_close
 from .callbacks import Callbacks
 from .connection_info import ConnectionInfo
 from .inbox import Inbox
@@ -34,12 +34,13 @@ class Session(Inbox, LegacySession):
     Args:
         connection: Callable that creates the application's connection when called with the session.
         server: The router.
-        session_id: The id that the client chose. None if the session ends with its receiver, as a websocket's does.
+        session_id: The id that the client chose. For a raw websocket, whose URL has none, a random one.
         info: The request that opened the session.
 
     Attributes:
         server: The router, with the attributes that the application has set on it.
-        session_id: See above. It is a secret of the client: do not log or publish it.
+        session_id: See above. It is a secret of the client: do not log or publish it. ``router.get_session`` finds only
+            sessions over HTTP by it.
         state: A :class:`~sockjs_tornado.session.session.SessionState`.
         conn: The application's connection. None after ``on_close`` has ended.
         conn_info: The request that opened the session.
@@ -58,6 +59,7 @@ class Session(Inbox, LegacySession):
         "__weakref__",
         "_accepts_bytes",
         "_close_frame_sent",
+        "_is_registered",
         "_origin_hash",
         "_post_origin_hash",
         "_send_result",
@@ -86,6 +88,9 @@ class Session(Inbox, LegacySession):
         # Not typed as Router, a class of a higher layer; applications set attributes on it.
         self.server = server
         self.session_id = session_id
+        # Whether requests find the session by its id. If not, it ends with its receiver, as a websocket's does. Set by
+        # the container.
+        self._is_registered = False
         self.state = CONNECTING
         self.conn_info = info
         self.close_code: int | None = None
@@ -211,7 +216,7 @@ class Session(Inbox, LegacySession):
             self._receiver = None
             self._end(code, reason, discard=False)
             self._close_frame_sent = True
-        if self.state is CLOSING and self.session_id is None:
+        if self.state is CLOSING and not self._is_registered:
             self._release()
         else:
             self._release_early()
@@ -236,23 +241,41 @@ class Session(Inbox, LegacySession):
 
     # Used by the application, and by its connection.
 
-    def close(self, code: int = CloseCode.GO_AWAY, reason: str = "Go away!", *, discard: bool = True) -> None:
+    def close(
+        self,
+        code: int = CloseCode.GO_AWAY,
+        reason: str = "Go away!",
+        *,
+        message: str | None = None,
+        discard: bool = True,
+    ) -> None:
         """Close the session. The client gets the messages that were sent before, then the close frame.
 
         Args:
-            code: Close code; one that is allowed in a websocket's close frame.
+            code: Close code, 0-65535. If a raw websocket's close frame must not contain it, it gets the nearest code
+                that it may contain.
             reason: Close reason.
+            message: The name of ``reason`` in sockjs-tornado 1.0.
             discard: Whether messages of the client that wait for a running callback are discarded.
 
         Raises:
             RuntimeError: If called from a thread other than the event loop's.
-            TypeError: If the reason is not a ``str``.
-            ValueError: If the code is not allowed.
+            TypeError: If the code is not an ``int`` or the reason is not a ``str``.
+            ValueError: If the code is not within 0-65535. If this or TypeError is raised, the session was closed with
+                code 1011.
         """
         self._check_thread()
-        check_close_code(code)
-        if not isinstance(reason, str):
-            raise TypeError(f"close reason must be str, not {type(reason).__name__}")
+        if message is not None:
+            reason = message
+        try:
+            check_session_close(code, reason)
+        except (TypeError, ValueError):
+            # The caller wants the client to be disconnected, perhaps for security.
+            self._close(CloseCode.INTERNAL_ERROR, "Internal error", discard)
+            raise
+        self._close(code, reason, discard)
+
+    def _close(self, code: int, reason: str, discard: bool) -> None:
         if self.state is CONNECTING:
             self.close_code, self.close_reason = code, reason
             self._release()
@@ -314,7 +337,7 @@ class Session(Inbox, LegacySession):
         self._blocked &= ~RECEIVER_FULL
         self._wake_outbox_waiters()
         self._wake_inbox_waiters()
-        if self.session_id is None:
+        if not self._is_registered:
             # The receiver reports when the closing handshake has ended.
             self.due = inf
         else:
@@ -333,7 +356,7 @@ class Session(Inbox, LegacySession):
         if (
             self.state is CLOSING
             and self._close_frame_sent
-            and self.session_id is not None
+            and self._is_registered
             and self._container.state >= RouterState.CLOSING
         ):
             self._release()

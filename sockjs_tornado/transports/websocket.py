@@ -3,11 +3,12 @@
 A raw websocket has the application's messages without SockJS framing, open frames or heartbeats.
 """
 
+import secrets
 from collections.abc import Awaitable, Sequence
 from typing import ClassVar
 
 from ..exceptions import HandshakeError, RequestTooLargeError
-from ..protocol import Framing, Outgoing, PreparedMessage
+from ..protocol import Framing, Outgoing, PreparedMessage, nearest_close_code
 from ..session.connection_info import check_uri
 from ..session.session import Session
 from ..wire.connection import Connection
@@ -82,7 +83,8 @@ class WebSocket(Endpoint):
             if parameters is not None:
                 fields.append(("Sec-WebSocket-Extensions", parameters.response))
         headers = self.headers(exchange, *fields)
-        session = self.server.create_session(None, False, info)
+        # A raw websocket's URL has no session id. Applications may use the id as a key, so it must be unguessable.
+        session = self.server.create_session(exchange.session_id or secrets.token_urlsafe(), False, info)
         if offered:
             try:
                 subprotocol = _select_subprotocol(session, offered)
@@ -153,7 +155,7 @@ class RawWebSocketReceiver(WebSocketReceiver):
 
     def close(self, code: int, reason: str) -> None:
         """Close the websocket with the application's close code and reason."""
-        self._close_websocket(code, reason)
+        self._close_websocket(nearest_close_code(code), reason)
 
 
 class RawWebSocket(WebSocket):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from doubles import FakeContainer, Notes, Pause, Receiver, make_session
 
-from sockjs_tornado.session.session import Session, SessionState
+from sockjs_tornado.session.session import Session
 from sockjs_tornado.session.states import RouterState
 
 from .receivers import (
@@ -17,7 +17,6 @@ from .receivers import (
     POLL,
     STREAM,
     everything_of,
-    in_state,
     poll,
     polled,
     stream,
@@ -140,24 +139,48 @@ def test_send_within_on_close_goes_nowhere(container: FakeContainer) -> None:
     assert receiver.frames == [GO_AWAY]
 
 
-@pytest.mark.parametrize("state", SessionState)
-def test_a_close_code_that_no_frame_may_carry_changes_nothing(container: FakeContainer, state: SessionState) -> None:
-    session = in_state(state, container)
-    known = everything_of(session)
-    for code in (999, 1004, 1005, 1006, 1015, 2010, 2999, 5000, 3000.0, "3000", None):
-        with pytest.raises(ValueError, match=rf"^close code: expected .*, got {code!r}$"):
-            session.close(code, "No")  # type: ignore[arg-type]
-        assert everything_of(session) == known
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2010, 2999, 5000, 9000, 65535])
+def test_a_sockjs_close_frame_contains_any_code(container: FakeContainer, code: int) -> None:
+    session = make_session(container)
+    receiver = stream(session)
+    session.close(code, "Enough")
+    assert receiver.frames == [(code, "Enough")]
+    assert (session.close_code, session.close_reason) == (code, "Enough")
 
 
-@pytest.mark.parametrize("state", SessionState)
-def test_a_close_reason_that_is_no_text_changes_nothing(container: FakeContainer, state: SessionState) -> None:
-    session = in_state(state, container)
+def test_the_reason_has_the_name_of_1_0_too(container: FakeContainer) -> None:
+    session = make_session(container)
+    receiver = stream(session)
+    session.close(code=4000, message="Enough")
+    assert receiver.frames == [(4000, "Enough")]
+
+
+WRONG_CLOSES = [
+    (-1, "No", ValueError, "close code: expected 0-65535, got -1"),
+    (65536, "No", ValueError, "close code: expected 0-65535, got 65536"),
+    (3000.0, "No", TypeError, "close code must be int, not float"),
+    ("3000", "No", TypeError, "close code must be int, not str"),
+    (None, "No", TypeError, "close code must be int, not NoneType"),
+    (True, "No", TypeError, "close code must be int, not bool"),
+    (3000, None, TypeError, "close reason must be str, not NoneType"),
+    (3000, b"No", TypeError, "close reason must be str, not bytes"),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "error", "text"), WRONG_CLOSES)
+def test_wrong_arguments_of_close_disconnect_the_client_and_raise(
+    container: FakeContainer, code: Any, reason: Any, error: type[Exception], text: str
+) -> None:
+    session = make_session(container)
+    receiver = stream(session)
+    with pytest.raises(error, match=f"^{text}$"):
+        session.close(code, reason)
+    assert receiver.frames == [(1011, "Internal error")]
+    # Then the session is closed already.
     known = everything_of(session)
-    for reason in (None, b"No", 3):
-        with pytest.raises(TypeError, match=rf"^close reason must be str, not {type(reason).__name__}$"):
-            session.close(3000, reason)  # type: ignore[arg-type]
-        assert everything_of(session) == known
+    with pytest.raises(error, match=f"^{text}$"):
+        session.close(code, reason)
+    assert everything_of(session) == known
 
 
 def expire(session: Session, receiver: Receiver) -> None:

@@ -29,7 +29,7 @@ async def container() -> AsyncIterator[SessionContainer]:
 def keep(container: SessionContainer, session_id: str | None = "a", **more: Any) -> KeptSession:
     """Return a session that the container keeps."""
     session = make_session(container, session_id, **more)
-    container.add(session)
+    container.add(session, register=True)
     return session
 
 

@@ -1,0 +1,114 @@
+"""What applications for sockjs-tornado 1.0 do that no documentation of 1.0 mentions."""
+
+from typing import Any
+
+import pytest
+import tornado.web
+from application import Echo, Journal, Serve
+from client import Connect, Join, WebSocket, new_session
+
+from sockjs_tornado import SockJSConnection, SockJSRouter
+
+each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
+
+
+class Wrapping(SockJSConnection):
+    """Overrides ``send``, and sends with the session's method."""
+
+    def send(self, message: Any, binary: bool = False) -> Any:
+        self.session.send_message({"text": message}, binary=binary)
+
+    def on_message(self, message: str) -> None:
+        self.send(message)
+
+
+@each_transport
+async def test_an_overridden_send_may_send_through_the_session(serve: Serve, join: Join, transport: str) -> None:
+    peer = join(await serve(SockJSRouter(Wrapping, "/echo")), transport)
+    assert await peer.frame() == "o"
+    await peer.send("hello")
+    assert await peer.frame() == 'a[{"text":"hello"}]'
+
+
+@each_transport
+async def test_each_session_has_the_id_of_its_url(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
+    assert await peer.frame() == "o"
+    assert (await journal.connection()).session.session_id == peer.session
+
+
+async def test_a_raw_websocket_has_an_id_of_its_own(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    ids = set()
+    for _ in range(2):
+        await WebSocket.open(await connect(server), "/echo/websocket")
+        ids.add((await journal.connection()).session.session_id)
+    assert len(ids) == 2
+    assert all(isinstance(id, str) and len(id) >= 32 for id in ids)
+
+
+async def test_websockets_with_the_same_id_are_sessions_of_their_own(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    server = await serve(router)
+    path = f"/echo/000/{new_session()}/websocket"
+    websockets = [await WebSocket.open(await connect(server), path) for _ in range(2)]
+    connections = [await journal.connection() for _ in websockets]
+    assert connections[0].session.session_id == connections[1].session.session_id
+    assert router.get_session(connections[0].session.session_id or "") is None
+    connections[0].close(4000, "Enough")
+    assert await websockets[0].text() == "o"
+    assert await websockets[0].text() == 'c[4000,"Enough"]'
+    assert [connection.is_closed for connection in connections] == [True, False]
+
+
+@each_transport
+async def test_a_page_receives_any_close_code(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
+    assert await peer.frame() == "o"
+    (await journal.connection()).close(9000, "Disconnected")
+    assert await peer.frame() == 'c[9000,"Disconnected"]'
+
+
+@pytest.mark.parametrize(
+    ("code", "legal"), [(9000, 4999), (2010, 3000), (1015, 1014), (1006, 1007), (0, 1000), (4000, 4000)]
+)
+async def test_a_raw_websocket_receives_the_nearest_legal_close_code(
+    serve: Serve, connect: Connect, code: int, legal: int
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    websocket = await WebSocket.open(await connect(server), "/echo/websocket")
+    connection = await journal.connection()
+    connection.close(code, "Disconnected")
+    assert await websocket.closed() == (legal, "Disconnected")
+    assert connection.close_code == code
+
+
+def rebuilt_by_slices(urls: list[Any]) -> list[Any]:
+    return [["/base" + url[0], *list(url[1:])] for url in urls]
+
+
+def rebuilt_by_unpacking(urls: list[Any]) -> list[Any]:
+    return [("/base" + pattern, handler, kwargs) for pattern, handler, kwargs in urls]
+
+
+@pytest.mark.parametrize("rebuild", [rebuilt_by_slices, rebuilt_by_unpacking])
+async def test_an_application_builds_other_urls_from_those_of_a_router(
+    serve: Serve, join: Join, connect: Connect, rebuild: Any
+) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 100})
+    server = await serve(router)
+    server.http.request_callback = tornado.web.Application(rebuild(router.urls), log_function=lambda handler: None)
+    for transport in ("websocket", "xhr"):
+        peer = join(server, transport, prefix="/base/echo")
+        assert await peer.frame() == "o"
+        await peer.send("hello")
+        assert await peer.message() == "hello"
+    # The limit of a body holds before the body has arrived.
+    client = await connect(server)
+    response = await client.ask("POST", "/base/echo/000/abc/xhr_send", "Content-Length: 101")
+    assert response.status == 413
