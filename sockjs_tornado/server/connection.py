@@ -24,7 +24,7 @@ from .body import BodyReader
 from .delegate import DelegatedRequest
 from .exchange import NativeExchange
 from .proxies import RequestContext, client_of
-from .streams import DetachedStream
+from .streams import ConnectionStream, DetachedStream
 from .unsent import Unsent
 
 if TYPE_CHECKING:
@@ -501,10 +501,13 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     return True
                 data = data[sent:]
         transport.write(data)
-        # The transport has reported this to the owner before this one, if there was one.
-        if transport.get_write_buffer_size() > _MAX_UNSENT:
-            self._is_congested = True
+        self._congest(transport.get_write_buffer_size())
         return False
+
+    def _congest(self, unsent: int) -> None:
+        # The transport has reported this to the owner before this one, if there was one.
+        if unsent > _MAX_UNSENT:
+            self._is_congested = True
 
     @property
     def unsent(self) -> int:
@@ -604,6 +607,11 @@ class HTTPConnection(asyncio.BufferedProtocol):
         """The protocol of requests, unless a proxy reports another one."""
         return self.server.protocol or "http"
 
+    @property
+    def application_socket(self) -> Any:
+        """The socket for applications."""
+        return self.socket
+
     def context_for(self, head: RequestHead) -> RequestContext:
         """Return the context of a request for Tornado's ``HTTPServerRequest``."""
         ip, protocol = client_of(head, self) if self.server.xheaders else (self.remote_ip, self.protocol)
@@ -618,8 +626,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             # Several lines are joined in another way than those of other fields.
             headers["Cookie"] = head.header("Cookie")
         start_line = RequestStartLine(head.method, uri, "HTTP/1.1" if head.is_http11 else "HTTP/1.0")
-        # Tornado reads only the context of the connection.
-        holder: Any = SimpleNamespace(context=self.context_for(head))
+        # Tornado reads only the context of the connection, and a client's certificate of its stream.
+        holder: Any = SimpleNamespace(context=self.context_for(head), stream=ConnectionStream(self))
         request = HTTPServerRequest(connection=holder, start_line=start_line, headers=headers)
         set_start_time(request, self.server.now() - started)
         return request
@@ -637,6 +645,9 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._request = _DISCARD
         self._leave()
         self.pause_reading()
+        return self._detached(unread)
+
+    def _detached(self, unread: bytes) -> IOStream:
         release_slot, self._release_slot = self._release_slot, None
         size = self.server.max_buffer_size
         return DetachedStream(self.socket.dup(), self.transport, unread, release_slot, size)
@@ -663,12 +674,15 @@ class HTTPConnection(asyncio.BufferedProtocol):
                 protocol.takeover_failed()
                 transport.abort()
                 return
-        protocol.adopt_socket(sock, unread)
+        self._pass_socket(protocol, unread)
         transport.set_protocol(protocol)
         self._is_paused = False
         if not transport.is_reading():
             transport.resume_reading()
         protocol.connection_made(transport)
+
+    def _pass_socket(self, protocol: Connection, unread: bytes) -> None:
+        protocol.adopt_socket(self.socket, unread)
 
     def take_back(self, data: bytes, release_slot: Callable[[], None] | None) -> Unsent | None:
         """Continue with the next request, after the other owner has written a complete response.

@@ -44,7 +44,10 @@ class DelegatedRequest(TornadoConnection):
 
     def __init__(self, connection: "HTTPConnection", head: RequestHead) -> None:
         server = connection.server
+        # None when the response is complete, or the client has disconnected.
         self._native: HTTPConnection | None = connection
+        # None after detach().
+        self._connection: HTTPConnection | None = connection
         self._head = head
         self.context = connection.context_for(head)
         self.params = server.conn_params
@@ -205,8 +208,8 @@ class DelegatedRequest(TornadoConnection):
 
     @property
     def stream(self) -> ConnectionStream | None:
-        """The connection, with some methods of Tornado's streams; None if the response is complete."""
-        return None if self._native is None else ConnectionStream(self._native)
+        """The connection, with some methods of Tornado's streams; None after :meth:`detach`."""
+        return None if self._connection is None else ConnectionStream(self._connection)
 
     @property
     def is_body_unread(self) -> bool:
@@ -347,6 +350,6 @@ class DelegatedRequest(TornadoConnection):
         connection = self._native
         assert connection is not None
         self._delegate = None
-        self._on_close = None
+        self._on_close = self._connection = None
         self._detach()
         return connection.detach(bytes(self._body))

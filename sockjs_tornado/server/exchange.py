@@ -101,7 +101,7 @@ class NativeExchange:
             self.secure = protocol == "https"
         else:
             self.remote_ip = connection.remote_ip
-            self.secure = connection.server.protocol == "https"
+            self.secure = connection.protocol == "https"
 
     # Called by the connection.
 

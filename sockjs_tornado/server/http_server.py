@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tornado.httputil import HTTPConnection as TornadoConnection
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.netutil import ssl_options_to_context
 from tornado.web import Application
 
 from ..observe.logs import ThrottledLog
@@ -19,6 +20,7 @@ from ..wire.tornado_internals import AcceptingServer
 from .connection import HTTPConnection
 from .function_delegate import FunctionDelegate
 from .routes import Routes
+from .secure_connection import SecureConnection
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,6 @@ class HTTPServer(AcceptingServer):
       seconds.
     - After :meth:`stop`, each connection closes after its current response.
 
-    With ``ssl_options``, Tornado's own server serves the connections.
-
     Like Tornado's server, it must be used from the thread of its event loop.
 
     .. versionadded:: 2.0
@@ -67,6 +67,8 @@ class HTTPServer(AcceptingServer):
         self.application = self.request_callback if isinstance(self.request_callback, Application) else None
         self.routes = Routes(self.request_callback)
         self.read_buffer = bytearray(READ_SIZE)
+        options = self.ssl_options
+        self._tls = None if options is None else ssl_options_to_context(options, server_side=True)
         self.connections: set[HTTPConnection] = set()
         self.is_closed = self.is_stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -92,11 +94,20 @@ class HTTPServer(AcceptingServer):
             address: The client's address.
             release_slot: Called when the connection is closed.
         """
-        self.create_task(self._connect(HTTPConnection(self, sock, address, release_slot), sock))
+        connection: HTTPConnection
+        protocol: asyncio.BufferedProtocol
+        if self._tls is None:
+            connection = protocol = HTTPConnection(self, sock, address, release_slot)
+        else:
+            connection = SecureConnection(self, sock, address, release_slot)
+            protocol = connection.new_transport(self._tls)
+        self.create_task(self._connect(connection, protocol, sock))
 
-    async def _connect(self, connection: HTTPConnection, sock: socket.socket) -> None:
+    async def _connect(
+        self, connection: HTTPConnection, protocol: asyncio.BufferedProtocol, sock: socket.socket
+    ) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
         except OSError:
             # The client has reset the connection.
             sock.close()

@@ -1,16 +1,38 @@
 """Streams of Tornado, for applications that use the connection of a request."""
 
 import asyncio
+import contextlib
 import socket
+import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from tornado.iostream import IOStream
 
 from ..wire.connection import CLOSE_TIMEOUT
+from ..wire.tls import TLSTransport
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection
+
+#: Bytes that are read or encrypted at a time.
+_PIECE_SIZE: Final = 64 * 1024
+
+
+class TLSSocket:
+    """What applications use of a TLS connection's socket: the TLS session's methods, and the socket's.
+
+    Args:
+        sock: The socket.
+        session: The TLS session.
+    """
+
+    def __init__(self, sock: socket.socket, session: ssl.SSLObject) -> None:
+        self._socket = sock
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session if hasattr(self._session, name) else self._socket, name)
 
 
 class ConnectionStream:
@@ -24,9 +46,9 @@ class ConnectionStream:
         self._connection = connection
 
     @property
-    def socket(self) -> socket.socket:
-        """The connection's socket, which must not be read or written."""
-        return self._connection.socket
+    def socket(self) -> Any:
+        """The connection's socket, which must not be read or written; with TLS, it has ``getpeercert()`` and so on."""
+        return self._connection.application_socket
 
     def closed(self) -> bool:
         """Return whether the connection is closed."""
@@ -104,3 +126,59 @@ class DetachedStream(IOStream):
         release_slot, self._release_slot = self._release_slot, None
         if release_slot is not None:
             release_slot()
+
+
+class DetachedTLSStream(DetachedStream):
+    """A stream for a connection with TLS, which continues the TLS session.
+
+    It is no ``SSLIOStream``, which can only begin one.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        transport: TLSTransport,
+        unread: bytes,
+        release_slot: Callable[[], None] | None,
+        max_buffer_size: int | None,
+    ) -> None:
+        self._channel = transport.channel
+        # What is encrypted and not sent, and how many bytes of the write buffer it is.
+        self._encrypted = memoryview(b"")
+        self._encrypted_size = 0
+        super().__init__(sock, transport, unread, release_slot, max_buffer_size)
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read into ``buf``; called by Tornado."""
+        if self._unread:
+            return super().read_from_fd(buf)
+        with memoryview(buf) as view:
+            while (count := self._channel.read_into(view)) is None:
+                piece = bytearray(_PIECE_SIZE)
+                size = super().read_from_fd(piece)
+                if size is None:
+                    return None
+                if size:
+                    self._channel.incoming.write(memoryview(piece)[:size])
+                else:
+                    self._channel.incoming.write_eof()
+        return count
+
+    def write_to_fd(self, data: memoryview) -> int:
+        """Write what the socket accepts of ``data``; called by Tornado."""
+        if not self._drop_transport():
+            return 0
+        if not self._encrypted:
+            with data[:_PIECE_SIZE] as piece:
+                self._encrypted = memoryview(self._channel.encrypt(piece))
+                self._encrypted_size = len(piece)
+        self._encrypted = self._encrypted[self.socket.send(self._encrypted) :]
+        # Tornado waits until the socket is writable as long as there is data.
+        return 0 if self._encrypted else self._encrypted_size
+
+    def close_fd(self) -> None:
+        """Close the socket, with a close_notify; called by Tornado."""
+        if self._transport is None and not self._encrypted:
+            with contextlib.suppress(OSError):
+                self.socket.send(self._channel.close())
+        super().close_fd()

@@ -129,7 +129,7 @@ class StreamReceiver(Connection):
         self._session = session
         self._requester: tuple[str, str | None] = exchange.remote_ip, session_origin(exchange)
 
-    def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
+    def adopt_socket(self, sock: socket.socket | None, unread: bytes) -> None:
         # Not as data, which on_connect() precedes: there, the response may end already.
         if self._take_back is not None:
             self._next_request = unread

@@ -160,8 +160,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self._release_slot()
         self._container.connection_closed()
 
-    def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
-        """Set the socket to write to and the data that was read before the takeover."""
+    def adopt_socket(self, sock: socket.socket | None, unread: bytes) -> None:
+        """Set the socket to write to, or None if only the transport may, and what was read before the takeover."""
         self._socket = self._writable_socket = sock
         assert self._initial is not None
         self._initial = (self._initial[0], unread)

@@ -107,16 +107,10 @@ class AcceptingServer(HTTPServer):
     """An HTTP server that gets the accepted sockets, instead of streams.
 
     Attributes:
-        uses_streams: Whether sockets become streams, which :meth:`handle_stream` serves, as on Tornado's server. True
-            if ``ssl_options`` is set.
+        uses_streams: Whether sockets become streams, which :meth:`handle_stream` serves, as on Tornado's server.
     """
 
-    uses_streams: bool
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Set the options; see ``tornado.httpserver.HTTPServer``."""
-        super().initialize(*args, **kwargs)
-        self.uses_streams = self.ssl_options is not None
+    uses_streams = False
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         if self.uses_streams:

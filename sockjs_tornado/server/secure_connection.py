@@ -1,0 +1,75 @@
+"""Connections of the native server with TLS."""
+
+import logging
+import ssl
+from typing import Any, Final
+
+from tornado.iostream import IOStream
+
+from ..wire.connection import Connection
+from ..wire.tls import TLSTransport
+from .connection import HEAD_TIMEOUT, HTTPConnection
+from .streams import DetachedTLSStream, TLSSocket
+
+logger = logging.getLogger(__name__)
+
+#: Seconds from the connection to the end of the TLS handshake.
+HANDSHAKE_TIMEOUT: Final = HEAD_TIMEOUT
+
+
+class SecureConnection(HTTPConnection):
+    """A connection whose transport encrypts."""
+
+    __slots__ = ("_is_connected",)
+
+    transport: TLSTransport
+
+    def new_transport(self, context: ssl.SSLContext) -> TLSTransport:
+        """Return the protocol of the asyncio transport, which will be the connection's transport."""
+        self._is_connected = False
+        callbacks = (self._handshake_finished, self._handshake_failed)
+        return TLSTransport(self, self.socket, context, self.server.read_buffer, *callbacks)
+
+    def _wait_for_request(self) -> None:
+        super()._wait_for_request()
+        if not self._is_connected:
+            self._limit_time(HANDSHAKE_TIMEOUT)
+
+    def _handshake_finished(self) -> None:
+        self._is_connected = True
+        self._wait_for_request()
+
+    def _handshake_failed(self, error: ssl.SSLError) -> None:
+        # Not of clients that only look whether the port is open.
+        if not isinstance(error, ssl.SSLEOFError):
+            client = self.remote_ip or "a Unix socket"
+            logger.info("TLS handshake with %s failed: %s", client, error.reason or error)
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of requests, unless a proxy reports another one."""
+        return self.server.protocol or "https"
+
+    @property
+    def application_socket(self) -> Any:
+        """The socket, with the methods of the TLS session."""
+        return TLSSocket(self.socket, self.transport.channel.session)
+
+    def write(self, data: bytes) -> bool:
+        """Send data; return whether the operating system has accepted all of it."""
+        transport = self.transport
+        if transport.is_closing():
+            return True
+        transport.write(data)
+        unsent = transport.get_write_buffer_size()
+        self._congest(unsent)
+        return not unsent
+
+    def _pass_socket(self, protocol: Connection, unread: bytes) -> None:
+        # Only the transport may write.
+        protocol.adopt_socket(None, unread)
+
+    def _detached(self, unread: bytes) -> IOStream:
+        release_slot, self._release_slot = self._release_slot, None
+        size = self.server.max_buffer_size
+        return DetachedTLSStream(self.socket.dup(), self.transport, unread, release_slot, size)
