@@ -194,7 +194,8 @@ class StreamedBodyHandler(SockJSHandler):
                 raise BadRequest(400)
             self._body.check_size(0)
             return None
-        if not self.request.headers.get_list("Content-Length"):
+        headers = self.request.headers
+        if not headers.get_list("Content-Length") and not headers.get_list("Transfer-Encoding"):
             # No body. Only URLs that an application has built from those of a router get here.
             return 0
         found = _LENGTH.fullmatch(length)

@@ -71,7 +71,7 @@ async def test_a_session_id_may_be_any_bytes(
     await peer.send("x")
     assert await peer.frame() == 'a["x"]'
     (session,) = router.container
-    assert session.session_id == (None if transport == "websocket" else session_id)
+    assert session.session_id == session_id
 
 
 # What the application hears of a request.
