@@ -5,7 +5,9 @@ import contextlib
 import gc
 import socket
 import ssl
+import subprocess
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -318,3 +320,34 @@ async def test_a_websocket_of_tornado(listen: Listen, version: ssl.TLSVersion) -
     assert b"65535x" in data
     assert data.count(b"x") >= 3_000_000
     client.sock.close()
+
+
+async def test_a_certificate_may_be_renewed(listen: Listen, certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    options = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    options.load_cert_chain(*certificate)
+    site = await listen({"/": Hello.counting()}, "tls", ssl_options=options)
+    before = await StrictClient.connect(site)
+    new = tmp_path / "new.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += [
+        "-days",
+        "2",
+        "-subj",
+        "/CN=new",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-keyout",
+        "-",
+        "-out",
+        "-",
+    ]
+    new.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    options.load_cert_chain(new)
+    assert site.tls is not None
+    site.tls.load_verify_locations(new)
+    after = await StrictClient.connect(site)
+    assert before.sock.getpeercert() != after.sock.getpeercert()
+    for client in (before, after):
+        await client.send(request("GET", "/", "Connection: close"))
+        assert (await client.rest()).endswith(b"hello")
+        client.sock.close()

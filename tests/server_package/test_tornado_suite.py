@@ -84,7 +84,10 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
             "simple_httpclient_test.SimpleHTTPSClientTestCase.test_ssl_context_handshake_fail",
             "simple_httpclient_test.SimpleHTTPSClientTestCase.test_ssl_options_handshake_fail",
         ),
-        ("TLS handshake with 127.0.0.1 failed|did not get expected log message", "a failed handshake is logged like a bad request"),
+        (
+            "TLS handshake with 127.0.0.1 failed|did not get expected log message",
+            "a failed handshake is logged like a bad request",
+        ),
     ),
     **{f"circlerefs_test.CircleRefsTest.test_{name}": _ASYNCIO for name in _CONNECTIONS},
 }
