@@ -7,7 +7,8 @@ WORKERS ?= 4
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# If everything hangs, --maxfail ends it after minutes.
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --maxfail 20
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed

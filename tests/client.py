@@ -22,8 +22,9 @@ from urllib.parse import quote, unquote, urlencode
 
 T = TypeVar("T")
 
-#: Seconds after which a test fails if an event that it waits for, or the start or end of a program, has not happened.
-TIMEOUT = 60
+#: Seconds after which a test fails if an event that it waits for has not happened. If the event needs other programs,
+#: conftest.py gives it more; see also ``programs.TIMEOUT``.
+TIMEOUT = 15
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 #: The header fields of an opening handshake.

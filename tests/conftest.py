@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import functools
 import gc
 import logging
 import math
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import programs
 import pytest
 import pytest_asyncio
 import tornado.httpserver
@@ -34,6 +37,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("sockjs_tornado")
 
 
+#: A descriptor of the standard error that pytest does not capture.
+STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the standard error."""
+    config.stash[STDERR] = os.dup(2)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option ``--loop uvloop``."""
     parser.addoption("--loop", default="asyncio", choices=["asyncio", "uvloop"], help="the event loop of the tests")
@@ -45,7 +57,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Any]:
     return {loop: {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[loop]}
 
 
-#: Tests with browsers, proxies, or many programs, whose start alone may take minutes on a busy machine.
+#: Tests with browsers, proxies, or many programs, whose start alone may take minutes on a busy machine. Each of their
+#: waits is limited by ``programs.TIMEOUT``.
 SLOW = (
     "tests/benchmarks/",
     "tests/browser/",
@@ -54,6 +67,7 @@ SLOW = (
     "tests/server_package/test_tornado_suite.py",
     "tests/test_fuzz.py",
     "tests/test_soak.py",
+    "tests/test_typing.py",
 )
 
 
@@ -64,17 +78,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if not pytest_asyncio.is_async_test(item)])
         items[:] = [item for item in items if pytest_asyncio.is_async_test(item)]
     for item in items:
-        limits: dict[str, Any] = {"timeout": 600} if item.nodeid.startswith(SLOW) else {}
-        if on_uvloop:
-            # A signal handler's exception ends a test on asyncio. uvloop logs it and goes on: there the process ends.
-            limits["method"] = "thread"
-        if limits:
-            item.add_marker(pytest.mark.timeout(**limits))
+        seconds = float(config.getini("timeout"))
+        if item.nodeid.startswith(SLOW):
+            seconds = 600
+        elif {"ServerProgram", "subprocess"} & vars(getattr(item, "module", None) or object).keys():
+            seconds = 2 * programs.TIMEOUT
+        # A signal handler's exception ends a test on asyncio. uvloop logs it and goes on: there the process ends.
+        item.add_marker(pytest.mark.timeout(seconds, method="thread" if on_uvloop else "signal"))
     if hasattr(config, "workerinput"):
         # Workers take files in this order: those that mostly wait, then the larger ones. At the end, when some workers
         # have nothing left to do, come files of a few tests.
         sizes = Counter(item.path for item in items)
         items.sort(key=lambda item: (not item.nodeid.startswith(SLOW), -sizes[item.path], item.path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """End the process if the fixtures do not end after a timeout, as when a task goes on after its cancellation."""
+    (seconds,) = item.get_closest_marker("timeout").args  # type: ignore[union-attr]
+    faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[STDERR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,8 +114,10 @@ def _frozen() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def _unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the time limits of callbacks and decoding, which would make tests depend on the machine."""
+    if request.node.nodeid.startswith(SLOW):
+        monkeypatch.setattr("client.TIMEOUT", programs.TIMEOUT)
     monkeypatch.setattr("sockjs_tornado.session.container.CALLBACK_TIME", math.inf)
     monkeypatch.setattr("sockjs_tornado.session.container.READ_BUDGET", math.inf)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from client import TIMEOUT
+
+#: Seconds after which a test fails if a program has not started, responded or ended.
+TIMEOUT = 60
 
 ROOT = Path(__file__).resolve().parent.parent
 SOCKJS_CLIENT = ROOT / "node_modules/sockjs-client"

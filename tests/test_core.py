@@ -21,11 +21,11 @@ from typing import Any, cast
 import hostile
 import pytest
 from application import LogWatch
-from client import BINARY, PING, TEXT, TIMEOUT, closing, frame
+from client import BINARY, PING, TEXT, closing, frame
 from doubles import FakeContainer, KeptSession, Notes, Pause, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client import TIMEOUT
-from programs import ROOT, ServerProgram
+from programs import ROOT, TIMEOUT, ServerProgram
 
 from sockjs_tornado import Settings
 from sockjs_tornado.settings import TRANSPORTS

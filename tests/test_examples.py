@@ -10,8 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from client import TIMEOUT
-from programs import ROOT, ServerProgram
+from programs import ROOT, TIMEOUT, ServerProgram
 
 PAGES = {
     "examples/demo.py": [

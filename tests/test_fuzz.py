@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client import TIMEOUT
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 from fuzz.target import TARGETS, dictionary, load, seeds
 

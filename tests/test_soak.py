@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 
-from client import TIMEOUT
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 #: Duration of the load; ``SOCKJS_SOAK_SECONDS`` overrides it.
 SECONDS = 25

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from client import TIMEOUT
+from programs import TIMEOUT
 
 
 def test_mypy_finds_the_package_from_another_directory(tmp_path: Path) -> None:

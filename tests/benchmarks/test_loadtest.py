@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 
 import loadtest
 import pytest
-from client import TIMEOUT
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 from websockets.sync.client import connect
 
 TRANSPORTS = ("websocket", "rawwebsocket", "xhr", "xhr_streaming", "eventsource")

@@ -4,8 +4,7 @@ import re
 import subprocess
 import sys
 
-from client import TIMEOUT
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 SHORT = ("--requests", "20", "--rounds", "1", "--members", "30", "--messages", "2")
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client import TIMEOUT
 from free_ports import free_port
-from programs import check_sockjs_client, find_program
+from programs import TIMEOUT, check_sockjs_client, find_program
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from websockets.exceptions import ConnectionClosed

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client import TIMEOUT
-from programs import ServerProgram
+from programs import TIMEOUT, ServerProgram
 
 from .conftest import Chromium
 

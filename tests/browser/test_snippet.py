@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client import TIMEOUT
-from programs import ROOT, SOCKJS_CLIENT, ServerProgram
+from programs import ROOT, SOCKJS_CLIENT, TIMEOUT, ServerProgram
 
 from .conftest import Chromium
 

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, TextIO
 
 import pytest
 from application import Journal, Serve
-from client import BINARY, HANDSHAKE, TEXT, TIMEOUT, Join, WebSocket, frame, request, within
-from programs import ROOT, Ended, ServerProgram
+from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, within
+from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main

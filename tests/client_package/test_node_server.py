@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from client import TIMEOUT, until, within
-from programs import ROOT, find_program
+from client import until, within
+from programs import ROOT, TIMEOUT, find_program
 
 from sockjs_tornado.client import TRANSPORTS, ConnectionClosed
 

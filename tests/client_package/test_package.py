@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from client import TIMEOUT
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 import sockjs_tornado.client
 from sockjs_tornado.client import connect

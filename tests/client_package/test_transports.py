@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, Noted, Serve, congest
-from client import TIMEOUT, within
-from programs import ROOT
+from client import within
+from programs import ROOT, TIMEOUT
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, SockJSClient, connect

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from client import TIMEOUT
 from free_ports import reserve_port
+from programs import TIMEOUT
 
 
 class RedisServer:

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from client import RECEIVING, TIMEOUT, Client, Connect, peer, within
+from client import RECEIVING, Client, Connect, peer, within
 from free_ports import reserved_port
-from programs import ROOT, ServerProgram
+from programs import ROOT, TIMEOUT, ServerProgram
 
 from sockjs_tornado.client import SockJSClient, connect
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from client import TIMEOUT, until, within
+from client import until, within
 from client_package.conftest import Link
 from free_ports import reserved_port
-from programs import ROOT, ServerProgram
+from programs import ROOT, TIMEOUT, ServerProgram
 
 from sockjs_tornado.client import Backoff, connect
 from sockjs_tornado.cluster import Publisher

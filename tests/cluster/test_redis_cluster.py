@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal, LogWatch, Serve
-from client import TIMEOUT, Join, Peer, until, within
+from client import Join, Peer, until, within
 from free_ports import free_port
+from programs import TIMEOUT
 from prometheus_client import CollectorRegistry, generate_latest
 from tornado.web import Application
 

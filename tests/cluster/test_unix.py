@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from application import Echo, Journal
-from client import TIMEOUT, within
+from client import within
+from programs import TIMEOUT
 from prometheus_client import CollectorRegistry, generate_latest
 
 from sockjs_tornado import SockJSRouter

@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from client import TIMEOUT
 from free_ports import reserved_port
-from programs import ROOT, ServerProgram, find_program
+from programs import ROOT, TIMEOUT, ServerProgram, find_program
 
 DEPLOY = ROOT / "examples/deploy"
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from client import TIMEOUT, TRANSPORTS, Response, messages_of
+from client import TRANSPORTS, Response, messages_of
 from free_ports import reserved_port
-from programs import ROOT, Ended, ServerProgram
+from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
 from .conftest import Visit, leave
 from .proxies import daemon, find_daemon, substitute

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from client import TIMEOUT
-
 from .visitor import close, connect
 
+#: Seconds for the server to start, to respond and to stop.
+TIMEOUT = 60
 TESTS = Path(__file__).resolve().parent.parent
 
 State = dict[str, Any]

@@ -11,10 +11,10 @@ import shutil
 import signal
 import sys
 
-from client import POLLING, TIMEOUT, TRANSPORTS, WEBSOCKETS
+from client import POLLING, TRANSPORTS, WEBSOCKETS
 
 from .load import Load
-from .state import environment, kill_and_wait, program
+from .state import TIMEOUT, environment, kill_and_wait, program
 from .visitor import Closed, Visitor
 
 #: Source addresses of clients that the server detects while they are stopped, and of those that it cannot detect before

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from client import TIMEOUT
 from free_ports import reserved_port
-from programs import ROOT
+from programs import ROOT, TIMEOUT
 
 from ..redis_server import RedisServer
 from .nodes import SCRIPT, Circle, NodeProcess, nodes
