@@ -1,5 +1,6 @@
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Self, final
+from weakref import ReferenceType
 
 from .protocol import Message, Outgoing, PreparedMessage
 
@@ -9,12 +10,15 @@ IN_CALLBACK: int
 MAX_BUFFERED: int
 MAX_STEP: int
 MIN_CHARGE: float
+ROUTER_DRAINING: int
 SESSION_OPEN: int
 
 class CallbacksCore: ...
 
 class CountersCore:
     bytes_received: int
+    bytes_sent: int
+    connections: int
     messages_received: int
     messages_sent: int
 
@@ -33,6 +37,42 @@ class ConnectionCore:
     def write_lines(self, messages: Sequence[Outgoing], /) -> None: ...
     def write_messages(self, messages: Sequence[Outgoing], /) -> None: ...
     def write_prepared(self, message: PreparedMessage, /) -> None: ...
+
+class HTTPConnectionCore:
+    def get_buffer(self, sizehint: int, /) -> bytearray: ...
+    def buffer_updated(self, nbytes: int, /) -> None: ...
+
+class RepeatedRequestCore:
+    connection: Any
+    head: bytes
+    session: Any
+    session_id: str
+    def __new__(
+        cls,
+        *,
+        connection: HTTPConnectionCore,
+        server: object,
+        container: object,
+        sessions: dict[str, Any],
+        session_id: str,
+        known: ReferenceType[Any],
+        stats: CountersCore,
+        head: bytes,
+        length_at: int,
+        length_size: int,
+        response: bytes,
+        date_at: int,
+        is_poll: bool,
+        max_size: int,
+        max_messages: int,
+        heartbeat_delay: float,
+        disconnect_delay: float,
+        idle_timeout: float,
+        resolution: float,
+    ) -> Self: ...
+    def release(self) -> None: ...
+    def send_messages(self, messages: Sequence[Outgoing], /) -> None: ...
+    def take_session(self) -> Any: ...
 
 @final
 class RequestHead:

@@ -14,6 +14,7 @@ import gc
 import math
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import ismemberdescriptor
@@ -26,6 +27,8 @@ from client import TEXT, frame
 from sockjs_tornado import _speedups as core
 
 DATA = frame(TEXT, b'["one","two"]')
+POST = b'POST / HTTP/1.1\r\nLength: 13\r\n\r\n["one","two"]'
+POLL = b"POST / HTTP/1.1\r\nLength: 0\r\n\r\n"
 
 #: When code of an application runs: before a method is called, and inside.
 MOMENTS = (
@@ -42,6 +45,8 @@ MOMENTS = (
     ),
     *("settings.max_message_size", "settings.max_messages_per_request", "settings.max_queue_bytes"),
     *("settings.max_queue_messages", "socket.fileno"),
+    *("container.schedule", "container.schedule()", "container.state", "http.python", "repeated.python"),
+    *("server.is_logging", "server.is_logging()", "server.is_stopped"),
 )
 
 
@@ -161,6 +166,30 @@ class Websocket(core.ConnectionCore):
     _buffer_write = _process_read = _write_lines = _write_messages = _write_prepared = _ignore
 
 
+def is_logging() -> bool:
+    """Return what the server answers."""
+    hook("server.is_logging()")
+    return False
+
+
+class HTTP(core.HTTPConnectionCore):
+    """A connection whose extraordinary requests go nowhere."""
+
+    def _ignore(self, what: object) -> None:
+        hook("http.python")
+
+    _process_data = response_finished = _ignore
+
+
+class Repeated(core.RepeatedRequestCore):
+    """A request that has nothing done in Python."""
+
+    def _ignore(self, *what: object) -> None:
+        hook("repeated.python")
+
+    _send_messages = _send_rest = _finish_post = handle_error = _ignore
+
+
 class Garbage:
     """Found by the garbage collector alone."""
 
@@ -220,6 +249,15 @@ class World:
         connection._session = Asked("session", _receive=session._receive)
         connection._settings = Settings()
         connection._stats = self.stats
+
+        self.http = http = cast("Any", HTTP())
+        http._buffer = bytearray(POST + b"\x00")
+        http._data = b""
+        http._writable_socket = self.sockets[0]
+        http.due = math.inf
+        self.sessions = {"id": session}
+        session._unsent_response = None
+        self.post, self.poll = self.repeated(POST, is_poll=False), self.repeated(POLL, is_poll=True)
         #: What can be emptied.
         self.lists: dict[str, Any] = {
             "buffer": connection._buffer,
@@ -227,9 +265,36 @@ class World:
             "left": self.left,
             "messages": self.messages,
             "outbox": session._outbox,
+            "request": self.http._buffer,
+            "sessions": self.sessions,
             "waiting": self.waiting,
         }
         self.refresh()
+
+    def repeated(self, request: bytes, *, is_poll: bool) -> "Repeated":
+        """Return what serves a request."""
+        head = request.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        return Repeated(
+            connection=self.http,
+            server=Asked("server", is_stopped=False, is_logging=is_logging),
+            container=Asked("container", state=1, schedule=lambda session: hook("container.schedule()")),
+            sessions=cast("Any", self.sessions),
+            session_id="id",
+            known=weakref.ref(self.session),
+            stats=self.stats,
+            head=head,
+            length_at=head.index(b": ") + 2,
+            length_size=head.index(b"\r\n\r\n") - head.index(b": ") - 2,
+            response=bytes(30),
+            date_at=1,
+            is_poll=is_poll,
+            max_size=1000,
+            max_messages=10,
+            heartbeat_delay=25.0,
+            disconnect_delay=5.0,
+            idle_timeout=75.0,
+            resolution=0.1,
+        )
 
     def refresh(self) -> None:
         """Set what C puts something else into."""
@@ -237,6 +302,15 @@ class World:
         before, hook = hook, nothing
         self.session._blocked = 0
         self.session.queued = Queued()
+        self.session._receiver = Receiver()
+        self.session.bucket = None
+        self.poll.take_session()
+        if self.http is not None:
+            self.http._request = None
+            self.http.bucket = 1
+            # What was put there is drained, or else it is full at last.
+            with contextlib.suppress(OSError):
+                self.sockets[1].recv(100_000, socket.MSG_DONTWAIT)
         if self.connection is not None:
             self.connection._received_since_ping = Number()
             self.connection._write_buffer = None
@@ -278,7 +352,27 @@ class World:
                 return
             self.refresh()
             yield getattr(self.connection, name), argument
+        for request, data, outbox in ((self.post, POST, []), (self.poll, POLL, ["queued"]), (self.poll, POLL, [])):
+            if self.http is None:
+                return
+            self.refresh()
+            self.session._outbox = self.lists["outbox"]
+            self.http._repeated = request
+            self.lists["request"][:] = data + b"\x00"
+            self.lists["outbox"][:] = outbox
+            if request is self.poll:
+                self.session._receiver = None
+            yield self.http.buffer_updated, len(data)
+        # The last poll waits; then none does.
+        for _ in range(2):
+            yield self.poll.send_messages, ["one", Text("two")]
+        if self.http is not None:
+            self.lists["request"][:] = b"GET "
+            yield self.http.buffer_updated, 3
+        if self.http is not None:
+            yield self.http.get_buffer, -1
         if sys.platform != "win32" and self.connection is not None:
+            self.refresh()
             self.connection._write_buffer = b"data"
             yield self.write_buffered, None
 
@@ -317,7 +411,12 @@ class Many(list):  # type: ignore[type-arg]
 #: What no field is made for; the last one stands for deletion.
 WRONG: list[Any] = [None, -1, 2**63 - 1, 2**70, "text", bytearray(b"x"), object(), [], Many(), ...]
 
-OWNERS = {"session": core.SessionCore, "callbacks": core.CallbacksCore, "connection": core.ConnectionCore}
+OWNERS = {
+    "session": core.SessionCore,
+    "callbacks": core.CallbacksCore,
+    "connection": core.ConnectionCore,
+    "http": core.HTTPConnectionCore,
+}
 
 
 def spoil(owner: str, name: str, value: Any, world: World) -> None:
@@ -343,7 +442,7 @@ def close(world: World) -> None:
 def drop(world: World) -> None:
     """Let go of the objects, so that C alone has them."""
     world.waiting.clear()
-    world.connection = world.callbacks = None
+    world.connection = world.callbacks = world.http = None
 
 
 def cases() -> Iterator[tuple[str, Callable[[World], None]]]:
@@ -352,7 +451,9 @@ def cases() -> Iterator[tuple[str, Callable[[World], None]]]:
         for name in [name for name, what in vars(kind).items() if ismemberdescriptor(what)]:
             for value in WRONG:
                 yield f"{owner}.{name} = {value!r:.20}", partial(spoil, owner, name, value)
-    for name in World().lists:
+    world = World()
+    close(world)
+    for name in world.lists:
         yield f"{name}.clear()", partial(empty, name)
     yield "close", close
     yield "drop", drop

@@ -31,6 +31,8 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
+from sockjs_tornado.server.connection import HTTPConnection
+from sockjs_tornado.server.repeated import RepeatedRequest
 from sockjs_tornado.session import outbox, states
 from sockjs_tornado.session.callbacks import Callbacks
 from sockjs_tornado.session.inbox import Inbox
@@ -43,7 +45,7 @@ from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.write_queue import WriteQueue
 
-TYPES = [core.CallbacksCore, core.SessionCore, core.ConnectionCore]
+TYPES = [core.CallbacksCore, core.SessionCore, core.ConnectionCore, core.HTTPConnectionCore]
 FIELDS = [(kind, name) for kind in TYPES for name, what in vars(kind).items() if inspect.ismemberdescriptor(what)]
 each_field = pytest.mark.parametrize(("kind", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
 
@@ -648,14 +650,17 @@ def contract() -> dict[str, dict[str, str]]:
         else:
             rows[name] = twin
     for name in re.findall(r"\b_\w+", table):
-        places = (Session, Callbacks, WebSocketReceiver, StreamReceiver, http_parser, websocket)
-        assert any(hasattr(place, name) for place in places), name
+        places = (Session, Callbacks, WebSocketReceiver, StreamReceiver, HTTPConnection, RepeatedRequest, http_parser)
+        assert any(hasattr(place, name) for place in (*places, websocket)), name
     return twins
 
 
 def test_the_contract_lists_all_that_is_in_c() -> None:
-    kinds = [*TYPES, core.RequestHead]
-    there = {kind.__name__: {name for name, what in vars(kind).items() if callable(what)} for kind in kinds}
+    kinds = [*TYPES, core.RepeatedRequestCore, core.RequestHead]
+    there = {
+        kind.__name__: {name for name, what in vars(kind).items() if callable(what) and name != "__new__"}
+        for kind in kinds
+    }
     there["functions"] = {name for name, what in vars(core).items() if inspect.isbuiltin(what)}
     assert {group: set(rows) for group, rows in contract().items()} == {k: names for k, names in there.items() if names}
 
@@ -666,7 +671,8 @@ def test_unset_fields_are_left_to_python() -> None:
 
     twins = contract()
     assert twins["ConnectionCore"].pop("get_buffer") == "_buffer"
-    for kind in (core.SessionCore, core.ConnectionCore):
+    assert twins["HTTPConnectionCore"].pop("get_buffer") == "_buffer"
+    for kind in (core.SessionCore, core.ConnectionCore, core.HTTPConnectionCore):
         rows = twins[kind.__name__]
         one = type("Some", (kind,), {name: reporting(name) for name in rows.values()})()
         for method, name in rows.items():

@@ -15,8 +15,9 @@
 #include <stddef.h>
 #include <structmember.h>
 
-PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *socket_type;
-PyObject *zero, *in_callback, *idle, *running, *socket_fileno;
+PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *http_connection_type, *session_type,
+    *socket_type;
+PyObject *zero, *in_callback, *idle, *running, *infinity, *socket_fileno, *copy_context;
 struct names names;
 
 /* --- access to fields and methods --- */
@@ -88,7 +89,7 @@ call(PyObject *object, PyObject *name, PyObject *argument)
 
 #define FIELDS(self) ((PyObject **)((char *)(self) + sizeof(PyObject)))
 
-static int
+int
 visit_fields(PyObject *self, size_t size, visitproc visit, void *arg)
 {
     PyObject **field, **end = (PyObject **)((char *)self + size);
@@ -99,7 +100,7 @@ visit_fields(PyObject *self, size_t size, visitproc visit, void *arg)
     return 0;
 }
 
-static int
+int
 clear_fields(PyObject *self, size_t size)
 {
     PyObject **field, **end = (PyObject **)((char *)self + size);
@@ -109,7 +110,7 @@ clear_fields(PyObject *self, size_t size)
     return 0;
 }
 
-static void
+void
 free_object(PyObject *self, size_t size)
 {
     PyTypeObject *type = Py_TYPE(self);
@@ -149,11 +150,13 @@ free_object(PyObject *self, size_t size)
 #define CALLBACKS_MEMBER(name) MEMBER(T_OBJECT_EX, Callbacks, name)
 #define SESSION_MEMBER(name) MEMBER(T_OBJECT_EX, Session, name)
 #define CONNECTION_MEMBER(name) MEMBER(T_OBJECT_EX, Connection, name)
+#define HTTP_MEMBER(name) MEMBER(T_OBJECT_EX, HTTPConnection, name)
 #define COUNTERS_MEMBER(name) MEMBER(T_LONGLONG, Counters, name)
 
 static PyMemberDef callbacks_fields[] = {CALLBACKS_FIELDS(CALLBACKS_MEMBER) END};
 static PyMemberDef session_fields[] = {SESSION_FIELDS(SESSION_MEMBER) END};
 static PyMemberDef connection_fields[] = {CONNECTION_FIELDS(CONNECTION_MEMBER) END};
+static PyMemberDef http_connection_fields[] = {HTTP_FIELDS(HTTP_MEMBER) END};
 static PyMemberDef counters_fields[] = {COUNTERS_FIELDS(COUNTERS_MEMBER) END};
 static PyMemberDef budget_fields[] = {MEMBER(T_DOUBLE, TimeBudget, available) END};
 
@@ -162,6 +165,7 @@ static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
 DEFINE_OBJECT_TYPE(callbacks, Callbacks, no_methods)
 DEFINE_OBJECT_TYPE(session, Session, session_methods)
 DEFINE_OBJECT_TYPE(connection, Connection, connection_methods)
+DEFINE_OBJECT_TYPE(http_connection, HTTPConnection, http_connection_methods)
 DEFINE_TYPE(counters, Counters, 0, {0, NULL})
 DEFINE_TYPE(budget, TimeBudget, 0, {0, NULL})
 
@@ -178,15 +182,15 @@ add_type(PyObject *module, PyType_Spec *spec)
     return (PyTypeObject *)type;
 }
 
-/* Return an attribute of the `socket` class of a module. */
+/* Return an attribute of a module. */
 static PyObject *
-import_socket(const char *name)
+import_from(const char *name, const char *attribute)
 {
     PyObject *module = PyImport_ImportModule(name);
-    PyObject *type = module == NULL ? NULL : PyObject_GetAttrString(module, "socket");
+    PyObject *object = module == NULL ? NULL : PyObject_GetAttrString(module, attribute);
 
     Py_XDECREF(module);
-    return type;
+    return object;
 }
 
 static int
@@ -196,6 +200,7 @@ add_constants(PyObject *module)
     int failed = min_charge == NULL || PyModule_AddObjectRef(module, "MIN_CHARGE", min_charge) < 0
         || PyModule_AddIntMacro(module, IN_CALLBACK) < 0 || PyModule_AddIntMacro(module, SESSION_OPEN) < 0
         || PyModule_AddIntMacro(module, CALLBACKS_IDLE) < 0 || PyModule_AddIntMacro(module, CALLBACKS_RUNNING) < 0
+        || PyModule_AddIntMacro(module, ROUTER_DRAINING) < 0
         || PyModule_AddIntMacro(module, MAX_STEP) < 0 || PyModule_AddIntMacro(module, MAX_BUFFERED) < 0;
 
     Py_XDECREF(min_charge);
@@ -212,11 +217,12 @@ execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "sockjs_tornado._speedups can be imported only once in a process");
         return -1;
     }
-    socket_type = (PyTypeObject *)import_socket("socket");
-    base = socket_type == NULL ? NULL : import_socket("_socket");
+    socket_type = (PyTypeObject *)import_from("socket", "socket");
+    base = socket_type == NULL ? NULL : import_from("_socket", "socket");
     socket_fileno = base == NULL ? NULL : PyObject_GetAttrString(base, "fileno");
     Py_XDECREF(base);
-    if (socket_fileno == NULL)
+    copy_context = socket_fileno == NULL ? NULL : import_from("contextvars", "copy_context");
+    if (copy_context == NULL)
         return -1;
 #define EACH(name) \
     names.name = PyUnicode_InternFromString(#name); \
@@ -228,15 +234,20 @@ execute(PyObject *module)
     zero = PyLong_FromLong(0);
     idle = PyLong_FromLong(CALLBACKS_IDLE);
     running = PyLong_FromLong(CALLBACKS_RUNNING);
-    if (in_callback == NULL || zero == NULL || idle == NULL || running == NULL || add_constants(module) < 0)
+    infinity = PyFloat_FromDouble(Py_HUGE_VAL);
+    if (infinity == NULL || in_callback == NULL || zero == NULL || idle == NULL || running == NULL
+        || add_constants(module) < 0)
         return -1;
     callbacks_type = add_type(module, &callbacks_spec);
     connection_type = add_type(module, &connection_spec);
     counters_type = add_type(module, &counters_spec);
     budget_type = add_type(module, &budget_spec);
+    http_connection_type = add_type(module, &http_connection_spec);
+    repeated_type = add_type(module, &repeated_spec);
+    session_type = add_type(module, &session_spec);
     request_head_type = prepare_http() < 0 ? NULL : add_type(module, &request_head_spec);
-    return request_head_type == NULL || callbacks_type == NULL || connection_type == NULL || counters_type == NULL || budget_type == NULL
-        || add_type(module, &session_spec) == NULL ? -1 : 0;
+    return request_head_type == NULL || callbacks_type == NULL || connection_type == NULL || counters_type == NULL
+        || budget_type == NULL || http_connection_type == NULL || repeated_type == NULL || session_type == NULL ? -1 : 0;
 }
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL

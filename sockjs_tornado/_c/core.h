@@ -40,6 +40,20 @@
  *                                               limit                                       writes to
  *   process_read       _process_read            ordinary frames, no incomplete message, no  bytes_received,
  *                                               rate limit, and a buffer that is not full   _received_since_ping
+ * HTTPConnectionCore
+ *   get_buffer         _buffer                  everything; the twin is a field             nothing
+ *   buffer_updated     _process_data            a request that repeats the head of the one  _request, due, what
+ *                                               before it, for an open session: a POST of   _receive() writes to,
+ *                                               an array of strings, or a poll              bytes_received; of a poll's
+ *                                                                                           session _receiver and due,
+ *                                                                                           and connections
+ * RepeatedRequestCore
+ *   send_messages      _send_messages           str, for a poll that waits                  session; of the session
+ *                                                                                           _receiver and due;
+ *                                                                                           bytes_sent; of the
+ *                                                                                           connection _request and due
+ *   release            release                  everything                                  session, connection
+ *   take_session       take_session             everything                                  session
  * RequestHead
  *   header             header                   everything; the twin's class is             nothing
  *                                               _RequestHeadPython
@@ -61,12 +75,15 @@
 #define CALLBACKS_FIELDS(EACH) EACH(_budget) EACH(_events) EACH(_state) EACH(connection)
 #define SESSION_FIELDS(EACH) \
     EACH(_blocked) EACH(_callbacks) EACH(_outbox) EACH(_outbox_waiters) EACH(_receiver) EACH(_settings) EACH(_stats) \
-    EACH(_thread) EACH(queued) EACH(state)
+    EACH(_thread) EACH(_unsent_response) EACH(bucket) EACH(due) EACH(queued) EACH(state)
 /* Those of a websocket's and a stream's receiver, which are subclasses, are among them. */
 #define CONNECTION_FIELDS(EACH) \
-    EACH(_buffer) EACH(_framing) EACH(_is_plain) EACH(_left) EACH(_parser) EACH(_queue) EACH(_received_since_ping) EACH(_session) \
-    EACH(_settings) EACH(_stats) EACH(_writable_socket) EACH(_write_buffer)
-#define COUNTERS_FIELDS(EACH) EACH(bytes_received) EACH(messages_received) EACH(messages_sent)
+    EACH(_buffer) EACH(_framing) EACH(_is_plain) EACH(_left) EACH(_parser) EACH(_queue) EACH(_received_since_ping) \
+    EACH(_session) EACH(_settings) EACH(_stats) EACH(_writable_socket) EACH(_write_buffer)
+#define COUNTERS_FIELDS(EACH) \
+    EACH(bytes_received) EACH(bytes_sent) EACH(connections) EACH(messages_received) EACH(messages_sent)
+#define HTTP_FIELDS(EACH) \
+    EACH(_buffer) EACH(_data) EACH(_repeated) EACH(_request) EACH(_writable_socket) EACH(bucket) EACH(due)
 
 /* All other attributes that C reads, and all methods that it calls. */
 #define NAMES(EACH) \
@@ -74,8 +91,10 @@
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
     EACH(on_message) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
     EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
-    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) EACH(_write_prepared) \
-    EACH(_format_response_python) EACH(_parse_head_python)
+    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
+    EACH(_write_prepared) \
+    EACH(_format_response_python) EACH(_parse_head_python) EACH(is_logging) EACH(is_stopped) EACH(response_finished) \
+    EACH(run) EACH(schedule) EACH(state) EACH(_finish_post) EACH(_process_data) EACH(_send_messages) EACH(_send_rest)
 
 /* Numbers that Python has, too. The module exports them. */
 enum {
@@ -84,6 +103,8 @@ enum {
     SESSION_OPEN = 1,
     CALLBACKS_IDLE = 0,
     CALLBACKS_RUNNING = 1,
+    /* RouterState.DRAINING; server/repeated.py checks it. */
+    ROUTER_DRAINING = 1,
     /* Used by Python from here: wire/time_budget.py and wire/connection.py explain them. */
     MAX_STEP = 16,
     MAX_BUFFERED = 8192
@@ -115,6 +136,11 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
+    HTTP_FIELDS(OBJECT)
+} HTTPConnection;
+
+typedef struct {
+    PyObject_HEAD
     COUNTERS_FIELDS(COUNTER)
 } Counters;
 
@@ -123,19 +149,27 @@ typedef struct {
     double available;
 } TimeBudget;
 
-extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type;
+extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *http_connection_type,
+    *repeated_type, *session_type;
+
+extern PyType_Spec repeated_spec;
 
 /* socket.socket */
 extern PyTypeObject *socket_type;
 
-extern PyMethodDef session_methods[], connection_methods[];
+extern PyMethodDef session_methods[], connection_methods[], http_connection_methods[];
+
+#define is_session(object) PyObject_TypeCheck(object, session_type)
 
 /* Created once and never freed. CPython caches small integers, so a field is compared with these by identity. If a
  * field holds any other object, the call takes the Python fallback. */
-extern PyObject *zero, *in_callback, *idle, *running;
+extern PyObject *zero, *in_callback, *idle, *running, *infinity;
 
 /* The method of the C base type, which an application cannot replace. */
 extern PyObject *socket_fileno;
+
+/* contextvars.copy_context() */
+extern PyObject *copy_context;
 
 extern struct names {
     NAMES(OBJECT)
@@ -166,6 +200,11 @@ int is_counting(PyObject *stats);
  * set. */
 int call(PyObject *object, PyObject *name, PyObject *argument);
 
+/* Traverse, clear and free an object that begins with fields up to `size`. */
+int visit_fields(PyObject *self, size_t size, visitproc visit, void *arg);
+int clear_fields(PyObject *self, size_t size);
+void free_object(PyObject *self, size_t size);
+
 #define RETURN(failed) \
     do { \
         if (failed) \
@@ -173,7 +212,25 @@ int call(PyObject *object, PyObject *name, PyObject *argument);
         Py_RETURN_NONE; \
     } while (0)
 
+/* --- in session.c --- */
+
+/* Return whether the fields of a session hold objects of the types that Python stores there. */
+int is_valid_session(Session *session);
+
+/* Write the outbox to the receiver, if nothing is blocked. Return 0, or -1 with an exception set. */
+int flush_outbox(Session *session);
+
+/* Pass the current exception to a method handle_error(). Return 0, or -1 with an exception set. */
+int handle_error(PyObject *handler);
+
+/* Return monotonic seconds. On Windows, the resolution is 16 ms. */
+double monotonic(void);
+
 /* --- in read_frames.c --- */
+
+/* Append the strings of a JSON array to a list. Return 1, or 0 if it is anything else or has white space or \u, or -1
+ * with an exception set. */
+int read_strings(const unsigned char *payload, Py_ssize_t size, PyObject *messages);
 
 /* Append the messages in `data` to a list. Return the position of the first frame that needs the Python parser, or -1
  * with an exception set. */

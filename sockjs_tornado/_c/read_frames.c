@@ -171,6 +171,24 @@ collect_messages(const unsigned char *data, Py_ssize_t end, Py_ssize_t max_size,
     return read_frames(data, 0, end, max_size, messages, append_messages);
 }
 
+int
+read_strings(const unsigned char *payload, Py_ssize_t size, PyObject *messages)
+{
+    unsigned char small[SMALL];
+    unsigned char *copy = size > SMALL ? PyMem_Malloc(size) : small;
+    int done;
+
+    if (copy == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(copy, payload, size);
+    done = append_messages(copy, size, messages);
+    if (copy != small)
+        PyMem_Free(copy);
+    return done;
+}
+
 /* --- the functions for Python --- */
 
 /* Read two arguments. Return 0, or -1 with an exception set. */

@@ -17,24 +17,22 @@ enum { PRECISE = CLOCK_MONOTONIC, COARSE = CLOCK_MONOTONIC_COARSE };
 enum { PRECISE = CLOCK_MONOTONIC, COARSE = CLOCK_MONOTONIC };
 #endif
 
-/* Return whether the fields hold objects of the types that Python stores there. */
-static int
-is_valid(Session *self)
+int
+is_valid_session(Session *self)
 {
     return self->_callbacks != NULL && PyObject_TypeCheck(self->_callbacks, callbacks_type) && self->_outbox != NULL
         && PyList_CheckExact(self->_outbox) && self->_receiver != NULL && self->_settings != NULL
         && is_counting(self->_stats) && self->_thread != NULL && self->_outbox_waiters != NULL;
 }
 
-/* Write the outbox to the receiver, if nothing is blocked. Return 0, or -1 with an exception set. */
-static int
-flush(Session *self)
+int
+flush_outbox(Session *self)
 {
     PyObject *receiver, *messages, *empty = PyList_New(0);
     int failed = empty == NULL;
 
     /* Allocating may run the garbage collector, whose finalizers may send or close: check the fields afterwards. */
-    if (failed || !is_valid(self) || !PyList_Size(self->_outbox) || self->_receiver == Py_None
+    if (failed || !is_valid_session(self) || !PyList_Size(self->_outbox) || self->_receiver == Py_None
         || self->_blocked != zero) {
         Py_XDECREF(empty);
         return -failed;
@@ -66,9 +64,11 @@ session_send(PyObject *object, PyObject *message)
     /* The fallback raises the exception for an invalid message or limit. */
     PyErr_Clear();
     queued = number_in(self->queued);
-    if (size >= 0 && queued >= 0 && number_in(self->state) == SESSION_OPEN && is_valid(self)
+    if (size >= 0 && queued >= 0 && number_in(self->state) == SESSION_OPEN && is_valid_session(self)
         && PyLong_AsUnsignedLong(self->_thread) == PyThread_get_thread_ident()
         && (self->_blocked == in_callback ? size <= max_bytes - queued && PyList_Size(self->_outbox) < max_messages
+            /* Its unsent bytes count. */
+            && self->_unsent_response == Py_None
             : self->_blocked == zero && self->_receiver != Py_None && size <= PY_SSIZE_T_MAX - queued)) {
         int is_blocked = self->_blocked != zero;
         PyObject *sum = PyLong_FromSsize_t(queued + size);
@@ -76,7 +76,7 @@ session_send(PyObject *object, PyObject *message)
         if (!failed)
             set(&self->queued, sum);
         Py_XDECREF(sum);
-        RETURN(failed || (!is_blocked && flush(self) < 0));
+        RETURN(failed || (!is_blocked && flush_outbox(self) < 0));
     }
     /* If `thread` is not an integer. */
     PyErr_Clear();
@@ -100,10 +100,8 @@ session_send_prepared(PyObject *object, PyObject *message)
     return PyObject_CallMethodObjArgs(object, names._send_prepared_fallback, message, NULL);
 }
 
-/* Pass the current exception, which on_message has raised, to Callbacks.handle_error. Return 0, or -1 with an exception
- * set. */
-static int
-handle_error(PyObject *callbacks)
+int
+handle_error(PyObject *handler)
 {
     PyObject *type, *error, *traceback;
     int failed;
@@ -112,7 +110,7 @@ handle_error(PyObject *callbacks)
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback != NULL)
         PyException_SetTraceback(error, traceback);
-    failed = call(callbacks, names.handle_error, error);
+    failed = call(handler, names.handle_error, error);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(traceback);
@@ -131,6 +129,12 @@ seconds(int clock)
     clock_gettime(clock, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 #endif
+}
+
+double
+monotonic(void)
+{
+    return seconds(PRECISE);
 }
 
 /* Charge the time since `start` to a budget, or do nothing if it is NULL. Return 0, or -1 with an exception set. */
@@ -205,8 +209,8 @@ session_receive(PyObject *object, PyObject *messages)
     int done;
 
     if (number_in(self->state) != SESSION_OPEN || self->_blocked != zero || !PyList_CheckExact(messages)
-        || !is_valid(self) || callbacks->_state != idle || callbacks->connection == NULL || callbacks->_budget == NULL
-        || !PyObject_TypeCheck(callbacks->_budget, budget_type))
+        || !is_valid_session(self) || callbacks->_state != idle || callbacks->connection == NULL
+        || callbacks->_budget == NULL || !PyObject_TypeCheck(callbacks->_budget, budget_type))
         return PyObject_CallMethodObjArgs(object, names._receive_fallback, messages, NULL);
     Py_INCREF((PyObject *)callbacks);
     connection = Py_NewRef(callbacks->connection);
@@ -225,10 +229,10 @@ session_receive(PyObject *object, PyObject *messages)
     Py_DECREF((PyObject *)callbacks);
     if (done < 0)
         return NULL;
-    if (done == 1 && self->_blocked == in_callback && is_valid(self)) {
+    if (done == 1 && self->_blocked == in_callback && is_valid_session(self)) {
         int has_outbox = PyList_Size(self->_outbox) > 0;
         set(&self->_blocked, zero);
-        RETURN(has_outbox && flush(self) < 0);
+        RETURN(has_outbox && flush_outbox(self) < 0);
     }
     return PyObject_CallMethodObjArgs(object, names._after_receive, NULL);
 }

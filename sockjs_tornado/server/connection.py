@@ -24,8 +24,30 @@ from .body import BodyReader
 from .delegate import DelegatedRequest
 from .exchange import NativeExchange
 from .proxies import RequestContext, client_of
+from .repeated import RepeatedRequest, repeated_request
 from .streams import ConnectionStream, DetachedStream
 from .unsent import Unsent
+
+try:
+    from .._speedups import HTTPConnectionCore
+except ImportError:  # the C module was not built
+
+    class HTTPConnectionCore:  # type: ignore[no-redef]
+        """Fields and methods of the hot path, as the C module implements them."""
+
+        __slots__ = ("_buffer", "_data", "_repeated", "_request", "_writable_socket", "bucket", "due")
+
+        _buffer: bytearray
+        _process_data: Callable[[int], None]
+
+        def get_buffer(self, sizehint: int, /) -> bytearray:
+            """Return the buffer for the next read, which all connections share."""
+            return self._buffer
+
+        def buffer_updated(self, nbytes: int, /) -> None:
+            """Process data from the client."""
+            self._process_data(nbytes)
+
 
 if TYPE_CHECKING:
     from .http_server import HTTPServer
@@ -39,6 +61,10 @@ HEAD_TIMEOUT: Final = 10.0
 
 #: Requests of one connection that are served before the event loop runs other callbacks.
 _BATCH_SIZE: Final = 32
+
+#: Number of requests with the same target that C does not serve, because of their heads or bodies, before the head is
+#: learned again.
+_LEARN_INTERVAL: Final = 64
 
 #: Unsent bytes from which on no further requests are served. It is the high-water mark of asyncio's transports.
 _MAX_UNSENT: Final = 64 * 1024
@@ -79,7 +105,7 @@ class _DiscardedInput:
 _DISCARD = _DiscardedInput()
 
 
-class HTTPConnection(asyncio.BufferedProtocol):
+class HTTPConnection(HTTPConnectionCore, asyncio.BufferedProtocol):
     """A connection that serves one request after the other.
 
     States, by ``_request``:
@@ -108,19 +134,16 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body_due",
-        "_buffer",
-        "_data",
         "_is_congested",
         "_is_cut",
         "_is_paused",
         "_is_serving",
         "_release_slot",
-        "_request",
+        "_target",
         "_unsent",
+        "_until_learned",
         "_write_waiters",
         "address",
-        "bucket",
-        "due",
         "remote_ip",
         "server",
         "socket",
@@ -129,6 +152,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     )
 
     transport: asyncio.Transport
+    due: float
 
     def __init__(
         self, server: "HTTPServer", sock: socket.socket, address: Any, release_slot: Callable[[], None] | None
@@ -143,6 +167,13 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._release_slot = release_slot
         self._request: Request | None = None
         self._data = b""
+        # The target of the last request, and the number of requests with this target until its head is learned.
+        self._target = ""
+        self._until_learned = 1
+        # Serves the requests whose heads are the same.
+        self._repeated: RepeatedRequest | None = None
+        # The socket, as long as the transport has nothing to write, so that C may write to it.
+        self._writable_socket: socket.socket | None = sock
         # Whether the loop in _serve() runs, which continues when a response is complete.
         self._is_serving = False
         self._is_paused = False
@@ -168,12 +199,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
             return
         self._wait_for_request()
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Return the buffer for the next read, which all connections share."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Process data from the client."""
+    def _process_data(self, nbytes: int) -> None:
         if nbytes == len(self._buffer):
             self._end_turn()
         if self._request is None and not self._data:
@@ -240,6 +266,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         if self._release_slot is not None:
             self._release_slot()
         self._disconnected()
+        self._forget_head()
         self._wake_writers()
 
     def _leave(self) -> None:
@@ -341,10 +368,15 @@ class HTTPConnection(asyncio.BufferedProtocol):
                     self._pass_body()
                 elif stop <= end and not head.is_chunked and not (start < stop and server.may_decompress(head)):
                     self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
-                    if start < stop:
-                        self._handle(head, target, *found, bytes(memoryview(data)[start:stop]))
+                    body = bytes(memoryview(data)[start:stop]) if start < stop else b""
+                    exchange = NativeExchange(self, head, target, found[0], found[1], body)
+                    self._handle(exchange, head, body)
+                    if target != self._target:
+                        self._target, self._until_learned = target, 1
                     else:
-                        self.handle(NativeExchange(self, head, target, *found, b""))
+                        self._until_learned -= 1
+                        if not self._until_learned:
+                            self._learn(exchange, head, bytes(memoryview(data)[:start]))
                 else:
                     exchange = NativeExchange(self, head, target, found[0], found[1], b"")
                     reader = BodyReader(self, exchange, head)
@@ -378,13 +410,24 @@ class HTTPConnection(asyncio.BufferedProtocol):
             data, self._data = self._data, b""
             self._data = self._request.data_received(data)
 
-    def _handle(self, head: RequestHead, target: str, endpoint: Endpoint, session_id: str, body: bytes) -> None:
-        exchange = NativeExchange(self, head, target, endpoint, session_id, body)
-        if len(body) > endpoint.body_limit(head.method)[0]:
+    def _handle(self, exchange: NativeExchange, head: RequestHead, body: bytes) -> None:
+        if body and len(body) > exchange.endpoint.body_limit(head.method)[0]:
             # Rejects it, in the same way as a body that has not arrived yet.
             BodyReader(self, exchange, head).start(len(body))
         else:
             self.handle(exchange)
+
+    def _forget_head(self) -> None:
+        """Free what refers to the connection."""
+        repeated, self._repeated = self._repeated, None
+        if repeated is not None:
+            repeated.release()
+
+    def _learn(self, exchange: NativeExchange, head: RequestHead, data: bytes) -> None:
+        """Let C serve further requests with this head."""
+        self._until_learned = _LEARN_INTERVAL
+        if self.owns_transport and self._request is not _DISCARD:
+            self._repeated = repeated_request(self, exchange, head, data)
 
     def handle(self, exchange: NativeExchange) -> None:
         """Pass a request whose body was read to its endpoint."""
@@ -410,7 +453,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def serve_endpoint(self, head: RequestHead, endpoint: Endpoint, session_id: str, body: bytes) -> None:
         """Pass a request to an endpoint that the application has found for it."""
-        self._handle(head, _origin_form(head.target), endpoint, session_id, body)
+        exchange = NativeExchange(self, head, _origin_form(head.target), endpoint, session_id, body)
+        self._handle(exchange, head, body)
 
     def read_body(self, head: RequestHead, endpoint: Endpoint, session_id: str) -> None:
         """Read the body of a request, none of which was read, for an endpoint that the application has found for it."""
@@ -498,8 +542,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):
                 sent = self.socket.send(data)
                 if sent == len(data):
+                    self._writable_socket = self.socket
                     return True
                 data = data[sent:]
+        self._writable_socket = None
         transport.write(data)
         self._congest(transport.get_write_buffer_size())
         return False
@@ -513,6 +559,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def unsent(self) -> int:
         """Bytes written that the operating system has not accepted yet."""
         return self.transport.get_write_buffer_size()
+
+    def is_disconnected(self) -> bool:
+        """Return whether the client has disconnected, even if the event loop has not reported it yet."""
+        return self.transport.is_closing() or peer_disconnected(self.socket)
 
     def drained(self) -> "asyncio.Future[None]":
         """Return a future that is done when the client has read enough for further data."""
@@ -644,6 +694,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._data = b""
         self._request = _DISCARD
         self._leave()
+        self._forget_head()
         self.pause_reading()
         return self._detached(unread)
 
@@ -659,6 +710,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         unread, self._data = self._data, b""
         self._request = _DISCARD
         self._leave()
+        self._forget_head()
         transport = self.transport
         if transport.is_closing():
             protocol.takeover_failed()
@@ -695,6 +747,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             The unsent rest of that response, if there is one.
         """
         self._release_slot = release_slot
+        # Until the next write, the other owner's data may be unsent.
+        self._writable_socket = None
         self.transport.set_protocol(self)
         self.server.connections.add(self)
         self._data = data

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest
@@ -19,7 +19,7 @@ from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
 from ..wire.http_parser import RequestHead, format_response
 from ..wire.responses import shared_head
-from ..wire.sockets import peer_disconnected, peer_reset
+from ..wire.sockets import peer_reset
 from .access_log import AccessLogEntry, is_logged
 from .proxies import client_of
 from .unsent import Unsent
@@ -32,7 +32,7 @@ __all__ = ["NativeExchange"]
 logger = logging.getLogger(__name__)
 
 #: Unsent bytes from which on a response is tracked.
-_MIN_TRACKED = 16 * 1024
+MIN_TRACKED: Final = 16 * 1024
 
 _CLOSE = ("Connection", "close")
 
@@ -54,12 +54,12 @@ class NativeExchange:
         "_connection",
         "_future",
         "_head",
-        "_keep_alive",
         "_on_disconnect",
         "_share",
         "_started",
         "endpoint",
         "is_http11",
+        "keep_alive",
         "method",
         "pending",
         "remote_ip",
@@ -88,7 +88,7 @@ class NativeExchange:
         self.method = head.method
         self.is_http11 = head.is_http11
         # As Tornado's adapter, close the connections of HTTP/1.0 clients: some ask for keep-alive, but read to the end.
-        self._keep_alive = head.keep_alive and head.is_http11 and not connection.server.no_keep_alive
+        self.keep_alive = head.keep_alive and head.is_http11 and not connection.server.no_keep_alive
         self._body: bytes | bytearray = body
         self._share: BudgetShare | None = None
         self._on_disconnect: Callable[[], None] | None = None
@@ -123,7 +123,7 @@ class NativeExchange:
         try:
             waiting = self.endpoint.handle(self)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             return
         # The exchange itself stands for a wait for its response.
         if waiting is not None and waiting is not self:
@@ -133,9 +133,10 @@ class NativeExchange:
         try:
             await waiting
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Respond to a request whose endpoint has raised an exception."""
         if isinstance(error, HTTPError):
             # An application's callback may choose the status.
             if not self.responded:
@@ -170,7 +171,7 @@ class NativeExchange:
 
     def reject(self, status: int, headers: Headers, body: bytes) -> None:
         """Respond to a request whose body was not used, and close the connection."""
-        self._keep_alive = False
+        self.keep_alive = False
         self._send(status, headers, body)
         self._connection.close_gracefully()
 
@@ -251,17 +252,17 @@ class NativeExchange:
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a complete response."""
         self._send(status, headers, body)
-        self._connection.response_finished(self._keep_alive)
+        self._connection.response_finished(self.keep_alive)
 
     def _send(self, status: int, headers: Headers, body: bytes) -> None:
         connection = self._connection
         if status not in (204, 304):
             headers = [*headers, ("Content-Length", str(len(body)))]
-        if not self._keep_alive or connection.server.is_stopped:
+        if not self.keep_alive or connection.server.is_stopped:
             headers = [*headers, _CLOSE]
         response = format_response(shared_head(status), headers, b"" if self.method == "HEAD" else body)
         self.responded = True
-        if not connection.write(response) and (unsent := connection.unsent) > _MIN_TRACKED:
+        if not connection.write(response) and (unsent := connection.unsent) > MIN_TRACKED:
             self.pending = Unsent(connection, unsent)
         self._release()
         self._log(status)
@@ -311,7 +312,7 @@ class NativeExchange:
     @property
     def take_back(self) -> Callable[[bytes, Callable[[], None] | None], Unsent | None] | None:
         """Continues with the next request of the connection."""
-        return self._connection.take_back if self._keep_alive else None
+        return self._connection.take_back if self.keep_alive else None
 
     def abort(self) -> None:
         """Close the connection without a response."""
@@ -321,7 +322,7 @@ class NativeExchange:
 
     def is_disconnected(self) -> bool:
         """Return whether the client has disconnected, even if the event loop has not reported it yet."""
-        return self._connection.transport.is_closing() or peer_disconnected(self._connection.socket)
+        return self._connection.is_disconnected()
 
     def probe_half_closed(self) -> bool:
         """Send 100 Continue to find out whether a client has closed only its own side of the connection."""
@@ -329,5 +330,5 @@ class NativeExchange:
         if transport.is_closing() or not self.is_http11:
             return False
         self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._keep_alive = False
+        self.keep_alive = False
         return not transport.is_closing() and not peer_reset(self._connection.socket)

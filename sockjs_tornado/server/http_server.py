@@ -17,6 +17,7 @@ from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
 from ..wire.http_parser import RequestHead
 from ..wire.tornado_internals import AcceptingServer
+from .access_log import is_logged
 from .connection import HTTPConnection
 from .function_delegate import FunctionDelegate
 from .routes import Routes
@@ -135,6 +136,10 @@ class HTTPServer(AcceptingServer):
         if isinstance(callback, HTTPServerConnectionDelegate):
             return callback.start_request(server_conn, request_conn)
         return FunctionDelegate(callback, request_conn)
+
+    def is_logging(self) -> bool:
+        """Return whether the application logs responses without an error."""
+        return self.application is not None and is_logged(self.application, 200)
 
     def may_decompress(self, head: RequestHead) -> bool:
         """Return whether the body is compressed, and the server decompresses bodies."""

@@ -27,6 +27,8 @@ class SecureConnection(HTTPConnection):
     def new_transport(self, context: ssl.SSLContext) -> TLSTransport:
         """Return the protocol of the asyncio transport, which will be the connection's transport."""
         self._is_connected = False
+        # Only the transport may write.
+        self._writable_socket = None
         callbacks = (self._handshake_finished, self._handshake_failed)
         return TLSTransport(self, self.socket, context, self.server.read_buffer, *callbacks)
 

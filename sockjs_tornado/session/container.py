@@ -45,6 +45,7 @@ class SessionContainer:
     Attributes:
         log: The log for warnings and errors.
         rooms: The rooms of the sessions, shared with the other routers of the cluster.
+        by_id: The sessions that :meth:`get` finds.
         labels: Unique numbers for the labels of sessions.
         stats: The router's counters.
         callback_budget: Limits the time that callbacks may take of one iteration of the event loop.
@@ -53,6 +54,7 @@ class SessionContainer:
         read_buffer: Buffer that all connections read into.
         read_budget: Limits the time that decoding may take of one iteration of the event loop.
         write_queue: Connections that have data to write.
+        resolution: Seconds by which a deadline may be checked late.
         on_removed: Called with the id of a session that has ended, unless it was unregistered.
     """
 
@@ -69,14 +71,14 @@ class SessionContainer:
             settings.websocket_ping_timeout or math.inf,
             settings.callback_timeout or math.inf,
         )
-        resolution = min(max(shortest / 20, 0.005), 0.1)
+        self.resolution = min(max(shortest / 20, 0.005), 0.1)
         interval = min(max(shortest / 10, 0.05), 1)
-        self._deadlines = Deadlines(resolution, interval, self.now, self.log, stats)
+        self._deadlines = Deadlines(self.resolution, interval, self.now, self.log, stats)
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone
         self.stall_duration = self._deadlines.stall_duration
-        self._by_id: dict[str, Session] = {}
+        self.by_id: dict[str, Session] = {}
         self._ended = EndedSessions(self.now)
         self.ended = self._ended.get
         # Sessions, and the network under which each is counted.
@@ -115,17 +117,17 @@ class SessionContainer:
         self._opening.add(session)
         if register and session.session_id is not None:
             session._is_registered = True
-            self._by_id[session.session_id] = session
+            self.by_id[session.session_id] = session
             # An application may create a session with any id.
             self._ended.discard(session.session_id)
 
     def get(self, session_id: str) -> Session | None:
         """Return the session with this id, or None."""
-        return self._by_id.get(session_id)
+        return self.by_id.get(session_id)
 
     def unregister(self, session_id: str) -> Session | None:
         """Remove the id, so that requests no longer find the session; return the session, or None if there is none."""
-        return self._by_id.pop(session_id, None)
+        return self.by_id.pop(session_id, None)
 
     def remove(self, session: Session) -> None:
         """Remove a session or channel that has ended. It counts against the limits until :meth:`forget` is called."""
@@ -136,8 +138,8 @@ class SessionContainer:
             ip = network_of(session.conn_info.ip)
             self._by_ip[ip] += 1
         self._lingering[session] = ip
-        if session.session_id is not None and self._by_id.get(session.session_id) is session:
-            del self._by_id[session.session_id]
+        if session.session_id is not None and self.by_id.get(session.session_id) is session:
+            del self.by_id[session.session_id]
             if session.opened_at:
                 ended = Ended(
                     session.close_code or 0,

@@ -30,6 +30,9 @@ except ImportError:  # the C module was not built
             "_settings",
             "_stats",
             "_thread",
+            "_unsent_response",
+            "bucket",
+            "due",
             "queued",
             "state",
         )
@@ -66,7 +69,7 @@ class Outbox(SessionCore):
     It queues messages, writes them to the attached receiver, and wakes waiters when the queue has drained.
     """
 
-    __slots__ = ("_container", "_in_slow_consumer_callable", "_unsent_response", "_unsent_response_size")
+    __slots__ = ("_container", "_in_slow_consumer_callable", "_unsent_response_size")
 
     state: SessionState
     conn: Any

@@ -247,7 +247,7 @@ class ReceivingEndpoint(SessionEndpoint):
     def _respond_closed(self, exchange: Exchange, callback: str, code: int, reason: str) -> None:
         """Respond with the close frame of a session that no longer exists."""
         frame = self.transport.framing(callback)(close_frame(code, reason))
-        exchange.respond(200, self._headers(exchange), self.transport.prelude(callback) + frame)
+        exchange.respond(200, self.response_headers(exchange), self.transport.prelude(callback) + frame)
 
     def _respond_ended(self, exchange: Exchange, callback: str, ended: Ended) -> None:
         """Respond with the recorded close frame of a session, with the checks of a living session."""
@@ -260,7 +260,8 @@ class ReceivingEndpoint(SessionEndpoint):
             self.server.stats.rejected[reject_reason] += 1
             self._respond_closed(exchange, callback, CloseCode.POLICY_VIOLATION, REJECTIONS[reject_reason])
 
-    def _headers(self, exchange: Exchange) -> Headers:
+    def response_headers(self, exchange: Exchange) -> Headers:
+        """Return the header fields of an ordinary response."""
         return self.headers(exchange, self.transport.content_type, NO_CACHE, *self.transport.extra_headers)
 
     def _respond_error(self, exchange: Exchange, error: PayloadError) -> None:
@@ -289,7 +290,7 @@ class ReceivingEndpoint(SessionEndpoint):
                 session._request_lost()
             self.respond_disconnected(exchange)
             return None
-        headers = self._headers(exchange)
+        headers = self.response_headers(exchange)
         if session is None:
             ended = self.server.container.ended(exchange.session_id)
             if ended is not None:

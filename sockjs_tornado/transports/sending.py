@@ -9,7 +9,7 @@ from ..session.session import Session
 from ..wire.forms import form_field
 from ..wire.payloads import Payload, decode_payload
 from .endpoint import NO_CACHE, PLAIN_TEXT, TOO_LARGE, SessionEndpoint, session_origin
-from .exchange import Exchange, Router
+from .exchange import Exchange, Headers, Router
 
 _ENCODING_UNSUPPORTED = b"Content-Encoding is not supported: send the body without compression."
 
@@ -26,22 +26,25 @@ class SendingEndpoint(SessionEndpoint):
 
     def __init__(self, server: Router, *, is_form: bool) -> None:
         super().__init__(server)
-        self._is_form = is_form
+        self.is_form = is_form
         self.cors = not is_form
 
     def payload(self, exchange: Exchange) -> Payload:
         """Return the JSON payload of the request: its body, or the field ``d`` of a form."""
-        is_form = self._is_form and exchange.content_type() == "application/x-www-form-urlencoded"
+        is_form = self.is_form and exchange.content_type() == "application/x-www-form-urlencoded"
         return form_field(exchange.body()) if is_form else exchange.body()
+
+    def response_headers(self, exchange: Exchange) -> Headers:
+        """Return the header fields of an ordinary response. The content type keeps browsers from parsing it as XML."""
+        return self.headers(exchange, PLAIN_TEXT, NO_CACHE)
 
     def respond_accepted(self, exchange: Exchange) -> None:
         """Respond that the messages were received."""
-        headers = self.headers(exchange, PLAIN_TEXT, NO_CACHE)
-        if self._is_form:
+        headers = self.response_headers(exchange)
+        if self.is_form:
             # Some browsers mishandle a 204 in a frame.
             exchange.respond(200, headers, b"ok")
         else:
-            # The content type keeps browsers from parsing the empty body as XML.
             exchange.respond(204, headers)
 
     def respond_session_gone(self, exchange: Exchange) -> None:
@@ -84,6 +87,10 @@ class SendingEndpoint(SessionEndpoint):
         # Free the body now, because the application may be slow.
         exchange.release_body()
         session._receive(messages)
+        return self.finish(exchange, session)
+
+    def finish(self, exchange: Exchange, session: Session) -> Awaitable[None] | None:
+        """Respond when the messages were delivered: now, or later if too many wait for the application."""
         if session._inbox_above_high_water:
             waiter = _DelayedPostResponse(self, exchange, session)
             if waiter.wait():
