@@ -36,7 +36,8 @@ class SockJSRouter:
         router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 20})
         application = tornado.web.Application(router.urls)
 
-    A router belongs to the event loop that serves its first request, and must be used from that loop's thread.
+    A router belongs to the event loop that serves its first request, and must be used from that loop's thread. From
+    another thread, call ``loop.call_soon_threadsafe(router.publish, room, message)``, for example.
 
     Args:
         connection: A subclass of SockJSConnection, or any callable that returns a connection for a session.
@@ -270,6 +271,8 @@ class SockJSRouter:
 
         Raises:
             ValueError: If the code is not allowed, or ``seconds`` is not a number, 0 or more. Then nothing is closed.
+            RuntimeError: If there are sessions, and another thread runs their event loop. Then nothing is closed. From
+                there, call ``asyncio.run_coroutine_threadsafe(router.drain(), loop)``.
         """
         check_close_code(code)
         check_seconds("seconds", seconds)
@@ -291,6 +294,8 @@ class SockJSRouter:
 
         Raises:
             ValueError: If the code is not allowed. Then nothing is closed.
+            RuntimeError: If there are sessions, and another thread runs their event loop. Then nothing is closed. From
+                there, call ``asyncio.run_coroutine_threadsafe(router.close(), loop)``.
         """
         check_close_code(code)
         await self._end(code, reason)

@@ -441,6 +441,18 @@ async def test_a_broadcast_is_for_the_thread_of_the_event_loop(serve: Serve, joi
     assert await peer.frame() == 'a["y"]'
 
 
+@pytest.mark.parametrize("end", [SockJSRouter.close, SockJSRouter.drain])
+async def test_a_router_is_not_ended_in_another_thread(serve: Serve, join: Join, end: Any) -> None:
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+        await asyncio.to_thread(lambda: asyncio.run(end(router)))
+    assert not router.draining
+    await peer.send("x")
+    assert await peer.frame() == 'a["x"]'
+
+
 # A thousand messages.
 
 _AWKWARD = [

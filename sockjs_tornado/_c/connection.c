@@ -154,11 +154,11 @@ connection_process_read(PyObject *object, PyObject *nbytes)
 
 /* The docstrings are those of the twins. */
 PyMethodDef connection_methods[] = {
-    {"get_buffer", connection_get_buffer, METH_O, "get_buffer(sizehint, /)\n--\n\n"},
-    {"process_read", connection_process_read, METH_O, "process_read(nbytes, /)\n--\n\n"},
-    {"write", connection_write, METH_O, "write(data, /)\n--\n\n"},
-    {"write_lines", connection_write_lines, METH_O, "write_lines(messages, /)\n--\n\n"},
-    {"write_messages", connection_write_messages, METH_O, "write_messages(messages, /)\n--\n\n"},
-    {"write_prepared", connection_write_prepared, METH_O, "write_prepared(message, /)\n--\n\n"},
+    {"get_buffer", connection_get_buffer, METH_O, "get_buffer($self, sizehint, /)\n--\n\n"},
+    {"process_read", connection_process_read, METH_O, "process_read($self, nbytes, /)\n--\n\n"},
+    {"write", connection_write, METH_O, "write($self, data, /)\n--\n\n"},
+    {"write_lines", connection_write_lines, METH_O, "write_lines($self, messages, /)\n--\n\n"},
+    {"write_messages", connection_write_messages, METH_O, "write_messages($self, messages, /)\n--\n\n"},
+    {"write_prepared", connection_write_prepared, METH_O, "write_prepared($self, message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };

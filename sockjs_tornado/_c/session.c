@@ -238,8 +238,9 @@ session_receive(PyObject *object, PyObject *messages)
 }
 
 PyMethodDef session_methods[] = {
-    {"_receive", session_receive, METH_O, "_receive(messages, /)\n--\n\n"},
-    {"send", session_send, METH_O, "send(message, /)\n--\n\nSend one message. Does nothing if the session is closed."},
-    {"_send_prepared", session_send_prepared, METH_O, "_send_prepared(message, /)\n--\n\n"},
+    {"_receive", session_receive, METH_O, "_receive($self, messages, /)\n--\n\n"},
+    {"send", session_send, METH_O,
+     "send($self, message, /)\n--\n\nSend one message. Does nothing if the session is closed."},
+    {"_send_prepared", session_send_prepared, METH_O, "_send_prepared($self, message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
