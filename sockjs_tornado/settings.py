@@ -31,6 +31,7 @@ from .validation import (
     option,
     or_none,
     origin_hint,
+    origins_of_hosts,
 )
 
 #: Names of the transports, for ``transports`` and ``disabled_transports``.
@@ -187,7 +188,9 @@ class Settings(Validated):
         websocket_ping_timeout: Seconds after a ping in which data must arrive; otherwise the connection is dropped.
             Default 0, for the length of the interval.
         websocket_compression: permessage-deflate: False (the default), True, or a :class:`Compression`.
-        websocket_allow_origin: The deprecated name of ``allowed_origins``. Default None.
+        websocket_allow_origin: The setting of sockjs-tornado 1.0, deprecated: ``"*"``, or hosts such as
+            ``"example.com:8080"``, in a list or separated by commas. It sets ``allowed_origins``, for every transport,
+            to the origins of these hosts and the same origin. Default None.
         session_check_interval: A setting of sockjs-tornado 1.0. It has no effect and causes a warning.
     """
 
@@ -233,7 +236,9 @@ class Settings(Validated):
         "True, False, or a Compression (also as a mapping)", lambda value: isinstance(value, bool | Compression), False
     )
     websocket_allow_origin: str | Sequence[str] | None = option(
-        f"None, or {ORIGINS}", or_none(are_origins), None, hint=origin_hint
+        "None, \"*\", or hosts such as 'example.com', in a list or separated by commas",
+        or_none(lambda value: origins_of_hosts(value) is not None),
+        None,
     )
     session_check_interval: float = option(SECONDS, is_positive, _CHECK_INTERVAL)
 
@@ -259,16 +264,17 @@ class Settings(Validated):
         if self.session_check_interval != _CHECK_INTERVAL:
             _deprecated("session_check_interval has no effect since 2.0; it will be removed in 2028")
         if self.websocket_allow_origin is not None:
+            allowed = origins_of_hosts(self.websocket_allow_origin)
             _deprecated(
-                "websocket_allow_origin was renamed to allowed_origins in 2.0, and applies to every transport; "
-                "the old name will be removed in 2028"
+                "websocket_allow_origin was replaced by allowed_origins in 2.0, for every transport; use "
+                f"allowed_origins={allowed!r}. The old name will be removed in 2028"
             )
-            if self.allowed_origins not in ("*", self.websocket_allow_origin):
+            if self.allowed_origins not in ("*", allowed):
                 raise ConfigurationError(
                     f"websocket_allow_origin: got {self.websocket_allow_origin!r} beside allowed_origins; "
-                    "it is the old name of allowed_origins, so use only that"
+                    "use only allowed_origins"
                 )
-            object.__setattr__(self, "allowed_origins", self.websocket_allow_origin)
+            object.__setattr__(self, "allowed_origins", allowed)
 
     def __getitem__(self, name: str) -> Any:
         """Return a setting by its name, as in sockjs-tornado 1.0."""

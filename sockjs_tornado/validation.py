@@ -92,6 +92,27 @@ def are_origins(value: Any) -> bool:
     return is_list(value) and all(map(_is_origin, value))
 
 
+def origins_of_hosts(value: Any) -> str | tuple[str, ...] | None:
+    """Translate ``websocket_allow_origin`` of sockjs-tornado 1.0 to ``allowed_origins``; return None if it is invalid.
+
+    Like 1.0, it always allows the same origin; ``""`` allows nothing else. The hosts, in a list or separated by commas,
+    may have a port. They apply to http and https. An element may also be an origin.
+    """
+    if value == "*":
+        return "*"
+    if not isinstance(value, str) and not is_list(value):
+        return None
+    origins = ["same-origin"]
+    for element in filter(None, value.split(",")) if isinstance(value, str) else value:
+        host = element.strip() if isinstance(element, str) else ""
+        names = [host] if "://" in host or host == "same-origin" else [f"http://{host}", f"https://{host}"]
+        # Patterns had no meaning in 1.0.
+        if "*" in host or not all(map(_is_origin, names)):
+            return None
+        origins += names
+    return tuple(dict.fromkeys(origins))
+
+
 def origin_hint(value: Any) -> str:
     """Return a hint for a common mistake, or an empty string."""
     if _is_origin(value):

@@ -146,7 +146,12 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         (None, 0, 1, "gzip", 6, ("level", 6)),
         "True, False, or a Compression",
     ),
-    "websocket_allow_origin": (None, (None,), NO_ORIGINS, "None, or "),
+    "websocket_allow_origin": (
+        None,
+        (None,),
+        (5, True, b"*", "*.example.com", "a b", "https://example.com/", ["*"], [""], [5], {"example.com": 1}),
+        "None, \"*\", or hosts such as 'example.com'",
+    ),
     "session_check_interval": (1, (1,), (*NO_SECONDS, 0), "a number of seconds above 0"),
 }
 
@@ -318,19 +323,31 @@ def test_the_options_of_sockjs_tornado_1_0_are_known() -> None:
     assert dataclasses.replace(Settings.from_mapping(settings), sockjs_url=Settings().sockjs_url) == Settings()
 
 
-# websocket_allow_origin, the old name of allowed_origins.
+# websocket_allow_origin, the hosts of sockjs-tornado 1.0.
 
-OLD_NAME = r"^websocket_allow_origin was renamed to allowed_origins in 2\.0"
+OLD_NAME = r"^websocket_allow_origin was replaced by allowed_origins in 2\.0"
+HOSTS = ("same-origin", "http://example.com", "https://example.com", "http://b.org:8080", "https://b.org:8080")
 
 
 @pytest.mark.parametrize(
     ("value", "allowed"),
-    [("*", "*"), (["https://example.com"], ("https://example.com",)), ([], ()), ("same-origin", "same-origin")],
+    [
+        ("*", "*"),
+        ("", ("same-origin",)),
+        ([], ("same-origin",)),
+        ("same-origin", ("same-origin",)),
+        ("example.com", HOSTS[:3]),
+        (["example.com", "b.org:8080"], HOSTS),
+        ("example.com, b.org:8080,", HOSTS),
+        (["https://example.com"], ("same-origin", "https://example.com")),
+        (["[::1]:80"], ("same-origin", "http://[::1]:80", "https://[::1]:80")),
+    ],
 )
-def test_the_old_name_of_allowed_origins_still_works(value: Any, allowed: Any) -> None:
-    with pytest.warns(DeprecationWarning, match=OLD_NAME):
+def test_hosts_of_1_0_become_origins(value: Any, allowed: Any) -> None:
+    with pytest.warns(DeprecationWarning, match=OLD_NAME) as caught:
         settings = Settings.from_mapping({"websocket_allow_origin": value})
     assert settings.allowed_origins == allowed
+    assert f"use allowed_origins={allowed!r}." in str(caught[0].message)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +378,7 @@ def test_settings_with_the_old_name_can_be_replaced() -> None:
         settings = Settings(websocket_allow_origin=("https://example.com",))
     with pytest.warns(DeprecationWarning, match=OLD_NAME):
         replaced = dataclasses.replace(settings, heartbeat_delay=10)
-    assert replaced.allowed_origins == ("https://example.com",)
+    assert replaced.allowed_origins == ("same-origin", "https://example.com")
     assert replaced.heartbeat_delay == 10
 
 

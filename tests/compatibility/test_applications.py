@@ -112,3 +112,24 @@ async def test_an_application_builds_other_urls_from_those_of_a_router(
     client = await connect(server)
     response = await client.ask("POST", "/base/echo/000/abc/xhr_send", "Content-Length: 101")
     assert response.status == 413
+
+
+ALLOWED = {
+    "*": (True, True, True, True),
+    "": (True, False, False, False),
+    "friend.example": (True, True, True, False),
+    "friend.example,other.example:8443": (True, True, True, False),
+}
+
+
+@pytest.mark.parametrize("hosts", ALLOWED)
+async def test_the_hosts_of_websocket_allow_origin_may_connect(serve: Serve, connect: Connect, hosts: str) -> None:
+    with pytest.warns(DeprecationWarning, match="websocket_allow_origin"):
+        router = SockJSRouter(Echo, "/echo", {"websocket_allow_origin": hosts})
+    server = await serve(router)
+    allowed = []
+    for origin in ("http://localhost", "http://friend.example", "https://FRIEND.example", "https://notfriend.example"):
+        client = await connect(server)
+        response = await client.ask("GET", "/echo/info", f"Origin: {origin}")
+        allowed.append(response.status == 200)
+    assert tuple(allowed) == ALLOWED[hosts]

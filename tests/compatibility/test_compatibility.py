@@ -161,10 +161,10 @@ def test_every_setting_keeps_its_default() -> None:
 
 def test_the_old_name_of_the_origin_list_is_deprecated() -> None:
     with pytest.warns(DeprecationWarning, match="allowed_origins") as caught:
-        router = SockJSRouter(Echo, "/chat", {"websocket_allow_origin": ["https://example.com"]})
+        router = SockJSRouter(Echo, "/chat", {"websocket_allow_origin": ["example.com"]})
     assert [warning.filename for warning in caught] == [__file__]
-    assert router.settings["allowed_origins"] == ("https://example.com",)
-    assert router.settings["websocket_allow_origin"] == ("https://example.com",)
+    assert router.settings["allowed_origins"] == ("same-origin", "http://example.com", "https://example.com")
+    assert router.settings["websocket_allow_origin"] == ("example.com",)
 
 
 def test_a_misspelled_setting_is_an_error() -> None:
