@@ -28,4 +28,4 @@ nitpick_ignore_regex = [
     ("py:class", r"sockjs_tornado\.(cluster\.base\.CheckedRooms|observe\.stats\.\w+)"),
 ]
 myst_enable_extensions = ["colon_fence"]
-myst_heading_anchors = 2  # Pages link to each other's sections.
+myst_heading_anchors = 3  # Pages link to each other's sections.
