@@ -5,9 +5,9 @@
     SockJSError
     ├── ConfigurationError      a setting is unknown or invalid (also a ValueError)
     ├── ConnectError            the client of this package could not connect with any transport
-    ├── ConnectionClosed        an awaited ``send``, or a use of the client, found the connection closed
+    ├── ConnectionClosed        the connection was closed before a message was sent or received
     ├── ClusterError            the cluster is misconfigured or refused the operation
-    │   └── ClusterUnavailable  Redis is unavailable, or did not execute the operation; it may be retried
+    │   └── ClusterUnavailable  Redis is unavailable or did not execute the operation
     ├── SessionStateError       the state of the session does not allow the operation
     ├── PayloadError            the payload of a client is invalid
     ├── BadRequest              an HTTP request is invalid, or exceeds a limit

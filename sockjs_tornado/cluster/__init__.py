@@ -11,8 +11,7 @@
 This requires the extra ``cluster``. :class:`~sockjs_tornado.cluster.UnixCluster`, for several processes on one host,
 requires neither the extra nor Redis.
 
-The names below are imported on first access, so that the package can be imported without redis-py and
-hiredis.
+The names in this package are imported on first access, so that it can be imported without redis-py and hiredis.
 """
 
 import importlib

@@ -1,6 +1,8 @@
 """Tracing of sessions: one line for each state transition and each frame.
 
-With ``SOCKJS_TRACE=1`` in the environment, the trace is written to standard error and shows the start of each message::
+With ``SOCKJS_TRACE=1`` in the environment, the trace is written to standard error and shows the start of each message:
+
+.. code-block:: text
 
     1 websocket receiver attached
     1 websocket CONNECTING becomes OPEN
