@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -102,6 +103,8 @@ class SockJSRouter:
         self.relay: Relay | None = None
         self._connection = connection
         self._io_loop = io_loop
+        # The event loop of the sessions.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._session_class = session_kls or Session
         self.prefix = _check_prefix(prefix)
         self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]
@@ -113,8 +116,32 @@ class SockJSRouter:
 
     @property
     def io_loop(self) -> IOLoop:
-        """The event loop, as Tornado's IOLoop."""
-        return self._io_loop or IOLoop.current()
+        """The event loop of the sessions, as Tornado's IOLoop; before the first session, the current one.
+
+        Any thread may read it to schedule callbacks: ``router.io_loop.add_callback(connection.send, message)``.
+
+        Raises:
+            RuntimeError: If it is unknown, since there was no session yet, and this thread has no event loop.
+        """
+        loop = self._io_loop
+        if loop is None:
+            # In other threads, the default would create a loop that nobody runs.
+            loop = IOLoop.current(instance=threading.current_thread() is threading.main_thread())
+            if loop is None:
+                raise RuntimeError(
+                    "router.io_loop: the event loop is unknown before the first session; get it in the thread of the "
+                    "event loop, with IOLoop.current()"
+                )
+        return loop
+
+    def _bind_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            if self._loop.is_running():
+                raise RuntimeError("a router must be used on one event loop: create a router for each")
+            # The previous loop has ended, such as that of an earlier test, and its timer with it.
+            self.container.restart_deadlines()
+        self._loop = loop
+        self._io_loop = IOLoop.current()
 
     def apply_routes(self, routes: list[Any]) -> list[Any]:
         """Append the URL specs to a list of routes, and return the list."""
@@ -131,7 +158,13 @@ class SockJSRouter:
             register: Whether requests find the session by its id. False for a websocket's session, which ends with its
                 connection.
             info: The request that opens the session.
+
+        Raises:
+            RuntimeError: If no event loop is running, or if the router's sessions run on another event loop.
         """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._bind_loop(loop)
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
         session = self._session_class(self._connection, self, session_id, info)

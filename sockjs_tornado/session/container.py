@@ -217,6 +217,13 @@ class SessionContainer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def restart_deadlines(self) -> None:
+        """Continue on the running event loop, because the previous one has ended, and its connections with it."""
+        self._deadlines.close()
+        for session in self._all:
+            if not session.is_attached:
+                self.schedule(session)
+
     def connection_opened(self) -> None:
         """Count a connection that was taken over from the HTTP server."""
         self._connections += 1

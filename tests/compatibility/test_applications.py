@@ -1,11 +1,14 @@
 """What applications for sockjs-tornado 1.0 do that no documentation of 1.0 mentions."""
 
+import asyncio
 from typing import Any
 
 import pytest
+import tornado.httpserver
 import tornado.web
 from application import Echo, Journal, Serve
-from client import Connect, Join, WebSocket, new_session
+from client import Client, Connect, Join, WebSocket, asking, new_session, until, within
+from tornado.testing import bind_unused_port
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 
@@ -133,3 +136,64 @@ async def test_the_hosts_of_websocket_allow_origin_may_connect(serve: Serve, con
         response = await client.ask("GET", "/echo/info", f"Origin: {origin}")
         allowed.append(response.status == 200)
     assert tuple(allowed) == ALLOWED[hosts]
+
+
+# The event loop.
+
+
+@each_transport
+async def test_a_thread_sends_with_the_routers_loop(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    peer = join(await serve(router), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    await asyncio.to_thread(lambda: router.io_loop.add_callback(connection.send, "from a thread"))
+    assert await peer.message() == "from a thread"
+
+
+async def test_a_thread_gets_no_loop_that_nobody_runs() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    with pytest.raises(RuntimeError, match=r"^router\.io_loop: the event loop is unknown before the first session"):
+        await asyncio.to_thread(lambda: router.io_loop)
+
+
+def test_a_router_works_on_one_event_loop_after_another() -> None:
+    router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.05, "disconnect_delay": 0.05})
+
+    async def use() -> None:
+        sock, port = bind_unused_port()
+        server = tornado.httpserver.HTTPServer(tornado.web.Application(router.urls, log_function=lambda handler: None))
+        server.add_sockets([sock])
+        websocket = await WebSocket.open(
+            Client(*await asyncio.open_connection("127.0.0.1", port)), f"/echo/000/{new_session()}/websocket"
+        )
+        polling = Client(*await asyncio.open_connection("127.0.0.1", port))
+        base = f"/echo/000/{new_session()}"
+        polling.write(asking("xhr", base))
+        assert (await polling.response()).body == b"o\n"
+        # Both deadlines pass: that of a heartbeat, and that of the next poll.
+        assert [await websocket.text() for _ in range(2)] == ["o", "h"]
+        await until(lambda: router.get_session(base.rpartition("/")[2]) is None)
+        # The next loop starts with a session that was left over.
+        polling.write(asking("xhr", f"/echo/000/{new_session()}"))
+        assert (await polling.response()).body == b"o\n"
+        websocket.client.writer.close()
+        polling.writer.close()
+        server.stop()
+        await server.close_all_connections()
+        await until(lambda: len(router.container) <= 1)
+
+    for _ in range(3):
+        asyncio.run(within(use()))
+
+
+async def test_a_router_does_not_work_on_two_event_loops_at_once() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    router.create_session("mine").close()
+
+    async def use() -> None:
+        router.create_session("another")
+
+    with pytest.raises(RuntimeError, match=r"^a router must be used on one event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(use()))
