@@ -22,7 +22,7 @@ class Multi:
         self._watched: set[int] = set()
         self._running: dict[pycurl.Curl, Callable[[str], None]] = {}
         self._chunks: list[tuple[Callable[[bytes], None], bytes]] = []
-        #: Paused requests, and whether libcurl has been told to pause, which is only possible when it delivers data.
+        #: Paused requests, and whether libcurl has paused, which is only possible when it delivers data.
         self._paused: dict[pycurl.Curl, bool] = {}
         self._closed = False
 

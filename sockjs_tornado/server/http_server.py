@@ -129,7 +129,7 @@ class HTTPServer(AcceptingServer):
                 self._all_closed.set_result(None)
 
     def start_request(self, server_conn: object, request_conn: TornadoConnection) -> HTTPMessageDelegate:
-        """Return the delegate for a request that is no SockJS request."""
+        """Return the delegate for a request that is not of a router."""
         if self.uses_streams:
             return super().start_request(server_conn, request_conn)
         callback = self.request_callback

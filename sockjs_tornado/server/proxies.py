@@ -17,7 +17,7 @@ _is_valid_ip = functools.lru_cache(maxsize=1024)(is_valid_ip)
 def client_of(head: RequestHead, connection: "HTTPConnection") -> tuple[str, str]:
     """Return the client's IP address and protocol, as Tornado's ``HTTPServer`` does with ``xheaders``.
 
-    The last address in X-Forwarded-For that is no trusted proxy counts; X-Real-Ip takes precedence. X-Scheme takes
+    The last address in X-Forwarded-For that is not a trusted proxy counts; X-Real-Ip takes precedence. X-Scheme takes
     precedence over X-Forwarded-Proto.
     """
     server = connection.server

@@ -26,7 +26,7 @@ class Routes:
     earlier rule matches.
 
     Args:
-        target: What the server serves. If it is no ``tornado.web.Application``, or one that overrides how handlers are
+        target: What the server serves. If it is not a ``tornado.web.Application``, or one that overrides how handlers are
             found, there are no endpoints.
     """
 

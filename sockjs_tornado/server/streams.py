@@ -131,7 +131,7 @@ class DetachedStream(IOStream):
 class DetachedTLSStream(DetachedStream):
     """A stream for a connection with TLS, which continues the TLS session.
 
-    It is no ``SSLIOStream``, which can only begin one.
+    It is not an ``SSLIOStream``, which can only begin one.
     """
 
     def __init__(

@@ -295,7 +295,7 @@ class Session(Inbox, LegacySession):
     # Called at the deadline.
 
     def check(self, now: float) -> None:
-        """Send a heartbeat if a receiver is attached; otherwise end the session: no receiver came in time."""
+        """Send a heartbeat if a receiver is attached; otherwise end the session, because none was attached in time."""
         if self.state is OPENED and self._receiver is not None:
             self.due = now + self._settings.heartbeat_delay
             # If the write buffer is full, a heartbeat would only make it longer.

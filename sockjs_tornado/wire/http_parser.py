@@ -202,7 +202,7 @@ def _parse_head_python(
     Raises:
         BadRequest: The head is invalid (400), the request line (414) or the head (431) is too long, there are too many
             fields (431), or the transfer coding (501) or the version (505) is not supported.
-        ValueError: ``start`` or ``end`` is no position in ``data``.
+        ValueError: ``start`` or ``end`` is not a position in ``data``.
     """
     if not 0 <= start <= end <= len(data):
         raise ValueError("start and end must be positions in data")
