@@ -1,4 +1,4 @@
-"""Fixtures: one Chromium for each module of tests, and checks for errors in its pages."""
+"""Fixtures: a Chromium that all modules of tests use, and checks for errors in its pages."""
 
 import contextlib
 import http.client
@@ -145,7 +145,16 @@ class Chromium:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
+def chromium(browser: Chromium) -> Iterator[Chromium]:
+    """Return Chromium; after the module's tests, close their windows, and forget cookies and errors."""
+    yield browser
+    browser.close_windows(browser.driver.window_handles[1:])
+    browser.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    browser.complaints()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chromium]:
     """Start Chromium with a fresh profile."""
     check_sockjs_client()
     options = webdriver.ChromeOptions()

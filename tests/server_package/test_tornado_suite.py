@@ -155,15 +155,15 @@ def failed(outcomes: dict[str, Outcome]) -> set[str]:
 def failures_of(suite: str, server: str, loop: str = "asyncio") -> tuple[dict[str, Outcome], dict[str, Outcome]]:
     """Return the outcomes of a module's tests with a server, and of them those that fail with this server only.
 
-    Some tests of Tornado have time limits that a busy machine exceeds. So tests that fail are repeated, then run with
-    Tornado's server.
+    Some tests of Tornado have time limits that a busy machine exceeds. So tests that fail unexpectedly are repeated.
+    Then all that failed run with Tornado's server.
     """
     outcomes = run(suite, server, loop=loop)
     suspects = failed(outcomes)
-    for again in (server, TORNADO):
-        if suspects:
-            repeated = run(suite, again, sorted(suspects), loop)
-            suspects = suspects & failed(repeated) if again == server else suspects - failed(repeated)
+    if unexpected := suspects - EXCEPTIONS.keys():
+        suspects -= unexpected - failed(run(suite, server, sorted(unexpected), loop))
+    if suspects:
+        suspects -= failed(run(suite, TORNADO, sorted(suspects), loop))
     return outcomes, {name: outcomes[name] for name in outcomes if name in suspects}
 
 
