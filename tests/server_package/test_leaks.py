@@ -113,7 +113,7 @@ def instances() -> Counter[str]:
 @pytest.mark.parametrize(("stage", "way"), WAYS)
 async def test_a_client_that_leaves_leaves_nothing(listen: Listen, stage: str, way: str) -> None:
     data = STAGES[stage]
-    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 0.05, "heartbeat_delay": 0.5})
+    router = SockJSRouter(Echo, "/echo", {"disconnect_delay": 0.05, "heartbeat_delay": 0.1})
     urls: Any = [("/held", Held), ("/hello", Hello), *router.urls]
     application = Application(urls, log_function=lambda handler: None)
     site = await listen(application, body_timeout=2)
