@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from application import Echo, Journal, Noted, Serve
+from application import Echo, Journal, Noted, RunningServer, Serve
 from client import FRAMED, HANDSHAKE, TIMEOUT, Connect, Join, asking, request, settle, within
 
 from sockjs_tornado import SockJSRouter
@@ -17,6 +17,22 @@ from sockjs_tornado.session.deadlines import BATCH_SIZE, Deadlines
 from sockjs_tornado.session.states import RouterState
 
 RESTART = 'c[1012,"Service restart"]'
+
+
+async def check_refused(router: SockJSRouter, server: RunningServer, connect: Connect, transport: str) -> None:
+    """Check that a draining router refuses a new session and a request for the information that precedes one."""
+    client = await connect(server)
+    if transport == "rawwebsocket":
+        client.write(request("GET", "/echo/websocket", *HANDSHAKE))
+    else:
+        client.write(asking(transport, "/echo/000/new", *(HANDSHAKE if transport == "websocket" else ())))
+    response = await client.response()
+    assert response.status == 503
+    assert int(response["Retry-After"]) > 0
+    response = await (await connect(server)).ask("GET", "/echo/info", "Origin: http://a.example")
+    assert response.status == 503
+    assert response["Access-Control-Allow-Origin"] == "http://a.example"
+    assert router.stats.rejected == {"draining": 2}
 
 
 @pytest.mark.parametrize("transport", [*FRAMED, "rawwebsocket"])
@@ -31,18 +47,7 @@ async def test_a_router_that_is_emptied_refuses_new_sessions(
     draining = asyncio.ensure_future(router.drain(60))
     await asyncio.sleep(0)
     assert router.draining
-    client = await connect(server)
-    if transport == "rawwebsocket":
-        client.write(request("GET", "/echo/websocket", *HANDSHAKE))
-    else:
-        client.write(asking(transport, "/echo/000/new", *(HANDSHAKE if transport == "websocket" else ())))
-    response = await client.response()
-    assert response.status == 503
-    assert int(response["Retry-After"]) > 0
-    response = await (await connect(server)).ask("GET", "/echo/info", "Origin: http://a.example")
-    assert response.status == 503
-    assert response["Access-Control-Allow-Origin"] == "http://a.example"
-    assert router.stats.rejected == {"draining": 2}
+    await check_refused(router, server, connect, transport)
     # The first batch goes at once, and with one session that is all.
     assert await peer.frame() == RESTART
     peer.vanish()
@@ -61,16 +66,7 @@ async def test_new_sessions_are_refused_while_others_are_open(
     draining = asyncio.ensure_future(router.drain(600))
     await asyncio.sleep(0)
     assert router.container.state is RouterState.DRAINING
-    client = await connect(server)
-    if transport == "rawwebsocket":
-        client.write(request("GET", "/echo/websocket", *HANDSHAKE))
-    else:
-        client.write(asking(transport, "/echo/000/new", *(HANDSHAKE if transport == "websocket" else ())))
-    assert (await client.response()).status == 503
-    response = await (await connect(server)).ask("GET", "/echo/info", "Origin: http://a.example")
-    assert response.status == 503
-    assert response["Access-Control-Allow-Origin"] == "http://a.example"
-    assert router.stats.rejected == {"draining": 2}
+    await check_refused(router, server, connect, transport)
     draining.cancel()
     await asyncio.wait([draining])
 
