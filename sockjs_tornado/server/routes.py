@@ -26,8 +26,8 @@ class Routes:
     earlier rule matches.
 
     Args:
-        target: What the server serves. If it is not a ``tornado.web.Application``, or one that overrides how handlers are
-            found, there are no endpoints.
+        target: What the server serves. If it is not a ``tornado.web.Application``, or one that overrides how handlers
+            are found, there are no endpoints.
     """
 
     def __init__(self, target: object) -> None:
