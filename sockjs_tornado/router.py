@@ -18,6 +18,7 @@ from .observe.stats import Stats
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
+from .session.legacy import check_session_class
 from .session.outbox import TRACED
 from .session.ports import Cluster, Position
 from .session.rooms import COMPLETED, check_room
@@ -51,7 +52,8 @@ class SockJSRouter:
             rooms.
 
     Raises:
-        ConfigurationError: If the connection, a setting or the prefix is invalid.
+        ConfigurationError: If the connection, a setting or the prefix is invalid, or if ``session_kls`` overrides a
+            method of sockjs-tornado 1.0 that nothing calls any more.
 
     Attributes:
         settings: The settings, also as ``settings["name"]``.
@@ -105,6 +107,8 @@ class SockJSRouter:
         self._io_loop = io_loop
         # The event loop of the sessions.
         self._loop: asyncio.AbstractEventLoop | None = None
+        if session_kls is not None:
+            check_session_class(session_kls)
         self._session_class = session_kls or Session
         self.prefix = _check_prefix(prefix)
         self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]

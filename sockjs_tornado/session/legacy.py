@@ -4,8 +4,42 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
+from ..exceptions import ConfigurationError
 from ..protocol import CloseCode, Outgoing, encode_outgoing
 from .connection_info import ConnectionInfo
+
+_SENDING = "override send of the connection class instead"
+_RECEIVING = "override on_message of the connection class instead"
+_TRANSPORT = "it has no replacement, since sessions know no requests or timers any more; remove it"
+
+#: Methods of 1.0's sessions that nothing calls any more, and what to do instead of overriding them.
+_UNUSED = {
+    "send_jsonified": _SENDING,
+    "send_pack": _SENDING,
+    "on_messages": _RECEIVING,
+    "on_delete": "override on_close of the connection class instead",
+} | dict.fromkeys(
+    (
+        "set_handler",
+        "remove_handler",
+        "verify_state",
+        "flush",
+        "delayed_close",
+        "start_heartbeat",
+        "stop_heartbeat",
+        "delay_heartbeat",
+    ),
+    _TRANSPORT,
+)
+
+
+def check_session_class(kind: type) -> None:
+    """Raise ConfigurationError if a class for ``session_kls`` overrides a method that nothing calls any more."""
+    for name, remedy in _UNUSED.items():
+        if hasattr(kind, name):
+            raise ConfigurationError(
+                f"session_kls: {kind.__name__}.{name} would never be called, unlike in sockjs-tornado 1.0: {remedy}"
+            )
 
 
 class LegacySession:

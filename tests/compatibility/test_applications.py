@@ -10,7 +10,7 @@ from application import Echo, Journal, Serve
 from client import Client, Connect, Join, WebSocket, asking, new_session, until, within
 from tornado.testing import bind_unused_port
 
-from sockjs_tornado import SockJSConnection, SockJSRouter
+from sockjs_tornado import ConfigurationError, Session, SockJSConnection, SockJSRouter
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
 
@@ -136,6 +136,26 @@ async def test_the_hosts_of_websocket_allow_origin_may_connect(serve: Serve, con
         response = await client.ask("GET", "/echo/info", f"Origin: {origin}")
         allowed.append(response.status == 200)
     assert tuple(allowed) == ALLOWED[hosts]
+
+
+# Session classes.
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("send_jsonified", "override send of the connection class instead"),
+        ("send_pack", "override send of the connection class instead"),
+        ("on_messages", "override on_message of the connection class instead"),
+        ("on_delete", "override on_close of the connection class instead"),
+        ("set_handler", "it has no replacement"),
+        ("start_heartbeat", "it has no replacement"),
+    ],
+)
+def test_a_session_class_may_not_override_what_nothing_calls(name: str, remedy: str) -> None:
+    kind = type("Own", (Session,), {name: lambda self, *arguments: None})
+    with pytest.raises(ConfigurationError, match=rf"^session_kls: Own\.{name} would never be called.*: {remedy}"):
+        SockJSRouter(Echo, "/echo", session_kls=kind)
 
 
 # The event loop.
