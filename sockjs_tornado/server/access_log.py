@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 def is_logged(application: Application, status: int) -> bool:
     """Return whether the application logs a response with this status."""
-    return (
-        status >= 400
-        or access_log.isEnabledFor(logging.INFO)
+    return status >= 400 or logs_success(application)
+
+
+def logs_success(application: Application | None) -> bool:
+    """Return whether the application, if there is one, logs responses without an error."""
+    return application is not None and (
+        access_log.isEnabledFor(logging.INFO)
         or "log_function" in application.settings
         or type(application).log_request is not Application.log_request
     )

@@ -1,6 +1,7 @@
 """The HTTP server."""
 
 import asyncio
+import functools
 import logging
 import socket
 import time
@@ -17,7 +18,7 @@ from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
 from ..wire.http_parser import RequestHead
 from ..wire.tornado_internals import AcceptingServer
-from .access_log import is_logged
+from .access_log import logs_success
 from .connection import HTTPConnection
 from .function_delegate import FunctionDelegate
 from .routes import Routes
@@ -66,6 +67,8 @@ class HTTPServer(AcceptingServer):
         self.chunk_size: int = params.chunk_size
         self.trusted_proxies = frozenset(self.trusted_downstream or ())
         self.application = self.request_callback if isinstance(self.request_callback, Application) else None
+        # Without a function in Python, since C calls it for each response.
+        self.is_logging = functools.partial(logs_success, self.application)
         self.routes = Routes(self.request_callback)
         self.read_buffer = bytearray(READ_SIZE)
         options = self.ssl_options
@@ -136,10 +139,6 @@ class HTTPServer(AcceptingServer):
         if isinstance(callback, HTTPServerConnectionDelegate):
             return callback.start_request(server_conn, request_conn)
         return FunctionDelegate(callback, request_conn)
-
-    def is_logging(self) -> bool:
-        """Return whether the application logs responses without an error."""
-        return self.application is not None and is_logged(self.application, 200)
 
     def may_decompress(self, head: RequestHead) -> bool:
         """Return whether the body is compressed, and the server decompresses bodies."""
