@@ -23,7 +23,7 @@ A minimal example::
 
 from .connection import SockJSConnection
 from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError, ConnectionClosed, SockJSError
-from .protocol import CloseCode
+from .protocol import CloseCode, JSONValue
 from .router import SockJSRouter
 from .server import HTTPServer
 from .session.connection_info import ConnectionInfo
@@ -39,6 +39,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionInfo",
     "HTTPServer",
+    "JSONValue",
     "Session",
     "SessionCookie",
     "Settings",

@@ -122,18 +122,17 @@ class SockJSConnection:
         frame, or 1002 (connection interrupted) or 1006 (timeout, or network failure).
         """
 
-    def send(
-        self, message: str | bytes | bytearray | dict[str, Any] | list[Any], binary: bool = False
-    ) -> Awaitable[None]:
+    def send(self, message: Any, binary: bool = False) -> Awaitable[None]:
         """Send a message.
 
         It is written in the next iteration of the event loop, together with all other messages to this client. If a
         callback blocks the event loop, nothing is written until it returns.
 
         Args:
-            message: A ``str``; a dict or list, which is encoded as JSON; or ``bytes`` on a raw websocket. A page
-                receives a dict or list as a value (``event.data`` is an object or array, as with sockjs-tornado 1.0), a
-                raw websocket as JSON text.
+            message: A ``str``; a dict, list or tuple, which is encoded as JSON; a
+                :class:`~sockjs_tornado.JSONValue`, which is JSON already; ``bytes`` on a raw websocket; or what the
+                setting ``json_encode`` can encode. A page receives JSON as a value (``event.data`` is an object or
+                array, as with sockjs-tornado 1.0), a raw websocket as text.
             binary: Send text as a binary message; for raw websockets.
 
         Returns:
@@ -149,7 +148,8 @@ class SockJSConnection:
         """
         session = self.session
         if type(message) is not str or binary:
-            session.send(encode_outgoing(message, binary=binary, accepts_bytes=session._accepts_bytes))
+            json_encode = session._settings.json_encode
+            session.send(encode_outgoing(message, json_encode, binary=binary, accepts_bytes=session._accepts_bytes))
         else:
             session.send(message)
         result = session._send_result
@@ -160,12 +160,12 @@ class SockJSConnection:
                 session._send_result = result
         return result
 
-    def broadcast(self, clients: "Iterable[SockJSConnection]", message: str | dict[str, Any] | list[Any]) -> None:
+    def broadcast(self, clients: "Iterable[SockJSConnection]", message: Any) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.
 
         Args:
             clients: An iterable of connections; it may be modified while the message is sent.
-            message: A ``str``, dict or list; see :meth:`send`.
+            message: A message for :meth:`send`, except ``bytes``.
         """
         self.session.server.broadcast(clients, message)
 

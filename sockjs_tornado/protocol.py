@@ -18,12 +18,21 @@ class JSONValue:
     """A message that is already JSON. It is put into the frame unquoted, so that the page receives the value.
 
     On a raw websocket, which has no SockJS frames, the text is the message.
+
+    Args:
+        text: JSON text. It is not checked; if it is invalid, no page can read the frame that contains it.
+
+    Raises:
+        TypeError: If the text is not a ``str``.
     """
 
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        if not isinstance(text, str):
+            raise TypeError(f"JSON text must be str, not {type(text).__name__}")
+        # Lines end frames on some transports. In JSON they are white space only.
+        self.text = text if "\n" not in text and "\r" not in text else text.replace("\n", " ").replace("\r", " ")
 
     def __str__(self) -> str:
         return self.text
@@ -143,23 +152,33 @@ def quote(text: str) -> str:
     return quoted if quoted.isascii() else _MUST_ESCAPE.sub(_escape, quoted)
 
 
-def encode_message(message: object) -> str | JSONValue:
-    """Encode a message for :func:`messages_frame`: text is unchanged, a dict or list becomes JSON.
+def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | None = None) -> str | JSONValue:
+    """Encode a message for :func:`messages_frame`: text is unchanged, a dict, list or tuple becomes JSON.
+
+    If ``json_encode`` is set, it encodes values of all types except text and bytes.
 
     Raises:
-        TypeError: If it is neither text nor a dict or list, or contains a value that JSON does not support.
+        TypeError: If it is of another type, or contains a value that JSON does not support.
         ValueError: If it contains NaN, an infinity or itself.
     """
     if isinstance(message, str):
         return message
-    if isinstance(message, dict | list):
+    if isinstance(message, JSONValue):
+        return message
+    if json_encode is not None and not isinstance(message, bytes | bytearray | memoryview):
+        encoded = json_encode(message)
+        return JSONValue(encoded.decode() if isinstance(encoded, bytes) else encoded)
+    if isinstance(message, dict | list | tuple):
         return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     raise TypeError(
-        f"a message must be str, dict or list (bytes only in send() on a raw websocket), not {type(message).__name__}"
+        "a message must be str, dict, list, tuple or JSONValue (bytes only in send() on a raw websocket), "
+        f"not {type(message).__name__}; the setting json_encode can encode other types"
     )
 
 
-def encode_outgoing(message: object, *, binary: bool, accepts_bytes: bool) -> Outgoing:
+def encode_outgoing(
+    message: object, json_encode: Callable[[Any], str | bytes] | None, *, binary: bool, accepts_bytes: bool
+) -> Outgoing:
     """Encode a message as :func:`encode_message` does, or bytes if the transport accepts them.
 
     If ``binary`` is set, text becomes bytes on such a transport.
@@ -172,7 +191,7 @@ def encode_outgoing(message: object, *, binary: bool, accepts_bytes: bool) -> Ou
         if not accepts_bytes:
             raise TypeError("bytes can be sent only on a raw websocket; encode them as text, for example as base64")
         return bytes(message)
-    encoded = encode_message(message)
+    encoded = encode_message(message, json_encode)
     return str(encoded).encode() if binary and accepts_bytes else encoded
 
 

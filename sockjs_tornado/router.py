@@ -190,20 +190,20 @@ class SockJSRouter:
         """The open connections."""
         return [session.conn for session in self.container if session.is_accepted and not session.is_closed]
 
-    def broadcast(self, clients: Iterable[SockJSConnection], message: str | dict[str, Any] | list[Any]) -> None:
+    def broadcast(self, clients: Iterable[SockJSConnection], message: Any) -> None:
         """Send one message to many connections. It is encoded once for each transport.
 
         Args:
             clients: An iterable of connections; it may be modified while the message is sent. Closed connections are
                 skipped.
-            message: A ``str``, dict or list; see :meth:`SockJSConnection.send`.
+            message: A message for :meth:`SockJSConnection.send`, except ``bytes``.
 
         Raises:
             TypeError: If the message is of another type.
             ValueError: If it contains a number that JSON does not support.
             RuntimeError: If called from a thread other than the event loop's.
         """
-        prepared = PreparedMessage(encode_message(message))
+        prepared = PreparedMessage(encode_message(message, self.settings.json_encode))
         receivers = tuple(clients)
         if receivers:
             receivers[0].session._check_thread()
@@ -213,7 +213,7 @@ class SockJSRouter:
     def publish(
         self,
         room: str,
-        message: str | dict[str, Any] | list[Any],
+        message: Any,
         exclude: SockJSConnection | Iterable[SockJSConnection] = (),
         *,
         history: int = 0,
@@ -226,7 +226,7 @@ class SockJSRouter:
 
         Args:
             room: Name of the room. If it has no members, the message is discarded.
-            message: A ``str``, dict or list; see :meth:`SockJSConnection.send`.
+            message: A message for :meth:`SockJSConnection.send`, except ``bytes``.
             exclude: A connection, or several, to which the message is not sent; usually its author.
             history: Number of messages that the cluster keeps for this room, including this one. If it is above 0, all
                 members, including those in this process, receive the message through Redis, in the order of the
@@ -246,7 +246,7 @@ class SockJSRouter:
             RuntimeError: If called from a thread other than the event loop's, or if the cluster was not started.
         """
         check_room(room)
-        encoded = encode_message(message)
+        encoded = encode_message(message, self.settings.json_encode)
         excluded = (exclude,) if isinstance(exclude, SockJSConnection) else exclude
         sessions = [connection.session for connection in excluded]
         if self.cluster is not None:

@@ -152,6 +152,9 @@ class Settings(Validated):
             completes a poll. If False, all messages until the next iteration of the event loop are sent as one frame.
             Default True.
         disable_nagle: Whether to set TCP_NODELAY, so that small writes are sent at once. Default True.
+        json_encode: A function that encodes messages which are not text, for types that JSON does not have, such as
+            dates: it is called with the message and returns JSON as ``str`` or ``bytes``, as ``msgspec.json.encode``
+            does. Exceptions reach the caller of ``send``. Default None, for dicts, lists and tuples only.
         max_message_size: Maximum size in bytes of an incoming message or POST body. If it is exceeded, the client gets
             close code 1009 or, before the body is read, status 413. Default 10485760 (10 MiB).
         max_queue_bytes: Maximum number of characters that are queued for one client, including the connection's write
@@ -214,6 +217,9 @@ class Settings(Validated):
     verify_ip: bool = option("True or False", is_flag, True)
     immediate_flush: bool = option("True or False", is_flag, True)
     disable_nagle: bool = option("True or False", is_flag, True)
+    json_encode: Callable[[Any], str | bytes] | None = option(
+        "None, or a callable that takes a message and returns JSON", or_none(callable), None
+    )
     max_message_size: int = option("a number of bytes above 0", is_count, 10 * 1024 * 1024)
     max_queue_bytes: int = option("a number of bytes above 0", is_count, 1024 * 1024)
     max_queue_messages: int = option("a number of messages above 0", is_count, 10_000)

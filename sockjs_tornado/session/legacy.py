@@ -68,7 +68,8 @@ class LegacySession:
     def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
         """Send a message in the same way as ``SockJSConnection.send`` does; ``stats`` is ignored."""
         # Not through the connection: an application may override its `send` and call this.
-        self.send(encode_outgoing(msg, binary=binary, accepts_bytes=self._accepts_bytes))
+        json_encode = self.server.settings.json_encode
+        self.send(encode_outgoing(msg, json_encode, binary=binary, accepts_bytes=self._accepts_bytes))
 
     def get_close_reason(self) -> tuple[int, str]:
         """Return close code and reason. While the session is open, return those of a plain ``close()``."""

@@ -1,7 +1,10 @@
 """What applications for sockjs-tornado 1.0 do that no documentation of 1.0 mentions."""
 
 import asyncio
-from typing import Any
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any, NamedTuple
 
 import pytest
 import tornado.httpserver
@@ -10,7 +13,8 @@ from application import Echo, Journal, Serve
 from client import Client, Connect, Join, WebSocket, asking, new_session, until, within
 from tornado.testing import bind_unused_port
 
-from sockjs_tornado import ConfigurationError, Session, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConfigurationError, JSONValue, Session, SockJSConnection, SockJSRouter
+from sockjs_tornado.protocol import encode_message
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
 
@@ -136,6 +140,79 @@ async def test_the_hosts_of_websocket_allow_origin_may_connect(serve: Serve, con
         response = await client.ask("GET", "/echo/info", f"Origin: {origin}")
         allowed.append(response.status == 200)
     assert tuple(allowed) == ALLOWED[hosts]
+
+
+# Values.
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+def encode(value: Any) -> str:
+    return json.dumps(value, default=str, indent=1)
+
+
+@each_transport
+async def test_tuples_and_json_are_sent_as_values(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    for message, frame in (
+        ((1, "two"), 'a[[1,"two"]]'),
+        (Point(3, 4), "a[[3,4]]"),
+        (JSONValue('{"a":\r\n\n1}'), 'a[{"a":   1}]'),
+        (JSONValue("null"), "a[null]"),
+    ):
+        connection.send(message)
+        assert await peer.frame() == frame
+
+
+@each_transport
+async def test_an_application_encodes_its_own_types(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"json_encode": encode})
+    peer = join(await serve(router), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    connection.join("room")
+    day = date(2026, 11, 29)
+    ways: list[Callable[[Any], object]] = [
+        connection.send,
+        connection.session.send_message,
+        lambda message: router.broadcast([connection], message),
+        lambda message: router.publish("room", message),
+    ]
+    for way in ways:
+        way({"day": day})
+        assert await peer.frame() == 'a[{  "day": "2026-11-29" }]'
+        way(day)
+        assert await peer.frame() == 'a["2026-11-29"]'
+        # Text is not JSON.
+        way("text")
+        assert await peer.frame() == 'a["text"]'
+
+
+async def test_an_error_of_the_encoder_reaches_the_caller(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"json_encode": json.dumps})
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    with pytest.raises(TypeError, match="date is not JSON serializable"):
+        connection.send(date(2026, 11, 29))
+    with pytest.raises(TypeError, match="bytes can be sent only on a raw websocket"):
+        connection.send(b"bytes")
+    connection.send("next")
+    assert await peer.frame() == 'a["next"]'
+
+
+def test_an_encoder_must_return_text() -> None:
+    with pytest.raises(TypeError, match="JSON text must be str, not int"):
+        JSONValue(5)  # type: ignore[arg-type]
+    assert str(encode_message([1], lambda value: b"[1]")) == "[1]"
 
 
 # Session classes.

@@ -188,7 +188,7 @@ async def test_an_application_s_own_rooms_are_its_own(serve: Serve, join: Join) 
 
         def on_message(self, message: str) -> None:
             self.rooms.append(message)  # type: ignore[attr-defined]
-            self.send(self.rooms)  # type: ignore[arg-type]
+            self.send(self.rooms)
 
     peer = join(await serve(SockJSRouter(Own, "/echo")), "websocket")
     assert await peer.frame() == "o"
@@ -208,7 +208,7 @@ async def test_a_name_that_is_no_text_is_rejected(house: House, room: Any) -> No
 async def test_a_message_that_is_none_is_rejected(house: House) -> None:
     await house.enter("websocket", ROOM)
     with pytest.raises(TypeError):
-        house.router.publish(ROOM, 5)  # type: ignore[arg-type]
+        house.router.publish(ROOM, 5)
 
 
 async def test_another_thread_may_not(house: House) -> None:
