@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConnectionClosed
+from .overridable import overridable
 from .protocol import encode_outgoing
 from .session.connection_info import ConnectionInfo
 from .session.rooms import COMPLETED, check_room
@@ -47,15 +48,6 @@ class SendResult:
                 session._remove_outbox_waiter(drained.set)
         if session.is_closed:
             raise ConnectionClosed(session.close_code or 0, session.close_reason or "")
-
-
-class _RoomNames:
-    """Implements ``connection.rooms``. Not a property: an application may set an attribute of that name."""
-
-    def __get__(self, connection: "SockJSConnection | None", owner: type | None = None) -> frozenset[str]:
-        if connection is None:
-            return frozenset()
-        return connection.session._container.rooms.rooms_of(connection.session)
 
 
 class SockJSConnection:
@@ -207,8 +199,10 @@ class SockJSConnection:
         self.session._check_thread()
         self.session._container.rooms.leave(self.session, room)
 
-    #: Names of the rooms that the connection is in; in ``on_close``, of the rooms that it was in.
-    rooms = _RoomNames()
+    @overridable
+    def rooms(self) -> frozenset[str]:
+        """Names of the rooms that the connection is in; in ``on_close``, of the rooms that it was in."""
+        return self.session._container.rooms.rooms_of(self.session)
 
     def close(self, code: int = 3000, reason: str = "Go away!") -> None:
         """Close the connection. Messages that were sent before are delivered first. Closing it again does nothing.
@@ -231,17 +225,17 @@ class SockJSConnection:
         """Whether the connection is closed."""
         return self.session.is_closed
 
-    @property
+    @overridable
     def id(self) -> str:
         """A name for logs, unique among the router's connections. Not the session id, which is a secret."""
         return self.session.label
 
-    @property
+    @overridable
     def close_code(self) -> int | None:
         """The close code; None while the connection is open."""
         return self.session.close_code
 
-    @property
+    @overridable
     def close_reason(self) -> str | None:
         """The close reason; None while the connection is open."""
         return self.session.close_reason

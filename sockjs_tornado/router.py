@@ -15,6 +15,7 @@ from .exceptions import ConfigurationError, ConnectionClosed
 from .http.body_limit import url_specs
 from .observe import trace
 from .observe.stats import Stats
+from .overridable import overridable
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
@@ -62,7 +63,6 @@ class SockJSRouter:
         endpoints: The endpoints, each with the regular expression of its path.
         relay: Forwards requests for sessions of other processes; None if there is none.
         stats: Counters; ``stats.dump()`` returns them.
-        application: The application that serves the router, once it has served a request.
         origins: The origin policy.
         container: The sessions.
         body_budget: Limits the memory for request bodies and incomplete websocket messages.
@@ -101,7 +101,7 @@ class SockJSRouter:
         self.body_budget = ByteBudget(budget and max(budget, self.settings.max_message_size))
         self.websockets_enabled = self.settings.is_enabled("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
-        self.application: Any = None
+        self._application: Any = None
         self.relay: Relay | None = None
         self._connection = connection
         self._io_loop = io_loop
@@ -185,7 +185,12 @@ class SockJSRouter:
         """Return the connection class, or the callable, that the router was created with."""
         return self._connection
 
-    @property
+    @overridable
+    def application(self) -> Any:
+        """The ``tornado.web.Application`` that has served the last request; None before the first one."""
+        return self._application
+
+    @overridable
     def connections(self) -> list[SockJSConnection]:
         """The open connections."""
         return [session.conn for session in self.container if session.is_accepted and not session.is_closed]

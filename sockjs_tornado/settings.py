@@ -288,6 +288,10 @@ class Settings(Validated):
             raise KeyError(name)
         return getattr(self, name)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a setting by its name, or ``default`` if there is none of this name, as in sockjs-tornado 1.0."""
+        return getattr(self, name) if name in self.__dataclass_fields__ else default
+
     def is_enabled(self, transport: str) -> bool:
         """Return whether the settings and the origin policy allow ``transport``."""
         names = {transport, "websocket"} if transport == "rawwebsocket" else {transport}

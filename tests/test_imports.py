@@ -35,6 +35,7 @@ PURE = {
     "observe.logs": "",
     "observe.stats": "",
     # It is optional.
+    "overridable": "",
     "protocol": "msgspec",
     "session.connection_info": "",
     "session.ended": "",

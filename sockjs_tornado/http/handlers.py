@@ -74,7 +74,7 @@ class SockJSHandler(BaseHandler):
         super().initialize()
         self._endpoint = endpoint
         if not self.relayed:
-            endpoint.server.application = self.application
+            endpoint.server._application = self.application
         self.session_id = ""
         self.responded = False
         self.pending: PendingWrite | None = None

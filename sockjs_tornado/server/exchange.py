@@ -119,7 +119,7 @@ class NativeExchange:
 
     def serve(self) -> None:
         """Pass the request to its endpoint."""
-        self.endpoint.server.application = self._connection.server.application
+        self.endpoint.server._application = self._connection.server.application
         try:
             waiting = self.endpoint.handle(self)
         except Exception as error:

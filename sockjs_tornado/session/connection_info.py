@@ -93,7 +93,8 @@ class ConnectionInfo:
     characters, or if there are more than 32 ``x-forwarded-*`` fields, it is rejected with 431.
     """
 
-    __slots__ = ("_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
+    # Applications may set attributes of their own, such as the user.
+    __slots__ = ("__dict__", "_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
 
     #: Names of the selected header fields, apart from ``x-forwarded-*``.
     SAFE_HEADERS = KEPT | INFORMATIONAL

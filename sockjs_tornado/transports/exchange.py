@@ -38,7 +38,7 @@ class Router(Protocol):
 
     Attributes:
         websockets_enabled: Whether the websocket transport is enabled.
-        application: The Tornado application; set by the first request.
+        _application: The Tornado application; set by the first request.
         body_budget: The memory budget of all request bodies and incomplete websocket messages.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
         relay: Forwards requests for the sessions of other nodes; None without a cluster.
@@ -48,7 +48,7 @@ class Router(Protocol):
     origins: OriginPolicy
     websockets_enabled: bool
     cookie_needed: bool
-    application: Any
+    _application: Any
     stats: Stats
     body_budget: ByteBudget
     relay: Relay | None

@@ -13,7 +13,7 @@ from application import Echo, Journal, Serve
 from client import Client, Connect, Join, WebSocket, asking, new_session, until, within
 from tornado.testing import bind_unused_port
 
-from sockjs_tornado import ConfigurationError, JSONValue, Session, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConfigurationError, ConnectionInfo, JSONValue, Session, SockJSConnection, SockJSRouter
 from sockjs_tornado.protocol import encode_message
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
@@ -213,6 +213,45 @@ def test_an_encoder_must_return_text() -> None:
     with pytest.raises(TypeError, match="JSON text must be str, not int"):
         JSONValue(5)  # type: ignore[arg-type]
     assert str(encode_message([1], lambda value: b"[1]")) == "[1]"
+
+
+# Names that applications use for attributes of their own.
+
+
+class Owner(SockJSConnection):
+    def on_open(self, info: ConnectionInfo) -> None:
+        owner: Any = self
+        owner.id, owner.close_code, owner.close_reason, owner.rooms = 5, "mine", "own", ["hall"]
+        request: Any = info
+        request.user = "ann"
+        self.join("room")
+
+    def on_message(self, message: str) -> None:
+        owner: Any = self
+        request: Any = self.session.conn_info
+        self.send([owner.id, owner.close_code, owner.close_reason, owner.rooms, request.user])
+
+
+@each_transport
+async def test_an_application_uses_these_names_for_its_own_attributes(serve: Serve, join: Join, transport: str) -> None:
+    router: Any = SockJSRouter(Owner, "/echo")
+    router.connections, router.application = "mine", "own"
+    peer = join(await serve(router), transport)
+    assert await peer.frame() == "o"
+    await peer.send("tell")
+    assert await peer.frame() == 'a[[5,"mine","own",["hall"],"ann"]]'
+    router.publish("room", "still in the room")
+    assert await peer.message() == "still in the room"
+    assert (router.connections, router.application) == ("mine", "own")
+    (session,) = router.container
+    session.close(4000, "Enough")
+    assert await peer.frame() == 'c[4000,"Enough"]'
+    assert (session.close_code, session.close_reason) == (4000, "Enough")
+
+
+def test_settings_are_read_as_from_a_mapping() -> None:
+    settings = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 10}).settings
+    assert (settings.get("heartbeat_delay"), settings.get("own"), settings.get("own", 5)) == (10, None, 5)
 
 
 # Session classes.
