@@ -208,6 +208,21 @@ def test_every_page_of_the_documentation_is_in_its_contents() -> None:
     assert sorted([*contents.split(), "index"]) == sorted(page.stem for page in (ROOT / "docs").glob("*.md"))
 
 
+# --- lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_line_is_a_comment_for_myst(page: Path) -> None:
+    # Such as a sentence that continues with "% of a poll". Sphinx leaves these lines out, without a warning.
+    assert re.findall(r"^ *%.*", outside_blocks(page), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_lines_have_at_most_120_characters(page: Path) -> None:
+    lines = outside_blocks(page).splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.lstrip().startswith("|")] == []
+
+
 # --- tables
 
 
