@@ -142,7 +142,7 @@ class StreamedBodyHandler(SockJSHandler):
     async def _reject(self, error: BadRequest) -> None:
         self._set_finished()
         response = self._render_rejection(error)
-        container = self._endpoint.server.container
+        container = self.endpoint.server.container
         if container.state >= RouterState.CLOSING:
             # A closing router does not wait for rejected requests.
             write_and_close(self._detach_stream(), response)
@@ -150,7 +150,7 @@ class StreamedBodyHandler(SockJSHandler):
             await self.take_over(error.status, _RejectedResponse(container, response))
 
     def _render_rejection(self, error: BadRequest) -> bytes:
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         if error.limit:
             endpoint.server.stats.rejected[error.limit] += 1
         if error.status == 503:
@@ -168,7 +168,7 @@ class StreamedBodyHandler(SockJSHandler):
         return response_head(error.status, fields) + body
 
     async def _read(self) -> None:
-        if not self._endpoint.is_origin_allowed(self):
+        if not self.endpoint.is_origin_allowed(self):
             raise BadRequest(403, ORIGIN_REFUSED.decode(), "allowed_origins")
         if self.method not in RequestHandler.SUPPORTED_METHODS:
             raise BadRequest(405)

@@ -1,21 +1,16 @@
 """The exchange port for Tornado: a ``RequestHandler`` that passes requests to an endpoint."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
-from urllib.parse import parse_qs
 
-from tornado.httputil import HTTPHeaders, parse_cookie
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.web import HTTPError
 
 from ..exceptions import RequestTooLargeError
-from ..session.connection_info import ConnectionInfo, select_fields
-from ..transports.endpoint import Endpoint, request_origin
+from ..transports.endpoint import Endpoint
 from ..transports.exchange import Headers
 from ..wire.connection import Connection
 from ..wire.fields import has_token
@@ -23,11 +18,7 @@ from ..wire.responses import PendingWrite, response_head, send_now, write_and_cl
 from ..wire.sockets import peer_disconnected, peer_reset
 from ..wire.stream import take_over
 from ..wire.tornado_internals import BaseHandler, client_port, serve_endpoint
-
-logger = logging.getLogger(__name__)
-
-#: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
-_MAX_FIELDS: Final = 100
+from .base_exchange import MAX_FIELDS, BaseExchange
 
 #: Above these sizes, a waiting request frees what Tornado parsed: a list of the header lines, and four copies of the
 #: query.
@@ -50,29 +41,21 @@ def remove_header(headers: HTTPHeaders, name: str) -> None:
         del headers[name]
 
 
-def parse_cookies(text: str) -> dict[str, str]:
-    """Parse a Cookie header in the same way as Tornado's ``request.cookies``."""
-    jar = SimpleCookie()
-    for name, value in parse_cookie(text).items():
-        with contextlib.suppress(CookieError):
-            jar[name] = value
-    return {name: morsel.value for name, morsel in jar.items()}
-
-
-class SockJSHandler(BaseHandler):
+class SockJSHandler(BaseExchange, BaseHandler):
     """Passes a request to ``endpoint``, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
     Tornado reads and routes the request, and keeps the connection alive after a complete response. The connections of
     streams and websockets are taken over from Tornado before the first byte of the response.
     """
 
-    relayed = False
+    logger = logging.getLogger(__name__)
+
     #: Tornado reads no further requests from a connection that was taken over.
     take_back = None
 
     def initialize(self, endpoint: Endpoint) -> None:
         super().initialize()
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         if not self.relayed:
             endpoint.server._application = self.application
         self.session_id = ""
@@ -116,14 +99,14 @@ class SockJSHandler(BaseHandler):
             # the host.
             self._set_finished()
             self._release()
-            serve_endpoint(self.request, self._endpoint, session_id)
+            serve_endpoint(self.request, self.endpoint, session_id)
             return None
         count = len(self.request.headers)
-        if count > _MAX_FIELDS:
-            error = f"The request has {count} header fields; the maximum is {_MAX_FIELDS}."
-            self._endpoint.respond_too_large(self, RequestTooLargeError(431, error, "request_fields"))
+        if count > MAX_FIELDS:
+            error = f"The request has {count} header fields; the maximum is {MAX_FIELDS}."
+            self.endpoint.respond_too_large(self, RequestTooLargeError(431, error, "request_fields"))
             return None
-        return self._endpoint.handle(self)
+        return self.endpoint.handle(self)
 
     head = get = post = delete = patch = put = options = _serve
 
@@ -131,28 +114,19 @@ class SockJSHandler(BaseHandler):
         """Respond without a body: clients only use the status."""
         self.respond(status_code, [])
 
-    def _summarize(self) -> str:
-        """Return the request line for the access log, without the session id, which is the client's secret."""
-        path, separator, query = self.uri.partition("?")
-        if self._endpoint.suffix == 3:
-            # The path ends with SERVER/SESSION/TRANSPORT and an optional slash.
-            segments = path.split("/")
-            segments[-3 if path.endswith("/") else -2] = "***"
-            path = "/".join(segments)
-        return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
-
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log errors of the server, but not client errors. Tornado's own log would contain the session id."""
+        """Log errors of the server, but not client errors."""
         if value is not None and not isinstance(value, HTTPError):
-            log = self._endpoint.server.container.log
-            summary = self._summarize()
-            log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", summary, error=value)
+            self.log_error(value)
 
     # The exchange port.
 
     @property
     def remote_port(self) -> int:
         return client_port(self.request)
+
+    def tornado_request(self) -> HTTPServerRequest:
+        return self.request
 
     def fields(self) -> Iterator[tuple[str, str]]:
         yield from self.request.headers.get_all()
@@ -163,14 +137,6 @@ class SockJSHandler(BaseHandler):
         # As header_value(), without the call, because most requests look up ten fields.
         return ",".join(self.request.headers.get_list(name))
 
-    def cookie(self, name: str) -> str | None:
-        cookies = self.header("Cookie")
-        return parse_cookies(cookies).get(name) if name in cookies else None
-
-    def argument(self, name: str) -> str | None:
-        values = parse_qs(self.request.query).get(name)
-        return values[0] if values else None
-
     def content_type(self) -> str:
         return self._content_type.partition(";")[0].strip().lower()
 
@@ -179,27 +145,6 @@ class SockJSHandler(BaseHandler):
 
     def release_body(self) -> None:
         self.request.body = b""
-
-    def jsessionid_setting(self) -> str | bool:
-        setting = self._endpoint.server.settings.jsessionid
-        value = setting(self.request) if callable(setting) else setting
-        return value if isinstance(value, str) else bool(value)
-
-    def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        origins = self._endpoint.server.origins
-        trusted = origins.restricted and origins.allows_credentials(request_origin(self))
-        cookies = self.header("Cookie") if trusted else None
-        headers = select_fields(self.request.headers.get_all(), cookies=cookies)
-        return ConnectionInfo(
-            ip=self.remote_ip,
-            port=self.remote_port,
-            uri=self.uri,
-            prefix=self.request.path.removesuffix("/").rsplit("/", suffix)[0],
-            transport=transport,
-            headers=headers,
-            # Parsed on demand: unparsed, even many small cookies take little memory.
-            cookies=None if cookies is None else partial(parse_cookies, cookies),
-        )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         self.responded = True
@@ -278,12 +223,7 @@ class SockJSHandler(BaseHandler):
     def _finish_request(self) -> None:
         """Log the request and free its memory, as Tornado does after a request."""
         self._release()
-        try:
-            self.application.log_request(self)
-        except Exception as error:
-            # The application may have replaced the access log. Its error must not reach the session or the caller.
-            log = self._endpoint.server.container.log
-            log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
+        self.log_request(self.application, self)
 
     def _release(self) -> None:
         self._break_cycle()
@@ -299,7 +239,7 @@ class SockJSHandler(BaseHandler):
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None]:
         self.set_status(status)
         stream = self._detach_stream()
-        settings = self._endpoint.server.settings
+        settings = self.endpoint.server.settings
         return take_over(stream, protocol, nodelay=settings.disable_nagle, user_timeout=settings.network_timeout)
 
     def is_disconnected(self) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.iostream import IOStream
 
+from ..http.base_exchange import MAX_FIELDS
 from ..transports.endpoint import Endpoint
 from ..wire.connection import CLOSE_TIMEOUT, MAX_PIPELINED, Connection
 from ..wire.http_parser import BadRequest, RequestHead, parse_head
@@ -74,9 +75,6 @@ _MIN_DRAIN_BYTES: Final = 16 * 1024
 
 #: Seconds between two checks whether the client has disconnected, while its further requests are not read.
 DISCONNECT_INTERVAL: Final = 1.0
-
-#: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
-MAX_FIELDS: Final = 100
 
 #: Iterations of the event loop until a handler of Tornado has run; it takes one for the body, and one for the handler.
 HANDLER_TURNS: Final = 3

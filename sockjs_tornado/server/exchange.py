@@ -4,16 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError
 
-from ..http.handlers import parse_cookies
-from ..session.connection_info import ConnectionInfo, select_fields
-from ..transports.endpoint import Endpoint, request_origin
+from ..http.base_exchange import BaseExchange
+from ..transports.endpoint import Endpoint
 from ..transports.exchange import Headers
 from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
@@ -27,17 +24,13 @@ from .unsent import Unsent
 if TYPE_CHECKING:
     from .connection import HTTPConnection
 
-__all__ = ["NativeExchange"]
-
-logger = logging.getLogger(__name__)
-
 #: Unsent bytes from which on a response is tracked.
 MIN_TRACKED: Final = 16 * 1024
 
 _CLOSE = ("Connection", "close")
 
 
-class NativeExchange:
+class NativeExchange(BaseExchange):
     """A request of a native connection, as an :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
     Args:
@@ -69,7 +62,7 @@ class NativeExchange:
         "uri",
     )
 
-    relayed = False
+    logger = logging.getLogger(__name__)
 
     def __init__(
         self,
@@ -142,13 +135,9 @@ class NativeExchange:
             if not self.responded:
                 self.respond(error.status_code, [])
             return
-        self._log_error(error)
+        self.log_error(error)
         if not self.responded:
             self.respond(500, [])
-
-    def _log_error(self, error: Exception) -> None:
-        log = self.endpoint.server.container.log
-        log.write(logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
 
     def set_body(self, body: bytearray, share: BudgetShare) -> None:
         """Set a body that was read after the head, and its share in the memory budget."""
@@ -166,7 +155,7 @@ class NativeExchange:
             return self.endpoint.headers(self, *fields)
         except Exception as error:
             if not isinstance(error, HTTPError):
-                self._log_error(error)
+                self.log_error(error)
             return list(fields)
 
     def reject(self, status: int, headers: Headers, body: bytes) -> None:
@@ -174,15 +163,6 @@ class NativeExchange:
         self.keep_alive = False
         self._send(status, headers, body)
         self._connection.close_gracefully()
-
-    def summary(self) -> str:
-        """Return the request line for the log, without the session id, which is the client's secret."""
-        path, separator, query = self.uri.partition("?")
-        if self.endpoint.suffix == 3:
-            segments = path.split("/")
-            segments[-3 if path.endswith("/") else -2] = "***"
-            path = "/".join(segments)
-        return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
 
     # The exchange port.
 
@@ -200,16 +180,6 @@ class NativeExchange:
         """Return a request header, or ``""`` if it is missing."""
         return self._head.header(name)
 
-    def cookie(self, name: str) -> str | None:
-        """Return the value of a cookie, or None if it is missing."""
-        cookies = self._head.header("Cookie")
-        return parse_cookies(cookies).get(name) if name in cookies else None
-
-    def argument(self, name: str) -> str | None:
-        """Return the first value of a query argument, or None if it is missing."""
-        values = parse_qs(self.uri.partition("?")[2]).get(name)
-        return values[0] if values else None
-
     def content_type(self) -> str:
         """Return the media type of the body in lower case."""
         return self._head.header("Content-Type").partition(";")[0].strip().lower()
@@ -224,30 +194,9 @@ class NativeExchange:
         if self._share is not None:
             self._share.resize(0)
 
-    def jsessionid_setting(self) -> str | bool:
-        """Evaluate the ``jsessionid`` setting for this request."""
-        setting = self.endpoint.server.settings.jsessionid
-        value = setting(self.tornado_request()) if callable(setting) else setting
-        return value if isinstance(value, str) else bool(value)
-
     def tornado_request(self) -> HTTPServerRequest:
         """Return the request as Tornado's handlers know it, without its body."""
         return self._connection.tornado_request(self._head, self.uri, self._started)
-
-    def info(self, transport: str, suffix: int) -> ConnectionInfo:
-        """Return the description of the request for the application."""
-        origins = self.endpoint.server.origins
-        trusted = origins.restricted and origins.allows_credentials(request_origin(self))
-        cookies = self.header("Cookie") if trusted else None
-        return ConnectionInfo(
-            ip=self.remote_ip,
-            port=self.remote_port,
-            uri=self.uri,
-            prefix=self.uri.partition("?")[0].removesuffix("/").rsplit("/", suffix)[0],
-            transport=transport,
-            headers=select_fields(self._head.fields(), cookies=cookies),
-            cookies=None if cookies is None else partial(parse_cookies, cookies),
-        )
 
     def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send a complete response."""
@@ -293,12 +242,7 @@ class NativeExchange:
     def _log(self, status: int) -> None:
         application = self._connection.server.application
         if application is not None and is_logged(application, status):
-            try:
-                application.log_request(AccessLogEntry(application, self, status))  # type: ignore[arg-type]
-            except Exception as error:
-                # Its error must not reach the session or the caller.
-                log = self.endpoint.server.container.log
-                log.write(logger, logging.ERROR, "access log", "the access log failed", error=error)
+            self.log_request(application, AccessLogEntry(application, self, status))
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
         """Hand the connection over to ``protocol``."""

@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
 from ..exceptions import RequestTooLargeError
@@ -148,7 +148,7 @@ class Endpoint:
         if not self.server.origins.restricted:
             return True
         host, fetch_site = exchange.header("Host"), exchange.header("Sec-Fetch-Site")
-        return self.server.origins.allows(request_origin(exchange), host, fetch_site)
+        return self.server.origins.allows(request_origin(exchange.header), host, fetch_site)
 
     def serves_while_closing(self, exchange: Exchange) -> bool:
         """Return whether the request is served although the router is closing."""
@@ -236,10 +236,10 @@ class SessionEndpoint(Endpoint):
         exchange.respond(204, self.headers(exchange, NO_CACHE))
 
 
-def request_origin(exchange: Exchange) -> str:
-    """Return the origin of the page that made the request, or ``""`` if the request has none."""
+def request_origin(header: Callable[[str], str]) -> str:
+    """Return the origin of the page that made a request, from its header fields, or ``""`` if it has none."""
     # Versions 7 and 8 of the WebSocket protocol (2011) have a header of their own.
-    return exchange.header("Origin") or exchange.header("Sec-WebSocket-Origin")
+    return header("Origin") or header("Sec-WebSocket-Origin")
 
 
 def session_origin(exchange: Exchange) -> str | None:

@@ -78,9 +78,9 @@ class BaseHandler(RequestHandler):
         raise NotImplementedError
 
     def _request_summary(self) -> str:
-        return self._summarize()
+        return self.summary()
 
-    def _summarize(self) -> str:
+    def summary(self) -> str:
         """Return the request line for the access log."""
         raise NotImplementedError
 

@@ -48,7 +48,7 @@ class Handler(BaseHandler):
         self.write(b"body")
         self.finish()
 
-    def _summarize(self) -> str:
+    def summary(self) -> str:
         return "a summary"
 
 

@@ -1,0 +1,112 @@
+"""The part of the exchange port that does not depend on the HTTP server."""
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from functools import partial
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, ClassVar, Final
+from urllib.parse import parse_qs
+
+from tornado.httputil import HTTPServerRequest, parse_cookie
+from tornado.web import Application
+
+from ..session.connection_info import ConnectionInfo, select_fields
+from ..transports.endpoint import Endpoint, request_origin
+
+#: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
+MAX_FIELDS: Final = 100
+
+
+def parse_cookies(text: str) -> dict[str, str]:
+    """Parse a Cookie header in the same way as Tornado's ``request.cookies``."""
+    jar = SimpleCookie()
+    for name, value in parse_cookie(text).items():
+        with contextlib.suppress(CookieError):
+            jar[name] = value
+    return {name: morsel.value for name, morsel in jar.items()}
+
+
+class BaseExchange:
+    """Base class of the implementations of :class:`~sockjs_tornado.transports.exchange.Exchange`.
+
+    Attributes:
+        logger: The log of errors.
+        endpoint: The endpoint that serves the request.
+    """
+
+    __slots__ = ()
+
+    relayed = False
+
+    logger: ClassVar[logging.Logger]
+    endpoint: Endpoint
+    method: str
+    uri: str
+    remote_ip: str
+
+    @property
+    def remote_port(self) -> int:
+        raise NotImplementedError
+
+    def fields(self) -> Iterable[tuple[str, str]]:
+        raise NotImplementedError
+
+    def header(self, name: str) -> str:
+        raise NotImplementedError
+
+    def tornado_request(self) -> HTTPServerRequest:
+        """Return the request as Tornado's handlers know it."""
+        raise NotImplementedError
+
+    def cookie(self, name: str) -> str | None:
+        cookies = self.header("Cookie")
+        return parse_cookies(cookies).get(name) if name in cookies else None
+
+    def argument(self, name: str) -> str | None:
+        values = parse_qs(self.uri.partition("?")[2]).get(name)
+        return values[0] if values else None
+
+    def jsessionid_setting(self) -> str | bool:
+        setting = self.endpoint.server.settings.jsessionid
+        value = setting(self.tornado_request()) if callable(setting) else setting
+        return value if isinstance(value, str) else bool(value)
+
+    def info(self, transport: str, suffix: int) -> ConnectionInfo:
+        origins = self.endpoint.server.origins
+        trusted = origins.restricted and origins.allows_credentials(request_origin(self.header))
+        cookies = self.header("Cookie") if trusted else None
+        return ConnectionInfo(
+            ip=self.remote_ip,
+            port=self.remote_port,
+            uri=self.uri,
+            prefix=self.uri.partition("?")[0].removesuffix("/").rsplit("/", suffix)[0],
+            transport=transport,
+            headers=select_fields(self.fields(), cookies=cookies),
+            # Parsed on demand: unparsed, even many small cookies take little memory.
+            cookies=None if cookies is None else partial(parse_cookies, cookies),
+        )
+
+    def summary(self) -> str:
+        """Return the request line for the log, without the session id, which is the client's secret."""
+        path, separator, query = self.uri.partition("?")
+        if self.endpoint.suffix == 3:
+            # The path ends with SERVER/SESSION/TRANSPORT and an optional slash.
+            segments = path.split("/")
+            segments[-3 if path.endswith("/") else -2] = "***"
+            path = "/".join(segments)
+        return f"{self.method} {path}{separator}{query} ({self.remote_ip})"
+
+    def log_error(self, error: BaseException) -> None:
+        """Log an error of the server. Tornado's own log would contain the session id."""
+        log = self.endpoint.server.container.log
+        log.write(self.logger, logging.ERROR, "request", "Uncaught exception in %s", self.summary(), error=error)
+
+    def log_request(self, application: Application, handler: Any) -> None:
+        """Write the access log of the application, which knows the request as a handler."""
+        try:
+            application.log_request(handler)
+        except Exception as error:
+            # The application may have replaced the access log. Its error must not reach the session or the caller.
+            log = self.endpoint.server.container.log
+            log.write(self.logger, logging.ERROR, "access log", "the access log failed", error=error)
