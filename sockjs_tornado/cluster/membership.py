@@ -41,9 +41,8 @@ def split_address(name: str, value: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigurationError(expected) from None
-    if parts.scheme != "http" or not host or not port or parts.path not in ("", "/"):
-        raise ConfigurationError(expected)
-    if parts.username is not None or parts.query or parts.fragment:
+    is_plain = parts.username is None and parts.path in ("", "/") and not parts.query and not parts.fragment
+    if parts.scheme != "http" or not host or not port or not is_plain:
         raise ConfigurationError(expected)
     return host, port
 

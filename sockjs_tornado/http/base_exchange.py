@@ -2,10 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest, parse_cookie
@@ -13,6 +12,12 @@ from tornado.web import Application
 
 from ..session.connection_info import ConnectionInfo, select_fields
 from ..transports.endpoint import Endpoint, request_origin
+
+# At run time, a class that derives from a Protocol would have no slots, and checks of its instances would be slow.
+if TYPE_CHECKING:
+    from ..transports.exchange import Exchange as Port
+else:
+    Port = object
 
 #: Maximum number of header fields. Each takes some hundred bytes as long as the request waits for its response.
 MAX_FIELDS: Final = 100
@@ -27,7 +32,7 @@ def parse_cookies(text: str) -> dict[str, str]:
     return {name: morsel.value for name, morsel in jar.items()}
 
 
-class BaseExchange:
+class BaseExchange(Port):
     """Base class of the implementations of :class:`~sockjs_tornado.transports.exchange.Exchange`.
 
     Attributes:
@@ -41,19 +46,6 @@ class BaseExchange:
 
     logger: ClassVar[logging.Logger]
     endpoint: Endpoint
-    method: str
-    uri: str
-    remote_ip: str
-
-    @property
-    def remote_port(self) -> int:
-        raise NotImplementedError
-
-    def fields(self) -> Iterable[tuple[str, str]]:
-        raise NotImplementedError
-
-    def header(self, name: str) -> str:
-        raise NotImplementedError
 
     def tornado_request(self) -> HTTPServerRequest:
         """Return the request as Tornado's handlers know it."""

@@ -14,8 +14,7 @@ class _Completed:
     """An awaitable that is complete."""
 
     def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
+        yield from ()
 
 
 COMPLETED: Final = _Completed()

@@ -74,6 +74,8 @@ class Exchange(Protocol):
     A transport responds exactly once: with :meth:`respond`, now or later, or with :meth:`take_over`.
 
     Attributes:
+        method: The request method.
+        uri: The request's path and query, as the client sent them.
         session_id: The session id in the path, or ``""`` if there is none.
         remote_ip: The client's address.
         relayed: Whether another node forwarded the request.
@@ -82,6 +84,8 @@ class Exchange(Protocol):
         responded: Whether the response was sent, or will not be needed because the client disconnected.
     """
 
+    method: str
+    uri: str
     session_id: str
     remote_ip: str
     relayed: bool
@@ -90,16 +94,8 @@ class Exchange(Protocol):
     responded: bool
 
     @property
-    def method(self) -> str:
-        """The request method."""
-
-    @property
     def remote_port(self) -> int:
         """The client's port, or 0 if it is unknown."""
-
-    @property
-    def uri(self) -> str:
-        """The request's path and query, as the client sent them."""
 
     def fields(self) -> Iterable[tuple[str, str]]:
         """Return the request's header fields as the client sent them."""

@@ -9,16 +9,12 @@ UNCOUNTED_BYTES: Final = 64 * 1024
 class ByteBudget:
     """A limit for the memory that many requests use together, in bytes; 0 for no limit."""
 
-    __slots__ = ("_limit", "used")
+    __slots__ = ("limit", "used")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         #: Number of bytes in use.
         self.used = 0
-
-    def has_room(self, size: int) -> bool:
-        """Return whether ``size`` more bytes are within the limit."""
-        return not self._limit or self.used + size <= self._limit
 
 
 class BudgetShare:
@@ -33,7 +29,8 @@ class BudgetShare:
     def fits(self, size: int) -> bool:
         """Return whether the share may grow to ``size`` bytes."""
         more = max(size - UNCOUNTED_BYTES, 0) - self._counted
-        return more <= 0 or self._budget.has_room(more)
+        limit = self._budget.limit
+        return more <= 0 or not limit or self._budget.used + more <= limit
 
     def resize(self, size: int) -> None:
         """Set the size of the share in bytes. Call :meth:`fits` before it grows."""

@@ -39,7 +39,7 @@ from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.transports.endpoint import MAX_UNUSED_BODY
 from sockjs_tornado.transports.exchange import Exchange
 from sockjs_tornado.transports.limited_body import LimitedBody
-from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
+from sockjs_tornado.wire.budget import UNCOUNTED_BYTES, BudgetShare
 from sockjs_tornado.wire.chunked import FREE_CHUNKS, MIN_CHUNK_SIZE
 
 SEND = "/echo/000/abc/xhr_send"
@@ -296,8 +296,9 @@ async def test_bodies_on_their_way_share_a_budget(serve: Serve, connect: Connect
 )
 def test_there_is_room_for_one_body_at_least(limit: int, size: int) -> None:
     router = SockJSRouter(Echo, "/echo", {"max_message_size": 10**6, "max_buffered_body_bytes": limit})
-    assert router.body_budget.has_room(size)
-    assert router.body_budget.has_room(size + 1) == (limit == 0)
+    share = BudgetShare(router.body_budget)
+    assert share.fits(UNCOUNTED_BYTES + size)
+    assert share.fits(UNCOUNTED_BYTES + size + 1) == (limit == 0)
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["websocket", "raw websocket"])
