@@ -154,7 +154,6 @@ class connect:  # noqa: N801 - used like a function
             raise ConfigurationError(
                 "headers: remove Authorization or the credentials in the URL, only one can be sent"
             )
-        self._client: SockJSClient | None = None
 
     def __await__(self) -> Generator[Any, None, SockJSClient]:
         return self._connect().__await__()
@@ -170,9 +169,8 @@ class connect:  # noqa: N801 - used like a function
         return SockJSClient(self.service, self.options, multi, session)
 
     async def __aenter__(self) -> SockJSClient:
-        self._client = await self
+        self._client: SockJSClient = await self
         return self._client
 
     async def __aexit__(self, *exception: object) -> None:
-        assert self._client is not None
         await self._client.close()

@@ -8,15 +8,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ..exceptions import ClusterUnavailable
 from ..session.rooms import Rooms
 
 if TYPE_CHECKING:
     from ..session.session import Session
-
-_Item = TypeVar("_Item")
 
 
 class WaitForAll:
@@ -43,7 +41,7 @@ def fail(future: "asyncio.Future[Any]", reason: str) -> None:
         future.exception()
 
 
-def batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Split items into batches, between which other commands are sent."""
     return (items[start : start + size] for start in range(0, len(items), size))
 

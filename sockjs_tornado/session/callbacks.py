@@ -167,18 +167,16 @@ class Callbacks(CallbacksCore):
         """Run ``on_dropped`` after the current callback; its next call reports messages dropped while it runs."""
         self._dropped_count += count
         if self._state is not IN_DROPPED:
-            if self._events is None:
-                self._events = deque()
-            if not self._events or self._events[0] is not _DROPPED:
-                self._events.appendleft(_DROPPED)
+            events = self._events = self._events or deque()
+            if not events or events[0] is not _DROPPED:
+                events.appendleft(_DROPPED)
             self._run_if_idle()
 
     def close(self, *, discard: bool) -> None:
         """Run ``on_close``, after the current callback and, unless ``discard``, after the queued messages."""
         if discard:
             self.discard()
-        if self._events is None:
-            self._events = deque()
+        self._events = self._events or deque()
         self._events.append(_CLOSE)
         self._run_if_idle()
 
@@ -190,8 +188,7 @@ class Callbacks(CallbacksCore):
             self.backlog = 0
 
     def _queue(self, messages: Sequence[Message]) -> None:
-        if self._events is None:
-            self._events = deque()
+        self._events = self._events or deque()
         self._events.extend(messages)
         self.backlog += sum(map(len, messages)) + len(messages) * _MESSAGE_OVERHEAD
 

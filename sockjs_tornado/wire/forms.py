@@ -72,8 +72,10 @@ def _unescape_piece(piece: bytes, size: int) -> bytes:
     quoted = piece.translate(_QUOTED_PRINTABLE)
     escapes = piece.count(b"%")
     found = binascii.a2b_qp(quoted) if escapes else quoted
-    # A valid escape shrinks from three bytes to one. Check for invalid escapes and for soft line breaks.
-    if len(found) != len(quoted) - 2 * escapes or (escapes and _has_soft_break(piece)):
+    # A valid escape shrinks from three bytes to one. Check for invalid escapes, and for percent signs before a line
+    # break, which quoted-printable removes as a soft line break.
+    has_soft_break = escapes and ((b"\n" in piece and b"%\n" in piece) or (b"\r" in piece and b"%\r" in piece))
+    if len(found) != len(quoted) - 2 * escapes or has_soft_break:
         if size > MAX_INVALID_ESCAPES:
             raise PayloadError("Broken JSON encoding.")
         return unquote_to_bytes(piece.replace(b"+", b" "))
@@ -82,8 +84,3 @@ def _unescape_piece(piece: bytes, size: int) -> bytes:
             raise PayloadError("Broken JSON encoding.")
         found = found.translate(_EQUALS_SIGN)
     return found
-
-
-def _has_soft_break(piece: bytes) -> bool:
-    """Return whether a percent sign precedes a line break, which quoted-printable would remove as a soft line break."""
-    return (b"\n" in piece and b"%\n" in piece) or (b"\r" in piece and b"%\r" in piece)
