@@ -28,7 +28,7 @@ NOT_IN_C := $(filter-out %_redis_cluster.py,$(wildcard tests/cluster/test_*.py))
 	$(addprefix tests/wire/test_,close_notify.py deflate.py handshake.py pending.py scanner.py tornado_internals.py)
 
 # Tests of requests that both HTTP servers serve alike; Tornado's does in the first part of `make test`.
-ON_BOTH_SERVERS := $(filter tests/session/% tests/transports/% tests/test_%,$(CONFORMANCE)) \
+ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/transports/% tests/test_%,$(CONFORMANCE))) \
 	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py)
 
 # Compile modules once, instead of in each worker and in each program that a test starts.
@@ -60,7 +60,7 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p plain \
 		$(filter-out $(NOT_IN_C) $(ON_BOTH_SERVERS),$(CONFORMANCE))
-	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(filter-out $(NOT_IN_C),$(ON_BOTH_SERVERS))
+	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(ON_BOTH_SERVERS)
 
 .PHONY: soak
 soak: $(VENV)/.test ## connect and disconnect clients of every kind, and check that nothing leaks (SECONDS=600; ARGS=...)

@@ -618,6 +618,18 @@ async def test_an_unknown_method_is_in_the_access_log_whatever_its_body(
         assert (await client.ask("GET", "/echo")).status == 200
 
 
+async def test_the_access_log_knows_the_application(serve: Serve, connect: Connect) -> None:
+    server = await serve(SockJSRouter(Echo, "/echo"))
+    lines: list[Any] = []
+
+    def log(handler: Any) -> None:
+        lines.append((handler.settings is server.application.settings, handler.get_status(), handler.request.path))
+
+    server.application.settings["log_function"] = log
+    assert (await (await connect(server)).ask("GET", "/echo/info")).status == 200
+    assert lines == [(True, 200, "/echo/info")]
+
+
 async def test_an_access_log_that_fails_takes_nothing_with_it(serve: Serve, join: Join, logged: LogWatch) -> None:
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo"))

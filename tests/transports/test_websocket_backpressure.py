@@ -165,6 +165,25 @@ async def test_a_client_that_answers_pings_with_anything_lives(
     assert connection.closes == [(1006, "Ping timeout")]
 
 
+async def test_a_client_is_not_late_while_the_loop_was_blocked(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", {"websocket_ping_interval": 1000})
+    websocket = await opened(await connect(await serve(router)), SOCKJS)
+    connection = await journal.connection()
+    receiver: Any = connection.session._receiver
+    receiver.check(receiver.due)
+    while (await websocket.frame()).opcode != PING:
+        pass
+    with monkeypatch.context() as patched:
+        patched.setattr(router.container, "postpone", lambda owner, now: True)
+        receiver.check(receiver.due)
+        assert connection.closes == []
+    receiver.check(receiver.due)
+    assert connection.closes == [(1006, "Ping timeout")]
+
+
 @BOTH
 async def test_there_are_no_pings_by_default(serve: Serve, connect: Connect, target: str) -> None:
     router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.02})
