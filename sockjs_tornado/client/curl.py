@@ -88,10 +88,9 @@ class CurlFactory:
             # Otherwise libcurl would also trust its default directory.
             request.unsetopt(pycurl.CAPATH)
         else:
-            if trusted.cafile:
-                request.setopt(pycurl.CAINFO, trusted.cafile)
-            if trusted.capath:
-                request.setopt(pycurl.CAPATH, trusted.capath)
+            for option, path in ((pycurl.CAINFO, trusted.cafile), (pycurl.CAPATH, trusted.capath)):
+                if path:
+                    request.setopt(option, path)
         for option, path in zip((pycurl.SSLCERT, pycurl.SSLKEY), options.certificate_files, strict=False):
             request.setopt(option, path)
 
