@@ -20,6 +20,7 @@ from ..wire.http_parser import RequestHead
 from ..wire.tornado_internals import AcceptingServer
 from .access_log import logs_success
 from .connection import HTTPConnection
+from .connection_io import ConnectionIO
 from .function_delegate import FunctionDelegate
 from .routes import Routes
 from .secure_connection import SecureConnection
@@ -73,7 +74,7 @@ class HTTPServer(AcceptingServer):
         self.read_buffer = bytearray(READ_SIZE)
         options = self.ssl_options
         self._tls = None if options is None else ssl_options_to_context(options, server_side=True)
-        self.connections: set[HTTPConnection] = set()
+        self.connections: set[ConnectionIO] = set()
         self.is_closed = self.is_stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._all_closed: asyncio.Future[None] | None = None
@@ -123,7 +124,7 @@ class HTTPServer(AcceptingServer):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def connection_ended(self, connection: HTTPConnection) -> None:
+    def connection_ended(self, connection: ConnectionIO) -> None:
         """Called when a connection is closed or has a new owner."""
         self.connections.discard(connection)
         if not self.connections:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .connection import HTTPConnection
+    from .connection_io import ConnectionIO
 
 #: Seconds between two checks of the progress.
 _INTERVAL: Final = 1.0
@@ -21,7 +21,7 @@ class Unsent:
 
     __slots__ = ("_connection", "_left")
 
-    def __init__(self, connection: "HTTPConnection", size: int) -> None:
+    def __init__(self, connection: "ConnectionIO", size: int) -> None:
         self._connection = connection
         self._left = size
 

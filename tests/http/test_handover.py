@@ -167,8 +167,8 @@ async def test_a_stream_that_is_read_slowly_arrives_whole_over_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The test is the clock.
-    for module in ("wire", "server"):
-        monkeypatch.setattr(f"sockjs_tornado.{module}.connection.CLOSE_TIMEOUT", 1000)
+    for module in ("wire.connection", "server.connection_io"):
+        monkeypatch.setattr(f"sockjs_tornado.{module}.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     server = await serve(SockJSRouter(journal, "/echo", {"response_limit": 100}), ssl_options=server_tls)
     peer: Any = join(server, transport, tls=client_tls)

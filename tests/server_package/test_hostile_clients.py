@@ -13,6 +13,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.server import connection as native_connection
+from sockjs_tornado.server import connection_io
 from sockjs_tornado.transports.limited_body import LimitedBody
 
 from .conftest import NATIVE, Listen, Site
@@ -171,7 +172,7 @@ async def test_a_client_that_does_not_read_a_streamed_response_has_a_deadline(li
 
 
 async def test_a_client_that_shuts_down_and_reads_nothing_has_a_deadline(listen: Listen, monkeypatch: Any) -> None:
-    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_io, "CLOSE_TIMEOUT", 0.1)
     handler = Streaming.new()
     site = await listen({"/": handler})
     client = await site.connect(receive_buffer=KERNEL_BUFFER)
@@ -356,7 +357,7 @@ async def test_a_response_arrives_whole_after_the_client_has_shut_down(
     listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test is the clock.
-    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 1000)
+    monkeypatch.setattr(connection_io, "CLOSE_TIMEOUT", 1000)
     journal = Journal()
     routed = await route(listen, journal, disconnect_delay=60)
     client = await routed.site.connect(receive_buffer=KERNEL_BUFFER)
@@ -434,7 +435,7 @@ async def test_a_refused_body_does_not_hide_the_response(
     listen: Listen, monkeypatch: pytest.MonkeyPatch, target: str, size: int
 ) -> None:
     # The end of the client's data closes the connection, not the time limit.
-    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 1000)
+    monkeypatch.setattr(connection_io, "CLOSE_TIMEOUT", 1000)
     routed = await route(
         listen, handlers={"/": Hello.counting()}, options={"max_body_size": 1000}, max_message_size=1000
     )

@@ -18,8 +18,7 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from sockjs_tornado import SockJSRouter
-from sockjs_tornado.server import connection as native_connection
-from sockjs_tornado.server import secure_connection
+from sockjs_tornado.server import connection_io, secure_connection
 from sockjs_tornado.server.connection_limits import Admission, LimitedServer
 
 from .conftest import NATIVE, Listen, Site
@@ -184,7 +183,7 @@ async def test_a_refused_body_does_not_hide_the_response(
     listen: Listen, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion, size: int
 ) -> None:
     # The end of the client's data closes the connection, not the time limit.
-    monkeypatch.setattr(native_connection, "CLOSE_TIMEOUT", 1000)
+    monkeypatch.setattr(connection_io, "CLOSE_TIMEOUT", 1000)
     site = await listen({"/": Hello.counting()}, "tls", max_body_size=1000)
     client = await StrictClient.connect(site, version)
     await client.send(request("POST", "/", body=b"a" * size))

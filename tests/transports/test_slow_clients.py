@@ -97,8 +97,8 @@ async def test_a_stream_that_is_read_slowly_arrives_whole(
     serve: Serve, join: Join, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The test is the clock.
-    for module in ("wire", "server"):
-        monkeypatch.setattr(f"sockjs_tornado.{module}.connection.CLOSE_TIMEOUT", 1000)
+    for module in ("wire.connection", "server.connection_io"):
+        monkeypatch.setattr(f"sockjs_tornado.{module}.CLOSE_TIMEOUT", 1000)
     journal = Journal()
     peer: Any = join(await serve(SockJSRouter(journal, "/echo", {"response_limit": 100})), transport)
     assert await peer.frame() == "o"
