@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SendResult:
-    """What :meth:`SockJSConnection.send` returns; it may be awaited any number of times.
+    """The awaitable that :meth:`SockJSConnection.send` returns; it may be awaited any number of times.
 
     A session keeps one until it has ended, so that sending allocates nothing.
     """

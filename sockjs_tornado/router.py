@@ -48,9 +48,8 @@ class SockJSRouter:
         user_settings: A :class:`~sockjs_tornado.settings.Settings`, or a mapping of setting names to values.
         io_loop: Accepted for compatibility with sockjs-tornado 1.0; the running event loop is used.
         session_kls: A subclass of :class:`~sockjs_tornado.session.session.Session` for the sessions.
-        cluster: What shares the rooms with other processes, such as a
-            :class:`~sockjs_tornado.cluster.redis.RedisCluster`. Routers that are given the same one have the same
-            rooms.
+        cluster: The cluster that shares the rooms with other processes, such as a
+            :class:`~sockjs_tornado.cluster.redis.RedisCluster`. Routers with the same cluster have the same rooms.
 
     Raises:
         ConfigurationError: If the connection, a setting or the prefix is invalid, or if ``session_kls`` overrides a

@@ -49,7 +49,7 @@ class Presence:
         self._node = node
         self._rooms = rooms
         self._lifetime = round(1000 * lifetime)
-        # What could not be written to Redis: the labels of members that have left, by room, and rooms with new members.
+        # Failed writes to Redis: the labels of members that have left, by room, and rooms with new members.
         self._failed_removals: dict[str, set[str]] = {}
         self._failed_rooms: set[str] = set()
         self._task: asyncio.Task[None] | None = None

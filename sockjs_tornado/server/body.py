@@ -38,7 +38,7 @@ class BodyReader:
         self._decoder = ChunkedDecoder() if head.is_chunked else None
         self._body = LimitedBody(exchange.endpoint, head.method, is_compressed=connection.server.may_decompress(head))
         # The rest of the work for the last read, if it is done in a later iteration of the event loop; whether the body
-        # ends with that read, and what has arrived behind it.
+        # ends with that read, and the data behind the body.
         self._steps: Iterator[int] | None = None
         self._finished = False
         self._rest = b""
@@ -100,7 +100,7 @@ class BodyReader:
                     return b""
             rest, self._rest = self._rest, b""
             if not self._finished:
-                # What has arrived in the meantime.
+                # Data that has arrived in the meantime.
                 return self.data_received(rest) if rest else b""
             self._body.finish()
         except BadRequest as error:

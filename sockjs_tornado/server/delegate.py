@@ -59,7 +59,7 @@ class DelegatedRequest(TornadoConnection):
         self._on_close: Callable[[], None] | None = None
         self._left = head.content_length
         self._decoder = ChunkedDecoder() if head.is_chunked else None
-        # What was decoded and not passed on yet.
+        # Decoded data that was not passed on yet.
         self._body = bytearray()
         self.is_read = not head.has_body
         self._is_starting = False

@@ -35,7 +35,7 @@ def client_of(head: RequestHead, connection: "HTTPConnection") -> tuple[str, str
 
 
 class RequestContext:
-    """What Tornado's ``HTTPServerRequest`` reads of the connection.
+    """The attributes of a connection that Tornado's ``HTTPServerRequest`` reads.
 
     Attributes:
         address: The client's address.

@@ -163,7 +163,7 @@ class RepeatedRequest(RepeatedRequestCore):
 def repeated_request(
     connection: "HTTPConnection", exchange: NativeExchange, head: RequestHead, data: bytes
 ) -> RepeatedRequest | None:
-    """Return what serves the requests that will repeat a head, or None if they must be served in Python.
+    """Return an object that serves the requests that will repeat a head, or None if Python must serve them.
 
     Args:
         connection: The connection.

@@ -20,7 +20,7 @@ _PIECE_SIZE: Final = 64 * 1024
 
 
 class TLSSocket:
-    """What applications use of a TLS connection's socket: the TLS session's methods, and the socket's.
+    """A TLS connection's socket for applications. It has the methods of the TLS session and those of the socket.
 
     Args:
         sock: The socket.
@@ -36,7 +36,7 @@ class TLSSocket:
 
 
 class ConnectionStream:
-    """What applications use of ``request.connection.stream`` on Tornado's server.
+    """The methods of ``request.connection.stream`` that applications use on Tornado's server.
 
     Args:
         connection: The connection.
@@ -111,7 +111,7 @@ class DetachedStream(IOStream):
         return len(piece)
 
     def write_to_fd(self, data: memoryview) -> int:
-        """Write what the socket accepts of ``data``; called by Tornado."""
+        """Write as much of ``data`` as the socket accepts; called by Tornado."""
         # Both sockets become writable together, and the transport has its turn before the next attempt.
         return super().write_to_fd(data) if self._drop_transport() else 0
 
@@ -143,7 +143,7 @@ class DetachedTLSStream(DetachedStream):
         max_buffer_size: int | None,
     ) -> None:
         self._channel = transport.channel
-        # What is encrypted and not sent, and how many bytes of the write buffer it is.
+        # Encrypted data that was not sent, and how many bytes of the write buffer it is.
         self._encrypted = memoryview(b"")
         self._encrypted_size = 0
         super().__init__(sock, transport, unread, release_slot, max_buffer_size)
@@ -165,7 +165,7 @@ class DetachedTLSStream(DetachedStream):
         return count
 
     def write_to_fd(self, data: memoryview) -> int:
-        """Write what the socket accepts of ``data``; called by Tornado."""
+        """Write as much of ``data`` as the socket accepts; called by Tornado."""
         if not self._drop_transport():
             return 0
         if not self._encrypted:

@@ -83,7 +83,7 @@ class ConnectionInfo:
         headers: Selected header fields, looked up by case-insensitive name: origin, referer, user-agent,
             accept-language, host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``. Also
             authorization if an origin list is configured.
-        subprotocol: What ``select_subprotocol`` returned for a websocket; None if no subprotocol is used.
+        subprotocol: The subprotocol that ``select_subprotocol`` returned for a websocket, or None.
         cookies: Cookies of the request. Empty unless an origin list is configured, because otherwise a page of any site
             could open a session with the visitor's cookies.
 

@@ -18,7 +18,7 @@ class LimitedBody:
     Each method but :meth:`release` raises BadRequest if the body exceeds a limit or is invalid.
 
     Attributes:
-        data: What was collected.
+        data: The collected data.
         share: Its share in the memory budget.
     """
 

@@ -10,12 +10,12 @@ from ..exceptions import BadRequest
 FREE_CHUNKS: Final = 256
 MIN_CHUNK_SIZE: Final = 512
 
-# What may come before the data of the first chunk, and of the others.
+# The bytes before the data of the first chunk, before that of the others, and at the end.
 _FIRST = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 _NEXT = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})\r\n")
 _END = re.compile(rb"\r\n()")
 
-# What these may begin with.
+# Incomplete forms of these.
 _INCOMPLETE: Final = {
     _FIRST: re.compile(rb"(?:[0-9A-Fa-f]{1,16}\r?)?"),
     _NEXT: re.compile(rb"\r?|\r\n(?:[0-9A-Fa-f]{1,16}\r?)?"),

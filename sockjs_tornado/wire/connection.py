@@ -272,7 +272,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         """Give the transport up after the end of the response, for another owner.
 
         Returns:
-            What :meth:`takeover_started` was called with.
+            The callback that :meth:`takeover_started` was called with.
         """
         self.flush()
         self._ended = self._closing = True

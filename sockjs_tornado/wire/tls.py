@@ -153,7 +153,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     # Reading.
 
     def _process(self) -> None:
-        """Decrypt what has arrived and pass it to the protocol, as long as that reads."""
+        """Decrypt received data and pass it to the protocol, as long as that reads."""
         try:
             if not self._is_connected and not self._connect():
                 return
@@ -210,7 +210,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._is_reading = True
             if not self._transport.is_closing():
                 self._transport.resume_reading()
-            # What was read and not processed.
+            # Data that was read and not processed.
             asyncio.get_running_loop().call_soon(self._process)
 
     def is_reading(self) -> bool:
