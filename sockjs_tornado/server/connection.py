@@ -203,7 +203,7 @@ class HTTPConnection(MovableConnection):
             self.limit_pipeline()
 
     def _pass_body(self) -> None:
-        """Pass what was read after a head to its request."""
+        """Pass the data that was read after a head to its request."""
         if self._data and self._request is not None:
             data, self._data = self._data, b""
             self._data = self._request.data_received(data)
@@ -235,7 +235,7 @@ class HTTPConnection(MovableConnection):
             unread: The data after the body.
 
         Returns:
-            What is left of ``unread`` for the next request.
+            The rest of ``unread``, for the next request.
         """
         self.body_read()
         # Before the endpoint hands the connection over, with this data.
@@ -299,7 +299,7 @@ class HTTPConnection(MovableConnection):
             data, self._data = self._data, b""
             self._serve(data, len(data))
 
-    # What the requests know of the connection.
+    # For the requests.
 
     @property
     def protocol(self) -> str:
