@@ -266,11 +266,10 @@ class PreparedMessage:
 
     def framed(self, framing: Framing) -> bytes:
         """Return ``framing(self.frame)``, which is computed once for each framing."""
-        try:
-            return self.rendered[framing]
-        except KeyError:
+        data = self.rendered.get(framing)
+        if data is None:
             data = self.rendered[framing] = framing(self.frame)
-            return data
+        return data
 
     def plain(self, framing: Framing) -> bytes:
         """Return ``framing(str(self.text))``, for raw websockets; it is computed once for each framing."""

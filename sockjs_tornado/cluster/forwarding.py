@@ -67,8 +67,8 @@ class RelayedRequest:
         """Called when the request was answered, or when its connection was taken over for a stream."""
         # A stream may last for hours; free the memory of its request meanwhile.
         del self.exchange, self.body
-        if not self.is_streaming and not self.done.done():
-            self.done.set_result(None)
+        if not self.is_streaming:
+            self.stream_closed()
 
     def stream_closed(self) -> None:
         """Called when a connection that was taken over is closed."""

@@ -255,18 +255,13 @@ class DelegatedRequest(TornadoConnection):
         has_length = bool(headers.get_list("Content-Length"))
         no_content = status in (204, 304) or 100 <= status < 200
         self._is_chunked = head.is_http11 and head.method != "HEAD" and not no_content and not has_length
-        if not head.is_http11 and not has_length and head.method not in ("HEAD", "GET"):
-            self._keep_alive = False
-        if not self.is_read:
+        if not self.is_read or not (head.is_http11 or has_length or head.method in ("HEAD", "GET")):
             self._keep_alive = False
         self._is_upgraded = status == 101
-        if self._is_upgraded:
-            pass
-        elif not self._keep_alive or self._is_stopped:
-            if head.is_http11:
-                headers["Connection"] = "close"
-        elif not head.is_http11:
-            headers["Connection"] = "Keep-Alive"
+        closes = not self._keep_alive or (self._native is not None and self._native.server.is_stopped)
+        # Say only what differs from the version's default.
+        if not self._is_upgraded and closes == head.is_http11:
+            headers["Connection"] = "close" if closes else "Keep-Alive"
         if self._is_chunked:
             headers["Transfer-Encoding"] = "chunked"
         if head.method == "HEAD" or status == 304:
@@ -287,10 +282,6 @@ class DelegatedRequest(TornadoConnection):
         self._is_responding = True
         data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return self._write(data + self._format(chunk) if chunk else data)
-
-    @property
-    def _is_stopped(self) -> bool:
-        return self._native is not None and self._native.server.is_stopped
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
         """Send a piece of the body."""

@@ -11,8 +11,7 @@ import contextlib
 import math
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
-from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 #: Seconds by which a timer may be late without a grace period: on a busy machine that is normal.
 LATE: Final = 0.1
@@ -96,11 +95,9 @@ class _Timeout:
         self._set_timer()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: Any) -> None:
         self._timer.cancel()
-        await self._scope.__aexit__(kind, error, traceback)
+        await self._scope.__aexit__(*error)
 
     def _set_timer(self) -> None:
         now = monotonic()

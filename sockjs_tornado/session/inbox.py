@@ -7,16 +7,13 @@ from ..observe import trace
 from ..observe.stats import Stats
 from ..protocol import Message
 from ..settings import Settings
-from .outbox import HIGH_WATER, IN_CALLBACK, TRACED, Outbox
-from .states import SessionState
+from .outbox import HIGH_WATER, IN_CALLBACK, OPENED, TRACED, Outbox
 
 if TYPE_CHECKING:
     from .container import SessionContainer
 
 #: Maximum number of POST requests of one client that wait until the inbox is drained.
 MAX_INBOX_WAITERS: Final = 4
-
-_OPEN: Final = SessionState.OPEN
 
 
 class RateLimit:
@@ -69,7 +66,7 @@ class Inbox(Outbox):
     @property
     def _inbox_above_high_water(self) -> bool:
         """Whether the client should be slowed down until the application has processed its messages."""
-        return self.state is _OPEN and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
+        return self.state is OPENED and self._callbacks.backlog > min(HIGH_WATER, self._settings.max_queue_bytes // 2)
 
     @property
     def _inbox_full(self) -> bool:
@@ -79,7 +76,7 @@ class Inbox(Outbox):
     def _consume_rate_limit(self, count: int) -> bool:
         """Consume tokens of the rate limit for ``count`` messages; return False if there are not enough."""
         limit = self._rate_limit
-        if limit is None or self.state is not _OPEN:
+        if limit is None or self.state is not OPENED:
             return True
         now = self._container.now()
         # An empty request costs one token, too.
@@ -90,7 +87,7 @@ class Inbox(Outbox):
 
     def _receive_fallback(self, messages: Sequence[Message]) -> None:
         """Deliver the client's messages to the application, in order; its replies are sent as one batch."""
-        if self.state is _OPEN:
+        if self.state is OPENED:
             if self._blocked & TRACED:
                 for message in messages:
                     self._trace(f"> {trace.message(message)}")

@@ -57,9 +57,9 @@ REASONS: Final = IN_CALLBACK | RECEIVER_FULL | BATCHING | FLUSH_SCHEDULED
 #: No reason, but keeps a session that is traced, for its life, off the fast path in C, which traces nothing.
 TRACED: Final = 16
 
-_OPEN: Final = SessionState.OPEN
+OPENED: Final = SessionState.OPEN
 
-if (IN_CALLBACK_IN_C, SESSION_OPEN, CALLBACKS_IDLE, CALLBACKS_RUNNING) != (IN_CALLBACK, _OPEN, IDLE, RUNNING):
+if (IN_CALLBACK_IN_C, SESSION_OPEN, CALLBACKS_IDLE, CALLBACKS_RUNNING) != (IN_CALLBACK, OPENED, IDLE, RUNNING):
     raise ImportError("sockjs_tornado._speedups was built from other sources: build it again")
 
 
@@ -103,7 +103,7 @@ class Outbox(SessionCore):
     def _outbox_above_high_water(self) -> bool:
         """Whether an awaited ``send`` has to wait for the client."""
         settings = self._settings
-        return self.state is _OPEN and (
+        return self.state is OPENED and (
             bool(self._blocked & RECEIVER_FULL)
             or self.queued > min(HIGH_WATER, settings.max_queue_bytes // 2)
             or len(self._outbox) > settings.max_queue_messages // 2
@@ -120,7 +120,7 @@ class Outbox(SessionCore):
     def _send_fallback(self, message: Outgoing) -> None:
         """Send one message. Does nothing if the session is closed."""
         self._check_thread()
-        if self.state is _OPEN:
+        if self.state is OPENED:
             self._outbox.append(message)
             self.queued += len(message)
             blocked = self._blocked & REASONS
@@ -242,7 +242,7 @@ class Outbox(SessionCore):
                 action = "close"
             finally:
                 self._in_slow_consumer_callable = False
-        if self.state is not _OPEN or not self._exceeds_limits():
+        if self.state is not OPENED or not self._exceeds_limits():
             return
         if action == "drop_oldest":
             self._drop_oldest()
