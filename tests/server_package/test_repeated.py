@@ -142,8 +142,24 @@ class Stage:
         client.write(data[-3:])
         await self.get(client)
 
+    async def alter(self, client: Client, change: str) -> None:
+        """Send a message whose request differs from the ones before."""
+        before, after = change.encode().decode("unicode_escape").split(" -> ")
+        data = request("POST", f"{self.base}/xhr_send", body=b'["say a"]')
+        assert before.encode() in data
+        client.write(data.replace(before.encode(), after.encode(), 1))
+        await self.get(client)
+
     async def get(self, client: Client) -> None:
         self.note(await client.response())
+
+    async def stream(self, client: Client) -> None:
+        client.write(request("POST", f"{self.base}/xhr_streaming", body=b""))
+        await client.head()
+        await self.chunk(client)
+
+    async def chunk(self, client: Client) -> None:
+        self.events.append(await client.chunk())
 
     def note(self, response: Response) -> None:
         fields = [field for field in response.fields if field[0] != "Date"]
@@ -270,6 +286,19 @@ SCRIPTS = {
     "in pieces": 'p poll\ns cut ["say a"]\np get\np poll\ns send ["say a"]\np get',
     "an origin": 'p poll\ns send_from http://a.example ["say a"]\ns send ["say b"]\np get',
     "a heartbeat": 'p poll\np server check\np get\np poll\ns send ["say a"]\np get',
+    "a stream": """
+        q stream
+        s send ["say a"]
+        q chunk
+        s send ["say b","say c"]
+        q chunk
+        p poll
+        p get
+        s send ["end d"]
+        q chunk
+        q chunk
+        q chunk
+    """,
     "a broadcast": "p poll\np server broadcast\np get\np server broadcast\np poll\np get",
     "recycled": 'p poll\np server recycle\np get\np poll\ns send ["say a"]\np get',
     "full": 'p poll\np server full\ns send ["say a"]\np server recycle\np get\np poll\np get',
@@ -357,6 +386,29 @@ async def test_whatever_the_settings_are_it_is_the_same(stories: Any, settings: 
         'p poll\ns send ["say a","say b"]\np get\ns send ["say c"]\np poll\np get', **settings
     )
     assert in_c == in_python
+
+
+# What follows "Content-Length: ", in place of 9.
+LENGTHS = ["09", "0", "8", "9, 9", "+9", "-9", " 9", "9 ", "9x", "x9", "", "0x9", r"9\x00", "000000000000000009"]
+LENGTHS += ["0000000000000000009", "99999999999999999999", r"9\nX: y", r"9\r\n X: y", r"9\r\nX : y"]
+LENGTHS += [r"9\r\nContent-Length: 9", r"9\r\nContent-Length: 8", r"9\r\nTransfer-Encoding: chunked"]
+LENGTHS += [r"9\r\nConnection: close", r"9\r\nExpect: 100-continue", r"9\r\nContent-Encoding: gzip"]
+ALTERED = [
+    *(f"Length: 9 -> Length: {length}" for length in LENGTHS),
+    *("Content-Length: 9 -> X: y", "POST -> GET", "POST -> post", r"POST -> \r\nPOST", r"POST -> \n\nPOST"),
+    *("HTTP/1.1 -> HTTP/1.0", "HTTP/1.1 -> HTTP/1.2", "Host -> host", "Host -> Hos", "localhost -> otherhost"),
+    *("/000/ -> /001/", "/000/ -> /0/", "xhr_send -> xhr_senD", "xhr_send -> xhr_send?a=b", "xhr_send -> xhr_send/"),
+    *("[ -> {", "] ->  ", r"] -> ]\x00"),
+]
+
+
+@pytest.mark.parametrize("change", ALTERED)
+async def test_a_request_that_differs_from_the_ones_before_is_treated_the_same(
+    stories: Any, change: str, logged: Any
+) -> None:
+    in_c, in_python = await stories(f's alter {change}\nt send ["say b"]\np poll\np get')
+    assert in_c == in_python
+    logged.records.clear()
 
 
 async def test_ordinary_requests_are_not_left_to_python(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
