@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -31,6 +32,8 @@ from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
 from .validation import check_seconds
 from .wire.budget import ByteBudget
+
+logger = logging.getLogger(__name__)
 
 
 class SockJSRouter:
@@ -102,6 +105,7 @@ class SockJSRouter:
         self.cookie_needed = bool(self.settings.jsessionid)
         self._application: Any = None
         self.relay: Relay | None = None
+        self._has_withheld_cookies = False
         self._connection = connection
         self._io_loop = io_loop
         # The event loop of the sessions.
@@ -175,6 +179,19 @@ class SockJSRouter:
             session._blocked |= TRACED
         self.container.add(session, register=register)
         return session
+
+    def withhold_cookies(self) -> Mapping[str, str]:
+        """Return no cookies. Called when an application asks for cookies that it may not see."""
+        if not self._has_withheld_cookies:
+            self._has_withheld_cookies = True
+            if self.origins.restricted:
+                logger.warning("info.cookies is empty for requests of the origin null, which any site can send")
+            else:
+                logger.warning(
+                    "info.cookies is empty, since any site could open a session with its visitors' cookies: set "
+                    "allowed_origins to the origins of your pages, such as ['https://example.com']"
+                )
+        return {}
 
     def get_session(self, session_id: str) -> Session | None:
         """Return the session with this id, or None."""

@@ -76,7 +76,7 @@ class BaseExchange(Port):
             transport=transport,
             headers=select_fields(self.fields(), cookies=cookies),
             # Parsed on demand: unparsed, even many small cookies take little memory.
-            cookies=None if cookies is None else partial(parse_cookies, cookies),
+            cookies=self.endpoint.server.withhold_cookies if cookies is None else partial(parse_cookies, cookies),
         )
 
     def summary(self) -> str:

@@ -5,14 +5,11 @@ truncated. Fields on which an application may base decisions are never truncated
 rejected.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qs
 
 from ..exceptions import RequestTooLargeError
-
-logger = logging.getLogger(__name__)
 
 #: Maximum length of the server id and of the session id in the URL.
 MAX_ID: Final = 256
@@ -129,10 +126,7 @@ class ConnectionInfo:
         """The request's cookies, by name."""
         if callable(self._cookies):
             return self._cookies()
-        if self._cookies is None:
-            logger.debug("info.cookies is empty: allowed_origins is not set, or the origin of the request is null")
-            self._cookies = {}
-        return self._cookies
+        return self._cookies or {}
 
     @property
     def arguments(self) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """The port between a transport and one HTTP request. Tornado's request handler implements it; other servers can."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..observe.stats import Stats
@@ -59,6 +59,9 @@ class Router(Protocol):
 
     def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:
         """Create a session and register it with the container."""
+
+    def withhold_cookies(self) -> Mapping[str, str]:
+        """Called when an application asks for cookies that it may not see."""
 
 
 class PendingResponse(UnsentResponse, Protocol):

@@ -479,12 +479,15 @@ async def test_info_describes_the_request(serve: Serve, connect: Connect, transp
 
 
 @each_transport
-async def test_without_an_origin_list_there_are_no_credentials(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_without_an_origin_list_there_are_no_credentials(
+    serve: Serve, connect: Connect, logged: LogWatch, transport: str
+) -> None:
     journal = Journal()
     await enter(await serve(SockJSRouter(journal, "/chat")), connect, transport, *FIELDS)
     info = (await journal.connection()).info
     assert dict(info.cookies) == {}
     assert info.get_cookie("user") is None
+    logged.take("set allowed_origins to the origins of your pages")
     assert info.get_header("Authorization") is None
     assert "authorization" not in info.headers
     assert "cookie" not in info.headers

@@ -78,7 +78,9 @@ async def test_a_session_id_may_be_any_bytes(
 
 
 @pytest.mark.parametrize("transport", FRAMED)
-async def test_the_application_knows_the_request(serve: Serve, connect: Connect, transport: str) -> None:
+async def test_the_application_knows_the_request(
+    serve: Serve, connect: Connect, logged: LogWatch, transport: str
+) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/a/b")))
     path = f"/a/b/000/abc/{transport}"
@@ -109,7 +111,11 @@ async def test_the_application_knows_the_request(serve: Serve, connect: Connect,
     assert info.get_header("X-Forwarded-Proto") == "https"
     assert info.get_header("X-Forwarded-For") == "192.0.2.7,192.0.2.8"
     assert "secret" not in str(dict(info.headers))
-    assert info.cookies == {}
+    # That is logged once.
+    for _ in range(2):
+        assert info.cookies == {}
+    record = logged.take("info.cookies is empty, since any site could open a session with its visitors' cookies")
+    assert record.levelname == "WARNING"
 
 
 # How much of it is kept.
@@ -284,7 +290,7 @@ async def test_credentials_are_for_applications_with_an_origin_policy(
 @pytest.mark.parametrize("transport", ["xhr", "xhr_streaming", "eventsource", "websocket"])
 @pytest.mark.parametrize(("origin", "cookies"), [("null", {}), ("file://", {"user": "me"})])
 async def test_a_page_that_may_be_any_sites_brings_no_credentials(
-    serve: Serve, connect: Connect, transport: str, origin: str, cookies: dict[str, str]
+    serve: Serve, connect: Connect, logged: LogWatch, transport: str, origin: str, cookies: dict[str, str]
 ) -> None:
     journal = Journal()
     client = await connect(await serve(SockJSRouter(journal, "/echo", {"allowed_origins": ["null", "file://"]})))
@@ -295,6 +301,8 @@ async def test_a_page_that_may_be_any_sites_brings_no_credentials(
     client.write(data)
     info = (await journal.connection()).info
     assert info.cookies == cookies
+    if not cookies:
+        logged.take("info.cookies is empty for requests of the origin null, which any site can send")
     assert info.get_header("Authorization") == ("Bearer token" if cookies else None)
     assert info.get_header("Origin") == origin
 
