@@ -27,7 +27,8 @@ CONFORMANCE := $(filter-out %_budget.py %_endpoint.py %_forms.py %_http_transpor
 NOT_IN_C := $(filter-out %_redis_cluster.py,$(wildcard tests/cluster/test_*.py)) tests/session/test_grace.py \
 	$(addprefix tests/wire/test_,close_notify.py deflate.py handshake.py pending.py scanner.py tornado_internals.py)
 
-# Tests of requests that both HTTP servers serve alike; Tornado's does in the first part of `make test`.
+# Tests of requests that both HTTP servers serve alike: Tornado's in the first part of `make test`, the native one in the
+# other parts.
 ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/transports/% tests/test_%,$(CONFORMANCE))) \
 	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py)
 
@@ -57,7 +58,8 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	@# The parts without C measure the code that C replaces, and the native server.
 	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
-	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(CONFORMANCE)
+	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(filter-out $(ON_BOTH_SERVERS),$(CONFORMANCE))
+	PYTHONPATH=tests $(PYTEST) --quiet --loop uvloop -p native $(filter $(ON_BOTH_SERVERS),$(CONFORMANCE))
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p plain \
 		$(filter-out $(NOT_IN_C) $(ON_BOTH_SERVERS),$(CONFORMANCE))
 	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append -p plain -p native $(ON_BOTH_SERVERS)
