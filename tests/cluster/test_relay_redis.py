@@ -166,7 +166,7 @@ async def test_a_disconnect_during_a_claim(start: Start, redis_server: RedisServ
 
 async def test_a_disconnect_before_the_request_is_read_claims_nothing(start: Start, redis_server: RedisServer) -> None:
     (a,) = await start(1)
-    async with a.client() as client:
+    async with a.client(plain=True) as client:
         client.write(asking("xhr", f"/echo/000/{new_session()}"))
         await client.leave()
     async with a.client() as another:

@@ -159,7 +159,8 @@ async def test_a_handler_may_look_at_its_stream(listen: Listen, kind: str) -> No
     await check_closed(client)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# As a TLS client, uvloop loses the last data.
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_what_was_written_arrives_though_the_stream_is_closed(listen: Listen, kind: str) -> None:
     size = 8_000_000
 

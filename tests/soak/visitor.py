@@ -132,8 +132,7 @@ class Visitor:
                 raise AssertionError(f"after the close frame: {await self.peer.frame()}")
         elif self.transport not in POLLING:
             client: Client = self.peer.client  # type: ignore[attr-defined]
-            assert await client.chunk() == b""
-            assert await client.rest() == b""
+            await client.end_of_stream()
 
     async def send(self, *messages: Any) -> None:
         """Send messages."""
