@@ -88,9 +88,7 @@ async def _run_client(connector: connect, linger: float) -> int:
                 # The reader of our output has exited. Prevent Python's flush at exit from failing again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
-            case asyncio.CancelledError():
-                continue
-            case BaseException():
+            case BaseException() if not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
     return 0
 
