@@ -86,10 +86,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # A signal handler's exception ends a test on asyncio. uvloop logs it and goes on: there the process ends.
         item.add_marker(pytest.mark.timeout(seconds, method="thread" if on_uvloop else "signal"))
     if hasattr(config, "workerinput"):
-        # Workers take files in this order: those that mostly wait, then the larger ones. At the end, when some workers
-        # have nothing left to do, come files of a few tests.
+        # Workers take files in this order: those with browsers, which may share one, those that mostly wait, then the
+        # larger ones. At the end, when some workers have nothing left to do, come files of a few tests.
         sizes = Counter(item.path for item in items)
-        items.sort(key=lambda item: (not item.nodeid.startswith(SLOW), -sizes[item.path], item.path))
+        kinds = ("tests/browser/", SLOW, "")
+        items.sort(
+            key=lambda item: (
+                [item.nodeid.startswith(kind) for kind in kinds].index(True),
+                -sizes[item.path],
+                item.path,
+            )
+        )
 
 
 @pytest.hookimpl(wrapper=True)

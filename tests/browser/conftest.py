@@ -1,4 +1,4 @@
-"""Fixtures: a Chromium that all modules of tests use, and checks for errors in its pages."""
+"""Fixtures: a Chromium that modules of tests share, and checks for errors in its pages."""
 
 import contextlib
 import http.client
@@ -153,7 +153,7 @@ def chromium(browser: Chromium) -> Iterator[Chromium]:
     browser.complaints()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Chromium]:
     """Start Chromium with a fresh profile."""
     check_sockjs_client()
