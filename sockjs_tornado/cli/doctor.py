@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import shutil
 import sys
 import textwrap
 
@@ -72,13 +73,15 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
 def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     print(url)
     width = max(len(finding.subject) for finding in findings)
+    # The first argument is for output that is not a terminal, and the minimum leaves room for text after the indent.
+    columns = min(max(shutil.get_terminal_size((110, 0)).columns, width + 40), 110)
     printed: set[str] = set()
     for finding in findings:
         print(printable(f"  {finding.level.value:4}  {finding.subject:{width}}  {finding.text}"))
         if finding.advice and finding.advice not in printed:
             printed.add(finding.advice)
             indent = " " * (width + 10)
-            print(textwrap.fill(finding.advice, 110, initial_indent=indent, subsequent_indent=indent))
+            print(textwrap.fill(finding.advice, columns, initial_indent=indent, subsequent_indent=indent))
     bad = sum(finding.level is Level.BAD for finding in findings)
     print(f"Bad findings: {bad} of {len(findings)}." if bad else "No problems found.")
     if quick and not bad:

@@ -14,6 +14,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.cli import doctor
 from sockjs_tornado.cli.checks import Finding, Level, check_info
 from sockjs_tornado.cli.probe import Prober
 from sockjs_tornado.cli.transport_checks import check_idle_timeouts, check_transports
@@ -314,3 +315,16 @@ async def test_a_connection_that_stays_open_without_a_frame_needs_a_longer_check
     else:
         pytest.fail(str(findings))
     assert {finding.level for finding in findings} == {Level.NOTE}
+
+
+@pytest.mark.parametrize(("columns", "longest"), [("84", 84), ("200", 110), ("1", 43)])
+def test_advice_is_wrapped_at_the_width_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, longest: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    doctor._print("URL", [Finding(Level.BAD, "xhr", "late", "a " * 200)], quick=True)
+    _, _, *advice, last = capsys.readouterr().out.splitlines()
+    # Each line ends with a word of one letter, so that it may be one character shorter.
+    assert max(map(len, advice)) in (longest - 1, longest)
+    assert "".join(advice).count("a") == 200
+    assert last == "Bad findings: 1 of 1."
