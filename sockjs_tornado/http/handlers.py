@@ -158,7 +158,7 @@ class SockJSHandler(BaseExchange, BaseHandler):
         close = self._close_after_response or not self.is_http11 or bool(connection and has_token(connection, "close"))
         if close or self._is_last_request:
             headers.append(("Connection", "close"))
-        response = response_head(status, headers) + (b"" if self.method == "HEAD" else body)
+        response = response_head(status, headers, b"" if self.method == "HEAD" else body)
         if close:
             self.pending = write_and_close(self._detach_stream(), response)
         else:

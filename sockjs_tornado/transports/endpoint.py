@@ -96,7 +96,7 @@ class Endpoint:
                 self.respond_unavailable(exchange, "draining")
             else:
                 exchange.respond(404, [])
-        elif not self.is_origin_allowed(exchange):
+        elif self.server.origins.restricted and not self.is_origin_allowed(exchange):
             self.server.stats.rejected["allowed_origins"] += 1
             exchange.respond(403, [PLAIN_TEXT], ORIGIN_REFUSED)
         elif exchange.method == self.method or (self.supports_head and exchange.method == "HEAD"):

@@ -81,7 +81,7 @@ class SendingEndpoint(SessionEndpoint):
         if len(messages) > settings.max_messages_per_request:
             self.reject(exchange, 413, b"Too many messages.", "max_messages_per_request")
             return None
-        if not session._consume_rate_limit(len(messages)):
+        if settings.max_inbound_rate is not None and not session._consume_rate_limit(len(messages)):
             exchange.respond(429, self.headers(exchange, PLAIN_TEXT, NO_CACHE), b"Too many messages a second.")
             return None
         # Free the body now, because the application may be slow.

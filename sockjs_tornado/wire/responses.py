@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from .http_parser import format_response
+
 #: Bytes per tracked write. Smaller rests of a response are not tracked.
 PIECE_SIZE: Final = 16 * 1024
 
@@ -21,10 +23,9 @@ _RETRY_INTERVAL = 0.05
 _MAX_ATTEMPTS = 40
 
 
-def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the head of an HTTP/1.1 response, including the empty line at its end (RFC 9112, section 4)."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    return f"{shared_head(status)}{''.join(lines)}\r\n".encode("latin-1")
+def response_head(status: int, headers: Iterable[tuple[str, str]], body: bytes = b"") -> bytes:
+    """Return the head of an HTTP/1.1 response (RFC 9112, section 4), followed by ``body``."""
+    return format_response(shared_head(status), list(headers), body)
 
 
 def shared_head(status: int) -> str:
