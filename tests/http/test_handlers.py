@@ -467,6 +467,21 @@ async def test_protections_of_the_application_let_posts_pass(
     assert (await client.head()).status in (200, 204)
 
 
+@pytest.mark.parametrize("protection", ["xsrf_cookies", "cross_origin_protection"])
+async def test_protections_of_the_application_let_long_posts_pass(
+    serve: Serve, connect: Connect, protection: str
+) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"), **{protection: True})
+    client = await connect(server)
+    fields = ("Origin: http://other.example", "Sec-Fetch-Site: cross-site")
+    await client.ask("POST", "/echo/000/abc/xhr", *fields, body=b"")
+    message = "x" * 2 * UNCOUNTED_BYTES
+    client.write(request("POST", "/echo/000/abc/xhr_send", *fields, body=f'["{message}"]'.encode()))
+    assert (await client.response()).status == 204
+    assert await (await journal.connection()).message() == message
+
+
 async def test_the_router_decides_on_origins_and_not_the_application(serve: Serve, connect: Connect) -> None:
     router = SockJSRouter(Echo, "/echo", {"allowed_origins": ["http://a.example"]})
     server = await serve(router, cross_origin_protection=True, trusted_origins=["http://b.example"])
