@@ -28,6 +28,7 @@ from client import (
 from tornado.web import HTTPError
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.wire.budget import UNCOUNTED_BYTES
 
 # Paths.
 
