@@ -242,9 +242,7 @@ SCRIPTS = {
         s send ["say_soon a"]
         p get
         p poll
-        s send ["say_soon b","say_soon c"]
-        p get
-        p poll
+        s send ["say_soon b"]
         p get
     """,
     "a waiting callback": """
