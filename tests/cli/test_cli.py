@@ -10,6 +10,7 @@ import io
 import os
 import pty
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -618,6 +619,14 @@ def test_each_command_explains_itself(arguments: list[str], capsys: pytest.Captu
         main(arguments)
     assert ended.value.code == 0
     assert "usage: python -m sockjs_tornado" in capsys.readouterr().out
+
+
+def test_the_package_is_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["sockjs_tornado", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("sockjs_tornado", run_name="__main__")
+    assert ended.value.code == 0
+    assert "serve echo, chat" in capsys.readouterr().out
 
 
 def test_an_unknown_command_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
