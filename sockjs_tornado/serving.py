@@ -52,7 +52,7 @@ async def http_server(
     network_timeout: float = 30,
     max_connections_per_ip: int | None = None,
     reserved_descriptors: int | None = None,
-    server: Literal["tornado", "native"] = "tornado",
+    server: Literal["native", "tornado"] = "native",
     **options: Any,
 ) -> AsyncIterator[HTTPServer]:
     """Serve an application while the context is open.
@@ -72,8 +72,8 @@ async def http_server(
         reserved_descriptors: File descriptors that connections may not use, so that the process can open files and
             connections of its own. New clients wait until a descriptor is available. Default 64, or an eighth of the
             limit (``RLIMIT_NOFILE``) if that is less.
-        server: ``"tornado"`` for Tornado's server, ``"native"`` for :class:`~sockjs_tornado.HTTPServer`. Default
-            ``"tornado"``.
+        server: ``"native"`` for :class:`~sockjs_tornado.HTTPServer`, ``"tornado"`` for Tornado's server. Default
+            ``"native"``.
         options: Arguments of :class:`~sockjs_tornado.HTTPServer`, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
@@ -82,8 +82,8 @@ async def http_server(
     with contextlib.ExitStack() as bound:
         for sock in sockets:
             bound.callback(sock.close)
-        if server not in ("tornado", "native"):
-            raise ValueError(f'server: expected "tornado" or "native", got {server!r}')
+        if server not in ("native", "tornado"):
+            raise ValueError(f'server: expected "native" or "tornado", got {server!r}')
         http = LimitedServer(application, **{**HTTP_LIMITS, **options})
         http.uses_streams |= server == "tornado"
         if max_connections_per_ip is None and options.get("xheaders"):
