@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest, parse_cookie
-from tornado.web import Application
+from tornado.web import Application, HTTPError
 
 from ..session.connection_info import ConnectionInfo, select_fields
 from ..transports.endpoint import Endpoint, request_origin
+from ..transports.exchange import Headers
 
 # At run time, a class that derives from a Protocol would have no slots, and checks of its instances would be slow.
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class BaseExchange(Port):
             # Parsed on demand: unparsed, even many small cookies take little memory.
             cookies=self.endpoint.server.withhold_cookies if cookies is None else partial(parse_cookies, cookies),
         )
+
+    def rejection_fields(self, *fields: tuple[str, str]) -> Headers:
+        """Return ``fields``, followed by the endpoint's, unless the application fails to choose the cookie."""
+        try:
+            return self.endpoint.headers(self, *fields)
+        except Exception as error:
+            if not isinstance(error, HTTPError):
+                self.log_error(error)
+            return list(fields)
 
     def summary(self) -> str:
         """Return the request line for the log, without the session id, which is the client's secret."""

@@ -145,6 +145,7 @@ class StreamedBodyHandler(SockJSHandler):
         container = self.endpoint.server.container
         if container.state >= RouterState.CLOSING:
             # A closing router does not wait for rejected requests.
+            self.set_status(error.status)
             write_and_close(self._detach_stream(), response)
         else:
             await self.take_over(error.status, _RejectedResponse(container, response))
@@ -156,13 +157,13 @@ class StreamedBodyHandler(SockJSHandler):
         if error.status == 503:
             message = "%s is reached: long bodies get 503"
             endpoint.server.container.log.write(logger, logging.WARNING, error.limit, message, error.limit)
-            fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE, retry_after())
+            fields = self.rejection_fields(PLAIN_TEXT, NO_CACHE, retry_after())
         elif error.status == 403:
             fields = [PLAIN_TEXT]
         elif error.status == 405:
             fields = [endpoint.allow_header]
         else:
-            fields = endpoint.headers(self, PLAIN_TEXT, NO_CACHE)
+            fields = self.rejection_fields(PLAIN_TEXT, NO_CACHE)
         body = b"" if self.method == "HEAD" else error.reason.encode()
         fields += [("Content-Length", str(len(body))), ("Connection", "close")]
         return response_head(error.status, fields) + body

@@ -149,15 +149,6 @@ class NativeExchange(BaseExchange):
         """Whether the client waits for 100 Continue before it sends the body."""
         return self._head.expects_continue
 
-    def rejection_fields(self, *fields: tuple[str, str]) -> Headers:
-        """Return ``fields``, followed by the endpoint's, unless the application fails to choose the cookie."""
-        try:
-            return self.endpoint.headers(self, *fields)
-        except Exception as error:
-            if not isinstance(error, HTTPError):
-                self.log_error(error)
-            return list(fields)
-
     def reject(self, status: int, headers: Headers, body: bytes) -> None:
         """Respond to a request whose body was not used, and close the connection."""
         self.keep_alive = False

@@ -229,6 +229,34 @@ async def test_a_body_is_rejected_on_urls_that_take_none(
     assert (await client.head()).status in (101, 200)
 
 
+@pytest.mark.parametrize("field", ["Content-Length: 101", "Transfer-Encoding: chunked"])
+async def test_a_body_is_rejected_even_if_the_cookie_cannot_be_chosen(
+    serve: Serve, connect: Connect, logged: LogWatch, field: str
+) -> None:
+    def jsessionid(request: object) -> bool:
+        raise ZeroDivisionError
+
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 100, "jsessionid": jsessionid})
+    client = await connect(await serve(router))
+    client.write(request("POST", SEND, field) + (b"" if "Length" in field else b"65\r\n"))
+    response = await client.response()
+    assert (response.status, response.text) == (413, "Payload too large.")
+    assert await client.rest() == b""
+    logged.take("Uncaught exception")
+
+
+async def test_the_access_log_has_the_status_of_a_rejection_by_a_closing_router(serve: Serve, connect: Connect) -> None:
+    router = SockJSRouter(Echo, "/echo", {"max_message_size": 100})
+    server = await serve(router)
+    statuses: list[int] = []
+    server.application.settings["log_function"] = lambda handler: statuses.append(handler.get_status())
+    await within(router.close())
+    client = await connect(server)
+    client.write(begun(101, 0))
+    assert (await client.response()).status == 413
+    assert statuses == [413]
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS"])
 async def test_only_a_post_has_messages(serve: Serve, connect: Connect, method: str) -> None:
     client = await connect(await serve(SockJSRouter(Echo, "/echo")))
