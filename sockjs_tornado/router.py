@@ -132,8 +132,9 @@ class SockJSRouter:
         """
         loop = self._io_loop
         if loop is None:
-            # In other threads, the default would create a loop that nobody runs.
-            loop = IOLoop.current(instance=threading.current_thread() is threading.main_thread())
+            # In a thread that runs no event loop, apart from the main thread, the default would create one that nobody
+            # runs.
+            loop = IOLoop.current(instance=_runs_loop() or threading.current_thread() is threading.main_thread())
             if loop is None:
                 raise RuntimeError(
                     "router.io_loop: the event loop is unknown before the first session; get it in the thread of the "
@@ -324,7 +325,7 @@ class SockJSRouter:
 
         Args:
             seconds: Time over which the sessions are closed.
-            code: Close code for the clients; see :meth:`SockJSConnection.close`.
+            code: Close code for the clients, 1000-1003, 1007-1014 or 3000-4999.
             reason: Close reason for the clients.
 
         Raises:
@@ -347,7 +348,7 @@ class SockJSRouter:
         through another process.
 
         Args:
-            code: Close code for the clients; see :meth:`SockJSConnection.close`.
+            code: Close code for the clients, 1000-1003, 1007-1014 or 3000-4999.
             reason: Close reason for the clients.
 
         Raises:
@@ -370,6 +371,15 @@ class SockJSRouter:
         self.container.advance(RouterState.CLOSED)
         # Again, for requests that have arrived in the meantime; from now on they are rejected.
         await self.relay.handoff_clients()
+
+
+def _runs_loop() -> bool:
+    """Return whether this thread runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check_prefix(prefix: str) -> str:

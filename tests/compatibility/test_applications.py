@@ -294,6 +294,17 @@ async def test_a_thread_gets_no_loop_that_nobody_runs() -> None:
         await asyncio.to_thread(lambda: router.io_loop)
 
 
+async def test_a_thread_with_an_event_loop_of_its_own_gets_it() -> None:
+    router = SockJSRouter(Echo, "/echo")
+
+    async def read() -> bool:
+        # Before anything else in the thread has asked Tornado for it.
+        loop = router.io_loop
+        return loop.asyncio_loop is asyncio.get_running_loop()  # type: ignore[attr-defined, no-any-return]
+
+    assert await asyncio.to_thread(asyncio.run, read())
+
+
 def test_a_router_works_on_one_event_loop_after_another() -> None:
     router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 0.05, "disconnect_delay": 0.05})
 
