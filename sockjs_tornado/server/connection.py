@@ -5,7 +5,7 @@ import contextvars
 import logging
 from math import inf
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
@@ -22,11 +22,6 @@ from .proxies import RequestContext, client_of
 from .repeated import repeated_request
 from .request import DISCARD, Request
 from .streams import ConnectionStream
-
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["HTTPConnection"]
 
 logger = logging.getLogger(__name__)
 
