@@ -168,8 +168,9 @@ class MultiplexConnection(SockJSConnection):
 
     def on_close(self) -> None:
         """Close all channels."""
+        session = self.session
         for name in tuple(self._receivers):
-            self.close_channel(name, self.close_code or CloseCode.NO_STATUS, self.close_reason or "")
+            self.close_channel(name, session.close_code or CloseCode.NO_STATUS, session.close_reason or "")
 
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info

@@ -121,7 +121,7 @@ class SockJSRouter:
         if cluster is not None:
             cluster.add(self)
 
-    @property
+    @overridable
     def io_loop(self) -> IOLoop:
         """The event loop of the sessions, as Tornado's IOLoop; before the first session, the current one.
 

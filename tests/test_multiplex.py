@@ -228,6 +228,19 @@ async def test_the_server_closes_the_connection_with_all_its_channels(serve: Ser
     assert [len(connection.closes) for connection in connections] == [1, 1]
 
 
+async def test_channels_get_the_close_code_if_the_carrier_has_its_own_attribute(serve: Serve, join: Join) -> None:
+    news = Journal()
+    router = SockJSRouter(MultiplexConnection.get(news=news), "/chat")
+    peer = join(await serve(router), "websocket", prefix="/chat")
+    assert await peer.frame() == "o"
+    await peer.send("sub,news")
+    connection = await news.connection()
+    carrier: Any = router.connections[0]
+    carrier.close_code, carrier.close_reason = "mine", 5
+    carrier.close(4001, "All of you")
+    assert await connection.closed() == (4001, "All of you")
+
+
 async def test_the_end_of_a_router_is_the_end_of_its_channels(serve: Serve, join: Join) -> None:
     news = Journal()
     router = SockJSRouter(MultiplexConnection.get(news=news), "/chat")

@@ -63,7 +63,7 @@ class LegacySession:
     @property
     def handler(self) -> SimpleNamespace:
         """An object with the ``application`` that serves the router. Sessions do not keep request handlers."""
-        return SimpleNamespace(application=self.server.application)
+        return SimpleNamespace(application=self.server._application)
 
     def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
         """Send a message in the same way as ``SockJSConnection.send`` does; ``stats`` is ignored."""

@@ -235,15 +235,16 @@ class Owner(SockJSConnection):
 @each_transport
 async def test_an_application_uses_these_names_for_its_own_attributes(serve: Serve, join: Join, transport: str) -> None:
     router: Any = SockJSRouter(Owner, "/echo")
-    router.connections, router.application = "mine", "own"
+    router.connections, router.application, router.io_loop = "mine", "own", "another"
     peer = join(await serve(router), transport)
     assert await peer.frame() == "o"
     await peer.send("tell")
     assert await peer.frame() == 'a[[5,"mine","own",["hall"],"ann"]]'
     router.publish("room", "still in the room")
     assert await peer.message() == "still in the room"
-    assert (router.connections, router.application) == ("mine", "own")
+    assert (router.connections, router.application, router.io_loop) == ("mine", "own", "another")
     (session,) = router.container
+    assert isinstance(session.handler.application, tornado.web.Application)
     session.close(4000, "Enough")
     assert await peer.frame() == 'c[4000,"Enough"]'
     assert (session.close_code, session.close_reason) == (4000, "Enough")
@@ -300,7 +301,7 @@ async def test_a_thread_with_an_event_loop_of_its_own_gets_it() -> None:
     async def read() -> bool:
         # Before anything else in the thread has asked Tornado for it.
         loop = router.io_loop
-        return loop.asyncio_loop is asyncio.get_running_loop()  # type: ignore[attr-defined, no-any-return]
+        return loop.asyncio_loop is asyncio.get_running_loop()  # type: ignore[attr-defined]
 
     assert await asyncio.to_thread(asyncio.run, read())
 
