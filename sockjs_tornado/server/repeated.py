@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from ..protocol import HEARTBEAT, Outgoing, PreparedMessage, close_frame, messages_frame
-from ..session.requester import authorize_post, check_receiver
+from ..session.requester import check_post, check_receiver
 from ..session.session import Session
 from ..session.states import RouterState, SessionState
 from ..transports.endpoint import session_origin
@@ -202,7 +202,8 @@ def repeated_request(
     ):
         return None
     ip, origin = exchange.remote_ip, session_origin(exchange)
-    if check_receiver(session, ip, origin) is not None if is_poll else not authorize_post(session, ip, origin):
+    check = check_receiver if is_poll else check_post
+    if check(session, ip, origin) is not None:
         return None
     found = _LENGTH.search(data)
     start, end = found.span(1) if found is not None else (len(data), len(data))

@@ -69,20 +69,27 @@ def check_receiver(session: "Session", ip: str, origin: str | None) -> str | Non
     return check_requester(session.conn_info.ip, session._origin_hash, ip, origin, verify_ip=verify_ip)
 
 
-def authorize_post(session: "Session", ip: str, origin: str | None = None) -> bool:
-    """Return whether a client may post messages to a session; the first POST with an origin fixes the session's.
+def check_post(session: "Session", ip: str, origin: str | None) -> str | None:
+    """Return the name of the check that rejects messages of a client for an open session, or None if they are allowed.
 
-    A script tag or an iframe opens a session without an Origin header, but browsers send it with every POST. If a
-    session was opened by a POST without an origin, it was not opened by a page, and no page may send to it.
+    A script tag or an iframe opens a session without an Origin header, but browsers send it with every POST. So the
+    first POST with an origin fixes the session's. If a session was opened by a POST without an origin, it was not
+    opened by a page, and no page may send to it.
     """
-    if session.state is SessionState.CONNECTING:
-        return False
     check = check_receiver(session, ip, origin)
     if check == "session_origin" and not session._origin_hash:
         if session._post_origin_hash is None:
             session._post_origin_hash = hash(origin)
         if hash(origin) == session._post_origin_hash:
             check = None
+    return check
+
+
+def authorize_post(session: "Session", ip: str, origin: str | None = None) -> bool:
+    """Return whether a client may post messages to a session; count it if it may not."""
+    if session.state is SessionState.CONNECTING:
+        return False
+    check = check_post(session, ip, origin)
     if check is not None:
         session._stats.rejected[check] += 1
     return check is None

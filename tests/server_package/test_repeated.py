@@ -282,6 +282,7 @@ SCRIPTS = {
         p get
     """,
     "in pieces": 'p poll\ns cut ["say a"]\np get\np poll\ns send ["say a"]\np get',
+    "a foreign origin": 't send_from http://a.example ["say a"]\n' * 4 + 's send ["say b"]',
     "an origin": 'p poll\ns send_from http://a.example ["say a"]\ns send ["say b"]\np get',
     "a heartbeat": 'p poll\np server check\np get\np poll\ns send ["say a"]\np get',
     "a stream": """
