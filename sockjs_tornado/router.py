@@ -143,13 +143,14 @@ class SockJSRouter:
         return loop
 
     def _bind_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None:
-            if self._loop.is_running():
-                raise RuntimeError("a router must be used on one event loop: create a router for each")
-            # The previous loop has ended, such as that of an earlier test, and its timer with it.
-            self.container.restart_deadlines()
+        previous = self._loop
+        if previous is not None and previous.is_running():
+            raise RuntimeError("a router must be used on one event loop: create a router for each")
         self._loop = loop
         self._io_loop = IOLoop.current()
+        if previous is not None:
+            # It has ended, such as that of an earlier test.
+            self.container.continue_on_next_loop()
 
     def apply_routes(self, routes: list[Any]) -> list[Any]:
         """Append the URL specs to a list of routes, and return the list."""

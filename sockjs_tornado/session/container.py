@@ -217,11 +217,24 @@ class SessionContainer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def restart_deadlines(self) -> None:
+    def continue_on_next_loop(self) -> None:
         """Continue on the running event loop, because the previous one has ended, and its connections with it."""
         self._deadlines.close()
-        for session in self._all:
-            if not session.is_attached:
+        self._connections = 0
+        for session in self:
+            # What waits for these belongs to the previous loop, too.
+            session._outbox_waiters = session._unsent_response = None
+            session._inbox_waiters = ()
+            if session._receiver is not None:
+                # No on_close below may write to it.
+                session._pause_sending(session._receiver)
+        for session in self:
+            if session._receiver is not None:
+                session._receiver_lost(session._receiver)
+            elif session.state is SessionState.CLOSING and not session._is_registered:
+                # A websocket whose closing handshake had not ended.
+                session._release()
+            elif session.state is not SessionState.CLOSED:
                 self.schedule(session)
 
     def connection_opened(self) -> None:
@@ -230,7 +243,8 @@ class SessionContainer:
 
     def connection_closed(self) -> None:
         """Stop counting a connection, because it is closed."""
-        self._connections -= 1
+        # 0 if it is one of a previous event loop that runs again.
+        self._connections = max(0, self._connections - 1)
         self._check_empty()
 
     def _check_empty(self) -> None:

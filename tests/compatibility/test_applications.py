@@ -336,6 +336,64 @@ def test_a_router_works_on_one_event_loop_after_another() -> None:
         asyncio.run(within(use()))
 
 
+@pytest.mark.parametrize("kind", ["websocket", "closing", "xhr_streaming", "xhr"])
+def test_a_session_ends_with_the_event_loop_of_its_connection(kind: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo")
+    kept: list[Any] = []
+
+    async def open_session() -> None:
+        sock, port = bind_unused_port()
+        server = tornado.httpserver.HTTPServer(tornado.web.Application(router.urls, log_function=lambda handler: None))
+        server.add_sockets([sock])
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        kept.extend((server, client))
+        base = f"/echo/000/{new_session()}"
+        if kind in ("websocket", "closing"):
+            websocket = await WebSocket.open(client, f"{base}/websocket")
+            assert await websocket.text() == "o"
+        elif kind == "xhr_streaming":
+            client.write(asking(kind, base))
+            await client.head()
+        else:
+            client.write(asking(kind, base))
+            assert (await client.response()).body == b"o\n"
+            client.write(asking(kind, base))
+        (session,) = router.container
+        await until(lambda: session.is_attached)
+        kept.append(session._receiver)
+        if kind == "closing":
+            session.close(4000, "Enough")
+
+    async def go_on() -> None:
+        connection = await journal.connection()
+        router.create_session("next").close()
+        assert await connection.closed() == (
+            (4000, "Enough") if kind == "closing" else (1002, "Connection interrupted")
+        )
+        connection.send("too late")
+        assert router.connections == []
+        # Nothing is left that it would have to wait for, except sessions without a websocket, for their close frame.
+        for session in router.container:
+            session.check(session.due)
+        await router.close()
+
+    async def clean_up() -> None:
+        server, client, receiver = kept
+        client.writer.transport.abort()
+        server.stop()
+        await server.close_all_connections()
+        if kind != "xhr":
+            await until(lambda: receiver._ended)
+
+    # Not closed, so that the test can clean up.
+    first = asyncio.new_event_loop()
+    first.run_until_complete(within(open_session()))
+    asyncio.run(within(go_on()))
+    first.run_until_complete(within(clean_up()))
+    first.close()
+
+
 async def test_a_router_does_not_work_on_two_event_loops_at_once() -> None:
     router = SockJSRouter(Echo, "/echo")
     router.create_session("mine").close()
