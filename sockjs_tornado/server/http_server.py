@@ -155,7 +155,9 @@ class HTTPServer(AcceptingServer):
         self.is_closed = True
         await super().close_all_connections()
         if self.connections:
-            self._all_closed = asyncio.get_running_loop().create_future()
+            if self._all_closed is None or self._all_closed.done():
+                self._all_closed = asyncio.get_running_loop().create_future()
             for connection in list(self.connections):
                 connection.abort_after_write()
-            await self._all_closed
+            # Unlike await, this does not cancel the future, for which others may wait.
+            await asyncio.wait([self._all_closed])

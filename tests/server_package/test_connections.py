@@ -369,6 +369,19 @@ async def test_close_all_connections(listen: Listen, kind: str) -> None:
     waiting.may_go_on.set()
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_two_may_close_all_connections(listen: Listen, is_cancelled: bool) -> None:
+    site = await listen({"/": Hello.counting()})
+    await check_kept(await site.connect())
+    site.http.stop()
+    closing = [asyncio.ensure_future(site.http.close_all_connections()) for _ in range(2)]
+    if is_cancelled:
+        # Both wait.
+        await asyncio.sleep(0)
+        closing.pop().cancel()
+    await within(asyncio.gather(*closing))
+
+
 async def test_a_connection_that_ended_is_freed(listen: Listen) -> None:
     connections: list[weakref.ref[Any]] = []
 
