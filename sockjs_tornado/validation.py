@@ -103,7 +103,7 @@ def origins_of_hosts(value: Any) -> str | tuple[str, ...] | None:
     if not isinstance(value, str) and not is_list(value):
         return None
     origins = ["same-origin"]
-    for element in filter(None, value.split(",")) if isinstance(value, str) else value:
+    for element in filter(None, map(str.strip, value.split(","))) if isinstance(value, str) else value:
         host = element.strip() if isinstance(element, str) else ""
         names = [host] if "://" in host or host == "same-origin" else [f"http://{host}", f"https://{host}"]
         # Patterns had no meaning in 1.0.

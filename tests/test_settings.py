@@ -339,7 +339,7 @@ HOSTS = ("same-origin", "http://example.com", "https://example.com", "http://b.o
         ("same-origin", ("same-origin",)),
         ("example.com", HOSTS[:3]),
         (["example.com", "b.org:8080"], HOSTS),
-        ("example.com, b.org:8080,", HOSTS),
+        ("example.com, b.org:8080, ", HOSTS),
         (["https://example.com"], ("same-origin", "https://example.com")),
         (["[::1]:80"], ("same-origin", "http://[::1]:80", "https://[::1]:80")),
     ],
