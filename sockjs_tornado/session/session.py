@@ -86,7 +86,7 @@ class Session(Inbox, LegacySession):
         # Not typed as Router, a class of a higher layer; applications set attributes on it.
         self.server = server
         self.session_id = session_id
-        # Whether the session was registered under its id, even if another node has claimed the id since. If not, it ends
+        # Whether the session was registered under its id, even if another node has claimed that since. If not, it ends
         # with its receiver, as a websocket's does. Set by the container.
         self._is_registered = False
         self.state = CONNECTING
