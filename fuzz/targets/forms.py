@@ -49,7 +49,7 @@ class Target:
 
 def check_callback(query: str) -> None:
     """Check that only safe callbacks are accepted."""
-    exchange: Any = SimpleNamespace(request=SimpleNamespace(query=query))
+    exchange: Any = SimpleNamespace(uri=f"/?{query}")
     exchange.argument = lambda name: SockJSHandler.argument(exchange, name)
     try:
         callback = page_callback(exchange)

@@ -70,9 +70,15 @@ async def last_answer(visitor: Visitor, asked: list[bytes]) -> tuple[Any, ...]:
     """Send requests on one connection, and return the last response without its dates."""
     client = await visitor.connect()
     for one in asked:
-        client.write(one)
         if b"100-continue" in one:
+            # The native server only asks for a body that has not arrived.
+            head, end, one = one.partition(b"\r\n\r\n")
+            client.write(head + end)
             assert (await client.head()).status == 100
+            client.write(one)
+            one = head
+        else:
+            client.write(one)
         response = await client.response(one.split(b" ", 1)[0].decode())
     return comparable(response)
 
@@ -115,7 +121,9 @@ async def test_the_frames_are_the_same_through_another_node(
     method, path = ASKING[transport]
 
     async def listen(visitor: Visitor, sender: Visitor) -> bytes:
-        data = request(method, f"{visitor.base}/{path}", GOOD, COOKIE, body=b"" if method == "POST" else None)
+        # Without the last field, the owner's server, but not the relay, keeps the connection of a stream.
+        fields = (GOOD, COOKIE, "Connection: close")
+        data = request(method, f"{visitor.base}/{path}", *fields, body=b"" if method == "POST" else None)
         if version == "HTTP/1.0":
             data = data.replace(b"HTTP/1.1", b"HTTP/1.0")
         client: Client = await visitor.connect()
