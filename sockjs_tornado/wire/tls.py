@@ -210,8 +210,19 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._is_reading = True
             if not self._transport.is_closing():
                 self._transport.resume_reading()
-            # Data that was read and not processed.
-            asyncio.get_running_loop().call_soon(self._process)
+            asyncio.get_running_loop().call_soon(self._process_rest)
+
+    def _process_rest(self) -> None:
+        """Process data that was read while the protocol did not read."""
+        try:
+            self._process()
+        except Exception as error:
+            # Do as the event loop does if a protocol's read callback fails.
+            context = {"message": "Fatal error: protocol.buffer_updated() call failed.", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(
+                {**context, "transport": self, "protocol": self._protocol}
+            )
+            self.abort()
 
     def is_reading(self) -> bool:
         return self._is_reading and not self.is_closing()
