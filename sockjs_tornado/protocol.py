@@ -34,6 +34,9 @@ class JSONValue:
         # Lines end frames on some transports. In JSON they are white space only.
         self.text = text if "\n" not in text and "\r" not in text else text.replace("\n", " ").replace("\r", " ")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.text!r})"
+
     def __str__(self) -> str:
         return self.text
 

@@ -212,7 +212,7 @@ async def test_an_error_of_the_encoder_reaches_the_caller(serve: Serve, join: Jo
 def test_an_encoder_must_return_text() -> None:
     with pytest.raises(TypeError, match="JSON text must be str, not int"):
         JSONValue(5)  # type: ignore[arg-type]
-    assert str(encode_message([1], lambda value: b"[1]")) == "[1]"
+    assert repr(encode_message([1], lambda value: b"[1]")) == "JSONValue('[1]')"
 
 
 # Names that applications use for attributes of their own.
