@@ -72,7 +72,7 @@ def main() -> None:
         default=DEFAULT_LOOP,
         help="event loop (default: uvloop if it is installed)",
     )
-    parser.add_argument("--server", choices=SERVERS, default="tornado", help="HTTP server (default: %(default)s)")
+    parser.add_argument("--server", choices=SERVERS, default="native", help="HTTP server (default: %(default)s)")
     options = parser.parse_args()
     if options.loop == "uvloop" != DEFAULT_LOOP:
         parser.error('uvloop is not installed: pip install "sockjs-tornado[bench]"')

@@ -13,7 +13,7 @@ from .table import format_number
 __all__ = ["draw"]
 
 # The palette of Okabe and Ito for people with colour blindness; peers are grey.
-_OURS = {"ours-uvloop": "#0072B2", "ours-asyncio": "#56B4E9"}
+_OURS = {"ours-uvloop": "#0072B2", "ours-asyncio": "#56B4E9", "ours-tornado": "#009E73"}
 _COLOURS = {"sockjs": "#9A9A9A", "ceiling": "#F5DFA8"}
 _REFERENCE = "#4D4D4D"
 _EDGE = "#B98A00"

@@ -1,16 +1,20 @@
 """The servers of the comparison: how they are installed and started.
 
 Peers are installed into a directory outside of the checkout: a virtual environment for each peer in Python, a folder
-with modules for each peer in JavaScript.
+with modules for each peer in JavaScript, and a program for the peer in Go.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from . import go_peer
 
 __all__ = ["REFERENCE", "SERVERS", "InstallError", "Installed", "Server", "install"]
 
@@ -46,18 +50,18 @@ class Server:
     name: str
     title: str
     kind: Literal["ours", "sockjs", "ceiling"]
-    language: Literal["python", "node"]
+    language: Literal["python", "node", "go"]
     home: str
     packages: tuple[str, ...]
     script: Path
     arguments: tuple[str, ...] = ()
 
 
-def _ours(loop: str) -> Server:
-    title = f"sockjs_tornado, {loop}"
+def _ours(name: str, title: str, loop: str, server: str) -> Server:
     script = ROOT / "benchmarks/server.py"
     packages = ("sockjs-tornado", "tornado", *([loop] if loop != "asyncio" else []))
-    return Server(f"ours-{loop}", title, "ours", "python", "ours", packages, script, ("--loop", loop))
+    arguments = ("--loop", loop, "--server", server)
+    return Server(name, f"sockjs_tornado, {title}", "ours", "python", "ours", packages, script, arguments)
 
 
 def _python(name: str, title: str, kind: Literal["sockjs", "ceiling"], script: str, *packages: str) -> Server:
@@ -70,9 +74,11 @@ def _node(name: str, title: str, kind: Literal["sockjs", "ceiling"], script: str
 
 #: All servers, in the order of the table.
 SERVERS = (
-    _ours("uvloop"),
-    _ours("asyncio"),
+    _ours("ours-uvloop", "uvloop", "uvloop", "native"),
+    _ours("ours-asyncio", "asyncio", "asyncio", "native"),
+    _ours("ours-tornado", "uvloop, Tornado's HTTP server", "uvloop", "tornado"),
     _node(REFERENCE, "sockjs for Node.js", "sockjs", "node_sockjs.js", "sockjs@0.3.24"),
+    Server("sockjs-go", "sockjs-go v3", "sockjs", "go", "go", tuple(go_peer.LIBRARIES), PEERS / "go_sockjs"),
     _python(
         "sockjs-tornado-1.0",
         "sockjs-tornado 1.0",
@@ -126,6 +132,8 @@ def install(server: Server, peers: Path, own_python: str | None = None) -> Insta
     try:
         if server.language == "node":
             return _install_node(server, home)
+        if server.language == "go":
+            return _install_go(server, home)
         if server.kind == "ours" and own_python:
             return _installed_python(server, own_python)
         return _install_python(server, home)
@@ -177,6 +185,17 @@ def _install_node(server: Server, home: Path) -> Installed:
     return Installed((node, str(server.script)), {"NODE_PATH": str(modules)}, f"{name} {version}, Node.js {running}")
 
 
+def _install_go(server: Server, home: Path) -> Installed:
+    requirements = [*server.packages, (server.script / "main.go").read_text(encoding="utf-8")]
+    if not _is_current(home, requirements):
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        _, version = go_peer.build(home, server.script, _run)
+        (home / "version").write_text(version, encoding="utf-8")
+        _mark_current(home, requirements)
+    return Installed((str(home / "server"),), {}, (home / "version").read_text(encoding="utf-8"))
+
+
 def _is_current(home: Path, requirements: list[str]) -> bool:
     try:
         made: object = json.loads((home / ".made").read_text(encoding="utf-8"))
@@ -189,9 +208,15 @@ def _mark_current(home: Path, requirements: list[str]) -> None:
     (home / ".made").write_text(json.dumps(requirements), encoding="utf-8")
 
 
-def _run(command: list[str], directory: Path | None = None) -> str:
+def _run(command: list[str], directory: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
     ended = subprocess.run(
-        command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT
+        command,
+        cwd=directory,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_INSTALL_TIMEOUT,
     )
     if ended.returncode:
         lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]

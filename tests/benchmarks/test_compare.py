@@ -12,7 +12,7 @@ from typing import Any
 
 import compare
 import pytest
-from comparison import servers
+from comparison import go_peer, servers
 from comparison.chart import draw
 from comparison.loads import LOADS, Load
 from comparison.machine import choose_cores, describe_machine
@@ -280,6 +280,39 @@ def test_node_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InstallError, match=r"Node\.js is missing"):
         install(NODE, tmp_path)
+
+
+def test_the_sources_for_go_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InstallError, match="apt-get"):
+        install(SERVER["sockjs-go"], tmp_path)
+
+
+def test_the_peer_in_go_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[dict[str, str]] = []
+
+    def run(command: list[str], directory: Path, environment: dict[str, str]) -> str:
+        match command[0], command[1]:
+            case "apt-get", "download":
+                for package in command[2:]:
+                    (directory / f"{package}_1.5.0-2_all.deb").touch()
+            case "dpkg", "-x":
+                for _, source in go_peer.LIBRARIES.values():
+                    (directory / "usr/share/gocode/src" / source).mkdir(parents=True, exist_ok=True)
+            case _, "build":
+                assert (directory / "main.go").exists()
+                assert (directory / "go.mod").read_text(encoding="utf-8").count("replace ") == len(go_peer.LIBRARIES)
+                built.append(environment)
+            case _, "version":
+                return "go version go1.27.3 linux/amd64\n"
+        return ""
+
+    monkeypatch.setattr(servers, "_run", run)
+    for _ in range(2):
+        installed = install(SERVER["sockjs-go"], tmp_path)
+        assert installed == Installed((str(tmp_path / "go/server"),), {}, "sockjs-go 1.5.0, Go 1.27.3")
+    (environment,) = built
+    assert environment["GOPROXY"] == "off"
 
 
 def test_ours_is_installed_anew_when_it_has_to_be_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
