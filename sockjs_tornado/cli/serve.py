@@ -134,14 +134,16 @@ def _create_router(options: argparse.Namespace) -> SockJSRouter:
             raise ConfigurationError("--origins: cannot be combined with --set allowed_origins")
         single = options.origins in ("*", "same-origin")
         settings["allowed_origins"] = options.origins if single else options.origins.split(",")
-    if options.processes > 1 and not set(settings.setdefault("transports", list(_SINGLE_REQUEST))) <= set(
-        _SINGLE_REQUEST
-    ):
-        raise ConfigurationError(f"--processes: multiple processes support only {' and '.join(_SINGLE_REQUEST)}")
+    multiple = options.processes > 1
+    if multiple:
+        settings.setdefault("transports", list(_SINGLE_REQUEST))
     if options.prefix is None:
         options.prefix = f"/{options.connection}" if options.connection in _BUILT_IN else "/sockjs"
     connection = _BUILT_IN.get(options.connection) or _load(options.connection)
-    return SockJSRouter(connection, options.prefix, settings)
+    router = SockJSRouter(connection, options.prefix, settings)
+    if multiple and any(router.settings.is_enabled(name) for name in TRANSPORTS if name not in _SINGLE_REQUEST):
+        raise ConfigurationError(f"--processes: multiple processes support only {' and '.join(_SINGLE_REQUEST)}")
+    return router
 
 
 def _load(path: str) -> Callable[[Any], SockJSConnection]:

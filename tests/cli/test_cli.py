@@ -179,6 +179,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., Refusal]:
             ("--processes", "2", "--set", 'transports=["xhr"]'),
             "--processes: multiple processes support only websocket and",
         ),
+        (
+            ("--processes", "2", "--set", "transports=null"),
+            "--processes: multiple processes support only websocket and",
+        ),
+        (("--processes", "2", "--set", "transports=5"), "transports: expected None for all, or a list of"),
         (("--prefix", "("), "prefix: got '('"),
         (("--port", "99999"), "--port: expected 0 to 65535, got 99999"),
         (
