@@ -293,6 +293,7 @@ const CODES = {
 const REASONS = {
   allowed_origins: "origin not allowed",
   draining: "the server is shutting down",
+  max_buffered_body_bytes: "incomplete bodies and messages take too much memory",
   max_inbound_rate: "too many messages per second from a client",
   max_message_size: "message or POST too big",
   max_messages_per_request: "too many messages in one request",
@@ -301,9 +302,11 @@ const REASONS = {
   max_sessions_per_ip: "too many sessions from one address",
   max_unopened_sessions: "too many sessions waiting for on_open",
   payload: "POST that is not an array of strings",
+  relay: "request not passed on to another node: see the log",
   request_fields: "too many or too long header fields or cookies",
   request_uri: "URI too long",
   session_origin: "session of another origin",
+  unexpected_body: "body too big for a URL that needs none",
   verify_ip: "session of another address",
 };
 const FAULTS = {
