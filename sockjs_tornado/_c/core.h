@@ -15,8 +15,9 @@
 /* --- what C does ---
  *
  * C handles a call if the condition holds. It writes only to what is listed, apart from what the Python methods do that
- * it calls. It passes any other call to the twin, which handles every case. tests/test_core.py compares methods with
- * their twins, tests/test_speedups.py compares functions.
+ * it calls. It passes any other call to the twin, which handles every case. Two methods of RepeatedRequestCore have no
+ * twin, because without C no request is a RepeatedRequest. tests/test_core.py compares methods with their twins,
+ * tests/test_speedups.py compares functions.
  *
  * method               twin                     C handles                                   C writes to
  *
@@ -52,8 +53,8 @@
  *                                                                                           _receiver and due;
  *                                                                                           bytes_sent; of the
  *                                                                                           connection _request and due
- *   release            release                  everything                                  session, connection
- *   take_session       take_session             everything                                  session
+ *   release            none                     everything                                  session, connection
+ *   take_session       none                     everything                                  session
  * RequestHead
  *   header             header                   everything; the twin's class is             nothing
  *                                               _RequestHeadPython
