@@ -54,7 +54,8 @@ class SockJSConnection:
     """One client's connection. Subclass it and override the callbacks.
 
     Each callback may be a plain function or ``async def``. The callbacks of a connection run in order, one at a time.
-    If a callback raises, the error is logged and the connection is closed with code 1011.
+    If a callback raises, the error is logged and the connection is closed with code 1011; if ``on_open`` raises
+    ``tornado.web.HTTPError``, with code 3000 and without a log entry.
 
     Args:
         session: The session of the connection.
@@ -205,7 +206,11 @@ class SockJSConnection:
         return self.session._container.rooms.rooms_of(self.session)
 
     def close(self, code: int = 3000, reason: str = "Go away!") -> None:
-        """Close the connection. Messages that were sent before are delivered first. Closing it again does nothing.
+        """Close the connection. Messages that were sent before are delivered first.
+
+        Messages of the client that wait for a callback are discarded. If the client disconnects, or ``router.close`` or
+        ``router.drain`` closes the session, they are still delivered, unless this method is called afterwards. It does
+        nothing else if the connection is already closed.
 
         Args:
             code: Close code for the client, 0-65535. Use 3000-4999, or 1000-1003 or 1007-1014 for their meaning in
