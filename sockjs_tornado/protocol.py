@@ -83,7 +83,7 @@ class CloseCode(IntEnum):
     TOO_FAST = 3013
 
 
-# Characters that a client does not receive unchanged on some transport. encode_basestring escapes quotes, backslashes
+# Characters that some transport would change. encode_basestring escapes quotes, backslashes
 # and controls below U+0020. A surrogate in a str is always a lone one, which UTF-8 cannot encode.
 _MUST_ESCAPE = re.compile("[\u200c-\u200f\u2028-\u202f\u2060-\u206f\ufff0-\uffff\ud800-\udfff]")
 
@@ -184,7 +184,7 @@ def encode_outgoing(
 ) -> Outgoing:
     """Encode a message as :func:`encode_message` does, or bytes if the transport accepts them.
 
-    If ``binary`` is set, text becomes bytes on such a transport.
+    If ``binary`` is set and the transport accepts bytes, text is sent as bytes.
 
     Raises:
         TypeError: See :func:`encode_message`; also for bytes on a transport for text.

@@ -1,4 +1,4 @@
-"""``python -m sockjs_tornado info``: diagnose a service, from ``/info`` over each transport to proxies' timeouts."""
+"""``python -m sockjs_tornado info``: check ``/info``, each transport, and the timeouts of the proxies."""
 
 import argparse
 import asyncio
@@ -73,7 +73,7 @@ async def _run_checks(service: ServiceURL, options: Options, arguments: argparse
 def _print(url: str, findings: list[Finding], *, quick: bool) -> None:
     print(url)
     width = max(len(finding.subject) for finding in findings)
-    # The first argument is for output that is not a terminal, and the minimum leaves room for text after the indent.
+    # If the output is not a terminal, its width is taken as 110. At least 30 columns remain for text after the indent.
     columns = min(max(shutil.get_terminal_size((110, 0)).columns, width + 40), 110)
     printed: set[str] = set()
     for finding in findings:

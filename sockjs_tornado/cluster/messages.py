@@ -29,7 +29,8 @@ TransformMessage = Callable[[str, Any, Position], str | dict[str, Any] | list[An
 class _PendingMessage(NamedTuple):
     """A message of this node that is delivered to its own members when it is received back from Redis.
 
-    Otherwise ``message`` is delivered. It is None if the message has history: then it is not.
+    If it will not be received back, ``message`` is delivered instead. For a message with history, ``message`` is None:
+    it is delivered only when it is received back.
     """
 
     message: str | JSONValue | None
@@ -65,9 +66,10 @@ class PublishResult:
 class Messages:
     """Publishes this node's messages, and delivers those of all nodes.
 
-    A message without history is delivered to this node's members immediately, and ignored when it is received back
-    (tag 0). A message with history is delivered when it is received back, so that all nodes deliver in the order of the
-    history; so is a message without history that follows it, so that this node's messages stay in order.
+    A message without history is delivered to this node's members at once, and ignored when it is received back (its tag
+    is 0). A message with history is delivered when it is received back, so that all nodes deliver in the order of the
+    history. While one is pending in a room, messages without history are delivered when they are received back, too, so
+    that this node's messages stay in order.
 
     ``transform_message`` is called for messages with history.
     """
@@ -83,7 +85,7 @@ class Messages:
     def __post_init__(self) -> None:
         self._delivered_prefix = local_prefix(self.node)
         self._tags = itertools.count(1)
-        # The messages that are yet to be received back, by room and tag.
+        # The messages that were not received back yet, by room and tag.
         self._pending: dict[str, dict[int, _PendingMessage]] = {}
 
     def publish(
@@ -105,14 +107,16 @@ class Messages:
         self.stats.published += 1
         if not tag:
             self.rooms.publish(room, PreparedMessage(message), exclude)
-        # If it is delivered later, wait for the subscription, so that members that have just joined get the message.
+        # If the message is delivered when it is received back, submit it after the subscription, so that members that
+        # have just joined receive it.
         reply = self.commands.submit(*command, after=subscribed if tag else None)
-        # Without a subscription the message is not received back.
+        # If the subscription failed or there is none, the message is not received back.
         if tag and subscribed is not None and not (subscribed.done() and subscribed.exception()):
             self._pending.setdefault(room, {})[tag] = _PendingMessage(None if history else message, exclude)
             reply.add_done_callback(lambda reply: self._deliver_pending(room, tag) if reply.exception() else None)
         result = PublishResult(reply, self._log_failure)
-        # This keeps the result until the reply has arrived; only then can its deletion report a failure.
+        # The callback refers to the result, so that it is not deleted before the reply has arrived. Only its deletion
+        # after that reports a failure.
         reply.add_done_callback(partial(self._count_failure, result))
         return result
 
@@ -131,7 +135,7 @@ class Messages:
         return pending
 
     def _deliver_pending(self, room: str, tag: int) -> None:
-        """Deliver a message without history to this node's members: it will not be received back."""
+        """Deliver a pending message without history to this node's members, because it will not be received back."""
         pending = self._pop_pending(room, tag)
         if pending is not None and pending.message is not None:
             self.rooms.publish(room, PreparedMessage(pending.message), pending.exclude)

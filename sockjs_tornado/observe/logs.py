@@ -85,12 +85,12 @@ class ThrottledLog:
             # The same exception at another place is another kind.
             kind = kind, type(error), _places(error)
         now = self._now()
-        last, others = self._kinds.get(kind, (-INTERVAL, 0))
+        last, suppressed = self._kinds.get(kind, (-INTERVAL, 0))
         if now - last < INTERVAL:
-            self._kinds[kind] = last, others + 1
+            self._kinds[kind] = last, suppressed + 1
             return
         self._kinds[kind] = now, 0
-        if others:
+        if suppressed:
             message += " (%d similar records suppressed since the last one)"
-            args = (*args, others)
+            args = (*args, suppressed)
         logger.log(level, message, *args, exc_info=error, extra=extra)

@@ -107,17 +107,17 @@ class RawInflater:
 
     def __init__(self, parameters: Parameters) -> None:
         self._takeover = not parameters.client_no_context_takeover
-        # A decompressor may use a larger window than the compressor.
+        # A window larger than the compressor's is allowed, and zlib has none of 8 bits.
         self._window = -max(parameters.client_max_window_bits or _MAX_WINDOW, _MIN_WINDOW)
         # Created on demand, so that an idle connection without context takeover needs no memory for it.
         self._decompressor: zlib._Decompress | None = None
 
     def inflate(self, data: bytes, *, final: bool, limit: int) -> bytes:
-        """Return the next part of a message decompressed, at most ``limit`` bytes.
+        """Return the decompressed next part of a message, at most ``limit`` bytes.
 
         Raises:
-            WebSocketError: The data is invalid or continues after the end of the deflate stream (1007), or it
-                decompresses to more than ``limit`` bytes (1009).
+            WebSocketError: The data is invalid, or continues after the end of the deflate stream: 1007. The result
+                would have more than ``limit`` bytes: 1009.
         """
         if final:
             data += _TAIL
@@ -131,7 +131,8 @@ class RawInflater:
         if len(out) > limit:
             raise WebSocketError(TOO_BIG, "message too big")
         if self._decompressor.eof:
-            # The client marked a block as the last one (section 7.2.3.4). zlib ignores and keeps data after it.
+            # The client marked a block as the last one (section 7.2.3.4). Data after it is not decompressed, but is in
+            # `unused_data`. Only a zero byte may follow, which with the tail is an empty block.
             rest = self._decompressor.unused_data
             if (rest[: -len(_TAIL)] if final else rest) not in (b"", b"\x00"):
                 raise WebSocketError(INVALID_DATA, "invalid compressed data")

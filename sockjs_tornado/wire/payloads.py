@@ -1,8 +1,8 @@
 """Decoding of client payloads: JSON arrays of strings, in a POST or in a websocket message.
 
-Clients are not trusted, so the cost of decoding is bounded. The decoder reads the payload once, rejects it at the first
-byte that cannot be part of an array of strings, and stops after one message more than allowed. It never builds another
-JSON value, however deeply nested.
+Clients are not trusted, so the cost of decoding is bounded. A payload above 64 KiB is read once, only up to the first
+byte that cannot be part of an array of strings, or up to one message more than allowed; no other JSON value is built. A
+smaller payload may be built as a whole before it is checked, and read a second time if it is rejected.
 """
 
 import json.decoder
@@ -18,7 +18,7 @@ Payload = str | bytes | bytearray
 #: Payloads up to this size are decoded by a JSON decoder that builds the whole array.
 SMALL = 64 * 1024
 
-#: White space of JSON. Longer white space is skipped by ``str.lstrip``, which takes a tenth of the time.
+#: White space of JSON, up to 256 characters. More is skipped by ``str.lstrip``, which takes a tenth of the time.
 _SPACE = re.compile(r"[ \t\r\n]{0,256}")
 _SPACE_BLOCK = 1024 * 1024
 # The `json` module reads strings with this function, which is implemented in C.
@@ -94,8 +94,9 @@ def decode_strings(payload: str) -> list[str] | None:
 def _may_build(payload: Payload, limit: int) -> bool:
     """Return whether the fast decoder may decode a large payload.
 
-    A decoded message of two characters needs at least 64 bytes. To bound the memory by ``limit``, the number of
-    messages is estimated from the number of quotes first. If there are too many quotes, :func:`_read` counts exactly.
+    A decoded message takes at least 64 bytes of memory, even if it has two characters. So the number of messages must
+    be limited before they are decoded. Each message has at least two quotes, so few quotes mean few messages. If there
+    are more than ``2 * limit`` quotes, :func:`_read` decodes and counts the messages one by one.
     """
     # bytes.count() needs bytes, and str.count() a str.
     quotes = payload.count('"') if isinstance(payload, str) else payload.count(b'"')

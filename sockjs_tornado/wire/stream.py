@@ -1,8 +1,8 @@
 """Takeover of connections from Tornado's ``IOStream``.
 
 :func:`take_over` moves a connection to an :class:`asyncio.Transport`, whose protocol is a
-:class:`~sockjs_tornado.wire.connection.Connection`. A TLS connection cannot be moved. In this case an adapter gives the
-``IOStream`` the interface of an asyncio transport.
+:class:`~sockjs_tornado.wire.connection.Connection`. A TLS connection cannot be moved, and no connection if no file
+descriptor is free. Then an adapter gives the ``IOStream`` the interface of an asyncio transport.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from .responses import claim_slot, close_stream
 from .sockets import EXHAUSTED_ERRNOS, set_user_timeout
 from .tornado_internals import is_buffer_empty
 
-#: High-water and low-water marks of a TLS connection's write buffer, in bytes.
+#: High-water and low-water marks of the write buffer of a connection that was not moved, in bytes.
 _HIGH_WATER = 64 * 1024
 _LOW_WATER = 16 * 1024
 
@@ -113,7 +113,7 @@ async def _read_to_end(sock: socket.socket) -> None:
 
 
 class _StreamTransport(asyncio.Transport):
-    """Adapts an ``IOStream`` to the interface of an asyncio transport, for TLS connections."""
+    """Adapts an ``IOStream`` to the interface of an asyncio transport, for connections that cannot be moved."""
 
     def __init__(self, stream: IOStream, protocol: Connection) -> None:
         super().__init__({"socket": stream.socket})

@@ -1,4 +1,4 @@
-"""The time that some work may take of one iteration of the event loop: callbacks, or decoding."""
+"""Limits on the time that callbacks, or decoding, may take in one iteration of the event loop."""
 
 import asyncio
 import math
@@ -10,12 +10,11 @@ try:
     from .._speedups import MAX_STEP, MIN_CHARGE, TimeBudgetCore
 except ImportError:  # the C module was not built
     #: Maximum number of messages between two clock reads. The clock is read after messages 1, 2, 4, 8, 16, 32, 48 and
-    #: so on: if all callbacks take equally long, they exceed the budget by at most its length.
+    #: so on. If all callbacks take equally long, and less than the budget, together they take at most twice the budget.
     MAX_STEP = 16
 
-    #: Seconds below which a delivery is not charged. Without this minimum, a thousand clients that send several
-    #: messages at once to a fast callback would use up the budget, and a deferred message costs three times as much as
-    #: one delivered at once.
+    #: Seconds below which a delivery is not charged. Otherwise a thousand clients that send several messages at once to
+    #: a fast callback would use up the budget, and their messages would be deferred, which costs three times as much.
     MIN_CHARGE = 0.001
 
     class TimeBudgetCore:  # type: ignore[no-redef]
@@ -28,12 +27,12 @@ class TimeBudget(TimeBudgetCore):
     """The budget that all sessions of a router share for callbacks, or all its connections for decoding.
 
     Args:
-        seconds: Seconds of one iteration of the event loop.
+        seconds: Seconds that all may take together in one iteration of the event loop.
 
     Attributes:
-        available: Seconds that are left of this iteration; 0 if they are used up, and while sessions wait. If it is 0,
-            a session delivers one message (a connection decodes one piece) and waits for the next iteration. So all
-            together keep the limit, except for one message, or :data:`MIN_CHARGE`, of each.
+        available: Seconds that are left in this iteration; 0 if they are used up, and while sessions wait. If it is 0,
+            a session delivers one message (a connection decodes one piece) and waits for the next iteration. So each
+            session or connection exceeds the limit at most by one message, or by :data:`MIN_CHARGE`.
     """
 
     __slots__ = ("_seconds", "_waiting")
@@ -43,7 +42,7 @@ class TimeBudget(TimeBudgetCore):
         self._waiting = 0
 
     def charge(self, seconds: float) -> None:
-        """Deduct the time that a delivery has taken of this iteration, if it is at least :data:`MIN_CHARGE`."""
+        """Deduct the time that a delivery took from this iteration's, if it is at least :data:`MIN_CHARGE`."""
         if seconds >= MIN_CHARGE and 0 < self.available < math.inf:
             if self.available == self._seconds:
                 asyncio.get_running_loop().call_soon(self._refill)
@@ -54,7 +53,7 @@ class TimeBudget(TimeBudgetCore):
         self.charge(math.inf)
 
     def _refill(self) -> None:
-        """Start an iteration with a full budget, unless sessions wait; then the iteration is theirs."""
+        """Start an iteration with a full budget, unless sessions wait: then the waiting sessions share it."""
         if not self._waiting:
             self.available = self._seconds
 
@@ -68,7 +67,7 @@ class TimeBudget(TimeBudgetCore):
         finally:
             self._waiting -= 1
         if self._seconds and not self._waiting:
-            # Not at once: this iteration belongs to the sessions that waited.
+            # Refill in the next iteration, because the sessions that waited use this one's time.
             asyncio.get_running_loop().call_soon(self._refill)
         return share
 
@@ -104,5 +103,5 @@ class Turn:
         share = yield from self._budget.wait().__await__()
         self._started = monotonic()
         self._deadline = self._started + share
-        # 2, because _run_due counts down before each message.
+        # Deliver one message before the clock is read. 2, because _run_due counts down before each message.
         self.left, self._step = 2, 1
