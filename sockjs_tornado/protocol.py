@@ -172,7 +172,10 @@ def encode_message(message: object, json_encode: Callable[[Any], str | bytes] | 
         encoded = json_encode(message)
         return JSONValue(encoded.decode() if isinstance(encoded, bytes) else encoded)
     if isinstance(message, dict | list | tuple):
-        return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+        try:
+            return JSONValue(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+        except TypeError as error:
+            raise TypeError(f"{error}; the setting json_encode can encode other types") from None
     raise TypeError(
         "a message must be str, dict, list, tuple or JSONValue (bytes only in send() on a raw websocket), "
         f"not {type(message).__name__}; the setting json_encode can encode other types"

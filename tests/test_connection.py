@@ -218,7 +218,7 @@ def test_nothing_else_can_be_sent(message: Any) -> None:
 
 def test_a_message_that_is_not_json_serializable_is_not_sent() -> None:
     session, receiver = listening()
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(TypeError, match=r"^Object of type set is not JSON serializable; the setting json_encode can "):
         session.connection.send({"x": {1, 2}})
     with pytest.raises(ValueError, match="not JSON compliant"):
         session.connection.send({"x": float("nan")})

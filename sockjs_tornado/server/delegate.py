@@ -133,7 +133,7 @@ class DelegatedRequest(TornadoConnection):
                 return
             if self._head.has_body:
                 if self._head.content_length > self._max_body_size:
-                    raise BadRequest(413, "Content-Length too long")
+                    raise BadRequest(413, f"Content-Length too long: max_body_size is {self._max_body_size}")
                 if not self.is_read:
                     if self._head.expects_continue and not self._is_responding and not self._body:
                         connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -149,7 +149,7 @@ class DelegatedRequest(TornadoConnection):
         while self._native is not None and not self._is_finished:
             # The application may have changed the limit.
             if self._decoder is not None and self._decoder.size > self._max_body_size:
-                raise BadRequest(413, "Body too long")
+                raise BadRequest(413, f"Body too long: max_body_size is {self._max_body_size}")
             if self._body:
                 piece = bytes(self._body[: self.params.chunk_size])
                 del self._body[: len(piece)]
