@@ -1,18 +1,16 @@
 """The router, which an application creates for each service."""
 
 import asyncio
-import contextlib
 import logging
 import re
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from tornado.gen import convert_yielded
 from tornado.ioloop import IOLoop
 
-from .connection import SendResult, SockJSConnection
-from .exceptions import ConfigurationError, ConnectionClosed
+from .connection import SockJSConnection
+from .event_loop import RouterLoop, register_send_result
+from .exceptions import ConfigurationError
 from .http.body_limit import url_specs
 from .observe import trace
 from .observe.stats import Stats
@@ -107,17 +105,14 @@ class SockJSRouter:
         self.relay: Relay | None = None
         self._has_withheld_cookies = False
         self._connection = connection
-        self._io_loop = io_loop
-        # The event loop of the sessions.
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = RouterLoop(io_loop)
         if session_kls is not None:
             check_session_class(session_kls)
         self._session_class = session_kls or Session
         self.prefix = _check_prefix(prefix)
         self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]
         self.urls = url_specs(self.endpoints)
-        # Not at import, which should change nothing in Tornado.
-        convert_yielded.register(SendResult, _convert_yielded)  # type: ignore[attr-defined]
+        register_send_result()
         if cluster is not None:
             cluster.add(self)
 
@@ -130,27 +125,7 @@ class SockJSRouter:
         Raises:
             RuntimeError: If it is unknown, since there was no session yet, and this thread has no event loop.
         """
-        loop = self._io_loop
-        if loop is None:
-            # In a thread that runs no event loop, apart from the main thread, the default would create one that nobody
-            # runs.
-            loop = IOLoop.current(instance=_runs_loop() or threading.current_thread() is threading.main_thread())
-            if loop is None:
-                raise RuntimeError(
-                    "router.io_loop: the event loop is unknown before the first session; get it in the thread of the "
-                    "event loop, with IOLoop.current()"
-                )
-        return loop
-
-    def _bind_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        previous = self._loop
-        if previous is not None and previous.is_running():
-            raise RuntimeError("a router must be used on one event loop: create a router for each")
-        self._loop = loop
-        self._io_loop = IOLoop.current()
-        if previous is not None:
-            # It has ended, such as that of an earlier test.
-            self.container.continue_on_next_loop()
+        return self._loop.io_loop()
 
     def apply_routes(self, routes: list[Any]) -> list[Any]:
         """Append the URL specs to a list of routes, and return the list."""
@@ -172,8 +147,8 @@ class SockJSRouter:
             RuntimeError: If no event loop is running, or if the router's sessions run on another event loop.
         """
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._bind_loop(loop)
+        if loop is not self._loop.loop and self._loop.bind(loop):
+            self.container.continue_on_next_loop()
         if info is None:
             info = ConnectionInfo(ip="", uri="", prefix="", transport="", headers={}, cookies=None)
         session = self._session_class(self._connection, self, session_id, info)
@@ -374,15 +349,6 @@ class SockJSRouter:
         await self.relay.handoff_clients()
 
 
-def _runs_loop() -> bool:
-    """Return whether this thread runs an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _check_prefix(prefix: str) -> str:
     """Return a prefix without its trailing slash, or raise ConfigurationError."""
     expected = 'expected "" or a path such as "/chat", which may be a regular expression without capturing groups'
@@ -395,17 +361,3 @@ def _check_prefix(prefix: str) -> str:
     if groups or prefix[:1].isalnum():
         raise ConfigurationError(f"prefix: got {prefix!r}, {expected}")
     return prefix.rstrip("/")
-
-
-def _convert_yielded(result: SendResult) -> "asyncio.Future[None]":
-    """Return a future for what :meth:`SockJSConnection.send` has returned, which Tornado waits for.
-
-    Tornado does so if a callback of ``IOLoop.add_callback`` returns it, or a coroutine yields it. If the client has
-    disconnected, that must not raise ConnectionClosed: in sockjs-tornado 1.0 it did nothing.
-    """
-
-    async def wait() -> None:
-        with contextlib.suppress(ConnectionClosed):
-            await result
-
-    return asyncio.ensure_future(wait())
