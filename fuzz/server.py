@@ -1,18 +1,27 @@
-"""A server in this process, and clients over socket pairs, on an event loop that runs only during an input."""
+"""Servers in this process, and clients over socket pairs, on an event loop that runs only during an input."""
 
 import asyncio
 import logging
 import socket
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import tornado.httpserver
 import tornado.iostream
 import tornado.web
+import tornado.websocket
 
+import sockjs_tornado
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
 
-__all__ = ["Conversation", "Server"]
+__all__ = ["HTTP_SERVERS", "Conversation", "Server"]
+
+#: The HTTP servers.
+HTTP_SERVERS: tuple[type[tornado.httpserver.HTTPServer], ...] = (
+    tornado.httpserver.HTTPServer,
+    sockjs_tornado.HTTPServer,
+)
 
 #: Iterations of the event loop without data after which a response is complete; a takeover takes about five.
 QUIET_ITERATIONS = 12
@@ -51,23 +60,71 @@ class Echo(SockJSConnection):
         assert isinstance(self.close_reason, str)
 
 
+class Plain(tornado.web.RequestHandler):
+    """Responds with what it has got, like any handler of an application."""
+
+    def prepare(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def get(self) -> None:
+        self.write({"arguments": {name: self.get_arguments(name) for name in self.request.arguments}})
+
+    def post(self) -> None:
+        self.write(b"".join(self.pieces) or self.request.body)
+
+    def log_exception(self, *args: Any) -> None:
+        """Do not log: clients cause errors."""
+
+
+@tornado.web.stream_request_body
+class Stream(Plain):
+    """Reads the body piece by piece, and responds in pieces."""
+
+    async def data_received(self, chunk: bytes) -> None:
+        self.pieces.append(chunk)
+        await asyncio.sleep(0)
+
+    async def post(self) -> None:
+        for piece in self.pieces:
+            self.write(piece)
+            await self.flush()
+
+
+class TornadoEcho(tornado.websocket.WebSocketHandler):
+    """Echoes messages over one of Tornado's websockets."""
+
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(message, binary=isinstance(message, bytes))
+
+    log_exception = Plain.log_exception
+
+
 class Conversation:
     """One connection on the client's side.
 
     Attributes:
-        request: The bytes of the request.
         response: The bytes received so far.
         closed: Whether the server has closed the connection.
     """
 
-    def __init__(self, http: tornado.httpserver.HTTPServer, request: bytes) -> None:
+    def __init__(self, http: tornado.httpserver.HTTPServer) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
-        self.request = request
         self.response = b""
         self.closed = False
-        http.handle_stream(tornado.iostream.IOStream(theirs), ("", 0))
-        self._socket.sendall(request)
+        if isinstance(http, sockjs_tornado.HTTPServer):
+            theirs.setblocking(False)
+            http.handle_socket(theirs, ("", 0))
+        else:
+            http.handle_stream(tornado.iostream.IOStream(theirs), ("", 0))
+
+    def send(self, data: bytes) -> None:
+        """Send data, unless the server has closed the connection."""
+        if not self.closed:
+            try:
+                self._socket.sendall(data)
+            except ConnectionError:
+                self.closed = True
 
     def read(self) -> bool:
         """Read available data; return whether there was any."""
@@ -89,17 +146,19 @@ class Conversation:
 
 
 class Server:
-    """Routers in a real application and HTTP server, without a port."""
+    """Routers and handlers in a real application and HTTP server, without a port.
 
-    def __init__(self) -> None:
+    Args:
+        http_server: The class of the HTTP server.
+    """
+
+    def __init__(self, http_server: type[tornado.httpserver.HTTPServer]) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(lambda loop, context: self._log.append(repr(context)))
         self._log: list[str] = []
-        self._handler = _LogRecorder(self._log)
-        logging.getLogger().addHandler(self._handler)
-        self.routers = self._loop.run_until_complete(self._start())
+        self.routers = self._loop.run_until_complete(self._start(http_server))
 
-    async def _start(self) -> dict[str, SockJSRouter]:
+    async def _start(self, http_server: type[tornado.httpserver.HTTPServer]) -> dict[str, SockJSRouter]:
         routers = {}
         for prefix, settings in ROUTERS.items():
             router: Any = SockJSRouter(Echo, prefix, settings)
@@ -107,40 +166,52 @@ class Server:
             router._has_withheld_cookies = True
             router.counts = Counter()
             routers[prefix] = router
-        urls = [url for router in routers.values() for url in router.urls]
+        urls: list[Any] = [url for router in routers.values() for url in router.urls]
+        urls += [("/plain", Plain), ("/plain/stream", Stream), ("/plain/websocket", TornadoEcho)]
         application = tornado.web.Application(urls, log_function=lambda handler: None)
-        self._http = tornado.httpserver.HTTPServer(application)
+        self._http = http_server(application)
         return routers
 
     def close(self) -> None:
-        """Close the event loop and remove the log handler."""
-        logging.getLogger().removeHandler(self._handler)
+        """Close the event loop."""
         self._loop.close()
 
-    def talk(self, requests: list[bytes]) -> list[Conversation]:
-        """Send requests one after another, each on a new connection that stays open, and return the connections.
+    def talk(self, conversations: Iterable[list[bytes]]) -> list[Conversation]:
+        """Send requests one after another, and return the connections.
+
+        Args:
+            conversations: For each new connection, which stays open until the end, its requests.
 
         Raises:
             AssertionError: Something was logged, or sessions are left after the clients have disconnected.
         """
-        conversations = self._loop.run_until_complete(self._talk(requests))
+        handler = _LogRecorder(self._log)
+        logging.getLogger().addHandler(handler)
+        try:
+            done = self._loop.run_until_complete(self._talk(conversations))
+        finally:
+            logging.getLogger().removeHandler(handler)
         logged, self._log[:] = list(self._log), []
         assert not logged, f"logged: {logged}"
-        return conversations
+        return done
 
-    async def _talk(self, requests: list[bytes]) -> list[Conversation]:
-        conversations: list[Conversation] = []
+    async def _talk(self, conversations: Iterable[list[bytes]]) -> list[Conversation]:
+        done: list[Conversation] = []
         try:
-            for request in requests:
-                conversations.append(Conversation(self._http, request))
-                await self._settle(conversations)
+            for requests in conversations:
+                done.append(Conversation(self._http))
+                for request in requests:
+                    done[-1].send(request)
+                    await self._settle(done)
         finally:
-            for conversation in conversations:
+            for conversation in done:
                 conversation.close()
             await self._settle([])
             for router in self.routers.values():
                 await self._end(router)
-        return conversations
+            if isinstance(self._http, sockjs_tornado.HTTPServer):
+                assert not self._http.connections, "a connection is left"
+        return done
 
     async def _settle(self, conversations: list[Conversation]) -> None:
         quiet = 0
@@ -160,6 +231,9 @@ class Server:
         assert router.container._connections == 0, "a connection is left"
         assert router.counts["open"] == router.counts["close"], f"callbacks: {router.counts}"
         router.counts.clear()
+        # The next input may use the same session ids.
+        for session_id in list(router.container._ended._all):
+            router.container._ended.discard(session_id)
 
 
 class _LogRecorder(logging.Handler):

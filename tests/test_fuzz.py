@@ -88,7 +88,8 @@ def test_requests_get_every_answer_that_there_is() -> None:
     with loaded("requests") as check:
         for path in sorted(seeds("requests").iterdir()):
             check(path.read_bytes())
-        assert set(check.statuses) == {101, 200, 204, 304, 400, 403, 404, 405, 413, 426, 500}
+        statuses = {101, 200, 204, 304, 400, 403, 404, 405, 413, 426, 500}
+        assert [set(found) for found in check.statuses] == [statuses, statuses]
 
 
 @needs_atheris

@@ -1,21 +1,27 @@
-"""Complete requests to a complete server."""
+"""Complete requests to complete servers: Tornado's HTTP server and the native one."""
 
 import json
 import re
 from collections import Counter
+from dataclasses import dataclass
 from email.message import Message
 from email.parser import Parser
 
 from tornado.httputil import HTTPHeaders
 
-from ..server import Conversation, Server
+from ..server import HTTP_SERVERS, Conversation, Server
 from .frames import client_frame, read_frame
 from .payloads import expected
 
-#: Maximum number of requests in an input, their separator, and the maximum size of an input.
-MAX_REQUESTS, SEPARATOR, MAX_SIZE = 4, b"\n---\n", 16_000
+#: Maximum number of requests in an input, and the maximum size of an input.
+MAX_REQUESTS, MAX_SIZE = 8, 16_000
+#: The lines between requests: the next one is sent on a new connection, on the same one after the response, or together
+#: with the request before.
+SEPARATOR = re.compile(rb"\n(---|\+\+\+|&&&)\n")
 
-STATUSES = {101, 200, 204, 304, 400, 403, 404, 405, 413, 426, 431, 500}
+STATUSES = {101, 200, 204, 304, 400, 403, 404, 405, 413, 414, 426, 431, 500, 501, 505}
+#: Statuses of requests that a parser refuses; Tornado's accepts some that the native server does not.
+REFUSED = {400, 413, 414, 431, 501, 505}
 #: Error texts for which the protocol prescribes status 500.
 ERROR_TEXTS = {
     b"Payload expected.",
@@ -39,74 +45,79 @@ FIELDS = {
     *("vary", "x-accel-buffering", "x-content-type-options"),
 }
 HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [\x20-\x7e]+\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\x20-\x7e]*\r\n)*)\r\n")
+#: The servers' interim responses, and the last chunk of a response.
+CONTINUE = (b"HTTP/1.1 100 (Continue)\r\n", b"HTTP/1.1 100 Continue\r\n")
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 COOKIE = re.compile(r"JSESSIONID=[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+; path=/; HttpOnly")
 CALL = re.compile(r'/\*\*/[a-zA-Z0-9_.-]{1,32}\((".*")\);\r\n')
 PAGE = re.compile(rb"    var c = parent\.[a-zA-Z0-9_.-]{1,32};\n    c\.start\(\);")
 FRAME = re.compile(r'[oh]|a\[.*\]|c\[\d{4},".*"\]')
+ENTROPY = re.compile(rb'"entropy": \d+')
 URL = re.compile(rb"/(\w+)(?:/[^/.?]+/[^/.?]+)?/(\w+)")
 
 
 class Target:
-    """The server, with up to four requests separated by a line ``---``: request line, fields, empty line, body.
+    """Both servers, with up to eight requests: request line, fields, empty line, body.
 
-    Missing parts of a request are added: the version, Host, Content-Length. Each request has a connection of its own,
-    which stays open until the end. After an upgrade, each line of the body is sent as a text message.
+    Between requests is a line ``---`` (the next one has a connection of its own), ``+++`` (it is sent on the same
+    connection, after the response) or ``&&&`` (it is sent together with the request before). Missing parts of a request
+    are added: the version, Host, Content-Length. Connections stay open until the end. After an upgrade, each line of
+    the body is sent as a text message.
 
     - Nothing is logged, no exception reaches Tornado or the event loop, and a 500 has one of the protocol's texts.
     - A response is complete and has only header fields that this server sends. No part of the request is reflected
       unescaped: callbacks are names, cookies are valid, and the allowed origin is that of the request and is allowed.
     - A websocket echoes the messages that were sent; each frame is a valid SockJS frame.
+    - Both servers send the same responses, unless one of them refuses a request.
     - When the clients have disconnected, no sessions are left, and ``on_close`` ran as often as ``on_open``.
 
     Attributes:
-        statuses: Number of responses by status.
+        statuses: For each server, the number of responses by status.
     """
 
     def __init__(self) -> None:
-        self._server = Server()
-        self.statuses: Counter[int] = Counter()
+        self._servers = [Server(http_server) for http_server in HTTP_SERVERS]
+        self.statuses: list[Counter[int]] = [Counter() for _ in self._servers]
 
     def __call__(self, data: bytes) -> None:
         """Send the requests and check the responses."""
-        parts = data[:MAX_SIZE].split(SEPARATOR)[:MAX_REQUESTS]
-        for part, conversation in zip(parts, self._server.talk([request(part) for part in parts]), strict=True):
-            self._check(part, conversation)
+        conversations = split(data[:MAX_SIZE])
+        writes = [[b"".join(map(request, parts)) for parts in conversation] for conversation in conversations]
+        found = []
+        for server, statuses in zip(self._servers, self.statuses, strict=True):
+            responses: list[list[Response]] = []
+            for conversation, done in zip(conversations, server.talk(writes), strict=True):
+                responses.append(read_responses([part for parts in conversation for part in parts], done))
+                for response in responses[-1]:
+                    self._check(response, server)
+                    statuses[response.status] += 1
+            found.append(responses)
+        compare(*found)
 
     def close(self) -> None:
-        """Close the server."""
-        self._server.close()
+        """Close the servers."""
+        for server in self._servers:
+            server.close()
 
-    def _check(self, part: bytes, conversation: Conversation) -> None:
-        response = conversation.response.removeprefix(b"HTTP/1.1 100 (Continue)\r\n\r\n")
-        if not response:
-            # A pending poll, or an incomplete request.
-            return
-        head = HEAD.match(response)
-        assert head, response[:1000]
-        status = int(head[1])
-        self.statuses[status] += 1
-        assert status in STATUSES, response[:1000]
-        names = [line.partition(b":")[0].lower().decode() for line in head[2].split(b"\r\n")[:-1]]
+    def _check(self, response: "Response", server: Server) -> None:
+        status, part, fields, body = response.status, response.part, response.fields, response.body
+        assert status in STATUSES, response
+        names = [name.lower() for name, _ in fields.items()]
         assert FIELDS.issuperset(names), names
         assert len(set(names)) == len(names), names
-        fields = Parser().parsestr(head[2].decode())
         url = URL.match(part.partition(b"\n")[0].partition(b" ")[2])
         prefix, name = (url[1].decode(), url[2].decode()) if url else ("", "")
-        self._check_headers(f"/{prefix}", fields, conversation.request)
-        body = response[head.end() :]
-        length = fields["Content-Length"]
-        if length is not None and part[:4] != b"HEAD":
-            body, rest = body[: int(length)], body[int(length) :]
-            # A response to data after the request, which the server parses as another request.
-            assert not rest or rest.startswith(b"HTTP/1.1 "), rest[:1000]
+        self._check_headers(f"/{prefix}", fields, request(part), server)
+        if part.startswith(b"HEAD "):
+            return
         if status == 500:
-            assert body in ERROR_TEXTS or part[:4] == b"HEAD", body[:1000]
+            assert body in ERROR_TEXTS, response
         elif status == 101:
-            websocket(body, part, prefix, raw=bool(url and url[0].count(b"/") == 2))
-        elif status == 200 and part[:4] != b"HEAD":
+            websocket(body, part, prefix, raw=prefix == "plain" or bool(url and url[0].count(b"/") == 2))
+        elif status == 200:
             check_body(name, fields, body)
 
-    def _check_headers(self, prefix: str, fields: Message, request: bytes) -> None:
+    def _check_headers(self, prefix: str, fields: Message, request: bytes, server: Server) -> None:
         origin = fields["Access-Control-Allow-Origin"]
         if origin not in (None, "*"):
             head = request.partition(b"\r\n\r\n")[0].partition(b"\r\n")[2]
@@ -118,9 +129,106 @@ class Target:
                 varies.append("Origin, Access-Control-Request-Headers")
             assert fields["Vary"] in varies
             if prefix == "/strict":
-                assert self._server.routers[prefix].origins.allows(origin, headers["Host"])
+                assert server.routers[prefix].origins.allows(origin, headers["Host"])
         if fields["Set-Cookie"] is not None:
             assert COOKIE.fullmatch(fields["Set-Cookie"])
+
+
+@dataclass
+class Response:
+    """A response, with the part of the input that is its request.
+
+    Attributes:
+        part: The request.
+        status: Status of the response.
+        fields: Header fields of the response.
+        body: Everything behind the head that may belong to the response.
+        is_last: Whether it is unknown to which request the bytes behind the response belong.
+    """
+
+    part: bytes
+    status: int
+    fields: Message
+    body: bytes
+    is_last: bool
+
+
+def split(data: bytes) -> list[list[list[bytes]]]:
+    """Return the requests of an input: for each connection and each write, those that are sent together."""
+    first, *rest = SEPARATOR.split(data)
+    conversations = [[[first]]]
+    for separator, part in list(zip(rest[::2], rest[1::2], strict=True))[: MAX_REQUESTS - 1]:
+        if separator == b"---":
+            conversations.append([[part]])
+        elif separator == b"+++":
+            conversations[-1].append([part])
+        else:
+            conversations[-1][-1].append(part)
+    return conversations
+
+
+def read_responses(parts: list[bytes], conversation: Conversation) -> list[Response]:
+    """Return the responses to the requests of a connection, up to the first request whose end is not known."""
+    responses: list[Response] = []
+    data = conversation.response
+    for part in parts:
+        while data.startswith(CONTINUE):
+            data = data[data.index(b"\r\n\r\n") + 4 :]
+        if not data:
+            # A pending poll, or an incomplete request.
+            break
+        head = HEAD.match(data)
+        assert head, data[:1000]
+        status, fields = int(head[1]), Parser().parsestr(head[2].decode())
+        body, data = data[head.end() :], b""
+        is_last = has_unknown_end(part)
+        if status != 101 and not part.startswith(b"HEAD "):
+            if fields["Content-Length"] is not None or status in (204, 304):
+                length = int(fields["Content-Length"] or 0)
+                body, data = body[:length], body[length:]
+                assert len(body) == length, (head[0], body[:1000])
+            elif fields["Transfer-Encoding"] == "chunked" and LAST_CHUNK in body:
+                body, data = body.split(LAST_CHUNK, 1)
+                body += LAST_CHUNK
+        elif status != 101 and status not in REFUSED:
+            body, data = b"", body
+        # A response to data after the request, which the server parses as another request.
+        assert not data or data.startswith(b"HTTP/1.1 "), data[:1000]
+        responses.append(Response(part, status, fields, body, is_last))
+        if is_last:
+            break
+    return responses
+
+
+def has_unknown_end(part: bytes) -> bool:
+    """Return whether a server may find the end of a request elsewhere than :func:`request`."""
+    head, _, body = part.partition(b"\n\n")
+    fields = [field.partition(b":")[::2] for field in head.split(b"\n")[1:]]
+    names = [name.strip().lower() for name, _ in fields]
+    lengths = [value.strip() for name, value in fields if name.lower() == b"content-length"]
+    is_other_length = lengths not in ([], [b"%d" % len(body)]) or names.count(b"content-length") != len(lengths)
+    return is_other_length or not {b"transfer-encoding", b"upgrade"}.isdisjoint(names) or b"\r" in head
+
+
+def compare(*found: list[list[Response]]) -> None:
+    """Check that all servers have sent the same responses, unless they may differ."""
+    everything = [response for responses in found for conversation in responses for response in conversation]
+    if any(response.status in REFUSED or response.is_last for response in everything):
+        return
+    for conversation in zip(*found, strict=True):
+        shortest = min(conversation, key=len)
+        first, *others = ([summary(response) for response in responses[: len(shortest)]] for responses in conversation)
+        assert all(other == first for other in others), (first, others)
+        if any(len(responses) > len(shortest) for responses in conversation):
+            # Tornado's server closes the connection after a stream.
+            assert shortest
+            assert shortest[-1].fields["Connection"] == "close"
+            return
+
+
+def summary(response: Response) -> tuple[int, bytes]:
+    """Return the parts of a response that do not depend on the server."""
+    return response.status, ENTROPY.sub(b"", response.body)
 
 
 def request(part: bytes) -> bytes:
