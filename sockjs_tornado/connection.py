@@ -4,11 +4,11 @@
         async def on_message(self, message):
             await self.send(message)
 
-Connections must be used from the event loop's thread. From another thread, call
-``loop.call_soon_threadsafe(connection.send, message)``.
+Connections must be used from the event loop's thread, apart from :meth:`SockJSConnection.send_threadsafe`.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,7 @@ class SockJSConnection:
             TypeError: If the message is of another type, or ``bytes`` on a transport for text.
             ValueError: If it contains a number that JSON does not support (NaN or an infinity).
             RuntimeError: If called from a thread other than the event loop's. From there, call
-                ``loop.call_soon_threadsafe(connection.send, message)``.
+                :meth:`send_threadsafe`.
         """
         session = self.session
         if type(message) is not str or binary:
@@ -152,6 +152,28 @@ class SockJSConnection:
             if session.conn is not None:
                 session._send_result = result
         return result
+
+    def send_threadsafe(self, message: Any, binary: bool = False) -> None:
+        """Send a message from any thread.
+
+        It is encoded in the calling thread: errors are raised there, and later changes to the message have no effect.
+        The event loop sends it in its next iteration, after the messages of earlier calls, or discards it if the
+        connection is closed by then. It does not call :meth:`send`, if that is overridden.
+
+        Args:
+            message: A message for :meth:`send`.
+            binary: Send text as a binary message; for raw websockets.
+
+        Raises:
+            TypeError: If the message is of another type, or ``bytes`` on a transport for text.
+            ValueError: If it contains a number that JSON does not support (NaN or an infinity).
+        """
+        session = self.session
+        json_encode = session._settings.json_encode
+        encoded = encode_outgoing(message, json_encode, binary=binary, accepts_bytes=session._accepts_bytes)
+        # If the event loop is closed, so is the connection.
+        with contextlib.suppress(RuntimeError):
+            session.server._loop.call_soon_threadsafe(session.send, encoded)
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: Any) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.

@@ -114,7 +114,8 @@ class Outbox(SessionCore):
         if get_ident() != self._thread:
             raise RuntimeError(
                 "a connection must be used from its event loop's thread; "
-                "from another thread call loop.call_soon_threadsafe(connection.send, message)"
+                "from another thread call connection.send_threadsafe(message), "
+                "and other methods with loop.call_soon_threadsafe(method)"
             )
 
     def _send_fallback(self, message: Outgoing) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from datetime import date
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import pytest
 import tornado.httpserver
 import tornado.web
 from application import Echo, Journal, Serve
-from client import Client, Connect, Join, WebSocket, asking, new_session, until, within
+from client import FRAMED, Client, Connect, Join, WebSocket, asking, new_session, until, within
 from tornado.testing import bind_unused_port
 
 from sockjs_tornado import ConfigurationError, ConnectionInfo, JSONValue, Session, SockJSConnection, SockJSRouter
@@ -287,6 +288,79 @@ async def test_a_thread_sends_with_the_routers_loop(serve: Serve, join: Join, tr
     connection = await journal.connection()
     await asyncio.to_thread(lambda: router.io_loop.add_callback(connection.send, "from a thread"))
     assert await peer.message() == "from a thread"
+
+
+@pytest.mark.parametrize("transport", FRAMED)
+async def test_threads_send_what_they_have_at_the_time_of_the_call(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo", {"json_encode": encode})), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+
+    def work(author: int) -> None:
+        value: Any = {"author": author, "day": date(2026, 11, 29)}
+        for number in range(50):
+            value["number"] = number
+            connection.send_threadsafe(value)
+        value["number"] = "changed"
+
+    # They run while the event loop stands still, so that it sends everything after their last change.
+    threads = [threading.Thread(target=work, args=[author]) for author in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    connection.send_threadsafe("end")
+    messages = []
+    while (message := await peer.message()) != "end":
+        messages.append(message)
+    for author in range(4):
+        numbers = [message["number"] for message in messages if message["author"] == author]
+        assert numbers == list(range(50))
+    assert len(messages) == 200
+
+
+async def test_a_thread_gets_the_errors_of_its_messages(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    with pytest.raises(TypeError, match="date"):
+        await asyncio.to_thread(connection.send_threadsafe, {"day": date(2026, 11, 29)})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        await asyncio.to_thread(connection.send_threadsafe, [float("nan")])
+    connection.send_threadsafe("next")
+    assert await peer.frame() == 'a["next"]'
+
+
+async def test_a_thread_sends_bytes_on_a_raw_websocket(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    websocket = await WebSocket.open(await connect(server), "/echo/websocket")
+    connection = await journal.connection()
+    await asyncio.to_thread(connection.send_threadsafe, b"bytes")
+    await asyncio.to_thread(connection.send_threadsafe, "text", True)
+    assert [(await websocket.frame()).payload for _ in range(2)] == [b"bytes", b"text"]
+
+
+async def test_a_thread_s_message_to_a_closed_connection_goes_nowhere(serve: Serve, join: Join) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    connection.send_threadsafe("not sent before the event loop's next iteration")
+    connection.close(4000, "Enough")
+    assert await peer.frame() == 'c[4000,"Enough"]'
+
+
+def test_a_thread_s_message_after_the_end_of_the_event_loop_goes_nowhere() -> None:
+    router = SockJSRouter(Echo, "/echo")
+
+    async def open_session() -> Session:
+        return router.create_session("left")
+
+    session = asyncio.run(open_session())
+    session.conn.send_threadsafe("too late")
 
 
 async def test_a_thread_gets_no_loop_that_nobody_runs() -> None:
