@@ -173,7 +173,7 @@ class SockJSConnection:
         encoded = encode_outgoing(message, json_encode, binary=binary, accepts_bytes=session._accepts_bytes)
         # If the event loop is closed, so is the connection.
         with contextlib.suppress(RuntimeError):
-            session.server._loop.call_soon_threadsafe(session.send, encoded)
+            session.server._loop.loop.call_soon_threadsafe(session.send, encoded)
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: Any) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.
