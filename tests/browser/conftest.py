@@ -71,6 +71,11 @@ class Watch:
         """Return the next complaint, as soon as there is one."""
         return self._heard.get(timeout=TIMEOUT)
 
+    def until(self, text: str) -> None:
+        """Wait for a complaint that contains this text, and forget those before it."""
+        while text not in self.next():
+            pass
+
     def _attach(self, target: dict[str, str]) -> None:
         """Watch a page or an iframe; to begin with, the browser itself."""
         follow = {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": True}

@@ -11,7 +11,7 @@ from cluster.processes.nodes import Circle, Front, front, nodes
 from scenarios import EXCHANGES, Seen, chain, check_close, check_exchange, check_idle
 
 from .conftest import Chromium
-from .test_transports import OF_ONE_PAGE, collect, start
+from .test_transports import OF_ONE_PAGE, collect, start, unexpected
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +35,7 @@ async def test_every_transport_over_http_works_on_all_nodes_at_once(chromium: Ch
         chains = [chain(transport, port, transport, SCENARIOS) for transport in transports]
         windows.append(start(chromium, f"http://127.0.0.1:{port}/pages/scenarios.html", chains))
     seen: Seen = collect(chromium, windows)
-    assert chromium.complaints() == []
+    assert unexpected(chromium.complaints()) == []
     chromium.close_windows(windows)
     for transport in (transport for page in OVER_HTTP for transport in page):
         for scenario in EXCHANGES:
