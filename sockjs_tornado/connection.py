@@ -9,6 +9,7 @@ Connections must be used from the event loop's thread, apart from :meth:`SockJSC
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from .session.rooms import COMPLETED, check_room
 
 if TYPE_CHECKING:
     from .session.session import Session
+
+
+logger = logging.getLogger(__name__)
 
 
 class SendResult:
@@ -99,7 +103,21 @@ class SockJSConnection:
         return None
 
     def on_message(self, message: Any) -> Awaitable[object] | object:
-        """Called for each message: a ``str``, or ``bytes`` for a binary message on a raw websocket."""
+        """Called for each message: a ``str``, or ``bytes`` for a binary message on a raw websocket.
+
+        If it is not overridden, the first message causes a warning.
+        """
+        kind = type(self)
+        if kind.on_message is SockJSConnection.on_message:
+            self.session._container.log.write_once(
+                logger,
+                logging.WARNING,
+                ("unhandled", kind),
+                "a client has sent a message, but %s has no on_message: messages are discarded. Define on_message, "
+                "even if it does nothing",
+                kind.__name__,
+            )
+        return None
 
     def on_dropped(self, count: int) -> Awaitable[object] | object:
         """Called when ``count`` messages were dropped because the client does not read fast enough.

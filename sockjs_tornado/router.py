@@ -1,21 +1,24 @@
 """The router, which an application creates for each service."""
 
 import asyncio
+import dataclasses
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tornado.ioloop import IOLoop
 
 from .connection import SockJSConnection
 from .event_loop import RouterLoop, register_send_result
 from .exceptions import ConfigurationError
+from .http.application_rules import hidden_routers
 from .http.body_limit import url_specs
 from .observe import trace
 from .observe.stats import Stats
 from .overridable import overridable
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
+from .session.connection_checks import check_connection_class
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
 from .session.legacy import check_session_class
@@ -28,16 +31,19 @@ from .settings import Settings
 from .transports import enabled_endpoints
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
-from .validation import check_seconds
+from .validation import check_names, check_seconds
 from .wire.budget import ByteBudget
 
 logger = logging.getLogger(__name__)
+
+#: What to do instead of passing a router to an application.
+_HINT = "pass its URLs, Application(router.urls); serve() takes a list of routers"
 
 
 class SockJSRouter:
     """Serves a connection class under a URL prefix, with all transports of SockJS 0.3.3::
 
-        router = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 20})
+        router = SockJSRouter(Echo, "/echo", heartbeat_delay=20)
         application = tornado.web.Application(router.urls)
 
     A router belongs to the event loop that serves its first request, and must be used from that loop's thread. From
@@ -51,10 +57,12 @@ class SockJSRouter:
         session_kls: A subclass of :class:`~sockjs_tornado.session.session.Session` for the sessions.
         cluster: The cluster that shares the rooms with other processes, such as a
             :class:`~sockjs_tornado.cluster.redis.RedisCluster`. Routers with the same cluster have the same rooms.
+        settings: Settings by their names, which replace those in ``user_settings``.
 
     Raises:
-        ConfigurationError: If the connection, a setting or the prefix is invalid, or if ``session_kls`` overrides a
-            method of sockjs-tornado 1.0 that nothing calls any more.
+        ConfigurationError: If the connection, a setting or the prefix is invalid, if a callback is a generator, or if
+            ``session_kls`` overrides a method of sockjs-tornado 1.0 that nothing calls any more. A method that seems to
+            be a misspelt callback causes a ``UserWarning``.
 
     Attributes:
         settings: The settings, also as ``settings["name"]``.
@@ -80,14 +88,15 @@ class SockJSRouter:
         session_kls: type[Session] | None = None,
         *,
         cluster: Cluster | None = None,
+        **settings: Any,
     ) -> None:
         if not callable(connection):
             raise ConfigurationError(
                 "connection: expected a subclass of SockJSConnection, or a callable that returns a connection for a "
                 f"session, got {connection!r} ({type(connection).__name__})"
             )
-        settings = user_settings
-        self.settings = settings if isinstance(settings, Settings) else Settings.from_mapping(settings or {})
+        check_connection_class(connection)
+        self.settings = _merge(user_settings, settings)
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
         if cluster is not None and not hasattr(cluster, "rooms"):
@@ -115,6 +124,16 @@ class SockJSRouter:
         register_send_result()
         if cluster is not None:
             cluster.add(self)
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"a SockJSRouter is not a list: {_HINT}")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Tornado looks up the name of each URL spec, and so finds a router in a list of them.
+            hint = f"; {_HINT}" if name == "name" else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     @overridable
     def io_loop(self) -> IOLoop:
@@ -182,6 +201,17 @@ class SockJSRouter:
     def application(self) -> Any:
         """The ``tornado.web.Application`` that has served the last request; None before the first one."""
         return self._application
+
+    def _set_application(self, application: Any) -> None:
+        if self._application is None:
+            for router, hidden in hidden_routers(application):
+                if router is self:
+                    logger.warning(
+                        "two routers of the application have the prefix %r: only the first one gets requests, %r never",
+                        self.prefix,
+                        hidden,
+                    )
+        self._application = application
 
     @overridable
     def connections(self) -> list[SockJSConnection]:
@@ -347,6 +377,15 @@ class SockJSRouter:
         self.container.advance(RouterState.CLOSED)
         # Again, for requests that have arrived in the meantime; from now on they are rejected.
         await self.relay.handoff_clients()
+
+
+def _merge(settings: Settings | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> Settings:
+    """Return settings with those that keywords replace."""
+    check_names(Settings, keywords, ("io_loop", "session_kls", "cluster"))
+    if isinstance(settings, Settings):
+        return dataclasses.replace(settings, **keywords) if keywords else settings
+    given: Any = settings or {}
+    return Settings.from_mapping({**given, **keywords} if isinstance(given, Mapping) else given)
 
 
 def _check_prefix(prefix: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from .http.application_rules import routers_of
 from .protocol import CloseCode, check_close_code
 from .router import SockJSRouter
 from .server import HTTPServer
@@ -145,6 +146,13 @@ async def serve(
     check_seconds("drain_time", drain_time)
     check_seconds("deadline", deadline)
     routers = list(routers)
+    for router in routers_of(application):
+        if router not in routers:
+            logger.warning(
+                "serve: the router with the prefix %r is in the application, but not in the list of routers: its "
+                "clients will be disconnected without draining. Add it to the list",
+                router.prefix,
+            )
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
 

@@ -1,15 +1,13 @@
 """The settings of a router, with their units and defaults.
 
 :class:`Settings` is immutable and validated when it is created. ``SockJSRouter`` accepts an instance, or a mapping of
-setting names to values::
+setting names to values, or the settings as keywords::
 
-    SockJSRouter(Chat, "/chat", {"heartbeat_delay": 10, "allowed_origins": ["https://example.com"]})
+    SockJSRouter(Chat, "/chat", heartbeat_delay=10, allowed_origins=["https://example.com"])
 
 An unknown name, a wrong type or an invalid value raises :class:`~sockjs_tornado.exceptions.ConfigurationError`.
 """
 
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +26,12 @@ from .validation import (
     is_size,
     is_url,
     is_zero_or_more,
+    named_fields,
     option,
     or_none,
     origin_hint,
     origins_of_hosts,
+    warn_application,
 )
 
 #: Names of the transports, for ``transports`` and ``disabled_transports``.
@@ -60,16 +60,10 @@ _CHECK_INTERVAL = 1
 
 
 def _deprecated(message: str) -> None:
-    """Issue a DeprecationWarning that shows the application's line."""
-    package = __name__.partition(".")[0]
-    frame = sys._getframe(1)
-    level = 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
-        frame = frame.f_back
-        level += 1
-    warnings.warn(message, DeprecationWarning, stacklevel=level)
+    warn_application(message, DeprecationWarning)
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compression(Validated):
     """Parameters of permessage-deflate (RFC 7692), for the setting ``websocket_compression``.
@@ -87,6 +81,7 @@ class Compression(Validated):
     threshold: int = option("a number of bytes", is_size, 128)
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionCookie(Validated):
     """Attributes of the JSESSIONID cookie (RFC 6265, section 4.1.2), for the setting ``jsessionid``.
@@ -120,6 +115,7 @@ class SessionCookie(Validated):
 _DEFAULT_COOKIE = SessionCookie()
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings(Validated):
     """The settings of a :class:`~sockjs_tornado.router.SockJSRouter`.

@@ -2,14 +2,18 @@
 
 import dataclasses
 import difflib
+import functools
 import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self, TypeVar
 
 from .exceptions import ConfigurationError
 
 Check = Callable[[Any], bool]
+
+_T = TypeVar("_T")
 
 #: The expected value of :func:`is_positive`, for a duration.
 SECONDS = "a number of seconds above 0"
@@ -152,6 +156,17 @@ def safe_repr(value: object, write: Callable[[object], str] = repr) -> str:
         return "a value without a repr"
 
 
+def warn_application(message: str, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning that shows the application's line."""
+    package = __name__.partition(".")[0]
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)
+
+
 class Validated:
     """A dataclass that validates its fields, which :func:`option` declares."""
 
@@ -180,13 +195,34 @@ class Validated:
         """
         if not isinstance(values, Mapping):
             raise ConfigurationError(f"{cls.__name__}: expected a mapping, got {Validated._describe(values)}")
-        expected = {field.name: field.metadata["expected"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        for name, value in values.items():
-            if name not in expected:
-                unknown = safe_repr(name, str)
-                nearest = difflib.get_close_matches(unknown, expected, n=1, cutoff=0)[0]
-                raise ConfigurationError(
-                    f"{unknown}: unknown setting (got {safe_repr(value)}); "
-                    f"the nearest is {nearest}, which expects {expected[nearest]}"
-                )
+        check_names(cls, values)
         return cls(**values)
+
+
+def check_names(kind: type, values: Mapping[Any, Any], others: Iterable[str] = ()) -> None:
+    """Raise ConfigurationError if a name is neither a field of a dataclass nor one of the ``others``.
+
+    The error suggests the nearest name.
+    """
+    expected = {field.name: f", which expects {field.metadata['expected']}" for field in dataclasses.fields(kind)}
+    expected |= dict.fromkeys(others, "")
+    for name, value in values.items():
+        if name not in expected:
+            unknown = safe_repr(name, str)
+            nearest = difflib.get_close_matches(unknown, expected, n=1, cutoff=0)[0]
+            raise ConfigurationError(
+                f"{unknown}: unknown setting (got {safe_repr(value)}); the nearest is {nearest}{expected[nearest]}"
+            )
+
+
+def named_fields(kind: type[_T]) -> type[_T]:
+    """Decorate a :class:`Validated` dataclass, so that an unknown keyword raises the error of :func:`check_names`."""
+    create: Any = kind.__init__
+
+    @functools.wraps(create)
+    def create_checked(self: _T, *args: Any, **values: Any) -> None:
+        check_names(kind, values)
+        create(self, *args, **values)
+
+    type.__setattr__(kind, "__init__", create_checked)
+    return kind

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from application import LogWatch
 from doubles import IP, FakeContainer, KeptSession, Receiver, make_info, make_session
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -427,12 +428,14 @@ def test_a_close_that_raises_disconnects_the_client(code: Any, reason: Any, erro
     assert receiver.frames == [(1011, "Internal error")]
 
 
-def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing() -> None:
+def test_a_connection_that_overrides_nothing_lets_everybody_in_and_says_nothing(logged: LogWatch) -> None:
     session = make_session(FakeContainer(), kind=SockJSConnection)
     receiver = Receiver(session).attach()
     session._receive(["1", "2"])
     session.close()
     assert receiver.frames == ["o", (3000, "Go away!")]
+    # Once.
+    logged.take("a client has sent a message, but SockJSConnection has no on_message: messages are discarded")
 
 
 def test_a_connection_has_a_name_that_is_no_secret() -> None:

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from application import NATIVE, Echo, Journal, Noted, Serve
+from application import NATIVE, Echo, Journal, LogWatch, Noted, Serve
 from client import (
     FRAMED,
     HANDSHAKE,
@@ -35,6 +35,7 @@ from client import (
 from doubles import Notes, Receiver
 from tornado.gen import coroutine
 from tornado.ioloop import IOLoop
+from tornado.web import Application
 
 from sockjs_tornado import ConfigurationError, Settings, SockJSConnection, SockJSRouter
 from sockjs_tornado.session.session import Session
@@ -779,6 +780,47 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
     await peer.send("the end")
     assert [await peer.frame(), await peer.frame()] == ['a["last words"]', 'c[3001,"the end"]']
     assert await (await journal.connection()).closed() == (3001, "the end")
+
+
+async def test_a_router_that_another_one_hides_is_reported_once(
+    serve: Serve, connect: Connect, logged: LogWatch
+) -> None:
+    client = await connect(await serve(SockJSRouter(Echo, "/a"), SockJSRouter(Echo, "/b"), SockJSRouter(SockJSConnection, "/a/")))
+    for prefix in ("/b", "/a", "/a"):
+        assert (await client.ask("GET", f"{prefix}/info")).status == 200
+    assert logged.take("two routers of the application have the prefix '/a'").levelname == "WARNING"
+
+
+def test_a_router_in_place_of_its_urls_is_rejected() -> None:
+    router: Any = SockJSRouter(Echo, "/echo")
+    hint = r"pass its URLs, Application\(router\.urls\)"
+    with pytest.raises(TypeError, match=hint):
+        Application(router)
+    with pytest.raises(AttributeError, match=hint):
+        Application([router])
+    with pytest.raises(AttributeError, match=r"^'SockJSRouter' object has no attribute 'url'$"):
+        _ = router.url
+    assert not hasattr(router, "application_data")
+
+
+def test_keywords_are_settings() -> None:
+    assert SockJSRouter(Echo, "/a", heartbeat_delay=10).settings == Settings(heartbeat_delay=10)
+    settings = Settings(heartbeat_delay=10, disconnect_delay=3)
+    expected = Settings(heartbeat_delay=20, disconnect_delay=3)
+    assert SockJSRouter(Echo, "/a", settings, heartbeat_delay=20).settings == expected
+    mapping = {"heartbeat_delay": 10, "disconnect_delay": 3}
+    assert SockJSRouter(Echo, "/a", mapping, heartbeat_delay=20).settings == expected
+    assert mapping["heartbeat_delay"] == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("heartbeat", "heartbeat_delay, which expects "), ("session_class", "session_kls")]
+)
+@pytest.mark.parametrize("settings", [None, {}, Settings()])
+def test_an_unknown_keyword_is_rejected_with_the_nearest_one(name: str, nearest: str, settings: Any) -> None:
+    keywords: dict[str, Any] = {name: 10}
+    with pytest.raises(ConfigurationError, match=rf"^{name}: unknown setting \(got 10\); the nearest is {nearest}"):
+        SockJSRouter(Echo, "/a", settings, **keywords)
 
 
 def test_a_cluster_must_be_one() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from application import Echo, LogWatch
-from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, within
+from client import HANDSHAKE, TEXT, TIMEOUT, Client, WebSocket, frame, request, until, within
 from programs import ServerProgram
 from tornado.web import Application
 
@@ -169,6 +169,18 @@ async def test_the_end_comes_at_the_deadline(programs: list[ServerProgram]) -> N
         0,
         "Shutdown deadline or second signal: the remaining clients are closed without draining\n",
     )
+
+
+async def test_a_router_that_would_not_be_drained_is_reported(logged: LogWatch) -> None:
+    listed, missing = SockJSRouter(Echo, "/listed"), SockJSRouter(Echo, "/missing")
+    application = Application([*listed.urls, (r"/nested/.*", Application(missing.urls))])
+    application.add_handlers("other.example", missing.urls)
+    serving = asyncio.ensure_future(serve(application, [listed], bind_sockets(0, "127.0.0.1")))
+    await until(lambda: logged.records)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await within(serving)
+    record = logged.take("serve: the router with the prefix '/missing' is in the application, but not in the list")
+    assert record.levelname == "WARNING"
 
 
 async def test_a_second_signal_ends_the_waiting(logged: LogWatch) -> None:

@@ -275,6 +275,14 @@ def test_an_unknown_name_is_rejected_with_the_nearest_one(name: Any, value: Any,
     assert str(caught.value).startswith(expected)
 
 
+@pytest.mark.parametrize("kind", [Settings, Compression, SessionCookie])
+def test_an_unknown_keyword_is_rejected_with_the_nearest_one(kind: Any) -> None:
+    field = next(iter(kind.__dataclass_fields__))
+    expected = rf"^{field}x: unknown setting \(got 5\); the nearest is {field}, which expects "
+    with pytest.raises(ConfigurationError, match=expected):
+        kind(**{f"{field}x": 5})
+
+
 @pytest.mark.parametrize("name", ["", "\0", "x" * 1000, 5, None])
 def test_any_unknown_name_has_a_nearest_one(name: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"unknown setting .* the nearest is [a-z_]+, which expects "):

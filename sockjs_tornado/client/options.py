@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..exceptions import ConfigurationError
-from ..validation import SECONDS, Validated, is_count, is_flag, is_number, is_positive, option, or_none, safe_repr
+from ..validation import (
+    SECONDS,
+    Validated,
+    is_count,
+    is_flag,
+    is_number,
+    is_positive,
+    named_fields,
+    option,
+    or_none,
+    safe_repr,
+)
 from ..wire.fields import TOKEN
 
 #: Names of the transports, in the order in which they are tried.
@@ -67,6 +78,7 @@ def _basic_auth(parts: SplitResult) -> str:
     return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backoff(Validated):
     """Exponential backoff with jitter between reconnect attempts.

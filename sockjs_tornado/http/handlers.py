@@ -56,8 +56,8 @@ class SockJSHandler(BaseExchange, BaseHandler):
     def initialize(self, endpoint: Endpoint) -> None:
         super().initialize()
         self.endpoint = endpoint
-        if not self.relayed:
-            endpoint.server._application = self.application
+        if not self.relayed and endpoint.server._application is not self.application:
+            endpoint.server._set_application(self.application)
         self.session_id = ""
         self.responded = False
         self.pending: PendingWrite | None = None

@@ -94,3 +94,8 @@ class ThrottledLog:
             message += " (%d similar records suppressed since the last one)"
             args = (*args, suppressed)
         logger.log(level, message, *args, exc_info=error, extra=extra)
+
+    def write_once(self, logger: logging.Logger, level: int, kind: object, message: str, *args: object) -> None:
+        """Write a record, unless there was one of the same kind before."""
+        if kind not in self._kinds:
+            self.write(logger, level, kind, message, *args)

@@ -112,7 +112,9 @@ class NativeExchange(BaseExchange):
 
     def serve(self) -> None:
         """Pass the request to its endpoint."""
-        self.endpoint.server._application = self._connection.server.application
+        application = self._connection.server.application
+        if self.endpoint.server._application is not application:
+            self.endpoint.server._set_application(application)
         try:
             waiting = self.endpoint.handle(self)
         except Exception as error:

@@ -59,6 +59,10 @@ class HTTPServer(AcceptingServer):
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Set the options; see ``tornado.httpserver.HTTPServer``."""
         super().initialize(*args, **kwargs)
+        callback: Any = self.request_callback
+        if not callable(callback) and not isinstance(callback, HTTPServerConnectionDelegate):
+            hint = "; pass Application(router.urls)" if hasattr(callback, "urls") else ""
+            raise TypeError(f"HTTPServer: expected an Application, got {callback!r}{hint}")
         params = self.conn_params
         self.idle_timeout: float = kwargs.get("idle_connection_timeout") or IDLE_TIMEOUT
         self.body_timeout: float = params.body_timeout or BODY_TIMEOUT

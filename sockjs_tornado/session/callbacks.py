@@ -18,6 +18,7 @@ from ..exceptions import ConnectionClosed
 from ..observe.logs import session_fields
 from ..protocol import CloseCode, Message
 from ..wire.time_budget import TimeBudget, Turn
+from .connection_checks import describe_generator, is_generator, is_unsent_message
 from .deadlines import CallbackTimeout
 from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
 
@@ -109,7 +110,10 @@ class Callbacks(CallbacksCore):
         """
         if isawaitable(result):
             self._suspend(messages, ("on_message", result))
-        elif is_late and not self._session.is_closed:
+            return
+        if result is not None:
+            self._check_result("on_message", result)
+        if is_late and not self._session.is_closed:
             self._suspend(messages, self._pause())
         else:
             self._deliver(on_message, messages)
@@ -141,11 +145,13 @@ class Callbacks(CallbacksCore):
             except _CAUGHT as error:
                 self._handle_failure("on_message", error)
                 break
-            if result is not None and isawaitable(result):
-                if turn is not None:
-                    turn.charge()
-                self._suspend(messages[count:], ("on_message", result))
-                return
+            if result is not None:
+                if isawaitable(result):
+                    if turn is not None:
+                        turn.charge()
+                    self._suspend(messages[count:], ("on_message", result))
+                    return
+                self._check_result("on_message", result)
             if session.is_closed:
                 break
             if turn is not None and count < total:
@@ -206,6 +212,8 @@ class Callbacks(CallbacksCore):
         while awaited is not None:
             name, awaitable = awaited
             result = await self._await(name, awaitable)
+            if result is not None:
+                self._check_result(name, result)
             if name != "on_message":
                 self._finish(name, result)
             awaited = self._run_due()
@@ -243,8 +251,10 @@ class Callbacks(CallbacksCore):
                     result = self.connection.on_message(event)
             except _CAUGHT as error:
                 self._handle_failure(name, error)
-            if result is not None and isawaitable(result):
-                return name, result
+            if result is not None:
+                if isawaitable(result):
+                    return name, result
+                self._check_result(name, result)
             if name != "on_message":
                 self._finish(name, result)
         self._events = None
@@ -255,6 +265,21 @@ class Callbacks(CallbacksCore):
         if self._state is not OVER:
             self._state = IDLE
         return None
+
+    def _check_result(self, name: str, result: object) -> None:
+        """Check what a callback has returned, if that is neither None nor awaitable."""
+        kind = type(self.connection)
+        if is_generator(result):
+            self._handle_failure(name, TypeError(describe_generator(kind, name)))
+        elif name == "on_message" and is_unsent_message(result):
+            self._session._container.log.write_once(
+                logger,
+                logging.WARNING,
+                ("returned", kind),
+                "%s.on_message returned a %s, which is not sent: call self.send(...) to send it",
+                kind.__name__,
+                type(result).__name__,
+            )
 
     def _finish(self, name: str, result: object) -> None:
         """Called when a callback has ended."""

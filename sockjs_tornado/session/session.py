@@ -12,6 +12,7 @@ from ..exceptions import SessionStateError
 from ..observe import trace
 from ..protocol import HEARTBEAT, OPEN, CloseCode, check_session_close
 from .callbacks import Callbacks
+from .connection_checks import check_connection
 from .connection_info import ConnectionInfo
 from .inbox import Inbox
 from .legacy import LegacySession
@@ -108,7 +109,9 @@ class Session(Inbox, LegacySession):
         self.opened_at = 0.0
         self._callbacks = Callbacks(self, server.settings.callback_timeout)
         self.conn = None
-        self.conn = self._callbacks.connection = connection(self)
+        created = connection(self)
+        check_connection(created)
+        self.conn = self._callbacks.connection = created
         self._container.schedule(self)
 
     def __repr__(self) -> str:

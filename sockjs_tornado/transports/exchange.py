@@ -38,12 +38,14 @@ class Router(Protocol):
 
     Attributes:
         websockets_enabled: Whether the websocket transport is enabled.
-        _application: The Tornado application; set by the first request.
+        prefix: The prefix of its URLs.
+        _application: The Tornado application that has served the last request.
         body_budget: The memory budget of all request bodies and incomplete websocket messages.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
         relay: Forwards requests for the sessions of other nodes; None without a cluster.
     """
 
+    prefix: str
     settings: Settings
     origins: OriginPolicy
     websockets_enabled: bool
@@ -59,6 +61,9 @@ class Router(Protocol):
 
     def create_session(self, session_id: str | None, register: bool, info: ConnectionInfo) -> Session:
         """Create a session and register it with the container."""
+
+    def _set_application(self, application: Any) -> None:
+        """Called when a request is served by another application than the last one."""
 
     def withhold_cookies(self) -> Mapping[str, str]:
         """Called when an application asks for cookies that it may not see."""

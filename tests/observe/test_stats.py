@@ -191,6 +191,9 @@ async def test_messages_that_wait_for_on_open_are_visible(serve: Serve, connect:
         async def on_open(self, info: object) -> None:
             await self.may_open.wait()
 
+        def on_message(self, message: object) -> None:
+            pass
+
     Doorman.may_open = asyncio.Event()
     router = SockJSRouter(Doorman, "/echo")
     server = await serve(router)

@@ -283,3 +283,16 @@ async def test_a_delegate_of_connections(listen: Listen) -> None:
     client.writer.close()
     await until(lambda: "closed" in recorder.heard)
     assert recorder.heard == ["start", "PUT / HTTP/1.1 3", "cut", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (sockjs_tornado.SockJSRouter(sockjs_tornado.SockJSConnection), r".*; pass Application\(router\.urls\)"),
+        (5, "5"),
+    ],
+    ids=["a router", "a number"],
+)
+def test_what_cannot_be_served_is_rejected_at_once(target: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=rf"^HTTPServer: expected an Application, got {text}$"):
+        sockjs_tornado.HTTPServer(target)

@@ -1,0 +1,98 @@
+"""Checks for mistakes in the application's connection class that would otherwise do nothing, or fail much later."""
+
+import difflib
+import inspect
+from typing import Any
+
+from ..connection import SockJSConnection
+from ..exceptions import ConfigurationError
+from ..protocol import JSONValue
+from ..validation import warn_application
+
+#: The callbacks of a connection.
+_CALLBACKS = ("on_open", "on_message", "on_dropped", "on_close")
+
+#: Names that other libraries have for the callbacks.
+_OTHER_NAMES = {
+    "open": "on_open",
+    "on_connect": "on_open",
+    "on_connection": "on_open",
+    "on_receive": "on_message",
+    "on_data": "on_message",
+    "on_disconnect": "on_close",
+    "on_connection_close": "on_close",
+}
+
+#: Similarity from which on a name is taken for a misspelt callback: "on_opne" has 0.83, "on_chat_message" 0.82.
+_SIMILARITY = 0.825
+
+#: Types of a result of ``on_message`` that was meant to be sent.
+_MESSAGES = (str, bytes, dict, JSONValue)
+
+
+def check_connection_class(kind: object) -> None:
+    """Raise ConfigurationError if a callback is a generator, and warn if one seems to be misspelt.
+
+    Args:
+        kind: What a router was created with. If it is not a class, :func:`is_generator` finds such a result later.
+    """
+    if not isinstance(kind, type):
+        return
+    for name in _CALLBACKS:
+        callback = getattr(kind, name, None)
+        if inspect.isasyncgenfunction(callback) or (
+            inspect.isgeneratorfunction(callback) and not callback.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+        ):
+            raise ConfigurationError(f"connection: {describe_generator(kind, name)}")
+    if issubclass(kind, SockJSConnection):
+        for name, meant in _misspelt_callbacks(kind):
+            warn_application(
+                f"{kind.__name__}.{name} is never called by SockJS: rename it to {meant}, or define {meant}, too"
+            )
+
+
+def _misspelt_callbacks(kind: type[SockJSConnection]) -> list[tuple[str, str]]:
+    """Return the names of methods that nothing calls, each with the callback that was probably meant."""
+    missing = [name for name in _CALLBACKS if getattr(kind, name) is getattr(SockJSConnection, name)]
+    plain = {name.replace("_", ""): name for name in missing}
+    found = []
+    for name in dir(kind):
+        if hasattr(SockJSConnection, name) or not callable(inspect.getattr_static(kind, name, None)):
+            continue
+        meant = _OTHER_NAMES.get(name)
+        if meant not in missing and name.lower().startswith("on"):
+            near = difflib.get_close_matches(name.replace("_", "").lower(), plain, n=1, cutoff=_SIMILARITY)
+            meant = plain[near[0]] if near else None
+        if meant in missing:
+            found.append((name, meant))
+    return found
+
+
+def check_connection(connection: Any) -> None:
+    """Raise ConfigurationError if an object that was created for a session is no connection."""
+    name = type(connection).__name__
+    if isinstance(connection, SockJSConnection):
+        if not hasattr(connection, "session"):
+            raise ConfigurationError(f"{name}.__init__ must call super().__init__(session)")
+    elif not hasattr(connection, "on_message"):
+        raise ConfigurationError(
+            f"connection: expected a SockJSConnection for the session, got {connection!r} ({name})"
+        )
+
+
+def is_generator(result: object) -> bool:
+    """Return whether the result of a callback is a generator that nobody would run."""
+    return inspect.isasyncgen(result) or inspect.isgenerator(result)
+
+
+def describe_generator(kind: type, name: str) -> str:
+    """Return the error for a callback that is a generator."""
+    return (
+        f"{kind.__name__}.{name} contains `yield`, so that calling it does nothing: use `self.send(...)` to send, and "
+        "`async def` with `await` to wait"
+    )
+
+
+def is_unsent_message(result: object) -> bool:
+    """Return whether the result of ``on_message``, which is ignored, was probably meant to be sent."""
+    return isinstance(result, _MESSAGES)

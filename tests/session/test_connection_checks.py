@@ -1,0 +1,207 @@
+"""Mistakes in the application's connection class: each is an error or a warning, when it is made or first used."""
+
+import types
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from application import LogWatch, Serve, exception_of
+from client import Join, until
+from doubles import FakeContainer, Receiver, make_session
+from tornado import gen
+
+from sockjs_tornado import ConfigurationError, JSONValue, SockJSConnection, SockJSRouter
+from sockjs_tornado.migrate import WebsocketHandler
+from sockjs_tornado.multiplex import MultiplexConnection
+
+
+async def stream(*args: Any) -> AsyncIterator[str]:
+    yield "never run"
+
+
+def iterate(*args: Any) -> Iterator[str]:
+    yield "never run"
+
+
+def nothing(*args: Any) -> None:
+    pass
+
+
+def with_methods(**methods: Any) -> type[SockJSConnection]:
+    """Return a connection class with these methods."""
+    return type("Chat", (SockJSConnection,), methods)
+
+
+# Generators.
+
+
+@pytest.mark.parametrize("name", ["on_open", "on_message", "on_dropped", "on_close"])
+@pytest.mark.parametrize("callback", [stream, iterate])
+def test_a_callback_that_is_a_generator_is_rejected_at_once(name: str, callback: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^connection: Chat\.{name} contains `yield`"):
+        SockJSRouter(with_methods(**{name: callback}), "/chat")
+
+
+def test_coroutines_that_are_generators_are_callbacks() -> None:
+    @types.coroutine
+    def wait(*args: Any) -> Iterator[str]:
+        yield "never run"
+
+    SockJSRouter(with_methods(on_open=gen.coroutine(iterate), on_message=wait), "/chat")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+@pytest.mark.parametrize("callback", [stream, iterate])
+@pytest.mark.parametrize("name", ["on_open", "on_message", "on_close"])
+async def test_a_generator_of_a_factory_closes_the_connection(
+    serve: Serve, join: Join, logged: LogWatch, transport: str, callback: Any, name: str
+) -> None:
+    kind = with_methods(**{"on_message": nothing, name: callback})
+    peer = join(await serve(SockJSRouter(lambda session: kind(session), "/echo")), transport)
+    assert await peer.frame() == "o"
+    if name == "on_message":
+        # Several in one read, and the last of a read.
+        await peer.send("1", "2")
+    if name == "on_close":
+        peer.vanish()
+        await until(lambda: logged.records)
+    else:
+        assert await peer.frame() == 'c[1011,"Internal error"]'
+    error = exception_of(logged.take(f"{name} of"))
+    assert type(error) is TypeError
+    assert str(error).startswith(f"Chat.{name} contains `yield`")
+
+
+async def test_an_awaited_generator_closes_the_connection_too(serve: Serve, join: Join, logged: LogWatch) -> None:
+    async def on_message(self: SockJSConnection, message: str) -> object:
+        return stream()
+
+    peer = join(await serve(SockJSRouter(with_methods(on_message=on_message), "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    await peer.send("1")
+    assert await peer.frame() == 'c[1011,"Internal error"]'
+    assert type(exception_of(logged.take("on_message of"))) is TypeError
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("on_mesage", "on_message"),
+        ("on_messgae", "on_message"),
+        ("on_messages", "on_message"),
+        ("onMessage", "on_message"),
+        ("onmessage", "on_message"),
+        ("on_receive", "on_message"),
+        ("on_opne", "on_open"),
+        ("on_opened", "on_open"),
+        ("open", "on_open"),
+        ("on_connect", "on_open"),
+        ("on_closed", "on_close"),
+        ("on_colse", "on_close"),
+        ("on_disconnect", "on_close"),
+        ("on_connection_close", "on_close"),
+        ("on_droped", "on_dropped"),
+    ],
+)
+def test_a_misspelt_callback_is_named(name: str, meant: str) -> None:
+    with pytest.warns(UserWarning, match=rf"^Chat\.{name} is never called by SockJS: rename it to {meant},") as caught:
+        SockJSRouter(with_methods(**{name: nothing}), "/chat")
+    assert [warning.filename for warning in caught] == [__file__]
+    # An application that has both calls it itself.
+    SockJSRouter(with_methods(**{name: nothing, meant: nothing}), "/chat")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        SockJSConnection,
+        WebsocketHandler,
+        MultiplexConnection,
+        with_methods(on_login=nothing, on_error=nothing, on_chat_message=nothing, on_stop=nothing, _on_message=nothing),
+        with_methods(message=nothing, messages=nothing, close_all=nothing, one=nothing),
+        with_methods(on_messages=["an attribute"], on_closed=False),
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_other_names_are_the_applications_own(kind: type[SockJSConnection]) -> None:
+    with warnings.catch_warnings(action="error"):
+        SockJSRouter(kind, "/chat")
+
+
+def test_names_of_other_classes_are_not_looked_at() -> None:
+    SockJSRouter(type("Duck", (), {"onMessage": nothing, "on_message": nothing}), "/chat")
+
+
+# Messages that nobody handles.
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+async def test_messages_that_nobody_handles_are_reported_once(
+    serve: Serve, join: Join, logged: LogWatch, transport: str
+) -> None:
+    peer = join(await serve(SockJSRouter(with_methods(on_open=nothing), "/echo")), transport)
+    assert await peer.frame() == "o"
+    await peer.send("1", "2")
+    await until(lambda: logged.records)
+    assert logged.take("a client has sent a message, but Chat has no on_message").levelname == "WARNING"
+
+
+def test_a_call_of_the_inherited_method_is_not_reported() -> None:
+    def on_message(self: SockJSConnection, message: str) -> None:
+        SockJSConnection.on_message(self, message)
+
+    session = make_session(FakeContainer(), kind=with_methods(on_message=on_message))
+    Receiver(session).attach()
+    session._receive(["1"])
+
+
+# Results.
+
+
+@pytest.mark.parametrize("value", ["text", b"bytes", {"a": 1}, JSONValue("[1]")], ids=repr)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_message_that_is_returned_instead_of_sent_is_reported_once(
+    serve: Serve, join: Join, logged: LogWatch, value: object, is_async: bool
+) -> None:
+    async def on_message(self: SockJSConnection, message: str) -> object:
+        self.send(message)
+        return value
+
+    def on_message_plain(self: SockJSConnection, message: str) -> object:
+        self.send(message)
+        return value
+
+    kind = with_methods(on_message=on_message if is_async else on_message_plain)
+    peer = join(await serve(SockJSRouter(kind, "/echo")), "websocket")
+    assert await peer.frame() == "o"
+    for text in "12":
+        await peer.send(text)
+        assert await peer.frame() == f'a["{text}"]'
+    record = logged.take(f"Chat.on_message returned a {type(value).__name__}, which is not sent")
+    assert record.levelname == "WARNING"
+
+
+# Constructors and factories.
+
+
+def test_a_constructor_that_forgets_its_base_class_is_named() -> None:
+    def forget(self: SockJSConnection, session: Any) -> None:
+        self.name = "x"  # type: ignore[attr-defined]
+
+    container = FakeContainer()
+    with pytest.raises(ConfigurationError, match=r"^Chat\.__init__ must call super\(\)\.__init__\(session\)$"):
+        make_session(container, kind=with_methods(__init__=forget))
+    assert container.due == float("inf")
+
+
+@pytest.mark.parametrize("made", [None, "a connection"])
+def test_a_factory_that_returns_no_connection_is_named(made: Any) -> None:
+    def factory(session: Any) -> Any:
+        return made
+
+    with pytest.raises(ConfigurationError, match=r"^connection: expected a SockJSConnection for the session, got "):
+        make_session(FakeContainer(), kind=factory)
