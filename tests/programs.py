@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,22 @@ def check_sockjs_client() -> None:
     """Fail if sockjs-client is not installed."""
     if not (SOCKJS_CLIENT / "dist/sockjs.min.js").is_file():
         pytest.fail(f"sockjs-client is missing: {SOCKJS_CLIENT} is not there. `npm ci` installs it.")
+
+
+def create_certificate(directory: Path, name: str = "DNS:localhost") -> tuple[Path, Path]:
+    """Create a certificate that is its own authority, and its key, in a directory; return the two files."""
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = [find_program("OpenSSL", "openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
+    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=test", "-addext", f"subjectAltName={name}"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return certificate, key
+
+
+def join_files(files: Sequence[Path]) -> Path:
+    """Return a new file beside the first of these, with the contents of all, such as a certificate and its key."""
+    joined = files[0].with_name("both.pem")
+    joined.write_text("".join(file.read_text() for file in files))
+    return joined
 
 
 class Ended(NamedTuple):

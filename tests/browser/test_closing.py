@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from deployment.proxies import Node, proxy
-from programs import Ended, ServerProgram
+from programs import Ended, ServerProgram, join_files
 
 from .conftest import Chromium
 
@@ -53,8 +53,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(chromium: Chromium, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Have a page connect everywhere and be closed."""
-    both = tmp_path_factory.mktemp("closing") / "both.pem"
-    both.write_text("".join(file.read_text() for file in certificate))
+    both = join_files(certificate)
     result = Run()
     server = ServerProgram("tests/browser/closing_server.py", str(both))
     try:

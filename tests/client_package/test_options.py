@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import join_files
 
 from sockjs_tornado.client import Backoff, ConfigurationError, connect
 from sockjs_tornado.client.options import Options, ServiceURL
@@ -134,9 +135,7 @@ def test_reconnect_is_a_backoff_or_none() -> None:
 
 
 def test_the_ssl_context_has_the_options(certificate: tuple[Path, Path], tmp_path: Path) -> None:
-    both = tmp_path / "both.pem"
-    both.write_text("".join(path.read_text() for path in certificate))
-    assert options(client_cert=both).create_ssl_context().check_hostname
+    assert options(client_cert=join_files(certificate)).create_ssl_context().check_hostname
     assert not options(verify=False).create_ssl_context().check_hostname
     with pytest.raises(FileNotFoundError):
         options(ca_file=tmp_path / "missing").create_ssl_context()

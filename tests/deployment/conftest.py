@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from client import Client, Connect
-from programs import find_program
+from programs import join_files
 
 from .proxies import Node, node, nodes, proxy
 from .visitor import Visitor
@@ -136,14 +135,6 @@ def ended(remember: Remember) -> Ended:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost that is its own authority, with its key in the same file."""
-    directory = tmp_path_factory.mktemp("tls")
-    key, file = directory / "key.pem", directory / "certificate.pem"
-    command = [find_program("OpenSSL", "openssl"), "req", "-x509", "-newkey", "ec", "-nodes"]
-    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(file)], check=True, capture_output=True)
-    both = directory / "both.pem"
-    both.write_text(file.read_text() + key.read_text())
-    return both
+def certificate(certificate: tuple[Path, Path]) -> Path:
+    """The certificate for localhost, with its key in the same file."""
+    return join_files(certificate)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+from math import inf
 from typing import Any
 
 import pytest
@@ -65,7 +66,8 @@ async def test_a_poll_may_take_longer_than_its_body(listen: Listen) -> None:
     assert (await client.ask("POST", f"{base}/xhr", body=b"")).text == "o\n"
     data = request("POST", f"{base}/xhr", body=b"[]")
     client.write(data[:-2])
-    await asyncio.sleep(0.01)
+    (connection,) = routed.site.http.connections
+    await until(lambda: connection._body_due < inf)
     client.write(data[-2:])
     assert (await client.response()).text == "h\n"
     await close_router(routed.router)
@@ -150,12 +152,17 @@ async def until_no_connections(site: Site) -> None:
     await until(lambda: not site.http.connections)
 
 
+async def until_congested(site: Site) -> None:
+    """Wait until a response has filled the buffers."""
+    await until(lambda: any(connection._is_congested for connection in site.http.connections))
+
+
 async def test_a_client_that_reads_no_response_has_a_deadline(listen: Listen) -> None:
     site = await listen({"/": Large}, idle_connection_timeout=0.2)
     client = await site.connect(receive_buffer=KERNEL_BUFFER)
     client.pause_reading()
     client.write(request("GET", "/"))
-    await asyncio.sleep(0.05)
+    await until_congested(site)
     async with asyncio.timeout(TIMEOUT):
         await until_no_connections(site)
 
@@ -178,7 +185,7 @@ async def test_a_client_that_shuts_down_and_reads_nothing_has_a_deadline(listen:
     client = await site.connect(receive_buffer=KERNEL_BUFFER)
     client.pause_reading()
     client.write(request("GET", "/"))
-    await asyncio.sleep(0.1)
+    await until_congested(site)
     client.writer.write_eof()
     async with asyncio.timeout(TIMEOUT):
         await handler.closed.wait()

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import socket
 import ssl
-import subprocess
 import weakref
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from application import Journal, close_router
 from client import HANDSHAKE, TIMEOUT, new_session, request, until, within
+from programs import create_certificate
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
@@ -326,25 +326,10 @@ async def test_a_certificate_may_be_renewed(listen: Listen, certificate: tuple[P
     options.load_cert_chain(*certificate)
     site = await listen({"/": Hello.counting()}, "tls", ssl_options=options)
     before = await StrictClient.connect(site)
-    new = tmp_path / "new.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", "/CN=new", "-addext", "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"]
-    made = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    new.write_bytes(made.stdout)
-    options.load_cert_chain(new)
+    new = await asyncio.to_thread(create_certificate, tmp_path)
+    options.load_cert_chain(*new)
     assert site.tls is not None
-    site.tls.load_verify_locations(new)
+    site.tls.load_verify_locations(new[0])
     after = await StrictClient.connect(site)
     assert before.sock.getpeercert() != after.sock.getpeercert()
     for client in (before, after):

@@ -2,12 +2,12 @@
 
 import asyncio
 import gc
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
+from programs import create_certificate, join_files
 
 from .server import Site, serving
 
@@ -33,13 +33,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of 127.0.0.1, signed by itself."""
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*command, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
-    return path
+    """A certificate for 127.0.0.1, with its key in the same file."""
+    return join_files(create_certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1"))
 
 
 @pytest.fixture(params=["tcp", "unix", "tls"])
