@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from socket import socket
 from typing import Any, Self, final
 from weakref import ReferenceType
 
@@ -91,6 +92,7 @@ class RequestHead:
     def header_lines(self, name: str, /) -> list[str]: ...
     def fields(self) -> list[tuple[str, str]]: ...
 
+def accept_socket(sock: socket, /) -> tuple[socket, Any]: ...
 def format_response(status_and_common: str, fields: list[tuple[str, str]], body: bytes, /) -> bytes: ...
 def parse_head(
     data: bytes | bytearray | memoryview, start: int, end: int, max_size: int, max_fields: int, /

@@ -40,7 +40,7 @@ from sockjs_tornado.session.session import Session
 from sockjs_tornado.transports.http_transports import eventsource_framing, xhr_framing
 from sockjs_tornado.transports.receiving import StreamReceiver
 from sockjs_tornado.transports.websocket_receiver import WebSocketReceiver
-from sockjs_tornado.wire import connection, http_parser, time_budget, websocket
+from sockjs_tornado.wire import connection, http_parser, sockets, time_budget, websocket
 from sockjs_tornado.wire.connection import READ_SIZE, Connection
 from sockjs_tornado.wire.frames import text_frame
 from sockjs_tornado.wire.write_queue import WriteQueue
@@ -651,7 +651,7 @@ def contract() -> dict[str, dict[str, str]]:
             rows[name] = twin
     for name in re.findall(r"\b_\w+", table):
         places = (Session, Callbacks, WebSocketReceiver, StreamReceiver, HTTPConnection, RepeatedRequest, http_parser)
-        assert any(hasattr(place, name) for place in (*places, websocket)), name
+        assert any(hasattr(place, name) for place in (*places, sockets, websocket)), name
     return twins
 
 

@@ -238,6 +238,8 @@ execute(PyObject *module)
     if (infinity == NULL || in_callback == NULL || zero == NULL || idle == NULL || running == NULL
         || add_constants(module) < 0)
         return -1;
+    if (prepare_accept(module) < 0)
+        return -1;
     callbacks_type = add_type(module, &callbacks_spec);
     connection_type = add_type(module, &connection_spec);
     counters_type = add_type(module, &counters_spec);
@@ -253,6 +255,9 @@ execute(PyObject *module)
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 
 static PyMethodDef functions[] = {
+#ifdef __linux__
+    {"accept_socket", accept_socket, METH_O, "accept_socket(sock, /)\n--\n\n"},
+#endif
     {"format_response", FASTCALL(format_response), "format_response(status_and_common, fields, body, /)\n--\n\n"},
     {"parse_head", FASTCALL(parse_head), "parse_head(data, start, end, max_size, max_fields, /)\n--\n\n"},
     {"read_messages", FASTCALL(read_messages), "read_messages(memory, size, max_size, messages, /)\n--\n\n"},

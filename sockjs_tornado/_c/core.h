@@ -64,6 +64,7 @@
  *   read_text_frames   _read_text_frames_python final, masked texts below 64 KiB            the list
  *   read_messages      FrameParser              the same, if they are arrays of strings     the list
  *   write_messages     messages_frame           str without surrogates                      nothing
+ *   accept_socket      _accept_socket_python    everything, on Linux                        nothing
  *   write_buffered     flush                    bytes for a plain socket                    _write_buffer, the list
  *   parse_head         _parse_head_python       valid heads with at most MAX_HEAD_FIELDS    nothing
  *                                               fields, and what they begin with
@@ -90,7 +91,7 @@
 #define NAMES(EACH) \
     EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
-    EACH(on_message) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
+    EACH(on_message) EACH(proto) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
     EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
     EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
     EACH(_write_prepared) \
@@ -213,6 +214,14 @@ void free_object(PyObject *self, size_t size);
         Py_RETURN_NONE; \
     } while (0)
 
+/* --- in accept.c --- */
+
+/* Create the types of accepted sockets. Return 0, or -1 with an exception set. */
+int prepare_accept(PyObject *module);
+
+/* Return whether an object is a socket that is written to without Python: a socket.socket, or an accepted one. */
+int is_plain_socket(PyObject *object);
+
 /* --- in session.c --- */
 
 /* Return whether the fields of a session hold objects of the types that Python stores there. */
@@ -261,6 +270,11 @@ extern PyType_Spec request_head_spec;
 extern PyTypeObject *request_head_type;
 
 /* --- the module's functions --- */
+
+#ifdef __linux__
+/* Accept a connection from a listening socket, and return it with the address of its client. */
+PyObject *accept_socket(PyObject *module, PyObject *listening);
+#endif
 
 /* Return a response as bytes: status line and common fields, further fields, the empty line, and the body. */
 PyObject *format_response(PyObject *module, PyObject *const *args, Py_ssize_t count);

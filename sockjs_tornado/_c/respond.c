@@ -20,7 +20,7 @@ descriptor(HTTPConnection *connection)
     PyObject *number;
     int fd;
 
-    if (connection->_writable_socket == NULL || Py_TYPE(connection->_writable_socket) != socket_type)
+    if (!is_plain_socket(connection->_writable_socket))
         return -1;
     number = PyObject_CallFunctionObjArgs(socket_fileno, connection->_writable_socket, NULL);
     fd = number == NULL ? -1 : (int)PyLong_AsLong(number);

@@ -49,8 +49,7 @@ take_write(PyObject *object, Write *write)
         return -1;
     if (self->_write_buffer == Py_None)
         return 0;
-    if (!PyBytes_CheckExact(self->_write_buffer) || self->_writable_socket == NULL
-        || Py_TYPE(self->_writable_socket) != socket_type)
+    if (!PyBytes_CheckExact(self->_write_buffer) || !is_plain_socket(self->_writable_socket))
         return -1;
     /* Not cached: the descriptor of a closed socket may be reused. Call the C base type's method, since a method in
      * Python could close a socket that was looked up before, or change the lists. */

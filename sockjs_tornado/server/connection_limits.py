@@ -22,7 +22,7 @@ from tornado.iostream import IOStream
 from ..observe.logs import ThrottledLog
 from ..session.requester import network_of
 from ..wire.responses import claim_slot
-from ..wire.sockets import EXHAUSTED_ERRNOS
+from ..wire.sockets import EXHAUSTED_ERRNOS, accept_socket
 from ..wire.tornado_internals import connection_stream
 from .http_server import HTTPServer
 
@@ -176,7 +176,7 @@ class ThrottledSocket(socket.socket):
         if self._exhausted and highest is not None and not self._has_descriptors(highest):
             self._wait()
         try:
-            connection, address = super().accept()
+            connection, address = accept_socket(self)
         except OSError as error:
             if error.errno not in EXHAUSTED_ERRNOS:
                 raise

@@ -5,7 +5,7 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from tornado.httputil import HTTPConnection as TornadoConnection
@@ -22,6 +22,7 @@ from .access_log import logs_success
 from .connection import HTTPConnection
 from .connection_io import ConnectionIO
 from .function_delegate import FunctionDelegate
+from .listening import Listener
 from .routes import Routes
 from .secure_connection import SecureConnection
 
@@ -89,6 +90,10 @@ class HTTPServer(AcceptingServer):
         self.postpone = self._deadlines.postpone
 
     now = staticmethod(time.monotonic)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on listening sockets, such as those of ``tornado.netutil.bind_sockets``."""
+        super().add_sockets(map(Listener, sockets))  # type: ignore[arg-type]
 
     @property
     def no_keep_alive(self) -> bool:

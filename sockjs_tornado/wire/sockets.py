@@ -15,6 +15,17 @@ except ImportError:  # pragma: no cover - Windows
 else:
     _QUEUE_SIZE = termios.TIOCOUTQ
 
+
+def _accept_socket_python(sock: socket.socket, /) -> tuple[socket.socket, Any]:
+    """Accept a connection from a listening socket, and return it with the address of its client."""
+    return socket.socket.accept(sock)
+
+
+try:
+    from .._speedups import accept_socket as accept_socket
+except ImportError:  # the C module was not built, or this is not Linux
+    accept_socket = _accept_socket_python
+
 #: Errors of calls that create a file descriptor, if the process or the system has no resources for another one.
 EXHAUSTED_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

@@ -21,6 +21,7 @@ from tornado.websocket import WebSocketHandler
 from sockjs_tornado import SockJSRouter
 from sockjs_tornado.server.connection_limits import Admission, ThrottledSocket
 from sockjs_tornado.serving import bind_sockets, http_server
+from sockjs_tornado.wire.sockets import accept_socket
 
 PUBLIC = "8.8.8.8"
 
@@ -286,7 +287,7 @@ async def test_clients_wait_while_descriptors_are_used_up(
     monkeypatch: pytest.MonkeyPatch, logged: LogWatch, reason: str
 ) -> None:
     waits: asyncio.Queue[None] = asyncio.Queue()
-    wait, accept = ThrottledSocket._wait, socket.socket.accept
+    wait = ThrottledSocket._wait
     used_up = True
 
     def noted(self: ThrottledSocket) -> None:
@@ -296,11 +297,11 @@ async def test_clients_wait_while_descriptors_are_used_up(
     def accept_if_free(self: socket.socket) -> Any:
         if used_up and reason == "none":
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return accept(self)
+        return accept_socket(self)
 
     monkeypatch.setattr("sockjs_tornado.server.connection_limits.RETRY_INTERVAL", 0.01)
     monkeypatch.setattr(ThrottledSocket, "_wait", noted)
-    monkeypatch.setattr(socket.socket, "accept", accept_if_free)
+    monkeypatch.setattr("sockjs_tornado.server.connection_limits.accept_socket", accept_if_free)
     sockets = bind_sockets(0, "127.0.0.1")
     port = sockets[0].getsockname()[1]
     async with http_server(Application(log_function=lambda handler: None), sockets) as server:
