@@ -98,7 +98,7 @@ def check_packages(plan: Plan) -> None:
     clients = ["picows"] if plan.transport in WEBSOCKETS else ["pycurl", "sockjs_tornado"]
     for module in ["hdrh", *clients]:
         if importlib.util.find_spec(module) is None:
-            sys.exit(f'The module {module} is missing: pip install "sockjs-tornado[bench]"')
+            sys.exit(f"The module {module} is missing; in the checkout: pip install '.[bench]'")
 
 
 def main() -> int:

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--server", choices=SERVERS, default="native", help="HTTP server (default: %(default)s)")
     options = parser.parse_args()
     if options.loop == "uvloop" != DEFAULT_LOOP:
-        parser.error('uvloop is not installed: pip install "sockjs-tornado[bench]"')
+        parser.error("uvloop is not installed; in the checkout: pip install '.[bench]'")
     if not 0 <= options.port <= 65535:
         parser.error(f"--port: expected 0 to 65535, got {options.port}")
 

@@ -1,12 +1,15 @@
-"""The versions of Tornado and redis-py that the package allows."""
+"""The versions of Tornado and redis-py that the package allows, and the packages that each `make` target installs."""
 
+import ast
 import configparser
 import importlib.metadata
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,3 +51,47 @@ def test_tox_tests_the_oldest_tornado() -> None:
     parser.read(ROOT / "tox.ini")
     tested = re.findall(r"tornado==(\d+\.\d+\.\d+)", parser["testenv"]["deps"])
     assert min(map(Version, tested)) == Version(BOUNDS["tornado"][0])
+
+
+def pinned(file: str) -> set[str]:
+    """Return the names of the packages that a file of requirements/ pins."""
+    lines = (ROOT / f"requirements/{file}.txt").read_text().splitlines()
+    return {canonicalize_name(Requirement(line).name) for line in lines if not line.startswith("#")}
+
+
+@pytest.mark.parametrize("extra", ["", "docs", "test"])
+def test_a_fresh_checkout_gets_every_package_that_an_extra_requires(extra: str) -> None:
+    """Since `make` installs without dependencies, each target alone must install all of them."""
+    required = {
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, importlib.metadata.requires("sockjs-tornado") or [])
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+    }
+    assert required - pinned(extra or "demo") == set()
+
+
+def test_the_docs_have_every_package_that_the_documented_modules_import() -> None:
+    """Sphinx imports them; without one of them, `make docs` alone fails."""
+    imported = set()
+    for path in (ROOT / "sockjs_tornado").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                imported.add(node.module.partition(".")[0])
+    # Those of the extra `fast` are optional everywhere.
+    imported -= {*sys.stdlib_module_names, "sockjs_tornado", "msgspec", "uvloop"}
+    assert {"pycurl", "redis", "tornado"} <= imported
+    distributions = importlib.metadata.packages_distributions()
+    names = {canonicalize_name(distributions[module][0]) for module in imported}
+    assert names - pinned("docs") == set()
+
+
+def test_each_target_of_make_has_its_prerequisites() -> None:
+    """A target that runs a program of the virtual environment depends on the stamp file of what it needs."""
+    makefile = (ROOT / "Makefile").read_text()
+    recipes = re.findall(r"(?m)^([a-z-]+):(.*?)(?:##.*)?\n((?:\t.*\n)+)", makefile)
+    assert {"demo", "test", "docs", "lint", "types", "soak", "fuzz", "bench"} <= {name for name, _, _ in recipes}
+    for name, prerequisites, commands in recipes:
+        if re.search(r"\$\(PY\)|\$\(PYTEST\)", commands):
+            assert re.search(r"\$\(VENV\)/\.(demo|docs|test)\b", prerequisites), name

@@ -785,7 +785,9 @@ async def test_a_callback_may_end_the_router(serve: Serve, join: Join) -> None:
 async def test_a_router_that_another_one_hides_is_reported_once(
     serve: Serve, connect: Connect, logged: LogWatch
 ) -> None:
-    client = await connect(await serve(SockJSRouter(Echo, "/a"), SockJSRouter(Echo, "/b"), SockJSRouter(SockJSConnection, "/a/")))
+    client = await connect(
+        await serve(SockJSRouter(Echo, "/a"), SockJSRouter(Echo, "/b"), SockJSRouter(SockJSConnection, "/a/"))
+    )
     for prefix in ("/b", "/a", "/a"):
         assert (await client.ask("GET", f"{prefix}/info")).status == 200
     assert logged.take("two routers of the application have the prefix '/a'").levelname == "WARNING"

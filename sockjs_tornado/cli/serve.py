@@ -18,6 +18,7 @@ from tornado.web import Application
 
 from ..connection import SockJSConnection
 from ..exceptions import ConfigurationError
+from ..extras import install_command
 from ..protocol import Message
 from ..router import SockJSRouter
 from ..serving import serve
@@ -170,7 +171,7 @@ def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] |
     try:
         import uvloop
     except ImportError as error:
-        raise ConfigurationError(f'--uvloop: {error}; pip install "sockjs-tornado[fast]"') from error
+        raise ConfigurationError(f"--uvloop: {error}; {install_command('fast')}") from error
     return uvloop.new_event_loop
 
 

@@ -15,7 +15,7 @@
     asyncio.run(main())
 
 The client requests ``/info`` and uses the first transport that works, in sockjs-client's order: websocket,
-xhr_streaming, eventsource, xhr. It requires pycurl: ``pip install "sockjs-tornado[client]"``.
+xhr_streaming, eventsource, xhr. It requires the extra ``client``, which installs pycurl.
 
 **Closing.** When the connection has ended, ``recv`` and ``send`` raise
 :exc:`~sockjs_tornado.exceptions.ConnectionClosed` with the close code and reason. ``async for`` raises it too, unless
@@ -31,11 +31,13 @@ messages are sent. Meanwhile ``send`` waits.
 ``max_queue_bytes``. ``send`` waits while that much is queued for sending.
 """
 
+from ..extras import install_command
+
 try:
     import pycurl  # noqa: F401 - imported by the modules below
 except ImportError as error:
     raise ImportError(
-        f'sockjs_tornado.client requires pycurl ({error}): pip install "sockjs-tornado[client]"', name=error.name
+        f"sockjs_tornado.client requires pycurl ({error}): {install_command('client')}", name=error.name
     ) from error
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence

@@ -17,6 +17,7 @@ The names in this package are imported on first access, so that it can be import
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..extras import install_command
 from ..session.ports import Position
 
 if TYPE_CHECKING:
@@ -46,6 +47,6 @@ def __getattr__(name: str) -> Any:
         if error.name not in ("hiredis", "redis"):
             raise
         raise ImportError(
-            f'{__name__}.{name} requires redis-py and hiredis ({error}): pip install "sockjs-tornado[cluster]"',
+            f"{__name__}.{name} requires redis-py and hiredis ({error}): {install_command('cluster')}",
             name=error.name,
         ) from error

@@ -12,11 +12,13 @@
 These URLs reveal how much the server is used. If the server has a public address, block the URLs in the proxy, or serve
 them from a separate application on a private port.
 
-This module requires prometheus_client: ``pip install "sockjs-tornado[metrics]"``.
+This module requires the extra ``metrics``, which installs prometheus_client.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ..extras import install_command
 
 try:
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -25,7 +27,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise ImportError(
-        f'sockjs_tornado.observe.metrics requires prometheus_client ({error}): pip install "sockjs-tornado[metrics]"',
+        f"sockjs_tornado.observe.metrics requires prometheus_client ({error}): {install_command('metrics')}",
         name=error.name,
     ) from error
 

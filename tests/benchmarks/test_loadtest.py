@@ -387,7 +387,7 @@ class TestTheCommandLine:
 
         monkeypatch.setattr(sys, "argv", ["loadtest.py", URL, "--transport", transport])
         monkeypatch.setattr(loadtest.importlib.util, "find_spec", find_spec)
-        with pytest.raises(SystemExit, match=rf'{module} is missing: pip install "sockjs-tornado\[bench\]"$'):
+        with pytest.raises(SystemExit, match=rf"{module} is missing; in the checkout: pip install '\.\[bench\]'$"):
             loadtest.main()
 
     def test_json_goes_to_a_file_and_text_to_the_terminal(self, server: Server, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from programs import ROOT, TIMEOUT, Ended, ServerProgram
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
 from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load, _run_worker, add_arguments
+from sockjs_tornado.extras import install_command
 from sockjs_tornado.settings import TRANSPORTS
 
 Run = Callable[..., ServerProgram]
@@ -225,7 +226,7 @@ def test_serve_reports_what_the_system_lacks(refused: Callable[..., Refusal], mo
     ended = refused("serve", "--port", "0", "--uvloop")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Cannot serve: --uvloop: ")
-    assert ended.stderr.endswith('; pip install "sockjs-tornado[fast]"\n')
+    assert ended.stderr.endswith(f"; {install_command('fast')}\n")
     monkeypatch.delattr(socket, "SO_REUSEPORT")
     ended = refused("serve", "--port", "0", "--processes", "2")
     assert ended == (1, "", "Cannot serve: --processes: expected 1, since this system has no SO_REUSEPORT\n")
@@ -679,4 +680,4 @@ def test_serve_does_not_require_pycurl(tmp_path: Path) -> None:
     assert attempt("serve", "--help").returncode == 0
     ended = attempt("info", "http://127.0.0.1:1/echo")
     assert ended.returncode == 2
-    assert 'pip install "sockjs-tornado[client]"' in ended.stderr
+    assert 'pip install "pycurl>=' in ended.stderr
