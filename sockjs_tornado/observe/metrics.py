@@ -32,11 +32,13 @@ except ImportError as error:
     ) from error
 
 from tornado.routing import URLSpec
-from tornado.web import RequestHandler
 
 from ..exceptions import ConfigurationError
+from ..protocol import CloseCode
 from ..router import SockJSRouter
 from ..server.connection_limits import Admission
+from ..settings import TRANSPORTS
+from ..wire.tornado_internals import UnloggedHandler
 
 __all__ = ["SockJSCollector", "monitoring_urls"]
 
@@ -61,6 +63,14 @@ _COUNTERS = (
     ("rejected", "reason", "sockjs_rejected", "Rejected requests, sessions and messages, by setting or check."),
     ("callback_errors", "callback", "sockjs_callback_errors", "Callbacks that raised an exception or timed out."),
 )
+#: Values of the labels that every router has from the beginning, so that a query finds the first increase. The reasons
+#: of rejections appear when they occur.
+_INITIAL_LABELS: dict[str, tuple[str, ...]] = {
+    "transport": TRANSPORTS,
+    "code": tuple(str(int(code)) for code in CloseCode),
+    "callback": ("on_open", "on_message", "on_dropped", "on_close"),
+    "reason": (),
+}
 
 
 class SockJSCollector(Collector):
@@ -88,8 +98,11 @@ class SockJSCollector(Collector):
                 family = kind(name, text, labels=["router", label] if label else ["router"])
                 for router, snapshot in snapshots.items():
                     value = snapshot[key]
-                    for label_value, count in value.items() if label else [(None, value)]:
-                        family.add_metric([router] if label_value is None else [router, str(label_value)], count)
+                    if not label:
+                        family.add_metric([router], value)
+                        continue
+                    for label_value, count in {**dict.fromkeys(_INITIAL_LABELS[label], 0), **value}.items():
+                        family.add_metric([router, str(label_value)], count)
                 yield family
         text = "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip)."
         yield CounterMetricFamily("sockjs_rejected_connections", text, value=Admission.total_rejected)
@@ -134,7 +147,7 @@ def monitoring_urls(
     ]
 
 
-class _MonitoringHandler(RequestHandler):
+class _MonitoringHandler(UnloggedHandler):
     def set_default_headers(self) -> None:
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")

@@ -103,6 +103,14 @@ class BaseHandler(RequestHandler):
         return self._connection.params.body_timeout
 
 
+class UnloggedHandler(RequestHandler):
+    """A request handler whose expected responses are not in the access log: those below 400, and 503."""
+
+    def _log(self) -> None:
+        if self.get_status() >= 400 and self.get_status() != 503:
+            super()._log()
+
+
 class AcceptingServer(HTTPServer):
     """An HTTP server that gets the accepted sockets, instead of streams.
 

@@ -21,6 +21,7 @@ from tornado.web import Application
 from sockjs_tornado import ConfigurationError, SockJSRouter
 from sockjs_tornado.observe.metrics import SockJSCollector, monitoring_urls
 from sockjs_tornado.serving import http_server
+from sockjs_tornado.settings import TRANSPORTS
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples/deploy/grafana.json"
 
@@ -94,9 +95,9 @@ async def test_prometheus_finds_all_figures() -> None:
     assert value("sockjs_sent_bytes_total") == 2
     assert value("sockjs_rejected_total", reason="payload") == 1
     assert value("sockjs_queued_characters") == value("sockjs_backlog_characters") == 0
-    assert value("sockjs_sessions_closed_total", code="1006") is None
+    assert value("sockjs_sessions_closed_total", code="1006") == 0
     assert value("sockjs_sessions_closed_total", among=later, code="1006") == 1
-    assert value("sockjs_sessions", among=later, transport="xhr") is None
+    assert value("sockjs_sessions", among=later, transport="xhr") == 0
     assert 0 <= value("sockjs_timer_lag_seconds", among=later) <= value("sockjs_timer_lag_peak_seconds", among=later)
     assert any(name.startswith("process_") for name, _ in found)
 
@@ -114,6 +115,39 @@ async def test_routers_have_labels_and_coexist_with_metrics_of_the_application()
         assert found["sockjs_messages_sent_total", frozenset({("router", name)})] == 0
     with pytest.raises(ValueError, match="Duplicated"):
         monitoring_urls(routers, registry=registry)
+
+
+async def test_figures_begin_with_zero() -> None:
+    async with Site(*monitoring_urls({"chat": SockJSRouter(Echo, "/chat")})) as client:
+        found = samples((await client.ask("GET", "/metrics")).text)
+    for transport in TRANSPORTS:
+        labels = frozenset({("router", "chat"), ("transport", transport)})
+        assert found["sockjs_sessions", labels] == found["sockjs_sessions_opened_total", labels] == 0
+    for code in (1002, 1006, 1011, 3000, 3008):
+        assert found["sockjs_sessions_closed_total", frozenset({("router", "chat"), ("code", str(code))})] == 0
+    labels = frozenset({("router", "chat"), ("callback", "on_message")})
+    assert found["sockjs_callback_errors_total", labels] == 0
+
+
+@pytest.mark.parametrize("server", ["native", "tornado"])
+async def test_monitoring_is_not_in_the_access_log(server: Any) -> None:
+    logged: list[tuple[str, int]] = []
+    router = SockJSRouter(Echo, "/chat", {"disconnect_delay": 0.05})
+    application = Application(
+        [*router.urls, *monitoring_urls({"chat": router})],
+        log_function=lambda handler: logged.append((handler.request.path, handler.get_status())),
+    )
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    async with http_server(application, sockets, server=server):
+        client = await Client.connect(port)
+        statuses = [(await client.ask("GET", path)).status for path in ("/metrics", "/healthz", "/readyz")]
+        await router.drain(0)
+        statuses.append((await client.ask("GET", "/readyz")).status)
+        assert (await client.ask("POST", "/healthz", body=b"")).status == 405
+        await client.leave()
+    assert statuses == [200, 200, 200, 503]
+    assert logged == [("/healthz", 405)]
 
 
 async def test_openmetrics_is_sent_to_clients_that_accept_it() -> None:

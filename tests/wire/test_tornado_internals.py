@@ -256,3 +256,9 @@ def test_no_other_class_uses_a_private_name_of_its_base(kind: type, base: type) 
     """Nor has it such a name by accident, also in Tornado's next release."""
     assert names_of(kind) & private_names(base) == set()
     assert names_of(BaseHandler) & private_names(RequestHandler) >= {"_execute", "_finished", "_headers"}
+
+
+def test_a_handler_can_keep_its_requests_out_of_the_access_log() -> None:
+    """``_log`` is called for every response, and calls the application's log function."""
+    assert "_log" in vars(RequestHandler)
+    assert "self._log()" in inspect.getsource(RequestHandler.finish)
