@@ -158,11 +158,13 @@ class SockJSConnection:
                 :meth:`send_threadsafe`.
         """
         session = self.session
-        if type(message) is not str or binary:
-            json_encode = session._settings.json_encode
-            session.send(encode_outgoing(message, json_encode, binary=binary, accepts_bytes=session._accepts_bytes))
+        if session.is_closed:
+            # Not to a method that a session class overrides, which would have no connection any more.
+            session._send_message_fallback(message, binary=binary)
+        elif binary:
+            session.send_message(message, binary=True)
         else:
-            session.send(message)
+            session.send_message(message)
         result = session._send_result
         if result is None:
             result = SendResult(session)
@@ -176,7 +178,8 @@ class SockJSConnection:
 
         It is encoded in the calling thread: errors are raised there, and later changes to the message have no effect.
         The event loop sends it in its next iteration, after the messages of earlier calls, or discards it if the
-        connection is closed by then. It does not call :meth:`send`, if that is overridden.
+        connection is closed by then. It calls neither :meth:`send` nor ``session.send_message``, if these are
+        overridden.
 
         Args:
             message: A message for :meth:`send`.
@@ -200,7 +203,7 @@ class SockJSConnection:
             clients: An iterable of connections; it may be modified while the message is sent.
             message: A message for :meth:`send`, except ``bytes``.
         """
-        self.session.server.broadcast(clients, message)
+        self.session.broadcast(clients, message)
 
     def join(self, room: str, presence: Any = None) -> Awaitable[None]:
         """Join a room. From then on, the client receives all messages that are published in it.

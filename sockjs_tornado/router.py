@@ -116,7 +116,7 @@ class SockJSRouter:
         self._connection = connection
         self._loop = RouterLoop(io_loop)
         if session_kls is not None:
-            check_session_class(session_kls)
+            check_session_class(session_kls, Session)
         self._session_class = session_kls or Session
         self.prefix = _check_prefix(prefix)
         self.endpoints = [(self.prefix + pattern, endpoint) for pattern, endpoint in enabled_endpoints(self)]

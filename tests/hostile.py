@@ -140,7 +140,7 @@ class Session(core.SessionCore):
     def _ignore(self, what: object = None) -> None:
         hook("session.python")
 
-    _send_fallback = _send_prepared_fallback = _receive_fallback = _after_receive = _ignore
+    _send_fallback = _send_message_fallback = _send_prepared_fallback = _receive_fallback = _after_receive = _ignore
 
     def _wake_outbox_waiters(self) -> None:
         hook("session._wake_outbox_waiters")
@@ -330,6 +330,8 @@ class World:
         arguments: tuple[tuple[str, Any], ...] = (
             ("send", Text("message")),
             ("send", "message"),
+            ("send_message", Text("message")),
+            ("send_message", "message"),
             ("_send_prepared", self.prepared),
             ("_receive", self.messages),
             ("_receive", ["one"]),

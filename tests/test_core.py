@@ -60,6 +60,7 @@ class InPython(KeptSession):
     """A session without C."""
 
     send = Session._send_fallback
+    send_message = Session._send_message_fallback
     _send_prepared = Session._send_prepared_fallback
     _receive = Session._receive_fallback
 
@@ -108,6 +109,10 @@ class Stage:
             "send": lambda *texts: [*map(session.send, texts)] and None,
             "sized": lambda size: session.send("x" * int(size)),
             "json": lambda: session.send(VALUE),
+            "message": lambda text: session.send_message(text),
+            "object": lambda: session.send_message(VALUE),
+            "named": lambda: session.send_message(msg="x", stats=False, binary=True),
+            "mistaken": lambda: session.send_message("x", unknown=True),
             "prepared": lambda: session._send_prepared(PREPARED),
             "wrong": lambda: session.send(5),
             "elsewhere": lambda: POOL.submit(session.send, "from another thread").result(),
@@ -235,6 +240,7 @@ LISTENING = ["attach", "attach 3", "attach; current pause", "attach; current det
         [("send a", "send b"), [5], ["send c"]],
         ["sized 0", ["sized 0", "sized 1"], [["sized 3"], {}], ["sized 7"]],
         ["prepared", ["prepared", "send a; prepared"], "prepared", "current pause", "prepared", "current drain"],
+        ["message a", ["message b", "object; named", "mistaken", "message c"], ["send d"], "named", "message e"],
         ["current detach", "prepared", "attach", "prepared", "close", "prepared"],
         [MANY, "turn", MANY, "current pause", MANY, "send a b c d e f g", "turn", "current drain", MANY, "attach"],
     ],
@@ -248,7 +254,22 @@ async def test_whatever_happens_is_the_same(script: list[Any]) -> None:
 
 
 currents = [f"current {what}" for what in ("pause", "resume", "drain", "detach", "cut")]
-others = ["prepared", "send x", "send 333 22", "sized 9", "close", "wait", "receive y", "wrong", "elsewhere", "turn"]
+others = [
+    "prepared",
+    "message y",
+    "object",
+    "named",
+    "mistaken",
+    "send x",
+    "send 333 22",
+    "sized 9",
+    "close",
+    "wait",
+    "receive y",
+    "wrong",
+    "elsewhere",
+    "turn",
+]
 plain_steps = st.sampled_from([*others, *currents, "full", "attach", "attach 2"])
 ends = st.sampled_from(["send x", "value", "later z", "close", *(f"fail {number}" for number in range(len(ERRORS)))])
 messages = st.builds(lambda steps, end: "; ".join([*steps, end]), st.lists(plain_steps, max_size=3), ends)
@@ -402,13 +423,15 @@ def test_ordinary_messages_are_not_left_to_python(monkeypatch: pytest.MonkeyPatc
         for name in names.split():
             monkeypatch.delattr(kind, name)
     monkeypatch.setattr(KeptSession, "_send_fallback", None)
+    monkeypatch.setattr(KeptSession, "_send_message_fallback", None)
     monkeypatch.setattr(KeptSession, "_send_prepared_fallback", None)
     monkeypatch.setattr(KeptSession, "_flush", None)
     stage.session._receive(["send a", "send b c"])
     stage.session.send("d")
+    stage.session.send_message("e")
     stage.session._send_prepared(PREPARED)
-    assert stage.events == ["send a", "send b c", ["a", "b", "c"], ["d"], PREPARED]
-    assert (stage.stats.messages_received, stage.stats.messages_sent) == (2, 5)
+    assert stage.events == ["send a", "send b c", ["a", "b", "c"], ["d"], ["e"], PREPARED]
+    assert (stage.stats.messages_received, stage.stats.messages_sent) == (2, 6)
 
 
 # --- connections ------------------------------------------------------------
@@ -676,9 +699,11 @@ def test_unset_fields_are_left_to_python() -> None:
         rows = twins[kind.__name__]
         one = type("Some", (kind,), {name: reporting(name) for name in rows.values()})()
         for method, name in rows.items():
+            # send_message sends a str as send does.
+            of_text = "_send_fallback" if method == "send_message" else name
             for what in ("x", b"x", ["x"], 1, None):
-                assert getattr(one, method)(what) == (name, what)
-            with pytest.raises(AttributeError, match=name):
+                assert getattr(one, method)(what) == (of_text if what == "x" else name, what)
+            with pytest.raises(AttributeError, match=of_text):
                 getattr(kind(), method)("x")
     with pytest.raises(AttributeError, match="_buffer"):
         core.ConnectionCore().get_buffer(1)
@@ -808,7 +833,8 @@ def test_nothing_that_passes_through_is_kept() -> None:
     for message in ("", "value", "fail"):
         ends = []
         container = FakeContainer()
-        container.log = SimpleNamespace(write=lambda *_, **__: None)  # type: ignore[assignment]
+        ignored = lambda *_, **__: None  # noqa: E731
+        container.log = SimpleNamespace(write=ignored, write_once=ignored)  # type: ignore[assignment]
         session = make_session(container, acts={"on_message": answer})
         receiver = Receiver(session).attach()
         session._receive([Text(message)])

@@ -25,6 +25,7 @@
  *   send               _send_fallback           an open session, in its thread, that has    _outbox, queued; if it
  *                                               a receiver and is not blocked, or is        flushes also messages_sent
  *                                               within its callbacks and its limits
+ *   send_message       _send_message_fallback   a single argument that is a str             what send() writes to
  *   _send_prepared     _send_prepared_fallback  a receiver, and nothing is blocked          messages_sent
  *   _receive           _receive_fallback        an open session, no callback is running     Callbacks._state, _blocked,
  *                                               or due, and nothing is blocked              queued, _outbox,
@@ -93,7 +94,7 @@
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
     EACH(on_message) EACH(proto) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
     EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
-    EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
+    EACH(_send_message_fallback) EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
     EACH(_write_prepared) \
     EACH(_format_response_python) EACH(_parse_head_python) EACH(is_logging) EACH(is_stopped) EACH(response_finished) \
     EACH(run) EACH(schedule) EACH(state) EACH(_finish_post) EACH(_process_data) EACH(_send_messages) EACH(_send_rest)

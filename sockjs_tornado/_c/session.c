@@ -84,6 +84,31 @@ session_send(PyObject *object, PyObject *message)
 }
 
 static PyObject *
+session_send_message(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    PyObject *method, *positional, *named = NULL, *result = NULL;
+    Py_ssize_t i;
+
+    if (count == 1 && keywords == NULL && PyUnicode_CheckExact(args[0]))
+        return session_send(object, args[0]);
+    method = PyObject_GetAttr(object, names._send_message_fallback);
+    positional = method == NULL ? NULL : PyTuple_New(count);
+    for (i = 0; positional != NULL && i < count; i++)
+        PyTuple_SetItem(positional, i, Py_NewRef(args[i]));
+    if (positional != NULL)
+        named = PyDict_New();
+    for (i = 0; named != NULL && keywords != NULL && i < PyTuple_Size(keywords); i++)
+        if (PyDict_SetItem(named, PyTuple_GetItem(keywords, i), args[count + i]) < 0)
+            Py_CLEAR(named);
+    if (named != NULL)
+        result = PyObject_Call(method, positional, named);
+    Py_XDECREF(method);
+    Py_XDECREF(positional);
+    Py_XDECREF(named);
+    return result;
+}
+
+static PyObject *
 session_send_prepared(PyObject *object, PyObject *message)
 {
     Session *self = (Session *)object;
@@ -241,6 +266,10 @@ PyMethodDef session_methods[] = {
     {"_receive", session_receive, METH_O, "_receive($self, messages, /)\n--\n\n"},
     {"send", session_send, METH_O,
      "send($self, message, /)\n--\n\nSend one message. Does nothing if the session is closed."},
+    {"send_message", (PyCFunction)(void (*)(void))session_send_message, METH_FASTCALL | METH_KEYWORDS,
+     "send_message($self, msg, stats=True, binary=False)\n--\n\n"
+     "Send a message that ``SockJSConnection.send`` accepts; ``stats`` is ignored.\n\n"
+     "``SockJSConnection.send`` calls it while the session is open. A session class may override it."},
     {"_send_prepared", session_send_prepared, METH_O, "_send_prepared($self, message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };

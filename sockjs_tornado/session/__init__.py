@@ -1,17 +1,33 @@
-"""Sessions: their states, queues, callbacks, deadlines and limits."""
+"""Sessions: their states, queues, callbacks, deadlines and limits.
 
-from typing import TYPE_CHECKING, Any
+The names of ``sockjs.tornado.session`` in sockjs-tornado 1.0 are here, too. ``BaseSession`` is ``Session``.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from .states import SessionState
 
 if TYPE_CHECKING:
-    from .session import Session, SessionState
+    from .connection_info import ConnectionInfo
+    from .session import Session
+    from .session import Session as BaseSession
 
-__all__ = ["Session", "SessionState"]
+__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "BaseSession", "ConnectionInfo", "Session", "SessionState"]
+
+CONNECTING: Final = SessionState.CONNECTING
+OPEN: Final = SessionState.OPEN
+CLOSING: Final = SessionState.CLOSING
+CLOSED: Final = SessionState.CLOSED
 
 
 def __getattr__(name: str) -> Any:
-    """Return a class of ``session.session``, which imports modules that import others of this package."""
-    if name in __all__:
-        from . import session
+    """Return a class of a module that imports others of this package."""
+    if name == "ConnectionInfo":
+        from .connection_info import ConnectionInfo
 
-        return getattr(session, name)
+        return ConnectionInfo
+    if name in ("BaseSession", "Session"):
+        from .session import Session
+
+        return Session
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,45 +1,66 @@
 """Attributes and methods that a session had in sockjs-tornado 1.0."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from ..exceptions import ConfigurationError
-from ..protocol import CloseCode, Outgoing, encode_outgoing
+from ..overridable import overridable
+from ..protocol import CloseCode, JSONValue, Outgoing, encode_outgoing
 from .connection_info import ConnectionInfo
 
-_SENDING = "override send of the connection class instead"
+_SENDING = "override send_message, or send of the connection class, instead"
 _RECEIVING = "override on_message of the connection class instead"
 _TRANSPORT = "it has no replacement, since sessions know no requests or timers any more; remove it"
 
-#: Methods of 1.0's sessions that nothing calls any more, and what to do instead of overriding them.
-_UNUSED = {
-    "send_jsonified": _SENDING,
-    "send_pack": _SENDING,
-    "on_messages": _RECEIVING,
-    "on_delete": "override on_close of the connection class instead",
-} | dict.fromkeys(
-    (
-        "set_handler",
-        "remove_handler",
-        "verify_state",
-        "flush",
-        "delayed_close",
-        "start_heartbeat",
-        "stop_heartbeat",
-        "delay_heartbeat",
-    ),
-    _TRANSPORT,
-)
+
+class NotCalled:
+    """A method of 1.0's sessions that nothing calls any more, so that replacing it would have no effect.
+
+    Args:
+        remedy: What to do instead of replacing it.
+        method: What it does if the application calls it. If None, the session has no such attribute.
+    """
+
+    def __init__(self, remedy: str, method: Callable[..., object] | None = None) -> None:
+        self._remedy = remedy
+        self._method = method
+        if method is not None:
+            self.__doc__ = method.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        if self._method is None:
+            raise AttributeError(f"sessions have no {self._name} any more, unlike in sockjs-tornado 1.0")
+        return partial(self._method, instance)
+
+    def __set__(self, instance: object, value: object) -> None:
+        raise self.error("session")
+
+    def error(self, owner: str) -> ConfigurationError:
+        """Return the error for a replacement of the method in ``owner``."""
+        return ConfigurationError(
+            f"{owner}.{self._name} would never be called, unlike in sockjs-tornado 1.0: {self._remedy}"
+        )
 
 
-def check_session_class(kind: type) -> None:
-    """Raise ConfigurationError if a class for ``session_kls`` overrides a method that nothing calls any more."""
-    for name, remedy in _UNUSED.items():
-        if hasattr(kind, name):
-            raise ConfigurationError(
-                f"session_kls: {kind.__name__}.{name} would never be called, unlike in sockjs-tornado 1.0: {remedy}"
-            )
+def check_session_class(kind: type, base: type) -> None:
+    """Raise ConfigurationError if a class for ``session_kls`` overrides a method that nothing calls.
+
+    ``base`` is the class of sessions.
+    """
+    for name, method in vars(LegacySession).items():
+        if isinstance(method, NotCalled) and getattr(kind, name, method) is not method:
+            raise method.error(f"session_kls: {kind.__name__}")
+    if getattr(kind, "send", None) is not getattr(base, "send", None):
+        raise ConfigurationError(
+            f"session_kls: {kind.__name__}.send would not be called for each message: override send_message instead"
+        )
 
 
 class LegacySession:
@@ -65,11 +86,45 @@ class LegacySession:
         """An object with the ``application`` that serves the router. Sessions do not keep request handlers."""
         return SimpleNamespace(application=self.server._application)
 
-    def send_message(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
-        """Send a message in the same way as ``SockJSConnection.send`` does; ``stats`` is ignored."""
+    def _send_message_fallback(self, msg: Any, stats: bool = True, binary: bool = False) -> None:
+        """Send a message that ``SockJSConnection.send`` accepts; ``stats`` is ignored.
+
+        ``SockJSConnection.send`` calls it while the session is open. A session class may override it.
+        """
         # Not through the connection: an application may override its `send` and call this.
-        json_encode = self.server.settings.json_encode
-        self.send(encode_outgoing(msg, json_encode, binary=binary, accepts_bytes=self._accepts_bytes))
+        if type(msg) is str and not binary:
+            self.send(msg)
+        else:
+            json_encode = self.server.settings.json_encode
+            self.send(encode_outgoing(msg, json_encode, binary=binary, accepts_bytes=self._accepts_bytes))
+
+    # SessionCore in C, which comes first in the bases of Session, has one as well.
+    send_message = _send_message_fallback
+
+    def _send_jsonified(self, msg: str, stats: bool = True) -> None:
+        """Send a message that is JSON already; ``stats`` is ignored."""
+        self.send(JSONValue(msg))
+
+    def _verify_state(self) -> None:
+        """Do nothing: a session is opened by the request that its client sends."""
+
+    send_jsonified = NotCalled(_SENDING, _send_jsonified)
+    verify_state = NotCalled(_TRANSPORT, _verify_state)
+    on_messages = NotCalled(_RECEIVING)
+    on_delete = NotCalled("override on_close of the connection class instead")
+    send_pack = NotCalled(_SENDING)
+    set_handler = NotCalled(_TRANSPORT)
+    remove_handler = NotCalled(_TRANSPORT)
+    flush = NotCalled(_TRANSPORT)
+    delayed_close = NotCalled(_TRANSPORT)
+    start_heartbeat = NotCalled(_TRANSPORT)
+    stop_heartbeat = NotCalled(_TRANSPORT)
+    delay_heartbeat = NotCalled(_TRANSPORT)
+
+    @overridable
+    def stats(self) -> Any:
+        """The counters of the router."""
+        return self.server.stats
 
     def get_close_reason(self) -> tuple[int, str]:
         """Return close code and reason. While the session is open, return those of a plain ``close()``."""

@@ -14,7 +14,13 @@ from application import Echo, Journal, Serve
 from client import FRAMED, Client, Connect, Join, WebSocket, asking, new_session, until, within
 from tornado.testing import bind_unused_port
 
-from sockjs_tornado import ConfigurationError, ConnectionInfo, JSONValue, Session, SockJSConnection, SockJSRouter
+from sockjs_tornado import (
+    ConnectionInfo,
+    JSONValue,
+    Session,
+    SockJSConnection,
+    SockJSRouter,
+)
 from sockjs_tornado.protocol import encode_message
 
 each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
@@ -254,26 +260,6 @@ async def test_an_application_uses_these_names_for_its_own_attributes(serve: Ser
 def test_settings_are_read_as_from_a_mapping() -> None:
     settings = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 10}).settings
     assert (settings.get("heartbeat_delay"), settings.get("own"), settings.get("own", 5)) == (10, None, 5)
-
-
-# Session classes.
-
-
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
-        ("send_jsonified", "override send of the connection class instead"),
-        ("send_pack", "override send of the connection class instead"),
-        ("on_messages", "override on_message of the connection class instead"),
-        ("on_delete", "override on_close of the connection class instead"),
-        ("set_handler", "it has no replacement"),
-        ("start_heartbeat", "it has no replacement"),
-    ],
-)
-def test_a_session_class_may_not_override_what_nothing_calls(name: str, remedy: str) -> None:
-    kind = type("Own", (Session,), {name: lambda self, *arguments: None})
-    with pytest.raises(ConfigurationError, match=rf"^session_kls: Own\.{name} would never be called.*: {remedy}"):
-        SockJSRouter(Echo, "/echo", session_kls=kind)
 
 
 # The event loop.

@@ -1,0 +1,163 @@
+"""What applications for sockjs-tornado 1.0 override, replace or import has an effect, or raises an error."""
+
+import json
+import sys
+from types import MethodType
+from typing import Any
+
+import pytest
+from application import Echo, Journal, Serve
+from client import Join
+
+from sockjs_tornado import (
+    ConfigurationError,
+    ConnectionInfo,
+    Session,
+    SockJSConnection,
+    SockJSRouter,
+    conn,
+    proto,
+    util,
+)
+from sockjs_tornado import session as old_session
+
+each_transport = pytest.mark.parametrize("transport", ["websocket", "xhr"])
+
+# Session classes.
+
+PATCHES = ["class", "session", "base"]
+
+
+@each_transport
+@pytest.mark.parametrize("patch", PATCHES)
+async def test_send_calls_the_method_of_the_session_that_an_application_overrides(
+    serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch, transport: str, patch: str
+) -> None:
+    original = Session.send_message
+
+    def send_message(self: Session, msg: Any, stats: bool = True, binary: bool = False) -> None:
+        original(self, {"sent": msg} if isinstance(msg, str) else {"value": msg, "binary": binary}, stats)
+
+    kind = type("Own", (Session,), {"send_message": send_message} if patch == "class" else {})
+    if patch == "base":
+        monkeypatch.setattr(Session, "send_message", send_message, raising=False)
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo", session_kls=kind)), transport)
+    assert await peer.frame() == "o"
+    connection: Any = await journal.connection()
+    if patch == "session":
+        connection.session.send_message = MethodType(send_message, connection.session)
+    for message, frame in (("text", '{"sent":"text"}'), ([1], '{"value":[1],"binary":false}')):
+        connection.send(message)
+        assert await peer.frame() == f"a[{frame}]"
+    connection.send([2], True)
+    assert await peer.frame() == 'a[{"value":[2],"binary":true}]'
+    connection.close(4000, "Enough")
+    # It may use what a closed session has no more, so 1.0 did not call it either.
+    connection.session.send_message = None
+    connection.send("too late")
+    assert await peer.frame() == 'c[4000,"Enough"]'
+
+
+@each_transport
+async def test_a_session_sends_json_that_is_encoded_already(serve: Serve, join: Join, transport: str) -> None:
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo")), transport)
+    assert await peer.frame() == "o"
+    (await journal.connection()).session.send_jsonified('{"a": 1}', stats=False)
+    assert await peer.frame() == 'a[{"a": 1}]'
+
+
+@each_transport
+async def test_broadcast_calls_the_method_of_the_session_that_an_application_overrides(
+    serve: Serve, join: Join, transport: str
+) -> None:
+    class Own(Session):
+        def broadcast(self, clients: Any, msg: Any) -> None:
+            super().broadcast(clients, {"to all": msg})
+
+    journal = Journal()
+    peer = join(await serve(SockJSRouter(journal, "/echo", session_kls=Own)), transport)
+    assert await peer.frame() == "o"
+    connection = await journal.connection()
+    connection.broadcast([connection], "hello")
+    assert await peer.frame() == 'a[{"to all":"hello"}]'
+
+
+NOT_CALLED = [
+    ("send_jsonified", "override send_message, or send of the connection class, instead"),
+    ("send_pack", "override send_message, or send of the connection class, instead"),
+    ("on_messages", "override on_message of the connection class instead"),
+    ("on_delete", "override on_close of the connection class instead"),
+    ("set_handler", "it has no replacement"),
+    ("start_heartbeat", "it has no replacement"),
+    ("verify_state", "it has no replacement"),
+]
+
+
+@pytest.mark.parametrize(("name", "remedy"), NOT_CALLED)
+def test_a_session_class_may_not_override_what_nothing_calls(name: str, remedy: str) -> None:
+    kind = type("Own", (Session,), {name: lambda self, *arguments: None})
+    with pytest.raises(ConfigurationError, match=rf"^session_kls: Own\.{name} would never be called.*: {remedy}"):
+        SockJSRouter(Echo, "/echo", session_kls=kind)
+
+
+@pytest.mark.parametrize(("name", "remedy"), NOT_CALLED)
+async def test_a_session_takes_no_method_that_nothing_calls(name: str, remedy: str) -> None:
+    session = SockJSRouter(Echo, "/echo").create_session("mine")
+    with pytest.raises(ConfigurationError, match=rf"^session\.{name} would never be called.*: {remedy}"):
+        setattr(session, name, print)
+    session.close()
+
+
+def test_a_session_class_may_not_override_send_which_is_not_called_for_text() -> None:
+    kind = type("Own", (Session,), {"send": lambda self, message: None})
+    with pytest.raises(ConfigurationError, match=r"^session_kls: Own\.send .*: override send_message instead"):
+        SockJSRouter(Echo, "/echo", session_kls=kind)
+
+
+async def test_a_session_has_the_other_names_of_1_0() -> None:
+    router = SockJSRouter(Echo, "/echo")
+    session: Any = router.create_session("mine")
+    assert session.stats is router.stats
+    session.stats = "own"
+    assert session.stats == "own"
+    session.verify_state()
+    assert session.state == 0
+    with pytest.raises(AttributeError, match="sessions have no on_messages any more"):
+        session.on_messages(["message"])
+    session.close()
+
+
+# Modules.
+
+
+def test_the_modules_of_1_0_have_its_names() -> None:
+    assert conn.SockJSConnection is SockJSConnection
+    assert (old_session.BaseSession, old_session.Session, old_session.ConnectionInfo) == (
+        Session,
+        Session,
+        ConnectionInfo,
+    )
+    assert (old_session.CONNECTING, old_session.OPEN, old_session.CLOSING, old_session.CLOSED) == (0, 1, 2, 3)
+    assert (proto.CONNECT, proto.DISCONNECT, proto.MESSAGE, proto.HEARTBEAT) == ("o", "c", "m", "h")
+    assert proto.json_encode({"a": [1, None]}) == '{"a":[1,null]}'
+    assert proto.json_decode("[1]") == [1]
+    with pytest.raises(proto.JSONDecodeError):
+        proto.json_decode("[1")
+    assert proto.disconnect(3000, "Go away!") == 'c[3000,"Go away!"]'
+    assert [util.bytes_to_str(b"\xc3\xa4"), util.bytes_to_str(5)] == ["ä", 5]
+    assert [util.str_to_bytes("ä"), util.str_to_bytes(b"a")] == [b"\xc3\xa4", b"a"]
+    assert (util.unquote_plus("a+b"), util.MAXSIZE) == ("a b", sys.maxsize)
+    with pytest.raises(AttributeError, match="has no attribute 'Unknown'"):
+        old_session.Unknown  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("json_encode", "use the router's setting json_encode"), ("json_decode", "remove it")]
+)
+def test_a_function_of_proto_cannot_be_replaced_without_effect(name: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^proto\.{name} = \.\.\. would have no effect.*: {remedy}"):
+        setattr(proto, name, json.dumps)
+    proto.own = 5  # type: ignore[attr-defined]
+    assert proto.own == 5  # type: ignore[attr-defined]
