@@ -85,7 +85,10 @@ def make_cluster(options: argparse.Namespace, **more: Any) -> "RedisCluster | No
         if options.advertise is not None:
             sys.exit("--advertise requires --redis")
         return None
-    from sockjs_tornado.cluster import RedisCluster  # requires the extra `cluster`
+    try:
+        from sockjs_tornado.cluster import RedisCluster  # requires the extra `cluster`
+    except ImportError as error:
+        sys.exit(str(error))
 
     try:
         # Without --advertise, a secret from the environment is not used.

@@ -1,6 +1,7 @@
 """The examples start, respond, reject invalid arguments, and exit cleanly."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from programs import ROOT, TIMEOUT, ServerProgram
@@ -19,6 +21,9 @@ PAGES = {
         "/chat/chat.js",
         "/chat/chat.css",
         "/echo/",
+        "/multiplex/",
+        "/static/multiplex_client.js",
+        "/token_auth/",
         "/dashboard/",
         "/dashboard/sockjs",
     ],
@@ -39,7 +44,7 @@ PAGES = {
     "examples/unix_cluster.py": ["/echo/"],
 }
 SERVICES = {
-    "examples/demo.py": ["/chat/sockjs", "/echo/sockjs"],
+    "examples/demo.py": ["/chat/sockjs", "/echo/sockjs", "/multiplex/sockjs", "/token_auth/sockjs"],
     "examples/chat/server.py": ["/chat/sockjs"],
     "examples/echo/server.py": ["/echo/sockjs"],
     "examples/dashboard/server.py": ["/echo"],
@@ -91,6 +96,39 @@ def test_an_example_serves_its_pages_and_services(example: Example, request: pyt
         assert example.get(service) == b"Welcome to SockJS!\n"
         assert b"/static/sockjs.min.js" in example.get(f"{service}/iframe.html")
     assert b"SockJS" in example.get("/static/sockjs.min.js")
+
+
+@pytest.mark.parametrize("example", ["examples/demo.py"], indirect=True)
+def test_the_landing_page_links_to_every_page(example: Example) -> None:
+    page = example.get("/").decode()
+    links = re.findall(r'href="(/[^"]*)"', page)
+    assert links == ["/chat/", "/echo/", "/multiplex/", "/token_auth/", "/dashboard/"]
+    assert "Recovery</strong> needs Redis" in page
+    for link in links:
+        assert b"<html" in example.get(link)
+
+
+@pytest.mark.parametrize(
+    ("script", "package"),
+    [
+        (["examples/recovery/server.py", "--redis", "redis://localhost"], "redis"),
+        (["examples/demo.py", "--redis", "redis://localhost"], "redis"),
+        (["examples/chat/server.py", "--redis", "redis://localhost"], "hiredis"),
+        (["examples/deploy/cluster_server.py"], "redis"),
+        (["examples/recovery/client.py", "http://localhost:1/"], "pycurl"),
+        (["examples/python_client/client.py", "http://localhost:1/", "hello"], "pycurl"),
+        (["benchmarks/loadtest.py", "http://localhost:1/echo"], "hdrh"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_missing_extra_is_one_clear_line(script: list[str], package: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    command = [sys.executable, *script]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert "pip install " in ended.stderr
 
 
 @pytest.fixture(scope="module")

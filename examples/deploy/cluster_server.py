@@ -8,9 +8,13 @@ import sys
 from tornado.web import Application
 
 from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
-from sockjs_tornado.cluster import RedisCluster
 from sockjs_tornado.exceptions import SockJSError
 from sockjs_tornado.serving import bind_sockets, serve
+
+try:
+    from sockjs_tornado.cluster import RedisCluster
+except ImportError as error:  # the extra `cluster` is missing
+    sys.exit(str(error))
 
 
 class Echo(SockJSConnection):

@@ -10,7 +10,10 @@ import argparse
 import asyncio
 import sys
 
-from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
+try:
+    from sockjs_tornado.client import TRANSPORTS, ConnectError, ConnectionClosed, connect
+except ImportError as error:  # the extra `client` is missing
+    sys.exit(str(error))
 
 
 async def main() -> None:

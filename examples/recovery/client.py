@@ -10,10 +10,14 @@ import argparse
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from sockjs_tornado.client import Backoff, ConnectError, SockJSClient, connect
+try:
+    from sockjs_tornado.client import Backoff, ConnectError, SockJSClient, connect
+except ImportError as error:  # the extra `client` is missing
+    sys.exit(str(error))
 
 RETRY_INTERVAL = 1.0  # seconds until the next request while Redis is unavailable
 

@@ -91,7 +91,7 @@ def test_one_of_several_routers_can_be_chosen(chromium: Chromium, monkeypatch: p
             echo.send("hello")
             chromium.sees("1 total")
             choice = Select(chromium.driver.find_element(By.ID, "router"))
-            assert [option.text for option in choice.options] == ["all", "chat", "echo"]
+            assert [option.text for option in choice.options] == ["all", "chat", "echo", "multiplex", "token_auth"]
             choice.select_by_visible_text("chat")
             chromium.sees("0 total")
             choice.select_by_visible_text("echo")

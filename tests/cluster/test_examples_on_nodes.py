@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -275,3 +276,20 @@ class TestChat:
             assert sorted((await person.next_of("people"))["people"]) == ["Ann", "Bob", "Carl"]
         await bob.say("There you are")
         assert (await carl.next_of("said"))["text"] == "There you are"
+
+
+def test_the_demo_has_the_recovery_example_if_there_is_redis(redis_server: RedisServer) -> None:
+    program = ServerProgram("examples/demo.py", "--port", "0", "--redis", redis_server.url)
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{program.ports[0]}{path}", timeout=TIMEOUT) as response:
+            text: str = response.read().decode()
+        return text
+
+    try:
+        assert 'href="/recovery/"' in get("/")
+        assert "recovery.js" in get("/recovery/")
+        assert get("/recovery/sockjs") == "Welcome to SockJS!\n"
+    finally:
+        ended = program.stop()
+    assert (ended.status, ended.output, ended.errors) == (0, "", "")
