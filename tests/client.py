@@ -246,6 +246,7 @@ class Client:
         if plain:
             sock = socket.socket()
             sock.bind((source, 0))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
             await within(loop.sock_connect(sock, ("127.0.0.1", port)))

@@ -44,7 +44,8 @@ def create_certificate(directory: Path, name: str = "DNS:localhost") -> tuple[Pa
     """Create a certificate that is its own authority, and its key, in a directory; return the two files."""
     certificate, key = directory / "certificate.pem", directory / "key.pem"
     command = [find_program("OpenSSL", "openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
-    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=test", "-addext", f"subjectAltName={name}"]
+    subject = f"/CN={name.partition(':')[2]}"
+    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", subject, "-addext", f"subjectAltName={name}"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     return certificate, key
 

@@ -55,6 +55,8 @@ class Site:
         else:
             sock = socket.socket()
             sock.bind((source, 0))
+            # As asyncio does for the sockets that it creates: what a client writes arrives at once.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if receive_buffer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)

@@ -280,6 +280,7 @@ class Site:
                 return sock
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(TIMEOUT)
             sock.connect(("127.0.0.1", self._port))
             if self.kind == "tls":

@@ -140,6 +140,9 @@ class Rooms(Noted):
 class Limited(Noted):
     """Receives many messages and sends none."""
 
+    def on_message(self, message: str) -> None:
+        """Do nothing."""
+
 
 class Control(RequestHandler):
     """Returns the events of this node."""
