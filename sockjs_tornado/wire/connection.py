@@ -172,6 +172,9 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         assert self._initial is not None
         head, unread = self._initial
         self._initial = None
+        if self.transport.get_write_buffer_size():
+            # The rest of a response before this one.
+            self._writable_socket = None
         self._queue.bind_loop()
         self.write(head)
         # bytes_sent does not include response heads.
