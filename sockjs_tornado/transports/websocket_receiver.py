@@ -11,7 +11,7 @@ from ..protocol import close_frame as sockjs_close_frame
 from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Parameters, RawInflater
-from ..wire.frames import PONG, Close, Ping, Pong, build_frame, close_frame, text_frame
+from ..wire.frames import PONG, Close, Ping, Pong, build_frame, close_frame, read_close_frame, text_frame
 from ..wire.keepalive import KeepaliveConnection, MessageDeadline
 from ..wire.pacing import PIECE_SIZE, SMALL_PIECE
 from ..wire.payloads import decode_websocket_payload
@@ -87,6 +87,12 @@ class WebSocketReceiver(KeepaliveConnection):
         start = 0
         parser = self._parser
         settings = self._settings
+        if parser is None and nbytes <= 8 and not self._unread:
+            close = read_close_frame(self._buffer, nbytes)
+            if close is not None:
+                self._stats.bytes_received += nbytes
+                self._end_connection(close)
+                return
         if (parser is None or parser.at_boundary) and not self._unread:
             # Fast path: most reads contain only short, uncompressed text frames.
             start = read_messages(self._buffer, nbytes, settings.max_message_size, messages)
@@ -240,9 +246,8 @@ class WebSocketReceiver(KeepaliveConnection):
             return
         if isinstance(event, Close):
             # RFC 6455, section 5.5.1: echo the status code.
-            self.write(close_frame(event.code))
             self._session._receiver_lost(self, event.code, event.reason)
-            self.close_transport()
+            self.close_transport(close_frame(event.code))
         else:
             if event.code == CloseCode.TRY_AGAIN_LATER:
                 limit, server = "max_buffered_body_bytes", self._session.server

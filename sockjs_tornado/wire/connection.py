@@ -257,18 +257,31 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         self._stats.bytes_sent += len(data)
         sock = self._socket
         if sock is not None and not self.transport.get_write_buffer_size():
-            # If the send fails, the transport meets and reports the same error when it writes the rest.
-            with contextlib.suppress(OSError):
+            try:
                 data = data[sock.send(data) :]
-            self._writable_socket = None if data else sock
+            except OSError:
+                # The transport meets and reports the same error when it writes the data.
+                self._writable_socket = None
+            else:
+                self._writable_socket = None if data else sock
         if data and self.transport.is_closing():
             self._stats.bytes_sent -= len(data)
         elif data:
             self.transport.write(data)
 
-    def close_transport(self) -> None:
-        """Close the connection after the written data is sent, or when the client stops reading it."""
-        self._end_writing()
+    def close_transport(self, data: bytes = b"") -> None:
+        """Close the connection after the written data and ``data`` are sent, or when the client stops reading them."""
+        if data:
+            # Not with write(), which would schedule a flush.
+            self._write_buffer = (self._write_buffer or b"") + data
+        self.flush()
+        if self._writable_socket is None:
+            self._end_writing()
+        else:
+            # Everything was sent, so that the transport closes in the next iteration, and needs no deadline.
+            self._closing = True
+            self._unsent = 0
+            self._socket = self._writable_socket = None
         self.transport.close()
 
     def release_transport(self) -> Callable[[], None] | None:

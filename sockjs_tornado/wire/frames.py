@@ -55,6 +55,20 @@ def parse_control(opcode: int, payload: bytes) -> Ping | Pong | Close:
     return Close(code, payload[2:].decode())
 
 
+def read_close_frame(data: bytes | bytearray, size: int) -> Close | None:
+    """Return the contents of a close frame without a reason, or None if ``data[:size]`` is anything else.
+
+    Such a frame from a client usually arrives alone, and then needs no parser.
+    """
+    if size == 6 and data[0] == FIN | CLOSE and data[1] == MASK:
+        return Close(NO_STATUS, "")
+    if size == 8 and data[0] == FIN | CLOSE and data[1] == MASK | 2:
+        code = (data[6] ^ data[2]) << 8 | data[7] ^ data[3]
+        if is_close_code(code):
+            return Close(code, "")
+    return None
+
+
 def build_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
     """Return one final, unmasked frame (RFC 6455, section 5.2)."""
     first = FIN | opcode | (RSV1 if compressed else 0)
@@ -88,5 +102,7 @@ def close_frame(code: int = NO_STATUS, reason: str = "") -> bytes:
     """Return a close frame. With code 1005 it has no code; the reason is truncated to 123 bytes of UTF-8."""
     if code == NO_STATUS:
         return build_frame(CLOSE, b"")
+    if not reason:
+        return bytes((FIN | CLOSE, 2)) + code.to_bytes(2, "big")
     text = to_utf8(reason)[:123].decode("utf-8", "ignore")
     return build_frame(CLOSE, code.to_bytes(2, "big") + text.encode())

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from sockjs_tornado.wire.frames import (
+    Close,
     build_frame,
     close_frame,
+    read_close_frame,
     text_frame,
     to_utf8,
 )
+from sockjs_tornado.wire.websocket import FrameParser
 
 from .streams import (
     EDGES,
@@ -127,3 +130,25 @@ def test_lone_surrogates_become_replacement_characters_as_in_a_browser(text: str
 def test_any_text_becomes_valid_utf8_of_as_many_utf16_units(text: str) -> None:
     units = len(text.encode("utf-16-le", "surrogatepass"))
     assert len(to_utf8(text).decode().encode("utf-16-le")) == units
+
+
+@given(
+    data=st.builds(
+        lambda first, second, rest: bytes((first, second)) + rest,
+        st.sampled_from((0x88, 0x08, 0x89, 0x81, 0xC8)),
+        st.sampled_from((0x80, 0x81, 0x82, 0x83, 0x00, 0x02, 0xFE)),
+        st.binary(min_size=4, max_size=8),
+    )
+    | st.binary(max_size=9)
+)
+def test_a_close_frame_that_is_read_without_a_parser_is_what_the_parser_returns(data: bytes) -> None:
+    found = read_close_frame(bytearray(data + b"\x88\x80 others"), len(data))
+    assert found is None or FrameParser(100).feed(data) == [found]
+
+
+@given(code=st.sampled_from(sorted(REGISTERED_CODES)) | st.integers(3000, 4999), mask=st.binary(min_size=4, max_size=4))
+def test_close_frames_without_a_reason_need_no_parser(code: int, mask: bytes) -> None:
+    data = frame(CLOSE, code.to_bytes(2, "big"), mask=mask)
+    assert read_close_frame(data, len(data)) == Close(code, "")
+    data = frame(CLOSE, b"", mask=mask)
+    assert read_close_frame(data, len(data)) == Close(1005, "")
