@@ -12,6 +12,7 @@ PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -
 PIP := $(PY) -m pip --quiet --no-input --disable-pip-version-check
 NODE_MODULES := node_modules/.installed
 COMPATIBILITY := .compatibility/.installed
+APPLICATIONS := .applications/.installed
 TORNADOS = $(shell sed -n 's/^.*tornado==\([0-9]*\.[0-9]*\.[0-9]*\)$$/\1/p' tox.ini)
 SPEEDUPS := $(wildcard sockjs_tornado/_c/*.[ch])
 
@@ -55,8 +56,8 @@ demo: $(VENV)/.demo ## serve the examples on http://localhost:8080 (PORT=... for
 
 .PHONY: test
 test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) ## lint, types, docs, then all tests with coverage (ARGS=... goes to pytest)
-	@# At the same time: each of them uses one core.
-	@printf '%s\n' types docs lint | xargs -P 3 -I {} $(MAKE) --no-print-directory {}
+	@# At the same time: each of them uses one core, or waits for downloads.
+	@printf '%s\n' $(APPLICATIONS) types docs lint | xargs -P 4 -I {} $(MAKE) --no-print-directory {}
 	@# The parts without C measure the code that C replaces, and the native server.
 	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
@@ -108,7 +109,7 @@ lock: $(VENV)/.created ## pin the newest versions of all dependencies in require
 
 .PHONY: clean
 clean: ## remove all generated files
-	rm -rf $(VENV) node_modules .compatibility build dist *.egg-info htmlcov .coverage .coverage.* .tox
+	rm -rf $(VENV) node_modules .compatibility .applications build dist *.egg-info htmlcov .coverage .coverage.* .tox
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f sockjs_tornado/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -149,6 +150,16 @@ $(COMPATIBILITY): requirements/compatibility.txt tox.ini | $(VENV)/.created
 	$(PIP) install --no-deps --target $(@D) -r requirements/compatibility.txt
 	set -e; for release in $(TORNADOS); do \
 		$(PIP) install --no-deps --target $(@D)/tornado-$$release tornado==$$release; \
+	done
+	@touch $@
+
+# Real applications, each set of packages in a directory that only the tests of these applications use. Byte code is
+# compiled for what they import.
+$(APPLICATIONS): requirements/applications/octoprint.txt requirements/applications/others.txt | $(VENV)/.test
+	rm -rf $(@D)
+	set -e; for name in octoprint others; do \
+		$(PIP) install --no-deps --no-compile --no-build-isolation --target $(@D)/$$name \
+			-r requirements/applications/$$name.txt; \
 	done
 	@touch $@
 

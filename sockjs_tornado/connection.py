@@ -192,9 +192,10 @@ class SockJSConnection:
         session = self.session
         json_encode = session._settings.json_encode
         encoded = encode_outgoing(message, json_encode, binary=binary, accepts_bytes=session._accepts_bytes)
-        # If the event loop is closed, so is the connection.
-        with contextlib.suppress(RuntimeError):
-            session.server._loop.loop.call_soon_threadsafe(session.send, encoded)
+        if not session.is_closed:
+            # RuntimeError if the event loop is closed, which ends all connections.
+            with contextlib.suppress(RuntimeError):
+                session.server._loop.loop.call_soon_threadsafe(session.send, encoded)
 
     def broadcast(self, clients: "Iterable[SockJSConnection]", message: Any) -> None:
         """Send one message to many connections. It is encoded once. Closed connections are skipped.

@@ -89,7 +89,8 @@ class ServerProgram:
     def __init__(self, script: str, *arguments: str, packages: Path | None = None) -> None:
         environment = dict(os.environ)
         if packages is not None:
-            assert packages.is_dir(), f"{packages} is missing: `make .compatibility/.installed` installs it"
+            installed = packages.parent.relative_to(ROOT) / ".installed"
+            assert packages.is_dir(), f"{packages} is missing: `make {installed}` installs it"
             before = environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join([str(packages), *([before] if before else [])])
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed by wait()
