@@ -87,6 +87,10 @@ MAX_PIPELINED = 64 * 1024
 #: Seconds within which a client must read some of the remaining data, and then close the connection.
 CLOSE_TIMEOUT = 2.0
 
+#: Linux: wait for what follows, here the end of the connection, and send it in the same segment. Two segments take about
+#: 10 µs of CPU time, one takes 6. If nothing follows, TCP sends the data after 200 ms.
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
+
 #: Bytes that the client must read within :data:`CLOSE_TIMEOUT` to get more time.
 _MIN_DRAIN_BYTES = 16 * 1024
 
@@ -248,8 +252,8 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.flush()
             self._buffer_write(data)
 
-    def flush(self) -> None:
-        """Send the write buffer now; drop it if the connection is closed."""
+    def flush(self, flags: int = 0) -> None:
+        """Send the write buffer now; drop it if the connection is closed. ``flags`` are those of ``socket.send``."""
         data = self._write_buffer
         if data is None:
             return
@@ -258,7 +262,7 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
         sock = self._socket
         if sock is not None and not self.transport.get_write_buffer_size():
             try:
-                data = data[sock.send(data) :]
+                data = data[sock.send(data, flags) :]
             except OSError:
                 # The transport meets and reports the same error when it writes the data.
                 self._writable_socket = None
@@ -270,11 +274,17 @@ class Connection(ConnectionCore, asyncio.BufferedProtocol):
             self.transport.write(data)
 
     def close_transport(self, data: bytes = b"") -> None:
-        """Close the connection after the written data and ``data`` are sent, or when the client stops reading them."""
+        """Close the connection after the written data is sent, or when the client stops reading it.
+
+        Args:
+            data: Further data. It must not matter if the client has sent something that is not read any more.
+        """
         if data:
-            # Not with write(), which would schedule a flush.
+            # Not with write(), which would schedule a flush. It leaves together with the end of the connection.
             self._write_buffer = (self._write_buffer or b"") + data
-        self.flush()
+            self.flush(_MSG_MORE)
+        else:
+            self.flush()
         if self._writable_socket is None:
             self._end_writing()
         else:
