@@ -31,6 +31,7 @@ from sockjs_tornado import ConnectionClosed, Settings
 from sockjs_tornado import _speedups as core
 from sockjs_tornado.observe.stats import Stats
 from sockjs_tornado.protocol import JSONValue, PreparedMessage
+from sockjs_tornado.server import repeated
 from sockjs_tornado.server.connection import HTTPConnection
 from sockjs_tornado.server.repeated import RepeatedRequest
 from sockjs_tornado.session import outbox, states
@@ -385,10 +386,19 @@ def test_messages_sent_during_garbage_collection_arrive_once(kind: type[KeptSess
         gc.enable()
 
 
-@pytest.mark.parametrize("name", ["IN_CALLBACK", "SESSION_OPEN", "CALLBACKS_IDLE", "CALLBACKS_RUNNING"])
-def test_a_module_that_was_built_from_other_sources_is_not_imported(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *((outbox, name) for name in ("IN_CALLBACK", "SESSION_OPEN", "CALLBACKS_IDLE", "CALLBACKS_RUNNING")),
+        (repeated, "ROUTER_DRAINING"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_module_that_was_built_from_other_sources_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
     assert type(outbox.IN_CALLBACK) is type(states.RUNNING) is int
-    spec = importlib.util.spec_from_file_location("sockjs_tornado.session.another_module", outbox.__file__)
+    spec = importlib.util.spec_from_file_location(f"{module.__package__}.another_module", module.__file__)
     assert spec is not None
     assert spec.loader is not None
     monkeypatch.setattr(core, name, 2)

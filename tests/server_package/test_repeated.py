@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from client import Client, Response, new_session, request
+from client import Client, Response, new_session, request, until
 from tornado.web import Application
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.server import connection as native_connection
 from sockjs_tornado.server.connection import HTTPConnection
-from sockjs_tornado.server.repeated import HAS_C
+from sockjs_tornado.server.repeated import HAS_C, RepeatedRequest
+from sockjs_tornado.transports.sending import SendingEndpoint
 
 from .conftest import NATIVE, Listen, Site
 
@@ -175,6 +176,15 @@ class Stage:
     async def ends(self, client: Client) -> None:
         self.events.append(await client.rest())
 
+    async def resets(self, client: Client) -> None:
+        """Wait until the server has closed the connection, with unread data or without."""
+        with contextlib.suppress(ConnectionResetError):
+            assert await client.rest() == b""
+
+    async def gone(self, client: Client) -> None:
+        """Wait until the server has dropped the connection."""
+        await until(lambda: not any(c.address[1] == client.port for c in self.site.http.connections))
+
     async def unread(self, client: Client) -> None:
         client.pause_reading()
 
@@ -187,6 +197,12 @@ class Stage:
             "check": lambda: self.session.check(self.router.container.now()),
             "recycle": lambda: self.session._recycle(),
             "broadcast": lambda: self.router.broadcast([self.session.conn], "to all"),
+            "broadcast_long": lambda: self.router.broadcast([self.session.conn], "x" * LONG),
+            "deaf": lambda: [connection.pause_reading() for connection in self.site.http.connections],
+            "break_delivery": lambda: setattr(self.session, "_receive", self.fail),
+            "cut_delivery": lambda: setattr(self.session, "_receive", self.cut_and_fail),
+            "cancel_delivery": lambda: setattr(self.session, "_receive", self.cancel),
+            "break_response": self.break_response,
             "drop": lambda: self.router.container.unregister(self.session.session_id),
             "release": lambda: self.session._release(),
             "stop": self.site.http.stop,
@@ -198,6 +214,23 @@ class Stage:
         result = acts[what]()
         if isinstance(result, Awaitable):
             await result
+
+    def break_response(self) -> None:
+        """Let the endpoint of messages fail when it responds."""
+        for _, endpoint in self.router.endpoints:
+            if isinstance(endpoint, SendingEndpoint):
+                endpoint.finish = self.fail  # type: ignore[method-assign]
+
+    def fail(self, *arguments: Any) -> None:
+        raise ValueError("broken")
+
+    def cut_and_fail(self, *arguments: Any) -> None:
+        for connection in list(self.site.http.connections):
+            connection.abort_after_write()
+        self.fail()
+
+    def cancel(self, *arguments: Any) -> None:
+        raise asyncio.CancelledError
 
 
 WARM_UP = """
@@ -318,6 +351,22 @@ SCRIPTS = {
         p poll
         p get
     """,
+    "a broadcast that is read slowly": """
+        p unread
+        p poll
+        p server broadcast_long
+        p read
+        p get
+        s send ["say a"]
+        p poll
+        p get
+    """,
+    "a broadcast that is not read": 'p unread\np poll\np server broadcast_long\nq poll\nq get\ns send ["say a"]',
+    "a delivery that fails": 's server break_delivery\np poll\ns send ["say a"]\ns send ["say b"]',
+    "a response that fails": 's server break_response\ns send ["say_later a","say b"]\nt send ["say c"]',
+    "a delivery that fails without a connection": 's server cut_delivery\np poll\ns post ["say a"]\ns ends\np ends',
+    "a delivery that is cancelled": 's server cancel_delivery\ns post ["say a"]\ns resets\np poll',
+    "a client whose end is not noticed": "p poll\np server deaf\np leave\nq poll\nq get\np gone",
     "a response that is not read": 'p unread\np poll\ns send ["say_long x"]\nq poll\nq get\ns send ["say a"]',
 }
 
@@ -429,3 +478,36 @@ async def test_ordinary_requests_are_not_left_to_python(listen: Listen, monkeypa
     assert paths == {b"info"} if HAS_C else {b"info", b"xhr", b"xhr_send"}
     # The session does not keep the connection, nor the other way round.
     assert stage.session._receiver is None
+
+
+@pytest.fixture
+async def waiting_poll(listen: Listen) -> Any:
+    """A stage with a poll that waits, and what serves it in C; None without C."""
+    events: list[Any] = []
+    router = SockJSRouter(lambda session: Acting(session, events), "/echo", SETTINGS)
+    stage = Stage(router, await listen(Application(router.urls)), events)
+    await stage.play(WARM_UP + "p poll")
+    poll = stage.session._receiver
+    assert isinstance(poll, RepeatedRequest) == HAS_C
+    return stage, poll if HAS_C else None
+
+
+async def test_the_rest_of_a_response_that_the_socket_accepts_is_not_tracked(waiting_poll: Any) -> None:
+    stage, poll = waiting_poll
+    if poll is not None:
+        poll._send_rest(b"the rest", stage.session)
+        assert await (await stage.client("p")).exactly(8) == b"the rest"
+    assert stage.session._unsent_response is None
+
+
+async def test_a_poll_that_has_ended_sends_nothing_and_closes_nothing(waiting_poll: Any) -> None:
+    stage, poll = waiting_poll
+    if poll is not None:
+        connection = poll.connection
+        stage.session._receiver = None
+        poll.release()
+        assert poll.is_disconnected()
+        poll.send_frame("h")
+        poll.abort()
+        assert not connection.transport.is_closing()
+        assert not connection.unsent
