@@ -124,6 +124,9 @@ class ChannelReceiver:
 class MultiplexConnection(SockJSConnection):
     """A connection that carries channels. Use :meth:`get` to create a class."""
 
+    # Its callbacks wait for channels, in order: they never run concurrently, and only a channel's class is reported.
+    _is_carrier: ClassVar[bool] = True
+
     #: Connection classes by escaped channel name.
     channels: ClassVar[dict[str, ConnectionFactory]] = {}
 

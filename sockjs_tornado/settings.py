@@ -178,6 +178,11 @@ class Settings(Validated):
             behind a proxy or a company's router share one address.
         max_unopened_sessions: Maximum number of sessions, and of channels of ``sockjs_tornado.multiplex``, whose
             ``on_open`` has not finished. Default 10000; 0 for no limit.
+        max_concurrent_callbacks: Maximum number of ``async def`` callbacks of one connection that run at a time.
+            Default 1: each callback waits until the previous one has ended. Otherwise the callbacks still begin in the
+            order of their events, but do not wait for those that have not ended, until this many are running: a message
+            may be delivered before an ``on_open`` has ended that will reject the client, and ``on_close`` may be called
+            before an ``on_message`` has ended.
         callback_timeout: Timeout in seconds of an ``async def`` callback. Then it is cancelled, and the session is
             closed with code 1011. Default 0, for no timeout.
         network_timeout: Seconds after which a connection is dropped if the peer does not acknowledge written data, for
@@ -230,6 +235,7 @@ class Settings(Validated):
     max_sessions: int = option(_SESSIONS, is_size, 100_000)
     max_sessions_per_ip: int = option(_SESSIONS, is_size, 0)
     max_unopened_sessions: int = option(_SESSIONS, is_size, 10_000)
+    max_concurrent_callbacks: int = option("a number of callbacks above 0", is_count, 1)
     callback_timeout: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)
     network_timeout: float = option("a number of seconds, 0 for the system's own", is_zero_or_more, 30)
     websocket_ping_interval: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)

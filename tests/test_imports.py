@@ -77,7 +77,7 @@ USERS = {
     "pycurl": "cli.probe client",
     "redis": "cluster",
     "tornado": "cli client.websocket cluster.node event_loop http observe.metrics router server serving "
-    "session.callbacks wire.responses wire.stream wire.tornado_internals wire.websocket",
+    "session.callback_results wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve",
 }
 

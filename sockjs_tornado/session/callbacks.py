@@ -5,20 +5,17 @@ for callbacks of one iteration of the event loop is used up, the remaining messa
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from tornado.web import HTTPError
-
-from ..exceptions import ConnectionClosed
-from ..observe.logs import session_fields
-from ..protocol import CloseCode, Message
+from ..protocol import Message
 from ..wire.time_budget import TimeBudget, Turn
-from .connection_checks import describe_generator, is_generator, is_unsent_message
+from .blocking import BlockingWatch
+from .callback_results import check_result, handle_failure
+from .concurrency import ConcurrentCallbacks
 from .deadlines import CallbackTimeout
 from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
 
@@ -36,8 +33,6 @@ if TYPE_CHECKING:
     from ..connection import SockJSConnection
     from .session import Session
 
-logger = logging.getLogger(__name__)
-
 #: Exceptions of a callback that are handled; all others propagate. CancelledError is not an Exception.
 _CAUGHT = (Exception, asyncio.CancelledError)
 
@@ -53,8 +48,9 @@ class _Event(str):
 
 _OPEN, _DROPPED, _CLOSE = map(_Event, ("on_open", "on_dropped", "on_close"))
 
-#: A callback's name and what it has returned. The name is empty if the callbacks wait for an iteration of the loop.
-_Awaited = tuple[str, Awaitable[object]]
+#: A callback's name and what it has returned. The name is empty if the callbacks wait for something else, such as the
+#: next iteration of the loop.
+Awaited = tuple[str, Awaitable[object]]
 
 
 class Callbacks(CallbacksCore):
@@ -63,15 +59,20 @@ class Callbacks(CallbacksCore):
     Attributes:
         connection: The application's connection, which has the callbacks. Set by the session.
         backlog: Size of the queued messages: characters, plus an overhead for each message.
+        awaited: What the queued messages wait for, or None.
     """
 
-    __slots__ = ("_dropped_count", "_session", "_timeout", "_turn", "backlog")
+    __slots__ = ("_concurrent", "_dropped_count", "_session", "_timeout", "_turn", "_watch", "awaited", "backlog")
 
     connection: "SockJSConnection"
 
     def __init__(self, session: "Session", timeout: float) -> None:
         self._session = session
         self._timeout = timeout or None
+        # Set by open() if the setting allows it.
+        self._concurrent: ConcurrentCallbacks | None = None
+        self._watch: BlockingWatch | None = None
+        self.awaited: Awaited | None = None
         self._budget: TimeBudget = session._container.callback_budget
         self._state = UNOPENED
         # Messages and _Event, in the order of the callbacks: OPEN or DROPPED, messages, CLOSE. None if there are none.
@@ -89,6 +90,9 @@ class Callbacks(CallbacksCore):
 
     def open(self) -> None:
         """Run ``on_open``. If it returns False or raises, the client is rejected."""
+        limit = self._session._settings.max_concurrent_callbacks
+        if limit > 1 and not getattr(self.connection, "_is_carrier", False):
+            self._concurrent = ConcurrentCallbacks(self, self._session, limit)
         self._state = RUNNING
         self._events = deque((_OPEN,))
         self._start(self._run_due())
@@ -109,10 +113,13 @@ class Callbacks(CallbacksCore):
         ``messages`` are the remaining ones, and ``is_late`` is whether this iteration's time for callbacks is used up.
         """
         if isawaitable(result):
-            self._suspend(messages, ("on_message", result))
-            return
-        if result is not None:
-            self._check_result("on_message", result)
+            concurrent = self._concurrent
+            awaited = ("on_message", result) if concurrent is None else concurrent.start("on_message", result)
+            if awaited is not None:
+                self._suspend(messages, awaited)
+                return
+        elif result is not None:
+            check_result(self._session, "on_message", result)
         if is_late and not self._session.is_closed:
             self._suspend(messages, self._pause())
         else:
@@ -122,7 +129,7 @@ class Callbacks(CallbacksCore):
         """Handle an exception of ``on_message``; raise it again if it is not one that closes the session."""
         if not isinstance(error, _CAUGHT):
             raise error
-        self._handle_failure("on_message", error)
+        handle_failure(self._session, "on_message", error)
         self.finish_delivery()
 
     def finish_delivery(self) -> None:
@@ -143,15 +150,19 @@ class Callbacks(CallbacksCore):
             try:
                 result = on_message(message)
             except _CAUGHT as error:
-                self._handle_failure("on_message", error)
+                handle_failure(self._session, "on_message", error)
                 break
             if result is not None:
                 if isawaitable(result):
-                    if turn is not None:
-                        turn.charge()
-                    self._suspend(messages[count:], ("on_message", result))
-                    return
-                self._check_result("on_message", result)
+                    concurrent = self._concurrent
+                    awaited = ("on_message", result) if concurrent is None else concurrent.start("on_message", result)
+                    if awaited is not None:
+                        if turn is not None:
+                            turn.charge()
+                        self._suspend(messages[count:], awaited)
+                        return
+                else:
+                    check_result(session, "on_message", result)
             if session.is_closed:
                 break
             if turn is not None and count < total:
@@ -163,9 +174,10 @@ class Callbacks(CallbacksCore):
             turn.charge()
         self.finish_delivery()
 
-    def _suspend(self, messages: Sequence[Message], awaited: _Awaited) -> None:
+    def _suspend(self, messages: Sequence[Message], awaited: Awaited) -> None:
         """Queue the rest of a batch, and deliver it when an awaitable has ended."""
         if messages and not self._session.is_closed:
+            self.awaited = awaited
             self._queue(messages)
         self._start(awaited)
 
@@ -194,6 +206,10 @@ class Callbacks(CallbacksCore):
             self.backlog = 0
 
     def _queue(self, messages: Sequence[Message]) -> None:
+        if not self.backlog:
+            if self._watch is None:
+                self._watch = BlockingWatch(self, self._session)
+            self._watch.start()
         self._events = self._events or deque()
         self._events.extend(messages)
         self.backlog += sum(map(len, messages)) + len(messages) * _MESSAGE_OVERHEAD
@@ -203,22 +219,24 @@ class Callbacks(CallbacksCore):
             self._state = RUNNING
             self._start(self._run_due())
 
-    def _start(self, awaited: _Awaited | None) -> None:
+    def _start(self, awaited: Awaited | None) -> None:
         if awaited is not None:
             self._session._container.spawn(self._run_as_task(awaited))
 
-    async def _run_as_task(self, awaited: _Awaited | None) -> None:
+    async def _run_as_task(self, awaited: Awaited | None) -> None:
         """Await what callbacks have returned, and run those that are due then."""
         while awaited is not None:
+            self.awaited = awaited
             name, awaitable = awaited
-            result = await self._await(name, awaitable)
+            result = await self.wait_for(name, awaitable)
             if result is not None:
-                self._check_result(name, result)
+                check_result(self._session, name, result)
             if name != "on_message":
                 self._finish(name, result)
+            self.awaited = None
             awaited = self._run_due()
 
-    def _run_due(self) -> _Awaited | None:
+    def _run_due(self) -> Awaited | None:
         """Run the callbacks that are due, in order, until one has to be awaited or the time is used up."""
         while self._events:
             event = self._events[0]
@@ -250,11 +268,19 @@ class Callbacks(CallbacksCore):
                 else:
                     result = self.connection.on_message(event)
             except _CAUGHT as error:
-                self._handle_failure(name, error)
+                handle_failure(self._session, name, error)
             if result is not None:
-                if isawaitable(result):
+                if not isawaitable(result):
+                    check_result(self._session, name, result)
+                elif self._concurrent is None:
                     return name, result
-                self._check_result(name, result)
+                else:
+                    awaited = self._concurrent.start(name, result)
+                    if name != "on_message":
+                        self._finish(name, None)
+                    if awaited is not None:
+                        return awaited
+                    continue
             if name != "on_message":
                 self._finish(name, result)
         self._events = None
@@ -266,21 +292,6 @@ class Callbacks(CallbacksCore):
             self._state = IDLE
         return None
 
-    def _check_result(self, name: str, result: object) -> None:
-        """Check what a callback has returned, if that is neither None nor awaitable."""
-        kind = type(self.connection)
-        if is_generator(result):
-            self._handle_failure(name, TypeError(describe_generator(kind, name)))
-        elif name == "on_message" and is_unsent_message(result):
-            self._session._container.log.write_once(
-                logger,
-                logging.WARNING,
-                ("returned", kind),
-                "%s.on_message returned a %s, which is not sent: call self.send(...) to send it",
-                kind.__name__,
-                type(result).__name__,
-            )
-
     def _finish(self, name: str, result: object) -> None:
         """Called when a callback has ended."""
         if name == "on_open":
@@ -290,24 +301,34 @@ class Callbacks(CallbacksCore):
             self._session._container.on_open_finished(self._session)
         elif name == "on_dropped":
             self._state = RUNNING
-        elif name == "on_close":
-            self._state = OVER
-            if self._session.state is SessionState.CLOSED:
-                self._session._forget()
+        elif name == "on_close" and (self._concurrent is None or self._concurrent.end(self._end)):
+            self._end()
 
-    def _pause(self) -> _Awaited:
+    def _end(self) -> None:
+        """Called when the last callback has ended."""
+        self._state = OVER
+        if self._session.state is SessionState.CLOSED:
+            self._session._forget()
+
+    def _pause(self) -> Awaited:
         """Return what waits for the next iteration, because this one's time for callbacks is used up."""
         self._budget.exhaust()
         if self._turn is None:
             self._turn = Turn(self._budget)
         return "", self._turn
 
+    def stop_watching(self) -> None:
+        """Do not report a blocking callback any more. Called when the session has ended."""
+        if self._watch is not None:
+            self._watch.cancel()
+
     def clear(self) -> None:
         """Release the session and the connection."""
+        self._watch = self._concurrent = None
         del self._session, self.connection
 
     # One coroutine for each awaitable, not two: this runs for every message if on_message is `async def`.
-    async def _await(self, name: str, awaitable: Awaitable[object]) -> object:
+    async def wait_for(self, name: str, awaitable: Awaitable[object]) -> object:
         timeout = None
         if self._timeout is not None and name:
             timeout = CallbackTimeout(self._session._container, self._timeout, partial(self._expire, name))
@@ -315,7 +336,7 @@ class Callbacks(CallbacksCore):
             return await awaitable
         except _CAUGHT as error:
             if timeout is None or not timeout.has_expired:
-                self._handle_failure(name or "on_message", error)
+                handle_failure(self._session, name or "on_message", error)
             return None
         finally:
             if timeout is not None:
@@ -323,30 +344,4 @@ class Callbacks(CallbacksCore):
 
     def _expire(self, name: str) -> None:
         # This closes the session at once; the awaitable may take its time to end.
-        self._handle_failure(name, TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)"))
-
-    def _handle_failure(self, name: str, error: BaseException) -> None:
-        session = self._session
-        if isinstance(error, ConnectionClosed) and (session.is_closed or name != "on_open"):
-            # The callback awaited a send to a client that disconnected, which is not an error. Still deliver the
-            # queued messages, but not if on_open failed.
-            logger.debug("%s of %r ended because a connection closed", name, session)
-            if name == "on_open":
-                self.discard()
-        elif isinstance(error, HTTPError) and name == "on_open":
-            session.close()
-        elif isinstance(error, asyncio.CancelledError) and _is_cancelled():
-            logger.debug("%s of %r was cancelled", name, session)
-            session.close(CloseCode.GOING_AWAY, "Going away")
-        else:
-            session._stats.callback_errors[name] += 1
-            log = session._container.log
-            fields = session_fields(session.label, session.transport_name)
-            log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
-            session.close(CloseCode.INTERNAL_ERROR, "Internal error")
-
-
-def _is_cancelled() -> bool:
-    """Return whether the running task itself is being cancelled, rather than an awaitable that it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        handle_failure(self._session, name, TimeoutError(f"exceeded callback_timeout ({self._timeout:g} s)"))

@@ -366,6 +366,7 @@ class Session(Inbox, LegacySession):
         self._set_state(CLOSED)
         self.due = inf
         self._discard_outbox()
+        self._callbacks.stop_watching()
         self._container.remove(self)
         if self._callbacks.is_over:
             self._forget()

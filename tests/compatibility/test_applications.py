@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import tornado.httpserver
 import tornado.web
-from application import Echo, Journal, Serve
+from application import Echo, Journal, LogWatch, Serve
 from client import FRAMED, Client, Connect, Join, WebSocket, asking, new_session, until, within
 from tornado.testing import bind_unused_port
 
@@ -260,6 +260,51 @@ async def test_an_application_uses_these_names_for_its_own_attributes(serve: Ser
 def test_settings_are_read_as_from_a_mapping() -> None:
     settings = SockJSRouter(Echo, "/echo", {"heartbeat_delay": 10}).settings
     assert (settings.get("heartbeat_delay"), settings.get("own"), settings.get("own", 5)) == (10, None, 5)
+
+
+# Callbacks that wait.
+
+
+class Asking(SockJSConnection):
+    """Waits for the client's next message in ``on_message``."""
+
+    answer: asyncio.Future[str] | None = None
+
+    async def on_message(self, message: str) -> None:
+        if self.answer is None:
+            self.answer = asyncio.get_running_loop().create_future()
+            self.send(await self.answer)
+        elif not self.answer.done():
+            self.answer.set_result(message)
+
+
+@each_transport
+async def test_a_callback_that_waits_for_the_next_message_is_reported(
+    serve: Serve, join: Join, logged: LogWatch, transport: str
+) -> None:
+    router = SockJSRouter(Asking, "/echo", {"disconnect_delay": 0.1})
+    peer = join(await serve(router), transport)
+    assert await peer.frame() == "o"
+    await peer.send("ask")
+    listening = asyncio.ensure_future(peer.frame())
+    await peer.send("answer")
+    await until(lambda: bool(logged.records))
+    report = "Asking.on_message has been running for at least 0.1 s, and messages of its client wait until it ends"
+    logged.take(report)
+    (session,) = router.container
+    session.conn.answer.set_result("no answer")
+    assert await listening == 'a["no answer"]'
+
+
+@each_transport
+async def test_a_callback_may_wait_for_the_next_message_if_callbacks_are_concurrent(
+    serve: Serve, join: Join, transport: str
+) -> None:
+    peer = join(await serve(SockJSRouter(Asking, "/echo", {"max_concurrent_callbacks": 100})), transport)
+    assert await peer.frame() == "o"
+    await peer.send("ask")
+    await peer.send("answer")
+    assert await peer.message() == "answer"
 
 
 # The event loop.

@@ -1,0 +1,60 @@
+"""What follows from the result of a callback, or from its exception."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from tornado.web import HTTPError
+
+from ..exceptions import ConnectionClosed
+from ..observe.logs import session_fields
+from ..protocol import CloseCode
+from .connection_checks import describe_generator, is_generator, is_unsent_message
+
+if TYPE_CHECKING:
+    from .session import Session
+
+logger = logging.getLogger(__name__)
+
+
+def check_result(session: "Session", name: str, result: object) -> None:
+    """Check what the callback ``name`` has returned, if that is neither None nor awaitable."""
+    kind = type(session.conn)
+    if is_generator(result):
+        handle_failure(session, name, TypeError(describe_generator(kind, name)))
+    elif name == "on_message" and is_unsent_message(result):
+        session._container.log.write_once(
+            logger,
+            logging.WARNING,
+            ("returned", kind),
+            "%s.on_message returned a %s, which is not sent: call self.send(...) to send it",
+            kind.__name__,
+            type(result).__name__,
+        )
+
+
+def handle_failure(session: "Session", name: str, error: BaseException) -> None:
+    """Close a session, because the callback ``name`` has raised, and log the exception if it is an error."""
+    if isinstance(error, ConnectionClosed) and (session.is_closed or name != "on_open"):
+        # The callback awaited a send to a client that disconnected, which is not an error. Still deliver the queued
+        # messages, but not if on_open failed.
+        logger.debug("%s of %r ended because a connection closed", name, session)
+        if name == "on_open":
+            session._callbacks.discard()
+    elif isinstance(error, HTTPError) and name == "on_open":
+        session.close()
+    elif isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        logger.debug("%s of %r was cancelled", name, session)
+        session.close(CloseCode.GOING_AWAY, "Going away")
+    else:
+        session._stats.callback_errors[name] += 1
+        log = session._container.log
+        fields = session_fields(session.label, session.transport_name)
+        log.write(logger, logging.ERROR, name, "%s of %r failed", name, session, error=error, extra=fields)
+        session.close(CloseCode.INTERNAL_ERROR, "Internal error")
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task itself is being cancelled, rather than an awaitable that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,62 @@
+"""Callbacks of one session that run concurrently, with the setting ``max_concurrent_callbacks``."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from .callback_results import check_result
+
+if TYPE_CHECKING:
+    from .callbacks import Awaited, Callbacks
+    from .session import Session
+
+
+class ConcurrentCallbacks:
+    """Awaits what callbacks return, each in a task of its own, so that the next callback does not wait for it.
+
+    Args:
+        callbacks: The callbacks of the session.
+        session: The session.
+        limit: Number of awaitables from which on the next callback waits until one of them has ended.
+    """
+
+    __slots__ = ("_callbacks", "_count", "_freed", "_limit", "_on_all_ended", "_session")
+
+    def __init__(self, callbacks: "Callbacks", session: "Session", limit: int) -> None:
+        self._callbacks = callbacks
+        self._session = session
+        self._limit = limit
+        self._count = 0
+        self._freed: asyncio.Event | None = None
+        self._on_all_ended: Callable[[], None] | None = None
+
+    def start(self, name: str, awaitable: Awaitable[object]) -> "Awaited | None":
+        """Await what a callback has returned in a new task; return what the next callback has to wait for."""
+        self._count += 1
+        self._session._container.spawn(self._run(name, awaitable))
+        return ("", self._wait()) if self._count >= self._limit else None
+
+    def end(self, on_all_ended: Callable[[], None]) -> bool:
+        """Return whether no callback is running; otherwise call ``on_all_ended`` when the last one has ended."""
+        if self._count:
+            self._on_all_ended = on_all_ended
+        return not self._count
+
+    async def _wait(self) -> None:
+        while self._count >= self._limit:
+            self._freed = asyncio.Event()
+            await self._freed.wait()
+
+    async def _run(self, name: str, awaitable: Awaitable[object]) -> None:
+        try:
+            result = await self._callbacks.wait_for(name, awaitable)
+            if name == "on_open" and result is False:
+                self._session.close()
+            elif result is not None:
+                check_result(self._session, name, result)
+        finally:
+            self._count -= 1
+            if self._freed is not None:
+                self._freed.set()
+            if not self._count and self._on_all_ended is not None:
+                self._on_all_ended()
