@@ -76,8 +76,8 @@ USERS = {
     "prometheus_client": "observe.metrics",
     "pycurl": "cli.probe client",
     "redis": "cluster",
-    "tornado": "cli client.websocket cluster.node event_loop http observe.metrics router server serving "
-    "session.callback_results wire.responses wire.stream wire.tornado_internals wire.websocket",
+    "tornado": "cli client.websocket cluster.node cluster.relayed_exchange event_loop http observe.metrics router "
+    "server serving session.callback_results wire.responses wire.stream wire.tornado_internals wire.websocket",
     "uvloop": "cli.serve",
 }
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from hosting import run_until_terminated, tune_garbage_collector
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from sockjs_tornado import ConnectionInfo, SockJSConnection, SockJSRouter
+from sockjs_tornado import ConnectionInfo, HTTPServer, SockJSConnection, SockJSRouter
 
 HOST = "127.0.0.1"
 ROOM = "everybody"

@@ -5,7 +5,8 @@ import contextlib
 import json
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from tornado.routing import URLSpec
@@ -15,10 +16,11 @@ from ..exceptions import ClusterError, ConfigurationError
 from ..http.handlers import SockJSHandler, header_value
 from ..serving import HTTP_LIMITS, http_server
 from ..session.grace import timeout
-from ..transports.endpoint import Endpoint, SessionEndpoint
+from ..transports.endpoint import SessionEndpoint
 from .forwarding import RelayedRequest
 from .ownership import Owner, Ownership
 from .relay import SessionRelay
+from .relayed_exchange import RelayedExchange
 from .signing import MAX_AGE, RELAY_HEADER, Rejected, RelayedClient, Signer
 from .upstream import CONNECT_TIMEOUT, Stream, Upstream, UpstreamDisconnected, Upstreams
 
@@ -106,11 +108,12 @@ class Node:
         router.relay = SessionRelay(router, self)
         self._relays.append(router.relay)
         specs = [
-            URLSpec(path, RelayedHandler, {"endpoint": endpoint, "node": self})
+            URLSpec(path, SockJSHandler, {"endpoint": endpoint})
             for path, endpoint in router.endpoints
             if isinstance(endpoint, SessionEndpoint)
         ]
-        self._application.add_handlers(".*", specs)
+        # Not add_handlers(), whose rules depend on the host: Tornado would serve their requests.
+        self._application.wildcard_router.add_rules(specs)
         self._max_body_size = max(self._max_body_size, router.settings.max_message_size + 1)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
@@ -120,23 +123,23 @@ class Node:
         server = http_server(
             self._application,
             sockets,
-            server="tornado",
             network_timeout=0,
             max_body_size=self._max_body_size,
             max_header_size=_MAX_HEADER_SIZE,
         )
-        await self._server.enter_async_context(server)
+        listener = await self._server.enter_async_context(server)
+        # Before the event loop accepts the first connection.
+        listener.exchange_type = partial(RelayedExchange, self)
 
     async def close(self) -> None:
         """Close the listener and all relayed requests."""
         self.upstreams.close()
         await self._server.aclose()
 
-    def verify(self, request: Any) -> RelayedClient:
+    def verify(self, signature: str, method: str, uri: str, body: bytes | bytearray) -> RelayedClient:
         """Return the client of a relayed request, or raise Rejected."""
         try:
-            value = header_value(request.headers, RELAY_HEADER)
-            return self.signer.verify(value, request.method, request.uri, request.body)
+            return self.signer.verify(signature, method, uri, body)
         except Rejected as rejected:
             self.stats[f"relay_{rejected.reason}"] += 1
             raise
@@ -241,39 +244,6 @@ def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-class RelayedHandler(SockJSHandler):
-    """Handles a relayed request as if the client had sent it to this node."""
-
-    relayed = True
-
-    def initialize(self, endpoint: Endpoint, node: Node) -> None:  # type: ignore[override]
-        """Verify the signature, and take the client's address from it."""
-        request = self.request
-        self._rejected = ""
-        try:
-            client = node.verify(request)
-        except Rejected as rejected:
-            self._rejected = rejected.reason
-        else:
-            self._port = client.port
-            request.remote_ip = client.ip
-            request.protocol = "https" if client.secure else "http"
-        super().initialize(endpoint)
-
-    @property
-    def remote_port(self) -> int:
-        """The client's port."""
-        return self._port
-
-    def _serve(self, session_id: str = "") -> Awaitable[None] | None:
-        if self._rejected:
-            self.respond(421 if self._rejected == "misdirected" else 403, [(RELAY_HEADER, self._rejected)])
-            return None
-        return super()._serve(session_id)
-
-    head = get = post = delete = patch = put = options = _serve
-
-
 class _RPCHandler(RequestHandler):
     """Calls one of :attr:`Node.rpcs` for another node."""
 
@@ -281,8 +251,11 @@ class _RPCHandler(RequestHandler):
         self._node = node
 
     def prepare(self) -> None:
+        request = self.request
+        assert request.method is not None
+        assert request.uri is not None
         try:
-            self._node.verify(self.request)
+            self._node.verify(header_value(request.headers, RELAY_HEADER), request.method, request.uri, request.body)
         except Rejected as rejected:
             self.set_status(403)
             self.set_header(RELAY_HEADER, rejected.reason)

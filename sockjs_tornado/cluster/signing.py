@@ -82,7 +82,7 @@ class Signer:
         )
         return f"{claims} {self._mac(claims, method, uri, body).hex()}"
 
-    def verify(self, value: str, method: str, uri: str, body: bytes) -> RelayedClient:
+    def verify(self, value: str, method: str, uri: str, body: bytes | bytearray) -> RelayedClient:
         """Return the client of a request with a header field's value.
 
         Raises:

@@ -56,7 +56,7 @@ class SockJSHandler(BaseExchange, BaseHandler):
     def initialize(self, endpoint: Endpoint) -> None:
         super().initialize()
         self.endpoint = endpoint
-        if not self.relayed and endpoint.server._application is not self.application:
+        if endpoint.server._application is not self.application:
             endpoint.server._set_application(self.application)
         self.session_id = ""
         self.responded = False
@@ -248,8 +248,8 @@ class SockJSHandler(BaseExchange, BaseHandler):
 
     def probe_half_closed(self) -> bool:
         stream = self._stream
-        # Nodes of a cluster never half-close. HTTP/1.0 has no interim responses.
-        if stream.closed() or self.relayed or not self.is_http11:
+        # HTTP/1.0 has no interim responses.
+        if stream.closed() or not self.is_http11:
             return False
         # Probe with an interim response (RFC 9110, section 15.2) before messages are taken from a session. If the
         # client has closed both directions, its system responds with a reset; on the same host, as with most proxies,

@@ -162,7 +162,7 @@ class HTTPConnection(MovableConnection):
                 elif stop <= end and not head.is_chunked and not (start < stop and server.may_decompress(head)):
                     self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
                     body = bytes(memoryview(data)[start:stop]) if start < stop else b""
-                    exchange = NativeExchange(self, head, target, found[0], found[1], body)
+                    exchange = server.exchange_type(self, head, target, found[0], found[1], body)
                     self._handle(exchange, head, body)
                     if target != self._target:
                         self._target, self._until_learned = target, 1
@@ -171,7 +171,7 @@ class HTTPConnection(MovableConnection):
                         if not self._until_learned:
                             self._learn(exchange, head, bytes(memoryview(data)[:start]))
                 else:
-                    exchange = NativeExchange(self, head, target, found[0], found[1], b"")
+                    exchange = server.exchange_type(self, head, target, found[0], found[1], b"")
                     reader = BodyReader(self, exchange, head)
                     self._request = reader
                     self._data = bytes(memoryview(data)[start:end])
@@ -240,12 +240,12 @@ class HTTPConnection(MovableConnection):
 
     def serve_endpoint(self, head: RequestHead, endpoint: Endpoint, session_id: str, body: bytes) -> None:
         """Pass a request to an endpoint that the application has found for it."""
-        exchange = NativeExchange(self, head, _origin_form(head.target), endpoint, session_id, body)
+        exchange = self.server.exchange_type(self, head, _origin_form(head.target), endpoint, session_id, body)
         self._handle(exchange, head, body)
 
     def read_body(self, head: RequestHead, endpoint: Endpoint, session_id: str) -> None:
         """Read the body of a request, none of which was read, for an endpoint that the application has found for it."""
-        exchange = NativeExchange(self, head, _origin_form(head.target), endpoint, session_id, b"")
+        exchange = self.server.exchange_type(self, head, _origin_form(head.target), endpoint, session_id, b"")
         self._request = reader = BodyReader(self, exchange, head)
         reader.start(head.content_length)
 

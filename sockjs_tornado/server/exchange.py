@@ -115,6 +115,9 @@ class NativeExchange(BaseExchange):
         application = self._connection.server.application
         if self.endpoint.server._application is not application:
             self.endpoint.server._set_application(application)
+        self._pass_to_endpoint()
+
+    def _pass_to_endpoint(self) -> None:
         try:
             waiting = self.endpoint.handle(self)
         except Exception as error:

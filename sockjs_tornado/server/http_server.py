@@ -21,6 +21,7 @@ from ..wire.tornado_internals import AcceptingServer
 from .access_log import logs_success
 from .connection import HTTPConnection
 from .connection_io import ConnectionIO
+from .exchange import NativeExchange
 from .function_delegate import FunctionDelegate
 from .listening import Listener
 from .routes import Routes
@@ -56,6 +57,9 @@ class HTTPServer(AcceptingServer):
 
     .. versionadded:: 2.0
     """
+
+    #: Makes the exchange of each SockJS request; the private listener of a cluster's node has its own.
+    exchange_type: Callable[..., NativeExchange] = NativeExchange
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Set the options; see ``tornado.httpserver.HTTPServer``."""

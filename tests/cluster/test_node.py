@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from application import Echo
-from client import Client, Response, within
+from client import Client, Response, request, within
 from free_ports import free_port
 
 from sockjs_tornado import SockJSRouter
@@ -40,12 +40,14 @@ class Running:
         self.node = Node(Owner("b", ""), SECRET, Here(), self.stats, False)
         self.router = SockJSRouter(Echo, "/echo", {"max_message_size": 1000})
         self.other = SockJSRouter(Echo, "/other")
+        cookie: Any = lambda request: f"client={request.protocol}:{request.remote_ip}"  # noqa: E731
+        self.third = SockJSRouter(Echo, "/third", {"jsessionid": cookie})
         self.signer = Signer(SECRET, "a")
         self.port = 0
 
     async def start(self) -> None:
         """Start listening."""
-        for router in (self.router, self.other):
+        for router in (self.router, self.other, self.third):
             self.node.add(router)
         sockets = open_sockets("127.0.0.1", free_port(), False)
         self.port = sockets[0].getsockname()[1]
@@ -73,7 +75,7 @@ async def running() -> AsyncIterator[Running]:
     await made.start()
     yield made
     await within(made.node.close())
-    for router in (made.router, made.other):
+    for router in (made.router, made.other, made.third):
         for session in router.container:
             session.check(session.due)
         closing = router.close()
@@ -138,6 +140,40 @@ async def test_a_replayed_signature_is_rejected(running: Running) -> None:
     running.signer._now = lambda: 5.0
     assert (await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b""))[RELAY_HEADER] == "stale"
     assert running.stats == {"relay_forged": 1, "relay_replayed": 1, "relay_stale": 1}
+
+
+async def test_a_repeated_signature_is_rejected_on_the_same_connection(running: Running) -> None:
+    """Elsewhere, C serves requests that repeat a head."""
+    uri = "/echo/000/abc/xhr_send"
+    await running.ask("POST", SESSION, running.sign("POST", SESSION), body=b"")
+    client = await Client.connect(running.port)
+    try:
+        fields = [running.sign("POST", uri, b'["a"]') for _ in range(3)]
+        found = [(await client.ask("POST", uri, field, body=b'["a"]')).status for field in [*fields, fields[1]]]
+        assert found == [204, 204, 204, 403]
+        assert (await client.ask("POST", uri, fields[2], body=b'["b"]')).status == 403
+        assert running.stats == {"relay_replayed": 1, "relay_forged": 1}
+    finally:
+        client.writer.transport.abort()
+
+
+async def test_a_body_may_follow_its_head(running: Running) -> None:
+    fields = ("Expect: 100-continue", running.sign("POST", SESSION, b"body"))
+    client = await Client.connect(running.port)
+    try:
+        client.write(request("POST", SESSION, *fields, body=b"body").removesuffix(b"body"))
+        assert (await client.head()).status == 100
+        client.write(b"body")
+        assert (await client.response()).body == b"o\n"
+    finally:
+        client.writer.transport.abort()
+
+
+async def test_the_application_sees_the_client(running: Running) -> None:
+    """It chooses the cookie by a request of Tornado."""
+    uri = "/third/000/abc/xhr"
+    response = await running.ask("POST", uri, running.sign("POST", uri), body=b"")
+    assert response["Set-Cookie"] == "client=https:192.0.2.1"
 
 
 async def test_a_request_for_another_node_is_rejected(running: Running) -> None:

@@ -21,7 +21,6 @@ from tornado.iostream import IOStream
 from tornado.testing import bind_unused_port
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from sockjs_tornado.cluster.node import RelayedHandler
 from sockjs_tornado.http.body_limit import StreamedBodyHandler
 from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server.connection_limits import LimitedServer
@@ -248,7 +247,6 @@ def names_of(kind: type) -> set[str]:
     [
         (SockJSHandler, RequestHandler),
         (StreamedBodyHandler, RequestHandler),
-        (RelayedHandler, RequestHandler),
         (LimitedServer, TornadoServer),
     ],
 )
