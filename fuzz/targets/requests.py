@@ -45,9 +45,8 @@ FIELDS = {
     *("vary", "x-accel-buffering", "x-content-type-options"),
 }
 HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [\x20-\x7e]+\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\x20-\x7e]*\r\n)*)\r\n")
-#: The servers' interim responses, and the last chunk of a response.
+#: The servers' interim responses.
 CONTINUE = (b"HTTP/1.1 100 (Continue)\r\n", b"HTTP/1.1 100 Continue\r\n")
-LAST_CHUNK = b"\r\n0\r\n\r\n"
 COOKIE = re.compile(r"JSESSIONID=[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+; path=/; HttpOnly")
 CALL = re.compile(r'/\*\*/[a-zA-Z0-9_.-]{1,32}\((".*")\);\r\n')
 PAGE = re.compile(rb"    var c = parent\.[a-zA-Z0-9_.-]{1,32};\n    c\.start\(\);")
@@ -187,9 +186,9 @@ def read_responses(parts: list[bytes], conversation: Conversation) -> list[Respo
                 length = int(fields["Content-Length"] or 0)
                 body, data = body[:length], body[length:]
                 assert len(body) == length, (head[0], body[:1000])
-            elif fields["Transfer-Encoding"] == "chunked" and LAST_CHUNK in body:
-                body, data = body.split(LAST_CHUNK, 1)
-                body += LAST_CHUNK
+            elif fields["Transfer-Encoding"] == "chunked":
+                _, data = unchunked(body)
+                body = body.removesuffix(data)
         elif status != 101 and status not in REFUSED:
             body, data = b"", body
         # A response to data after the request, which the server parses as another request.
@@ -257,7 +256,7 @@ def check_body(name: str, fields: Message, body: bytes) -> None:
     """Check the body of a response with status 200."""
     kind = fields["Content-Type"] or ""
     if fields["Transfer-Encoding"] == "chunked":
-        body = unchunked(body)
+        body, _ = unchunked(body)
     elif fields["Content-Length"] is not None:
         assert len(body) >= int(fields["Content-Length"])
         body = body[: int(fields["Content-Length"])]
@@ -277,15 +276,17 @@ def check_body(name: str, fields: Message, body: bytes) -> None:
         check_frames(text.removeprefix("h" * 2048 + "\n").split("\n")[:-1])
 
 
-def unchunked(body: bytes) -> bytes:
-    """Decode a chunked body; each chunk must be complete, but the last one may be missing."""
-    found = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
+def unchunked(data: bytes) -> tuple[bytes, bytes]:
+    """Return a chunked body and the data behind it; each chunk must be complete, but the last one may be missing."""
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
         length = int(size, 16)
-        assert body[length : length + 2] == b"\r\n"
-        found, body = found + body[:length], body[length + 2 :]
-    return found
+        assert data[length : length + 2] == b"\r\n"
+        body, data = body + data[:length], data[length + 2 :]
+        if not length:
+            break
+    return body, data
 
 
 def check_frames(frames: list[str]) -> list[str]:

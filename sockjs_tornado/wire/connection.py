@@ -87,8 +87,8 @@ MAX_PIPELINED = 64 * 1024
 #: Seconds within which a client must read some of the remaining data, and then close the connection.
 CLOSE_TIMEOUT = 2.0
 
-#: Linux: wait for what follows, here the end of the connection, and send it in the same segment. Two segments take about
-#: 10 µs of CPU time, one takes 6. If nothing follows, TCP sends the data after 200 ms.
+#: Linux: wait for what follows, here the end of the connection, and send it in the same segment. Two segments take
+#: about 10 µs of CPU time, one takes 6. If nothing follows, TCP sends the data after 200 ms.
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 #: Bytes that the client must read within :data:`CLOSE_TIMEOUT` to get more time.
