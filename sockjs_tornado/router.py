@@ -13,6 +13,7 @@ from .connection import SockJSConnection
 from .event_loop import RouterLoop, register_send_result
 from .exceptions import ConfigurationError
 from .http.application_rules import hidden_routers
+from .http.application_settings import own_settings, with_application_settings
 from .http.body_limit import url_specs
 from .observe import trace
 from .observe.stats import Stats
@@ -65,7 +66,9 @@ class SockJSRouter:
             be a misspelt callback causes a ``UserWarning``.
 
     Attributes:
-        settings: The settings, also as ``settings["name"]``.
+        settings: The settings, also as ``settings["name"]``. At the first request, those that were not given get the
+            values of the application's ``websocket_max_message_size``, ``websocket_ping_interval`` and
+            ``websocket_ping_timeout``.
         prefix: URL prefix, without a trailing slash.
         urls: URL specs for ``tornado.web.Application``.
         endpoints: The endpoints, each with the regular expression of its path.
@@ -97,6 +100,7 @@ class SockJSRouter:
             )
         check_connection_class(connection)
         self.settings = _merge(user_settings, settings)
+        self._own_settings = own_settings(user_settings, settings)
         self.origins = OriginPolicy(self.settings)
         self.stats = Stats(lambda: self.container)
         if cluster is not None and not hasattr(cluster, "rooms"):
@@ -105,9 +109,7 @@ class SockJSRouter:
             )
         self.cluster = cluster
         self.container = SessionContainer(self.settings, self.stats, cluster)
-        budget = self.settings.max_buffered_body_bytes
-        # Always allow one body of the maximum size.
-        self.body_budget = ByteBudget(budget and max(budget, self.settings.max_message_size))
+        self.body_budget = ByteBudget(_body_budget(self.settings))
         self.websockets_enabled = self.settings.is_enabled("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self._application: Any = None
@@ -211,6 +213,8 @@ class SockJSRouter:
                         self.prefix,
                         hidden,
                     )
+            self.settings = with_application_settings(self.settings, self._own_settings, application)
+            self.body_budget.limit = _body_budget(self.settings)
         self._application = application
 
     @overridable
@@ -386,6 +390,12 @@ def _merge(settings: Settings | Mapping[str, Any] | None, keywords: Mapping[str,
         return dataclasses.replace(settings, **keywords) if keywords else settings
     given: Any = settings or {}
     return Settings.from_mapping({**given, **keywords} if isinstance(given, Mapping) else given)
+
+
+def _body_budget(settings: Settings) -> int:
+    """Return the limit of all request bodies together, which always allows one body of the maximum size."""
+    limit = settings.max_buffered_body_bytes
+    return limit and max(limit, settings.max_message_size)
 
 
 def _check_prefix(prefix: str) -> str:

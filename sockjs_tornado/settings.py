@@ -120,6 +120,9 @@ _DEFAULT_COOKIE = SessionCookie()
 class Settings(Validated):
     """The settings of a :class:`~sockjs_tornado.router.SockJSRouter`.
 
+    The first application that serves the router has the default of three settings. In a ``Settings``, unlike in a
+    mapping, a value that is equal to the built-in default counts as not given.
+
     Attributes:
         disconnect_delay: Seconds after which a session without a receiving request ends. Default 5. Increase it for
             clients on bad networks; disconnects are then detected later by as much.
@@ -152,7 +155,8 @@ class Settings(Validated):
             dates: it is called with the message and returns JSON as ``str`` or ``bytes``, as ``msgspec.json.encode``
             does. Exceptions reach the caller of ``send``. Default None, for dicts, lists and tuples only.
         max_message_size: Maximum size in bytes of an incoming message or POST body. If it is exceeded, the client gets
-            close code 1009 or, before the body is read, status 413. Default 10485760 (10 MiB).
+            close code 1009 or, before the body is read, status 413. Default: ``websocket_max_message_size`` of
+            Tornado's application, or 10485760 (10 MiB).
         max_queue_bytes: Maximum number of characters that are queued for one client, including the connection's write
             buffer (what the operating system has not accepted). Separately, it limits the messages of a client that
             wait for the application's callbacks: while many wait, websockets are not read and responses to POSTs are
@@ -188,9 +192,10 @@ class Settings(Validated):
         network_timeout: Seconds after which a connection is dropped if the peer does not acknowledge written data, for
             example after a cable was cut. Linux only; a heartbeat suffices to detect it. Default 30; 0 for the
             system's timeout, which may be 15 minutes.
-        websocket_ping_interval: Seconds between websocket pings. Default 0, for no pings.
+        websocket_ping_interval: Seconds between websocket pings. Default: the setting of Tornado's application of that
+            name, or 0, for no pings.
         websocket_ping_timeout: Seconds after a ping in which data must arrive; otherwise the connection is dropped.
-            Default 0, for the length of the interval.
+            Default: the setting of Tornado's application of that name, or 0, for the length of the interval.
         websocket_compression: permessage-deflate: False (the default), True, or a :class:`Compression`.
         websocket_allow_origin: The setting of sockjs-tornado 1.0, deprecated: ``"*"``, or hosts such as
             ``"example.com:8080"``, in a list or separated by commas. It sets ``allowed_origins``, for every transport,

@@ -1,0 +1,46 @@
+"""Settings of Tornado's application that are defaults of a router's settings, as in sockjs-tornado 1.0."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..exceptions import ConfigurationError
+from ..settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Names of Tornado's settings, and those of a router.
+_NAMES: Final = {
+    "websocket_max_message_size": "max_message_size",
+    "websocket_ping_interval": "websocket_ping_interval",
+    "websocket_ping_timeout": "websocket_ping_timeout",
+}
+
+
+def own_settings(given: Settings | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the settings that a router was created with.
+
+    A :class:`Settings` does not know which of its values are given, so those that differ from the default are.
+    """
+    names: frozenset[str] = frozenset(keywords)
+    if isinstance(given, Settings):
+        fields = dataclasses.fields(given)
+        return names | {field.name for field in fields if getattr(given, field.name) != field.default}
+    return names | frozenset(given or ())
+
+
+def with_application_settings(settings: Settings, own: frozenset[str], application: Any) -> Settings:
+    """Return the settings of a router with the application's values of those that are not its ``own``."""
+    given = getattr(application, "settings", {})
+    values = {ours: given[name] for name, ours in _NAMES.items() if ours not in own and given.get(name) is not None}
+    interval = values.get("websocket_ping_interval", settings.websocket_ping_interval)
+    timeout = values.get("websocket_ping_timeout", settings.websocket_ping_timeout)
+    try:
+        if timeout > interval:
+            # Tornado reduces it as well.
+            values["websocket_ping_timeout"] = interval
+        return dataclasses.replace(settings, **values) if values else settings
+    except (ConfigurationError, TypeError) as error:
+        logger.error("ignored the application's settings %s: %s", ", ".join(_NAMES), error)
+        return settings
