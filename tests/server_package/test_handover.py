@@ -1,14 +1,21 @@
 """Handing connections over to sessions."""
 
 import asyncio
+import errno
 import socket
+from typing import Any
 
+import pytest
 from application import close_router
-from client import HANDSHAKE, Client, WebSocket, request, within
+from client import HANDSHAKE, Client, WebSocket, request, until, within
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import HTTPServer, SockJSConnection, SockJSRouter
+from sockjs_tornado.server import handover
 from sockjs_tornado.session.connection_info import ConnectionInfo
+
+from .conftest import NATIVE, Listen, Site
+from .test_connections import Hello, check_closed
 
 #: Less than the high-water mark of the server, and more than the buffers of the sockets.
 SIZE = 60_000
@@ -51,3 +58,102 @@ async def test_a_websocket_waits_for_the_response_before_it() -> None:
     server.stop()
     await close_router(router)
     await within(server.close_all_connections())
+
+
+class Owner(asyncio.Protocol):
+    """Takes a connection over.
+
+    Attributes:
+        events: The methods that were called.
+        nodelay: The option TCP_NODELAY when it got the socket.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def takeover_started(self, release_slot: Any) -> None:
+        self.events.append("started")
+
+    def takeover_failed(self) -> None:
+        self.events.append("failed")
+
+    def adopt_socket(self, sock: socket.socket, unread: bytes) -> None:
+        self.nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.events.append("made")
+
+
+async def connected(site: Site) -> tuple[Client, Any]:
+    """Return a client and its connection at the server."""
+    client = await site.connect()
+    (connection,) = await until(lambda: site.http.connections)
+    return client, connection
+
+
+def refuse_option(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Let the system refuse an option of the socket."""
+
+    def refuse(sock: socket.socket, seconds: float) -> None:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(handover, "set_user_timeout", refuse)
+
+
+@NATIVE
+@pytest.mark.parametrize("nodelay", [False, True])
+async def test_the_new_owner_gets_the_connection_with_the_option(listen: Listen, nodelay: bool) -> None:
+    client, connection = await connected(await listen({"/": Hello.counting()}))
+    owner: Any = Owner()
+    connection.hand_over(owner, nodelay=nodelay, user_timeout=0)
+    assert owner.events == ["started", "made"]
+    assert bool(owner.nodelay) == nodelay
+    connection.transport.abort()
+    await check_closed(client)
+
+
+@NATIVE
+async def test_a_connection_that_is_closing_is_not_handed_over(listen: Listen) -> None:
+    client, connection = await connected(await listen({"/": Hello.counting()}))
+    connection.transport.abort()
+    owner: Any = Owner()
+    connection.hand_over(owner, nodelay=True, user_timeout=0)
+    assert owner.events == ["started", "failed"]
+    await check_closed(client)
+
+
+@NATIVE
+async def test_a_connection_whose_options_are_refused_is_closed(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, connection = await connected(await listen({"/": Hello.counting()}))
+    refuse_option(monkeypatch, errno.EINVAL)
+    owner: Any = Owner()
+    connection.hand_over(owner, nodelay=True, user_timeout=10)
+    assert owner.events == ["started", "failed"]
+    await check_closed(client)
+
+
+@NATIVE
+async def test_options_that_a_kind_of_socket_does_not_have_are_not_needed(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, connection = await connected(await listen({"/": Hello.counting()}))
+    refuse_option(monkeypatch, errno.EOPNOTSUPP)
+    owner: Any = Owner()
+    connection.hand_over(owner, nodelay=True, user_timeout=10)
+    assert owner.events == ["started", "made"]
+    connection.transport.abort()
+    await check_closed(client)
+
+
+@NATIVE
+async def test_a_stopped_server_closes_a_connection_that_is_given_back(listen: Listen) -> None:
+    site = await listen({"/": Hello.counting()})
+    client, connection = await connected(site)
+    owner: Any = Owner()
+    connection.hand_over(owner, nodelay=True, user_timeout=0)
+    site.http.stop()
+    connection.take_back(request("GET", "/"), None)
+    assert await client.rest() == b""
+    await until(lambda: not site.http.connections)
