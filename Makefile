@@ -83,8 +83,8 @@ bench: $(VENV)/.test ## compare with other SockJS servers, into build/benchmarks
 
 .PHONY: lint
 lint: $(VENV)/.test ## check format and style with ruff, and the pinned packages for known vulnerabilities
-	$(PY) -m ruff format --check . scripts/audit
-	$(PY) -m ruff check . scripts/audit
+	$(PY) -m ruff format --check . scripts/audit scripts/check-installed
+	$(PY) -m ruff check . scripts/audit scripts/check-installed
 	$(PY) scripts/audit
 
 .PHONY: types
@@ -98,6 +98,17 @@ docs: $(VENV)/.docs ## build the documentation into build/docs; open index.html 
 	@# Build from scratch each time, which takes seconds: an incremental build does not repeat warnings.
 	$(PY) -m sphinx --quiet --fail-on-warning --nitpicky --fresh-env --doctree-dir build/doctrees docs build/docs
 
+.PHONY: dist
+dist: $(VENV)/.release ## build a source distribution and a wheel into dist/, and check them
+	rm -rf dist
+	SOCKJS_TORNADO_REQUIRE_C=1 $(PY) -m build --no-isolation --outdir dist .
+	@$(MAKE) --no-print-directory check-dist
+
+.PHONY: check-dist
+check-dist: $(VENV)/.release # of the files in dist/, wherever they were built
+	$(PY) -m twine check --strict dist/*
+	$(PY) -m check_wheel_contents --toplevel sockjs_tornado dist/*.whl
+
 .PHONY: format
 format: $(VENV)/.test ## format the code and fix what ruff can fix
 	$(PY) -m ruff check --fix .
@@ -109,7 +120,8 @@ lock: $(VENV)/.created ## pin the newest versions of all dependencies in require
 
 .PHONY: clean
 clean: ## remove all generated files
-	rm -rf $(VENV) node_modules .compatibility .applications build dist *.egg-info htmlcov .coverage .coverage.* .tox
+	rm -rf $(VENV) node_modules .compatibility .applications build dist wheelhouse *.egg-info htmlcov
+	rm -rf .coverage .coverage.* .tox
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f sockjs_tornado/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -142,6 +154,11 @@ $(VENV)/.docs: requirements/docs.txt setup.py | $(VENV)/.created
 	$(PIP) install --no-deps -r requirements/docs.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
+	@touch $@
+
+$(VENV)/.release: requirements/release.txt setup.py $(SPEEDUPS) | $(VENV)/.created
+	@scripts/system-packages compiler $(PYTHON)
+	$(PIP) install --no-deps -r requirements/release.txt
 	@touch $@
 
 # The 1.0 package, in a directory that only the compatibility tests use, and the releases of Tornado that tox.ini pins.

@@ -1,5 +1,14 @@
-"""Packaging of ``sockjs-tornado``. The version is defined here; the package reads it from the metadata."""
+"""Packaging of ``sockjs-tornado``. The version is defined here; the package reads it from the metadata.
 
+Environment variables of a build:
+
+- ``SOCKJS_TORNADO_REQUIRE_C=1``: fail if the C module cannot be built. By default the package is installed without it.
+- ``SOCKJS_TORNADO_URL``: address of the repository, such as ``https://github.com/OWNER/NAME``. Then the metadata has
+  the URLs of the project, and the links of the README are absolute, as they must be on PyPI.
+"""
+
+import os
+import re
 import sys
 import sysconfig
 from glob import glob
@@ -22,16 +31,33 @@ SPEEDUPS = Extension(
     sorted(glob("sockjs_tornado/_c/*.c")),
     depends=sorted(glob("sockjs_tornado/_c/*.h")),
     py_limited_api=True,
-    optional=True,
+    optional=os.environ.get("SOCKJS_TORNADO_REQUIRE_C", "0") in ("", "0"),
 )
+
+VERSION = "2.0.0.dev0"
+URL = os.environ.get("SOCKJS_TORNADO_URL", "").rstrip("/")
+README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+if URL:
+    base = f"{URL}/blob/v{VERSION}"
+    README = re.sub(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)([^)]+)\)", rf"[\1]({base}/\2)", README)
+    README = re.sub(r"!\[([^\]]*)\]\((?![a-z]+:)([^)]+)\)", rf"![\1]({URL}/raw/v{VERSION}/\2)", README)
 
 setup(
     name="sockjs-tornado",
-    version="2.0.0.dev0",
+    version=VERSION,
     description="A SockJS 0.3.3 server for Tornado",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=README,
     long_description_content_type="text/markdown",
     author="the sockjs_tornado authors",
+    project_urls={
+        "Source": URL,
+        "Documentation": f"{URL}/blob/v{VERSION}/docs/index.md",
+        "Changelog": f"{URL}/blob/v{VERSION}/CHANGELOG.md",
+        "Issues": f"{URL}/issues",
+    }
+    if URL
+    else {},
+    entry_points={"console_scripts": ["sockjs-tornado = sockjs_tornado.cli:main"]},
     license_expression="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["sockjs_tornado", "sockjs_tornado.*"]),
@@ -85,6 +111,7 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: Implementation :: CPython",
         "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
         "Typing :: Typed",
     ],

@@ -21,6 +21,8 @@ A minimal example::
     asyncio.run(main())
 """
 
+from typing import TYPE_CHECKING
+
 from .connection import SockJSConnection
 from .exceptions import ClusterError, ClusterUnavailable, ConfigurationError, ConnectionClosed, SockJSError
 from .protocol import CloseCode, JSONValue
@@ -29,6 +31,10 @@ from .server import HTTPServer
 from .session.connection_info import ConnectionInfo
 from .session.session import Session
 from .settings import Compression, SessionCookie, Settings
+
+if TYPE_CHECKING:
+    #: The version of the package.
+    __version__: str
 
 __all__ = [
     "CloseCode",
@@ -46,4 +52,15 @@ __all__ = [
     "SockJSConnection",
     "SockJSError",
     "SockJSRouter",
+    "__version__",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> str:
+        if name == "__version__":
+            # Not at import, which it would slow down.
+            from importlib.metadata import version
+
+            return version("sockjs-tornado")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

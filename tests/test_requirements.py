@@ -94,4 +94,4 @@ def test_each_target_of_make_has_its_prerequisites() -> None:
     assert {"demo", "test", "docs", "lint", "types", "soak", "fuzz", "bench"} <= {name for name, _, _ in recipes}
     for name, prerequisites, commands in recipes:
         if re.search(r"\$\(PY\)|\$\(PYTEST\)", commands):
-            assert re.search(r"\$\(VENV\)/\.(demo|docs|test)\b", prerequisites), name
+            assert re.search(r"\$\(VENV\)/\.(demo|docs|release|test)\b", prerequisites), name

@@ -1,4 +1,6 @@
-"""The command line, ``python -m sockjs_tornado serve | connect | info``, and its safe output of untrusted text.
+"""The command line, ``sockjs-tornado serve | connect | info``, and its safe output of untrusted text.
+
+``python -m sockjs_tornado`` is the same.
 
 ``connect`` and ``info`` require the extra ``client``; ``serve`` does not.
 """
@@ -7,7 +9,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 #: Command name: module in this package, which has ``add_arguments(parser)`` and ``run(options)``, and help text.
 _COMMANDS: Final = {
@@ -15,6 +18,16 @@ _COMMANDS: Final = {
     "connect": ("connect", "connect to a service and send each line of the input as a message"),
     "info": ("doctor", "diagnose a service: its transports, and problems caused by proxies"),
 }
+
+
+class _Version(argparse.Action):
+    """Print the versions and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        from .version import describe_versions
+
+        print(describe_versions())
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 on success, 1 on failure, 2 if the arguments are invalid, 130 after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(prog="python -m sockjs_tornado", description="A SockJS server and client.")
+    name = Path(sys.argv[0]).stem
+    program = name if name == "sockjs-tornado" else "python -m sockjs_tornado"
+    parser = argparse.ArgumentParser(prog=program, description="A SockJS server and client.")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show the versions, and which accelerators are in use"
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")

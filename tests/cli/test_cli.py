@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import importlib
+import importlib.metadata
 import io
 import os
 import pty
@@ -28,6 +29,7 @@ from application import Journal, Serve
 from client import BINARY, HANDSHAKE, TEXT, Join, WebSocket, frame, request, within
 from programs import ROOT, TIMEOUT, Ended, ServerProgram
 
+import sockjs_tornado
 from sockjs_tornado import SockJSConnection, SockJSRouter
 from sockjs_tornado.cli import main
 from sockjs_tornado.cli.serve import Chat, _exit_with_parent, _load, _run_worker, add_arguments
@@ -633,6 +635,43 @@ def test_the_package_is_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         runpy.run_module("sockjs_tornado", run_name="__main__")
     assert ended.value.code == 0
     assert "serve echo, chat" in capsys.readouterr().out
+
+
+def test_the_version_names_the_accelerators(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show() -> dict[str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--version"])
+        assert ended.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"sockjs-tornado {sockjs_tornado.__version__}"
+        assert re.match(r"CPython 3\.\S+, Tornado 6\.", lines[1])
+        return dict(line.split(": ", 1) for line in lines[2:])
+
+    versions = show()
+    assert (versions["C module"], versions["Tornado's C module"]) == ("in use", "in use")
+    assert versions["msgspec"] == importlib.metadata.version("msgspec")
+    assert versions["uvloop"].startswith(importlib.metadata.version("uvloop"))
+    monkeypatch.setitem(sys.modules, "sockjs_tornado._speedups", None)
+    monkeypatch.setitem(sys.modules, "tornado.speedups", None)
+    find = importlib.metadata.version
+
+    def fail(name: str) -> str:
+        if name in ("msgspec", "uvloop"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", fail)
+    versions = show()
+    assert versions["C module"].startswith("not in use (")
+    assert versions["Tornado's C module"].startswith("not in use (")
+    assert (versions["msgspec"], versions["uvloop"]) == ("not installed", "not installed (serve --uvloop)")
+
+
+def test_the_package_has_no_other_attributes() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'sockjs_tornado' has no attribute 'nothing'$"):
+        _ = sockjs_tornado.nothing  # type: ignore[attr-defined]
 
 
 def test_an_unknown_command_is_reported(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,135 @@
+"""The wheel: its files, that it works in an environment with nothing but Tornado, and the variables of its build."""
+
+import email.message
+import email.parser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import tornado
+from programs import ROOT, TIMEOUT
+
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "sockjs_tornado")
+URL = "https://code.example/team/project"
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Build a wheel into a folder, from a copy of the sources."""
+    copy = folder / "sources"
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            copy.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    return subprocess.run(
+        [*command, "--wheel-dir", str(folder), str(copy)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def built(folder: Path, **environment: str) -> Path:
+    """Build a wheel into a folder, and return its path."""
+    ended = build(folder, **environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Without optimisation, which takes most of the time.
+    return built(tmp_path_factory.mktemp("wheel"), SOCKJS_TORNADO_REQUIRE_C="1", SOCKJS_TORNADO_URL=URL, CFLAGS="-O0")
+
+
+def metadata(wheel: Path) -> email.message.Message:
+    """Return the metadata of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.parser.Parser().parsestr(archive.read(name).decode())
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.partition("/")[0] for name in names} == {
+        "sockjs_tornado",
+        next(name.partition("/")[0] for name in names if ".dist-info/" in name),
+    }
+    package = ROOT / "sockjs_tornado"
+    expected = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
+    expected |= {"sockjs_tornado/py.typed", "sockjs_tornado/_speedups.pyi", "sockjs_tornado/_speedups.abi3.so"}
+    assert {name for name in names if name.startswith("sockjs_tornado/")} == expected
+    assert "-cp311-abi3-linux_" in wheel.name
+
+
+def test_the_description_has_absolute_links_only(wheel: Path) -> None:
+    found = metadata(wheel)
+    text = str(found.get_payload())
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    version = found["Version"]
+    assert f"({URL}/blob/v{version}/docs/operations.md)" in text
+    assert f"({URL}/raw/v{version}/docs/chat.png)" in text
+    urls = dict(entry.split(", ") for entry in found.get_all("Project-URL", []))
+    assert urls["Source"] == URL
+    assert set(urls) == {"Source", "Documentation", "Changelog", "Issues"}
+
+
+def test_the_wheel_works_with_nothing_but_tornado(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    venv.create(environment)
+    python = environment / "bin/python"
+    (packages,) = environment.glob("lib/python*/site-packages")
+    installed = Path(tornado.__file__).parent
+    shutil.copytree(installed, packages / "tornado", ignore=shutil.ignore_patterns("__pycache__", "test"))
+    (information,) = installed.parent.glob("tornado-*.dist-info")
+    shutil.copytree(information, packages / information.name)
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-index", str(wheel)], check=True, timeout=TIMEOUT)
+    subprocess.run([*pip, "check"], check=True, timeout=TIMEOUT, capture_output=True)
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+    script = str(environment / "bin/sockjs-tornado")
+    ended = run(script, "--version")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"sockjs-tornado {metadata(wheel)['Version']}\n")
+    assert "C module: in use\n" in ended.stdout
+    assert "msgspec: not installed\n" in ended.stdout
+    assert run(script, "serve", "--help").stdout.startswith("usage: sockjs-tornado serve ")
+    ended = run(script, "info", "http://localhost:1/echo")
+    assert ended.returncode == 2
+    assert "requires pycurl" in ended.stderr
+    assert 'pip install "pycurl>=' in ended.stderr
+    program = "import sockjs_tornado as s; print(s.__version__, s.SockJSRouter(s.SockJSConnection, '/a').prefix)"
+    assert run(str(python), "-W", "error", "-c", program).stdout.split() == [metadata(wheel)["Version"], "/a"]
+
+
+def test_without_a_compiler_the_wheel_has_no_c_module(tmp_path: Path) -> None:
+    wheel = built(tmp_path, CC="false")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+    found = metadata(wheel)
+    assert found.get_all("Project-URL") is None
+    assert "](docs/operations.md)" in str(found.get_payload())
+
+
+def test_a_build_can_require_the_c_module(tmp_path: Path) -> None:
+    ended = build(tmp_path, CC="false", SOCKJS_TORNADO_REQUIRE_C="1")
+    assert ended.returncode != 0
+    assert "building 'sockjs_tornado._speedups' extension" in ended.stdout + ended.stderr
+    assert list(tmp_path.glob("*.whl")) == []
