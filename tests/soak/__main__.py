@@ -66,7 +66,7 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
     """Run the soak test and return the report."""
     network = None if options.no_namespace else await Network.up()
     try:
-        server = await Server.start("127.0.0.1", *([network.host] if network else []))
+        server = await Server.start(options.server, "127.0.0.1", *([network.host] if network else []))
         load = Load(server, options.seed)
         try:
             # The first request creates objects that are kept.
@@ -90,7 +90,7 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
             await network.down()
     if status or errors:
         load.violate(f"the server exited with status {status}: {errors[-3000:]}")
-    facts = {"seconds": options.duration, "namespace": network is not None}
+    facts = {"server": options.server, "seconds": options.duration, "namespace": network is not None}
     return create_report(load, facts, before, warm, after, peak)
 
 
@@ -107,6 +107,7 @@ def main() -> int:
     """Run the soak test; return 1 if there were violations."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--duration", type=float, default=600, metavar="SECONDS", help="duration of the load [600]")
+    parser.add_argument("--server", choices=["native", "tornado"], default="native", help="HTTP server [native]")
     parser.add_argument("--seed", type=int, default=random.randrange(10**9), help="seed of the random generator")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(

@@ -15,7 +15,7 @@ UNCHANGED = ("fds", "tasks", "deadlines", "rooms")
 #: Figures that must be 0 then.
 ZERO = ("sessions", "connections")
 #: Types of objects that belong to the request for the state itself.
-OWN = ("IOStream", "HTTP1Connection")
+OWN = ("IOStream", "HTTP1Connection", "HTTPConnection", "DelegatedRequest")
 
 
 def find_leaks(before: State, after: State) -> list[str]:
@@ -82,7 +82,8 @@ def create_report(
 def as_text(report: dict[str, Any]) -> str:
     """Return the report as text."""
     lines = [
-        f"seed {report['seed']}, {report['seconds']} s of load, network namespace: {report['namespace']}",
+        f"seed {report['seed']}, {report['seconds']} s of load, {report['server']} server, "
+        f"network namespace: {report['namespace']}",
         "",
         "clients",
     ]

@@ -11,14 +11,17 @@ import socket
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Literal
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
 from tornado.web import Application, RequestHandler
 
 from sockjs_tornado import ConnectionClosed, ConnectionInfo, SockJSConnection, SockJSRouter
-from sockjs_tornado.http.handlers import SockJSHandler
+from sockjs_tornado.http.base_exchange import BaseExchange
+from sockjs_tornado.server.connection_io import ConnectionIO
+from sockjs_tornado.server.delegate import DelegatedRequest
+from sockjs_tornado.server.repeated import RepeatedRequest
 from sockjs_tornado.serving import bind_sockets, http_server
 from sockjs_tornado.session.session import Session, SessionState
 from sockjs_tornado.transports.receiving import PollReceiver
@@ -39,7 +42,10 @@ LIMITS: dict[str, Any] = {"idle_connection_timeout": 30, "body_timeout": 15, "ma
 #: Send buffer of the kernel per client; a larger one would take a stalled client long to fill.
 SEND_BUFFER = 16 * 1024
 #: Types whose objects must be freed when the clients have disconnected.
-COUNTED = (Session, SockJSConnection, Connection, PollReceiver, SockJSHandler, HTTP1Connection, IOStream)
+COUNTED = (
+    *(Session, SockJSConnection, Connection, PollReceiver, BaseExchange),
+    *(ConnectionIO, DelegatedRequest, RepeatedRequest, HTTP1Connection, IOStream),
+)
 #: Maximum number of log records, and of errors of the event loop, that are kept.
 MAX_RECORDS = 50
 #: The message of a flood, the duration of a flood in seconds, and the interval between messages.
@@ -228,8 +234,8 @@ class State(RequestHandler):
         )
 
 
-async def serve(addresses: list[str]) -> None:
-    """Serve until SIGTERM, or until the parent process has exited."""
+async def serve(kind: Literal["native", "tornado"], addresses: list[str]) -> None:
+    """Serve by one of the HTTP servers, until SIGTERM or until the parent process has exited."""
     ledger = Ledger()
     logging.getLogger().addHandler(Records(ledger))
     logging.captureWarnings(True)
@@ -251,7 +257,8 @@ async def serve(addresses: list[str]) -> None:
     for sock in sockets:
         # Accepted sockets inherit it.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    async with http_server(application, sockets, network_timeout=SETTINGS["network_timeout"], **LIMITS):
+    timeout = SETTINGS["network_timeout"]
+    async with http_server(application, sockets, server=kind, network_timeout=timeout, **LIMITS):
         watching = asyncio.create_task(ledger.watch())
         print(port, flush=True)
         await stop.wait()
@@ -261,5 +268,7 @@ async def serve(addresses: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["native", "tornado"], help="the HTTP server")
     parser.add_argument("addresses", nargs="+", help="addresses to listen on, all on one port")
-    asyncio.run(serve(parser.parse_args().addresses))
+    options = parser.parse_args()
+    asyncio.run(serve(options.kind, options.addresses))

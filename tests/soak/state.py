@@ -48,11 +48,11 @@ class Server:
         self.port = 0
 
     @classmethod
-    async def start(cls, *addresses: str) -> "Server":
-        """Start a server, and wait until it listens."""
+    async def start(cls, kind: str, *addresses: str) -> "Server":
+        """Start one of the HTTP servers, and wait until it listens."""
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         process = await asyncio.create_subprocess_exec(
-            *program("server", *addresses),
+            *program("server", kind, *addresses),
             env=environment(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
