@@ -60,6 +60,7 @@
  *   header             header                   everything; the twin's class is             nothing
  *                                               _RequestHeadPython
  *   header_lines       header_lines             everything                                  nothing
+ *   accept_handshake   accept_handshake         everything                                  nothing
  *   fields             fields                   everything                                  nothing
  * functions
  *   read_text_frames   _read_text_frames_python final, masked texts below 64 KiB            the list

@@ -39,6 +39,11 @@ int is_named(struct text text, const char *name);
 /* Call a function of the module that contains the twins. */
 PyObject *call_twin(PyObject *name, PyObject *const *args, Py_ssize_t count);
 
+/* --- in handshake.c --- */
+
+/* Return the value of Sec-WebSocket-Accept for that of Sec-WebSocket-Key, or None if the key is invalid. */
+PyObject *accept_key(struct text key);
+
 /* --- in request_head.c --- */
 
 /* Intern the usual methods. Return 0, or -1 with an exception set. */

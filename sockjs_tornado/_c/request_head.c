@@ -178,6 +178,44 @@ header_lines(RequestHead *self, PyObject *argument)
     return read_name(argument, &name) < 0 ? NULL : collect_values(self, 0, name);
 }
 
+/* Return the value of the only field of a name; its start is NULL if there are none or several. */
+static struct text
+only_value(RequestHead *self, const char *name)
+{
+    struct text text = {(const unsigned char *)name, (Py_ssize_t)strlen(name)};
+    Py_ssize_t index = find_field(self, 0, text);
+
+    if (index < self->count && find_field(self, index + 1, text) == self->count)
+        return text_at(self, self->fields[index].value, self->fields[index].value_size);
+    text.start = NULL;
+    text.size = 0;
+    return text;
+}
+
+/* Return whether the only field of a name has a value, in any case. */
+static int
+has_value(RequestHead *self, const char *name, const char *value)
+{
+    struct text text = only_value(self, name);
+
+    return text.start != NULL && is_named(text, value);
+}
+
+static PyObject *
+accept_handshake(RequestHead *self, PyObject *ignored)
+{
+    static const char subprotocols[] = "sec-websocket-protocol";
+    struct text name = {(const unsigned char *)subprotocols, sizeof subprotocols - 1}, key;
+
+    (void)ignored;
+    if (!has_value(self, "upgrade", "websocket") || !has_value(self, "sec-websocket-version", "13")
+        || !(has_value(self, "connection", "upgrade") || has_value(self, "connection", "keep-alive, upgrade"))
+        || find_field(self, 0, name) < self->count)
+        Py_RETURN_NONE;
+    key = only_value(self, "sec-websocket-key");
+    return key.start == NULL ? Py_NewRef(Py_None) : accept_key(key);
+}
+
 static PyObject *
 fields(RequestHead *self, PyObject *ignored)
 {
@@ -215,6 +253,7 @@ static PyMemberDef head_members[] = {
 };
 
 static PyMethodDef head_methods[] = {
+    {"accept_handshake", (PyCFunction)(void (*)(void))accept_handshake, METH_NOARGS, "accept_handshake($self, /)\n--\n\n"},
     {"header", (PyCFunction)(void (*)(void))header, METH_O, "header($self, name, /)\n--\n\n"},
     {"header_lines", (PyCFunction)(void (*)(void))header_lines, METH_O, "header_lines($self, name, /)\n--\n\n"},
     {"fields", (PyCFunction)(void (*)(void))fields, METH_NOARGS, "fields($self, /)\n--\n\n"},

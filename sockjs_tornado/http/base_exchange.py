@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -13,6 +14,7 @@ from tornado.web import Application, HTTPError
 from ..session.connection_info import ConnectionInfo, select_fields
 from ..transports.endpoint import Endpoint, request_origin
 from ..transports.exchange import Headers
+from ..wire.handshake import accept_handshake, offered_subprotocols
 
 # At run time, a class that derives from a Protocol would have no slots, and checks of its instances would be slow.
 if TYPE_CHECKING:
@@ -52,6 +54,11 @@ class BaseExchange(Port):
         """Return the request as Tornado's handlers know it."""
         raise NotImplementedError
 
+    def handshake(self) -> tuple[Headers, list[str]]:
+        names = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")
+        fields = accept_handshake(*map(self.header, names))
+        return fields, offered_subprotocols(self.header("Sec-WebSocket-Protocol"))
+
     def cookie(self, name: str) -> str | None:
         cookies = self.header("Cookie")
         return parse_cookies(cookies).get(name) if name in cookies else None
@@ -73,12 +80,23 @@ class BaseExchange(Port):
             ip=self.remote_ip,
             port=self.remote_port,
             uri=self.uri,
-            prefix=self.uri.partition("?")[0].removesuffix("/").rsplit("/", suffix)[0],
+            prefix=suffix,
             transport=transport,
-            headers=select_fields(self.fields(), cookies=cookies),
+            headers=self.selected_fields(cookies),
             # Parsed on demand: unparsed, even many small cookies take little memory.
             cookies=self.endpoint.server.withhold_cookies if cookies is None else partial(parse_cookies, cookies),
         )
+
+    def selected_fields(self, cookies: str | None) -> Mapping[str, str] | Callable[[], Mapping[str, str]]:
+        """Return the header fields that a session keeps, or a function that returns them.
+
+        Args:
+            cookies: The Cookie field if the origin is trusted with credentials, else None.
+
+        Raises:
+            RequestTooLargeError: They are larger than a session may keep.
+        """
+        return select_fields(self.fields(), cookies=cookies)
 
     def rejection_fields(self, *fields: tuple[str, str]) -> Headers:
         """Return ``fields``, followed by the endpoint's, unless the application fails to choose the cookie."""

@@ -3,17 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError
 
 from ..http.base_exchange import BaseExchange
+from ..session.connection_info import MAX_FORWARDED_FIELDS, select_fields
 from ..transports.endpoint import Endpoint
 from ..transports.exchange import Headers
 from ..wire.budget import BudgetShare
 from ..wire.connection import Connection
+from ..wire.handshake import handshake_fields
 from ..wire.http_parser import RequestHead, format_response
 from ..wire.responses import shared_head
 from ..wire.sockets import peer_reset
@@ -27,7 +30,14 @@ if TYPE_CHECKING:
 #: Unsent bytes from which on a response is tracked.
 MIN_TRACKED: Final = 16 * 1024
 
+#: Maximum size of a head that a session keeps, instead of what it selects of it.
+MAX_DEFERRED: Final = 1024
+
 _CLOSE = ("Connection", "close")
+
+
+def _select_fields(head: RequestHead, cookies: str | None) -> Mapping[str, str]:
+    return select_fields(head.fields(), cookies=cookies)
 
 
 class NativeExchange(BaseExchange):
@@ -175,6 +185,18 @@ class NativeExchange(BaseExchange):
     def header(self, name: str) -> str:
         """Return a request header, or ``""`` if it is missing."""
         return self._head.header(name)
+
+    def handshake(self) -> tuple[Headers, list[str]]:
+        """Check the opening handshake of a websocket; return the response's fields and the offered subprotocols."""
+        accept = self._head.accept_handshake()
+        return super().handshake() if accept is None else (handshake_fields(accept), [])
+
+    def selected_fields(self, cookies: str | None) -> Mapping[str, str] | Callable[[], Mapping[str, str]]:
+        """Return the header fields that a session keeps, or if all fields are as short as that, select them later."""
+        head = self._head
+        if head.size <= MAX_DEFERRED and head.count <= MAX_FORWARDED_FIELDS:
+            return partial(_select_fields, head, cookies)
+        return super().selected_fields(cookies)
 
     def content_type(self) -> str:
         """Return the media type of the body in lower case."""

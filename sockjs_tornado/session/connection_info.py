@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from ..exceptions import RequestTooLargeError
+from ..overridable import overridable
 
 #: Maximum length of the server id and of the session id in the URL.
 MAX_ID: Final = 256
@@ -91,7 +92,7 @@ class ConnectionInfo:
     """
 
     # Applications may set attributes of their own, such as the user.
-    __slots__ = ("__dict__", "_cookies", "headers", "ip", "port", "prefix", "subprotocol", "transport", "uri")
+    __slots__ = ("__dict__", "_cookies", "_headers", "_prefix", "ip", "port", "subprotocol", "transport", "uri")
 
     #: Names of the selected header fields, apart from ``x-forwarded-*``.
     SAFE_HEADERS = KEPT | INFORMATIONAL
@@ -101,20 +102,36 @@ class ConnectionInfo:
         *,
         ip: str,
         uri: str,
-        prefix: str,
+        prefix: str | int,
         transport: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]],
         cookies: Mapping[str, str] | Callable[[], Mapping[str, str]] | None,
         port: int = 0,
     ) -> None:
         self.ip = ip
         self.port = port
         self.uri = uri
-        self.prefix = prefix
+        # The prefix, or the number of path segments after it.
+        self._prefix = prefix
         self.transport = transport
         self.subprotocol: str | None = None
-        self.headers = Headers(headers)
+        # Most applications do not read them.
+        self._headers = headers if callable(headers) else Headers(headers)
         self._cookies = cookies
+
+    @overridable
+    def headers(self) -> Headers:
+        """The selected header fields."""
+        headers = self._headers
+        if not isinstance(headers, Headers):
+            headers = self._headers = Headers(headers())
+        return headers
+
+    @overridable
+    def prefix(self) -> str:
+        """The part of the path that the router's prefix matched."""
+        prefix = self._prefix
+        return prefix if isinstance(prefix, str) else self.path.removesuffix("/").rsplit("/", prefix)[0]
 
     @property
     def path(self) -> str:

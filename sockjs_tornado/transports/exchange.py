@@ -111,6 +111,13 @@ class Exchange(Protocol):
     def header(self, name: str) -> str:
         """Return a request header, or ``""`` if it is missing."""
 
+    def handshake(self) -> tuple[Headers, list[str]]:
+        """Check the opening handshake of a websocket; return the fields of the response and the offered subprotocols.
+
+        Raises:
+            HandshakeError: It is invalid.
+        """
+
     def cookie(self, name: str) -> str | None:
         """Return the value of a cookie, or None if it is missing."""
 

@@ -14,7 +14,6 @@ from ..session.session import Session
 from ..wire.connection import Connection
 from ..wire.deflate import Deflater, Parameters, negotiate
 from ..wire.frames import BINARY, TEXT, build_frame, text_frame, to_utf8
-from ..wire.handshake import accept_handshake, offered_subprotocols
 from .endpoint import PLAIN_TEXT, Endpoint
 from .exchange import Exchange, Router
 from .websocket_receiver import WebSocketReceiver
@@ -57,13 +56,7 @@ class WebSocket(Endpoint):
         try:
             if not exchange.is_http11:
                 raise HandshakeError(400, "A websocket needs HTTP/1.1.")
-            fields = accept_handshake(
-                exchange.header("Upgrade"),
-                exchange.header("Connection"),
-                exchange.header("Sec-WebSocket-Version"),
-                exchange.header("Sec-WebSocket-Key"),
-            )
-            offered = offered_subprotocols(exchange.header("Sec-WebSocket-Protocol"))
+            fields, offered = exchange.handshake()
         except HandshakeError as error:
             exchange.respond(error.status, [PLAIN_TEXT, *error.headers], f"{error.reason}\n".encode())
             return None

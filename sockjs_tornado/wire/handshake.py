@@ -16,6 +16,13 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Versions 7 and 8 are drafts that browsers used in 2011. After the handshake they do not differ from version 13.
 _VERSIONS = ("13", "8", "7")
 
+_UPGRADE, _CONNECTION = ("Upgrade", "websocket"), ("Connection", "Upgrade")
+
+
+def handshake_fields(accept: str) -> list[tuple[str, str]]:
+    """Return the header fields of the 101 response, given the value of Sec-WebSocket-Accept."""
+    return [_UPGRADE, _CONNECTION, ("Sec-WebSocket-Accept", accept)]
+
 
 def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> list[tuple[str, str]]:
     """Check a client's handshake, given as values of headers, and return the header fields of the 101 response.
@@ -39,11 +46,7 @@ def accept_handshake(upgrade: str, connection: str, version: str, key: str) -> l
     if len(nonce) != 16:
         raise HandshakeError(400, "Invalid Sec-WebSocket-Key.")
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
-    return [
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", b2a_base64(digest, newline=False).decode()),
-    ]
+    return handshake_fields(b2a_base64(digest, newline=False).decode())
 
 
 def offered_subprotocols(value: str) -> list[str]:

@@ -16,8 +16,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..exceptions import BadRequest
+from ..exceptions import BadRequest, HandshakeError
 from .fields import TOKEN, has_token
+from .handshake import accept_handshake
 
 __all__ = ["BadRequest", "RequestHead", "format_response", "parse_head"]
 
@@ -131,6 +132,23 @@ class _RequestHeadPython:
                 self._values.setdefault(sent.lower(), []).append(value.strip(" \t"))
         # The lower case of some other characters is ASCII.
         return list(self._values.get(name.lower(), ())) if name.isascii() else []
+
+    def accept_handshake(self, /) -> str | None:
+        """Return the value of Sec-WebSocket-Accept for a websocket's handshake of the usual form, else None.
+
+        It has one line of each field, the version is 13, and no subprotocols are offered.
+        """
+        names = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")
+        lines = [self.header_lines(name) for name in names]
+        if [len(values) for values in lines] != [1, 1, 1, 1] or self.header_lines("Sec-WebSocket-Protocol"):
+            return None
+        upgrade, connection, version, key = (values[0] for values in lines)
+        if connection.lower() not in ("upgrade", "keep-alive, upgrade") or version != "13":
+            return None
+        try:
+            return accept_handshake(upgrade, connection, version, key)[2][1]
+        except HandshakeError:
+            return None
 
     def fields(self) -> list[tuple[str, str]]:
         """Return names and values of all field lines, as sent, decoded as Latin-1, without blanks around values."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from sockjs_tornado.exceptions import RequestTooLargeError
@@ -6,6 +8,7 @@ from sockjs_tornado.session.connection_info import (
     MAX_FORWARDED_FIELDS,
     MAX_INFORMATIONAL,
     MAX_URI,
+    ConnectionInfo,
     check_uri,
     select_fields,
 )
@@ -18,6 +21,27 @@ def select(fields: dict[str, str], cookies: str | None = None) -> dict[str, str]
 def test_fields_are_kept_with_lower_case_names() -> None:
     fields = {"Host": "a", "X-Real-Ip": "b", "X-FORWARDED-FOR": "c", "User-Agent": "d", "X-Other": "e", "Cookie": "f"}
     assert select(fields) == {"host": "a", "x-real-ip": "b", "x-forwarded-for": "c", "user-agent": "d"}
+
+
+def test_fields_may_be_selected_when_they_are_first_read() -> None:
+    calls = []
+
+    def find() -> dict[str, str]:
+        calls.append(1)
+        return {"Host": "a"}
+
+    info = ConnectionInfo(ip="", uri="/a/b/c?x=/d", prefix=2, transport="xhr", headers=find, cookies=None)
+    assert info.prefix == "/a"
+    assert not calls
+    assert [info.get_header("HOST"), dict(info.headers), info.headers["host"]] == ["a", {"host": "a"}, "a"]
+    assert calls == [1]
+
+
+def test_an_application_may_replace_what_it_does_not_like() -> None:
+    info = ConnectionInfo(ip="", uri="/a", prefix="/p", transport="xhr", headers={"a": "b"}, cookies=None)
+    other: Any = info
+    other.headers, other.prefix = {"c": "d"}, "/q"
+    assert [info.get_header("c"), info.get_header("a"), info.prefix] == ["d", None, "/q"]
 
 
 def test_lines_of_one_field_are_joined() -> None:

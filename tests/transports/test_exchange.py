@@ -15,6 +15,7 @@ from sockjs_tornado import ConnectionInfo, SockJSRouter
 from sockjs_tornado.transports import enabled_endpoints
 from sockjs_tornado.transports.exchange import Headers
 from sockjs_tornado.wire.connection import Connection
+from sockjs_tornado.wire.handshake import accept_handshake
 from sockjs_tornado.wire.responses import response_head
 from sockjs_tornado.wire.sockets import peer_disconnected
 
@@ -40,6 +41,10 @@ class StreamsExchange:
 
     def header(self, name: str) -> str:
         return self._headers.get(name.lower(), "")
+
+    def handshake(self) -> tuple[Headers, list[str]]:
+        names = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")
+        return accept_handshake(*map(self.header, names)), []
 
     def cookie(self, name: str) -> str | None:
         return dict(pair.split("=") for pair in self.header("Cookie").split("; ") if pair).get(name)

@@ -303,9 +303,9 @@ async def test_once_all_is_taken_it_writes_to_the_socket_itself_again(plain_site
     class Flushing(Recorder):
         flushes = 0
 
-        def flush(self) -> None:
+        def flush(self, flags: int = 0) -> None:
             self.flushes += 1
-            super().flush()
+            super().flush(flags)
 
     plain_site.start()
     server = Flushing()
@@ -544,10 +544,10 @@ async def test_a_connection_that_fails_to_write_keeps_no_other_from_it(failing: 
     class Failing(Recorder):
         broken = False
 
-        def flush(self) -> None:
+        def flush(self, flags: int = 0) -> None:
             if self.broken:
                 raise ZeroDivisionError
-            super().flush()
+            super().flush(flags)
 
     container = Ledger()
     servers = [Failing(container) for _ in range(3)]

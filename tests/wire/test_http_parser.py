@@ -1,5 +1,6 @@
 """The parser of request heads, in C and in Python, compared with those of h11 and Tornado."""
 
+import base64
 import contextlib
 import gc
 import sys
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from fuzz.other_parsers import h11_head, our_head, tornado_head
 from sockjs_tornado.exceptions import BadRequest
 from sockjs_tornado.wire import http_parser
+from sockjs_tornado.wire.handshake import accept_handshake
 from sockjs_tornado.wire.http_parser import RequestHead
 
-from .heads import ATTRIBUTES, Parse, any_heads, parse_result
+from .heads import ATTRIBUTES, Parse, Refusal, any_heads, parse_result
 
 #: The implementations; without the C module they are the same.
 PARSERS: dict[str, Any] = {"C": http_parser.parse_head, "Python": http_parser._parse_head_python}
@@ -271,6 +273,63 @@ def test_the_lines_of_a_field_are_joined(parse: Parse) -> None:
     head.header_lines("x").clear()
     assert head.fields() == pairs
     assert head.header_lines("x") == ["a b", "", ","]
+
+
+HANDSHAKE_FIELDS = {
+    b"Upgrade": [*b"websocket WebSocket websocket2 websocke".split(), b""],
+    b"Connection": b"Upgrade/upgrade/keep-alive, Upgrade/Keep-Alive, upgrade/keep-alive,upgrade".split(b"/"),
+    b"Sec-WebSocket-Version": b"13 8 013".split(),
+    b"Sec-WebSocket-Key": [
+        *b"dGhlIHNhbXBsZSBub25jZQ== //////////////////////== ++++++++++++++++++++0Z==".split(),
+        *b"dGhlIHNhbXBsZSBub25jZQ= dGhlIHNhbXBsZSBub25jZQA= dGhlIHNhbXBsZSBub25jZ===".split(),
+        *b"dGhlIHNhbXBsZSBub25j==Q= dGhlIHNhbXBsZSBub25j-Q== \x80GhlIHNhbXBsZSBub25jZQ==".split(),
+        *(b"dGhlIHNhbXBsZSBub25jZQ== ", b"dGhlIHNhbXBsZSBub25j Q=="),
+    ],
+}
+
+
+@st.composite
+def handshakes(draw: st.DrawFn) -> bytes:
+    """Heads of handshakes, of which some have a fault."""
+    lines = [b"Host: x"]
+    for name, values in HANDSHAKE_FIELDS.items():
+        lines.append(name + b": " + draw(st.just(values[0]) | st.sampled_from(values)))
+    if draw(st.booleans()):
+        lines[4] = b"sec-websocket-key: " + base64.b64encode(draw(st.binary(min_size=16, max_size=16)))
+    other = draw(st.sampled_from([b"", b"", b"Sec-WebSocket-Protocol: a", b"Origin: b", *lines]))
+    if other:
+        lines.insert(draw(st.integers(0, len(lines))), other)
+    if not draw(st.integers(0, 5)):
+        del lines[draw(st.integers(0, len(lines) - 1))]
+    return LINE + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+@given(data=handshakes())
+def test_an_ordinary_handshake_of_a_websocket_is_accepted_alike(data: bytes) -> None:
+    heads = [parse_result(parse, data, 0, len(data), MAX_SIZE, 10) for parse in PARSERS.values()]
+    if not isinstance(heads[0], Refusal):
+        first, second = (parsed(parse, data, max_fields=10) for parse in PARSERS.values())
+        accepted = first.accept_handshake()
+        assert accepted == second.accept_handshake()
+        if accepted is not None:
+            names = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")
+            assert ("Sec-WebSocket-Accept", accepted) in accept_handshake(*map(first.header, names))
+            assert not first.header("Sec-WebSocket-Protocol")
+
+
+@each_parser
+def test_browsers_handshakes_are_ordinary(parse: Parse) -> None:
+    key = "dGhlIHNhbXBsZSBub25jZQ=="
+    for connection in ("Upgrade", "keep-alive, Upgrade"):
+        lines = [
+            f"Connection: {connection}",
+            "Upgrade: websocket",
+            f"Sec-WebSocket-Key: {key}",
+            "Sec-WebSocket-Version: 13",
+        ]
+        head = parsed(parse, HEAD + "\r\n".join(lines).encode() + b"\r\n\r\n")
+        assert head.accept_handshake() == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert parsed(parse, HEAD + b"\r\n").accept_handshake() is None
 
 
 @each_parser
