@@ -89,7 +89,7 @@ lint: $(VENV)/.test ## check format and style with ruff, and the pinned packages
 
 .PHONY: types
 types: $(VENV)/.test ## check the types with mypy
-	$(PY) -m mypy --strict sockjs_tornado/
+	$(PY) -m mypy --strict sockjs_tornado/ sockjs/
 	@# In tests, a property may have another value after a call, which mypy takes for unreachable code.
 	$(PY) -m mypy --strict --no-warn-unreachable tests/
 

@@ -60,11 +60,11 @@ setup(
     entry_points={"console_scripts": ["sockjs-tornado = sockjs_tornado.cli:main"]},
     license_expression="MIT",
     license_files=["LICENSE"],
-    packages=find_packages(include=["sockjs_tornado", "sockjs_tornado.*"]),
+    packages=[*find_packages(include=["sockjs_tornado", "sockjs_tornado.*"]), "sockjs.tornado"],
     # With an explicit package_dir an editable install is a path file, which type checkers follow; by default it is an
     # import hook, which they do not.
     package_dir={"": "."},
-    package_data={"sockjs_tornado": ["py.typed", "*.pyi"]},
+    package_data={"sockjs_tornado": ["py.typed", "*.pyi"], "sockjs.tornado": ["py.typed"]},
     ext_modules=[SPEEDUPS] if HAS_STABLE_ABI else [],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if HAS_STABLE_ABI else {},
     zip_safe=False,

@@ -15,7 +15,9 @@ import pytest
 import tornado
 from programs import ROOT, TIMEOUT
 
-SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "sockjs_tornado")
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "sockjs_tornado", "sockjs")
+#: sockjs-tornado 1.0.7, as it was installed.
+OLD = ROOT / ".compatibility"
 URL = "https://code.example/team/project"
 
 
@@ -64,6 +66,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names} == {
+        "sockjs",
         "sockjs_tornado",
         next(name.partition("/")[0] for name in names if ".dist-info/" in name),
     }
@@ -71,6 +74,9 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     expected = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     expected |= {"sockjs_tornado/py.typed", "sockjs_tornado/_speedups.pyi", "sockjs_tornado/_speedups.abi3.so"}
     assert {name for name in names if name.startswith("sockjs_tornado/")} == expected
+    # Without sockjs/__init__.py, which another distribution may have.
+    expected = {"sockjs/tornado/__init__.py", "sockjs/tornado/py.typed"}
+    assert {name for name in names if name.startswith("sockjs/")} == expected
     assert "-cp311-abi3-linux_" in wheel.name
 
 
@@ -88,18 +94,89 @@ def test_the_description_has_absolute_links_only(wheel: Path) -> None:
     assert set(urls) == {"Source", "Documentation", "Changelog", "Issues"}
 
 
+class Environment:
+    """An environment with nothing but Tornado, and the directory of its packages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.python = folder / "bin/python"
+        venv.create(folder)
+        (self.packages,) = folder.glob("lib/python*/site-packages")
+        installed = Path(tornado.__file__).parent
+        shutil.copytree(installed, self.packages / "tornado", ignore=shutil.ignore_patterns("__pycache__", "test"))
+        (information,) = installed.parent.glob("tornado-*.dist-info")
+        shutil.copytree(information, self.packages / information.name)
+
+    def pip(self, *arguments: str) -> str:
+        """Run pip for this environment."""
+        command = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check"]
+        ended = subprocess.run([*command, *arguments], timeout=TIMEOUT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def run(self, program: str) -> str:
+        """Run a program in Python, with all warnings, and return its output."""
+        command = [str(self.python), "-W", "always", "-c", program]
+        ended = subprocess.run(
+            command, cwd=self.packages.parent, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr
+
+
+#: Uses what applications for 1.0 import.
+OLD_PROGRAM = """
+from sockjs.tornado import SockJSConnection, SockJSRouter, proto
+from sockjs.tornado.session import ConnectionInfo, Session
+import sockjs.tornado.conn, sockjs.tornado.migrate, sockjs.tornado.router, sockjs.tornado.session
+from sockjs.tornado.util import bytes_to_str
+import sockjs_tornado as new
+
+assert (SockJSConnection, SockJSRouter, Session) == (new.SockJSConnection, new.SockJSRouter, new.Session)
+assert sockjs.tornado.conn.SockJSConnection is SockJSConnection
+assert sockjs.tornado.session.OPEN == 1
+assert proto.json_encode([bytes_to_str(b"a")]) == '["a"]'
+print(SockJSRouter(SockJSConnection, "/a").prefix)
+"""
+OLD_OUTPUT = (
+    "/a\n<string>:2: DeprecationWarning: sockjs.tornado is named sockjs_tornado since 2.0: change the import; the old "
+    "name will be removed in 2028\n"
+)
+
+
+def test_an_application_for_1_0_runs_after_the_update(wheel: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    packages = environment.packages
+    for path in OLD.glob("sockjs*"):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, packages / path.name)  # type: ignore[operator]
+    assert "sockjs-tornado==1.0.7" in environment.pip("freeze")
+    environment.pip("install", "--no-index", str(wheel))
+    assert environment.run(OLD_PROGRAM) == OLD_OUTPUT
+    # Nothing is left of 1.0.
+    assert [path.name for path in packages.glob("*nspkg.pth")] == []
+    package = packages / "sockjs/tornado"
+    assert {path.name for path in package.iterdir()} - {"__pycache__"} == {"__init__.py", "py.typed"}
+
+
+def test_the_old_name_is_available_beside_another_package_that_owns_sockjs(wheel: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    package = environment.packages / "sockjs"
+    package.mkdir()
+    # As the distribution `sockjs`, for aiohttp, has it.
+    (package / "__init__.py").write_text("from .session import Session\n")
+    (package / "session.py").write_text("class Session: pass\n")
+    environment.pip("install", "--no-index", str(wheel))
+    assert environment.run(OLD_PROGRAM) == OLD_OUTPUT
+    assert environment.run("import sockjs; print(sockjs.Session)") == "<class 'sockjs.session.Session'>\n"
+    environment.pip("uninstall", "--yes", "sockjs-tornado")
+    assert environment.run("import sockjs; print(sockjs.Session)") == "<class 'sockjs.session.Session'>\n"
+
+
 def test_the_wheel_works_with_nothing_but_tornado(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
-    venv.create(environment)
-    python = environment / "bin/python"
-    (packages,) = environment.glob("lib/python*/site-packages")
-    installed = Path(tornado.__file__).parent
-    shutil.copytree(installed, packages / "tornado", ignore=shutil.ignore_patterns("__pycache__", "test"))
-    (information,) = installed.parent.glob("tornado-*.dist-info")
-    shutil.copytree(information, packages / information.name)
-    pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    subprocess.run([*pip, "install", "--quiet", "--no-index", str(wheel)], check=True, timeout=TIMEOUT)
-    subprocess.run([*pip, "check"], check=True, timeout=TIMEOUT, capture_output=True)
+    made = Environment(environment)
+    python = made.python
+    made.pip("install", "--no-index", str(wheel))
+    made.pip("check")
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)

@@ -107,6 +107,14 @@ def new() -> Transcript:
     return seen
 
 
+def test_the_old_name_of_the_package_is_the_same(new: Transcript) -> None:
+    seen, ended = run("sockjs.tornado")
+    assert ended.status == 0
+    (warning,) = [line for line in ended.errors.splitlines() if "Warning" in line]
+    assert "DeprecationWarning: sockjs.tornado is named sockjs_tornado since 2.0" in warning
+    assert set(seen) == set(new)
+
+
 def is_like(value: str | None, pattern: str | None) -> bool:
     """Tell whether something was seen as expected."""
     if value is None or pattern is None:
