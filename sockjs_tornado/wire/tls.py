@@ -97,8 +97,8 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._protocol: Any = protocol
         self._socket = sock
         self._buffer = buffer
-        self._on_handshake: Callable[[], None] | None = on_handshake
-        self._on_failure: Callable[[ssl.SSLError], None] | None = on_failure
+        self._on_handshake: Any = on_handshake
+        self._on_failure: Any = on_failure
         self._is_connected = False
         self._is_reading = True
         # Whether the client has closed its side, which the protocol is told after all data.
@@ -183,15 +183,13 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
         except ssl.SSLError as error:
             # With the alert that says why.
             self._send(self.channel.take_outgoing())
-            if self._on_failure is not None:
-                self._on_failure(error)
+            self._on_failure(error)
             self._is_closing = True
             self._transport.close()
             return False
         self._send(self.channel.take_outgoing())
         self._is_connected = True
-        if self._on_handshake is not None:
-            self._on_handshake()
+        self._on_handshake()
         return True
 
     def _end(self) -> None:
@@ -208,8 +206,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def resume_reading(self) -> None:
         if not self._is_reading:
             self._is_reading = True
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            self._transport.resume_reading()
             asyncio.get_running_loop().call_soon(self._process_rest)
 
     def _process_rest(self) -> None:

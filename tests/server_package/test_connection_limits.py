@@ -9,11 +9,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from application import Echo, LogWatch
-from client import HANDSHAKE, TIMEOUT, Client, WebSocket, request, within
+from client import HANDSHAKE, TIMEOUT, Client, WebSocket, request, until, within
 from programs import ServerProgram
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
@@ -261,9 +261,21 @@ async def test_a_connection_that_a_handler_takes_counts_until_it_is_closed() -> 
         websocket = await WebSocket.open(await Client.connect(port), "/plain")
         assert sum(admission._connections.values()) == 1
         await websocket.client.leave()
-        async with asyncio.timeout(TIMEOUT):
-            while admission._connections:  # noqa: ASYNC110 - nothing reports it
-                await asyncio.sleep(0.01)
+        await until(lambda: not admission._connections)
+
+
+@pytest.mark.parametrize("kind", ["native", "tornado"])
+async def test_a_connection_counts_until_its_client_leaves(kind: Literal["native", "tornado"]) -> None:
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    application = Application([], log_function=lambda handler: None)
+    async with http_server(application, sockets, max_connections_per_ip=5, server=kind) as http:
+        admission = http.admission  # type: ignore[attr-defined]
+        client = await Client.connect(port)
+        assert (await client.ask("GET", "/")).status == 404
+        assert sum(admission._connections.values()) == 1
+        await client.leave()
+        await until(lambda: not admission._connections)
 
 
 # The last descriptors.

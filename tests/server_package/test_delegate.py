@@ -5,7 +5,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from application import LogWatch
+from application import Echo, LogWatch, exception_of
 from client import request, until, within
 from tornado.httputil import (
     HTTPConnection,
@@ -16,9 +16,14 @@ from tornado.httputil import (
     HTTPServerConnectionDelegate,
     ResponseStartLine,
 )
+from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler, stream_request_body
 
+from sockjs_tornado import SockJSRouter
+from sockjs_tornado.wire.tls import TLSChannel
+
 from .conftest import KINDS, NATIVE, Listen
+from .test_bodies import FLOOD
 from .test_connections import Hello, check_closed, check_kept
 
 OK = ResponseStartLine("HTTP/1.1", 200, "OK")
@@ -177,6 +182,60 @@ async def test_what_was_written_arrives_though_the_stream_is_closed(listen: List
 
 
 @NATIVE
+async def test_what_was_written_before_the_stream_was_taken_comes_first_over_tls(listen: Listen) -> None:
+    size = 8_000_000
+
+    class Taking(RequestHandler):
+        def get(self) -> None:
+            self.request.connection.write(b"x" * size)  # type: ignore[union-attr]
+            stream = self.detach()
+            stream.write(b"y" * size).add_done_callback(lambda written: stream.close())
+
+    client = await (await listen({"/": Taking}, "tls")).connect()
+    client.write(request("GET", "/"))
+    assert await client.rest() == b"x" * size + b"y" * size
+
+
+@NATIVE
+async def test_a_stream_reads_until_the_client_has_left_over_tls(listen: Listen) -> None:
+    read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    class Taking(RequestHandler):
+        async def get(self) -> None:
+            stream = self.detach()
+            await stream.write(b"ready")
+            read.set_result(await stream.read_until_close())
+
+    client = await (await listen({"/": Taking}, "tls")).connect()
+    client.write(request("GET", "/"))
+    assert await client.exactly(5) == b"ready"
+    client.write(b"the last")
+    # Without a close_notify.
+    client.writer.transport.abort()
+    assert await within(read) == b"the last"
+
+
+@NATIVE
+async def test_a_stream_that_is_closed_within_a_record_ends_without_more_over_tls(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notified: list[TLSChannel] = []
+    monkeypatch.setattr(TLSChannel, "close", notified.append)
+
+    class Taking(RequestHandler):
+        def get(self) -> None:
+            stream = self.detach()
+            with contextlib.suppress(StreamClosedError):
+                stream.write(b"x" * FLOOD)
+            stream.close()
+
+    client = await (await listen({"/": Taking}, "tls")).connect()
+    client.write(request("GET", "/"))
+    assert 0 < len(await client.rest()) < FLOOD
+    assert notified == []
+
+
+@NATIVE
 async def test_a_client_that_does_not_read_is_disconnected_after_the_stream_was_closed(
     listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,3 +281,73 @@ async def test_a_client_that_leaves_ends_the_wait_for_its_body(listen: Listen) -
     Slow.went_on.set()
     await within(Slow.left.wait())
     await until(lambda: not getattr(site.http, "connections", ()))
+
+
+class Broken(HTTPServerConnectionDelegate, HTTPMessageDelegate):
+    """Raises an error in one of its methods.
+
+    Attributes:
+        closes: Whether it closes the connection before that.
+        ends: How often it was told that the connection was closed.
+    """
+
+    def __init__(self, method: str, error: Exception, *, closes: bool) -> None:
+        self._method = method
+        self._error = error
+        self.closes = closes
+        self.ends = 0
+
+    def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
+        self.connection = request_conn
+        return self
+
+    def _called(self, method: str) -> None:
+        if method == self._method:
+            if self.closes:
+                self.connection.close()
+                # Once more does no harm.
+                self.connection.close()
+            raise self._error
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        self._called("headers_received")
+
+    def finish(self) -> None:
+        self._called("finish")
+
+    def on_connection_close(self) -> None:
+        self.ends += 1
+
+
+@NATIVE
+@pytest.mark.parametrize(
+    ("method", "closes", "ends"), [("headers_received", False, 1), ("finish", False, 0), ("finish", True, 0)]
+)
+@pytest.mark.parametrize("error", [StreamClosedError(), RuntimeError("a bug")], ids=lambda error: type(error).__name__)
+async def test_a_failure_of_the_application_closes_the_connection(
+    listen: Listen, logged: LogWatch, method: str, closes: bool, ends: int, error: Exception
+) -> None:
+    """That a connection was closed is nothing to log."""
+    delegate = Broken(method, error, closes=closes)
+    client = await (await listen(delegate)).connect()
+    client.write(request("GET", "/"))
+    assert await client.rest() == b""
+    assert delegate.ends == ends
+    if isinstance(error, RuntimeError):
+        assert exception_of(logged.take("Uncaught exception")) is error
+
+
+@NATIVE
+async def test_an_endpoint_is_not_served_on_a_connection_that_was_closed(listen: Listen) -> None:
+    router = SockJSRouter(Echo, "/echo")
+
+    class Late(RequestHandler):
+        def get(self) -> None:
+            connection: Any = self.request.connection
+            connection.close()
+            connection.serve_endpoint(router.endpoints[-1][1], "abc", b"")
+
+    client = await (await listen({"/": Late})).connect()
+    client.write(request("GET", "/"))
+    assert await client.rest() == b""
+    assert router.stats.snapshot()["connections"] == 0

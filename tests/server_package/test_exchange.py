@@ -1,6 +1,7 @@
 """Requests that are served later than at once, as those that a cluster relays."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -147,3 +148,36 @@ async def test_a_log_function_may_close_the_connections(listen: Listen) -> None:
     assert (await client.response()).status == 200
     assert await client.rest() == b""
     assert ended == []
+
+
+@NATIVE
+async def test_a_request_right_behind_the_end_of_a_body_is_served(stage: Any) -> None:
+    client = await stage.site.connect()
+    data = request("POST", "/echo/000/abc/xhr_send", body=b'["a message"]')
+    client.write(data[:-5])
+    await until(lambda: any(connection._request is not None for connection in stage.site.http.connections))
+    client.write(data[-5:] + request("GET", "/echo"))
+    assert (await client.response()).status == 204
+    assert (await client.response()).text == "Welcome to SockJS!\n"
+    assert await (await stage.journal.connection()).message() == "a message"
+
+
+@NATIVE
+async def test_a_connection_that_arrives_while_the_server_closes_is_closed(stage: Any) -> None:
+    stage.site.http.is_closed = True
+    client = await stage.site.connect()
+    assert await client.rest() == b""
+
+
+@NATIVE
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+async def test_a_connection_that_closes_takes_no_data(listen: Listen, kind: str) -> None:
+    site = await listen(Application([]), kind)
+    client = await site.connect()
+    (connection,) = await until(lambda: site.http.connections)
+    connection.transport.abort()
+    # There is nothing to wait for.
+    assert connection.write(b"too late")
+    assert not connection.unsent
+    with contextlib.suppress(ConnectionResetError):
+        assert await client.rest() == b""
