@@ -35,6 +35,9 @@ NOT_IN_C := $(filter-out %_redis_cluster.py,$(wildcard tests/cluster/test_*.py))
 ON_BOTH_SERVERS := $(filter-out $(NOT_IN_C),$(filter tests/session/% tests/transports/% tests/test_%,$(CONFORMANCE))) \
 	$(addprefix tests/cluster/test_,forwarding.py relay.py) $(addprefix tests/http/test_,body_limit.py handlers.py)
 
+# Tests of requests that Tornado's handlers serve if its connections are not adopted.
+BY_HANDLERS := $(wildcard tests/http/test_*.py tests/transports/test_*.py)
+
 # Compile modules once, instead of in each worker and in each program that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -60,6 +63,7 @@ test: test-system $(VENV)/.test $(VENV)/.docs $(NODE_MODULES) $(COMPATIBILITY) #
 	@printf '%s\n' $(APPLICATIONS) types docs lint | xargs -P 4 -I {} $(MAKE) --no-print-directory {}
 	@# The parts without C measure the code that C replaces, and the native server.
 	$(PYTEST) --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	PYTHONPATH=tests $(PYTEST) --quiet --cov --cov-append --cov-report= --cov-fail-under=0 -p unadopted $(BY_HANDLERS)
 	@# As a TLS client, uvloop loses the last data before the end; tests/deployment tests it as a TLS server only.
 	$(PYTEST) --quiet --loop uvloop -k "not over_tls" $(filter-out $(ON_ANY_LOOP) $(ON_BOTH_SERVERS),$(CONFORMANCE))
 	PYTHONPATH=tests $(PYTEST) --quiet --loop uvloop -p native \

@@ -19,6 +19,7 @@ from .observe import trace
 from .observe.stats import Stats
 from .overridable import overridable
 from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
+from .server.adoption import Adopters
 from .session.connection_checks import check_connection_class
 from .session.connection_info import ConnectionInfo
 from .session.container import SessionContainer
@@ -30,6 +31,7 @@ from .session.session import Session
 from .session.states import RouterState
 from .settings import Settings
 from .transports import enabled_endpoints
+from .transports.exchange import Adopters as AdoptersPort
 from .transports.exchange import Relay
 from .transports.origins import OriginPolicy
 from .validation import check_names, check_seconds
@@ -113,6 +115,7 @@ class SockJSRouter:
         self.websockets_enabled = self.settings.is_enabled("websocket")
         self.cookie_needed = bool(self.settings.jsessionid)
         self._application: Any = None
+        self._adopters: AdoptersPort | None = Adopters() if self.settings.adopt_connections else None
         self.relay: Relay | None = None
         self._has_withheld_cookies = False
         self._connection = connection

@@ -151,6 +151,9 @@ class Settings(Validated):
             completes a poll. If False, all messages until the next iteration of the event loop are sent as one frame.
             Default True.
         disable_nagle: Whether to set TCP_NODELAY, so that small writes are sent at once. Default True.
+        adopt_connections: Whether a connection of Tornado's ``HTTPServer`` is taken over with its first request of a
+            session, which makes polls and posts several times faster. It returns to Tornado for other requests. Default
+            True. ``sockjs_tornado.HTTPServer`` does not need it.
         json_encode: A function that encodes messages which are not text, for types that JSON does not have, such as
             dates: it is called with the message and returns JSON as ``str`` or ``bytes``, as ``msgspec.json.encode``
             does. Exceptions reach the caller of ``send``. Default None, for dicts, lists and tuples only.
@@ -223,6 +226,7 @@ class Settings(Validated):
     verify_ip: bool = option("True or False", is_flag, True)
     immediate_flush: bool = option("True or False", is_flag, True)
     disable_nagle: bool = option("True or False", is_flag, True)
+    adopt_connections: bool = option("True or False", is_flag, True)
     json_encode: Callable[[Any], str | bytes] | None = option(
         "None, or a callable that takes a message and returns JSON", or_none(callable), None
     )

@@ -116,6 +116,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "verify_ip": (True, (True, False), NO_FLAGS, "True or False"),
     "immediate_flush": (True, (True, False), NO_FLAGS, "True or False"),
     "disable_nagle": (True, (True, False), NO_FLAGS, "True or False"),
+    "adopt_connections": (True, (True, False), NO_FLAGS, "True or False"),
     "json_encode": (None, (None, repr), ("json", 5, True), "None, or a callable that takes a message"),
     "max_message_size": (10485760, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
     "max_queue_bytes": (1048576, (1, 10**9), NO_COUNTS, "a number of bytes above 0"),
@@ -328,6 +329,7 @@ def test_the_options_of_sockjs_tornado_1_0_are_known() -> None:
         "jsessionid": True,
         "immediate_flush": True,
         "disable_nagle": True,
+        "adopt_connections": True,
         "verify_ip": True,
     }
     assert dataclasses.replace(Settings.from_mapping(settings), sockjs_url=Settings().sockjs_url) == Settings()

@@ -106,6 +106,12 @@ class SockJSHandler(BaseExchange, BaseHandler):
             error = f"The request has {count} header fields; the maximum is {MAX_FIELDS}."
             self.endpoint.respond_too_large(self, RequestTooLargeError(431, error, "request_fields"))
             return None
+        adopters = self.endpoint.server._adopters
+        # A class of the application may override anything.
+        if adopters is not None and type(self) is SockJSHandler and adopters.adopt(self):
+            # The native server serves it, and the further requests of the connection.
+            self._release()
+            return None
         return self.endpoint.handle(self)
 
     head = get = post = delete = patch = put = options = _serve
@@ -118,6 +124,13 @@ class SockJSHandler(BaseExchange, BaseHandler):
         """Log errors of the server, but not client errors."""
         if value is not None and not isinstance(value, HTTPError):
             self.log_error(value)
+
+    def log_as(self, session_id: str, status: int) -> None:
+        """Write the access log for a request that the native server has served."""
+        self.session_id = session_id
+        self.set_status(status)
+        self.log_request(self.application, self)
+        self._break_cycle()
 
     # The exchange port.
 

@@ -140,7 +140,7 @@ class HTTPConnection(MovableConnection):
                 if head is None:
                     self._data = bytes(memoryview(data)[:end])
                     if end:
-                        self._limit_time(HEAD_TIMEOUT)
+                        self._limit_time(server.head_timeout)
                     if self._is_congested:
                         self.pause_reading()
                     return
@@ -151,14 +151,9 @@ class HTTPConnection(MovableConnection):
                 target = head.target
                 if target[0] != "/":
                     target = _origin_form(target)
-                found = server.routes.find(target.partition("?")[0])
+                found = self._find_endpoint(head, target)
                 if found is None:
-                    delegated = DelegatedRequest(self, head)
-                    self._request = delegated
-                    # Before the application may detach the connection.
-                    self._data = bytes(memoryview(data)[start:end])
-                    delegated.start()
-                    self._pass_body()
+                    self._serve_other(head, data, end)
                 elif stop <= end and not head.is_chunked and not (start < stop and server.may_decompress(head)):
                     self._data = bytes(memoryview(data)[stop:end]) if stop < end else b""
                     body = bytes(memoryview(data)[start:stop]) if start < stop else b""
@@ -187,7 +182,7 @@ class HTTPConnection(MovableConnection):
                 data = self._data
                 end = len(data)
         except BadRequest as error:
-            self.refuse(error)
+            self._refuse_head(error, data, end)
         finally:
             self._is_serving = False
         if self._request is None:
@@ -196,6 +191,23 @@ class HTTPConnection(MovableConnection):
                 self.pause_reading()
         else:
             self.limit_pipeline()
+
+    def _find_endpoint(self, head: RequestHead, target: str) -> tuple[Endpoint, str] | None:
+        """Return the endpoint that serves a request and the session id in its path, or None for another request."""
+        return self.server.routes.find(target.partition("?")[0])
+
+    def _serve_other(self, head: RequestHead, data: bytes | bytearray, end: int) -> None:
+        """Pass the request at the start of ``data[:end]``, which is not of a router, to the application."""
+        delegated = DelegatedRequest(self, head)
+        self._request = delegated
+        # Before the application may detach the connection.
+        self._data = bytes(memoryview(data)[head.size : end])
+        delegated.start()
+        self._pass_body()
+
+    def _refuse_head(self, error: BadRequest, data: bytes | bytearray, end: int) -> None:
+        """Respond to ``data[:end]``, which does not start with a request."""
+        self.refuse(error)
 
     def _pass_body(self) -> None:
         """Pass the data that was read after a head to its request."""
@@ -322,6 +334,8 @@ class HTTPConnection(MovableConnection):
         start_line = RequestStartLine(head.method, uri, "HTTP/1.1" if head.is_http11 else "HTTP/1.0")
         # Tornado reads only the context of the connection, and a client's certificate of its stream.
         holder: Any = SimpleNamespace(context=self.context_for(head), stream=ConnectionStream(self))
+        # Request handlers set one.
+        holder.set_close_callback = lambda callback: None
         request = HTTPServerRequest(connection=holder, start_line=start_line, headers=headers)
         set_start_time(request, self.server.now() - started)
         return request

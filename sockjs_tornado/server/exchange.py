@@ -20,7 +20,7 @@ from ..wire.handshake import handshake_fields
 from ..wire.http_parser import RequestHead, format_response
 from ..wire.responses import shared_head
 from ..wire.sockets import peer_reset
-from .access_log import AccessLogEntry, is_logged
+from .access_log import is_logged
 from .proxies import client_of
 from .unsent import Unsent
 
@@ -260,7 +260,7 @@ class NativeExchange(BaseExchange):
     def _log(self, status: int) -> None:
         application = self._connection.server.application
         if application is not None and is_logged(application, status):
-            self.log_request(application, AccessLogEntry(application, self, status))
+            self._connection.server.log_request(application, self, status)
 
     def take_over(self, status: int, protocol: Connection) -> Awaitable[None] | None:
         """Hand the connection over to ``protocol``."""
@@ -274,7 +274,8 @@ class NativeExchange(BaseExchange):
     @property
     def take_back(self) -> Callable[[bytes, Callable[[], None] | None], Unsent | None] | None:
         """Continues with the next request of the connection."""
-        return self._connection.take_back if self.keep_alive else None
+        connection = self._connection
+        return connection.take_back if self.keep_alive and connection.continues_after_streams else None
 
     def abort(self) -> None:
         """Close the connection without a response."""

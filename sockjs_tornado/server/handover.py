@@ -20,6 +20,9 @@ class MovableConnection(ConnectionIO):
 
     __slots__ = ()
 
+    #: Whether a stream that took the connection over gives it back, instead of closing it.
+    continues_after_streams = True
+
     def detach(self, unread: bytes) -> IOStream:
         """Return a stream for the connection, which ends here.
 

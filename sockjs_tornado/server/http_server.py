@@ -18,8 +18,8 @@ from ..observe.stats import Stats
 from ..session.deadlines import Deadlines
 from ..wire.http_parser import RequestHead
 from ..wire.tornado_internals import AcceptingServer
-from .access_log import logs_success
-from .connection import HTTPConnection
+from .access_log import AccessLogEntry, logs_success
+from .connection import HEAD_TIMEOUT, HTTPConnection
 from .connection_io import ConnectionIO
 from .exchange import NativeExchange
 from .function_delegate import FunctionDelegate
@@ -57,6 +57,9 @@ class HTTPServer(AcceptingServer):
 
     .. versionadded:: 2.0
     """
+
+    #: Seconds from the first byte of a request to the end of its head.
+    head_timeout: float = HEAD_TIMEOUT
 
     #: Makes the exchange of each SockJS request; the private listener of a cluster's node has its own.
     exchange_type: Callable[..., NativeExchange] = NativeExchange
@@ -167,6 +170,10 @@ class HTTPServer(AcceptingServer):
         if isinstance(callback, HTTPServerConnectionDelegate):
             return callback.start_request(server_conn, request_conn)
         return FunctionDelegate(callback, request_conn)
+
+    def log_request(self, application: Application, exchange: NativeExchange, status: int) -> None:
+        """Write the access log of the application."""
+        exchange.log_request(application, AccessLogEntry(application, exchange, status))
 
     def may_decompress(self, head: RequestHead) -> bool:
         """Return whether the body is compressed, and the server decompresses bodies."""

@@ -224,7 +224,7 @@ def repeated_request(
         response=response,
         date_at=response.index(b"\r\nDate: ") + 8,
         is_poll=is_poll,
-        max_size=settings.max_message_size,
+        max_size=min(settings.max_message_size, connection.server.max_body_size),
         max_messages=settings.max_messages_per_request,
         heartbeat_delay=settings.heartbeat_delay,
         disconnect_delay=settings.disconnect_delay,

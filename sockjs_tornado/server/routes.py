@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from tornado.routing import AnyMatches, PathMatches, Rule, RuleRouter
 from tornado.web import Application
 
+from ..http.body_limit import StreamedBodyHandler
 from ..http.handlers import SockJSHandler
 from ..transports.endpoint import Endpoint
 from ..wire.tornado_internals import top_rules
@@ -81,7 +82,8 @@ class Routes:
                 yield from self._routes(target.rules)
             elif not isinstance(matcher, PathMatches):
                 yield _EVERYTHING
-            elif isinstance(target, type) and issubclass(target, SockJSHandler):
+            elif target in (SockJSHandler, StreamedBodyHandler):
+                # Not for a class that derives from them: an application may override anything.
                 endpoint = rule.target_kwargs["endpoint"]
                 # The specs for long bodies repeat the paths.
                 if endpoint not in known:

@@ -33,6 +33,13 @@ class Relay(Protocol):
         """Make the clients of sessions on other nodes reconnect through another node."""
 
 
+class Adopters(Protocol):
+    """Take connections over from Tornado's server, for all their further requests."""
+
+    def adopt(self, handler: Any) -> bool:
+        """Take the connection of a request over and serve the request; return False if nothing was done."""
+
+
 class Router(Protocol):
     """The router, as a transport sees it.
 
@@ -40,6 +47,7 @@ class Router(Protocol):
         websockets_enabled: Whether the websocket transport is enabled.
         prefix: The prefix of its URLs.
         _application: The Tornado application that has served the last request.
+        _adopters: Takes connections over from Tornado's server; None if the setting ``adopt_connections`` is False.
         body_budget: The memory budget of all request bodies and incomplete websocket messages.
         cookie_needed: Whether session URLs set the JSESSIONID cookie.
         relay: Forwards requests for the sessions of other nodes; None without a cluster.
@@ -51,6 +59,7 @@ class Router(Protocol):
     websockets_enabled: bool
     cookie_needed: bool
     _application: Any
+    _adopters: Adopters | None
     stats: Stats
     body_budget: ByteBudget
     relay: Relay | None

@@ -53,14 +53,14 @@ async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user
             return
         if user_timeout:
             set_user_timeout(stream.socket, user_timeout)
-        sock = None if isinstance(stream, SSLIOStream) else _duplicate(stream.socket)
+        sock = None if isinstance(stream, SSLIOStream) else duplicate(stream.socket)
         if sock is None:
             stream.set_nodelay(nodelay)
             _StreamTransport(stream, protocol).start()
             moved = True
             return
         try:
-            protocol.adopt_socket(sock, _read_unread(stream))
+            protocol.adopt_socket(sock, read_unread(stream))
             # This ends the stream's pending read. The connection stays open through the duplicated socket.
             stream.close()
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
@@ -80,7 +80,7 @@ async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user
             protocol.takeover_failed()
 
 
-def _duplicate(sock: socket.socket) -> socket.socket | None:
+def duplicate(sock: socket.socket) -> socket.socket | None:
     """Duplicate a socket; return None if no file descriptor is available."""
     try:
         return sock.dup()
@@ -90,7 +90,7 @@ def _duplicate(sock: socket.socket) -> socket.socket | None:
         return None
 
 
-def _read_unread(stream: IOStream) -> bytes:
+def read_unread(stream: IOStream) -> bytes:
     """Return the contents of the stream's read buffer and empty it."""
     if is_buffer_empty(stream):
         return b""

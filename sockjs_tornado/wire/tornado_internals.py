@@ -7,11 +7,13 @@ import asyncio
 import contextvars
 import inspect
 import socket
+import sys
 import time
 from collections.abc import Awaitable
+from types import FrameType
 from typing import Any
 
-from tornado.http1connection import HTTP1Connection, _GzipMessageDelegate
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection, _GzipMessageDelegate
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
@@ -184,3 +186,29 @@ def is_buffer_empty(stream: IOStream) -> bool:
     """Return whether a stream has read nothing that was not consumed."""
     # A read_bytes() call on an empty buffer would read from the socket and leave the stream waiting for more.
     return getattr(stream, "_read_buffer_size", None) == 0
+
+
+_REQUEST_LOOP = HTTP1ServerConnection._server_request_loop.__code__
+
+
+def accepting_server() -> Any:
+    """Return the server that has accepted the connection of the current request, or None if it is unknown.
+
+    This must be called while Tornado calls the handler, not in a task of the handler's own.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _REQUEST_LOOP:
+        frame = frame.f_back
+    if frame is None:
+        return None
+    variables = frame.f_locals
+    server = variables.get("delegate")
+    if type(variables) is dict:
+        # Before Python 3.13, it is a copy that lives as long as the frame. It must not keep the request.
+        variables.clear()
+    return server
+
+
+def open_connections(server: HTTPServer) -> set[Any]:
+    """Return the connections that ``server.close_all_connections()`` closes, by awaiting their ``close()``."""
+    return server._connections

@@ -555,7 +555,7 @@ async def test_a_held_request_keeps_nothing_of_its_body(
             await self.may_go_on.wait()
 
     Busy.may_go_on = asyncio.Event()
-    router = SockJSRouter(Journal(Busy), "/echo", {"max_queue_bytes": 1000})
+    router = SockJSRouter(Journal(Busy), "/echo", {"max_queue_bytes": 1000, "adopt_connections": False})
     server = await serve(router)
     held: asyncio.Queue[Exchange] = asyncio.Queue()
     kind: type[Any] = NativeExchange if NATIVE else SockJSHandler
@@ -745,7 +745,7 @@ async def test_compressed_bytes_that_become_none_are_bounded_and_are_work(monkey
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunks"])
 async def test_a_client_cannot_say_that_a_body_was_unpacked(unpacks: bool, in_chunks: bool) -> None:
     """Tornado makes of Content-Encoding a field that anybody can send."""
-    router = SockJSRouter(Echo, "/echo")
+    router = SockJSRouter(Echo, "/echo", {"adopt_connections": False})
     body = b'["' + b"x" * LONG + b'"]'
     field = "X-Consumed-Content-Encoding: gzip"
     async with unpacking(router, decompress_request=unpacks) as port:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import tornado.netutil
 import tornado.web
-from application import TornadoServer
+from application import Echo, TornadoServer, close_router
 from client import Client, within
 
-from sockjs_tornado import HTTPServer
+from sockjs_tornado import HTTPServer, SockJSRouter
 
 SERVERS: dict[str, Any] = {
     "tornado": TornadoServer,
@@ -124,3 +124,21 @@ async def listen(server_class: Any, tmp_path: Path, certificate: tuple[Path, Pat
     yield start
     for site in sites:
         await site.stop()
+
+
+#: The type of the fixture ``routers``.
+Routers = Callable[..., SockJSRouter]
+
+
+@pytest.fixture
+async def routers() -> AsyncIterator[Callable[..., SockJSRouter]]:
+    """Return a function that creates a router for ``/echo``, which is closed after the test."""
+    created: list[SockJSRouter] = []
+
+    def create(connection: Any = Echo, prefix: str = "/echo", **settings: Any) -> SockJSRouter:
+        created.append(SockJSRouter(connection, prefix, settings))
+        return created[-1]
+
+    yield create
+    for router in created:
+        await close_router(router)

@@ -12,8 +12,7 @@ from client import TIMEOUT, Client, new_session, request, until, within
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
-from sockjs_tornado import SockJSRouter
-from sockjs_tornado.server import connection as native_connection
+from sockjs_tornado import HTTPServer, SockJSRouter
 from sockjs_tornado.server import connection_io
 from sockjs_tornado.transports.limited_body import LimitedBody
 
@@ -86,7 +85,7 @@ async def test_a_handler_may_take_longer_than_its_body_timeout(listen: Listen) -
 
 @pytest.mark.parametrize("cut", [1, 30, -20])
 async def test_a_head_has_a_deadline(listen: Listen, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
-    monkeypatch.setattr(native_connection, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(HTTPServer, "head_timeout", 0.3)
     site = await listen({"/": Hello.counting()}, idle_connection_timeout=2)
     client = await site.connect()
     assert (await client.ask("GET", "/")).status == 200

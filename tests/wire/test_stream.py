@@ -99,7 +99,7 @@ async def test_a_stream_that_holds_nothing_is_not_read(telling: bool, monkeypatc
         monkeypatch.setattr(wire_stream, "is_buffer_empty", lambda stream: False)
     with tcp_pair() as (_, theirs):
         stream = IOStream(theirs)
-        assert wire_stream._read_unread(stream) == b""
+        assert wire_stream.read_unread(stream) == b""
         # Otherwise the read is pending until the stream is closed.
         assert stream.reading() == (not telling)
         stream.close()
@@ -110,7 +110,7 @@ def test_a_socket_that_is_closed_cannot_be_taken_over() -> None:
     with tcp_pair() as (_, theirs):
         theirs.close()
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-            wire_stream._duplicate(theirs)
+            wire_stream.duplicate(theirs)
 
 
 async def test_bytes_that_come_while_the_handler_waits_are_not_lost(site: Site) -> None:

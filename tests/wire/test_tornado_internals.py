@@ -26,10 +26,12 @@ from sockjs_tornado.http.handlers import SockJSHandler
 from sockjs_tornado.server.connection_limits import LimitedServer
 from sockjs_tornado.wire.tornado_internals import (
     BaseHandler,
+    accepting_server,
     client_port,
     connection_stream,
     decompresses_body,
     is_buffer_empty,
+    open_connections,
 )
 
 #: Returns the response to a request, from a server with one handler and the options for HTTPServer.
@@ -226,6 +228,44 @@ async def test_a_stream_knows_whether_it_has_read_ahead(ask: Ask) -> None:
 
     await ask(Reading, head=b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n", body=b"data")
     assert seen == [False, True]
+
+
+async def test_the_server_of_a_request_and_its_connections_are_known(ask: Ask) -> None:
+    seen: list[Any] = []
+    handlers: list[weakref.ref[Any]] = []
+    closed: list[bool] = []
+
+    class Extra:
+        async def close(self) -> None:
+            closed.append(True)
+            open_connections(seen[0]).discard(self)
+
+    class Looking(Handler):
+        def _serve(self, session_id: str = "") -> Any:
+            server = accepting_server()
+            seen.extend([server, open_connections(server) == {self.request.server_connection}])
+            open_connections(server).add(Extra())
+            handlers.append(weakref.ref(self))
+            super()._serve(session_id)
+            self._break_cycle()
+
+    gc.disable()
+    try:
+        await ask(Looking)
+        # What the server's loop knows is not kept.
+        assert [handler() for handler in handlers] == [None]
+    finally:
+        gc.enable()
+    server, knows_connection = seen
+    assert isinstance(server, NotingServer)
+    assert knows_connection
+    await server.close_all_connections()
+    assert closed == [True]
+    assert open_connections(server) == set()
+
+
+async def test_elsewhere_the_server_is_unknown() -> None:
+    assert accepting_server() is None
 
 
 def private_names(kind: type) -> set[str]:
