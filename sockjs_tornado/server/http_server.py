@@ -157,10 +157,8 @@ class HTTPServer(AcceptingServer):
     def connection_ended(self, connection: ConnectionIO) -> None:
         """Called when a connection is closed or has a new owner."""
         self.connections.discard(connection)
-        if not self.connections:
-            self._deadlines.close()
-            if self._all_closed is not None and not self._all_closed.done():
-                self._all_closed.set_result(None)
+        if not self.connections and self._all_closed is not None and not self._all_closed.done():
+            self._all_closed.set_result(None)
 
     def start_request(self, server_conn: object, request_conn: TornadoConnection) -> HTTPMessageDelegate:
         """Return the delegate for a request that is not of a router."""

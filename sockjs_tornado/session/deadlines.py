@@ -56,7 +56,9 @@ class Deadlines:
         self._stats = stats
         self._grace = Grace(interval)
         self._buckets: dict[int, set[Deadline]] = {}
+        # It may run once more after the last deadline was removed.
         self._timer: asyncio.Handle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer_due = 0.0
 
     def schedule(self, owner: Deadline) -> None:
@@ -123,13 +125,16 @@ class Deadlines:
     def _set_timer(self, bucket: int) -> None:
         """Run the timer when ``bucket`` is due, or earlier."""
         due = bucket * self._resolution
+        loop = asyncio.get_running_loop()
         if self._timer is not None:
-            if self._timer_due <= due:
+            # The timer of a loop that has ended never runs.
+            if self._timer_due <= due and self._loop is loop:
                 return
             self._timer.cancel()
         now = self._now()
         self._timer_due = min(max(due, now), now + self._interval)
-        self._timer = asyncio.get_running_loop().call_later(self._timer_due - now, self._run)
+        self._timer = loop.call_later(self._timer_due - now, self._run)
+        self._loop = loop
 
     def _run(self) -> None:
         self._timer = None

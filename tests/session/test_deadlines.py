@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from application import LogWatch, exception_of
+from client import within
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from wire.conftest import LOOPS
 
 from sockjs_tornado.observe.logs import ThrottledLog
 from sockjs_tornado.observe.stats import Stats
@@ -357,6 +359,28 @@ def test_infinity_is_never(timers: Timers, deadlines: Deadlines) -> None:
     timers.advance(10_000)
     assert owner.checks == []
     assert timers.pending == []
+
+
+@pytest.mark.parametrize("loop_name", LOOPS)
+def test_deadlines_may_continue_in_another_loop(loop_name: str) -> None:
+    """Also if the last one has ended before its timer ran."""
+    now = time.monotonic
+    deadlines = Deadlines(0.01, 0.02, now, ThrottledLog(now), Stats(tuple))
+
+    async def wait() -> None:
+        loop = asyncio.get_running_loop()
+        checked = loop.create_future()
+        deadlines.schedule(Owner(now() + 0.03, checked.set_result))
+        await within(checked)
+        # Its timer never runs.
+        second = Owner(now() + 0.005)
+        deadlines.schedule(second)
+        deadlines.cancel(second)
+
+    for _ in range(3):
+        loop = LOOPS[loop_name]()
+        loop.run_until_complete(wait())
+        loop.close()
 
 
 def test_closed_deadlines_are_forgotten(timers: Timers, deadlines: Deadlines) -> None:
