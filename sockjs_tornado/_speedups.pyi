@@ -25,6 +25,7 @@ class CountersCore:
 
 class TimeBudgetCore:
     available: float
+    slow_after: float
 
 class SessionCore:
     def send(self, message: Outgoing, /) -> None: ...

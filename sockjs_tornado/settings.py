@@ -192,6 +192,9 @@ class Settings(Validated):
             before an ``on_message`` has ended.
         callback_timeout: Timeout in seconds of an ``async def`` callback. Then it is cancelled, and the session is
             closed with code 1011. Default 0, for no timeout.
+        slow_callback_duration: Seconds from which on a plain callback is logged and counted, because it blocks the
+            event loop, so that no client is served. So is any other delay of the router's timer. Default 0.1; 0 for
+            never.
         network_timeout: Seconds after which a connection is dropped if the peer does not acknowledge written data, for
             example after a cable was cut. Linux only; a heartbeat suffices to detect it. Default 30; 0 for the
             system's timeout, which may be 15 minutes.
@@ -246,6 +249,7 @@ class Settings(Validated):
     max_unopened_sessions: int = option(_SESSIONS, is_size, 10_000)
     max_concurrent_callbacks: int = option("a number of callbacks above 0", is_count, 1)
     callback_timeout: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)
+    slow_callback_duration: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0.1)
     network_timeout: float = option("a number of seconds, 0 for the system's own", is_zero_or_more, 30)
     websocket_ping_interval: float = option(_SECONDS_OR_OFF, is_zero_or_more, 0)
     websocket_ping_timeout: float = option("a number of seconds, 0 for the interval's length", is_zero_or_more, 0)

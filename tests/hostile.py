@@ -120,6 +120,9 @@ class Callbacks(core.CallbacksCore):
     def finish_delivery(self) -> None:
         hook("callbacks.finish_delivery")
 
+    def report_slow(self, seconds: float) -> None:
+        """Do nothing: whether it is called depends on the machine, so that is no moment."""
+
     def continue_delivery(self, callback: Any, messages: list[Any], result: object, is_late: bool) -> None:
         hook("callbacks.continue_delivery")
 

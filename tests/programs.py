@@ -70,6 +70,9 @@ class Ended(NamedTuple):
         return [line for line in (self.output + self.errors).splitlines() if _SESSION_URL.search(line)]
 
 
+#: In records about what has blocked the event loop of a program, which depends on the machine.
+_SLOW = re.compile(r"^.*(?:blocked the event loop for|the event loop was blocked for at least) .*\n", re.MULTILINE)
+
 #: What runs the programs, in place of Python alone; ``native.py`` sets it.
 RUNNER: tuple[str, ...] = ()
 
@@ -148,7 +151,7 @@ class ServerProgram:
                 output, _ = self._process.communicate()
             with self._errors as errors:
                 errors.seek(0)
-                self._ended = Ended(self._process.returncode, output, errors.read())
+                self._ended = Ended(self._process.returncode, output, _SLOW.sub("", errors.read()))
             # The fixture ``id_watch`` checks only the log of this process.
             assert not self._ended.leaks, f"logged with a session id: {self._ended.leaks}"
         return self._ended

@@ -140,6 +140,7 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "max_unopened_sessions": (10000, (0, 1, 10**9), (*NO_NUMBERS, 1.0), "a number of sessions, 0 for any"),
     "max_concurrent_callbacks": (1, (1, 2, 10**9), NO_COUNTS, "a number of callbacks above 0"),
     "callback_timeout": (0, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for never"),
+    "slow_callback_duration": (0.1, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for never"),
     "network_timeout": (30, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for the system's own"),
     "websocket_ping_interval": (0, (0, 0.5, 30), NO_SECONDS, "a number of seconds, 0 for never"),
     "websocket_ping_timeout": (0, (0,), (*NO_SECONDS, 1), "expected "),

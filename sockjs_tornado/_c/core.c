@@ -158,7 +158,8 @@ static PyMemberDef session_fields[] = {SESSION_FIELDS(SESSION_MEMBER) END};
 static PyMemberDef connection_fields[] = {CONNECTION_FIELDS(CONNECTION_MEMBER) END};
 static PyMemberDef http_connection_fields[] = {HTTP_FIELDS(HTTP_MEMBER) END};
 static PyMemberDef counters_fields[] = {COUNTERS_FIELDS(COUNTERS_MEMBER) END};
-static PyMemberDef budget_fields[] = {MEMBER(T_DOUBLE, TimeBudget, available) END};
+static PyMemberDef budget_fields[] = {
+    MEMBER(T_DOUBLE, TimeBudget, available) MEMBER(T_DOUBLE, TimeBudget, slow_after) END};
 
 static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
 

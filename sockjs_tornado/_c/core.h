@@ -93,7 +93,7 @@
 #define NAMES(EACH) \
     EACH(charge) EACH(continue_delivery) EACH(finish_delivery) EACH(handle_error) EACH(max_inbound_rate) \
     EACH(max_message_size) EACH(max_messages_per_request) EACH(max_queue_bytes) EACH(max_queue_messages) \
-    EACH(on_message) EACH(proto) EACH(rendered) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
+    EACH(on_message) EACH(proto) EACH(rendered) EACH(report_slow) EACH(send_messages) EACH(send_prepared) EACH(waiting) EACH(_after_receive) \
     EACH(_buffer) EACH(_buffer_write) EACH(_process_read) EACH(_receive) EACH(_receive_fallback) EACH(_send_fallback) \
     EACH(_send_message_fallback) EACH(_send_prepared_fallback) EACH(_wake_outbox_waiters) EACH(_write_lines) EACH(_write_messages) \
     EACH(_write_prepared) \
@@ -151,6 +151,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     double available;
+    double slow_after;
 } TimeBudget;
 
 extern PyTypeObject *callbacks_type, *connection_type, *counters_type, *budget_type, *http_connection_type,

@@ -2,6 +2,8 @@
 
 #include "core.h"
 
+#include <math.h>
+
 #ifdef _WIN32
 #include <windows.h>
 #else
@@ -178,15 +180,36 @@ charge(PyObject *budget, double start)
     return -failed;
 }
 
+/* Whether deliveries that take so many seconds are reported. */
+#define IS_REPORTED(slow_after) ((slow_after) > 0 && (slow_after) < HUGE_VAL)
+
+/* Report a delivery since `began` that took `slow_after` or longer. Return 0, or -1 with an exception set. */
+static int
+report_slow(PyObject *callbacks, double began, double slow_after)
+{
+    double taken = IS_REPORTED(slow_after) ? seconds(COARSE) - began : -1;
+    PyObject *number;
+    int failed;
+
+    if (taken < slow_after)
+        return 0;
+    number = PyFloat_FromDouble(taken);
+    failed = number == NULL || call(callbacks, names.report_slow, number) < 0;
+    Py_XDECREF(number);
+    return -failed;
+}
+
 /* Call on_message for each message. Return 1, or 0 if Callbacks has handled the rest, or -1 with an exception set. */
 static int
 deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *messages)
 {
-    /* Most reads contain one message: do not read the clock for it. */
+    /* Most reads contain one message: read only the coarse clock for it, before and after it. */
     Py_ssize_t i, next_look = PyList_Size(messages) > 1;
+    TimeBudget *limits = (TimeBudget *)((Callbacks *)callbacks)->_budget;
+    double slow_after = limits->slow_after, began = next_look || IS_REPORTED(slow_after) ? seconds(COARSE) : 0;
+    double deadline = began + limits->available;
     PyObject *budget = next_look ? Py_NewRef(((Callbacks *)callbacks)->_budget) : NULL;
     double start = next_look ? seconds(PRECISE) : 0;
-    double deadline = next_look ? seconds(COARSE) + ((TimeBudget *)budget)->available : 0;
     PyObject *callback = PyObject_GetAttr(connection, names.on_message);
     int done = callback == NULL ? -1 : 1;
 
@@ -207,19 +230,20 @@ deliver(Session *self, PyObject *callbacks, PyObject *connection, PyObject *mess
         else if (result != Py_None || is_late || number_in(self->state) != SESSION_OPEN) {
             PyObject *rest = PyList_GetSlice(messages, i + 1, PyList_Size(messages));
             PyObject *outcome = NULL;
-            /* Callbacks charges the rest itself. */
-            if (rest != NULL && charge(budget, start) == 0)
+            /* Callbacks charges and reports the rest itself. */
+            if (rest != NULL && charge(budget, start) == 0 && report_slow(callbacks, began, slow_after) == 0)
                 outcome = PyObject_CallMethodObjArgs(
                     callbacks, names.continue_delivery, callback, rest, result, is_late ? Py_True : Py_False, NULL);
             done = outcome == NULL ? -1 : 0;
             Py_CLEAR(budget);
+            slow_after = HUGE_VAL;
             Py_XDECREF(rest);
             Py_XDECREF(outcome);
         }
         Py_XDECREF(result);
     }
     Py_XDECREF(callback);
-    if (done >= 0 && charge(budget, start) < 0)
+    if (done >= 0 && (charge(budget, start) < 0 || report_slow(callbacks, began, slow_after) < 0))
         done = -1;
     Py_XDECREF(budget);
     return done;

@@ -15,6 +15,7 @@ them from a separate application on a private port.
 This module requires the extra ``metrics``, which installs prometheus_client.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..extras import install_command
 
 try:
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 except ImportError as error:
@@ -39,6 +40,7 @@ from ..router import SockJSRouter
 from ..server.connection_limits import Admission
 from ..settings import TRANSPORTS
 from ..wire.tornado_internals import UnloggedHandler
+from .stats import SLOW_BUCKETS
 
 __all__ = ["SockJSCollector", "monitoring_urls"]
 
@@ -49,7 +51,12 @@ _GAUGES = (
     ("queued", "", "sockjs_queued_characters", "Characters queued for clients."),
     ("backlog", "", "sockjs_backlog_characters", "Characters queued for the application's callbacks."),
     ("timer_lag", "", "sockjs_timer_lag_seconds", "Delay of the router's timer at its last run."),
-    ("timer_lag_peak", "", "sockjs_timer_lag_peak_seconds", "Maximum timer lag of the last 30 to 60 seconds."),
+    (
+        "timer_lag_peak",
+        "",
+        "sockjs_timer_lag_peak_seconds",
+        "Maximum timer lag or time of a callback in the last 30 to 60 s.",
+    ),
 )
 _COUNTERS = (
     ("opened", "transport", "sockjs_sessions_opened", "Opened sessions."),
@@ -104,6 +111,13 @@ class SockJSCollector(Collector):
                     for label_value, count in {**dict.fromkeys(_INITIAL_LABELS[label], 0), **value}.items():
                         family.add_metric([router, str(label_value)], count)
                 yield family
+        text = "Plain callbacks that took slow_callback_duration or longer, and so blocked the event loop."
+        slow = HistogramMetricFamily("sockjs_slow_callback_seconds", text, labels=["router"])
+        for label, watched in self._routers.items():
+            limits = ("+Inf" if limit == math.inf else str(limit) for limit in SLOW_BUCKETS)
+            buckets = list(zip(limits, watched.stats.slow_callbacks, strict=True))
+            slow.add_metric([label], buckets, watched.stats.slow_callback_seconds)
+        yield slow
         text = "Connections that the HTTP servers of the process closed immediately (max_connections_per_ip)."
         yield CounterMetricFamily("sockjs_rejected_connections", text, value=Admission.total_rejected)
         clusters = {

@@ -1,5 +1,6 @@
 """Counters of a router."""
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -20,6 +21,9 @@ _WINDOW: Final = 10.0
 
 #: Minimum number of seconds for which a peak of the timer lag is kept.
 _PEAK_WINDOW: Final = 30.0
+
+#: Upper limits of the histogram of slow callbacks, in seconds.
+SLOW_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, math.inf)
 
 #: Maximum number of different close codes to count, besides those of CloseCode. Clients may choose any of 2,000 codes.
 _MAX_CODES: Final = 64
@@ -46,6 +50,9 @@ class Stats(CountersCore):
         bytes_received: Bytes received on websockets and in POST bodies.
         rejected: Rejected requests, sessions and messages, by the setting or check that rejected them.
         callback_errors: Callbacks that raised an exception or timed out, by name.
+        slow_callbacks: Plain callbacks that took ``slow_callback_duration`` or longer: how many took at most as many
+            seconds as each of :data:`SLOW_BUCKETS`, and in all.
+        slow_callback_seconds: Seconds that they took together.
         timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
             loop.
     """
@@ -64,6 +71,8 @@ class Stats(CountersCore):
         self.bytes_received = 0
         self.rejected: Counter[str] = Counter()
         self.callback_errors: Counter[str] = Counter()
+        self.slow_callbacks = [0] * len(SLOW_BUCKETS)
+        self.slow_callback_seconds = 0.0
         self.timer_lag = 0.0
         self._peak = self._peak_before = 0.0
         self._peak_since = now()
@@ -80,6 +89,14 @@ class Stats(CountersCore):
         known = code in _KNOWN or code in self.closed or len(self.closed) < _MAX_CODES
         self.closed[code if known else "other"] += 1
 
+    def record_slow_callback(self, seconds: float) -> None:
+        """Count a callback that has blocked the event loop."""
+        self.slow_callback_seconds += seconds
+        for position, limit in enumerate(SLOW_BUCKETS):
+            self.slow_callbacks[position] += seconds <= limit
+        self._age()
+        self._peak = max(self._peak, seconds)
+
     def record_lag(self, seconds: float) -> None:
         """Record the delay of the timer."""
         self.timer_lag = seconds
@@ -88,7 +105,7 @@ class Stats(CountersCore):
 
     @property
     def timer_lag_peak(self) -> float:
-        """Maximum timer lag of the last 30 to 60 seconds."""
+        """Maximum timer lag, or time of a plain callback, of the last 30 to 60 seconds."""
         self._age()
         return max(self._peak, self._peak_before)
 
@@ -126,6 +143,8 @@ class Stats(CountersCore):
             "bytes_received": self.bytes_received,
             "rejected": dict(self.rejected),
             "callback_errors": dict(self.callback_errors),
+            "slow_callbacks": self.slow_callbacks[-1],
+            "slow_callback_seconds": self.slow_callback_seconds,
             "timer_lag": self.timer_lag,
             "timer_lag_peak": self.timer_lag_peak,
         }

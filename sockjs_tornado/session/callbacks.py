@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from inspect import isawaitable
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import Message
@@ -17,6 +19,7 @@ from .blocking import BlockingWatch
 from .callback_results import check_result, handle_failure
 from .concurrency import ConcurrentCallbacks
 from .deadlines import CallbackTimeout
+from .slow_callbacks import report_slow_callback
 from .states import IDLE, IN_DROPPED, OVER, RUNNING, UNOPENED, SessionState
 
 try:
@@ -62,7 +65,17 @@ class Callbacks(CallbacksCore):
         awaited: What the queued messages wait for, or None.
     """
 
-    __slots__ = ("_concurrent", "_dropped_count", "_session", "_timeout", "_turn", "_watch", "awaited", "backlog")
+    __slots__ = (
+        "_concurrent",
+        "_dropped_count",
+        "_session",
+        "_slow_after",
+        "_timeout",
+        "_turn",
+        "_watch",
+        "awaited",
+        "backlog",
+    )
 
     connection: "SockJSConnection"
 
@@ -74,6 +87,7 @@ class Callbacks(CallbacksCore):
         self._watch: BlockingWatch | None = None
         self.awaited: Awaited | None = None
         self._budget: TimeBudget = session._container.callback_budget
+        self._slow_after = self._budget.slow_after
         self._state = UNOPENED
         # Messages and _Event, in the order of the callbacks: OPEN or DROPPED, messages, CLOSE. None if there are none.
         self._events: deque[Any] | None = None
@@ -132,6 +146,10 @@ class Callbacks(CallbacksCore):
         handle_failure(self._session, "on_message", error)
         self.finish_delivery()
 
+    def report_slow(self, seconds: float, name: str = "on_message") -> None:
+        """Report a plain callback, or several calls of it in one iteration, that took ``slow_callback_duration``."""
+        report_slow_callback(self._session, name, seconds)
+
     def finish_delivery(self) -> None:
         """Run the callbacks that have become due while ``on_message`` was running."""
         if self._events is None:
@@ -145,6 +163,7 @@ class Callbacks(CallbacksCore):
         total = len(messages)
         # Most reads contain one message: do not read the clock for it.
         turn = Turn(self._budget) if total > 1 else None
+        slow_at = monotonic() + self._slow_after
         # An earlier message, or the lookup of on_message, may have closed the session.
         for count, message in enumerate(() if session.is_closed else messages, 1):
             try:
@@ -159,6 +178,7 @@ class Callbacks(CallbacksCore):
                     if awaited is not None:
                         if turn is not None:
                             turn.charge()
+                        self._check_time("on_message", slow_at)
                         self._suspend(messages[count:], awaited)
                         return
                 else:
@@ -168,11 +188,18 @@ class Callbacks(CallbacksCore):
             if turn is not None and count < total:
                 turn.left -= 1
                 if not turn.left and turn.is_over():
+                    self._check_time("on_message", slow_at)
                     self._suspend(messages[count:], self._pause())
                     return
         if turn is not None:
             turn.charge()
+        self._check_time("on_message", slow_at)
         self.finish_delivery()
+
+    def _check_time(self, name: str, slow_at: float) -> None:
+        """Report a callback that has ended after ``slow_at``, in monotonic seconds."""
+        if slow_at < inf and monotonic() >= slow_at:
+            self.report_slow(monotonic() - slow_at + self._slow_after, name)
 
     def _suspend(self, messages: Sequence[Message], awaited: Awaited) -> None:
         """Queue the rest of a batch, and deliver it when an awaitable has ended."""
@@ -256,6 +283,7 @@ class Callbacks(CallbacksCore):
                 if not self.backlog:
                     self._session._inbox_drained()
             result: object = None
+            slow_at = monotonic() + self._slow_after
             try:
                 if event is _OPEN:
                     result = self.connection.on_open(self._session.conn_info)
@@ -269,6 +297,7 @@ class Callbacks(CallbacksCore):
                     result = self.connection.on_message(event)
             except _CAUGHT as error:
                 handle_failure(self._session, name, error)
+            self._check_time(name, slow_at)
             if result is not None:
                 if not isawaitable(result):
                     check_result(self._session, name, result)

@@ -25,6 +25,7 @@ from .ports import Cluster
 from .requester import network_of
 from .rooms import Rooms
 from .session import Session
+from .slow_callbacks import LagAlarm, slow_after
 from .states import RouterState, SessionState
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,9 @@ class SessionContainer:
         )
         self.resolution = min(max(shortest / 20, 0.005), 0.1)
         interval = min(max(shortest / 10, 0.05), 1)
-        self._deadlines = Deadlines(self.resolution, interval, self.now, self.log, stats)
+        slow = slow_after(settings)
+        alarm = LagAlarm(slow, self.log, stats)
+        self._deadlines = Deadlines(self.resolution, interval, self.now, self.log, stats, alarm)
         self.schedule = self._deadlines.schedule
         self.cancel = self._deadlines.cancel
         self.postpone = self._deadlines.postpone
@@ -96,7 +99,7 @@ class SessionContainer:
         self.read_buffer = bytearray(READ_SIZE)
         self.read_budget = TimeBudget(READ_BUDGET)
         self.write_queue = WriteQueue(stats)
-        self.callback_budget = TimeBudget(CALLBACK_TIME)
+        self.callback_budget = TimeBudget(CALLBACK_TIME, slow)
         self.on_removed: Callable[[str], None] | None = None
         self.state = RouterState.OPEN
         self.restarting = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ..observe.logs import ThrottledLog
 from ..observe.stats import Stats
 from .grace import LATE, Grace
+from .slow_callbacks import LagAlarm
 
 if TYPE_CHECKING:
     from .container import SessionContainer
@@ -44,11 +45,19 @@ class Deadlines:
         resolution: Span of a bucket in seconds; a deadline is checked late by at most that.
         interval: Maximum time in seconds between two runs of the timer. If the event loop is blocked for longer, that
             is detected.
+        alarm: Reports that the timer runs late; None for no reports.
     """
 
     def __init__(
-        self, resolution: float, interval: float, now: Callable[[], float], log: ThrottledLog, stats: Stats
+        self,
+        resolution: float,
+        interval: float,
+        now: Callable[[], float],
+        log: ThrottledLog,
+        stats: Stats,
+        alarm: LagAlarm | None = None,
     ) -> None:
+        self._alarm = alarm
         self._resolution = resolution
         self._interval = interval
         self._now = now
@@ -141,6 +150,8 @@ class Deadlines:
         now = self._now()
         lag = max(now - self._timer_due, 0.0)
         self._stats.record_lag(lag)
+        if self._alarm is not None:
+            self._alarm.timer_ran(lag)
         self._grace.timer_ran(lag, now)
         current = int(now / self._resolution)
         left = BATCH_SIZE

@@ -18,9 +18,9 @@ except ImportError:  # the C module was not built
     MIN_CHARGE = 0.001
 
     class TimeBudgetCore:  # type: ignore[no-redef]
-        """The field that ``_c/session.c`` reads before it delivers several messages."""
+        """The fields that ``_c/session.c`` reads before it delivers messages."""
 
-        __slots__ = ("available",)
+        __slots__ = ("available", "slow_after")
 
 
 class TimeBudget(TimeBudgetCore):
@@ -28,6 +28,7 @@ class TimeBudget(TimeBudgetCore):
 
     Args:
         seconds: Seconds that all may take together in one iteration of the event loop.
+        slow_after: Seconds from which on callbacks are reported; infinity for never.
 
     Attributes:
         available: Seconds that are left in this iteration; 0 if they are used up, and while sessions wait. If it is 0,
@@ -37,7 +38,8 @@ class TimeBudget(TimeBudgetCore):
 
     __slots__ = ("_seconds", "_waiting")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, slow_after: float = math.inf) -> None:
+        self.slow_after = slow_after
         self._seconds = self.available = seconds
         self._waiting = 0
 

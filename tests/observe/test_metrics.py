@@ -203,7 +203,8 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     """Every metric of a router is in Grafana's dashboard, and no other."""
     registry = CollectorRegistry()
     registry.register(SockJSCollector({"a": SockJSRouter(Echo)}))
-    metrics = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
+    suffixes = {"counter": "_total", "histogram": "_bucket"}
+    metrics = {family.name + suffixes.get(family.type, "") for family in registry.collect()}
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     assert {name for expression in asked for name in re.findall(r"sockjs_\w+", expression)} == metrics

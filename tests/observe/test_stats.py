@@ -173,6 +173,8 @@ async def test_a_snapshot_has_all_that_happened(serve: Serve, connect: Connect, 
         "bytes_received": (2 + 4 + 12) + 12 + 2,
         "rejected": {"allowed_origins": 1, "payload": 1},
         "callback_errors": {},
+        "slow_callbacks": 0,
+        "slow_callback_seconds": 0.0,
     }
     connections[websocket].close(4000, "Bye")
     assert await websocket.frame() == 'c[4000,"Bye"]'
