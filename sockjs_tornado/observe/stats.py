@@ -51,7 +51,7 @@ class Stats(CountersCore):
         rejected: Rejected requests, sessions and messages, by the setting or check that rejected them.
         callback_errors: Callbacks that raised an exception or timed out, by name.
         slow_callbacks: Plain callbacks that took ``slow_callback_duration`` or longer: how many took at most as many
-            seconds as each of :data:`SLOW_BUCKETS`, and in all.
+            seconds as each of ``SLOW_BUCKETS``, and in all.
         slow_callback_seconds: Seconds that they took together.
         timer_lag: Delay of the router's timer at its last run, in seconds. It shows how long callbacks block the event
             loop.
