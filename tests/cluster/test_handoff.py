@@ -386,6 +386,16 @@ def add(found: set[RelayedRequest], owner: Owner, key: str, receives: bool = Tru
     return request
 
 
+async def test_the_end_of_a_request_may_be_reported_twice() -> None:
+    """Its connection closes while its response is sent."""
+    found: set[RelayedRequest] = set()
+    request = add(found, A, "/echo:1")
+    request.stream_closed()
+    request.response_sent()
+    assert request.done.done()
+    await until(lambda: not found)
+
+
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), UpstreamDisconnected(), ClusterError()])
 async def test_the_call_is_repeated_because_a_request_may_arrive_after_it(
     monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -165,6 +165,16 @@ async def test_malformed_messages_are_ignored(
     logged.take("Ignored a malformed message")
 
 
+async def test_an_own_message_that_was_delivered_already_is_not_delivered_again(
+    node: StartNode, redis_server: RedisServer
+) -> None:
+    here = await node()
+    peer, _ = await here.enter(ROOM)
+    redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", f'[1, "{here.cluster.node_id}", 99, "t", "again"]')
+    redis_server.command("PUBLISH", f"sockjs:room:{ROOM}", '[1, "", 0, "t", "x"]')
+    assert await peer.message() == "x"
+
+
 async def test_a_cancelled_join_does_not_affect_others(node: StartNode, redis_server: RedisServer) -> None:
     here = await node()
     _, one = await here.enter()

@@ -662,3 +662,10 @@ async def test_no_task_connection_or_exchange_is_left(start: Start) -> None:
     assert len(owner.router.container) == 0
     await until(lambda: len(other.upstreams.all) <= 1)
     await until(lambda: len(asyncio.all_tasks()) <= before + 2)
+
+
+async def test_to_lose_a_claim_of_a_session_that_has_ended_changes_nothing(start: Start) -> None:
+    owner, *_ = await start()
+    relay: Any = owner.router.relay
+    relay._claim_lost("ended")
+    assert len(owner.router.container) == 0

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from client import FRAMED, Connect, Join, closing
 from programs import ServerProgram
 
 from sockjs_tornado import SockJSConnection, SockJSRouter
-from sockjs_tornado.observe import trace
+from sockjs_tornado.observe import logs, trace
 from sockjs_tornado.session.outbox import TRACED
 
 TRACE = logging.getLogger("sockjs_tornado.observe.trace")
@@ -187,15 +187,36 @@ async def test_it_stays_off_if_debug_logging_is_on() -> None:
     await router.close()
 
 
+def import_again(module: ModuleType) -> Any:
+    """Import a module once more, under another name."""
+    spec = importlib.util.spec_from_file_location(f"{module.__name__}_again", module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    return again
+
+
+@pytest.mark.parametrize(("module", "name"), [(trace, f"{trace.__name__}_again"), (logs, "sockjs_tornado.sessions")])
+def test_a_level_that_the_application_has_set_before_the_import_stays(module: ModuleType, name: str) -> None:
+    logger = logging.getLogger(name)
+    before = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)
+        import_again(module)
+        assert logger.level == logging.CRITICAL
+        logger.setLevel(logging.NOTSET)
+        import_again(module)
+        assert logger.level not in (logging.NOTSET, logging.DEBUG)
+    finally:
+        logger.setLevel(before)
+
+
 def test_the_start_of_each_message_is_shown_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SOCKJS_TRACE", "1")
-    spec = importlib.util.spec_from_file_location("sockjs_tornado.observe.trace_on_terminal", trace.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    on_terminal = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(on_terminal)
+    on_terminal = import_again(trace)
     assert on_terminal.is_enabled()
     for shown in ("hello", "a\x1b[2J", "x" * 1000):
         on_terminal.write("1", "websocket", f"> {on_terminal.message(shown)}")

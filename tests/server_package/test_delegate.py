@@ -351,3 +351,22 @@ async def test_an_endpoint_is_not_served_on_a_connection_that_was_closed(listen:
     client.write(request("GET", "/"))
     assert await client.rest() == b""
     assert router.stats.snapshot()["connections"] == 0
+
+
+@NATIVE
+async def test_an_application_that_answers_an_upgrade_at_once_gets_no_end_of_the_request(listen: Listen) -> None:
+    class Upgrading(Broken):
+        def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+            start = ResponseStartLine("HTTP/1.1", 101, "Switching Protocols")
+            self.connection.write_headers(start, HTTPHeaders({"Upgrade": "x", "Connection": "upgrade"}))
+            self.connection.finish()
+
+    # It would raise an error in finish().
+    delegate = Upgrading("finish", RuntimeError("called"), closes=False)
+    client = await (await listen(delegate)).connect()
+    client.write(request("GET", "/", "Upgrade: x", "Connection: upgrade"))
+    assert (await client.response()).status == 101
+    stream = delegate.connection.detach()
+    await stream.write(b"hello")
+    assert await client.exactly(5) == b"hello"
+    stream.close()

@@ -120,6 +120,15 @@ def answered(container: FakeContainer, unsent: int, **options: Any) -> tuple[Kep
     return session, response
 
 
+def test_of_two_unsent_responses_the_first_one_counts(container: FakeContainer) -> None:
+    """The second one cannot be read before it."""
+    session, response = answered(container, 900, max_queue_bytes=1000)
+    session._track_unsent_response(Response(100))
+    session.send("x" * 101)
+    assert session.close_code == 3008
+    assert response.aborted
+
+
 def test_the_unsent_rest_of_a_response_counts(container: FakeContainer) -> None:
     session, response = answered(container, 900, max_queue_bytes=1000)
     session.send("x" * 100)

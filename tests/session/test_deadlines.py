@@ -268,6 +268,22 @@ def test_an_owner_that_cancels_itself_in_its_check_is_removed(timers: Timers, de
     assert timers.pending == []
 
 
+def test_an_owner_may_cancel_itself_after_its_bucket_has_become_empty(timers: Timers, deadlines: Deadlines) -> None:
+    other = Owner(1005)
+
+    def act(owner: Owner) -> None:
+        deadlines.schedule(other)
+        deadlines.cancel(other)
+        owner.due = 1006
+        deadlines.cancel(owner)
+
+    owner = Owner(1005, act)
+    deadlines.schedule(owner)
+    timers.advance(100)
+    assert (len(owner.checks), other.checks) == (1, [])
+    assert timers.pending == []
+
+
 @pytest.mark.parametrize("moves", [False, True])
 def test_an_owner_whose_check_raises_affects_no_other(
     timers: Timers, deadlines: Deadlines, moves: bool, logged: LogWatch

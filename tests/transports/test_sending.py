@@ -1,13 +1,16 @@
 """xhr_send and jsonp_send: valid and invalid requests."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from application import Busy, Echo, Journal, Serve
 from client import Connect, request, settle
+from doubles import FakeContainer, make_session
 
 from sockjs_tornado import SockJSRouter
+from sockjs_tornado.transports.sending import _DelayedPostResponse
 
 
 @pytest.mark.parametrize("name", ["xhr_send", "jsonp_send"])
@@ -170,3 +173,18 @@ async def test_a_post_without_a_length_has_an_empty_body(serve: Serve, connect: 
     assert (response.status, response.body) == (500, b"Payload expected.")
     client.write(request("POST", "/echo/000/abc/xhr_streaming"))
     assert (await client.head()).status == 200
+
+
+@pytest.mark.parametrize("responded", [False, True])
+def test_a_delayed_response_is_sent_unless_there_was_another_one(responded: bool) -> None:
+    """Such as one that the server's end has sent."""
+    sent: list[Any] = []
+    session = make_session(container := FakeContainer())
+    endpoint: Any = SimpleNamespace(server=session.server, respond_accepted=sent.append)
+    exchange: Any = SimpleNamespace(responded=False)
+    response = _DelayedPostResponse(endpoint, exchange, session)
+    assert response.wait()
+    exchange.responded = responded
+    container.advance(session.server.settings.heartbeat_delay + 1)
+    assert sent == ([] if responded else [exchange])
+    assert session._inbox_waiters == ()
