@@ -86,6 +86,7 @@ class HTTPServer(AcceptingServer):
         self.read_buffer = bytearray(READ_SIZE)
         options = self.ssl_options
         self._tls = None if options is None else ssl_options_to_context(options, server_side=True)
+        self._listeners: list[Listener] = []
         self.connections: set[ConnectionIO] = set()
         self.is_closed = self.is_stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,7 +101,8 @@ class HTTPServer(AcceptingServer):
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets, such as those of ``tornado.netutil.bind_sockets``."""
-        super().add_sockets(map(Listener, sockets))  # type: ignore[arg-type]
+        for sock in sockets:
+            self._listeners.append(Listener(sock, self.connection_accepted))
 
     @property
     def no_keep_alive(self) -> bool:
@@ -181,6 +183,8 @@ class HTTPServer(AcceptingServer):
         """Stop to accept connections. Those that are open close after their current response."""
         self.is_stopped = True
         super().stop()
+        for listener in self._listeners:
+            listener.close()
 
     async def close_all_connections(self) -> None:
         """Close all connections that serve HTTP, and wait until they are closed. Those of sessions stay open."""

@@ -1,7 +1,10 @@
 """Listening sockets, from which clients are accepted with few system calls."""
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
+
+from tornado.ioloop import IOLoop
 
 from ..wire.sockets import accept_socket
 
@@ -13,7 +16,7 @@ _GROWTH_INTERVAL: Final = 4
 
 
 class Listener:
-    """A listening socket, as Tornado accepts clients from it: until :meth:`accept` raises BlockingIOError.
+    """A listening socket whose clients are accepted by the running event loop.
 
     Usually only one client is waiting. So only one is accepted in an iteration of the event loop, which calls again as
     long as clients are waiting: this saves the system call that fails. If that happens again and again, more are
@@ -21,44 +24,46 @@ class Listener:
 
     Args:
         sock: The socket. It stays usable, and is closed by :meth:`close`.
+        on_accept: Called with each connection and the address of its client.
     """
 
-    __slots__ = ("_accept_next", "_batch_size", "_full_batches", "_left", "_sock")
+    __slots__ = ("_accept", "_batch_size", "_full_batches", "_is_closed", "_on_accept", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, on_accept: Callable[[socket.socket, Any], None]) -> None:
         self._sock = sock
+        self._on_accept = on_accept
         # Another class may accept in its own way.
-        self._accept_next = sock.accept if type(sock).accept is not socket.socket.accept else None
-        # Clients to accept in this iteration of the event loop, and those of them that are left.
-        self._batch_size = self._left = 1
+        self._accept = sock.accept if type(sock).accept is not socket.socket.accept else None
+        # Clients to accept in one iteration of the event loop.
+        self._batch_size = 1
         # Batches of this size after which no client was found missing.
         self._full_batches = 0
-
-    def fileno(self) -> int:
-        """Return the file descriptor, or -1 if the socket is closed."""
-        return self._sock.fileno()
+        self._is_closed = False
+        IOLoop.current().add_handler(sock, self._accept_clients, IOLoop.READ)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()
+        """Stop accepting, and close the socket."""
+        if not self._is_closed:
+            self._is_closed = True
+            IOLoop.current().remove_handler(self._sock)
+            self._sock.close()
 
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Return the next connection and the address of its client.
-
-        Raises:
-            BlockingIOError: No client is waiting, or enough were accepted in this iteration.
-        """
-        if not self._left:
-            self._full_batches += 1
-            if self._full_batches == _GROWTH_INTERVAL:
+    def _accept_clients(self, sock: object, events: int) -> None:
+        for _ in range(self._batch_size):
+            # A client's connection may have stopped the server.
+            if self._is_closed:
+                return
+            try:
+                connection, address = accept_socket(self._sock) if self._accept is None else self._accept()
+            except BlockingIOError:
+                self._batch_size = 1
                 self._full_batches = 0
-                self._batch_size = min(2 * self._batch_size, _MAX_BATCH)
-            self._left = self._batch_size
-            raise BlockingIOError
-        self._left -= 1
-        try:
-            return accept_socket(self._sock) if self._accept_next is None else self._accept_next()
-        except BlockingIOError:
-            self._batch_size = self._left = 1
+                return
+            except ConnectionAbortedError:
+                # The client was rejected, or has left before it was accepted.
+                continue
+            self._on_accept(connection, address)
+        self._full_batches += 1
+        if self._full_batches == _GROWTH_INTERVAL:
             self._full_batches = 0
-            raise
+            self._batch_size = min(2 * self._batch_size, _MAX_BATCH)

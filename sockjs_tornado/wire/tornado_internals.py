@@ -122,9 +122,10 @@ class AcceptingServer(HTTPServer):
 
     uses_streams = False
 
-    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+    def connection_accepted(self, connection: socket.socket, address: Any) -> None:
+        """Called with a new connection, and the address of its client."""
         if self.uses_streams:
-            super()._handle_connection(connection, address)
+            self._handle_connection(connection, address)
         else:
             self.handle_socket(connection, address)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from client import Client, request, within
+from tornado.ioloop import IOLoop
 from tornado.netutil import bind_unix_socket
 from tornado.web import Application, RequestHandler
 
@@ -18,70 +19,94 @@ from sockjs_tornado.wire import sockets
 
 
 class Waiting(socket.socket):
-    """A listening socket for which so many clients wait; it counts the calls of accept()."""
+    """A socket for which so many clients wait; it counts the calls of accept()."""
 
     waiting = calls = 0
+    error: OSError | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
         self.calls += 1
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
         if not self.waiting:
             raise BlockingIOError
         self.waiting -= 1
         return self, self.waiting
 
 
-def accept_all(listener: Listener) -> int:
-    """Accept clients as Tornado does in one iteration of the event loop; return how many."""
-    for count in range(1000):
-        try:
-            listener.accept()
-        except BlockingIOError:
-            return count
-    raise AssertionError("never ends")
+class Iterations:
+    """A listener whose event loop is the test."""
+
+    def __init__(self) -> None:
+        self.sock = Waiting()
+        self.accepted = 0
+        self.listener = Listener(self.sock, self.accept)
+
+    def accept(self, sock: socket.socket, address: Any) -> None:
+        self.accepted += 1
+
+    def run(self) -> int:
+        """Run one iteration, and return how many clients were accepted in it."""
+        before = self.accepted
+        self.listener._accept_clients(self.sock, IOLoop.READ)
+        return self.accepted - before
+
+    def __enter__(self) -> "Iterations":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.listener.close()
+        assert self.sock.fileno() == -1
 
 
-def test_single_clients_are_accepted_with_few_calls_that_fail() -> None:
-    with Waiting() as sock:
-        listener = Listener(sock)
+async def test_single_clients_are_accepted_with_few_calls_that_fail() -> None:
+    with Iterations() as loop:
         for _ in range(1000):
-            sock.waiting = 1
-            assert accept_all(listener) == 1
-        assert sock.calls <= 1250
+            loop.sock.waiting = 1
+            assert loop.run() == 1
+        assert loop.sock.calls <= 1250
 
 
-def test_many_waiting_clients_are_accepted_in_few_iterations() -> None:
-    with Waiting() as sock:
-        listener = Listener(sock)
-        sock.waiting = 10_000
+async def test_many_waiting_clients_are_accepted_in_few_iterations() -> None:
+    with Iterations() as loop:
+        loop.sock.waiting = 10_000
         batches = []
-        while sock.waiting:
-            batches.append(accept_all(listener))
+        while loop.sock.waiting:
+            batches.append(loop.run())
         assert batches[0] == 1
         assert max(batches) == 128
         assert len(batches) < 120
-        accept_all(listener)
+        assert loop.run() == 0
         # Then one at a time again.
-        sock.waiting = 10
-        assert [accept_all(listener) for _ in range(3)] == [1, 1, 1]
+        loop.sock.waiting = 10
+        assert [loop.run() for _ in range(3)] == [1, 1, 1]
 
 
-def test_an_error_is_passed_on_and_the_next_client_is_accepted() -> None:
-    class Failing(Waiting):
-        error: OSError | None = None
-
-        def accept(self) -> tuple[socket.socket, Any]:
-            error, self.error = self.error, None
-            if error is not None:
-                raise error
-            return super().accept()
-
-    with Failing() as sock:
-        listener = Listener(sock)
-        sock.waiting, sock.error = 1, OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+async def test_an_error_is_raised_and_the_next_client_is_accepted() -> None:
+    with Iterations() as loop:
+        loop.sock.waiting, loop.sock.error = 1, OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-            listener.accept()
-        assert accept_all(listener) == 0
-        assert accept_all(listener) == 1
+            loop.run()
+        assert loop.run() == 1
+
+
+async def test_after_a_client_that_was_rejected_the_next_one_is_accepted() -> None:
+    with Iterations() as loop:
+        loop.sock.waiting, loop.sock.error = 2, ConnectionAbortedError()
+        assert [loop.run() for _ in range(3)] == [0, 1, 1]
+
+
+async def test_a_server_that_a_client_stops_accepts_no_other_one() -> None:
+    with Iterations() as loop:
+        loop.sock.waiting = 100
+        while loop.run() < 4:
+            pass
+        loop.accept = lambda sock, address: loop.listener.close()  # type: ignore[method-assign]
+        loop.listener._on_accept = loop.accept
+        before = loop.sock.waiting
+        assert loop.run() == 0
+        assert loop.sock.waiting == before - 1
 
 
 @pytest.fixture(params=["127.0.0.1", "::1", "unix"])
@@ -175,6 +200,6 @@ async def test_the_socket_of_a_server_stays_usable_until_it_stops() -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     server.add_socket(sock)
     assert isinstance(sock.getsockname()[1], int)
-    server.stop()
-    assert sock.fileno() == -1
-    assert Listener(sock).fileno() == -1
+    for _ in range(2):
+        server.stop()
+        assert sock.fileno() == -1
