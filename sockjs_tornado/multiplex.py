@@ -172,8 +172,10 @@ class MultiplexConnection(SockJSConnection):
     def on_close(self) -> None:
         """Close all channels."""
         session = self.session
+        # 0 is a code, too.
+        code = CloseCode.NO_STATUS if session.close_code is None else session.close_code
         for name in tuple(self._receivers):
-            self.close_channel(name, session.close_code or CloseCode.NO_STATUS, session.close_reason or "")
+            self.close_channel(name, code, session.close_reason or "")
 
     def _subscribe(self, name: str) -> None:
         info = self.session.conn_info

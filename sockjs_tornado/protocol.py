@@ -124,12 +124,6 @@ def nearest_close_code(code: int) -> int:
     return min(candidates, key=lambda candidate: abs(candidate - code))
 
 
-def check_close_code(code: object) -> None:
-    """Raise ValueError if ``code`` is not an ``int`` that a websocket's close frame may contain."""
-    if not isinstance(code, int) or not is_close_code(code):
-        raise ValueError(f"close code: expected 1000-1003, 1007-1014 or 3000-4999, got {code!r}")
-
-
 def check_session_close(code: object, reason: object) -> None:
     """Raise TypeError or ValueError if a SockJS close frame cannot contain these.
 

@@ -18,7 +18,7 @@ from .http.body_limit import url_specs
 from .observe import trace
 from .observe.stats import Stats
 from .overridable import overridable
-from .protocol import CloseCode, PreparedMessage, check_close_code, encode_message
+from .protocol import CloseCode, PreparedMessage, check_session_close, encode_message
 from .server.adoption import Adopters
 from .session.connection_checks import check_connection_class
 from .session.connection_info import ConnectionInfo
@@ -338,15 +338,17 @@ class SockJSRouter:
 
         Args:
             seconds: Time over which the sessions are closed.
-            code: Close code for the clients, 1000-1003, 1007-1014 or 3000-4999.
+            code: Close code for the clients, as of :meth:`SockJSConnection.close`.
             reason: Close reason for the clients.
 
         Raises:
-            ValueError: If the code is not allowed, or ``seconds`` is not a number, 0 or more. Then nothing is closed.
+            TypeError: If the code is not an ``int`` or the reason is not a ``str``. Then nothing is closed.
+            ValueError: If the code is not within 0-65535, or ``seconds`` is not a number, 0 or more. Then nothing is
+                closed.
             RuntimeError: If there are sessions, and another thread runs their event loop. Then nothing is closed. From
                 there, call ``asyncio.run_coroutine_threadsafe(router.drain(), loop)``.
         """
-        check_close_code(code)
+        check_session_close(code, reason)
         check_seconds("seconds", seconds)
         await self.container.drain(seconds, code, reason)
         await self._end(code, reason)
@@ -361,15 +363,16 @@ class SockJSRouter:
         through another process.
 
         Args:
-            code: Close code for the clients, 1000-1003, 1007-1014 or 3000-4999.
+            code: Close code for the clients, as of :meth:`SockJSConnection.close`.
             reason: Close reason for the clients.
 
         Raises:
-            ValueError: If the code is not allowed. Then nothing is closed.
+            TypeError: If the code is not an ``int`` or the reason is not a ``str``. Then nothing is closed.
+            ValueError: If the code is not within 0-65535. Then nothing is closed.
             RuntimeError: If there are sessions, and another thread runs their event loop. Then nothing is closed. From
                 there, call ``asyncio.run_coroutine_threadsafe(router.close(), loop)``.
         """
-        check_close_code(code)
+        check_session_close(code, reason)
         await self._end(code, reason)
 
     async def _end(self, code: int, reason: str) -> None:

@@ -19,7 +19,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from .http.application_rules import routers_of
-from .protocol import CloseCode, check_close_code
+from .protocol import CloseCode, check_session_close
 from .router import SockJSRouter
 from .server import HTTPServer
 from .server.connection_limits import Admission, LimitedServer, ThrottledSocket
@@ -139,10 +139,11 @@ async def serve(
             ``ssl_options``, which override and extend :data:`HTTP_LIMITS`.
 
     Raises:
-        ValueError: The code is not allowed in a close frame, or a number of seconds is invalid.
+        TypeError: The code is not an ``int``, or the reason is not a ``str``.
+        ValueError: The code is not within 0-65535, or a number of seconds is invalid.
         ClusterError: A cluster cannot be started.
     """
-    check_close_code(code)
+    check_session_close(code, reason)
     check_seconds("drain_time", drain_time)
     check_seconds("deadline", deadline)
     routers = list(routers)

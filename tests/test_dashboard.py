@@ -1,7 +1,9 @@
 """The dashboard example's server: the samples that it sends, and to which pages."""
 
+import ast
 import importlib
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,8 +13,9 @@ from client import HANDSHAKE, Client, Connect, Join, Peer, request, within
 from programs import ROOT
 from tornado.web import Application
 
-from sockjs_tornado import SockJSRouter
+from sockjs_tornado import CloseCode, SockJSRouter
 from sockjs_tornado.serving import bind_sockets, http_server
+from sockjs_tornado.settings import Settings
 
 
 @pytest.fixture
@@ -28,6 +31,45 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Any:
 def echo() -> SockJSRouter:
     """What is watched."""
     return SockJSRouter(Echo, "/echo")
+
+
+def table_of(name: str) -> set[str]:
+    """Return the keys of a table in the page's script."""
+    script = (ROOT / "examples/dashboard/dashboard.js").read_text()
+    found = re.search(rf"^const {name} = {{\n(.*?)^}};$", script, re.MULTILINE | re.DOTALL)
+    assert found
+    return set(re.findall(r"^  (\w+): ", found[1], re.MULTILINE))
+
+
+def counted_rejections() -> set[str]:
+    """Return the names under which the package counts rejections, as far as they are literals."""
+    found: set[ast.expr] = set()
+    for path in (ROOT / "sockjs_tornado").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Subscript(value=ast.Attribute(attr="rejected"), slice=name):
+                    found.add(name)
+                case ast.Call(func=ast.Attribute(attr="reject"), args=[_, _, _, name, *_]):
+                    found.add(name)
+                case ast.Call(func=ast.Attribute(attr="respond_unavailable"), args=[_, name]):
+                    found.add(name)
+                case ast.Call(func=ast.Name(id="BadRequest" | "RequestTooLargeError"), args=[_, _, name]):
+                    found.add(name)
+                case ast.FunctionDef(name="limit_reached" | "check_requester"):
+                    found |= {value.value for value in ast.walk(node) if isinstance(value, ast.Return) and value.value}
+    return {name.value for name in found if isinstance(name, ast.Constant) and isinstance(name.value, str)}
+
+
+def test_the_page_explains_every_rejection() -> None:
+    # These are names of settings, which the code that rejects gets as arguments.
+    others = table_of("REASONS") - counted_rejections()
+    assert others <= set(Settings.__dataclass_fields__) | {"unexpected_body"}
+    assert counted_rejections() <= table_of("REASONS")
+
+
+def test_the_page_explains_every_close_code() -> None:
+    # The others are of RFC 6455.
+    assert {str(int(code)) for code in CloseCode} <= table_of("CODES")
 
 
 async def enter(peer: Peer, token: str = "", run: str = "", clock: float = 0) -> None:

@@ -241,6 +241,18 @@ async def test_channels_get_the_close_code_if_the_carrier_has_its_own_attribute(
     assert await connection.closed() == (4001, "All of you")
 
 
+async def test_channels_get_the_close_code_0(serve: Serve, join: Join) -> None:
+    news = Journal()
+    router = SockJSRouter(MultiplexConnection.get(news=news), "/chat")
+    peer = join(await serve(router), "websocket", prefix="/chat")
+    assert await peer.frame() == "o"
+    await peer.send("sub,news")
+    connection = await news.connection()
+    (carrier,) = router.connections
+    carrier.close(0, "Zero")
+    assert await connection.closed() == (0, "Zero")
+
+
 async def test_the_end_of_a_router_is_the_end_of_its_channels(serve: Serve, join: Join) -> None:
     news = Journal()
     router = SockJSRouter(MultiplexConnection.get(news=news), "/chat")

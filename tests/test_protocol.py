@@ -17,7 +17,7 @@ from sockjs_tornado.protocol import (
     Frame,
     JSONValue,
     PreparedMessage,
-    check_close_code,
+    check_session_close,
     close_frame,
     decode_frame,
     is_close_code,
@@ -146,11 +146,16 @@ def test_any_reason_survives_a_close_frame(code: int, reason: str) -> None:
 def test_close_codes_are_those_that_a_frame_may_carry() -> None:
     allowed = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
     assert {code for code in range(-1, 70_000) if is_close_code(code)} == allowed
-    for code in allowed:
-        check_close_code(code)
-    for code in (-1, 0, 999, 1004, 1006, 1015, 2999, 5000, 65535, 10**9):
-        with pytest.raises(ValueError, match=rf"^close code: expected 1000-1003, 1007-1014 or 3000-4999, got {code}$"):
-            check_close_code(code)
+
+
+def test_the_close_codes_of_sessions() -> None:
+    for code in (0, 999, 1005, CloseCode.GO_AWAY, 9000, 65535):
+        check_session_close(code, "")
+    for code in (-1, 65536, 10**9):
+        with pytest.raises(ValueError, match=rf"^close code: expected 0-65535, got {code}$"):
+            check_session_close(code, "")
+    with pytest.raises(TypeError, match=r"^close reason must be str, not bytes$"):
+        check_session_close(3000, b"reason")
 
 
 def test_the_nearest_close_code_of_a_legal_one_is_itself() -> None:
@@ -162,8 +167,8 @@ def test_the_nearest_close_code_of_a_legal_one_is_itself() -> None:
 
 @pytest.mark.parametrize("code", ["3000", 3000.0, None, b"3000", True, float("nan"), [3000]])
 def test_a_close_code_is_a_whole_number(code: Any) -> None:
-    with pytest.raises(ValueError, match=r"^close code: "):
-        check_close_code(code)
+    with pytest.raises(TypeError, match=r"^close code must be int, not "):
+        check_session_close(code, "")
 
 
 def test_the_servers_own_close_codes() -> None:

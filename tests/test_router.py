@@ -660,15 +660,28 @@ async def test_a_closing_router_serves_only_clients_that_need_a_close_frame(
     assert (await (await connect(server)).ask("POST", "/echo/000/abc/xhr", body=b"")).status == 404
 
 
-@pytest.mark.parametrize("code", [0, 999, 1005, 1006, 1015, 5000])
-async def test_the_end_has_a_code_that_clients_may_see(serve: Serve, join: Join, code: int) -> None:
+@pytest.mark.parametrize(("code", "error"), [(-1, ValueError), (65536, ValueError), ("3000", TypeError)])
+async def test_the_end_has_a_code_that_clients_may_see(
+    serve: Serve, join: Join, code: Any, error: type[Exception]
+) -> None:
     router = SockJSRouter(Echo, "/echo")
     peer = join(await serve(router), "xhr_streaming")
     assert await peer.frame() == "o"
-    with pytest.raises(ValueError, match=str(code)):
+    with pytest.raises(error, match=r"^close code"):
         await router.close(code)
+    with pytest.raises(TypeError, match=r"^close reason"):
+        await router.close(3000, b"reason")  # type: ignore[arg-type]
     await peer.send("still there")
     assert await peer.frame() == 'a["still there"]'
+
+
+async def test_the_end_may_have_any_code_of_sessions(serve: Serve, join: Join) -> None:
+    """As ``close`` of a connection."""
+    router = SockJSRouter(Echo, "/echo")
+    peer = join(await serve(router), "websocket")
+    assert await peer.frame() == "o"
+    await within(router.close(9000, "Over"))
+    assert await peer.frame() == 'c[9000,"Over"]'
 
 
 async def test_the_end_waits_no_longer_than_the_disconnect_delay(serve: Serve, join: Join) -> None:

@@ -292,6 +292,8 @@ const CODES = {
 };
 const REASONS = {
   allowed_origins: "origin not allowed",
+  chunk_size: "chunked body with many tiny chunks",
+  cluster: "new session while the cluster is not available: see the log",
   draining: "the server is shutting down",
   max_buffered_body_bytes: "incomplete bodies and messages take too much memory",
   max_inbound_rate: "too many messages per second from a client",

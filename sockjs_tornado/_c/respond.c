@@ -71,7 +71,8 @@ set_session_due(Repeated *self, Session *session, double seconds)
     if (set_due(&session->due, seconds) < 0)
         return -1;
     bucket = session->bucket == NULL || session->bucket == Py_None ? -1 : number_in(session->bucket);
-    if (bucket >= 0 && bucket <= (Py_ssize_t)(seconds / self->resolution) + 1)
+    /* As numbers of C, for a delay of any length: a cast to an integer would overflow. */
+    if (bucket >= 0 && (double)bucket <= seconds / self->resolution + 1)
         return 0;
     return call(self->container, names.schedule, (PyObject *)session);
 }

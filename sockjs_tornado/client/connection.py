@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Self
 
 from ..exceptions import ConnectError, ConnectionClosed
-from ..protocol import CloseCode, check_close_code
+from ..protocol import CloseCode
 from .fallback import open_session
 from .multi import Multi
 from .options import Options, ServiceURL
@@ -160,9 +160,8 @@ class SockJSClient:
         Raises:
             ValueError: Code or reason is invalid.
         """
-        check_close_code(code)
-        if code != CloseCode.NORMAL and code < CloseCode.GO_AWAY:
-            raise ValueError(f"close code: expected 1000 or 3000-4999, got {code}")
+        if code != CloseCode.NORMAL and not 3000 <= code <= 4999:
+            raise ValueError(f"close code: expected 1000 or 3000-4999, got {code!r}")
         if len(reason.encode(errors="surrogatepass")) > _MAX_REASON_LENGTH:
             raise ValueError(f"close reason: expected at most {_MAX_REASON_LENGTH} bytes of UTF-8")
         reason.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate

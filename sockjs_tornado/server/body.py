@@ -5,10 +5,11 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from ..exceptions import BadRequest
 from ..transports.endpoint import NO_CACHE, ORIGIN_REFUSED, PLAIN_TEXT, retry_after
 from ..transports.limited_body import LimitedBody
 from ..wire.chunked import ChunkedDecoder
-from ..wire.http_parser import BadRequest, RequestHead
+from ..wire.http_parser import RequestHead
 
 if TYPE_CHECKING:
     from .connection import HTTPConnection

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from ..exceptions import BadRequest
 from ..http.base_exchange import MAX_FIELDS
 from ..transports.endpoint import Endpoint
-from ..wire.http_parser import BadRequest, RequestHead, parse_head
+from ..wire.http_parser import RequestHead, parse_head
 from ..wire.responses import response_head
 from ..wire.tornado_internals import set_start_time
 from .body import BodyReader

@@ -16,9 +16,10 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, StreamClosedError
 
+from ..exceptions import BadRequest
 from ..transports.endpoint import Endpoint
 from ..wire.chunked import ChunkedDecoder
-from ..wire.http_parser import BadRequest, RequestHead
+from ..wire.http_parser import RequestHead
 from ..wire.tornado_internals import gunzip_delegate
 from .streams import ConnectionStream
 

@@ -20,13 +20,13 @@ HANDSHAKE_TIMEOUT: Final = HEAD_TIMEOUT
 class SecureConnection(HTTPConnection):
     """A connection whose transport encrypts."""
 
-    __slots__ = ("_is_connected",)
+    __slots__ = ("_is_handshake_complete",)
 
     transport: TLSTransport
 
     def new_transport(self, context: ssl.SSLContext) -> TLSTransport:
         """Return the protocol of the asyncio transport, which will be the connection's transport."""
-        self._is_connected = False
+        self._is_handshake_complete = False
         # Only the transport may write.
         self._writable_socket = None
         callbacks = (self._handshake_finished, self._handshake_failed)
@@ -34,11 +34,11 @@ class SecureConnection(HTTPConnection):
 
     def _wait_for_request(self) -> None:
         super()._wait_for_request()
-        if not self._is_connected:
+        if not self._is_handshake_complete:
             self._limit_time(HANDSHAKE_TIMEOUT)
 
     def _handshake_finished(self) -> None:
-        self._is_connected = True
+        self._is_handshake_complete = True
         self._wait_for_request()
 
     def _handshake_failed(self, error: ssl.SSLError) -> None:

@@ -20,7 +20,8 @@ from ..exceptions import BadRequest, HandshakeError
 from .fields import TOKEN, has_token
 from .handshake import accept_handshake
 
-__all__ = ["BadRequest", "RequestHead", "format_response", "parse_head"]
+# For type checkers: they are the names of the C module, if there is one.
+__all__ = ["RequestHead", "format_response", "parse_head"]
 
 _TOKEN = TOKEN.pattern.encode().removesuffix(b"+")
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]"

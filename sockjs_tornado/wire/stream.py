@@ -74,9 +74,11 @@ async def _take_over(stream: IOStream, protocol: Connection, nodelay: bool, user
             with contextlib.suppress(OSError, ValueError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
     except (StreamClosedError, OSError):
-        stream.close()
+        # The client has disconnected.
+        pass
     finally:
         if not moved:
+            stream.close()
             protocol.takeover_failed()
 
 

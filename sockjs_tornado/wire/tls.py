@@ -99,7 +99,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._buffer = buffer
         self._on_handshake: Any = on_handshake
         self._on_failure: Any = on_failure
-        self._is_connected = False
+        self._is_handshake_complete = False
         self._is_reading = True
         # Whether the client has closed its side, which the protocol is told after all data.
         self._is_at_end = False
@@ -155,7 +155,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def _process(self) -> None:
         """Decrypt received data and pass it to the protocol, as long as that reads."""
         try:
-            if not self._is_connected and not self._connect():
+            if not self._is_handshake_complete and not self._connect():
                 return
             while self._is_reading and not self._is_closing and not self._is_shut and not self._is_at_end:
                 protocol = self._protocol
@@ -188,7 +188,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._transport.close()
             return False
         self._send(self.channel.take_outgoing())
-        self._is_connected = True
+        self._is_handshake_complete = True
         self._on_handshake()
         return True
 
@@ -266,7 +266,7 @@ class TLSTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def close(self) -> None:
         """Close the connection after the data that was written is sent, with a close_notify."""
         if not self._is_closing:
-            if self._is_connected and not self._is_shut:
+            if self._is_handshake_complete and not self._is_shut:
                 self._send(self.channel.close())
             self._is_closing = True
             self._transport.close()

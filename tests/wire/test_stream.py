@@ -362,6 +362,34 @@ async def test_a_socket_that_the_loop_refuses_is_closed(plain_site: Site, monkey
     assert server.container.opened == server.container.closed == 1
 
 
+async def test_a_takeover_that_fails_closes_the_connection(site: Site) -> None:
+    """Whatever the error is."""
+    found: list[BaseException] = []
+
+    async def give(stream: IOStream) -> None:
+        protocol = site.next.pop()
+        refuse = "connection_made" if site.kind == "tls" else "adopt_socket"
+        # The classes of connections have slots.
+        kind = type("Broken", (type(protocol),), {refuse: broken})
+        protocol.__class__ = kind
+        try:
+            await take_over(stream, protocol, nodelay=True, user_timeout=0)
+        except RuntimeError as error:
+            found.append(error)
+        assert stream.closed()
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("broken")
+
+    site.give = give
+    site.start()
+    client, server = await site.request()
+    await passed(site.finished)
+    assert [str(error) for error in found] == ["broken"]
+    assert await client.receive_all() == b""
+    assert server.container.opened == server.container.closed == 1
+
+
 async def test_a_takeover_that_is_cancelled_closes_the_connection(site: Site) -> None:
     async def give(stream: IOStream) -> None:
         taking = asyncio.ensure_future(take_over(stream, site.next.pop(), nodelay=True, user_timeout=0))
