@@ -19,13 +19,14 @@ from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.web import Application
 
+from ..exceptions import BadRequest
 from ..http.base_exchange import MAX_FIELDS
 from ..http.handlers import SockJSHandler
 from ..transports.endpoint import Endpoint, SessionEndpoint
 from ..transports.receiving import ReceivingEndpoint
 from ..wire.connection import Connection
 from ..wire.fields import has_token
-from ..wire.http_parser import BadRequest, RequestHead, parse_head
+from ..wire.http_parser import RequestHead, parse_head
 from ..wire.responses import claim_slot
 from ..wire.stream import duplicate, read_unread
 from ..wire.tornado_internals import accepting_server, decompresses_body, open_connections
