@@ -17,6 +17,7 @@ from .validation import (
     ORIGINS,
     SECONDS,
     Validated,
+    are_header_names,
     are_origins,
     is_count,
     is_flag,
@@ -132,7 +133,8 @@ class Settings(Validated):
             next request, so that the browser can free the memory. Default 131072.
         transports: Names of the enabled transports. Default None, which enables all.
         disabled_transports: Names of disabled transports. Default none. ``websocket`` includes ``rawwebsocket``.
-        sockjs_url: URL of sockjs-client for the iframe transports. It must be the same version as in the pages.
+        sockjs_url: URL of sockjs-client for the iframe transports; a relative path is relative to the router's prefix,
+            such as ``../static/sockjs.min.js``. It must be the same version as in the pages.
             Default: version 1.6.1 from jsDelivr.
         base_url: URL that clients use after ``/info``, for example on another host that owns their sessions. Default
             None: the URL of their request.
@@ -141,6 +143,11 @@ class Settings(Validated):
             ``"file://"`` and ``"null"``. ``"null"`` is the origin of sandboxed frames, which any site can embed: a
             session with that origin gets no cookies. Unless it is ``"*"``, the transports that cannot prove an origin
             are disabled (jsonp, htmlfile and all that need the iframe).
+        trusted_headers: Names of further header fields for ``info.headers``, such as ``["Remote-User",
+            "X-Auth-Request-*"]``, where ``*`` at the end stands for anything. Default none. Only for fields that your
+            proxy sets or removes in every request, since a client may send any field. It requires ``allowed_origins``,
+            because otherwise a page of any site could open a session in the name of its visitor; requests of the origin
+            ``null`` have none of these fields.
         jsessionid: Whether session URLs set the JSESSIONID cookie, which load balancers use for sticky sessions: True
             (the default), False, a :class:`SessionCookie` with attributes, or a callable. The callable is called with
             Tornado's request and returns the value of a Set-Cookie header, True for the default cookie, or False for
@@ -215,12 +222,15 @@ class Settings(Validated):
     transports: Sequence[str] | None = option(f"None for all, or {_NAMES}", or_none(_transport_names), None)
     disabled_transports: Sequence[str] = option(_NAMES, _transport_names, ())
     sockjs_url: str = option(
-        "a URL or an absolute path; its host a name of ASCII letters, or an IPv4 address",
+        "a URL or a path; its host a name of ASCII letters, or an IPv4 address",
         is_script_url,
         "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
     )
     base_url: str | None = option("None, or a URL or an absolute path", or_none(is_url), None)
     allowed_origins: str | Sequence[str] = option(ORIGINS, are_origins, "*", hint=origin_hint)
+    trusted_headers: Sequence[str] = option(
+        "a list of names of header fields, which may end with *", are_header_names, ()
+    )
     jsessionid: bool | SessionCookie | Mapping[str, Any] | Callable[[Any], object] = option(
         "True, False, a SessionCookie (also as a mapping), or a callable that takes the request",
         lambda value: isinstance(value, bool | SessionCookie) or callable(value),
@@ -277,6 +287,7 @@ class Settings(Validated):
             value = getattr(self, name)
             if is_list(value):
                 object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "trusted_headers", tuple(name.lower() for name in self.trusted_headers))
         if self.websocket_ping_timeout > self.websocket_ping_interval:
             raise ConfigurationError(
                 f"websocket_ping_timeout: expected at most websocket_ping_interval ({self.websocket_ping_interval!r}), "
@@ -296,6 +307,11 @@ class Settings(Validated):
                     "use only allowed_origins"
                 )
             object.__setattr__(self, "allowed_origins", allowed)
+        if self.trusted_headers and not self.restricts_origins:
+            raise ConfigurationError(
+                f"trusted_headers: got {list(self.trusted_headers)!r} without allowed_origins, so that a page of any "
+                "site could open a session in the name of its visitor; set allowed_origins to the origins of your pages"
+            )
 
     def __getitem__(self, name: str) -> Any:
         """Return a setting by its name, as in sockjs-tornado 1.0."""

@@ -74,10 +74,27 @@ def is_url(value: Any) -> bool:
 
 
 def is_script_url(value: Any) -> bool:
-    """Return whether a value is such a URL (:func:`is_url`) whose host a Content-Security-Policy can name."""
-    # The pattern finds hosts that a policy cannot name (CSP level 3, section 2.3.1). It does not find a path without a
-    # host, for which the policy has 'self'.
+    """Return whether a value is a relative path, or a URL that :func:`is_url` accepts and a policy can name.
+
+    The first segment of a relative path is ``.`` or ``..``, or has no dot, unless it is the only one: otherwise it is
+    probably a host without its scheme.
+    """
+    if not isinstance(value, str):
+        return False
+    first, separator, _ = value.partition("/")
+    if first and not first.endswith(":"):
+        has_host = ":" in first or ("." in first and separator and first not in (".", ".."))
+        return not has_host and is_url(f"/{value}")
+    # The pattern finds hosts that a Content-Security-Policy cannot name (CSP level 3, section 2.3.1). It does not find
+    # a path without a host, for which the policy has 'self'.
     return is_url(value) and re.match(r"(?:https?:)?//(?![a-zA-Z0-9.-]+(?::[0-9]+)?(?:/|$))", value) is None
+
+
+def are_header_names(value: Any) -> bool:
+    """Return whether a value is a list of names of header fields, which may end with ``*`` for all that begin so."""
+    return is_list(value) and all(
+        isinstance(name, str) and re.fullmatch(r"[a-zA-Z0-9_-]+\*?", name) is not None for name in value
+    )
 
 
 # Values of a list that are not origins: the server's own origin, and those of pages without one (sandboxed frames,

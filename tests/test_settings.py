@@ -41,7 +41,7 @@ NO_COUNTS = (*NO_NUMBERS, 1.0, 1.5, 0)
 NO_FLAGS: tuple[Any, ...] = (None, 0, 1, "yes", "", [], object())
 NO_URLS = (
     *(5, True, b"/sockjs.js", ["/sockjs.js"]),
-    *("", "sockjs.js", "javascript:alert(1)", "data:text/javascript,alert(1)", "ftp://example.com/", "http:/sockjs.js"),
+    *("", "javascript:alert(1)", "data:text/javascript,alert(1)", "ftp://example.com/", "http:/sockjs.js"),
     *('/sockjs.js"onload="alert(1)', "/sockjs.js'", "/<script>", "/sockjs.js>", "/\\evil.example/"),
     *(
         "/sockjs .js",
@@ -89,14 +89,23 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
     "disabled_transports": ((), ((), ("xhr",), TRANSPORTS), (*NO_TRANSPORTS, None), "of websocket, rawwebsocket, xhr"),
     "sockjs_url": (
         "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js",
-        ("/static/sockjs.min.js", "//cdn.example/sockjs.js?v=1&w=2#x", "http://localhost:8080/sockjs.js", "/ключ.js"),
+        (
+            *("/static/sockjs.min.js", "//cdn.example/sockjs.js?v=1&w=2#x", "http://localhost:8080/sockjs.js"),
+            *("/ключ.js", "sockjs.min.js", "static/v1.6/sockjs.js?v=1", "./sockjs.js", "../../static/sockjs.js"),
+        ),
         (
             *(*NO_URLS, None, "https://пример.example/s.js", "http://[::1]:8080/s.js", "https://me@cdn.example/s.js"),
-            *("//", "https://", "//cdn.example:port/s.js"),
+            *("//", "https://", "//cdn.example:port/s.js", "cdn.example/sockjs.js", "localhost:8080/sockjs.js"),
+            *("static/sock js.js", ".\\sockjs.js", "sockjs.js'"),
         ),
-        "a URL or an absolute path; its host a name of ASCII letters, or an IPv4 address",
+        "a URL or a path; its host a name of ASCII letters, or an IPv4 address",
     ),
-    "base_url": (None, (None, "/chat", "https://node7.example/chat"), NO_URLS, "None, or a URL or an absolute path"),
+    "base_url": (
+        None,
+        (None, "/chat", "https://node7.example/chat"),
+        (*NO_URLS, "chat"),
+        "None, or a URL or an absolute path",
+    ),
     "allowed_origins": (
         "*",
         (
@@ -106,6 +115,12 @@ OPTIONS: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...], str]] = {
         ),
         (*NO_ORIGINS, None),
         "or a list of origins such as 'https://example.com'",
+    ),
+    "trusted_headers": (
+        (),
+        ((),),
+        ("Remote-User", None, 5, [5], [""], ["*"], ["Remote User"], ["Remote-User\n"], ["X-*-User"], [b"Remote-User"]),
+        "a list of names of header fields, which may end with *",
     ),
     "jsessionid": (
         True,
@@ -198,6 +213,15 @@ def test_an_option_refuses_bad_values_and_says_what_it_takes(name: str) -> None:
         assert f", got {value!r}" in str(caught.value)
 
 
+def test_trusted_headers_require_an_origin_policy() -> None:
+    names = ["Remote-User", "X-Auth-Request-*"]
+    with pytest.raises(ConfigurationError, match=r"^trusted_headers: .* without allowed_origins, so that"):
+        Settings(trusted_headers=names)
+    for allowed in ("same-origin", ["https://example.com"]):
+        settings = Settings(trusted_headers=names, allowed_origins=allowed)
+        assert settings.trusted_headers == ("remote-user", "x-auth-request-*")
+
+
 def test_a_bad_value_is_named_with_its_type() -> None:
     with pytest.raises(
         ConfigurationError, match=r"^response_limit: expected a number of bytes above 0, got '4096' \(str\)$"
@@ -264,7 +288,7 @@ def test_settings_are_given_by_name(kind: type) -> None:
     ("name", "value", "nearest", "takes"),
     [
         ("hearbeat_delay", 10, "heartbeat_delay", "a number of seconds above 0"),
-        ("sockjs_URL", "/sockjs.js", "sockjs_url", "a URL or an absolute path"),
+        ("sockjs_URL", "/sockjs.js", "sockjs_url", "a URL or a path; its host"),
         ("disabled_transport", ["xhr"], "disabled_transports", "a list of transport names, of websocket,"),
         ("allow_origin", "*", "allowed_origins", '"*", "same-origin", or a list of origins'),
         ("compression", True, "websocket_compression", "True, False, or a Compression"),

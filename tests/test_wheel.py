@@ -147,7 +147,7 @@ def test_an_application_for_1_0_runs_after_the_update(wheel: Path, tmp_path: Pat
     environment = Environment(tmp_path / "environment")
     packages = environment.packages
     for path in OLD.glob("sockjs*"):
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, packages / path.name)  # type: ignore[operator]
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, packages / path.name)
     assert "sockjs-tornado==1.0.7" in environment.pip("freeze")
     environment.pip("install", "--no-index", str(wheel))
     assert environment.run(OLD_PROGRAM) == OLD_OUTPUT

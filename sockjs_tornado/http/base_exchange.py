@@ -96,7 +96,8 @@ class BaseExchange(Port):
         Raises:
             RequestTooLargeError: They are larger than a session may keep.
         """
-        return select_fields(self.fields(), cookies=cookies)
+        trusted = self.endpoint.server.settings.trusted_headers
+        return select_fields(self.fields(), cookies=cookies, trusted=trusted)
 
     def rejection_fields(self, *fields: tuple[str, str]) -> Headers:
         """Return ``fields``, followed by the endpoint's, unless the application fails to choose the cookie."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,8 +36,8 @@ MAX_DEFERRED: Final = 1024
 _CLOSE = ("Connection", "close")
 
 
-def _select_fields(head: RequestHead, cookies: str | None) -> Mapping[str, str]:
-    return select_fields(head.fields(), cookies=cookies)
+def _select_fields(head: RequestHead, cookies: str | None, trusted: Sequence[str]) -> Mapping[str, str]:
+    return select_fields(head.fields(), cookies=cookies, trusted=trusted)
 
 
 class NativeExchange(BaseExchange):
@@ -195,7 +195,7 @@ class NativeExchange(BaseExchange):
         """Return the header fields that a session keeps, or if all fields are as short as that, select them later."""
         head = self._head
         if head.size <= MAX_DEFERRED and head.count <= MAX_FORWARDED_FIELDS:
-            return partial(_select_fields, head, cookies)
+            return partial(_select_fields, head, cookies, self.endpoint.server.settings.trusted_headers)
         return super().selected_fields(cookies)
 
     def content_type(self) -> str:

@@ -6,7 +6,7 @@ rejected.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from ..exceptions import RequestTooLargeError
@@ -68,7 +68,21 @@ class Headers(Mapping[str, str]):
         return f"{type(self).__name__}({self._fields!r})"
 
 
-class ConnectionInfo:
+class _Attributes:
+    """What an application sets on a :class:`ConnectionInfo`, such as the user."""
+
+    __slots__ = ("__dict__",)
+
+    def _own(self) -> dict[str, Any]:
+        """Return the attributes by their names."""
+        own: dict[str, Any] = _DICT.__get__(self)
+        return own
+
+
+_DICT: Final = vars(_Attributes)["__dict__"]
+
+
+class ConnectionInfo(_Attributes):
     """The request that opened a session, reduced to the data that an application can safely use.
 
     Attributes:
@@ -80,19 +94,19 @@ class ConnectionInfo:
         transport: Name of the transport that opened the session, such as ``"websocket"``.
         headers: Selected header fields, looked up by case-insensitive name: origin, referer, user-agent,
             accept-language, host, via, x-real-ip, x-client-ip, x-cluster-client-ip and ``x-forwarded-*``. Also
-            authorization if an origin list is configured.
+            authorization, and the fields of the setting ``trusted_headers``, if an origin list is configured.
         subprotocol: The subprotocol that ``select_subprotocol`` returned for a websocket, or None.
         cookies: Cookies of the request. Empty unless an origin list is configured, because otherwise a page of any site
             could open a session with the visitor's cookies.
 
-    Cookies and authorization are left out if the request's origin is ``null``, because any site can send that origin.
-    User-agent, referer, accept-language and via are truncated to 512 characters; no other field is. If the URI has more
-    than 8192 characters, the request is rejected with 414. If the other fields and the cookies have more than 16384
-    characters, or if there are more than 32 ``x-forwarded-*`` fields, it is rejected with 431.
+    Cookies, authorization and ``trusted_headers`` are left out if the request's origin is ``null``, because any site
+    can send that origin. User-agent, referer, accept-language and via are truncated to 512 characters; no other field
+    is. If the URI has more than 8192 characters, the request is rejected with 414. If the other fields and the cookies
+    have more than 16384 characters, or if there are more than 32 fields whose names match a pattern such as
+    ``x-forwarded-*``, it is rejected with 431.
     """
 
-    # Applications may set attributes of their own, such as the user.
-    __slots__ = ("__dict__", "_cookies", "_headers", "_prefix", "ip", "port", "subprotocol", "transport", "uri")
+    __slots__ = ("_cookies", "_headers", "_prefix", "ip", "port", "subprotocol", "transport", "uri")
 
     #: Names of the selected header fields, apart from ``x-forwarded-*``.
     SAFE_HEADERS = KEPT | INFORMATIONAL
@@ -150,6 +164,18 @@ class ConnectionInfo:
         """The arguments of the query, each name with its values in order."""
         return parse_qs(self.uri.partition("?")[2], keep_blank_values=True)
 
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """A copy of the attributes that sockjs-tornado 1.0 had, and of those that the application has set."""
+        return {name: getattr(self, name) for name in ("ip", "cookies", "arguments", "headers", "path")} | self._own()
+
+    def __getstate__(self) -> object:
+        return {name: getattr(self, name) for name in ConnectionInfo.__slots__} | self._own()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
     def get_argument(self, name: str, default: str | None = None) -> str | None:
         """Return the first value of a query argument, or ``default``."""
         values = self.arguments.get(name)
@@ -170,18 +196,26 @@ def check_uri(uri: str) -> None:
         raise RequestTooLargeError(414, f"The URI has {len(uri)} characters; the maximum is {MAX_URI}.", "request_uri")
 
 
-def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> dict[str, str]:
+def select_fields(
+    fields: Iterable[tuple[str, str]], *, cookies: str | None, trusted: Iterable[str] = ()
+) -> dict[str, str]:
     """Return the header fields that a session keeps, by their names in lower case.
 
-    ``cookies`` is the Cookie field if the origin is trusted with credentials, else None.
+    ``cookies`` is the Cookie field if the origin is trusted with credentials, else None. In that case, further fields
+    are kept: those of the setting ``trusted_headers``, which is ``trusted``.
 
     Raises:
         RequestTooLargeError: There are too many fields, or they are too long.
     """
+    names: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = (_FORWARDED,)
+    if trusted and cookies is not None:
+        names = tuple(name for name in trusted if not name.endswith("*"))
+        prefixes += tuple(name.removesuffix("*") for name in trusted if name.endswith("*"))
     kept: dict[str, str] = {}
     for name, value in fields:
         lower = name.lower()
-        if lower in _SELECTED or lower.startswith(_FORWARDED):
+        if lower in _SELECTED or lower.startswith(prefixes) or lower in names:
             kept[lower] = f"{kept[lower]},{value}" if lower in kept else value
     if cookies is None:
         kept.pop(_CREDENTIAL, None)
@@ -192,9 +226,10 @@ def select_fields(fields: Iterable[tuple[str, str]], *, cookies: str | None) -> 
             kept[name] = value[:MAX_INFORMATIONAL]
         else:
             size += len(name) + len(value)
-            forwarded += name.startswith(_FORWARDED)
+            forwarded += name.startswith(prefixes)
     if forwarded > MAX_FORWARDED_FIELDS:
-        error = f"The request has {forwarded} X-Forwarded- fields; the maximum is {MAX_FORWARDED_FIELDS}."
+        expected = " and ".join(f"{prefix.title()} fields" for prefix in prefixes)
+        error = f"The request has {forwarded} {expected}; the maximum is {MAX_FORWARDED_FIELDS}."
         raise RequestTooLargeError(431, error, "request_fields")
     if size > MAX_FIELDS_SIZE:
         error = f"The cookies and header fields have {size} characters; the maximum is {MAX_FIELDS_SIZE}."

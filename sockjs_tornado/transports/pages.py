@@ -42,7 +42,8 @@ def _policy(sockjs_url: str) -> str:
     # ";" and "," separate the parts of a policy.
     path = quote(path, safe="%/:?#[]@!$&()*+=~")
     # A source expression with a path needs a host.
-    source = "'self'" if path.startswith("/") and not path.startswith("//") else path.removeprefix("//")
+    has_host = path.startswith(("//", "http://", "https://"))
+    source = path.removeprefix("//") if has_host else "'self'"
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src {source} 'sha256-{digest}'; connect-src 'self'; frame-src 'self'; "

@@ -1,6 +1,7 @@
 """Tornado's request handlers: what the application hears of a request, its options, errors and logs."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from functools import partial
@@ -226,7 +227,10 @@ def size_of(thing: Any, seen: set[int]) -> int:
         parts = list(thing.args)
     else:
         for kind in type(thing).__mro__:
-            parts += [getattr(thing, name) for name in getattr(kind, "__slots__", ()) if hasattr(thing, name)]
+            for name in getattr(kind, "__slots__", ()):
+                with contextlib.suppress(AttributeError):
+                    # Not getattr(), since a class may have a property `__dict__`.
+                    parts.append(vars(kind)[name].__get__(thing))
     return sys.getsizeof(thing) + sum(size_of(part, seen) for part in parts)
 
 

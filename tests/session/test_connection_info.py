@@ -1,3 +1,6 @@
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -99,3 +102,47 @@ def test_a_uri_may_be_so_long() -> None:
     with pytest.raises(RequestTooLargeError, match="has 8193 characters; the maximum is 8192") as raised:
         check_uri("/" * (MAX_URI + 1))
     assert (raised.value.status, raised.value.limit) == (414, "request_uri")
+
+
+PROXY = {"Remote-User": "ann", "X-Auth-Request-Email": "a@b.org", "X-Auth-Request-Groups": "x", "X-Authority": "no"}
+
+
+def test_trusted_headers_are_kept_with_credentials() -> None:
+    trusted = ("remote-user", "x-auth-request-*")
+    kept = {"remote-user": "ann", "x-auth-request-email": "a@b.org", "x-auth-request-groups": "x"}
+    assert select_fields(PROXY.items(), cookies="", trusted=trusted) == kept
+    # The origin is not trusted: its page would act in the name of the visitor.
+    assert select_fields(PROXY.items(), cookies=None, trusted=trusted) == {}
+    assert select_fields(PROXY.items(), cookies="") == {}
+
+
+def test_trusted_headers_have_the_limits_of_others() -> None:
+    many = {f"X-Auth-Request-{number}": "" for number in range(MAX_FORWARDED_FIELDS + 1)}
+    with pytest.raises(RequestTooLargeError, match="has 33 X-Forwarded- fields and X-Auth-Request- fields;"):
+        select_fields(many.items(), cookies="", trusted=("x-auth-request-*",))
+    with pytest.raises(RequestTooLargeError, match="have 16385 characters"):
+        select_fields([("a", "x" * MAX_FIELDS_SIZE)], cookies="", trusted=("a",))
+
+
+def test_the_attributes_of_1_0_are_found_in_a_dictionary() -> None:
+    info: Any = ConnectionInfo(
+        ip="1.2.3.4", uri="/a?b=c", prefix="", transport="xhr", headers={"Host": "h"}, cookies={"d": "e"}
+    )
+    info.user = "ann"
+    expected = {"ip": "1.2.3.4", "cookies": {"d": "e"}, "arguments": {"b": ["c"]}, "headers": {"host": "h"}}
+    assert vars(info) == {**expected, "path": "/a", "user": "ann"}
+    del info.user
+    assert list(vars(info)) == ["ip", "cookies", "arguments", "headers", "path"]
+    info.headers = {"own": "fields"}
+    assert info.__dict__["headers"] == {"own": "fields"}
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda info: pickle.loads(pickle.dumps(info))])
+def test_the_information_may_be_copied(way: Callable[[Any], Any]) -> None:
+    info: Any = ConnectionInfo(ip="i", uri="/p/a?b=c", prefix="/p", transport="xhr", headers={"Host": "h"}, cookies={})
+    info.user = "ann"
+    other = way(info)
+    assert other is not info
+    assert (other.ip, other.path, other.prefix, other.get_header("host"), other.user) == ("i", "/p/a", "/p", "h", "ann")
+    other.user = "bob"
+    assert info.user == "ann"

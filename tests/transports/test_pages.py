@@ -146,7 +146,10 @@ async def test_the_iframe_page_is_served_to_the_byte(serve: Serve, connect: Conn
 @pytest.mark.parametrize(
     ("url", "source"),
     [
-        ("/s/sockjs.js", "'self'"),
+        *(
+            (url, "'self'")
+            for url in ("/s/sockjs.js", "sockjs.js", "static/sockjs.js", "../static/http://sockjs.js?a=b")
+        ),
         ("https://cdn.example/npm/sockjs@1/s.js?a=b&c#d", "https://cdn.example/npm/sockjs@1/s.js"),
         ("http://localhost:8080/s.js", "http://localhost:8080/s.js"),
         ("//cdn.example/s.js", "cdn.example/s.js"),

@@ -1,0 +1,50 @@
+"""Header fields of authenticating proxies: the setting ``trusted_headers``."""
+
+import pytest
+import tornado.httpserver
+from application import Journal, Serve
+from client import Connect, WebSocket, new_session
+
+import sockjs_tornado
+from sockjs_tornado import SockJSRouter
+
+SETTINGS = {
+    "allowed_origins": ["same-origin", "null"],
+    "trusted_headers": ["Remote-User", "X-Auth-Request-*"],
+}
+FIELDS = ("remote-user: ann", "X-Auth-Request-Email: a@b.org", "X-Other: no")
+
+
+@pytest.fixture(autouse=True, params=["tornado", "native"])
+def http_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve on either HTTP server."""
+    if request.param == "native":
+        monkeypatch.setattr(tornado.httpserver, "HTTPServer", sockjs_tornado.HTTPServer)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "xhr"])
+# The native server keeps short heads as they are.
+@pytest.mark.parametrize("padding", ["", "x" * 2000])
+@pytest.mark.parametrize(("origin", "user"), [("http://localhost", "ann"), ("", "ann"), ("null", None)])
+async def test_the_fields_of_a_proxy_reach_the_application(
+    serve: Serve, connect: Connect, transport: str, padding: str, origin: str, user: str | None
+) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", SETTINGS)))
+    fields = [*FIELDS, f"X-Padding: {padding}", *([f"Origin: {origin}"] if origin else [])]
+    path = f"/echo/000/{new_session()}/{transport}"
+    if transport == "websocket":
+        await WebSocket.open(client, path, *fields)
+    else:
+        assert (await client.ask("POST", path, *fields, body=b"")).body == b"o\n"
+    info = (await journal.connection()).session.conn_info
+    assert info.get_header("Remote-User") == user
+    assert info.get_header("X-Auth-Request-Email") == (user and "a@b.org")
+    assert info.get_header("X-Other") is None
+
+
+async def test_without_the_setting_the_application_gets_none_of_them(serve: Serve, connect: Connect) -> None:
+    journal = Journal()
+    client = await connect(await serve(SockJSRouter(journal, "/echo", allowed_origins="same-origin")))
+    await client.ask("POST", f"/echo/000/{new_session()}/xhr", *FIELDS, body=b"")
+    assert "remote-user" not in (await journal.connection()).session.conn_info.headers
