@@ -291,7 +291,6 @@ CASES: dict[str, list[Any]] = {
     "two lengths": [request("POST", SEND, "Content-Length: 4", body=b'["x"]')],
     "the same length twice": [request("POST", SEND, "Content-Length: 5", body=b'["x"]'), POLL],
     "both lengths": [request("POST", SEND, "Transfer-Encoding: chunked", body=b"0\r\n\r\n")],
-    "no host": [b"POST /echo/000/abc/xhr HTTP/1.1\r\nContent-Length: 0\r\n\r\n"],
     "another version": [request("POST", XHR, version="HTTP/2.0")],
     "no request": [b"x\r\n\r\n"],
     "many fields": [request("POST", SEND, *(f"X{n}: {n}" for n in range(200)), body=b'["x"]'), POLL],
