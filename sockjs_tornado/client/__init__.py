@@ -68,8 +68,8 @@ class connect:  # noqa: N801 - used like a function
     environment are not used.
 
     Args:
-        url: URL of the service, without a query, such as ``"https://example.com/chat"``. Credentials in it are sent as
-            basic authentication.
+        url: URL of the service, such as ``"https://example.com/chat"``. Credentials in it are sent as basic
+            authentication. If it has a query, every request has it, unless the server has another ``base_url``.
         transports: Names of the transports to try, in order. Default ``("websocket", "xhr_streaming", "eventsource",
             "xhr")``.
         headers: Header fields for every request, as a mapping or as pairs. If the server's ``base_url`` has a different
@@ -152,6 +152,7 @@ class connect:  # noqa: N801 - used like a function
             final_codes=final_codes,
             on_reconnect=on_reconnect,
         )
+        self.options.check_files()
         if self.service.authorization and any(name.lower() == "authorization" for name, _ in self.options.headers):
             raise ConfigurationError(
                 "headers: remove Authorization or the credentials in the URL, only one can be sent"

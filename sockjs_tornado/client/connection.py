@@ -31,7 +31,8 @@ _hook_session: ContextVar[ClientSession | None] = ContextVar("hook_session", def
 class SockJSClient:
     """A connection to a SockJS service, returned by :func:`sockjs_tornado.client.connect`.
 
-    Use it only in the event loop in which it was created; it is not thread-safe.
+    Use it only in the event loop in which it was created: in another one, its methods raise RuntimeError. From another
+    thread, call ``asyncio.run_coroutine_threadsafe(client.send(message), loop)``.
     """
 
     # `_requested_close` is set by close(), `_close_status` when the connection has ended for good. `_writable` is set
@@ -40,6 +41,7 @@ class SockJSClient:
     # while `_reconnecting`, to the last failure, and otherwise only if `on_reconnect` has raised.
 
     def __init__(self, service: ServiceURL, options: Options, multi: Multi, session: ClientSession) -> None:
+        self._loop = asyncio.get_running_loop()
         self._service = service
         self._options = options
         self._multi = multi
@@ -94,6 +96,7 @@ class SockJSClient:
         Raises:
             ConnectionClosed: The connection has ended and all messages received before have been read.
         """
+        self._check_loop()
         while not self._receive_queue:
             self._raise_if_closed(self._close_status)
             await self._receive_queue.readable.wait()
@@ -131,6 +134,7 @@ class SockJSClient:
             ConnectionClosed: The connection has ended.
             TypeError: The message is not a ``str``.
         """
+        self._check_loop()
         if not isinstance(message, str):
             raise TypeError(f"message: expected str, got {type(message).__name__}")
         if self._is_in_hook():
@@ -160,6 +164,7 @@ class SockJSClient:
         Raises:
             ValueError: Code or reason is invalid.
         """
+        self._check_loop()
         if code != CloseCode.NORMAL and not 3000 <= code <= 4999:
             raise ValueError(f"close code: expected 1000 or 3000-4999, got {code!r}")
         if len(reason.encode(errors="surrogatepass")) > _MAX_REASON_LENGTH:
@@ -186,6 +191,13 @@ class SockJSClient:
     def __repr__(self) -> str:
         state = "open" if self._close_status is None else f"closed: {self._close_status[0]}"
         return f"<{type(self).__name__} {self.url} {self.transport} {state}>"
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "a SockJSClient must be used in the event loop in which it was created; from another thread, call "
+                "asyncio.run_coroutine_threadsafe(client.send(message), loop)"
+            )
 
     # --- callbacks of the session
 

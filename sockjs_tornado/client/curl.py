@@ -47,7 +47,7 @@ class CurlFactory:
         """Create a request for a path below a service's URL."""
         options = self.options
         request = pycurl.Curl()
-        request.setopt(pycurl.URL, service.url + path)
+        request.setopt(pycurl.URL, service.at(path))
         request.setopt(pycurl.NOSIGNAL, 1)
         # HTTP/1.1, so that each stream has a connection of its own.
         request.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)

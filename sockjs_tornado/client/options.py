@@ -5,7 +5,7 @@ import random
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -42,14 +42,22 @@ class ServiceURL(NamedTuple):
     """The URL of a SockJS service, parsed.
 
     Attributes:
-        url: The URL without credentials and without a trailing slash.
+        url: The URL without credentials, without a query and without a trailing slash.
         origin: Scheme, host and port.
         authorization: Value of the Authorization field if the URL contained credentials, otherwise empty.
+        query: The query, which every request has, or empty. It may be secret.
     """
 
     url: str
     origin: tuple[str, str, int]
     authorization: str = ""
+    query: str = ""
+
+    def at(self, path: str) -> str:
+        """Return the URL of a path below the service's, with the query."""
+        if not self.query:
+            return self.url + path
+        return f"{self.url}{path}{'&' if '?' in path else '?'}{self.query}"
 
     @classmethod
     def parse(cls, url: object) -> "ServiceURL":
@@ -64,11 +72,13 @@ class ServiceURL(NamedTuple):
             raise ConfigurationError("url: the host or the port is invalid") from error
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise ConfigurationError(f"url: expected http:// or https:// and a host, got {bare.geturl()!r}")
-        if parts.query or parts.fragment:
-            raise ConfigurationError(f"url: expected no query and no fragment, got {bare.geturl()!r}")
+            raise ConfigurationError(
+                f"url: expected http:// or https:// and a host, got {bare._replace(query='', fragment='').geturl()!r}"
+            )
+        if parts.fragment:
+            raise ConfigurationError("url: expected no fragment")
         origin = (parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)
-        return cls(bare.geturl().rstrip("/?#"), origin, _basic_auth(parts))
+        return cls(bare._replace(query="").geturl().rstrip("/?#"), origin, _basic_auth(parts), parts.query)
 
 
 def _basic_auth(parts: SplitResult) -> str:
@@ -202,6 +212,16 @@ class Options(Validated):
         if self.client_cert is None:
             return ()
         return tuple(map(str, self.client_cert if isinstance(self.client_cert, tuple) else (self.client_cert,)))
+
+    def check_files(self) -> None:
+        """Raise ConfigurationError if a file with certificates is not usable."""
+        for name, files in (("ca_file", self.ca_file), ("client_cert", self.client_cert)):
+            if files is not None:
+                only: dict[str, Any] = {"ca_file": None, "client_cert": None, name: files}
+                try:
+                    replace(self, **only).create_ssl_context()
+                except OSError as error:  # an ssl.SSLError, too
+                    raise ConfigurationError(f"{name}: {files} cannot be used: {error}") from error
 
     def create_ssl_context(self) -> ssl.SSLContext:
         """Return an SSL context for the websocket transport; raise OSError if a file is not usable."""

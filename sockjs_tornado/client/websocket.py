@@ -61,7 +61,7 @@ async def connect_websocket(
 
     # Tornado's own timeouts must not expire earlier than the caller's, which may include a grace period.
     request = HTTPRequest(
-        f"ws{service.url.removeprefix('http')}{path}/websocket",
+        f"ws{service.at(f'{path}/websocket').removeprefix('http')}",
         headers=headers,
         connect_timeout=seconds + MAX_GRACE,
         request_timeout=seconds + MAX_GRACE,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,10 +187,16 @@ def test_base_url_does_not_lead_from_https_to_http() -> None:
         resolve_base_url(service, "http://host/echo")
 
 
-async def test_a_certificate_file_that_cannot_be_read_is_reported(stub: MakeStub, dial: Dial) -> None:
+async def test_a_certificate_file_that_has_vanished_is_reported(
+    stub: MakeStub, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
     server = await stub({"base_url": "https://127.0.0.1:1/echo"})
+    file = tmp_path / "ca.pem"
+    file.write_bytes(certificate[0].read_bytes())
+    connector = connect(f"http://127.0.0.1:{server.port}/echo", transports=["websocket"], ca_file=file)
+    file.unlink()
     with pytest.raises(ConnectError) as caught:
-        await dial(server, "websocket", ca_file="/no/such/file")
+        await connector
     assert caught.value.failures == {"websocket": "[Errno 2] No such file or directory"}
 
 

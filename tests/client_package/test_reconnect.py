@@ -1,6 +1,7 @@
 """Reconnecting: conditions, delays, and messages."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -351,6 +352,27 @@ async def test_close_times_out(serve: Serve, dial: Dial, link: MakeLink) -> None
         await client.send("x")
         await within(client.close())
         assert client.close_code == 1000
+
+
+async def test_close_does_not_wait_for_a_callback_that_ignores_its_cancellation(
+    serve: Serve, dial: Dial, link: MakeLink
+) -> None:
+    running, may_end = asyncio.Event(), asyncio.Event()
+
+    async def on_reconnect(client: SockJSClient) -> None:
+        running.set()
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    between = await link(await serve(SockJSRouter(SockJSConnection, "/echo")))
+    backoff = Backoff(initial=0.01)
+    client = await dial(between, "websocket", close_timeout=0.2, reconnect=backoff, on_reconnect=on_reconnect)
+    between.cut()
+    await within(running.wait())
+    await within(client.close())
+    assert client.is_closed
+    may_end.set()
 
 
 async def test_send_ends_with_the_connection(serve: Serve, dial: Dial, link: MakeLink) -> None:

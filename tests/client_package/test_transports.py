@@ -263,6 +263,36 @@ async def test_a_message_that_is_too_long_ends_the_connection(serve: Serve, dial
 
 
 @each_transport
+async def test_every_request_has_the_query(serve: Serve, dial: Dial, transport: str) -> None:
+    journal = Journal()
+    server = await serve(SockJSRouter(journal, "/echo"))
+    client = await dial(server, transport, prefix="/echo/?token=a%20b&x=1")
+    info = (await journal.connection()).info
+    assert (info.get_argument("token"), info.get_argument("x")) == ("a b", "1")
+    assert info.path.endswith(f"/{transport}")
+    assert "token" not in client.url
+    assert "token" not in repr(client)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_a_client_belongs_to_its_event_loop(serve: Serve, dial: Dial, debug: bool) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(debug)
+    client = await dial(await serve(SockJSRouter(Echo, "/echo")), "websocket")
+
+    def misuse() -> None:
+        for call in (lambda: client.send("x"), client.recv, client.close):
+            with pytest.raises(RuntimeError, match=r"must be used in the event loop in which it was created"):
+                asyncio.run(call())
+
+    await asyncio.to_thread(misuse)
+    # Nothing has changed.
+    await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(client.send("y"), loop).result())
+    assert await within(client.recv()) == "y"
+    await within(client.close())
+
+
+@each_transport
 async def test_recv_may_be_cancelled(serve: Serve, dial: Dial, transport: str) -> None:
     journal = Journal()
     client = await dial(await serve(SockJSRouter(journal, "/echo")), transport)
