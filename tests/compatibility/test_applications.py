@@ -262,6 +262,29 @@ def test_settings_are_read_as_from_a_mapping() -> None:
     assert (settings.get("heartbeat_delay"), settings.get("own"), settings.get("own", 5)) == (10, None, 5)
 
 
+# The request.
+
+
+@each_transport
+async def test_an_application_reads_a_signed_cookie(serve: Serve, connect: Connect, transport: str) -> None:
+    journal = Journal()
+    router = SockJSRouter(journal, "/echo", allowed_origins="same-origin")
+    client = await connect(await serve(router, cookie_secret="secret"))
+    cookie = tornado.web.create_signed_value("secret", "user", "ann").decode()
+    fields = (f"Cookie: theme=dark; user={cookie}", "Origin: http://localhost")
+    path = f"/echo/000/{new_session()}/{transport}"
+    if transport == "websocket":
+        await WebSocket.open(client, path, *fields)
+    else:
+        assert (await client.ask("POST", path, *fields, body=b"")).body == b"o\n"
+    connection = await journal.connection()
+    info = connection.session.conn_info
+    secret = connection.session.handler.application.settings["cookie_secret"]
+    # As docs/migrating.md says.
+    assert tornado.web.decode_signed_value(secret, "user", info.get_cookie("user")) == b"ann"
+    assert tornado.web.decode_signed_value(secret, "user", info.get_cookie("theme")) is None
+
+
 # Callbacks that wait.
 
 

@@ -33,10 +33,10 @@ ORIGIN = "http://example\\.com"
 DIFFERENCES = (
     # What applications notice.
     Difference(
-        r"websocket · \[\"argument room\"\]", ".*b\\\\'den\\\\'.*", '.*"den".*', "`info.get_argument` returns bytes"
+        r"websocket · \[\"argument room\"\]", ".*b\\\\'den\\\\'.*", '.*"den".*', '`info.get_argument("name").decode()`'
     ),
     Difference(r"\w+ \?reject · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "It rejects the client"),
-    Difference(r"xhr \?close · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "`close()` inside `on_open`"),
+    Difference(r"xhr \?close · next", ".*argument.*", r'.*c\[3000,"Go away!"\].*', "`self.close()` inside `on_open`"),
     # What clients notice.
     Difference(r"send after close · status", "404", "204", "A message to a session that was just closed"),
     Difference(
