@@ -86,7 +86,8 @@ class RepeatedRequest(RepeatedRequestCore):
         """Respond with an error, because serving the request has raised an exception."""
         if not isinstance(error, Exception):
             raise error
-        self.take_session()
+        # The messages of a poll are lost.
+        self.on_disconnect()
         if self.connection is not None and self.connection._request is self:
             self._exchange().fail(error)
 

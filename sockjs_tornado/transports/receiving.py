@@ -312,7 +312,12 @@ class ReceivingEndpoint(SessionEndpoint):
             prelude = self.transport.prelude(callback)
             return exchange.take_over(200, StreamReceiver(headers, prelude, framing, exchange, session))
         poll = PollReceiver(exchange, headers, framing, session)
-        session._attach(poll, exchange.remote_ip, session_origin(exchange))
+        try:
+            session._attach(poll, exchange.remote_ip, session_origin(exchange))
+        except BaseException:
+            # The response may have failed, such as without memory. Its messages are lost.
+            session._receiver_lost(poll)
+            raise
         return None if exchange.responded else exchange.wait_for_response(poll.on_disconnect)
 
     def _respond_at_once(self, exchange: Exchange, session: Session, headers: Headers, callback: str) -> None:

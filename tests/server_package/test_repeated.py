@@ -203,6 +203,7 @@ class Stage:
             "cut_delivery": lambda: setattr(self.session, "_receive", self.cut_and_fail),
             "cancel_delivery": lambda: setattr(self.session, "_receive", self.cancel),
             "break_response": self.break_response,
+            "break_outbox": self.break_outbox,
             "drop": lambda: self.router.container.unregister(self.session.session_id),
             "release": lambda: self.session._release(),
             "stop": self.site.http.stop,
@@ -220,6 +221,11 @@ class Stage:
         for _, endpoint in self.router.endpoints:
             if isinstance(endpoint, SendingEndpoint):
                 setattr(endpoint, "finish", self.fail)  # noqa: B010 - for mypy
+
+    def break_outbox(self) -> None:
+        """Let the next response to a poll fail, as without memory."""
+        self.session._outbox.append(object())
+        self.session.queued = 1
 
     def fail(self, *arguments: Any) -> None:
         raise ValueError("broken")
@@ -364,6 +370,7 @@ SCRIPTS = {
     "a broadcast that is not read": 'p unread\np poll\np server broadcast_long\nq poll\nq get\ns send ["say a"]',
     "a delivery that fails": 's server break_delivery\np poll\ns send ["say a"]\ns send ["say b"]',
     "a response that fails": 's server break_response\ns send ["say_later a","say b"]\nt send ["say c"]',
+    "a poll that fails": 'p server break_outbox\np poll\np get\nq poll\nq get\ns send ["say a"]',
     "a delivery that fails without a connection": 's server cut_delivery\np poll\ns post ["say a"]\ns ends\np ends',
     "a delivery that is cancelled": 's server cancel_delivery\ns post ["say a"]\ns resets\np poll',
     "a client whose end is not noticed": "p poll\np server deaf\np leave\nq poll\nq get\np gone",
@@ -414,6 +421,14 @@ def stories(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_whatever_a_client_does_is_the_same(stories: Any, script: str, logged: Any) -> None:
     in_c, in_python = await stories(script)
     assert in_c == in_python
+    logged.records.clear()
+
+
+async def test_a_poll_that_fails_interrupts_its_session(stories: Any, logged: Any) -> None:
+    """Its messages are lost, and the session must not keep it as a receiver."""
+    for events in await stories("p server break_outbox\np poll\np get\nq poll\nq get"):
+        responses = [(event[0], event[3]) for event in events if isinstance(event, tuple) and type(event[0]) is int]
+        assert responses[-2:] == [(500, b""), (200, b'c[1002,"Connection interrupted"]\n')]
     logged.records.clear()
 
 
